@@ -1,0 +1,248 @@
+"""One verb per stage. No logic lives here, and what a verb needs is imported inside it."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from lmscale.errors import UserError
+from lmscale.fits.command import CheckArgs, FitArgs
+from lmscale.process import EXIT_CTRL_C, EXIT_INTERRUPTED, EXIT_USER_ERROR
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.sweep import Plan
+
+DEMO_SWEEP = "sweeps/isoflop_cpu.py"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Refit the published Chinchilla runs, train the CPU IsoFLOP sweep, fit it, check it, write the report."""
+
+    runs: Path = Path("runs")
+    """Folder that holds one folder per sweep."""
+
+
+@dataclass(frozen=True)
+class PlanArgs:
+    """Print every run of a sweep with its size, length, cost and time; start nothing."""
+
+    sweep: Positional[Path]
+    """A file that defines SWEEP."""
+    runs: Path = Path("runs")
+    json: Path | None = None
+    """Write the plan here as well."""
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Train what is missing of a sweep; Ctrl-C stops cleanly, and the same command goes on."""
+
+    sweep: Positional[Path]
+    runs: Path = Path("runs")
+    workers: int | None = None
+    """Runs at once; unset, one per GPU or one per core."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Send metrics to Weights & Biases as well."""
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train one run: what `lmscale run` starts for each."""
+
+    config: Positional[Path]
+    """A RunConfig as JSON; metrics, checkpoints and the outcome go beside it."""
+    wandb: Literal["off", "offline", "online"] = "off"
+
+
+@dataclass(frozen=True)
+class StatusArgs:
+    """How far every run of a sweep is."""
+
+    folder: Positional[Path]
+    """runs/<sweep>."""
+
+
+@dataclass(frozen=True)
+class TableArgs:
+    """Write a sweep's table: one row per planned run, with its outcome."""
+
+    folder: Positional[Path]
+    output: Path | None = None
+    """A .csv, .parquet or .jsonl file; unset, CSV on the terminal."""
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """Fit a sweep and write one self-contained HTML page about it."""
+
+    folder: Positional[Path]
+    output: Path | None = None
+    """Folder of the report; unset, <folder>/report."""
+    resamples: int = 4000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """Prepare a corpus, once, and say what is in it."""
+
+    source: Positional[str] = "stdlib"
+    """`stdlib`, a file or folder of text or JSONL, or tfds:NAME."""
+    text_field: str = "text"
+    allow_download: bool = False
+    """Let TFDS download the data set."""
+
+
+VERBS: dict[str, tuple[type, str]] = {
+    "demo": (Demo, "_demo"),
+    "plan": (PlanArgs, "_plan"),
+    "run": (RunArgs, "_run"),
+    "train": (TrainArgs, "_train"),
+    "status": (StatusArgs, "_status"),
+    "table": (TableArgs, "_table"),
+    "fit": (FitArgs, "_fit"),
+    "check": (CheckArgs, "_check"),
+    "report": (ReportArgs, "_report"),
+    "data": (DataArgs, "_data"),
+}
+
+
+def main() -> NoReturn:
+    """The console command. A `UserError` is printed as one sentence, with exit status 2."""
+    commands = tuple(Annotated[args, tyro.conf.subcommand(verb)] for verb, (args, _) in VERBS.items())
+    union: Any = Annotated[_union(commands), OmitArgPrefixes]
+    try:
+        args = tyro.cli(union, prog="lmscale", description="Scaling laws of language models: plan, run, fit, report.")
+        action = next(globals()[function] for kind, function in VERBS.values() if isinstance(args, kind))
+        status = action(args) or 0
+        sys.stdout.flush()
+        sys.exit(status)
+    except UserError as error:
+        print(f"lmscale: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("lmscale: stopped", file=sys.stderr)
+        sys.exit(EXIT_CTRL_C)
+    except BrokenPipeError:  # the reader has seen enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _union(kinds: tuple[Any, ...]) -> Any:
+    from typing import Union
+
+    return Union[kinds]  # noqa: UP007
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # A file or a pipe has no width of its own: give tables what they need.
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def _demo(args: Demo) -> int:
+    from lmscale import demo
+
+    return demo.main(_demo_sweep(), args.runs, _console())
+
+
+def _demo_sweep() -> Path:
+    """The demo's sweep file: below the working folder or beside an editable install."""
+    for root in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if (root / DEMO_SWEEP).is_file():
+            return root / DEMO_SWEEP
+    raise UserError(f"there is no {DEMO_SWEEP} here; run `lmscale demo` in a clone of the repository")
+
+
+def _load(path: Path) -> "Plan":
+    from lmscale import sweep
+
+    return sweep.plan(sweep.load(path))
+
+
+def _plan(args: PlanArgs) -> int:
+    from lmscale import results, terminal
+
+    plan = _load(args.sweep)
+    terminal.show_plan(plan, args.runs / plan.sweep.name, _console())
+    if args.json is not None:
+        results.write_plan(args.json, plan.sweep.name, plan.runs)
+    return 0
+
+
+def _run(args: RunArgs) -> int:
+    from lmscale import terminal
+
+    return terminal.run_sweep(_load(args.sweep), args.runs, _console(), workers=args.workers, wandb=args.wandb)
+
+
+def _train(args: TrainArgs) -> int:
+    from lmscale import machine
+
+    machine.set_up()
+    from lmscale.config import RunConfig, from_json
+    from lmscale.files import read_json
+    from lmscale.train import Interrupted, train
+
+    config = from_json(RunConfig, read_json(args.config, "run configuration"), where=str(args.config))
+    try:
+        outcome = train(config, args.config.parent, wandb=args.wandb)
+    except Interrupted as stop:
+        print(stop)
+        return EXIT_INTERRUPTED
+    print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
+    return 0
+
+
+def _status(args: StatusArgs) -> int:
+    from lmscale import terminal
+
+    terminal.status(args.folder, _console())
+    return 0
+
+
+def _table(args: TableArgs) -> int:
+    from lmscale import terminal
+
+    terminal.table_of(args.folder, args.output)
+    return 0
+
+
+def _fit(args: FitArgs) -> int:
+    from lmscale.fits.command import main_fit
+
+    main_fit(args)
+    return 0
+
+
+def _check(args: CheckArgs) -> int:
+    from lmscale.fits.command import main_check
+
+    main_check(args)
+    return 0
+
+
+def _report(args: ReportArgs) -> int:
+    from lmscale import report
+
+    path = report.of_sweep(args.folder, args.output, resamples=args.resamples, seed=args.seed)
+    print(f"the report is {path}")
+    return 0
+
+
+def _data(args: DataArgs) -> int:
+    from lmscale import terminal
+    from lmscale.config import DataConfig
+
+    config = DataConfig(source=args.source, text_field=args.text_field)
+    terminal.prepare_data(config, _console(), allow_download=args.allow_download, say_all=True)
+    return 0

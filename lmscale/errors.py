@@ -1,0 +1,19 @@
+"""Trouble that the user can mend is a `UserError`: what was given, the rule, the nearest fix, in one sentence.
+
+The command line prints the sentence alone and exits with status 2; anything else that is raised is a defect of
+`lmscale` and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """The input cannot be used; the message says what was given, the rule and the nearest fix."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A clause that names the closest of `choices` to a mistyped `name`: "; did you mean 'width'?"."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}"

@@ -1,0 +1,116 @@
+"""`metrics.jsonl`: what a run says of itself while it trains, and whether it has diverged."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from lmscale.config import RunConfig
+from lmscale.counting import flops_per_token
+from lmscale.evaluate import Validation
+from lmscale.files import storage_error, write_text
+from lmscale.results import METRICS_FILE
+from lmscale.track import Tracker
+
+LOG_ROWS = 200
+"""Rows of metrics that a run writes, at least where it has as many steps."""
+
+
+@flax.struct.dataclass
+class Metrics:
+    """What a step says of itself; scalars, left on the device until they are logged."""
+
+    loss_nats: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a row for every interval. A row waits for the device only when the next one is due."""
+
+    def __init__(
+        self, folder: Path, config: RunConfig, tracker: Tracker, *, peak: float, first: int, losses: list[float]
+    ) -> None:
+        """Keep the rows up to step `first`; `losses` are those of the steps after the last of them."""
+        self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
+        self.done, self.diverged, self.reason = first, False, ""
+        kept = [row for row in _rows(self.path) if row["step"] <= first]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.last_loss: float | None = kept[-1]["loss_nats"] if kept else None
+        self._losses: list[jax.Array | float] = [*losses]
+        self._newest: Metrics | None = None
+        self._waiting: tuple[int, list[jax.Array | float], Metrics, Validation | None] | None = None
+        self._timed, self._clock = first, time.perf_counter()
+
+    def add(self, metrics: Metrics) -> None:
+        """Remember one step's metrics, still on the device."""
+        self._losses.append(metrics.loss_nats)
+        self._newest = metrics
+
+    def row(self, done: int, validation: Validation | None) -> None:
+        """Close an interval that ends after `done` steps; write the interval before it."""
+        self._write()
+        assert self._newest is not None
+        self._waiting = (done, self._losses, self._newest, validation)
+        self._losses = []
+
+    def open_losses(self) -> list[float]:
+        """Losses of the steps since the last closed interval."""
+        return [float(loss) for loss in self._losses]
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        self._write()
+
+    def _write(self) -> None:
+        if self._waiting is None:
+            return
+        done, on_device, newest, validation = self._waiting
+        self._waiting = None
+        losses = [float(loss) for loss in on_device]
+        grad_norm = float(newest.grad_norm)
+        now = time.perf_counter()
+        rate = (done - self._timed) * self.config.batch_tokens / (now - self._clock)
+        self._timed, self._clock = done, now
+        said = [("training loss", done - len(losses) + number, loss) for number, loss in enumerate(losses, 1)]
+        said.append(("gradient norm", done, grad_norm))
+        if validation is not None:
+            said.append(("validation loss", done, validation.loss_nats))
+        if bad := next(((what, step, value) for what, step, value in said if not math.isfinite(value)), None):
+            what, self.done, value = bad
+            self.diverged, self.reason = True, f"the {what} was {value} at step {self.done:,}"
+            return
+        per_token = flops_per_token(self.config.model)
+        self.done, self.last_loss = done, float(np.mean(losses))
+        row = {
+            "step": done,
+            "tokens": done * self.config.batch_tokens,
+            "flops": done * self.config.batch_tokens * per_token,
+            "loss_nats": self.last_loss,
+            "learning_rate": float(newest.learning_rate),
+            "grad_norm": grad_norm,
+            "tokens_per_second": rate,
+            "mfu": rate * per_token / self.peak,
+        }
+        if validation is not None:
+            row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        self._tracker.log(row)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of metrics, up to the first line that a killed process or machine left unreadable."""
+    with suppress(FileNotFoundError, ValueError), path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

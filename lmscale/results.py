@@ -1,0 +1,192 @@
+"""What came out: the `Outcome` of one run, and the table that joins a plan with its outcomes.
+
+A row of the table is a planned run with its outcome, so a run that never finished is a row whose `state` says so, not
+an absent row. Columns that a fit reads have the package's canonical names and units.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmscale.config import RunConfig, check, check_types, from_json
+from lmscale.counting import count
+from lmscale.errors import UserError
+from lmscale.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLAN_FILE = "plan.json"
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+OUTCOME_FILE = "outcome.json"
+LOG_FILE = "log.txt"
+
+State = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of one run, written once, last and atomically, by the run itself."""
+
+    run_id: str
+    state: State
+    reason: str = ""
+    """Why a run that did not finish ended: one sentence."""
+    loss_nats: float | None = None
+    """Validation cross-entropy at the last step, natural log, mean over the scored tokens."""
+    loss_stderr: float | None = None
+    """Standard error of `loss_nats` over the windows of the validation set."""
+    bits_per_byte: float | None = None
+    """The same loss per byte of text: document ends are scored and count no byte."""
+    train_loss_nats: float | None = None
+    """Mean training loss over the last logged interval."""
+    validation_tokens: int | None = None
+    params: int
+    params_non_embedding: int
+    tokens: int
+    """Tokens trained on, repeats counted."""
+    flops: int
+    """Exact training FLOPs (`counting.train_flops`), validation left out."""
+    flops_6n: int
+    unique_tokens: int
+    """Distinct training tokens seen."""
+    epochs: float
+    """Passes over the training tokens available."""
+    data_fingerprint: str
+    seconds: float
+    """Wall time of training, validation included, start-up and compilation left out; resumed parts add up."""
+    startup_seconds: float
+    """From process start to the first finished step."""
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Achieved training FLOP/s over the float32 or bf16 matmul peak measured in the same process."""
+    matmul_peak_flops_per_second: float | None = None
+    device: str
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def write(self, folder: Path) -> None:
+        """Write `outcome.json` into the run's folder."""
+        write_json(folder / OUTCOME_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Outcome | None":
+        """The outcome in a run's folder, None where there is none. Raises `UserError` for a corrupt file."""
+        path = folder / OUTCOME_FILE
+        if not path.exists():
+            return None
+        value = read_json(path, "outcome")
+        try:
+            return from_json(cls, value)
+        except (UserError, TypeError) as error:
+            raise UserError(
+                f"the outcome {path} is corrupt or of another version ({error}); delete it, and `lmscale run` will "
+                f"make it again"
+            ) from None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One line of a plan: what is to be run, and what it is for."""
+
+    config: RunConfig
+    held_out: bool = False
+    """True where no fit may see the run: it is the prediction to be checked."""
+    flops_budget: float | None = None
+    """The compute budget that the run was planned for, in exact training FLOPs."""
+    group: str = ""
+    """Runs that share noise (the seeds of one point, the branches of one trunk)."""
+    origin: dict[str, str] | None = None
+    """Where each opinion in the configuration comes from: field -> rule and source."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of `plan.json`."""
+        return {"run_id": self.config.run_id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "PlannedRun":
+        """The inverse of `to_json`. Raises `UserError` where the stored id is not the configuration's."""
+        fields_only = {name: item for name, item in value.items() if name != "run_id"}
+        run = from_json(cls, fields_only)
+        if run.config.run_id != value.get("run_id"):
+            raise UserError(
+                f"the plan names run {value.get('run_id')} but its configuration is that of {run.config.run_id}: the "
+                f"plan is of another version of lmscale; plan the sweep again"
+            )
+        return run
+
+
+def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
+    """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json."""
+    path = folder if folder.suffix == ".json" else folder / PLAN_FILE
+    write_json(path, {"sweep": name, "runs": [run.to_json() for run in runs]})
+
+
+def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
+    """Name and runs of the plan in a sweep's folder. Raises `UserError` when it is absent or corrupt."""
+    path = folder / PLAN_FILE
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; `lmscale run SWEEP.py` makes it")
+    if not path.exists() and (sweeps := sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN_FILE}"))):
+        raise UserError(f"{folder} is no sweep's folder: give one of {', '.join(sweeps)}")
+    value = read_json(path, "plan")
+    try:
+        name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
+    check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")
+    return name, runs
+
+
+def collect(folder: str | Path) -> "pd.DataFrame":
+    """The table of a sweep's folder: one row per planned run, joined with its outcome.
+
+    Canonical columns: `run` (run_id), `params` (N, all parameters), `tokens` (D), `flops` (C, exact), `loss_nats`,
+    `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out), the other counting
+    conventions, the configuration's main fields and the rest of the `Outcome`. Raises `UserError` as `read_plan` and
+    `Outcome.read` do.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    _, runs = read_plan(folder)
+    table = pd.DataFrame([_row(run, Outcome.read(folder / run.config.run_id)) for run in runs])
+    table["flops_budget"] = table["flops_budget"].astype(float)
+    table["loss_nats"] = table["loss_nats"].astype(float)
+    return table
+
+
+def _row(run: PlannedRun, outcome: Outcome | None) -> dict[str, Any]:
+    config, counts = run.config, count(run.config)
+    row: dict[str, Any] = {
+        "run": config.run_id,
+        "name": config.name,
+        "state": "missing",
+        "held_out": run.held_out,
+        "group": run.group or config.run_id,
+        "flops_budget": run.flops_budget,
+        **asdict(counts),
+        "tokens_per_param": counts.tokens_per_param,
+        "width": config.model.width,
+        "layers": config.model.layers,
+        "heads": config.model.heads,
+        "vocab": config.model.vocab,
+        "context": config.model.context,
+        "steps": config.steps,
+        "batch_sequences": config.optimizer.batch_sequences,
+        "batch_tokens": config.batch_tokens,
+        "peak_lr": config.optimizer.peak_lr,
+        "seed": config.seed,
+        "source": config.data.source,
+    }
+    blank = {item.name: None for item in fields(Outcome) if item.name not in ("run_id", *row)}
+    found = {} if outcome is None else {name: value for name, value in asdict(outcome).items() if name != "run_id"}
+    found.pop("versions", None)
+    blank.pop("versions", None)
+    return {**row, **blank, **found}

@@ -1,0 +1,100 @@
+import errno
+import shutil
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints, _refusal, abstract
+from lmscale.errors import UserError
+
+
+@flax.struct.dataclass
+class State:
+    step: jax.Array
+    params: dict[str, jax.Array]
+
+
+def state(step: int, size: int = 8) -> State:
+    return State(jnp.int32(step), {"a": jnp.full(size, step + 0.5), "b": jnp.full((2, size), step, jnp.bfloat16)})
+
+
+def saved(folder: Path, *steps: int, run_id: str = "abc") -> Checkpoints:
+    checkpoints = Checkpoints(folder, run_id)
+    for step in steps:
+        checkpoints.save(state(step), {"seconds": step / 3})
+    checkpoints.close()
+    return checkpoints
+
+
+def test_the_newest_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1, 2, 3)
+    found, facts, skipped = checkpoints.restore(abstract(state(0)))
+    assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), found, state(3)))
+    assert facts == {"run_id": "abc", "seconds": 1.0} and skipped == []
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / CHECKPOINT_FOLDER).iterdir()) == ["2", "3"]
+
+
+def test_a_folder_without_checkpoints_has_none_and_stays_as_it_is(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "abc")
+    assert checkpoints.restore(abstract(state(0))) == (None, {}, [])
+    checkpoints.close()
+    checkpoints.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_is_saved_once(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4)
+    checkpoints.save(state(4), {})
+    checkpoints.close()
+    assert checkpoints.restore(abstract(state(0)))[1] == {"run_id": "abc", "seconds": 4 / 3}
+    checkpoints.close()
+
+
+def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1, 2).folder
+    shutil.rmtree(folder / "2" / "state")
+    checkpoints = Checkpoints(tmp_path, "abc")
+    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    assert int(found.step) == 1
+    assert len(skipped) == 1 and "the checkpoint of step 2 in" in skipped[0] and "\n" not in skipped[0]
+    assert (folder / "unreadable-2").is_dir()
+    checkpoints.save(state(2), {})
+    checkpoints.close()
+    assert int(checkpoints.restore(abstract(state(0)))[0].step) == 2
+    checkpoints.remove()
+    assert not folder.exists()
+
+
+def test_only_unreadable_ones_are_as_none(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1, 2).folder
+    for path in [*folder.rglob("*")]:
+        if path.is_file():
+            path.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path, "abc")
+    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    assert found is None and len(skipped) == 2
+    checkpoints.close()
+
+
+def test_those_of_another_run_are_refused_and_kept(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path, "other")
+    with pytest.raises(UserError, match="holds checkpoints of run abc, but this configuration is run other"):
+        checkpoints.restore(abstract(state(0, size=16)))
+    checkpoints.close()
+    assert (tmp_path / CHECKPOINT_FOLDER / "1").is_dir()
+
+
+def test_what_the_file_system_refuses_is_found_behind_what_orbax_raises() -> None:
+    assert _refusal(ValueError("no shape")) is None
+    hidden = ValueError("RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']")
+    outer = RuntimeError("save failed")
+    outer.__cause__ = hidden
+    for error in (hidden, outer, OSError(errno.ENOSPC, "full")):
+        found = _refusal(error)
+        assert found is not None and found.errno == errno.ENOSPC

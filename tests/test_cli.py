@@ -1,0 +1,265 @@
+"""Every verb does its work and says it; trouble is one sentence and status 2. (More bad input: test_errors.py.)"""
+
+import errno
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lmscale import cli
+from lmscale.results import collect, read_plan
+
+
+def call(*words: object) -> int:
+    """The exit status of `lmscale WORDS` in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["lmscale", *map(str, words)])
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture
+def runs(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a copy of the smoke sweep's runs, and the folder `runs/smoke` in it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(smoke / "runs", tmp_path / "runs")
+    return Path("runs/smoke")
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(verb, "--help") == 0
+    said, first = capsys.readouterr().out, (cli.VERBS[verb][0].__doc__ or "").split(".")[0].split(";")[0]
+    assert f"usage: lmscale {verb}" in said and first in re.sub(r"\s+", " ", said)
+
+
+def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = {"jax", "flax", "numpy", "scipy", "pandas", "matplotlib", "pyarrow", "wandb", "tensorflow_datasets"}
+    program = (
+        "import sys; from lmscale import cli; sys.argv = ['lmscale', '--help']\n"
+        "try: cli.main()\n"
+        f"except SystemExit: print('LOADED', *({heavy} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED" and done.stderr == ""
+    assert all(f"• {verb} " in done.stdout for verb in cli.VERBS)
+
+
+def test_plan_prints_and_starts_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("plan", root / "sweeps" / "smoke.py", "--json", "plan.json") == 0
+    said = capsys.readouterr().out
+    value = json.loads(Path("plan.json").read_text())
+    assert value["sweep"] == "smoke" and len(value["runs"]) == 12
+    assert all(run["run_id"] in said for run in value["runs"]) and "12 runs, 4 of them held out" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_status_and_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, planned = read_plan(runs)
+    assert call("status", runs) == 0
+    said = capsys.readouterr().out
+    assert all(run.config.run_id in said for run in planned) and said.rstrip().endswith("12 finished")
+    assert call("table", runs) == 0
+    (Path("runs.csv")).write_text(capsys.readouterr().out)
+    assert call("table", runs, "--output", "runs.parquet") == 0
+    for table in (pd.read_csv("runs.csv"), pd.read_parquet("runs.parquet")):
+        assert list(table["run"]) == [run.config.run_id for run in planned]
+        assert list(table["loss_nats"]) == list(collect(runs)["loss_nats"])
+
+
+def test_fit_prints_the_law_and_writes_its_numbers(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", runs, "--approach", 3, "--resamples", 20, "--no-check", "--json", "fit.json") == 0
+    said = capsys.readouterr().out
+    assert "Approach 3" in said and "through 8 runs" in said and "4 left out (held out" in said
+    (fit,) = json.loads(Path("fit.json").read_text())["fits"]
+    assert f"alpha = {fit['law']['alpha']:.7g}"[:12] in said if "law" in fit else fit
+
+
+def test_data_says_what_is_in_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of text" for number in range(3000)))
+    assert call("data", tmp_path / "text.txt") == 0
+    assert "training tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("bogus",), ("plan",), ("run", "x.py", "--workers", "two"), ("status", "a", "b")]
+)
+def test_a_call_that_cannot_be_parsed_is_status_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words) == 2
+    assert "help" in capsys.readouterr().err
+
+
+def spoil(folder: Path, name: str, text: str) -> None:
+    """Put `text` into the file `name` of the sweep's first run."""
+    _, planned = read_plan(folder)
+    (folder / planned[0].config.run_id / name).write_text(text)
+
+
+SOURCE = "from lmscale.sweep import Sweep\nfrom lmscale import recipes\n"
+BAD: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
+    "recipe": (
+        lambda _: Path("x.py").write_text(f"{SOURCE}SWEEP = Sweep('x', [{{'flops': 1e9}}], recipes.cpu)"),
+        ("plan", "x.py"),
+        "the recipe of sweep 'x' fails at point(flops=1e+09): KeyError: 'params'",
+    ),
+    "nonsense": (
+        lambda _: Path("x.py").write_text(f"{SOURCE}SWEEP = Sweep('x', [{{}}], str)"),
+        ("run", "x.py"),
+        "returned str for point(), not a RunConfig",
+    ),
+    "epochs": (
+        lambda _: Path("x.py").write_text(
+            f"{SOURCE}SWEEP = Sweep('x', [{{'flops': 1e15, 'params': 1e5}}], recipes.cpu, tokens_per_param=(1, 1e9))"
+        ),
+        ("run", "x.py"),
+        "epochs of the",
+    ),
+    "tfds": (lambda _: None, ("data", "tfds:lm1b"), "tfds:lm1b is not prepared"),
+    "source": (lambda _: None, ("data", "stdlb"), "did you mean 'stdlib'?"),
+    "outcome": (lambda runs: spoil(runs, "outcome.json", "{"), ("report", "runs/smoke"), "outcome.json is corrupt"),
+    "outcome while running": (
+        lambda runs: spoil(runs, "outcome.json", "{}"),
+        ("run", "@smoke"),
+        "outcome.json is corrupt or of another version",
+    ),
+    "parent": (lambda _: None, ("status", "runs"), "runs is no sweep's folder: give one of runs/smoke"),
+    "plan": (lambda runs: (runs / "plan.json").write_text("{}"), ("fit", "runs/smoke"), "plan.json is corrupt"),
+    "table": (lambda _: Path("t.csv").write_text('a,b\n"1,2'), ("fit", "t.csv"), "t.csv"),
+    "format": (lambda _: None, ("table", "runs/smoke", "--output", "x.xls"), "the ending says the format"),
+    "unwritable": (lambda _: Path("f").touch(), ("run", "@smoke", "--runs", "f/runs"), "cannot write f/runs/smoke"),
+    "workers": (lambda _: None, ("run", "@smoke", "--workers", "-1"), "--workers -1: must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_nothing_half_written(
+    name: str, runs: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, words, sentence = BAD[name]
+    monkeypatch.delenv("LMSCALE_ALLOW_DOWNLOAD", raising=False)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(Path.cwd() / "tfds"))
+    prepare(runs)
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert call(*(str(root / "sweeps" / "smoke.py") if word == "@smoke" else word for word in words)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lmscale: ") and error.count("\n") == 1 and sentence in error, error
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_one_sentence(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert call("table", runs, "--output", "runs.csv") == 2
+    assert "the disk that holds runs.csv is full" in capsys.readouterr().err
+    assert not list(Path().glob("*runs.csv*"))
+
+
+def test_train_names_the_file_with_the_unknown_field(runs: Path) -> None:
+    _, planned = read_plan(runs)
+    config = runs / planned[0].config.run_id / "config.json"
+    value = json.loads(config.read_text())
+    value["model"]["widht"] = value["model"].pop("width")
+    config.write_text(json.dumps(value))
+    done = subprocess.run([sys.executable, "-m", "lmscale", "train", str(config)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"lmscale: {config}.model has no field 'widht'; did you mean 'width'?\n"
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_status", interrupted)
+    assert call("status", "x") == 130
+    assert capsys.readouterr().err == "lmscale: stopped\n"
+
+
+@pytest.mark.parametrize("verb", ["table", "status"])
+def test_a_reader_that_leaves_is_no_trouble(smoke: Path, verb: str) -> None:
+    command = [sys.executable, "-m", "lmscale", verb, "runs/smoke"]
+    process = subprocess.Popen(command, cwd=smoke, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait()
+
+
+def test_on_a_terminal_of_80_columns_the_status_is_whole(smoke: Path) -> None:
+    inner, outer = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    command = [sys.executable, "-m", "lmscale", "status", "runs/smoke"]
+    process = subprocess.Popen(command, cwd=smoke, stdout=outer, stderr=outer, env=environment)
+    os.close(outer)
+    text = ""
+    while True:
+        try:
+            text += (chunk := os.read(inner, 4096).decode())
+        except OSError:  # how Linux says that the other end is closed
+            chunk = ""
+        if not chunk:
+            break
+    os.close(inner)
+    assert process.wait() == 0 and "…" not in text
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    assert sum("finished  100%" in line for line in lines) == 12 and max(map(len, lines)) <= 80
+
+
+# Which slow-moving thing is stopped: the launcher of a sweep of one run that takes a second or more.
+ONE = """
+import runpy
+from dataclasses import replace
+smoke = runpy.run_path({smoke!r})["SWEEP"]
+SWEEP = replace(smoke, name="one", points=smoke.points[8:9])
+"""
+
+
+def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(smoke: Path, root: Path, tmp_path: Path) -> None:
+    """Training that was interrupted ends with the outcome of training that was not."""
+    (tmp_path / "one.py").write_text(ONE.format(smoke=str(root / "sweeps" / "smoke.py")))
+    command = [sys.executable, "-m", "lmscale", "run", "one.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    guard = threading.Timer(120, process.kill)
+    guard.start()
+    while process.poll() is None and not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate()
+    guard.cancel()
+    assert (process.returncode, errors) == (130, ""), said + errors
+    assert said.rstrip().endswith("stopped; what was trained is kept, and the same command goes on from there")
+    (run,) = (path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir())
+    assert not (run / "outcome.json").exists() and "a checkpoint is saved" in (run / "log.txt").read_text()
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in listed and f"runs/one/{run.name}" not in listed, "a run is still at work"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "going on from step" in (run / "log.txt").read_text()
+    ours, whole = (
+        json.loads((folder / run.name / "outcome.json").read_text()) for folder in (run.parent, smoke / "runs/smoke")
+    )
+    same = ("loss_nats", "loss_stderr", "bits_per_byte", "tokens", "flops", "unique_tokens", "state")
+    assert {name: ours[name] for name in same} == {name: whole[name] for name in same}

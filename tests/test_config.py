@@ -1,0 +1,160 @@
+"""A run is frozen, complete, checked at birth, written as JSON and named by what it learns."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
+from lmscale.errors import UserError
+
+RUN = RunConfig(
+    model=ModelConfig(width=64, layers=2, heads=4),
+    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=8),
+    tokens=1024 * 100,
+)
+
+
+def model(**fields: Any) -> RunConfig:
+    return replace(RUN, model=replace(RUN.model, **fields))
+
+
+def optimizer(**fields: Any) -> RunConfig:
+    return replace(RUN, optimizer=replace(RUN.optimizer, **fields))
+
+
+def test_json_round_trip() -> None:
+    run = replace(RUN, tags=("a", "b"), name="first", mesh=MeshConfig(data=2), data=DataConfig(max_epochs=2))
+    again = RunConfig.from_json(json.loads(json.dumps(run.to_json())))
+    assert again == run and again.run_id == run.run_id
+
+
+def test_a_run_id_is_the_same_on_every_machine_and_day() -> None:
+    assert RUN.run_id == "e8aadbb0ff6d"
+
+
+def test_name_tags_and_machine_are_not_part_of_the_identity() -> None:
+    same = replace(RUN, name="another", tags=("x",), mesh=MeshConfig(data=2, fsdp=4, tensor=2), checkpoint_seconds=1)
+    assert same.run_id == RUN.run_id
+
+
+def test_every_other_change_is_another_run() -> None:
+    others = [
+        replace(RUN, seed=1),
+        replace(RUN, tokens=RUN.tokens * 2),
+        replace(RUN, data=DataConfig(validation_fraction=0.1)),
+        model(layers=3),
+        model(tied_embeddings=False),
+        optimizer(peak_lr=0.02),
+        optimizer(clip_norm=None),
+    ]
+    assert len({run.run_id for run in (RUN, *others)}) == len(others) + 1
+
+
+def test_a_default_written_out_is_the_same_run() -> None:
+    assert model(vocab=256, mlp="swiglu").run_id == RUN.run_id
+    assert optimizer(clip_norm=1, weight_decay=0.1).run_id == RUN.run_id
+
+
+def test_a_whole_number_is_the_same_run_as_its_float() -> None:
+    assert optimizer(clip_norm=2).run_id == optimizer(clip_norm=2.0).run_id
+    assert optimizer(peak_lr=1).run_id == optimizer(peak_lr=1.0).run_id
+
+
+def test_a_new_field_that_keeps_its_default_leaves_old_ids_valid() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class NewOptimizer(OptimizerConfig):
+        nesterov: bool = False
+
+    fields = dataclasses.asdict(RUN.optimizer)
+    assert replace(RUN, optimizer=NewOptimizer(**fields)).run_id == RUN.run_id
+    assert replace(RUN, optimizer=NewOptimizer(**fields, nesterov=True)).run_id != RUN.run_id
+
+
+def test_a_run_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RUN.seed = 1  # type: ignore[misc]
+
+
+def test_steps_follow_from_tokens() -> None:
+    assert (RUN.batch_tokens, RUN.steps, RUN.warmup_steps) == (1024, 100, 10)
+
+
+@pytest.mark.parametrize(("mlp", "width", "hidden"), [("gelu", 64, 256), ("swiglu", 64, 176), ("swiglu", 96, 256)])
+def test_the_default_mlp_width(mlp: Any, width: int, hidden: int) -> None:
+    assert ModelConfig(width=width, layers=1, heads=1, mlp=mlp).hidden == hidden
+
+
+INVALID: list[tuple[Callable[[], object], str]] = [
+    (lambda: model(width=0), "ModelConfig.width = 0: must be positive"),
+    (lambda: model(layers=-1), "ModelConfig.layers = -1: must be positive"),
+    (lambda: model(layers=2.0), "ModelConfig.layers = 2.0: must be of type int"),
+    (lambda: model(layers=True), "ModelConfig.layers = True: must be of type int"),
+    (lambda: model(mlp="swiglo"), "must be one of 'swiglu', 'gelu'; did you mean 'swiglu'?"),
+    (lambda: model(mlp_width=0), "ModelConfig.mlp_width = 0: must be positive"),
+    (lambda: model(rope_base=float("nan")), "ModelConfig.rope_base = nan: must be positive"),
+    (lambda: DataConfig(source=" "), "DataConfig.source is empty; try 'stdlib'"),
+    (lambda: DataConfig(validation_fraction=1), "must lie strictly between 0 and 1"),
+    (lambda: DataConfig(max_epochs=0), "DataConfig.max_epochs = 0.0: must be positive"),
+    (lambda: optimizer(peak_lr=-0.1), "OptimizerConfig.peak_lr = -0.1: must be positive"),
+    (lambda: optimizer(peak_lr="0.1"), "OptimizerConfig.peak_lr = '0.1': must be of type float"),
+    (lambda: optimizer(warmup_fraction=1.5), "warmup_fraction = 1.5: must lie between 0 and 1"),
+    (lambda: optimizer(beta2=1), "OptimizerConfig.beta2 = 1.0: must"),
+    (lambda: optimizer(weight_decay=-1), "OptimizerConfig.weight_decay = -1.0: must"),
+    (lambda: optimizer(weight_decay=float("inf")), "OptimizerConfig.weight_decay = inf: must"),
+    (lambda: optimizer(clip_norm=0), "must be positive"),
+    (lambda: replace(RUN, seed=-1), "RunConfig.seed = -1: must not be negative"),
+    (
+        lambda: replace(RUN, tokens=1500),
+        "of 8 x 128 = 1,024 tokens; the nearest is 1,024",
+    ),
+    (
+        lambda: replace(RUN, mesh=MeshConfig(data=3)),
+        "over data x fsdp = 3 devices; the nearest batch is 9",
+    ),
+    (lambda: replace(RUN, tags=["a"]), "RunConfig.tags = ['a']: must be"),
+    (lambda: MeshConfig(data=0), "MeshConfig.data = 0: must be positive"),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), INVALID, ids=[sentence for _, sentence in INVALID])
+def test_the_impossible_is_refused_at_birth(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        make()
+    assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(64, 5), (12, 4), (12, 5), (20, 4), (36, 8), (96, 64)])
+def test_the_number_of_heads_that_is_advised_is_accepted(width: int, heads: int) -> None:
+    with pytest.raises(UserError) as refusal:
+        ModelConfig(width=width, layers=1, heads=heads)
+    advised = [int(word.strip(";,.")) for word in str(refusal.value).split() if word.strip(";,.").isdigit()][-1]
+    assert ModelConfig(width=width, layers=1, heads=advised).heads == advised
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda value: value.update(sead=1), "RunConfig has no field 'sead'; did you mean 'seed'?"),
+        (lambda value: value["model"].update(widht=1), "RunConfig.model has no field 'widht'; did you mean 'width'?"),
+        (lambda value: value.pop("tokens"), "RunConfig lacks the field 'tokens'"),
+        (lambda value: value["model"].pop("width"), "RunConfig.model lacks the field 'width'"),
+        (lambda value: value.update(model=3), "RunConfig.model must be a mapping of fields, not int"),
+        (lambda value: value.update(tokens=None), "RunConfig.tokens = None: must be of type int"),
+        (lambda value: value.update(tags="ab"), "RunConfig.tags = 'ab': must be"),
+    ],
+)
+def test_wrong_json_names_its_field(change: Callable[[dict[str, Any]], object], sentence: str) -> None:
+    value = RUN.to_json()
+    change(value)
+    with pytest.raises(UserError) as refusal:
+        RunConfig.from_json(value)
+    assert sentence in str(refusal.value)
+
+
+def test_json_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(UserError, match="ModelConfig must be a mapping of fields, not list"):
+        from_json(ModelConfig, [])

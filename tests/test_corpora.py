@@ -1,0 +1,369 @@
+import contextlib
+import errno
+import gzip
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from lmscale import corpora
+from lmscale.config import DataConfig
+from lmscale.corpora import records, sources
+from lmscale.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.delenv("LMSCALE_ALLOW_DOWNLOAD", raising=False)
+
+
+def write(folder: Path, texts: dict[str, str | bytes]) -> Path:
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder
+
+
+def held(corpus: corpora.Corpus) -> dict[str, list[bytes]]:
+    return {split: [text for texts in corpus.texts(split) for text in texts] for split in corpora.SPLITS}
+
+
+def config(source: object, **changes: object) -> DataConfig:
+    return DataConfig(source=str(source), **{"validation_fraction": 0.3, **changes})  # type: ignore[arg-type]
+
+
+def jsonl(texts: list[str], field: str = "text") -> bytes:
+    return "".join(json.dumps({field: text}) + "\n" for text in texts).encode()
+
+
+TEXTS = [f"document {i} é" * (i + 1) for i in range(12)]
+
+
+def test_splits_depend_on_the_texts_and_on_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write(tmp_path / "one", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+    two = write(tmp_path / "two", {"sub/all.jsonl": jsonl(TEXTS[::-1])})
+    first = corpora.prepare(config(one))
+    texts = held(first)
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "another cache"))  # else the second would find the first's
+    second = corpora.prepare(config(two))
+    assert first.fingerprint == second.fingerprint
+    assert texts == held(second)
+    assert sorted(texts["train"] + texts["validation"]) == sorted(text.encode() for text in TEXTS)
+    assert first.train_documents + first.validation_documents == len(TEXTS)
+    assert first.validation_bytes == sum(map(len, texts["validation"]))
+    assert corpora.prepare(config(one, validation_fraction=0.6)).fingerprint != first.fingerprint
+
+
+def test_a_text_keeps_its_split_when_others_join(tmp_path: Path) -> None:
+    few, more = tmp_path / "few.jsonl", tmp_path / "more.jsonl"
+    many = [f"text number {i}" for i in range(400)]
+    few.write_bytes(jsonl(many[:200]))
+    more.write_bytes(jsonl(many))
+    small, large = held(corpora.prepare(config(few))), held(corpora.prepare(config(more)))
+    assert set(small["train"]) < set(large["train"]) and set(small["validation"]) < set(large["validation"])
+    assert 0.2 < len(large["validation"]) / 400 < 0.4
+
+
+def test_exact_duplicates_go_within_and_across_splits_and_are_counted(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS + TEXTS[:5]), "b.txt": TEXTS[7], "empty.txt": " \n"})
+    corpus = corpora.prepare(config(source))
+    everything = held(corpus)["train"] + held(corpus)["validation"]
+    assert len(everything) == len(set(everything)) == len(TEXTS)
+    assert (corpus.duplicates_removed, corpus.empty_removed) == (6, 1)
+
+
+def test_compressed_files_give_the_same_text(tmp_path: Path) -> None:
+    lines = jsonl(TEXTS)
+    plain = write(tmp_path / "plain", {"a.jsonl": lines})
+    frames = zstandard.compress(lines[:70]) + zstandard.compress(lines[70:])
+    packed = {"gz": {"a.jsonl.gz": gzip.compress(lines)}, "zst": {"a.jsonl.zst": frames}}
+    expected = corpora.prepare(config(plain)).fingerprint
+    for name, texts in packed.items():
+        assert corpora.prepare(config(write(tmp_path / name, texts))).fingerprint == expected
+
+
+def test_unusable_files_are_named_with_their_reason_and_give_nothing(tmp_path: Path) -> None:
+    whole = jsonl(TEXTS)
+    broken = jsonl([f"never to be seen {i} {os.urandom(4000).hex()}" for i in range(200)])
+    source = write(
+        tmp_path / "in",
+        {
+            "good.jsonl": whole,
+            "cut.jsonl.gz": gzip.compress(broken)[:-100],
+            "cut.jsonl.zst": zstandard.compress(broken)[:-100],
+            "no.gz": b"not gzip",
+            "no.zst": b"not zstd",
+            "latin.txt": "é".encode("latin-1"),
+            "image.txt": b"\0\1",
+            "table.csv": "a,b",
+            "lines.jsonl": b'{"text": "kept"}\n{"text": 3}\n[]\n{"body": ""}\nnope\n{"text": "\\ud800"}\n\n{"text": 4}',
+        },
+    )
+    (source / "dangling.txt").symlink_to(source / "nowhere")
+    corpus = corpora.prepare(config(source))
+    reasons: dict[str, str] = {}
+    for item in corpus.skipped:
+        reasons[item.path] = reasons.get(item.path, "") + item.reason + "; "
+    assert reasons.keys() == {path.name for path in source.iterdir()} - {"good.jsonl"}
+    for path, part in {
+        "cut.jsonl.gz": "end",
+        "cut.jsonl.zst": "end is missing",
+        "no.gz": "gzip",
+        "no.zst": "corrupt",
+        "latin.txt": "not UTF-8 at byte 0",
+        "image.txt": "zero bytes",
+        "table.csv": "neither text nor JSONL",
+        "dangling.txt": "No such file",
+    }.items():
+        assert part in reasons[path], path
+    for part in ("2 lines whose field 'text' is not text, first line 2", "fields 'body'", "surrogate", "not JSON"):
+        assert part in reasons["lines.jsonl"]
+    assert corpus.train_documents + corpus.validation_documents == len(TEXTS) + 1
+
+
+def test_one_text_file_is_cut_into_passages_without_loss(tmp_path: Path) -> None:
+    paragraphs = "\n\n".join(f"paragraph {i} " + "word " * 60 for i in range(200)).encode()
+    path = tmp_path / "book.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + paragraphs)
+    corpus = corpora.prepare(config(path))
+    passages = held(corpus)["train"] + held(corpus)["validation"]
+    assert len(passages) == 8
+    assert sum(map(len, passages)) == len(paragraphs) and all(passage in paragraphs for passage in passages)
+    assert all(passage.endswith(b"\n\n") for passage in passages if not paragraphs.endswith(passage))
+    assert b"".join(sources._passages(paragraphs)) == paragraphs
+    assert b"".join(sources._passages(b"x" * 30_000)) == b"x" * 30_000
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({}, "which holds no files"),
+        ({".hidden": "text"}, "which holds no files"),
+        ({"a.txt": b"\xff", "b.txt": " "}, r"no text to use .*a.txt: not UTF-8 at byte 0; 1 empty"),
+        ({"a.jsonl": jsonl(["one"], "body")}, r"without the field 'text', first line 1 with fields 'body'"),
+        ({"a.txt": "same", "b.txt": "same"}, "holds one document"),
+    ],
+)
+def test_a_source_without_text_is_refused(tmp_path: Path, texts: dict[str, str | bytes], message: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match=message):
+        corpora.prepare(config(write(tmp_path / "in", texts)))
+
+
+def test_a_source_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'stdlib'"):
+        corpora.prepare(config("stdlb"))
+    with pytest.raises(UserError, match="no file or folder"):
+        corpora.prepare(config(tmp_path / "nowhere"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_neither_split_stays_empty(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"a.txt": "one", "b.txt": "two", "c.txt": "three"})
+    for fraction, expected in ((1e-9, 1), (1 - 1e-9, 2)):
+        assert corpora.prepare(config(source, validation_fraction=fraction)).validation_documents == expected
+
+
+def test_a_changed_file_is_seen_and_an_unchanged_one_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})
+    assert corpora.find(config(source)) is None
+    first = corpora.prepare(config(source))
+    (source / "a.jsonl").write_bytes((source / "a.jsonl").read_bytes().replace(b"document 3", b"document X"))
+    assert corpora.find(config(source)) is None  # same size, written at once
+    second = corpora.prepare(config(source))
+    assert second.fingerprint != first.fingerprint
+    monkeypatch.setattr(corpora, "_survey", lambda *_: pytest.fail("read again"))
+    assert corpora.prepare(config(source)) == second == corpora.find(config(source))
+
+
+@pytest.mark.parametrize("name", ["3.txt", "new.txt"])
+def test_text_that_changes_while_it_is_read_is_refused(tmp_path: Path, name: str) -> None:
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+
+    def disturb(what: str, share: float) -> None:
+        if what.startswith("storing"):
+            (source / name).write_text("other")
+
+    with pytest.raises(UserError, match="changed while it was read"):
+        corpora.prepare(config(source), progress=disturb)
+    assert corpora.find(config(source)) is None
+    assert not list((tmp_path / "cache/corpora").glob(".*.partial"))
+
+
+def test_the_cache_is_not_read_as_text(tmp_path: Path) -> None:
+    source = write(tmp_path, {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+    first = corpora.prepare(config(source))
+    assert corpora.find(config(source)) == first
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected")])
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(records, "write_dataset", refuse)
+    with pytest.raises(UserError if isinstance(error, OSError) else RuntimeError, match=r"is full|unexpected"):
+        corpora.prepare(config(source))
+    assert corpora.find(config(source)) is None
+    assert {path.name for path in (tmp_path / "cache/corpora").iterdir()} == {"keys"}
+
+
+def test_the_record_writers_full_disk_is_an_os_error(tmp_path: Path) -> None:
+    def examples(split: str) -> Iterator[tuple[int, dict[str, str]]]:
+        yield 0, {"id": "a", "text": "a", "source": "a"}
+        raise RuntimeError("write() failed: No space left on device; writing somewhere")
+
+    with pytest.raises(OSError, match="No space left"):
+        records.write_dataset(tmp_path, ["train"], examples)
+
+
+def test_the_standard_library_is_about_thirty_megabytes_of_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = sources.stdlib_listing(sources.stdlib_folder())
+    size = sum(size for _, size, _, _ in found)
+    assert size > 5e6  # 32 MB with the test packages, which some distributions leave out
+    assert not [path for path, *_ in found if "site-packages" in path or "_sysconfigdata" in path]
+    some = write(tmp_path / "lib", {f"m{i}.py": f"'''Module {i}.'''\nx = {i}\n" for i in range(9)})
+    write(
+        some, {"site-packages/other.py": "no", "__pycache__/m1.py": "no", "_sysconfigdata__linux.py": "no", "a.txt": ""}
+    )
+    monkeypatch.setattr(sources, "stdlib_folder", lambda: some)
+    corpus = corpora.prepare(config("stdlib"))
+    assert corpus.train_documents + corpus.validation_documents == 9 and not corpus.skipped
+    assert "standard library of" in corpus.source
+    (some / "__pycache__/m2.pyc").write_text("compiled since")
+    assert corpora.find(config("stdlib")) == corpus
+    monkeypatch.setattr(sources, "stdlib_folder", lambda: write(tmp_path / "bare", {"a.pyc": ""}))
+    with pytest.raises(UserError, match="keeps no source of its standard library"):
+        corpora.prepare(config("stdlib"))
+
+
+def make_dataset(folder: Path, texts: dict[str, list[str]]) -> None:
+    records.write_dataset(
+        folder,
+        list(texts),
+        lambda split: ((i, {"id": str(i), "text": text, "source": split}) for i, text in enumerate(texts[split])),
+    )
+
+
+def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "tfds", {"train": [*TEXTS, TEXTS[0]], "test": ["kept for tests"]})
+    corpus = corpora.prepare(config("tfds:documents"))
+    files = corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})))
+    assert corpus.folder == files.folder and held(corpus) == held(files)
+    assert corpus.fingerprint == files.fingerprint and corpus.duplicates_removed == 1
+    assert corpora.find(config("tfds:documents")) == corpus == corpora.prepare(config("tfds:documents:1.0.0"))
+    with pytest.raises(UserError, match=r"no feature 'txt'.*did you mean 'text'"):
+        corpora.prepare(config("tfds:documents", text_field="txt"))
+
+
+def test_splits_that_are_not_called_train_are_joined(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "tfds", {"a": TEXTS[:5], "b": TEXTS[5:]})
+    texts = held(corpora.prepare(config("tfds:documents")))
+    assert sorted(texts["train"] + texts["validation"]) == sorted(text.encode() for text in TEXTS)
+
+
+def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "tfds", {"train": TEXTS})
+    corpora.prepare(config("tfds:documents"))
+    (tmp_path / "tfds/documents").rename(tmp_path / "tfds/elsewhere")
+    assert corpora.find(config("tfds:documents")) is None
+    with pytest.raises(UserError, match="knows no data set 'documents'"):
+        corpora.prepare(config("tfds:documents"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("tfds:lm1bb", "knows no data set 'lm1bb'.*lm1b"),
+        ("tfds:wiki40bb", "wiki40b"),
+        ("tfds:imdb_reviews/plain", "no configuration 'plain'.*plain_text"),
+        ("tfds:imdb_reviews:9.9.9", "only: 1.0.0"),
+        ("tfds:no name!", r"tfds:NAME\[/CONFIG\]"),
+        ("tfds:lm1b", "--allow-download"),
+        ("tfds:wiki40b/en", "LMSCALE_ALLOW_DOWNLOAD=1"),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_said_and_nothing_is_downloaded(
+    source: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_download", lambda *_: pytest.fail("downloaded unasked"))
+    with pytest.raises(UserError, match=message):
+        corpora.prepare(config(source))
+
+
+@pytest.mark.parametrize("asked", ["argument", "environment"])
+def test_without_a_network_a_download_that_was_asked_for_fails_with_a_sentence(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    def dead(*_: object, **__: object) -> None:
+        raise requests.exceptions.ConnectionError("Failed to resolve host")
+
+    monkeypatch.setattr(requests.Session, "get", dead)
+    monkeypatch.setenv("LMSCALE_ALLOW_DOWNLOAD", "1" if asked == "environment" else "0")
+    with pytest.raises(UserError, match="no network reaches its host"):
+        corpora.prepare(config("tfds:lm1b"), allow_download=asked == "argument")
+
+
+SCRIPT = """
+    import os, signal, sys
+    from lmscale import corpora, data
+    from lmscale.config import DataConfig
+
+    def progress(what, share):
+        if what.startswith(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tokens = data.prepare(DataConfig(source=sys.argv[1]), progress=progress)
+    print(tokens.manifest.fingerprint, tokens.train[:50].tobytes().hex())
+"""
+
+
+def start(source: Path, kill_at: str = "never") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(source), kill_at]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def left_over(cache: Path) -> list[Path]:
+    return list(cache.rglob("*.partial"))
+
+
+def test_two_processes_at_once_agree_and_leave_one_whole_cache(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+    with contextlib.ExitStack() as stack:
+        said = [process.communicate(timeout=60)[0] for process in
+                [stack.enter_context(start(source)) for _ in range(2)]]  # fmt: skip
+    assert said[0] == said[1] != ""
+    assert len([path for path in (tmp_path / "cache/tokens").iterdir() if path.is_dir()]) == 1
+    assert not left_over(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("stage", ["storing", "tokenizing"])
+def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Path, stage: str) -> None:
+    from lmscale import data
+
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+    with start(source, kill_at=stage) as process:
+        assert process.wait(timeout=60) == -9
+    assert left_over(tmp_path / "cache")
+    assert data.find(DataConfig(source=str(source))) is None
+    tokens = data.prepare(DataConfig(source=str(source)))
+    assert len(tokens.train) == tokens.manifest.train_tokens
+    assert not left_over(tmp_path / "cache")

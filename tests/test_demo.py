@@ -1,0 +1,63 @@
+"""The demo refits the published runs, trains what is missing, writes the page, and costs seconds once it is done."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_cli import call
+
+from lmscale import cli, demo
+from lmscale.errors import UserError
+from lmscale.results import read_plan
+
+
+@pytest.fixture
+def begun(smoke: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the demo, with the smoke sweep for its own, was stopped before its last run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "DEMO_SWEEP", "sweeps/smoke.py")
+    shutil.copytree(smoke / "runs", tmp_path / "runs")
+    _, planned = read_plan(Path("runs/smoke"))
+    shutil.rmtree(Path("runs/smoke") / planned[-1].config.run_id)
+    return Path("runs/smoke")
+
+
+def test_the_demo_goes_on_and_then_trains_nothing(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("demo") == 0
+    first = capsys.readouterr().out
+    parts = [first.index(part) for part in ("1  The published", "2  An IsoFLOP sweep", "3  Fit, held-out check")]
+    assert parts == sorted(parts) and "1 of 12 runs to train" in first
+    page = begun / "report" / "report.html"
+    assert f"the report is {page}" in first and "lmscale demo" in page.read_text(encoding="utf-8")
+    assert call("demo") == 0
+    second = capsys.readouterr().out
+    assert "all 12 runs of smoke are there" in second and f"the report is {page}" in second
+
+
+def test_the_published_table_has_every_budget_with_both_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    demo.published(Console(width=80))
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    for exponent in range(18, 27):
+        (row,) = (number for number, line in enumerate(lines) if line.split()[:1] == [f"1e+{exponent}"])
+        *sizes, _ = lines[row].split()[1:4], ""
+        ends = [[cell.split("-") for cell in line.split()] for line in lines[row + 1 : row + 3]]
+        assert len(sizes[0]) == 3 and all(len(cells) == 3 and all(len(pair) == 2 for pair in cells) for cells in ends)
+    assert "240 runs of Hoffmann 2022" in said and "…" not in said
+    assert "20 tokens per parameter lies within the 95 % interval for C = " in said
+
+
+def test_the_verdict_on_the_rule_in_words() -> None:
+    some, outside = demo.PUBLISHED_BUDGETS[2:], "1e+18, 1e+19"
+    assert f"for C = 1e+20 to 1e+26 and outside it at {outside}." in demo._verdict(list(some))
+    assert "outside the 95 % interval at every one" in demo._verdict([])
+    assert "outside" not in demo._verdict(list(demo.PUBLISHED_BUDGETS))
+
+
+def test_without_a_clone_the_demo_says_where_to_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "DEMO_SWEEP", "sweeps/absent.py")
+    with pytest.raises(UserError, match="run `lmscale demo` in a clone of the repository"):
+        cli._demo_sweep()

@@ -1,0 +1,92 @@
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmscale import data, evaluate
+from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.data import ValidationSet
+from lmscale.model import logits, parameter_table
+from lmscale.sharding import make_mesh
+from lmscale.tokenizer import ByteTokenizer
+
+CONTEXT = 6
+TEXT = "né🙂 — ça va?"  # 12 characters in 19 bytes
+CONFIG = RunConfig(
+    model=ModelConfig(width=8, layers=1, heads=1, context=CONTEXT),
+    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=1),
+    tokens=CONTEXT,
+)
+
+
+@pytest.fixture
+def windows() -> ValidationSet:
+    """Five windows over documents of 19 bytes, each closed by an end that is scored and counts no byte."""
+    encoder = ByteTokenizer()
+    split, lengths = encoder.encode_documents([TEXT.encode()] * 2)
+    assert list(lengths) == [20, 20]
+    split = split[: 5 * CONTEXT + 1]
+    manifest = SimpleNamespace(fingerprint="hand", tokenizer="bytes")
+    tokens = SimpleNamespace(manifest=manifest, validation=split)
+    return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
+
+
+def validation(windows: ValidationSet, params: dict[str, jax.Array]) -> evaluate.Validation:
+    return evaluate.make_validation(CONFIG, make_mesh(MeshConfig()), windows, params)(params)
+
+
+@pytest.fixture(scope="module")
+def params() -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    return {
+        name: jnp.asarray(0.5 * rng.standard_normal(row.shape), jnp.float32)
+        for name, row in parameter_table(CONFIG.model).items()
+    }
+
+
+def test_mean_error_and_bits_are_those_computed_by_hand(
+    windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", 2 * CONTEXT)  # batches of 2, 2 and 1 windows
+    found = validation(windows, params)
+
+    assert windows.windows.shape == (5, CONTEXT + 1)
+    scores = np.asarray(jax.jit(lambda tokens: logits(params, tokens, CONFIG.model))(windows.windows[:, :-1]), float)
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    nats = -np.take_along_axis(scores, windows.windows[:, 1:, None], axis=-1)[..., 0]
+    means = nats.mean(axis=1)
+    assert found.loss_nats == pytest.approx(nats.mean(), rel=1e-5)
+    assert found.stderr == pytest.approx(np.std(means, ddof=1) / math.sqrt(5), rel=1e-4)
+    assert found.tokens == nats.size == 30
+    ends = np.count_nonzero(windows.windows[:, 1:] == 255)
+    assert ends == 1
+    assert found.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / (30 - ends), rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_pays_eight_bits_per_token(
+    windows: ValidationSet, params: dict[str, jax.Array]
+) -> None:
+    found = validation(windows, jax.tree.map(jnp.zeros_like, params))
+    assert found.loss_nats == pytest.approx(math.log(256), rel=1e-6)
+    assert found.stderr == pytest.approx(0, abs=1e-6)
+    assert found.bits_per_byte == pytest.approx(8 * 30 / 29, rel=1e-6)
+
+
+def test_the_result_does_not_depend_on_the_batch(
+    windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for rows in (1, 3, 100):
+        monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", rows * CONTEXT)
+        results.append(validation(windows, params))
+    for result in results[1:]:
+        assert result.loss_nats == pytest.approx(results[0].loss_nats, rel=1e-6)
+        assert result.stderr == pytest.approx(results[0].stderr, rel=1e-4)
+
+
+def test_one_window_has_no_standard_error(windows: ValidationSet, params: dict[str, jax.Array]) -> None:
+    windows.windows = windows.windows[:1]
+    assert math.isnan(validation(windows, params).stderr)

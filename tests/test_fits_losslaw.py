@@ -1,0 +1,345 @@
+"""Approach 3: the exact optimum, published intervals, recovery, and every doubt a fit must voice."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale import fits
+from lmscale.errors import UserError
+from lmscale.fits import solve
+from lmscale.fits.losslaw import LossLaw
+from lmscale.fits.simulate import grid_design, isoflop_design, simulate
+from lmscale.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
+from lmscale.tables import read_table
+
+BUDGETS = (1e17, 1e18, 1e19)
+
+
+@pytest.fixture(scope="module")
+def chinchilla() -> pd.DataFrame:
+    return read_table("chinchilla")
+
+
+@pytest.fixture(scope="module")
+def law(chinchilla: pd.DataFrame) -> LossLaw:
+    return fits.loss_law(chinchilla, resamples=1000, seed=0, at=fits.PUBLISHED_AT)
+
+
+def sweep(noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
+
+
+def named(fit: LossLaw) -> dict[str, str]:
+    return {status.name: status.sentence for status in fit.status}
+
+
+def test_exact_optimum_of_the_published_runs(law: LossLaw) -> None:
+    assert law.objective == pytest.approx(0.0010182740178006008, rel=1e-12)
+    assert law.law.values() == pytest.approx(CHINCHILLA_REFIT.values(), rel=1e-8)
+    assert law.exponents()["params"] == pytest.approx(0.513900, abs=1e-6)
+    assert "24 of 24" in named(law)["starts"]
+
+
+def test_optimum_with_the_five_outliers(chinchilla: pd.DataFrame) -> None:
+    fit = fits.loss_law(read_table("chinchilla", where="used_in_fit >= 0"), resamples=0, check=False)
+    assert fit.n_runs == 245
+    assert fit.objective == pytest.approx(0.0018260105230693334, rel=1e-12)
+
+
+def test_least_absolute_deviations_are_besiroglus_printed_constants(chinchilla: pd.DataFrame) -> None:
+    fit = fits.loss_law(chinchilla, loss="lad", resamples=0, check=False)
+    printed = {"A": (482.01, 0.01), "B": (2085.43, 0.01), "alpha": (0.3478, 5e-5), "beta": (0.3658, 6e-5)}
+    for name, (value, within) in printed.items():
+        assert getattr(fit.law, name) == pytest.approx(value, abs=within)
+    assert pytest.approx(1.81686, abs=5e-6) == fit.law.E
+    assert fit.objective == pytest.approx(1.12949, abs=5e-6)
+    assert BESIROGLU_2024.values() == pytest.approx(fit.law.values(), rel=2e-6)
+
+
+def test_bootstrap_of_the_published_resamples(chinchilla: pd.DataFrame) -> None:
+    """The resamples that Besiroglu et al. drew (legacy generator, seed 42), the first 1000 of 4000."""
+    legacy = np.random.RandomState(42)
+    drawn = [np.bincount(legacy.choice(240, size=240, replace=True), minlength=240) for _ in range(1000)]
+    data = (chinchilla[name].to_numpy() for name in ("params", "tokens", "loss_nats"))
+    points = solve.Points.of(*data)
+    found = solve.solve_many(points, np.stack(drawn, axis=1).astype(float))
+    assert found.converged_b.all()
+    values = points.named(found.theta_pb)
+    # Standard errors of the whole 4000 (the data's README) within what a quarter of them lets expect.
+    assert values.std(axis=1, ddof=1) == pytest.approx([0.0256570, 124.4936, 1293.1691, 0.0153975, 0.0205942], rel=0.08)
+    assert np.percentile(values[3], [2.5, 97.5]) == pytest.approx([0.316823, 0.373283], abs=0.003)
+
+
+def test_tokens_per_parameter_table(law: LossLaw) -> None:
+    want = {
+        1e18: (25.91, 21.0, 34.8),
+        1e20: (22.80, 19.6, 26.5),
+        1e22: (20.06, 11.9, 31.0),
+        5.76e23: (17.92, 7.6, 35.9),
+        1e26: (15.53, 4.3, 43.8),
+    }
+    for row in law.allocations(list(want)):
+        ratio, low, high = want[row["flops"]]
+        assert row["tokens_per_param"] == pytest.approx(ratio, abs=0.005)
+        assert row["intervals"]["0.95"]["tokens_per_param"] == pytest.approx((low, high), rel=0.1)
+
+
+def test_a_law_without_an_optimum_says_so() -> None:
+    """Loss that larger models make no better, fitted by a form whose optimum is searched: no allocation, no crash."""
+    table = sweep(0.002)
+    table["unique_tokens"] = table["tokens"]
+    fixed = {"E": 2.0, "A": 1e-6, "B": 2000.0, "alpha": 5.0, "beta": 0.35}
+    fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0)
+    assert fit.allocations() == []
+    assert "no optimum" in named(fit)
+
+
+def test_row_order_does_not_matter(chinchilla: pd.DataFrame) -> None:
+    shuffled = chinchilla.sample(frac=1, random_state=1)
+    one, other = (fits.loss_law(t, resamples=50, check=False).to_json(samples=True) for t in (chinchilla, shuffled))
+    assert one == {**other, "dropped": one["dropped"]}
+
+
+@pytest.mark.parametrize("loss", ["huber", "lad", "squared"])
+@pytest.mark.parametrize("residual", ["log", "raw"])
+def test_noiseless_laws_are_recovered(loss: str, residual: str) -> None:
+    truth = Chinchilla(1.5, 60.0, 900.0, 0.28, 0.41)
+    table = simulate(truth, isoflop_design(truth, BUDGETS), 0.0, np.random.default_rng(0))
+    fit = fits.loss_law(table, loss=loss, residual=residual, resamples=0, check=False)
+    assert fit.law.values() == pytest.approx(truth.values(), rel=1e-6)
+
+
+def test_held_out_rows_do_not_enter(chinchilla: pd.DataFrame) -> None:
+    table = sweep(0.003)
+    table["held_out"] = table["flops_budget"] == max(BUDGETS)
+    spoiled = table.assign(loss_nats=np.where(table["held_out"], 99.0, table["loss_nats"]))
+    one, other = (fits.loss_law(t, resamples=20, check=False) for t in (table, spoiled))
+    assert one.law == other.law
+    assert len(one.dropped) == 7
+    assert "held out" in one.dropped[0].reason
+
+
+def test_held_out_check_of_a_true_law_and_of_a_wrong_one() -> None:
+    table = sweep(0.003)
+    table["held_out"] = table["flops_budget"] == max(BUDGETS)
+    fit = fits.loss_law(table, resamples=300, check=False)
+    right = fits.held_out_check(fit, table)
+    assert right.coverage >= 6 / 7
+    assert max(abs(run.error) for run in right.runs) < 0.02
+    wrong = fits.held_out_check(fit, table.assign(loss_nats=1.3 * table["loss_nats"]))
+    assert wrong.coverage == 0
+    assert "OUTSIDE" in str(wrong)
+    json.dumps(right.to_json(), allow_nan=False)
+
+
+def test_a_new_run_scatters_more_than_the_law(law: LossLaw) -> None:
+    said = law.predict(params=1e9, tokens=2e10)
+    assert said.interval[0] < said.law_interval[0] < said.loss_nats < said.law_interval[1] < said.interval[1]
+    assert law.predict(params=1e9, tokens=2e10) == said
+    with pytest.raises(UserError, match="takes params, tokens"):
+        law.predict(params=1e9)
+
+
+def test_intervals_of_any_quantity(law: LossLaw) -> None:
+    by_name, by_function = law.interval("alpha"), law.interval(lambda fit: fit.law.alpha)
+    assert by_name == by_function
+    looped = law.interval(lambda fit: float(fit.optimum(1e21).params))  # float() of an array: one by one
+    assert looped == pytest.approx(law.interval(lambda fit: fit.optimum(1e21).params))
+    assert law.interval("alpha", 0.8)[0] > by_name[0]
+    with pytest.raises(UserError, match="no quantity 'gamma'"):
+        law.interval("gamma")
+
+
+def test_json_and_back(law: LossLaw) -> None:
+    text = json.dumps(law.to_json(samples=True), allow_nan=False)
+    again = LossLaw.from_json(json.loads(text))
+    assert again.to_json(samples=True) == law.to_json(samples=True)
+    assert again.interval("a") == law.interval("a")
+    assert str(again) == str(law)
+    bare = LossLaw.from_json(law.to_json())
+    assert bare.optimum(1e21) == law.optimum(1e21)
+    with pytest.raises(UserError, match="no resamples"):
+        bare.interval("a")
+
+
+def test_the_text_reads_like_a_result(law: LossLaw) -> None:
+    text = str(law)
+    for part in (
+        "L = E + A/N^alpha + B/D^beta through 240 runs",
+        "a (N* ~ C^a)",
+        "C = 6 N D",
+        "5 left out",
+        "extrapolation",
+    ):
+        assert part in text
+
+
+def test_a_line_of_constant_ratio_cannot_be_identified() -> None:
+    params = np.geomspace(6.6e6, 124e6, 8)
+    points = [(n, 20 * n, float("nan")) for n in params]
+    table = simulate(CHINCHILLA_REFIT, points, 0.003, np.random.default_rng(0))
+    fit = fits.loss_law(table, resamples=0)
+    assert "D = 20 N" in named(fit)["cannot be identified"]
+    assert "cannot be identified" not in named(fits.loss_law(sweep(0.003), resamples=0, check=False))
+
+
+def test_too_few_runs_are_refused() -> None:
+    with pytest.raises(UserError, match="4 runs at 4 distinct points cannot fix the 5 parameters"):
+        fits.loss_law(sweep().iloc[:4], resamples=0)
+
+
+def test_bad_losses_are_dropped_by_name() -> None:
+    table = sweep(0.003)
+    table.loc[3, "loss_nats"] = np.nan
+    table.loc[5, "loss_nats"] = -1.0
+    fit = fits.loss_law(table, resamples=0, check=False)
+    assert {(d.run, d.reason) for d in fit.dropped} == {
+        ("simulated 3", "loss_nats is missing"),
+        ("simulated 5", "loss_nats is not positive"),
+    }
+    assert "simulated 3" in named(fit)["cells missing"]
+    with pytest.raises(UserError, match="no run is left"):
+        fits.loss_law(table.assign(loss_nats=np.nan))
+
+
+def test_a_sweeps_table_says_what_became_of_a_run() -> None:
+    table = sweep(0.003).assign(state="finished", reason=None)
+    table.loc[3, ["loss_nats", "state", "reason"]] = [np.nan, "diverged", "the loss became NaN at step 7"]
+    fit = fits.loss_law(table, resamples=0, check=False)
+    assert fit.dropped[0].reason == "loss_nats is missing: diverged, the loss became NaN at step 7"
+    assert "simulated 3" in named(fit)["cells missing"]
+
+
+def test_doubtful_tables_are_named() -> None:
+    table = pd.concat([sweep(0.003), sweep(0.003).iloc[:2]], ignore_index=True)
+    table["flop_count"] = ["kaplan", *["standard"] * (len(table) - 1)]
+    table["epochs"] = [9.0, *[1.0] * (len(table) - 1)]
+    table["warmup_fraction"] = [0.01, 0.5, *[0.01] * (len(table) - 2)]
+    said = named(fits.loss_law(table, resamples=0, check=False))
+    assert {"duplicate rows", "mixed conventions", "repeated data", "long warmup"} <= set(said)
+    assert "simulated 0" in said["repeated data"]
+
+
+def test_a_learning_rate_on_the_edge_is_named() -> None:
+    table = pd.concat(
+        [
+            sweep().assign(peak_lr=rate, loss_nats=lambda t, r=rate: t["loss_nats"] * (1 + r))
+            for rate in (1e-3, 2e-3, 4e-3)
+        ]
+    )
+    assert "21 of 21 cells" in named(fits.loss_law(table, resamples=0, check=False))["learning rate on the edge"]
+
+
+def test_points_inside_a_decaying_schedule_are_named() -> None:
+    table = sweep(0.003).assign(fraction_of_schedule=[0.5, *[1.0] * 20])
+    assert "1 of 21" in named(fits.loss_law(table, resamples=0, check=False))["unfinished schedules"]
+    constant = named(fits.loss_law(table.assign(schedule="constant"), resamples=0, check=False))
+    assert "unfinished schedules" not in constant
+
+
+def test_checks_that_fit_again(law: LossLaw) -> None:
+    said = named(law)
+    assert "row " in said["influence"]
+    assert "misses them by" in said["largest budget left out"]
+    assert "0.5126 by lad" in said["loss function"]
+    assert said["delta"].startswith("a = 0.5139 at delta = 0.001")
+
+
+def test_an_influential_run_is_named() -> None:
+    table = sweep(0.001)
+    table.loc[0, "loss_nats"] *= 1.2
+    fit = fits.loss_law(table, loss="squared", resamples=0)
+    assert "simulated 0" in named(fit)["influence"]
+
+
+def test_counting_conventions_are_spread() -> None:
+    table = sweep(0.001)
+    table["params_non_embedding"] = table["params"] * (table["params"] / table["params"].max()) ** 0.2
+    table["flops_kaplan"] = 6 * table["params_non_embedding"] * table["tokens"]
+    said = named(fits.loss_law(table, resamples=0))["counting conventions"]
+    assert "N = params_non_embedding" in said and "C = flops_kaplan" in said
+
+
+def test_exact_flops_become_a_named_compute_model() -> None:
+    table = sweep()
+    table["flops"] = 21.0 * table["params"] ** 0.94 * table["tokens"]
+    fit = fits.loss_law(table, resamples=0, check=False)
+    assert (fit.compute.k, fit.compute.p) == pytest.approx((21.0, 0.94), rel=1e-9)
+    at = fit.optimum(1e19)
+    searched = CHINCHILLA_REFIT._search(1e19, fit.compute)
+    assert at.params == pytest.approx(searched.params, rel=1e-4)
+    assert "regressed" in str(fit)
+    assert fits.loss_law(sweep(), resamples=0, check=False).compute == SIX_ND
+
+
+def test_trunks_are_drawn_whole() -> None:
+    table = sweep(0.003)
+    alone = fits.loss_law(table, resamples=200, check=False)
+    table["trunk"] = table["params"].rank(method="dense").astype(int) // 3
+    fit = fits.loss_law(table, resamples=200, check=False)
+    assert any("whole trunks" in note for note in fit.notes)
+    assert fit.interval("a") != alone.interval("a")
+    assert fits.loss_law(table, resamples=20, clusters="run", strata="budget", check=False).resamples == 20
+    with pytest.raises(UserError, match="no column 'trnk'"):
+        fits.loss_law(table, clusters="trnk")
+
+
+def test_strata_keep_their_size() -> None:
+    from lmscale.fits.runs import resample_counts
+
+    labels = ["a"] * 3 + ["b"] * 5
+    counts = resample_counts(np.random.default_rng(0), 8, 50, strata=labels)
+    assert (counts[:3].sum(axis=0) == 3).all()
+    clustered = resample_counts(np.random.default_rng(0), 8, 50, clusters=labels)
+    assert (clustered[0] == clustered[2]).all()
+    assert set(clustered.sum(axis=0)) <= {6, 8, 10}
+
+
+def test_held_parameters_stay() -> None:
+    fit = fits.loss_law(sweep(0.002), fixed={"E": CHINCHILLA_REFIT.E}, resamples=40, check=False)
+    assert fit.law.E == CHINCHILLA_REFIT.E
+    assert "(held)" in str(fit)
+    free = fits.loss_law(sweep(0.002), resamples=40, check=False)
+    assert fit.objective > free.objective
+    with pytest.raises(UserError, match="no parameter 'e'"):
+        fits.loss_law(sweep(), fixed={"e": 1.0})
+
+
+def test_small_tables_say_that_resamples_are_thin() -> None:
+    points = grid_design(np.geomspace(1e7, 1e8, 3), np.geomspace(1e9, 1e10, 2))
+    table = simulate(CHINCHILLA_REFIT, points, 0.001, np.random.default_rng(0))
+    assert "fewer than 5 distinct points" in named(fits.loss_law(table, resamples=50, check=False))["small table"]
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'huber'"):
+        fits.loss_law(sweep(), loss="hubber")
+    with pytest.raises(UserError, match="residual = 'linear'"):
+        fits.loss_law(sweep(), residual="linear")
+    with pytest.raises(UserError, match="must be positive"):
+        fits.loss_law(sweep(), delta=0.0)
+    with pytest.raises(UserError, match="no approach is called '4'"):
+        fits.fit(sweep(), ["4"])
+
+
+@pytest.mark.parametrize("log_residual", [True, False])
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
+    table = sweep(0.01)
+    data = [table[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
+    points = solve.Points.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
+    weights, mix = np.ones((len(table), 1)), np.zeros(1)
+    theta = points.theta(np.array([[1.9], [400.0], [2000.0], [0.34], [0.36]]))
+
+    def at(moved: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        objective, gradient, matrix = solve.evaluate(points, weights, moved, mix)
+        return objective[0], gradient[:, 0], matrix[:, :, 0]
+
+    _, gradient, hessian = at(theta)
+    for k in range(5):
+        step = 1e-6 * (np.arange(5) == k)[:, None]
+        ahead, behind = at(theta + step), at(theta - step)
+        assert gradient[k] == pytest.approx((ahead[0] - behind[0]) / 2e-6, rel=1e-5, abs=1e-8)
+        assert hessian[k] == pytest.approx((ahead[1] - behind[1]) / 2e-6, rel=1e-4, abs=1e-6)

@@ -1,0 +1,262 @@
+"""Other forms, comparing them, comparing recipes, predictions that are registered, and the command line's entries."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale import fits, laws
+from lmscale.errors import UserError
+from lmscale.fits import general, registered
+from lmscale.fits.command import CheckArgs, FitArgs, budgets, main_check, main_fit
+from lmscale.fits.problem import Problem
+from lmscale.fits.simulate import isoflop_design, simulate
+from lmscale.laws import CHINCHILLA_REFIT, Kaplan, OuterExponent
+from lmscale.tables import read_table
+
+SHARED = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "scaling"
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the published tables are not at hand")
+BUDGETS = (1e17, 1e18, 1e19, 1e20)
+
+
+def sweep(noise: float = 0.0, law: laws.Law = CHINCHILLA_REFIT, seed: int = 0) -> pd.DataFrame:
+    table = simulate(
+        CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS, factor=8), 0.0, np.random.default_rng(seed)
+    )
+    noisy = np.exp(noise * np.random.default_rng(seed).standard_normal(len(table)))
+    return table.assign(loss_nats=law.loss(table["params"].to_numpy(), table["tokens"].to_numpy()) * noisy)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Kaplan(5e13, 2e13, 0.08, 0.1),
+        laws.OverTraining(1.6, 150.0, 190.0, -0.25),
+        OuterExponent(1.6, 800, 2000, 0.4, 0.42, 0.8),
+    ],
+    ids=lambda law: law.NAME,
+)
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+def test_noiseless_laws_are_recovered(law: laws.Law, loss: str) -> None:
+    fit = fits.loss_law(sweep(law=law), type(law), loss=loss, resamples=0, check=False)
+    assert fit.law.values() == pytest.approx(law.values(), rel=2e-3)
+    assert fit.objective < 1e-15
+
+
+def test_general_and_exact_solver_agree() -> None:
+    class Other(laws.Chinchilla):
+        """The same form, which the exact solver does not know."""
+
+    table = sweep(0.004)
+    one, other = (fits.loss_law(table, form, resamples=20, seed=1, check=False) for form in (laws.Chinchilla, Other))
+    assert other.objective == pytest.approx(one.objective, rel=1e-10)
+    assert other.law.values() == pytest.approx(one.law.values(), rel=1e-5)
+    assert other.draws("alpha") == pytest.approx(one.draws("alpha"), rel=1e-4)
+    assert all("20 of 20" in s.sentence for fit in (one, other) for s in fit.status if s.name == "bootstrap")
+
+
+def test_second_derivatives_of_any_law() -> None:
+    table = sweep(0.01)
+    data = tuple(table[name].to_numpy() for name in ("params", "tokens"))
+    problem = Problem(OuterExponent, data, table["loss_nats"].to_numpy())
+    theta = general.to_theta(problem, np.array([[1.7], [900.0], [2500.0], [0.4], [0.42], [0.8]]))
+    slope = np.random.default_rng(0).standard_normal((len(table), 1))
+    bend = general._bend(problem, theta, slope)[:, :, 0]
+
+    def weighted(moved: np.ndarray) -> float:
+        return float(np.sum(slope * general._residual(problem, moved)))
+
+    steps = 1e-4 * np.eye(6)[:, :, None]
+    for i in range(6):
+        for j in range(6):
+            numeric = (
+                weighted(theta + steps[i] + steps[j])
+                - weighted(theta + steps[i] - steps[j])
+                - weighted(theta - steps[i] + steps[j])
+                + weighted(theta - steps[i] - steps[j])
+            ) / 4e-8
+            assert bend[i, j] == pytest.approx(numeric, rel=1e-3, abs=1e-5)
+
+
+def test_one_axis_laws() -> None:
+    flops = np.geomspace(1e17, 1e21, 15)
+    law = laws.ComputeLaw(1.7, 1.5, 0.16)
+    table = pd.DataFrame({"run": "x", "flops": flops, "loss_nats": law.loss(flops)})
+    assert fits.loss_law(table, "compute", resamples=0).law.values() == pytest.approx(law.values(), rel=1e-6)
+    error = laws.DownstreamError(0.85, 2.1, 0.72)
+    losses = np.linspace(2.0, 4.0, 12)
+    table = pd.DataFrame({"run": "x", "loss_nats": losses, "error": error.loss(losses)})
+    assert fits.loss_law(table, "downstream-error", resamples=0).law.values() == pytest.approx(error.values(), rel=1e-5)
+
+
+def test_a_parameter_at_its_bound_is_named() -> None:
+    table = sweep(law=CHINCHILLA_REFIT).assign(unique_tokens=lambda t: t["tokens"])
+    fixed = {name: getattr(CHINCHILLA_REFIT, name) for name in CHINCHILLA_REFIT.names()}
+    table["loss_nats"] *= np.where(table["params"] > 1e9, 0.99, 1.0)  # large models do better than their N says
+    fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0, check=False)
+    assert any(s.name == "at a bound" and s.sentence.startswith("R_N") for s in fit.status)
+
+
+def test_comparison_ranks_by_unseen_runs() -> None:
+    found = fits.compare(
+        sweep(0.001, law=Kaplan(5e13, 2e13, 0.08, 0.1)), ["chinchilla", "kaplan", "data-constrained"], resamples=30
+    )
+    assert [c.law for c in found.candidates] == ["kaplan", "chinchilla"]
+    assert found.candidates[1].beaten > 0.9
+    assert found.left_out[0][0] == "data-constrained"
+    assert "unique_tokens" in found.left_out[0][1]
+    assert len(found.unseen) == 7
+    assert "largest budget, 1e+20" in str(found)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def ladder(law: laws.ComputeLaw, noise: float, seed: int) -> pd.DataFrame:
+    flops = np.geomspace(1e17, 1e20, 8)
+    loss = law.loss(flops) + noise * np.random.default_rng(seed).standard_normal(8)
+    return pd.DataFrame({"flops": flops, "loss_nats": loss})
+
+
+@pytest.mark.parametrize("asymptote", ["shared", "free", 1.7])
+def test_a_recipe_twice_as_efficient_is_found(asymptote: float | str) -> None:
+    base = laws.ComputeLaw(1.7, 1.5, 0.16)
+    twice = laws.ComputeLaw(1.7, 1.5 * 2**-0.16, 0.16)
+    exact = fits.compute_multiplier(ladder(base, 0, 0), ladder(twice, 0, 0), asymptote=asymptote)
+    assert [r.multiplier for r in exact.ratios] == pytest.approx([2.0] * 5, rel=0.01)
+    noisy = fits.compute_multiplier(ladder(base, 0.004, 1), ladder(twice, 0.004, 2), asymptote=asymptote)
+    low, high = noisy.multiplier.intervals["0.95"]
+    assert low < 2 < high
+    assert 0.01 < high - low < 4
+
+
+def test_ladders_that_cannot_be_compared_are_refused() -> None:
+    base = ladder(laws.ComputeLaw(1.7, 1.5, 0.16), 0, 0)
+    with pytest.raises(UserError, match="share no loss"):
+        fits.compute_multiplier(base, base.assign(loss_nats=base["loss_nats"] + 5))
+    with pytest.raises(UserError, match="at least 3"):
+        fits.compute_multiplier(base.iloc[:2], base)
+    with pytest.raises(UserError, match="between 0 and the lowest loss"):
+        fits.compute_multiplier(base, base, asymptote=3.0)
+
+
+def test_a_prediction_is_registered_once_and_judged(tmp_path: Path) -> None:
+    table, path = sweep(0.002), tmp_path / "p.json"
+    fit = fits.loss_law(table, resamples=200, check=False)
+    fits.register(fit, [{"params": 1e9, "tokens": 2e10}], path)
+    with pytest.raises(UserError, match="already holds"):
+        fits.register(fit, [{"params": 1e9, "tokens": 2e10}], path)
+    held = fits.check(path, loss_nats=float(CHINCHILLA_REFIT.loss(1e9, 2e10)))
+    assert held["verdicts"][0]["inside"]["0.95"]
+    assert held["intact"]
+    assert held["same_code"]
+    assert "HELD" in "\n".join(registered.verdict_lines(held))
+    assert not fits.check(path, loss_nats=3.3)["verdicts"][0]["inside"]["0.95"]
+    run = pd.DataFrame({"run": ["new"], "params": [1.01e9], "tokens": [2e10], "loss_nats": [2.53]})
+    assert fits.check(path, table=run)["verdicts"][0]["runs"] == ["new"]
+    with pytest.raises(UserError, match="no finished run of the table lies within 2%"):
+        fits.check(path, table=run.assign(params=5e9))
+    value = json.loads(path.read_text())
+    value["predictions"][0]["loss_nats"] = 3.3
+    path.write_text(json.dumps(value))
+    assert not fits.check(path, loss_nats=3.3)["intact"]
+
+
+def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, prediction = tmp_path / "f.json", tmp_path / "p.json"
+    args = FitArgs(
+        "chinchilla", resamples=50, at="1e20,1e22", json=out, predict="params=1e9,tokens=2e10", prediction=prediction
+    )
+    main_fit(args)
+    said = capsys.readouterr().out
+    assert "Approach 1" in said and "Approach 2" in said and "Approach 3" in said and "Registered" in said
+    found = json.loads(out.read_text())["fits"]
+    assert [one["approach"] for one in found] == ["1", "2", "3"]
+    keys = {
+        "approach",
+        "law",
+        "loss_function",
+        "n_runs",
+        "objective",
+        "status",
+        "parameters",
+        "standard_errors",
+        "intervals",
+        "exponents",
+        "allocations",
+        "dropped",
+    }
+    for one in found:
+        assert keys <= set(one)
+        assert [row["flops"] for row in one["allocations"]] == [1e20, 1e22]
+        assert {"flops", "params", "tokens", "tokens_per_param", "loss_nats", "intervals"} <= set(one["allocations"][0])
+        assert set(one["intervals"]) == {"0.8", "0.95"}
+        assert {"name", "sentence"} <= set(one["status"][0])
+    assert found[0]["frontier"] and found[1]["minima"]
+    verdict = main_check(CheckArgs(prediction, loss=2.53, json=tmp_path / "v.json"))
+    assert json.loads((tmp_path / "v.json").read_text()) == verdict
+    assert "HELD" in capsys.readouterr().out
+
+
+def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
+    for args, said in (
+        (FitArgs("chinchilla", at="1e20,many"), "--at has 'many'"),
+        (FitArgs("chinchilla", resamples=-1), "--resamples -1"),
+        (FitArgs("chinchilla", law="chinchila", approach="3"), "did you mean 'chinchilla'"),
+        (FitArgs("chinchilla", predict="params=1e9", approach="2"), "use --approach 3"),
+        (FitArgs("chinchilla", predict="params=x", approach="3"), "name=number pairs"),
+        (
+            FitArgs("chinchilla", predict="params=1e9", approach="3", resamples=5, prediction=tmp_path / "p"),
+            "takes params, tokens",
+        ),
+    ):
+        with pytest.raises(UserError, match=said):
+            main_fit(args)
+    assert not (tmp_path / "p").exists()
+    assert budgets(None) is None
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("train_set", "published"),
+    [
+        ("c4_original", laws.GADRE_2024_C4),
+        ("rpj", laws.GADRE_2024_REDPAJAMA),
+        ("rw_original", laws.GADRE_2024_REFINEDWEB),
+    ],
+)
+def test_gadres_five_point_fits(train_set: str, published: laws.OverTraining) -> None:
+    table = read_table(SHARED / "gadre2024_overtraining.csv", where=f"train_set == '{train_set}'")
+    smallest, others = "d=96_l=8_h=4", ["d=512_l=8_h=4", "d=576_l=24_h=8", "d=1024_l=24_h=8"]
+    chosen = table["model"].isin([smallest, *others]) & (table["chinchilla_multiplier"] == 1)
+    rows = table[chosen | ((table["model"] == smallest) & (table["chinchilla_multiplier"] == 16))]
+    assert len(rows) == 5
+    fit = fits.loss_law(rows, "over-training", loss="squared", resamples=0, check=False)
+    assert fit.law.values() == pytest.approx(published.values(), rel=1e-6)
+    if train_set == "rpj":
+        for model, multiplier, error in (("open_lm_1b", 32, 0.007103), ("open_lm_7b", 1, 0.00732)):
+            row = table[(table["model"] == model) & (table["chinchilla_multiplier"] == multiplier)].iloc[0]
+            assert abs(fit.law.loss(row["params"], row["tokens"]) / row["loss_nats"] - 1) == pytest.approx(
+                error, abs=5e-6
+            )
+
+
+@needs_shared
+def test_muennighoffs_lower_optimum_is_found() -> None:
+    table = read_table(SHARED / "muennighoff2023_data_constrained.csv")
+    published = laws.MUENNIGHOFF_2023
+    fixed = {name: getattr(published, name) for name in ("E", "A", "B", "alpha", "beta")}
+    fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0, check=False)
+    assert pytest.approx((95.36517, 1.705905), rel=1e-6) == (fit.law.R_D, fit.law.R_N)
+    assert fit.objective == pytest.approx(0.015804662474002036, rel=1e-10)
+
+
+@needs_shared
+def test_vpnls_constants_on_raw_losses() -> None:
+    """Czech 2026's tool, whose grid steps by .01: Huber on the loss itself, alpha .36, beta .40, E 1.8608."""
+    table = read_table(
+        SHARED / "openathena_isoflops.csv", where="experiment == 'ml_scalefit__massivetext__chinchilla' and not outlier"
+    )
+    fit = fits.loss_law(table, residual="raw", resamples=0, check=False)
+    assert (fit.law.alpha, fit.law.beta, fit.law.E) == pytest.approx((0.36, 0.40, 1.8608), abs=0.02)

@@ -1,0 +1,168 @@
+"""Laws: published vectors, closed-form optima against a search, exact derivatives."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from lmscale import laws
+from lmscale.errors import UserError
+from lmscale.fits import loss_law
+from lmscale.fits.dual import Dual
+from lmscale.fits.problem import Problem
+from lmscale.laws import (
+    CHINCHILLA_REFIT,
+    HOFFMANN_2022,
+    MUENNIGHOFF_2023,
+    SIX_ND,
+    Chinchilla,
+    ComputeModel,
+    DataConstrained,
+    Law,
+    Parameter,
+)
+from lmscale.tables import read_table
+
+
+@pytest.mark.parametrize(
+    ("law", "objective"),
+    [
+        (HOFFMANN_2022, 0.0012311626025793463),
+        (Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28), 0.004121009136280378),
+        (CHINCHILLA_REFIT, 0.0010182740178006),
+    ],
+)
+def test_published_constants_have_the_stated_objective(law: Chinchilla, objective: float) -> None:
+    table = read_table("chinchilla")
+    data = (table["params"].to_numpy(), table["tokens"].to_numpy())
+    problem = Problem(Chinchilla, data, table["loss_nats"].to_numpy())
+    assert problem.objective(np.array(list(law.values().values()))) == pytest.approx(objective, rel=1e-11)
+
+
+def test_published_optimum_of_hoffmann() -> None:
+    at = HOFFMANN_2022.optimum(5.76e23)
+    assert at.tokens_per_param == pytest.approx(58.93, abs=0.005)
+    assert at.params * at.tokens * 6 == pytest.approx(5.76e23)
+
+
+@pytest.mark.parametrize("compute", [SIX_ND, ComputeModel(21.0, 0.93)], ids=["6ND", "k N^p D"])
+@pytest.mark.parametrize(
+    "law",
+    [
+        HOFFMANN_2022,
+        laws.KAPLAN_2020,
+        laws.GADRE_2024_C4,
+        laws.OuterExponent(1.7, 2300, 9900, 0.42, 0.43, 0.77),
+        laws.PowerMean(1.7, 400, 1200, 0.33, 0.35, 1.3),
+    ],
+    ids=lambda law: law.NAME,
+)
+def test_closed_form_optimum_is_the_minimum_along_the_compute_model(law: Law, compute: ComputeModel) -> None:
+    closed, searched = law.optimum(1e21, compute), law._search(1e21, compute)
+    assert closed.params == pytest.approx(searched.params, rel=1e-5)
+    assert closed.loss_nats == pytest.approx(searched.loss_nats, rel=1e-12)
+    assert compute.flops(closed.params, closed.tokens) == pytest.approx(1e21)
+
+
+@pytest.mark.parametrize("law", [HOFFMANN_2022, laws.KAPLAN_2020, laws.GADRE_2024_C4], ids=lambda law: law.NAME)
+def test_exponents_are_the_slopes_of_the_optimum(law: Law) -> None:
+    compute = ComputeModel(10.0, 0.95)
+    low, high = law.optimum(1e20, compute), law.optimum(1e21, compute)
+    assert np.log10(high.params / low.params) == pytest.approx(law.exponents(compute)["params"], abs=1e-6)
+    assert np.log10(high.tokens / low.tokens) == pytest.approx(law.exponents(compute)["tokens"], abs=1e-6)
+
+
+def test_optimum_broadcasts_over_resamples() -> None:
+    many = Chinchilla(*[np.array([v, 1.01 * v]) for v in HOFFMANN_2022.values().values()])
+    assert many.optimum(1e20).params[0] == HOFFMANN_2022.optimum(1e20).params
+
+
+def test_data_constrained_vectors() -> None:
+    law = MUENNIGHOFF_2023
+    worth = [DataConstrained.effective(epochs, 1.0, law.R_D) / epochs for epochs in (2.0, 4.0, 8.0, 16.0, 40.0)]
+    assert worth == pytest.approx([0.984, 0.931, 0.828, 0.661, 0.379], abs=5e-4)
+    assert law.loss(8.7e9, 178e9, 178e9 / 7) == pytest.approx(2.22608, abs=5e-6)
+    assert law.loss(6.34e9, 242e9, 25e9) == pytest.approx(2.2256440889984477, rel=1e-12)
+
+
+def test_data_constrained_is_chinchilla_without_repeats() -> None:
+    plain = Chinchilla(*[getattr(MUENNIGHOFF_2023, name) for name in Chinchilla.names()])
+    small = 1e7  # fewer parameters than the data can feed: N' = N
+    assert MUENNIGHOFF_2023.loss(small, 1e10, 1e10) == pytest.approx(plain.loss(small, 1e10), rel=1e-12)
+
+
+def test_data_constrained_does_not_cancel_at_large_decay_constants() -> None:
+    assert DataConstrained.effective(2.0, 1.0, 1e15) == pytest.approx(2.0, rel=1e-12)
+
+
+def test_compute_law_inverts() -> None:
+    law = laws.ComputeLaw(1.7, 1.5, 0.16)
+    assert law.flops(law.loss(3e20)) == pytest.approx(3e20)
+    assert law.flops(1.7) == np.inf
+
+
+def test_annealing_areas_of_a_linear_decay() -> None:
+    forward, annealing = laws.annealing_areas([1.0, 1.0, 0.5, 0.0], decay=0.5)
+    assert forward.tolist() == [1.0, 2.0, 2.5, 2.5]
+    assert annealing.tolist() == [0.0, 0.0, 0.5, 1.25]  # momenta .5, then .5 * .5 + .5
+
+
+@pytest.mark.parametrize("shape", laws.FORMS.values(), ids=laws.FORMS.keys())
+def test_derivatives_are_exact(shape: type[Law]) -> None:
+    start = np.array([p.starts[0] for p in shape.PARAMETERS], dtype=float)
+    inputs = {
+        "params": 1e8,
+        "tokens": 4e9,
+        "unique_tokens": 1e9,
+        "flops": 2e19,
+        "loss_nats": 2.5,
+        "rate_sum": 3.0,
+        "annealing_sum": 0.4,
+    }
+    point = [inputs[name] for name in shape.INPUTS]
+    dual = shape(*[Dual(value, {k: 1.0}) for k, value in enumerate(start)]).loss(*point)
+    assert dual.value == pytest.approx(shape(*start).loss(*point))
+    for k in range(len(start)):
+        step = 1e-6 * abs(start[k])
+        ahead, behind = (shape(*(start + sign * step * (np.arange(len(start)) == k))).loss(*point) for sign in (1, -1))
+        assert dual.tangents.get(k, 0.0) == pytest.approx((ahead - behind) / (2 * step), rel=1e-5, abs=1e-12)
+
+
+@dataclass(frozen=True)
+class Logarithmic(Law):
+    """The README's example of a new form."""
+
+    E: float
+    c: float
+    NAME: ClassVar[str] = "logarithmic"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("E", 0.1, 100, (5,)), Parameter("c", 1e-3, 10, (0.1, 1)))
+    INPUTS: ClassVar[tuple[str, ...]] = ("flops",)
+
+    def loss(self, flops: Any) -> Any:
+        return self.E - self.c * np.log(flops)
+
+
+def test_a_new_form_is_one_class() -> None:
+    table = read_table("chinchilla")
+    table["loss_nats"] = Logarithmic(12.0, 0.2).loss(table["flops"])
+    fit = loss_law(table, Logarithmic, resamples=0, check=False)
+    assert fit.law.values() == pytest.approx({"E": 12.0, "c": 0.2}, rel=1e-9)
+
+
+def test_a_form_with_an_unknown_function_says_so() -> None:
+    with pytest.raises(UserError, match="uses arctan, which has no derivative rule"):
+        np.arctan(Dual(1.0, {0: 1.0}))
+
+
+def test_unknown_names_and_missing_optima_are_said() -> None:
+    with pytest.raises(UserError, match="did you mean 'chinchilla'"):
+        laws.form("chinchila")
+    with pytest.raises(UserError, match="states no optimal model size"):
+        laws.ComputeLaw(1.0, 1.0, 0.1).optimum(1e20)
+    with pytest.raises(UserError, match="no optimum between 1e2 and"):
+        laws.PowerMean(1.0, 1e-300, 1.0, 0.3, 0.3, 1.0)._search(1e20, SIX_ND)
+
+
+def test_every_published_law_says_where_it_is_from() -> None:
+    assert all("arXiv" in law.citation or "Besiroglu" in law.citation for law in laws.PUBLISHED.values())

@@ -1,0 +1,192 @@
+"""Figures say what the fits say, name their units, and never draw a point that is not there."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import write_sweep
+
+from lmscale import fits, plots
+from lmscale.errors import UserError
+from lmscale.results import METRICS_FILE
+from lmscale.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"), points=20)
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return read_table(folder)
+
+
+@pytest.fixture(scope="module")
+def both(table):
+    return fits.fit(table, ("2", "3"), resamples=100, check=False)
+
+
+@pytest.fixture(scope="module")
+def checked(both, table):
+    return [fits.held_out_check(fit, table) for fit in both]
+
+
+def lines_of(ax, colour):
+    return [line for line in ax.lines if line.get_color() == colour and len(line.get_xdata()) > 2]
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [(26100, "26.1k"), (1.4e6, "1.40M"), (67.3e9, "67.3B"), (999.7e3, "1.00M"), (0.5, "0.500"), (None, "–")],
+)
+def test_counts_are_compact(value, said):
+    assert plots.compact(value) == said
+
+
+@pytest.mark.parametrize("value, said", [(3e12, "3×10¹²"), (1e18, "10¹⁸"), (5.76e23, "5.8×10²³"), (2e-3, "2×10⁻³")])
+def test_budgets_are_powers_of_ten(value, said):
+    assert plots.power(value) == said
+
+
+def test_the_frontier_holds_only_runs_that_nothing_cheaper_beats():
+    flops, loss = [1.0, 1.01, 2.0, 3.0, 10.0], [3.0, 2.5, 2.6, 2.0, 1.9]
+    x, y = plots.lower_frontier(flops, loss)
+    assert list(x) == [1.01, 3.0, 10.0] and list(y) == [2.5, 2.0, 1.9]
+
+
+def test_points_inside_a_schedule_never_feed_the_frontier(table):
+    run = table["run"].iloc[0]
+    below = pd.DataFrame({"flops": [1e10, 1e11], "loss_nats": [0.5, 0.4]})
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        plots.curves(ax, table, {run: below})
+    (frontier,) = lines_of(ax, plots.INK["text"])
+    assert min(frontier.get_ydata()) == table["loss_nats"].min()
+    assert "validation (points)" in ax.get_ylabel() and "nats per token" in ax.get_ylabel()
+
+
+def test_a_valley_is_lowest_where_the_fit_says_and_its_held_out_points_are_open(table, both, checked):
+    isoflop = both[0]
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        plots.valleys(ax, table, isoflop, checked[0])
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 80]
+    assert len(drawn) == 4
+    for minimum, line in zip(isoflop.minima, drawn):
+        x, y = line.get_xdata(), line.get_ydata()
+        assert x[y.argmin()] == pytest.approx(minimum.params, rel=0.03)
+        assert y.min() == pytest.approx(minimum.loss_nats, abs=1e-3)
+    open_points = [
+        line for line in ax.lines if line.get_marker() == "o" and line.get_markerfacecolor() == plots.INK["paper"]
+    ]
+    assert sum(len(line.get_xdata()) for line in open_points) == table["held_out"].sum()
+    assert "all parameters" in ax.get_xlabel() and "nats per token" in ax.get_ylabel()
+
+
+def test_a_rejected_budget_keeps_its_points_and_has_no_curve(table):
+    crooked = table.copy()
+    first = crooked["flops_budget"] == 3e11
+    crooked.loc[first, "loss_nats"] = np.linspace(3.6, 3.0, int(first.sum()))
+    isoflop = fits.isoflop(crooked, resamples=20, check=False)
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        plots.valleys(ax, crooked, isoflop)
+    assert "3×10¹¹, no minimum" in [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize("quantity", ["params", "tokens", "tokens_per_param"])
+def test_allocation_draws_the_optimum_and_twenty_tokens_per_parameter(both, checked, quantity):
+    span = (1e11, 1e15)
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        plots.allocation(ax, both, quantity, span=span, data=(3e11, 3e12), checked=checked)
+    for fit in both:
+        dashed = lines_of(ax, plots.INK[fit.approach])[0]
+        flops = float(dashed.get_xdata()[7])
+        assert dashed.get_ydata()[7] == pytest.approx(float(getattr(fit.optimum(flops), quantity)))
+        assert dashed.get_linestyle() == "--"
+        solid = lines_of(ax, plots.INK[fit.approach])[1].get_xdata()
+        assert (solid[0], solid[-1]) == pytest.approx((3e11, 3e12)), "solid where runs were fitted, dashed beyond"
+    (rule,) = lines_of(ax, plots.INK["rule"])
+    flops, value, compute = rule.get_xdata()[3], rule.get_ydata()[3], both[0].compute
+    params = {"params": value, "tokens": value / 20, "tokens_per_param": compute.params(flops, 1) ** 0.5}[quantity]
+    if quantity == "tokens_per_param":
+        assert value == 20
+    else:
+        assert compute.flops(params, 20 * params) == pytest.approx(flops)
+    assert "FLOPs" in ax.get_xlabel() and ax.get_ylabel().split(", ")[-1].split()[0] in ("all", "tokens")
+
+
+def test_allocation_names_the_nearest_quantity(both):
+    _, (ax,) = plots.canvas()
+    with pytest.raises(UserError, match="did you mean 'tokens'"):
+        plots.allocation(ax, both, "token", span=(1e11, 1e12))
+
+
+def test_residuals_and_predictions_show_measured_against_predicted(both, checked):
+    law, verdict = both[1], checked[1]
+    with plots.style():
+        _, axes = plots.canvas(panels=3)
+        plots.residuals(axes[0], law, "tokens", verdict)
+        plots.predictions(axes[1], verdict)
+        plots.prediction_errors(axes[2], verdict)
+    drawn = next(line for line in axes[0].lines if len(line.get_xdata()) == law.n_runs)
+    expected = 100 * (law.residuals["measured"] / law.residuals["predicted"] - 1)
+    assert drawn.get_ydata() == pytest.approx(expected)
+    dots = [line for line in axes[1].lines if line.get_marker() == "o"]
+    assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [
+        (run.measured, run.prediction.loss_nats) for run in verdict.runs
+    ]
+    assert all("nats per token" in label for label in (axes[1].get_xlabel(), axes[1].get_ylabel()))
+
+
+def test_logarithmic_axes_have_few_round_ticks(table):
+    with plots.style():
+        figure, (ax,) = plots.canvas()
+        plots.curves(ax, table)
+        figure.canvas.draw()
+    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        ticks = [tick for tick in axis.get_majorticklocs() if limits[0] <= tick <= limits[1]]
+        assert 2 <= len(ticks) <= 9
+        assert all(float(f"{tick:.1e}") == pytest.approx(tick) for tick in ticks)
+
+
+def test_figures_are_text_small_and_the_same_every_time(table, both, tmp_path):
+    def drawn():
+        with plots.style():
+            figure, (ax,) = plots.canvas()
+            plots.valleys(ax, table, both[0])
+            return figure, plots.render(figure, "svg")
+
+    (figure, once), (_, again) = drawn(), drawn()
+    assert once == again
+    assert b">model size N, all parameters</text>" in once and len(once) < 80_000
+    assert plots.save(figure, tmp_path / "valleys.svg").read_bytes()[:5] == b"<?xml"
+    with pytest.raises(UserError, match=r"\.svg or \.png"):
+        plots.save(figure, tmp_path / "valleys.bmp")
+
+
+def test_a_cut_off_last_line_is_passed_over_and_a_corrupt_one_is_said(tmp_path, table):
+    whole, cut, bad = table["run"].iloc[:3]
+    row = json.dumps({"step": 1, "flops": 10, "loss_nats": 2.0})
+    for run, text in (
+        (whole, f"{row}\n{row}\n"),
+        (cut, f'{row}\n{{"step": 2, "fl'),
+        (bad, f"{row}\nnonsense\n{row}\n"),
+    ):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / METRICS_FILE).write_text(text)
+    curves, notes = plots.read_curves(tmp_path, table)
+    assert {run: len(rows) for run, rows in curves.items()} == {whole: 2, cut: 1, bad: 1}
+    assert len(notes) == 1 and bad in notes[0] and "line 2" in notes[0]
+
+
+def test_importing_plots_and_report_loads_neither_jax_nor_matplotlib():
+    heavy = ("jax", "matplotlib", "pandas")
+    code = f"import lmscale.plots, lmscale.report, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
