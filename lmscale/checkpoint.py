@@ -3,6 +3,7 @@
 The data need no state of their own: batch t is a pure function of (data, seed, t), so the step is the position.
 """
 
+import errno
 import gc
 import logging
 import os
@@ -19,6 +20,8 @@ from lmscale.config import check
 from lmscale.files import storage_error
 
 CHECKPOINT_FOLDER = "checkpoints"
+ROOM_FACTOR, ROOM_BYTES = 1.1, 2**20
+"""Free space wanted before a save: so many times the state, and a little for Orbax's own files."""
 
 
 class Checkpoints:
@@ -71,8 +74,17 @@ class Checkpoints:
             "facts": ocp.args.JsonSave({"run_id": self.run_id, **facts}),
         }
         with self._storing():
-            if step not in self._open().all_steps():
-                self._open().save(step, args=ocp.args.Composite(**items))
+            manager = self._open()
+            manager.wait_until_finished()
+            if step not in manager.all_steps():
+                self._check_room(state)
+                manager.save(step, args=ocp.args.Composite(**items))
+
+    def _check_room(self, state: Any) -> None:
+        """Orbax must not be the one to find the disk full: its threads then write tracebacks that none can catch."""
+        wanted = ROOM_FACTOR * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + ROOM_BYTES
+        if shutil.disk_usage(self.folder).free < wanted:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]]:
         """The newest readable checkpoint, placed as the abstract state `like` says.

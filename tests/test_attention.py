@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from lmscale import attention
 
 QKV = tuple[jax.Array, jax.Array, jax.Array]
+Attend = Callable[..., jax.Array]
 
 
 @pytest.fixture(autouse=True)
@@ -13,13 +16,17 @@ def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "QUERY_CHUNK", 8)
 
 
-def chunked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    return jax.jit(attention._chunked)(q, k, v)
+def chunked(*qkv: jax.Array) -> jax.Array:
+    return jax.jit(attention._chunked)(*qkv)
+
+
+def gradient(total: Callable[[jax.Array], jax.Array], qkv: QKV, attend: Attend = attention._chunked) -> QKV:
+    return jax.jit(jax.grad(lambda qkv: total(attend(*qkv))))(qkv)
 
 
 def random_qkv(time: int, heads: int = 2, dtype: str = "float32") -> QKV:
-    keys = jax.random.split(jax.random.key(time), 3)
-    return tuple(2 * jax.random.normal(key, (2, time, heads, 6), dtype) for key in keys)
+    values = 2 * np.random.default_rng(time).standard_normal((3, 2, time, heads, 6))
+    return tuple(jnp.asarray(part, dtype) for part in values)
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -38,7 +45,7 @@ def exactly(qkv: QKV) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("time", [1, 5, 8, 16, 19])
+@pytest.mark.parametrize("time", [1, 5, 16, 19])
 def test_chunks_give_what_one_query_at_a_time_gives(time: int, heads: int) -> None:
     qkv = random_qkv(time, heads)
     np.testing.assert_allclose(chunked(*qkv), reference(*exactly(qkv)), rtol=1e-5, atol=1e-5)
@@ -54,7 +61,7 @@ def test_gradients_agree_with_finite_differences_of_the_reference(time: int) -> 
     qkv = random_qkv(time)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(qkv[0].shape)
-    grads = jax.grad(lambda qkv: jnp.sum(chunked(*qkv) * weight))(qkv)
+    grads = gradient(lambda output: jnp.sum(output * weight), qkv)
     point, step = exactly(qkv), 1e-5
     for number, grad in enumerate(grads):
         for _ in range(3):
@@ -67,30 +74,32 @@ def test_gradients_agree_with_finite_differences_of_the_reference(time: int) -> 
             np.testing.assert_allclose(np.sum(grad * direction), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("time", [1, 8, 21])
+@pytest.mark.parametrize("time", [8, 21])
 def test_gradients_agree_with_jax_everywhere(time: int) -> None:
     qkv = random_qkv(time)
 
-    def total(attend: object) -> QKV:
-        return jax.grad(lambda qkv: jnp.sum(jnp.sin(attend(*qkv))))(qkv)  # type: ignore[operator]
+    def jax_own(*qkv: jax.Array) -> jax.Array:
+        return jax.nn.dot_product_attention(*qkv, is_causal=True)
 
-    for ours, theirs in zip(total(chunked), total(lambda *qkv: jax.nn.dot_product_attention(*qkv, is_causal=True))):
+    both = [gradient(lambda output: jnp.sum(jnp.sin(output)), qkv, attend) for attend in (attention._chunked, jax_own)]
+    for ours, theirs in zip(*both):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_stays_within_its_own_rounding() -> None:
-    qkv = random_qkv(19, dtype="bfloat16")
+    qkv = random_qkv(11, dtype="bfloat16")
     output = chunked(*qkv)
     assert output.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(output, np.float64), reference(*exactly(qkv)), rtol=0.03, atol=0.03)
-    grads = jax.grad(lambda qkv: jnp.sum(chunked(*qkv).astype(jnp.float32)))(qkv)
+    grads = gradient(lambda output: jnp.sum(output.astype(jnp.float32)), qkv)
     assert all(grad.dtype == jnp.bfloat16 and bool(jnp.all(jnp.isfinite(grad))) for grad in grads)
 
 
 def test_no_query_sees_a_later_key_or_value() -> None:
     qkv = random_qkv(19)
+    of_one_query = jax.jit(jax.grad(lambda qkv, t: jnp.sum(jnp.take(attention._chunked(*qkv), t, axis=1) ** 2)))
     for seen in (0, 7, 8, 17):  # inside a chunk and at its edges
-        _, d_k, d_v = jax.grad(lambda qkv, t=seen: jnp.sum(chunked(*qkv)[:, t] ** 2))(qkv)
+        _, d_k, d_v = of_one_query(qkv, seen)
         for grad in (d_k, d_v):
             assert not np.any(grad[:, seen + 1 :])
             assert seen == 0 or np.any(grad[:, seen])
@@ -99,5 +108,5 @@ def test_no_query_sees_a_later_key_or_value() -> None:
 
 def test_scores_far_apart_give_no_nan() -> None:
     q, k, v = random_qkv(19)
-    grads = jax.grad(lambda qkv: jnp.sum(chunked(*qkv)))((1e4 * q, k, v))
+    grads = gradient(jnp.sum, (1e4 * q, k, v))
     assert all(bool(jnp.all(jnp.isfinite(grad))) for grad in grads)

@@ -14,8 +14,6 @@ from lmscale.errors import UserError
 
 VARIANTS = {
     "swiglu tied": {"mlp": "swiglu", "tied_embeddings": True},
-    "swiglu untied": {"mlp": "swiglu", "tied_embeddings": False},
-    "gelu tied": {"mlp": "gelu", "tied_embeddings": True},
     "gelu untied": {"mlp": "gelu", "tied_embeddings": False, "mlp_width": 20},
 }
 

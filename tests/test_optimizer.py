@@ -59,17 +59,17 @@ def random_gradients(scale: float) -> dict[str, jax.Array]:
 
 
 def random_parameters() -> dict[str, jax.Array]:
-    return {name: 0.3 * value for name, value in random_gradients(1.0).items()}
+    return random_gradients(1.0)
 
 
 def test_the_whole_step_is_optax_adamw_with_the_same_schedule() -> None:
-    config = run(10, clip_norm=0.5, weight_decay=0.3, warmup_fraction=0.3, beta1=0.8)
+    config = run(10, clip_norm=0.2, weight_decay=0.3, warmup_fraction=0.3, beta1=0.8)
     schedule = optax.join_schedules(
         [lambda step: 0.01 * (step + 1) / 3, optax.cosine_decay_schedule(0.01, decay_steps=7)], boundaries=[3]
     )
     decayed = {name: "norm" not in name for name in parameter_table(MODEL)}
     theirs = optax.chain(
-        optax.clip_by_global_norm(0.5),
+        optax.clip_by_global_norm(0.2),
         optax.adamw(schedule, b1=0.8, b2=0.95, eps=1e-8, weight_decay=0.3, mask=decayed),
     )
     optimizer = make_optimizer(config)
@@ -89,7 +89,7 @@ def test_the_whole_step_is_optax_adamw_with_the_same_schedule() -> None:
         state, metrics = step(state, tokens, Schedule.of(config))
         params, opt_state = their_step(params, opt_state, tokens)
         assert float(metrics.learning_rate) == pytest.approx(float(schedule(number)), rel=1e-5)
-        assert float(metrics.grad_norm) > 0.5  # so that clipping is at work
+        assert float(metrics.grad_norm) > 0.2  # so that clipping is at work
     assert int(state.step) == config.steps
     for name, value in params.items():
         np.testing.assert_allclose(state.params[name], value, rtol=1e-5, atol=1e-6)

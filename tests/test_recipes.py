@@ -1,6 +1,7 @@
 """Recipes: shapes that exist, budgets that are met, rules that give their source's numbers."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,9 @@ def test_depth_and_heads_follow_from_the_width() -> None:
 
 def test_the_nearest_model_is_nearest_in_ratio() -> None:
     sizes = [params_total(FAMILY.shape(width)) for width in range(8, 513, 8)]
-    for wanted in (3e3, 12_345, 70_000, 1e6, 5.5e6):
+    # Just above the geometric mean of two members, where the smaller one is nearer in difference.
+    between = [1.001 * math.sqrt(small * large) for small, large in pairwise(sizes)]
+    for wanted in (3e3, 12_345, 70_000, 1e6, 5.5e6, *between[4:24]):
         found = params_total(recipes.nearest_model(wanted, FAMILY))
         assert found == min(sizes, key=lambda size: max(size / wanted, wanted / size))
 

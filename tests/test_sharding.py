@@ -15,8 +15,8 @@ from lmscale.sharding import make_mesh, parameter_shardings, spec
 
 MODEL = ModelConfig(width=16, layers=1, heads=8, vocab=32, context=8, mlp_width=24)
 ONE = (1, 1, 1)
-SOME = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2)]
-MORE = [*SOME, (1, 1, 8), (4, 1, 2), (4, 2, 1), (2, 1, 4), (1, 2, 4)]
+SOME = [(8, 1, 1), (2, 2, 2), (1, 4, 2)]
+MORE = [*SOME, (1, 8, 1), (1, 1, 8), (4, 1, 2), (4, 2, 1), (2, 1, 4), (1, 2, 4)]
 STEPS = 10
 
 

@@ -35,7 +35,9 @@ def test_grid_varies_its_last_axis_fastest() -> None:
 
 def test_chain_joins_lists_that_are_themselves_chains() -> None:
     one, two, three = grid(a=[1]), grid(b=[1, 2]), grid(c=[3])
-    assert chain(chain(one, two), three) == chain(one, chain(two, three)) == (*one, *two, *three)
+    assert (
+        chain(one, two, three) == chain(chain(one, two), three) == chain(one, chain(two, three)) == (*one, *two, *three)
+    )
 
 
 def test_isoflop_spaces_sizes_evenly_in_log_around_the_centre() -> None:
@@ -104,6 +106,7 @@ def test_what_a_plan_refuses() -> None:
         r"point\(seed=0\) trains [\d,]+ parameters on 64,000 tokens: D/N = .* outside 20 to 40; move": sweep(
             [{"seed": 0}], tokens_per_param=(20, 40)
         ),
+        r"D/N = .* outside 0.1 to 5; move": sweep([{"seed": 0}], tokens_per_param=(0.1, 5)),
         r"recipe of sweep 'one' returned dict for point\(seed=0\), not a RunConfig": sweep(recipe=dict),
         r"recipe of sweep 'one' fails at point\(seed=0\): KeyError: 'sead' \(.*test_sweep.py, line": sweep(
             recipe=fails

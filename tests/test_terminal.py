@@ -84,8 +84,8 @@ def test_a_plan_refuses_a_corpus_too_small_once_it_is_prepared(tmp_path: Path, c
     terminal.show_plan(plan, tmp_path, console := screen())
     assert "epochs are unknown until the corpus is prepared" in said(console)
     terminal.prepare_data(config.data, screen())
-    for verb in (terminal.show_plan, lambda plan, folder, console: terminal.run_sweep(plan, folder, console)):
-        with pytest.raises(UserError, match=r"D = 6,400,000 tokens would be \d+ epochs of the .* unique tokens"):
+    for verb in (terminal.show_plan, terminal.run_sweep):
+        with pytest.raises(UserError, match=r"D = 6,400,000 tokens would be 79\.3 epochs of the .* unique tokens"):
             verb(plan, tmp_path / "runs", screen())
     assert not (tmp_path / "runs").exists()
 
@@ -117,7 +117,7 @@ def test_bars_fit_into_eighty_columns() -> None:
     assert f"{label(runs[1])} ━" in text and "50% 123k tokens/s MFU 0.25 loss 2.346" in text
     (whole,) = set(re.findall(r"all runs +.*?(\d+)%", text)[-1:])
     assert whole == "75", "one whole run and half of the other"
-    assert "left" in text
+    assert re.search(r"loss 2\.346 (--:--|\d\d:\d\d) left", text)
 
 
 def test_in_a_pipe_every_ended_run_is_one_line() -> None:
@@ -153,7 +153,9 @@ def test_status_tells_finished_begun_missing_and_diverged_apart(tmp_path: Path) 
         ["finished", "100%"], ["diverged", "100%"], ["begun", "25%"], ["missing", "0%"],
     ]  # fmt: skip
     assert "2.5000" in lines[0] and "[nan]" in lines[1] and "2.3456" in lines[2] and "held out" in lines[2]
-    assert "1 finished, 1 diverged, 1 begun, 1 missing" in text and "training loss" in text
+    assert "1 finished, 1 diverged, 1 begun, 1 missing" in text.replace(" \n", " ") and "training loss" in re.sub(
+        r"\s+", " ", text
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])

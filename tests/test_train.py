@@ -229,12 +229,13 @@ def test_torn_files_cost_steps_and_nothing_else(
     assert_same(config, tmp_path, uninterrupted)
 
 
-def test_a_checkpoint_taken_while_training_goes_on_is_of_its_own_step(config: RunConfig, tmp_path: Path) -> None:
+def test_a_checkpoint_taken_while_training_goes_on_is_of_its_own_step(corpus: str, tmp_path: Path) -> None:
     """The state is donated to the next step while Orbax writes it: two folders, saved at every step and at one."""
+    config = run(corpus, steps=6)
     folders = tmp_path / "often", tmp_path / "once"
     for folder, seconds in zip(folders, (1e-9, 1e6)):
         train(dataclasses.replace(config, checkpoint_seconds=seconds), folder)
-    assert {path.name for path in (folders[0] / CHECKPOINT_FOLDER).iterdir()} == {"19", "20"}
+    assert {path.name for path in (folders[0] / CHECKPOINT_FOLDER).iterdir()} == {"5", "6"}
     assert_same(config, *folders)
 
 
@@ -292,8 +293,8 @@ def test_a_diverged_run_says_where_and_why(
     assert train(config, tmp_path) == outcome
 
 
-def test_without_keep_checkpoint_none_is_left(config: RunConfig, tmp_path: Path) -> None:
-    train(dataclasses.replace(config, keep_checkpoint=False, checkpoint_seconds=1e-9), tmp_path)
+def test_without_keep_checkpoint_none_is_left(corpus: str, tmp_path: Path) -> None:
+    train(run(corpus, steps=3, keep_checkpoint=False, checkpoint_seconds=1e-9), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, METRICS_FILE, OUTCOME_FILE}
 
 
@@ -370,10 +371,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a file system")
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(corpus: str, tmp_path: Path, small_disk: Path) -> None:
-    config = run(corpus, steps=300, checkpoint_seconds=1e-9)
+    config = run(corpus, steps=60, checkpoint_seconds=1e-9)
     folder, filler = small_disk / "run", small_disk / "filler"
     folder.mkdir()
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1_400_000))  # room for one checkpoint or two
     process = start(folder, config)
     _, complaints = process.communicate()
     assert process.returncode == 2, complaints
