@@ -182,7 +182,11 @@ def _plan(args: PlanArgs) -> int:
 def _run(args: RunArgs) -> int:
     from lmscale import terminal
 
-    return terminal.run_sweep(_load(args.sweep), args.runs, _console(), workers=args.workers, wandb=args.wandb)
+    plan = _load(args.sweep)
+    status = terminal.run_sweep(plan, args.runs, _console(), workers=args.workers, wandb=args.wandb)
+    if status == 0:
+        print(f"next: lmscale report {args.runs / plan.sweep.name}")
+    return status
 
 
 def _train(args: TrainArgs) -> int:

@@ -281,7 +281,7 @@ def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; whole numbers are taken where a float is meant."""
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
-        kinds = typing.get_args(hint) or (hint,)
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if type(value) is int and float in kinds and int not in kinds:
             object.__setattr__(config, name, float(value))
         elif not _fits(value, hint):

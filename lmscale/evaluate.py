@@ -24,8 +24,8 @@ class Validation:
 
     loss_nats: float
     """Mean over tokens, natural log."""
-    stderr: float
-    """Standard error of the mean over windows: the unit that is drawn independently."""
+    stderr: float | None
+    """Standard error of the mean over windows, the unit that is drawn independently; None for a single one."""
     bits_per_byte: float
     """All nats, document ends included, over ln 2 times the bytes of text scored."""
     tokens: int
@@ -53,7 +53,7 @@ def make_validation(
         losses = np.concatenate(means).astype(np.float64)
         return Validation(
             loss_nats=float(losses.mean()),
-            stderr=float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.nan,
+            stderr=float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else None,
             bits_per_byte=bits_per_byte(float(losses.mean()) * windows.tokens, windows.bytes),
             tokens=windows.tokens,
         )

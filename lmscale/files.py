@@ -56,7 +56,7 @@ def storage_error(path: str | Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"the disk that holds {path} is full; nothing was written there: free some space "
-            f"or point LMSCALE_CACHE or --folder to another disk"
+            f"or point LMSCALE_CACHE or --runs to another disk"
         )
     return UserError(f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to")
 
@@ -78,5 +78,7 @@ def read_json(path: str | Path, what: str = "file") -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {path}") from None
+    except OSError as error:
+        raise UserError(f"the {what} {path} cannot be read: {error.strerror or error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the {what} {path} is corrupt ({error}); delete it, and it will be made again") from None

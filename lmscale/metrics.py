@@ -89,7 +89,7 @@ class MetricsLog:
             return
         per_token = flops_per_token(self.config.model)
         self.done, self.last_loss = done, float(np.mean(losses))
-        row = {
+        row: dict[str, Any] = {
             "step": done,
             "tokens": done * self.config.batch_tokens,
             "flops": done * self.config.batch_tokens * per_token,

@@ -18,14 +18,20 @@ CORES_VARIABLE = "LMSCALE_CORES"
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A function that turns true once SIGTERM or SIGINT has come; the handlers before are put back at the end."""
+    """A function that turns true once SIGTERM, SIGINT or SIGHUP has come; the handlers before are put back at the end.
+
+    A SIGHUP that was ignored before, as under nohup, stays ignored.
+    """
     asked = False
 
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
         asked = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in wanted}
     try:
         yield lambda: asked
     finally:

@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from lmscale.counting import count
 from lmscale.launch import Slot
@@ -38,7 +37,7 @@ class Bars:
             BarColumn(bar_width=None),  # gives way to the figures: all of them fit into 80 columns
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
             disable=not console.is_terminal,

@@ -99,8 +99,6 @@ class PlannedRun:
     """The compute budget that the run was planned for, in exact training FLOPs."""
     group: str = ""
     """Runs that share noise (the seeds of one point, the branches of one trunk)."""
-    origin: dict[str, str] | None = None
-    """Where each opinion in the configuration comes from: field -> rule and source."""
 
     def __post_init__(self) -> None:
         check_types(self)

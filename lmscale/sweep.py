@@ -217,11 +217,6 @@ def load(path: str | Path) -> Sweep:
     return found
 
 
-def geometric(start: float, ratio: float, number: int) -> tuple[float, ...]:
-    """`number` values from `start`, each `ratio` times the last, rounded to three digits."""
-    return tuple(float(f"{start * ratio**i:.3g}") for i in range(number))
-
-
 def whole_batches(tokens: float, batch_tokens: int) -> int:
     """The number of tokens nearest to `tokens` that is a whole number of batches, at least one."""
     check(math.isfinite(tokens) and tokens > 0, f"tokens = {tokens!r}: must be positive")

@@ -220,7 +220,7 @@ class _Run:
             state="diverged" if validation is None else "finished",
             reason=log.reason,
             loss_nats=None if validation is None else validation.loss_nats,
-            loss_stderr=None if validation is None or math.isnan(validation.stderr) else validation.stderr,
+            loss_stderr=None if validation is None else validation.stderr,
             bits_per_byte=None if validation is None else validation.bits_per_byte,
             train_loss_nats=log.last_loss,
             validation_tokens=None if validation is None else validation.tokens,

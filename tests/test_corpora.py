@@ -296,7 +296,7 @@ def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
         ("tfds:imdb_reviews:9.9.9", "only: 1.0.0"),
         ("tfds:no name!", r"tfds:NAME\[/CONFIG\]"),
         ("tfds:lm1b", "--allow-download"),
-        ("tfds:wiki40b/en", "LMSCALE_ALLOW_DOWNLOAD=1"),
+        ("tfds:wiki40b/en", "--allow-download"),
     ],
 )
 def test_a_name_that_cannot_be_read_is_said_and_nothing_is_downloaded(

@@ -202,7 +202,7 @@ def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     for args, said in (
         (FitArgs("chinchilla", at="1e20,many"), "--at has 'many'"),
-        (FitArgs("chinchilla", resamples=-1), "--resamples -1"),
+        (FitArgs("chinchilla", resamples=-1), "resamples = -1"),
         (FitArgs("chinchilla", law="chinchila", approach="3"), "did you mean 'chinchilla'"),
         (FitArgs("chinchilla", predict="params=1e9", approach="2"), "use --approach 3"),
         (FitArgs("chinchilla", predict="params=x", approach="3"), "name=number pairs"),

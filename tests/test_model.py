@@ -70,6 +70,12 @@ def test_initial_values_have_the_tables_scale_and_follow_the_seed() -> None:
         assert row.axes[0] != "layers" or not np.array_equal(value[0], value[1])
 
 
+def test_parameters_of_one_size_do_not_start_alike() -> None:
+    params = jax.jit(partial(model.init, tiny(layers=1, tied_embeddings=False)))(jax.random.key(0))
+    assert params["embedding"].size == params["head"].size
+    assert not np.array_equal(params["embedding"].ravel(), params["head"].ravel())
+
+
 def first_loss(config: ModelConfig) -> float:
     """Mean over four sets of initial parameters."""
     losses, tokens = compiled(model.token_losses, config), some_tokens(config, 8, config.context + 1)
@@ -151,10 +157,10 @@ def test_the_mlps_are_what_their_names_say() -> None:
 
 
 def test_rms_norm_is_of_unit_size_in_half_precision_too() -> None:
-    config = tiny(width=16)
-    x = 300 * jax.random.normal(jax.random.key(0), (4, 16))
-    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)):
-        y = model.rms_norm(x.astype(dtype), jnp.full(16, 2, dtype), config)
+    """Within what rounding the result alone would cost: a mean square taken in bfloat16 errs three times as much."""
+    config, x = tiny(width=256), jnp.asarray(300 * np.random.default_rng(0).standard_normal((32, 256)), jnp.float32)
+    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1.5e-3)):
+        y = model.rms_norm(x.astype(dtype), jnp.full(256, 2, dtype), config)
         assert y.dtype == dtype
         np.testing.assert_allclose(np.square(y.astype(jnp.float32)).mean(axis=-1), 4, rtol=tolerance)
 

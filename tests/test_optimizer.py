@@ -63,9 +63,9 @@ def random_parameters() -> dict[str, jax.Array]:
 
 
 def test_the_whole_step_is_optax_adamw_with_the_same_schedule() -> None:
-    config = run(10, clip_norm=0.2, weight_decay=0.3, warmup_fraction=0.3, beta1=0.8)
+    config = run(10, peak_lr=0.02, clip_norm=0.2, weight_decay=0.3, warmup_fraction=0.3, beta1=0.8)
     schedule = optax.join_schedules(
-        [lambda step: 0.01 * (step + 1) / 3, optax.cosine_decay_schedule(0.01, decay_steps=7)], boundaries=[3]
+        [lambda step: 0.02 * (step + 1) / 3, optax.cosine_decay_schedule(0.02, decay_steps=7)], boundaries=[3]
     )
     decayed = {name: "norm" not in name for name in parameter_table(MODEL)}
     theirs = optax.chain(

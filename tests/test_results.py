@@ -82,10 +82,10 @@ def test_an_outcome_cut_short_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    runs = [PlannedRun(RUN, flops_budget=1e9), PlannedRun(OTHER, held_out=True, group="pair")]
-    write_plan(tmp_path, "two", runs)
-    outcome_of(RUN).write(tmp_path / RUN.run_id)
-    return tmp_path
+    place = tmp_path / "runs" / "two"
+    write_plan(place, "two", [PlannedRun(RUN, flops_budget=1e9), PlannedRun(OTHER, held_out=True, group="pair")])
+    outcome_of(RUN).write(place / RUN.run_id)
+    return place
 
 
 def test_every_planned_run_is_a_row(folder: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_plan_that_cannot_be_believed_is_refused(folder: Path, change: Any, se
 def test_a_folder_that_is_no_sweeps_says_which_are(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no folder .*absent; `lmscale run SWEEP.py` makes it"):
         read_plan(tmp_path / "absent")
-    with pytest.raises(UserError, match=f"is no sweep's folder: give one of {folder}"):
+    with pytest.raises(UserError, match=f"is no sweep's folder: give one of {folder}$"):
         read_plan(folder.parent)
     with pytest.raises(UserError, match="there is no plan at"):
         read_plan(folder / RUN.run_id)

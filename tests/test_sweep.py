@@ -11,7 +11,7 @@ from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.counting import count, flops_per_token, train_flops
 from lmscale.errors import UserError
 from lmscale.results import read_plan, write_plan
-from lmscale.sweep import Point, Sweep, chain, estimate, geometric, grid, isoflop, ladder, load, plan, whole_batches
+from lmscale.sweep import Point, Sweep, chain, estimate, grid, isoflop, ladder, load, plan, whole_batches
 
 RUN = RunConfig(
     model=ModelConfig(width=16, layers=1, heads=2, context=16),
@@ -59,10 +59,6 @@ def test_ladder_is_sizes_times_lengths() -> None:
     assert [(p["params"], p["tokens"] / p["params"], p["seed"]) for p in points] == [
         (1e5, 20, 7), (1e5, 100, 7), (2e5, 20, 7), (2e5, 100, 7),
     ]  # fmt: skip
-
-
-def test_geometric_rounds_to_three_digits() -> None:
-    assert geometric(1e18, math.sqrt(10), 3) == (1e18, 3.16e18, 1e19)
 
 
 def test_whole_batches_takes_the_nearest_and_at_least_one() -> None:

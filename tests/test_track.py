@@ -67,7 +67,10 @@ def test_off_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_trouble_is_said_once_and_the_run_goes_on(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    through(Recorder(broken), monkeypatch, tmp_path)
+    recorder = Recorder(broken)
+    through(recorder, monkeypatch, tmp_path)
+    order = ["init", "log 3", "summary", "finish"]
+    assert recorder.calls == order[: order.index(broken)]
     assert capsys.readouterr().out.splitlines() == [
         f"Weights & Biases is left out from here on: RuntimeError: {broken} does not answer"
     ]

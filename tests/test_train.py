@@ -293,6 +293,18 @@ def test_a_diverged_run_says_where_and_why(
     assert train(config, tmp_path) == outcome
 
 
+def test_a_diverged_state_is_not_kept(corpus: str, tmp_path: Path) -> None:
+    """Its parameters are what the last checkpoint before would be overwritten by."""
+    assert train(run(corpus, steps=1, peak_lr=1e38), tmp_path).state == "diverged"
+    assert not (tmp_path / CHECKPOINT_FOLDER).exists()
+
+
+def test_one_validation_window_has_no_standard_error(corpus: str, tmp_path: Path) -> None:
+    config = run(corpus, steps=1, validation_tokens=MODEL.context, keep_checkpoint=False)
+    assert train(config, tmp_path).loss_stderr is None
+    assert rows(tmp_path)[-1]["validation_stderr"] is None
+
+
 def test_without_keep_checkpoint_none_is_left(corpus: str, tmp_path: Path) -> None:
     train(run(corpus, steps=3, keep_checkpoint=False, checkpoint_seconds=1e-9), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, METRICS_FILE, OUTCOME_FILE}

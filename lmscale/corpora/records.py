@@ -128,8 +128,8 @@ def open_by_name(source: str, text_field: str, allow_download: bool) -> Records:
     if not prepared:
         if not (allow_download or os.environ.get("LMSCALE_ALLOW_DOWNLOAD") == "1"):
             raise UserError(
-                f"{source} is not prepared in {data_folder()}, and nothing is downloaded unasked; pass "
-                f"--allow-download, set LMSCALE_ALLOW_DOWNLOAD=1, or point TFDS_DATA_DIR to where it lies"
+                f"{source} is not prepared in {data_folder()}, and nothing is downloaded unasked; run "
+                f"`lmscale data {source} --allow-download`, or point TFDS_DATA_DIR to where it lies"
             )
         _download(source, builder)
     features = builder.info.features

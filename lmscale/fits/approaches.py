@@ -52,6 +52,8 @@ def fit(
     for name in approaches:
         if name not in APPROACHES:
             raise UserError(f"no approach is called {name!r}{nearest(name, APPROACHES)}: 1, 2, 3 or all")
+    if resamples is not None and resamples < 0:
+        raise UserError(f"resamples = {resamples}: it is a count; 0 states no intervals")
     fits: list[Any] = []
     trouble: dict[str, UserError] = {}
     for name in sorted(set(approaches)):

@@ -95,8 +95,6 @@ def budgets(text: str | None) -> list[float] | None:
 def main_fit(args: FitArgs) -> list[Any]:
     """Fit, print every result, write --json and --predict; returns the fits. Raises `UserError` as they do."""
     at = budgets(args.at)
-    if args.resamples is not None and args.resamples < 0:
-        raise UserError(f"--resamples {args.resamples}: it is a count; 0 states no intervals")
     from lmscale import fits
     from lmscale.files import write_json
     from lmscale.fits import registered
