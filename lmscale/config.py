@@ -178,7 +178,7 @@ class RunConfig:
     validation_tokens: int = 131_072
     """Tokens of the fixed validation set that are scored, fewer where the split is smaller."""
     validations: int = 8
-    """Validation losses taken along a run, spaced evenly, besides the one at its end; the last 1 is at the end."""
+    """Validation losses along a run, evenly spaced; the last is at its end."""
     checkpoint_seconds: float = field(default=60.0, metadata={"identity": False})
     """Time between checkpoints; an interrupted run loses at most this much."""
     keep_checkpoint: bool = field(default=True, metadata={"identity": False})

@@ -56,7 +56,7 @@ class MetricsLog:
 
     def row(self, done: int, validation: Validation | None) -> None:
         """Close an interval that ends after `done` steps; write the interval before it."""
-        self._write()
+        self.flush()
         assert self._newest is not None
         self._waiting = (done, self._losses, self._newest, validation)
         self._losses = []
@@ -67,9 +67,6 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Write what is waiting."""
-        self._write()
-
-    def _write(self) -> None:
         if self._waiting is None:
             return
         done, on_device, newest, validation = self._waiting
