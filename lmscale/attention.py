@@ -64,8 +64,8 @@ def _forward(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array) -> tuple[j
 def _backward(saved: Any, d_output_BHTK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradient of softmax attention (Dao 2022, appendix B.2), chunk by chunk.
 
-    Gradients of keys and values are made as [features, time]: the product that gives [time, features] is up to three
-    times slower on a CPU.
+    Gradients of keys and values are made as [features, time]: XLA's product that gives [time, features] is slower on a
+    CPU.
     """
     q_BHTK, k_BHSK, v_BHSK, weights, output_BHTK = saved
     time = q_BHTK.shape[2]

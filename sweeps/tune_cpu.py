@@ -4,7 +4,7 @@
 
 Sizes meet batches and rates at one small budget, the larger sizes again at four times that budget. Two layers, context
 128, cosine to a tenth of the peak, warmup over a tenth. Outcome (2026-11, standard library of CPython 3.11, 2 cores,
-JAX 0.10.2), validation loss in nats per byte, standard deviation over three seeds of the 68k model .006:
+JAX 0.10.2), validation loss in nats per byte:
 
     C      N     D      best cell: loss (batch in sequences, peak rate)   neighbours
     5e11    20k  3.2M   1.672 (8, .02)    1.693 (8, .01)   1.722 (8, .04)   1.702 (4, .01)

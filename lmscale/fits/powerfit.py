@@ -8,7 +8,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lmscale.errors import UserError, nearest
-from lmscale.fits.result import LEVELS, Dropped, Status, allocation_json, both_levels, clean, percentiles, sampled, span
+from lmscale.fits.result import (
+    LEVELS,
+    Dropped,
+    Status,
+    allocation_json,
+    both_levels,
+    clean,
+    percentiles,
+    sampled,
+    shared_json,
+    span,
+)
 from lmscale.laws import SIX_ND, Allocation, ComputeModel
 
 
@@ -105,24 +116,10 @@ class PowerFit:
             "name": self.name,
             "source": self.SOURCE,
             "loss_function": self.LOSS_FUNCTION,
-            "n_runs": self.n_runs,
-            "objective": self.objective,
-            "status": [s.to_json() for s in self.status],
+            **shared_json(self),
             "parameters": {"G": self.G, "a": self.a},
             "standard_errors": {k: float(np.std(v, ddof=1)) for k, v in draws.items() if len(v) > 1},
             "intervals": both_levels(draws),
-            "exponents": self.exponents(),
-            "compute_model": {
-                "k": self.compute.k,
-                "p": self.compute.p,
-                "largest_residual": self.compute.largest_residual,
-            },
-            "allocations": self.allocations(),
-            "dropped": [d.to_json() for d in self.dropped],
-            "notes": list(self.notes),
-            "resamples": self.resamples,
-            "largest_flops": self.largest_flops,
-            "table_hash": self.table_hash,
             "loss_curve": list(self.loss_curve),
         }
         if samples and self.samples:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -92,6 +92,23 @@ def allocation_json(allocation: Allocation, samples: Allocation | None) -> dict[
     plain: dict[str, Any] = {name: float(getattr(allocation, name)) for name in ("flops", *names)}
     plain["intervals"] = both_levels({name: getattr(samples, name) for name in names}) if samples is not None else {}
     return plain
+
+
+def shared_json(fit: Any) -> dict[str, Any]:
+    """What every kind of fit writes of itself alike, before `clean`."""
+    return {
+        "n_runs": fit.n_runs,
+        "objective": fit.objective,
+        "status": [status.to_json() for status in fit.status],
+        "exponents": fit.exponents(),
+        "compute_model": asdict(fit.compute),
+        "allocations": fit.allocations(),
+        "dropped": [dropped.to_json() for dropped in fit.dropped],
+        "notes": list(fit.notes),
+        "resamples": fit.resamples,
+        "largest_flops": fit.largest_flops,
+        "table_hash": fit.table_hash,
+    }
 
 
 def clean(value: Any) -> Any:
