@@ -1,0 +1,120 @@
+"""One run: model, data, optimizer, length; its name is its content."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from lmscale.config.checks import check, check_types, from_json, positive
+from lmscale.config.data import DataConfig
+from lmscale.config.model import ModelConfig
+from lmscale.config.optimizer import OptimizerConfig
+from lmscale.errors import UserError
+
+RUN_ID_LENGTH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; their product is the number of devices a run takes."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "data", "fsdp", "tensor")
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.data * self.fsdp * self.tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run, from nothing to an `Outcome`."""
+
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    tokens: int
+    """D: training tokens, repeats counted; a whole number of global batches."""
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    """Seeds both the initial parameters and the order of the data."""
+    validation_tokens: int = 131_072
+    """Tokens of the fixed validation set that are scored, fewer where the split is smaller."""
+    validations: int = 8
+    """Validation losses along a run, evenly spaced; the last is at its end."""
+    checkpoint_seconds: float = field(default=60.0, metadata={"identity": False})
+    """Time between checkpoints; an interrupted run loses at most this much."""
+    keep_checkpoint: bool = field(default=True, metadata={"identity": False})
+    """Keep the last parameters when the run has finished, for evaluation and sampling."""
+    mesh: MeshConfig = field(default_factory=MeshConfig, metadata={"identity": False})
+    name: str = field(default="", metadata={"identity": False})
+    tags: tuple[str, ...] = field(default=(), metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "tokens", "validation_tokens", "validations", "checkpoint_seconds")
+        check(self.seed >= 0, f"RunConfig.seed = {self.seed}: must not be negative")
+        if self.tokens % self.batch_tokens:
+            near = max(1, round(self.tokens / self.batch_tokens)) * self.batch_tokens
+            raise UserError(
+                f"tokens = {self.tokens:,} is not a whole number of global batches of "
+                f"{self.optimizer.batch_sequences} x {self.model.context} = {self.batch_tokens:,} tokens; "
+                f"the nearest is {near:,}"
+            )
+        rows = self.mesh.data * self.mesh.fsdp
+        check(
+            self.optimizer.batch_sequences % rows == 0,
+            f"batch_sequences = {self.optimizer.batch_sequences} does not divide over data x fsdp = {rows} devices; "
+            f"the nearest batch is {max(1, round(self.optimizer.batch_sequences / rows)) * rows}",
+        )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per update."""
+        return self.optimizer.batch_sequences * self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Updates in the run."""
+        return self.tokens // self.batch_tokens
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates during which the learning rate rises."""
+        return round(self.optimizer.warmup_fraction * self.steps)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the fields that differ from their defaults."""
+        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:RUN_ID_LENGTH]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, as JSON values; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """A `RunConfig` of the mapping that `to_json` made. Raises `UserError` naming a wrong or unknown field."""
+        return from_json(cls, value)
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    """The fields that make a run what it is and differ from their defaults, nested alike."""
+    kept: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        if not item.metadata.get("identity", True):
+            continue
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            if inner := _identity(value):
+                kept[item.name] = inner
+        elif value != item.default:
+            kept[item.name] = value
+    return kept
