@@ -102,19 +102,26 @@ def coverages(sweeps: int) -> None:
         "IsoFLOP 3 x 7": isoflop_design(CHINCHILLA_REFIT, [1e17, 1e18, 1e19]),
         "IsoFLOP 5 x 7": isoflop_design(HOFFMANN_2022, [1e17, 3e17, 1e18, 3e18, 1e19]),
         "grid 8 x 8": grid_design(np.geomspace(6e6, 4e8, 8), np.geomspace(1e8, 8e9, 8)),
+        "IsoFLOP 3 x 5": isoflop_design(CHINCHILLA_REFIT, [1e17, 1e18, 1e19], sizes=5),
     }
     laws = {"IsoFLOP 5 x 7": HOFFMANN_2022}
+    rows = [
+        (design, loss, "auto", noise)
+        for loss, noise in (("huber", 0.003), ("huber", 0.01), ("squared", 0.003))
+        for design in designs
+    ]
+    # The bootstraps that the default passes over: why there are two.
+    rows += [("IsoFLOP 3 x 7", "huber", "runs", 0.003), ("IsoFLOP 3 x 7", "squared", "weights", 0.003)]
     print(f"\nshare of {sweeps} simulated sweeps whose 95 % interval holds the truth (* extrapolated tenfold)")
-    print("design         loss     noise   E      alpha  beta   a      N**    L**    new run: predicted, by law alone")
-    for name, points in designs.items():
-        for loss in ("huber", "squared"):
-            for noise in (0.003, 0.01):
-                law = laws.get(name, CHINCHILLA_REFIT)
-                found = coverage(law, points, noise, sweeps=sweeps, resamples=400, loss=loss)
-                held = "  ".join(f"{found.held[key]:.3f}" for key in ("E", "alpha", "beta", "a", "N*", "L*"))
-                print(
-                    f"{name:14} {loss:8} {noise:<6}  {held}  {found.new_runs:.3f}, {found.new_runs_law:.3f}", flush=True
-                )
+    print(
+        "design         loss     bootstrap  noise  E      alpha  beta   a      N**    L**    new run: predicted, by law"
+    )
+    for design, loss, bootstrap, noise in rows:
+        law = laws.get(design, CHINCHILLA_REFIT)
+        found = coverage(law, designs[design], noise, sweeps=sweeps, resamples=400, loss=loss, bootstrap=bootstrap)
+        held = "  ".join(f"{found.held[key]:.3f}" for key in ("E", "alpha", "beta", "a", "N*", "L*"))
+        new = f"{found.new_runs:.3f}, {found.new_runs_law:.3f}"
+        print(f"{design:14} {loss:8} {bootstrap:9}  {noise:<5}  {held}  {new}", flush=True)
 
 
 if __name__ == "__main__":

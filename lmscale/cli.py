@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -54,10 +54,12 @@ class RunArgs:
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Train one run: what `lmscale run` starts for each."""
+    """Train one run, what `lmscale run` starts for each; or several of one shape in one program, for accelerators."""
 
     config: Positional[Path]
     """A RunConfig as JSON; metrics, checkpoints and the outcome go beside it."""
+    more: Positional[tuple[Path, ...]] = ()
+    """Further ones, each in a folder of its own, that differ in seed, learning rate, schedule or weight decay."""
     wandb: Literal["off", "offline", "online"] = "off"
 
 
@@ -100,6 +102,29 @@ class DataArgs:
     """Let TFDS download the data set."""
 
 
+@dataclass(frozen=True)
+class BenchArgs:
+    """How fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    context: int | None = None
+    vocab: int | None = None
+    batch: int | None = None
+    """Sequences of a global batch. Unset: 4 layers, width 128, 4 heads, context 256, vocab 256, batch 16."""
+    compute_dtype: Literal["float32", "bfloat16"] | None = None
+    remat: Literal["none", "dots", "full"] | None = None
+    config: Path | None = None
+    """A RunConfig as JSON, instead of a shape."""
+    steps: int = 30
+    json: Path | None = None
+    """Write the figures here as well."""
+    profile: Path | None = None
+    """Write a trace of a few steps into this folder."""
+
+
 VERBS: dict[str, tuple[type, str]] = {
     "demo": (Demo, "_demo"),
     "plan": (PlanArgs, "_plan"),
@@ -111,6 +136,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "check": (CheckArgs, "_check"),
     "report": (ReportArgs, "_report"),
     "data": (DataArgs, "_data"),
+    "bench": (BenchArgs, "_bench"),
 }
 
 
@@ -195,15 +221,17 @@ def _train(args: TrainArgs) -> int:
     machine.set_up()
     from lmscale.config import RunConfig, from_json
     from lmscale.files import read_json
-    from lmscale.train import Interrupted, train
+    from lmscale.train import Interrupted, train_packed
 
-    config = from_json(RunConfig, read_json(args.config, "run configuration"), where=str(args.config))
+    files = [args.config, *args.more]
+    configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
     try:
-        outcome = train(config, args.config.parent, wandb=args.wandb)
+        outcomes = train_packed(configs, [file.parent for file in files], wandb=args.wandb)
     except Interrupted as stop:
         print(stop)
         return EXIT_INTERRUPTED
-    print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
+    for outcome in outcomes:
+        print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
     return 0
 
 
@@ -249,4 +277,20 @@ def _data(args: DataArgs) -> int:
 
     config = DataConfig(source=args.source, text_field=args.text_field)
     terminal.prepare_data(config, _console(), allow_download=args.allow_download, say_all=True)
+    return 0
+
+
+def _bench(args: BenchArgs) -> int:
+    from lmscale import machine
+
+    machine.set_up()
+    from lmscale import bench
+    from lmscale.files import write_json
+
+    shape = {name: value for name, value in asdict(args).items() if name not in ("config", "steps", "json", "profile")}
+    speed = bench.measure(bench.configuration(args.config, **shape), args.steps, args.profile)
+    for name, value in bench.lines(speed):
+        print(f"{name:22} {value}")
+    if args.json is not None:
+        write_json(args.json, asdict(speed))
     return 0

@@ -4,7 +4,8 @@ FLOPs are floating-point operations, a multiply-add counting two. A training ste
 forward, two backward (Kaplan 2020, section 2.1). Norms, activations, softmax and rotations are left out, as everywhere
 in the field: they are O(width) beside O(width^2).
 
-Letters: d width, L layers, s context, V vocabulary, f hidden units of the MLP.
+Letters: d width, L layers, s context, V vocabulary, f hidden units of the MLP, h heads, g heads of keys and values,
+k = d / h features of a head.
 """
 
 from dataclasses import dataclass
@@ -24,28 +25,48 @@ def params_head(model: ModelConfig) -> int:
     return 0 if model.tied_embeddings else model.vocab * model.width
 
 
+def params_positions(model: ModelConfig) -> int:
+    """s d where positions are learned."""
+    return model.context * model.width if model.positions == "learned" else 0
+
+
 def params_attention(model: ModelConfig) -> int:
-    """4 d^2 per layer: query, key, value and output projections."""
-    return model.layers * 4 * model.width**2
+    """2 d^2 + 2 d g k per layer: query and output projections, key and value projections; 4 d^2 where g = h."""
+    return model.layers * 2 * model.width * (model.width + model.groups * model.head_width)
 
 
 def params_mlp(model: ModelConfig) -> int:
-    """2 d f per layer for GELU, 3 d f for SwiGLU."""
-    return model.layers * (3 if model.mlp == "swiglu" else 2) * model.width * model.hidden
+    """2 d f per layer, 3 d f for SwiGLU."""
+    return model.layers * _mlp_branches(model) * model.width * model.hidden
+
+
+def _mlp_branches(model: ModelConfig) -> int:
+    return 3 if model.mlp == "swiglu" else 2
 
 
 def params_norm(model: ModelConfig) -> int:
-    """Two gains of size d per layer and one before the head."""
-    return (2 * model.layers + 1) * model.width
+    """Two gains of size d per layer and one before the head; as many biases where LayerNorm has them; two gains of size
+    k per layer where queries and keys are normalised."""
+    vectors = 2 if model.biases and model.norm == "layernorm" else 1
+    queries_and_keys = 2 * model.layers * model.head_width if model.qk_norm else 0
+    return vectors * (2 * model.layers + 1) * model.width + queries_and_keys
+
+
+def params_bias(model: ModelConfig) -> int:
+    """One number per output of every matrix of the layers, where they have biases."""
+    attention = 2 * model.width + 2 * model.groups * model.head_width
+    mlp = (_mlp_branches(model) - 1) * model.hidden + model.width
+    return model.layers * (attention + mlp) if model.biases else 0
 
 
 def params_total(model: ModelConfig) -> int:
     """N, the default convention: every trained number (Hoffmann 2022)."""
-    return params_embedding(model) + params_head(model) + params_non_embedding(model) + params_norm(model)
+    tables = params_embedding(model) + params_positions(model) + params_head(model)
+    return tables + params_non_embedding(model) + params_norm(model) + params_bias(model)
 
 
 def params_non_embedding(model: ModelConfig) -> int:
-    """N of Kaplan 2020, equation 2.1: the matrices of the layers, without token table, head and norms."""
+    """N of Kaplan 2020, equation 2.1: the matrices of the layers, without tables, head, norms and biases."""
     return params_attention(model) + params_mlp(model)
 
 
@@ -86,29 +107,38 @@ def validation_flops(config: RunConfig) -> int:
 
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
-ADAM_MOMENTS = 2
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "rmsprop": 1, "adafactor": 1, "lion": 1, "muon": 2}
+"""Numbers that an optimizer keeps per parameter, at most: Adafactor keeps far fewer for large matrices, Muon one for
+those of the layers."""
 
 
-def state_bytes(model: ModelConfig) -> int:
-    """Parameters and Adam's two moments, as held in memory and in a checkpoint."""
-    return (1 + ADAM_MOMENTS) * params_total(model) * DTYPE_BYTES[model.param_dtype]
+def state_bytes(config: RunConfig) -> int:
+    """Parameters, the optimizer's moments and averaged weights, as held in memory and in a checkpoint."""
+    copies = 1 + MOMENTS[config.optimizer.kind] + (config.optimizer.ema_decay is not None)
+    return copies * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
 
 
 def activation_bytes(model: ModelConfig, sequences: int) -> int:
-    """What the backward pass keeps of `sequences` sequences without rematerialisation, an estimate.
+    """What the backward pass keeps of `sequences` sequences, an estimate.
 
     Per token and layer about 10 d (norm inputs and outputs, q, k, v, attention output, two residuals), s attention
-    weights per head over the causal half, and 2 to 3 f in the MLP; then the logits and their gradient.
+    weights per head over the causal half, and 2 to 4 f in the MLP; then the logits and their gradient. With `remat` the
+    layers keep their input, and one layer at a time the rest; "dots" also keeps the outputs of its matrices.
     """
-    per_layer = 10 * model.width + model.heads * model.context // 2 + (4 if model.mlp == "swiglu" else 2) * model.hidden
-    per_token = model.layers * per_layer + 2 * model.vocab
-    return sequences * model.context * per_token * DTYPE_BYTES[model.compute_dtype]
+    width, hidden = model.width, model.hidden
+    layer = 10 * width + model.heads * model.context // 2 + (4 if model.mlp == "swiglu" else 2) * hidden
+    dots = 5 * width + (_mlp_branches(model) - 1) * hidden
+    kept = {"none": model.layers * layer, "dots": model.layers * dots + layer, "full": model.layers * width + layer}
+    logits = 2 * model.vocab * min(1.0, (model.loss_chunk or model.context) / model.context)
+    return int(sequences * model.context * (kept[model.remat] + logits) * DTYPE_BYTES[model.compute_dtype])
 
 
 def memory_bytes(config: RunConfig) -> int:
     """Peak memory of a training step over all devices, an estimate: state, gradients, activations, logits."""
-    gradients = params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
-    return state_bytes(config.model) + gradients + activation_bytes(config.model, config.optimizer.batch_sequences)
+    settings = config.optimizer
+    gradients = (1 + (settings.micro_batches > 1)) * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
+    sequences = settings.batch_sequences // settings.micro_batches
+    return state_bytes(config) + gradients + activation_bytes(config.model, sequences)
 
 
 @dataclass(frozen=True)

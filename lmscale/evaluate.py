@@ -1,17 +1,21 @@
-"""Validation loss on a fixed set of windows, with its standard error."""
+"""Validation loss on a fixed set of windows, with its standard error and by position."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from numpy.typing import NDArray
 
 from lmscale.config import RunConfig
 from lmscale.data import ValidationSet
-from lmscale.model import Params, token_losses
-from lmscale.sharding import batch_sharding
+from lmscale.distributed import place
+from lmscale.model import token_losses
+from lmscale.parameters import Params
+from lmscale.sharding import batch_sharding, replicated
 from lmscale.tokenizer import bits_per_byte
 
 TOKENS_PER_BATCH = 16_384
@@ -29,6 +33,8 @@ class Validation:
     bits_per_byte: float
     """All nats, document ends included, over ln 2 times the bytes of text scored."""
     tokens: int
+    by_position: tuple[float, ...]
+    """Mean nats of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens: element i from 2^i to 2^(i+1) - 1."""
 
 
 def make_validation(
@@ -37,28 +43,41 @@ def make_validation(
     """A function from parameters to the loss on all of `windows`, compiled here for parameters placed as `like`."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     batch = rows * math.ceil(min(len(windows.windows), max(1, TOKENS_PER_BATCH // config.model.context)) / rows)
-    sharding = batch_sharding(mesh)
-    example = jax.ShapeDtypeStruct((batch, windows.windows.shape[1]), windows.windows.dtype, sharding=sharding)
-    window_means = (
-        jax.jit(lambda params, tokens_BS: token_losses(params, tokens_BS, config.model).mean(axis=1))
-        .lower(like, example)
-        .compile()
-    )
+    sharding, shape = batch_sharding(mesh), (batch, windows.windows.shape[1])
+    example = jax.ShapeDtypeStruct(shape, windows.windows.dtype, sharding=sharding)
+    with jax.set_mesh(mesh):
+        losses = (
+            jax.jit(
+                lambda params, tokens_BS: token_losses(params, tokens_BS, config.model)[0],
+                out_shardings=replicated(mesh),
+            )
+            .lower(like, example)
+            .compile()
+        )
 
     def validate(params: Params) -> Validation:
-        means = [
-            np.asarray(window_means(params, jax.device_put(_padded(part, batch), sharding)))[: len(part)]
-            for part in (windows.windows[start : start + batch] for start in range(0, len(windows.windows), batch))
-        ]
-        losses = np.concatenate(means).astype(np.float64)
+        nats_WT = np.concatenate(
+            [
+                np.asarray(losses(params, place(lambda a, b: _padded(part, batch)[a:b], shape, sharding)))[: len(part)]  # noqa: B023
+                for part in (windows.windows[start : start + batch] for start in range(0, len(windows.windows), batch))
+            ]
+        ).astype(np.float64)
+        means = nats_WT.mean(axis=1)
         return Validation(
-            loss_nats=float(losses.mean()),
-            stderr=float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else None,
-            bits_per_byte=bits_per_byte(float(losses.mean()) * windows.tokens, windows.bytes),
+            loss_nats=float(means.mean()),
+            stderr=float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None,
+            bits_per_byte=bits_per_byte(float(means.mean()) * windows.tokens, windows.bytes),
             tokens=windows.tokens,
+            by_position=by_position(nats_WT),
         )
 
     return validate
+
+
+def by_position(nats_WT: NDArray[np.float64]) -> tuple[float, ...]:
+    """Mean over windows and over positions 2^i to 2^(i+1) - 1, counted from 1; the last piece ends with the window."""
+    ends = [2**i for i in range(nats_WT.shape[1].bit_length())] + [nats_WT.shape[1] + 1]
+    return tuple(float(nats_WT[:, start - 1 : end - 1].mean()) for start, end in pairwise(ends))
 
 
 def _padded(part: np.ndarray, rows: int) -> np.ndarray:

@@ -4,18 +4,35 @@ import ctypes
 import os
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from lmscale.config import RunConfig
+from lmscale.counting import memory_bytes, state_bytes
+from lmscale.errors import UserError
 from lmscale.files import cache_dir
 from lmscale.process import CORES_VARIABLE
 
 _IMPORTED = time.perf_counter()
+
+OVERLAP_FLAG = "--xla_gpu_enable_latency_hiding_scheduler"
+"""Has XLA hide the communication between GPUs behind computation. XLA leaves it off by default; on TPUs the compiler
+hides it unasked. Worth a try between many GPUs: `--xla_gpu_all_gather_combine_threshold_bytes` and its siblings for
+all-reduce and reduce-scatter, which make fewer and larger messages. Flags stand in XLA_FLAGS, those of TPUs in
+LIBTPU_INIT_ARGS, before the process starts."""
+
+DATASHEET_FLOPS_PER_SECOND = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
+"""Dense bfloat16 of one device, by the name that JAX gives it (data sheets of the makers; both are SXM)."""
 
 
 def set_up() -> None:
     """Prepare this process for training; call it before anything imports JAX."""
     _claim_cores()
     _keep_memory()
+    _overlap_communication()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     import jax
 
@@ -48,24 +65,112 @@ def _keep_memory() -> None:
         pass  # another C library: slower, not wrong
 
 
+def _overlap_communication() -> None:
+    """Set `OVERLAP_FLAG` where there are several GPUs, unless XLA_FLAGS has it: XLA ends on a flag it does not know."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if OVERLAP_FLAG not in flags and len(list(Path("/dev").glob("nvidia[0-9]*"))) > 1:
+        os.environ["XLA_FLAGS"] = f"{flags} {OVERLAP_FLAG}=true".strip()
+
+
 def matmul_peak(dtype: str = "float32", tries: int = 10) -> float:
     """FLOP/s of the best of a few square matrix products in `dtype` on one device, measured now.
 
-    On a busy machine this is low: take the largest of several measurements.
+    On a busy machine this is low: take the largest of several measurements. An accelerator is given several products
+    in a row, so that the time of starting one does not count, and of random numbers: zeros and ones draw less power,
+    and the clock then runs faster than in training.
     """
     import jax
     import jax.numpy as jnp
 
-    size = 1024 if jax.default_backend() == "cpu" else 8192
-    matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(jnp.matmul)
-    product(matrix, matrix).block_until_ready()
+    size, products = (1024, 1) if jax.default_backend() == "cpu" else (8192, 8)
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype) / jnp.asarray(size**0.5, dtype)
+    multiply = _multiply(products)
+    multiply(matrix).block_until_ready()
     best = float("inf")
     for _ in range(tries):
         start = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
+        multiply(matrix).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return products * 2 * size**3 / best
+
+
+@cache
+def _multiply(products: int) -> Any:
+    """A matrix times itself so many times, compiled once in a process."""
+    import jax
+
+    return jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, power: power @ matrix, matrix))
+
+
+def datasheet_peak(dtype: str) -> float | None:
+    """FLOP/s of one device in `dtype` as its maker states them, None where this module does not know."""
+    import jax
+
+    return DATASHEET_FLOPS_PER_SECOND.get(jax.devices()[0].device_kind) if dtype == "bfloat16" else None
+
+
+def check_memory(config: RunConfig, runs: int = 1) -> None:
+    """Raise `UserError` where a step of `runs` runs like `config` is estimated to need more memory than is free."""
+    need, free = runs * memory_bytes(config), free_memory_bytes(config.mesh.devices)
+    if free is None or need <= free:
+        return
+    settings, mesh = config.optimizer, config.mesh
+    rows = settings.batch_sequences // (mesh.data * mesh.fsdp)
+    for parts in (parts for parts in range(settings.micro_batches + 1, rows + 1) if rows % parts == 0):
+        smaller = replace(config, optimizer=replace(settings, micro_batches=parts))
+        if runs * memory_bytes(smaller) <= free:
+            fix = f"set optimizer.micro_batches = {parts}"
+            break
+    else:
+        fix = "take a smaller model, or spread it over more devices with mesh.fsdp"
+    if runs > 1:
+        fix = f"train at most {free // memory_bytes(config)} runs in one program, or {fix}"
+    raise UserError(
+        f"a training step needs about {need / 2**30:.1f} GiB, {runs * state_bytes(config) / 2**30:.1f} of it for "
+        f"parameters and optimizer, but {free / 2**30:.1f} GiB are free; {fix}"
+    )
+
+
+def free_memory_bytes(devices: int) -> int | None:
+    """Bytes that `devices` devices can still take together, None where the system does not say.
+
+    On a CPU that is what the system has available or, if less, what the limit of its control group leaves.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        stats = jax.local_devices()[0].memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else devices * (limit - stats.get("bytes_in_use", 0))
+    found = []
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        found.append(int((group / "memory.max").read_text()) - used)
+    return min(found, default=None)
+
+
+def peak_memory_bytes(program: Any) -> int:
+    """The most bytes so far in use on all local devices; on a CPU, what the compiler counts for a compiled program."""
+    import jax
+
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in one for one in stats):
+        return sum(one["peak_bytes_in_use"] for one in stats)
+    counted = program.memory_analysis()
+    whole = counted.argument_size_in_bytes + counted.temp_size_in_bytes + counted.output_size_in_bytes
+    return int(whole - counted.alias_size_in_bytes)
+
+
+def resident_bytes() -> int:
+    """The most of the machine's memory that this process has held at once."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def device_name() -> str:

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: what a run says of itself while it trains, and whether it has diverged."""
+"""`metrics.jsonl`: what a run says of itself while it trains."""
 
 import json
 import math
@@ -8,42 +8,48 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
 
 from lmscale.config import RunConfig
 from lmscale.counting import flops_per_token
+from lmscale.distributed import is_main
 from lmscale.evaluate import Validation
 from lmscale.files import storage_error, write_text
+from lmscale.health import trouble
 from lmscale.results import METRICS_FILE
+from lmscale.step import Metrics
 from lmscale.track import Tracker
 
 LOG_ROWS = 200
 """Rows of metrics that a run writes, at least where it has as many steps."""
 
 
-@flax.struct.dataclass
-class Metrics:
-    """What a step says of itself; scalars, left on the device until they are logged."""
-
-    loss_nats: jax.Array
-    grad_norm: jax.Array
-    learning_rate: jax.Array
-
-
 class MetricsLog:
     """`metrics.jsonl`: a row for every interval. A row waits for the device only when the next one is due."""
 
     def __init__(
-        self, folder: Path, config: RunConfig, tracker: Tracker, *, peak: float, first: int, losses: list[float]
+        self,
+        folder: Path,
+        config: RunConfig,
+        tracker: Tracker,
+        *,
+        peak: float,
+        first: int,
+        losses: list[float],
+        place: int = 0,
     ) -> None:
-        """Keep the rows up to step `first`; `losses` are those of the steps after the last of them."""
+        """Keep the rows up to step `first`; `losses` are those of the steps after the last of them.
+
+        `place` is the run's own in metrics that are stacked.
+        """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
-        self.done, self.diverged, self.reason = first, False, ""
+        self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
         kept = [row for row in _rows(self.path) if row["step"] <= first]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        if is_main():
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.last_loss: float | None = kept[-1]["loss_nats"] if kept else None
+        self._place = place
         self._losses: list[jax.Array | float] = [*losses]
         self._newest: Metrics | None = None
         self._waiting: tuple[int, list[jax.Array | float], Metrics, Validation | None] | None = None
@@ -63,7 +69,12 @@ class MetricsLog:
 
     def open_losses(self) -> list[float]:
         """Losses of the steps since the last closed interval."""
-        return [float(loss) for loss in self._losses]
+        return [float(self._own(loss)) for loss in self._losses]
+
+    def _own(self, values: jax.Array | float) -> Any:
+        """This run's number of those that all runs of its program have put there, on the host."""
+        found = np.asarray(values)
+        return found[self._place] if found.ndim else found
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -71,18 +82,19 @@ class MetricsLog:
             return
         done, on_device, newest, validation = self._waiting
         self._waiting = None
-        losses = [float(loss) for loss in on_device]
+        losses = [float(self._own(loss)) for loss in on_device]
+        newest = jax.tree.map(self._own, newest)
         grad_norm = float(newest.grad_norm)
         now = time.perf_counter()
         rate = (done - self._timed) * self.config.batch_tokens / (now - self._clock)
         self._timed, self._clock = done, now
-        said = [("training loss", done - len(losses) + number, loss) for number, loss in enumerate(losses, 1)]
-        said.append(("gradient norm", done, grad_norm))
-        if validation is not None:
-            said.append(("validation loss", done, validation.loss_nats))
-        if bad := next(((what, step, value) for what, step, value in said if not math.isfinite(value)), None):
-            what, self.done, value = bad
-            self.diverged, self.reason = True, f"the {what} was {value} at step {self.done:,}"
+        self.spikes = int(newest.health.spikes)
+        if found := trouble(newest.health, self.config.divergence_nats):
+            self.diverged, self.done, self.reason = True, found.step, f"{found.reason} at step {found.step:,}"
+            return
+        if validation is not None and not math.isfinite(validation.loss_nats):
+            self.diverged, self.done = True, done
+            self.reason = f"the validation loss was {validation.loss_nats} at step {done:,}"
             return
         per_token = flops_per_token(self.config.model)
         self.done, self.last_loss = done, float(np.mean(losses))
@@ -98,6 +110,8 @@ class MetricsLog:
         }
         if validation is not None:
             row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
+        if not is_main():
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -1,150 +1,206 @@
 """A decoder-only transformer as pure functions of (parameters, tokens).
 
-Everything about a parameter stands in one table (`parameter_table`): shape, logical axes, initial scale, whether weight
-decay touches it. Initialisation, sharding and the optimizer's mask follow from it.
-
-Letters in array names: B batch, T time, N = B T tokens laid flat, D width, H heads, K features of a head, F hidden
-units of the MLP, V vocabulary, L layers. Activations are kept as [N, D]: with two leading axes XLA's CPU backend leaves
-its fast matrix product in the gradients of the weights.
+Letters in array names: B batch, T time, N = B T tokens laid flat, D width, H heads, G heads of keys and values, P
+projections of such a group, K features of a head, C branches of the MLP, F hidden units, V vocabulary, L layers.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmscale.attention import causal_attention
+from lmscale.attention import alibi_slopes, causal_attention
 from lmscale.config import ModelConfig, check
-
-Params = dict[str, jax.Array]
-"""One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row of the parameter table."""
-
-    shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    """Logical axis names; `sharding.RULES` maps them onto the mesh."""
-    std: float | Literal["ones"]
-    """Standard deviation of the normal initial values, or a gain that starts at one."""
-
-    @property
-    def is_matrix(self) -> bool:
-        """Weight decay touches matrices only."""
-        return self.std != "ones"
+from lmscale.cross_entropy import cross_entropy, default_chunk
+from lmscale.parameters import (
+    Params,
+    attention_scale,
+    embedding_multiplier,
+    logit_multiplier,
+    parameter_table,
+    residual_multiplier,
+)
+from lmscale.sharding import constrain, parts
 
 
-def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
-    """Name -> shape, logical axes and initial scale of every parameter.
+class Shared(NamedTuple):
+    """What all layers see alike."""
 
-    Initial values: matrices normal with variance 1 / fan-in (LeCun 1998), those that write to the residual stream also
-    over 2 L (Radford 2019); token vectors with variance 1 / D, scaled by sqrt(D) on the way in, so that the stream
-    starts with unit variance and so do the logits. Where the head is tied, the logit of the token just read is the
-    exception: it starts near sqrt(D), since the stream still carries that token's own vector.
-    """
-    width, layers, heads, head_width = config.width, config.layers, config.heads, config.head_width
-    hidden, vocab = config.hidden, config.vocab
-    branches = 2 if config.mlp == "swiglu" else 1
-    fan_in, into_stream = width**-0.5, (2 * layers) ** -0.5
-    table = {
-        "embedding": Parameter((vocab, width), ("vocab", "embed"), fan_in),
-        "attention_norm": Parameter((layers, width), ("layers", None), "ones"),
-        "attention_qkv": Parameter(
-            (layers, width, 3, heads, head_width), ("layers", "embed", None, "heads", None), fan_in
-        ),
-        "attention_out": Parameter(
-            (layers, heads, head_width, width), ("layers", "heads", None, "embed"), fan_in * into_stream
-        ),
-        "mlp_norm": Parameter((layers, width), ("layers", None), "ones"),
-        "mlp_in": Parameter((layers, width, branches, hidden), ("layers", "embed", None, "hidden"), fan_in),
-        "mlp_out": Parameter((layers, hidden, width), ("layers", "hidden", "embed"), hidden**-0.5 * into_stream),
-        "final_norm": Parameter((width,), (None,), "ones"),
-    }
-    if not config.tied_embeddings:
-        table["head"] = Parameter((width, vocab), ("embed", "vocab"), fan_in)
-    return table
-
-
-LAYER_PARAMETERS = ("attention_norm", "attention_qkv", "attention_out", "mlp_norm", "mlp_in", "mlp_out")
-
-
-def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Initial parameters. Call it under `jax.jit`: the values are then the same bits on every mesh."""
-    table = parameter_table(config)
-    dtype = jnp.dtype(config.param_dtype)
-    return {
-        name: jnp.ones(row.shape, dtype)
-        if row.std == "ones"
-        else row.std * jax.random.normal(jax.random.fold_in(key, number), row.shape, dtype)
-        for number, (name, row) in enumerate(table.items())
-    }
+    turn: tuple[jax.Array, jax.Array] | None
+    """Cosine and sine of rotary positions [T, 1, K / 2]."""
+    segments_BT: jax.Array | None
+    """Which document of its sequence a token belongs to."""
 
 
 def logits(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
     """Next-token logits [B, T, V] in float32 for integer tokens [B, T], T at most the context. Causal."""
-    return _logits_NV(params, tokens_BT, config).reshape(*tokens_BT.shape, config.vocab)
+    x_BTD, params = _stream(params, tokens_BT, config, None)
+    logits_BTV = jnp.matmul(x_BTD, _head(params, config), preferred_element_type=jnp.float32)
+    logits_BTV = logits_BTV * logit_multiplier(config)
+    cap = config.logit_softcap
+    return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
 
-def token_losses(params: Params, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
-    """Cross-entropy in nats [B, S - 1] of each token of [B, S] given those before it in its row."""
-    inputs_BT, targets_N = tokens_BS[:, :-1], tokens_BS[:, 1:].reshape(-1)
-    logits_NV = _logits_NV(params, inputs_BT, config)
-    target_N = jnp.take_along_axis(logits_NV, targets_N[:, None], axis=1)[:, 0]
-    return (jax.nn.logsumexp(logits_NV, axis=-1) - target_N).reshape(inputs_BT.shape)
+def token_losses(
+    params: Params, tokens_BS: jax.Array, config: ModelConfig, dropout_key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy in nats of each token of [B, S] given those before it in its row, and the log-partition.
+
+    Both are [B, S - 1]. A token below 0 is not scored: its cross-entropy is 0. Dropout is off without a key.
+    """
+    inputs_BT, targets_BT = jnp.maximum(tokens_BS[:, :-1], 0), tokens_BS[:, 1:]
+    x_BTD, params = _stream(params, inputs_BT, config, dropout_key)
+    return cross_entropy(
+        x_BTD,
+        _head(params, config),
+        targets_BT,
+        scale=logit_multiplier(config),
+        softcap=config.logit_softcap,
+        chunk=config.loss_chunk or default_chunk(*inputs_BT.shape, config.vocab),
+    )
 
 
-def _logits_NV(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
+def _head(params: Params, config: ModelConfig) -> jax.Array:
+    return params["embedding"].T if config.tied_embeddings else params["head"]
+
+
+def _stream(
+    params: Params, tokens_BT: jax.Array, config: ModelConfig, key: jax.Array | None
+) -> tuple[jax.Array, Params]:
+    """The stream [B, T, D] after the last norm, and the parameters in the compute dtype."""
     time = tokens_BT.shape[1]
     check(time <= config.context, f"{time} tokens do not fit the context of {config.context}")
     dtype = jnp.dtype(config.compute_dtype)
     params = {name: value.astype(dtype) for name, value in params.items()}
-    x_ND = params["embedding"][tokens_BT.reshape(-1)] * math.sqrt(config.width)
-    turn = _rotation(time, config)
-    for layer in _unstack(params, config.layers):
-        x_ND = x_ND + _attention(layer, rms_norm(x_ND, layer["attention_norm"], config), turn, tokens_BT.shape, config)
-        x_ND = x_ND + _mlp(layer, rms_norm(x_ND, layer["mlp_norm"], config), config)
-    x_ND = rms_norm(x_ND, params["final_norm"], config)
-    head_DV = params["embedding"].T if config.tied_embeddings else params["head"]
-    return jnp.matmul(x_ND, head_DV, preferred_element_type=jnp.float32)
+    shared = Shared(
+        _rotation(time, config) if config.positions == "rotary" else None,
+        None if config.document_end is None else _segments(tokens_BT, config.document_end),
+    )
+    keys = None if key is None else jax.random.split(key, config.layers + 1)
+    x_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
+    if config.positions == "learned":
+        x_BTD = x_BTD + params["positions"][None, :time]
+    x_BTD = constrain(x_BTD * embedding_multiplier(config), "batch", "time", None)
+    x_BTD = _dropped(x_BTD, config.residual_dropout, None if keys is None else keys[-1])
+    x_BTD = _layers(params, x_BTD, shared, config, keys)
+    return _norm(x_BTD, "final_norm", params, config), params
 
 
-def _unstack(params: Params, layers: int) -> list[Params]:
+def _layers(params: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, keys: jax.Array | None) -> jax.Array:
+    """All layers, one after the other: as a loop of one compiled layer, or written out."""
+    stacked = {name: params[name] for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
+
+    def layer(x_BTD: jax.Array, own: tuple[Params, jax.Array | None]) -> tuple[jax.Array, None]:
+        return _layer(own[0], x_BTD, shared, config, own[1]), None
+
+    if config.remat != "none":
+        policies = jax.checkpoint_policies
+        saved = policies.nothing_saveable if config.remat == "full" else policies.dots_with_no_batch_dims_saveable
+        layer = jax.checkpoint(layer, policy=saved, prevent_cse=not _scanned(config))
+    if _scanned(config):
+        return jax.lax.scan(layer, x_BTD, (stacked, None if keys is None else keys[:-1]))[0]
+    for number, own in enumerate(_unstack(stacked, config.layers)):
+        x_BTD, _ = layer(x_BTD, (own, None if keys is None else keys[number]))
+    return x_BTD
+
+
+def _scanned(config: ModelConfig) -> bool:
+    """Small models run up to 1.3 times as fast on a CPU when their layers are written out."""
+    return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
+
+
+def _unstack(stacked: Params, layers: int) -> list[Params]:
     """One mapping per layer. A split, not an index: its gradient is one concatenation instead of a sum of pads."""
-    split = {name: jax.lax.split(params[name], [1] * layers, axis=0) for name in LAYER_PARAMETERS}
-    return [{name: jnp.squeeze(parts[number], axis=0) for name, parts in split.items()} for number in range(layers)]
+    split = {name: jax.lax.split(value, [1] * layers, axis=0) for name, value in stacked.items()}
+    return [{name: jnp.squeeze(part[number], axis=0) for name, part in split.items()} for number in range(layers)]
 
 
-def rms_norm(x_ND: jax.Array, gain_D: jax.Array, config: ModelConfig) -> jax.Array:
-    """x / rms(x) * gain, the mean square taken in float32 (Zhang and Sennrich 2019)."""
-    x32 = x_ND.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_epsilon)
-    return (x32 * scale).astype(x_ND.dtype) * gain_D[None, :]
+def _layer(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, key: jax.Array | None) -> jax.Array:
+    scale = residual_multiplier(config)
+    keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+    added = _attention(own, _norm(x_BTD, "attention_norm", own, config), shared, config, keys[0])
+    x_BTD = constrain(x_BTD + scale * _dropped(added, config.residual_dropout, keys[1]), "batch", "time", None)
+    added = _mlp(own, _norm(x_BTD, "mlp_norm", own, config), config)
+    return constrain(x_BTD + scale * _dropped(added, config.residual_dropout, keys[2]), "batch", "time", None)
 
 
-def _attention(
-    layer: Params, x_ND: jax.Array, turn: tuple[jax.Array, jax.Array], shape: tuple[int, ...], config: ModelConfig
-) -> jax.Array:
-    heads, head_width = config.heads, config.head_width
-    qkv_ND = x_ND @ layer["attention_qkv"].reshape(config.width, -1)
-    q, k, v = (part[:, :, 0] for part in jnp.split(qkv_ND.reshape(*shape, 3, heads, head_width), 3, axis=2))
-    out_BTHK = causal_attention(_rotate(q, turn), _rotate(k, turn), v)
-    return out_BTHK.reshape(-1, config.width) @ layer["attention_out"].reshape(-1, config.width)
+def _attention(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, key: jax.Array | None) -> jax.Array:
+    """Every group's queries, key and value come of one product; query head h uses the group h // (H / G)."""
+    batch, time, _ = x_BTD.shape
+    qkv_BTGPK = _product(x_BTD, own["attention_qkv"], own.get("attention_qkv_bias"))
+    queries = config.heads // config.groups
+    q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
+    k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
+    if config.qk_norm:
+        q_BTHK, k_BTGK = _norm(q_BTHK, "query_norm", own, config), _norm(k_BTGK, "key_norm", own, config)
+    if shared.turn is not None:
+        q_BTHK, k_BTGK = _rotate(q_BTHK, shared.turn), _rotate(k_BTGK, shared.turn)
+    out_BTHK = causal_attention(
+        q_BTHK,
+        k_BTGK,
+        v_BTGK,
+        scale=attention_scale(config),
+        slopes=alibi_slopes(config.heads) if config.positions == "alibi" else None,
+        segments_BT=shared.segments_BT,
+        dropout=config.attention_dropout,
+        key=key,
+    )
+    return _product(out_BTHK, own["attention_out"], own.get("attention_out_bias"))
 
 
-def _mlp(layer: Params, x_ND: jax.Array, config: ModelConfig) -> jax.Array:
-    """GELU(x W) W' or, as SwiGLU, (SiLU(x W) * x U) W' (Shazeer 2020)."""
-    hidden = x_ND @ layer["mlp_in"].reshape(config.width, -1)
+def _mlp(own: Params, x_BTD: jax.Array, config: ModelConfig) -> jax.Array:
+    """act(x W) W', or as SwiGLU (SiLU(x W) * x U) W' (Shazeer 2020)."""
+    hidden_BTCF = _product(x_BTD, own["mlp_in"], own.get("mlp_in_bias"))
+    first_BTF = hidden_BTCF[:, :, 0]
     if config.mlp == "swiglu":
-        gate_NF, up_NF = jnp.split(hidden, 2, axis=1)
-        hidden = jax.nn.silu(gate_NF) * up_NF
+        hidden_BTF = jax.nn.silu(first_BTF) * hidden_BTCF[:, :, 1]
+    elif config.mlp == "gelu":
+        hidden_BTF = jax.nn.gelu(first_BTF)
     else:
-        hidden = jax.nn.gelu(hidden)
-    return hidden @ layer["mlp_out"]
+        hidden_BTF = jnp.square(jax.nn.relu(first_BTF))
+    return _product(hidden_BTF, own["mlp_out"], own.get("mlp_out_bias"))
+
+
+def _product(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """x [B, T, inputs...] times a matrix [inputs..., outputs...], plus a bias [outputs...].
+
+    Batch and time are laid flat where neither time nor a matrix is cut over devices: with two leading axes XLA's CPU
+    backend leaves its fast product in the gradient of the weight.
+    """
+    inputs = x.ndim - 2
+    outputs = weight.shape[inputs:]
+    if parts("tensor") == parts("sequence") == 1:
+        size = math.prod(weight.shape[:inputs])
+        y = (x.reshape(-1, size) @ weight.reshape(size, -1)).reshape(*x.shape[:2], *outputs)
+    else:
+        y = jnp.tensordot(x, weight, inputs)
+    return y if bias is None else y + bias[None, None]
+
+
+def _norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Array:
+    """x / rms(x) * gain (Zhang and Sennrich 2019), or LayerNorm (Ba 2016), over the last axis and in float32."""
+    x32 = x.astype(jnp.float32)
+    if config.norm == "layernorm":
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_epsilon)
+    gain, bias = params[name], params.get(f"{name}_bias")
+    y = x32.astype(x.dtype) * gain.reshape((1,) * (x.ndim - 1) + gain.shape)
+    return y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+def _dropped(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """`x` with a share `rate` of its numbers at zero and the others raised to keep the mean (Srivastava 2014)."""
+    if not rate or key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def _segments(tokens_BT: jax.Array, document_end: int) -> jax.Array:
+    """The number of documents that ended before each token, int32 [B, T]: the end still belongs to its document."""
+    ends_BT = (tokens_BT == document_end).astype(jnp.int32)
+    return jnp.cumsum(ends_BT, axis=1) - ends_BT
 
 
 def _rotation(time: int, config: ModelConfig) -> tuple[jax.Array, jax.Array]:

@@ -22,6 +22,9 @@ METRICS_FILE = "metrics.jsonl"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"
 
+NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats")
+"""Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""
+
 State = Literal["finished", "diverged", "failed"]
 
 
@@ -39,9 +42,13 @@ class Outcome:
     """Standard error of `loss_nats` over the windows of the validation set."""
     bits_per_byte: float | None = None
     """The same loss per byte of text: document ends are scored and count no byte."""
+    loss_by_position_nats: tuple[float, ...] | None = None
+    """Validation loss of the tokens predicted from 2^i to 2^(i+1) - 1 tokens, i = 0, 1, ...: what context is worth."""
     train_loss_nats: float | None = None
     """Mean training loss over the last logged interval."""
     validation_tokens: int | None = None
+    spikes: int = 0
+    """Steps whose training loss stood more than six standard deviations out of the recent ones."""
     params: int
     params_non_embedding: int
     tokens: int
@@ -183,8 +190,6 @@ def _row(run: PlannedRun, outcome: Outcome | None) -> dict[str, Any]:
         "seed": config.seed,
         "source": config.data.source,
     }
-    blank = {item.name: None for item in fields(Outcome) if item.name not in ("run_id", *row)}
-    found = {} if outcome is None else {name: value for name, value in asdict(outcome).items() if name != "run_id"}
-    found.pop("versions", None)
-    blank.pop("versions", None)
+    blank = {item.name: None for item in fields(Outcome) if item.name not in (*NOT_IN_TABLE, *row)}
+    found = {} if outcome is None else {k: v for k, v in asdict(outcome).items() if k not in NOT_IN_TABLE}
     return {**row, **blank, **found}

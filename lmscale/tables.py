@@ -6,7 +6,8 @@ travels in `table.attrs["notes"]` (sentences), what was left out in `table.attrs
 """
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def read_table(
             raise UserError(f"{source} has no column {given!r} (asked for as {wanted}){nearest(given, have)}")
     canonical = {}
     for wanted, usual in KNOWN.items():
-        name = mapping.get(wanted) or next((n for n in usual if n in have), None)
+        name = mapping.get(wanted) or next((n for n in usual if n in have), None) or _other_case(usual, have)
         if name is not None:
             canonical[wanted] = table[name]
     for wanted, given in mapping.items():
@@ -74,6 +75,8 @@ def read_table(
     for name in NUMBERS:
         if name in table:
             table[name] = _numbers(table, name, mapping.get(name, name), source)
+    if "held_out" in table:
+        table["held_out"] = flags(table, "held_out", source)
     if where is None and str(source) == CHINCHILLA:
         out = table["used_in_fit"] != 1
         dropped += [
@@ -96,6 +99,22 @@ def read_table(
     table = table[front + [name for name in table.columns if name not in front]].reset_index(drop=True)
     table.attrs = {"notes": notes, "dropped": dropped, "source": str(source)}
     return table
+
+
+def _other_case(usual: Sequence[str], have: Sequence[str]) -> str | None:
+    """The one column that differs from a usual name only in upper and lower case."""
+    found = [name for name in have if name.lower() in usual]
+    return found[0] if len(found) == 1 else None
+
+
+def flags(table: "pd.DataFrame", name: str, source: object = "the table") -> "pd.Series[bool]":
+    """A yes-or-no column as booleans; what is missing is no. Raises `UserError` for a value that is neither."""
+    known = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+    text = table[name].fillna(False).astype(str).str.strip().str.lower()
+    bad = ~text.isin([*known, ""])
+    if bad.any():
+        raise UserError(f"column {name!r} of {source} holds {table[name][bad].iloc[0]!r}: write true or false")
+    return text.map(known).fillna(False).astype(bool)
 
 
 def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
@@ -160,9 +179,7 @@ def _load(source: str | Path) -> "pd.DataFrame":
         elif kind == ".jsonl":
             table = _jsonl(path)
         elif kind in (".csv", ".tsv"):
-            # pandas 3 reads floats exactly; before, it had to be asked to.
-            exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
-            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", **exact)
+            table = _csv(path, kind)
         else:
             raise UserError(f"{path} is no table by its name: end it in .csv, .csv.gz, .tsv, .parquet or .jsonl")
     except UserError:
@@ -172,12 +189,40 @@ def _load(source: str | Path) -> "pd.DataFrame":
         OSError,
         EOFError,
         UnicodeDecodeError,
+        zlib.error,
     ) as error:  # pandas' and pyarrow's parse errors are ValueErrors
         raise UserError(
             f"the table {path} is corrupt or no {str(kind)[1:]} file ({str(error).splitlines()[0]})"
         ) from error
     if not len(table):
         raise UserError(f"the table {path} has no rows")
+    return table
+
+
+def _csv(path: Path, kind: str) -> "pd.DataFrame":
+    """Columns are parted by commas, by tabs in a .tsv, or by semicolons where the header holds these and no comma.
+
+    Spreadsheets of many countries write semicolons, and then decimal commas.
+    """
+    import gzip
+
+    import pandas as pd
+
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file
+    ):
+        head, second = file.readline(), file.readline()
+    if not head.strip():
+        raise UserError(f"the table {path} is empty: its first line names the columns")
+    semicolons = kind == ".csv" and ";" in head and "," not in head
+    decimal = "," if semicolons and "," in second and "." not in second else "."
+    # pandas 3 reads floats exactly; before, it had to be asked to.
+    exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    table = pd.read_csv(path, sep=";" if semicolons else "\t" if kind == ".tsv" else ",", decimal=decimal, **exact)
+    if semicolons:
+        table.attrs["notes"] = [
+            f"read with semicolons between columns and decimal {'commas' * (decimal == ',') or 'points'}"
+        ]
     return table
 
 
@@ -188,7 +233,7 @@ def _jsonl(path: Path) -> "pd.DataFrame":
 
     rows = []
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig").splitlines(), 1):
         if line.strip():
             try:
                 row = json.loads(line)

@@ -30,6 +30,7 @@ class Tracker:
             dir=str(folder),
             mode=mode,  # type: ignore[arg-type]
             resume="allow",
+            reinit="create_new",  # runs that share a program are several in one process
         )
 
     def log(self, row: dict[str, Any]) -> None:
@@ -37,8 +38,13 @@ class Tracker:
         self._guard(lambda: self._run and self._run.log(row, step=row["step"]))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Send the outcome and close."""
-        self._guard(lambda: self._run and (self._run.summary.update(summary), self._run.finish()))
+        """Send the outcome."""
+        self._guard(lambda: self._run and self._run.summary.update(summary))
+
+    def close(self) -> None:
+        """Send what is still waiting; nothing can be logged any more."""
+        run, self._run = self._run, None
+        self._guard(lambda: run and run.finish())
 
     def _guard(self, action: Any) -> None:
         try:

@@ -1,245 +1,183 @@
-"""One training run: a RunConfig goes in, an Outcome comes out.
+"""Training: a RunConfig goes in, an Outcome comes out.
 
-`train_step` is pure; `train` owns compilation, placement, donation, logging, checkpoints and the outcome.
+`train` owns compilation, placement, the loop and the clock; what a step does is in `step`, what a run keeps in
+`ledger`, and how several runs become one program in `pack`.
 """
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
+from numpy.typing import NDArray
 
-from lmscale import data, machine
-from lmscale.checkpoint import Checkpoints, abstract
+from lmscale import data, distributed, machine, pack
 from lmscale.config import RunConfig, check
-from lmscale.counting import count, flops_per_token
-from lmscale.evaluate import Validation, make_validation
+from lmscale.evaluate import make_validation
 from lmscale.files import write_json
-from lmscale.metrics import LOG_ROWS, Metrics, MetricsLog
-from lmscale.model import Params, init, token_losses
-from lmscale.optimizer import Schedule, make_optimizer
+from lmscale.ledger import Ledger
+from lmscale.metrics import LOG_ROWS
+from lmscale.optimizer import Hyperparameters
 from lmscale.process import stop_requested
 from lmscale.results import CONFIG_FILE, Outcome
-from lmscale.sharding import batch_sharding, make_mesh, parameter_shardings, replicated
-from lmscale.track import Tracker
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All that a step changes."""
-
-    step: jax.Array
-    """Updates done, int32."""
-    params: Params
-    opt_state: optax.OptState
+from lmscale.sharding import batch_sharding, make_mesh, replicated
+from lmscale.step import TrainState, make_step
 
 
 class Interrupted(Exception):
     """The run was asked to stop; it has saved a checkpoint and will go on from there."""
 
 
-def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first step."""
-    params = init(config.model, key)
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
-
-
-def train_step(
-    config: RunConfig,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    tokens_BS: jax.Array,
-    schedule: Schedule,
-) -> tuple[TrainState, Metrics]:
-    """One update from one global batch of token windows [B, context + 1]. Pure."""
-
-    def mean_loss(params: Params) -> jax.Array:
-        return token_losses(params, tokens_BS, config.model).mean()
-
-    loss_nats, grads = jax.value_and_grad(mean_loss)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    learning_rate = schedule.at(state.step)
-    params = optax.apply_updates(state.params, jax.tree.map(lambda update: -learning_rate * update, updates))
-    metrics = Metrics(loss_nats, optax.tree.norm(grads), learning_rate)
-    return TrainState(state.step + 1, params, opt_state), metrics
-
-
-def state_shardings(config: RunConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Where each array of the state lives: moments with their parameter, the rest everywhere."""
-    shapes = jax.eval_shape(partial(init_state, config, optimizer), jax.random.key(0))
-    params = parameter_shardings(config.model, mesh)
-    everywhere = replicated(mesh)
-    opt_state = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, sharding: sharding, shapes.opt_state, params, transform_non_params=lambda _: everywhere
-    )
-    return TrainState(everywhere, params, opt_state)  # type: ignore[arg-type]
-
-
-def make_step(config: RunConfig, mesh: Mesh) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
-    """The jitted initialisation (key -> state) and step (state, tokens, schedule -> state, metrics) on a mesh.
-
-    The state given to the step is donated: its memory becomes that of the new state.
-    """
-    optimizer = make_optimizer(config)
-    placed = state_shardings(config, optimizer, mesh)
-    everywhere = replicated(mesh)
-    start = jax.jit(partial(init_state, config, optimizer), out_shardings=placed)
-    step = jax.jit(
-        partial(train_step, config, optimizer),
-        in_shardings=(placed, batch_sharding(mesh), everywhere),
-        out_shardings=(placed, everywhere),
-        donate_argnums=0,
-    )
-    return start, step
-
-
 def train(config: RunConfig, folder: Path, wandb: str = "off") -> Outcome:
     """Train `config` to its end in `folder`, going on from the last checkpoint there, and write its outcome.
 
-    Raises `UserError` for a corpus too small, a mesh that does not fit, a full disk, a folder of another run;
-    `Interrupted` after SIGTERM or SIGINT, once a checkpoint is saved. `wandb` is off, offline or online.
+    Several processes that have found each other (`distributed.start`) call it alike and share the folder. Raises
+    `UserError` for a corpus too small, a mesh that does not fit, too little memory, a full disk, a folder of another
+    run; `Interrupted` after SIGTERM or SIGINT, once a checkpoint is saved. `wandb` is off, offline or online.
     """
-    if (outcome := Outcome.read(folder)) is not None:
-        check(
-            outcome.run_id == config.run_id,
-            f"{folder} holds the outcome of run {outcome.run_id}, but this configuration is run {config.run_id}; "
-            f"train it in a folder of its own",
-        )
-        return outcome
-    write_json(folder / CONFIG_FILE, config.to_json())
-    with stop_requested() as stop, closing(Checkpoints(folder, config.run_id)) as checkpoints:
-        return _Run(config, folder, stop, checkpoints, Tracker(wandb, config, folder)).to_the_end()
+    return train_packed([config], [folder], wandb)[0]
 
 
-class _Run:
-    """What one call of `train` holds on to."""
+def train_packed(configs: Sequence[RunConfig], folders: Sequence[Path], wandb: str = "off") -> list[Outcome]:
+    """Train several runs of one shape in one program, each in its own folder and as `train` would; their outcomes.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        stop: Callable[[], bool],
-        checkpoints: Checkpoints,
-        tracker: Tracker,
-    ) -> None:
-        self.config, self.folder, self.stop = config, folder, stop
-        self.checkpoints, self.tracker = checkpoints, tracker
-        self.tokens = data.prepare(config.data)
-        data.check_enough(self.tokens, config)
-        self.batches = data.Batches(self.tokens, config.model.context, config.optimizer.batch_sequences, config.seed)
-        self.mesh = make_mesh(config.mesh)
+    A run that has an outcome is not trained again; one that stops early, or diverges, harms no other. Each may later go
+    on by itself from its checkpoint, and the other way round. Raises as `train` does, and `UserError` for runs that are
+    not one program (`pack.check_alike`) and for a folder given twice.
+    """
+    check(
+        len({folder.resolve() for folder in folders}) == len(folders) == len(configs),
+        f"{len(configs)} runs are given {len({folder.resolve() for folder in folders})} folders; give each its own",
+    )
+    outcomes = [_known(config, folder) for config, folder in zip(configs, folders)]
+    missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
+    if missing:
+        pack.check_alike([configs[place] for place in missing])
+        with stop_requested() as stop, ExitStack() as closed_at_the_end:
+            for place in missing:
+                if distributed.is_main():
+                    write_json(folders[place] / CONFIG_FILE, configs[place].to_json())
+            first = configs[missing[0]]
+            mesh = make_mesh(first.mesh)
+            machine.check_memory(first, len(missing))
+            tokens = data.prepare(first.data)
+            data.check_enough(tokens, first)
+            runs = [
+                closed_at_the_end.enter_context(closing(Ledger(configs[place], folders[place], number, tokens, wandb)))
+                for number, place in enumerate(missing)
+            ]
+            _Together(runs, mesh, stop).to_the_end()
+        for run, place in zip(runs, missing):
+            outcomes[place] = run.outcome
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _known(config: RunConfig, folder: Path) -> Outcome | None:
+    """The outcome in `folder`. Raises `UserError` where it is that of another run."""
+    outcome = Outcome.read(folder)
+    check(
+        outcome is None or outcome.run_id == config.run_id,
+        f"{folder} holds the outcome of run {outcome and outcome.run_id}, but this configuration is run "
+        f"{config.run_id}; train it in a folder of its own",
+    )
+    return outcome
+
+
+class _Together:
+    """The runs of one program on their way to the end, usually a single one."""
+
+    def __init__(self, runs: list[Ledger], mesh: Mesh, stop: Callable[[], bool]) -> None:
+        self.runs, self.mesh, self.stop, self.config = runs, mesh, stop, runs[0].config
+        self.windows = data.ValidationSet(runs[0].tokens, self.config.model.context, self.config.validation_tokens)
+        self.every = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()
-        self.windows = data.ValidationSet(self.tokens, config.model.context, config.validation_tokens)
-        self.seconds_before = 0.0
-        self.startup_seconds = 0.0
+        self.saved = time.perf_counter()
 
-    def to_the_end(self) -> Outcome:
-        config = self.config
-        start, step_function = make_step(config, self.mesh)
-        state, losses = self._resume(start)
-        first, schedule, sharding = int(state.step), Schedule.of(config), batch_sharding(self.mesh)
-        every = math.ceil(config.steps / LOG_ROWS)
-        validation_steps = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
-        compiled = step_function.lower(state, jax.device_put(self.batches[first], sharding), schedule).compile()
-        validate = make_validation(config, self.mesh, self.windows, state.params)
-        log = MetricsLog(self.folder, config, self.tracker, peak=self.peak, first=first, losses=losses)
-        self.began = saved = time.perf_counter()
-        validation = validate(state.params) if first == config.steps else None
-        for step in range(first, config.steps):
-            state, metrics = compiled(state, jax.device_put(self.batches[step], sharding), schedule)
-            log.add(metrics)
-            if step == first:
+    def to_the_end(self) -> None:
+        programs = make_step(self.config, self.mesh)
+
+        def start(key: jax.Array) -> TrainState:
+            with jax.set_mesh(self.mesh):
+                return programs.start(key)
+
+        state = pack.stack([run.resume(start, programs.state, self.peak) for run in self.runs])
+        hyper = jax.device_put(pack.stack([Hyperparameters.of(run.config) for run in self.runs]), replicated(self.mesh))
+        with jax.set_mesh(self.mesh):
+            step = pack.packed_step(programs, self.config, len(self.runs))
+            step_function = step.lower(state, self._batch(), hyper).compile()
+        validate = make_validation(self.config, self.mesh, self.windows, programs.state.validated)
+        for run in self.runs:
+            run.begin()
+            if run.over:  # ended between its last checkpoint and its outcome
+                run.validation = validate(self._part(state, run).validated)
+        self.saved = time.perf_counter()
+        stopping = False
+        while active := self._active(state):
+            if stopping:
+                self._interrupt(active)
+            state, metrics = step_function(state, self._batch(), hyper)
+            if not active[0].startup_seconds:
                 jax.block_until_ready(state)
-                self.startup_seconds = machine.seconds_alive()
-            done = step + 1
-            if done in validation_steps:
-                validation = validate(state.params)
-            if done % every == 0 or done in validation_steps:
-                log.row(done, validation if done in validation_steps else None)
-            stopping = self.stop()
-            if done < config.steps and (stopping or time.perf_counter() - saved > config.checkpoint_seconds):
-                log.flush()
-                self._save(state, log)
-                saved = time.perf_counter()
-            if log.diverged:
-                break
-            if stopping and done < config.steps:
-                self.checkpoints.close()
-                raise Interrupted(f"stopped after step {done:,} of {config.steps:,}; a checkpoint is saved")
-        log.flush()
-        seconds = self._seconds()
+                for run in active:
+                    run.startup_seconds = machine.seconds_alive()
+            for run in active:
+                run.add(metrics)
+                if run.validates:
+                    run.validation = validate(self._part(state, run).validated)
+                run.close_row(self.every)
+            stopping, saving = self._wanted(active)
+            if saving:
+                for run in active:
+                    run.save(self._part(state, run))
+                self.saved = time.perf_counter()
+
+    def _batch(self) -> jax.Array:
+        """The next batch of every run; of one that is over, any."""
+
+        def rows(start: int, stop: int) -> NDArray[np.int32]:
+            return pack.stack([run.batches.rows(run.done, start, stop) for run in self.runs])
+
+        shape = (self.config.optimizer.batch_sequences, self.config.model.context + 1)
+        return distributed.place(rows, shape, batch_sharding(self.mesh))
+
+    def _part(self, state: TrainState, run: Ledger) -> TrainState:
+        return pack.part(state, run.place, len(self.runs))
+
+    def _active(self, state: TrainState) -> list[Ledger]:
+        """The runs that have steps to do; those that have just done their last are finished here."""
+        active = [run for run in self.runs if run.outcome is None]
+        if not any(run.over for run in active):
+            return active
+        over = [run for run in active if run.over]
+        for run in over:
+            run.log.flush()
+        seconds = [run.seconds() for run in over]
         self.peak = max(self.peak, self._matmul_peak())
-        if config.keep_checkpoint:
-            self._save(state, log)
-            self.checkpoints.close()
-        outcome = self._finish(log, None if log.diverged else validation, seconds)
-        if not config.keep_checkpoint:
-            self.checkpoints.remove()
-        return outcome
+        for run, spent in zip(over, seconds):
+            if run.config.keep_checkpoint:
+                run.save(self._part(state, run))
+                run.checkpoints.close()
+            run.finish(spent, self.peak, len(self.runs))
+        return [run for run in active if run.outcome is None]
 
-    def _save(self, state: TrainState, log: MetricsLog) -> None:
-        """Start a checkpoint, unless the run has diverged."""
-        if not log.diverged:
-            self.checkpoints.save(state, {"seconds": self._seconds(), "losses": log.open_losses()})
+    def _wanted(self, active: list[Ledger]) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save: several processes agree on it, each time a row is due."""
+        if all(run.over for run in active) or (jax.process_count() > 1 and active[0].done % self.every):
+            return False, False
+        due = time.perf_counter() - self.saved > self.config.checkpoint_seconds
+        stopping, saving = distributed.agreed(self.stop(), due)
+        return stopping, stopping or saving
 
-    def _resume(self, start: Callable[[jax.Array], TrainState]) -> tuple[TrainState, list[float]]:
-        """The state to go on from, and the losses of its steps that no row of the metrics covers yet."""
-        fresh = start(jax.random.key(self.config.seed))
-        state, facts, skipped = self.checkpoints.restore(abstract(fresh))
-        for sentence in skipped:
-            print(sentence, flush=True)
-        if state is None:
-            return fresh, []
-        self.seconds_before = facts["seconds"]
-        print(f"going on from step {int(state.step):,} of {self.config.steps:,}", flush=True)
-        return state, facts["losses"]
+    def _interrupt(self, active: list[Ledger]) -> None:
+        for run in active:
+            run.checkpoints.close()
+        done = " and ".join(sorted({f"{run.done:,}" for run in active}))
+        raise Interrupted(f"stopped after step {done} of {self.config.steps:,}; a checkpoint is saved")
 
     def _matmul_peak(self) -> float:
         """Of all devices of the mesh together."""
         return machine.matmul_peak(self.config.model.compute_dtype) * self.config.mesh.devices
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.began
-
-    def _finish(self, log: MetricsLog, validation: Validation | None, seconds: float) -> Outcome:
-        config, counts = self.config, count(self.config)
-        done = log.done if validation is None else config.steps
-        tokens = done * config.batch_tokens
-        flops = flops_per_token(config.model) * tokens
-        outcome = Outcome(
-            run_id=config.run_id,
-            state="diverged" if validation is None else "finished",
-            reason=log.reason,
-            loss_nats=None if validation is None else validation.loss_nats,
-            loss_stderr=None if validation is None else validation.stderr,
-            bits_per_byte=None if validation is None else validation.bits_per_byte,
-            train_loss_nats=log.last_loss,
-            validation_tokens=None if validation is None else validation.tokens,
-            params=counts.params,
-            params_non_embedding=counts.params_non_embedding,
-            tokens=tokens,
-            flops=flops,
-            flops_6n=6 * counts.params * tokens,
-            unique_tokens=min(tokens, self.batches.unique_tokens),
-            epochs=self.batches.epochs(tokens),
-            data_fingerprint=self.tokens.manifest.fingerprint,
-            seconds=seconds,
-            startup_seconds=self.startup_seconds,
-            tokens_per_second=tokens / seconds,
-            mfu=flops / seconds / self.peak,
-            matmul_peak_flops_per_second=self.peak,
-            device=machine.device_name(),
-            versions={module.__name__: module.__version__ for module in (jax, flax, optax, np)},
-        )
-        outcome.write(self.folder)
-        self.tracker.finish(asdict(outcome))
-        return outcome

@@ -39,6 +39,8 @@ def test_a_run_id_is_the_same_on_every_machine_and_day() -> None:
 def test_name_tags_and_machine_are_not_part_of_the_identity() -> None:
     same = replace(RUN, name="another", tags=("x",), mesh=MeshConfig(data=2, fsdp=4, tensor=2), checkpoint_seconds=1)
     assert same.run_id == RUN.run_id
+    assert model(remat="full", scan_layers=True, loss_chunk=64).run_id == RUN.run_id
+    assert optimizer(micro_batches=4).run_id == RUN.run_id
 
 
 def test_every_other_change_is_another_run() -> None:
@@ -93,8 +95,21 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: model(layers=-1), "ModelConfig.layers = -1: must be positive"),
     (lambda: model(layers=2.0), "ModelConfig.layers = 2.0: must be of type int"),
     (lambda: model(layers=True), "ModelConfig.layers = True: must be of type int"),
-    (lambda: model(mlp="swiglo"), "must be one of 'swiglu', 'gelu'; did you mean 'swiglu'?"),
+    (lambda: model(mlp="swiglo"), "must be one of 'swiglu', 'gelu', 'relu2'; did you mean 'swiglu'?"),
     (lambda: model(mlp_width=0), "ModelConfig.mlp_width = 0: must be positive"),
+    (lambda: model(compute_dtype="bf16"), "must be one of 'float32', 'bfloat16'; did you mean 'bfloat16'?"),
+    (lambda: model(heads=5), "heads = 5 must cut width = 64 into equal parts of an even size (rotary positions turn"),
+    (lambda: model(heads=5), "the nearest is 4"),
+    (lambda: model(heads=60, positions="alibi"), "must cut width = 64 into equal parts; the nearest is 64"),
+    (lambda: model(width=15, heads=3), "width = 15: rotary positions turn pairs, so take 16"),
+    (lambda: model(kv_heads=3), "kv_heads = 3 must divide heads = 4; the nearest is 2"),
+    (lambda: model(kv_heads=8), "kv_heads = 8 must divide heads = 4; the nearest is 4"),
+    (lambda: model(document_end=256), "document_end = 256: must be a token, 0 to 255"),
+    (lambda: model(residual_dropout=1), "residual_dropout = 1.0: must be at least 0 and below 1"),
+    (lambda: model(parametrization="mup"), "needs base_width, the one at which the learning rate was tuned; for a"),
+    (lambda: model(parametrization="completep", base_width=64), "needs base_layers"),
+    (lambda: model(parametrization="completep", base_width=64), "give its own: base_layers = 2"),
+    (lambda: model(base_width=32), "base_width = 32 has no meaning under parametrization = 'standard'"),
     (lambda: model(rope_base=float("nan")), "ModelConfig.rope_base = nan: must be positive"),
     (lambda: DataConfig(source=" "), "DataConfig.source is empty; try 'stdlib'"),
     (lambda: DataConfig(validation_fraction=1), "must lie strictly between 0 and 1"),
@@ -114,6 +129,14 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (
         lambda: replace(RUN, mesh=MeshConfig(data=3)),
         "over data x fsdp = 3 devices; the nearest batch is 9",
+    ),
+    (
+        lambda: replace(optimizer(micro_batches=4), mesh=MeshConfig(data=4)),
+        "does not divide over data x fsdp = 4 devices and 4 micro-batches; the nearest batch is 16",
+    ),
+    (
+        lambda: replace(RUN, mesh=MeshConfig(sequence=3)),
+        "context = 128 does not divide over sequence = 3 devices; the nearest context is 129",
     ),
     (lambda: replace(RUN, tags=["a"]), "RunConfig.tags = ['a']: must be"),
     (lambda: MeshConfig(data=0), "MeshConfig.data = 0: must be positive"),

@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 
@@ -16,6 +19,7 @@ from lmscale import corpora
 from lmscale.config import DataConfig
 from lmscale.corpora import records, sources
 from lmscale.errors import UserError
+from lmscale.languages import tasks
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +186,7 @@ def test_a_changed_file_is_seen_and_an_unchanged_one_is_not_read_again(
     assert corpora.find(config(source)) is None  # same size, written at once
     second = corpora.prepare(config(source))
     assert second.fingerprint != first.fingerprint
-    monkeypatch.setattr(corpora, "_survey", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(corpora.survey, "survey", lambda *_: pytest.fail("read again"))
     assert corpora.prepare(config(source)) == second == corpora.find(config(source))
 
 
@@ -367,3 +371,117 @@ def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Pat
     tokens = data.prepare(DataConfig(source=str(source)))
     assert len(tokens.train) == tokens.manifest.train_tokens
     assert not left_over(tmp_path / "cache")
+
+
+def test_a_test_split_comes_from_the_highest_hashes_and_only_shortens_the_training_split(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(jsonl([f"text number {i}" for i in range(400)]))
+    without, small, large = (corpora.prepare(config(path, test_fraction=fraction)) for fraction in (0.0, 0.1, 0.2))
+    texts = [held(corpus) for corpus in (without, small, large)]
+    assert texts[0]["test"] == [] and without.test_documents == 0
+    assert 20 < small.test_documents < 60 < large.test_documents < 100
+    for split in texts[1:]:
+        assert split["validation"] == texts[0]["validation"]
+        assert split["train"] + split["test"] == texts[0]["train"]
+    hashes = [hashlib.sha256(text).digest() for split in corpora.SPLITS for text in texts[2][split]]
+    ordered = sorted(hashes)
+    assert hashes[: large.train_documents] == ordered[large.validation_documents : -large.test_documents]
+    assert small.test_bytes == sum(map(len, texts[1]["test"]))
+
+
+def test_no_split_that_was_asked_for_stays_empty(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {f"{i}.txt": f"text {i}" for i in range(3)})
+    for validation, test in ((1e-9, 1e-9), (0.6, 0.39), (1e-9, 0.99)):
+        corpus = corpora.prepare(config(source, validation_fraction=validation, test_fraction=test))
+        assert [corpus.documents(split) for split in corpora.SPLITS] == [1, 1, 1]
+    two = write(tmp_path / "two", {f"{i}.txt": f"text {i}" for i in range(2)})
+    with pytest.raises(UserError, match=r"holds 2 different documents, so none can be held out for the test.*least 3"):
+        corpora.prepare(config(two, test_fraction=0.1))
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_parquet_gives_the_same_text_as_jsonl(tmp_path: Path, ending: str) -> None:
+    table = pyarrow.table({"text": TEXTS, "id": range(len(TEXTS))})
+    plain = tmp_path / "table"
+    pyarrow.parquet.write_table(table, plain, row_group_size=5)
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending]
+    packed = write(tmp_path / "in", {f"a.parquet{ending}": pack(plain.read_bytes())})
+    corpus = corpora.prepare(config(packed))
+    assert corpus.fingerprint == corpora.prepare(config(write(tmp_path / "as", {"a.jsonl": jsonl(TEXTS)}))).fingerprint
+
+
+def test_parquet_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"good.jsonl": jsonl(TEXTS), "no.parquet": b"PAR1 not at all"})
+    columns = {
+        "other": {"body": ["a"]},
+        "numbers": {"text": [1, 2]},
+        "missing": {"text": ["one more text", None, None]},
+    }
+    for name, table in columns.items():
+        pyarrow.parquet.write_table(pyarrow.table(table), source / f"{name}.parquet")
+    corpus = corpora.prepare(config(source))
+    reasons = {item.path: item.reason for item in corpus.skipped}
+    assert reasons.keys() == {"no.parquet", "other.parquet", "numbers.parquet", "missing.parquet"}
+    for name, part in {
+        "no": "corrupt: ",
+        "other": "without the column 'text', with 'body'",
+        "numbers": "column 'text' is not text: int64",
+        "missing": "2 rows without a text",
+    }.items():
+        assert part in reasons[f"{name}.parquet"]
+    assert sum(corpus.documents(split) for split in corpora.SPLITS) == len(TEXTS) + 1
+
+
+def test_unreadable_text_is_refused_where_that_is_asked_and_a_table_beside_it_is_none(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"good.jsonl": jsonl(TEXTS), "stats.json": "{}"})
+    assert corpora.prepare(config(source, unreadable="refuse")).skipped[0].foreign
+    write(source, {"latin.txt": "é".encode("latin-1"), "lines.jsonl": b"nope\n"})
+    with pytest.raises(UserError, match=r"2 parts of .* cannot be read: latin.txt: not UTF-8 at byte 0; lines"):
+        corpora.prepare(config(source, unreadable="refuse"))
+    assert len(corpora.prepare(config(source)).skipped) == 3
+
+
+def test_every_document_can_be_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS[:6]), "b.jsonl": jsonl(TEXTS[6:])})
+    others = [f"another {text}" for text in TEXTS]
+    make_dataset(tmp_path / "tfds", {"train": others})
+    local, made = corpora.prepare(config(source)), corpora.prepare(config("tfds:documents"))
+    for corpus, texts in ((local, TEXTS), (made, others)):
+        for number, text in enumerate(held(corpus)["train"]):
+            document, place = corpus.document("train", number), texts.index(text.decode())
+            assert document.text == text
+            assert document.id == (str(place) if corpus is made else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")
+    with pytest.raises(UserError, match=r"validation split .* has no document 99; it has \d+"):
+        local.document("validation", 99)
+
+
+def test_near_duplicates_go_when_asked_and_distant_texts_stay(tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    long = [" ".join(f"word{(i * 7919 + j) % 1000}" for j in range(200)) for i in range(8)]
+    near = [text.replace("word5 ", "other ") + " end" for text in long[:3]]
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(long + near)})
+    plain, without = corpora.prepare(config(source)), corpora.prepare(config(source, near_duplicates=0.7))
+    assert (plain.near_duplicates_removed, without.near_duplicates_removed) == (0, 3)
+    left = held(without)["train"] + held(without)["validation"]
+    assert {text.split()[10] for text in left} == {text.encode().split()[10] for text in long} and len(left) == 8
+    assert without.duplicates_removed == 0 and "datasketch" in without.versions
+
+
+def test_near_duplicates_without_their_library_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
+    with pytest.raises(UserError, match=r"pip install 'lmscale\[near-duplicates\]'"):
+        corpora.prepare(config(source, near_duplicates=0.7))
+
+
+def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
+    source = "synthetic:tasks(letters=4, length=6, documents=40, document_tokens=200)"
+    corpus = corpora.prepare(config(source))
+    texts = [text.decode() for split in held(corpus).values() for text in split]
+    assert len(texts) == 40 == sum(corpus.documents(split) for split in corpora.SPLITS)
+    assert all(line.partition(" ")[0] in tasks.WORDS.values() and "=" in line for t in texts for line in t.split("\n"))
+    assert corpora.find(config(source)) == corpus
+    with pytest.raises(UserError, match="is endless; give documents=N"):
+        corpora.prepare(config("synthetic:tasks"))

@@ -9,7 +9,8 @@ import pytest
 from lmscale import data, evaluate
 from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.data import ValidationSet
-from lmscale.model import logits, parameter_table
+from lmscale.model import logits
+from lmscale.parameters import parameter_table
 from lmscale.sharding import make_mesh
 from lmscale.tokenizer import ByteTokenizer
 
@@ -29,8 +30,8 @@ def windows() -> ValidationSet:
     split, lengths = encoder.encode_documents([TEXT.encode()] * 2)
     assert list(lengths) == [20, 20]
     split = split[: 5 * CONTEXT + 1]
-    manifest = SimpleNamespace(fingerprint="hand", tokenizer="bytes")
-    tokens = SimpleNamespace(manifest=manifest, validation=split)
+    manifest = SimpleNamespace(fingerprint="hand", tokenizer="bytes", endless=False)
+    tokens = SimpleNamespace(manifest=manifest, validation=split, parts=())
     return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ from lmscale.fits import minima
 from lmscale.fits.envelope import Frontier
 from lmscale.fits.powerfit import loss_through
 from lmscale.fits.simulate import grid_design, isoflop_design, simulate
+from lmscale.fits.valley_noise import Valley
 from lmscale.fits.valleys import IsoFlop
 from lmscale.laws import CHINCHILLA_REFIT, Chinchilla
 from lmscale.tables import read_table
@@ -163,7 +164,7 @@ def test_akima_slopes_are_scipys() -> None:
 
 
 def test_sizes_that_nearly_coincide_are_one() -> None:
-    valley = minima.Valley(1e18, np.log([1e7, 1.001e7, 2e7, 4e7]), np.array([3.0, 3.2, 2.8, 3.0]), tuple("abcd"))
+    valley = Valley(1e18, np.log([1e7, 1.001e7, 2e7, 4e7]), np.array([3.0, 3.2, 2.8, 3.0]), tuple("abcd"))
     assert len(valley.sizes) == 3
     assert valley.by_size(valley.loss_n[:, None])[:, 0] == pytest.approx([3.1, 2.8, 3.0])
 

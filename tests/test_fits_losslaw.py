@@ -9,6 +9,7 @@ import pytest
 from lmscale import fits
 from lmscale.errors import UserError
 from lmscale.fits import solve
+from lmscale.fits.bootstrap import exponential_weights, resample_counts
 from lmscale.fits.losslaw import LossLaw
 from lmscale.fits.simulate import grid_design, isoflop_design, simulate
 from lmscale.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
@@ -287,8 +288,6 @@ def test_trunks_are_drawn_whole() -> None:
 
 
 def test_strata_keep_their_size() -> None:
-    from lmscale.fits.runs import resample_counts
-
     labels = ["a"] * 3 + ["b"] * 5
     counts = resample_counts(np.random.default_rng(0), 8, 50, strata=labels)
     assert (counts[:3].sum(axis=0) == 3).all()

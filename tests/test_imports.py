@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only what stands to its left in its own line, and the waist; the verbs import both halves, but late.
 WAIST = "errors files process config counting results".split()
 RUN = (
-    "machine corpora tokenizer data attention model sharding optimizer checkpoint "
+    "machine tokenizer languages corpora data attention model sharding optimizer checkpoint "
     "tasks evaluate track metrics train sample export"
 ).split()
 STUDY = "laws sweep recipes design tables fits emergence plots report launch progress".split()

@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -9,12 +8,17 @@ import pytest
 
 from lmscale import model
 from lmscale.config import ModelConfig
-from lmscale.counting import params_total
 from lmscale.errors import UserError
+from lmscale.parameters import Params, parameter_table
 
-VARIANTS = {
-    "swiglu tied": {"mlp": "swiglu", "tied_embeddings": True},
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
     "gelu untied": {"mlp": "gelu", "tied_embeddings": False, "mlp_width": 20},
+    "gpt2": {"norm": "layernorm", "positions": "learned", "mlp": "gelu", "biases": True, "init": "gpt2"},
+    "grouped": {"kv_heads": 2, "heads": 4, "qk_norm": True, "mlp": "relu2"},
+    "multi-query, ALiBi": {"kv_heads": 1, "positions": "alibi", "logit_softcap": 5.0},
+    "no positions, documents": {"positions": "none", "document_end": 3, "tied_embeddings": False},
+    "completep": {"parametrization": "completep", "base_width": 8, "base_layers": 1, "biases": True},
 }
 
 
@@ -23,14 +27,18 @@ def tiny(**changed: object) -> ModelConfig:
 
 
 @cache
-def start(config: ModelConfig, seed: int = 0) -> model.Params:
-    """Parameters of the table's scale; `model.init` makes such, but takes seconds to compile."""
+def start(config: ModelConfig, seed: int = 0) -> Params:
+    """Parameters of the table's scale, biases and gains moved off 0 and 1 so that they are seen."""
     rng = np.random.default_rng(seed)
     return {
-        name: jnp.asarray(1.0 if row.std == "ones" else row.std, config.param_dtype)
-        * jnp.asarray(np.ones(row.shape) if row.std == "ones" else rng.standard_normal(row.shape), config.param_dtype)
-        for name, row in model.parameter_table(config).items()
+        name: jnp.asarray(row.mean + (row.std or 0.1) * rng.standard_normal(row.shape), config.param_dtype)
+        for name, row in parameter_table(config).items()
     }
+
+
+def losses(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Cross-entropy alone."""
+    return model.token_losses(params, tokens, config)[0]
 
 
 def compiled(function: Callable[..., jax.Array], config: ModelConfig) -> Callable[..., jax.Array]:
@@ -46,79 +54,96 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
     return tiny(**request.param)
 
 
-def test_the_table_is_what_is_built(config: ModelConfig) -> None:
-    table, params = model.parameter_table(config), jax.eval_shape(partial(model.init, config), jax.random.key(0))
-    assert {name: row.shape for name, row in table.items()} == {name: value.shape for name, value in params.items()}
-    assert all(len(row.axes) == len(row.shape) for row in table.values())
-    assert sum(value.size for value in params.values()) == params_total(config)
-    assert ("head" in table) == (not config.tied_embeddings)
-    assert {name for name, row in table.items() if not row.is_matrix} == {"attention_norm", "mlp_norm", "final_norm"}
-
-
-def test_initial_values_have_the_tables_scale_and_follow_the_seed() -> None:
-    config = tiny(width=64, vocab=256, tied_embeddings=False)
-    init = jax.jit(partial(model.init, config))
-    params, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
-    for name, row in model.parameter_table(config).items():
-        value = np.asarray(params[name])
-        assert np.array_equal(value, again[name])
-        if row.std == "ones":
-            assert np.all(value == 1)
-            continue
-        np.testing.assert_allclose([value.mean() / row.std, value.std() / row.std], [0, 1], atol=0.05)
-        assert not np.array_equal(value, other[name])
-        assert row.axes[0] != "layers" or not np.array_equal(value[0], value[1])
-
-
-def test_parameters_of_one_size_do_not_start_alike() -> None:
-    params = jax.jit(partial(model.init, tiny(layers=1, tied_embeddings=False)))(jax.random.key(0))
-    assert params["embedding"].size == params["head"].size
-    assert not np.array_equal(params["embedding"].ravel(), params["head"].ravel())
-
-
-def first_loss(config: ModelConfig) -> float:
-    """Mean over four sets of initial parameters."""
-    losses, tokens = compiled(model.token_losses, config), some_tokens(config, 8, config.context + 1)
-    return float(np.mean([losses(start(config, seed), tokens).mean() for seed in range(4)]))
-
-
-@pytest.mark.parametrize(("width", "mlp"), [(16, "swiglu"), (96, "gelu")])
-def test_loss_at_initialisation(width: int, mlp: str) -> None:
-    """Logits of unit variance that know nothing cost ln V and half their variance: E ln sum exp = ln V + 1/2."""
-    config = tiny(width=width, vocab=256, context=64, tied_embeddings=False, mlp=mlp)
-    assert first_loss(config) == pytest.approx(math.log(256) + 0.5, abs=0.15)
-
-
-def test_with_tied_embeddings_only_the_token_just_read_starts_above_the_others() -> None:
-    """The stream still carries its vector, so its logit is near sqrt(D); without it the loss would be ln V + 1/2."""
-    config = tiny(width=96, vocab=256, context=64)
-    tokens = some_tokens(config, length=64)
-    logits = np.asarray(compiled(model.logits, config)(start(config), tokens), np.float64)
-    own = np.take_along_axis(logits, np.asarray(tokens)[..., None], axis=-1)[..., 0]
-    assert 0.7 * math.sqrt(96) < own.mean() < math.sqrt(96)
-    others = (np.exp(logits).sum(axis=-1) - np.exp(own)) / 255
-    assert np.log(others).mean() == pytest.approx(0.5, abs=0.15)
-
-
 def test_token_losses_are_the_log_softmax_of_the_logits(config: ModelConfig) -> None:
     params, tokens = start(config), some_tokens(config, length=13)
     logits = np.asarray(compiled(model.logits, config)(params, tokens[:, :-1]), np.float64)
-    log_softmax = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    expected = -np.take_along_axis(log_softmax, np.asarray(tokens)[:, 1:, None], axis=-1)[..., 0]
-    np.testing.assert_allclose(compiled(model.token_losses, config)(params, tokens), expected, rtol=1e-5, atol=1e-5)
+    log_z = np.log(np.exp(logits).sum(axis=-1))
+    expected = log_z - np.take_along_axis(logits, np.asarray(tokens)[:, 1:, None], axis=-1)[..., 0]
+    nats, found_log_z = compiled(model.token_losses, config)(params, tokens)
+    np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found_log_z, log_z, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
-def test_no_logit_depends_on_a_later_token(mlp: str) -> None:
-    """Every position gets a token of its own, so that the gradient at an embedding is that at a position."""
-    config = tiny(vocab=12, mlp=mlp, tied_embeddings=False)
+def test_a_token_below_zero_is_not_scored() -> None:
+    config, tokens = tiny(), some_tokens(tiny(), length=13)
+    whole = np.asarray(losses(start(config), tokens, config))
+    tokens[1, 10:] = -1
+    cut = np.asarray(losses(start(config), tokens, config))
+    assert np.all(cut[1, 9:] == 0)
+    np.testing.assert_allclose(cut[1, :9], whole[1, :9], rtol=1e-6)
+    np.testing.assert_allclose(cut[[0, 2]], whole[[0, 2]], rtol=1e-6)
+
+
+def reach(config: ModelConfig) -> np.ndarray:
+    """How much each position's logits depend on each token [logit position, token position].
+
+    Every position gets a token of its own, so that the gradient at an embedding is that at a position.
+    """
     tokens = jnp.arange(12)[None]
     sensitivity = jax.jit(
         jax.jacrev(lambda embedding: model.logits({**start(config), "embedding": embedding}, tokens, config)[0].sum(-1))
     )(start(config)["embedding"])
-    reach = np.abs(sensitivity).sum(axis=-1)  # [logit position, token position]
-    assert np.all(reach[np.triu_indices(12, k=1)] == 0)
-    assert np.all(reach[np.tril_indices(12)] > 0)
+    return np.abs(sensitivity).sum(axis=-1)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_no_logit_depends_on_a_later_token(variant: dict[str, object]) -> None:
+    found = reach(tiny(**{**variant, "vocab": 12, "tied_embeddings": False, "document_end": None}))
+    assert np.all(found[np.triu_indices(12, k=1)] == 0)
+    assert np.all(found[np.tril_indices(12)] > 0)
+
+
+def test_no_token_sees_across_the_end_of_a_document() -> None:
+    """The end belongs to the document it closes: token 4 sees tokens 0 to 4, token 5 itself alone."""
+    found = reach(tiny(vocab=12, tied_embeddings=False, document_end=4))
+    document = np.arange(12) > 4
+    assert np.array_equal(found > 0, np.tril(document[:, None] == document[None]))
+
+
+@pytest.mark.parametrize("changed", [{"scan_layers": True}, {"remat": "full"}, {"remat": "dots"}, {"loss_chunk": 5}])
+def test_how_it_is_computed_changes_nothing(changed: dict[str, object]) -> None:
+    """Scanned layers, rematerialisation and chunks of the loss: the same losses and gradients."""
+    plain = tiny(layers=3, **VARIANTS["gpt2"])
+    other, tokens = tiny(layers=3, **VARIANTS["gpt2"], **changed), some_tokens(plain, length=13)
+    found, expected = (
+        jax.jit(jax.value_and_grad(lambda params, config=config: losses(params, tokens, config).mean()))(start(plain))
+        for config in (other, plain)
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), found, expected)
+
+
+def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
+    config, tokens = tiny(residual_dropout=0.2, attention_dropout=0.2), some_tokens(tiny(), 64, 13)
+    plain = losses(start(config), tokens, config)
+    np.testing.assert_array_equal(plain, losses(start(tiny()), tokens, tiny()))
+    dropped = jax.jit(lambda key: model.token_losses(start(config), tokens, config, key)[0])
+    first, again, other = dropped(jax.random.key(0)), dropped(jax.random.key(0)), dropped(jax.random.key(1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, atol=1e-3) and not np.allclose(first, plain, atol=1e-3)
+    x = model._dropped(jnp.ones((400, 500)), 0.2, jax.random.key(0))
+    assert float((x == 0).mean()) == pytest.approx(0.2, abs=0.005)
+    assert float(x.mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_logits_are_capped() -> None:
+    """Gemma 2: c tanh(x / c)."""
+    params = {**start(tiny()), "embedding": 30 * start(tiny())["embedding"]}
+    free, capped = (np.asarray(model.logits(params, some_tokens(tiny()), tiny(logit_softcap=c))) for c in (None, 2.0))
+    assert np.abs(free).max() > 4
+    np.testing.assert_allclose(capped, 2 * np.tanh(free / 2), rtol=1e-5, atol=1e-5)
+
+
+def test_multi_query_is_grouped_attention_with_every_head_alike() -> None:
+    """A model whose heads all have the same key and value computes what one shared pair does."""
+    many, one = tiny(heads=4), tiny(heads=4, kv_heads=1)
+    params = dict(start(one))
+    grouped = params["attention_qkv"]  # [L, D, 1, 4 + 2, K]
+    queries, shared = grouped[:, :, 0, :4, None], jnp.repeat(grouped[:, :, :, 4:], 4, axis=2)
+    split = {**params, "attention_qkv": jnp.concatenate([queries, shared], axis=3)}
+    tokens = some_tokens(one)
+    np.testing.assert_allclose(
+        model.logits(split, tokens, many), model.logits(params, tokens, one), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_scores_depend_on_the_distance_alone() -> None:
@@ -134,35 +159,56 @@ def test_scores_depend_on_the_distance_alone() -> None:
     np.testing.assert_allclose(np.linalg.norm(turned_q, axis=-1), np.linalg.norm(everywhere[0], axis=-1), rtol=1e-5)
 
 
-def test_word_order_matters() -> None:
-    """A bag of words would give the last position the same logits; two layers, since one sees no order but rotary's."""
-    config = tiny()
+@pytest.mark.parametrize("positions", ["rotary", "learned", "alibi", "none"])
+def test_word_order_matters(positions: str) -> None:
+    """A bag of words would give the last position the same logits; the second layer sees order by the mask alone."""
+    config = tiny(positions=positions)
     tokens = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4]])
     first, second = compiled(model.logits, config)(start(config), tokens)[:, -1]
     assert not np.allclose(first, second, atol=1e-3)
 
 
 def test_the_mlps_are_what_their_names_say() -> None:
-    x = jax.random.normal(jax.random.key(0), (5, 16))
-    for mlp in ("swiglu", "gelu"):
-        config = tiny(mlp=mlp)
-        layer = model._unstack(start(config), config.layers)[1]
-        weight_in, weight_out = np.asarray(layer["mlp_in"], np.float64), np.asarray(layer["mlp_out"], np.float64)
-        hidden = np.einsum("nd,dbf->bnf", np.asarray(x, np.float64), weight_in)
+    x = jax.random.normal(jax.random.key(0), (1, 5, 16))
+    for mlp in ("swiglu", "gelu", "relu2"):
+        config = tiny(mlp=mlp, biases=True)
+        layer = model._unstack(_stacked(config), config.layers)[1]
+        exact = {name: np.asarray(value, np.float64) for name, value in layer.items()}
+        hidden = np.einsum("nd,dbf->bnf", np.asarray(x[0], np.float64), exact["mlp_in"])
+        hidden += exact["mlp_in_bias"][:, None]
         if mlp == "swiglu":
             hidden = hidden[0] / (1 + np.exp(-hidden[0])) * hidden[1]
-        else:
+        elif mlp == "gelu":
             hidden = hidden[0] / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden[0] + 0.044715 * hidden[0] ** 3)))
-        np.testing.assert_allclose(model._mlp(layer, x, config), hidden @ weight_out, rtol=1e-4, atol=1e-5)
+        else:
+            hidden = np.maximum(hidden[0], 0) ** 2
+        expected = hidden @ exact["mlp_out"] + exact["mlp_out_bias"]
+        np.testing.assert_allclose(model._mlp(layer, x, config)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_rms_norm_is_of_unit_size_in_half_precision_too() -> None:
+def _stacked(config: ModelConfig) -> Params:
+    return {name: start(config)[name] for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
     """Within what rounding the result alone would cost: a mean square taken in bfloat16 errs three times as much."""
-    config, x = tiny(width=256), jnp.asarray(300 * np.random.default_rng(0).standard_normal((32, 256)), jnp.float32)
+    config, rng = tiny(width=256, norm=norm), np.random.default_rng(0)
+    x = jnp.asarray(100 + 300 * rng.standard_normal((4, 8, 256)), jnp.float32)
     for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1.5e-3)):
-        y = model.rms_norm(x.astype(dtype), jnp.full(256, 2, dtype), config)
+        y = model._norm(x.astype(dtype), "n", {"n": jnp.full(256, 2, dtype)}, config)
         assert y.dtype == dtype
-        np.testing.assert_allclose(np.square(y.astype(jnp.float32)).mean(axis=-1), 4, rtol=tolerance)
+        y = np.asarray(y, np.float64)
+        np.testing.assert_allclose(np.square(y).mean(axis=-1), 4, rtol=tolerance)
+        assert (np.abs(y.mean(axis=-1)).max() < 0.01) == (norm == "layernorm")
+
+
+def test_layer_norm_adds_its_bias() -> None:
+    config, x = tiny(norm="layernorm"), jax.random.normal(jax.random.key(0), (1, 3, 16))
+    with_bias, without = (
+        model._norm(x, "n", {"n": jnp.ones(16), **more}, config) for more in ({"n_bias": x[0, 0]}, {})
+    )
+    np.testing.assert_allclose(with_bias - without, jnp.broadcast_to(x[0, 0], x.shape), atol=1e-5)
 
 
 def test_half_precision_compute_keeps_float32_logits_near_the_full_ones() -> None:
@@ -170,11 +216,6 @@ def test_half_precision_compute_keeps_float32_logits_near_the_full_ones() -> Non
     exact, rounded = (compiled(model.logits, config)(start(config), some_tokens(config)) for config in (full, half))
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, atol=0.1)
-
-
-def test_parameters_of_their_own_type() -> None:
-    params = jax.eval_shape(partial(model.init, tiny(param_dtype="bfloat16")), jax.random.key(0))
-    assert {value.dtype for value in params.values()} == {jnp.dtype("bfloat16")}
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:

@@ -1,5 +1,8 @@
+"""Schedules, and every optimizer against optax's own or its published rule."""
+
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +11,11 @@ import optax
 import pytest
 
 from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.model import parameter_table, token_losses
-from lmscale.optimizer import Schedule, make_optimizer
-from lmscale.train import TrainState, train_step
+from lmscale.errors import UserError
+from lmscale.model import token_losses
+from lmscale.optimizer import Hyperparameters, Schedule, apply, make_optimizer
+from lmscale.parameters import parameter_table
+from lmscale.step import init_state, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
 
@@ -42,7 +47,28 @@ def test_half_way_down_and_at_the_end(final: float) -> None:
     assert set(rates(run(100, schedule="constant", final_lr_fraction=final))[10:]) == {np.float32(0.01)}
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_inverse_square_root() -> None:
+    """Vaswani 2017, equation 3, scaled to its peak: rate = peak sqrt(warmup / step)."""
+    found = rates(run(100, schedule="inverse-sqrt", warmup_steps=25, final_lr_fraction=0.5))
+    np.testing.assert_allclose(found[25:], 0.01 * np.sqrt(25 / np.arange(26, 101)), rtol=1e-5)
+    assert found[24] == pytest.approx(0.01) and found[99] == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(("cooldown", "half_way"), [("linear", 0.5), ("1-sqrt", 1 - math.sqrt(0.5))])
+def test_warmup_stable_decay(cooldown: str, half_way: float) -> None:
+    """Held at the peak until the cooldown, which falls as Haegele 2024, section 3, has it."""
+    found = rates(run(100, schedule="wsd", cooldown=cooldown, cooldown_fraction=0.4, final_lr_fraction=0.1))
+    np.testing.assert_allclose(found[10:61], 0.01, rtol=1e-6)
+    assert found[80] == pytest.approx(0.01 * (0.1 + 0.9 * half_way), rel=1e-5)
+    assert np.all(np.diff(found[60:]) < 0) and 0.001 < found[99] < 0.0015
+
+
+def test_warmup_in_steps_takes_the_place_of_the_fraction() -> None:
+    assert [run(100, warmup_steps=steps).warmup_steps for steps in (None, 0, 7, 500)] == [10, 0, 7, 100]
+    assert rates(run(100, warmup_steps=4))[3] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "inverse-sqrt", "wsd"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 50])
 def test_no_step_is_wasted_on_a_rate_of_zero(steps: int, warmup: float, schedule: str) -> None:
@@ -62,57 +88,174 @@ def random_parameters() -> dict[str, jax.Array]:
     return random_gradients(1.0)
 
 
-def test_the_whole_step_is_optax_adamw_with_the_same_schedule() -> None:
-    config = run(10, peak_lr=0.02, clip_norm=0.2, weight_decay=0.3, warmup_fraction=0.3, beta1=0.8)
+THEIRS: dict[str, Any] = {
+    "adamw": lambda rate, mask: optax.adamw(rate, b1=0.8, b2=0.95, eps=1e-8, weight_decay=0.3, mask=mask),
+    "adam": lambda rate, mask: optax.adam(rate, b1=0.8, b2=0.95, eps=1e-8),
+    "sgd": lambda rate, mask: optax.chain(
+        optax.trace(0.9), optax.add_decayed_weights(0.3, mask), optax.scale_by_learning_rate(rate)
+    ),
+    "rmsprop": lambda rate, mask: optax.chain(
+        optax.scale_by_rms(decay=0.95, eps=1e-8),
+        optax.add_decayed_weights(0.3, mask),
+        optax.scale_by_learning_rate(rate),
+    ),
+    "lion": lambda rate, mask: optax.lion(rate, b1=0.8, b2=0.95, weight_decay=0.3, mask=mask),
+}
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_the_whole_step_is_optax_with_the_same_schedule(kind: str) -> None:
+    decay = 0.0 if kind == "adam" else 0.3
+    config = run(
+        6, kind=kind, peak_lr=0.02, clip_norm=0.2, weight_decay=decay, warmup_fraction=0.3, beta1=0.8, momentum=0.9
+    )
     schedule = optax.join_schedules(
-        [lambda step: 0.02 * (step + 1) / 3, optax.cosine_decay_schedule(0.02, decay_steps=7)], boundaries=[3]
+        [lambda step: 0.02 * (step + 1) / 2, optax.cosine_decay_schedule(0.02, decay_steps=4)], boundaries=[2]
     )
     decayed = {name: "norm" not in name for name in parameter_table(MODEL)}
-    theirs = optax.chain(
-        optax.clip_by_global_norm(0.2),
-        optax.adamw(schedule, b1=0.8, b2=0.95, eps=1e-8, weight_decay=0.3, mask=decayed),
-    )
+    theirs = optax.chain(optax.clip_by_global_norm(0.2), THEIRS[kind](schedule, decayed))
     optimizer = make_optimizer(config)
     params = random_parameters()
-    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    state = init_state(config, optimizer, jax.random.key(0)).replace(params=params, opt_state=optimizer.init(params))
     step = jax.jit(partial(train_step, config, optimizer))
 
     @jax.jit
     def their_step(params: dict, opt_state: optax.OptState, tokens: jax.Array) -> tuple[dict, optax.OptState]:
-        grads = jax.grad(lambda params: token_losses(params, tokens, MODEL).mean())(params)
+        grads = jax.grad(lambda params: token_losses(params, tokens, MODEL)[0].mean())(params)
         updates, opt_state = theirs.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     opt_state = theirs.init(params)
     for number in range(config.steps):
         tokens = np.random.default_rng(number).integers(0, MODEL.vocab, (2, MODEL.context + 1), np.int32)
-        state, metrics = step(state, tokens, Schedule.of(config))
+        state, metrics = step(state, tokens, Hyperparameters.of(config))
         params, opt_state = their_step(params, opt_state, tokens)
         assert float(metrics.learning_rate) == pytest.approx(float(schedule(number)), rel=1e-5)
         assert float(metrics.grad_norm) > 0.2  # so that clipping is at work
     assert int(state.step) == config.steps
     for name, value in params.items():
-        np.testing.assert_allclose(state.params[name], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(state.params[name], value, rtol=1e-4, atol=1e-5)
+
+
+def directions(config: RunConfig, grads: dict[str, jax.Array], times: int = 1) -> dict[str, np.ndarray]:
+    """What the optimizer makes of the same gradient, given several times."""
+    optimizer, params = make_optimizer(config), random_parameters()
+    state, found, update = optimizer.init(params), grads, jax.jit(optimizer.update)
+    for _ in range(times):
+        found, state = update(grads, state, params)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def test_muon_makes_every_matrix_of_the_layers_orthogonal() -> None:
+    """All singular values alike and the size of .2 of a rate (Liu 2025, equation 4), queries, keys and values each for
+    itself; the rest moves as under Adam."""
+    grads = random_gradients(1.0)
+    found, adam = directions(run(kind="muon", clip_norm=None), grads), directions(run(clip_norm=None), grads)
+    for name, row in parameter_table(MODEL).items():
+        if row.role != "hidden":
+            np.testing.assert_allclose(found[name], adam[name], rtol=1e-5)
+            continue
+        others = tuple(axis for axis in range(len(row.shape)) if axis not in row.inputs + row.outputs)
+        matrices = found[name].transpose(others + row.inputs + row.outputs)
+        inputs = math.prod(row.shape[axis] for axis in row.inputs)
+        outputs = math.prod(row.shape[axis] for axis in row.outputs)
+        for matrix in matrices.reshape(-1, inputs, outputs):
+            singular = np.linalg.svd(matrix, compute_uv=False)
+            assert singular.max() < 2 * singular.min(), name
+            assert np.sqrt(np.square(matrix).mean()) == pytest.approx(0.2, rel=0.2), name
+    assert found["attention_qkv"].shape[3] == 3
+
+
+def test_adafactor_keeps_a_row_and_a_column_of_a_large_matrix() -> None:
+    """Shazeer and Stern 2018: n + m numbers for n x m, an update whose size is at most that of the parameter."""
+    model = ModelConfig(width=128, layers=2, heads=2, vocab=256, context=8)
+    config = RunConfig(
+        model=model,
+        optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=2, kind="adafactor"),
+        tokens=16,
+    )
+    optimizer, table = make_optimizer(config), parameter_table(model)
+    params = {name: jnp.full(row.shape, 0.5) for name, row in table.items()}
+    kept = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(params)))
+    assert kept < 0.06 * sum(value.size for value in params.values())
+    grads = {name: 3 * jnp.ones(row.shape) for name, row in table.items()}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for name, update in updates.items():
+        assert update.shape == params[name].shape
+        np.testing.assert_allclose(update, 0.5, rtol=1e-3, err_msg=name)
+
+
+def test_matrices_and_back() -> None:
+    from lmscale.optimizer import _from_matrices, _matrices
+
+    for name, row in parameter_table(ModelConfig(width=16, layers=2, heads=4, kv_heads=2)).items():
+        value = jnp.arange(float(math.prod(row.shape))).reshape(row.shape)
+        there = _matrices(value, row)
+        np.testing.assert_array_equal(_from_matrices(there, row), value, err_msg=name)
+        if name == "attention_qkv":  # [L, D, G, P, K]: one matrix for each layer and projection of a group
+            assert there.shape == (2 * 4, 16, 2 * 4)
+            np.testing.assert_array_equal(there[5], value[1, :, :, 1].reshape(16, 8))
 
 
 def test_decay_touches_matrices_only() -> None:
-    optimizer = make_optimizer(run(weight_decay=0.25))
+    config = run(weight_decay=0.25)
     params = {name: jnp.ones(row.shape) for name, row in parameter_table(MODEL).items()}
     nothing = {name: jnp.zeros(row.shape) for name, row in parameter_table(MODEL).items()}
-    updates, _ = jax.jit(optimizer.update)(nothing, optimizer.init(params), params)
+    moved = apply(params, nothing, jnp.float32(0.1), Hyperparameters.of(config), MODEL)
     for name, row in parameter_table(MODEL).items():
-        assert np.all(np.asarray(updates[name]) == (0.25 if row.is_matrix else 0.0)), name
+        expected = 1.0 if row.role == "vector" else 1 - 0.1 * 0.25
+        np.testing.assert_allclose(moved[name], expected, rtol=1e-6, err_msg=name)
+
+
+def test_rates_and_epsilons_are_those_of_the_table() -> None:
+    """Eight times the base width: hidden matrices move an eighth as far, and Adam's epsilon is eight times smaller."""
+    wide = ModelConfig(
+        width=8, layers=1, heads=1, vocab=16, context=8, parametrization="mup", base_width=1, base_head_width=8
+    )
+    config = RunConfig(
+        model=wide, optimizer=OptimizerConfig(peak_lr=0.1, batch_sequences=2, epsilon=1.0, clip_norm=None), tokens=16
+    )
+    grads = random_gradients(1.0)
+    found = directions(config, grads)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(found[name], grad / (np.abs(grad) + 1 / 8), rtol=1e-5, err_msg=name)
+    ones = {name: jnp.ones(row.shape) for name, row in parameter_table(wide).items()}
+    hyper = Hyperparameters.of(config).replace(weight_decay=jnp.float32(0))
+    moved = apply({name: 0 * value for name, value in ones.items()}, ones, jnp.float32(0.1), hyper, wide)
+    for name, row in parameter_table(wide).items():
+        np.testing.assert_allclose(moved[name], -0.1 / 8 if row.role == "hidden" else -0.1, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_large_gradients_are_clipped_as_one_vector(clip_norm: float | None) -> None:
     """With an epsilon far above the gradient, Adam's first update is the gradient over epsilon."""
-    optimizer = make_optimizer(run(clip_norm=clip_norm, epsilon=1e6, weight_decay=0.0))
     grads = random_gradients(3.0)
-    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(grads), grads)
+    updates = directions(run(clip_norm=clip_norm, epsilon=1e6), grads)
     norm = float(optax.tree.norm(grads))
     assert norm > 10
     shrunk = 1e6 * float(optax.tree.norm(updates))
     assert shrunk == pytest.approx(norm if clip_norm is None else 1.0, rel=1e-3)
-    ratio = np.asarray(updates["mlp_out"]) / np.asarray(grads["mlp_out"])
+    ratio = updates["mlp_out"] / np.asarray(grads["mlp_out"])
     np.testing.assert_allclose(ratio, ratio.ravel()[0] * np.ones_like(ratio), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"kind": "adam"}, "adam does not decay weights; set weight_decay = 0, or kind = 'adamw'"),
+        ({"kind": "adamx", "weight_decay": 0.0}, "one of 'adamw', 'adam'"),
+        ({"momentum": 1.0}, "momentum = 1.0: must be at least 0 and below 1"),
+        ({"micro_batches": 3, "batch_sequences": 8}, "cannot be cut into micro_batches = 3 equal parts; .* is 2"),
+        ({"warmup_steps": -1}, "warmup_steps = -1: must not be negative"),
+        ({"z_loss": -1e-4}, "z_loss = -0.0001: must not be negative"),
+    ],
+)
+def test_impossible_settings_are_refused(changed: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        run(**changed)
+
+
+def test_parametrizations_that_an_optimizer_does_not_have() -> None:
+    wide = ModelConfig(width=8, layers=1, heads=1, context=8, parametrization="mup", base_width=4)
+    with pytest.raises(UserError, match="which 'sgd' does not have; take 'adamw', 'lion' or 'muon'"):
+        RunConfig(model=wide, optimizer=OptimizerConfig(peak_lr=1, batch_sequences=1, kind="sgd"), tokens=8)

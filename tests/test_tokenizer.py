@@ -1,9 +1,16 @@
 import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from lmscale import tokenizer
+from lmscale.config import DataConfig
 from lmscale.errors import UserError
 
 BYTES = tokenizer.load("bytes")
@@ -56,3 +63,156 @@ def test_bits_per_byte_of_a_uniform_guess_is_eight_and_an_end_costs_its_nats() -
 def test_an_unknown_tokenizer_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'bytes'"):
         tokenizer.load("byte")
+
+
+def words(size: int = 60_000) -> list[bytes]:
+    """Documents of made words: enough pairs for a few hundred merges."""
+    rng = random.Random(0)
+    letters = [*"etaoinshr", "é", "日", "🙂"]
+    lexicon = ["".join(rng.choices(letters, k=rng.randint(2, 7))) for _ in range(400)]
+    text = " ".join(rng.choices(lexicon, weights=[1 / (i + 1) for i in range(400)], k=size // 6))
+    return [text[i : i + 500].encode() for i in range(0, len(text), 500)]
+
+
+def bpe(vocab: int = 400) -> tokenizer.FileTokenizer:
+    return tokenizer.FileTokenizer(tokenizer.train_bpe(vocab, [words()], "words"), f"bpe:{vocab}")
+
+
+MULTI_BYTE = ["", "plain", "né — 日本語 🙂\n\0end", "<|endoftext|> is text here", "  two  spaces ", "\r\n\t", "\u2581"]
+
+
+@pytest.mark.parametrize("text", MULTI_BYTE)
+def test_bpe_gives_any_text_back_and_its_bytes_are_those_of_its_tokens(text: str) -> None:
+    encoder = bpe()
+    tokens, lengths = encoder.encode_documents([text.encode(), b"next"])
+    assert encoder.decode_documents(tokens) == [text.encode(), b"next"]
+    assert lengths.sum() == len(tokens) and tokens[lengths[0] - 1] == encoder.end_of_document
+    assert (tokens == encoder.end_of_document).sum() == 2
+    assert tokenizer.count_bytes(encoder, tokens) == len(text.encode()) + 4
+    assert encoder.decode(encoder.encode(text)) == text
+    assert [len(piece) for piece in encoder.pieces] == encoder.byte_lengths.tolist()
+
+
+def test_bpe_has_the_vocabulary_asked_for_and_compresses() -> None:
+    text = words()
+    sizes = []
+    for vocab in (257, 300, 400):
+        encoder = bpe(vocab)
+        tokens, _ = encoder.encode_documents(text)
+        assert encoder.vocab == vocab and encoder.end_of_document == vocab - 1 == tokens.max()
+        sizes.append(len(tokens))
+    assert sizes[0] == sum(len(part) + 1 for part in text) > 1.4 * sizes[1] > 1.4 * sizes[2]
+    assert bpe(400).dtype == np.uint16
+    with pytest.raises(UserError, match=r"no more pairs to merge after .* ids, fewer than bpe:60000; take bpe:"):
+        bpe(60_000)
+
+
+def test_bpe_is_the_same_in_any_number_of_threads() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r});"
+        "import hashlib; from test_tokenizer import bpe; e = bpe();"
+        "print(e.fingerprint, hashlib.sha256(e.encode('some text é').tobytes()).hexdigest())"
+    )
+    said = {
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment).stdout
+        for environment in (
+            {**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "3", "PYTHONHASHSEED": "7"},
+        )
+    }
+    assert len(said) == 1 and bpe().fingerprint in said.pop()
+
+
+def test_a_token_of_half_a_character_counts_half_its_bytes() -> None:
+    encoder = bpe(257)  # no merges: a token per byte
+    tokens = encoder.encode("é🙂")
+    assert len(tokens) == 6 and tokenizer.count_bytes(encoder, tokens[1:4]) == 3
+    assert encoder.decode(tokens[1:4]) == "\ufffd\ufffd"
+
+
+def saved(tmp_path: Path, build: "tokenizers.Tokenizer") -> tokenizer.Tokenizer:
+    build.save(str(tmp_path / "tokenizer.json"))
+    return tokenizer.load(str(tmp_path / "tokenizer.json"))
+
+
+def test_a_file_keeps_its_own_end_of_document_and_never_writes_a_special_token_for_text(tmp_path: Path) -> None:
+    build = tokenizers.Tokenizer.from_str(tokenizer.train_bpe(300, [words()], "words"))
+    build.add_special_tokens(["</s>", "<pad>"])
+    build.add_tokens(["<tool>"])
+    build.enable_truncation(4)
+    build.enable_padding()
+    build.post_processor = tokenizers.processors.TemplateProcessing(
+        single="</s> $A </s>", special_tokens=[("</s>", 300)]
+    )
+    encoder = saved(tmp_path, build)
+    assert encoder.vocab == 303 and encoder.end_of_document == 299  # <|endoftext|> comes before </s>
+    text = b"<pad></s><|endoftext|> a <tool> that is text"
+    tokens, lengths = encoder.encode_documents([text])
+    assert encoder.decode_documents(tokens) == [text] and lengths[0] == len(tokens) > 20
+    assert set(tokens.tolist()) & {299, 300, 301, 302} == {299, 302}
+    assert encoder.byte_lengths[[299, 300, 301, 302]].tolist() == [0, 0, 0, 6]
+    assert tokenizer.count_bytes(encoder, tokens) == len(text)
+
+
+def test_a_file_without_an_end_of_document_gets_one_more_id(tmp_path: Path) -> None:
+    build = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1, "\u2581": 2, "ab": 3}, [("a", "b")]))
+    build.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    build.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.Replace("\u2581", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
+    )
+    encoder = saved(tmp_path, build)
+    assert (encoder.vocab, encoder.end_of_document) == (5, 4)
+    tokens, _ = encoder.encode_documents([b"ab ba"])
+    assert tokens.tolist() == [3, 2, 1, 0, 4] and encoder.byte_lengths.tolist() == [1, 1, 1, 2, 0]
+    with pytest.raises(UserError, match=r"does not give text 1 back: from byte 1 on it reads 'b' instead of 'xb'"):
+        encoder.encode_documents([b"ab", b"axb"])  # x is unknown and vanishes
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text", "message"),
+    [
+        (tokenizers.normalizers.Lowercase(), "say Hi", r"from byte 4 on it reads 'hi' instead of 'Hi'"),
+        (tokenizers.normalizers.NFC(), "e\u0301", r"from byte 0 on it reads 'é' instead of"),
+        (tokenizers.normalizers.Prepend(" "), "word", r"from byte 0 on it reads ' word' instead of 'word'"),
+    ],
+)
+def test_a_tokenizer_that_loses_text_is_refused_with_the_place(
+    tmp_path: Path, normalizer: object, text: str, message: str
+) -> None:
+    build = tokenizers.Tokenizer.from_str(tokenizer.train_bpe(300, [words()], "words"))
+    build.normalizer = normalizer
+    with pytest.raises(UserError, match=message):
+        saved(tmp_path, build).encode_documents([text.encode()])
+
+
+def test_symbols_are_characters() -> None:
+    for vocab, width in ((34, 1), (95, 1), (96, 3), (300, 3)):
+        symbols = tokenizer.load(f"symbols:{vocab}")
+        ids = np.array([0, vocab - 2, 1])
+        text = symbols.decode(ids)
+        assert symbols.encode(text).tolist() == ids.tolist() and len(text.encode()) == 3 * width
+        tokens, lengths = symbols.encode_documents([text.encode(), text[:1].encode()])
+        assert tokens.tolist() == [*ids, vocab - 1, 0, vocab - 1] and lengths.tolist() == [4, 2]
+        assert symbols.decode_documents(tokens) == [text.encode(), text[:1].encode()]
+        assert tokenizer.count_bytes(symbols, tokens) == 4 * width
+        with pytest.raises(UserError, match="last 1 tokens lack their end"):
+            symbols.decode_documents(tokens[:-1][:5])
+        with pytest.raises(UserError, match=r"character 1 of the text, ' ', is no symbol"):
+            symbols.encode(text[:1] + " ")
+
+
+def test_a_tokenizer_that_is_not_there_or_no_tokenizer_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no tokenizer file nowhere.json"):
+        tokenizer.load("nowhere.json")
+    (tmp_path / "some.json").write_text("{}")
+    with pytest.raises(UserError, match=r"some.json is no tokenizer.json \(KeyError"):
+        tokenizer.load(str(tmp_path / "some.json"))
+    with pytest.raises(UserError, match=r"trained on a corpus, so a name is not enough"):
+        tokenizer.load("bpe:300")
+    for name, message in {
+        "bpe:256": "at least 257",
+        "bytess": "did you mean 'bytes'",
+        "bpe": "did you mean 'bpe:",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            DataConfig(tokenizer=name)

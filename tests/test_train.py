@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from lmscale import data, machine
 from lmscale import train as training
-from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints, abstract
+from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.counting import flops_per_token
 from lmscale.errors import UserError
@@ -124,10 +124,10 @@ def untimed(values: dict[str, Any]) -> dict[str, Any]:
 
 def final_parameters(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
     from lmscale.sharding import make_mesh
+    from lmscale.step import make_step
 
-    start, _ = training.make_step(config, make_mesh(config.mesh))
     checkpoints = Checkpoints(folder, config.run_id)
-    state, _, skipped = checkpoints.restore(abstract(start(jax.random.key(99))))
+    state, _, skipped = checkpoints.restore(make_step(config, make_mesh(config.mesh)).state)
     checkpoints.close()
     assert int(state.step) == config.steps and not skipped
     return {name: np.asarray(value) for name, value in state.params.items()}
@@ -275,7 +275,7 @@ def test_checkpoints_of_another_run_are_left_alone(
 @pytest.mark.parametrize(
     ("steps", "reason", "done"),
     [
-        (20, r"the training loss was (nan|inf) at step [23]", {2, 3}),
+        (20, r"the (training loss|gradient norm) was not finite at step [23]", {2, 3}),
         (1, r"the validation loss was (nan|inf) at step 1", {1}),
     ],
 )

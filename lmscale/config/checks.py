@@ -48,7 +48,7 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and not isinstance(given, hint):  # type: ignore[arg-type]
             arguments[name] = from_json(hint, given, f"{where}.{name}")  # type: ignore[arg-type]
-        elif typing.get_origin(hint) is tuple and isinstance(given, list):
+        elif isinstance(given, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
             arguments[name] = tuple(given)
         else:
             arguments[name] = given
@@ -59,11 +59,16 @@ def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; whole numbers are taken where a float is meant."""
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = _kinds(hint)
         if type(value) is int and float in kinds and int not in kinds:
             object.__setattr__(config, name, float(value))
         elif not _fits(value, hint):
             raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_said(hint, value)}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The options of `A | B`, or the one that there is."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _fits(value: Any, hint: Any) -> bool:

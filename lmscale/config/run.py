@@ -22,15 +22,17 @@ class MeshConfig:
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1
+    """Cuts the time axis of activations, for contexts that one device cannot hold."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive(self, "data", "fsdp", "tensor")
+        positive(self, "data", "fsdp", "tensor", "sequence")
 
     @property
     def devices(self) -> int:
         """Devices in all."""
-        return self.data * self.fsdp * self.tensor
+        return self.data * self.fsdp * self.tensor * self.sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class RunConfig:
     """Tokens of the fixed validation set that are scored, fewer where the split is smaller."""
     validations: int = 8
     """Validation losses along a run, evenly spaced; the last is at its end."""
+    divergence_nats: float = 2.0
+    """A run whose training loss, smoothed over some 20 steps, is this far above its lowest has diverged."""
     checkpoint_seconds: float = field(default=60.0, metadata={"identity": False})
     """Time between checkpoints; an interrupted run loses at most this much."""
     keep_checkpoint: bool = field(default=True, metadata={"identity": False})
@@ -58,7 +62,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive(self, "tokens", "validation_tokens", "validations", "checkpoint_seconds")
+        positive(self, "tokens", "validation_tokens", "validations", "divergence_nats", "checkpoint_seconds")
         check(self.seed >= 0, f"RunConfig.seed = {self.seed}: must not be negative")
         if self.tokens % self.batch_tokens:
             near = max(1, round(self.tokens / self.batch_tokens)) * self.batch_tokens
@@ -67,11 +71,26 @@ class RunConfig:
                 f"{self.optimizer.batch_sequences} x {self.model.context} = {self.batch_tokens:,} tokens; "
                 f"the nearest is {near:,}"
             )
-        rows = self.mesh.data * self.mesh.fsdp
+        self._check_mesh()
         check(
-            self.optimizer.batch_sequences % rows == 0,
-            f"batch_sequences = {self.optimizer.batch_sequences} does not divide over data x fsdp = {rows} devices; "
-            f"the nearest batch is {max(1, round(self.optimizer.batch_sequences / rows)) * rows}",
+            self.model.parametrization == "standard" or self.optimizer.kind not in ("sgd", "adafactor"),
+            f"parametrization = {self.model.parametrization!r} is defined for optimizers whose update has the size of "
+            f"the learning rate, which {self.optimizer.kind!r} does not have; take 'adamw', 'lion' or 'muon'",
+        )
+
+    def _check_mesh(self) -> None:
+        rows, parts = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
+        sequences = self.optimizer.batch_sequences
+        check(
+            sequences % (rows * parts) == 0,
+            f"batch_sequences = {sequences} does not divide over data x fsdp = {rows} devices"
+            + (f" and {parts} micro-batches" if parts > 1 else "")
+            + f"; the nearest batch is {max(1, round(sequences / (rows * parts))) * rows * parts}",
+        )
+        check(
+            self.model.context % self.mesh.sequence == 0,
+            f"context = {self.model.context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
+            f"context is {max(1, round(self.model.context / self.mesh.sequence)) * self.mesh.sequence}",
         )
 
     @property
@@ -87,7 +106,13 @@ class RunConfig:
     @property
     def warmup_steps(self) -> int:
         """Updates during which the learning rate rises."""
-        return round(self.optimizer.warmup_fraction * self.steps)
+        given = self.optimizer.warmup_steps
+        return round(self.optimizer.warmup_fraction * self.steps) if given is None else min(given, self.steps)
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Updates at the end during which a `wsd` schedule cools down."""
+        return round(self.optimizer.cooldown_fraction * self.steps)
 
     @property
     def run_id(self) -> str:

@@ -110,9 +110,23 @@ class Records:
             places = np.flatnonzero(parts == part)
             records = self.parts[part].__getitems__((wanted[places] - self.starts[part]).tolist())
             for place, record in zip(places, records):
-                value = record[self.text_field]
-                texts[place] = value.encode() if isinstance(value, str) else value
+                texts[place] = _bytes(record[self.text_field])
         return texts
+
+    def document(self, position: int) -> Document:
+        """The record at `position`, counted through all splits, with its own id or its place in its split."""
+        part = int(np.searchsorted(self.starts, position, side="right")) - 1
+        index = position - self.starts[part]
+        record = self.parts[part][index]
+        if {"id", "source"} <= record.keys() and self.text_field == "text":
+            name, source = (_bytes(record[key]).decode() for key in ("id", "source"))
+            return Document(name, _bytes(record[self.text_field]), source)
+        return Document(f"{self.splits[part]}:{index}", _bytes(record[self.text_field]), self.splits[part])
+
+
+def _bytes(value: str | bytes) -> bytes:
+    """TFDS gives text as bytes, its mocked data as str."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def open_by_name(source: str, text_field: str, allow_download: bool) -> Records:

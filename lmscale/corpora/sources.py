@@ -1,4 +1,4 @@
-"""Documents out of text, JSONL, .gz and .zst files, and out of the running interpreter's standard library."""
+"""Documents out of text, JSONL and Parquet files, plain, .gz or .zst, and out of the running standard library."""
 
 import codecs
 import gzip
@@ -18,7 +18,9 @@ from lmscale.errors import UserError
 
 PASSAGE_BYTES = 8192
 READ_BYTES = 1 << 20
+READ_ROWS = 256
 RECORD_SUFFIXES = (".jsonl", ".ndjson")
+COLUMN_SUFFIXES = (".parquet",)
 TABLE_SUFFIXES = (".json", ".csv", ".tsv")
 """Data rather than prose; a JSON file beside JSONL files mostly describes them."""
 
@@ -37,10 +39,16 @@ class Skipped:
 
     path: str
     reason: str
+    foreign: bool = False
+    """Never meant as text, so no trouble either: a table beside the text."""
 
 
 class Unreadable(Exception):
     """A unit of a source that cannot be used; the message is the reason."""
+
+
+class Foreign(Unreadable):
+    """A unit that is not meant as text."""
 
 
 class Source(Protocol):
@@ -129,9 +137,11 @@ class TextFiles:
         plain = unit.removesuffix(".gz").removesuffix(".zst").lower()
         try:
             if plain.endswith(TABLE_SUFFIXES):
-                raise Unreadable("neither text nor JSONL")
+                raise Foreign("neither text nor JSONL nor Parquet")
             if plain.endswith(RECORD_SUFFIXES):
                 yield from self._records(unit, _lines(path), skipped)
+            elif plain.endswith(COLUMN_SUFFIXES):
+                yield from self._column(unit, path, skipped)
             elif len(self.sizes) == 1 and not self.whole_files:
                 for number, text in enumerate(_passages(_text(path))):
                     yield Document(f"{unit}:{number + 1}", text, unit)
@@ -152,6 +162,38 @@ class TextFiles:
                 yield Document(f"{unit}:{number}", text, unit)
         for what, (count, number, detail) in wrong.items():
             skipped.append(Skipped(unit, f"{count} line{'s' * (count > 1)} {what}, first line {number}{detail}"))
+
+    def _column(self, unit: str, path: Path, skipped: list[Skipped]) -> Iterator[Document]:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            content = pyarrow.BufferReader(b"".join(_chunks(path))) if path.suffix.lower() in (".gz", ".zst") else path
+            table = pyarrow.parquet.ParquetFile(content)
+            names = table.schema_arrow.names
+            if self.text_field not in names:
+                raise Unreadable(
+                    f"without the column {self.text_field!r}, with {', '.join(map(repr, names)) or 'none'}"
+                )
+            kind = table.schema_arrow.field(self.text_field).type
+            if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+                raise Unreadable(f"whose column {self.text_field!r} is not text: {kind}")
+            number, missing = 0, 0
+            for batch in table.iter_batches(READ_ROWS, columns=[self.text_field]):
+                for value in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
+                    number += 1
+                    if value is None:
+                        missing += 1
+                        continue
+                    try:
+                        value.decode()
+                    except UnicodeDecodeError:
+                        raise Unreadable(f"not UTF-8 in row {number:,}") from None
+                    yield Document(f"{unit}:{number}", value, unit)
+        except pyarrow.ArrowException as error:
+            raise Unreadable(f"corrupt: {str(error).splitlines()[0]}") from None
+        if missing:
+            skipped.append(Skipped(unit, f"{missing} row{'s' * (missing > 1)} without a text"))
 
 
 def _text_of_line(  # noqa: PLR0911 - one return for each thing that can be wrong

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from lmscale.fits.approaches import APPROACHES, fit
     from lmscale.fits.envelope import Frontier, frontier
     from lmscale.fits.held_out import HeldOut, held_out_check
-    from lmscale.fits.losslaw import PUBLISHED_AT, LossLaw, loss_law
+    from lmscale.fits.losslaw import PUBLISHED_AT, LossLaw
     from lmscale.fits.models import Comparison, compare
     from lmscale.fits.multiplier import ComputeMultiplier, compute_multiplier
+    from lmscale.fits.parametric import loss_law
     from lmscale.fits.registered import check, register
     from lmscale.fits.result import Dropped, Prediction, Status
     from lmscale.fits.valleys import IsoFlop, isoflop
@@ -33,7 +34,7 @@ _HOME = {
     "HeldOut": "held_out",
     "held_out_check": "held_out",
     "LossLaw": "losslaw",
-    "loss_law": "losslaw",
+    "loss_law": "parametric",
     "PUBLISHED_AT": "losslaw",
     "Comparison": "models",
     "compare": "models",

@@ -38,6 +38,8 @@ def fit(
     noise_nats: float | None = None,
     window: float | None = None,
     envelope: str = "bins",
+    bootstrap: str = "auto",
+    rates: str = "all",
     check: bool = True,
 ) -> "list[Fit]":
     """The fits of `approaches` ("1" envelope, "2" IsoFLOP valleys, "3" parametric law), in that order.
@@ -46,7 +48,7 @@ def fit(
     support is left out, and a status of the others says why; `UserError` where none can be fitted.
     """
     from lmscale.fits.envelope import frontier
-    from lmscale.fits.losslaw import loss_law
+    from lmscale.fits.parametric import loss_law
     from lmscale.fits.valleys import isoflop
 
     for name in approaches:
@@ -60,7 +62,9 @@ def fit(
         count = RESAMPLES[name] if resamples is None else resamples
         try:
             if name == "1":
-                fits.append(frontier(table, method=envelope, resamples=count, seed=seed, at=at, check=check))
+                fits.append(
+                    frontier(table, method=envelope, resamples=count, seed=seed, rates=rates, at=at, check=check)
+                )
             elif name == "2":
                 fits.append(
                     isoflop(
@@ -70,6 +74,7 @@ def fit(
                         seed=seed,
                         noise_nats=noise_nats,
                         window=window,
+                        rates=rates,
                         at=at,
                         check=check,
                     )
@@ -84,6 +89,8 @@ def fit(
                         residual=residual,
                         resamples=count,
                         seed=seed,
+                        bootstrap=bootstrap,
+                        rates=rates,
                         strata=strata,
                         clusters=clusters,
                         fixed=fixed,
@@ -94,6 +101,8 @@ def fit(
         except UserError as error:
             trouble[name] = error
     if not fits:
-        raise next(iter(trouble.values()))
+        if len(trouble) == 1:
+            raise next(iter(trouble.values()))
+        raise UserError("; ".join(f"approach {name}: {error}" for name, error in trouble.items()))
     said = tuple(Status(f"approach {name} not fitted", str(error), "note") for name, error in trouble.items())
     return [replace(one, status=(*one.status, *said)) for one in fits]

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from lmscale.fits.problem import Best, Problem
-from lmscale.fits.result import Status
-from lmscale.fits.runs import Runs, compute_model
-from lmscale.laws import SIX_ND, ComputeModel, Law
+from lmscale.fits import refits
+from lmscale.fits.problem import UNIDENTIFIED, Best, Problem
+from lmscale.fits.result import Status, counted
+from lmscale.fits.runs import Runs
+from lmscale.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
 
-UNIDENTIFIED = 1e6  # cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9 (Cramer-Rao table)
+SAME = 0.05  # relative: runs that lie this near to a line lie on it
+OUTLYING = 10.0  # robust standard deviations: what no normal noise does
 MAX_EPOCHS = 4  # repeats are nearly as good as new data up to here (Muennighoff 2023)
 MAX_WARMUP = 0.2  # above this share of a run, warmup itself bends the law (Porian 2024)
 
@@ -34,6 +35,7 @@ def of_loss_law(
     budget, sensitivity, conventions).
     """
     statuses = [*search(best), identified(problem, best), *at_bounds(problem, best, samples)]
+    statuses += [*one_budget(problem), *outliers(problem, best, runs)]
     if samples is not None:
         count = len(next(iter(samples.values().values())))
         statuses.append(
@@ -48,11 +50,11 @@ def of_loss_law(
     statuses += of_training(runs)
     if refit and problem.runs > len(problem.free) + 1:
         statuses += [
-            *influence(problem, best, runs, compute),
-            *largest_budget(problem, runs),
-            *sensitivity(problem, best, compute),
+            *refits.influence(problem, best, runs, compute),
+            *refits.largest_budget(problem, runs),
+            *refits.sensitivity(problem, best, compute),
+            *refits.conventions(problem, best, runs, compute),
         ]
-        statuses += conventions(problem, best, runs, compute)
     return statuses
 
 
@@ -69,22 +71,51 @@ def search(best: Best) -> list[Status]:
 
 
 def identified(problem: Problem, best: Best) -> Status:
-    """By cond(J), never by a pseudo-inverse, which would print a harmless-looking number."""
+    """By cond(J), never by a pseudo-inverse, which would print a harmless-looking number.
+
+    Noise alone sets alpha and beta of a D = 20 N line apart, and cond(J) at the fit then looks better than the design
+    is. So Chinchilla's form is judged at the published refit too, and any form by whether its runs lie on one line.
+    """
     condition = problem.condition(best.values_p)
-    if not condition < UNIDENTIFIED:
-        reason = ""
-        if problem.form.INPUTS[:2] == ("params", "tokens"):
-            ratio = np.log(problem.inputs[1]) - np.log(problem.inputs[0])
-            if np.ptp(ratio) < 0.05:
-                line = f"D = {math.exp(float(ratio.mean())):.3g} N"
-                reason = f": all runs lie on the line {line}, which cannot tell N's term from D's"
+    if problem.form is Chinchilla and not problem.fixed:
+        condition = max(condition, problem.condition(np.array(list(CHINCHILLA_REFIT.values().values()))))
+    line = "" if problem.fixed else _one_line(problem)
+    if line or not condition < UNIDENTIFIED:
         return Status(
             "cannot be identified",
-            f"cond(J) = {condition:.1e}{reason}; the parameters and any allocation are arbitrary: "
-            f"add runs that vary D at fixed N",
+            f"cond(J) = {condition:.1e}{line or '; the runs do not tell the parameters apart'}: "
+            f"the parameters and any allocation are arbitrary; add runs that vary D at fixed N, and N at fixed D",
             "warning",
         )
     return Status("identified", f"cond(J) = {condition:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
+
+
+def _one_line(problem: Problem) -> str:
+    """Where all runs lie on one line in (ln N, ln D), which line: along it N's term cannot be told from D's."""
+    if problem.form.INPUTS[:2] != ("params", "tokens"):
+        return ""
+    params, tokens = problem.inputs[:2]
+    x, y = np.log(params), np.log(tokens)
+    if np.ptp(x) < SAME or np.ptp(y) < SAME:
+        name, value = ("N", params[0]) if np.ptp(x) < SAME else ("D", tokens[0])
+        return f", and all runs have {name} = {value:.3g}"
+    if np.ptp(y - x) < SAME:
+        return f", and all runs lie on the line D = {math.exp(float((y - x).mean())):.3g} N"
+    slope, shift = np.polyfit(x, y, 1)
+    if slope > 0 and np.ptp(y - slope * x - shift) < SAME:  # along a falling one the terms go apart
+        return f", and all runs lie on the line D = {math.exp(shift):.3g} N^{slope:.3g}"
+    return ""
+
+
+def one_budget(problem: Problem) -> list[Status]:
+    """Runs of one compute budget show one valley: where it goes with compute is the form's word, not the data's."""
+    if problem.form.INPUTS[:2] != ("params", "tokens"):
+        return []
+    product = np.log(problem.inputs[0]) + np.log(problem.inputs[1])
+    if np.ptp(product) >= 2 * SAME:
+        return []
+    said = f"all {problem.runs} runs have one N D, {math.exp(float(product.mean())):.3g}"
+    return [Status("one budget", f"{said}: how the optimum moves with compute is not in them", "warning")]
 
 
 def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]:
@@ -106,6 +137,21 @@ def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]
                 )
                 statuses.append(Status("open interval", said, "warning"))
     return statuses
+
+
+def outliers(problem: Problem, best: Best, runs: Runs) -> list[Status]:
+    """Runs that the law misses by far more than the others: a typing error, a diverged run, another recipe."""
+    residual = problem.residuals(best.values_p)
+    usual = 1.4826 * float(np.median(np.abs(residual)))  # a normal standard deviation, by the median
+    far = np.flatnonzero(np.abs(residual) > max(OUTLYING * usual, 1e-6))
+    if not len(far):
+        return []
+    far = far[np.argsort(-np.abs(residual[far]), kind="stable")]
+    of = "ln L" if problem.residual == "log" else "L"
+    said = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
+    limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of}"
+    sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {said}"
+    return [Status("outliers", sentence, "warning")]
 
 
 def inside(problem: Problem, best: Best, compute: ComputeModel, largest_flops: float) -> list[Status]:
@@ -150,122 +196,6 @@ def extrapolation(at: Sequence[float], largest_flops: float) -> list[Status]:
     ]
 
 
-def _exponent(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> np.ndarray | None:
-    exponents = problem.law(values_p).exponents(compute)
-    return np.asarray(exponents["params"], dtype=float) if exponents else None
-
-
-def _headline(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> tuple[str, np.ndarray]:
-    """The number whose stability is watched: a of N* ~ C^a, else the first parameter."""
-    exponent = _exponent(problem, values_p, compute)
-    return ("a", exponent) if exponent is not None else (problem.form.names()[0], np.asarray(values_p[0], dtype=float))
-
-
-def influence(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
-    """Leave-one-out: which single run moves the exponent most."""
-    values_pb, _ = problem.many(1 - np.eye(problem.runs), best.values_p, thorough=False)
-    name, left_out = _headline(problem, values_pb, compute)
-    _, full = _headline(problem, best.values_p, compute)
-    moved = left_out - full
-    if not np.isfinite(moved).any():
-        return []
-    worst = int(np.nanargmax(np.abs(moved)))
-    spread = math.sqrt((problem.runs - 1) / problem.runs * float(np.nansum((moved - np.nanmean(moved)) ** 2)))
-    large = abs(moved[worst]) > max(0.5 * spread, 1e-9)
-    return [
-        Status(
-            "influence",
-            f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[worst]}); "
-            f"jackknife s.e. {spread:.4f}",
-            "note" if large else "ok",
-        )
-    ]
-
-
-def largest_budget(problem: Problem, runs: Runs) -> list[Status]:
-    """Fit without the largest budget, predict it: the error a planner would have met."""
-    column = next(
-        (name for name in ("flops_budget", "flops") if name in runs.table and runs.table[name].notna().all()), None
-    )
-    if column is None:
-        return []
-    budget = runs.column(column)
-    top = budget >= 0.999 * budget.max()
-    if top.sum() < 3:  # no budgets, a cloud of runs: the largest tenth of them
-        top = budget >= np.sort(budget)[-max(3, len(budget) // 10)]
-    rest = problem.without(top)
-    if rest.runs <= len(problem.free) or rest.condition(rest.best().values_p) > UNIDENTIFIED:
-        return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
-    values = rest.best().values_p
-    measured = problem.target_n[top]
-    error = np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) / measured - 1
-    return [
-        Status(
-            "largest budget left out",
-            f"fitted without the {int(top.sum())} runs from {budget[top].min():.3g} FLOPs up, the law "
-            f"misses them by {100 * error.mean():+.2f} % on average, {100 * np.abs(error).max():.2f} % at worst",
-        )
-    ]
-
-
-def sensitivity(problem: Problem, best: Best, compute: ComputeModel) -> list[Status]:
-    """The same runs under other Huber thresholds and other loss functions."""
-    name, mine = _headline(problem, best.values_p, compute)
-    statuses = []
-    if problem.loss == "huber":
-        deltas = [problem.delta * factor for factor in (0.1, 10.0, 100.0)]
-        found = [float(_headline(problem, problem.using(delta=delta).best().values_p, compute)[1]) for delta in deltas]
-        said = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(found, deltas))
-        statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {said}"))
-    others = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
-    found = [float(_headline(problem, problem.using(loss=loss).best().values_p, compute)[1]) for loss in others]
-    raw = problem.using(residual="raw" if problem.residual == "log" else "log")
-    said = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(found, others))
-    other = float(_headline(problem, raw.best().values_p, compute)[1])
-    statuses.append(
-        Status(
-            "loss function",
-            f"{name} = {float(mine):.4f} by {problem.loss}; {said}; {other:.4f} with {raw.residual} residuals",
-        )
-    )
-    return statuses
-
-
-def conventions(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
-    """The same fit with every other count of N and C in the table: often a wider spread than any interval.
-
-    A column params_* (or n_params_*) is another N, fitted anew with C = 6ND; a column flops_* another C, whose own
-    compute model splits the law as fitted.
-    """
-    if problem.form.INPUTS != ("params", "tokens"):
-        return []
-    name, mine = _headline(problem, best.values_p, compute)
-    found: dict[str, float] = {}
-    for column in map(str, runs.table.columns):
-        stem = column.removeprefix("n_")
-        if (
-            not stem.startswith(("params_", "flops_"))
-            or column == "flops_budget"
-            or runs.table[column].dtype.kind not in "if"
-        ):
-            continue
-        values = np.asarray(runs.table[column], dtype=float)
-        if not (np.isfinite(values).all() and (values > 0).all()):
-            continue
-        if stem.startswith("flops_"):
-            model, _ = compute_model(runs.table.assign(flops=values))
-            found[f"C = {column}"] = float(_headline(problem, best.values_p, model)[1])
-        elif not np.allclose(values, problem.inputs[0]):
-            other = replace(problem, inputs=(values, problem.inputs[1]))
-            found[f"N = {column} and C = 6ND"] = float(_headline(other, other.best().values_p, SIX_ND)[1])
-    if not found:
-        return []
-    every = [*found.values(), float(mine)]
-    said = ", ".join(f"{value:.4f} with {column}" for column, value in found.items())
-    spread = f"spread {max(every) - min(every):.4f}"
-    return [Status("counting conventions", f"{name} = {float(mine):.4f} as fitted; {said}; {spread}", "note")]
-
-
 def of_training(runs: Runs) -> list[Status]:
     """What the table says about how the runs were trained, where it says it."""
     table, statuses = runs.table, []
@@ -308,30 +238,4 @@ def of_training(runs: Runs) -> list[Status]:
             (runs.column(elapsed) < 0.999) & ~constant,
             "are points inside a decaying schedule, where the loss is higher than at a schedule that ended there",
         )
-    statuses += learning_rate_edges(runs)
     return statuses
-
-
-def learning_rate_edges(runs: Runs) -> list[Status]:
-    """Cells (same N and D) run at several learning rates whose best is the smallest or the largest tried."""
-    rate = next((name for name in ("learning_rate", "peak_lr", "lr") if name in runs.table), None)
-    if rate is None or not {"params", "tokens", "loss_nats"} <= set(runs.table):
-        return []
-    edge, cells = [], 0
-    for _, cell in runs.table.groupby(["params", "tokens"]):
-        if cell[rate].nunique() < 3:
-            continue
-        cells += 1
-        rates, best = np.asarray(cell[rate], dtype=float), int(np.argmin(cell["loss_nats"]))
-        if rates[best] in (rates.min(), rates.max()):
-            edge.append(f"N = {cell['params'].iloc[0]:.3g}, D = {cell['tokens'].iloc[0]:.3g}")
-    if not edge:
-        return []
-    return [
-        Status(
-            "learning rate on the edge",
-            f"in {len(edge)} of {cells} cells the best learning rate is the smallest or largest tried "
-            f"({'; '.join(edge[:3])}): their loss is not the size's best, and bends the exponent",
-            "warning",
-        )
-    ]

@@ -40,6 +40,10 @@ class FitArgs:
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     json: Path | None = None
     """Write every number here."""
+    rates: Literal["all", "best", "inside"] = "all"
+    """Of an N and D run at several learning rates: all runs, the best rate's, or that if it is inside those tried."""
+    bootstrap: Literal["auto", "runs", "weights"] = "auto"
+    """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few."""
     strata: str | None = None
     """Column whose groups keep their size in every resample, for example budget."""
     clusters: str | None = None
@@ -128,6 +132,8 @@ def main_fit(args: FitArgs) -> list[Any]:
         noise_nats=args.noise,
         window=args.window,
         envelope=args.envelope,
+        bootstrap=args.bootstrap,
+        rates=args.rates,
         check=args.check,
     )
     print("\n\n".join(str(one) for one in found))

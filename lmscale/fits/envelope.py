@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lmscale.errors import UserError, nearest
-from lmscale.fits import checks
+from lmscale.fits import checks, envelope_checks
+from lmscale.fits.bootstrap import resample_counts
+from lmscale.fits.curves import Curves, by_bins, by_hull, curves_of
 from lmscale.fits.powerfit import PowerFit, loss_through, regress
-from lmscale.fits.result import Status, allocation_lines, clean, dropped_lines, status_lines
-from lmscale.fits.runs import Runs, compute_model, resample_counts, usable
+from lmscale.fits.result import Status, allocation_lines, clean, counted, dropped_lines, status_lines
+from lmscale.fits.runs import compute_model, usable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,16 +72,6 @@ class Frontier(PowerFit):
         return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """Every run's curve: ln C ascending, ln D, loss; one ln N per run."""
-
-    names: tuple[str, ...]
-    log_params: np.ndarray
-    log_flops: tuple[np.ndarray, ...]
-    loss: tuple[np.ndarray, ...]
-
-
 def frontier(
     table: "pd.DataFrame",
     *,
@@ -88,6 +80,7 @@ def frontier(
     seed: int = 0,
     at: Sequence[float] | None = None,
     bins: int = BINS,
+    rates: str = "all",
     check: bool = True,
 ) -> Frontier:
     """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
@@ -101,20 +94,25 @@ def frontier(
     """
     if method not in METHODS:
         raise UserError(f"no envelope is called {method!r}{nearest(method, METHODS)}")
-    runs = usable(table, ("params", "flops"))
-    curves = _curves(runs)
+    runs = usable(table, ("params", "flops"), rates=rates)
+    curves = curves_of(runs)
     edges = np.concatenate(
         [np.concatenate(curves.log_flops).min(keepdims=True), np.concatenate(curves.log_flops).max(keepdims=True)]
     )
+    if edges[1] - edges[0] < math.log(1.1):
+        raise UserError(
+            f"Approach 1 needs losses over a range of compute, and all rows lie near {math.exp(edges[0]):.3g} FLOPs: "
+            f"give the runs' training curves, or more budgets"
+        )
     grid = np.linspace(edges[0], edges[1], bins)
     everyone = np.ones((len(curves.names), 1))
-    found = _by_bins(curves, grid, everyone) if method == "bins" else _by_hull(curves, everyone)
+    found = by_bins(curves, grid, everyone) if method == "bins" else by_hull(curves, everyone)
     log_flops, loss, who, on = (item[:, 0] for item in found)
     on = on.astype(bool)
-    if on.sum() < 3 or len(np.unique(curves.log_params[who[on]])) < 2:
+    sizes = len(np.unique(curves.log_params[who[on]]))
+    if on.sum() < 3 or sizes < 2:
         raise UserError(
-            f"Approach 1 found {int(on.sum())} points of {len(np.unique(curves.log_params[who[on]]))} model sizes "
-            f"on the envelope; "
+            f"Approach 1 found {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
             f"it needs 3 points and 2 sizes: give the runs' training curves, or fit with --approach 3"
         )
     compute, compute_status = compute_model(runs.table)
@@ -122,7 +120,7 @@ def frontier(
     samples = None
     if resamples:
         counts = resample_counts(np.random.default_rng(seed), len(curves.names), resamples)
-        drawn = _by_bins(curves, grid, counts) if method == "bins" else _by_hull(curves, counts)
+        drawn = by_bins(curves, grid, counts) if method == "bins" else by_hull(curves, counts)
         a_r, shift_r, curve_r, _ = _fit(curves, *drawn)
         good = np.isfinite(a_r)
         samples = {
@@ -144,8 +142,9 @@ def frontier(
     status = [*runs.statuses, compute_status]
     if check:
         status += [
-            *_ends(curves, log_flops, who, on, float(a[0])),
-            *_schedules(runs, curves),
+            *envelope_checks.ends(curves, log_flops, who, on, float(a[0])),
+            *envelope_checks.contested(curves, log_flops, who, on),
+            *envelope_checks.schedules(runs, curves),
             *checks.of_training(runs),
             *checks.extrapolation(wanted, largest),
         ]
@@ -171,84 +170,14 @@ def frontier(
         notes=runs.notes,
         table_hash=runs.digest(),
         at=wanted,
+        rates=rates,
         frontier=points,
     )
     return replace(fit, status=tuple(status))
 
 
-def _curves(runs: Runs) -> _Curves:
-    names, sizes, flops, losses = [], [], [], []
-    for name, rows in runs.table.groupby("run", sort=True):
-        curve = rows.sort_values("flops", kind="stable")
-        if rows["params"].nunique() > 1:
-            raise UserError(
-                f"run {name!r} has several model sizes: Approach 1 takes rows with the same run as one training curve; "
-                f"give each run its own name with --columns run=..."
-            )
-        names.append(str(name))
-        sizes.append(math.log(float(curve["params"].iloc[0])))
-        flops.append(np.log(np.asarray(curve["flops"], dtype=float)))
-        losses.append(np.asarray(curve["loss_nats"], dtype=float))
-    return _Curves(tuple(names), np.array(sizes), tuple(flops), tuple(losses))
-
-
-def _by_bins(
-    curves: _Curves, grid: np.ndarray, counts_nr: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ln C, loss, the run's index and whether it is on the envelope, each (bins, r)."""
-    step = grid[1] - grid[0]
-    heights = np.full((len(curves.names), len(grid)), np.inf)
-    for index, (x, y) in enumerate(zip(curves.log_flops, curves.loss)):
-        if len(x) == 1:
-            heights[index, round(float((x[0] - grid[0]) / step))] = y[0]
-        else:
-            heights[index] = np.interp(grid, x, y, left=np.inf, right=np.inf)
-    loss, who = np.empty((2, len(grid), counts_nr.shape[1]))
-    order = np.argsort(heights, axis=0, kind="stable")
-    ranked = np.take_along_axis(heights, order, axis=0)
-    for column in range(counts_nr.shape[1]):
-        first = (counts_nr[order, column] > 0).argmax(axis=0)  # the lowest run that this resample holds
-        rows = np.arange(len(grid))
-        absent = counts_nr[order[first, rows], column] <= 0
-        loss[:, column] = np.where(absent, np.inf, ranked[first, rows])
-        who[:, column] = order[first, rows]
-    best_before = np.minimum.accumulate(np.vstack([np.full((1, loss.shape[1]), np.inf), loss[:-1]]), axis=0)
-    on = np.isfinite(loss) & (loss < best_before)
-    return np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who.astype(int), on
-
-
-def _lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the falling part of the lower convex hull (Andrew's monotone chain)."""
-    hull: list[int] = []
-    for i in np.lexsort((y, x)):
-        while len(hull) >= 2 and (
-            (x[hull[-1]] - x[hull[-2]]) * (y[i] - y[hull[-2]]) <= (y[hull[-1]] - y[hull[-2]]) * (x[i] - x[hull[-2]])
-        ):
-            hull.pop()
-        hull.append(int(i))
-    end = int(np.argmin(y[hull])) + 1
-    return hull[:end]
-
-
-def _by_hull(curves: _Curves, counts_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `_by_bins`, with the hull's corners, padded to the longest hull."""
-    # The hull of all points is the hull of the runs' own hulls: few points are left to resample.
-    own = [_lower_hull(x, np.log(y)) for x, y in zip(curves.log_flops, curves.loss)]
-    x = np.concatenate([curves.log_flops[i][corners] for i, corners in enumerate(own)])
-    y = np.concatenate([curves.loss[i][corners] for i, corners in enumerate(own)])
-    whose = np.repeat(np.arange(len(own)), [len(corners) for corners in own])
-    hulls = []
-    for column in range(counts_nr.shape[1]):
-        inside = np.flatnonzero(counts_nr[whose, column] > 0)
-        hulls.append(inside[_lower_hull(x[inside], np.log(y[inside]))])
-    size = max(map(len, hulls))
-    picked = np.stack([np.pad(h, (0, size - len(h)), mode="edge") for h in hulls], axis=1)
-    on = np.arange(size)[:, None] < np.array([len(h) for h in hulls])[None]
-    return x[picked], y[picked], whose[picked], on
-
-
 def _fit(
-    curves: _Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
+    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """Slope, intercept, (E, A, gamma) and sum of squares, each (r,)."""
     weights = on.astype(float)
@@ -266,41 +195,3 @@ def _fit(
         curve = tuple(np.array([fit[k][0] for fit in fits]) for k in range(3))  # type: ignore[assignment]
     residual = np.where(on, y - shift - slope * log_flops, 0.0)
     return slope, shift, curve, (residual**2).sum(axis=0)
-
-
-def _ends(curves: _Curves, log_flops: np.ndarray, who: np.ndarray, on: np.ndarray, a: float) -> list[Status]:
-    """Where the smallest or largest model holds the envelope, no better size was there to be chosen."""
-    sizes = curves.log_params[who]
-    inner = on & (sizes > curves.log_params.min()) & (sizes < curves.log_params.max())
-    share = 1 - inner.sum() / on.sum()
-    if inner.sum() < 3:
-        return [
-            Status(
-                "envelope ends",
-                "the envelope is held by the smallest and largest models alone: the exponent is arbitrary",
-                "warning",
-            )
-        ]
-    slope, _ = regress(log_flops[inner], sizes[inner][:, None], np.ones((int(inner.sum()), 1)))
-    return [
-        Status(
-            "envelope ends",
-            f"{100 * share:.0f} % of the envelope belongs to the smallest or largest model; without these "
-            f"points a = {float(slope[0]):.4f} instead of {a:.4f}",
-            "warning" if share > 0.3 else "note" if share > 0.1 else "ok",
-        )
-    ]
-
-
-def _schedules(runs: Runs, curves: _Curves) -> list[Status]:
-    columns = {"schedule", "fraction_of_schedule", "portion_steps_elapsed"} & set(map(str, runs.table.columns))
-    if max(map(len, curves.loss)) > 1 and not columns:
-        return [
-            Status(
-                "schedules unknown",
-                "the curves have points inside a run, and the table does not say whether the learning rate was "
-                "constant there: inside a decaying schedule the loss is too high for its compute",
-                "warning",
-            )
-        ]
-    return []

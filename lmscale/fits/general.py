@@ -16,7 +16,8 @@ import numpy as np
 
 from lmscale.errors import UserError
 from lmscale.fits.dual import Dual
-from lmscale.fits.solve import LAD_DELTA, solve_positive
+from lmscale.fits.points import LAD_DELTA
+from lmscale.fits.solve import solve_positive
 
 if TYPE_CHECKING:
     from lmscale.fits.problem import Best, Problem

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.errors import UserError
 from lmscale.fits.result import Prediction, clean, percentiles, span
+from lmscale.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,8 +135,8 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "pd.DataFrame", level: float
     """
     from lmscale.fits.losslaw import LossLaw
 
-    if "held_out" in table and table["held_out"].fillna(False).astype(bool).any():
-        table = table[table["held_out"].fillna(False).astype(bool)]
+    if "held_out" in table and (held := flags(table, "held_out")).any():
+        table = table[held]
     if isinstance(fit, LossLaw):
         return _runs(fit, table, level)
     return _budgets(fit, table, level)
@@ -158,18 +159,18 @@ def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
 
 
 def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
-    from lmscale.fits import minima
+    from lmscale.fits import minima, valley_noise
     from lmscale.fits.runs import usable
 
     table = table.drop(columns=[name for name in ("held_out",) if name in table])
     if "flops_budget" not in table or not table["flops_budget"].notna().any():
         raise UserError("no held-out run states its compute budget: an IsoFLOP fit is checked at budgets")
-    runs = usable(table, ("params",))
+    runs = usable(table, ("params",), rates=fit.rates)
     draws = fit.resamples
     found = []
     rng = np.random.default_rng(0)
-    noise_r = minima.Noise(fit.noise_nats, "", fit.noise_freedom).draws(draws, rng) if draws else np.zeros(1)
-    for valley in minima.valleys(runs, runs.column("flops_budget")):
+    noise_r = valley_noise.Noise(fit.noise_nats, "", fit.noise_freedom).draws(draws, rng) if draws else np.zeros(1)
+    for valley in valley_noise.valleys(runs, runs.column("flops_budget")):
         optimum = fit.optimum(valley.flops)
         predicted = percentiles(fit.resample().optimum(valley.flops).params, level) if draws else (math.nan, math.nan)
         own = minima.find(

@@ -1,15 +1,13 @@
-"""Approach 3: a parametric loss law through all runs (Hoffmann 2022, section 3.3; refit by Besiroglu 2024)."""
+"""A fitted loss law: what it states, and where it lies. `parametric.py` fits one."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lmscale.errors import UserError, nearest
-from lmscale.fits import checks
-from lmscale.fits.problem import Problem
+from lmscale.errors import UserError
 from lmscale.fits.result import (
     LEVELS,
     Dropped,
@@ -26,11 +24,7 @@ from lmscale.fits.result import (
     span,
     status_lines,
 )
-from lmscale.fits.runs import Runs, compute_model, resample_counts, usable
 from lmscale.laws import SIX_ND, Allocation, ComputeModel, Law, form
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
 """Budgets at which the published Chinchilla runs are usually quoted; 5.76e23 is Gopher's."""
@@ -61,6 +55,10 @@ class LossLaw:
     name: str = ""
     fixed: tuple[str, ...] = ()
     """Parameters that were held, not fitted."""
+    rates: str = "all"
+    """What entered of cells run at several learning rates (see `runs.usable`)."""
+    bootstrap: str = ""
+    """How the resamples were made: whole "runs" drawn, or exponential "weights" (see `bootstrap.py`); "" without."""
 
     approach: ClassVar[str] = "3"
 
@@ -169,6 +167,7 @@ class LossLaw:
                 "standard_errors": {k: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for k, v in draws.items()},
                 "intervals": both_levels(draws),
                 "fixed": list(self.fixed),
+                "bootstrap": self.bootstrap,
                 "seed": self.seed,
                 "residuals": dict(self.residuals),
                 **(
@@ -203,6 +202,8 @@ class LossLaw:
             at=tuple(a["flops"] for a in value["allocations"]),
             name=value["name"],
             fixed=tuple(value["fixed"]),
+            rates=value["rates"],
+            bootstrap=value["bootstrap"],
         )
 
     def __str__(self) -> str:
@@ -236,153 +237,3 @@ class LossLaw:
 
 def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:
     return {short: exponents[name] for short, name in (("a", "params"), ("b", "tokens")) if name in exponents}
-
-
-def loss_law(
-    table: "pd.DataFrame",
-    law: str | type[Law] = "chinchilla",
-    *,
-    loss: str = "huber",
-    delta: float = 1e-3,
-    residual: str | None = None,
-    resamples: int = 4000,
-    seed: int = 0,
-    strata: str | None = None,
-    clusters: str | None = None,
-    fixed: Mapping[str, float] | None = None,
-    at: Sequence[float] | None = None,
-    check: bool = True,
-) -> LossLaw:
-    """Fit a law to the rows of a canonical table (see `lmscale.tables`); rows marked `held_out` are left out.
-
-    `loss` is "huber" (Hoffmann 2022, eq. 3; summed, not averaged), "lad" or "squared"; `residual` is "log" or "raw",
-    None takes the form's own. The bootstrap draws runs; `strata` and `clusters` name columns whose groups keep their
-    size, or are drawn whole (a column `trunk` with shared values is a cluster unless told otherwise). `fixed` holds
-    parameters. `at` are the budgets whose allocation is stated. `check` False leaves out the checks that fit again.
-
-    Raises `UserError` for unknown columns, no usable run, or fewer runs than parameters.
-    """
-    shape = form(law) if isinstance(law, str) else law
-    runs = usable(table, shape.INPUTS, shape.TARGET)
-    problem = Problem(
-        shape,
-        tuple(runs.column(name) for name in shape.INPUTS),
-        runs.column(shape.TARGET),
-        loss,
-        delta,
-        residual or shape.RESIDUAL,
-        fixed,
-    )
-    distinct = len(runs.table.drop_duplicates(list(shape.INPUTS)))
-    if distinct < len(problem.free):
-        raise UserError(
-            f"{len(runs)} runs at {distinct} distinct points cannot fix the {len(problem.free)} parameters of the law "
-            f"{shape.NAME!r}: add runs, or hold parameters with fixed"
-        )
-    best = problem.best()
-    compute, compute_status = compute_model(runs.table)
-    status = [*runs.statuses, compute_status]
-    notes = list(runs.notes)
-    if clusters is None and "trunk" in runs.table and runs.table["trunk"].duplicated().any():
-        clusters = "trunk"
-        notes.append("branches of one trunk share their noise: the bootstrap draws whole trunks")
-    samples, converged = None, 0
-    if resamples:
-        counts = resample_counts(
-            np.random.default_rng(seed), len(runs), resamples, _labels(runs, strata), _labels(runs, clusters)
-        )
-        counts, thin = _rich_enough(runs, shape, counts, len(problem.free))
-        status += thin
-        values_pb, good = problem.many(counts, best.values_p)
-        samples, converged = problem.law(values_pb), int(good.sum())
-    fitted = shape(*[float(v) for v in best.values_p])
-    largest = float(runs.table["flops"].max()) if "flops" in runs.table else math.nan
-    wanted, without = _with_optimum(fitted, compute, tuple(at) if at is not None else decades(runs))
-    status += without
-    status += checks.of_loss_law(
-        problem,
-        best,
-        runs,
-        compute,
-        samples=samples,
-        converged=converged,
-        at=wanted,
-        largest_flops=largest,
-        refit=check,
-    )
-    measured = problem.target_n
-    predicted = np.asarray(fitted.loss(*problem.inputs))
-    residuals = {
-        "run": runs.names,
-        **dict(zip(shape.INPUTS, problem.inputs)),
-        "measured": measured,
-        "predicted": predicted,
-        "residual": problem.residuals(best.values_p),
-    }
-    return LossLaw(
-        law=fitted,
-        samples=samples,
-        loss_function=loss,
-        delta=delta,
-        residual=problem.residual,
-        objective=best.objective,
-        residuals=residuals,
-        compute=compute,
-        largest_flops=largest,
-        status=tuple(status),
-        dropped=runs.dropped,
-        notes=tuple(notes),
-        table_hash=runs.digest(),
-        seed=seed,
-        at=wanted,
-        fixed=tuple(fixed or ()),
-    )
-
-
-def _rich_enough(runs: Runs, shape: type[Law], counts: np.ndarray, unknowns: int) -> tuple[np.ndarray, list[Status]]:
-    """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
-    point = runs.table.groupby(list(shape.INPUTS), sort=False).ngroup().to_numpy()
-    held = np.zeros((point.max() + 1, counts.shape[1]), dtype=bool)
-    np.logical_or.at(held, point, counts > 0)
-    good = held.sum(axis=0) >= unknowns
-    if good.all():
-        return counts, []
-    said = f"{int((~good).sum())} of {len(good)} resamples hold fewer than {unknowns} distinct points and are left out"
-    if not good.any():
-        raise UserError(f"{said}: the table is too small for a bootstrap; fit with --resamples 0")
-    return counts[:, good], [Status("small table", f"{said}: intervals are too narrow", "warning")]
-
-
-def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple[tuple[float, ...], list[Status]]:
-    """The budgets at which the law has an optimum, and a status for the others; none for a law without model sizes."""
-    if law.INPUTS[:2] != ("params", "tokens"):
-        return (), []
-    good, said = [], ""
-    for flops in at:
-        try:
-            law.optimum(flops, compute)
-            good.append(flops)
-        except UserError as error:
-            said = str(error)
-    return tuple(good), [Status("no optimum", said, "warning")] if said else []
-
-
-def decades(runs: Runs) -> tuple[float, ...]:
-    """Powers of ten from the smallest run's FLOPs to about ten times the largest's."""
-    if "flops" not in runs.table or not np.isfinite(runs.column("flops")).any():
-        return ()
-    log_flops = np.log10(runs.column("flops"))
-    return tuple(10.0**power for power in range(math.floor(np.nanmin(log_flops)), math.ceil(np.nanmax(log_flops)) + 2))
-
-
-def _labels(runs: Runs, column: str | None) -> Any:
-    if column is None:
-        return None
-    if column == "budget":
-        column = "flops_budget"
-    if column not in runs.table:
-        raise UserError(
-            f"the table has no column {column!r} to group the bootstrap by"
-            f"{nearest(column, map(str, runs.table.columns))}"
-        )
-    return runs.table[column].astype(str)

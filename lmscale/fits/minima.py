@@ -9,42 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmscale.fits.powerfit import loss_through, regress
-from lmscale.fits.runs import Runs
+from lmscale.fits.result import counted
+from lmscale.fits.valley_noise import Valley
 
 METHODS = ("auto", "parabola", "akima")
 GRID_PER_SIZE = 25  # Akima's minimum is looked for on 25 (k - 1) points (Porian 2024)
 GRID_FLOOR = 0.33 * GRID_PER_SIZE  # Porian's floor of a minimum's s.d., in grid steps: a third of the spacing of sizes
-MISFIT = 3.0  # parabolas that miss the runs by more than this many noises describe no valley
-SAME_SIZE = 0.02  # sizes closer than 2 % are one: interpolation between them would amplify noise
 DIP = 0.25  # an interpolated minimum may lie below the lowest run by this share of the valley's depth
+FLAT = 1e-9  # a valley that is less deep than this share of its loss is rounding
 LEAST_KEPT = 0.5  # a budget that loses more of its draws has no reliable minimum
-
-
-@dataclass(frozen=True)
-class Valley:
-    """The runs of one budget, sorted by size: ln N (k,) and loss (k,), equal sizes side by side."""
-
-    flops: float
-    log_params_n: np.ndarray
-    loss_n: np.ndarray
-    names: tuple[str, ...]
-
-    @property
-    def size_of(self) -> np.ndarray:
-        """Which size each run has (n,): runs whose N differ by less than `SAME_SIZE` in ln N count as one size."""
-        return np.concatenate([[0], np.cumsum(np.diff(self.log_params_n) > SAME_SIZE)])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """ln N of every size (k,)."""
-        return self.by_size(self.log_params_n[:, None])[:, 0]
-
-    def by_size(self, values_nr: np.ndarray) -> np.ndarray:
-        """Means over the runs of one size, (k, r)."""
-        where = self.size_of
-        total = np.zeros((where[-1] + 1, values_nr.shape[1]))
-        np.add.at(total, where, values_nr)
-        return total / np.bincount(where)[:, None]
 
 
 @dataclass(frozen=True)
@@ -76,111 +49,18 @@ class Line:
     """What one run's noise alone would give."""
     unexplained_sd: float
     """tau: the rest, which the weights and the draws include."""
-
-
-def valleys(runs: Runs, budgets: np.ndarray) -> list[Valley]:
-    """One valley per distinct budget, smallest first."""
-    log_params, loss = np.log(runs.column("params")), runs.column("loss_nats")
-    out = []
-    for flops in np.unique(budgets[np.isfinite(budgets)]):
-        member = np.flatnonzero(budgets == flops)
-        order = member[np.argsort(log_params[member], kind="stable")]
-        out.append(Valley(float(flops), log_params[order], loss[order], tuple(runs.names[i] for i in order)))
-    return out
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The standard deviation of one run's loss in nats, its source, and how many degrees of freedom tell it."""
-
-    sd: float
-    source: str
-    freedom: float | None
-    """None where it is given and so certain."""
-
-    def draws(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """One standard deviation per draw, (count,): an estimated one is itself uncertain, as Student's t knows."""
-        if self.freedom is None or self.sd == 0:
-            return np.full(count, self.sd)
-        return np.asarray(self.sd * np.sqrt(self.freedom / rng.chisquare(self.freedom, size=count)))
-
-
-def noise(of: Sequence[Valley]) -> Noise:
-    """The standard deviation of one run's loss in nats, and where it comes from."""
-    squares, freedom = 0.0, 0
-    for valley in of:
-        mean = valley.by_size(valley.loss_n[:, None])[:, 0]
-        squares += float(np.sum((valley.loss_n - mean[valley.size_of]) ** 2))
-        freedom += len(valley.loss_n) - len(valley.sizes)
-    if freedom >= 3:
-        return Noise(float(np.sqrt(squares / freedom)), f"equal runs, {freedom} degrees of freedom", freedom)
-    contrasts = np.concatenate([third_differences(valley) for valley in of])
-    if len(contrasts) >= 5:
-        sd = float(np.median(np.abs(contrasts)) / 0.6745)
-        said = f"third differences of neighbouring sizes, {len(contrasts)} of them, by their median"
-        return Noise(sd, said, max(2.0, 0.37 * len(contrasts)))  # 0.37: the efficiency of a median absolute value
-    return parabola_noise(of)
-
-
-def parabola_noise(of: Sequence[Valley]) -> Noise:
-    """The noise by the scatter about the parabolas: where they fit, the estimate with the most degrees of freedom."""
-    scatter, freedom = about_parabolas(of)
-    if freedom < 1:
-        return Noise(0.0, "unknown: three sizes per budget and no repeated run leave nothing to judge it by", None)
-    return Noise(scatter, f"scatter about the parabolas, {freedom} degrees of freedom", freedom)
-
-
-def about_parabolas(of: Sequence[Valley]) -> tuple[float, int]:
-    """The runs' scatter about one parabola per budget over all its sizes, in nats, and its degrees of freedom."""
-    squares, freedom = 0.0, 0
-    for valley in of:
-        if len(valley.sizes) > 3:
-            design = np.vander(valley.log_params_n - valley.log_params_n.mean(), 3)
-            squares += float(
-                np.sum((valley.loss_n - design @ np.linalg.lstsq(design, valley.loss_n, rcond=None)[0]) ** 2)
-            )
-            freedom += len(valley.loss_n) - 3
-    return float(np.sqrt(squares / max(freedom, 1))), freedom
-
-
-def choose(of: Sequence[Valley], noise_nats: float) -> tuple[str, str]:
-    """Parabolas where they describe the valleys as well as one run's noise allows, Akima where they do not; and why.
-
-    Wide valleys are steeper on one side: a parabola through all of them is pulled to the flatter one.
-    """
-    scatter, freedom = about_parabolas(of)
-    if freedom < 1 or noise_nats <= 0 or scatter <= MISFIT * noise_nats:
-        return (
-            "parabola",
-            f"runs scatter by {scatter:.4f} nats about the parabolas, and by {noise_nats:.4f} by themselves",
-        )
-    return "akima", (
-        f"parabolas miss the runs by {scatter:.4f} nats, {scatter / noise_nats:.1f} times one run's noise of "
-        f"{noise_nats:.4f}: the valleys are too wide for them"
-    )
-
-
-def third_differences(valley: Valley) -> np.ndarray:
-    """What no parabola through four neighbouring sizes explains, scaled to one run's noise: (k - 3,).
-
-    Unlike the scatter about one parabola over all sizes, it does not take the valley's own asymmetry for noise.
-    """
-    x, y = valley.sizes, valley.by_size(valley.loss_n[:, None])[:, 0]
-    out = []
-    for start in range(len(x) - 3):
-        four = x[start : start + 4]
-        weight = np.array([1 / np.prod(np.delete(value - four, index)) for index, value in enumerate(four)])
-        out.append(float(weight @ y[start : start + 4] / np.linalg.norm(weight)))
-    return np.array(out)
+    weights: np.ndarray
+    """Of the minima in the line (k,)."""
 
 
 def find(
     valley: Valley, method: str, *, noise_r: np.ndarray, rng: np.random.Generator, window: float | None
 ) -> Found | str:
     """The minimum of a valley, or the sentence that says why it has none that can be trusted."""
-    if len(valley.sizes) < 3:
-        return f"{len(valley.sizes)} model sizes; a minimum needs at least 3"
     mean = valley.by_size(valley.loss_n[:, None])[:, 0]
+    if len(mean) < 3 or np.ptp(mean) <= FLAT * mean.mean():
+        few = f"{counted(len(mean), 'model size')}; a minimum needs at least 3"
+        return few if len(mean) < 3 else "flat: every size has the same loss"
     draws, noisy = len(noise_r), bool(noise_r.any())
     drawn = valley.loss_n[:, None] + noise_r * rng.standard_normal((len(valley.loss_n), draws))
     both = np.concatenate([valley.loss_n[:, None], drawn], axis=1)
@@ -316,6 +196,7 @@ def power_law(flops: np.ndarray, kept: Sequence[Found], draws: int, between: boo
         residual_sd=float(np.sqrt(residual @ residual / max(1, len(x) - 2))),
         expected_sd=float(np.sqrt(np.mean(sd**2))),
         unexplained_sd=tau,
+        weights=weights,
     )
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.errors import UserError
-from lmscale.fits.losslaw import LossLaw, loss_law
+from lmscale.fits.losslaw import LossLaw
+from lmscale.fits.parametric import loss_law
 from lmscale.fits.result import clean, percentiles, span
 from lmscale.laws import Law, form
+from lmscale.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +133,7 @@ def compare(
 def split(table: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame, str]":
     """(seen, unseen, rule), each of runs with a measured loss."""
     table = table[table["loss_nats"].notna()]
-    if "held_out" in table and (held := table["held_out"].fillna(False).astype(bool)).any():
+    if "held_out" in table and (held := flags(table, "held_out")).any():
         return table[~held], table[held], "marked held_out"
     if "flops_budget" in table and table["flops_budget"].notna().all() and table["flops_budget"].nunique() > 1:
         top = table["flops_budget"] >= 0.999 * table["flops_budget"].max()

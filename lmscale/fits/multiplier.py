@@ -10,6 +10,7 @@ import numpy as np
 from lmscale.errors import UserError
 from lmscale.fits.result import LEVELS, Status, clean, percentiles, span, status_lines
 from lmscale.laws import ComputeLaw
+from lmscale.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
             raise UserError(f"the {name} ladder has no column {column!r}")
     rows = table[table["flops"].notna() & table["loss_nats"].notna()]
     if "held_out" in rows:
-        rows = rows[~rows["held_out"].fillna(False).astype(bool)]
+        rows = rows[~flags(rows, "held_out")]
     if "flops_budget" in rows and rows["flops_budget"].notna().all():
         rows = rows.loc[rows.groupby("flops_budget")["loss_nats"].idxmin()]
     rows = rows.sort_values("flops")

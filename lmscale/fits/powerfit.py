@@ -45,6 +45,8 @@ class PowerFit:
     table_hash: str = ""
     at: tuple[float, ...] = ()
     name: str = ""
+    rates: str = "all"
+    """What entered of cells run at several learning rates (see `runs.usable`)."""
 
     approach: ClassVar[str] = ""
     SOURCE: ClassVar[str] = ""
@@ -146,6 +148,7 @@ class PowerFit:
             "table_hash": value["table_hash"],
             "at": tuple(a["flops"] for a in value["allocations"]),
             "name": value["name"],
+            "rates": value["rates"],
         }
 
     def _exponent_lines(self) -> list[str]:

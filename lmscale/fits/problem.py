@@ -4,6 +4,7 @@ Chinchilla's form has its own exact solver (`solve.py`); any other form goes thr
 same three questions, so that fits, intervals and checks do not care which law they have.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from lmscale.laws import Chinchilla, Law
 
 LOSSES = ("huber", "lad", "squared")
 STARTS = 24
+UNIDENTIFIED = 1e6  # cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9 (Cramer-Rao table)
 
 
 @dataclass(frozen=True)
@@ -140,5 +142,9 @@ class Problem:
         return general.jacobian(self, values_p)
 
     def condition(self, values_p: np.ndarray) -> float:
-        """cond(J), J's columns as they are: near 1e3 for a good design; above 1e6 the terms cannot be told apart."""
-        return float(np.linalg.cond(self.jacobian(values_p)))
+        """cond(J), J's columns as they are: near 1e3 for a good design; above 1e6 the terms cannot be told apart.
+
+        Infinite where a derivative is not finite.
+        """
+        slopes = self.jacobian(values_p)
+        return float(np.linalg.cond(slopes)) if np.isfinite(slopes).all() else math.inf

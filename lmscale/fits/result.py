@@ -105,6 +105,7 @@ def shared_json(fit: Any) -> dict[str, Any]:
         "allocations": fit.allocations(),
         "dropped": [dropped.to_json() for dropped in fit.dropped],
         "notes": list(fit.notes),
+        "rates": fit.rates,
         "resamples": fit.resamples,
         "largest_flops": fit.largest_flops,
         "table_hash": fit.table_hash,
@@ -134,6 +135,11 @@ def sampled(quantity: Callable[[Any], Any], batch: Any, single: Callable[[int], 
         except (TypeError, ValueError):
             pass
         return np.array([float(quantity(single(index))) for index in range(count)])
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def span(interval: Sequence[float], spec: str = ".4g") -> str:

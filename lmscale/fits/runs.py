@@ -3,30 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmscale.errors import UserError, nearest
+from lmscale.fits import cells, conventions
 from lmscale.fits.result import Dropped, Status
 from lmscale.laws import SIX_ND, ComputeModel
+from lmscale.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns whose values name a way of counting or measuring: rows that differ in one do not belong to one law.
-CONVENTIONS = (
-    "convention",
-    "flop_count",
-    "flops_convention",
-    "params_convention",
-    "loss_split",
-    "dataset",
-    "train_set",
-    "tokenizer",
-    "corpus",
-    "experiment",
-)
+UNFINISHED = ("diverged", "failed", "missing")
+"""Values of a column `state` that mark a run whose loss, if it has one, is not that of a trained model."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +52,20 @@ class Runs:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def usable(table: "pd.DataFrame", inputs: Sequence[str] = ("params", "tokens"), target: str = "loss_nats") -> Runs:
-    """The rows with every input and the target finite and positive, without the held-out ones.
+def usable(
+    table: "pd.DataFrame",
+    inputs: Sequence[str] = ("params", "tokens"),
+    target: str = "loss_nats",
+    rates: str = "all",
+) -> Runs:
+    """The rows with every input and the target finite and positive, without held-out, diverged and failed ones.
 
+    Of a cell (same N and D) run at several learning rates, `rates` "all" keeps every row and flags it, "best" the best
+    rate's, "inside" the best rate's where it lies between two others tried. Whatever is left out is in `dropped`.
     Raises `UserError` where a column is missing or no row is left.
     """
+    if rates not in cells.RATES:
+        raise UserError(f"no choice of learning rates is called {rates!r}{nearest(rates, cells.RATES)}")
     for name in (*inputs, target):
         if name not in table.columns:
             raise UserError(
@@ -86,56 +86,64 @@ def usable(table: "pd.DataFrame", inputs: Sequence[str] = ("params", "tokens"), 
     why = dict.fromkeys(table["run"], "")
 
     if "held_out" in table:
-        held = np.asarray(table["held_out"].fillna(False).astype(bool))
-        leave_out(held, "held out to check the prediction")
+        leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
     if "state" in table:
         told = table.reindex(columns=["run", "state", "reason"]).fillna("").astype(str)
         told = told.replace({"state": {"missing": "not run yet"}})
         why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in told.itertuples(index=False)}
+        unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
+        leave_out(unfinished & np.isfinite(_numbers(table, target)), "its loss is not that of a finished run")
     for name in (target, *inputs):
-        values = np.asarray(table[name], dtype=float)
-        leave_out(~np.isfinite(values), f"{name} is missing")
+        values = _numbers(table, name)
+        leave_out(np.isnan(values), f"{name} is missing")
+        leave_out(np.isinf(values), f"{name} is infinite")
         leave_out(~(values > 0), f"{name} is not positive")
+    worse = cells.left_out(table[keep], target, rates)
+    for position, reason in worse.items():
+        at = np.flatnonzero(keep)[position]
+        dropped.append(Dropped(str(table["run"].iloc[at]), reason))
+    keep[np.flatnonzero(keep)[list(worse)]] = False
     kept = table[keep]
     if not len(kept):
         reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
         raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check --where and --columns")
-    missing = [item.run for item in dropped if item.reason.startswith(f"{target} is missing")]
-    statuses = _table_statuses(kept, inputs, target)
+    lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
+    missing = [item.run for item in dropped if item.reason.startswith(lost)]
+    statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *cells.statuses(kept, target)]
     if missing:
-        said = f"{len(missing)} of {len(table)} rows have no {target} (first: {', '.join(missing[:3])})"
+        said = (
+            f"{len(missing)} of {len(table)} rows have no {target} of a finished run (first: {', '.join(missing[:3])})"
+        )
         statuses.append(Status("cells missing", f"{said}: the design is not the one that was planned", "warning"))
     order = [name for name in (*inputs, target, "flops") if name in kept] + ["run"]
     kept = kept.sort_values(order, kind="stable").reset_index(drop=True)
     return Runs(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
 
 
-def _table_statuses(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
-    statuses = []
-    mixed = [name for name in CONVENTIONS if name in table and table[name].nunique(dropna=True) > 1]
-    for name in mixed:
-        values = ", ".join(sorted(map(str, table[name].unique()))[:6])
-        statuses.append(
-            Status(
-                "mixed conventions",
-                f"the column {name!r} takes several values ({values}): one law is fitted "
-                f"through runs that are not comparable; choose with --where \"{name} == '...'\"",
-                "warning",
-            )
-        )
+def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
+    """A column as float64. Raises `UserError` for the first value that is no number."""
+    import pandas as pd
+
+    values = np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float)
+    bad = np.isnan(values) & np.asarray(table[name].notna())
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise UserError(f"column {name!r} holds {row[name]!r} (run {row['run']}), which is no number")
+    return values
+
+
+def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
+    """Rows that repeat another's inputs and loss to the last digit: two runs never do."""
     repeated = table.duplicated([*inputs, target], keep=False)
-    if repeated.any():
-        count = int(table.duplicated([*inputs, target]).sum())
-        first = ", ".join(map(str, table["run"][repeated][:4]))
-        statuses.append(
-            Status(
-                "duplicate rows",
-                f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "
-                f"they are kept, and make intervals too narrow if they are one run",
-                "warning",
-            )
-        )
-    return statuses
+    if not repeated.any():
+        return []
+    count = int(table.duplicated([*inputs, target]).sum())
+    first = ", ".join(map(str, table["run"][repeated][:4]))
+    said = (
+        f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "
+        f"they are kept, and make intervals too narrow if they are one run"
+    )
+    return [Status("duplicate rows", said, "warning")]
 
 
 def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
@@ -146,7 +154,7 @@ def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
     if not {"flops", "params", "tokens"} <= set(table.columns):
         return SIX_ND, Status("compute model", "the table states no FLOPs; allocations take C = 6 N D", "note")
     flops, params, tokens = (np.asarray(table[name], dtype=float) for name in ("flops", "params", "tokens"))
-    good = np.isfinite(flops) & (flops > 0)
+    good = np.all([np.isfinite(values) & (values > 0) for values in (flops, params, tokens)], axis=0)
     flops, params, tokens = flops[good], params[good], tokens[good]
     if not len(flops):
         return SIX_ND, Status("compute model", "the table states no FLOPs; allocations take C = 6 N D", "note")
@@ -168,32 +176,3 @@ def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
     if mixed:
         sentence += "; a misfit this large means that rows count N or C in different ways"
     return model, Status("compute model", sentence, "warning" if mixed else "note")
-
-
-def resample_counts(
-    rng: np.random.Generator, runs: int, resamples: int, strata: Any = None, clusters: Any = None
-) -> np.ndarray:
-    """How often each run enters each bootstrap resample: whole numbers as float64, (n, R).
-
-    `clusters` (n,) labels runs that share their noise (branches of one trunk, seeds of one cell) and are drawn
-    together; `strata` (n,) labels groups whose size every resample keeps (a compute budget).
-    """
-    cluster = np.arange(runs) if clusters is None else _codes(clusters)
-    stratum = np.zeros(runs, dtype=int) if strata is None else _codes(strata)
-    counts = np.zeros((runs, resamples))
-    for value in np.unique(stratum):
-        members = np.unique(cluster[stratum == value])
-        drawn = (
-            rng.integers(0, len(members), size=(resamples, len(members))) + len(members) * np.arange(resamples)[:, None]
-        )
-        by_cluster = np.zeros((int(cluster.max()) + 1, resamples))
-        by_cluster[members] = (
-            np.bincount(drawn.reshape(-1), minlength=resamples * len(members)).reshape(resamples, -1).T
-        )
-        inside = stratum == value
-        counts[inside] = by_cluster[cluster[inside]]
-    return counts
-
-
-def _codes(labels: Any) -> np.ndarray:
-    return np.unique(np.asarray(labels).astype(str), return_inverse=True)[1].reshape(-1)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.fits.losslaw import LossLaw, loss_law
+from lmscale.fits.losslaw import LossLaw
+from lmscale.fits.parametric import loss_law
 from lmscale.laws import SIX_ND, Chinchilla
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def coverage(
     far: float = 10.0,
     loss: str = "huber",
     delta: float = 1e-3,
+    bootstrap: str = "auto",
     seed: int = 0,
 ) -> Coverage:
     """Simulate `sweeps` sweeps, fit each, and count.
@@ -89,7 +91,9 @@ def coverage(
     inside = inside_law = 0
     for sweep in range(sweeps):
         table = simulate(law, points, noise, rng)
-        fit = loss_law(table, loss=loss, delta=delta, resamples=resamples, seed=sweep, check=False, at=())
+        fit = loss_law(
+            table, loss=loss, delta=delta, resamples=resamples, bootstrap=bootstrap, seed=sweep, check=False, at=()
+        )
         for name, (quantity, true) in quantities.items():
             low, high = fit.interval(quantity, level)
             held[name] += low <= true <= high

@@ -1,13 +1,11 @@
 """Exact minima of `sum_i w_i rho(r_i)` for L = E + A/N^alpha + B/D^beta, many weightings at once.
 
-Two steps, so that the answer is global by construction and exact. For fixed (alpha, beta) the law is linear in
-(E, A, B): a grid over the exponents is solved in closed form (variable projection; Golub and Pereyra 1973,
-doi 10.1137/0710036). The best cells are then refined by Newton steps with exact first and second derivatives.
+Two steps, so that the answer is global by construction and exact. `projection.py` solves a grid over the exponents in
+closed form. The best cells are then refined here by Newton steps with exact first and second derivatives; least
+absolute deviations goes by way of vertices (`vertex.py`).
 
 Axes: n runs, p = 5 unknowns, b problems solved together (starts, or resamples). The problem index comes last, so
-every operation is a long contiguous loop, and a resample is a column of integer weights, never a gather.
-The unknowns are theta = (ln E, ln A', ln B', alpha, beta), with A' and B' taken at the table's mean ln N and ln D:
-centring takes the near-collinearity of A and alpha out of the Newton system.
+every operation is a long contiguous loop, and a resample is a column of weights, never a gather.
 """
 
 import concurrent.futures
@@ -17,58 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lmscale.fits import vertex
+from lmscale.fits.points import UNKNOWNS, Array, Points
+from lmscale.fits.projection import grid_starts
 
-UNKNOWNS = 5
 CHUNK = 128  # problems refined together: the temporaries of a chunk stay in a core's cache
 MAX_STEPS = 150
-LAD_DELTA = 1e-8  # least absolute deviations is the Huber loss whose quadratic part is this narrow
-
-
-@dataclass(frozen=True)
-class Points:
-    """What is fitted, and how: centred ln N and ln D, losses in nats, residuals of ln L or of L, the loss function.
-
-    `squared` sums r^2; else the Huber loss with threshold `delta` (LAD_DELTA for least absolute deviations).
-    """
-
-    x_n: Array
-    y_n: Array
-    loss_n: Array
-    log_residual: bool
-    x_mean: float
-    y_mean: float
-    squared: bool = False
-    delta: float = 1e-3
-
-    @classmethod
-    def of(
-        cls,
-        params: Array,
-        tokens: Array,
-        loss_nats: Array,
-        *,
-        log_residual: bool = True,
-        loss: str = "huber",
-        delta: float = 1e-3,
-    ) -> "Points":
-        x_n, y_n = np.log(params), np.log(tokens)
-        x_mean, y_mean = float(x_n.mean()), float(y_n.mean())
-        delta = LAD_DELTA if loss == "lad" else delta
-        losses = np.asarray(loss_nats, dtype=float)
-        return cls(x_n - x_mean, y_n - y_mean, losses, log_residual, x_mean, y_mean, loss == "squared", delta)
-
-    def named(self, theta_pb: Array) -> Array:
-        """theta (5, b) as the rows E, A, B, alpha, beta of the law."""
-        e, a, b, alpha, beta = theta_pb
-        return np.stack([np.exp(e), np.exp(a + alpha * self.x_mean), np.exp(b + beta * self.y_mean), alpha, beta])
-
-    def theta(self, named_pb: Array) -> Array:
-        """The inverse of `named`."""
-        level, scale_n, scale_d, alpha, beta = named_pb
-        return np.stack(
-            [np.log(level), np.log(scale_n) - alpha * self.x_mean, np.log(scale_d) - beta * self.y_mean, alpha, beta]
-        )
+NARROW = 1e-5  # a Huber loss below this threshold is solved as least absolute deviations first
+WIDER = (1e-3, 1e-2)  # and these from the minima at both, since they have several minima of their own
 
 
 @dataclass
@@ -79,76 +33,6 @@ class Solution:
     objective_b: Array
     gradient_b: Array
     converged_b: NDArray[np.bool_]
-
-
-# ---------------------------------------------------------------------------------------------- the closed-form grid
-
-
-def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
-    """Exponents spaced evenly in ln between `low` and `high`: every published alpha and beta lies well inside."""
-    return np.geomspace(low, high, size)
-
-
-def project(points: Points, weights_nb: Array, alphas: Array, betas: Array) -> tuple[Array, Array]:
-    """Least squares for (E, A', B') at every pair of exponents.
-
-    Residuals of L are divided by L where the fit is of ln L, to first order the same residual. Returns the
-    coefficients (3, g, b) and the residual sum of squares (g, b), infinite where a coefficient is not positive;
-    g runs over the pairs, alphas slowest.
-    """
-    u_an = np.exp(-np.outer(alphas, points.x_n))
-    v_cn = np.exp(-np.outer(betas, points.y_n))
-    scale_n = 1 / points.loss_n if points.log_residual else np.ones_like(points.loss_n)
-    target_n, one_n = points.loss_n * scale_n, scale_n
-    u_an, v_cn = u_an * scale_n, v_cn * scale_n
-    pairs, problems = len(alphas) * len(betas), weights_nb.shape[1]
-
-    # Moments of every column with every other, for all problems: one matrix product.
-    s11, s1t, stt = np.stack([one_n**2, one_n * target_n, target_n**2]) @ weights_nb
-    s1u, suu, sut = (moment @ weights_nb for moment in (u_an * one_n, u_an**2, u_an * target_n))
-    s1v, svv, svt = (moment @ weights_nb for moment in (v_cn * one_n, v_cn**2, v_cn * target_n))
-    suv = ((u_an[:, None] * v_cn).reshape(pairs, -1) @ weights_nb).reshape(len(alphas), len(betas), problems)
-
-    # Eliminate the constant, then solve the 2 x 2 system by Cramer's rule; centring makes the terms of one size.
-    m1u, m1v, mt = s1u / s11, s1v / s11, s1t / s11
-    cuu, cvv = (suu - s1u * m1u)[:, None], (svv - s1v * m1v)[None]
-    cuv = suv - s1u[:, None] * m1v[None]
-    cut, cvt = (sut - s1u * mt)[:, None], (svt - s1v * mt)[None]
-    determinant = cuu * cvv - cuv**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale_a = (cut * cvv - cvt * cuv) / determinant
-        scale_b = (cvt * cuu - cut * cuv) / determinant
-        level = mt - scale_a * m1u[:, None] - scale_b * m1v[None]
-        residual = (stt - s1t * mt) - scale_a * cut - scale_b * cvt
-    usable = (determinant > 1e-13 * cuu * cvv) & (scale_a > 0) & (scale_b > 0) & (level > 0)
-    residual = np.where(usable, residual, np.inf)
-    return np.stack([level, scale_a, scale_b]).reshape(3, pairs, problems), residual.reshape(pairs, problems)
-
-
-def grid_starts(points: Points, weights_nb: Array, size: int, keep: int) -> Array:
-    """theta of the `keep` best grid cells of each problem, (5, keep, b), best first.
-
-    Where no cell has three positive coefficients (the data do not curve), a mild law through the mean loss stands in.
-    """
-    axis = exponent_grid(size)
-    coefficients, residual = project(points, weights_nb, axis, axis)
-    best = residual.argmin(axis=0)[None] if keep == 1 else np.argsort(residual, axis=0, kind="stable")[:keep]
-    alphas, betas = np.repeat(axis, size)[best], np.tile(axis, size)[best]
-    chosen = np.take_along_axis(coefficients, best[None], axis=1)
-    found = np.isfinite(np.take_along_axis(residual, best, axis=0))
-    mean = float(points.loss_n.mean())
-    stand_in = np.array([0.6, 0.2, 0.2])[:, None, None] * mean
-    theta = np.concatenate(
-        [
-            np.log(np.where(found, chosen, stand_in)),
-            np.where(found, alphas, 0.3)[None],
-            np.where(found, betas, 0.3)[None],
-        ]
-    )
-    return np.asarray(theta)
-
-
-# ------------------------------------------------------------------------------------------------- exact refinement
 
 
 def evaluate(points: Points, weights_nb: Array, theta_pb: Array, mix_b: Array) -> tuple[Array, Array, Array]:
@@ -271,20 +155,20 @@ def _cholesky(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.boo
 
 
 def refine(points: Points, weights_nb: Array, theta_pb: Array) -> Solution:
-    """Descend from theta (5, b) to a stationary point of each problem.
+    """Descend from theta (5, b) to a stationary point of each problem."""
+    if points.squared or points.delta >= NARROW:
+        return descend(points, weights_nb, theta_pb)
+    ends = []
+    for delta in WIDER:
+        theta_pb = descend(replace(points, delta=delta), weights_nb, theta_pb).theta_pb
+        ends.append(vertex.through_runs(points, weights_nb, theta_pb))
+    heights = [vertex.height(points, weights_nb, end) for end in ends]
+    lower = np.where(heights[1] < heights[0], ends[1], ends[0])
+    return descend(points, weights_nb, lower, near=True)
 
-    A very narrow threshold (least absolute deviations) is reached through wider ones: each step then starts with nearly
-    the right set of runs inside it.
-    """
-    if not points.squared:
-        for delta in (3e-5, 3e-7):
-            if delta > 5 * points.delta and points.delta < 1e-5:
-                theta_pb = _descend(replace(points, delta=delta), weights_nb, theta_pb).theta_pb
-    return _descend(points, weights_nb, theta_pb)
 
-
-def _descend(points: Points, weights_nb: Array, theta_pb: Array) -> Solution:
-    """`refine` at one threshold; problems that are done leave the batch."""
+def descend(points: Points, weights_nb: Array, theta_pb: Array, near: bool = False) -> Solution:
+    """`refine` at one threshold; problems that are done leave the batch. `near` begins with Newton steps."""
     theta_pb = np.array(theta_pb)
     problems = theta_pb.shape[1]
     objective_b, gradient_b = np.full(problems, np.inf), np.full(problems, np.inf)
@@ -294,7 +178,7 @@ def _descend(points: Points, weights_nb: Array, theta_pb: Array) -> Solution:
     theta, weights = theta_pb.copy(), weights_nb
     best, step, scale = theta.copy(), np.zeros_like(theta), np.ones(problems)
     value, slope = np.full(problems, np.inf), np.zeros(problems)
-    mix = np.ones(problems)
+    mix = np.full(problems, 0.0 if near else 1.0)
     largest = np.full(problems, np.inf)
     floor_b = 1e-30 * weights_nb.sum(axis=0)  # noiseless data: the objective itself is rounding error
     for _ in range(MAX_STEPS):

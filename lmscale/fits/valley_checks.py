@@ -5,22 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.errors import UserError
 from lmscale.fits import checks, minima
 from lmscale.fits.result import Status
-from lmscale.fits.runs import usable
-from lmscale.laws import HOFFMANN_2022, Chinchilla
+from lmscale.fits.runs import Runs
+from lmscale.fits.valley_noise import Valley
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lmscale.fits.valleys import IsoFlop
 
 
 def of_isoflop(
     fit: "IsoFlop",
-    table: "pd.DataFrame",
-    valleys: Sequence[minima.Valley],
+    runs: Runs,
+    valleys: Sequence[Valley],
     kept: Sequence[minima.Found],
     *,
     line: minima.Line,
@@ -30,10 +27,10 @@ def of_isoflop(
     """Every check of an Approach 2 fit."""
     statuses = [_left_out(fit), _scatter(fit, line), *_weights(fit, line)]
     statuses += _other_method(fit, valleys, seed, window)
-    statuses += _bias(fit, table, valleys, window)
+    statuses += [] if fit.bias is None else [fit.bias.status(fit.method)]
     statuses += _leave_one_out(fit, kept)
     statuses += checks.extrapolation(fit.at, fit.largest_flops)
-    statuses += checks.of_training(usable(table, ("params",)))
+    statuses += checks.of_training(runs)
     return statuses
 
 
@@ -43,7 +40,7 @@ def _left_out(fit: "IsoFlop") -> Status:
         return Status("minima", f"all {len(fit.minima)} budgets have a convex valley with its minimum inside the sizes")
     said = "; ".join(f"{d.run[7:]} FLOPs ({d.reason})" for d in budgets)
     return Status(
-        "minima rejected", f"{len(budgets)} of {len(budgets) + len(fit.minima)} budgets are left out: {said}", "warning"
+        "minima rejected", f"{len(budgets)} of {len(budgets) + len(fit.minima)} budgets left out: {said}", "warning"
     )
 
 
@@ -67,7 +64,7 @@ def _weights(fit: "IsoFlop", line: minima.Line) -> list[Status]:
     ]
 
 
-def _other_method(fit: "IsoFlop", valleys: Sequence[minima.Valley], seed: int, window: float | None) -> list[Status]:
+def _other_method(fit: "IsoFlop", valleys: Sequence[Valley], seed: int, window: float | None) -> list[Status]:
     other = "akima" if fit.method == "parabola" else "parabola"
     rng = np.random.default_rng(seed)
     draws, between = 200 if fit.resamples else 1, fit.noise_freedom is not None
@@ -83,56 +80,6 @@ def _other_method(fit: "IsoFlop", valleys: Sequence[minima.Valley], seed: int, w
             "interpolation",
             f"a = {fit.a:.4f} by {fit.method}, {line.a:.4f} by {other} ({len(found)} budgets)",
             "note" if abs(line.a - fit.a) > 0.03 else "ok",
-        )
-    ]
-
-
-def _bias(
-    fit: "IsoFlop",
-    table: "pd.DataFrame",
-    valleys: Sequence[minima.Valley],
-    window: float | None,
-) -> list[Status]:
-    """What the same sizes would say of a noiseless Chinchilla law whose answer is known.
-
-    A parabola in ln N is biased when alpha differs from beta (Czech 2026, arXiv 2603.22339). The law is Approach 3's
-    on the same table, or Hoffmann's constants where that cannot be identified.
-    """
-    from lmscale.fits.losslaw import loss_law
-
-    law: Chinchilla = HOFFMANN_2022
-    whose = "Hoffmann's published law"
-    try:
-        own = loss_law(table, resamples=0, check=False)
-        if not any(status.name == "cannot be identified" for status in own.status) and isinstance(own.law, Chinchilla):
-            law, whose = own.law, "Approach 3's law of this table"
-    except UserError:
-        pass
-    rng = np.random.default_rng(0)
-    found, truth = [], []
-    for valley in valleys:
-        params = np.exp(valley.log_params_n)
-        ideal = minima.Valley(
-            valley.flops,
-            valley.log_params_n,
-            np.asarray(law.loss(params, fit.compute.tokens(valley.flops, params))),
-            valley.names,
-        )
-        one = minima.find(ideal, fit.method, noise_r=np.zeros(1), rng=rng, window=window)
-        if not isinstance(one, str):
-            found.append(one)
-            truth.append(float(law.optimum(valley.flops, fit.compute).params))
-    if len(found) < 2:
-        return []
-    x = np.log([f.flops for f in found])
-    gap = np.log([f.params for f in found]) - np.log(truth)
-    slope = float(np.polyfit(x, gap, 1)[0])
-    return [
-        Status(
-            "bias of the interpolation",
-            f"on {whose} without noise, these sizes give N* off by {100 * np.expm1(gap.mean()):+.2f} % "
-            f"on average and a off by {slope:+.4f}",
-            "note" if abs(slope) > 0.01 else "ok",
         )
     ]
 

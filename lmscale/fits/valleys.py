@@ -1,17 +1,28 @@
 """Approach 2: the lowest loss of each compute budget, and how its model size grows with compute (IsoFLOP)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lmscale.errors import UserError, nearest
-from lmscale.fits import minima
+from lmscale.fits import minima, valley_bias, valley_noise
 from lmscale.fits.powerfit import PowerFit
-from lmscale.fits.result import Dropped, Status, allocation_lines, both_levels, clean, dropped_lines, span, status_lines
+from lmscale.fits.result import (
+    LEVELS,
+    Dropped,
+    Status,
+    allocation_lines,
+    both_levels,
+    clean,
+    dropped_lines,
+    span,
+    status_lines,
+)
 from lmscale.fits.runs import Runs, compute_model, usable
+from lmscale.fits.valley_bias import Bias
 from lmscale.laws import ComputeModel
 
 if TYPE_CHECKING:
@@ -45,19 +56,52 @@ class IsoFlop(PowerFit):
     noise_freedom: float | None = None
     """Degrees of freedom behind `noise_nats`; None where it was given."""
     window: float | None = None
+    bias: Bias | None = None
+    """Of the interpolation, where it was looked for (`check`)."""
 
     approach: ClassVar[str] = "2"
     SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.2"
     LOSS_FUNCTION: ClassVar[str] = "weighted squares of ln N*"
 
+    def without_bias(self) -> "IsoFlop":
+        """This fit less the bias of its interpolation, draws included. Raises `UserError` where none was looked for."""
+        if self.bias is None:
+            raise UserError("the bias of the interpolation is not known: fit with check=True and at least two minima")
+        lower = np.exp(-self.bias.log_G)
+        drawn = self.samples
+        if drawn is not None:
+            drawn = {**drawn, "G": drawn["G"] * lower, "a": drawn["a"] - self.bias.a}
+        return replace(self, G=self.G * lower, a=self.a - self.bias.a, samples=drawn, bias=None)
+
+    def interval_with_bias(self, quantity: str | Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
+        """From the lower to the upper end of `interval` with the interpolation's bias in it and without.
+
+        The bias is known only as well as the law it comes from, so the interval is widened by it, not moved.
+        """
+        ends = [self.interval(quantity, level), self.without_bias().interval(quantity, level)]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+    def _bias_json(self) -> dict[str, Any] | None:
+        if self.bias is None:
+            return None
+        less = self.without_bias()
+        levels = LEVELS if self.resamples else ()
+        names = ("G", "a", "b")
+        return {
+            **self.bias.to_json(),
+            "parameters_without": {"G": less.G, "a": less.a},
+            "intervals_with": {f"{level:g}": {k: self.interval_with_bias(k, level) for k in names} for level in levels},
+        }
+
     def to_json(self, samples: bool = False) -> dict[str, Any]:
-        """As every fit's, with `minima`."""
+        """As every fit's, with `minima` and `bias`."""
         own = {
             "minima": [m.to_json() for m in self.minima],
             "noise_nats": self.noise_nats,
             "noise_source": self.noise_source,
             "noise_freedom": self.noise_freedom,
             "window": self.window,
+            "bias": self._bias_json(),
         }
         return {**super().to_json(samples), **clean(own)}
 
@@ -72,8 +116,19 @@ class IsoFlop(PowerFit):
             noise_source=value["noise_source"],
             noise_freedom=value["noise_freedom"],
             window=value["window"],
+            bias=None if value["bias"] is None else Bias.from_json(value["bias"]),
             **cls._fields(value),
         )
+
+    def _bias_lines(self) -> list[str]:
+        if self.bias is None:
+            return []
+        said = f"  {'a less bias':>14} = {self.a - self.bias.a:<10.5g}"
+        if self.resamples > 1:
+            said += " with the bias" + " ".join(
+                f" {100 * level:g} % {span(self.interval_with_bias('a', level))}" for level in LEVELS
+            )
+        return [said]
 
     def __str__(self) -> str:
         lines = [
@@ -82,6 +137,7 @@ class IsoFlop(PowerFit):
             f"{self.n_runs} runs; {self.method}",
             f"  noise of one run {self.noise_nats:.4g} nats ({self.noise_source})",
             *self._exponent_lines(),
+            *self._bias_lines(),
             f"  {'C (FLOPs)':>10}  {'N*':>9}  {'95 %':>20}  {'D*':>9}  {'D*/N*':>7}  {'loss':>7}  runs",
         ]
         for m in self.minima:
@@ -104,6 +160,7 @@ def isoflop(
     seed: int = 0,
     noise_nats: float | None = None,
     window: float | None = None,
+    rates: str = "all",
     at: Sequence[float] | None = None,
     check: bool = True,
 ) -> IsoFlop:
@@ -117,24 +174,25 @@ def isoflop(
     else the scatter about the parabolas, or for Akima what no parabola through four neighbouring sizes explains.
 
     Where the minima scatter about the line by more than that noise explains, the rest enters weights and draws too,
-    unless `noise_nats` is given.
+    unless `noise_nats` is given. `rates` says what enters of a cell run at several learning rates (see `runs.usable`).
+    `check` adds the statuses and the interpolation's bias, which noise draws cannot show (`interval_with_bias`).
 
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
     """
     if method not in minima.METHODS:
         raise UserError(f"no IsoFLOP method is called {method!r}{nearest(method, minima.METHODS)}")
-    runs = usable(table, ("params",))
+    runs = usable(table, ("params",), rates=rates)
     budgets, notes, dropped = _budgets(runs)
     notes, dropped = [*runs.notes, *notes], [*runs.dropped, *dropped]
-    valleys = minima.valleys(runs, budgets)
-    noise = minima.noise(valleys) if noise_nats is None else minima.Noise(noise_nats, "given", None)
+    valleys = valley_noise.valleys(runs, budgets)
+    noise = valley_noise.noise(valleys) if noise_nats is None else valley_noise.Noise(noise_nats, "given", None)
     chosen = Status("method", f"{method}, as asked for")
     if method == "auto":
-        method, why = minima.choose(valleys, noise.sd)
+        method, why = valley_noise.choose(valleys, noise.sd)
         chosen = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
     if method == "parabola" and window is None and noise.source.startswith("third"):
-        noise = minima.parabola_noise(valleys)
+        noise = valley_noise.parabola_noise(valleys)
     rng = np.random.default_rng(seed)
     noise_r = noise.draws(resamples, rng) if resamples else np.zeros(1)
     kept = []
@@ -179,11 +237,13 @@ def isoflop(
         notes=tuple(notes),
         table_hash=runs.digest(),
         at=wanted,
+        rates=rates,
     )
     if check:
         from lmscale.fits import valley_checks
 
-        status += valley_checks.of_isoflop(fit, table, used, kept, line=line, window=window, seed=seed)
+        fit = replace(fit, bias=valley_bias.of_valleys(fit, runs, used, kept, line.weights))
+        status += valley_checks.of_isoflop(fit, runs, used, kept, line=line, window=window, seed=seed)
     return replace(fit, status=tuple(status))
 
 

@@ -1,0 +1,61 @@
+"""The runs of a Chinchilla fit as its solver sees them, and the unknowns it works with.
+
+The unknowns are theta = (ln E, ln A', ln B', alpha, beta), with A' and B' taken at the table's mean ln N and ln D:
+centring takes the near-collinearity of A and alpha out of the Newton system.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+UNKNOWNS = 5
+LAD_DELTA = 1e-8  # least absolute deviations is the Huber loss whose quadratic part is this narrow
+
+
+@dataclass(frozen=True)
+class Points:
+    """What is fitted, and how: centred ln N and ln D, losses in nats, residuals of ln L or of L, the loss function.
+
+    `squared` sums r^2; else the Huber loss with threshold `delta` (LAD_DELTA for least absolute deviations).
+    """
+
+    x_n: Array
+    y_n: Array
+    loss_n: Array
+    log_residual: bool
+    x_mean: float
+    y_mean: float
+    squared: bool = False
+    delta: float = 1e-3
+
+    @classmethod
+    def of(
+        cls,
+        params: Array,
+        tokens: Array,
+        loss_nats: Array,
+        *,
+        log_residual: bool = True,
+        loss: str = "huber",
+        delta: float = 1e-3,
+    ) -> "Points":
+        x_n, y_n = np.log(params), np.log(tokens)
+        x_mean, y_mean = float(x_n.mean()), float(y_n.mean())
+        delta = LAD_DELTA if loss == "lad" else delta
+        losses = np.asarray(loss_nats, dtype=float)
+        return cls(x_n - x_mean, y_n - y_mean, losses, log_residual, x_mean, y_mean, loss == "squared", delta)
+
+    def named(self, theta_pb: Array) -> Array:
+        """theta (5, b) as the rows E, A, B, alpha, beta of the law."""
+        e, a, b, alpha, beta = theta_pb
+        return np.stack([np.exp(e), np.exp(a + alpha * self.x_mean), np.exp(b + beta * self.y_mean), alpha, beta])
+
+    def theta(self, named_pb: Array) -> Array:
+        """The inverse of `named`."""
+        level, scale_n, scale_d, alpha, beta = named_pb
+        return np.stack(
+            [np.log(level), np.log(scale_n) - alpha * self.x_mean, np.log(scale_d) - beta * self.y_mean, alpha, beta]
+        )

@@ -1,0 +1,308 @@
+"""Languages made by a rule: what is claimed of each is measured on its own text."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmscale import data, languages
+from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
+from lmscale.data import Batches, ValidationSet
+from lmscale.errors import UserError
+from lmscale.languages import chance, hidden_markov, tasks, zipf_facts
+
+FACTS = "synthetic:zipf-facts(gamma=1.5, facts=5000, base=10, answers=7)"
+MARKOV = "synthetic:hidden-markov(states=6, symbols=12)"
+TASKS = "synthetic:tasks(letters=4, length=6, digits=2)"
+
+
+def windows(source: str, count: int, context: int = 60, split: str = "train") -> np.ndarray:
+    numbers = np.stack([np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32)], axis=1)
+    return np.asarray(languages.generator(synthetic.parse(source), split, context)(numbers))
+
+
+def batches(source: str, batch: int = 4, context: int = 33, seed: int = 0, **changes: object) -> Batches:
+    return Batches(data.prepare(DataConfig(source=source, **changes)), context, batch, seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [FACTS, MARKOV, TASKS])
+def test_batch_t_is_a_pure_function_of_seed_and_t(source: str) -> None:
+    order = batches(source)
+    assert order[0].shape == (4, 34) and order[0].dtype == np.int32
+    vocab, end = synthetic.parse(source).vocab, synthetic.parse(source).end_of_document
+    rows = np.concatenate([order[t] for t in range(6)])
+    assert (rows[:, 0] == end).all() and rows.min() >= 0 and rows.max() < vocab
+    assert len({bytes(row) for row in rows}) == 24
+    assert (rows == np.concatenate([batches(source, batch=8)[t] for t in range(3)])).all()
+    assert (np.concatenate([order.rows(5, i, i + 1) for i in range(4)]) == order[5]).all()
+    assert (np.asarray(order[5]) == np.asarray(batches(source)[5])).all()
+    assert (np.asarray(batches(source, seed=1)[0]) != order[0]).any()
+    assert (np.asarray(batches(source[:-1] + ", seed=1)")[0]) != order[0]).any()
+    held = ValidationSet(data.prepare(DataConfig(source=source)), 33, 24 * 33)
+    assert held.windows.shape == (24, 34) and not {bytes(row) for row in held.windows} & {bytes(row) for row in rows}
+
+
+@pytest.mark.parametrize("source", [FACTS, MARKOV, TASKS])
+def test_a_batch_made_inside_a_jitted_function_is_the_same(source: str) -> None:
+    order = batches(source)
+    assert order.on_device is not None
+    made = jax.jit(order.on_device)
+    for t in (0, 3, 2**31 - 7):
+        assert (made(jnp.int32(t)) == order[t]).all()
+    assert batches(source, unique_tokens=3300).on_device is None
+
+
+@pytest.mark.parametrize(("t", "batch"), [(0, 3), (2**31 + 5, 3000), (2**32 - 1, 70_001), (1431655765, 3)])
+def test_window_numbers_are_exact_in_64_bits(t: int, batch: int) -> None:
+    high, low = np.asarray(languages.numbers(t, batch)).astype(object).T
+    assert (high * 2**32 + low == [t * batch + i for i in range(batch)]).all()
+
+
+DEVICES = """
+import hashlib, jax, numpy as np, sys
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from lmscale import data
+from lmscale.config import DataConfig
+order = data.Batches(data.prepare(DataConfig(source=sys.argv[1])), 33, 8, 0)
+mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(AxisType.Auto,))
+made = jax.jit(order.on_device, out_shardings=NamedSharding(mesh, PartitionSpec("data")))
+print(len(jax.devices()), hashlib.sha256(np.asarray(made(5)).tobytes()).hexdigest())
+"""
+
+
+def test_a_batch_does_not_depend_on_the_number_of_devices() -> None:
+    said = []
+    for devices in (1, 8):
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        command = [sys.executable, "-c", DEVICES, TASKS]
+        said.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split())
+    assert [count for count, _ in said] == ["1", "8"] and said[0][1] == said[1][1]
+
+
+def test_a_limited_language_repeats_its_leading_windows_and_every_seed_has_the_same() -> None:
+    seen = {}
+    for limit, seed in itertools.product((330, 660), (0, 1)):
+        order = batches(FACTS, batch=1, seed=seed, unique_tokens=limit)
+        rows = [bytes(np.asarray(order[t])) for t in range(2 * limit // 33)]
+        assert order.unique_tokens == limit and sorted(rows[: limit // 33]) == sorted(rows[limit // 33 :])
+        seen[limit, seed] = rows
+    assert set(seen[330, 0]) == set(seen[330, 1]) < set(seen[660, 0]) and seen[330, 0] != seen[330, 1]
+    account = batches(FACTS, batch=1, unique_tokens=330).account(33 * 25)
+    assert (account.unique_tokens, account.epochs) == (330, 2.5)
+    assert (account.repeats_min, account.repeats_mean, account.repeats_max) == (2, 2.5, 3)
+    endless = batches(FACTS).account(33 * 4 * 10)
+    assert (endless.unique_tokens, endless.epochs, endless.repeats_max) == (1320, 0.0, None)
+
+
+def test_a_language_mixes_with_text_at_a_rate() -> None:
+    order = batches(f"mix: 0.75 * stdlib + 0.25 * {TASKS}", batch=8, context=64)
+    rows = np.concatenate([order[t] for t in range(5)])
+    own = np.concatenate([batches(TASKS, batch=10, context=64)[0]])
+    mine = np.array([bytes(row) in {bytes(window) for window in own} for row in rows])
+    assert mine.sum() == 10 and (np.abs(np.cumsum(mine) - 0.25 * np.arange(1, 41)) <= 0.5).all()
+    account = order.account(64 * 400)
+    assert list(account.tokens_by_source.values()) == [64 * 300, 64 * 100] and account.repeats_max is not None
+    with pytest.raises(UserError, match=r"tokens of 'bytes' and .* those of 'symbols:18', so they cannot be mixed"):
+        data.prepare(DataConfig(source=f"mix: 1 * {TASKS} + 1 * {FACTS}"))
+    with pytest.raises(UserError, match=r"bpe:300 is trained on text, and there is none on disk"):
+        data.prepare(DataConfig(source=FACTS, tokenizer="bpe:300"))
+
+
+def test_a_run_is_told_the_vocabulary_of_its_language() -> None:
+    config = RunConfig(
+        model=ModelConfig(width=8, layers=1, heads=1, context=33, vocab=256),
+        optimizer=OptimizerConfig(peak_lr=1e-3, batch_sequences=4),
+        data=DataConfig(source=FACTS),
+        tokens=33 * 4 * 10**6,
+    )
+    manifest = data.find(config.data)
+    assert manifest is not None and manifest.vocab == 18 and manifest.end_of_document == 17
+    with pytest.raises(UserError, match=r"set model.vocab = 18"):
+        data.check_enough(manifest, config)
+
+
+def test_facts_are_zipfian_and_each_has_one_answer() -> None:
+    spec, rows = synthetic.parse(FACTS), windows(FACTS, 6000)
+    assert (spec.digits, spec.vocab) == (4, 18)
+    ranks = zipf_facts.ranks(spec, rows)
+    assert ranks.shape == (6000, 12) and ranks.min() == 1 and ranks.max() <= 5000
+    answers = rows[:, 5::5]
+    assert answers.min() == 10 and answers.max() == 16
+    assert len(set(zip(ranks.ravel(), answers.ravel()))) == len(set(ranks.ravel()))
+    p = zipf_facts.probabilities(spec)
+    assert p.sum() == 1 and p[9] / p[0] == pytest.approx(10**-1.5, rel=1e-6)
+    for low, high in ((1, 1), (2, 4), (5, 40), (41, 5000)):
+        mass, n = p[low - 1 : high].sum(), ranks.size
+        share = ((ranks >= low) & (ranks <= high)).mean()
+        assert abs(share - mass) < 4 * math.sqrt(mass * (1 - mass) / n)
+    told = np.asarray(zipf_facts.answers(spec, jnp.arange(5000, dtype=jnp.uint32)))
+    assert (np.abs(np.bincount(told, minlength=7) - 5000 / 7) < 4 * math.sqrt(5000 / 7)).all()
+
+
+def test_the_entropy_of_facts_is_that_of_their_ranks() -> None:
+    spec = synthetic.parse(FACTS)
+    p = zipf_facts.probabilities(spec)
+    whole = -(p[p > 0] * np.log(p[p > 0])).sum()
+    assert zipf_facts.digit_entropies(spec).sum() == pytest.approx(whole)
+    assert zipf_facts.entropy_nats(spec, 5 * 7) == pytest.approx(whole / 5)
+    # A model that knows all and scores a window that ends inside a fact: counted digit by digit.
+    rows = windows(FACTS, 20_000, context=8)
+    digits = rows[:, 1:5] @ np.array([1000, 100, 10, 1])
+    second = rows[:, 6:9] @ np.array([100, 10, 1])
+    costs = -np.log(p[digits]) - np.log(np.bincount(np.arange(5000) // 10, weights=p)[second])
+    error = costs.std() / math.sqrt(len(costs)) / 8
+    assert abs(costs.mean() / 8 - zipf_facts.entropy_nats(spec, 8)) < 4 * error < 0.03
+
+
+def test_the_exponents_of_facts_are_those_of_theory() -> None:
+    spec = synthetic.parse("synthetic:zipf-facts(gamma=1.6, facts=1048576, base=32)")
+    model, of_data = zipf_facts.exponents(spec)
+    assert (model, of_data) == pytest.approx((0.6, 0.375))
+    known = [64, 512]
+    mass = [zipf_facts.missing_after(spec, n) for n in known]
+    # The tail of a finite language is cut, so what lies beyond the last fact is put back.
+    beyond = 1048576**-0.6 / 0.6 / (np.arange(1, 1048577) ** -1.6).sum()
+    assert np.diff(np.log(np.add(mass, beyond)))[0] / np.log(8) == pytest.approx(-model, rel=0.01)
+    unmet = [zipf_facts.unmet_after(spec, n) for n in (1e4, 1e5)]
+    assert np.diff(np.log(np.add(unmet, beyond)))[0] / np.log(10) == pytest.approx(-of_data, rel=0.02)
+    assert zipf_facts.excess_nats(spec, 1.0) == pytest.approx(np.log(16) / 5)
+
+
+def test_symbols_of_the_markov_chain_are_zipfian_and_its_entropy_is_exact() -> None:
+    spec, rows = synthetic.parse(MARKOV), windows(MARKOV, 4000)
+    counts, then = hidden_markov.chain(spec)
+    p = counts / 2.0**32
+    assert (counts.sum(axis=1) == 2**32).all() and (then[:, 0] == 0).all()
+    assert hidden_markov.unigram(spec) == pytest.approx(hidden_markov.zipfian(spec), rel=1e-6)
+    # A reader that follows the states pays exactly the entropy, up to the luck of this text.
+    state, costs = np.zeros(len(rows), int), []
+    for symbols in rows[:, 1:].T:
+        costs.append(-np.log(p[state, symbols]))
+        state = then[state, symbols]
+    paid = np.mean(costs, axis=0)
+    error = paid.std() / math.sqrt(len(paid))
+    exact = hidden_markov.entropy_nats(spec, 60)
+    assert abs(paid.mean() - exact) < 4 * error and error < 0.003
+    assert abs(costs[0].mean() - hidden_markov.entropy_nats(spec, 1)) < 0.05
+    seen = np.bincount(rows[:, 30:].ravel(), minlength=12) / rows[:, 30:].size
+    assert np.abs(seen / hidden_markov.zipfian(spec) - 1).max() < 0.05
+    # States tell something: the unigram entropy is well above the rate; without spread it is the rate.
+    zipf = hidden_markov.zipfian(spec)
+    assert -(zipf * np.log(zipf)).sum() > hidden_markov.entropy_rate_nats(spec) + 0.1
+    flat = synthetic.parse("synthetic:hidden-markov(states=6, symbols=12, spread=0)")
+    assert hidden_markov.entropy_rate_nats(flat) == pytest.approx(-(zipf * np.log(zipf)).sum())
+
+
+def test_the_entropy_of_a_long_window_is_the_rate() -> None:
+    spec = synthetic.parse("synthetic:hidden-markov")
+    assert hidden_markov.entropy_nats(spec, 20_000) == pytest.approx(hidden_markov.entropy_rate_nats(spec), abs=2e-4)
+    assert hidden_markov.unigram(spec) == pytest.approx(hidden_markov.zipfian(spec), rel=1e-6)
+
+
+def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
+    spec, rows = synthetic.parse(TASKS), windows(TASKS, 400, context=300)
+    named = {tasks.WORDS[task.name]: task for task in tasks.all_tasks(spec)}
+    counted: Counter[str] = Counter()
+    for row in rows.astype(np.uint8):
+        *lines, rest = row.tobytes().decode("latin-1").split("\xff")[1:]
+        assert any(word.startswith(rest.split(" ")[0]) for word in named)
+        for line in lines:
+            word, _, pair = line.partition(" ")
+            question, answer = pair.split("=")
+            assert named[word].answer(question) == answer and named[word].exact(question, answer)
+            assert named[word].prompt(question) + answer == line and len(answer) == named[word].answer_length
+            counted[word] += 1
+    total = sum(counted.values())
+    assert len(counted) == 7 and all(abs(n - total / 7) < 5 * math.sqrt(total / 7) for n in counted.values())
+
+
+def test_answers_of_tasks_by_hand() -> None:
+    spec = synthetic.parse("synthetic:tasks(letters=4, length=4, digits=3)")
+    by_hand = {
+        "copy": ("abca", "abca"),
+        "reverse": ("abca", "acba"),
+        "histogram": ("abca", "2112"),
+        "sort": ("dbca", "abcd"),
+        "most-frequent": ("cbbc", "b"),
+        "brackets": ("(())", "y"),
+        "addition": ("995+008", "1003"),
+    }
+    for task in tasks.all_tasks(spec):
+        question, answer = by_hand[task.name]
+        assert task.answer(question) == answer
+    bracket = next(task for task in tasks.all_tasks(spec) if task.name == "brackets")
+    assert [bracket.answer(text) for text in (")(", "(((", "())(", "()()")] == ["n", "n", "n", "y"]
+    add = next(task for task in tasks.all_tasks(spec) if task.name == "addition")
+    assert (add.graded("1+1", "0002"), add.graded("1+1", "0102"), add.exact("1+1", "0102")) == (1.0, 0.75, False)
+    assert add.graded("1+1", "") == 0.0 and add.graded("1+1", "0") == 0.25
+
+
+def test_examples_are_answered_and_brackets_are_half_balanced() -> None:
+    spec = synthetic.parse("synthetic:tasks(length=8)")
+    for task in tasks.all_tasks(spec):
+        found = task.examples(2000)
+        assert all(task.answer(question) == answer for question, answer in found)
+        assert found == task.examples(2000) != task.examples(2000, stream=1)
+    found = next(task for task in tasks.all_tasks(spec) if task.name == "brackets").examples(6000)
+    balanced = Counter(question for question, answer in found if answer == "y")
+    assert len(balanced) == 14 and abs(balanced.total() - 3000) < 5 * math.sqrt(1500)  # Catalan number 4
+    assert all(abs(n - balanced.total() / 14) < 5 * math.sqrt(balanced.total() / 14) for n in balanced.values())
+
+
+@pytest.mark.parametrize("name", [name for name in synthetic.TASKS if name not in ("brackets", "addition")])
+@pytest.mark.parametrize(("letters", "length"), [(2, 4), (3, 5), (4, 2), (5, 4)])
+def test_chance_is_the_best_fixed_answer_over_all_questions(name: str, letters: int, length: int) -> None:
+    spec = synthetic.Tasks(only=name, letters=letters, length=length)
+    task = tasks.Task(name, spec)
+    answers = [task.answer("".join(q)) for q in itertools.product("abcdefgh"[:letters], repeat=length)]
+    exact = Counter(answers).most_common(1)[0][1] / len(answers)
+    graded = np.mean([Counter(place).most_common(1)[0][1] / len(answers) for place in zip(*answers)])
+    assert chance.chance_of(name, spec) == pytest.approx((exact, graded))
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+def test_chance_of_addition_and_brackets(digits: int) -> None:
+    spec = synthetic.Tasks(only="addition", digits=digits, length=8)
+    numbers = range(10**digits)
+    answers = [f"{a + b:0{digits + 1}d}" for a in numbers for b in numbers]
+    exact = Counter(answers).most_common(1)[0][1] / len(answers)
+    graded = np.mean([Counter(place).most_common(1)[0][1] / len(answers) for place in zip(*answers)])
+    assert tasks.Task("addition", spec).chance == pytest.approx((exact, graded))
+    assert chance.chance_of("brackets", spec) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("synthetic:zipf", "no synthetic language 'zipf'; did you mean 'zipf-facts'"),
+        ("synthetic:zipf-facts(gama=2)", "no parameter 'gama'; did you mean 'gamma'"),
+        ("synthetic:zipf-facts(gamma=0.5)", "gamma = 0.5 must lie between 1.0 and 8.0; the nearest is 1.0"),
+        ("synthetic:zipf-facts(facts=2.5)", "ZipfFacts.facts = 2.5: must be of type int"),
+        ("synthetic:zipf-facts(gamma)", "write parameters as NAME=VALUE"),
+        ("synthetic:zipf-facts(gamma=open('x'))", "write parameters as NAME=VALUE"),
+        ("synthetic:zipf-facts(gamma=2", "cannot be read"),
+        ("synthetic:hidden-markov(symbols=1)", "symbols = 1 must lie between 2 and 4,096; the nearest is 2"),
+        ("synthetic:tasks(only='copi')", "no task 'copi'; did you mean 'copy'"),
+        ("synthetic:tasks(length=7)", "brackets come in pairs, so take 6"),
+        ("synthetic:tasks(documents=0)", "documents = 0: must be positive"),
+        ("synthetic:tasks(seed=-1)", "seed = -1: take 0 to"),
+    ],
+)
+def test_a_language_that_cannot_be_is_refused_at_birth(source: str, message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        DataConfig(source=source)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_language_says_what_it_is() -> None:
+    for source in (FACTS, MARKOV, TASKS, "synthetic:tasks(only='copy sort', length=7)", "synthetic:hidden-markov"):
+        spec = synthetic.parse(source)
+        assert synthetic.parse(spec.spec) == spec
+    assert synthetic.parse("synthetic: zipf-facts ( gamma = 1.5 )").spec == "synthetic:zipf-facts"

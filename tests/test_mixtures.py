@@ -1,0 +1,337 @@
+"""Several sources at once, a limited number of unique tokens, and the account of what a run has seen."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmscale import corpora, data, tokenizer
+from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, mixture
+from lmscale.data import Batches, Turns, ValidationSet, parallel
+from lmscale.data.account import repeats
+from lmscale.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+
+
+def folder(path: Path, letter: str, documents: int) -> str:
+    """Documents of one letter each, of different lengths."""
+    path.mkdir()
+    for i in range(documents):
+        (path / f"{i}.txt").write_text(letter * (40 + i) + f"{i}")
+    return str(path)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[str]:
+    return [folder(tmp_path / name, name, count) for name, count in (("a", 60), ("b", 30), ("c", 90))]
+
+
+def mixed(sources: list[str], weights: list[str], **changes: object) -> DataConfig:
+    said = "mix: " + " + ".join(f"{weight} * {source}" for weight, source in zip(weights, sources))
+    return DataConfig(source=said, validation_fraction=0.2, **changes)  # type: ignore[arg-type]
+
+
+def letters_of(rows: np.ndarray) -> np.ndarray:
+    """The letter that most of each row consists of."""
+    counts = np.stack([(rows == ord(letter)).sum(axis=1) for letter in "abc"], axis=1)
+    return counts.argmax(axis=1)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [(1,), (1, 1), (7, 3), (1, 999), (1, 1, 1), (5, 3, 2), (1, 2, 3, 4, 90), (97, 1, 1, 1), (4, 4, 1, 1, 1)],
+)
+def test_every_prefix_of_a_mixture_is_within_one_row_of_its_weights(weights: tuple[int, ...]) -> None:
+    turns, period = Turns(weights), sum(weights)
+    order = turns(0, 3 * period)
+    counts = np.cumsum(order[:, None] == np.arange(len(weights)), axis=0)
+    bound = Fraction(1) - Fraction(1, max(2, 2 * len(weights) - 2))
+    for rows, given in enumerate(counts.tolist(), start=1):
+        assert max(abs(Fraction(rows * w, period) - g) for w, g in zip(weights, given)) <= bound
+    assert (turns.given(2 * period + 1) == counts[2 * period]).all() and turns.given(0).sum() == 0
+    assert (turns(period - 1, 2 * period + 1) == order[period - 1 : 2 * period + 1]).all()
+
+
+def test_random_weights_keep_to_the_bound() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        weights = tuple(int(w) for w in rng.integers(1, 60, rng.integers(2, 7)))
+        counts = np.cumsum(Turns(weights)(0, sum(weights))[:, None] == np.arange(len(weights)), axis=0)
+        shares = np.arange(1, sum(weights) + 1)[:, None] * np.array(weights) / sum(weights)
+        assert np.abs(counts - shares).max() <= 1 - 1 / (2 * len(weights) - 2) + 1e-9
+
+
+def test_mixtures_are_read_and_refused() -> None:
+    assert mixture.parts("stdlib") == ((1, "stdlib"),)
+    assert mixture.parts("mix: 0.7 * stdlib + 0.3 * a b/c+d.txt") == ((7, "stdlib"), (3, "a b/c+d.txt"))
+    assert mixture.parts("mix:2*x + 4*synthetic:tasks(letters=4, length=6)")[1] == (
+        2,
+        "synthetic:tasks(letters=4, length=6)",
+    )
+    for source, message in {
+        "mix: stdlib + books": "cannot be read; write it as 'mix: 0.7 * stdlib",
+        "mix: 1 * stdlib": "two parts or more",
+        "mix: 0 * stdlib + 1 * books": "weight of zero",
+        "mix: 1 * stdlib + 2 * stdlib": "names a source twice",
+        "mix: 1 * mix: 1 * a + 1 * b": "holds a mixture",
+        "mix: 0.33333 * a + 0.66666 * b + 0.00001 * c": "shares of 100,000, more than 10,000",
+    }.items():
+        with pytest.raises(UserError, match=message.replace("(", r"\(").replace("*", r"\*")):
+            DataConfig(source=source)
+
+
+def test_every_prefix_of_the_rows_of_a_mixture_has_its_share_and_hosts_agree(sources: list[str]) -> None:
+    tokens = data.prepare(mixed(sources, ["0.5", "0.2", "0.3"]))
+    batches = Batches(tokens, 16, 6, seed=0)
+    rows = np.concatenate([batches[t] for t in range(60)])
+    assert rows.shape == (360, 17) and rows.dtype == np.int32
+    counts = np.cumsum(letters_of(rows)[:, None] == np.arange(3), axis=0)
+    shares = np.arange(1, 361)[:, None] * np.array([0.5, 0.2, 0.3])
+    assert np.abs(counts - shares).max() <= 0.75 + 1e-9
+    for t in (0, 17, 59):
+        assert (
+            np.concatenate([Batches(tokens, 16, 6, seed=0).rows(t, i, i + 2) for i in (0, 2, 4)]) == batches[t]
+        ).all()
+    assert (np.concatenate([Batches(tokens, 16, 4, seed=0)[t] for t in range(90)]) == rows).all()
+    # Each source by itself goes through whole epochs.
+    own = Batches(data.prepare(DataConfig(source=sources[1], validation_fraction=0.2)), 16, 1, seed=0)
+    mine = rows[letters_of(rows) == 1]
+    assert len(mine) == 72 and (mine == np.concatenate([own[t] for t in range(72)])).all()
+
+
+def test_weights_share_the_tokens_on_disk_and_change_the_order(sources: list[str], tmp_path: Path) -> None:
+    first = data.prepare(mixed(sources, ["1", "1", "2"])).manifest
+    folders = set((tmp_path / "cache" / "tokens").glob("*.lock"))
+    second = data.prepare(mixed(sources, ["2", "1", "1"])).manifest
+    assert set((tmp_path / "cache" / "tokens").glob("*.lock")) == folders and len(folders) == 3
+    assert first.fingerprint != second.fingerprint and first.train_tokens == second.train_tokens
+    assert [part.fingerprint for part in first.parts] == [part.fingerprint for part in second.parts]
+    assert first.train_tokens == sum(part.train_tokens for part in first.parts)
+    assert data.find(mixed(sources, ["1", "1", "2"])) == first
+    (Path(sources[0]) / "0.txt").write_text("changed")
+    assert data.find(mixed(sources, ["1", "1", "2"])) is None
+
+
+def test_the_validation_set_of_a_mixture_keeps_the_weights_and_is_nested(sources: list[str]) -> None:
+    tokens = data.prepare(mixed(sources, ["0.5", "0.2", "0.3"]))
+    small, large = ValidationSet(tokens, 16, 10 * 16), ValidationSet(tokens, 16, 10**9)
+    assert (small.sources == letters_of(small.windows)).all() and np.bincount(small.sources).tolist() == [5, 2, 3]
+    assert (large.windows[:10] == small.windows).all()
+    counts = np.bincount(large.sources, minlength=3)
+    available = [(part.manifest.validation_tokens - 1) // 16 for part in tokens.parts]
+    assert (counts <= available).all() and (Turns((5, 2, 3)).given(len(large.windows) + 1) > available).any()
+    assert large.bytes == (large.windows[:, 1:] != 255).sum()
+
+
+def test_a_limit_is_a_prefix_of_a_larger_one_and_of_the_whole(sources: list[str]) -> None:
+    seen = {}
+    for limit in (160, 330, 1600, None):
+        config = DataConfig(source=sources[0], validation_fraction=0.2, unique_tokens=limit)
+        tokens = data.prepare(config)
+        batches = Batches(tokens, 16, 1, seed=0)
+        assert batches.windows == (len(tokens.train) - 1) // 16 if limit is None else limit // 16
+        assert tokens.manifest.unique_tokens(16) == batches.unique_tokens == batches.windows * 16
+        rows = np.concatenate([batches[t] for t in range(2 * batches.windows)])
+        epochs = [sorted(map(bytes, half)) for half in np.split(rows, 2)]
+        assert epochs[0] == epochs[1]
+        seen[limit] = rows
+        leading = np.lib.stride_tricks.sliding_window_view(tokens.train, 17)[::16][: batches.windows]
+        assert sorted(map(bytes, leading.astype(np.int32))) == epochs[0]
+    with pytest.raises(UserError, match=r"unique_tokens = 99,999 asks for 99,984 training .* the most that fits is"):
+        Batches(data.prepare(dataclasses.replace(config, unique_tokens=99_999)), 16, 1, seed=0)
+    with pytest.raises(UserError, match=r"unique_tokens = 15 leaves no sequence of context = 16"):
+        Batches(data.prepare(dataclasses.replace(config, unique_tokens=15)), 16, 1, seed=0)
+
+
+def test_the_limit_of_a_mixture_is_shared_by_weight(sources: list[str]) -> None:
+    manifest = data.prepare(mixed(sources, ["0.5", "0.2", "0.3"], unique_tokens=1600)).manifest
+    assert manifest.unique_windows(16) == [50, 20, 30] and manifest.unique_tokens(16) == 1600
+
+
+def brute_account(tokens: data.Tokens, batches: Batches, rows: int) -> tuple[int, list[float]]:
+    """Distinct targets seen and scores per document, by following every window."""
+    scored = [np.zeros(len(part.train), np.int64) for part in tokens.parts or (tokens,)]
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(part.train, batches.context + 1) for part in tokens.parts or (tokens,)
+    ]
+    for row in np.concatenate([batches[t] for t in range(rows)]):
+        for marks, held in zip(scored, windows):
+            for place in np.flatnonzero((held[:: batches.context] == row).all(axis=1)):
+                first = place * batches.context + 1
+                marks[first : first + batches.context] += 1
+    limits = [count * batches.context for count in tokens.manifest.unique_windows(batches.context)]
+    means = []
+    for part, marks, limit in zip(tokens.parts or (tokens,), scored, limits):
+        for start, stop in itertools.pairwise(part.train_starts.tolist()):
+            inside = marks[max(1, start) : min(stop, limit + 1)]
+            means += [inside.mean()] if len(inside) else []
+    return sum(int((marks > 0).sum()) for marks in scored), means
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(7, None), (40, None), (400, None), (100, 640)])
+def test_the_account_counts_every_token_once(tmp_path: Path, rows: int, limit: int | None) -> None:
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(30):  # random text, so that a window is found again by its content
+        text = bytes(rng.integers(97, 123, 50 + 7 * i).astype(np.uint8))
+        (tmp_path / "in" / f"{i}.txt").write_bytes(text)
+    tokens = data.prepare(DataConfig(source=str(tmp_path / "in"), validation_fraction=0.2, unique_tokens=limit))
+    batches = Batches(tokens, 16, 1, seed=0)
+    account = batches.account(16 * rows)
+    unique, means = brute_account(tokens, batches, rows)
+    assert account.unique_tokens == unique
+    assert account.tokens_by_source == {tokens.manifest.source: 16 * rows}
+    assert (
+        account.epochs
+        == pytest.approx(16 * rows / batches.unique_tokens)
+        == account.epochs_by_source[tokens.manifest.source]
+    )
+    assert account.repeats_min == pytest.approx(min(means)) and account.repeats_max == pytest.approx(max(means))
+    assert account.repeats_mean == pytest.approx(np.mean(means))
+
+
+def test_the_account_of_a_mixture_has_each_sources_tokens_and_epochs(sources: list[str]) -> None:
+    tokens = data.prepare(mixed(sources, ["0.5", "0.2", "0.3"]))
+    batches = Batches(tokens, 16, 5, seed=0)
+    account = batches.account(16 * 1000)
+    assert list(account.tokens_by_source.values()) == [8000, 3200, 4800]
+    held = tokens.manifest.unique_windows(16)
+    assert list(account.epochs_by_source.values()) == [500 / held[0], 200 / held[1], 300 / held[2]]
+    assert account.unique_tokens == sum(min(16 * n, g) for n, g in zip(held, (8000, 3200, 4800)))
+    assert account.repeats_min is not None and account.repeats_max is not None
+    assert account.repeats_min >= int(min(account.epochs_by_source.values()))
+
+
+def test_repeats_of_hand_made_documents() -> None:
+    # Targets 1 ... 8 in two windows of four; documents [0, 3), [3, 5), [5, 12): token 0 and 9 ... 11 are no targets.
+    found = repeats(np.array([2, 1]), np.array([0, 3, 5, 12]), 4)
+    assert found.tolist() == [2.0, 2.0, 1.0]
+    assert repeats(np.array([2, 1]), np.array([0, 4, 7, 9, 12]), 4).tolist() == [2.0, 4 / 3, 1.0]
+
+
+def run(tokens: int, source: DataConfig, **changes: object) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(width=8, layers=1, heads=1, context=16, vocab=256),
+        optimizer=OptimizerConfig(peak_lr=1e-3, batch_sequences=1),
+        data=dataclasses.replace(source, **changes),  # type: ignore[arg-type]
+        tokens=tokens,
+    )
+
+
+def test_a_source_of_a_mixture_that_would_repeat_too_often_is_named(sources: list[str]) -> None:
+    config = mixed(sources, ["0.1", "0.8", "0.1"])
+    manifest = data.prepare(config).manifest
+    held = manifest.unique_windows(16)[1] * 16
+    fits = int(4 * held / 0.8) // 16 * 16
+    data.check_enough(manifest, run(fits - 16, config))
+    with pytest.raises(UserError, match=rf"epochs of the {held:,} unique tokens of {sources[1]}.* fits is {fits:,}"):
+        data.check_enough(manifest, run(fits + 160, config))
+    with pytest.raises(UserError, match=r"unique_tokens = 100 leaves no sequence"):
+        data.check_enough(data.prepare(dataclasses.replace(config, unique_tokens=100)), run(160, config))
+
+
+def test_bpe_of_a_corpus_is_trained_once_and_its_tokens_are_the_text(sources: list[str], tmp_path: Path) -> None:
+    config = mixed(sources, ["1", "1", "1"], tokenizer="bpe:270", test_fraction=0.1)
+    assert data.find(config) is None
+    tokens = data.prepare(config)
+    files = list((tmp_path / "cache" / "tokenizers").glob("*.json"))
+    assert len(files) == 1 and tokens.manifest.tokenizer_file == str(files[0])
+    encoder = data.encoder(tokens.manifest)
+    assert (
+        (tokens.manifest.vocab, tokens.manifest.end_of_document)
+        == (270, 269)
+        == (encoder.vocab, encoder.end_of_document)
+    )
+    for part, source in zip(tokens.parts, sources):
+        corpus = corpora.prepare(dataclasses.replace(config, source=source))
+        for split in corpora.SPLITS:
+            row, starts = part.split(split)
+            texts = [text for texts in corpus.texts(split) for text in texts]
+            assert encoder.decode_documents(row) == texts and len(starts) == len(texts) + 1
+            assert tokenizer.count_bytes(encoder, row) == sum(map(len, texts))
+    assert data.find(config) == tokens.manifest
+    windows = ValidationSet(tokens, 16, 320)
+    assert windows.bytes == sum(len(encoder.pieces[i]) for i in windows.windows[:, 1:].ravel())
+    assert ValidationSet(tokens, 4, 10**9, split="test").windows.max() <= 269
+
+
+def test_the_same_tokenizer_file_is_used_by_path(sources: list[str]) -> None:
+    trained = data.prepare(DataConfig(source=sources[0], tokenizer="bpe:265")).manifest
+    given = data.prepare(DataConfig(source=sources[1], tokenizer=trained.tokenizer_file))
+    assert given.manifest.vocab == 265 and data.encoder(given.manifest).fingerprint == data.encoder(trained).fingerprint
+    Path(str(trained.tokenizer_file)).unlink()
+    with pytest.raises(UserError, match="no tokenizer file"):
+        data.encoder(given.manifest)
+
+
+def test_a_document_that_does_not_come_back_is_named_and_leaves_nothing(sources: list[str], tmp_path: Path) -> None:
+    import tokenizers
+
+    trained = data.prepare(DataConfig(source=sources[0], tokenizer="bpe:265")).manifest
+    build = tokenizers.Tokenizer.from_file(trained.tokenizer_file)
+    build.normalizer = tokenizers.normalizers.Replace("b7", "b8")
+    build.save(str(tmp_path / "lossy.json"))
+    with pytest.raises(UserError, match=r"does not give document '7.txt' of .*/b back: from byte 47 on it reads '8'"):
+        data.prepare(DataConfig(source=sources[1], tokenizer=str(tmp_path / "lossy.json")))
+    assert not list((tmp_path / "cache" / "tokens").glob(".*.partial"))
+
+
+def test_processes_give_the_tokens_that_one_gives(sources: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "STRETCH_BYTES", 600)
+    config = DataConfig(source=sources[2], tokenizer="bpe:265")
+    encoder = data.encoder(data.prepare(config).manifest)
+    corpus = corpora.prepare(config)
+    one, two = (list(parallel.encoded(corpus, "train", encoder, workers)) for workers in (1, 2))
+    assert len(one) == len(two) > 5
+    for a, b in zip(one, two):
+        assert (a[0] == b[0]).all() and (a[1] == b[1]).all() and a[0].dtype == b[0].dtype
+
+
+KILLED = """
+    import os, signal, sys
+    from lmscale import corpora, data
+    from lmscale.config import DataConfig
+    from lmscale.data import parallel
+
+    if __name__ == "__main__":
+        parallel.STRETCH_BYTES = 600
+        config = DataConfig(source=sys.argv[1])
+        corpus, encoder = corpora.prepare(config), data.encoder(data.prepare(config).manifest)
+        pieces = parallel.encoded(corpus, "train", encoder, 2)
+        next(pieces)
+        import multiprocessing
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}/stat").exists() else True
+
+
+def test_processes_end_with_the_one_that_started_them(sources: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(KILLED))
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py"), sources[2]], stdout=subprocess.PIPE, text=True)
+    children = [int(pid) for pid in done.stdout.split()]
+    assert done.returncode == -signal.SIGKILL and len(children) == 2
+    until = time.monotonic() + 20
+    while any(map(alive, children)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, children))

@@ -1,0 +1,218 @@
+"""Runs that share a program learn what they learn alone."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmscale import machine, pack
+from lmscale import train as training
+from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints
+from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.errors import UserError
+from lmscale.results import CONFIG_FILE, METRICS_FILE, Outcome
+from lmscale.sharding import make_mesh
+from lmscale.step import make_step
+from lmscale.train import Interrupted, train, train_packed
+
+MODEL = ModelConfig(width=16, layers=1, heads=2, context=16, residual_dropout=0.1)
+STEPS = 20
+ROUNDING = 2e-4
+"""Of losses near 5 nats after twenty steps of products summed in another order."""
+
+
+@pytest.fixture(autouse=True)
+def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("corpus")
+    words = np.array("five boxing wizards jump quickly over the lazy dog".split())
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(" ".join(np.random.default_rng(number).choice(words, 80)), "utf-8")
+    return str(folder)
+
+
+def run(corpus: str, *, seed: int = 0, changed: dict[str, Any] | None = None, **optimizer: Any) -> RunConfig:
+    settings = {"peak_lr": 0.01, "batch_sequences": 4, **optimizer}
+    fields = {"validation_tokens": 512, "validations": 2, "checkpoint_seconds": 1e6, **(changed or {})}
+    return RunConfig(
+        model=MODEL,
+        optimizer=OptimizerConfig(**settings),
+        data=DataConfig(source=corpus, validation_fraction=0.2, max_epochs=100),
+        tokens=STEPS * 4 * MODEL.context,
+        seed=seed,
+        **fields,
+    )
+
+
+@pytest.fixture(scope="module")
+def configs(corpus: str) -> list[RunConfig]:
+    """Three runs that differ in everything in which they may."""
+    return [
+        run(corpus),
+        run(corpus, seed=1, peak_lr=0.003, weight_decay=0.3, warmup_steps=5),
+        run(corpus, seed=2, schedule="wsd", cooldown="linear", cooldown_fraction=0.5, final_lr_fraction=0.1),
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(configs: list[RunConfig], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Their folders, trained one after the other."""
+    folders = [tmp_path_factory.mktemp("alone") for _ in configs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
+        for config, folder in zip(configs, folders):
+            train(config, folder)
+    return folders
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ask the next runs to stop once they have done so many steps."""
+
+    def ask(steps: int) -> None:
+        @contextmanager
+        def asked() -> Iterator[Callable[[], bool]]:
+            calls = iter(range(1, 10**9))
+            yield lambda: next(calls) >= steps
+
+        monkeypatch.setattr(training, "stop_requested", asked)
+
+    return ask
+
+
+def places(folder: Path, count: int) -> list[Path]:
+    return [folder / str(number) for number in range(count)]
+
+
+def parameters(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
+    checkpoints = Checkpoints(folder, config.run_id)
+    state, _, skipped = checkpoints.restore(make_step(config, make_mesh(config.mesh)).state)
+    checkpoints.close()
+    assert int(state.step) == STEPS and not skipped
+    return {name: np.asarray(value) for name, value in state.params.items()}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text("utf-8").splitlines()]
+
+
+def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
+    """Two folders hold the same run, to rounding."""
+    found, wanted = (Outcome.read(place) for place in (folder, expected))
+    assert found is not None and wanted is not None
+    assert (found.run_id, found.state, found.tokens) == (wanted.run_id, "finished", config.tokens)
+    assert found.loss_nats == pytest.approx(wanted.loss_nats, rel=ROUNDING)
+    assert found.train_loss_nats == pytest.approx(wanted.train_loss_nats, rel=ROUNDING)
+    assert [row["step"] for row in rows(folder)] == list(range(1, STEPS + 1))
+    for row, other in zip(rows(folder), rows(expected)):
+        assert set(row) == set(other)
+        for name in set(row) - {"tokens_per_second", "mfu"}:
+            assert row[name] == pytest.approx(other[name], rel=10 * ROUNDING if name == "grad_norm" else ROUNDING), name
+    theirs = parameters(config, expected)
+    for name, value in parameters(config, folder).items():
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=2e-3, err_msg=name)
+
+
+def test_each_learns_what_it_learns_alone(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
+    outcomes = train_packed(configs, places(tmp_path, 3))
+    losses = [outcome.loss_nats for outcome in outcomes]
+    assert len(set(losses)) == 3 and None not in losses
+    for config, folder, expected, outcome in zip(configs, places(tmp_path, 3), alone, outcomes):
+        assert outcome == Outcome.read(folder)
+        assert outcome.device.endswith("shared by 3 runs in one program")
+        assert_same(config, folder, expected)
+
+
+def test_one_that_diverges_harms_no_other(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
+    wild = run(configs[0].data.source, seed=3, peak_lr=1e38)
+    folders = places(tmp_path, 3)
+    outcomes = train_packed([configs[1], wild, configs[2]], folders)
+    assert [outcome.state for outcome in outcomes] == ["finished", "diverged", "finished"]
+    assert "not finite at step" in outcomes[1].reason and outcomes[1].tokens < wild.tokens
+    assert not (folders[1] / CHECKPOINT_FOLDER).exists()
+    for number, place in ((1, 0), (2, 2)):
+        assert_same(configs[number], folders[place], alone[number])
+
+
+def test_a_run_goes_on_alone_and_the_rest_together(
+    configs: list[RunConfig], alone: list[Path], tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    """All stop after 6 steps; the first goes on by itself to 9, then all together from where each is."""
+    folders = places(tmp_path, 3)
+    stop_after(6)
+    with pytest.raises(Interrupted, match="stopped after step 6 of 20; a checkpoint is saved"):
+        train_packed(configs, folders)
+    assert all((folder / CHECKPOINT_FOLDER / "6").is_dir() for folder in folders)
+    stop_after(3)
+    with pytest.raises(Interrupted, match="stopped after step 9 of 20"):
+        train(configs[0], folders[0])
+    stop_after(10**6)
+    train_packed(configs, folders)
+    for config, folder, expected in zip(configs, folders, alone):
+        assert_same(config, folder, expected)
+
+
+def test_a_finished_run_is_left_out(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
+    folders = places(tmp_path, 2)
+    shutil.copytree(alone[0], folders[0])
+    before = (folders[0] / METRICS_FILE).stat().st_mtime_ns
+    outcomes = train_packed(configs[:2], folders)
+    assert outcomes[0] == Outcome.read(alone[0]) and (folders[0] / METRICS_FILE).stat().st_mtime_ns == before
+    assert "shared" not in outcomes[1].device, "the only run that was left"
+    assert outcomes[1].loss_nats == pytest.approx(Outcome.read(alone[1]).loss_nats, rel=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"model": dataclasses.replace(MODEL, width=32)}, r"model\.width"),
+        ({"optimizer": OptimizerConfig(peak_lr=0.01, batch_sequences=4, kind="lion")}, r"optimizer\.kind"),
+        ({"tokens": 2 * STEPS * 4 * MODEL.context}, "tokens"),
+    ],
+)
+def test_runs_of_two_shapes_are_refused(
+    configs: list[RunConfig], tmp_path: Path, changed: dict[str, Any], field: str
+) -> None:
+    other = dataclasses.replace(configs[1], **changed)
+    with pytest.raises(UserError, match=rf"differ in {field}, so .* only seed, peak_lr, .* may differ"):
+        train_packed([configs[0], other], places(tmp_path, 2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_in_one_folder_and_packs_over_devices_are_refused(configs: list[RunConfig], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 runs are given 1 folders; give each its own"):
+        train_packed(configs[:2], [tmp_path, tmp_path])
+    wide = [dataclasses.replace(config, mesh=MeshConfig(data=2)) for config in configs[:2]]
+    with pytest.raises(UserError, match=r"2 runs in one program on 2 devices .* take a mesh of 1"):
+        pack.check_alike(wide)
+
+
+def test_what_may_differ_is_what_the_config_has() -> None:
+    assert set(pack.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(pack.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
+
+
+def test_the_verb_takes_several(corpus: str, alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:
+    files = []
+    for config, folder in zip(configs[:2], places(tmp_path, 2)):
+        folder.mkdir()
+        files.append(folder / CONFIG_FILE)
+        files[-1].write_text(json.dumps(config.to_json()), "utf-8")
+    command = [sys.executable, "-m", "lmscale", "train", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["finished", "finished"]
+    for config, folder, expected in zip(configs[:2], places(tmp_path, 2), alone):
+        assert_same(config, folder, expected)
