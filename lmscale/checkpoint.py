@@ -1,6 +1,8 @@
 """Checkpoints of a run: the whole train state and how far it is, saved by Orbax in the background, atomically.
 
-The data need no state of their own: batch t is a pure function of (data, seed, t), so the step is the position.
+Neither data nor randomness need a state of their own: batch t is a pure function of (data, seed, t), and the key of
+step t's dropout one of (seed, t), so the step is the position of both. Orbax does not notice numbers that have changed
+on the disk; so every array is saved with a sum of its bits, which is the same on every mesh.
 """
 
 import errno
@@ -9,23 +11,33 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
 
 from lmscale.config import check
+from lmscale.distributed import agreed, from_first, is_main
 from lmscale.files import storage_error
 
 CHECKPOINT_FOLDER = "checkpoints"
+KEPT = 2
+"""Checkpoints kept: where the newest turns out to be corrupt, the one before is the next best."""
 ROOM_FACTOR, ROOM_BYTES = 1.1, 2**20
 """Free space wanted before a save: so many times the state, and a little for Orbax's own files."""
 
 
 class Checkpoints:
-    """The checkpoints of the run `run_id`. Orbax is imported when the first is saved or looked for."""
+    """The checkpoints of the run `run_id`. Orbax is imported when the first is saved or looked for.
+
+    Several processes share the folder and call every method together.
+    """
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder = (folder / CHECKPOINT_FOLDER).absolute()
@@ -39,7 +51,7 @@ class Checkpoints:
             # What Orbax logs with a traceback it also raises, and here that becomes a sentence.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(n=2),
+                preservation_policy=ocp.checkpoint_managers.LatestN(n=KEPT),
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
             )
@@ -59,7 +71,7 @@ class Checkpoints:
         if problem is None:
             return
         self._manager = None
-        for rest in self.folder.glob("*.orbax-checkpoint-tmp"):
+        for rest in self.folder.glob("*.orbax-checkpoint-tmp") if is_main() else ():
             shutil.rmtree(rest, ignore_errors=True)
         gc.collect()  # Orbax's unfinished coroutines complain when the interpreter has to end them
         raise storage_error(self.folder, problem)
@@ -69,59 +81,83 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         step = int(state.step)
-        items = {
-            "state": ocp.args.StandardSave(state),
-            "facts": ocp.args.JsonSave({"run_id": self.run_id, **facts}),
-        }
         with self._storing():
             manager = self._open()
             manager.wait_until_finished()
-            if step not in manager.all_steps():
-                self._check_room(state)
-                manager.save(step, args=ocp.args.Composite(**items))
+            if step in manager.all_steps():
+                return
+            self._check_room(state)
+            facts = {"run_id": self.run_id, "arrays": _described(state), "bits": _bits(state), **facts}
+            items = {"state": ocp.args.StandardSave(state), "facts": ocp.args.JsonSave(facts)}
+            manager.save(step, args=ocp.args.Composite(**items))
 
     def _check_room(self, state: Any) -> None:
         """Orbax must not be the one to find the disk full: its threads then write tracebacks that none can catch."""
         wanted = ROOM_FACTOR * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + ROOM_BYTES
-        if shutil.disk_usage(self.folder).free < wanted:
+        if any(agreed(shutil.disk_usage(self.folder).free < wanted)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]]:
-        """The newest readable checkpoint, placed as the abstract state `like` says.
+        """The newest sound checkpoint, placed as the abstract state `like` says: no other state is made beside it.
 
         Returns (state or None, its facts, one sentence for every checkpoint that could not be read and was skipped).
-        Raises `UserError` for a checkpoint of another run.
+        Raises `UserError` for a checkpoint of another run, architecture or optimizer.
         """
-        if not self.folder.is_dir():
+        if not any(agreed(self.folder.is_dir())):
             return None, {}, []
+        skipped: list[str] = []
+        for step in from_first(sorted(self._open().all_steps(), reverse=True), KEPT + 1):
+            state, facts, problem = self._read(step, like)
+            if not problem:
+                return state, facts, skipped
+            skipped.append(f"the checkpoint of step {step} in {self.folder} cannot be read and is skipped: {problem}")
+            self._set_aside(step)
+        return None, {}, skipped
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any], str]:
+        """The state and facts of `step`, or why they cannot be used; the same in all processes.
+
+        Orbax's handlers read without waiting for other processes: one alone may fail.
+        """
         import orbax.checkpoint as ocp
 
-        skipped: list[str] = []
-        for step in sorted(self._open().all_steps(), reverse=True):
-            try:
-                facts = self._open().restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
-                if facts["run_id"] == self.run_id:
-                    args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                    return self._open().restore(step, args=args).state, facts, skipped
-            except Exception as error:
-                summary = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                skipped.append(
-                    f"the checkpoint of step {step} in {self.folder} cannot be read and is skipped: {summary}"
-                )
-                self._set_aside(step)
-            else:
-                check(
-                    False,
-                    f"{self.folder} holds checkpoints of run {facts['run_id']}, but this configuration is run "
-                    f"{self.run_id}; train it in a folder of its own",
-                )
-        return None, {}, skipped
+        folder = self.folder / str(step)
+        facts, problem = _attempt(lambda: _facts(folder))
+        if any(agreed(bool(problem))):
+            return None, {}, problem or "another process could not read it"
+        self._check_same(step, facts, _described(like))
+        handler = ocp.StandardCheckpointHandler()
+        state, problem = _attempt(lambda: handler.restore(folder / "state", args=ocp.args.StandardRestore(like)))
+        if any(agreed(bool(problem))):
+            return None, {}, problem or "another process could not read it"
+        changed = [name for name, bits in _bits(state).items() if bits != facts["bits"][name]]
+        return state, facts, f"the numbers of {changed[0]} have changed since they were saved" if changed else ""
+
+    def _check_same(self, step: int, facts: dict[str, Any], here: dict[str, str]) -> None:
+        there = facts["arrays"]
+        differs = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+        said = "".join(
+            f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in differs[:1]
+        )
+        check(
+            facts["run_id"] == self.run_id,
+            f"{self.folder} holds checkpoints of run {facts['run_id']}, but this configuration is run {self.run_id}"
+            + f" ({said})" * bool(said)
+            + "; train it in a folder of its own",
+        )
+        check(
+            not differs,
+            f"the checkpoint of step {step} in {self.folder} is of another version of lmscale ({said}); go on with "
+            f"that version, or delete the folder to begin anew",
+        )
 
     def _set_aside(self, step: int) -> None:
         """Rename an unreadable checkpoint: the step can be saved again, and nothing is lost if the fault was ours."""
-        aside = self.folder / f"unreadable-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.folder / str(step)).rename(aside)
+        if is_main():
+            aside = self.folder / f"unreadable-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+        agreed(True)  # that it is done
         self._open().reload()
 
     def close(self) -> None:
@@ -134,12 +170,54 @@ class Checkpoints:
     def remove(self) -> None:
         """Close, and delete all checkpoints of the run."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def abstract(state: Any) -> Any:
-    """Shapes, types and placements of `state`, without its values."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+def _facts(folder: Path) -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
+    facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
+    assert isinstance(facts, dict) and {"run_id", "arrays", "bits"} <= set(facts), "its facts are incomplete"
+    return facts
+
+
+def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:
+    """What `read` returns, or the first line of what went wrong."""
+    try:
+        return read(), ""
+    except Exception as error:
+        return None, (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
+
+
+def _named(state: Any) -> dict[str, Any]:
+    """The arrays of a state, present or abstract, by their path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): x
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _described(state: Any) -> dict[str, str]:
+    """Name -> type and shape, as in "float32[256, 64]"."""
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(state).items()}
+
+
+def _bits(state: Any) -> dict[str, int]:
+    """Name -> sum of the array's bits as unsigned integers, modulo 2^32: exact in any order, so on any mesh."""
+    arrays = _named(state)
+    sums = _sums(state.step.sharding)(list(arrays.values()))
+    return dict(zip(arrays, np.asarray(sums).tolist()))
+
+
+@cache
+def _sums(everywhere: Sharding) -> jax.stages.Wrapped:
+    return jax.jit(lambda arrays: jnp.stack([_sum(x) for x in arrays]), out_shardings=everywhere)
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    words = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    return jnp.sum(words, dtype=jnp.uint32)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

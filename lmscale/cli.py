@@ -61,6 +61,14 @@ class TrainArgs:
     more: Positional[tuple[Path, ...]] = ()
     """Further ones, each in a folder of its own, that differ in seed, learning rate, schedule or weight decay."""
     wandb: Literal["off", "offline", "online"] = "off"
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several train one run; Slurm, Open MPI and Cloud TPU are asked when it is unset."""
+    processes: int | None = None
+    """How many; 1 asks no launcher."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+    wait_seconds: int = 300
+    """How long they wait for each other at the start."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +104,23 @@ class DataArgs:
     """Prepare a corpus, once, and say what is in it."""
 
     source: Positional[str] = "stdlib"
-    """`stdlib`, a file or folder of text or JSONL, or tfds:NAME."""
+    """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), or a mixture of these:
+    "mix: 0.7 * stdlib + 0.3 * books/"."""
     text_field: str = "text"
+    tokenizer: str = "bytes"
+    """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.0
+    unreadable: Literal["skip", "refuse"] = "skip"
+    """What to do about files and lines that are not UTF-8 text."""
+    near_duplicates: float | None = None
+    """Remove documents that share this share of their five-word runs with another (needs datasketch)."""
+    unique_tokens: int | None = None
+    """Use the leading U training tokens only."""
     allow_download: bool = False
     """Let TFDS download the data set."""
+    output: Path | None = None
+    """Folder for a figure."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +240,14 @@ def _train(args: TrainArgs) -> int:
     from lmscale import machine
 
     machine.set_up()
+    from lmscale import distributed
     from lmscale.config import RunConfig, from_json
     from lmscale.files import read_json
     from lmscale.train import Interrupted, train_packed
 
     files = [args.config, *args.more]
     configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
+    distributed.start(args.coordinator, args.processes, args.process, args.wait_seconds)
     try:
         outcomes = train_packed(configs, [file.parent for file in files], wandb=args.wandb)
     except Interrupted as stop:
@@ -272,11 +295,14 @@ def _report(args: ReportArgs) -> int:
 
 
 def _data(args: DataArgs) -> int:
-    from lmscale import terminal
+    from dataclasses import fields
+
+    from lmscale import look
     from lmscale.config import DataConfig
 
-    config = DataConfig(source=args.source, text_field=args.text_field)
-    terminal.prepare_data(config, _console(), allow_download=args.allow_download, say_all=True)
+    settings = {item.name for item in fields(DataConfig)}
+    config = DataConfig(**{item.name: getattr(args, item.name) for item in fields(args) if item.name in settings})
+    look.show(config, _console(), args.output, allow_download=args.allow_download)
     return 0
 
 

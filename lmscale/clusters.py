@@ -49,7 +49,9 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
         return None
     tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     here = int(tasks.split("(")[0]) if tasks.split("(")[0].isdigit() else 0
-    return Place("Slurm", "slurm", processes, _number(environment, "SLURM_PROCID"), _devices(environment, "SLURM_LOCALID", here))
+    return Place(
+        "Slurm", "slurm", processes, _number(environment, "SLURM_PROCID"), _devices(environment, "SLURM_LOCALID", here)
+    )
 
 
 def _tpu(environment: Mapping[str, str]) -> Place | None:

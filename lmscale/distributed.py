@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,14 @@ def start(
     assert coordinator is not None and processes is not None and process is not None
     _check_reachable(coordinator, process, wait_seconds)
     devices = place.devices if place else None
-    _join(processes, process, wait_seconds, devices, coordinator_address=coordinator, cluster_detection_method="deactivate")
+    _join(
+        processes,
+        process,
+        wait_seconds,
+        devices,
+        coordinator_address=coordinator,
+        cluster_detection_method="deactivate",
+    )
 
 
 def _check_given(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -91,7 +98,9 @@ def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> None:
         try:
             socket.create_server(("", port)).close()
         except OSError as error:
-            raise UserError(f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); take another") from None
+            raise UserError(
+                f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); take another"
+            ) from None
         return
     problem, end = "", time.monotonic() + wait_seconds
     while time.monotonic() < end:
@@ -142,6 +151,7 @@ def _say_at_abort(sentence: str) -> None:
     JAX does so, from a thread of its own, when it has lost the first process or waited too long; Python's own signal
     handlers never run then.
     """
+
     def leave(number: int) -> None:
         os.write(2, f"lmscale: {sentence}\n".encode())
         os._exit(EXIT_INTERRUPTED)
@@ -160,10 +170,14 @@ def agreed(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether any process has raised it. All processes must call it at the same point."""
     if jax.process_count() == 1:
         return flags
-    return tuple(bool(raised) for raised in _gathered(flags).any(axis=0))
+    return _any(_gathered(flags))
 
 
-def _gathered(values: tuple[float, ...]) -> NDArray[np.float64]:
+def _any(gathered: NDArray[np.float32]) -> tuple[bool, ...]:
+    return tuple(bool(raised) for raised in np.max(gathered, axis=0))
+
+
+def _gathered(values: tuple[float, ...]) -> NDArray[np.float32]:
     """The numbers of all processes [processes, values]."""
     from jax.experimental import multihost_utils
 
@@ -193,7 +207,18 @@ class Votes:
         slowest = float(gathered[:, -1].max()) if step > self._step else AGREE_SECONDS
         self._step, self._clock = step, time.perf_counter()
         self.next = step + max(1, int(AGREE_SECONDS / max(slowest, 1e-9)))
-        return tuple(bool(raised) for raised in gathered[:, :-1].any(axis=0))
+        return _any(gathered[:, :-1])
+
+
+def from_first(values: Sequence[int], most: int) -> list[int]:
+    """The first `most` of the numbers, none below 0, that the first process has; all processes call it together."""
+    if jax.process_count() == 1:
+        return list(values[:most])
+    from jax.experimental import multihost_utils
+
+    row = np.full(most, -1, np.int32)
+    row[: len(values)] = values[:most]
+    return [int(value) for value in multihost_utils.broadcast_one_to_all(row) if value >= 0]
 
 
 def place(rows: Callable[[int, int], Any], shape: tuple[int, int], sharding: NamedSharding) -> jax.Array:
@@ -201,7 +226,7 @@ def place(rows: Callable[[int, int], Any], shape: tuple[int, int], sharding: Nam
     if jax.process_count() == 1:
         return jax.device_put(rows(0, shape[0]), sharding)
 
-    def part(index: tuple[slice, ...]) -> NDArray[np.int32]:
+    def part(index: Any) -> NDArray[np.int32]:
         start, stop, _ = index[0].indices(shape[0])
         return np.asarray(rows(start, stop))
 
@@ -216,15 +241,18 @@ def put(values: Any, sharding: NamedSharding) -> Any:
 
 
 @contextmanager
-def ending_together() -> Iterator[None]:
+def ending_together(orderly: type[Exception]) -> Iterator[None]:
     """In several processes, an error in the block ends this one at once, and thereby the others.
 
-    Nothing is tidied up: what would wait for the other processes (a save, the end of JAX) may wait for ever.
+    Nothing is tidied up: what would wait for the other processes (a save, the end of JAX) may wait for ever. An error
+    of the type `orderly` is one that all processes raise together.
     """
     try:
         yield
+    except orderly:
+        raise
     except Exception as error:
-        if jax.process_count() == 1 or getattr(error, "orderly", False):
+        if jax.process_count() == 1:
             raise
         status = _last_words(error)
         sys.stdout.flush()

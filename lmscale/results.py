@@ -22,7 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"
 
-NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats")
+NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
 """Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""
 
 State = Literal["finished", "diverged", "failed"]
@@ -59,7 +59,14 @@ class Outcome:
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float
-    """Passes over the training tokens available."""
+    """Passes over the training tokens available, 0 where they have no end."""
+    tokens_by_source: dict[str, int] | None = None
+    """`tokens` by the source that they are of."""
+    epochs_by_source: dict[str, float] | None = None
+    repeats_min: float | None = None
+    """How often the tokens of a document were scored, the least of all documents; None where all text was fresh."""
+    repeats_mean: float | None = None
+    repeats_max: float | None = None
     data_fingerprint: str
     seconds: float
     """Wall time of training, validation included, start-up and compilation left out; resumed parts add up."""

@@ -1,7 +1,7 @@
 """One update: the state of a run, the pure function that moves it on, and its compiled form on a mesh."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -152,12 +152,11 @@ def _placements(
     table, everywhere = parameter_table(config.model), replicated(mesh)
     params = shardings({name: (row.shape, row.axes) for name, row in table.items()}, mesh)
 
-    def beside(moment: jax.ShapeDtypeStruct, name: str) -> NamedSharding:
-        return params[name] if moment.shape == table[name].shape else everywhere
+    def beside(path: tuple[Any, ...], moment: jax.ShapeDtypeStruct) -> NamedSharding:
+        name = next((key.key for key in reversed(path) if isinstance(key, jax.tree_util.DictKey)), None)
+        return params[name] if name in table and moment.shape == table[name].shape else everywhere
 
-    opt_state = optax.tree_utils.tree_map_params(
-        optimizer, beside, shapes.opt_state, {name: name for name in table}, transform_non_params=lambda _: everywhere
-    )
+    opt_state = jax.tree_util.tree_map_with_path(beside, shapes.opt_state)
     health = jax.tree.map(lambda _: everywhere, shapes.health)
     return shapes.replace(  # type: ignore[attr-defined]
         step=everywhere, params=params, opt_state=opt_state, ema=shapes.ema and params, health=health

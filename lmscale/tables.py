@@ -110,11 +110,11 @@ def _other_case(usual: Sequence[str], have: Sequence[str]) -> str | None:
 def flags(table: "pd.DataFrame", name: str, source: object = "the table") -> "pd.Series[bool]":
     """A yes-or-no column as booleans; what is missing is no. Raises `UserError` for a value that is neither."""
     known = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
-    text = table[name].fillna(False).astype(str).str.strip().str.lower()
+    text = table[name].astype(object).where(table[name].notna(), "").astype(str).str.strip().str.lower()
     bad = ~text.isin([*known, ""])
     if bad.any():
         raise UserError(f"column {name!r} of {source} holds {table[name][bad].iloc[0]!r}: write true or false")
-    return text.map(known).fillna(False).astype(bool)
+    return text.map({**known, "": False}).astype(bool)
 
 
 def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:

@@ -7,13 +7,15 @@ import math
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lmscale import data, launch
@@ -120,10 +122,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def prepare_data(
-    config: DataConfig, console: Console, allow_download: bool = False, say_all: bool = False
-) -> data.Manifest:
-    """Bring a corpus onto disk under a progress bar; with `say_all`, print what is in it."""
+@contextmanager
+def preparing(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """Bars for the stages of preparing text, one for each, that vanish at the end; none on what is no terminal."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -134,27 +135,28 @@ def prepare_data(
         disable=not console.is_terminal,
     )
     with bar:
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
         def progress(what: str, share: float) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=1.0)
+                tasks[what] = bar.add_task(escape(what), total=1.0)
             bar.update(tasks[what], completed=share)
 
+        yield progress
+
+
+def prepare_data(config: DataConfig, console: Console, allow_download: bool = False) -> data.Manifest:
+    """Bring a corpus onto disk under a progress bar, and say in a line what it is."""
+    with preparing(console) as progress:
         manifest = data.prepare(config, progress=progress, allow_download=allow_download).manifest
+    if manifest.endless:
+        console.print(f"corpus {escape(manifest.source)}: made as it is read, without end")
+        return manifest
     console.print(
-        f"corpus {manifest.source}: {quantity(manifest.train_tokens)} training tokens in "
+        f"corpus {escape(manifest.source)}: {quantity(manifest.train_tokens)} training tokens in "
         f"{manifest.train_documents:,} documents, {quantity(manifest.validation_tokens)} validation tokens in "
         f"{manifest.validation_documents:,}"
     )
-    if say_all:
-        console.print(
-            f"  {manifest.train_bytes + manifest.validation_bytes:,} bytes of text, {manifest.duplicates_removed:,} "
-            f"duplicates and {manifest.empty_removed:,} empty documents removed\n"
-            f"  tokenizer {manifest.tokenizer}, vocabulary {manifest.vocab}\n  {manifest.folder}"
-        )
-        for skipped in manifest.skipped:
-            console.print(f"  skipped {skipped.path}: {skipped.reason}")
     return manifest
 
 

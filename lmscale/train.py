@@ -22,7 +22,7 @@ from lmscale.files import write_json
 from lmscale.ledger import Ledger
 from lmscale.metrics import LOG_ROWS
 from lmscale.optimizer import Hyperparameters
-from lmscale.process import stop_requested
+from lmscale.process import second_ctrl_c_ends, stop_requested
 from lmscale.results import CONFIG_FILE, Outcome
 from lmscale.sharding import batch_sharding, make_mesh, replicated
 from lmscale.step import TrainState, make_step
@@ -57,7 +57,12 @@ def train_packed(configs: Sequence[RunConfig], folders: Sequence[Path], wandb: s
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
     if missing:
         pack.check_alike([configs[place] for place in missing])
-        with stop_requested() as stop, ExitStack() as closed_at_the_end:
+        with (
+            second_ctrl_c_ends(),
+            stop_requested() as stop,
+            ExitStack() as closed_at_the_end,
+            distributed.ending_together(Interrupted),
+        ):
             for place in missing:
                 if distributed.is_main():
                     write_json(folders[place] / CONFIG_FILE, configs[place].to_json())
@@ -105,7 +110,9 @@ class _Together:
                 return programs.start(key)
 
         state = pack.stack([run.resume(start, programs.state, self.peak) for run in self.runs])
-        hyper = jax.device_put(pack.stack([Hyperparameters.of(run.config) for run in self.runs]), replicated(self.mesh))
+        hyper = distributed.put(
+            pack.stack([Hyperparameters.of(run.config) for run in self.runs]), replicated(self.mesh)
+        )
         with jax.set_mesh(self.mesh):
             step = pack.packed_step(programs, self.config, len(self.runs))
             step_function = step.lower(state, self._batch(), hyper).compile()
@@ -115,7 +122,8 @@ class _Together:
             if run.over:  # ended between its last checkpoint and its outcome
                 run.validation = validate(self._part(state, run).validated)
         self.saved = time.perf_counter()
-        stopping = False
+        self.votes = distributed.Votes(self.runs[0].done)
+        stopping, _ = self._wanted(self.runs)  # asked to while it compiled
         while active := self._active(state):
             if stopping:
                 self._interrupt(active)
@@ -165,16 +173,18 @@ class _Together:
         return [run for run in active if run.outcome is None]
 
     def _wanted(self, active: list[Ledger]) -> tuple[bool, bool]:
-        """Whether to stop, and whether to save: several processes agree on it, each time a row is due."""
-        if all(run.over for run in active) or (jax.process_count() > 1 and active[0].done % self.every):
+        """Whether to stop, and whether to save; several processes agree on it about once a second."""
+        if all(run.over for run in active):
             return False, False
         due = time.perf_counter() - self.saved > self.config.checkpoint_seconds
-        stopping, saving = distributed.agreed(self.stop(), due)
+        stopping, saving = self.votes(active[0].done, self.stop(), due)
         return stopping, stopping or saving
 
     def _interrupt(self, active: list[Ledger]) -> None:
         for run in active:
             run.checkpoints.close()
+        if not any(run.done for run in active):
+            raise Interrupted("stopped before the first step")
         done = " and ".join(sorted({f"{run.done:,}" for run in active}))
         raise Interrupted(f"stopped after step {done} of {self.config.steps:,}; a checkpoint is saved")
 

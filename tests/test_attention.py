@@ -1,4 +1,9 @@
+"""Every implementation of attention against one query at a time in float64, with all options and their gradients."""
+
 from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,37 +11,47 @@ import numpy as np
 import pytest
 
 from lmscale import attention
+from lmscale.attention import alibi_slopes, chunked, cudnn, plain, splash
+from lmscale.attention.alibi import as_features
 
 QKV = tuple[jax.Array, jax.Array, jax.Array]
-Attend = Callable[..., jax.Array]
+HEADS, FEATURES, SCALE = 4, 6, 0.3
+OPTIONS = [
+    {"groups": groups, "slopes": alibi_slopes(HEADS) if biased else None, "segmented": segmented}
+    for groups, biased, segmented in product((4, 2, 1), (False, True), (False, True))
+]
 
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "QUERY_CHUNK", 8)
+    monkeypatch.setattr(chunked, "SHORTEST_CHUNK", 6)
 
 
-def chunked(*qkv: jax.Array) -> jax.Array:
-    return jax.jit(attention._chunked)(*qkv)
+def random_qkv(time: int, groups: int = HEADS, dtype: str = "float32", features: int = FEATURES) -> QKV:
+    rng = np.random.default_rng(time)
+    shapes = [(2, time, heads, features) for heads in (HEADS, groups, groups)]
+    return tuple(jnp.asarray(2 * rng.standard_normal(shape), dtype) for shape in shapes)
 
 
-def gradient(total: Callable[[jax.Array], jax.Array], qkv: QKV, attend: Attend = attention._chunked) -> QKV:
-    return jax.jit(jax.grad(lambda qkv: total(attend(*qkv))))(qkv)
+def documents(time: int, segmented: bool) -> jax.Array | None:
+    """Rows with documents that end at other places."""
+    return jnp.asarray([np.arange(time) // 5, np.arange(time) // 7]) if segmented else None
 
 
-def random_qkv(time: int, heads: int = 2, dtype: str = "float32") -> QKV:
-    values = 2 * np.random.default_rng(time).standard_normal((3, 2, time, heads, 6))
-    return tuple(jnp.asarray(part, dtype) for part in values)
-
-
-def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def reference(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, slopes: tuple[float, ...] | None, segments: jax.Array | None
+) -> np.ndarray:
     """One query at a time, in float64."""
     batch, time, heads, features = q.shape
-    output = np.zeros((batch, time, heads, features))
+    share, output = heads // k.shape[2], np.zeros((batch, time, heads, features))
     for b, t, h in np.ndindex(batch, time, heads):
-        scores = k[b, : t + 1, h] @ q[b, t, h] / np.sqrt(features)
+        scores = SCALE * k[b, : t + 1, h // share] @ q[b, t, h]
+        if slopes is not None:
+            scores -= slopes[h] * (t - np.arange(t + 1))
+        if segments is not None:
+            scores[np.asarray(segments)[b, : t + 1] != int(segments[b, t])] = -np.inf
         weights = np.exp(scores - scores.max())
-        output[b, t, h] = weights / weights.sum() @ v[b, : t + 1, h]
+        output[b, t, h] = weights / weights.sum() @ v[b, : t + 1, h // share]
     return output
 
 
@@ -44,61 +59,48 @@ def exactly(qkv: QKV) -> list[np.ndarray]:
     return [np.asarray(part, np.float64) for part in qkv]
 
 
-@pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("time", [1, 5, 16, 19])
-def test_chunks_give_what_one_query_at_a_time_gives(time: int, heads: int) -> None:
-    qkv = random_qkv(time, heads)
-    np.testing.assert_allclose(chunked(*qkv), reference(*exactly(qkv)), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+@pytest.mark.parametrize("attend", [chunked.attend, plain.attend], ids=["chunked", "plain"])
+def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option: dict[str, Any]) -> None:
+    for time in (1, 19):
+        qkv, segments = random_qkv(time, option["groups"]), documents(time, option["segmented"])
+        found = jax.jit(lambda *qkv, segments=segments: attend(*qkv, SCALE, option["slopes"], segments))(*qkv)
+        np.testing.assert_allclose(found, reference(*exactly(qkv), option["slopes"], segments), rtol=1e-5, atol=1e-5)
 
 
-def test_on_this_machine_the_public_function_gives_the_same() -> None:
-    qkv = random_qkv(19)
-    np.testing.assert_allclose(attention.causal_attention(*qkv), reference(*exactly(qkv)), rtol=2e-3, atol=2e-3)
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]) -> None:
+    """19 queries do not divide into the chunks."""
+    qkv, segments = random_qkv(19, option["groups"]), documents(19, option["segmented"])
 
+    def gradient(attend: Callable[..., jax.Array]) -> QKV:
+        total = lambda qkv: jnp.sum(jnp.sin(attend(*qkv, SCALE, option["slopes"], segments)))
+        return jax.jit(jax.grad(total))(qkv)
 
-@pytest.mark.parametrize("time", [5, 19])
-def test_gradients_agree_with_finite_differences_of_the_reference(time: int) -> None:
-    qkv = random_qkv(time)
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal(qkv[0].shape)
-    grads = gradient(lambda output: jnp.sum(output * weight), qkv)
-    point, step = exactly(qkv), 1e-5
-    for number, grad in enumerate(grads):
-        for _ in range(3):
-            direction = rng.standard_normal(grad.shape)
-            ends = []
-            for sign in (1, -1):
-                moved = [*point]
-                moved[number] = point[number] + sign * step * direction
-                ends.append(np.sum(reference(*moved) * weight))
-            np.testing.assert_allclose(np.sum(grad * direction), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("time", [8, 21])
-def test_gradients_agree_with_jax_everywhere(time: int) -> None:
-    qkv = random_qkv(time)
-
-    def jax_own(*qkv: jax.Array) -> jax.Array:
-        return jax.nn.dot_product_attention(*qkv, is_causal=True)
-
-    both = [gradient(lambda output: jnp.sum(jnp.sin(output)), qkv, attend) for attend in (attention._chunked, jax_own)]
-    for ours, theirs in zip(*both):
+    assert len(chunked._chunks(19)) > 1
+    for ours, theirs in zip(gradient(chunked.attend), gradient(plain.attend)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_public_function_is_the_same() -> None:
+    qkv, segments = random_qkv(19, 2), documents(19, True)
+    found = attention.causal_attention(*qkv, scale=SCALE, slopes=alibi_slopes(HEADS), segments_BT=segments)
+    np.testing.assert_allclose(found, reference(*exactly(qkv), alibi_slopes(HEADS), segments), rtol=2e-3, atol=2e-3)
 
 
 def test_half_precision_stays_within_its_own_rounding() -> None:
     qkv = random_qkv(11, dtype="bfloat16")
-    output = chunked(*qkv)
+    output = chunked.attend(*qkv, SCALE)
     assert output.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(output, np.float64), reference(*exactly(qkv)), rtol=0.03, atol=0.03)
-    grads = gradient(lambda output: jnp.sum(output.astype(jnp.float32)), qkv)
+    np.testing.assert_allclose(np.asarray(output, float), reference(*exactly(qkv), None, None), rtol=0.03, atol=0.03)
+    grads = jax.grad(lambda qkv: jnp.sum(chunked.attend(*qkv, SCALE).astype(jnp.float32)))(qkv)
     assert all(grad.dtype == jnp.bfloat16 and bool(jnp.all(jnp.isfinite(grad))) for grad in grads)
 
 
 def test_no_query_sees_a_later_key_or_value() -> None:
     qkv = random_qkv(19)
-    of_one_query = jax.jit(jax.grad(lambda qkv, t: jnp.sum(jnp.take(attention._chunked(*qkv), t, axis=1) ** 2)))
-    for seen in (0, 7, 8, 17):  # inside a chunk and at its edges
+    of_one_query = jax.jit(jax.grad(lambda qkv, t: jnp.sum(jnp.take(chunked.attend(*qkv, SCALE), t, axis=1) ** 2)))
+    for seen in (0, 5, 6, 17):  # inside a chunk and at its edges
         _, d_k, d_v = of_one_query(qkv, seen)
         for grad in (d_k, d_v):
             assert not np.any(grad[:, seen + 1 :])
@@ -108,5 +110,54 @@ def test_no_query_sees_a_later_key_or_value() -> None:
 
 def test_scores_far_apart_give_no_nan() -> None:
     q, k, v = random_qkv(19)
-    grads = gradient(jnp.sum, (1e4 * q, k, v))
+    grads = jax.jit(jax.grad(lambda qkv: jnp.sum(chunked.attend(*qkv, SCALE))))((1e4 * q, k, v))
     assert all(bool(jnp.all(jnp.isfinite(grad))) for grad in grads)
+
+
+def test_dropout_keeps_the_mean_and_needs_a_key() -> None:
+    qkv = random_qkv(19)
+    call = partial(attention.causal_attention, *qkv, scale=SCALE, dropout=0.4)
+    whole = attention.causal_attention(*qkv, scale=SCALE)
+    np.testing.assert_allclose(call(), whole, rtol=1e-5)
+    many = np.stack([call(key=jax.random.key(seed)) for seed in range(300)])
+    assert not np.allclose(many[0], many[1])
+    error = np.abs(many.mean(axis=0) - whole) / (many.std(axis=0) / np.sqrt(300) + 1e-6)
+    assert np.quantile(error, 0.99) < 4
+    np.testing.assert_array_equal(call(key=jax.random.key(3)), many[3])
+
+
+def test_slopes_are_the_papers() -> None:
+    """Press 2022, section 3: eight heads have 1/2 ... 1/256; others take every other one of the power of two above."""
+    assert alibi_slopes(8) == tuple(2.0**-i for i in range(1, 9))
+    assert alibi_slopes(2) == (1 / 16, 1 / 256)
+    assert alibi_slopes(3) == (1 / 16, 1 / 256, 1 / 4)
+
+
+def test_the_bias_of_a_kernel_without_bias() -> None:
+    """The slopes as features of queries and keys: the same softmax, since it does not see what all keys share."""
+    q, k, v = random_qkv(300, 2)
+    slopes = alibi_slopes(HEADS)
+    wide = plain.attend(*as_features(q, k, v, slopes, SCALE), SCALE)
+    np.testing.assert_allclose(wide[..., :FEATURES], plain.attend(q, k, v, SCALE, slopes), rtol=1e-3, atol=1e-4)
+    assert not np.any(wide[..., FEATURES:])
+
+
+@pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
+def test_the_kernel_of_a_tpu_interpreted(option: dict[str, Any]) -> None:
+    qkv, segments = random_qkv(128, option["groups"]), documents(128, option["segmented"])
+    found = splash.attend(*qkv, SCALE, option["slopes"], segments, interpret=True)
+    np.testing.assert_allclose(found, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
+
+
+def test_what_a_kernel_cannot_do_is_left_to_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(backend: str, dtype: str, time: int, features: int, segmented: bool = False) -> str:
+        q = jnp.zeros((2, time, 4, features), dtype)
+        return attention.implementation(backend, q, 2, False, segmented)
+
+    monkeypatch.setattr(cudnn, "capability", lambda: 90)
+    assert chosen("cpu", "float32", 19, 6) == "chunked"
+    assert chosen("gpu", "bfloat16", 2048, 64) == "cudnn"
+    assert chosen("gpu", "float32", 2048, 64) == "plain"
+    assert chosen("gpu", "bfloat16", 2048, 60) == "plain"
+    assert chosen("tpu", "bfloat16", 2048, 64) == "splash"
+    assert chosen("tpu", "bfloat16", 2000, 64) == "plain"

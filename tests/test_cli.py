@@ -96,8 +96,9 @@ def test_fit_prints_the_law_and_writes_its_numbers(runs: Path, capsys: pytest.Ca
 
 def test_data_says_what_is_in_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of text" for number in range(3000)))
-    assert call("data", tmp_path / "text.txt") == 0
-    assert "training tokens" in capsys.readouterr().out
+    assert call("data", tmp_path / "text.txt", "--test-fraction", 0.2, "--tokenizer", "bpe:270") == 0
+    said = capsys.readouterr().out
+    assert "test " in said and "tokenizer bpe:270" in said and "baselines in bits per byte" in said
 
 
 @pytest.mark.parametrize(

@@ -21,23 +21,20 @@ def test_coverage_counts() -> None:
 DESIGNS = {
     "isoflop": (HOFFMANN_2022, isoflop_design(HOFFMANN_2022, [1e17, 3e17, 1e18, 3e18, 1e19])),
     "grid": (CHINCHILLA_REFIT, grid_design(np.geomspace(6e6, 4e8, 8), np.geomspace(1e8, 8e9, 8))),
+    "few": (CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, [1e17, 1e18, 1e19])),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("design", "noise"), [("isoflop", 0.01), ("grid", 0.003)])
-@pytest.mark.parametrize(("loss", "high"), [("squared", 0.98), ("huber", 1.0)])
-def test_intervals_hold_the_truth(loss: str, high: float, design: str, noise: float) -> None:
-    """Squared error: 92-98 %, up to the binomial error of 400 sweeps.
-
-    Huber with delta = 1e-3 is nearly least absolute deviations at these noises, whose bootstrap is known to be
-    conservative in small samples: it may hold the truth more often, never less.
-    """
+@pytest.mark.parametrize(("design", "noise"), [("isoflop", 0.01), ("grid", 0.003), ("few", 0.003)])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_intervals_hold_the_truth(loss: str, design: str, noise: float) -> None:
+    """92-98 %, give or take the binomial error of 400 sweeps: 1.4 % at 92 %, 0.7 % at 98 % (one standard error)."""
     law, points = DESIGNS[design]
     found = coverage(law, points, noise, sweeps=400, resamples=400, loss=loss)
     for name, share in found.held.items():
-        assert 0.92 - 0.02 <= share <= high + 0.01, name
-    assert 0.92 <= found.new_runs <= 0.99
+        assert 0.92 - 0.015 <= share <= 0.98 + 0.01, name
+    assert 0.91 <= found.new_runs <= 0.98
 
 
 def test_the_law_alone_is_recovered_within_its_interval() -> None:

@@ -57,6 +57,31 @@ def test_the_parabolas_bias_is_stated() -> None:
     assert said == pytest.approx(100 * gap, abs=0.2)  # in percent
 
 
+def test_the_parabolas_bias_can_be_taken_off_or_added_to_the_interval() -> None:
+    law = Chinchilla(1.69, 406.4, 410.7, 0.465, 0.155)
+    fit = fits.isoflop(sweep(0.0, law, factor=16.0), method="parabola", resamples=200, noise_nats=1e-4)
+    at, truth = max(BUDGETS), float(law.optimum(max(BUDGETS)).params)
+    assert fit.bias is not None
+    off, left = (one.optimum(at).params / truth - 1 for one in (fit, fit.without_bias()))
+    assert abs(off) > 0.05
+    assert abs(left) < 0.002
+    assert fit.without_bias().a == pytest.approx(law.exponents()["params"], abs=1e-3)
+
+    def params(one: IsoFlop) -> float:
+        return one.optimum(at).params
+
+    plain, wide = fit.interval(params), fit.interval_with_bias(params)
+    assert not plain[0] <= truth <= plain[1]
+    assert wide[0] <= truth <= wide[1]
+    assert wide[0] <= plain[0] and plain[1] <= wide[1]
+    value = fit.to_json()["bias"]
+    assert value["parameters_without"]["a"] == fit.without_bias().a
+    assert value["intervals_with"]["0.95"]["a"] == list(fit.interval_with_bias("a"))
+    assert "a less bias" in str(fit)
+    with pytest.raises(UserError, match="bias of the interpolation is not known"):
+        fits.isoflop(sweep(), resamples=0, check=False).without_bias()
+
+
 def test_parabolas_give_way_where_they_miss_the_runs() -> None:
     law = Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28)
     assert fits.isoflop(sweep(0.002, law, factor=3.0), resamples=50).method == "parabola"

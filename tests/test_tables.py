@@ -100,7 +100,7 @@ def test_where_filters_and_says_how_many(tmp_path: Path) -> None:
     [
         ("t.parquet", b"no parquet", "corrupt or no parquet file"),
         ("t.csv.gz", b"no gzip", "corrupt or no csv file"),
-        ("t.csv", b"", "corrupt or no csv file"),
+        ("t.csv", b"", "is empty: its first line"),
         ("t.csv", b"params,tokens,loss\n", "has no rows"),
         ("t.jsonl", b'{"params": 1}\n{"params": \n', "corrupt in line 2"),
         ("t.jsonl", b"[1, 2]\n", "corrupt in line 1"),
@@ -114,6 +114,35 @@ def test_unusable_files_are_one_sentence(tmp_path: Path, name: str, content: byt
     with pytest.raises(UserError, match=said) as error:
         read_table(path)
     assert "\n" not in str(error.value)
+
+
+def test_spreadsheets_and_their_marks(tmp_path: Path) -> None:
+    frame, path = pd.DataFrame(ROWS), tmp_path / "t.csv"
+    for encoding, sep, decimal in (("utf-8-sig", ",", "."), ("utf-8", ";", "."), ("utf-8-sig", ";", ",")):
+        path.write_text(frame.to_csv(index=False, sep=sep, decimal=decimal), encoding=encoding)
+        table = read_table(path)
+        assert table[list(ROWS[0])].to_dict("records") == ROWS
+        notes = [note for note in table.attrs["notes"] if "semicolons" in note]
+        assert len(notes) == (sep == ";")
+        assert not notes or notes[0].endswith("commas" if decimal == "," else "points")
+    lines = tmp_path / "t.jsonl"
+    lines.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8-sig")
+    assert read_table(lines)["params"].tolist() == [1e6, 2e6]
+
+
+def test_columns_in_capitals_are_recognised_where_there_is_no_doubt(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, N_Params=[1e6], TOKENS=[2e7], Loss=[3.0]))
+    assert table.loc[0, ["params", "tokens", "loss_nats"]].tolist() == [1e6, 2e7, 3.0]
+    assert "params" not in read_table(write(tmp_path, PARAMS=[1e6], Params=[2e6], tokens=[2e7], loss=[3.0]))
+
+
+def test_held_out_is_yes_or_no(tmp_path: Path) -> None:
+    table = read_table(
+        write(tmp_path, params=[1, 2, 3], tokens=[1, 2, 3], loss=[3, 2, 1], held_out=["yes", "No", None])
+    )
+    assert table["held_out"].tolist() == [True, False, False]
+    with pytest.raises(UserError, match=r"'held_out' of .* holds 'perhaps'"):
+        read_table(write(tmp_path, params=[1], tokens=[1], loss=[3], held_out=["perhaps"]))
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         @contextmanager
         def asked() -> Iterator[Callable[[], bool]]:
             calls = iter(range(1, 10**9))
-            yield lambda: next(calls) >= steps
+            yield lambda: next(calls) > steps
 
         monkeypatch.setattr(training, "stop_requested", asked)
 

@@ -1,7 +1,7 @@
 """Causal self-attention: one function, with the fast way on each kind of device.
 
-Letters: B batch, T time (queries), S time (keys), H query heads, G key/value heads, R = H / G query heads that share one
-key/value head, K features of a head. Query head h reads key/value head h // R (Ainslie 2023).
+Letters: B batch, T time (queries), S time (keys), H query heads, G key/value heads, R = H / G query heads that share
+one key/value head, K features of a head. Query head h reads key/value head h // R (Ainslie 2023).
 """
 
 from typing import Literal

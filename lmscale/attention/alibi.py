@@ -1,4 +1,4 @@
-"""Attention with linear biases (Press 2022): a score falls with the distance of its key, in each head at its own rate."""
+"""Attention with linear biases (Press 2022): a score falls with its key's distance, at each head's own rate."""
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,11 @@ def as_features(
     assert time <= 2**24
     rate_H = np.asarray(slopes) / scale
     coarse_H = rate_H.astype(jnp.bfloat16).astype(np.float64)
-    digits = [(np.arange(time) // 256**power) % 256 * 256.0**power for power in range(3)]
-    q_H8 = np.stack([coarse_H] * 3 + [rate_H - coarse_H] * 3 + [0 * rate_H] * 2, axis=-1)
-    k_S8 = np.stack([*digits, *digits, *[np.zeros(time)] * 2], axis=-1)
-    q_more = jnp.broadcast_to(jnp.asarray(q_H8, q_BTHK.dtype)[None, None], (*q_BTHK.shape[:3], 8))
-    k_more = jnp.broadcast_to(jnp.asarray(k_S8, k_BSGK.dtype)[None, :, None], (*k_BSGK.shape[:3], 8))
-    wide = (jnp.concatenate(pair, axis=-1) for pair in ((q_BTHK, q_more), (k_BSGK, k_more)))
-    return (*wide, jnp.pad(v_BSGK, ((0, 0), (0, 0), (0, 0), (0, 8))))
+    unused = [np.zeros(time)] * (FEATURES - 6)
+    digits = [np.arange(time) // 256**power % 256 * 256.0**power for power in range(3)]
+    q_HE = np.stack([coarse_H] * 3 + [rate_H - coarse_H] * 3 + [0 * rate_H] * len(unused), axis=-1)
+    k_SE = np.stack([*digits, *digits, *unused], axis=-1)
+    more_q = jnp.broadcast_to(jnp.asarray(q_HE, q_BTHK.dtype)[None, None], (*q_BTHK.shape[:3], FEATURES))
+    more_k = jnp.broadcast_to(jnp.asarray(k_SE, k_BSGK.dtype)[None, :, None], (*k_BSGK.shape[:3], FEATURES))
+    wide_q, wide_k = (jnp.concatenate(pair, axis=-1) for pair in ((q_BTHK, more_q), (k_BSGK, more_k)))
+    return wide_q, wide_k, jnp.pad(v_BSGK, ((0, 0), (0, 0), (0, 0), (0, FEATURES)))

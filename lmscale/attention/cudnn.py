@@ -47,8 +47,10 @@ def attend(
     segments_BT: jax.Array | None = None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """Each device's part by `jax.nn.dot_product_attention`. Segments become a mask, which takes memory for [B, T, S]."""
+    """Each device's part by `jax.nn.dot_product_attention`. Segments become a mask, which takes memory for [B, T, S].
 
+    Tests put XLA's implementation in cuDNN's place.
+    """
     features = q_BTHK.shape[-1]
     if slopes is not None:
         q_BTHK, k_BSGK, v_BSGK = as_features(q_BTHK, k_BSGK, v_BSGK, slopes, scale)

@@ -1,6 +1,5 @@
 """Attention by JAX's splash kernel on TPUs, and what it asks for."""
 
-from functools import cache
 
 import jax
 import jax.numpy as jnp

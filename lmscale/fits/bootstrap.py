@@ -24,6 +24,7 @@ from lmscale.fits.runs import Runs
 METHODS = ("auto", "runs", "weights")
 SMALL = 100  # from here on the two agree, and drawing runs is what the literature prints
 MOSTLY_ABSOLUTE = 0.5  # below this share of residuals inside delta, the Huber loss is nearer to absolute deviations
+FEW = 4  # runs per parameter below which drawing whole runs widens more than squares need
 THIN = 2  # independent runs per parameter up to which no bootstrap is to be trusted
 
 
@@ -81,6 +82,11 @@ def share_inside(problem: Problem, values_p: np.ndarray) -> float:
 
 
 def _chosen(problem: Problem, method: str, units: int, inside: float) -> list[Status]:
+    if problem.loss == "squared" and units < FEW * len(problem.free):
+        said = (
+            f"whole runs are drawn: by squares, {units} runs for {len(problem.free)} parameters make intervals somewhat"
+        )
+        return [Status("kind of bootstrap", f"{said} too wide", "note")]
     if problem.loss == "squared" or units >= SMALL:
         return []
     said = f"{inside:.0%} of the free residuals lie within delta = {problem.delta:g}" if problem.loss == "huber" else ""

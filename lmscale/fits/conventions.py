@@ -24,6 +24,8 @@ NAMED = (
 )
 LEAST = 0.02  # counts that differ by less are rounding
 APART = 3.0  # two groups are two when the gap between them is this many times the wider one
+JUMP = 0.05  # relative: a ratio that leaves its neighbours' by more is not smooth in N
+JUMPING = (5, 0.2)  # rows, and share of rows, that must jump
 ENOUGH = 2  # rows of the smaller group: one alone is a typing error, and still named by the compute model's misfit
 MOST_ROWS = 1000  # beyond, every k-th row is looked at
 
@@ -71,7 +73,7 @@ def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
 
 
 def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[Status]:
-    """Does ln `ratio`, less a straight line in ln N, fall into two groups with a wide gap between them?
+    """Does ln `ratio`, less a straight line in ln N, fall into two groups with a wide gap, or jump from size to size?
 
     The line is Theil's (1950; medians of pairwise slopes), which a minority of rows does not bend.
     """
@@ -100,7 +102,25 @@ def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[St
                 f"rows seem to count N, D or C in two ways; fit each group alone"
             )
             return [Status("mixed conventions", said, "warning")]
-    return []
+    return _jumps(table["run"].iloc[good], x, y, label)
+
+
+def _jumps(names: "pd.Series[str]", x: np.ndarray, y: np.ndarray, label: str) -> list[Status]:
+    """Counts that differ by a share that itself depends on N (an embedding) give no constant gap, but a zigzag."""
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    width = x[2:] - x[:-2]
+    share = np.where(width > 0, (x[1:-1] - x[:-2]) / np.where(width > 0, width, 1), 0.5)
+    off = np.abs(y[1:-1] - (1 - share) * y[:-2] - share * y[2:])
+    count = int((off > JUMP).sum())
+    if count < JUMPING[0] or count < JUMPING[1] * len(x):
+        return []
+    worst = int(off.argmax())
+    said = (
+        f"{label} jumps from size to size, in {count} of {len(x)} runs by more than {JUMP:.0%} "
+        f"(most in {names.iloc[order[worst + 1]]}, {np.expm1(off[worst]):.0%}): rows seem to count N, D or C in two ways"
+    )
+    return [Status("mixed conventions", said, "warning")]
 
 
 def _another_count(table: "pd.DataFrame", has: set[str]) -> list[Status]:

@@ -1,0 +1,195 @@
+"""How fast is a training step beside PyTorch's, on the same machine, for models of the same shape?
+
+    pip install -e '.[peers]'                                   # on a CPU: a CPU build of torch
+    python experiments/bench_train_step.py                      # three shapes on the CPU: about 15 minutes
+    python experiments/bench_train_step.py --python PEER/bin/python   # peers in an environment of their own
+    python experiments/bench_train_step.py --gpu                # 350M and 1.3B parameters in bfloat16 on one GPU
+
+Peers are Hugging Face's Llama (the same parameters as ours, one by one) and GPT-2 (as many to 7 %), each eager and under
+torch.compile, all with fused AdamW, clipping by the global norm, scaled-dot-product attention and the same batch; on a
+CPU in float32 on all cores, on a GPU under bfloat16 autocast with float32 weights. Every measurement is the median step
+of a process of its own; they take turns, and the table has the median over the rounds. The ratio is ours over the best
+peer. Outcome:
+
+OUTCOME
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PEERS = ("llama eager", "llama compile", "gpt2 eager", "gpt2 compile")
+WARM_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and its batch."""
+
+    width: int
+    layers: int
+    heads: int
+    context: int
+    vocab: int
+    batch: int
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the MLP: `ModelConfig`'s default for SwiGLU."""
+        return 8 * -(-self.width // 3)
+
+
+CPU_SHAPES = (Shape(64, 3, 2, 128, 256, 32), Shape(128, 4, 4, 256, 256, 16), Shape(256, 6, 4, 256, 4096, 8))
+GPU_SHAPES = (Shape(1024, 24, 16, 2048, 32_768, 16), Shape(2048, 24, 16, 2048, 32_768, 8))
+
+
+def ours(shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
+    """What `lmscale bench` says."""
+    words = [f"--{name}={getattr(shape, name)}" for name in ("width", "layers", "heads", "context", "vocab", "batch")]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "speed.json"
+        command = [sys.executable, "-m", "lmscale", "bench", *words, f"--steps={steps}", f"--json={file}"]
+        subprocess.run([*command, *["--compute-dtype=bfloat16"] * gpu], check=True, capture_output=True)
+        return json.loads(file.read_text())
+
+
+def theirs(python: str, peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
+    """The same of one peer, measured by this file in a process of its own."""
+    line = json.dumps([peer, [*vars(shape).values()], steps, gpu])
+    done = subprocess.run([python, __file__, "--measure", line], check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{peer} could not be measured:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
+    """Tokens per second and parameters of a peer, in this process."""
+    import os
+
+    import torch
+
+    torch.manual_seed(0)
+    device = "cuda" if gpu else "cpu"
+    if gpu:
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    kind, how = peer.split()
+    model = (_llama if kind == "llama" else _gpt2)(shape).to(device).train()
+    params = sum(p.numel() for p in model.parameters())
+    run = torch.compile(model) if how == "compile" else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    batches = torch.randint(0, shape.vocab, (8, shape.batch, shape.context), device=device)
+
+    def step(t: int) -> None:
+        tokens = batches[t % len(batches)]
+        with torch.autocast(device, torch.bfloat16, enabled=gpu):
+            loss = run(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    ends = []
+    for t in range(WARM_STEPS + steps + 1):
+        step(t)
+        if gpu:
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+    seconds = [end - start for start, end in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :])]
+    return {"tokens_per_second": shape.batch * shape.context / statistics.median(seconds), "params": params}
+
+
+def _llama(shape: Shape) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=shape.vocab,
+            hidden_size=shape.width,
+            intermediate_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+        )
+    )
+
+
+def _gpt2(shape: Shape) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=shape.vocab,
+            n_embd=shape.width,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_positions=shape.context,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            attn_implementation="sdpa",
+        )
+    )
+
+
+def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu: bool) -> None:
+    """Print a row per shape: tokens/s of all, and the ratio of ours to the best of the others."""
+    found: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        for shape in shapes:
+            found.setdefault((shape, "lmscale"), []).append(ours(shape, steps, gpu))
+            for peer in PEERS:
+                found.setdefault((shape, peer), []).append(theirs(python, peer, shape, steps, gpu))
+            print(f"round {number + 1} of {rounds}: {shape}", file=sys.stderr, flush=True)
+    print(f"median tokens/s of {rounds} rounds on {found[shapes[0], 'lmscale'][0]['device']}")
+    print(
+        f"{'(d, L, heads, context, vocab, batch)':38} {'lmscale':>9} "
+        + " ".join(f"{p:>13}" for p in PEERS)
+        + "  ratio  MFU"
+    )
+    for shape in shapes:
+        rate = {
+            who: statistics.median(one["tokens_per_second"] for one in found[shape, who]) for who in ("lmscale", *PEERS)
+        }
+        mine = found[shape, "lmscale"]
+        mfu = statistics.median(one["mfu_of_datasheet"] or one["mfu"] for one in mine)
+        if found[shape, "llama eager"][0]["params"] != mine[0]["params"]:
+            sys.exit(
+                f"{shape}: Llama has {found[shape, 'llama eager'][0]['params']:,} parameters, ours {mine[0]['params']:,}"
+            )
+        print(
+            f"{', '.join(str(value) for value in vars(shape).values()):38} {rate['lmscale']:9,.0f} "
+            + " ".join(f"{rate[peer]:13,.0f}" for peer in PEERS)
+            + f"  {rate['lmscale'] / max(rate[peer] for peer in PEERS):5.2f}  {mfu:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the large shapes, in bfloat16 on one GPU")
+    parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--shapes", type=int, nargs="+", metavar="N", help="only these of them, counted from 0")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        peer, values, steps, gpu = json.loads(arguments.measure)
+        print(json.dumps(measure(peer, Shape(*values), steps, gpu)))
+    else:
+        every = GPU_SHAPES if arguments.gpu else CPU_SHAPES
+        chosen = tuple(every[number] for number in arguments.shapes or range(len(every)))
+        compare(chosen, arguments.python, arguments.rounds, arguments.steps, arguments.gpu)

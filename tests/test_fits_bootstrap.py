@@ -1,0 +1,105 @@
+"""Two bootstraps: what each draws, when each is taken, and what a fit says of it. Coverage: test_fits_coverage.py."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale import fits
+from lmscale.errors import UserError
+from lmscale.fits.bootstrap import exponential_weights, resample_counts
+from lmscale.fits.losslaw import LossLaw
+from lmscale.fits.simulate import grid_design, isoflop_design, simulate
+from lmscale.laws import CHINCHILLA_REFIT
+from lmscale.tables import read_table
+
+BUDGETS = (1e17, 1e18, 1e19)
+
+
+def sweep(noise: float = 0.01, sizes: int = 7) -> pd.DataFrame:
+    points = isoflop_design(CHINCHILLA_REFIT, BUDGETS, sizes)
+    return simulate(CHINCHILLA_REFIT, points, noise, np.random.default_rng(0))
+
+
+def named(fit: LossLaw) -> dict[str, str]:
+    return {status.name: status.sentence for status in fit.status}
+
+
+def test_strata_keep_their_size_and_clusters_stay_together() -> None:
+    labels = ["a"] * 3 + ["b"] * 5
+    counts = resample_counts(np.random.default_rng(0), 8, 50, strata=labels)
+    assert (counts[:3].sum(axis=0) == 3).all()
+    clustered = resample_counts(np.random.default_rng(0), 8, 50, clusters=labels)
+    assert (clustered[0] == clustered[2]).all()
+    assert set(clustered.sum(axis=0)) <= {6, 8, 10}
+
+
+def test_exponential_weights_have_mean_and_variance_one() -> None:
+    weights = exponential_weights(np.random.default_rng(0), 40, 20000)
+    assert weights.sum(axis=0) == pytest.approx(40)
+    assert weights.min() > 0
+    assert weights.mean(axis=1) == pytest.approx(1, abs=0.04)
+    assert weights.var(axis=1) == pytest.approx(39 / 41, abs=0.08)  # of a Dirichlet draw: (n - 1) / (n + 1)
+    labels = ["a"] * 3 + ["b"] * 5
+    assert exponential_weights(np.random.default_rng(0), 8, 9, strata=labels)[:3].sum(axis=0) == pytest.approx(3)
+    together = exponential_weights(np.random.default_rng(0), 8, 9, clusters=labels)
+    assert (together[0] == together[2]).all()
+    assert (together[0] != together[3]).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "noise", "taken"),
+    [("huber", 0.01, "weights"), ("huber", 0.0003, "runs"), ("lad", 0.01, "weights"), ("squared", 0.01, "runs")],
+)
+def test_few_runs_near_absolute_deviations_are_weighted(loss: str, noise: float, taken: str) -> None:
+    fit = fits.loss_law(sweep(noise), loss=loss, resamples=20, check=False)
+    assert fit.bootstrap == taken
+    assert LossLaw.from_json(fit.to_json()).bootstrap == taken
+    if taken == "weights":
+        assert "exponential weight" in named(fit)["kind of bootstrap"]
+
+
+def test_many_runs_are_drawn_whole_as_published() -> None:
+    fit = fits.loss_law(read_table("chinchilla"), resamples=10, check=False)
+    assert fit.bootstrap == "runs"
+    assert "kind of bootstrap" not in named(fit)
+
+
+def test_the_two_agree_for_many_runs() -> None:
+    table = read_table("chinchilla")
+    runs, weights = (fits.loss_law(table, resamples=1000, bootstrap=b, check=False) for b in ("runs", "weights"))
+    for name in ("E", "alpha", "beta", "a"):
+        (low, high), (other_low, other_high) = runs.interval(name), weights.interval(name)
+        assert (other_high - other_low) / (high - low) == pytest.approx(1, abs=0.12)
+
+
+def test_weights_are_narrower_for_few_runs() -> None:
+    runs, weights = (fits.loss_law(sweep(), resamples=400, bootstrap=b, check=False) for b in ("runs", "weights"))
+    widths = [np.subtract(*fit.interval("alpha")[::-1]) for fit in (runs, weights)]
+    assert widths[1] < 0.95 * widths[0]
+
+
+def test_small_tables_are_named() -> None:
+    points = grid_design(np.geomspace(1e7, 1e8, 3), np.geomspace(1e9, 1e10, 2))
+    table = simulate(CHINCHILLA_REFIT, points, 0.001, np.random.default_rng(0))
+    said = named(fits.loss_law(table, resamples=50, bootstrap="runs", check=False))
+    assert "fewer than 5 distinct points" in said["thin resamples"]
+    assert "6 independent runs for 5 parameters" in said["small table"]
+    few = named(fits.loss_law(sweep(sizes=5), loss="squared", resamples=20, check=False))
+    assert "too wide" in few["kind of bootstrap"]
+    assert "small table" not in few
+
+
+def test_runs_without_a_trunk_are_on_their_own() -> None:
+    table = sweep()
+    alone = fits.loss_law(table, resamples=50, check=False)
+    table["trunk"] = [None] * len(table)
+    assert fits.loss_law(table, resamples=50, check=False).interval("a") == alone.interval("a")
+    table["trunk"] = ["one", "one", *[None] * (len(table) - 2)]
+    fit = fits.loss_law(table, resamples=50, check=False)
+    assert any("whole trunks" in note for note in fit.notes)
+    assert fit.interval("a") != alone.interval("a")
+
+
+def test_unknown_bootstraps_are_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'weights'"):
+        fits.loss_law(sweep(), bootstrap="weigths")

@@ -1,0 +1,224 @@
+"""Which rows enter a fit, and what is said of the others: states, learning rates, conventions, hostile tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale import fits
+from lmscale.errors import UserError
+from lmscale.fits.runs import Runs, compute_model, usable
+from lmscale.fits.simulate import isoflop_design, simulate
+from lmscale.laws import CHINCHILLA_REFIT
+from lmscale.tables import read_table
+
+BUDGETS = (1e17, 1e18, 1e19)
+PARAMS_TOKENS = ("params", "tokens")
+
+
+def sweep(noise: float = 0.003, seed: int = 0) -> pd.DataFrame:
+    return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
+
+
+def said(runs: Runs) -> dict[str, str]:
+    return {status.name: status.sentence for status in runs.statuses}
+
+
+def with_rates(best: float = 2e-3) -> pd.DataFrame:
+    """Every cell at three learning rates; its first cell is best at the smallest."""
+    table = pd.concat(
+        [
+            sweep(0.0).assign(
+                run=lambda t, r=rate: t["run"] + f" at {r}",
+                peak_lr=rate,
+                loss_nats=lambda t, r=rate: t["loss_nats"] * (1 + abs(np.log(r / best)) / 10),
+            )
+            for rate in (1e-3, 2e-3, 4e-3)
+        ],
+        ignore_index=True,
+    )
+    table.loc[0, "loss_nats"] *= 0.8
+    return table
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed", "Diverged"])
+def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None:
+    table = sweep().assign(state="finished", reason="")
+    table.loc[4, ["state", "reason"]] = [state, "the loss rose by 2 nats"]
+    runs = usable(table)
+    assert len(runs) == 20
+    (dropped,) = runs.dropped
+    assert dropped.run == "simulated 4"
+    assert dropped.reason == f"its loss is not that of a finished run: {state}, the loss rose by 2 nats"
+    assert "simulated 4" in said(runs)["cells missing"]
+    assert len(fits.isoflop(table, resamples=0, check=False).dropped) == 1
+
+
+def test_learning_rates_are_all_kept_and_flagged_unless_told_otherwise() -> None:
+    runs = usable(with_rates())
+    assert len(runs) == 63
+    assert not runs.dropped
+    assert "42 of 63 runs" in said(runs)["several learning rates"]
+    assert "in 1 of 21 cells" in said(runs)["learning rate on the edge"]
+
+
+def test_the_best_learning_rate_of_each_cell() -> None:
+    runs = usable(with_rates(), rates="best")
+    assert len(runs) == 21
+    assert len(runs.dropped) == 42
+    assert {d.reason for d in runs.dropped} == {
+        "not at the best learning rate of its cell, 0.001",
+        "not at the best learning rate of its cell, 0.002",
+    }
+    assert "several learning rates" not in said(runs)
+    fit = fits.loss_law(with_rates(), rates="best", resamples=0, check=False)
+    assert fit.rates == fit.to_json()["rates"] == "best"
+
+
+def test_cells_whose_best_learning_rate_is_on_the_edge_are_left_out() -> None:
+    runs = usable(with_rates(), rates="inside")
+    assert len(runs) == 20
+    edge = [d for d in runs.dropped if "on the edge" in d.reason]
+    assert {d.run for d in edge} == {"simulated 0 at 0.001", "simulated 0 at 0.002", "simulated 0 at 0.004"}
+    assert runs.column("peak_lr").tolist() == [2e-3] * 20
+    assert len(usable(with_rates(best=1e-3), rates="best")) == 21
+    with pytest.raises(UserError, match="no run is left to fit"):
+        usable(with_rates(best=1e-3), rates="inside")
+    with pytest.raises(UserError, match="did you mean 'inside'"):
+        usable(with_rates(), rates="inner")
+
+
+def test_seeds_of_one_learning_rate_are_one_rate() -> None:
+    table = pd.concat([with_rates().assign(seed=seed) for seed in range(2)], ignore_index=True)
+    table.loc[63 + 21 + 5, "loss_nats"] *= 1.001
+    assert len(usable(table, rates="best")) == 42
+
+
+def test_two_counts_of_flops_in_one_column_are_seen() -> None:
+    table = sweep()
+    table.loc[::3, "flops"] *= 0.8
+    sentence = said(usable(table))["mixed conventions"]
+    assert sentence.startswith("C/(6 N D) falls into two groups, near 0.8 (7 runs")
+    assert "begins with simulated 0" in sentence
+
+
+def test_two_counts_of_params_in_one_column_are_seen() -> None:
+    table = sweep()
+    embedding = 5e3 * np.sqrt(table["params"])
+    table["params"] = np.where(np.arange(len(table)) % 2, table["params"], table["params"] + embedding)
+    sentence = said(usable(table))["mixed conventions"]
+    assert sentence.startswith("C/(6 N D) jumps from size to size, in 1") and "of 21 runs by more than 5%" in sentence
+    table = sweep().assign(params_non_embedding=lambda t: t["params"] - 1e5)
+    table.loc[:5, "params"] = table["params_non_embedding"]
+    table["flops"] = np.nan
+    assert "in 6 of 21 rows" in said(usable(table.drop(columns="flops_budget")))["mixed conventions"]
+
+
+def test_params_are_held_against_width_and_layers() -> None:
+    table = sweep().drop(columns=["flops", "flops_budget"])
+    table["layers"], table["width"] = 8, np.sqrt(table["params"] / 96)
+    assert "mixed conventions" not in said(usable(table))
+    table.loc[::2, "params"] *= 1.4
+    assert "N/(12 layers width^2)" in said(usable(table))["mixed conventions"]
+
+
+def test_one_convention_is_no_mixture() -> None:
+    """FLOPs that are smooth in N, and a single outlying row, are not two conventions."""
+    table = sweep()
+    table["flops"] = 21.0 * table["params"] ** 0.94 * table["tokens"] * np.exp(0.01 * np.sin(np.arange(len(table))))
+    assert "mixed conventions" not in said(usable(table))
+    table = sweep()
+    table.loc[3, "flops"] *= 3
+    assert "mixed conventions" not in said(usable(table))
+    assert "mixed conventions" not in said(usable(read_table("chinchilla")))
+
+
+def test_named_conventions_are_seen() -> None:
+    table = sweep().assign(tokenizer=["a"] * 10 + ["b"] * 11)
+    assert "several values (a, b)" in said(usable(table))["mixed conventions"]
+
+
+def test_bad_rows_are_named_and_do_not_reach_the_compute_model() -> None:
+    table = sweep()
+    table.loc[2, "loss_nats"], table.loc[3, "loss_nats"], table.loc[4, "loss_nats"] = np.nan, np.inf, -1
+    table.loc[5, "params"], table.loc[6, "tokens"] = 0, -5
+    runs = usable(table)
+    assert [d.reason for d in runs.dropped] == [
+        "loss_nats is missing",
+        "loss_nats is infinite",
+        "loss_nats is not positive",
+        "params is not positive",
+        "tokens is not positive",
+    ]
+    model, _ = compute_model(usable(table, ("params",)).table)
+    assert (model.k, model.p) == (6, 1)
+
+
+def test_text_among_numbers_is_named() -> None:
+    table = sweep().astype({"params": object})
+    table.loc[3, "params"] = "6.1M"
+    with pytest.raises(UserError, match=r"'params' holds '6.1M' \(run simulated 3\)"):
+        usable(table)
+
+
+def test_held_out_may_be_written_in_words() -> None:
+    table = sweep().assign(held_out=["no"] * 14 + ["Yes"] * 7)
+    assert len(usable(table)) == 14
+    with pytest.raises(UserError, match="holds 'maybe': write true or false"):
+        usable(table.assign(held_out="maybe"))
+
+
+def test_runs_of_one_loss_are_refused_or_flat() -> None:
+    table = sweep().assign(loss_nats=3.0)
+    with pytest.raises(UserError, match="all 21 runs have the same loss_nats, 3"):
+        fits.loss_law(table)
+    with pytest.raises(UserError, match="flat: every size has the same loss"):
+        fits.isoflop(table)
+    with pytest.raises(UserError, match=r"approach 1: .*approach 2: .*approach 3: "):
+        fits.fit(table)
+
+
+def test_one_budget_is_said() -> None:
+    table = sweep().query("flops_budget == 1e18")
+    (fit,) = fits.fit(table, resamples=0)
+    names = {status.name for status in fit.status}
+    assert {"one budget", "approach 1 not fitted", "approach 2 not fitted"} <= names
+
+
+@pytest.mark.parametrize(
+    ("points", "line"),
+    [
+        ([(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 12)], "D = 20 N:"),
+        ([(n, 3 * n**0.8, np.nan) for n in np.geomspace(1e7, 1e9, 12)], "D = 3 N^0.8:"),
+        ([(1e8, d, np.nan) for d in np.geomspace(1e9, 1e11, 12)], "all runs have N = 1e+08:"),
+    ],
+    ids=["D = 20 N", "a power", "one size"],
+)
+def test_a_line_cannot_be_identified_whatever_the_noise(points: list[tuple[float, float, float]], line: str) -> None:
+    for seed in range(3):  # noise sets alpha and beta apart, and cond(J) at the fit then looks harmless
+        table = simulate(CHINCHILLA_REFIT, points, 0.003, np.random.default_rng(seed))
+        fit = fits.loss_law(table, resamples=0, check=False)
+        assert line in {s.name: s.sentence for s in fit.status}["cannot be identified"]
+
+
+def test_a_run_far_from_the_law_is_named() -> None:
+    table = sweep()
+    table.loc[7, "loss_nats"] = 30.0
+    names = {s.name: s.sentence for s in fits.loss_law(table, resamples=0, check=False).status}
+    assert "simulated 7" in names["outliers"]
+    assert "outliers" not in {s.name for s in fits.loss_law(sweep(), resamples=0, check=False).status}
+
+
+def test_an_envelope_that_nothing_contests_is_said() -> None:
+    points = [(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 9)]
+    fit = fits.frontier(simulate(CHINCHILLA_REFIT, points, 0.0, np.random.default_rng(0)), resamples=0)
+    assert "9 of 9 points" in {s.name: s.sentence for s in fit.status}["envelope not contested"]
+    assert "envelope not contested" not in {s.name for s in fits.frontier(sweep(), resamples=0).status}
+
+
+def test_a_table_from_a_file_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    sweep().to_csv(path, index=False)
+    one, other = (fits.loss_law(t, resamples=0, check=False) for t in (read_table(path), sweep()))
+    assert one.law == other.law

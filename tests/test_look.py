@@ -1,0 +1,141 @@
+"""What `lmscale data` counts, prints and draws."""
+
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lmscale import data, look
+from lmscale.config import DataConfig
+from lmscale.data import statistics
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> DataConfig:
+    """Words with p ~ 1 / rank in documents of 32 to about 2000 words."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    words = [f"{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10 % 10]}{i}é" for i in range(300)]
+    p = 1 / np.arange(1, 301)
+    for number in range(40):
+        text = " ".join(rng.choice(words, 32 + 50 * number, p=p / p.sum()))
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    return DataConfig(source=str(folder), validation_fraction=0.3)
+
+
+def shown(config: DataConfig, output: Path | None = None) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    look.show(config, console, output)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_baselines_of_a_text_drawn_from_a_known_chain_are_its_entropies() -> None:
+    rng = np.random.default_rng(0)
+    step = rng.dirichlet(np.full(5, 0.5), size=5)
+    text = [0]
+    for draw in rng.random(120_000):
+        text.append(int(np.searchsorted(step[text[-1]].cumsum(), draw)))
+    tokens = np.array(text, np.uint16)
+    train, held = tokens[:90_000], tokens[90_000:]
+    unigram, bigram = statistics.baseline_nats(train, held, 5)
+    often = np.linalg.matrix_power(step, 200)[0]
+    assert unigram / (len(held) - 1) == pytest.approx(-(often * np.log(often)).sum(), rel=0.01)
+    known = -np.log(step[held[:-1], held[1:]]).sum()  # of this very text: the estimate cannot be better by much
+    assert known * 0.9999 < bigram < known * 1.002
+
+
+def test_baselines_by_hand() -> None:
+    train, held = np.array([0, 1] * 50, np.uint8), np.array([0, 1, 0, 1], np.uint8)
+    unigram, bigram = statistics.baseline_nats(train, held, 4)
+    counted = 95  # the last twentieth tunes
+    single = {0: (48 + 0.5) / (counted + 2), 1: (47 + 0.5) / (counted + 2)}
+    assert unigram == pytest.approx(-math.log(single[1] ** 2 * single[0]))
+    best = statistics.PRIORS[0]
+    pair = [(47 + best * single[1]) / (47 + best), (47 + best * single[0]) / (47 + best)]
+    assert bigram == pytest.approx(-2 * math.log(pair[0]) - math.log(pair[1]))
+    assert statistics.baseline_nats(train, np.array([2, 3], np.uint8), 4)[1] > 3  # pairs that never came cost, finitely
+
+
+def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
+    tokens = data.prepare(source)
+    found = statistics.statistics(tokens)
+    assert found.token_counts[0] == np.bincount(tokens.train).max() and found.token_ranks[0] == 1
+    text = bytes(tokens.train).replace(b"\xff", b" ")
+    assert found.word_counts[0] == max(text.split().count(word) for word in set(text.split()))
+    assert found.word_ranks[-1] == len(set(text.split()))
+    lengths = np.diff(tokens.train_starts)
+    for (low, high), count in zip(itertools.pairwise(found.length_edges), found.length_counts):
+        assert count == ((lengths >= low) & (lengths < high)).sum()
+    assert sum(found.length_counts) == len(lengths)
+    held = bytes(tokens.validation)
+    own = np.bincount(tokens.validation[1:], minlength=256)
+    share = own[own > 0] / own.sum()
+    least = -(share * np.log2(share)).sum() * own.sum() / (own.sum() - own[255])
+    assert least <= found.unigram_bits_per_byte < 1.02 * least
+    assert found.bigram_bits_per_byte < 0.8 * found.unigram_bits_per_byte
+    assert found.compressed_bytes == len(held) - 1 and found.scored_tokens == len(held) - 1
+    for name in ("zlib", "lzma", "zstd"):
+        assert 0.5 < found.baselines[name] < found.unigram_bits_per_byte
+
+
+def test_baselines_in_bits_per_byte_hardly_depend_on_the_tokenizer_for_compression(source: DataConfig) -> None:
+    of_bytes = statistics.statistics(data.prepare(source))
+    subwords = DataConfig(source=source.source, validation_fraction=0.3, tokenizer="bpe:500")
+    of_bpe = statistics.statistics(data.prepare(subwords))
+    for name in ("zlib", "lzma", "zstd"):
+        assert of_bpe.baselines[name] == of_bytes.baselines[name]
+    assert of_bpe.unigram_bits_per_byte < of_bytes.unigram_bits_per_byte  # longer tokens know more
+    assert of_bpe.word_counts == of_bytes.word_counts
+
+
+def test_statistics_are_counted_once_and_lie_beside_the_tokens(
+    source: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = data.prepare(source)
+    assert statistics.find(tokens.manifest) is None
+    found = statistics.statistics(tokens)
+    monkeypatch.setattr(statistics, "baseline_nats", lambda *_: pytest.fail("counted again"))
+    assert statistics.statistics(tokens) == found == statistics.find(tokens.manifest)
+    path = tokens.manifest.folder / "statistics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+    assert statistics.find(tokens.manifest) is None
+    path.write_text("{")
+    assert statistics.find(tokens.manifest) is None
+    assert data.find(source) == tokens.manifest
+
+
+def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -> None:
+    said = shown(source, tmp_path / "figures")
+    manifest, found = data.find(source), statistics.find(data.prepare(source).manifest)
+    assert manifest is not None and found is not None
+    for number in (manifest.train_tokens, manifest.validation_bytes, manifest.train_documents):
+        assert f"{number:,}" in said
+    for name, bits in found.baselines.items():
+        assert f"{name} {bits:.4f}" in said
+    drawing = [line for line in said.splitlines() if "│" in line]
+    assert len(drawing) == look.HEIGHT and {"o", "+"} <= set("".join(drawing))
+    # A power law falls: the first mark of the topmost line is left of that of the lowest.
+    assert drawing[0].find("o") < drawing[-1].rfind("+")
+    bars = [line for line in said.splitlines() if "█" in line]
+    assert max(line.count("█") for line in bars) == look.BAR
+    figure = (tmp_path / "figures" / f"corpus_{manifest.fingerprint}.svg").read_text()
+    assert "rank" in figure and "length of a document, tokens" in figure
+
+
+def test_mixtures_and_languages_are_shown_part_by_part(source: DataConfig) -> None:
+    said = shown(DataConfig(source=f"mix: 3 * {source.source} + 1 * synthetic:tasks(letters=4)"))
+    assert "0.75 of the training tokens" in said and "0.25 of the training tokens: endless" in said
+    assert "brackets: chance 0.5 all or nothing, 0.5 graded" in said and "copy: chance 1.53e-05" in said
+    said = shown(DataConfig(source="synthetic:zipf-facts(gamma=1.5)"))
+    assert "exponents of the excess loss in theory: model 0.5, data 0.3333" in said and "nats per token" in said
