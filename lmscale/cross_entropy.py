@@ -118,9 +118,7 @@ def _gradients(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _at_once(
-    x_ND: jax.Array, head_DV: jax.Array, targets_N: jax.Array, scale: float, softcap: float | None
-) -> Pair:
+def _at_once(x_ND: jax.Array, head_DV: jax.Array, targets_N: jax.Array, scale: float, softcap: float | None) -> Pair:
     return _at_once_forward(x_ND, head_DV, targets_N, scale, softcap)[0]
 
 
@@ -169,8 +167,8 @@ def _by_chunks_forward(
 ) -> tuple[Pair, Any]:
     def score(_: None, part: Pair) -> tuple[None, Pair]:
         x_ND, targets_N = part
-        nats_N, log_z_N, _, _ = _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)
-        return None, (nats_N, log_z_N)
+        found = _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)
+        return None, found[:2]
 
     _, scores = jax.lax.scan(score, None, (_cut(x_BTD, chunks), _cut(targets_BT, chunks)))
     nats_BT, log_z_BT = (_whole(part, len(x_BTD)) for part in scores)

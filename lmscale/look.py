@@ -29,9 +29,7 @@ def show(config: DataConfig, console: Console, output: Path | None = None, allow
     with preparing(console) as progress:
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
         parts = tokens.parts or (tokens,)
-        found = {
-            part.manifest.fingerprint: statistics(part, progress) for part in parts if not part.manifest.endless
-        }
+        found = {part.manifest.fingerprint: statistics(part, progress) for part in parts if not part.manifest.endless}
     weights = tokens.manifest.weights or (1,)
     for weight, part in zip(weights, parts):
         manifest = part.manifest
@@ -71,7 +69,9 @@ def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None
 def _print_language(spec: synthetic.Language, share: str, console: Console) -> None:
     from lmscale import languages
 
-    console.print(f"language {escape(spec.spec)}{share}: endless, vocabulary {spec.vocab:,}, written as {spec.tokenizer}")
+    console.print(
+        f"language {escape(spec.spec)}{share}: endless, vocabulary {spec.vocab:,}, written as {spec.tokenizer}"
+    )
     if (entropy := languages.entropy_nats(spec, CONTEXT)) is not None:
         console.print(f"no model can have a loss below {entropy:.6f} nats per token at context {CONTEXT}")
     if isinstance(spec, synthetic.ZipfFacts):
@@ -79,7 +79,9 @@ def _print_language(spec: synthetic.Language, share: str, console: Console) -> N
         console.print(f"exponents of the excess loss in theory: model {model:.4g}, data {of_data:.4g}")
     if isinstance(spec, synthetic.Tasks):
         for task in languages.tasks.all_tasks(spec):
-            console.print(f"{task.name}: chance {task.chance.exact:.3g} all or nothing, {task.chance.graded:.3g} graded")
+            console.print(
+                f"{task.name}: chance {task.chance.exact:.3g} all or nothing, {task.chance.graded:.3g} graded"
+            )
 
 
 def _print_statistics(found: Statistics, console: Console) -> None:

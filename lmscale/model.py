@@ -58,7 +58,7 @@ def token_losses(
         targets_BT,
         scale=logit_multiplier(config),
         softcap=config.logit_softcap,
-        chunk=config.loss_chunk or default_chunk(*inputs_BT.shape, config.vocab),
+        chunk=config.loss_chunk or default_chunk(inputs_BT.shape[0], inputs_BT.shape[1], config.vocab),
     )
 
 

@@ -182,7 +182,7 @@ class Transformer(nnx.Module):
             targets_BT,
             scale=logit_multiplier(self.config),
             softcap=self.config.logit_softcap,
-            chunk=self.config.loss_chunk or default_chunk(*inputs_BT.shape, self.config.vocab),
+            chunk=self.config.loss_chunk or default_chunk(inputs_BT.shape[0], inputs_BT.shape[1], self.config.vocab),
         )
 
 

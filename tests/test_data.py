@@ -37,7 +37,8 @@ def tokens(source: DataConfig) -> data.Tokens:
 def numbered(count: int, validation: int = 50) -> data.Tokens:
     """Tokens 0, 1, 2, ... so that a window shows where it was cut."""
     manifest = data.Manifest(
-        source="numbers", fingerprint="f", corpus_fingerprint="c", tokenizer="bytes", vocab=256, end_of_document=255, dtype="int64",
+        source="numbers", fingerprint="f", corpus_fingerprint="c", tokenizer="bytes", vocab=256,
+        end_of_document=255, dtype="int64",
         train_tokens=count, validation_tokens=validation, train_documents=1, validation_documents=1,
         train_bytes=count, validation_bytes=validation, duplicates_removed=0, empty_removed=0, skipped=(), versions={},
     )  # fmt: skip

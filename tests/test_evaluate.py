@@ -30,8 +30,11 @@ def windows() -> ValidationSet:
     split, lengths = encoder.encode_documents([TEXT.encode()] * 2)
     assert list(lengths) == [20, 20]
     split = split[: 5 * CONTEXT + 1]
-    manifest = SimpleNamespace(fingerprint="hand", tokenizer="bytes", endless=False)
-    tokens = SimpleNamespace(manifest=manifest, validation=split, parts=())
+    manifest = SimpleNamespace(
+        fingerprint="hand", tokenizer="bytes", tokenizer_file=None, endless=False, weights=(), source="hand",
+        unique_limit=None,
+    )  # fmt: skip
+    tokens = SimpleNamespace(manifest=manifest, parts=(), split=lambda name: (split, np.zeros(1)))
     return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
 
 

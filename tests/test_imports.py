@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only what stands to its left in its own line, and the waist; the verbs import both halves, but late.
 WAIST = "errors files process config counting results".split()
 RUN = (
-    "machine tokenizer languages corpora data attention model sharding optimizer checkpoint "
-    "tasks evaluate track metrics train sample export"
+    "machine tokenizer languages corpora data sharding attention cross_entropy parameters model nnx_model optimizer "
+    "health step pack clusters distributed checkpoint tasks evaluate track metrics ledger train bench sample export"
 ).split()
-STUDY = "laws sweep recipes design tables fits emergence plots report launch progress".split()
+STUDY = "laws presets sweep recipes design tables fits emergence plots report launch progress".split()
 VERBS = "terminal look demo cli __main__".split()
 
 LATE_IN_RUN = {"pandas", "pyarrow", "matplotlib", "wandb", "tyro", "scipy"}

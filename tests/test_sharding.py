@@ -11,13 +11,18 @@ from jax.sharding import PartitionSpec
 
 from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
-from lmscale.sharding import make_mesh, parameter_shardings, spec
+from lmscale.parameters import parameter_table
+from lmscale.sharding import make_mesh, shardings, spec
 
 MODEL = ModelConfig(width=16, layers=1, heads=8, vocab=32, context=8, mlp_width=24)
-ONE = (1, 1, 1)
-SOME = [(8, 1, 1), (2, 2, 2), (1, 4, 2)]
-MORE = [*SOME, (1, 8, 1), (1, 1, 8), (4, 1, 2), (4, 2, 1), (2, 1, 4), (1, 2, 4)]
-STEPS = 10
+ONE = (1, 1, 1, 1)
+SOME = [(8, 1, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2)]
+MORE = [
+    *SOME, (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (4, 1, 2, 1), (4, 2, 1, 1), (2, 1, 4, 1), (1, 4, 2, 1),
+    (4, 1, 1, 2), (1, 2, 1, 4), (2, 1, 2, 2),
+]  # fmt: skip
+STEPS = 20
+Shape = tuple[int, int, int, int]
 
 
 def run(mesh: MeshConfig | None = None, batch: int = 8) -> RunConfig:
@@ -25,26 +30,27 @@ def run(mesh: MeshConfig | None = None, batch: int = 8) -> RunConfig:
     return RunConfig(model=MODEL, optimizer=optimizer, tokens=STEPS * batch * 8, mesh=mesh or MeshConfig())
 
 
-def train_on(shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Ten steps on one mesh: losses, the shape of every parameter's part on a device, a fingerprint of the start."""
+def train_on(shape: Shape) -> dict[str, Any]:
+    """Twenty steps on one mesh: losses, the shape of every parameter's part on a device, a fingerprint of the start."""
     import hashlib
 
     import jax
     import numpy as np
 
-    from lmscale.optimizer import Schedule
+    from lmscale.optimizer import Hyperparameters
     from lmscale.sharding import batch_sharding
-    from lmscale.train import make_step
+    from lmscale.step import make_step
 
-    config = run(MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2]))
+    config = run(MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2], sequence=shape[3]))
     mesh = make_mesh(config.mesh)
-    start, step = make_step(config, mesh)
+    jax.set_mesh(mesh)
+    start, step, _ = make_step(config, mesh)
     state = start(jax.random.key(0))
     first = hashlib.sha256(b"".join(np.asarray(value).tobytes() for value in state.params.values())).hexdigest()
     losses = []
     for number in range(STEPS):
         tokens = np.random.default_rng(number).integers(0, 32, (8, 9), np.int32)
-        state, metrics = step(state, jax.device_put(tokens, batch_sharding(mesh)), Schedule.of(config))
+        state, metrics = step(state, jax.device_put(tokens, batch_sharding(mesh)), Hyperparameters.of(config))
         losses.append(float(metrics.loss_nats))
     moments = state.opt_state[1].mu
     parts = {name: value.addressable_shards[0].data.shape for name, value in state.params.items()}
@@ -52,7 +58,7 @@ def train_on(shape: tuple[int, int, int]) -> dict[str, Any]:
     return {"losses": losses, "parts": parts, "first": first, "devices": len(mesh.devices.ravel())}
 
 
-def simulate(shapes: list[tuple[int, int, int]], flags: str = "") -> dict[str, dict[str, Any]]:
+def simulate(shapes: list[Shape], flags: str = "") -> dict[str, dict[str, Any]]:
     """Mesh shape -> what came of it, on eight simulated devices in a process of their own."""
     code = f"import json, test_sharding as t; print(json.dumps({{str(s): t.train_on(s) for s in {[ONE, *shapes]}}}))"
     environment = {
@@ -80,7 +86,7 @@ def trained() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("shape", SOME, ids=str)
-def test_eight_devices_learn_what_one_learns(shape: tuple[int, int, int], trained: dict[str, dict[str, Any]]) -> None:
+def test_eight_devices_learn_what_one_learns(shape: Shape, trained: dict[str, dict[str, Any]]) -> None:
     assert_same(trained[str(shape)], trained[str(ONE)])
 
 
@@ -92,12 +98,12 @@ def test_eight_devices_learn_what_one_learns_in_every_shape() -> None:
 
 
 @pytest.mark.parametrize("shape", [ONE, *SOME], ids=str)
-def test_every_device_holds_its_part(shape: tuple[int, int, int], trained: dict[str, dict[str, Any]]) -> None:
-    _, fsdp, tensor = shape
+def test_every_device_holds_its_part(shape: Shape, trained: dict[str, dict[str, Any]]) -> None:
+    _, fsdp, tensor, _ = shape
     assert trained[str(shape)]["parts"] == {
         "embedding": [32 // tensor, 16 // fsdp],
         "attention_norm": [1, 16],
-        "attention_qkv": [1, 16 // fsdp, 3, 8 // tensor, 2],
+        "attention_qkv": [1, 16 // fsdp, 8 // tensor, 3, 2],
         "attention_out": [1, 8 // tensor, 2, 16 // fsdp],
         "mlp_norm": [1, 16],
         "mlp_in": [1, 16 // fsdp, 2, 24 // tensor],
@@ -115,9 +121,9 @@ def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) 
     import jax
 
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    with pytest.raises(UserError, match=r"data=8 x fsdp=1 x tensor=2 takes 16 devices, but there are 4; take data=2$"):
+    with pytest.raises(UserError, match=r"tensor=2 x sequence=1 takes 16 devices, but there are 4; take data=2$"):
         make_mesh(MeshConfig(data=8, tensor=2))
-    with pytest.raises(UserError, match=r"there are 4; take fsdp x tensor of at most 4$"):
+    with pytest.raises(UserError, match=r"there are 4; take fsdp x tensor x sequence of at most 4$"):
         make_mesh(MeshConfig(fsdp=8))
 
 
@@ -130,8 +136,9 @@ def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_dimension_that_does_not_divide(axis: str, problem: str) -> None:
     mesh = SimpleNamespace(shape={"data": 1, "fsdp": 1, "tensor": 1, axis: 16 if axis == "tensor" else 3})
+    arrays = {name: (row.shape, row.axes) for name, row in parameter_table(MODEL).items()}
     with pytest.raises(UserError, match=problem):
-        parameter_shardings(MODEL, mesh)  # type: ignore[arg-type]
+        shardings(arrays, mesh)  # type: ignore[arg-type]
 
 
 def test_a_batch_that_does_not_divide() -> None:

@@ -46,6 +46,7 @@ def through(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, folder: Path, m
     tracker = Tracker(mode, CONFIG, folder)
     tracker.log(ROW)
     tracker.finish({"loss_nats": 2.5})
+    tracker.close()
 
 
 def test_rows_and_outcome_reach_the_run_of_this_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,4 +85,5 @@ def test_offline_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     tracker = Tracker("offline", CONFIG, tmp_path)
     tracker.log(ROW)
     tracker.finish({"loss_nats": 2.5})
+    tracker.close()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{CONFIG.run_id}/run-{CONFIG.run_id}.wandb"))

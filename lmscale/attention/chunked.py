@@ -97,7 +97,9 @@ def _masked(
         slope_GC = np.repeat(np.reshape(slopes, (groups, sharing)), queries, axis=1)
         away_S = np.arange(stop) - stop + 1
         exact = scores_BGCS.dtype
-        scores_BGCS = scores_BGCS + jnp.asarray(slope_GC, exact)[None, :, :, None] * jnp.asarray(away_S, exact)[None, None, None]
+        scores_BGCS = (
+            scores_BGCS + jnp.asarray(slope_GC, exact)[None, :, :, None] * jnp.asarray(away_S, exact)[None, None, None]
+        )
     visible = np.tile(np.arange(start, stop)[:, None] >= np.arange(stop)[None, :], (sharing, 1))[None, None]
     if segments_BT is not None:
         same_BTS = segments_BT[:, start:stop, None] == segments_BT[:, None, :stop]

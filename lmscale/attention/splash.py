@@ -1,6 +1,5 @@
 """Attention by JAX's splash kernel on TPUs, and what it asks for."""
 
-
 import jax
 import jax.numpy as jnp
 
@@ -42,7 +41,7 @@ def attend(
     if slopes is not None:
         wide = as_features(*wide, slopes, scale=1.0)
     fill = [(0, 0), (0, 0), (0, 0), (0, -wide[0].shape[-1] % LANES)]
-    wide = tuple(jnp.pad(x, fill) for x in wide)
+    q_wide, k_wide, v_wide = (jnp.pad(x, fill) for x in wide)
 
     def part(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
         kernel = _kernel(q.shape[1], q.shape[2], interpret)
@@ -54,7 +53,7 @@ def attend(
 
         return jax.vmap(row)(q, k, v, segments)
 
-    return on_each_device(part, *wide, segments_BT)[..., :features]
+    return on_each_device(part, q_wide, k_wide, v_wide, segments_BT)[..., :features]
 
 
 def _kernel(time: int, heads: int, interpret: bool):  # type: ignore[no-untyped-def]

@@ -74,7 +74,10 @@ def find(manifest: Manifest) -> Statistics | None:
         stored = json.loads((manifest.folder / "statistics.json").read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             return None
-        return Statistics(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
+        return Statistics(**fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or of another version: counted again
         return None
 
@@ -144,7 +147,7 @@ def _lengths(lengths: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _leading_text(writer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
-    """The text of the leading whole documents, at most about `most` bytes; of the leading tokens where none is whole."""
+    """The text of the leading whole documents, at most about `most` bytes; of the leading tokens if none is whole."""
     ends = np.flatnonzero(tokens == writer.end_of_document) + 1
     spent = np.cumsum(writer.byte_lengths[tokens])
     fitting = ends[spent[ends - 1] <= most] if len(ends) else ends
@@ -156,9 +159,9 @@ def _leading_text(writer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
 def baseline_nats(train: NDArray[Any], held: NDArray[Any], vocab: int) -> tuple[float, float]:
     """Nats of all of `held` but its first token, by the frequencies of tokens and of pairs in `train`.
 
-    Tokens get half a count more; a pair is mixed with the frequency of its second token as if that had been seen k times
-    more after the first (MacKay and Peto 1995), with the k that is best on the last twentieth of `train`, which is not
-    counted.
+    Tokens get half a count more; a pair is mixed with the frequency of its second token as if that had been seen k
+    times more after the first (MacKay and Peto 1995), with the k that is best on the last twentieth of `train`, which
+    is not counted.
     """
     cut = len(train) - max(2, int(TUNED_SHARE * len(train)))
     counted, tuning = (train[:cut], train[cut:]) if cut > 1 else (train, train)
