@@ -7,9 +7,9 @@
 
 Peers are Hugging Face's Llama (the same parameters as ours, one by one) and GPT-2 (as many to 7 %), each eager and
 under torch.compile, all with fused AdamW, clipping by the global norm, scaled-dot-product attention and the same
-batch; on a CPU in float32 on all cores, on a GPU under bfloat16 autocast with float32 weights. Every measurement is the median step
-of a process of its own; they take turns, and the table has the median over the rounds. The ratio is ours over the best
-peer. Outcome:
+batch; on a CPU in float32 on all cores, on a GPU under bfloat16 autocast with float32 weights. Every measurement is
+the median step of a process of its own; they take turns, and the table has the median over the rounds. The ratio is
+ours over the best peer. Outcome:
 
 OUTCOME
 """
