@@ -5,13 +5,11 @@
     python experiments/bench_train_step.py --python PEER/bin/python   # peers in an environment of their own
     python experiments/bench_train_step.py --gpu                # 350M and 1.3B parameters in bfloat16 on one GPU
 
-Peers are Hugging Face's Llama (the same parameters as ours, one by one) and GPT-2 (as many to 7 %), each eager and
-under torch.compile, all with fused AdamW, clipping by the global norm, scaled-dot-product attention and the same
-batch; on a CPU in float32 on all cores, on a GPU under bfloat16 autocast with float32 weights. Every measurement is
-the median step of a process of its own; they take turns, and the table has the median over the rounds. The ratio is
-ours over the best peer. Outcome:
-
-OUTCOME
+Peers are Hugging Face's Llama, with exactly as many parameters as ours, and GPT-2 of the same width and depth, each
+eager and under torch.compile, all with fused AdamW, clipping by the global norm, scaled-dot-product attention and the
+same batch; on a CPU in float32 on all cores, on a GPU under bfloat16 autocast with float32 weights. Every measurement
+is the median step of a process of its own; they take turns, and the table has the median over the rounds. The ratio is
+ours over the best peer. No outcome yet: it has not been run on an idle machine.
 """
 
 import argparse
@@ -166,11 +164,9 @@ def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu
         }
         mine = found[shape, "lmscale"]
         mfu = statistics.median(one["mfu_of_datasheet"] or one["mfu"] for one in mine)
-        if found[shape, "llama eager"][0]["params"] != mine[0]["params"]:
-            sys.exit(
-                f"{shape}: Llama has {found[shape, 'llama eager'][0]['params']:,} parameters, "
-                f"ours {mine[0]['params']:,}"
-            )
+        params = [found[shape, who][0]["params"] for who in ("lmscale", "llama eager")]
+        if params[0] != params[1]:
+            sys.exit(f"{shape}: Llama has {params[1]:,} parameters, ours {params[0]:,}")
         print(
             f"{', '.join(str(value) for value in vars(shape).values()):38} {rate['lmscale']:9,.0f} "
             + " ".join(f"{rate[peer]:13,.0f}" for peer in PEERS)

@@ -167,11 +167,10 @@ def _by_chunks_forward(
 ) -> tuple[Pair, Any]:
     def score(_: None, part: Pair) -> tuple[None, Pair]:
         x_ND, targets_N = part
-        found = _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)
-        return None, found[:2]
+        return None, _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)[:2]
 
     _, scores = jax.lax.scan(score, None, (_cut(x_BTD, chunks), _cut(targets_BT, chunks)))
-    nats_BT, log_z_BT = (_whole(part, len(x_BTD)) for part in scores)
+    nats_BT, log_z_BT = _whole(scores[0], len(x_BTD)), _whole(scores[1], len(x_BTD))
     return (nats_BT, log_z_BT), (x_BTD, head_DV, targets_BT, log_z_BT)
 
 

@@ -69,9 +69,7 @@ def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None
 def _print_language(spec: synthetic.Language, share: str, console: Console) -> None:
     from lmscale import languages
 
-    console.print(
-        f"language {escape(spec.spec)}{share}: endless, vocabulary {spec.vocab:,}, written as {spec.tokenizer}"
-    )
+    console.print(f"language {escape(spec.spec)}{share}: endless, {spec.vocab:,} ids, written as {spec.tokenizer}")
     if (entropy := languages.entropy_nats(spec, CONTEXT)) is not None:
         console.print(f"no model can have a loss below {entropy:.6f} nats per token at context {CONTEXT}")
     if isinstance(spec, synthetic.ZipfFacts):
@@ -79,9 +77,8 @@ def _print_language(spec: synthetic.Language, share: str, console: Console) -> N
         console.print(f"exponents of the excess loss in theory: model {model:.4g}, data {of_data:.4g}")
     if isinstance(spec, synthetic.Tasks):
         for task in languages.tasks.all_tasks(spec):
-            console.print(
-                f"{task.name}: chance {task.chance.exact:.3g} all or nothing, {task.chance.graded:.3g} graded"
-            )
+            exact, graded = task.chance
+            console.print(f"{task.name}: chance {exact:.3g} all or nothing, {graded:.3g} graded")
 
 
 def _print_statistics(found: Statistics, console: Console) -> None:

@@ -149,17 +149,22 @@ class Transformer(nnx.Module):
         whole = {**self.embedding.leaves(), **stacked, **self.final_norm.leaves(), **self.head.leaves()}
         return {name: whole[name] for name in parameter_table(self.config)}
 
+    def shared(self, tokens_BT: jax.Array) -> Shared:
+        """What every block needs besides the stream."""
+        config = self.config
+        return Shared(
+            model._rotation(tokens_BT.shape[1], config) if config.positions == "rotary" else None,
+            None if config.document_end is None else model._segments(tokens_BT, config.document_end),
+        )
+
     def stream(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """The stream [B, T, D] after the last norm. Dropout is off without a key."""
         config, time = self.config, tokens_BT.shape[1]
         check(time <= config.context, f"{time} tokens do not fit the context of {config.context}")
-        shared = Shared(
-            model._rotation(time, config) if config.positions == "rotary" else None,
-            None if config.document_end is None else model._segments(tokens_BT, config.document_end),
-        )
         keys = [None] * (config.layers + 1)
         if dropout_key is not None:
             keys = list(jax.random.split(dropout_key, config.layers + 1))
+        shared = self.shared(tokens_BT)
         x_BTD = model._dropped(self.embedding(tokens_BT), config.residual_dropout, keys[-1])
         for block, key in zip(self.blocks, keys):
             x_BTD = block(x_BTD, shared, key)
@@ -167,7 +172,10 @@ class Transformer(nnx.Module):
 
     def __call__(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """`model.logits`: [B, T, V] in float32."""
-        x_BTD = self.stream(tokens_BT, dropout_key)
+        return self.logits(self.stream(tokens_BT, dropout_key))
+
+    def logits(self, x_BTD: jax.Array) -> jax.Array:
+        """Of the stream after the last norm."""
         logits_BTV = jnp.matmul(x_BTD, self.head(self.embedding), preferred_element_type=jnp.float32)
         logits_BTV = logits_BTV * logit_multiplier(self.config)
         cap = self.config.logit_softcap

@@ -154,7 +154,7 @@ def test_what_a_kernel_cannot_do_is_left_to_the_formula(monkeypatch: pytest.Monk
         q = jnp.zeros((2, time, 4, features), dtype)
         return attention.implementation(backend, q, 2, False, segmented)
 
-    monkeypatch.setattr(cudnn, "capability", lambda: 90)
+    monkeypatch.setattr(cudnn, "capability", lambda: (9, 0))
     assert chosen("cpu", "float32", 19, 6) == "chunked"
     assert chosen("gpu", "bfloat16", 2048, 64) == "cudnn"
     assert chosen("gpu", "float32", 2048, 64) == "plain"

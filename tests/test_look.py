@@ -125,6 +125,9 @@ def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -
         assert f"{name} {bits:.4f}" in said
     drawing = [line for line in said.splitlines() if "│" in line]
     assert len(drawing) == look.HEIGHT and {"o", "+"} <= set("".join(drawing))
+    # Counts fall with rank: a lower line's words stand further to the right.
+    places = [line.rfind("+") for line in drawing if "+" in line]
+    assert places == sorted(places) and places[-1] > places[0] + look.WIDTH // 2
     bars = [line for line in said.splitlines() if "█" in line]
     assert max(line.count("█") for line in bars) == look.BAR
     figure = (tmp_path / "figures" / f"corpus_{manifest.fingerprint}.svg").read_text()

@@ -1,3 +1,5 @@
+"""Eight devices learn what one learns, and every device holds its part."""
+
 import json
 import os
 import subprocess
@@ -14,23 +16,45 @@ from lmscale.errors import UserError
 from lmscale.parameters import parameter_table
 from lmscale.sharding import make_mesh, shardings, spec
 
-MODEL = ModelConfig(width=16, layers=1, heads=8, vocab=32, context=8, mlp_width=24)
-ONE = (1, 1, 1, 1)
-SOME = [(8, 1, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2)]
-MORE = [
-    *SOME, (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (4, 1, 2, 1), (4, 2, 1, 1), (2, 1, 4, 1), (1, 4, 2, 1),
-    (4, 1, 1, 2), (1, 2, 1, 4), (2, 1, 2, 2),
-]  # fmt: skip
-STEPS = 20
 Shape = tuple[int, int, int, int]
+ONE = (1, 1, 1, 1)
+SOME = [(2, 2, 2, 1), (1, 2, 2, 2)]
+MORE = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (1, 4, 2, 1), (4, 1, 2, 1), (2, 1, 4, 1), (2, 1, 1, 4)]
+STEPS, BATCH, VOCAB, CONTEXT = 20, 8, 32, 8
+MODELS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "kv_heads": 4, "tied_embeddings": False, "biases": True, "norm": "layernorm", "positions": "learned",
+        "mlp": "gelu", "document_end": 3, "residual_dropout": 0.1, "logit_softcap": 20.0,
+    },
+    "scanned": {
+        "scan_layers": True, "qk_norm": True, "remat": "full", "positions": "alibi", "kv_heads": 2, "loss_chunk": 4,
+    },
+}  # fmt: skip
+EIGHT_HEADS = {"kv_heads": 8}
+"""Eight parts of the tensor axis need eight groups."""
+REMATERIALIZED = "Involuntary full rematerialization"
 
 
-def run(mesh: MeshConfig | None = None, batch: int = 8) -> RunConfig:
-    optimizer = OptimizerConfig(peak_lr=0.01, batch_sequences=batch)
-    return RunConfig(model=MODEL, optimizer=optimizer, tokens=STEPS * batch * 8, mesh=mesh or MeshConfig())
+def run(shape: Shape = ONE, batch: int = BATCH, optimizer: str = "adamw", **model: Any) -> RunConfig:
+    decay = {"weight_decay": 0.0} if optimizer == "adam" else {}
+    return RunConfig(
+        model=ModelConfig(
+            **{"width": 16, "layers": 2, "heads": 8, "vocab": VOCAB, "context": CONTEXT, "mlp_width": 24, **model}
+        ),
+        optimizer=OptimizerConfig(
+            peak_lr=0.01,
+            batch_sequences=batch,
+            kind=optimizer,
+            micro_batches=1 + (optimizer != "adamw"),
+            **decay,  # type: ignore[arg-type]
+        ),
+        tokens=STEPS * batch * CONTEXT,
+        mesh=MeshConfig(**dict(zip(("data", "fsdp", "tensor", "sequence"), shape))),
+    )
 
 
-def train_on(shape: Shape) -> dict[str, Any]:
+def train_on(shape: Shape, optimizer: str, model: dict[str, Any]) -> dict[str, Any]:
     """Twenty steps on one mesh: losses, the shape of every parameter's part on a device, a fingerprint of the start."""
     import hashlib
 
@@ -38,38 +62,41 @@ def train_on(shape: Shape) -> dict[str, Any]:
     import numpy as np
 
     from lmscale.optimizer import Hyperparameters
-    from lmscale.sharding import batch_sharding
+    from lmscale.sharding import batch_sharding, replicated
     from lmscale.step import make_step
 
-    config = run(MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2], sequence=shape[3]))
+    config = run(shape, optimizer=optimizer, **model)
     mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
-    start, step, _ = make_step(config, mesh)
-    state = start(jax.random.key(0))
-    first = hashlib.sha256(b"".join(np.asarray(value).tobytes() for value in state.params.values())).hexdigest()
-    losses = []
-    for number in range(STEPS):
-        tokens = np.random.default_rng(number).integers(0, 32, (8, 9), np.int32)
-        state, metrics = step(state, jax.device_put(tokens, batch_sharding(mesh)), Hyperparameters.of(config))
-        losses.append(float(metrics.loss_nats))
-    moments = state.opt_state[1].mu
+    programs = make_step(config, mesh)
+    hyper = jax.device_put(Hyperparameters.of(config), replicated(mesh))
+    with jax.set_mesh(mesh):
+        state = programs.start(jax.random.key(0))
+        first = hashlib.sha256(b"".join(np.asarray(value).tobytes() for value in state.params.values())).hexdigest()
+        losses = []
+        for number in range(STEPS):
+            tokens = np.random.default_rng(number).integers(0, VOCAB, (BATCH, CONTEXT + 1), np.int32)
+            state, metrics = programs.step(state, jax.device_put(tokens, batch_sharding(mesh)), hyper)
+            losses.append(float(metrics.loss_nats))
     parts = {name: value.addressable_shards[0].data.shape for name, value in state.params.items()}
-    assert parts == {name: value.addressable_shards[0].data.shape for name, value in moments.items()}
-    return {"losses": losses, "parts": parts, "first": first, "devices": len(mesh.devices.ravel())}
+    moments = [x.addressable_shards[0].data.shape for x in jax.tree.leaves(state.opt_state)]
+    return {"losses": losses, "parts": parts, "moments": moments, "first": first, "devices": mesh.size}
 
 
-def simulate(shapes: list[Shape], flags: str = "") -> dict[str, dict[str, Any]]:
-    """Mesh shape -> what came of it, on eight simulated devices in a process of their own."""
-    code = f"import json, test_sharding as t; print(json.dumps({{str(s): t.train_on(s) for s in {[ONE, *shapes]}}}))"
+def simulate(cases: list[tuple[Shape, str, dict[str, Any]]]) -> tuple[list[dict[str, Any]], str]:
+    """What came of every case, on eight simulated devices in a process of their own; what XLA complained about.
+
+    Compiled in haste: most of the time of these tests is LLVM's.
+    """
+    code = f"import json, test_sharding as t; print(json.dumps([t.train_on(*case) for case in {cases!r}]))"
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {flags}",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(__file__).parent),
     }
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout), done.stderr
 
 
 def assert_same(many: dict[str, Any], one: dict[str, Any]) -> None:
@@ -80,40 +107,66 @@ def assert_same(many: dict[str, Any], one: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, dict[str, Any]]:
-    """Compiled in haste: most of this test's time is LLVM's."""
-    return simulate(SOME, "--xla_backend_optimization_level=0")
+def trained() -> tuple[dict[Shape, dict[str, Any]], str]:
+    """Mesh shape -> what came of the model with everything; what was said on stderr."""
+    outcomes, said = simulate([(shape, "adamw", MODELS["everything"]) for shape in (ONE, *SOME)])
+    return dict(zip((ONE, *SOME), outcomes)), said
 
 
 @pytest.mark.parametrize("shape", SOME, ids=str)
-def test_eight_devices_learn_what_one_learns(shape: Shape, trained: dict[str, dict[str, Any]]) -> None:
-    assert_same(trained[str(shape)], trained[str(ONE)])
+def test_eight_devices_learn_what_one_learns(shape: Shape, trained: Any) -> None:
+    assert_same(trained[0][shape], trained[0][ONE])
+
+
+def test_no_array_is_gathered_whole_where_a_part_would_do(trained: Any) -> None:
+    assert REMATERIALIZED not in trained[1], trained[1]
 
 
 @pytest.mark.slow
-def test_eight_devices_learn_what_one_learns_in_every_shape() -> None:
-    trained = simulate(MORE)
-    for shape in MORE:
-        assert_same(trained[str(shape)], trained[str(ONE)])
+@pytest.mark.parametrize("name", MODELS)
+def test_eight_devices_learn_what_one_learns_in_every_shape(name: str) -> None:
+    shapes = [ONE, *SOME, *MORE]
+    models = [{**MODELS[name], **(EIGHT_HEADS if shape[2] == 8 else {})} for shape in shapes]
+    eight = [(ONE, "adamw", {**MODELS[name], **EIGHT_HEADS})]
+    (*outcomes, whole), said = simulate([(shape, "adamw", model) for shape, model in zip(shapes, models)] + eight)
+    for shape, outcome in zip(shapes[1:], outcomes[1:]):
+        assert_same(outcome, whole if shape[2] == 8 else outcomes[0])
+    assert REMATERIALIZED not in said, said
+
+
+@pytest.mark.slow
+def test_every_optimizer_moves_eight_devices_as_one() -> None:
+    """In two micro-batches."""
+    kinds = ["adam", "sgd", "rmsprop", "adafactor", "lion", "muon"]
+    outcomes, said = simulate([(shape, kind, MODELS["everything"]) for kind in kinds for shape in (ONE, (2, 2, 2, 1))])
+    for one, many in zip(outcomes[::2], outcomes[1::2]):
+        assert_same(many, one)
+    assert REMATERIALIZED not in said, said
 
 
 @pytest.mark.parametrize("shape", [ONE, *SOME], ids=str)
-def test_every_device_holds_its_part(shape: Shape, trained: dict[str, dict[str, Any]]) -> None:
+def test_every_device_holds_its_part(shape: Shape, trained: Any) -> None:
     _, fsdp, tensor, _ = shape
-    assert trained[str(shape)]["parts"] == {
-        "embedding": [32 // tensor, 16 // fsdp],
-        "attention_norm": [1, 16],
-        "attention_qkv": [1, 16 // fsdp, 8 // tensor, 3, 2],
-        "attention_out": [1, 8 // tensor, 2, 16 // fsdp],
-        "mlp_norm": [1, 16],
-        "mlp_in": [1, 16 // fsdp, 2, 24 // tensor],
-        "mlp_out": [1, 24 // tensor, 16 // fsdp],
+    parts = trained[0][shape]["parts"]
+    assert {name: part for name, part in parts.items() if not name.endswith("_bias")} == {
+        "embedding": [VOCAB // tensor, 16 // fsdp],
+        "positions": [CONTEXT, 16 // fsdp],
+        "attention_norm": [2, 16],
+        "attention_qkv": [2, 16 // fsdp, 4 // tensor, 4, 2],
+        "attention_out": [2, 8 // tensor, 2, 16 // fsdp],
+        "mlp_norm": [2, 16],
+        "mlp_in": [2, 16 // fsdp, 1, 24 // tensor],
+        "mlp_out": [2, 24 // tensor, 16 // fsdp],
         "final_norm": [16],
+        "head": [16 // fsdp, VOCAB // tensor],
     }
+    assert parts["attention_qkv_bias"] == [2, 4 // tensor, 4, 2] and parts["mlp_in_bias"] == [2, 1, 24 // tensor]
+    moments = [[], *parts.values(), *parts.values()]  # a step count, Adam's two
+    assert sorted(trained[0][shape]["moments"]) == sorted(moments)
 
 
 def test_axes_follow_the_rules() -> None:
-    assert spec(("batch",)) == PartitionSpec(("data", "fsdp"))
+    assert spec(("batch", "time")) == PartitionSpec(("data", "fsdp"), "sequence")
     assert spec(("layers", "embed", None, "heads")) == PartitionSpec(None, "fsdp", None, "tensor")
 
 
@@ -121,26 +174,38 @@ def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) 
     import jax
 
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    with pytest.raises(UserError, match=r"tensor=2 x sequence=1 takes 16 devices, but there are 4; take data=2$"):
+    said = r"data=8 x fsdp=1 x tensor=2 x sequence=1 takes 16 devices, but there are 4; take data=2$"
+    with pytest.raises(UserError, match=said):
         make_mesh(MeshConfig(data=8, tensor=2))
     with pytest.raises(UserError, match=r"there are 4; take fsdp x tensor x sequence of at most 4$"):
         make_mesh(MeshConfig(fsdp=8))
 
 
+def test_every_device_of_several_processes_must_have_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"takes 4 of the 8 devices of 2 processes; .* take data=4$"):
+        make_mesh(MeshConfig(data=2, tensor=2))
+
+
 @pytest.mark.parametrize(
-    ("axis", "problem"),
+    ("axis", "devices", "problem"),
     [
-        ("tensor", "attention_qkv: heads = 8 does not divide over tensor = 16 devices; take tensor = 8"),
-        ("fsdp", "embedding: embed = 16 does not divide over fsdp = 3 devices; take fsdp = 2"),
+        ("tensor", 16, "attention_qkv: heads = 8 does not divide over tensor = 16 devices; take tensor = 8"),
+        ("fsdp", 3, "embedding: embed = 16 does not divide over fsdp = 3 devices; take fsdp = 2"),
     ],
 )
-def test_a_dimension_that_does_not_divide(axis: str, problem: str) -> None:
-    mesh = SimpleNamespace(shape={"data": 1, "fsdp": 1, "tensor": 1, axis: 16 if axis == "tensor" else 3})
-    arrays = {name: (row.shape, row.axes) for name, row in parameter_table(MODEL).items()}
+def test_a_dimension_that_does_not_divide(axis: str, devices: int, problem: str) -> None:
+    mesh = SimpleNamespace(shape={"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1, axis: devices})
+    table = {name: (row.shape, row.axes) for name, row in parameter_table(run().model).items()}
     with pytest.raises(UserError, match=problem):
-        shardings(arrays, mesh)  # type: ignore[arg-type]
+        shardings(table, mesh)  # type: ignore[arg-type]
 
 
-def test_a_batch_that_does_not_divide() -> None:
+def test_a_batch_or_a_context_that_does_not_divide() -> None:
     with pytest.raises(UserError, match=r"batch_sequences = 10 does not divide over data x fsdp = 8 devices; .* is 8"):
-        run(MeshConfig(data=4, fsdp=2), batch=10)
+        run((4, 2, 1, 1), batch=10)
+    with pytest.raises(UserError, match=r"context = 8 does not divide over sequence = 3 devices; the nearest .* is 9"):
+        run((1, 1, 1, 3))

@@ -96,10 +96,8 @@ def _masked(
         # -slope (t - s) less what all keys of a query share, which the softmax does not see: a product of two vectors.
         slope_GC = np.repeat(np.reshape(slopes, (groups, sharing)), queries, axis=1)
         away_S = np.arange(stop) - stop + 1
-        exact = scores_BGCS.dtype
-        scores_BGCS = (
-            scores_BGCS + jnp.asarray(slope_GC, exact)[None, :, :, None] * jnp.asarray(away_S, exact)[None, None, None]
-        )
+        slope, away = (jnp.asarray(x, scores_BGCS.dtype) for x in (slope_GC, away_S))
+        scores_BGCS = scores_BGCS + slope[None, :, :, None] * away[None, None, None, :]
     visible = np.tile(np.arange(start, stop)[:, None] >= np.arange(stop)[None, :], (sharing, 1))[None, None]
     if segments_BT is not None:
         same_BTS = segments_BT[:, start:stop, None] == segments_BT[:, None, :stop]

@@ -74,10 +74,8 @@ def find(manifest: Manifest) -> Statistics | None:
         stored = json.loads((manifest.folder / "statistics.json").read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             return None
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
-        }
-        return Statistics(**fields)
+        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
+        return Statistics(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or of another version: counted again
         return None
 
@@ -102,7 +100,7 @@ def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
     unigram, bigram = baseline_nats(train, held, manifest.vocab)
     report(what, 0.5)
     text = _leading_text(writer, held, COMPRESSED_BYTES)
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for number, (name, size) in enumerate(_COMPRESSORS.items()):
         sizes[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
         report(what, 0.6 + 0.2 * number)
@@ -147,7 +145,7 @@ def _lengths(lengths: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _leading_text(writer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
-    """The text of the leading whole documents, at most about `most` bytes; of the leading tokens if none is whole."""
+    """The text of the leading whole documents, at most `most` bytes; of the leading tokens where none is whole."""
     ends = np.flatnonzero(tokens == writer.end_of_document) + 1
     spent = np.cumsum(writer.byte_lengths[tokens])
     fitting = ends[spent[ends - 1] <= most] if len(ends) else ends

@@ -13,6 +13,7 @@ from lmscale.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
 
 SAME = 0.05  # relative: runs that lie this near to a line lie on it
 OUTLYING = 10.0  # robust standard deviations: what no normal noise does
+FAR_OUT = 100.0  # what no run does: a wrong number
 MAX_EPOCHS = 4  # repeats are nearly as good as new data up to here (Muennighoff 2023)
 MAX_WARMUP = 0.2  # above this share of a run, warmup itself bends the law (Porian 2024)
 
@@ -151,7 +152,8 @@ def outliers(problem: Problem, best: Best, runs: Runs) -> list[Status]:
     said = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
     limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of}"
     sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {said}"
-    return [Status("outliers", sentence, "warning")]
+    harmless = problem.loss != "squared" and np.abs(residual[far[0]]) < FAR_OUT * usual
+    return [Status("outliers", sentence, "note" if harmless else "warning")]
 
 
 def inside(problem: Problem, best: Best, compute: ComputeModel, largest_flops: float) -> list[Status]:

@@ -25,7 +25,7 @@ NAMED = (
 LEAST = 0.02  # counts that differ by less are rounding
 APART = 3.0  # two groups are two when the gap between them is this many times the wider one
 JUMP = 0.05  # relative: a ratio that leaves its neighbours' by more is not smooth in N
-JUMPING = (5, 0.2)  # rows, and share of rows, that must jump
+JUMPING = (5, 0.4)  # rows, and share of rows, that must jump
 ENOUGH = 2  # rows of the smaller group: one alone is a typing error, and still named by the compute model's misfit
 MOST_ROWS = 1000  # beyond, every k-th row is looked at
 
@@ -117,10 +117,10 @@ def _jumps(names: "pd.Series[str]", x: np.ndarray, y: np.ndarray, label: str) ->
     if count < JUMPING[0] or count < JUMPING[1] * len(x):
         return []
     worst = int(off.argmax())
+    most = f"most in {names.iloc[order[worst + 1]]}, {np.expm1(off[worst]):.0%}"
     said = (
-        f"{label} jumps from size to size, in {count} of {len(x)} runs by more than {JUMP:.0%} "
-        f"(most in {names.iloc[order[worst + 1]]}, {np.expm1(off[worst]):.0%}): "
-        "rows seem to count N, D or C in two ways"
+        f"{label} jumps from size to size, in {count} of {len(x)} runs by more than {JUMP:.0%} ({most}): "
+        f"rows seem to count N, D or C in two ways"
     )
     return [Status("mixed conventions", said, "warning")]
 

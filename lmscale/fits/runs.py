@@ -134,10 +134,11 @@ def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
 
 def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
     """Rows that repeat another's inputs and loss to the last digit: two runs never do."""
-    repeated = table.duplicated([*inputs, target], keep=False)
+    same = [name for name in dict.fromkeys((*inputs, "params", "tokens", "flops", target)) if name in table]
+    repeated = table.duplicated(same, keep=False)
     if not repeated.any():
         return []
-    count = int(table.duplicated([*inputs, target]).sum())
+    count = int(table.duplicated(same).sum())
     first = ", ".join(map(str, table["run"][repeated][:4]))
     said = (
         f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "

@@ -44,8 +44,8 @@ class Bias:
     def status(self, method: str) -> Status:
         said = (
             f"on {self.law} without noise, these sizes give N* off by {100 * np.expm1(self.log_params):+.2f} % "
-            f"on average and a off by {self.a:+.4f} ({method}); the intervals do not hold this, "
-            f"those 'with the bias' do"
+            f"on average and a off by {self.a:+.4f} ({method}); noise draws do not show this; the "
+            f"widened intervals hold it"
         )
         notable = max(abs(self.a), abs(self.log_params)) > NOTABLE
         return Status("bias of the interpolation", said, "note" if notable else "ok")

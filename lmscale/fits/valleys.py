@@ -125,7 +125,7 @@ class IsoFlop(PowerFit):
             return []
         said = f"  {'a less bias':>14} = {self.a - self.bias.a:<10.5g}"
         if self.resamples > 1:
-            said += " with the bias" + " ".join(
+            said += " intervals widened by it" + " ".join(
                 f" {100 * level:g} % {span(self.interval_with_bias('a', level))}" for level in LEVELS
             )
         return [said]

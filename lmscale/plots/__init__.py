@@ -30,16 +30,19 @@ from lmscale.plots.paper import (
 )
 from lmscale.plots.rows import held, measured
 from lmscale.plots.split import allocation
+from lmscale.plots.transfer import PARAMETRIZATION, coordinates, rate_sweep, slope
 
 __all__ = [
     "APPROACH",
     "INK",
+    "PARAMETRIZATION",
     "RULE",
     "SEQUENCE",
     "SHORT",
     "allocation",
     "canvas",
     "compact",
+    "coordinates",
     "curves",
     "held",
     "lower_frontier",
@@ -48,10 +51,12 @@ __all__ = [
     "power",
     "prediction_errors",
     "predictions",
+    "rate_sweep",
     "read_curves",
     "render",
     "residuals",
     "save",
+    "slope",
     "style",
     "valleys",
 ]

@@ -1,0 +1,154 @@
+"""Do a few steps of Adam change every part of the model by the same amount, whatever its width and depth?
+
+    python experiments/coordinate_check.py                     # writes figures/coordinate_check.svg
+    python experiments/coordinate_check.py --output folder
+
+The coordinate check of Yang 2022 (section D.1) and Dey 2025 (figure 7) on bytes of the standard library: models of one
+seed take ten steps at one rate, and after every step the mean absolute change of each part since the start is read on
+tokens that are not trained on. Against width: the standard parametrization and mup; against depth: mup and completep.
+A slope of 0 means that what a step does to the model does not depend on its size, and so the rate need not either.
+
+Parts: what attention and the MLP add to the stream, before the residual multiplier, over all layers; the stream before
+the last norm; the logits.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmscale import data, machine, plots
+from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.nnx_model import Transformer
+from lmscale.optimizer import Hyperparameters, make_optimizer
+from lmscale.parameters import Params, residual_multiplier
+from lmscale.plots.paper import word_key
+from lmscale.step import init_state, train_step
+
+PARTS = ("attention", "MLP", "stream", "logits")
+STEPS, PEAK_LR, SEEDS = 10, 0.01, 3
+BATCH, CONTEXT, HEAD_WIDTH = 8, 64, 16
+BASE_WIDTH, BASE_LAYERS = 64, 2
+WIDTHS, DEPTHS = (64, 128, 256, 512), (2, 4, 8, 16, 32)
+HELD_BACK = 1_000_000
+"""Number of the batch that the changes are read on, far beyond those that are trained on."""
+
+
+def shape(parametrization: str, width: int, layers: int, **changed: Any) -> ModelConfig:
+    """A model of the check; at the base shape all parametrizations are the same."""
+    base = {"standard": {}, "mup": {"base_width": BASE_WIDTH}}.get(
+        parametrization, {"base_width": BASE_WIDTH, "base_layers": BASE_LAYERS}
+    )
+    return ModelConfig(
+        **{
+            "width": width,
+            "layers": layers,
+            "heads": width // HEAD_WIDTH,
+            "context": CONTEXT,
+            "parametrization": parametrization,
+            "scan_layers": layers > 4,
+            **base,
+            **changed,
+        }
+    )
+
+
+def activations(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> dict[str, jax.Array]:
+    """The values of every part; those of all layers stand one behind the other."""
+    transformer, scale = Transformer(config, params), residual_multiplier(config)
+    shared, x_BTD = transformer.shared(tokens_BT), transformer.embedding(tokens_BT)
+    attention, mlp = [], []
+    for block in transformer.blocks:
+        attention.append(block.attention(block.attention_norm(x_BTD), shared))
+        x_BTD = x_BTD + scale * attention[-1]
+        mlp.append(block.mlp(block.mlp_norm(x_BTD)))
+        x_BTD = x_BTD + scale * mlp[-1]
+    logits_BTV = transformer.logits(transformer.final_norm(x_BTD))
+    return dict(zip(PARTS, (jnp.stack(attention), jnp.stack(mlp), x_BTD, logits_BTV)))
+
+
+def changes(
+    config: ModelConfig, batches: list[jax.Array], probe_BT: jax.Array, seed: int, **optimizer: Any
+) -> dict[str, list[float]]:
+    """Part -> mean absolute change since the start, after each step of constant rate on one of `batches` [B, T + 1]."""
+    settings = {"peak_lr": PEAK_LR, "schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None, **optimizer}
+    rows, context = len(batches[0]), config.context
+    run = RunConfig(
+        model=config,
+        optimizer=OptimizerConfig(batch_sequences=rows, **settings),
+        tokens=len(batches) * rows * context,
+        seed=seed,
+    )
+    transformation, hyper = make_optimizer(run), Hyperparameters.of(run)
+    step = jax.jit(partial(train_step, run, transformation), donate_argnums=0)
+    measured = jax.jit(partial(activations, config=config))
+    state = jax.jit(partial(init_state, run, transformation))(jax.random.key(seed))
+    start = measured(state.params, probe_BT)
+    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    for batch in batches:
+        state, _ = step(state, batch, hyper)
+        now = measured(state.params, probe_BT)
+        for part in PARTS:
+            found[part].append(float(jnp.abs(now[part] - start[part]).mean()))
+    return found
+
+
+def check(shapes: list[ModelConfig], tokens: data.Tokens) -> dict[str, np.ndarray]:
+    """Part -> change [steps, shapes], the geometric mean over seeds."""
+    logs: dict[str, list[Any]] = {part: [] for part in PARTS}
+    for config in shapes:
+        by_seed = []
+        for seed in range(SEEDS):
+            source = data.Batches(tokens, config.context, BATCH, seed)
+            batches = [jnp.asarray(source[number]) for number in range(STEPS)]
+            by_seed.append(changes(config, batches, jnp.asarray(source[HELD_BACK])[:, :-1], seed))
+        for part in PARTS:
+            logs[part].append(np.log([found[part] for found in by_seed]).mean(axis=0))
+    return {part: np.exp(np.array(values)).T for part, values in logs.items()}
+
+
+def draw(studies: list[tuple[str, tuple[int, ...], dict[str, dict[str, np.ndarray]]]], folder: Path) -> None:
+    """One row per study (axis, sizes, parametrization -> part -> changes), one panel per part."""
+    from matplotlib.figure import Figure
+
+    with plots.style():
+        figure = Figure(figsize=(11, 5.6), layout="constrained")
+        panels = figure.subplots(len(studies), len(PARTS))
+        for row, (axis, sizes, found) in zip(panels, studies):
+            for ax, part in zip(row, PARTS):
+                plots.coordinates(ax, sizes, {name: values[part] for name, values in found.items()}, axis)
+                ax.set_title(part)
+            word_key(row[0], [(name, plots.PARAMETRIZATION[name]) for name in found])
+            row[0].set_ylabel("mean |change| since the start")
+        print(plots.save(figure, folder / "coordinate_check.svg"))
+
+
+def main() -> None:
+    """Measure, print the slopes, draw."""
+    parser = argparse.ArgumentParser(description="Does a step change every part alike at all sizes?")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder of the figure")
+    args = parser.parse_args()
+    tokens = data.prepare(DataConfig())
+    studies = []
+    print(f"slope of ln(mean |change| after {STEPS} steps) against ln(size); 0: the same at every size\n")
+    print(f"{'':<10} {'':<14} {'sizes':<22}" + "".join(f"{part:>12}" for part in PARTS))
+    for axis, sizes, pair in (("width", WIDTHS, ("standard", "mup")), ("layers", DEPTHS, ("mup", "completep"))):
+        found = {}
+        for name in pair:
+            shapes = [
+                shape(name, size, BASE_LAYERS) if axis == "width" else shape(name, BASE_WIDTH, size) for size in sizes
+            ]
+            found[name] = check(shapes, tokens)
+            slopes = "".join(f"{plots.slope(sizes, found[name][part][-1]):>+12.2f}" for part in PARTS)
+            print(f"{axis:<10} {name:<14} {', '.join(map(str, sizes)):<22}{slopes}", flush=True)
+        studies.append((axis, sizes, found))
+    draw(studies, args.output)
+
+
+if __name__ == "__main__":
+    machine.set_up()
+    main()
