@@ -22,8 +22,15 @@ os.environ["WANDB_MODE"] = "disabled"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The LMSCALE_CACHE of this session: no test reads or writes the user's own. Shared, since corpora cost seconds."""
-    folder = tmp_path_factory.mktemp("cache")
+    """The LMSCALE_CACHE of this session: no test reads or writes the user's own. Shared, since corpora cost seconds.
+
+    Also by the processes of pytest-xdist, whose own folders stand side by side in that of the session.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "cache"
+        folder.mkdir(exist_ok=True)
+    else:
+        folder = tmp_path_factory.mktemp("cache")
     os.environ["LMSCALE_CACHE"] = str(folder)
     return folder
 
