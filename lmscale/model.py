@@ -24,12 +24,15 @@ from lmscale.parameters import (
 )
 from lmscale.sharding import constrain, parts
 
+Turn = tuple[jax.Array, jax.Array]
+"""Cosine and sine of rotary positions, [1 or B, T, 1, K / 2]."""
+
 
 class Shared(NamedTuple):
     """What all layers see alike."""
 
-    turn: tuple[jax.Array, jax.Array] | None
-    """Cosine and sine of rotary positions [T, 1, K / 2]."""
+    turn: Turn | None
+    """Of rotary positions."""
     segments_BT: jax.Array | None
     """Which document of its sequence a token belongs to."""
 
@@ -37,7 +40,12 @@ class Shared(NamedTuple):
 def logits(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
     """Next-token logits [B, T, V] in float32 for integer tokens [B, T], T at most the context. Causal."""
     x_BTD, params = _stream(params, tokens_BT, config, None)
-    logits_BTV = jnp.matmul(x_BTD, _head(params, config), preferred_element_type=jnp.float32)
+    return logits_of(x_BTD, params, config)
+
+
+def logits_of(x_BTD: jax.Array, params: Params, config: ModelConfig) -> jax.Array:
+    """Logits [B, T, V] of the stream after the last norm."""
+    logits_BTV = jnp.matmul(x_BTD, head(params, config), preferred_element_type=jnp.float32)
     logits_BTV = logits_BTV * logit_multiplier(config)
     cap = config.logit_softcap
     return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
@@ -54,7 +62,7 @@ def token_losses(
     x_BTD, params = _stream(params, inputs_BT, config, dropout_key)
     return cross_entropy(
         x_BTD,
-        _head(params, config),
+        head(params, config),
         targets_BT,
         scale=logit_multiplier(config),
         softcap=config.logit_softcap,
@@ -62,7 +70,8 @@ def token_losses(
     )
 
 
-def _head(params: Params, config: ModelConfig) -> jax.Array:
+def head(params: Params, config: ModelConfig) -> jax.Array:
+    """[D, V]: from the stream after the last norm to logits."""
     return params["embedding"].T if config.tied_embeddings else params["head"]
 
 
@@ -75,17 +84,17 @@ def _stream(
     dtype = jnp.dtype(config.compute_dtype)
     params = {name: value.astype(dtype) for name, value in params.items()}
     shared = Shared(
-        _rotation(time, config) if config.positions == "rotary" else None,
-        None if config.document_end is None else _segments(tokens_BT, config.document_end),
+        rotation(np.arange(time)[None], config) if config.positions == "rotary" else None,
+        None if config.document_end is None else segments(tokens_BT, config.document_end),
     )
     keys = None if key is None else jax.random.split(key, config.layers + 1)
     x_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
         x_BTD = x_BTD + params["positions"][None, :time]
     x_BTD = constrain(x_BTD * embedding_multiplier(config), "batch", "time", None)
-    x_BTD = _dropped(x_BTD, config.residual_dropout, None if keys is None else keys[-1])
+    x_BTD = dropped(x_BTD, config.residual_dropout, None if keys is None else keys[-1])
     x_BTD = _layers(params, x_BTD, shared, config, keys)
-    return _norm(x_BTD, "final_norm", params, config), params
+    return norm(x_BTD, "final_norm", params, config), params
 
 
 def _layers(params: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, keys: jax.Array | None) -> jax.Array:
@@ -101,7 +110,7 @@ def _layers(params: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfi
         layer = jax.checkpoint(layer, policy=saved, prevent_cse=not _scanned(config))
     if _scanned(config):
         return jax.lax.scan(layer, x_BTD, (stacked, None if keys is None else keys[:-1]))[0]
-    for number, own in enumerate(_unstack(stacked, config.layers)):
+    for number, own in enumerate(unstack(stacked, config.layers)):
         x_BTD, _ = layer(x_BTD, (own, None if keys is None else keys[number]))
     return x_BTD
 
@@ -111,7 +120,7 @@ def _scanned(config: ModelConfig) -> bool:
     return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
 
 
-def _unstack(stacked: Params, layers: int) -> list[Params]:
+def unstack(stacked: Params, layers: int) -> list[Params]:
     """One mapping per layer. A split, not an index: its gradient is one concatenation instead of a sum of pads."""
     split = {name: jax.lax.split(value, [1] * layers, axis=0) for name, value in stacked.items()}
     return [{name: jnp.squeeze(part[number], axis=0) for name, part in split.items()} for number in range(layers)]
@@ -120,23 +129,15 @@ def _unstack(stacked: Params, layers: int) -> list[Params]:
 def _layer(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, key: jax.Array | None) -> jax.Array:
     scale = residual_multiplier(config)
     keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
-    added = _attention(own, _norm(x_BTD, "attention_norm", own, config), shared, config, keys[0])
-    x_BTD = constrain(x_BTD + scale * _dropped(added, config.residual_dropout, keys[1]), "batch", "time", None)
-    added = _mlp(own, _norm(x_BTD, "mlp_norm", own, config), config)
-    return constrain(x_BTD + scale * _dropped(added, config.residual_dropout, keys[2]), "batch", "time", None)
+    added = attention(own, norm(x_BTD, "attention_norm", own, config), shared, config, keys[0])
+    x_BTD = constrain(x_BTD + scale * dropped(added, config.residual_dropout, keys[1]), "batch", "time", None)
+    added = mlp(own, norm(x_BTD, "mlp_norm", own, config), config)
+    return constrain(x_BTD + scale * dropped(added, config.residual_dropout, keys[2]), "batch", "time", None)
 
 
-def _attention(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, key: jax.Array | None) -> jax.Array:
-    """Every group's queries, key and value come of one product; query head h uses the group h // (H / G)."""
-    batch, time, _ = x_BTD.shape
-    qkv_BTGPK = _product(x_BTD, own["attention_qkv"], own.get("attention_qkv_bias"))
-    queries = config.heads // config.groups
-    q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
-    k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
-    if config.qk_norm:
-        q_BTHK, k_BTGK = _norm(q_BTHK, "query_norm", own, config), _norm(k_BTGK, "key_norm", own, config)
-    if shared.turn is not None:
-        q_BTHK, k_BTGK = _rotate(q_BTHK, shared.turn), _rotate(k_BTGK, shared.turn)
+def attention(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfig, key: jax.Array | None) -> jax.Array:
+    """What attention adds to the stream."""
+    q_BTHK, k_BTGK, v_BTGK = queries_keys_values(own, x_BTD, shared.turn, config)
     out_BTHK = causal_attention(
         q_BTHK,
         k_BTGK,
@@ -147,12 +148,31 @@ def _attention(own: Params, x_BTD: jax.Array, shared: Shared, config: ModelConfi
         dropout=config.attention_dropout,
         key=key,
     )
-    return _product(out_BTHK, own["attention_out"], own.get("attention_out_bias"))
+    return product(out_BTHK, own["attention_out"], own.get("attention_out_bias"))
 
 
-def _mlp(own: Params, x_BTD: jax.Array, config: ModelConfig) -> jax.Array:
+def queries_keys_values(
+    own: Params, x_BTD: jax.Array, turn: Turn | None, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, T, H, K], [B, T, G, K] twice: turned to their positions.
+
+    Every group's queries, key and value come of one product; query head h uses the group h // (H / G).
+    """
+    batch, time, _ = x_BTD.shape
+    qkv_BTGPK = product(x_BTD, own["attention_qkv"], own.get("attention_qkv_bias"))
+    queries = config.heads // config.groups
+    q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
+    k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
+    if config.qk_norm:
+        q_BTHK, k_BTGK = norm(q_BTHK, "query_norm", own, config), norm(k_BTGK, "key_norm", own, config)
+    if turn is not None:
+        q_BTHK, k_BTGK = rotate(q_BTHK, turn), rotate(k_BTGK, turn)
+    return q_BTHK, k_BTGK, v_BTGK
+
+
+def mlp(own: Params, x_BTD: jax.Array, config: ModelConfig) -> jax.Array:
     """act(x W) W', or as SwiGLU (SiLU(x W) * x U) W' (Shazeer 2020)."""
-    hidden_BTCF = _product(x_BTD, own["mlp_in"], own.get("mlp_in_bias"))
+    hidden_BTCF = product(x_BTD, own["mlp_in"], own.get("mlp_in_bias"))
     first_BTF = hidden_BTCF[:, :, 0]
     if config.mlp == "swiglu":
         hidden_BTF = jax.nn.silu(first_BTF) * hidden_BTCF[:, :, 1]
@@ -160,10 +180,10 @@ def _mlp(own: Params, x_BTD: jax.Array, config: ModelConfig) -> jax.Array:
         hidden_BTF = jax.nn.gelu(first_BTF)
     else:
         hidden_BTF = jnp.square(jax.nn.relu(first_BTF))
-    return _product(hidden_BTF, own["mlp_out"], own.get("mlp_out_bias"))
+    return product(hidden_BTF, own["mlp_out"], own.get("mlp_out_bias"))
 
 
-def _product(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+def product(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
     """x [B, T, inputs...] times a matrix [inputs..., outputs...], plus a bias [outputs...].
 
     Batch and time are laid flat where neither time nor a matrix is cut over devices: with two leading axes XLA's CPU
@@ -179,7 +199,7 @@ def _product(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Arr
     return y if bias is None else y + bias[None, None]
 
 
-def _norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Array:
+def norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Array:
     """x / rms(x) * gain (Zhang and Sennrich 2019), or LayerNorm (Ba 2016), over the last axis and in float32."""
     x32 = x.astype(jnp.float32)
     if config.norm == "layernorm":
@@ -190,29 +210,30 @@ def _norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.A
     return y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
-def _dropped(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropped(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """`x` with a share `rate` of its numbers at zero and the others raised to keep the mean (Srivastava 2014)."""
     if not rate or key is None:
         return x
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
-def _segments(tokens_BT: jax.Array, document_end: int) -> jax.Array:
+def segments(tokens_BT: jax.Array, document_end: int) -> jax.Array:
     """The number of documents that ended before each token, int32 [B, T]: the end still belongs to its document."""
     ends_BT = (tokens_BT == document_end).astype(jnp.int32)
     return jnp.cumsum(ends_BT, axis=1) - ends_BT
 
 
-def _rotation(time: int, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine [T, 1, K / 2] of the angle of each position and pair of features (Su 2021)."""
+def rotation(positions: "np.ndarray | jax.Array", config: ModelConfig) -> Turn:
+    """Cosine and sine of the angle of each position [1 or B, T] and pair of features (Su 2021)."""
     frequency = config.rope_base ** (-np.arange(0, config.head_width, 2) / config.head_width)
-    angle = np.arange(time)[:, None, None] * frequency[None, None, :]
+    angle = positions[:, :, None, None] * frequency[None, None, None, :]
     dtype = jnp.dtype(config.compute_dtype)
-    return jnp.asarray(np.cos(angle), dtype), jnp.asarray(np.sin(angle), dtype)
+    cos, sin = (np.cos(angle), np.sin(angle)) if isinstance(angle, np.ndarray) else (jnp.cos(angle), jnp.sin(angle))
+    return jnp.asarray(cos, dtype), jnp.asarray(sin, dtype)
 
 
-def _rotate(x_BTHK: jax.Array, turn: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x_BTHK: jax.Array, turn: Turn) -> jax.Array:
     """Turn the pairs (i, i + K / 2) of every head by the angle of their position."""
-    cos, sin = (part[None] for part in turn)
+    cos, sin = turn
     first, second = jnp.split(x_BTHK, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)

@@ -12,6 +12,7 @@ array per layer instead of one stacked array. Layers are written out and nothing
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from lmscale import model
@@ -65,21 +66,21 @@ class Norm(Part):
     """RMSNorm or LayerNorm over the last axis."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return model._norm(x, self.names[0], self.arrays(), self.config)
+        return model.norm(x, self.names[0], self.arrays(), self.config)
 
 
 class Attention(Part):
     """What attention adds to the stream [B, T, D]."""
 
     def __call__(self, x_BTD: jax.Array, shared: Shared, dropout_key: jax.Array | None = None) -> jax.Array:
-        return model._attention(self.arrays(), x_BTD, shared, self.config, dropout_key)
+        return model.attention(self.arrays(), x_BTD, shared, self.config, dropout_key)
 
 
 class MLP(Part):
     """What the MLP adds to the stream [B, T, D]."""
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return model._mlp(self.arrays(), x_BTD, self.config)
+        return model.mlp(self.arrays(), x_BTD, self.config)
 
 
 class Block(nnx.Module):
@@ -96,9 +97,9 @@ class Block(nnx.Module):
         scale, rate = residual_multiplier(self.config), self.config.residual_dropout
         keys = [None] * 3 if dropout_key is None else list(jax.random.split(dropout_key, 3))
         added = self.attention(self.attention_norm(x_BTD), shared, keys[0])
-        x_BTD = x_BTD + scale * model._dropped(added, rate, keys[1])
+        x_BTD = x_BTD + scale * model.dropped(added, rate, keys[1])
         added = self.mlp(self.mlp_norm(x_BTD))
-        return x_BTD + scale * model._dropped(added, rate, keys[2])
+        return x_BTD + scale * model.dropped(added, rate, keys[2])
 
     def leaves(self) -> Params:
         """Name -> array of this layer."""
@@ -153,8 +154,8 @@ class Transformer(nnx.Module):
         """What every block needs besides the stream."""
         config = self.config
         return Shared(
-            model._rotation(tokens_BT.shape[1], config) if config.positions == "rotary" else None,
-            None if config.document_end is None else model._segments(tokens_BT, config.document_end),
+            model.rotation(np.arange(tokens_BT.shape[1])[None], config) if config.positions == "rotary" else None,
+            None if config.document_end is None else model.segments(tokens_BT, config.document_end),
         )
 
     def stream(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
@@ -165,7 +166,7 @@ class Transformer(nnx.Module):
         if dropout_key is not None:
             keys = list(jax.random.split(dropout_key, config.layers + 1))
         shared = self.shared(tokens_BT)
-        x_BTD = model._dropped(self.embedding(tokens_BT), config.residual_dropout, keys[-1])
+        x_BTD = model.dropped(self.embedding(tokens_BT), config.residual_dropout, keys[-1])
         for block, key in zip(self.blocks, keys):
             x_BTD = block(x_BTD, shared, key)
         return self.final_norm(x_BTD)

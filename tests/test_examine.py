@@ -1,0 +1,71 @@
+"""A run is examined from its checkpoint, and what was found is kept."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lmscale import examine
+from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.errors import UserError
+from lmscale.files import write_json
+from lmscale.tasks import Shots, load
+from lmscale.train import train
+
+LANGUAGE = 'synthetic:tasks(letters=2, length=2, only="copy")'
+CONFIG = RunConfig(
+    model=ModelConfig(width=16, layers=1, heads=2, context=32),
+    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=8),
+    data=DataConfig(source=LANGUAGE),
+    tokens=400 * 8 * 32,
+    validation_tokens=1024,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(CONFIG, folder)
+    return folder
+
+
+def show(run: Path, *shots: int, items: int | None = None) -> str:
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    examine.show(run, [LANGUAGE], [Shots(count) for count in shots], items, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def rows(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / examine.SCORES_FILE).read_text().splitlines()]
+
+
+def test_rows_are_kept_and_replaced(run: Path) -> None:
+    said = show(run, 0, 1, items=10)
+    assert said.count("10 items in") == 2 and "exact_match" in said
+    first = rows(run)
+    assert [(row["metric"], row["shots"]) for row in first] == [
+        (metric, shots) for shots in (0, 1) for metric in ("exact_match", "share_in_place", "gold_bits_per_byte")
+    ]
+    assert {(row["step"], row["tokens"], row["n"]) for row in first} == {(400, CONFIG.tokens, 10)}
+    assert first[0]["loss"] == json.loads((run / "outcome.json").read_text())["loss_nats"]
+    show(run, 1, items=20)
+    assert sorted((row["shots"], row["n"]) for row in rows(run)) == [(0, 10)] * 3 + [(1, 20)] * 3
+    kept = (run / examine.RESPONSES_FOLDER / "copy-1.jsonl").read_text().splitlines()
+    assert len(kept) == 20 and json.loads(kept[0])["generated"]
+
+
+def test_what_was_learned_is_found(run: Path) -> None:
+    (task,) = load(LANGUAGE)
+    (found,) = examine.examine(run, [task], [Shots()], 100)
+    exact, share, bits = found.scores
+    assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
+    assert bits.score < 1 and len(found.responses) == 100
+
+
+def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", CONFIG.to_json())
+    with pytest.raises(UserError, match="has no checkpoint to examine; train the run with keep_checkpoint=True"):
+        show(tmp_path, 0)

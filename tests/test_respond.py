@@ -1,0 +1,118 @@
+"""A reader gives what a plain loop over whole texts gives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmscale import model, respond
+from lmscale.config import ModelConfig
+from lmscale.errors import UserError
+from lmscale.parameters import init
+from lmscale.respond import Reader
+from lmscale.tasks import Item, Shots, Task, prompt
+from lmscale.tokenizer import ByteTokenizer
+
+ENCODER = ByteTokenizer()
+CONTEXT = 64
+CONFIG = ModelConfig(width=16, layers=1, heads=2, vocab=256, context=CONTEXT, mlp_width=16, positions="alibi")
+ITEMS = (
+    Item("sky", "The sky is", ("blue", "a cup", "é"), (1.0, 0.0, 0.0)),
+    Item("sea", "And the sea, as everybody knows, is", ("blue", "green"), (0.0, 1.0), ("grün",)),
+    Item("one", "1 + 1 =", answers=("2", "two")),
+    Item("spaces", "A: ", ("x", "y y"), (0.0, 1.0)),
+)
+TASK = Task("few", ITEMS, ("gold_bits_per_byte", "exact_match"), description="Say.\n", longest_answer=12)
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    values = jax.jit(lambda key: init(CONFIG, key))(jax.random.key(0))
+    return {name: value * (3 if name == "embedding" else 1) for name, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def reader(params: Any) -> Reader:
+    return Reader(params, CONFIG, ENCODER)
+
+
+def whole(params: Any, tokens: list[int]) -> np.ndarray:
+    """Logits after every token, by one pass over them all."""
+    with jax.disable_jit(False):
+        return np.asarray(LOGITS(params, jnp.asarray([tokens + [0] * (CONTEXT - len(tokens))])))[0, : len(tokens)]
+
+
+LOGITS = jax.jit(lambda params, tokens: model.logits(params, tokens, CONFIG))
+
+
+def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> tuple[float, bool, int]:
+    """ln p, whether it is greedy, tokens cut: in as few lines as the definition takes."""
+    documents, opening, question = prompt(task, item, shots)
+    end = [ENCODER.end_of_document]
+    before = end + [t for text in documents for t in [*ENCODER.encode(text).tolist(), *end]]
+    asked = before + ENCODER.encode((opening + question).rstrip()).tolist()
+    full = before + ENCODER.encode(opening + question + task.delimiter + answer).tolist()
+    scored, kept = len(full) - len(asked), full[-(CONTEXT + 1) :]
+    logits = whole(params, kept[:-1])
+    nats = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(kept) - 1), kept[1:]]
+    return float(nats[-scored:].sum()), bool((logits.argmax(1) == kept[1:])[-scored:].all()), len(full) - len(kept)
+
+
+@pytest.mark.parametrize("shots", [Shots(), Shots(2), Shots(2, draw="each"), Shots(3)], ids=str)
+def test_scores_are_those_of_a_plain_loop(shots: Shots, reader: Reader, params: Any) -> None:
+    assert_as_by_hand(TASK, shots, reader, params)
+
+
+def test_examples_that_are_documents(reader: Reader, params: Any) -> None:
+    assert_as_by_hand(Task("documents", ITEMS, ("gold_bits_per_byte",), separator=None), Shots(1), reader, params)
+
+
+def assert_as_by_hand(task: Task, shots: Shots, reader: Reader, params: Any) -> None:
+    cut = []
+    for item, response in zip(task.items, reader.responses(task, shots)):
+        expected = [by_hand(params, task, item, answer, shots) for answer in (*item.choices, *item.answers)]
+        nats, greedy = (
+            (*response.choice_nats, *response.answer_nats),
+            (*response.choice_greedy, *response.answer_greedy),
+        )
+        np.testing.assert_allclose(nats, [value for value, _, _ in expected], rtol=1e-4, atol=1e-4)
+        assert list(greedy) == [same for _, same, _ in expected]
+        assert response.item == item.name and len(response.choice_nats) == len(item.choices)
+        cut.append(response.tokens_cut)
+        assert response.tokens_cut == max(0, *(tokens for _, _, tokens in expected))
+    assert any(cut) if shots.count == 3 else shots.count or not any(cut)
+
+
+def test_what_is_written_is_the_likeliest_until_it_ends(reader: Reader, params: Any) -> None:
+    for item, response in zip(ITEMS, reader.responses(TASK, Shots(1))):
+        _, opening, question = prompt(TASK, item, Shots(1))
+        tokens = [ENCODER.end_of_document, *ENCODER.encode((opening + question).rstrip()).tolist()]
+        start = len(tokens)
+        for _ in range(TASK.longest_answer):
+            tokens.append(int(whole(params, tokens[-CONTEXT:])[-1].argmax()))
+        ends = [*np.flatnonzero(np.array(tokens[start:]) == ENCODER.end_of_document), len(tokens)]
+        assert response.generated == ENCODER.decode(np.array(tokens[start:][: ends[0]]))[: TASK.longest_answer]
+
+
+def test_the_answer_that_is_written_scores_as_greedy(reader: Reader) -> None:
+    written = reader.responses(TASK)[0].generated
+    assert written
+    again = Task("again", (Item("sky", "The sky is", answers=(written,)),), TASK.metrics, "Say.\n", delimiter="")
+    if not written[0].isspace() and written.isascii():
+        assert reader.responses(again)[0].answer_greedy == (True,)
+
+
+def test_how_many_are_read_together_changes_nothing(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = reader.responses(TASK, Shots(1))
+    monkeypatch.setattr(respond, "TOKENS_AT_ONCE", 16)
+    for one, other in zip(expected, reader.responses(TASK, Shots(1))):
+        np.testing.assert_allclose(one.choice_nats, other.choice_nats, rtol=1e-5)
+        assert one.generated == other.generated
+
+
+def test_an_answer_longer_than_the_context(reader: Reader) -> None:
+    long = Task("long", (Item("a", "?", answers=("x" * 200,)),), ("gold_bits_per_byte",))
+    with pytest.raises(UserError, match=r"item a: the answer 'x+' has 201 tokens, more than the context of 64"):
+        reader.responses(long)
