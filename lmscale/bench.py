@@ -19,7 +19,7 @@ import numpy as np
 
 from lmscale import data, machine
 from lmscale.config import ModelConfig, OptimizerConfig, RunConfig, check, from_json
-from lmscale.counting import flops_per_token, memory_bytes, params_total
+from lmscale.counting import flops_per_token, params_total
 from lmscale.data import Batches, Manifest, Tokens
 from lmscale.distributed import place
 from lmscale.errors import UserError
@@ -132,7 +132,7 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
         steps=steps,
         peak_memory_bytes=used,
         resident_bytes=machine.resident_bytes(),
-        memory_estimate_bytes=memory_bytes(config),
+        memory_estimate_bytes=machine.step_bytes(config),
         data_tokens_per_second=data_rate,
         data=source,
         params=params_total(config.model),

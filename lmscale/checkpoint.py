@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -39,9 +39,10 @@ class Checkpoints:
     Several processes share the folder and call every method together.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(self, folder: Path, run_id: str, kept_steps: Sequence[int] = ()) -> None:
+        """`kept_steps` are those whose checkpoints outlive newer ones, and the run."""
         self.folder = (folder / CHECKPOINT_FOLDER).absolute()
-        self.run_id = run_id
+        self.run_id, self.kept_steps = run_id, tuple(kept_steps)
         self._manager: Any = None
 
     def _open(self) -> Any:
@@ -50,8 +51,10 @@ class Checkpoints:
 
             # What Orbax logs with a traceback it also raises, and here that becomes a sentence.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
+            policies = ocp.checkpoint_managers
+            kept = [policies.LatestN(n=KEPT), policies.CustomSteps(self.kept_steps)]
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(n=KEPT),
+                preservation_policy=policies.AnyPreservationPolicy(kept),
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
             )
@@ -168,10 +171,12 @@ class Checkpoints:
                 self._manager = None
 
     def remove(self) -> None:
-        """Close, and delete all checkpoints of the run."""
+        """Close, and delete the checkpoints of the run, but for those that others begin from."""
         self.close()
-        if is_main():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        kept = {str(step) for step in self.kept_steps}
+        for path in (self.folder.glob("*") if kept else [self.folder]) if is_main() else []:
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

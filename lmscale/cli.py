@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from lmscale.emergence.command import EmergenceArgs
 from lmscale.errors import UserError
 from lmscale.fits.command import CheckArgs, FitArgs
-from lmscale.process import EXIT_CTRL_C, EXIT_INTERRUPTED, EXIT_USER_ERROR
+from lmscale.process import EXIT_CTRL_C, exit_status
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from lmscale.sweep import Plan
 
 DEMO_SWEEP = "sweeps/isoflop_cpu.py"
 
@@ -31,13 +30,52 @@ class Demo:
 
 @dataclass(frozen=True)
 class PlanArgs:
-    """Print every run of a sweep with its size, length, cost and time; start nothing."""
+    """Print every run of a sweep with its size, length, cost and time, and what the whole can identify; start nothing.
 
-    sweep: Positional[Path]
-    """A file that defines SWEEP."""
+    With --improve: the runs to add. With --optimal: the one run that a fitted law holds best for a budget.
+    """
+
+    sweep: Positional[Path | None] = None
+    """A file that defines SWEEP, or a plan that --json wrote."""
     runs: Path = Path("runs")
     json: Path | None = None
-    """Write the plan here as well."""
+    """Write the plan here as well, with all that is printed; `lmscale run` takes it."""
+    device: str | None = None
+    """Where it is to run: h200, h100, a100, b200, v4, v5e, v5p or v6e; unset, the sweep's own or this machine."""
+    devices: int = 1
+    utilisation: float | None = None
+    """Share of the device's peak that training reaches; unset, 0.35 is assumed."""
+    price: float | None = None
+    """Of one device for an hour, in any money."""
+    convention: Literal[
+        "flops", "flops_6n", "flops_kaplan", "flops_with_head", "flops_full_attention", "flops_deepseek"
+    ] = "flops"
+    """How the column C is counted."""
+    prior: str | None = None
+    """Law to judge the design at: a published one by name, or a file of `lmscale fit --json`; unset, the refit of the
+    published Chinchilla runs (for repeated data, Muennighoff's)."""
+    noise: float = 0.01
+    """Standard deviation of a run's loss about the law, in nats."""
+    shared_noise: float = 0.0
+    """Share of that variance which the branches of a trunk have in common."""
+    target: float | None = None
+    """FLOPs at which the law is to be used; unset, the largest held-out run or ten times the largest run."""
+    force: bool = False
+    """Accept a plan that cannot identify its law."""
+    improve: bool = False
+    """Propose the runs to add that say most of the target per FLOP."""
+    spend: float | None = None
+    """FLOPs that --improve may spend."""
+    most: int = 12
+    """Runs that --improve may add."""
+    quantity: Literal["ratio", "params", "loss"] = "ratio"
+    """What --improve is to narrow at the target: D/N, N* or the loss."""
+    optimal: Path | None = None
+    """A file of `lmscale fit --json`."""
+    flops: float | None = None
+    """Budget of the run that --optimal makes."""
+    tokens_per_param: float | None = None
+    """D/N of that run; unset, the law's optimum."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +88,33 @@ class RunArgs:
     """Runs at once; unset, one per GPU or one per core."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Send metrics to Weights & Biases as well."""
+    force: bool = False
+    """Train a plan that cannot identify its law."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Here, or as job arrays of Slurm; what follows is for Slurm, and what is unset is the cluster's default."""
+    partition: str | None = None
+    account: str | None = None
+    time: str | None = None
+    """Limit of a job, as 2:00:00; a run that needs longer is requeued and goes on."""
+    cores: int = 1
+    """Of every process."""
+    gpus_per_node: int = 0
+    """GPUs of a node that runs may take; 0 trains on CPUs."""
+    at_once: int | None = None
+    """Jobs of an array at the same time."""
+    sbatch: tuple[str, ...] = ()
+    """Further options of sbatch, as they are: --sbatch=--qos=low."""
+    dry_run: bool = False
+    """Print the exact submission and submit nothing."""
+
+
+@dataclass(frozen=True)
+class FinishArgs:
+    """Train one run of a planned sweep to its end, tried again as `lmscale run` would: what a cluster's job calls."""
+
+    folder: Positional[Path]
+    """runs/<sweep>/<run>."""
+    wandb: Literal["off", "offline", "online"] = "off"
 
 
 @dataclass(frozen=True)
@@ -73,10 +138,47 @@ class TrainArgs:
 
 @dataclass(frozen=True)
 class StatusArgs:
-    """How far every run of a sweep is."""
+    """How far every run of a sweep is: state, loss, speed, time left, why it failed, and what was spent."""
 
     folder: Positional[Path]
     """runs/<sweep>."""
+    watch: bool = False
+    """Look again every two seconds until all runs are at an end."""
+    all: bool = False
+    """Every run of a sweep of more than 200; unset, those at work or in trouble."""
+
+
+@dataclass(frozen=True)
+class LogsArgs:
+    """The end of a run's log, and how its attempts ended."""
+
+    run: Positional[str]
+    """Its folder, or the first letters of its name."""
+    runs: Path = Path("runs")
+    lines: int = 40
+    follow: bool = False
+    """Go on as the log grows, until the run is at an end."""
+
+
+@dataclass(frozen=True)
+class RetryArgs:
+    """Let runs that have failed be tried again by the next `lmscale run`."""
+
+    folder: Positional[Path]
+    """runs/<sweep>."""
+    run: Positional[tuple[str, ...]] = ()
+    """Runs; none for all that have failed."""
+
+
+@dataclass(frozen=True)
+class StopArgs:
+    """Stop a sweep wherever it is trained, or some of its runs: each saves a checkpoint; waits until all have."""
+
+    folder: Positional[Path]
+    """runs/<sweep>."""
+    run: Positional[tuple[str, ...]] = ()
+    """Runs; none for all, and for the launchers."""
+    wait_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +187,38 @@ class TableArgs:
 
     folder: Positional[Path]
     output: Path | None = None
-    """A .csv, .parquet or .jsonl file; unset, CSV on the terminal."""
+    """A .csv, .parquet or .jsonl file; unset, on the terminal."""
+    to: Literal["csv", "parquet", "jsonl", "wandb"] | None = None
+    """The format; unset, that of the file's ending, else CSV. `wandb` sends the table and the report's page."""
+
+
+@dataclass(frozen=True)
+class ImportArgs:
+    """Read runs of others (CSV, JSONL, Parquet, a W&B export) into a table that fits and reports take."""
+
+    source: Positional[Path]
+    output: Path
+    """A .csv, .parquet or .jsonl file."""
+    columns: str | None = None
+    """Names here and there: params=n_params,tokens=n_tokens,loss=summary.eval/loss; usual names are recognised."""
+    where: str | None = None
+    """An expression over the columns that keeps a row: "state == 'finished'"."""
+
+
+@dataclass(frozen=True)
+class ExportJobsArgs:
+    """Write one job per run of a sweep, for any scheduler: Kubernetes manifests or shell scripts."""
+
+    sweep: Positional[Path]
+    """A file that defines SWEEP, or a plan that `lmscale plan --json` wrote."""
+    format: Literal["k8s", "shell"] = "shell"
+    runs: Path = Path("runs")
+    image: str | None = None
+    """Container image with lmscale, for Kubernetes."""
+    claim: str | None = None
+    """PersistentVolumeClaim that all pods share, with runs/ and cache/ in it."""
+    gpus: bool = False
+    """A GPU for every device of a run's mesh; unset, CPUs."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +257,25 @@ class DataArgs:
 
 
 @dataclass(frozen=True)
+class EvalArgs:
+    """Score benchmark tasks on the checkpoint of a run."""
+
+    run: Positional[Path]
+    """runs/<sweep>/<run_id>."""
+    tasks: Positional[tuple[str, ...]]
+    """FORMAT:PATH, with FORMAT of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your own);
+    or synthetic:tasks(...). Nothing is downloaded."""
+    shots: tuple[int, ...] = (0,)
+    """Worked examples before every question, one table row each."""
+    draw: Literal["shared", "each"] = "shared"
+    """The same examples for all questions of a task, or others for each."""
+    seed: int = 0
+    """Of drawing the examples."""
+    items: int | None = None
+    """Only the first so many items of every task."""
+
+
+@dataclass(frozen=True)
 class BenchArgs:
     """How fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
 
@@ -139,6 +291,9 @@ class BenchArgs:
     remat: Literal["none", "dots", "full"] | None = None
     config: Path | None = None
     """A RunConfig as JSON, instead of a shape."""
+    sweep: Path | None = None
+    """A sweep or plan, of which some shapes are measured, as many at once as `lmscale run` starts; `lmscale plan` takes
+    its times from all figures that were ever measured here."""
     steps: int = 30
     json: Path | None = None
     """Write the figures here as well."""
@@ -150,19 +305,27 @@ VERBS: dict[str, tuple[type, str]] = {
     "demo": (Demo, "_demo"),
     "plan": (PlanArgs, "_plan"),
     "run": (RunArgs, "_run"),
+    "finish": (FinishArgs, "_finish"),
     "train": (TrainArgs, "_train"),
     "status": (StatusArgs, "_status"),
+    "logs": (LogsArgs, "_logs"),
+    "retry": (RetryArgs, "_retry"),
+    "stop": (StopArgs, "_stop"),
     "table": (TableArgs, "_table"),
+    "import": (ImportArgs, "_import"),
+    "export-jobs": (ExportJobsArgs, "_export_jobs"),
     "fit": (FitArgs, "_fit"),
     "check": (CheckArgs, "_check"),
+    "emergence": (EmergenceArgs, "_emergence"),
     "report": (ReportArgs, "_report"),
     "data": (DataArgs, "_data"),
+    "eval": (EvalArgs, "_eval"),
     "bench": (BenchArgs, "_bench"),
 }
 
 
 def main() -> NoReturn:
-    """The console command. A `UserError` is printed as one sentence, with exit status 2."""
+    """The console command. A `UserError` is printed as one sentence; the exit statuses are listed in `process`."""
     commands = tuple(Annotated[args, tyro.conf.subcommand(verb)] for verb, (args, _) in VERBS.items())
     union: Any = Annotated[_union(commands), OmitArgPrefixes]
     try:
@@ -173,7 +336,7 @@ def main() -> NoReturn:
         sys.exit(status)
     except UserError as error:
         print(f"lmscale: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(exit_status(error))
     except KeyboardInterrupt:
         print("lmscale: stopped", file=sys.stderr)
         sys.exit(EXIT_CTRL_C)
@@ -210,65 +373,92 @@ def _demo_sweep() -> Path:
     raise UserError(f"there is no {DEMO_SWEEP} here; run `lmscale demo` in a clone of the repository")
 
 
-def _load(path: Path) -> "Plan":
-    from lmscale import sweep
-
-    return sweep.plan(sweep.load(path))
-
-
 def _plan(args: PlanArgs) -> int:
-    from lmscale import results, terminal
+    from lmscale import planning
 
-    plan = _load(args.sweep)
-    terminal.show_plan(plan, args.runs / plan.sweep.name, _console())
-    if args.json is not None:
-        results.write_plan(args.json, plan.sweep.name, plan.runs)
+    planning.main(planning.Request(**vars(args)), _console())
     return 0
 
 
 def _run(args: RunArgs) -> int:
-    from lmscale import terminal
+    from lmscale import planning, sweep, terminal
 
-    plan = _load(args.sweep)
+    plan = sweep.read(args.sweep)
+    planning.check_plan(plan, args.force)
+    if args.launcher == "slurm":
+        from lmscale.launch.slurm import Cluster
+
+        settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
+        cluster = Cluster(options=args.sbatch, **settings)
+        return terminal.submit_sweep(plan, args.runs, _console(), cluster, args.dry_run)
     status = terminal.run_sweep(plan, args.runs, _console(), workers=args.workers, wandb=args.wandb)
     if status == 0:
         print(f"next: lmscale report {args.runs / plan.sweep.name}")
     return status
 
 
-def _train(args: TrainArgs) -> int:
-    from lmscale import machine
+def _finish(args: FinishArgs) -> int:
+    from lmscale.launch.finish import finish
 
-    machine.set_up()
-    from lmscale import distributed
-    from lmscale.config import RunConfig, from_json
-    from lmscale.files import read_json
-    from lmscale.train import Interrupted, train_packed
+    return finish(args.folder, args.wandb)
+
+
+def _train(args: TrainArgs) -> int:
+    from lmscale import worker
 
     files = [args.config, *args.more]
-    configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
-    distributed.start(args.coordinator, args.processes, args.process, args.wait_seconds)
-    try:
-        outcomes = train_packed(configs, [file.parent for file in files], wandb=args.wandb)
-    except Interrupted as stop:
-        print(stop)
-        return EXIT_INTERRUPTED
-    for outcome in outcomes:
-        print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
+    worker.main(files, args.wandb, args.coordinator, args.processes, args.process, args.wait_seconds)
     return 0
 
 
 def _status(args: StatusArgs) -> int:
-    from lmscale import terminal
+    from lmscale import status
 
-    terminal.status(args.folder, _console())
+    status.show(args.folder, _console(), args.watch, args.all)
     return 0
 
 
-def _table(args: TableArgs) -> int:
-    from lmscale import terminal
+def _logs(args: LogsArgs) -> int:
+    from lmscale import control
 
-    terminal.table_of(args.folder, args.output)
+    control.logs(args.run, args.runs, args.lines, args.follow)
+    return 0
+
+
+def _retry(args: RetryArgs) -> int:
+    from lmscale import control
+
+    control.retry(args.folder, args.run)
+    return 0
+
+
+def _stop(args: StopArgs) -> int:
+    from lmscale import control
+
+    return control.stop(args.folder, args.run, args.wait_seconds)
+
+
+def _table(args: TableArgs) -> int:
+    from lmscale import exchange
+
+    exchange.table_of(args.folder, args.output, args.to)
+    return 0
+
+
+def _import(args: ImportArgs) -> int:
+    from lmscale import exchange
+
+    exchange.take_in(args.source, args.output, args.columns, args.where)
+    return 0
+
+
+def _export_jobs(args: ExportJobsArgs) -> int:
+    from lmscale import sweep
+    from lmscale.launch import jobs
+
+    plan = sweep.read(args.sweep)
+    pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
+    print(jobs.export(plan.sweep.name, plan.runs, args.runs / plan.sweep.name, args.format, pod))
     return 0
 
 
@@ -283,6 +473,13 @@ def _check(args: CheckArgs) -> int:
     from lmscale.fits.command import main_check
 
     main_check(args)
+    return 0
+
+
+def _emergence(args: EmergenceArgs) -> int:
+    from lmscale.emergence.command import main
+
+    main(args)
     return 0
 
 
@@ -306,17 +503,38 @@ def _data(args: DataArgs) -> int:
     return 0
 
 
-def _bench(args: BenchArgs) -> int:
+def _eval(args: EvalArgs) -> int:
     from lmscale import machine
 
     machine.set_up()
-    from lmscale import bench
+    from lmscale import examine
+    from lmscale.tasks import Shots
+
+    shots = [Shots(count, args.seed, args.draw) for count in args.shots]
+    examine.show(args.run, args.tasks, shots, args.items, _console())
+    return 0
+
+
+def _bench(args: BenchArgs) -> int:
+    if args.sweep is not None:
+        from lmscale import sweep
+        from lmscale.planning.measure import measure_sweep
+
+        measure_sweep(sweep.read(args.sweep), args.steps, _console())
+        return 0
+    from lmscale import machine
+
+    machine.set_up()
+    from lmscale import bench, figures
     from lmscale.files import write_json
 
-    shape = {name: value for name, value in asdict(args).items() if name not in ("config", "steps", "json", "profile")}
-    speed = bench.measure(bench.configuration(args.config, **shape), args.steps, args.profile)
+    others = ("config", "steps", "json", "profile", "sweep")
+    shape = {name: value for name, value in asdict(args).items() if name not in others}
+    config = bench.configuration(args.config, **shape)
+    speed = bench.measure(config, args.steps, args.profile)
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
+    figures.keep(config, speed.flops_per_second, speed.compile_seconds, speed.device)
     if args.json is not None:
         write_json(args.json, asdict(speed))
     return 0

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmscale import sweep, terminal
-from lmscale.progress import quantity
+from lmscale.progress import duration, quantity
 
 PUBLISHED_BUDGETS = tuple(10.0**exponent for exponent in range(18, 27))
 RULE = 20.0
@@ -29,7 +29,7 @@ def main(sweep_file: Path, runs: Path, console: Console) -> int:
     page = report.of_sweep(
         runs / plan.sweep.name, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",)
     )
-    console.print(f"the report is [bold]{page}[/bold]  ({terminal.duration(time.monotonic() - began)} in all)")
+    console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
     return 0
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lmscale import clusters
 from lmscale.config import check
 from lmscale.errors import UserError
-from lmscale.process import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from lmscale.process import EXIT_INTERRUPTED, exit_status
 
 AGREE_SECONDS = 1.0
 """About how often several processes ask each other whether to stop or to save."""
@@ -201,13 +201,12 @@ class Votes:
             return flags
         if step < self.next:
             return (False,) * len(flags)
-        now = time.perf_counter()
-        pace = (now - self._clock) / max(1, step - self._step)
-        gathered = _gathered((*flags, pace))
-        slowest = float(gathered[:, -1].max()) if step > self._step else AGREE_SECONDS
+        raised = _any(_gathered(flags))  # waits for the steps that are dispatched: only then is the clock theirs
+        pace = (time.perf_counter() - self._clock) / max(1, step - self._step)
+        slowest = float(_gathered((pace,)).max()) if step > self._step else AGREE_SECONDS
         self._step, self._clock = step, time.perf_counter()
         self.next = step + max(1, int(AGREE_SECONDS / max(slowest, 1e-9)))
-        return _any(gathered[:, :-1])
+        return raised
 
 
 def from_first(values: Sequence[int], most: int) -> list[int]:
@@ -265,7 +264,7 @@ def _last_words(error: Exception) -> int:
     """Say why this process ends; returns its exit status."""
     if isinstance(error, UserError):
         print(f"lmscale: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return exit_status(error)
     if LOST.search(str(error)):
         print(f"lmscale: {_lost(f'process {jax.process_index()} of {jax.process_count()}')}", file=sys.stderr)
         return EXIT_INTERRUPTED

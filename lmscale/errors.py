@@ -1,7 +1,7 @@
 """Trouble that the user can mend is a `UserError`: what was given, the rule, the nearest fix, in one sentence.
 
-The command line prints the sentence alone and exits with status 2; anything else that is raised is a defect of
-`lmscale` and keeps its traceback.
+The command line prints the sentence alone and exits with the status that `process` gives it; anything else that is
+raised is a defect of `lmscale` and keeps its traceback.
 """
 
 import difflib
@@ -10,6 +10,18 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """The input cannot be used; the message says what was given, the rule and the nearest fix."""
+
+
+class Busy(UserError):
+    """Another process is at work there."""
+
+
+class StorageError(UserError):
+    """A disk that is full or does not answer: the same call may do well later."""
+
+
+class MemoryShortage(UserError):
+    """A run needs more memory than there is: cut into more parts, it may fit."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lmscale.errors import UserError
+from lmscale.errors import StorageError, UserError
 
 
 def cache_dir() -> Path:
@@ -23,7 +23,7 @@ def cache_dir() -> Path:
 def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
 
-    Raises `UserError` where the disk is full or the folder cannot be written.
+    Raises `StorageError` where the disk is full, `UserError` where the folder cannot be written.
     """
     path = Path(path)
     temporary = None
@@ -54,10 +54,12 @@ def _umask() -> int:
 def storage_error(path: str | Path, error: OSError) -> UserError:
     """The sentence for a write that the file system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
+        return StorageError(
             f"the disk that holds {path} is full; nothing was written there: free some space "
             f"or point LMSCALE_CACHE or --runs to another disk"
         )
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):  # a disk or a server of files in trouble
+        return StorageError(f"cannot write {path}: {error.strerror or error}; see to the disk, then go on")
     return UserError(f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to")
 
 

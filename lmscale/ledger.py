@@ -13,7 +13,7 @@ import optax
 from lmscale import data, distributed, machine
 from lmscale.checkpoint import Checkpoints
 from lmscale.config import RunConfig
-from lmscale.counting import count, flops_per_token
+from lmscale.counting import count
 from lmscale.evaluate import Validation
 from lmscale.metrics import MetricsLog
 from lmscale.results import Outcome
@@ -34,7 +34,7 @@ class Ledger:
         self.startup_seconds = 0.0
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._validation_steps = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
-        self.checkpoints = Checkpoints(folder, config.run_id)
+        self.checkpoints = Checkpoints(folder, config.run_id, config.kept_steps)
         self.tracker = Tracker(wandb if distributed.is_main() else "off", config, folder)
 
     @property
@@ -108,11 +108,11 @@ class Ledger:
             print(sentence, flush=True)
 
     def _outcome(self, seconds: float, peak: float, runs: int) -> Outcome:
-        config, counts, log = self.config, count(self.config), self.log
+        config, log = self.config, self.log
         validation = None if log.diverged else self.validation
         done = log.done if validation is None else config.steps
         tokens = done * config.batch_tokens
-        flops = flops_per_token(config.model) * tokens
+        counts = count(config, tokens)
         return Outcome(
             run_id=config.run_id,
             state="diverged" if validation is None else "finished",
@@ -127,15 +127,14 @@ class Ledger:
             params=counts.params,
             params_non_embedding=counts.params_non_embedding,
             tokens=tokens,
-            flops=flops,
-            flops_6n=6 * counts.params * tokens,
-            unique_tokens=min(tokens, self.batches.unique_tokens),
-            epochs=self.batches.epochs(tokens),
+            flops=counts.flops,
+            flops_6n=counts.flops_6n,
+            **asdict(self.batches.account(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,
             startup_seconds=self.startup_seconds,
             tokens_per_second=tokens / seconds,
-            mfu=flops / seconds / peak,
+            mfu=counts.flops / seconds / peak,
             matmul_peak_flops_per_second=peak,
             device=machine.device_name() + (f", shared by {runs} runs in one program" if runs > 1 else ""),
             versions={module.__name__: module.__version__ for module in (jax, flax, optax, np)},

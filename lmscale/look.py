@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 60, 14
 BAR = 40
 SHOWN_SKIPPED = 20
 CONTEXT = 128
+FAR = 2.0
+"""A split this many times too large or too small is said."""
 
 
 def show(config: DataConfig, console: Console, output: Path | None = None, allow_download: bool = False) -> None:
@@ -30,15 +32,20 @@ def show(config: DataConfig, console: Console, output: Path | None = None, allow
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
         parts = tokens.parts or (tokens,)
         found = {part.manifest.fingerprint: statistics(part, progress) for part in parts if not part.manifest.endless}
-    weights = tokens.manifest.weights or (1,)
-    for weight, part in zip(weights, parts):
+    weights, used = tokens.manifest.weights or (1,), tokens.manifest.unique_windows(CONTEXT)
+    for weight, part, leading in zip(weights, parts, used):
         manifest = part.manifest
         share = f", {weight / sum(weights):.4g} of the training tokens" if tokens.parts else ""
         if manifest.endless:
             _print_language(synthetic.parse(manifest.source), share, console)
         else:
             _print_corpus(manifest, share, console)
+            _print_held_out(manifest, config, console)
             _print_statistics(found[manifest.fingerprint], console)
+        if config.unique_tokens is not None:
+            console.print(
+                f"of it the leading {leading * CONTEXT:,} training tokens are used, in sequences of {CONTEXT}"
+            )
         if output is not None and not manifest.endless:
             path = _figure(found[manifest.fingerprint], output)
             console.print(f"drawn in {escape(str(path))}")
@@ -64,6 +71,19 @@ def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None
         console.print(f"skipped {escape(skipped.path)}: {escape(skipped.reason)}")
     if (more := len(manifest.skipped) - SHOWN_SKIPPED) > 0:
         console.print(f"and {more:,} more skipped")
+
+
+def _print_held_out(manifest: data.Manifest, config: DataConfig, console: Console) -> None:
+    """A sentence for each split that is not near the size asked for: whole documents fall by their hash."""
+    total = manifest.train_bytes + manifest.validation_bytes + manifest.test_bytes
+    documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
+    for split, asked in (("validation", config.validation_fraction), ("test", config.test_fraction)):
+        found = getattr(manifest, f"{split}_bytes") / total
+        if asked and not asked / FAR < found < asked * FAR:
+            console.print(
+                f"{split} has {found:.2%} of the text, {asked:.2%} were asked for: {documents:,} documents "
+                f"of different lengths fall into the splits whole; give more, or another {split}_fraction"
+            )
 
 
 def _print_language(spec: synthetic.Language, share: str, console: Console) -> None:

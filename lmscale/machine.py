@@ -12,9 +12,10 @@ from typing import Any
 
 from lmscale.config import RunConfig
 from lmscale.counting import memory_bytes, state_bytes
-from lmscale.errors import UserError
+from lmscale.devices import DEVICES
+from lmscale.errors import MemoryShortage
 from lmscale.files import cache_dir
-from lmscale.process import CORES_VARIABLE
+from lmscale.process import CORES_VARIABLE, MEMORY_VARIABLE
 
 _IMPORTED = time.perf_counter()
 
@@ -24,8 +25,8 @@ hides it unasked. Worth a try between many GPUs: `--xla_gpu_all_gather_combine_t
 all-reduce and reduce-scatter, which make fewer and larger messages. Flags stand in XLA_FLAGS, those of TPUs in
 LIBTPU_INIT_ARGS, before the process starts."""
 
-DATASHEET_FLOPS_PER_SECOND = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
-"""Dense bfloat16 of one device, by the name that JAX gives it (data sheets of the makers; both are SXM)."""
+PROGRAM_BYTES = 2**31
+"""Compiled programs kept on disk; one of a small model is some 100 kB."""
 
 
 def set_up() -> None:
@@ -36,7 +37,9 @@ def set_up() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    programs = cache_dir() / "xla"
+    _forget_programs(programs)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -63,6 +66,26 @@ def _keep_memory() -> None:
             libc.mallopt(option, value)
     except (OSError, AttributeError):
         pass  # another C library: slower, not wrong
+
+
+def _forget_programs(folder: Path, most_bytes: int = PROGRAM_BYTES) -> None:
+    """Delete the compiled programs that were used longest ago, until the rest take at most `most_bytes`.
+
+    JAX's own bound (jax_compilation_cache_max_size) keeps the time of use in a second file beside each program: after a
+    run that is killed between writing the two, no process can write to the cache again. Here the file system keeps
+    it, and a process whose program another one deletes compiles it anew.
+    """
+    programs = []
+    for path in folder.glob("*-cache"):
+        with suppress(OSError):
+            programs.append((max((stat := path.stat()).st_atime, stat.st_mtime), stat.st_size, path))
+    total = sum(size for _, size, _ in programs)
+    for _, size, path in sorted(programs):
+        if total <= most_bytes:
+            break
+        with suppress(OSError):
+            path.unlink()
+        total -= size
 
 
 def _overlap_communication() -> None:
@@ -106,26 +129,35 @@ def datasheet_peak(dtype: str) -> float | None:
     """FLOP/s of one device in `dtype` as its maker states them, None where this module does not know."""
     import jax
 
-    return DATASHEET_FLOPS_PER_SECOND.get(jax.devices()[0].device_kind) if dtype == "bfloat16" else None
+    kind = jax.devices()[0].device_kind
+    known = next((device for device in DEVICES.values() if kind in device.jax_kinds), None)
+    return known.bfloat16 if known is not None and dtype == "bfloat16" else None
+
+
+def step_bytes(config: RunConfig) -> int:
+    """`counting.memory_bytes` on the kind of device that this process has."""
+    import jax
+
+    return memory_bytes(config, accelerator=jax.default_backend() != "cpu")
 
 
 def check_memory(config: RunConfig, runs: int = 1) -> None:
-    """Raise `UserError` where a step of `runs` runs like `config` is estimated to need more memory than is free."""
-    need, free = runs * memory_bytes(config), free_memory_bytes(config.mesh.devices)
+    """Raise `MemoryShortage` where a step of `runs` runs like `config` would need more memory than is free."""
+    need, free = runs * step_bytes(config), free_memory_bytes(config.mesh.devices)
     if free is None or need <= free:
         return
     settings, mesh = config.optimizer, config.mesh
     rows = settings.batch_sequences // (mesh.data * mesh.fsdp)
     for parts in (parts for parts in range(settings.micro_batches + 1, rows + 1) if rows % parts == 0):
         smaller = replace(config, optimizer=replace(settings, micro_batches=parts))
-        if runs * memory_bytes(smaller) <= free:
+        if runs * step_bytes(smaller) <= free:
             fix = f"set optimizer.micro_batches = {parts}"
             break
     else:
         fix = "take a smaller model, or spread it over more devices with mesh.fsdp"
-    if runs > 1:
-        fix = f"train at most {free // memory_bytes(config)} runs in one program, or {fix}"
-    raise UserError(
+    if runs > 1 and (fitting := free // step_bytes(config)):
+        fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
+    raise MemoryShortage(
         f"a training step needs about {need / 2**30:.1f} GiB, {runs * state_bytes(config) / 2**30:.1f} of it for "
         f"parameters and optimizer, but {free / 2**30:.1f} GiB are free; {fix}"
     )
@@ -134,7 +166,8 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
 def free_memory_bytes(devices: int) -> int | None:
     """Bytes that `devices` devices can still take together, None where the system does not say.
 
-    On a CPU that is what the system has available or, if less, what the limit of its control group leaves.
+    On a CPU that is what the system has available or, if less, what the limit of its control group leaves or the share
+    that a launcher has given this run.
     """
     import jax
 
@@ -150,6 +183,8 @@ def free_memory_bytes(devices: int) -> int | None:
         group = Path("/sys/fs/cgroup")
         used = int((group / "memory.current").read_text())
         found.append(int((group / "memory.max").read_text()) - used)
+    if share := os.environ.get(MEMORY_VARIABLE):
+        found.append(int(share))
     return min(found, default=None)
 
 

@@ -80,7 +80,7 @@ def _stream(
 ) -> tuple[jax.Array, Params]:
     """The stream [B, T, D] after the last norm, and the parameters in the compute dtype."""
     time = tokens_BT.shape[1]
-    check(time <= config.context, f"{time} tokens do not fit the context of {config.context}")
+    check(time <= config.context, f"{time} tokens do not fit the context of {config.context}; cut them to that many")
     dtype = jnp.dtype(config.compute_dtype)
     params = {name: value.astype(dtype) for name, value in params.items()}
     shared = Shared(

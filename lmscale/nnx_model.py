@@ -161,7 +161,9 @@ class Transformer(nnx.Module):
     def stream(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """The stream [B, T, D] after the last norm. Dropout is off without a key."""
         config, time = self.config, tokens_BT.shape[1]
-        check(time <= config.context, f"{time} tokens do not fit the context of {config.context}")
+        check(
+            time <= config.context, f"{time} tokens do not fit the context of {config.context}; cut them to that many"
+        )
         keys = [None] * (config.layers + 1)
         if dropout_key is not None:
             keys = list(jax.random.split(dropout_key, config.layers + 1))

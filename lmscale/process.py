@@ -3,20 +3,65 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmscale.errors import Busy, MemoryShortage, StorageError, UserError
+
 EXIT_USER_ERROR = 2
-"""The input cannot be used; a sentence says why."""
+"""The input cannot be used; a sentence says why. To start it again is of no use."""
+EXIT_BUSY = 69
+"""Another process trains this run (EX_UNAVAILABLE of sysexits.h)."""
+EXIT_MEMORY = 71
+"""The run needs more memory than there is (EX_OSERR); in more micro-batches it may fit."""
+EXIT_STORAGE = 74
+"""A disk is full or does not answer (EX_IOERR); later the same call may do well."""
 EXIT_INTERRUPTED = 75
-"""A run that wants to be started again (EX_TEMPFAIL of sysexits.h): it was asked to stop and saved a checkpoint, or one
-of the other processes it was shared with has died."""
+"""A run that wants to be started again (EX_TEMPFAIL): it was asked to stop and saved a checkpoint, or one of the other
+processes it was shared with has died."""
 EXIT_CTRL_C = 130
 """A launcher that was asked to stop, once its runs have stopped; a run that was told twice."""
 
 CORES_VARIABLE = "LMSCALE_CORES"
 """Environment variable: comma-separated numbers of the processors that one run may use."""
+MEMORY_VARIABLE = "LMSCALE_MEMORY_BYTES"
+"""Environment variable: the most of the machine's memory that one run may plan with; runs side by side share it."""
+LIFELINE_VARIABLE = "LMSCALE_LIFELINE"
+"""Environment variable: the descriptor of a pipe whose other end the launcher holds open as long as it lives."""
+
+STOP_SECONDS = 60.0
+"""How long a run gets to save its checkpoint before it is killed."""
+
+
+def exit_status(error: UserError) -> int:
+    """The status with which a process ends that says `error`."""
+    kinds = {Busy: EXIT_BUSY, StorageError: EXIT_STORAGE, MemoryShortage: EXIT_MEMORY}
+    return next((status for kind, status in kinds.items() if isinstance(error, kind)), EXIT_USER_ERROR)
+
+
+def end_with_launcher() -> None:
+    """Have this process stop in order, as after SIGTERM, once the launcher that started it is dead.
+
+    However a launcher dies, also by SIGKILL, the system closes its end of the pipe. Unlike Linux's PR_SET_PDEATHSIG
+    this works on every POSIX system, leaves no moment between start and set-up in which a death goes unseen, and does
+    not mistake the end of a launcher's thread for its own. What has not stopped after `STOP_SECONDS` ends at once.
+    """
+    given = os.environ.pop(LIFELINE_VARIABLE, None)
+    if given is None:
+        return
+    descriptor = int(given)
+    os.set_inheritable(descriptor, False)
+
+    def watch() -> None:
+        while os.read(descriptor, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os._exit(EXIT_INTERRUPTED)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 @contextmanager

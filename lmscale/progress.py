@@ -16,9 +16,19 @@ from lmscale.results import Outcome, PlannedRun
 def quantity(value: float) -> str:
     """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # 999,900 is 1M, not 1e+03k
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def label(run: PlannedRun) -> str:
@@ -72,7 +82,8 @@ class Bars:
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
         """Close the bar and say how it went."""
         run_id = run.config.run_id
-        self._progress.remove_task(self._tasks.pop(run_id))
+        if (task := self._tasks.pop(run_id, None)) is not None:  # another launcher's has no bar
+            self._progress.remove_task(task)
         if outcome is None:
             self._console.print(f"{label(run)}  [red]{escape(problem)}[/red]", highlight=False)
             return

@@ -4,14 +4,16 @@ A row of the table is a planned run with its outcome, so a run that never finish
 an absent row. Columns that a fit reads have the package's canonical names and units.
 """
 
-from dataclasses import asdict, dataclass, fields
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmscale.config import RunConfig, check, check_types, from_json
 from lmscale.counting import count
 from lmscale.errors import UserError
-from lmscale.files import read_json, write_json
+from lmscale.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +23,14 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"
+FAILED_FILE = "failed.json"
+"""Why a run without an outcome was given up; `lmscale retry` removes it."""
 
 NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
 """Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""
+
+COUNTED = ("params", "tokens", "flops")
+"""Counts of a run that its line of the plan repeats."""
 
 State = Literal["finished", "diverged", "failed"]
 
@@ -113,18 +120,32 @@ class PlannedRun:
     """The compute budget that the run was planned for, in exact training FLOPs."""
     group: str = ""
     """Runs that share noise (the seeds of one point, the branches of one trunk)."""
+    trunk: str = ""
+    """run_id of the planned run whose first `branch_step` steps are this run's too: started from its checkpoint there,
+    the run ends as it would from its own first step. Empty where it shares none."""
+    branch_step: int | None = None
+    """Updates done where it leaves its trunk: before its cooldown, after the warmup."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where the values of the configuration come from, by field: "optimizer.peak_lr" -> "Step Law ..."."""
 
     def __post_init__(self) -> None:
         check_types(self)
 
+    @property
+    def paid_flops(self) -> int:
+        """Training FLOPs that this run adds: those of its trunk's steps are paid by the trunk."""
+        steps = self.config.steps
+        return count(self.config).flops * (steps - (self.branch_step or 0)) // steps
+
     def to_json(self) -> dict[str, Any]:
-        """A line of `plan.json`."""
-        return {"run_id": self.config.run_id, **asdict(self)}
+        """A line of `plan.json`; its counts are there for who reads thousands of lines and need not count again."""
+        counts = asdict(count(self.config))
+        return {"run_id": self.config.run_id, **{name: counts[name] for name in COUNTED}, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "PlannedRun":
         """The inverse of `to_json`. Raises `UserError` where the stored id is not the configuration's."""
-        fields_only = {name: item for name, item in value.items() if name != "run_id"}
+        fields_only = {name: item for name, item in value.items() if name not in ("run_id", *COUNTED)}
         run = from_json(cls, fields_only)
         if run.config.run_id != value.get("run_id"):
             raise UserError(
@@ -135,18 +156,42 @@ class PlannedRun:
 
 
 def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
-    """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json."""
+    """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json.
+
+    One that stands there already is left alone: to go on with a sweep must not take a disk with room.
+    """
     path = folder if folder.suffix == ".json" else folder / PLAN_FILE
-    write_json(path, {"sweep": name, "runs": [run.to_json() for run in runs]})
+    text = json.dumps({"sweep": name, "runs": [run.to_json() for run in runs]}, indent=1, allow_nan=False) + "\n"
+    with suppress(OSError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    write_text(path, text)
 
 
-def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
-    """Name and runs of the plan in a sweep's folder. Raises `UserError` when it is absent or corrupt."""
+def given_up(folder: Path) -> str | None:
+    """Why the run in `folder` has failed, None where it has not."""
+    try:
+        value = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError:
+        return "failed; why cannot be read any more"
+    return str(value.get("reason", "")) if isinstance(value, dict) else ""
+
+
+def plan_path(folder: Path) -> Path:
+    """The plan in a sweep's folder. Raises `UserError` where `folder` is none."""
     path = folder / PLAN_FILE
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `lmscale run SWEEP.py` makes it")
     if not path.exists() and (sweeps := sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN_FILE}"))):
         raise UserError(f"{folder} is no sweep's folder: give one of {', '.join(sweeps)}")
+    return path
+
+
+def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
+    """Name and runs of the plan in a sweep's folder. Raises `UserError` when it is absent or corrupt."""
+    path = plan_path(folder)
     value = read_json(path, "plan")
     try:
         name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
@@ -168,14 +213,16 @@ def collect(folder: str | Path) -> "pd.DataFrame":
 
     folder = Path(folder)
     _, runs = read_plan(folder)
-    table = pd.DataFrame([_row(run, Outcome.read(folder / run.config.run_id)) for run in runs])
+    table = pd.DataFrame([_row(run, folder / run.config.run_id) for run in runs])
     table["flops_budget"] = table["flops_budget"].astype(float)
     table["loss_nats"] = table["loss_nats"].astype(float)
+    if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
+        table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
     return table
 
 
-def _row(run: PlannedRun, outcome: Outcome | None) -> dict[str, Any]:
-    config, counts = run.config, count(run.config)
+def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
+    config, counts, outcome = run.config, count(run.config), Outcome.read(folder)
     row: dict[str, Any] = {
         "run": config.run_id,
         "name": config.name,
@@ -198,5 +245,9 @@ def _row(run: PlannedRun, outcome: Outcome | None) -> dict[str, Any]:
         "source": config.data.source,
     }
     blank = {item.name: None for item in fields(Outcome) if item.name not in (*NOT_IN_TABLE, *row)}
-    found = {} if outcome is None else {k: v for k, v in asdict(outcome).items() if k not in NOT_IN_TABLE}
+    found: dict[str, Any] = {}
+    if outcome is not None:
+        found = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
+    elif (reason := given_up(folder)) is not None:
+        found = {"state": "failed", "reason": reason}
     return {**row, **blank, **found}

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmscale.errors import UserError, nearest
+from lmscale.laws import SIX_ND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,10 +74,11 @@ def read_table(
     table = table.assign(**canonical)
     if "run" not in table:
         table["run"] = [f"row {index + 1}" for index in range(len(table))]
-    table["run"] = table["run"].astype(str)
+    unnamed = table["run"].isna().to_numpy()
+    table["run"] = np.where(unnamed, [f"row {index + 1}" for index in range(len(table))], table["run"].astype(str))
     for name in NUMBERS:
         if name in table:
-            table[name] = _numbers(table, name, mapping.get(name, name), source)
+            table[name] = numbers(table, name, mapping.get(name, name), source)
     if "held_out" in table:
         table["held_out"] = flags(table, "held_out", source)
     if where is None and str(source) == CHINCHILLA:
@@ -86,7 +90,7 @@ def read_table(
         table = table[~out]
     if where is not None:
         before = len(table)
-        table = _query(table, where)
+        table = query(table, where)
         notes.append(f"--where {where!r} keeps {len(table)} of {before} rows")
     _complete(table := table.copy(), notes)
     if "flops_budget" not in table:
@@ -113,7 +117,7 @@ def flags(table: "pd.DataFrame", name: str, source: object = "the table") -> "pd
     text = table[name].astype(object).where(table[name].notna(), "").astype(str).str.strip().str.lower()
     bad = ~text.isin([*known, ""])
     if bad.any():
-        raise UserError(f"column {name!r} of {source} holds {table[name][bad].iloc[0]!r}: write true or false")
+        raise UserError(f"column {name!r} of {source} holds '{table[name][bad].iloc[0]}': write true or false")
     return text.map({**known, "": False}).astype(bool)
 
 
@@ -247,21 +251,26 @@ def _jsonl(path: Path) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def _numbers(table: "pd.DataFrame", name: str, given: str, source: str | Path) -> Any:
+def numbers(table: "pd.DataFrame", name: str, given: str | None = None, source: object = "the table") -> np.ndarray:
+    """A column as float64 (n,), NaN where it is missing. Raises `UserError` for the first value that is no number.
+
+    `given` is what `source` calls the column.
+    """
     import pandas as pd
 
-    values = pd.to_numeric(table[name], errors="coerce").astype(float)
-    bad = values.isna() & table[name].notna()
+    values = np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float)
+    bad = np.isnan(values) & np.asarray(table[name].notna())
     if bad.any():
         first = table[bad].iloc[0]
         raise UserError(
-            f"column {given!r} of {source} holds {first[name]!r} (run {first['run']}), which is no number: "
+            f"column {(given or name)!r} of {source} holds '{first[name]}' (run {first['run']}), which is no number: "
             f"{name} must be numeric"
         )
     return values
 
 
-def _query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
+def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
+    """The rows for which the expression `where` holds. Raises `UserError` where it cannot be evaluated, or for none."""
     try:
         kept = table.query(where)
     except NameError as error:  # pandas' UndefinedVariableError is one
@@ -292,5 +301,5 @@ def _complete(table: "pd.DataFrame", notes: list[str]) -> None:
         lacking = table["flops"].isna() if "flops" in columns else table["params"].notna()
         lacking &= table["tokens"].notna() & table["params"].notna()
         if lacking.any():
-            table.loc[lacking, "flops"] = 6 * table["params"][lacking] * table["tokens"][lacking]
+            table.loc[lacking, "flops"] = SIX_ND.flops(table["params"][lacking], table["tokens"][lacking])
             notes.append(f"{int(lacking.sum())} rows state no FLOPs: C = 6ND")

@@ -98,6 +98,8 @@ class _Together:
     def __init__(self, runs: list[Ledger], mesh: Mesh, stop: Callable[[], bool]) -> None:
         self.runs, self.mesh, self.stop, self.config = runs, mesh, stop, runs[0].config
         self.windows = data.ValidationSet(runs[0].tokens, self.config.model.context, self.config.validation_tokens)
+        if self.windows.shortfall and distributed.is_main():
+            print(self.windows.shortfall, flush=True)
         self.every = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()
         self.saved = time.perf_counter()
@@ -178,7 +180,8 @@ class _Together:
             return False, False
         due = time.perf_counter() - self.saved > self.config.checkpoint_seconds
         stopping, saving = self.votes(active[0].done, self.stop(), due)
-        return stopping, stopping or saving
+        kept = any(run.done in run.config.kept_steps for run in active)
+        return stopping, stopping or saving or kept
 
     def _interrupt(self, active: list[Ledger]) -> None:
         for run in active:

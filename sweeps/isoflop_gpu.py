@@ -8,8 +8,8 @@
 """
 
 from lmscale import recipes
-from lmscale.config import DataConfig, ModelConfig, RunConfig
-from lmscale.sweep import Device, Point, Sweep, isoflop
+from lmscale.config import DataConfig, ModelConfig
+from lmscale.sweep import Sweep, isoflop
 
 BUDGETS = (6e16, 2e17, 6e17, 2e18)
 FAMILY = recipes.Family(
@@ -20,24 +20,14 @@ FAMILY = recipes.Family(
     base=ModelConfig(width=64, layers=1, heads=1, context=1024, compute_dtype="bfloat16"),
 )
 
-
-def recipe(point: Point) -> RunConfig:
-    """Step Law for rate and batch, the batch bounded by what one device holds without rematerialisation."""
-    return recipes.run_of(
-        point,
-        FAMILY,
-        lr=recipes.step_law_lr,
-        batch_sequences=recipes.step_law_batch(largest_tokens=65_536),
-        data=DataConfig(source="tfds:wiki40b/en"),
-        validation_tokens=1_048_576,
-    )
-
-
 SWEEP = Sweep(
     name="isoflop_gpu",
     question="At a fixed compute budget, how should FLOPs be split between model and data?",
     points=isoflop(BUDGETS, centre=lambda flops: 8e7 * (flops / 1e18) ** 0.5, sizes=7, spread=4.0),
-    recipe=recipe,
+    # The batch is bounded by what one device holds without rematerialisation.
+    recipe=recipes.step_law(
+        FAMILY, largest_batch=65_536, data=DataConfig(source="tfds:wiki40b/en"), validation_tokens=1_048_576
+    ),
     held_out=lambda point: point["flops"] == BUDGETS[-1],
-    device=Device("one NVIDIA H200, 35 % of 989 TFLOP/s assumed", flops_per_second=3.5e14),
+    device="h200",
 )

@@ -6,8 +6,8 @@ The models are too small to mean anything; the end-to-end test runs this sweep f
 """
 
 from lmscale import recipes
-from lmscale.config import ModelConfig, RunConfig
-from lmscale.sweep import Point, Sweep, isoflop
+from lmscale.config import ModelConfig
+from lmscale.sweep import Sweep, isoflop
 
 BUDGETS = (1e9, 3e9, 9e9)
 FAMILY = recipes.Family(
@@ -17,25 +17,19 @@ FAMILY = recipes.Family(
     min_layers=1,
     base=ModelConfig(width=16, layers=1, heads=1, context=32),
 )
-
-
-def recipe(point: Point) -> RunConfig:
-    """A fixed rate and batch: nothing is claimed of them."""
-    return recipes.run_of(
-        point,
-        FAMILY,
-        lr=lambda model, tokens: 0.01,
-        batch_sequences=lambda model, tokens: 4,
-        validation_tokens=16_384,
-        validations=2,
-        keep_checkpoint=False,
-    )
-
+RECIPE = recipes.Recipe(
+    name="smoke",
+    source="nothing is claimed of it",
+    family=FAMILY,
+    lr=recipes.constant(0.01, "nothing is claimed of it"),
+    batch_sequences=recipes.constant(4, "nothing is claimed of it"),
+    run={"validation_tokens": 16_384, "validations": 2, "keep_checkpoint": False},
+)
 
 SWEEP = Sweep(
     name="smoke",
     question="Does the whole loop work here?",
     points=isoflop(BUDGETS, centre=lambda flops: 6e3 * (flops / 1e9) ** 0.5, sizes=4, spread=2.5),
-    recipe=recipe,
+    recipe=RECIPE,
     held_out=lambda point: point["flops"] == BUDGETS[-1],
 )

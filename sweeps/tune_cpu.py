@@ -20,14 +20,7 @@ The best rate falls with N and the best batch grows with D; `recipes.cpu` puts a
 """
 
 from lmscale import recipes
-from lmscale.config import RunConfig
-from lmscale.sweep import Point, Sweep, chain, grid
-
-
-def recipe(point: Point) -> RunConfig:
-    """The family and the settings of the CPU recipe, with the point's own rate and batch."""
-    return recipes.cpu(point)
-
+from lmscale.sweep import Sweep, chain, grid
 
 SWEEP = Sweep(
     name="tune_cpu",
@@ -39,5 +32,6 @@ SWEEP = Sweep(
         grid(flops=[2e12], width=[48, 64, 96], batch_sequences=[8], peak_lr=[0.005, 0.01, 0.02]),
         grid(flops=[2e12], width=[96], batch_sequences=[4], peak_lr=[0.0025, 0.005, 0.01]),
     ),
-    recipe=recipe,
+    recipe=recipes.cpu,  # its family and settings, with each point's own rate and batch
+    law="",
 )

@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +63,8 @@ def shared() -> Path:
 def smoke(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder in which `lmscale run sweeps/smoke.py` was called once: runs/smoke; what it said is in said.txt.
 
-    Shared by the tests of the study half: copy it before changing anything in it.
+    For tests of the whole way: what only reads a sweep's folder is as well served by `made`, which costs nothing. Copy
+    it before changing anything in it.
     """
     folder = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, "-m", "lmscale", "run", str(ROOT / "sweeps" / "smoke.py")]
@@ -69,3 +72,43 @@ def smoke(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `smoke`, in a moment: runs/smoke as if trained, with losses of a known law. Copy it before changing it."""
+    from made import write_finished
+
+    folder = tmp_path_factory.mktemp("made")
+    write_finished(ROOT / "sweeps" / "smoke.py", folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matmul peak that costs no time to measure."""
+    monkeypatch.setattr("lmscale.machine.matmul_peak", lambda dtype: 1e11)
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ask the next runs in this process to stop once they have done so many steps."""
+
+    def ask(steps: int) -> None:
+        @contextmanager
+        def asked() -> Iterator[Callable[[], bool]]:
+            calls = iter(range(1, 10**9))
+            yield lambda: next(calls) > steps
+
+        monkeypatch.setattr("lmscale.train.stop_requested", asked)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def compiled_programs(cache: Path) -> Iterator[Path]:
+    """The compilation cache that `machine.set_up` gives a run, here for a module's tests: they share their programs."""
+    from tiny_runs import caching_programs
+
+    with caching_programs(cache / "xla"):
+        yield cache / "xla"

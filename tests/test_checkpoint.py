@@ -95,6 +95,28 @@ def test_those_of_another_run_are_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / CHECKPOINT_FOLDER / "1").is_dir()
 
 
+def test_one_of_another_architecture_names_what_differs(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path, "abc")
+    said = r"step 1 in .* another version of lmscale \(params\.a is float32\[8\] there, float32\[16\] here\); .* delete"
+    with pytest.raises(UserError, match=said):
+        checkpoints.restore(abstract(state(0, size=16)))
+    checkpoints.close()
+    assert (tmp_path / CHECKPOINT_FOLDER / "1").is_dir()
+
+
+def test_numbers_that_are_not_those_that_were_saved_are_not_trusted(tmp_path: Path) -> None:
+    """Well-formed files with other numbers, as Orbax would restore them."""
+    folder, other = (saved(tmp_path / name, *steps).folder for name, steps in (("run", (1, 2)), ("other", (3,))))
+    shutil.rmtree(folder / "2" / "state")
+    shutil.copytree(other / "3" / "state", folder / "2" / "state")
+    checkpoints = Checkpoints(tmp_path / "run", "abc")
+    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    checkpoints.close()
+    assert int(found.step) == 1 and len(skipped) == 1
+    assert "of step 2 in" in skipped[0] and "the numbers of step have changed since they were saved" in skipped[0]
+
+
 def test_what_the_file_system_refuses_is_found_behind_what_orbax_raises() -> None:
     assert _refusal(ValueError("no shape")) is None
     hidden = ValueError("RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
@@ -188,6 +187,8 @@ def test_a_changed_file_is_seen_and_an_unchanged_one_is_not_read_again(
     assert second.fingerprint != first.fingerprint
     monkeypatch.setattr(corpora.survey, "survey", lambda *_: pytest.fail("read again"))
     assert corpora.prepare(config(source)) == second == corpora.find(config(source))
+    monkeypatch.setattr(corpora, "FORMAT", corpora.FORMAT + 1)
+    assert corpora.find(config(source)) is None  # of another version
 
 
 @pytest.mark.parametrize("name", ["3.txt", "new.txt"])
@@ -226,15 +227,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert {path.name for path in (tmp_path / "cache/corpora").iterdir()} == {"keys"}
 
 
-def test_the_record_writers_full_disk_is_an_os_error(tmp_path: Path) -> None:
-    def examples(split: str) -> Iterator[tuple[int, dict[str, str]]]:
-        yield 0, {"id": "a", "text": "a", "source": "a"}
-        raise RuntimeError("write() failed: No space left on device; writing somewhere")
-
-    with pytest.raises(OSError, match="No space left"):
-        records.write_dataset(tmp_path, ["train"], examples)
-
-
 def test_the_standard_library_is_about_thirty_megabytes_of_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,75 +247,6 @@ def test_the_standard_library_is_about_thirty_megabytes_of_modules(
     monkeypatch.setattr(sources, "stdlib_folder", lambda: write(tmp_path / "bare", {"a.pyc": ""}))
     with pytest.raises(UserError, match="keeps no source of its standard library"):
         corpora.prepare(config("stdlib"))
-
-
-def make_dataset(folder: Path, texts: dict[str, list[str]]) -> None:
-    records.write_dataset(
-        folder,
-        list(texts),
-        lambda split: ((i, {"id": str(i), "text": text, "source": split}) for i, text in enumerate(texts[split])),
-    )
-
-
-def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files(tmp_path: Path) -> None:
-    make_dataset(tmp_path / "tfds", {"train": [*TEXTS, TEXTS[0]], "test": ["kept for tests"]})
-    corpus = corpora.prepare(config("tfds:documents"))
-    files = corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})))
-    assert corpus.folder == files.folder and held(corpus) == held(files)
-    assert corpus.fingerprint == files.fingerprint and corpus.duplicates_removed == 1
-    assert corpora.find(config("tfds:documents")) == corpus == corpora.prepare(config("tfds:documents:1.0.0"))
-    with pytest.raises(UserError, match=r"no feature 'txt'.*did you mean 'text'"):
-        corpora.prepare(config("tfds:documents", text_field="txt"))
-
-
-def test_splits_that_are_not_called_train_are_joined(tmp_path: Path) -> None:
-    make_dataset(tmp_path / "tfds", {"a": TEXTS[:5], "b": TEXTS[5:]})
-    texts = held(corpora.prepare(config("tfds:documents")))
-    assert sorted(texts["train"] + texts["validation"]) == sorted(text.encode() for text in TEXTS)
-
-
-def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
-    make_dataset(tmp_path / "tfds", {"train": TEXTS})
-    corpora.prepare(config("tfds:documents"))
-    (tmp_path / "tfds/documents").rename(tmp_path / "tfds/elsewhere")
-    assert corpora.find(config("tfds:documents")) is None
-    with pytest.raises(UserError, match="knows no data set 'documents'"):
-        corpora.prepare(config("tfds:documents"))
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("tfds:lm1bb", "knows no data set 'lm1bb'.*lm1b"),
-        ("tfds:wiki40bb", "wiki40b"),
-        ("tfds:imdb_reviews/plain", "no configuration 'plain'.*plain_text"),
-        ("tfds:imdb_reviews:9.9.9", "only: 1.0.0"),
-        ("tfds:no name!", r"tfds:NAME\[/CONFIG\]"),
-        ("tfds:lm1b", "--allow-download"),
-        ("tfds:wiki40b/en", "--allow-download"),
-    ],
-)
-def test_a_name_that_cannot_be_read_is_said_and_nothing_is_downloaded(
-    source: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "_download", lambda *_: pytest.fail("downloaded unasked"))
-    with pytest.raises(UserError, match=message):
-        corpora.prepare(config(source))
-
-
-@pytest.mark.parametrize("asked", ["argument", "environment"])
-def test_without_a_network_a_download_that_was_asked_for_fails_with_a_sentence(
-    asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import requests
-
-    def dead(*_: object, **__: object) -> None:
-        raise requests.exceptions.ConnectionError("Failed to resolve host")
-
-    monkeypatch.setattr(requests.Session, "get", dead)
-    monkeypatch.setenv("LMSCALE_ALLOW_DOWNLOAD", "1" if asked == "environment" else "0")
-    with pytest.raises(UserError, match="no network reaches its host"):
-        corpora.prepare(config("tfds:lm1b"), allow_download=asked == "argument")
 
 
 SCRIPT = """
@@ -439,20 +362,6 @@ def test_unreadable_text_is_refused_where_that_is_asked_and_a_table_beside_it_is
     with pytest.raises(UserError, match=r"2 parts of .* cannot be read: latin.txt: not UTF-8 at byte 0; lines"):
         corpora.prepare(config(source, unreadable="refuse"))
     assert len(corpora.prepare(config(source)).skipped) == 3
-
-
-def test_every_document_can_be_named(tmp_path: Path) -> None:
-    source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS[:6]), "b.jsonl": jsonl(TEXTS[6:])})
-    others = [f"another {text}" for text in TEXTS]
-    make_dataset(tmp_path / "tfds", {"train": others})
-    local, made = corpora.prepare(config(source)), corpora.prepare(config("tfds:documents"))
-    for corpus, texts in ((local, TEXTS), (made, others)):
-        for number, text in enumerate(held(corpus)["train"]):
-            document, place = corpus.document("train", number), texts.index(text.decode())
-            assert document.text == text
-            assert document.id == (str(place) if corpus is made else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")
-    with pytest.raises(UserError, match=r"validation split .* has no document 99; it has \d+"):
-        local.document("validation", 99)
 
 
 def test_near_duplicates_go_when_asked_and_distant_texts_stay(tmp_path: Path) -> None:

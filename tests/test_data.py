@@ -9,7 +9,7 @@ import pytest
 
 from lmscale import data
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.data import Batches, Shuffle, ValidationSet
+from lmscale.data import Batches, Shuffle, ValidationSet, shards
 from lmscale.errors import UserError
 
 TEXTS = [f"é document {i} 🙂 " * (i % 7 + 3) for i in range(60)]
@@ -73,8 +73,10 @@ def test_prepared_tokens_are_found_and_not_made_again(
 ) -> None:
     assert data.find(source) == tokens.manifest
     assert data.find(dataclasses.replace(source, validation_fraction=0.5)) is None
-    monkeypatch.setattr(data.prepare.__globals__["shards"], "make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(shards, "make", lambda *_: pytest.fail("made again"))
     assert (data.prepare(source).train == tokens.train).all()
+    monkeypatch.setattr(shards, "FORMAT", shards.FORMAT + 1)
+    assert data.find(source) is None  # of another version
 
 
 def test_prepared_tokens_need_no_tfds_and_no_jax(source: DataConfig, tokens: data.Tokens) -> None:
@@ -198,6 +200,10 @@ def test_the_validation_set_is_fixed_nested_and_counts_the_bytes_it_scores(token
     assert large.bytes == (scored != 255).sum() < large.tokens
     assert small.bytes == sum((window[1:] != 255).sum() for window in small.windows)
     assert ValidationSet(tokens, 16, 1).tokens == 16
+    assert small.shortfall == "" == ValidationSet(tokens, 16, large.tokens).shortfall
+    assert f"10,000,000 validation tokens were asked for, but {tokens.manifest.source} holds out only" in (
+        ValidationSet(tokens, 16, 10**7).shortfall
+    )
 
 
 def test_bytes_are_of_the_targets_not_of_the_inputs() -> None:

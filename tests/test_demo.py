@@ -13,11 +13,11 @@ from lmscale.results import read_plan
 
 
 @pytest.fixture
-def begun(smoke: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the demo, with the smoke sweep for its own, was stopped before its last run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "DEMO_SWEEP", "sweeps/smoke.py")
-    shutil.copytree(smoke / "runs", tmp_path / "runs")
+    shutil.copytree(made / "runs", tmp_path / "runs")
     _, planned = read_plan(Path("runs/smoke"))
     shutil.rmtree(Path("runs/smoke") / planned[-1].config.run_id)
     return Path("runs/smoke")

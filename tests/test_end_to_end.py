@@ -4,8 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +55,7 @@ def test_every_run_learns_and_counts_what_was_planned(smoke: Path) -> None:
         counts, row = count(run.config), table.loc[run.config.run_id]
         assert (row["flops"], row["tokens"], row["params"]) == (counts.flops, counts.tokens, counts.params)
         assert sorted(path.name for path in (smoke / "runs" / "smoke" / run.config.run_id).iterdir()) == [
-            "config.json", "log.txt", "metrics.jsonl", "outcome.json",
+            "attempts", "config.json", "log.txt", "metrics.jsonl", "outcome.json",
         ]  # fmt: skip
 
 
@@ -122,3 +125,40 @@ for line in sys.stdin.read().splitlines():
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+# The sweep's run of the most steps, alone: long enough to be caught at work.
+ONE = """
+import runpy
+from dataclasses import replace
+smoke = runpy.run_path({smoke!r})["SWEEP"]
+SWEEP = replace(smoke, name="one", points=smoke.points[8:9])
+"""
+
+
+def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(smoke: Path, root: Path, tmp_path: Path) -> None:
+    """Training that was interrupted ends with the outcome of training that was not."""
+    (tmp_path / "one.py").write_text(ONE.format(smoke=str(root / "sweeps" / "smoke.py")))
+    command = [sys.executable, "-m", "lmscale", "run", "one.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    guard = threading.Timer(120, process.kill)
+    guard.start()
+    while process.poll() is None and not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate()
+    guard.cancel()
+    assert (process.returncode, errors) == (130, ""), said + errors
+    assert said.rstrip().endswith("stopped; what was trained is kept, and the same command goes on from there")
+    (run,) = (path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir())
+    assert not (run / "outcome.json").exists() and "a checkpoint is saved" in (run / "log.txt").read_text()
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in listed and f"runs/one/{run.name}" not in listed, "a run is still at work"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "going on from step" in (run / "log.txt").read_text()
+    ours, whole = (
+        json.loads((folder / run.name / "outcome.json").read_text()) for folder in (run.parent, smoke / "runs/smoke")
+    )
+    same = ("loss_nats", "loss_stderr", "bits_per_byte", "tokens", "flops", "unique_tokens", "state")
+    assert {name: ours[name] for name in same} == {name: whole[name] for name in same}

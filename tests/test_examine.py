@@ -16,10 +16,10 @@ from lmscale.train import train
 
 LANGUAGE = 'synthetic:tasks(letters=2, length=2, only="copy")'
 CONFIG = RunConfig(
-    model=ModelConfig(width=16, layers=1, heads=2, context=32),
-    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=8),
+    model=ModelConfig(width=32, layers=2, heads=2, context=32),
+    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=16),
     data=DataConfig(source=LANGUAGE),
-    tokens=400 * 8 * 32,
+    tokens=400 * 16 * 32,
     validation_tokens=1024,
 )
 

@@ -1,6 +1,7 @@
 """Which rows enter a fit, and what is said of the others: states, learning rates, conventions, hostile tables."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from lmscale import fits
 from lmscale.errors import UserError
 from lmscale.fits.runs import Runs, compute_model, usable
-from lmscale.fits.simulate import isoflop_design, simulate
+from lmscale.fits.simulate import grid_design, isoflop_design, simulate
 from lmscale.laws import CHINCHILLA_REFIT
 from lmscale.tables import read_table
 
@@ -55,12 +56,13 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
     assert len(fits.isoflop(table, resamples=0, check=False).dropped) == 1
 
 
-def test_learning_rates_are_all_kept_and_flagged_unless_told_otherwise() -> None:
-    runs = usable(with_rates())
+def test_learning_rates_are_all_kept_and_flagged_when_asked_for() -> None:
+    runs = usable(with_rates(), rates="all")
     assert len(runs) == 63
     assert not runs.dropped
     assert "42 of 63 runs" in said(runs)["several learning rates"]
     assert "in 1 of 21 cells" in said(runs)["learning rate on the edge"]
+    assert "--rates inside leaves them out" in said(runs)["learning rate on the edge"]
 
 
 def test_the_best_learning_rate_of_each_cell() -> None:
@@ -71,22 +73,30 @@ def test_the_best_learning_rate_of_each_cell() -> None:
         "not at the best learning rate of its cell, 0.001",
         "not at the best learning rate of its cell, 0.002",
     }
-    assert "several learning rates" not in said(runs)
+    assert "and are left out" in said(runs)["several learning rates"]
     fit = fits.loss_law(with_rates(), rates="best", resamples=0, check=False)
     assert fit.rates == fit.to_json()["rates"] == "best"
 
 
 def test_cells_whose_best_learning_rate_is_on_the_edge_are_left_out() -> None:
-    runs = usable(with_rates(), rates="inside")
+    runs = usable(with_rates())
     assert len(runs) == 20
+    assert "in 1 of 21 cells" in said(runs)["learning rate on the edge"]
+    assert "they are left out" in said(runs)["learning rate on the edge"]
     edge = [d for d in runs.dropped if "on the edge" in d.reason]
     assert {d.run for d in edge} == {"simulated 0 at 0.001", "simulated 0 at 0.002", "simulated 0 at 0.004"}
     assert runs.column("peak_lr").tolist() == [2e-3] * 20
     assert len(usable(with_rates(best=1e-3), rates="best")) == 21
-    with pytest.raises(UserError, match="no run is left to fit"):
-        usable(with_rates(best=1e-3), rates="inside")
+    with pytest.raises(UserError, match=r"no run is left to fit.*--rates best keeps it"):
+        usable(with_rates(best=1e-3))
     with pytest.raises(UserError, match="did you mean 'inside'"):
         usable(with_rates(), rates="inner")
+
+
+def test_two_rates_cannot_bracket_the_best() -> None:
+    runs = usable(with_rates().query("peak_lr < 3e-3"))
+    assert len(runs) == 21
+    assert "21 of 21 cells were run at two" in said(runs)["two learning rates"]
 
 
 def test_seeds_of_one_learning_rate_are_one_rate() -> None:
@@ -158,7 +168,7 @@ def test_bad_rows_are_named_and_do_not_reach_the_compute_model() -> None:
 def test_text_among_numbers_is_named() -> None:
     table = sweep().astype({"params": object})
     table.loc[3, "params"] = "6.1M"
-    with pytest.raises(UserError, match=r"'params' holds '6.1M' \(run simulated 3\)"):
+    with pytest.raises(UserError, match=r"'params' of the table holds '6.1M' \(run simulated 3\)"):
         usable(table)
 
 
@@ -210,10 +220,73 @@ def test_a_run_far_from_the_law_is_named() -> None:
     assert "outliers" not in {s.name for s in fits.loss_law(sweep(), resamples=0, check=False).status}
 
 
+@pytest.mark.parametrize(
+    ("change", "approach", "status", "sentence"),
+    [
+        ({"flops": lambda t: t["tokens"]}, "3", "compute model", "grow as N^"),
+        ({"loss_nats": lambda t: np.exp(t["loss_nats"])}, "3", "very large losses", "is it a perplexity"),
+        ({"trunk": "one"}, "3", "one trunk", "intervals are too narrow"),
+        ({"flops": -1.0}, "3", "compute model", "states no positive FLOPs"),
+        ({"loss_nats": lambda t: 5 + (t["tokens"] / 1e9) ** 0.3}, "3", "outside its range", "does the loss fall"),
+    ],
+    ids=["flops without N", "perplexity", "one trunk", "negative flops", "a loss that rises"],
+)
+def test_odd_tables_are_said_in_a_status(change: dict[str, Any], approach: str, status: str, sentence: str) -> None:
+    (fit,) = fits.fit(sweep().assign(**change), (approach,), resamples=10, check=False)
+    assert sentence in {s.name: s.sentence for s in fit.status}[status]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loss_nats": lambda t: 1e200 * t["loss_nats"]}, "no run is left to fit .loss_nats is no size that occurs"),
+        ({"peak_lr": "high"}, "'peak_lr' of the table holds 'high'"),
+        ({"epochs": "many"}, "'epochs' of the table holds 'many'"),
+        ({"loss_nats": np.nan}, "^no run is left to fit"),  # once, though all three approaches say it
+    ],
+)
+def test_unusable_tables_are_refused_in_one_sentence(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        fits.fit(sweep().assign(**change), resamples=10)
+
+
+def test_budgets_that_are_no_budgets_are_left_out() -> None:
+    table = sweep()
+    table.loc[:2, "flops_budget"] = 0.0
+    fit = fits.isoflop(table, resamples=0, check=False)
+    assert [d.reason for d in fit.dropped if d.run.startswith("simulated")] == ["no compute budget"] * 3
+
+
+def test_one_cluster_gives_no_bootstrap() -> None:
+    with pytest.raises(UserError, match="all runs have one value of 'seed'"):
+        fits.loss_law(sweep().assign(seed=1), clusters="seed", resamples=10)
+
+
+def test_only_the_weightiest_runs_of_a_large_table_are_left_out() -> None:
+    table = pd.concat([sweep(seed=seed).assign(run=lambda t, s=seed: t["run"] + f" {s}") for seed in range(25)])
+    table.iloc[300, table.columns.get_loc("loss_nats")] *= 1.5
+    law = fits.loss_law(table, loss="squared", resamples=0)
+    said = {s.name: s.sentence for s in law.status}["influence"]
+    assert str(table["run"].iloc[300]) in said
+    assert "the 476 weightiest tried" in said
+
+
+def test_the_envelopes_ends_do_not_bend_its_line() -> None:
+    """Sizes 3M to 3B at every number of tokens: at the smallest and largest compute the best size is at an end."""
+    points = grid_design(np.geomspace(3e6, 3e9, 24), np.geomspace(1e8, 3e11, 40))
+    table = simulate(CHINCHILLA_REFIT, points, 0.001, np.random.default_rng(0), curves=True)
+    fit = fits.frontier(table, resamples=0)
+    truth = float(CHINCHILLA_REFIT.exponents()["params"])
+    assert fit.a == pytest.approx(truth, abs=0.015)
+    with_ends = float({s.name: s.sentence for s in fit.status}["envelope ends"].split("a = ")[1].split()[0])
+    assert abs(with_ends - truth) > 0.015
+    assert 0 < sum(p.in_line for p in fit.frontier) < len(fit.frontier)
+
+
 def test_an_envelope_that_nothing_contests_is_said() -> None:
     points = [(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 9)]
     fit = fits.frontier(simulate(CHINCHILLA_REFIT, points, 0.0, np.random.default_rng(0)), resamples=0)
-    assert "9 of 9 points" in {s.name: s.sentence for s in fit.status}["envelope not contested"]
+    assert "fewer than three of 9 points" in {s.name: s.sentence for s in fit.status}["envelope not contested"]
     assert "envelope not contested" not in {s.name for s in fits.frontier(sweep(), resamples=0).status}
 
 

@@ -15,13 +15,14 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports only what stands to its left in its own line, and the waist; the verbs import both halves, but late.
-WAIST = "errors files process config counting results".split()
+WAIST = "errors files process attempts config counting devices figures results".split()
 RUN = (
-    "machine tokenizer languages corpora data sharding attention cross_entropy parameters model nnx_model optimizer "
-    "health step pack clusters distributed checkpoint tasks evaluate track metrics ledger train bench sample export"
+    "machine tokenizer languages corpora data sharding attention cross_entropy parameters model decode nnx_model "
+    "optimizer health step pack clusters distributed checkpoint tasks respond evaluate examine track metrics ledger "
+    "train worker bench sample export"
 ).split()
-STUDY = "laws presets sweep recipes design tables fits emergence plots report launch progress".split()
-VERBS = "terminal look demo cli __main__".split()
+STUDY = "laws presets sweep recipes design prices tables fits emergence plots report launch progress".split()
+VERBS = "planning terminal status control exchange look demo cli __main__".split()
 
 LATE_IN_RUN = {"pandas", "pyarrow", "matplotlib", "wandb", "tyro", "scipy"}
 HEAVY = ("jax", "flax", "pandas", "matplotlib", "scipy", "pyarrow", "tensorflow_datasets", "wandb")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,33 +17,58 @@ from typing import Any
 import pytest
 from test_results import OTHER, RUN, outcome_of
 
-from lmscale import launch
+from lmscale import attempts, launch
 from lmscale.config import RunConfig
 from lmscale.errors import UserError
-from lmscale.launch import Slot, Summary, last_row, slots
-from lmscale.process import CORES_VARIABLE, EXIT_INTERRUPTED
-from lmscale.results import Outcome, PlannedRun, read_plan
+from lmscale.launch import Slot, Summary, failures, places, pool, slots
+from lmscale.launch.failures import judge, lighter
+from lmscale.launch.pool import last_row
+from lmscale.process import (
+    CORES_VARIABLE,
+    EXIT_BUSY,
+    EXIT_INTERRUPTED,
+    EXIT_MEMORY,
+    EXIT_STORAGE,
+    EXIT_USER_ERROR,
+    MEMORY_VARIABLE,
+)
+from lmscale.results import Outcome, PlannedRun, read_plan, write_plan
 
 LONG = replace(RUN, tokens=2 * RUN.tokens)
+REAL_PYTHON = sys.executable
 
 TRAINER = f"""
 import json, os, pathlib, shutil, signal, sys, time
+from lmscale import attempts, process
+from lmscale.errors import Busy
 assert sys.argv[1:4] == ["-m", "lmscale", "train"], sys.argv
 config = pathlib.Path(sys.argv[4])
-name, here = json.loads(config.read_text())["name"], pathlib.Path(__file__).parent
+value, here = json.loads(config.read_text()), pathlib.Path(__file__).parent
+name = value["name"]
 def note(*words):
     with (here / "journal").open("a") as file: print(config.parent.name, *words, file=file)
 def stop(*_):
     note("asked")
     if name != "stubborn": sys.exit({EXIT_INTERRUPTED})
 signal.signal(signal.SIGTERM, stop)
-note("begun", os.getpid(), os.environ.get("{CORES_VARIABLE}"))
-print("a word for the log", flush=True)
-if name == "fail": print("lmscale: the disk is full"); sys.exit(2)
-if name == "silent": os.truncate(1, 0); sys.exit(3)
-if name == "killed": os.kill(os.getpid(), signal.SIGKILL)
-while name in ("wait", "stubborn"): time.sleep(0.01)
-shutil.copy(here / (config.parent.name + ".json"), config.parent / "outcome.json")
+attempts.WATCH_SECONDS = 0.01
+process.end_with_launcher()
+try:
+    with attempts.held([config.parent], {{}}):
+        if (config.parent / "outcome.json").exists(): sys.exit(0)
+        note("begun", os.getpid(), os.environ.get("{CORES_VARIABLE}"), value["optimizer"]["micro_batches"])
+        tries = (here / "journal").read_text().count(config.parent.name + " begun")
+        print("a word for the log", flush=True)
+        if name == "fail": print("lmscale: the tokens are missing"); sys.exit({EXIT_USER_ERROR})
+        if name == "silent": os.truncate(1, 0); sys.exit(3)
+        if name == "killed" and tries < 3: os.kill(os.getpid(), signal.SIGKILL)
+        if name == "large" and value["optimizer"]["micro_batches"] < 4: sys.exit({EXIT_MEMORY})
+        if name == "full" and tries < 6: print("lmscale: the disk is full"); sys.exit({EXIT_STORAGE})
+        if name == "shy": sys.exit({EXIT_INTERRUPTED})
+        while name in ("wait", "stubborn"): time.sleep(0.01)
+        time.sleep(0.1 if name == "slow" else 0)
+        shutil.copy(here / (config.parent.name + ".json"), config.parent / "outcome.json")
+except Busy: sys.exit({EXIT_BUSY})
 """
 
 
@@ -58,7 +84,9 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{place}/train.py" "$@"\n')
     (place / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(place / "python"))
-    monkeypatch.setattr(launch, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "ELSEWHERE_SECONDS", 0.05)
+    monkeypatch.setattr(failures, "LONGEST_PAUSE_SECONDS", 0.01)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     return place
 
@@ -71,8 +99,7 @@ def nothing_left_behind(trainer: Path) -> Iterator[None]:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     for words in journal(trainer):
         if words[1] == "begun":
-            with pytest.raises(ProcessLookupError):
-                os.kill(int(words[2]), 0)
+            assert attempts._started(int(words[2])) is None
 
 
 def journal(trainer: Path) -> list[list[str]]:
@@ -98,7 +125,7 @@ class Watcher:
         self.told.append(("ended", run.config.run_id, problem))
 
 
-def go(folder: Path, *configs: RunConfig, watcher: Watcher | None = None, workers: int = 1) -> Summary:
+def go(folder: Path, *configs: RunConfig, watcher: Watcher | None = None, workers: int | None = 1) -> Summary:
     return launch.run("two", [PlannedRun(config) for config in configs], folder, watcher or Watcher(), workers=workers)
 
 
@@ -125,16 +152,159 @@ def test_a_second_launch_starts_nothing(trainer: Path, tmp_path: Path) -> None:
     assert go(tmp_path / "runs", RUN, OTHER).finished == 2 and journal(trainer) == once
 
 
-def test_a_failing_run_is_named_and_the_others_go_on(trainer: Path, tmp_path: Path) -> None:
-    summary = go(tmp_path / "runs", named(LONG, "fail"), named(OTHER, "silent"), RUN)
-    assert summary.failed == {LONG.run_id: "lmscale: the disk is full", OTHER.run_id: "exit status 3"}
+def test_a_run_that_cannot_be_is_given_up_at_once_and_the_others_go_on(trainer: Path, tmp_path: Path) -> None:
+    summary = go(tmp_path / "runs", named(LONG, "fail"), RUN)
+    assert summary.failed == {LONG.run_id: "lmscale: the tokens are missing"}
     assert summary.finished == 1 and not summary.interrupted
-    assert go(tmp_path / "runs", LONG, OTHER, RUN).finished == 3, "a failed run is started again"
+    failed = json.loads((tmp_path / "runs" / LONG.run_id / "failed.json").read_text())
+    assert failed["log"] == ["a word for the log", "lmscale: the tokens are missing"]
+    before = journal(trainer)
+    assert go(tmp_path / "runs", LONG, RUN).failed == summary.failed and journal(trainer) == before
+    failures.forgive(tmp_path / "runs" / LONG.run_id)
+    assert go(tmp_path / "runs", LONG, RUN).finished == 2
 
 
-def test_a_run_killed_from_outside_says_so_and_not_its_last_words(tmp_path: Path) -> None:
-    summary = go(tmp_path / "runs", named(LONG, "killed"), RUN)
-    assert summary.failed == {LONG.run_id: "killed by SIGKILL (out of memory?)"} and summary.finished == 1
+def test_a_crash_is_tried_three_times_more_and_over_all_launches(trainer: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    summary = go(tmp_path / "runs", named(OTHER, "silent"), watcher=watcher)
+    assert summary.failed == {OTHER.run_id: "exit status 3"}
+    assert [told[2] for told in watcher.told if told[0] == "ended"] == [
+        *["exit status 3; once more in 0 s"] * 3, "exit status 3",
+    ]  # fmt: skip
+    assert [
+        attempt.end and attempt.end["status"] for attempt in attempts.history(tmp_path / "runs" / OTHER.run_id)
+    ] == [1] * 4
+    (tmp_path / "runs" / OTHER.run_id / "failed.json").unlink()
+    assert len(begun(trainer)) == 4
+    go(tmp_path / "runs", named(OTHER, "silent"))
+    assert len(begun(trainer)) == 5, "what was tried by an earlier launch counts"
+    failures.forgive(tmp_path / "runs" / OTHER.run_id)
+    go(tmp_path / "runs", named(OTHER, "silent"))
+    assert len(begun(trainer)) == 9, "until it is retried"
+
+
+def begun(trainer: Path) -> list[list[str]]:
+    return [words for words in journal(trainer) if words[1] == "begun"]
+
+
+def test_a_killed_run_goes_on(trainer: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    assert go(tmp_path / "runs", named(LONG, "killed"), RUN, watcher=watcher).finished == 2
+    assert [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id] == [
+        *["killed by SIGKILL; once more in 0 s"] * 2, "",
+    ]  # fmt: skip
+    ends = [attempt.end for attempt in attempts.history(tmp_path / "runs" / LONG.run_id)]
+    assert [end and end["reason"] for end in ends[:2]] == ["killed by SIGKILL"] * 2
+
+
+def test_too_large_is_cut_into_more_parts_and_full_is_waited_for(trainer: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    assert go(tmp_path / "runs", named(LONG, "large"), named(RUN, "full"), watcher=watcher).finished == 2
+    assert [words[4] for words in begun(trainer) if words[0] == LONG.run_id] == ["1", "2", "4"]
+    assert len([words for words in begun(trainer) if words[0] == RUN.run_id]) == 6, "more often than after crashes"
+    said = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id]
+    assert said[0].endswith("once more with 2 micro-batches, remat 'none'")
+    stored = RunConfig.from_json(json.loads((tmp_path / "runs" / LONG.run_id / "config.json").read_text()))
+    assert stored.run_id == LONG.run_id and stored.optimizer.micro_batches == 4
+
+
+def test_less_memory_step_by_step_and_then_no_more() -> None:
+    cut = [lighter(RUN, times) for times in range(6)]
+    assert [one and (one.optimizer.micro_batches, one.model.remat) for one in cut] == [
+        (1, "none"), (2, "none"), (4, "none"), (4, "dots"), (4, "full"), None,
+    ]  # fmt: skip
+    assert {one.run_id for one in cut if one} == {RUN.run_id}
+    odd = replace(RUN, tokens=64_080, optimizer=replace(RUN.optimizer, batch_sequences=15))
+    assert [one and one.optimizer.micro_batches for one in (lighter(odd), lighter(odd, 2), lighter(odd, 3))] == [
+        3,
+        15,
+        15,
+    ]
+
+
+def test_what_a_status_means(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("one\n\n  the last word \n\n")
+    assert judge(1, tmp_path, False) == failures.Ending(1, "the last word")
+    assert judge(-9, tmp_path, False).kind == "crash" and judge(-9, tmp_path, True).kind == "memory"
+    assert judge(-15, tmp_path, True).kind == judge(75, tmp_path, False).kind == "stopped"
+    assert judge(-11, tmp_path, False) == failures.Ending(-11, "killed by SIGSEGV")
+    assert [judge(status, tmp_path, False).kind for status in (2, 69, 71, 74)] == ["input", "busy", "memory", "storage"]
+
+
+def test_a_run_that_only_stops_is_given_up(trainer: Path, tmp_path: Path) -> None:
+    summary = go(tmp_path / "runs", named(RUN, "shy"))
+    assert summary.failed == {RUN.run_id: "stopped before it had done a step more"} and len(begun(trainer)) == 4
+
+
+def test_a_place_in_which_every_run_crashes_gets_no_more(trainer: Path, tmp_path: Path) -> None:
+    """But what is left to do is not thereby failed: another machine may do better."""
+    every = [replace(RUN, seed=seed, name="silent") for seed in range(4)]
+    summary = go(tmp_path / "runs", *every)
+    assert len(begun(trainer)) == 3 and all(
+        "has failed 3 runs in a row" in reason for reason in summary.failed.values()
+    )
+    assert len(summary.failed) == 4 and not list(tmp_path.rglob("failed.json"))
+
+
+def test_a_stop_file_ends_the_launch_and_its_runs(trainer: Path, tmp_path: Path) -> None:
+    def stop() -> None:
+        wait_until(lambda: bool(journal(trainer)))
+        (tmp_path / "runs" / "stop").touch()
+
+    assert go(tmp_path / "runs", named(RUN, "wait"), OTHER, watcher=Watcher(stop)).interrupted
+    assert [words[1] for words in journal(trainer)] == ["begun", "asked"]
+    assert go(tmp_path / "runs", RUN, OTHER).finished == 2, "who runs it again has changed his mind"
+
+
+def test_a_single_run_is_stopped_and_the_others_go_on(trainer: Path, tmp_path: Path) -> None:
+    def stop() -> None:
+        wait_until(lambda: bool(journal(trainer)))
+        (tmp_path / "runs" / LONG.run_id / "stop").touch()
+
+    summary = go(tmp_path / "runs", named(LONG, "wait"), OTHER, watcher=Watcher(stop))
+    assert summary.failed == {LONG.run_id: "stopped by `lmscale stop`"} and summary.finished == 1
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_launch
+from lmscale.launch import failures, pool
+from lmscale.results import read_plan
+pool.POLL_SECONDS, pool.ELSEWHERE_SECONDS, failures.LONGEST_PAUSE_SECONDS = 0.01, 0.05, 0.01
+sys.executable = {trainer!r}
+_, runs = read_plan(Path({folder!r}))
+summary = test_launch.go(Path({folder!r}), *[run.config for run in runs], workers=2)
+print(summary.finished, len(summary.failed))
+"""
+
+
+def launcher(trainer: Path, folder: Path) -> "subprocess.Popen[str]":
+    """A launcher in a process of its own, of the plan that lies in `folder`."""
+    program = LAUNCHER.format(tests=str(Path(__file__).parent), trainer=str(trainer / "python"), folder=str(folder))
+    return subprocess.Popen([REAL_PYTHON, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_launchers_at_once_do_every_run_once(trainer: Path, tmp_path: Path) -> None:
+    every = [replace(RUN, seed=seed, name="slow") for seed in range(6)]
+    for config in every:
+        outcome_of(config).write(trainer / "o")
+        (trainer / "o" / "outcome.json").rename(trainer / f"{config.run_id}.json")
+    write_plan(tmp_path / "runs", "two", [PlannedRun(config) for config in every])
+    both = [launcher(trainer, tmp_path / "runs") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["6 0\n"] * 2
+    assert sorted(words[0] for words in begun(trainer)) == sorted(config.run_id for config in every)
+
+
+def test_what_a_killed_launcher_leaves_stops_by_itself_and_is_taken_over(trainer: Path, tmp_path: Path) -> None:
+    write_plan(tmp_path / "runs", "two", [PlannedRun(named(RUN, "wait")), PlannedRun(named(OTHER, "wait"))])
+    process = launcher(trainer, tmp_path / "runs")
+    wait_until(lambda: len(begun(trainer)) == 2)
+    process.kill()
+    process.communicate()
+    assert go(tmp_path / "runs", RUN, OTHER, workers=2).finished == 2, "it waits for the two to be gone"
+    assert [words[1] for words in journal(trainer)] == ["begun"] * 2 + ["asked"] * 2 + ["begun"] * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -153,6 +323,7 @@ def test_a_signal_stops_every_run_and_the_same_call_goes_on(trainer: Path, tmp_p
     assert summary == Summary(finished=0, diverged=0, failed={}, interrupted=True)
     assert sorted(words[1] for words in journal(trainer)) == ["asked", "asked", "begun", "begun"]
     assert [told[2] for told in watcher.told if told[0] == "ended"] == ["stopped", "stopped"]
+    assert not list(tmp_path.rglob("failed.json"))
     assert go(tmp_path / "runs", RUN, OTHER, LONG, workers=2).finished == 3
 
 
@@ -166,7 +337,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_a_run_that_will_not_stop_is_killed(trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "STOP_SECONDS", 0.1)
 
     def interrupt() -> None:
         wait_until(lambda: bool(journal(trainer)))
@@ -176,20 +347,34 @@ def test_a_run_that_will_not_stop_is_killed(trainer: Path, tmp_path: Path, monke
     assert [words[1] for words in journal(trainer)][1:] == ["asked"]
 
 
-def test_trouble_of_the_launcher_stops_its_runs(trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up as the second run is to begin."""
-
-    def fill() -> None:
-        wait_until(lambda: bool(journal(trainer)))
-        monkeypatch.setattr(os, "fsync", full)
+def test_a_disk_that_is_full_for_a_while_is_waited_for(
+    trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills up as the second run is to begin, and the launcher itself cannot write."""
+    fsync, refused = os.fsync, []
 
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        refused.append(1)
+        if len(refused) < 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
 
-    with pytest.raises(UserError, match=r"the disk that holds .*config\.json is full"):
-        go(tmp_path / "runs", named(LONG, "wait"), RUN, watcher=Watcher(fill), workers=2)
+    watcher = Watcher(lambda: monkeypatch.setattr(os, "fsync", full))
+    assert go(tmp_path / "runs", LONG, RUN, watcher=watcher, workers=2).finished == 2
+    said = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == RUN.run_id]
+    assert len(said) == 4 and all("config.json is full" in words and "once more in 0 s" in words for words in said[:3])
+    assert len(begun(trainer)) == 2 and not list((tmp_path / "runs").rglob("*.partial"))
+
+
+def test_trouble_of_the_launcher_stops_its_runs(trainer: Path, tmp_path: Path) -> None:
+    def spoil() -> None:
+        wait_until(lambda: bool(journal(trainer)))
+        (tmp_path / "runs" / RUN.run_id).mkdir(exist_ok=True)
+        (tmp_path / "runs" / RUN.run_id / "outcome.json").write_text("{")
+
+    with pytest.raises(UserError, match=r"outcome\.json is corrupt"):
+        go(tmp_path / "runs", named(LONG, "wait"), RUN, watcher=Watcher(spoil), workers=2)
     assert [words[1] for words in journal(trainer)] == ["begun", "asked"]
-    assert not list((tmp_path / "runs").rglob("*.partial")) and not list((tmp_path / "runs").rglob("outcome.json"))
 
 
 def test_a_folder_that_cannot_be_written_is_named(trainer: Path, tmp_path: Path) -> None:
@@ -227,6 +412,27 @@ def test_slots_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, trainer: Pat
     assert {slot.environment["JAX_PLATFORMS"] for slot in slots()} == {"cpu"}
     go(tmp_path / "runs", RUN, OTHER, workers=2)
     assert sorted(words[3] for words in journal(trainer)) == ["1,4", "3,6"]
+
+
+def test_runs_side_by_side_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_gpus", lambda: [])
+    one, two = (int(slots(workers)[0].environment[MEMORY_VARIABLE]) for workers in (1, 2))
+    assert 0.8 < one / 2 / two < 1.2
+    monkeypatch.setenv(MEMORY_VARIABLE, "1000")
+    assert {slot.environment[MEMORY_VARIABLE] for slot in slots(4)} == {"250"}
+
+
+def test_a_run_of_several_devices_takes_several_gpus(
+    monkeypatch: pytest.MonkeyPatch, trainer: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    wide = replace(LONG, mesh=replace(LONG.mesh, data=2))
+    watcher = Watcher()
+    watcher.started = lambda slot, run: watcher.told.append((run.config.run_id, slot.name))  # type: ignore[method-assign]
+    assert go(tmp_path / "runs", wide, RUN, OTHER, watcher=watcher, workers=None).finished == 3
+    assert watcher.told[0] == (wide.run_id, "gpu 4,5") and ("gpu 6" in words[1] for words in watcher.told)
+    with pytest.raises(UserError, match=r"is spread over 4 devices, and 3 are here"):
+        go(tmp_path / "more", replace(LONG, mesh=replace(LONG.mesh, data=4)), workers=None)
 
 
 def test_slots_are_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, trainer: Path) -> None:

@@ -1,5 +1,6 @@
 """What `lmscale data` counts, prints and draws."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -13,6 +14,7 @@ from rich.console import Console
 from lmscale import data, look
 from lmscale.config import DataConfig
 from lmscale.data import statistics
+from lmscale.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +134,30 @@ def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -
     assert max(line.count("█") for line in bars) == look.BAR
     figure = (tmp_path / "figures" / f"corpus_{manifest.fingerprint}.svg").read_text()
     assert "rank" in figure and "length of a document, tokens" in figure
+
+
+def test_the_tokens_that_are_used_are_said_and_too_many_refused(source: DataConfig) -> None:
+    said = shown(dataclasses.replace(source, unique_tokens=1000))
+    assert "of it the leading 896 training tokens are used, in sequences of 128" in said
+    with pytest.raises(UserError, match="unique_tokens = 99,999,999 asks for"):
+        shown(dataclasses.replace(source, unique_tokens=99_999_999))
+
+
+def test_a_split_far_from_the_size_asked_for_is_said(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"document {i} " * 20}) + "\n" for i in range(400)]
+    (tmp_path / "many.jsonl").write_text("".join(lines))
+    (tmp_path / "few.jsonl").write_text("".join(lines[:3]))
+    many, few = (DataConfig(source=str(tmp_path / f"{name}.jsonl"), test_fraction=0.1) for name in ("many", "few"))
+    assert "were asked for" not in shown(many)
+    assert {"validation has 33.", "test has 33."} <= {
+        line[: line.index("%") - 2] for line in shown(few).splitlines() if "were asked for: 3 documents" in line
+    }
+
+
+def test_a_validation_split_without_text_to_score_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "two.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(UserError, match="no text beyond its first token, so nothing can be scored; give more text"):
+        shown(DataConfig(source=str(tmp_path / "two.jsonl")))
 
 
 def test_mixtures_and_languages_are_shown_part_by_part(source: DataConfig) -> None:

@@ -219,5 +219,5 @@ def test_half_precision_compute_keeps_float32_logits_near_the_full_ones() -> Non
 def test_more_tokens_than_the_context_are_refused() -> None:
     config = tiny()
     for function, length in ((model.logits, 13), (model.token_losses, 14)):
-        with pytest.raises(UserError, match="13 tokens do not fit the context of 12"):
+        with pytest.raises(UserError, match="13 tokens do not fit the context of 12; cut them to that many"):
             function(start(config), some_tokens(config, length=length), config)

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused() -> None:
         Transformer(tiny(tied_embeddings=False), params)
     with pytest.raises(UserError, match="has no parameter 'heads'; did you mean 'head'"):
         Transformer(tiny(tied_embeddings=False), {**params, "heads": params["embedding"]})
-    with pytest.raises(UserError, match="13 tokens do not fit the context of 12"):
+    with pytest.raises(UserError, match="13 tokens do not fit the context of 12; cut them to that many"):
         Transformer(tiny(), params)(jnp.zeros((1, 13), jnp.int32))
 
 

@@ -25,8 +25,11 @@ def run(steps: int = 100, **changed: object) -> RunConfig:
     return RunConfig(model=MODEL, optimizer=optimizer, tokens=steps * 2 * MODEL.context)
 
 
+at = jax.jit(Schedule.at)
+
+
 def rates(config: RunConfig) -> np.ndarray:
-    return np.asarray(jax.jit(lambda plan, step: plan.at(step))(Schedule.of(config), jnp.arange(config.steps)))
+    return np.asarray(at(Schedule.of(config), jnp.arange(config.steps)))
 
 
 def test_warmup_rises_in_equal_parts_to_the_peak() -> None:

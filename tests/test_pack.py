@@ -1,27 +1,25 @@
 """Runs that share a program learn what they learn alone."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_runs import final_parameters, rows, run, write, write_corpus
 
 from lmscale import machine, pack
-from lmscale import train as training
-from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints
-from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.checkpoint import CHECKPOINT_FOLDER
+from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
-from lmscale.results import CONFIG_FILE, METRICS_FILE, Outcome
-from lmscale.sharding import make_mesh
-from lmscale.step import make_step
+from lmscale.results import METRICS_FILE, Outcome
 from lmscale.train import Interrupted, train, train_packed
+
+pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, context=16, residual_dropout=0.1)
 STEPS = 20
@@ -29,45 +27,28 @@ ROUNDING = 2e-4
 """Of losses near 5 nats after twenty steps of products summed in another order."""
 
 
-@pytest.fixture(autouse=True)
-def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    words = np.array("five boxing wizards jump quickly over the lazy dog".split())
-    for number in range(40):
-        (folder / f"{number}.txt").write_text(" ".join(np.random.default_rng(number).choice(words, 80)), "utf-8")
-    return str(folder)
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def run(corpus: str, *, seed: int = 0, changed: dict[str, Any] | None = None, **optimizer: Any) -> RunConfig:
-    settings = {"peak_lr": 0.01, "batch_sequences": 4, **optimizer}
-    fields = {"validation_tokens": 512, "validations": 2, "checkpoint_seconds": 1e6, **(changed or {})}
-    return RunConfig(
-        model=MODEL,
-        optimizer=OptimizerConfig(**settings),
-        data=DataConfig(source=corpus, validation_fraction=0.2, max_epochs=100),
-        tokens=STEPS * 4 * MODEL.context,
-        seed=seed,
-        **fields,
-    )
+def one(corpus: str, seed: int = 0, peak_lr: float = 0.01, **optimizer: Any) -> RunConfig:
+    settings = {"model": MODEL, "validations": 2, "optimizer": {"batch_sequences": 4, **optimizer}}
+    return run(corpus, STEPS, seed=seed, peak_lr=peak_lr, **settings)
 
 
 @pytest.fixture(scope="module")
 def configs(corpus: str) -> list[RunConfig]:
     """Three runs that differ in everything in which they may."""
     return [
-        run(corpus),
-        run(corpus, seed=1, peak_lr=0.003, weight_decay=0.3, warmup_steps=5),
-        run(corpus, seed=2, schedule="wsd", cooldown="linear", cooldown_fraction=0.5, final_lr_fraction=0.1),
+        one(corpus),
+        one(corpus, seed=1, peak_lr=0.003, weight_decay=0.3, warmup_steps=5),
+        one(corpus, seed=2, schedule="wsd", cooldown="linear", cooldown_fraction=0.5, final_lr_fraction=0.1),
     ]
 
 
 @pytest.fixture(scope="module")
-def alone(configs: list[RunConfig], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def alone(configs: list[RunConfig], tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -> list[Path]:
     """Their folders, trained one after the other."""
     folders = [tmp_path_factory.mktemp("alone") for _ in configs]
     with pytest.MonkeyPatch.context() as patch:
@@ -77,35 +58,8 @@ def alone(configs: list[RunConfig], tmp_path_factory: pytest.TempPathFactory) ->
     return folders
 
 
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask the next runs to stop once they have done so many steps."""
-
-    def ask(steps: int) -> None:
-        @contextmanager
-        def asked() -> Iterator[Callable[[], bool]]:
-            calls = iter(range(1, 10**9))
-            yield lambda: next(calls) > steps
-
-        monkeypatch.setattr(training, "stop_requested", asked)
-
-    return ask
-
-
 def places(folder: Path, count: int) -> list[Path]:
     return [folder / str(number) for number in range(count)]
-
-
-def parameters(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
-    checkpoints = Checkpoints(folder, config.run_id)
-    state, _, skipped = checkpoints.restore(make_step(config, make_mesh(config.mesh)).state)
-    checkpoints.close()
-    assert int(state.step) == STEPS and not skipped
-    return {name: np.asarray(value) for name, value in state.params.items()}
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / METRICS_FILE).read_text("utf-8").splitlines()]
 
 
 def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
@@ -120,8 +74,8 @@ def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
         assert set(row) == set(other)
         for name in set(row) - {"tokens_per_second", "mfu"}:
             assert row[name] == pytest.approx(other[name], rel=10 * ROUNDING if name == "grad_norm" else ROUNDING), name
-    theirs = parameters(config, expected)
-    for name, value in parameters(config, folder).items():
+    theirs = final_parameters(config, expected)
+    for name, value in final_parameters(config, folder).items():
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=2e-3, err_msg=name)
 
 
@@ -136,7 +90,7 @@ def test_each_learns_what_it_learns_alone(configs: list[RunConfig], alone: list[
 
 
 def test_one_that_diverges_harms_no_other(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
-    wild = run(configs[0].data.source, seed=3, peak_lr=1e38)
+    wild = one(configs[0].data.source, seed=3, peak_lr=1e38)
     folders = places(tmp_path, 3)
     outcomes = train_packed([configs[1], wild, configs[2]], folders)
     assert [outcome.state for outcome in outcomes] == ["finished", "diverged", "finished"]
@@ -207,9 +161,7 @@ def test_what_may_differ_is_what_the_config_has() -> None:
 def test_the_verb_takes_several(corpus: str, alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:
     files = []
     for config, folder in zip(configs[:2], places(tmp_path, 2)):
-        folder.mkdir()
-        files.append(folder / CONFIG_FILE)
-        files[-1].write_text(json.dumps(config.to_json()), "utf-8")
+        files.append(write(config, folder))
     command = [sys.executable, "-m", "lmscale", "train", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

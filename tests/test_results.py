@@ -1,7 +1,9 @@
 """A row is a planned run with its outcome; a file that cannot be believed is said in one sentence."""
 
+import errno
 import json
-from dataclasses import asdict, replace
+import os
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def outcome_of(config: RunConfig, **changes: Any) -> Outcome:
     """A finished run as `train` writes it."""
     counts = count(config)
     facts: dict[str, Any] = {
-        **{name: value for name, value in asdict(counts).items() if name != "flops_kaplan"},
+        **{name: value for name, value in asdict(counts).items() if name in {item.name for item in fields(Outcome)}},
         "run_id": config.run_id,
         "state": "finished",
         "loss_nats": 2.5,
@@ -135,3 +137,14 @@ def test_a_folder_that_is_no_sweeps_says_which_are(folder: Path, tmp_path: Path)
         read_plan(folder.parent)
     with pytest.raises(UserError, match="there is no plan at"):
         read_plan(folder / RUN.run_id)
+
+
+def test_a_plan_that_stands_there_is_not_written_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    name, runs = read_plan(folder)
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_plan(folder, name, runs)
+    with pytest.raises(UserError, match="is full"):
+        write_plan(folder, name, runs[:1])

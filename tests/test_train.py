@@ -1,77 +1,37 @@
 import dataclasses
-import json
 import math
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from tiny_runs import MODEL, assert_same, caching_programs, rows, run, start, strictly, wait_for, write_corpus
 
 from lmscale import data, machine
 from lmscale import train as training
-from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.checkpoint import CHECKPOINT_FOLDER
+from lmscale.config import RunConfig
 from lmscale.counting import flops_per_token
 from lmscale.errors import UserError
+from lmscale.process import EXIT_INTERRUPTED
 from lmscale.results import CONFIG_FILE, METRICS_FILE, OUTCOME_FILE, Outcome
 from lmscale.train import Interrupted, train
 
-TIMED = {"seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second"}
-MODEL = ModelConfig(width=16, layers=1, heads=1, context=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs(cache: Path) -> Iterator[Path]:
-    """The compilation cache that `machine.set_up` gives a run, here for this module: one program serves its tests."""
-    folder, nothing = cache / "xla", jax.config.jax_compilation_cache_dir
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", nothing)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(autouse=True)
-def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
+pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    words = np.array("the quick brown fox jumps over a lazy dog é 🙂 while seven wizards box".split())
-    for number in range(40):
-        (folder / f"{number}.txt").write_text(" ".join(np.random.default_rng(number).choice(words, 80)), "utf-8")
-    return str(folder)
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture
 def config(corpus: str) -> RunConfig:
     return run(corpus, steps=20)
-
-
-def run(corpus: str, steps: int, peak_lr: float = 0.01, **changed: Any) -> RunConfig:
-    return RunConfig(
-        model=MODEL,
-        optimizer=OptimizerConfig(peak_lr=peak_lr, batch_sequences=4),
-        data=DataConfig(source=corpus, validation_fraction=0.2, max_epochs=100),
-        tokens=steps * 4 * MODEL.context,
-        **{"validation_tokens": 512, "validations": 3, "checkpoint_seconds": 1e6, **changed},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -90,63 +50,12 @@ def three_steps_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LOG_ROWS", 7)
 
 
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask the next runs to stop once they have done so many steps."""
-
-    def ask(steps: int) -> None:
-        @contextmanager
-        def asked() -> Iterator[Callable[[], bool]]:
-            calls = iter(range(1, 10**9))
-            yield lambda: next(calls) > steps
-
-        monkeypatch.setattr(training, "stop_requested", asked)
-
-    return ask
-
-
-def strictly(text: str) -> Any:
-    """JSON as the standard has it: without NaN and Infinity."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [strictly(line) for line in (folder / METRICS_FILE).read_text("utf-8").splitlines()]
-
-
-def untimed(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in TIMED}
-
-
-def final_parameters(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
-    from lmscale.sharding import make_mesh
-    from lmscale.step import make_step
-
-    checkpoints = Checkpoints(folder, config.run_id)
-    state, _, skipped = checkpoints.restore(make_step(config, make_mesh(config.mesh)).state)
-    checkpoints.close()
-    assert int(state.step) == config.steps and not skipped
-    return {name: np.asarray(value) for name, value in state.params.items()}
-
-
-def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
-    """Two folders hold the same run: outcome, rows and parameters to the last bit, times left out."""
-    outcomes = [untimed(strictly((place / OUTCOME_FILE).read_text("utf-8"))) for place in (folder, expected)]
-    assert outcomes[0] == outcomes[1]
-    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(expected)]
-    wanted = final_parameters(config, expected)
-    for name, value in final_parameters(config, folder).items():
-        assert np.array_equal(value, wanted[name]), name
-
-
 def test_a_run_says_what_it_did(config: RunConfig, uninterrupted: Path) -> None:
     outcome = Outcome.read(uninterrupted)
     assert outcome is not None and outcome.state == "finished" and outcome.reason == ""
     assert outcome.tokens == config.tokens and outcome.flops == flops_per_token(MODEL) * config.tokens
+    assert outcome.tokens_by_source == {config.data.source: config.tokens} and outcome.unique_tokens <= config.tokens
+    assert outcome.epochs == outcome.epochs_by_source[config.data.source] > 0  # type: ignore[index]
     assert outcome.loss_nats is not None and outcome.loss_nats < math.log(256)
     assert outcome.loss_stderr is not None and 0 < outcome.loss_stderr < 0.5
     table = rows(uninterrupted)
@@ -316,54 +225,30 @@ def test_a_corpus_too_small_is_one_sentence(corpus: str, tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE}
 
 
-@pytest.mark.usefixtures("uninterrupted")
-def test_runs_of_one_shape_share_one_program(corpus: str, tmp_path: Path, compiled_programs: Path) -> None:
-    def entries() -> set[str]:
-        return {path.name for path in compiled_programs.iterdir() if path.name.endswith("-cache")}
+def test_runs_of_one_shape_share_one_program(corpus: str, tmp_path: Path) -> None:
+    def programs() -> set[str]:
+        return {path.name for path in (tmp_path / "xla").iterdir() if path.name.endswith("-cache")}
 
-    jax.clear_caches()
-    train(run(corpus, 5, keep_checkpoint=False), tmp_path / "first")
-    before = entries()
-    assert any(name.startswith("jit_train_step") for name in before)
-    jax.clear_caches()
-    train(run(corpus, 9, peak_lr=0.003, seed=7, keep_checkpoint=False), tmp_path / "second")
-    assert entries() == before
-
-
-def start(folder: Path, config: RunConfig) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_json()), "utf-8")
-    return subprocess.Popen(
-        [sys.executable, "-m", "lmscale", "train", str(folder / CONFIG_FILE)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with caching_programs(tmp_path / "xla"):
+        jax.clear_caches()
+        train(run(corpus, 5, keep_checkpoint=False), tmp_path / "first")
+        before = programs()
+        assert any(name.startswith("jit_train_step") for name in before)
+        jax.clear_caches()
+        train(run(corpus, 9, peak_lr=0.003, seed=7, keep_checkpoint=False), tmp_path / "second")
+        assert programs() == before
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-
-
-def test_processes_killed_and_terminated_lose_nothing(corpus: str, tmp_path: Path) -> None:
-    config = run(corpus, steps=2000, checkpoint_seconds=0.2)
-    folder, expected = tmp_path / "killed", tmp_path / "expected"
-    process = start(folder, config)
-    wait_for(lambda: any((folder / CHECKPOINT_FOLDER).glob("[0-9]*[0-9]")), process)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.communicate()
-    found = (folder / METRICS_FILE).stat().st_size
-
-    process = start(folder, config)
-    wait_for(lambda: (folder / METRICS_FILE).stat().st_size > found + 1000, process)
+def test_a_process_that_is_told_to_stop_saves_and_says_so_by_its_status(corpus: str, tmp_path: Path) -> None:
+    """SIGTERM, as launchers send it before they take a machine away. (SIGKILL, twenty times: test_resume.py.)"""
+    config = run(corpus, steps=1000)
+    folder, expected = tmp_path / "told", tmp_path / "expected"
+    process = start(config, folder)
+    wait_for(lambda: (folder / METRICS_FILE).exists() and (folder / METRICS_FILE).stat().st_size > 0, process)
     process.terminate()
     said, complaints = process.communicate()
-    assert process.returncode == 75, complaints
-    assert "going on from step" in said and "stopped after step" in said and not complaints
-
+    assert process.returncode == EXIT_INTERRUPTED == 75, complaints
+    assert re.search(r"stopped after step [\d,]+ of 1,000; a checkpoint is saved", said) and not complaints
     train(config, folder)
     train(config, expected)
     assert_same(config, folder, expected)
@@ -383,13 +268,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a file system")
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(corpus: str, tmp_path: Path, small_disk: Path) -> None:
-    config = run(corpus, steps=60, checkpoint_seconds=1e-9)
+    config = run(corpus, steps=20, checkpoint_seconds=1e-9)
     folder, filler = small_disk / "run", small_disk / "filler"
     folder.mkdir()
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1_400_000))  # room for one checkpoint or two
-    process = start(folder, config)
+    process = start(config, folder)
     _, complaints = process.communicate()
-    assert process.returncode == 2, complaints
+    assert process.returncode == 74, complaints
     assert "is full" in complaints and "Traceback" not in complaints and complaints.count("\n") == 1
     assert not list(folder.rglob("*tmp*")) and not (folder / OUTCOME_FILE).exists()
 

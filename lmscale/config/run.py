@@ -56,6 +56,8 @@ class RunConfig:
     """Time between checkpoints; an interrupted run loses at most this much."""
     keep_checkpoint: bool = field(default=True, metadata={"identity": False})
     """Keep the last parameters when the run has finished, for evaluation and sampling."""
+    kept_steps: tuple[int, ...] = field(default=(), metadata={"identity": False})
+    """Steps after which a checkpoint is saved and kept for good: where branches leave their trunk."""
     mesh: MeshConfig = field(default_factory=MeshConfig, metadata={"identity": False})
     name: str = field(default="", metadata={"identity": False})
     tags: tuple[str, ...] = field(default=(), metadata={"identity": False})

@@ -90,4 +90,4 @@ class Corpus:
     def _stored(self, split: str) -> tuple[records.Records, NDArray[np.int64]]:
         content: dict[str, Any] = files.read_json(self.folder / "content.json", "prepared corpus")
         stored = records.Records(self.folder / content["dataset"], content["splits"][split], content["text_field"])
-        return stored, np.load(self.folder / f"{split}.npy")
+        return stored, np.load(self.folder / f"{split}.npy", mmap_mode="r")

@@ -23,6 +23,8 @@ from lmscale.errors import UserError, nearest
 
 READ_RECORDS = 256
 DOWNLOAD_RETRIES = 3
+HUB = "huggingface:"
+"""How TFDS names data sets of the Hugging Face Hub, which it makes into its own."""
 
 
 def tfds() -> Any:
@@ -38,7 +40,7 @@ def tfds() -> Any:
 def quiet() -> Iterator[None]:
     """Keep TFDS from writing bars, notices and warnings into our own output."""
     tfds().disable_progress_bar()
-    loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
+    loggers = [logging.getLogger(name) for name in ("absl", "urllib3", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -132,30 +134,51 @@ def _bytes(value: str | bytes) -> bytes:
 def open_by_name(source: str, text_field: str, allow_download: bool) -> Records:
     """The data set `tfds:NAME[/CONFIG][:VERSION]`: its train split, or all where it has none by that name.
 
-    What TFDS's authors held out stays out, so that published test sets can be used for testing. Raises `UserError` for
-    a name that TFDS does not know, for data that are not prepared unless `allow_download`, without a network then, and
-    for a feature that is absent or not text.
+    What TFDS's authors held out stays out, so that published test sets can be used for testing. `NAME` may be
+    `huggingface:OWNER__REPOSITORY`, whose builder asks the network for what it is: so it is made only to download, and
+    what is prepared is read from its files. Raises `UserError` for a name that TFDS does not know, for data that are
+    not prepared unless `allow_download`, without a network then, and for a feature that is absent or not text.
     """
-    builder = _builder(source.removeprefix("tfds:"))
+    name = source.removeprefix("tfds:")
+    hub = name.startswith(HUB)
+    builder = _stored_from_hub(name) if hub else _builder(name)
     with quiet():
-        prepared = builder.is_prepared()
+        prepared = builder is not None and builder.is_prepared()
     if not prepared:
         if not (allow_download or os.environ.get("LMSCALE_ALLOW_DOWNLOAD") == "1"):
             raise UserError(
                 f"{source} is not prepared in {data_folder()}, and nothing is downloaded unasked; run "
                 f"`lmscale data {source} --allow-download`, or point TFDS_DATA_DIR to where it lies"
             )
-        _download(source, builder)
+        builder = _download(source, lambda: builder or tfds().builder(name, data_dir=str(data_folder())))
     features = builder.info.features
     if text_field not in features:
         raise UserError(
             f"{source} has no feature {text_field!r} (DataConfig.text_field){nearest(text_field, features)}"
         )
-    if not isinstance(features[text_field], tfds().features.Text):
-        texts = [key for key, value in features.items() if isinstance(value, tfds().features.Text)]
+    if not _is_text(features[text_field]):
+        texts = [key for key, value in features.items() if _is_text(value)]
         raise UserError(f"the feature {text_field!r} of {source} is not text; text are: {', '.join(texts) or 'none'}")
     splits = ["train"] if "train" in builder.info.splits else sorted(builder.info.splits)
-    return Records(Path(builder.data_dir), splits, text_field, name=f"tfds:{builder.info.full_name}")
+    return Records(Path(builder.data_dir), splits, text_field, name=f"tfds:{HUB * hub}{builder.info.full_name}")
+
+
+def _is_text(feature: Any) -> bool:
+    """A string by itself; the Hub's are scalars of that type, not TFDS's `Text`."""
+    return isinstance(feature, tfds().features.Tensor) and feature.shape == () and feature.np_dtype == np.object_
+
+
+def _stored_from_hub(name: str) -> Any:
+    """A builder of what was prepared of the Hugging Face Hub before, None where nothing was."""
+    library = tfds()
+    try:
+        with quiet():
+            parsed, wanted = library.core.naming.parse_builder_name_kwargs(name, data_dir=str(data_folder()))
+            return library.core.read_only_builder.builder_from_files(parsed.name, **wanted)
+    except library.core.registered.DatasetNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"'tfds:{name}' cannot be read; write tfds:{HUB}OWNER__REPOSITORY[/CONFIG][:VERSION]") from None
 
 
 def _builder(name: str) -> Any:
@@ -233,15 +256,17 @@ def write_dataset(
     shutil.rmtree(folder / "downloads", ignore_errors=True)
 
 
-def _download(source: str, builder: Any) -> None:
-    """Let TFDS fetch and prepare; a dead network shows within seconds instead of TFDS's 204."""
+def _download(source: str, make: Callable[[], Any]) -> Any:
+    """Let TFDS fetch and prepare; a dead network shows within seconds instead of TFDS's 204. Returns the builder."""
     downloader: Any = importlib.import_module("tensorflow_datasets.core.download.downloader")
     retries = getattr(downloader, "MAX_RETRIES", None)
     if retries is not None:
         downloader.MAX_RETRIES = min(retries, DOWNLOAD_RETRIES)
     try:
         with quiet():
+            builder = make()
             builder.download_and_prepare(file_format="array_record")
+            return builder
     except Exception as error:
         raise UserError(_download_trouble(source, error)) from error
     finally:
@@ -254,7 +279,7 @@ def _download_trouble(source: str, error: Exception) -> str:
     while (deeper := causes[-1].__cause__ or causes[-1].__context__) is not None and deeper not in causes:
         causes.append(deeper)
     words = " ".join(f"{type(cause).__name__} {cause}" for cause in causes)
-    if any(word in words for word in ("ConnectionError", "NewConnectionError", "ProxyError", "Timeout", "gaierror")):
+    if any(word in words for word in ("ConnectError", "ConnectionError", "ProxyError", "Timeout", "gaierror")):
         return (
             f"{source} could not be downloaded: no network reaches its host; run again with one, or copy a prepared "
             f"data set to {data_folder()}"

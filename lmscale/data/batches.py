@@ -3,7 +3,7 @@
 Letters: B sequences of a batch, C context, W windows, K sources.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from lmscale.data.account import Account, repeats
 from lmscale.data.manifest import ENDLESS, Tokens
 from lmscale.data.order import Shuffle, Turns
 from lmscale.data.prepare import encoder
-from lmscale.data.windows import MadeWindows, Windows, held_out, training
+from lmscale.data.windows import SAID, Windows, held_out, training
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
+"""Long enough that an epoch in order costs little, short enough for one batch out of it."""
 
 
 class _Visits:
@@ -88,20 +89,6 @@ class Batches:
                 rows[turns == source] = visits.windows.take(visits(int(begin[source]), int(end[source])))
         return rows
 
-    @property
-    def on_device(self) -> "Callable[[Any], Any] | None":
-        """t -> batch t inside a jitted function (t an int32 or uint32 scalar, maybe traced), for one endless language.
-
-        None for text that lies on disk, mixtures and a limited number of unique tokens.
-        """
-        windows = self._visits[0].windows
-        if len(self._visits) > 1 or not isinstance(windows, MadeWindows) or windows.count != ENDLESS:
-            return None
-        from lmscale import languages
-
-        generate = windows.generate
-        return lambda t: generate(languages.numbers(t, self.batch_sequences))
-
     def epochs(self, tokens: int) -> float:
         """Passes over the unique tokens that training on `tokens` makes; 0 where the text has no end."""
         return 0.0 if self._tokens.manifest.endless and self.windows >= ENDLESS else tokens / self.unique_tokens
@@ -139,14 +126,14 @@ class ValidationSet:
     Its windows are drawn from the whole split in a fixed random order, so that they come from many documents and a
     smaller set is the leading part of a larger one; of a mixture, in the order of its training rows, until one source
     has no more. `windows` is int32 [n, C + 1], `sources` [n] the part of the mixture each is of, `tokens` the n C
-    targets that are scored, `bytes` the bytes of text of exactly those targets. At least one window is taken. Raises
-    `UserError` when the split is smaller than that.
+    targets that are scored, `bytes` the bytes of text of exactly those targets, `shortfall` a sentence where the split
+    has fewer than were asked for. At least one window is taken. Raises `UserError` when the split is smaller than that.
     """
 
     def __init__(self, tokens: Tokens, context: int, max_tokens: int, split: str = "validation") -> None:
         parts = held_out(tokens, split, context)
         turns = Turns(tokens.manifest.weights or (1,))
-        n = max(1, max_tokens // context)
+        n = wanted = max(1, max_tokens // context)
         if (turns.given(n) > [part.count for part in parts]).any():
             low, high = 0, n  # the most rows for which every source has enough
             while high - low > 1:
@@ -163,3 +150,10 @@ class ValidationSet:
                 self.windows[mine] = part.take(numbers)
         self.tokens: int = n * context
         self.bytes: int = tokenizer.count_bytes(encoder(tokens.manifest), self.windows[:, 1:])
+        self.shortfall = ""
+        if n < wanted:
+            self.shortfall = (
+                f"{wanted * context:,} {SAID[split]} tokens were asked for, but {tokens.manifest.source} holds out "
+                f"only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a larger "
+                f"{split}_fraction holds out more"
+            )

@@ -21,6 +21,7 @@ from lmscale import files
 from lmscale.corpora import Progress
 from lmscale.data.manifest import Manifest, Tokens
 from lmscale.data.prepare import encoder
+from lmscale.errors import UserError
 from lmscale.tokenizer import Tokenizer, bits_per_byte, count_bytes
 
 FORMAT = 1
@@ -81,7 +82,10 @@ def find(manifest: Manifest) -> Statistics | None:
 
 
 def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
-    """Count one corpus, unless that was done, and keep the result beside its tokens."""
+    """Count one corpus, unless that was done, and keep the result beside its tokens.
+
+    Raises `UserError` where the validation split has no text to score.
+    """
     manifest = tokens.manifest
     assert not tokens.parts and not manifest.endless, "each part of a mixture is counted by itself"
     if (known := find(manifest)) is not None:
@@ -97,6 +101,11 @@ def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
     word_ranks, word_counts = _by_rank(words)
     edges, lengths = _lengths(np.diff(tokens.train_starts))
     scored_bytes = count_bytes(writer, held[1:])
+    if not scored_bytes:
+        raise UserError(
+            f"the validation split of {manifest.source} has no text beyond its first token, so nothing can be scored; "
+            f"give more text or a larger validation_fraction"
+        )
     unigram, bigram = baseline_nats(train, held, manifest.vocab)
     report(what, 0.5)
     text = _leading_text(writer, held, COMPRESSED_BYTES)

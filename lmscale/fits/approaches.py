@@ -39,7 +39,7 @@ def fit(
     window: float | None = None,
     envelope: str = "bins",
     bootstrap: str = "auto",
-    rates: str = "all",
+    rates: str = "inside",
     check: bool = True,
 ) -> "list[Fit]":
     """The fits of `approaches` ("1" envelope, "2" IsoFLOP valleys, "3" parametric law), in that order.
@@ -101,8 +101,11 @@ def fit(
         except UserError as error:
             trouble[name] = error
     if not fits:
-        if len(trouble) == 1:
+        saying: dict[str, list[str]] = {}
+        for name, refusal in trouble.items():
+            saying.setdefault(str(refusal), []).append(name)
+        if len(saying) == 1:
             raise next(iter(trouble.values()))
-        raise UserError("; ".join(f"approach {name}: {error}" for name, error in trouble.items()))
-    said = tuple(Status(f"approach {name} not fitted", str(error), "note") for name, error in trouble.items())
+        raise UserError("; ".join(f"approach {' and '.join(names)}: {said}" for said, names in saying.items()))
+    said = tuple(Status(f"approach {name} not fitted", str(refusal), "note") for name, refusal in trouble.items())
     return [replace(one, status=(*one.status, *said)) for one in fits]

@@ -56,6 +56,10 @@ def resample(
     """
     strata_n, clusters_n = labels(runs, strata), labels(runs, clusters)
     units = len(runs) if clusters_n is None else len(np.unique(clusters_n))
+    if units == 1:
+        raise UserError(
+            f"all runs have one value of {clusters!r}: a bootstrap of one cluster draws the same runs always"
+        )
     inside = share_inside(problem, values_p)
     if method not in METHODS:
         raise UserError(f"no bootstrap is called {method!r}{nearest(method, METHODS)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.fits.result import Status
+from lmscale.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def cells(table: "pd.DataFrame", target: str) -> Iterator[Cell]:
     column = next((name for name in COLUMNS if name in table), None)
     if column is None or not {"params", "tokens", target} <= set(table):
         return
-    rates, losses = (np.asarray(table[name], dtype=float) for name in (column, target))
+    rates, losses = (numbers(table, name) for name in (column, target))
     by = [name for name in ("params", "tokens", "unique_tokens", "flops_budget") if name in table]
     of = table.groupby(by, sort=True, dropna=False).ngroup().to_numpy()
     for number in range(int(of.max(initial=-1)) + 1):
@@ -63,29 +64,34 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
     for cell in cells(table, target) if rates != "all" else ():
         if rates == "inside" and cell.bracketed is False:
             said = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
-            out.update(dict.fromkeys(cell.rows.tolist(), said))
+            out.update(dict.fromkeys(cell.rows.tolist(), f"{said}; --rates best keeps it"))
         else:
             others = cell.rows[cell.rates != cell.best].tolist()
             out.update(dict.fromkeys(others, f"not at the best learning rate of its cell, {cell.best:.3g}"))
     return out
 
 
-def statuses(table: "pd.DataFrame", target: str) -> list[Status]:
-    """What the learning rates of the fitted rows leave in doubt."""
+def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
+    """What the learning rates leave in doubt, of rows before `left_out`."""
     found = list(cells(table, target))
-    said = []
-    if found:
-        worse = sum(int((cell.rates != cell.best).sum()) for cell in found)
-        sentence = (
-            f"{worse} of {len(table)} runs are not at the best learning rate of their cell and enter all the same"
-        )
-        said.append(Status("several learning rates", f"{sentence}; rates 'best' leaves them out", "warning"))
+    if not found:
+        return []
+    worse = sum(int((cell.rates != cell.best).sum()) for cell in found)
+    sentence = f"{worse} of {len(table)} runs are not at the best learning rate of their cell"
+    if rates == "all":
+        sentence += " and enter all the same; --rates best leaves them out"
+    else:
+        sentence += ", and are left out; --rates all keeps them"
+    said = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
     judged = [cell for cell in found if cell.bracketed is not None]
     if edge := [cell.name for cell in judged if not cell.bracketed]:
         sentence = (
             f"in {len(edge)} of {len(judged)} cells the best learning rate is the smallest or largest tried "
             f"({'; '.join(edge[:3])}): their loss is not the size's best, and bends the exponent; "
-            f"rates 'inside' leaves them out"
         )
+        sentence += "they are left out" if rates == "inside" else "--rates inside leaves them out"
         said.append(Status("learning rate on the edge", sentence, "warning"))
+    if few := len(found) - len(judged):
+        sentence = f"{few} of {len(found)} cells were run at two learning rates: neither can be shown to be the best"
+        said.append(Status("two learning rates", sentence, "note"))
     return said

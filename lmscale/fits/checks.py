@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmscale.design import UNIDENTIFIED, line_through
 from lmscale.fits import refits
-from lmscale.fits.problem import UNIDENTIFIED, Best, Problem
+from lmscale.fits.problem import Best, Problem
 from lmscale.fits.result import Status, counted
 from lmscale.fits.runs import Runs
 from lmscale.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
@@ -15,6 +16,7 @@ SAME = 0.05  # relative: runs that lie this near to a line lie on it
 OUTLYING = 10.0  # robust standard deviations: what no normal noise does
 FAR_OUT = 100.0  # what no run does: a wrong number
 MAX_EPOCHS = 4  # repeats are nearly as good as new data up to here (Muennighoff 2023)
+MAX_NATS = 15  # ln V of any vocabulary in use is below
 MAX_WARMUP = 0.2  # above this share of a run, warmup itself bends the law (Porian 2024)
 
 
@@ -95,17 +97,8 @@ def _one_line(problem: Problem) -> str:
     """Where all runs lie on one line in (ln N, ln D), which line: along it N's term cannot be told from D's."""
     if problem.form.INPUTS[:2] != ("params", "tokens"):
         return ""
-    params, tokens = problem.inputs[:2]
-    x, y = np.log(params), np.log(tokens)
-    if np.ptp(x) < SAME or np.ptp(y) < SAME:
-        name, value = ("N", params[0]) if np.ptp(x) < SAME else ("D", tokens[0])
-        return f", and all runs have {name} = {value:.3g}"
-    if np.ptp(y - x) < SAME:
-        return f", and all runs lie on the line D = {math.exp(float((y - x).mean())):.3g} N"
-    slope, shift = np.polyfit(x, y, 1)
-    if slope > 0 and np.ptp(y - slope * x - shift) < SAME:  # along a falling one the terms go apart
-        return f", and all runs lie on the line D = {math.exp(shift):.3g} N^{slope:.3g}"
-    return ""
+    line = line_through(problem.inputs[0], problem.inputs[1], same=SAME)
+    return "" if line is None else f", and {line}"
 
 
 def one_budget(problem: Problem) -> list[Status]:
@@ -126,7 +119,11 @@ def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]
         if parameter.name not in problem.free:
             continue
         ends = (parameter.low, parameter.high)
-        if any(math.isclose(value, end, rel_tol=1e-6) for end in ends):
+        if not parameter.low * (1 - 1e-6) <= value <= parameter.high * (1 + 1e-6) and parameter.log:
+            said = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
+            said += ": the data do not follow this form (does the loss fall with size and tokens?)"
+            statuses.append(Status("outside its range", said, "warning"))
+        elif any(math.isclose(value, end, rel_tol=1e-6) for end in ends):
             said = f"{parameter.name} = {value:.4g} rests on the end of its range: the data give it no value"
             statuses.append(Status("at a bound", said, "warning"))
         elif samples is not None:
@@ -161,7 +158,8 @@ def inside(problem: Problem, best: Best, compute: ComputeModel, largest_flops: f
     if not math.isfinite(largest_flops):
         return []
     try:
-        optimum = problem.law(best.values_p).optimum(largest_flops, compute)
+        with np.errstate(all="ignore"):
+            optimum = problem.law(best.values_p).optimum(largest_flops, compute)
     except ValueError as error:
         return [Status("optimum outside the data", str(error), "warning")]
     for name, value, column in (("N*", optimum.params, problem.inputs[0]), ("D*", optimum.tokens, problem.inputs[1])):
@@ -221,6 +219,12 @@ def of_training(runs: Runs) -> list[Status]:
             "repeated data",
             runs.column("tokens") > MAX_EPOCHS * runs.column("unique_tokens"),
             f"saw their data more than {MAX_EPOCHS} times: not plain Chinchilla runs; fit the law 'data-constrained'",
+        )
+    if "loss_nats" in has:
+        warn(
+            "very large losses",
+            runs.column("loss_nats") > MAX_NATS,
+            f"have a loss above {MAX_NATS} nats, ln of a vocabulary of {math.exp(MAX_NATS):.0e}: is it a perplexity?",
         )
     if "warmup_fraction" in has:
         warn(

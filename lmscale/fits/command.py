@@ -40,8 +40,8 @@ class FitArgs:
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     json: Path | None = None
     """Write every number here."""
-    rates: Literal["all", "best", "inside"] = "all"
-    """Of an N and D run at several learning rates: all runs, the best rate's, or that if it is inside those tried."""
+    rates: Literal["inside", "best", "all"] = "inside"
+    """Of an N and D run at several learning rates: the best rate's if it is inside those tried, that anyway, or all."""
     bootstrap: Literal["auto", "runs", "weights"] = "auto"
     """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few."""
     strata: str | None = None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.fits.result import Status
+from lmscale.laws import SIX_ND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def _by_arithmetic(table: "pd.DataFrame") -> list[Status]:
     has = set(map(str, table.columns))
     statuses = []
     if {"params", "tokens"} <= has:
-        cost = 6 * _numbers(table, "params") * _numbers(table, "tokens")
+        cost = SIX_ND.flops(_numbers(table, "params"), _numbers(table, "tokens"))
         for name, label in (("flops", "C"), ("flops_budget", "the budget")):
             if name in has:
                 statuses += _two_groups(table, _numbers(table, name) / cost, f"{label}/(6 N D)")
@@ -61,6 +62,7 @@ def _by_arithmetic(table: "pd.DataFrame") -> list[Status]:
     layers = next((name for name in ("layers", "n_layers", "num_layers") if name in has), None)
     if "params" in has and width and layers:
         body = 12 * _numbers(table, layers) * _numbers(table, width) ** 2
+        body[~(body > 0)] = np.nan
         statuses += _two_groups(table, _numbers(table, "params") / body, f"N/(12 {layers} {width}^2)")
     statuses += _another_count(table, has)
     return statuses[:1]

@@ -11,6 +11,9 @@ import numpy as np
 from lmscale.errors import UserError
 from lmscale.fits.runs import Runs
 
+NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
+MARGIN = math.log(2)  # a best size nearer to the smallest or largest there was may be the design's, not the optimum
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -23,19 +26,19 @@ class Curves:
 
 
 def curves_of(runs: Runs) -> Curves:
-    names, sizes, flops, losses = [], [], [], []
-    for name, rows in runs.table.groupby("run", sort=True):
-        curve = rows.sort_values("flops", kind="stable")
-        if rows["params"].nunique() > 1:
+    """One curve per name, in the order of names. Raises `UserError` for a name with several model sizes."""
+    names, run = np.unique(np.array(runs.names), return_inverse=True)
+    log_params, log_flops, loss = np.log(runs.column("params")), np.log(runs.column("flops")), runs.column("loss_nats")
+    order = np.lexsort((log_flops, run))
+    first = np.searchsorted(run[order], np.arange(1, len(names)))
+    sizes, flops, losses = (np.split(values[order], first) for values in (log_params, log_flops, loss))
+    for name, of in zip(names, sizes):
+        if np.ptp(of) > 0:
             raise UserError(
-                f"run {name!r} has several model sizes: Approach 1 takes rows with the same run as one training curve; "
-                f"give each run its own name with --columns run=..."
+                f"run {str(name)!r} has several model sizes: Approach 1 takes rows with the same run as one training "
+                f"curve; give each run its own name with --columns run=..."
             )
-        names.append(str(name))
-        sizes.append(math.log(float(curve["params"].iloc[0])))
-        flops.append(np.log(np.asarray(curve["flops"], dtype=float)))
-        losses.append(np.asarray(curve["loss_nats"], dtype=float))
-    return Curves(tuple(names), np.array(sizes), tuple(flops), tuple(losses))
+    return Curves(tuple(map(str, names)), np.array([of[0] for of in sizes]), tuple(flops), tuple(losses))
 
 
 def by_bins(
@@ -61,6 +64,16 @@ def by_bins(
     best_before = np.minimum.accumulate(np.vstack([np.full((1, loss.shape[1]), np.inf), loss[:-1]]), axis=0)
     on = np.isfinite(loss) & (loss < best_before)
     return np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who.astype(int), on
+
+
+def bracketed(curves: Curves, log_flops: np.ndarray, log_params: np.ndarray) -> np.ndarray:
+    """Whether sizes well below and well above `log_params` were run near each point's compute; shapes as given."""
+    low, high = (np.array([end(x) for x in curves.log_flops]) for end in (np.min, np.max))
+    points, where = np.unique(log_flops, return_inverse=True)
+    there = (points[:, None] >= low - NEAR_FLOPS) & (points[:, None] <= high + NEAR_FLOPS)
+    smallest = np.where(there, curves.log_params, np.inf).min(axis=1)[where].reshape(log_flops.shape)
+    largest = np.where(there, curves.log_params, -np.inf).max(axis=1)[where].reshape(log_flops.shape)
+    return (smallest + MARGIN <= log_params) & (log_params <= largest - MARGIN)
 
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:

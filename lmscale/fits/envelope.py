@@ -1,7 +1,7 @@
 """Approach 1: the lower envelope of all training curves, and whose size is on it (Hoffmann 2022, section 3.1)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from lmscale.errors import UserError, nearest
 from lmscale.fits import checks, envelope_checks
 from lmscale.fits.bootstrap import resample_counts
-from lmscale.fits.curves import Curves, by_bins, by_hull, curves_of
+from lmscale.fits.curves import Curves, bracketed, by_bins, by_hull, curves_of
 from lmscale.fits.powerfit import PowerFit, loss_through, regress
 from lmscale.fits.result import Status, allocation_lines, clean, counted, dropped_lines, status_lines
 from lmscale.fits.runs import compute_model, usable
@@ -31,6 +31,8 @@ class Point:
     tokens: float
     loss_nats: float
     run: str
+    in_line: bool
+    """Whether the line goes through it."""
 
     def to_json(self) -> dict[str, Any]:
         return clean({**self.__dict__, "tokens_per_param": self.tokens / self.params})
@@ -54,15 +56,16 @@ class Frontier(PowerFit):
     def from_json(cls, value: Mapping[str, Any]) -> "Frontier":
         """The fit again; new intervals need saved samples."""
         points = tuple(
-            Point(*[p[name] for name in ("flops", "params", "tokens", "loss_nats", "run")]) for p in value["frontier"]
+            Point(*[p[name] for name in ("flops", "params", "tokens", "loss_nats", "run", "in_line")])
+            for p in value["frontier"]
         )
         return cls(frontier=points, **cls._fields(value))
 
     def __str__(self) -> str:
         names = {point.run for point in self.frontier}
         lines = [
-            f"Approach 1{': ' + self.name if self.name else ''}: N* = G C^a through {len(self.frontier)} points of the "
-            f"envelope "
+            f"Approach 1{': ' + self.name if self.name else ''}: N* = G C^a through "
+            f"{sum(point.in_line for point in self.frontier)} of {len(self.frontier)} points of the envelope "
             f"({self.method}) of {self.n_runs} runs, {len(names)} of which are on it",
             *self._exponent_lines(),
         ]
@@ -80,7 +83,7 @@ def frontier(
     seed: int = 0,
     at: Sequence[float] | None = None,
     bins: int = BINS,
-    rates: str = "all",
+    rates: str = "inside",
     check: bool = True,
 ) -> Frontier:
     """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
@@ -89,8 +92,9 @@ def frontier(
     run of one row counts in its own bin; budgets at which a smaller one had a lower loss are not on the envelope.
     "hull": the lower convex hull of all points in (ln C, ln L). The bootstrap draws whole runs.
 
-    Only valid for curves whose schedule ended at each point, or is constant. Raises `UserError` where fewer than three
-    points or two model sizes are on the envelope.
+    The line goes through the points at whose compute the optimum lies a factor 2 inside the sizes that were run
+    (through all, with a warning, where these are too few). Only valid for curves whose schedule ended at each point,
+    or is constant. Raises `UserError` where fewer than three points or two model sizes are on the envelope.
     """
     if method not in METHODS:
         raise UserError(f"no envelope is called {method!r}{nearest(method, METHODS)}")
@@ -116,12 +120,15 @@ def frontier(
             f"it needs 3 points and 2 sizes: give the runs' training curves, or fit with --approach 3"
         )
     compute, compute_status = compute_model(runs.table)
-    a, shift, curve, objective = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], on[:, None])
+    between = _between(curves, log_flops, loss, who, on)
+    used = on if between is None else on & between(log_flops)
+    a, shift, curve, objective = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], used[:, None])
     samples = None
     if resamples:
         counts = resample_counts(np.random.default_rng(seed), len(curves.names), resamples)
         drawn = by_bins(curves, grid, counts) if method == "bins" else by_hull(curves, counts)
-        a_r, shift_r, curve_r, _ = _fit(curves, *drawn)
+        within = drawn[3] if between is None else drawn[3] & between(drawn[0])
+        a_r, shift_r, curve_r, _ = _fit(curves, *drawn[:3], within)
         good = np.isfinite(a_r)
         samples = {
             "G": np.exp(shift_r[good]),
@@ -130,8 +137,8 @@ def frontier(
         }
     params = np.exp(curves.log_params[who])
     points = tuple(
-        Point(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w])
-        for c, n, y, w in zip(np.exp(log_flops[on]), params[on], loss[on], who[on])
+        Point(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
+        for c, n, y, w, u in zip(np.exp(log_flops[on]), params[on], loss[on], who[on], used[on])
     )
     largest = float(np.exp(edges[1]))
     wanted = (
@@ -142,8 +149,7 @@ def frontier(
     status = [*runs.statuses, compute_status]
     if check:
         status += [
-            *envelope_checks.ends(curves, log_flops, who, on, float(a[0])),
-            *envelope_checks.contested(curves, log_flops, who, on),
+            envelope_checks.ends(curves, log_flops, who, on, None if between is None else used, float(a[0])),
             *envelope_checks.schedules(runs, curves),
             *checks.of_training(runs),
             *checks.extrapolation(wanted, largest),
@@ -174,6 +180,27 @@ def frontier(
         frontier=points,
     )
     return replace(fit, status=tuple(status))
+
+
+def _between(
+    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """At which ln C the optimum lies well between the sizes that were run there; None where too few points are.
+
+    Elsewhere the best size is the design's. Judged by the line, not by the size that happened to win: leaving out
+    points because noise moved their winner to the edge would bend the line.
+    """
+    inside = on & bracketed(curves, log_flops, curves.log_params[who])
+    for _ in range(3):
+        if inside.sum() < 3 or len(np.unique(curves.log_params[who[inside]])) < 2:
+            return None
+        a, shift, _, _ = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], inside[:, None])
+
+        def between(x: np.ndarray, a: float = float(a[0]), shift: float = float(shift[0])) -> np.ndarray:
+            return bracketed(curves, x, shift + a * x)
+
+        inside = on & between(log_flops)
+    return between if inside.sum() >= 3 and len(np.unique(curves.log_params[who[inside]])) >= 2 else None
 
 
 def _fit(

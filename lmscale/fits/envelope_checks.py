@@ -1,7 +1,5 @@
 """The doubts a reader should have about an envelope, each answered by a named status."""
 
-import math
-
 import numpy as np
 
 from lmscale.fits.curves import Curves
@@ -9,45 +7,27 @@ from lmscale.fits.powerfit import regress
 from lmscale.fits.result import Status
 from lmscale.fits.runs import Runs
 
-NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
 
-
-def ends(curves: Curves, log_flops: np.ndarray, who: np.ndarray, on: np.ndarray, a: float) -> list[Status]:
-    """Where the smallest or largest model holds the envelope, no better size was there to be chosen."""
-    sizes = curves.log_params[who]
-    inner = on & (sizes > curves.log_params.min()) & (sizes < curves.log_params.max())
-    share = 1 - inner.sum() / on.sum()
-    if inner.sum() < 3:
-        return [
-            Status(
-                "envelope ends",
-                "the envelope is held by the smallest and largest models alone: the exponent is arbitrary",
-                "warning",
-            )
-        ]
-    slope, _ = regress(log_flops[inner], sizes[inner][:, None], np.ones((int(inner.sum()), 1)))
-    return [
-        Status(
-            "envelope ends",
-            f"{100 * share:.0f} % of the envelope belongs to the smallest or largest model; without these "
-            f"points a = {float(slope[0]):.4f} instead of {a:.4f}",
-            "warning" if share > 0.3 else "note" if share > 0.1 else "ok",
+def ends(
+    curves: Curves, log_flops: np.ndarray, who: np.ndarray, on: np.ndarray, used: np.ndarray | None, a: float
+) -> Status:
+    """Where the best size is near the smallest or largest of its compute, no better one was there to be chosen."""
+    every = int(on.sum())
+    if used is None:
+        said = (
+            f"at fewer than three of {every} points of the envelope were sizes a factor 2 above and below the best run"
         )
-    ]
-
-
-def contested(curves: Curves, log_flops: np.ndarray, who: np.ndarray, on: np.ndarray) -> list[Status]:
-    """Where no other size was run at a point's compute, the envelope repeats the design, not the losses."""
-    ends = [(x.min() - NEAR_FLOPS, x.max() + NEAR_FLOPS) for x in curves.log_flops]
-    sizes = curves.log_params
-    alone = 0
-    for x, winner in zip(log_flops[on], who[on]):
-        rivals = [low <= x <= high and abs(size - sizes[winner]) > 0.02 for (low, high), size in zip(ends, sizes)]
-        alone += not any(rivals)
-    said = f"at {alone} of {int(on.sum())} points of the envelope no other size was run within 30 % of their compute"
-    if alone <= 0.5 * on.sum():
-        return []
-    return [Status("envelope not contested", f"{said}: a is that of the design, not of the losses", "warning")]
+        return Status("envelope not contested", f"{said}: a is that of the design, not of the losses", "warning")
+    if outside := every - int(used.sum()):
+        slope, _ = regress(log_flops[on], curves.log_params[who[on]][:, None], np.ones((every, 1)))
+        said = f"at {outside} of {every} points of the envelope the optimum is within a factor 2 of the smallest or "
+        said += (
+            f"largest size run there; the line leaves them out: with them a = {float(slope[0]):.4f} instead of {a:.4f}"
+        )
+        return Status("envelope ends", said, "note")
+    return Status(
+        "envelope ends", "at every point of the envelope sizes a factor 2 above and below the optimum were run"
+    )
 
 
 def schedules(runs: Runs, curves: Curves) -> list[Status]:

@@ -55,7 +55,7 @@ class LossLaw:
     name: str = ""
     fixed: tuple[str, ...] = ()
     """Parameters that were held, not fitted."""
-    rates: str = "all"
+    rates: str = "inside"
     """What entered of cells run at several learning rates (see `runs.usable`)."""
     bootstrap: str = ""
     """How the resamples were made: whole "runs" drawn, or exponential "weights" (see `bootstrap.py`); "" without."""

@@ -144,7 +144,8 @@ def akima_slopes(x: np.ndarray, y_kr: np.ndarray) -> np.ndarray:
 def _akima(valley: Valley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, str, float]:
     """As `_parabola`, by Akima interpolation of ln L on a fine grid, and the grid's spacing."""
     x = valley.sizes
-    y = np.log(valley.by_size(loss_nr))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a noise as large as the loss: such a draw has no minimum
+        y = np.log(valley.by_size(loss_nr))
     grid = np.linspace(x[0], x[-1], GRID_PER_SIZE * (len(x) - 1))
     cell = np.clip(np.searchsorted(x, grid, side="right") - 1, 0, len(x) - 2)
     width = np.diff(x)[cell]
@@ -154,7 +155,9 @@ def _akima(valley: Valley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     rows = np.arange(len(grid))
     from_values[rows, cell], from_values[rows, cell + 1] = (1 + 2 * t) * (1 - t) ** 2, t**2 * (3 - 2 * t)
     from_slopes[rows, cell], from_slopes[rows, cell + 1] = t * (1 - t) ** 2 * width, t**2 * (t - 1) * width
-    curve = from_values @ y + from_slopes @ akima_slopes(x, y)
+    with np.errstate(invalid="ignore"):
+        curve = from_values @ y + from_slopes @ akima_slopes(x, y)
+    curve[0] = np.where(np.isfinite(curve).all(axis=0), curve[0], -np.inf)
     lowest = curve.argmin(axis=0)
     good = (lowest > 0) & (lowest < len(grid) - 1)
     loss = np.exp(curve[lowest, np.arange(curve.shape[1])])

@@ -32,7 +32,7 @@ def loss_law(
     strata: str | None = None,
     clusters: str | None = None,
     fixed: Mapping[str, float] | None = None,
-    rates: str = "all",
+    rates: str = "inside",
     at: Sequence[float] | None = None,
     check: bool = True,
 ) -> LossLaw:
@@ -76,8 +76,12 @@ def loss_law(
     status = [*runs.statuses, compute_status]
     notes = list(runs.notes)
     if clusters is None and "trunk" in runs.table and runs.table["trunk"].dropna().duplicated().any():
-        clusters = "trunk"
-        notes.append("branches of one trunk share their noise: the bootstrap draws whole trunks")
+        if runs.table["trunk"].nunique(dropna=False) > 1:
+            clusters = "trunk"
+            notes.append("branches of one trunk share their noise: the bootstrap draws whole trunks")
+        else:
+            shared = "all runs are branches of one trunk and share its noise, which no bootstrap shows"
+            status.append(Status("one trunk", f"{shared}: intervals are too narrow", "warning"))
     samples, converged = None, 0
     if resamples:
         weights, bootstrap, said = draw.resample(
@@ -87,7 +91,7 @@ def loss_law(
         values_pb, good = problem.many(weights, best.values_p)
         samples, converged = problem.law(values_pb), int(good.sum())
     fitted = shape(*[float(v) for v in best.values_p])
-    largest = float(runs.table["flops"].max()) if "flops" in runs.table else math.nan
+    largest = largest_flops(runs)
     wanted, without = _with_optimum(fitted, compute, tuple(at) if at is not None else decades(runs))
     status += without
     status += checks.of_loss_law(
@@ -139,16 +143,29 @@ def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple
     good, said = [], ""
     for flops in at:
         try:
-            law.optimum(flops, compute)
-            good.append(flops)
+            with np.errstate(all="ignore"):
+                found = law.optimum(flops, compute)
         except UserError as error:
             said = str(error)
+            continue
+        if np.isfinite(found.params):
+            good.append(flops)
+        else:
+            said = f"the fitted law has no optimum at {flops:.3g} FLOPs: it does not trade model size against data"
     return tuple(good), [Status("no optimum", said, "warning")] if said else []
+
+
+def largest_flops(runs: Runs) -> float:
+    """The FLOPs of the largest run; NaN where the table states none."""
+    flops = runs.column("flops") if "flops" in runs.table else np.array([])
+    flops = flops[np.isfinite(flops) & (flops > 0)]
+    return float(flops.max()) if len(flops) else math.nan
 
 
 def decades(runs: Runs) -> tuple[float, ...]:
     """Powers of ten from the smallest run's FLOPs to about ten times the largest's."""
-    if "flops" not in runs.table or not np.isfinite(runs.column("flops")).any():
+    if math.isnan(largest_flops(runs)):
         return ()
-    log_flops = np.log10(runs.column("flops"))
-    return tuple(10.0**power for power in range(math.floor(np.nanmin(log_flops)), math.ceil(np.nanmax(log_flops)) + 2))
+    flops = runs.column("flops")
+    log_flops = np.log10(flops[np.isfinite(flops) & (flops > 0)])
+    return tuple(10.0**power for power in range(math.floor(log_flops.min()), math.ceil(log_flops.max()) + 2))

@@ -45,7 +45,7 @@ class PowerFit:
     table_hash: str = ""
     at: tuple[float, ...] = ()
     name: str = ""
-    rates: str = "all"
+    rates: str = "inside"
     """What entered of cells run at several learning rates (see `runs.usable`)."""
 
     approach: ClassVar[str] = ""
@@ -120,7 +120,7 @@ class PowerFit:
             "loss_function": self.LOSS_FUNCTION,
             **shared_json(self),
             "parameters": {"G": self.G, "a": self.a},
-            "standard_errors": {k: float(np.std(v, ddof=1)) for k, v in draws.items() if len(v) > 1},
+            "standard_errors": {k: _deviation(v) for k, v in draws.items() if len(v) > 1},
             "intervals": both_levels(draws),
             "loss_curve": list(self.loss_curve),
         }
@@ -161,20 +161,25 @@ class PowerFit:
         ):
             said = f"  {label:>14} = {value:<10.5g}"
             if key in draws and self.resamples > 1:
-                said += f" s.e. {np.std(draws[key], ddof=1):<9.3g}"
+                said += f" s.e. {_deviation(draws[key]):<9.3g}"
                 said += " ".join(f" {100 * level:g} % {span(percentiles(draws[key], level))}" for level in LEVELS)
             lines.append(said)
         return lines
 
 
+def _deviation(drawn: np.ndarray) -> float:
+    with np.errstate(over="ignore"):  # G of a draw that fixes no line has no bound
+        return float(np.std(drawn, ddof=1))
+
+
 def regress(log_flops: np.ndarray, y_kr: np.ndarray, weights_kr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slopes (r,) and intercepts (r,) of weighted straight lines; weights (k, 1) or (k, r), zero leaves a point out."""
     total = weights_kr.sum(axis=0)
-    middle = (weights_kr * log_flops[:, None]).sum(axis=0) / total
-    centred = weights_kr * (log_flops[:, None] - middle)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where fewer than two points have a weight
+        middle = (weights_kr * log_flops[:, None]).sum(axis=0) / total
+        centred = weights_kr * (log_flops[:, None] - middle)
         slope = (centred * y_kr).sum(axis=0) / (centred * (log_flops[:, None] - middle)).sum(axis=0)
-    return slope, (weights_kr * y_kr).sum(axis=0) / total - slope * middle
+        return slope, (weights_kr * y_kr).sum(axis=0) / total - slope * middle
 
 
 def loss_through(flops: np.ndarray, loss_kr: np.ndarray, weights_kr: np.ndarray | None = None) -> tuple[Any, Any, Any]:

@@ -17,7 +17,6 @@ from lmscale.laws import Chinchilla, Law
 
 LOSSES = ("huber", "lad", "squared")
 STARTS = 24
-UNIDENTIFIED = 1e6  # cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9 (Cramer-Rao table)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmscale.fits.problem import UNIDENTIFIED, Best, Problem
+from lmscale.design import UNIDENTIFIED
+from lmscale.fits.problem import Best, Problem
 from lmscale.fits.result import Status
 from lmscale.fits.runs import Runs, compute_model
 from lmscale.laws import SIX_ND, ComputeModel
+
+MOST = 250_000  # runs times fits without one of them: of a larger table only the weightiest runs are left out
 
 
 def _exponent(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> np.ndarray | None:
@@ -24,23 +27,32 @@ def _headline(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> 
 
 def influence(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
     """Leave-one-out: which single run moves the exponent most."""
-    values_pb, _ = problem.many(1 - np.eye(problem.runs), best.values_p, thorough=False)
+    chosen = _weightiest(problem, best)
+    weights = np.ones((problem.runs, len(chosen)))
+    weights[chosen, np.arange(len(chosen))] = 0
+    values_pb, _ = problem.many(weights, best.values_p, thorough=False)
     name, left_out = _headline(problem, values_pb, compute)
     _, full = _headline(problem, best.values_p, compute)
     moved = left_out - full
     if not np.isfinite(moved).any():
         return []
     worst = int(np.nanargmax(np.abs(moved)))
-    spread = math.sqrt((problem.runs - 1) / problem.runs * float(np.nansum((moved - np.nanmean(moved)) ** 2)))
+    said = f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[chosen[worst]]})"
+    squares = float(np.nansum((moved - np.nanmean(moved)) ** 2))
+    spread = math.sqrt((problem.runs - 1) / problem.runs * squares)
+    said += f"; jackknife s.e. {spread:.4f}" if len(chosen) == problem.runs else f"; the {len(chosen)} weightiest tried"
     large = abs(moved[worst]) > max(0.5 * spread, 1e-9)
-    return [
-        Status(
-            "influence",
-            f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[worst]}); "
-            f"jackknife s.e. {spread:.4f}",
-            "note" if large else "ok",
-        )
-    ]
+    return [Status("influence", said, "note" if large else "ok")]
+
+
+def _weightiest(problem: Problem, best: Best) -> np.ndarray:
+    """The runs worth leaving out: all, or in a large table those that pull hardest on the linearised law."""
+    if problem.runs**2 <= MOST:
+        return np.arange(problem.runs)
+    residual, slopes = problem.residuals(best.values_p), problem.jacobian(best.values_p)
+    pull = residual if problem.loss == "squared" else np.clip(residual, -problem.delta, problem.delta)
+    steps, *_ = np.linalg.lstsq(slopes.T @ slopes, slopes.T * pull, rcond=None)
+    return np.argsort(-np.linalg.norm(slopes @ steps, axis=0), kind="stable")[: max(20, MOST // problem.runs)]
 
 
 def largest_budget(problem: Problem, runs: Runs) -> list[Status]:

@@ -1,6 +1,7 @@
 """From a table to the rows that a fit may use: checked, in an order of their own, every left-out row named."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,11 +12,14 @@ from lmscale.errors import UserError, nearest
 from lmscale.fits import cells, conventions
 from lmscale.fits.result import Dropped, Status
 from lmscale.laws import SIX_ND, ComputeModel
-from lmscale.tables import flags
+from lmscale.tables import flags, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
+STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
+LARGEST = 1e40
+"""Numbers above it, or below its inverse, are none of parameters, tokens, FLOPs or nats, and squares overflow."""
 UNFINISHED = ("diverged", "failed", "missing")
 """Values of a column `state` that mark a run whose loss, if it has one, is not that of a trained model."""
 
@@ -33,10 +37,10 @@ class Runs:
         return len(self.table)
 
     def column(self, name: str) -> np.ndarray:
-        """A numeric column, float64 of shape (n,). Raises `UserError` naming the nearest column."""
+        """A column as float64 (n,). Raises `UserError` naming the nearest column, or what is no number in it."""
         if name not in self.table:
             raise UserError(f"the table has no column {name!r}{nearest(name, map(str, self.table.columns))}")
-        return np.asarray(self.table[name], dtype=float)
+        return numbers(self.table, name)
 
     @property
     def names(self) -> list[str]:
@@ -56,12 +60,13 @@ def usable(
     table: "pd.DataFrame",
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
-    rates: str = "all",
+    rates: str = "inside",
 ) -> Runs:
     """The rows with every input and the target finite and positive, without held-out, diverged and failed ones.
 
-    Of a cell (same N and D) run at several learning rates, `rates` "all" keeps every row and flags it, "best" the best
-    rate's, "inside" the best rate's where it lies between two others tried. Whatever is left out is in `dropped`.
+    Of a cell (same N and D) run at several learning rates, `rates` "inside" keeps the best rate's rows, none where that
+    is the smallest or largest of three or more; "best" keeps the best rate's anyway, "all" every row. Whatever is left
+    out is in `dropped`, and the statuses say what is in doubt.
     Raises `UserError` where a column is missing or no row is left.
     """
     if rates not in cells.RATES:
@@ -88,16 +93,18 @@ def usable(
     if "held_out" in table:
         leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
     if "state" in table:
-        told = table.reindex(columns=["run", "state", "reason"]).fillna("").astype(str)
+        told = table.reindex(columns=["run", "state", "reason"]).astype(object).fillna("").astype(str)
         told = told.replace({"state": {"missing": "not run yet"}})
         why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in told.itertuples(index=False)}
         unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
-        leave_out(unfinished & np.isfinite(_numbers(table, target)), "its loss is not that of a finished run")
+        leave_out(unfinished & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
     for name in (target, *inputs):
-        values = _numbers(table, name)
+        values = numbers(table, name)
         leave_out(np.isnan(values), f"{name} is missing")
         leave_out(np.isinf(values), f"{name} is infinite")
         leave_out(~(values > 0), f"{name} is not positive")
+        leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is no size that occurs")
+    tried = cells.statuses(table[keep], target, rates)
     worse = cells.left_out(table[keep], target, rates)
     for position, reason in worse.items():
         at = np.flatnonzero(keep)[position]
@@ -109,7 +116,7 @@ def usable(
         raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check --where and --columns")
     lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
     missing = [item.run for item in dropped if item.reason.startswith(lost)]
-    statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *cells.statuses(kept, target)]
+    statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *tried]
     if missing:
         said = (
             f"{len(missing)} of {len(table)} rows have no {target} of a finished run (first: {', '.join(missing[:3])})"
@@ -118,18 +125,6 @@ def usable(
     order = [name for name in (*inputs, target, "flops") if name in kept] + ["run"]
     kept = kept.sort_values(order, kind="stable").reset_index(drop=True)
     return Runs(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
-
-
-def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
-    """A column as float64. Raises `UserError` for the first value that is no number."""
-    import pandas as pd
-
-    values = np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float)
-    bad = np.isnan(values) & np.asarray(table[name].notna())
-    if bad.any():
-        row = table[bad].iloc[0]
-        raise UserError(f"column {name!r} holds {row[name]!r} (run {row['run']}), which is no number")
-    return values
 
 
 def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
@@ -153,23 +148,25 @@ def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
     6ND where every row agrees within 1 %; else ln(C/D) is regressed on ln N. Without FLOPs: 6ND by convention.
     """
     if not {"flops", "params", "tokens"} <= set(table.columns):
-        return SIX_ND, Status("compute model", "the table states no FLOPs; allocations take C = 6 N D", "note")
+        return SIX_ND, Status("compute model", "the table states no positive FLOPs; allocations take C = 6 N D", "note")
     flops, params, tokens = (np.asarray(table[name], dtype=float) for name in ("flops", "params", "tokens"))
     good = np.all([np.isfinite(values) & (values > 0) for values in (flops, params, tokens)], axis=0)
     flops, params, tokens = flops[good], params[good], tokens[good]
     if not len(flops):
-        return SIX_ND, Status("compute model", "the table states no FLOPs; allocations take C = 6 N D", "note")
-    gap = np.abs(flops / (6 * params * tokens) - 1)
+        return SIX_ND, Status("compute model", "the table states no positive FLOPs; allocations take C = 6 N D", "note")
+    gap = np.abs(flops / SIX_ND.flops(params, tokens) - 1)
     if gap.max() <= 0.01:
         return SIX_ND, Status("compute model", f"C = 6 N D on every row (largest gap {100 * gap.max():.2g} %)")
     log_params, log_cost = np.log(params), np.log(flops / tokens)
-    if np.ptp(log_params) < 1e-9:
-        k = float(np.exp(log_cost.mean()))
-        return (
-            ComputeModel(k / float(params[0]) ** 1.0, 1.0, float(np.abs(np.expm1(log_cost - log_cost.mean())).max())),
-            Status("compute model", "every run has one model size: FLOPs are taken proportional to N D", "note"),
-        )
+    if np.ptp(log_params) < 0.02:
+        k = float(np.exp((log_cost - log_params).mean()))
+        worst = float(np.abs(np.expm1(log_cost - log_params - math.log(k))).max())
+        said = "every run has one model size: FLOPs are taken proportional to N D"
+        return ComputeModel(k, 1.0, worst), Status("compute model", said, "note")
     slope, intercept = np.polyfit(log_params, log_cost, 1)
+    if not STEEPEST[0] < slope < STEEPEST[1]:
+        said = f"the table's FLOPs grow as N^{slope:.3g} D, which no model's do: allocations take C = 6 N D"
+        return SIX_ND, Status("compute model", said, "warning")
     worst = float(np.abs(np.expm1(log_cost - intercept - slope * log_params)).max())
     model = ComputeModel(float(np.exp(intercept)), float(slope), worst)
     mixed = worst > 0.1

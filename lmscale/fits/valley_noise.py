@@ -4,7 +4,7 @@ Axes: k sizes of a budget, n runs of a budget, r noise draws; the draw index las
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,9 +85,15 @@ def noise(of: Sequence[Valley]) -> Noise:
     return parabola_noise(of)
 
 
-def parabola_noise(of: Sequence[Valley]) -> Noise:
-    """The noise by the scatter about the parabolas: where they fit, the estimate with the most degrees of freedom."""
+def parabola_noise(of: Sequence[Valley], ideal: Sequence[Valley] = ()) -> Noise:
+    """The noise by the scatter about the parabolas: where they fit, the estimate with the most degrees of freedom.
+
+    `ideal` holds the same runs with a law's losses: what a parabola misses of those is not noise, and comes off.
+    """
     scatter, freedom = about_parabolas(of)
+    if ideal:
+        less = [replace(valley, loss_n=valley.loss_n - other.loss_n) for valley, other in zip(of, ideal)]
+        scatter = min(scatter, about_parabolas(less)[0])
     if freedom < 1:
         return Noise(0.0, "unknown: three sizes per budget and no repeated run leave nothing to judge it by", None)
     return Noise(scatter, f"scatter about the parabolas, {freedom} degrees of freedom", freedom)

@@ -1,7 +1,7 @@
 """Approach 2: the lowest loss of each compute budget, and how its model size grows with compute (IsoFLOP)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,6 @@ from lmscale.errors import UserError, nearest
 from lmscale.fits import minima, valley_bias, valley_noise
 from lmscale.fits.powerfit import PowerFit
 from lmscale.fits.result import (
-    LEVELS,
     Dropped,
     Status,
     allocation_lines,
@@ -48,7 +47,7 @@ class Minimum:
 
 @dataclass(frozen=True, kw_only=True)
 class IsoFlop(PowerFit):
-    """N* = G C^a through the minima of the budgets; the draws add a run's noise to every loss."""
+    """N* = G C^a through the minima of the budgets; the draws add a run's noise to every loss, and hold the bias."""
 
     minima: tuple[Minimum, ...]
     noise_nats: float
@@ -57,41 +56,11 @@ class IsoFlop(PowerFit):
     """Degrees of freedom behind `noise_nats`; None where it was given."""
     window: float | None = None
     bias: Bias | None = None
-    """Of the interpolation, where it was looked for (`check`)."""
+    """Of the interpolation; None where fewer than two valleys of the known law have a minimum."""
 
     approach: ClassVar[str] = "2"
     SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.2"
     LOSS_FUNCTION: ClassVar[str] = "weighted squares of ln N*"
-
-    def without_bias(self) -> "IsoFlop":
-        """This fit less the bias of its interpolation, draws included. Raises `UserError` where none was looked for."""
-        if self.bias is None:
-            raise UserError("the bias of the interpolation is not known: fit with check=True and at least two minima")
-        lower = np.exp(-self.bias.log_G)
-        drawn = self.samples
-        if drawn is not None:
-            drawn = {**drawn, "G": drawn["G"] * lower, "a": drawn["a"] - self.bias.a}
-        return replace(self, G=self.G * lower, a=self.a - self.bias.a, samples=drawn, bias=None)
-
-    def interval_with_bias(self, quantity: str | Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
-        """From the lower to the upper end of `interval` with the interpolation's bias in it and without.
-
-        The bias is known only as well as the law it comes from, so the interval is widened by it, not moved.
-        """
-        ends = [self.interval(quantity, level), self.without_bias().interval(quantity, level)]
-        return min(low for low, _ in ends), max(high for _, high in ends)
-
-    def _bias_json(self) -> dict[str, Any] | None:
-        if self.bias is None:
-            return None
-        less = self.without_bias()
-        levels = LEVELS if self.resamples else ()
-        names = ("G", "a", "b")
-        return {
-            **self.bias.to_json(),
-            "parameters_without": {"G": less.G, "a": less.a},
-            "intervals_with": {f"{level:g}": {k: self.interval_with_bias(k, level) for k in names} for level in levels},
-        }
 
     def to_json(self, samples: bool = False) -> dict[str, Any]:
         """As every fit's, with `minima` and `bias`."""
@@ -101,7 +70,7 @@ class IsoFlop(PowerFit):
             "noise_source": self.noise_source,
             "noise_freedom": self.noise_freedom,
             "window": self.window,
-            "bias": self._bias_json(),
+            "bias": None if self.bias is None else self.bias.to_json(),
         }
         return {**super().to_json(samples), **clean(own)}
 
@@ -120,16 +89,6 @@ class IsoFlop(PowerFit):
             **cls._fields(value),
         )
 
-    def _bias_lines(self) -> list[str]:
-        if self.bias is None:
-            return []
-        said = f"  {'a less bias':>14} = {self.a - self.bias.a:<10.5g}"
-        if self.resamples > 1:
-            said += " intervals widened by it" + " ".join(
-                f" {100 * level:g} % {span(self.interval_with_bias('a', level))}" for level in LEVELS
-            )
-        return [said]
-
     def __str__(self) -> str:
         lines = [
             f"Approach 2{': ' + self.name if self.name else ''}: N* = G C^a through the minima of {len(self.minima)} "
@@ -137,7 +96,6 @@ class IsoFlop(PowerFit):
             f"{self.n_runs} runs; {self.method}",
             f"  noise of one run {self.noise_nats:.4g} nats ({self.noise_source})",
             *self._exponent_lines(),
-            *self._bias_lines(),
             f"  {'C (FLOPs)':>10}  {'N*':>9}  {'95 %':>20}  {'D*':>9}  {'D*/N*':>7}  {'loss':>7}  runs",
         ]
         for m in self.minima:
@@ -160,7 +118,7 @@ def isoflop(
     seed: int = 0,
     noise_nats: float | None = None,
     window: float | None = None,
-    rates: str = "all",
+    rates: str = "inside",
     at: Sequence[float] | None = None,
     check: bool = True,
 ) -> IsoFlop:
@@ -173,9 +131,10 @@ def isoflop(
     normal noise of `noise_nats` to every run and finds the minima again; None takes the spread of equal runs (seeds),
     else the scatter about the parabolas, or for Akima what no parabola through four neighbouring sizes explains.
 
-    Where the minima scatter about the line by more than that noise explains, the rest enters weights and draws too,
-    unless `noise_nats` is given. `rates` says what enters of a cell run at several learning rates (see `runs.usable`).
-    `check` adds the statuses and the interpolation's bias, which noise draws cannot show (`interval_with_bias`).
+    Where the minima scatter about the line by more than that noise explains, the rest enters weights and draws too;
+    and every second draw is less the interpolation's bias (`valley_bias.py`), so that intervals hold it. A given
+    `noise_nats` is taken at its word, as in Porian 2024: draws of that noise and of nothing else. `rates` says what
+    enters of a cell run at several learning rates (see `runs.usable`). `check` adds the statuses.
 
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
@@ -191,8 +150,10 @@ def isoflop(
     if method == "auto":
         method, why = valley_noise.choose(valleys, noise.sd)
         chosen = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
+    compute, compute_status = compute_model(runs.table)
+    ideal = valley_bias.ideal(runs, valleys, compute)
     if method == "parabola" and window is None and noise.source.startswith("third"):
-        noise = valley_noise.parabola_noise(valleys)
+        noise = valley_noise.parabola_noise(valleys, ideal.valleys)
     rng = np.random.default_rng(seed)
     noise_r = noise.draws(resamples, rng) if resamples else np.zeros(1)
     kept = []
@@ -211,12 +172,14 @@ def isoflop(
             f"Approach 2 needs the minima of at least two compute budgets and found {len(kept)} ({reasons}): "
             f"add budgets, or sizes on both sides of each minimum"
         )
-    compute, compute_status = compute_model(runs.table)
     flops = np.array([found.flops for found in kept])
+    used = [valley for valley in valleys if any(valley.flops == found.flops for found in kept)]
+    gaps = valley_bias.gaps(ideal, kept, method=method, window=window, compute=compute)
+    if noise_nats is None:
+        kept = gaps.in_half_the_draws(kept)
     line = minima.power_law(flops, kept, resamples, noise_nats is None, seed)
     points = tuple(_minimum(found, compute, resamples) for found in kept)
     wanted = tuple(at) if at is not None else tuple(float(f) for f in flops)
-    used = [valley for valley in valleys if any(valley.flops == found.flops for found in kept)]
     status = [*runs.statuses, compute_status, chosen]
     fit = IsoFlop(
         G=line.G,
@@ -229,6 +192,7 @@ def isoflop(
         noise_source=noise.source,
         noise_freedom=noise.freedom,
         window=window,
+        bias=gaps.along(line.weights, in_draws=noise_nats is None),
         objective=line.objective,
         n_runs=sum(len(v.loss_n) for v in used),
         largest_flops=float(flops.max()),
@@ -242,7 +206,6 @@ def isoflop(
     if check:
         from lmscale.fits import valley_checks
 
-        fit = replace(fit, bias=valley_bias.of_valleys(fit, runs, used, kept, line.weights))
         status += valley_checks.of_isoflop(fit, runs, used, kept, line=line, window=window, seed=seed)
     return replace(fit, status=tuple(status))
 
@@ -269,19 +232,16 @@ def _minimum(found: minima.Found, compute: ComputeModel, resamples: int) -> Mini
 
 def _budgets(runs: Runs) -> tuple[np.ndarray, list[str], list[Dropped]]:
     """The budget of every row (n,), NaN where it has none."""
-    if "flops_budget" in runs.table and runs.table["flops_budget"].notna().any():
-        budgets = runs.column("flops_budget")
-        return (
-            budgets,
-            [],
-            [Dropped(run, "no compute budget") for run, b in zip(runs.names, budgets) if not math.isfinite(b)],
-        )
+    budgets = runs.column("flops_budget") if "flops_budget" in runs.table else np.full(len(runs), np.nan)
+    budgets = np.where(np.isfinite(budgets) & (budgets > 0), budgets, np.nan)
+    if not np.isnan(budgets).all():
+        return budgets, [], [Dropped(run, "no compute budget") for run, b in zip(runs.names, budgets) if math.isnan(b)]
     if "flops" in runs.table:
         flops = runs.column("flops")
         values, counts = np.unique(flops, return_counts=True)
         if len(values) >= 2 and (counts >= 3).sum() >= 2:
             return flops, ["the table states no budgets; rows with equal FLOPs are taken as one"], []
     raise UserError(
-        "Approach 2 needs the compute budget of each run, and the table has no column flops_budget: "
+        "Approach 2 needs the compute budget of each run, and the table has no column flops_budget above 0: "
         "name it with --columns budget=..., or fit with --approach 3"
     )

@@ -16,7 +16,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmscale import tokenizer
@@ -57,19 +56,6 @@ def _windows(spec: synthetic.Language, context: int) -> jax.stages.Wrapped:
         return write(jax.random.fold_in(jax.random.fold_in(root, number[0]), number[1]), context + 1)
 
     return jax.jit(jax.vmap(window, in_axes=(None, 0)))
-
-
-def numbers(t: Any, batch: int) -> jax.Array:
-    """uint32 [batch, 2]: the window numbers t B ... t B + B - 1 in two halves, for a traced t and without 64 bits."""
-    low16 = jnp.uint32(0xFFFF)
-    a, b = jnp.asarray(np.uint32(t) if isinstance(t, int) else t).astype(jnp.uint32), jnp.uint32(batch)
-    low, high = (a & low16) * (b & low16), (a >> 16) * (b >> 16)
-    cross, other = (a & low16) * (b >> 16), (a >> 16) * (b & low16)
-    middle = (low >> 16) + (cross & low16) + (other & low16)
-    first = (low & low16) | (middle << 16)
-    carried = high + (cross >> 16) + (other >> 16) + (middle >> 16)
-    place = jnp.full(batch, first) + jnp.arange(batch, dtype=jnp.uint32)
-    return jnp.stack([carried + (place < jnp.full(batch, first)).astype(jnp.uint32), place], axis=1)
 
 
 def documents(spec: synthetic.Language, start: int, stop: int) -> list[bytes]:

@@ -13,7 +13,7 @@ Mixed into text at a rate: `mix: 0.9 * stdlib + 0.1 * synthetic:tasks(letters=4)
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +93,14 @@ class Task:
         key = jax.random.key(EXAMPLES, impl="threefry2x32")
         for part in (self.spec.seed, stream):
             key = jax.random.fold_in(key, part)
-        make = jax.jit(jax.vmap(_PAIRS[self.name](self.spec)))
-        questions, answers = make(jax.random.bits(key, (count, _draws(self.spec)), "uint32"))
+        questions, answers = _maker(self.name, self.spec)(jax.random.bits(key, (count, _draws(self.spec)), "uint32"))
         return [(_text(line), _text(right)) for line, right in zip(np.asarray(questions), np.asarray(answers))]
+
+
+@lru_cache(maxsize=32)
+def _maker(name: str, spec: Tasks) -> jax.stages.Wrapped:
+    """The questions and answers of many random numbers at once, compiled once."""
+    return jax.jit(jax.vmap(_PAIRS[name](spec)))
 
 
 def _text(codes: np.ndarray) -> str:

@@ -13,6 +13,7 @@ them, losses in nats per token. Colours are told apart by colour-blind readers (
 
 from lmscale.plots.agreement import prediction_errors, predictions, residuals
 from lmscale.plots.compute import curves, lower_frontier, read_curves
+from lmscale.plots.emergence import CLASS, glance, hard_and_graded, ladder, scores, threshold_text
 from lmscale.plots.isoflop import valleys
 from lmscale.plots.paper import (
     APPROACH,
@@ -34,6 +35,7 @@ from lmscale.plots.transfer import PARAMETRIZATION, coordinates, rate_sweep, slo
 
 __all__ = [
     "APPROACH",
+    "CLASS",
     "INK",
     "PARAMETRIZATION",
     "RULE",
@@ -44,7 +46,10 @@ __all__ = [
     "compact",
     "coordinates",
     "curves",
+    "glance",
+    "hard_and_graded",
     "held",
+    "ladder",
     "lower_frontier",
     "measured",
     "number",
@@ -56,7 +61,9 @@ __all__ = [
     "render",
     "residuals",
     "save",
+    "scores",
     "slope",
     "style",
+    "threshold_text",
     "valleys",
 ]

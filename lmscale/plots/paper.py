@@ -191,12 +191,18 @@ def padded(values: Any, share: float = 0.06) -> tuple[float, float]:
     return low * math.exp(-margin), high * math.exp(margin)
 
 
+def _points_high(ax: "Axes") -> float:
+    """About how high the axes are, in points, before the layout is made."""
+    place = ax.get_subplotspec()
+    rows = place.get_gridspec().nrows if place is not None else 1
+    return float(ax.figure.get_size_inches()[1] * 72 * 0.74 / rows)  # type: ignore[union-attr]
+
+
 def end_labels(ax: "Axes", labels: Sequence[tuple[float, str, str]], size: float = 8.5) -> None:
     """Direct labels (y in data units, text, colour) right of the axes, pushed apart where they would touch."""
     if not labels:
         return
-    height = ax.figure.get_size_inches()[1] * 72 * 0.74  # type: ignore[union-attr]
-    gap = 1.25 * size / height
+    gap = 1.25 * size / _points_high(ax)
     fraction = ax.transLimits.transform
     scale = ax.transScale.transform
     x = ax.get_xlim()[1]
@@ -220,7 +226,7 @@ def word_key(
     ax: "Axes", lines: Sequence[tuple[str, str]], x: float = 0.02, y: float = 0.975, size: float = 8.8
 ) -> None:
     """A key of coloured words inside the axes, in place of a legend."""
-    step = 1.5 * size / (ax.figure.get_size_inches()[1] * 72 * 0.74)  # type: ignore[union-attr]
+    step = 1.5 * size / _points_high(ax)
     for index, (text, colour) in enumerate(lines):
         ax.text(x, y - index * step, text, transform=ax.transAxes, color=colour, fontsize=size, va="top", ha="left")
 

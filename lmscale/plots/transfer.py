@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,55 @@ if TYPE_CHECKING:
 
 PARAMETRIZATION = {"standard": INK["2"], "mup": INK["1"], "completep": INK["3"]}
 """Colour of each parametrization."""
+NEAR = 5
+"""Rates around the lowest loss that its parabola goes through."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best peak rate of one size of model."""
+
+    rate: float
+    log_rate_stderr: float | None
+    """Of ln(rate), from the scatter of the losses about their parabola; None where there is none to judge by."""
+    loss_nats: float
+    """The lowest that was measured."""
+    edge: bool
+    """Whether the lowest loss was at the smallest or largest rate tried: the optimum may lie beyond."""
+
+    def __str__(self) -> str:
+        if self.edge:
+            return f"{self.rate:.5f}            {self.loss_nats:.3f} nats, at the edge of the rates"
+        error = "     " if self.log_rate_stderr is None else f"{100 * self.log_rate_stderr:4.0f}%"
+        return f"{self.rate:.5f} +- {error}   {self.loss_nats:.3f} nats"
+
+
+def lowest(rates: Sequence[float], losses: Sequence[float]) -> Optimum:
+    """The vertex of the parabola in ln(rate) through the `NEAR` rates around the lowest loss.
+
+    `rates` rise; an infinite loss, a run that diverged, is left out. Where the lowest loss is at an edge, or the
+    parabola does not open upwards with its vertex among the rates, the lowest point itself is the optimum. The standard
+    error is that of the vertex -b / 2a by propagation, with the residual variance of the fit.
+    """
+    finite = [(math.log(rate), loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
+    x, y = np.array(finite).T
+    best = int(y.argmin())
+    if best in (0, len(y) - 1):
+        return Optimum(math.exp(x[best]), None, float(y[best]), edge=True)
+    near = slice(max(0, best - NEAR // 2), best + NEAR // 2 + 1)
+    centred = x[near] - x[best]
+    design = np.vander(centred, 3)
+    curve, tilt, level = np.linalg.lstsq(design, y[near], rcond=None)[0]
+    vertex = -tilt / (2 * curve) if curve > 0 else math.inf
+    if not centred[0] <= vertex <= centred[-1]:
+        return Optimum(math.exp(x[best]), None, float(y[best]), edge=False)
+    stderr, free = None, len(centred) - 3
+    if free > 0:
+        residual = y[near] - design @ (curve, tilt, level)
+        covariance = np.linalg.inv(design.T @ design) * (residual @ residual) / free
+        gradient = np.array([tilt / (2 * curve**2), -1 / (2 * curve), 0.0])
+        stderr = math.sqrt(gradient @ covariance @ gradient)
+    return Optimum(math.exp(x[best] + vertex), stderr, float(y[best]), edge=False)
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -42,9 +92,9 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
 
 
 def rate_sweep(
-    ax: "Axes", curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], optima: Mapping[int, tuple[float, float]]
+    ax: "Axes", curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], optima: Mapping[int, Optimum]
 ) -> None:
-    """Final loss against peak rate, one line per size from `curves`, its lowest point from `optima` as a diamond.
+    """Final loss against peak rate, one line per size from `curves`, its optimum as a diamond, open at an edge.
 
     A size's rates and losses are in the order of the rates; an infinite loss, a run that diverged, is left out.
     """
@@ -54,8 +104,9 @@ def rate_sweep(
         drawn = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
         ax.plot(*zip(*drawn), "-o", color=shade, lw=1.4, ms=3)
         labels.append((drawn[-1][1], str(size), shade))
-        if size in optima:
-            ax.plot(*optima[size], "D", color=shade, mec=INK["text"], mew=0.9, ms=6, zorder=4)
+        if (best := optima.get(size)) is not None:
+            face = "none" if best.edge else shade
+            ax.plot(best.rate, best.loss_nats, "D", mfc=face, mec=INK["text"], mew=0.9, ms=6, zorder=4)
     log_axis(ax, "x", "plain", 6)
     end_labels(ax, labels)
     ax.set_xlabel("peak learning rate")

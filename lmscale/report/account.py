@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmscale
+from lmscale.laws import SIX_ND
 from lmscale.plots import held, measured
 from lmscale.results import Outcome
 
@@ -90,7 +91,7 @@ def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, s
         )
     )
     if len(runs):
-        share = runs["flops"].astype(float) / (6 * runs["params"].astype(float) * runs["tokens"].astype(float))
+        share = runs["flops"].astype(float) / SIX_ND.flops(runs["params"].astype(float), runs["tokens"].astype(float))
         exact = (
             "exact training FLOPs: projections, causal attention, MLP, head; forward and backward; without validation"
             if "flops_6n" in runs

@@ -1,0 +1,93 @@
+"""How near is the estimated memory of a training step to what the compiler counts for it?
+
+    python experiments/bench_memory.py                  # a grid of shapes: many minutes, nearly all of it compilation
+    python experiments/bench_memory.py --only 8         # the first eight of them
+
+Each shape's step is lowered and compiled as `train` does, never run. The compiler's figure is that of
+`memory_analysis`: arguments, results and temporaries, without what results share with arguments. The estimate is
+`counting.memory_bytes`, which decides whether a run is started and what `lmscale plan` prints. On an accelerator the
+same table is printed for its own kernels.
+
+Outcome (2026-11, CPU, JAX 0.10.2): 30 of 30 shapes within 15 %, estimate / compiler from .89 (48 x 2 bytes) to 1.11 (8
+layers in a loop, remat dots). Widths 64 to 1024 give .96 to 1.02, contexts 64 to 1024 .92 to 1.02, vocabularies 256 to
+16,384 .95 to 1.01, bfloat16 .96, micro-batches .97. Layers that are written out keep as much with remat as without (331
+of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an accelerator.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.counting import memory_bytes, params_total, state_bytes
+from lmscale.machine import device_name
+from lmscale.optimizer import Hyperparameters
+from lmscale.sharding import make_mesh
+from lmscale.step import make_step
+
+BASE = ModelConfig(width=256, layers=4, heads=4, vocab=1024, context=256)
+GOAL = 0.15
+
+
+def shapes() -> Iterator[tuple[str, RunConfig]]:
+    """Name and run: around `BASE`, one thing changed at a time; then models of other proportions."""
+
+    def run(name: str, batch: int = 8, optimizer: dict[str, Any] | None = None, **model: Any) -> tuple[str, RunConfig]:
+        shape = replace(BASE, **model)
+        settings = OptimizerConfig(peak_lr=1e-3, batch_sequences=batch, weight_decay=0.0, **(optimizer or {}))
+        return name, RunConfig(model=shape, optimizer=settings, tokens=batch * shape.context)
+
+    yield run("base: 256 x 4, 4 heads, context 256")
+    yield from (run(f"width {width}", width=width, heads=max(1, width // 64)) for width in (64, 128, 512, 1024))
+    yield run("8 layers", layers=8)
+    yield from (run(f"batch {batch}", batch) for batch in (1, 2, 32))
+    yield from (run(f"context {context}", context=context) for context in (64, 128, 512, 1024))
+    yield from (run(f"vocabulary {vocab:,}", vocab=vocab) for vocab in (256, 4096, 16_384))
+    yield from (run(mlp, mlp=mlp) for mlp in ("gelu", "relu2"))
+    yield from (run(f"{groups} heads of keys and values", kv_heads=groups) for groups in (1, 2))
+    yield run("16 heads", heads=16)
+    yield run("LayerNorm, biases", norm="layernorm", biases=True)
+    yield run("bfloat16", compute_dtype="bfloat16")
+    yield run("2 micro-batches", optimizer={"micro_batches": 2})
+    yield run("Adafactor", optimizer={"kind": "adafactor"})
+    for remat in ("none", "dots", "full"):
+        yield run(f"8 layers in a loop, remat {remat}", layers=8, scan_layers=True, remat=remat)
+    yield run("48 x 2, 3 heads, context 128, bytes", width=48, layers=2, heads=3, vocab=256, context=128)
+    yield run(
+        "768 x 6, 12 heads, context 512, GELU", 4, width=768, layers=6, heads=12, vocab=8192, context=512, mlp="gelu"
+    )
+
+
+def compiled_bytes(config: RunConfig) -> int:
+    """What the compiler counts for the step."""
+    mesh = make_mesh(MeshConfig())
+    with jax.set_mesh(mesh):
+        programs = make_step(config, mesh)
+        tokens = jax.ShapeDtypeStruct((config.optimizer.batch_sequences, config.model.context + 1), jnp.int32)
+        hyper = jax.eval_shape(lambda: Hyperparameters.of(config))
+        counted = programs.step.lower(programs.state, tokens, hyper).compile().memory_analysis()
+    whole = counted.argument_size_in_bytes + counted.output_size_in_bytes + counted.temp_size_in_bytes
+    return int(whole - counted.alias_size_in_bytes)
+
+
+def main(only: int | None) -> None:
+    """Print a row per shape and the share within the goal."""
+    accelerator, within, rows = jax.default_backend() != "cpu", 0, list(shapes())[:only]
+    print(f"{device_name()}, JAX {jax.__version__}")
+    print("shape                                          N      state   compiler   estimate   estimate / compiler")
+    for name, config in rows:
+        found, estimated = compiled_bytes(config), memory_bytes(config, accelerator)
+        within += abs(estimated / found - 1) <= GOAL
+        sizes = "  ".join(f"{size / 2**20:7.1f}" for size in (state_bytes(config), found, estimated))
+        print(f"{name:38}  {params_total(config.model):10,}  {sizes} MiB  {estimated / found:6.2f}", flush=True)
+    print(f"{within} of {len(rows)} within {GOAL:.0%}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, help="the first so many shapes")
+    main(parser.parse_args().only)

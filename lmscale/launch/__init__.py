@@ -1,0 +1,41 @@
+"""Finish a sweep: one process per run, as many at once as the machine carries; what fails is tried again.
+
+A run is `python -m lmscale train <folder>/config.json` and nothing more. Its state is in its folder: a run with an
+outcome is not started again, an interrupted one goes on from its last checkpoint, one that another launcher trains is
+waited for (`attempts`), one that keeps failing is given up (`failures`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmscale.attempts import STOP_FILE
+from lmscale.launch.branches import told_what_to_keep
+from lmscale.launch.changes import changes
+from lmscale.launch.places import Slot, slots
+from lmscale.launch.pool import Pool, Summary, Watcher
+from lmscale.results import PlannedRun, write_plan
+
+__all__ = ["Slot", "Summary", "Watcher", "changes", "run", "slots"]
+
+
+def run(
+    name: str,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    watcher: Watcher,
+    *,
+    workers: int | None = None,
+    wandb: str = "off",
+) -> Summary:
+    """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
+
+    Several launchers may do so at once, on one machine or many; each ends when all runs are at an end. Raises
+    `UserError` for a corrupt outcome, the folder of another sweep (`changes`), a full disk before the start and a
+    folder that cannot be written.
+    """
+    places = slots(workers)
+    changes(name, runs, folder)
+    write_plan(folder, name, list(runs))
+    for place in (folder, *(folder / planned.config.run_id for planned in runs)):
+        (place / STOP_FILE).unlink(missing_ok=True)  # what `lmscale stop` has stopped goes on
+    return Pool(told_what_to_keep(runs), folder, watcher, places, wandb=wandb).to_the_end()

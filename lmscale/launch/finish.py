@@ -1,0 +1,47 @@
+"""One run of a planned sweep to its end, inside of a job: what `lmscale run` does for many on one machine."""
+
+from pathlib import Path
+from typing import Any
+
+from lmscale.errors import UserError, nearest
+from lmscale.launch import places, slurm
+from lmscale.launch.branches import told_what_to_keep
+from lmscale.launch.places import Slot
+from lmscale.launch.pool import Pool
+from lmscale.process import EXIT_INTERRUPTED
+from lmscale.results import Outcome, PlannedRun, read_plan
+
+
+class Lines:
+    """A watcher that says in a line what a job's log should hold."""
+
+    def started(self, slot: Slot, run: PlannedRun) -> None:
+        print(f"run {run.config.run_id} begins on {slot.name}", flush=True)
+
+    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
+        """Nothing: the metrics are in the run's folder."""
+
+    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
+        said = problem if outcome is None else f"{outcome.state} {outcome.reason}"
+        print(f"run {run.config.run_id}: {said}", flush=True)
+
+
+def finish(folder: Path, wandb: str = "off") -> int:
+    """Train the run in `folder`, which its sweep's plan names, with all that this job was given; the exit status.
+
+    Raises `UserError` where the plan beside it knows no such run.
+    """
+    _, runs = read_plan(folder.parent)
+    chosen = [planned for planned in told_what_to_keep(runs) if planned.config.run_id == folder.name]
+    if not chosen:
+        known = [planned.config.run_id for planned in runs]
+        raise UserError(f"the plan of {folder.parent} has no run {folder.name!r}{nearest(folder.name, known)}")
+    command = slurm.step_command()
+    place = Slot("this job") if command else places.allocation()  # several processes are placed by srun
+    with slurm.requeued_at_the_limit():
+        summary = Pool(chosen, folder.parent, Lines(), [place], wandb=wandb, command=command).to_the_end()
+    if summary.interrupted:
+        return EXIT_INTERRUPTED
+    for reason in summary.failed.values():
+        print(f"failed: {reason}", flush=True)
+    return 1 if summary.failed else 0

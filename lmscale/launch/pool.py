@@ -1,0 +1,357 @@
+"""The runs of a sweep on their way to the end, on the places of one machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count as numbers
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmscale import attempts
+from lmscale.attempts import LAUNCH_VARIABLE, SEEN_DEAD_VARIABLE, Observer, stop_asked
+from lmscale.config import RunConfig, check
+from lmscale.counting import count
+from lmscale.errors import StorageError
+from lmscale.files import storage_error, write_json
+from lmscale.launch import branches, failures
+from lmscale.launch.failures import Ending
+from lmscale.launch.places import Slot
+from lmscale.process import EXIT_STORAGE, LIFELINE_VARIABLE, STOP_SECONDS, stop_requested
+from lmscale.results import CONFIG_FILE, LOG_FILE, METRICS_FILE, Outcome, PlannedRun, given_up
+
+POLL_SECONDS = 0.2
+ELSEWHERE_SECONDS = 2.0
+"""How often runs that other launchers train are looked at."""
+BAD_PLACE = 3
+"""So many different runs in a row that crash in one place: the place is at fault, and gets no more."""
+
+
+class Watcher(Protocol):
+    """Told what happens; `progress.Bars` draws it."""
+
+    def started(self, slot: Slot, run: PlannedRun) -> None:
+        """`run` begins in `slot`."""
+
+    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
+        """`row` is the newest line of the run's metrics."""
+
+    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
+        """The attempt is over; `problem` says why there is no outcome, and what happens now."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a launch ended."""
+
+    finished: int
+    diverged: int
+    failed: dict[str, str]
+    """run_id -> why it has no outcome."""
+    interrupted: bool
+
+
+@dataclass
+class _Work:
+    """A run that has no outcome yet."""
+
+    run: PlannedRun
+    folder: Path
+    counts: Counter[str]
+    """How its attempts have ended since it was last retried."""
+    observer: Observer
+    not_before: float = 0.0
+    """On the steady clock."""
+    seen_dead: int = 0
+
+    @property
+    def config(self) -> RunConfig:
+        """As it is run: cut smaller for every attempt that ran out of memory."""
+        return failures.lighter(self.run.config, self.counts["memory"]) or self.run.config
+
+    @property
+    def run_id(self) -> str:
+        return self.run.config.run_id
+
+
+@dataclass
+class _Running:
+    slots: list[Slot]
+    work: _Work
+    process: subprocess.Popen[bytes]
+    launch: str
+    memory_kills: int
+    first: int
+    """The step that its metrics had reached before."""
+    seen: int = -1
+    slot: Slot = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slot = Slot.of(self.slots)
+
+
+ELSEWHERE = Slot("another launcher")
+
+
+class Pool:
+    """Trains every run of `runs` that has no outcome in `folder`, on `places`; `command` comes before the worker's."""
+
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        folder: Path,
+        watcher: Watcher,
+        places: list[Slot],
+        *,
+        wandb: str = "off",
+        command: Sequence[str] = (),
+        crashes: int = failures.CRASHES,
+    ) -> None:
+        self.runs, self.folder, self.watcher, self.free = list(runs), folder, watcher, list(places)
+        self.wandb, self.command, self.crashes = wandb, tuple(command), crashes
+        self.active: list[_Running] = []
+        self.waiting: list[_Work] = []
+        self.elsewhere: list[_Work] = []
+        self.failed: dict[str, str] = {}
+        self._bad: defaultdict[str, set[str]] = defaultdict(set)
+        self._name, self._numbers = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}", numbers(1)
+        self._looked, self._reading = 0.0, -1
+        self._check_places()
+        for planned in sorted(runs, key=lambda planned: -count(planned.config).flops):
+            self._sort_in(planned)
+
+    def _check_places(self) -> None:
+        gpus = sum(slot.has_gpu for slot in self.free)
+        for planned in self.runs if gpus else ():
+            wanted = planned.config.mesh.devices
+            check(
+                wanted <= gpus,
+                f"run {planned.config.run_id} is spread over {wanted} devices, and {gpus} are here; take fewer in its "
+                f"mesh, or a machine with more",
+            )
+
+    def _sort_in(self, planned: PlannedRun) -> None:
+        place = self.folder / planned.config.run_id
+        if Outcome.read(place) is not None:
+            return
+        if (reason := given_up(place)) is not None:
+            self.failed[planned.config.run_id] = reason
+            return
+        work = _Work(planned, place, failures.tally(place), Observer(place))
+        (self.elsewhere if work.observer.held() else self.waiting).append(work)
+
+    def to_the_end(self) -> Summary:
+        """Train until every run is at an end, or this process is asked to stop."""
+        self._reading, lifeline = os.pipe()  # the runs stop when nobody holds its other end any more
+        try:
+            with stop_requested() as asked:
+                file = self.folder / attempts.STOP_FILE
+                interrupted = self._loop(lambda: asked() or file.exists())
+        finally:
+            os.close(self._reading)
+            os.close(lifeline)
+        outcomes = [Outcome.read(self.folder / planned.config.run_id) for planned in self.runs]
+        states = [outcome.state for outcome in outcomes if outcome]
+        failed = {} if interrupted else self.failed
+        return Summary(states.count("finished"), states.count("diverged"), failed, interrupted)
+
+    def _loop(self, stop: Callable[[], bool]) -> bool:
+        try:
+            while self.active or ((self.waiting or self.elsewhere) and not stop()):
+                if stop():
+                    self._terminate()
+                else:
+                    self._fill()
+                    self._look_elsewhere()
+                    self._give_up_without_places()
+                time.sleep(POLL_SECONDS)
+                for one in list(self.active):
+                    self._look(one)
+                    if one.process.poll() is not None:
+                        self._ended(one, stop())
+        finally:
+            self._terminate()
+        return stop()
+
+    def _fill(self) -> None:
+        """Start what is due, longest first, as long as there is room."""
+        now = time.monotonic()
+        for work in [work for work in self.waiting if work.not_before <= now]:
+            wanted = work.config.mesh.devices if self.free and self.free[0].has_gpu else 1
+            if len(self.free) < wanted:
+                return
+            if self._waits_for_trunk(work):
+                continue
+            self.waiting.remove(work)
+            if Outcome.read(work.folder) is not None:  # another launcher's work
+                self.watcher.ended(ELSEWHERE, work.run, Outcome.read(work.folder), "")
+            elif work.observer.held():
+                self.elsewhere.append(work)
+            elif (work.folder / attempts.STOP_FILE).exists():
+                self.failed[work.run_id] = "stopped by `lmscale stop`"
+            else:
+                taken = [self.free.pop(0) for _ in range(wanted)]
+                try:
+                    self.active.append(self._start(taken, work))
+                except StorageError as error:
+                    self.free.extend(taken)
+                    self._again(taken[0], work, Ending(EXIT_STORAGE, str(error)))
+
+    def _waits_for_trunk(self, work: _Work) -> bool:
+        """Whether this is a branch whose trunk is yet to reach the point where it leaves."""
+        run = work.run
+        if not run.trunk or branches.begun(run, self.folder) or branches.source(run, self.folder).is_dir():
+            return False
+        trunk = self.folder / run.trunk
+        ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
+        return ours and Outcome.read(trunk) is None and given_up(trunk) is None
+
+    def _start(self, taken: list[Slot], work: _Work) -> _Running:
+        config, launch = work.folder / CONFIG_FILE, f"{self._name} {next(self._numbers)}"
+        row = last_row(work.folder)
+        slot = Slot.of(taken)
+        if work.run.trunk:
+            branches.begin(work.run, self.folder)
+        write_json(config, work.config.to_json())
+        marks = {LAUNCH_VARIABLE: launch}
+        if not self.command:  # srun hands no descriptors on, and Slurm itself ends what a dead job has left
+            marks[LIFELINE_VARIABLE] = str(self._reading)
+        if work.seen_dead:
+            marks[SEEN_DEAD_VARIABLE] = str(work.seen_dead)
+        try:
+            with (work.folder / LOG_FILE).open("ab") as log:
+                process = subprocess.Popen(
+                    [*self.command, sys.executable, "-m", "lmscale", "train", str(config), "--wandb", self.wandb],
+                    env={**os.environ, **slot.environment, **marks},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(self._reading,),
+                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs in order
+                )
+        except OSError as error:
+            raise storage_error(work.folder / LOG_FILE, error) from error
+        self.watcher.started(slot, work.run)
+        return _Running(taken, work, process, launch, failures.memory_kills(), row["step"] if row else -1)
+
+    def _look(self, one: _Running) -> None:
+        row = last_row(one.work.folder)
+        if row is not None and row["step"] != one.seen:
+            one.seen = row["step"]
+            self.watcher.advanced(one.slot, one.work.run, row)
+
+    def _ended(self, one: _Running, stopping: bool) -> None:
+        self.active.remove(one)
+        self.free.extend(one.slots)
+        work = one.work
+        ending = failures.judge(one.process.returncode, work.folder, failures.memory_kills() > one.memory_kills)
+        for attempt in reversed(attempts.history(work.folder)):
+            if attempt.value.get("launch") == one.launch:
+                attempts.finish(attempt.path, ending.status, ending.reason)
+        outcome = Outcome.read(work.folder)
+        if outcome is not None:
+            self._bad[one.slot.name].clear()
+            self.watcher.ended(one.slot, work.run, outcome, "")
+        elif ending.kind == "busy":
+            self.elsewhere.append(work)
+            self.watcher.ended(one.slot, work.run, None, "is being trained by another launcher")
+        elif ending.kind == "stopped" and stop_asked(work.folder):
+            self.failed[work.run_id] = "stopped by `lmscale stop`"
+            self.watcher.ended(one.slot, work.run, None, "stopped")
+        elif stopping:
+            self.watcher.ended(one.slot, work.run, None, ending.reason)
+        else:
+            if ending.kind == "stopped" and one.seen <= one.first:  # asked by whom? at least it must get on
+                ending = Ending(1, "stopped before it had done a step more")
+            self._blame(one, ending)
+            self._again(one.slot, work, ending)
+
+    def _blame(self, one: _Running, ending: Ending) -> None:
+        """Note which runs crash where before they have done a step; take out a place where one after the other does."""
+        bad = self._bad[one.slot.name]
+        if ending.kind != "crash" or one.seen > one.first:
+            bad.clear()
+        elif ending.status != -signal.SIGKILL:  # that was somebody's will, no fault of the place
+            bad.add(one.work.run_id)
+        if len(bad) >= BAD_PLACE:
+            self.free = [slot for slot in self.free if slot not in one.slots]
+
+    def _again(self, slot: Slot, work: _Work, ending: Ending) -> None:
+        """Put a run that has no outcome back into the queue, or give it up; say which."""
+        work.counts[ending.kind] += 1
+        pause = failures.pause_seconds(ending.kind, work.counts, self.crashes)
+        lighter = failures.lighter(work.run.config, work.counts["memory"])
+        if pause is None or lighter is None:
+            self._fail(slot, work, ending.reason)
+            return
+        work.not_before = time.monotonic() + pause
+        self.waiting.append(work)
+        self.waiting.sort(key=lambda work: -count(work.config).flops)
+        now = f"once more in {pause:.0f} s"
+        if ending.kind == "memory":
+            now = f"once more with {lighter.optimizer.micro_batches} micro-batches, remat {lighter.model.remat!r}"
+        self.watcher.ended(slot, work.run, None, f"{ending.reason}; {now}")
+
+    def _fail(self, slot: Slot, work: _Work, reason: str) -> None:
+        self.failed[work.run_id] = reason
+        try:
+            failures.give_up(work.folder, reason)
+        except StorageError as error:
+            reason = f"{reason} ({error})"
+        self.watcher.ended(slot, work.run, None, reason)
+
+    def _give_up_without_places(self) -> None:
+        """Where every place was taken out, leave the runs as they are: another machine may do better."""
+        if self.free or self.active or not self.waiting:
+            return
+        host = socket.gethostname()
+        for work in self.waiting:
+            self.failed[work.run_id] = f"not started again: every place on {host} has failed {BAD_PLACE} runs in a row"
+        self.waiting.clear()
+
+    def _look_elsewhere(self) -> None:
+        """See how runs in other hands are; take those over whose holder is dead."""
+        if not self.elsewhere or time.monotonic() - self._looked < ELSEWHERE_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for work in list(self.elsewhere):
+            if (outcome := Outcome.read(work.folder)) is not None:
+                self.elsewhere.remove(work)
+                self.watcher.ended(ELSEWHERE, work.run, outcome, "")
+            elif (reason := given_up(work.folder)) is not None:
+                self.elsewhere.remove(work)
+                self.failed[work.run_id] = reason
+            elif not work.observer.held():
+                self.elsewhere.remove(work)
+                work.counts, work.seen_dead = failures.tally(work.folder), work.observer.number
+                self.waiting.append(work)
+
+    def _terminate(self) -> None:
+        """Ask every run to save and stop; kill what has not stopped in time."""
+        for one in self.active:
+            if one.process.poll() is None:
+                one.process.send_signal(signal.SIGTERM)
+        limit = time.monotonic() + STOP_SECONDS
+        for one in self.active:
+            try:
+                one.process.wait(max(0.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+
+def last_row(folder: Path) -> dict[str, Any] | None:
+    """The newest whole line of a run's metrics, None before the first."""
+    try:
+        with (folder / METRICS_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        return json.loads(lines[-1]) if lines else None
+    except (OSError, ValueError):
+        return None

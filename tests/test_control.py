@@ -1,0 +1,115 @@
+"""Logs, stop and retry, from wherever the folder can be seen."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_results import RUN, outcome_of
+
+from lmscale import attempts, control
+from lmscale.errors import UserError
+from lmscale.files import write_json
+from lmscale.results import PlannedRun, given_up, write_plan
+
+CONFIGS = [replace(RUN, seed=seed) for seed in range(3)]
+NAMES = [config.run_id for config in CONFIGS]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(control, "POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three runs: the first two have failed."""
+    folder = tmp_path / "runs" / "three"
+    write_plan(folder, "three", [PlannedRun(config) for config in CONFIGS])
+    for name in NAMES:
+        write_json(folder / name / "config.json", {})
+    for name in NAMES[:2]:
+        write_json(folder / name / "failed.json", {"reason": "exit status 3", "log": []})
+        with attempts.held([folder / name], {}) as (path,):
+            attempts.finish(path, 3, "exit status 3")
+    return folder
+
+
+def test_logs_tell_attempts_and_last_lines(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep / NAMES[0] / "log.txt").write_text("".join(f"line {number}\n\n" for number in range(50)))
+    control.logs(NAMES[0][:6], sweep.parent, lines=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("attempt 1, ") and lines[0].endswith(": exit status 3")
+    assert lines[1:] == ["failed: exit status 3", "line 47", "line 48", "line 49"]
+
+
+def test_logs_follow_a_run_to_its_end(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = sweep / NAMES[2]
+    (place / "log.txt").write_text("first\n")
+
+    def work() -> None:
+        time.sleep(0.05)
+        with (place / "log.txt").open("a") as file:
+            file.write("second\n")
+        time.sleep(0.1)
+        outcome_of(CONFIGS[2]).write(place)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    control.logs(str(place), sweep.parent, follow=True)
+    thread.join()
+    assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:
+    assert control.find(NAMES[1][:5], sweep.parent) == control.find(str(sweep / NAMES[1]), sweep) == sweep / NAMES[1]
+    write_json(sweep / f"{NAMES[1][:5]}9" / "config.json", {})
+    with pytest.raises(UserError, match=f"2 runs begin with '{NAMES[1][:5]}': .*; add letters"):
+        control.find(NAMES[1][:5], sweep.parent)
+    with pytest.raises(UserError, match=f"no run below .* did you mean '{NAMES[1]}'"):
+        control.find(NAMES[1][:-1] + "x", sweep.parent)
+    with pytest.raises(UserError, match="is no run's folder"):
+        control.find(str(sweep), sweep.parent)
+
+
+def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    control.retry(sweep, [NAMES[0]])
+    assert given_up(sweep / NAMES[0]) is None and given_up(sweep / NAMES[1]) is not None
+    control.retry(sweep)
+    assert given_up(sweep / NAMES[1]) is None
+    assert capsys.readouterr().out.count("1 runs of") == 2
+    with pytest.raises(UserError, match="has not failed"):
+        control.retry(sweep, [NAMES[2]])
+    outcome_of(CONFIGS[2], state="diverged").write(sweep / NAMES[2])
+    with pytest.raises(UserError, match="has an outcome; only what has failed"):
+        control.retry(sweep, [NAMES[2]])
+    with pytest.raises(UserError, match="plans no run 'zzz'"):
+        control.retry(sweep, ["zzz"])
+
+
+def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = threading.Event()
+
+    def work() -> None:
+        with pytest.MonkeyPatch.context() as patch, attempts.held([sweep / NAMES[2]], {}):
+            patch.setattr(attempts.os, "kill", lambda pid, number: None)  # the test's own process
+            held.set()
+            while not attempts.stop_asked(sweep / NAMES[2]):
+                time.sleep(0.005)
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    held.wait()
+    assert control.stop(sweep) == 0 and (sweep / "stop").exists()
+    assert "stopped 1 runs" in capsys.readouterr().out and not attempts.Observer(sweep / NAMES[2]).held()
+    thread.join()
+
+
+def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(attempts.Process.this())})
+    assert control.stop(sweep, [NAMES[2][:4]], wait_seconds=0.05) == 130
+    assert f"still at work after 0 s: {NAMES[2]}" in capsys.readouterr().out
+    assert (sweep / NAMES[2] / "stop").exists() and not (sweep / "stop").exists()

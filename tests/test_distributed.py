@@ -1,0 +1,165 @@
+"""Several processes train what one trains, end together, and go on in another number."""
+
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import assert_close, ends, rows, run, saved_steps, start, start_several, wait_for, write_corpus
+
+from lmscale import distributed
+from lmscale.checkpoint import CHECKPOINT_FOLDER
+from lmscale.config import MeshConfig, ModelConfig
+from lmscale.errors import UserError
+from lmscale.train import train
+
+WIDE = ModelConfig(width=16, layers=2, heads=4, context=16, residual_dropout=0.1)
+"""What eight devices can share; dropout shows whether they draw the same numbers."""
+SLOW = ModelConfig(width=96, layers=2, heads=2, context=128)
+STEPS = 300
+"""Enough for four lives of some seconds; at a low rate two ways of rounding then stay together."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def alone(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty steps of the wide model in this process, on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(run(corpus, 20, model=WIDE), folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "devices", "mesh"),
+    [(2, 4, MeshConfig(data=2, fsdp=2, tensor=2)), (4, 2, MeshConfig(fsdp=4, sequence=2)), (4, 1, MeshConfig(data=4))],
+    ids=["2 x 4 devices", "4 x 2 devices", "4 x 1 device"],
+)
+def test_several_processes_learn_what_one_learns(
+    corpus: str, alone: Path, tmp_path: Path, processes: int, devices: int, mesh: MeshConfig
+) -> None:
+    config = run(corpus, 20, model=WIDE, mesh=mesh)
+    for status, said, complaints in ends(start_several(config, tmp_path, processes, devices)):
+        assert (status, complaints) == (0, "")
+        assert said.startswith("finished: validation loss")
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, 21))
+    assert_close(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp_path: Path) -> None:
+    """One process, stopped; two, one of them stopped; two after the newest checkpoint is damaged, one killed; one."""
+    single, double = (
+        run(corpus, STEPS, model=SLOW, peak_lr=0.001, mesh=MeshConfig(data=data), checkpoint_seconds=0.2)
+        for data in (1, 2)
+    )
+    folder, expected = tmp_path / "several", tmp_path / "expected"
+
+    process = start(single, folder)
+    wait_for(lambda: bool(saved_steps(folder)), process)
+    process.terminate()
+    ((status, said, complaints),) = ends([process])
+    assert (status, complaints) == (75, "")
+    last = saved_steps(folder)[-1]
+    assert f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in said
+
+    several = start_several(double, folder, 2)
+    wait_for(lambda: saved_steps(folder)[0] > last, several[1])
+    several[1].terminate()
+    both = ends(several)
+    assert [(status, complaints) for status, _, complaints in both] == [(75, ""), (75, "")]
+    assert f"going on from step {last:,} of" in both[0][1]
+    before, last = saved_steps(folder)
+    assert all(f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in said for _, said, _ in both)
+
+    for path in (folder / CHECKPOINT_FOLDER / str(last)).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:20])
+    several = start_several(double, folder, 2)
+    wait_for(lambda: saved_steps(folder)[0] > last, several[0])
+    several[1].kill()
+    (status, said, complaints), killed = ends(several)
+    assert killed[0] == -signal.SIGKILL
+    assert (status, complaints.count("\n")) == (75, 1), complaints
+    assert "another process of this run is gone" in complaints and "they go on" in complaints
+    assert f"the checkpoint of step {last} in" in said and f"going on from step {before:,} of" in said
+
+    last = saved_steps(folder)[-1]
+    ((status, said, complaints),) = ends([start(single, folder)])
+    assert (status, complaints) == (0, "")
+    assert f"going on from step {last:,} of" in said
+    train(single, expected)
+    assert_close(folder, expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("localhost:1", None, None), r"belong together; add --processes N and --process I, or --processes 1 trains"),
+        ((None, 2, 1), r"belong together; add --coordinator HOST:PORT"),
+        (("localhost:1", 0, 0), r"--processes 0: must be at least 1"),
+        (("localhost:1", 2, 2), r"--process 2 of --processes 2: they are numbered from 0, so the last is 1"),
+        (("localhost", 2, 1), r"--coordinator localhost: must be the address and a free port of process 0"),
+        (("localhost:99999", 2, 1), r"--coordinator localhost:99999: must be the address and a free port"),
+    ],
+)
+def test_flags_that_do_not_make_a_place(flags: tuple[Any, Any, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        distributed.start(*flags)
+
+
+def test_one_process_and_no_launcher_are_alone() -> None:
+    distributed.start(None, 1, None)
+    distributed.start()
+    assert distributed.is_main() and distributed.agreed(True, False) == (True, False)
+    assert distributed.from_first([5, 3, 1], 2) == [5, 3]
+
+
+def test_processes_ask_each_other_about_once_a_second_however_far_ahead_they_dispatch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step is dispatched in a millisecond and done half a second later: the clock alone would see the first."""
+    now, queued, asked = 0.0, 0.0, []
+
+    def gathered(values: tuple[float, ...]) -> np.ndarray:
+        nonlocal now, queued
+        now, queued = now + queued, 0.0
+        asked.append(now)
+        return np.array([values, values], np.float32)
+
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed, "_gathered", gathered)
+    monkeypatch.setattr(distributed.time, "perf_counter", lambda: now)
+    votes = distributed.Votes(0)
+    for step in range(100):
+        assert votes(step, step > 50, False) == (step > 50 and asked[-1] == now, False)
+        now, queued = now + 0.001, queued + 0.5
+    assert len(asked) > 40 and np.diff(asked).max() < 2 * distributed.AGREE_SECONDS
+
+
+def test_a_port_that_is_taken_and_a_first_process_that_does_not_answer() -> None:
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(
+            UserError, match=rf"--coordinator {address}: port \d+ cannot be used here \(.*\); take another"
+        ):
+            distributed.start(address, 2, 0)
+    with pytest.raises(UserError, match=rf"no process 0 answered at {address} within 0 s .*; start it with the same"):
+        distributed.start(address, 2, 1, wait_seconds=0)
+
+
+@pytest.mark.slow
+def test_the_first_process_does_not_wait_for_ever(corpus: str, tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = "--coordinator", address, "--processes", 2, "--process", 0, "--wait-seconds", 2
+    ((status, said, complaints),) = ends([start(run(corpus, 3, mesh=MeshConfig(data=2)), tmp_path, *flags)])
+    assert (status, said) == (75, "")
+    sentence = "not all processes came within 2 s, so process 0 of 2 ends; start all of them again"
+    assert complaints.splitlines()[-1] == f"lmscale: {sentence}"

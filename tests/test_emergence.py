@@ -1,0 +1,320 @@
+"""The detector knows curves of known class, says where they begin, and refuses what it cannot read."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale import emergence
+from lmscale.cli import VERBS
+from lmscale.emergence import bigbench, command, simulate
+from lmscale.emergence.classes import adjusted, batch, combined, examine
+from lmscale.emergence.curves import curves
+from lmscale.emergence.likelihood import fit, log_likelihood
+from lmscale.emergence.scores import canonical
+from lmscale.emergence.shapes import bases
+from lmscale.errors import UserError
+
+SIZES = np.geomspace(1e6, 1e11, 10)
+
+
+def scores(mean, *, task="t", n=1000, chance=0.0, metric="accuracy", sizes=SIZES, **more):
+    """Rows of a hard metric whose scores are exactly `mean` of `n`."""
+    columns = {"task": task, "metric": metric, "kind": "hard", "params": sizes, "n": n, "chance": chance, **more}
+    return pd.DataFrame(columns).assign(correct=np.rint(np.asarray(mean) * n))
+
+
+def graded(mean, *, task="t", metric="token accuracy", stderr=0.01, sizes=SIZES, **more):
+    columns = {"task": task, "metric": metric, "kind": "graded", "params": sizes, "stderr": stderr, **more}
+    return pd.DataFrame(columns).assign(score=np.asarray(mean))
+
+
+def only(table, **more):
+    (finding,) = emergence.detect(table, "params", **more).findings
+    return finding
+
+
+def hinge(foot, top, chance=0.0, sizes=SIZES):
+    u = (np.log10(sizes) - 6) / 5
+    return chance + (top - chance) * np.clip((u - foot) / (1 - foot), 0, 1)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    table, truth = simulate.curves(40, seed=3)
+    found = emergence.detect(table, "params", resamples=40)
+    return truth, {finding.curve.task: finding for finding in found.findings}
+
+
+def test_simulated_curves_are_told_apart(simulated):
+    truth, found = simulated
+    said = np.array([found[task].cls for task in truth.index])
+    true = truth["class"].to_numpy()
+    hits = ((said == "emergent") & (true == "emergent")).sum()
+    assert 2 * hits / ((said == "emergent").sum() + (true == "emergent").sum()) >= 0.9
+    assert (said == true).mean() >= 0.9
+    assert not (said[true == "flat"] == "emergent").any()
+
+
+def test_the_interval_holds_the_foot_as_often_as_it_says(simulated):
+    truth, found = simulated
+    pairs = [(found[task], onset) for task, onset in truth["onset"].items() if found[task].cls == "emergent"]
+    pairs = [(finding, onset) for finding, onset in pairs if np.isfinite(onset)]
+    inside = [np.log10(one.interval[0]) <= onset <= np.log10(one.interval[1]) for one, onset in pairs]
+    assert np.mean(inside) >= 0.9
+    assert np.median([abs(np.log10(one.threshold) - onset) for one, onset in pairs]) <= 0.2
+    assert all(one.interval[0] <= one.threshold <= one.interval[1] for one, _ in pairs)
+
+
+@pytest.mark.parametrize(
+    "mean, cls",
+    [
+        (hinge(0.6, 0.8, 0.25), "emergent"),
+        (np.linspace(0.3, 0.8, 10), "smooth"),
+        (np.full(10, 0.25), "flat"),
+        (np.linspace(0.5, 0.25, 10), "inverse"),
+        (np.abs(np.linspace(-0.2, 0.3, 10)) + 0.3, "u-shaped"),
+    ],
+)
+def test_a_clean_curve_is_what_it_looks_like(mean, cls):
+    finding = only(scores(mean, chance=0.25))
+    assert finding.cls == cls
+    assert (finding.threshold is None) == (cls != "emergent")
+
+
+def test_with_few_examples_nothing_is_called_flat():
+    finding = only(scores(np.full(10, 0.25), n=16, chance=0.25))
+    assert finding.cls == "undetermined" and finding.evidence["smallest_detectable_gain"] > 0.1
+
+
+def test_a_rise_from_the_first_models_on_shows_no_absence():
+    assert only(scores(hinge(0.1, 0.9), chance=0.0)).cls == "smooth"
+
+
+def test_the_flat_curves_of_a_large_family_stay_flat():
+    rng = np.random.default_rng(0)
+    rows = [scores(rng.beta(0.25 * 332, 0.75 * 332, 10), task=f"flat {i}", n=500, chance=0.25) for i in range(150)]
+    found = emergence.detect(pd.concat(rows), "params", resamples=0).findings
+    said = [finding.cls for finding in found]
+    assert said.count("emergent") <= 2 and said.count("flat") >= 145
+
+
+@pytest.mark.parametrize("other, verdict", [("emergent", "corroborated"), ("smooth", "metric-induced")])
+def test_a_graded_metric_judges_a_hard_one(other, verdict):
+    token = {"emergent": 0.1 + hinge(0.6, 0.8), "smooth": np.linspace(0.3, 0.93, 10)}[other]
+    exact = token**5 if other == "smooth" else hinge(0.6, 0.6)
+    hard, soft = emergence.detect(pd.concat([scores(exact), graded(token)]), "params").findings
+    assert (hard.cls, soft.cls) == ("emergent", other)
+    assert hard.verdict == verdict and soft.verdict is None
+    assert hard.evidence["graded"] == {"token accuracy": other}
+
+
+def test_graded_metrics_that_disagree_leave_it_open():
+    rise = hinge(0.6, 0.6)
+    table = pd.concat([scores(rise), graded(0.1 + rise), graded(np.linspace(0.2, 0.9, 10), metric="brier skill")])
+    hard = emergence.detect(table, "params").of("t", "accuracy")[0]
+    assert hard.verdict == "undetermined"
+    assert hard.evidence["graded"] == {"token accuracy": "emergent", "brier skill": "smooth"}
+
+
+def test_a_graded_error_that_falls_is_an_improvement():
+    falling = graded(np.linspace(3, 1, 10), metric="bits per byte", stderr=0.02, higher_is_better=0)
+    assert only(falling).cls == "smooth"
+    assert only(falling.assign(higher_is_better=1)).cls == "inverse"
+
+
+def test_on_the_loss_axis_strong_models_are_those_of_low_loss():
+    loss = np.linspace(4, 2, 10)
+    table = scores(hinge(0.6, 0.8)).drop(columns="params").assign(loss=loss)
+    (finding,) = emergence.detect(table).findings
+    assert finding.cls == "emergent" and finding.curve.axis == "loss"
+    assert finding.interval[0] <= finding.threshold <= finding.interval[1]
+    assert finding.threshold == pytest.approx(4 - 0.6 * 2, abs=0.15)
+
+
+def test_every_axis_is_its_own_family_unless_one_is_asked_for():
+    table = scores(hinge(0.6, 0.8)).assign(flops=SIZES**2)
+    both = emergence.detect(table)
+    assert [finding.curve.axis for finding in both.findings] == ["params", "flops"]
+    assert np.log10(both.findings[1].threshold) == pytest.approx(2 * np.log10(both.findings[0].threshold), abs=1e-6)
+
+
+def test_seeds_widen_the_noise():
+    rng = np.random.default_rng(0)
+    rates = rng.beta(0.3 * 19, 0.7 * 19, (10, 9))  # rho = 1/20
+    rows = [scores(rates[:, seed], n=1000, chance=0.25, seed=seed) for seed in range(9)]
+    result = emergence.detect(pd.concat(rows), "params")
+    assert result.rho == pytest.approx(0.05, rel=0.4)
+    assert any("estimated from 80 seeds" in note for note in result.notes)
+    assert result.findings[0].curve.n_S[0] == 9000
+    assert result.findings[0].curve.weight_S[0] == pytest.approx(9 * 1000 / (1 + 999 * result.rho))
+
+
+def test_scatter_beyond_the_assumed_noise_is_seen():
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(1e6, 1e11, 40)
+    quiet = scores(np.linspace(0.3, 0.6, 40), n=10_000, sizes=sizes)
+    noisy = scores(np.linspace(0.3, 0.6, 40) + rng.normal(0, 0.1, 40), n=10_000, sizes=sizes)
+    assert only(quiet).evidence["scatter_factor"] == 1
+    assert only(noisy).evidence["scatter_factor"] > 3
+
+
+def test_counts_and_their_scores_say_the_same():
+    table = scores(hinge(0.6, 0.8, 0.25), chance=0.25)
+    rates = table.assign(score=table["correct"] / table["n"]).drop(columns="correct")
+    assert only(table).to_json() == only(rates).to_json()
+    p = rates["score"]
+    errors = rates.drop(columns="n").assign(stderr=np.sqrt(p * (1 - p) / 1000))
+    assert only(errors).threshold == pytest.approx(only(table).threshold, rel=1e-6)
+
+
+def test_an_interval_depends_on_its_own_curve_only():
+    one = scores(hinge(0.6, 0.5, 0.25), n=200, chance=0.25)
+    others = [scores(hinge(0.7, 0.6), task=f"o{i}") for i in range(3)]
+    alone = only(one)
+    beside = emergence.detect(pd.concat([*others, one]), "params").of("t")[0]
+    assert (alone.threshold, alone.interval) == (beside.threshold, beside.interval)
+
+
+def test_shots_make_curves_of_their_own():
+    table = pd.concat([scores(hinge(0.6, 0.8), shots=shots) for shots in (0, 5)])
+    found = emergence.detect(table, "params").findings
+    assert [finding.curve.setting for finding in found] == [{"shots": "0"}, {"shots": "5"}]
+    assert found[1].to_json()["shots"] == "5"
+
+
+def test_breakthroughness_and_linearity_are_those_of_big_bench():
+    steps = np.array([0.0, 0.1, 0.2, 0.3])
+    assert bigbench.breakthroughness(steps) == pytest.approx(3)
+    assert bigbench.linearity(steps) == pytest.approx(3)
+    jump = np.array([0.0, 0.1, 0.0, 0.9])
+    assert bigbench.breakthroughness(jump) == pytest.approx(9)
+    assert bigbench.linearity(jump) == pytest.approx(0.9 / np.sqrt((0.01 + 0.01 + 0.81) / 3))
+    assert bigbench.breakthroughness(steps[::-1]) == pytest.approx(-3)
+    assert bigbench.normalised(0.625, 0.25) == pytest.approx(50)
+
+
+def test_the_fit_is_the_maximum_of_its_likelihood():
+    rng = np.random.default_rng(0)
+    u = np.linspace(0, 1, 8)[None]
+    score, weight = rng.binomial(50, 0.3, (1, 8)) / 50, np.full((1, 8), 40.0)
+    for name, basis in bases(u).items():
+        values, best = fit(basis, score, weight, "binomial")
+        for _ in range(20):
+            moved = (values + rng.normal(0, 0.02, values.shape)).clip(1e-4, 1 - 1e-4)
+            mean = (basis @ moved[..., None])[..., 0]
+            assert (log_likelihood(mean, score[:, None], weight[:, None], "binomial") <= best + 1e-6).all(), name
+
+
+def test_p_values_of_flat_curves_are_uniform_enough():
+    rng = np.random.default_rng(0)
+    rows = [scores(rng.beta(0.25 * 332, 0.75 * 332, 10), task=f"{i}", n=500, chance=0.25) for i in range(200)]
+    found, _, _ = curves(canonical(pd.concat(rows)), "params")
+    tests = examine(batch(found, "binomial"))
+    for name, p in tests.p_T.items():
+        assert (p < 0.05).mean() <= 0.1, name  # 200 draws at 5 %: more than 20 come once in a thousand times
+    assert (tests.p_T["trend"] < 0.5).mean() >= 0.2
+
+
+def test_combined_and_adjusted_p_values():
+    p = np.array([0.01, 0.2, 0.7])
+    assert combined(p, p) == pytest.approx(p)
+    assert adjusted(p) == pytest.approx([0.03, 0.3, 0.7])
+
+
+BAD = {
+    "fewer than five scales": (lambda t: t.head(4), "5 or more different values of params"),
+    "no chance": (lambda t: t.drop(columns="chance"), "no chance"),
+    "n of 1": (lambda t: t.assign(n=1, correct=1), "n = 1 and 9 more rows: a rate over fewer than two examples"),
+    "duplicate scales": (lambda t: pd.concat([t, t.head(1)]), "2 rows at params = 1e+06"),
+    "a percentage": (lambda t: t.assign(correct=np.nan, score=40.0), r"divide percentages by 100"),
+    "more correct than asked": (lambda t: t.assign(correct=2000), "correct answers lie between 0 and n"),
+    "no task": (lambda t: t.drop(columns="task"), "no column 'task'"),
+    "an unknown kind": (lambda t: t.assign(kind="soft"), "holds 'soft'"),
+    "no kind": (lambda t: t.assign(correct=np.nan, score=0.4).drop(columns="kind"), "no column 'kind'"),
+    "words for numbers": (lambda t: t.assign(n="many"), "holds 'many', which is no number"),
+    "no axis": (lambda t: t.drop(columns="params"), "no values of 'params'"),
+    "a scale of zero": (lambda t: t.assign(params=[0.0, *SIZES[1:]]), "an axis of scales is positive"),
+    "neither n nor error": (lambda t: t.assign(score=0.4).drop(columns=["n", "correct"]), "a hard metric needs n"),
+    "several chances": (lambda t: t.assign(chance=np.linspace(0, 0.5, 10)), "several values of chance"),
+}
+
+
+@pytest.mark.parametrize("spoil, said", BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_a_sentence(spoil, said):
+    with pytest.raises(UserError) as error:
+        emergence.detect(spoil(scores(hinge(0.6, 0.8))), "params")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_curve_too_short_is_left_out_and_said():
+    table = pd.concat([scores(hinge(0.6, 0.8)), scores(hinge(0.6, 0.8), task="short").head(3)])
+    result = emergence.detect(table, "params")
+    assert len(result.findings) == 1
+    assert any("fewer than 5 scales: short (accuracy)" in note for note in result.notes)
+
+
+def test_an_axis_that_cannot_be_used_is_said_where_another_can():
+    table = scores(hinge(0.6, 0.8)).assign(flops=1e20)
+    result = emergence.detect(table)
+    assert {finding.curve.axis for finding in result.findings} == {"params"}
+    assert any("axis flops is left out" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet", ".jsonl"])
+def test_the_verb_reads_a_file_and_writes_json(tmp_path, capsys, suffix):
+    table = pd.concat([scores(hinge(0.6, 0.8, 0.25), chance=0.25), graded(np.linspace(0.3, 0.9, 10))])
+    path = tmp_path / f"scores{suffix}"
+    match suffix:
+        case ".parquet":
+            table.to_parquet(path)
+        case ".jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case _:
+            table.to_csv(path, index=False)
+    command.main(command.EmergenceArgs(str(path), axis="params", resamples=20, json=tmp_path / "e.json"))
+    hard, soft = json.loads((tmp_path / "e.json").read_text())
+    assert set(hard) == {"task", "metric", "kind", "axis", "class", "verdict", "threshold", "interval", "evidence"}
+    assert (hard["class"], hard["verdict"], soft["class"]) == ("emergent", "metric-induced", "smooth")
+    said = capsys.readouterr().out
+    assert "2 curves over params (parameters): 1 emergent, 1 smooth" in said
+    assert "metric-induced (token accuracy smooth)" in said and "0.250 to 0.800" in said
+
+
+def test_the_verb_takes_other_names_and_conditions(tmp_path, capsys):
+    table = scores(hinge(0.6, 0.8)).rename(columns={"params": "size", "correct": "hits"})
+    table = pd.concat([table, table.assign(task="other")])
+    table.to_csv(tmp_path / "s.csv", index=False)
+    args = command.EmergenceArgs(
+        str(tmp_path / "s.csv"), columns="params=size,correct=hits", where="task == 't'", resamples=0
+    )
+    assert len(command.main(args).findings) == 1
+    assert "1 emergent" in capsys.readouterr().out
+    assert VERBS["emergence"][0] is command.EmergenceArgs
+    with pytest.raises(UserError, match="without a source column"):
+        command.parse_columns("params")
+    with pytest.raises(UserError, match="did you mean 'hits'"):
+        emergence.detect(str(tmp_path / "s.csv"), columns={"correct": "hitz"})
+
+
+def test_the_scores_of_a_sweeps_runs_are_one_table(tmp_path):
+    table = scores(hinge(0.6, 0.8, 0.25), chance=0.25).assign(run_id=[f"r{i}" for i in range(10)], step=100)
+    table["score"] = table["correct"] / table["n"]
+    earlier = table.assign(step=50, score=0.25)
+    for run, rows in pd.concat([earlier, table]).drop(columns="correct").groupby("run_id"):
+        (tmp_path / run).mkdir()
+        rows.to_json(tmp_path / run / "scores.jsonl", orient="records", lines=True)
+    result = emergence.detect(str(tmp_path), "params")
+    (finding,) = result.findings
+    assert finding.cls == "emergent" and len(finding.curve.x_S) == 10
+    assert len(emergence.detect(str(tmp_path), "params", where="params > 1e7").findings[0].curve.x_S) == 8
+    (tmp_path / "r0" / "scores.jsonl").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="are corrupt"):
+        emergence.detect(str(tmp_path), "params")
+
+
+def test_many_curves_are_named_rather_than_listed():
+    rows = [scores(np.linspace(0.3, 0.8, 10), task=f"task {i}") for i in range(61)]
+    text = str(emergence.detect(pd.concat(rows), "params", resamples=0))
+    assert "smooth: task 0 (accuracy), task 1 (accuracy)" in text and len(text.splitlines()) < 10

@@ -1,0 +1,140 @@
+"""A table is the same in every format, and runs of others become one that a fit takes."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_results import OTHER, RUN, outcome_of
+
+from lmscale import exchange
+from lmscale.errors import UserError
+from lmscale.results import PlannedRun, collect, write_plan
+from lmscale.tables import read_table
+
+COLUMNS = ["run", "state", "params", "tokens", "flops", "loss_nats", "flops_budget", "held_out"]
+READ = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_plan(tmp_path / "two", "two", [PlannedRun(RUN, flops_budget=1e9), PlannedRun(OTHER)])
+    outcome_of(RUN).write(tmp_path / "two" / RUN.run_id)
+    return tmp_path / "two"
+
+
+@pytest.mark.parametrize("ending", READ)
+def test_a_table_is_the_same_in_every_format(sweep: Path, ending: str) -> None:
+    for number, options in enumerate(({}, {"to": ending})):
+        path = sweep / (f"runs.{ending}" if not number else "runs")
+        exchange.table_of(sweep, path, **options)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(READ[ending](path)[COLUMNS], collect(sweep)[COLUMNS], check_dtype=False)
+
+
+def test_on_a_terminal_it_is_text(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exchange.table_of(sweep)
+    assert capsys.readouterr().out.startswith("run,name,state,")
+    exchange.table_of(sweep, to="jsonl")
+    assert [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()] == [RUN.run_id, OTHER.run_id]
+
+
+def test_what_has_no_format_is_refused(sweep: Path) -> None:
+    before = sorted(sweep.rglob("*"))
+    with pytest.raises(UserError, match=r"x\.xls: the ending says the format, one of \.csv, \.jsonl, \.parquet"):
+        exchange.table_of(sweep, sweep / "x.xls")
+    with pytest.raises(UserError, match="--to parquet is not for a terminal; add --output"):
+        exchange.table_of(sweep, to="parquet")
+    assert sorted(sweep.rglob("*")) == before
+
+
+class Recorder:
+    """Stands for the module `wandb`."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, Any] = {}
+        self.Table = lambda columns, data: SimpleNamespace(columns=columns, data=data)
+        self.Html = lambda path: path
+
+    def init(self, **settings: Any) -> "Recorder":
+        self.settings = settings
+        return self
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged |= values
+
+    def finish(self) -> None:
+        self.logged["over"] = True
+
+
+def test_the_table_and_the_page_go_to_wandb(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    (sweep / "report").mkdir()
+    (sweep / "report" / "report.html").touch()
+    exchange.table_of(sweep, to="wandb")
+    assert (recorder.settings["group"], recorder.settings["id"]) == ("two", "two-table")
+    table = recorder.logged["runs"]
+    rows = [dict(zip(table.columns, row)) for row in table.data]
+    assert [row["loss_nats"] for row in rows] == [2.5, None] and recorder.logged["report"].endswith("report.html")
+    assert capsys.readouterr().out == "2 runs and the report sent to Weights & Biases, group two\n"
+    monkeypatch.setattr(recorder, "log", lambda values: 1 / 0)
+    with pytest.raises(UserError, match=r"did not take the table .ZeroDivisionError.*WANDB_MODE=offline"):
+        exchange.table_of(sweep, to="wandb")
+
+
+OTHERS = pd.DataFrame(
+    {"Name": ["a", "b"], "State": ["finished", "crashed"], "n": [1e6, 2e6], "seen": [2e7, 4e7], "eval/loss": [3.1, 3.0]}
+)
+
+
+@pytest.mark.parametrize("ending", READ)
+def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exchange.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
+    exchange.take_in(
+        tmp_path / f"theirs.{ending}",
+        tmp_path / "ours.csv",
+        "params=n,tokens=seen,loss=eval/loss",
+        "State == 'finished'",
+    )
+    said = capsys.readouterr().out
+    assert "keeps 1 of 2 rows" in said and "1 runs in" in said and "next: lmscale fit" in said
+    table = read_table(tmp_path / "ours.csv")
+    assert table[["params", "tokens", "loss_nats"]].to_numpy().tolist() == [[1e6, 2e7, 3.1]]
+    assert table["flops"].tolist() == [6 * 1e6 * 2e7]
+
+
+NESTED = {
+    "name": ["a", "b"],
+    "summary": [{"loss": 3.0, "_step": 5}, {"loss": 2.9}],
+    "config": [{"n_params": 1e6, "model": {"width": 8}, "tokens": 1e8}, {"n_params": 2e6, "tokens": 2e8}],
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_mappings_in_cells_become_columns(tmp_path: Path, ending: str) -> None:
+    """As W&B's own example of an export writes them: as text in CSV, as mappings in JSONL."""
+    path = tmp_path / f"project.{ending}"
+    exchange.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
+    mapping = "params=config.n_params,tokens=config.tokens,loss=summary.loss,run=name"
+    exchange.take_in(path, tmp_path / "ours.parquet", mapping)
+    table = read_table(tmp_path / "ours.parquet")
+    assert table["run"].tolist() == ["a", "b"] and table["loss_nats"].tolist() == [3.0, 2.9]
+    assert table["config.model.width"].tolist()[0] == 8 and table["params"].tolist() == [1e6, 2e6]
+
+
+def test_trouble_with_a_table_of_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exchange.write(OTHERS, tmp_path / "t.csv", "csv")
+    with pytest.raises(UserError, match="has no column 'lost'"):
+        exchange.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
+    with pytest.raises(UserError, match=r"there is no table at .*absent\.csv"):
+        exchange.take_in(tmp_path / "absent.csv", tmp_path / "o.csv")
+    with pytest.raises(UserError, match="the ending says the format"):
+        exchange.take_in(tmp_path / "t.csv", tmp_path / "o.xls")
+    assert not list(tmp_path.glob("o.*"))
+    exchange.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
+    assert "it has no column params or tokens or flops, which a fit needs" in capsys.readouterr().out

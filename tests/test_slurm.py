@@ -1,0 +1,244 @@
+"""What would be submitted to Slurm, exactly; and, slow, a real Slurm of this machine that trains it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from slurm_cluster import NODES, cluster, usable
+from test_results import OTHER, RUN, outcome_of
+
+from lmscale import attempts
+from lmscale.config import MeshConfig
+from lmscale.errors import UserError
+from lmscale.launch import slurm
+from lmscale.launch.slurm import Cluster, Resources, resources, submissions, to_submit
+from lmscale.results import Outcome, PlannedRun, write_plan
+
+LONG = replace(RUN, tokens=2 * RUN.tokens)
+PAIR = replace(RUN, seed=7, mesh=MeshConfig(data=2))
+
+
+def planned(*configs: object) -> list[PlannedRun]:
+    return [PlannedRun(config) for config in configs]  # type: ignore[arg-type]
+
+
+def test_runs_that_want_the_same_share_an_array_the_longest_first(tmp_path: Path) -> None:
+    single, pair = submissions("my sweep", planned(RUN, PAIR, LONG), tmp_path, Cluster())
+    assert single.runs == (LONG.run_id, RUN.run_id) and pair.runs == (PAIR.run_id,)
+    assert single.command(["7"]) == ["sbatch", "--parsable", str(tmp_path / "slurm" / "array-1.sh")]
+    assert f"runs=({LONG.run_id} {RUN.run_id})" in single.text and "--array=0-1\n" in single.text
+    assert "--ntasks=1\n" in single.text and "--ntasks=2\n" in pair.text and "JAX_PLATFORMS=cpu" in pair.text
+    assert "--job-name=lmscale-my-sweep\n" in single.text and "--requeue\n" in single.text
+    assert subprocess.run(["bash", "-n"], input=single.text, text=True).returncode == 0
+
+
+def test_branches_are_submitted_after_their_trunks(tmp_path: Path) -> None:
+    runs = [PlannedRun(LONG, trunk=RUN.run_id, branch_step=500), PlannedRun(RUN)]
+    first, second = submissions("s", runs, tmp_path, Cluster())
+    assert first.runs == (RUN.run_id,) and second.runs == (LONG.run_id,)
+    assert second.command(["5", "6"])[2] == "--dependency=afterany:5:6"
+
+
+def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
+    settings = Cluster(partition="p", account="a", time="1:00:00", cores=3, at_once=2, options=("--qos=low",))
+    (one,) = submissions("s", planned(RUN, OTHER), tmp_path, settings)
+    options = re.findall(r"^#SBATCH (.*)$", one.text, re.M)
+    assert {"--partition=p", "--account=a", "--time=1:00:00", "--cpus-per-task=3", "--array=0-1%2", "--qos=low"} <= {
+        *options
+    }
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "wanted"),
+    [
+        (1, 0, Resources(1, 1, 0, 4)),
+        (2, 0, Resources(1, 2, 0, 8)),
+        (2, 8, Resources(1, 1, 2, 4)),
+        (16, 8, Resources(2, 2, 8, 4)),
+    ],
+)
+def test_what_a_run_asks_for(devices: int, gpus: int, wanted: Resources) -> None:
+    config = replace(RUN, optimizer=replace(RUN.optimizer, batch_sequences=16), mesh=MeshConfig(data=devices))
+    assert resources(config, Cluster(gpus_per_node=gpus)) == wanted
+
+
+def test_devices_that_do_not_share_out_over_nodes_are_refused() -> None:
+    config = replace(RUN, tokens=64_080, optimizer=replace(RUN.optimizer, batch_sequences=9), mesh=MeshConfig(data=9))
+    config = replace(config, tokens=144 * 9 * 16)
+    with pytest.raises(UserError, match="9 devices, which 2 nodes of 8 GPUs cannot share evenly"):
+        resources(config, Cluster(gpus_per_node=8))
+
+
+def test_only_what_is_missing_and_not_queued_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [replace(RUN, seed=seed) for seed in range(5)]
+    outcome_of(configs[0]).write(tmp_path / configs[0].run_id)
+    (tmp_path / configs[1].run_id).mkdir()
+    (tmp_path / configs[1].run_id / "failed.json").write_text('{"reason": "no"}')
+    (tmp_path / "slurm").mkdir()
+    job = {"job": "5", "runs": [configs[2].run_id, configs[3].run_id]}
+    (tmp_path / "slurm" / "job-5.json").write_text(json.dumps(job))
+    monkeypatch.setattr(slurm, "_ask", lambda command: "1\n" if "squeue" in command else "")
+    with attempts.held([tmp_path / configs[4].run_id], {}):
+        assert [one.config.seed for one in to_submit(planned(*configs), tmp_path)] == [2]
+
+
+def test_without_slurm_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no sbatch on this machine"):
+        slurm.check_cluster(Cluster())
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho invalid account >&2; exit 1")
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'gpu*'\necho debug")
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(UserError, match="--partition gpus: no such one here; did you mean 'gpu'"):
+        slurm.check_cluster(Cluster(partition="gpus"))
+    slurm.check_cluster(Cluster(partition="gpu"))
+    made = submissions("s", planned(RUN), tmp_path, Cluster())
+    with pytest.raises(UserError, match=r"sbatch refused .*array-1\.sh: invalid account; change it"):
+        slurm.submit(made, planned(RUN), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    if lacking := usable():
+        pytest.skip(lacking)
+    with cluster(tmp_path_factory.mktemp("slurm") / "cluster") as environment:
+        yield environment
+
+
+SWEEP = """
+from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.sweep import Sweep
+
+def recipe(point):
+    return RunConfig(
+        model=ModelConfig(width=16, layers=1, heads=1, context=32),
+        optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=8),
+        data=DataConfig(source={corpus!r}, max_epochs=1e9),
+        tokens=point["steps"] * 8 * 32, seed=point["seed"], validation_tokens=4096, validations=2,
+        checkpoint_seconds=0.5, mesh=MeshConfig(data=point["devices"]),
+    )
+
+SWEEP = Sweep(name={name!r}, points={points!r}, recipe=recipe, tokens_per_param=(0, 1e9))
+"""
+
+
+class Jobs:
+    """Sweeps submitted to the real Slurm from `folder`."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        (folder / "text.txt").write_text("\n\n".join(f"{n} green bottles on wall {n % 7}" for n in range(4000)))
+
+    def call(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def submit(self, name: str, points: list[dict[str, int]], *options: str) -> Path:
+        (self.folder / f"{name}.py").write_text(
+            SWEEP.format(corpus=str(self.folder / "text.txt"), name=name, points=points)
+        )
+        self.call(sys.executable, "-m", "lmscale", "run", f"{name}.py", "--force", "--launcher", "slurm", *options)
+        return self.folder / "runs" / name
+
+    def until(self, true: Callable[[], bool], sweep: Path, seconds: float = 500) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            said = "".join(path.read_text() for path in (sweep / "slurm").glob("*.txt"))
+            assert time.monotonic() < end, self.call("squeue", "--long") + said
+            time.sleep(0.3)
+
+
+def ended(sweep: Path) -> dict[str, Outcome]:
+    found = {path.parent.name: Outcome.read(path.parent) for path in sweep.glob("*/outcome.json")}
+    return {run_id: outcome for run_id, outcome in found.items() if outcome}
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, real: dict[str, str], cache: Path) -> Jobs:
+    return Jobs(tmp_path, {**real, "LMSCALE_CACHE": str(cache)})
+
+
+def points(number: int, steps: int, devices: int = 1) -> list[dict[str, int]]:
+    return [{"seed": seed, "steps": steps, "devices": devices} for seed in range(number)]
+
+
+@pytest.mark.slow
+def test_an_array_and_a_run_of_two_processes(jobs: Jobs) -> None:
+    array = jobs.submit("three", points(3, 200), "--partition", "low")
+    pair = jobs.submit("pair", points(1, 200, devices=2), f"--sbatch=--nodelist={NODES[0]}")
+    jobs.until(lambda: len(ended(array)) == 3 and len(ended(pair)) == 1, array)
+    assert {outcome.state for outcome in (*ended(array).values(), *ended(pair).values())} == {"finished"}
+    (outcome,) = ended(pair).values()
+    assert "x 2" in outcome.device, "two processes, a device each"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_preempted_goes_on_when_it_is_requeued(jobs: Jobs) -> None:
+    sweep = jobs.submit(
+        "low", points(1, 20_000), "--partition", "low", "--sbatch=--exclusive", f"--sbatch=--nodelist={NODES[1]}"
+    )
+    (run,) = (path.parent for path in sweep.glob("*/config.json"))
+    jobs.until(lambda: any((run / "checkpoints").glob("[0-9]*")), sweep)
+    high = ["sbatch", "--parsable", "--partition=high", "--exclusive", f"--nodelist={NODES[1]}", "--output=/dev/null"]
+    jobs.call(*high, "--wrap=sleep 1")
+    jobs.until(lambda: bool(ended(sweep)), sweep)
+    said = (run / "log.txt").read_text()
+    assert "stopped after step" in said and "going on from step" in said
+    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, 0]
+
+
+@pytest.mark.slow
+def test_a_node_taken_down_in_the_middle_loses_no_run(jobs: Jobs) -> None:
+    sweep = jobs.submit("drained", points(2, 12_000), "--sbatch=--ntasks-per-node=1", "--sbatch=--exclusive")
+    jobs.until(lambda: len(list(sweep.glob("*/checkpoints/[0-9]*"))) >= 2, sweep)
+    jobs.call("scontrol", "update", f"nodename={NODES[1]}", "state=drain", "reason=test")
+    (job,) = {
+        line.split()[0]
+        for line in jobs.call("squeue", "--noheader", f"--nodelist={NODES[1]}", "--format=%A").splitlines()
+    }
+    jobs.call("scontrol", "requeue", job)
+    jobs.until(lambda: len(ended(sweep)) == 2, sweep)
+    jobs.call("scontrol", "update", f"nodename={NODES[1]}", "state=resume")
+    assert {outcome.state for outcome in ended(sweep).values()} == {"finished"}
+    assert "going on from step" in "".join(path.read_text() for path in sweep.glob("*/log.txt"))
+
+
+@pytest.mark.slow
+def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = jobs.submit("short", points(1, 20_000))
+    (run,) = (path.parent for path in sweep.glob("*/config.json"))
+    jobs.until(lambda: any((run / "checkpoints").glob("[0-9]*")), sweep)
+    (job,) = jobs.call("squeue", "--noheader", "--format=%A").split()
+    jobs.call("scancel", "--batch", "--signal=USR1", job)
+    jobs.until(lambda: bool(ended(sweep)), sweep)
+    said = next((sweep / "slurm").glob("*_0.txt")).read_text()
+    assert "the time of this job ends: it is requeued" in said
+    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, 0]
+
+
+def test_finish_is_for_planned_runs(tmp_path: Path) -> None:
+    from lmscale.launch.finish import finish
+
+    write_plan(tmp_path, "s", planned(RUN))
+    with pytest.raises(UserError, match="has no run 'absent'"):
+        finish(tmp_path / "absent")
+
+
+def test_several_processes_are_started_by_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    assert slurm.step_command() == []
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert slurm.step_command() == []
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert slurm.step_command()[0] == "srun"

@@ -1,0 +1,115 @@
+"""A sweep's folder says of every run how far it is, and why it is not further."""
+
+import io
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from test_results import RUN, outcome_of
+
+from lmscale import attempts, status
+from lmscale.attempts import Process
+from lmscale.counting import count
+from lmscale.errors import UserError
+from lmscale.files import write_json
+from lmscale.results import PlannedRun, write_plan
+
+CONFIGS = [replace(RUN, seed=seed) for seed in range(8)]
+ROW = {"step": 500, "tokens": RUN.tokens // 4, "flops": count(RUN).flops // 4, "tokens_per_second": 1000.0, "mfu": 0.25,
+       "loss_nats": 2.3456}  # fmt: skip
+LEFT = RUN.tokens * 3 / 4 / 1000
+
+
+def attempt(place: Path, end: dict[str, Any] | None = None, number: int = 1, **holder: Any) -> None:
+    value = {"holder": {**asdict(Process.this()), **holder}, "micro_batches": number, **({"end": end} if end else {})}
+    write_json(place / "attempts" / f"{number:04}.json", value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight runs: finished, diverged, at work, stopped, killed, failed, far away and silent, missing."""
+    write_plan(tmp_path, "eight", [PlannedRun(config, held_out=config.seed == 7) for config in CONFIGS])
+    places = [tmp_path / config.run_id for config in CONFIGS]
+    outcome_of(CONFIGS[0]).write(places[0])
+    outcome_of(CONFIGS[1], state="diverged", reason="the loss was [nan]", loss_nats=None).write(places[1])
+    for place in places[2:7]:
+        place.mkdir()
+        (place / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")
+    attempt(places[2], number=2)
+    attempt(places[3], {"status": 75, "reason": "stopped"})
+    attempt(places[4], started="1")
+    attempt(places[5], {"status": 1, "reason": "exit status 3"})
+    write_json(places[5] / "failed.json", {"reason": "exit status 3", "log": []})
+    attempt(places[6], machine="another", host="far")
+    return tmp_path
+
+
+def said(folder: Path, **options: bool) -> str:
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    status.show(folder, console, **options)
+    assert isinstance(console.file, io.StringIO)
+    table, _, sentences = console.file.getvalue().partition("finished,")
+    return table + re.sub(r"\s+", " ", sentences)  # those are wrapped
+
+
+def test_every_state_is_told_with_its_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, runs = status.read(folder)
+    assert name == "eight" and [run.run_id for run in runs] == [config.run_id for config in CONFIGS]
+    assert [run.state for run in runs] == [
+        "finished", "diverged", "running", "stopped", "stopped", "failed", "running", "missing",
+    ]  # fmt: skip
+    assert [run.said for run in runs] == [
+        "", "the loss was [nan]", "attempt 2, 2 micro-batches", "", "ended without a word", "exit status 3",
+        f"by process {Process.this().pid} on far", "held out",
+    ]  # fmt: skip
+    assert [run.seconds_left for run in runs] == [None, None, LEFT, None, None, None, LEFT, None]
+    assert [run.loss_nats for run in runs][:3] == [2.5, None, 2.3456]
+    monkeypatch.setattr(attempts, "STALE_SECONDS", -1.0)
+    assert status.read(folder)[1][6].state == "silent"
+
+
+def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
+    text = said(folder)
+    lines = {line.split()[0]: line for line in text.splitlines() if line}
+    assert "[nan]" in lines[CONFIGS[1].run_id] and "…" not in text
+    assert lines[CONFIGS[2].run_id].split()[3:8] == ["running", "25%", "2.3456", "0.25", "48"]
+    assert " 1 diverged, 2 running, 2 stopped, 1 failed, 1 missing" in text
+    flops = count(RUN).flops
+    assert f"spent {3.25 * flops:.3g} of {8 * flops:.3g} training FLOPs planned (41%)" in text
+    assert "finished runs took 4 s" in text and "training loss" in text and "lmscale retry" in text
+
+
+def test_of_many_runs_those_in_need_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "SHOWN", 4)
+    text, everything = said(folder), said(folder, everything=True)
+    assert all((config.run_id in text) == (config.seed in (1, 2, 3, 4)) for config in CONFIGS)
+    assert "... 4 more: --all shows every run" in text
+    assert all(config.run_id in everything for config in CONFIGS)
+
+
+def test_watching_ends_with_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plan(tmp_path, "one", [PlannedRun(RUN)])
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: outcome_of(RUN).write(tmp_path / RUN.run_id))
+    assert "1 finished" in said(tmp_path, watch=True)
+
+
+def test_a_corrupt_outcome_harms_no_other_line(folder: Path) -> None:
+    (folder / CONFIGS[0].run_id / "outcome.json").write_text("{")
+    _, runs = status.read(folder)
+    assert (runs[0].state, runs[1].state) == ("corrupt", "diverged") and "delete it" in runs[0].said
+
+
+def test_a_plan_without_counts_is_counted(folder: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    for line in plan["runs"]:
+        del line["params"], line["flops"], line["tokens"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    assert status.read(folder)[1][0].params == count(RUN).params
+    plan["runs"][0].pop("config")
+    (folder / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match="config"):
+        status.read(folder)
