@@ -14,7 +14,10 @@ from lmscale.parameters import init
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"positions": "learned", "kv_heads": 2, "norm": "layernorm", "biases": True, "mlp": "gelu"},
-    {"positions": "alibi", "kv_heads": 1, "document_end": 3, "qk_norm": True, "logit_softcap": 5.0, "tied_embeddings": False},
+    {
+        "positions": "alibi", "kv_heads": 1, "document_end": 3, "qk_norm": True, "logit_softcap": 5.0,
+        "tied_embeddings": False,
+    },
 ]  # fmt: skip
 ROWS, TIME, ROOM = 3, 12, 16
 
