@@ -47,7 +47,7 @@ def test_several_processes_learn_what_one_learns(
     config = run(corpus, 20, model=WIDE, mesh=mesh)
     for status, said, complaints in ends(start_several(config, tmp_path, processes, devices)):
         assert (status, complaints) == (0, "")
-        assert said.startswith("finished: validation loss")
+        assert "finished: validation loss" in said  # Gloo may have said something before
     assert [row["step"] for row in rows(tmp_path)] == list(range(1, 21))
     assert_close(tmp_path, alone)
 

@@ -83,11 +83,12 @@ class Launchers:
         self.command = [sys.executable, "-m", "lmscale", "run", str(sweep), "--runs", str(runs), "--workers", "1"]
         self.command += ["--force"]
         self.environment = {**os.environ, "LMSCALE_MEMORY_BYTES": str(MEMORY_BYTES), "JAX_PLATFORMS": "cpu"}
-        self.log, self.statuses = log.open("ab"), Counter[int]()
+        self.log, self.statuses = log, Counter[int]()
         self.alive = [self._start() for _ in range(number)]
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(self.command, env=self.environment, stdout=self.log, stderr=self.log)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log)
 
     def over(self) -> bool:
         """Whether all have come to their end; who was killed is replaced."""
@@ -177,14 +178,19 @@ class Trouble:
         return noticed
 
     def _noticed(self) -> bool:
-        return "is full" in Path(self.launchers.log.name).read_text()
+        return "is full" in self.launchers.log.read_text()
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of the sound checkpoints of a run: a full disk can leave one whose facts are empty."""
+    """The steps of the sound checkpoints of a run: not those that were spoiled and have not been looked at since."""
     found = (path for path in (run / "checkpoints").glob("[0-9]*") if path.name.isdigit())
-    facts = {path: path / "facts" / "metadata" for path in found}
-    return sorted(int(path.name) for path, file in facts.items() if file.exists() and file.stat().st_size)
+    return sorted(int(path.name) for path in found if all(map(_written, (path / "facts", path / "state"))))
+
+
+def _written(folder: Path) -> bool:
+    """A full disk can leave a checkpoint whose facts are empty; `Trouble` writes zeros."""
+    files = [file for file in folder.glob("*") if file.is_file()]
+    return bool(files) and all(file.read_bytes().strip(b"\0") for file in files)
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -195,7 +201,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 def wait(launchers: Launchers, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not launchers.over():
-        assert time.monotonic() < end, Path(launchers.log.name).read_text()[-4000:]
+        assert time.monotonic() < end, launchers.log.read_text()[-4000:]
         time.sleep(0.1)
 
 
@@ -217,7 +223,7 @@ def test_a_disturbed_sweep_ends_as_one_left_alone(tmp_path: Path, disk: Path) ->
             trouble.kill_worker, trouble.kill_launcher, trouble.kill_worker, lambda: trouble.kill_worker(spoil=True),
             trouble.kill_worker, trouble.kill_worker]  # fmt: skip
     while not folder.is_dir():
-        assert not launchers.over(), Path(launchers.log.name).read_text()
+        assert not launchers.over(), launchers.log.read_text()
         time.sleep(0.05)
     end = time.monotonic() + 600
     while not launchers.over():
@@ -226,7 +232,7 @@ def test_a_disturbed_sweep_ends_as_one_left_alone(tmp_path: Path, disk: Path) ->
             plan.pop(0)
             time.sleep(trouble.chance.uniform(0, 1.5))
         time.sleep(0.05)
-    said = Path(launchers.log.name).read_text()
+    said = launchers.log.read_text()
 
     assert not plan, f"the sweep was over before all harm was done: {trouble.done}\n{said[-3000:]}"
     assert launchers.statuses == Counter({0: 2}), said[-3000:]
