@@ -13,7 +13,7 @@ from lmscale.config import RunConfig, check, from_json
 from lmscale.counting import count
 from lmscale.files import read_json, write_text
 from lmscale.respond import Reader
-from lmscale.results import CONFIG_FILE, Outcome
+from lmscale.results import CONFIG_FILE, SCORES_FILE, Outcome
 from lmscale.sharding import make_mesh
 from lmscale.step import make_step
 from lmscale.tasks import Response, Score, Shots, Task, load, scores
@@ -21,7 +21,7 @@ from lmscale.tasks import Response, Score, Shots, Task, load, scores
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESPONSES_FOLDER, SCORES_FILE = "responses", "scores.jsonl"
+RESPONSES_FOLDER = "responses"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"
 FAILED_FILE = "failed.json"
 """Why a run without an outcome was given up; `lmscale retry` removes it."""
+SCORES_FILE = "scores.jsonl"
+"""Of a run's checkpoints on benchmark tasks: one row per task, metric and number of shots."""
 
 NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
 """Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""

@@ -11,6 +11,7 @@ from lmscale import examine
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
 from lmscale.files import write_json
+from lmscale.results import SCORES_FILE
 from lmscale.tasks import Shots, load
 from lmscale.train import train
 
@@ -39,7 +40,7 @@ def show(run: Path, *shots: int, items: int | None = None) -> str:
 
 
 def rows(run: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (run / examine.SCORES_FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (run / SCORES_FILE).read_text().splitlines()]
 
 
 def test_rows_are_kept_and_replaced(run: Path) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmscale.errors import UserError
+from lmscale.results import SCORES_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORES_FILE = "scores.jsonl"
 
 
 def holds_scores(path: Path) -> bool:
