@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.config import ModelConfig
-from lmscale.sharding import Axes
+from lmscale.sharding import Axes, constrain
 
 Params = dict[str, jax.Array]
 """One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
@@ -176,7 +176,8 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     sizes = {name: math.prod(row.shape) for name, row in table.items() if row.std}
     if sum(sizes.values()) <= ONE_DRAW:
         ends = [sum(list(sizes.values())[: number + 1]) for number in range(len(sizes))]
-        draws = dict(zip(sizes, jnp.split(jax.random.normal(key, (ends[-1],), dtype), ends[:-1])))
+        split = jnp.split(jax.random.normal(key, (ends[-1],), dtype), ends[:-1])
+        draws = {name: constrain(part, None) for name, part in zip(sizes, split)}  # whole everywhere before it is cut
     else:
         keys = jax.random.split(key, len(sizes))
         draws = {name: jax.random.normal(one, table[name].shape, dtype) for name, one in zip(sizes, keys)}
