@@ -45,6 +45,7 @@ def examine(
     """
     config = from_json(RunConfig, read_json(folder / CONFIG_FILE, "run configuration"), where=str(folder / CONFIG_FILE))
     reader, step = _reader(config, folder)
+    where = _scale(config, folder, step)
     for task in tasks:
         chosen = task if most_items is None else replace(task, items=task.items[:most_items])
         for one in shots:
@@ -52,7 +53,7 @@ def examine(
             responses = reader.responses(chosen, one)
             seconds = time.perf_counter() - start
             found = scores(chosen, responses, one.count)
-            _write(folder, task.name, one, responses, [_row(score, config, folder, step) for score in found])
+            _write(folder, task.name, one, responses, [{**where, **asdict(score)} for score in found])
             yield Examination(chosen, found, responses, seconds)
 
 
@@ -99,13 +100,15 @@ def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
     return Reader(state.validated, config.model, encoder, mesh), int(state.step)
 
 
-def _row(score: Score, config: RunConfig, folder: Path, step: int) -> dict[str, Any]:
-    """As `lmscale emergence` reads it. `loss` is the final validation loss, nats per token, where the run has ended."""
+def _scale(config: RunConfig, folder: Path, step: int) -> dict[str, Any]:
+    """What every row says of the model, as `lmscale emergence` reads it.
+
+    `loss` is the final validation loss, nats per token, where the run has ended.
+    """
     outcome, counts = Outcome.read(folder), count(config)
     return {
         "run_id": config.run_id,
         "step": step,
-        **asdict(score),
         "params": counts.params,
         "tokens": step * config.batch_tokens,
         "flops": counts.flops * step / config.steps,

@@ -40,8 +40,7 @@ def reader(params: Any) -> Reader:
 
 def whole(params: Any, tokens: list[int]) -> np.ndarray:
     """Logits after every token, by one pass over them all."""
-    with jax.disable_jit(False):
-        return np.asarray(LOGITS(params, jnp.asarray([tokens + [0] * (CONTEXT - len(tokens))])))[0, : len(tokens)]
+    return np.asarray(LOGITS(params, jnp.asarray([tokens + [0] * (CONTEXT - len(tokens))])))[0, : len(tokens)]
 
 
 LOGITS = jax.jit(lambda params, tokens: model.logits(params, tokens, CONFIG))

@@ -1,7 +1,7 @@
 """A plan as rows: what each run is, costs and takes, for the table on the terminal and for `--json`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmscale import data
@@ -12,9 +12,6 @@ from lmscale.design import Verdict
 from lmscale.prices import Place, Price, elapsed, money, price
 from lmscale.results import PlannedRun
 from lmscale.sweep import Plan
-
-CONVENTIONS = tuple(item.name for item in fields(Counts) if item.name.startswith("flops"))
-"""Names of C."""
 
 
 @dataclass(frozen=True)
