@@ -24,11 +24,13 @@ def main(sweep_file: Path, runs: Path, console: Console) -> int:
     if status := terminal.run_sweep(plan, runs, console):
         return status
     console.rule("3  Fit, held-out check, report", align="left")
-    from lmscale import report
+    from lmscale import look, report
 
+    folder = runs / plan.sweep.name
     page = report.of_sweep(
-        runs / plan.sweep.name, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",)
-    )
+        folder, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",),
+        baselines=look.baselines(folder),
+    )  # fmt: skip
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
     return 0
 

@@ -1,17 +1,21 @@
-"""Tasks on the checkpoint of a run: every item's response kept, and one row of a table for every metric."""
+"""Tasks on a run's model, at its checkpoint or while it trains: every item's response, and a row for every metric."""
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jax.sharding import Mesh
+
 from lmscale import data
 from lmscale.checkpoint import Checkpoints
-from lmscale.config import RunConfig, check, from_json
+from lmscale.config import ExamConfig, RunConfig, check, from_json
 from lmscale.counting import count
+from lmscale.distributed import is_main
 from lmscale.files import read_json, write_text
+from lmscale.parameters import Params
 from lmscale.respond import Reader
 from lmscale.results import CONFIG_FILE, SCORES_FILE, Outcome
 from lmscale.sharding import make_mesh
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 RESPONSES_FOLDER = "responses"
+COLUMNS = "{:34} {:>5}  {:24} {:>9} {:>9} {:>8} {:>6}"
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,66 @@ def examine(
     Writes `responses/TASK-SHOTS.jsonl` and the rows of `scores.jsonl`, where rows of the same task, metric and shots
     are replaced. Raises `UserError` for a folder without a run or a checkpoint, and as `Reader.responses` does.
     """
+    reader, where = newest(folder)
+    yield from _scored(reader, _cut(tasks, most_items), shots, folder, where)
+
+
+def newest(folder: Path) -> tuple[Reader, dict[str, Any]]:
+    """The model of the newest checkpoint in the run folder, and what every row of its scores says of it.
+
+    Raises `UserError` for a folder without a run or a checkpoint.
+    """
     config = from_json(RunConfig, read_json(folder / CONFIG_FILE, "run configuration"), where=str(folder / CONFIG_FILE))
     reader, step = _reader(config, folder)
-    where = _scale(config, folder, step)
+    outcome = Outcome.read(folder)
+    loss_nats = outcome.loss_nats if outcome is not None and step == config.steps else None
+    return reader, _scale(config, step, loss_nats)
+
+
+class Examiner:
+    """Scores runs that share a program on the tasks that their configurations ask for, while they train."""
+
+    def __init__(self, configs: Sequence[RunConfig], manifest: data.Manifest, mesh: Mesh) -> None:
+        """Raises `UserError` for tasks that cannot be read, before anything is compiled."""
+        self._tasks = {exam: _tasks(exam) for exam in {config.exam for config in configs}}
+        self._manifest, self._mesh = manifest, mesh
+        self._reader: Reader | None = None
+
+    def score(self, config: RunConfig, folder: Path, params: Params, step: int, loss_nats: float | None) -> None:
+        """Score the model of a run after `step` steps and keep what was found in its folder.
+
+        Several processes call it together; the first writes.
+        """
+        if self._reader is None:
+            self._reader = Reader(params, config.model, data.encoder(self._manifest), self._mesh)
+        self._reader.params = params
+        shots = [Shots(count, config.exam.seed, config.exam.draw) for count in config.exam.shots]
+        for _ in _scored(self._reader, self._tasks[config.exam], shots, folder, _scale(config, step, loss_nats)):
+            pass
+
+
+def _tasks(exam: ExamConfig) -> list[Task]:
+    return _cut([task for spec in exam.tasks for task in load(spec)], exam.items)
+
+
+def _cut(tasks: Iterable[Task], most_items: int | None) -> list[Task]:
+    """The tasks with their first items only."""
+    return [task if most_items is None else replace(task, items=task.items[:most_items]) for task in tasks]
+
+
+def _scored(
+    reader: Reader, tasks: Iterable[Task], shots: Sequence[Shots], folder: Path, where: dict[str, Any]
+) -> Iterator[Examination]:
+    """Every task at every number of shots; what comes out is on disk. `where` stands in every row of the scores."""
     for task in tasks:
-        chosen = task if most_items is None else replace(task, items=task.items[:most_items])
         for one in shots:
             start = time.perf_counter()
-            responses = reader.responses(chosen, one)
+            responses = reader.responses(task, one)
             seconds = time.perf_counter() - start
-            found = scores(chosen, responses, one.count)
-            _write(folder, task.name, one, responses, [{**where, **asdict(score)} for score in found])
-            yield Examination(chosen, found, responses, seconds)
+            found = scores(task, responses, one.count)
+            if is_main():
+                keep(folder, task.name, one.count, map(asdict, responses), [{**where, **asdict(x)} for x in found])
+            yield Examination(task, found, responses, seconds)
 
 
 def show(
@@ -62,15 +115,24 @@ def show(
 ) -> None:
     """Examine the run in `folder` on the tasks that `specs` name, and print a table as it goes."""
     tasks = [task for spec in specs for task in load(spec)]
-    columns = "{:34} {:>5}  {:24} {:>9} {:>9} {:>8} {:>6}"
-    console.print(columns.format("task", "shots", "metric", "score", "± s.e.", "chance", "n"), style="bold")
+    say_header(console)
     for found in examine(folder, tasks, shots, most_items):
         for score in found.scores:
-            numbers = (f"{score.score:.4f}", _number(score.stderr), _number(score.chance), f"{score.n:,}")
-            console.print(columns.format(score.task, score.shots, score.metric, *numbers), markup=False)
+            say(score, console)
         for sentence in _sentences(found):
             console.print(f"  {sentence}", markup=False)
     console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
+
+
+def say_header(console: "Console") -> None:
+    """The names of the columns that `say` fills."""
+    console.print(COLUMNS.format("task", "shots", "metric", "score", "± s.e.", "chance", "n"), style="bold")
+
+
+def say(score: Score, console: "Console") -> None:
+    """One row of the printed table."""
+    numbers = (f"{score.score:.4f}", _number(score.stderr), _number(score.chance), f"{score.n:,}")
+    console.print(COLUMNS.format(score.task, score.shots, score.metric, *numbers), markup=False)
 
 
 def _number(value: float | None) -> str:
@@ -100,26 +162,27 @@ def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
     return Reader(state.validated, config.model, encoder, mesh), int(state.step)
 
 
-def _scale(config: RunConfig, folder: Path, step: int) -> dict[str, Any]:
+def _scale(config: RunConfig, step: int, loss_nats: float | None) -> dict[str, Any]:
     """What every row says of the model, as `lmscale emergence` reads it.
 
-    `loss` is the final validation loss, nats per token, where the run has ended.
+    `loss` is the validation loss there, nats per token, where it was measured.
     """
-    outcome, counts = Outcome.read(folder), count(config)
+    counts = count(config)
     return {
         "run_id": config.run_id,
         "step": step,
         "params": counts.params,
         "tokens": step * config.batch_tokens,
         "flops": counts.flops * step / config.steps,
-        "loss": outcome.loss_nats if outcome is not None and step == config.steps else None,
+        "loss": loss_nats,
     }
 
 
-def _write(folder: Path, task: str, shots: Shots, responses: list[Response], rows: list[dict[str, Any]]) -> None:
+def keep(folder: Path, task: str, shots: int, responses: Iterable[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """Write the responses to a task, and its rows of the scores in the place of those it had at that step."""
     place = folder / RESPONSES_FOLDER
     place.mkdir(exist_ok=True)
-    _write_lines(place / f"{task.replace(':', '.').replace('/', '.')}-{shots.count}.jsonl", map(asdict, responses))
+    _write_lines(place / f"{task.replace(':', '.').replace('/', '.')}-{shots}.jsonl", responses)
     file = folder / SCORES_FILE
     known = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
     new = {_key(row) for row in rows}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lmscale import files, results
 from lmscale.config import check
+from lmscale.emergence.folder import holds_scores, read_scores
 from lmscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,13 +17,26 @@ NESTED = ("config", "summary", "_wandb")
 """Columns of W&B's exports whose cells are mappings."""
 
 
-def table_of(folder: Path, output: Path | None = None, to: Format | Literal["wandb"] | None = None) -> None:
+def table_of(
+    folder: Path, output: Path | None = None, to: Format | Literal["wandb"] | None = None, scores: bool = False
+) -> None:
     """Print a sweep's table, or write it to `output`, atomically, or send it to Weights & Biases.
 
+    With `scores`, that of its scores on benchmark tasks: a row per run, step, task, metric and number of shots.
+
     The format is that of `to`, else of the ending of `output`, else CSV. Raises `UserError` for an ending that says
-    none, and for Parquet without a file.
+    none, for Parquet without a file, and for scores where there are none or that are to go to Weights & Biases.
     """
-    table = results.collect(folder)
+    if scores:
+        check(to != "wandb", "--scores go to a file or the terminal; leave --to wandb out")
+        check(
+            holds_scores(folder),
+            f"no run in {folder} has scores; name tasks in its sweep (exam=ExamConfig(tasks=...)), or take "
+            f"`lmscale eval`",
+        )
+        table = read_scores(folder, every_step=True)
+    else:
+        table = results.collect(folder)
     if to == "wandb":
         print(_to_wandb(folder, table))
         return
@@ -32,7 +46,7 @@ def table_of(folder: Path, output: Path | None = None, to: Format | Literal["wan
         print(table.to_csv(index=False) if form == "csv" else table.to_json(orient="records", lines=True), end="")
         return
     write(table, output, form)
-    print(f"{len(table)} runs in {output}")
+    print(f"{len(table)} {'scores' if scores else 'runs'} in {output}")
 
 
 def _format(output: Path | None, to: Any) -> Format:

@@ -34,6 +34,7 @@ class Ledger:
         self.startup_seconds = 0.0
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._validation_steps = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
+        self._exam_steps = config.exam.steps(config.steps)
         self.checkpoints = Checkpoints(folder, config.run_id, config.kept_steps)
         self.tracker = Tracker(wandb if distributed.is_main() else "off", config, folder)
 
@@ -46,6 +47,11 @@ class Ledger:
     def validates(self) -> bool:
         """Whether a validation loss is due after the last step."""
         return self.done in self._validation_steps
+
+    @property
+    def examined(self) -> bool:
+        """Whether benchmark scores are due after the last step."""
+        return self.done in self._exam_steps and not self.log.diverged
 
     def resume(self, start: Callable[[jax.Array], TrainState], like: TrainState, peak: float) -> TrainState:
         """The state to go on from, of the last checkpoint or new; opens the log."""
@@ -70,6 +76,11 @@ class Ledger:
     def seconds(self) -> float:
         """Wall time of training so far, resumed parts included."""
         return self._seconds_before + time.perf_counter() - self._began
+
+    def pause(self, seconds: float) -> None:
+        """Leave so many seconds that have just passed out of the time of training."""
+        self._began += seconds
+        self.log.pause(seconds)
 
     def add(self, metrics: Metrics) -> None:
         """Note one more step."""

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.table import Table
 from lmscale import data
 from lmscale.config import DataConfig, synthetic
 from lmscale.data.statistics import Statistics, statistics
+from lmscale.errors import UserError
 from lmscale.progress import quantity
 from lmscale.terminal import preparing
 
@@ -99,6 +102,25 @@ def _print_language(spec: synthetic.Language, share: str, console: Console) -> N
         for task in languages.tasks.all_tasks(spec):
             exact, graded = task.chance
             console.print(f"{task.name}: chance {exact:.3g} all or nothing, {graded:.3g} graded")
+
+
+def baselines(folder: Path) -> dict[str, float]:
+    """Bits per byte of simple models on the validation text of a sweep, by name, counted unless that was done.
+
+    Nothing where its runs were validated on different texts, on a language or a mixture, or where the text is not
+    prepared on this machine. Raises `UserError` as `read_plan` does.
+    """
+    from lmscale.results import read_plan
+
+    configs = {replace(run.config.data, unique_tokens=None, max_epochs=1.0) for run in read_plan(folder)[1]}
+    if len(configs) != 1:
+        return {}
+    with suppress(UserError):
+        config = configs.pop()
+        manifest = data.find(config)
+        if manifest is not None and not manifest.endless and not manifest.parts:
+            return statistics(data.prepare(config)).baselines
+    return {}
 
 
 def _print_statistics(found: Statistics, console: Console) -> None:

@@ -76,6 +76,10 @@ class MetricsLog:
         found = np.asarray(values)
         return found[self._place] if found.ndim else found
 
+    def pause(self, seconds: float) -> None:
+        """Leave so many seconds that have just passed out of the rates."""
+        self._clock += seconds
+
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting is None:

@@ -21,7 +21,7 @@ from lmscale.step import Compiled, train_step
 
 T = TypeVar("T")
 
-FREE = ("seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps", "name", "tags")
+FREE = ("seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps", "exam", "name", "tags")
 """Fields of a `RunConfig` in which runs of one program may differ."""
 FREE_OF_OPTIMIZER = (
     "peak_lr", "schedule", "final_lr_fraction", "warmup_fraction", "warmup_steps", "cooldown_fraction", "cooldown",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lmscale import data, distributed, machine, pack
 from lmscale.config import RunConfig, check
 from lmscale.evaluate import make_validation
+from lmscale.examine import Examiner
 from lmscale.files import write_json
 from lmscale.ledger import Ledger
 from lmscale.metrics import LOG_ROWS
@@ -100,6 +101,7 @@ class _Together:
         self.windows = data.ValidationSet(runs[0].tokens, self.config.model.context, self.config.validation_tokens)
         if self.windows.shortfall and distributed.is_main():
             print(self.windows.shortfall, flush=True)
+        self.examiner = Examiner([run.config for run in runs], runs[0].tokens.manifest, mesh)
         self.every = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()
         self.saved = time.perf_counter()
@@ -139,6 +141,8 @@ class _Together:
                 if run.validates:
                     run.validation = validate(self._part(state, run).validated)
                 run.close_row(self.every)
+                if run.examined and not run.over:
+                    self._examine(run, state)
             stopping, saving = self._wanted(active)
             if saving:
                 for run in active:
@@ -165,6 +169,9 @@ class _Together:
         over = [run for run in active if run.over]
         for run in over:
             run.log.flush()
+        for run in over:
+            if run.examined:
+                self._examine(run, state)
         seconds = [run.seconds() for run in over]
         self.peak = max(self.peak, self._matmul_peak())
         for run, spent in zip(over, seconds):
@@ -173,6 +180,16 @@ class _Together:
                 run.checkpoints.close()
             run.finish(spent, self.peak, len(self.runs))
         return [run for run in active if run.outcome is None]
+
+    def _examine(self, run: Ledger, state: TrainState) -> None:
+        """Score the model as it is now, off the clock of training; before a checkpoint of this step is saved."""
+        run.log.flush()
+        if run.log.diverged:
+            return
+        start = time.perf_counter()
+        loss_nats = run.validation.loss_nats if run.validates and run.validation is not None else None
+        self.examiner.score(run.config, run.folder, self._part(state, run).validated, run.done, loss_nats)
+        run.pause(time.perf_counter() - start)
 
     def _wanted(self, active: list[Ledger]) -> tuple[bool, bool]:
         """Whether to stop, and whether to save; several processes agree on it about once a second."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
+from lmscale.config import DataConfig, ExamConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
 from lmscale.errors import UserError
 
 RUN = RunConfig(
@@ -121,6 +121,10 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: optimizer(weight_decay=-1), "OptimizerConfig.weight_decay = -1.0: must"),
     (lambda: optimizer(weight_decay=float("inf")), "OptimizerConfig.weight_decay = inf: must"),
     (lambda: optimizer(clip_norm=0), "must be positive"),
+    (lambda: ExamConfig(tasks=("mmlu",)), "ExamConfig.tasks names 'mmlu'; write FORMAT:PATH or synthetic:tasks(...)"),
+    (lambda: ExamConfig(shots=(-1,)), "ExamConfig.shots = [-1]: numbers of examples, 0 or more"),
+    (lambda: ExamConfig(at=(0.5, 1.5)), "ExamConfig.at = [0.5, 1.5]: shares of the run above 0 and at most 1"),
+    (lambda: ExamConfig(items=0), "ExamConfig.items = 0: must be positive"),
     (lambda: replace(RUN, seed=-1), "RunConfig.seed = -1: must not be negative"),
     (
         lambda: replace(RUN, tokens=1500),

@@ -1,14 +1,17 @@
-"""A run is examined from its checkpoint, and what was found is kept."""
+"""A run is examined from its checkpoint or while it trains, and what was found is kept."""
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tiny_runs import outcome
+from tiny_runs import rows as metrics
 
 from lmscale import examine
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
 from lmscale.files import write_json
 from lmscale.results import SCORES_FILE
@@ -64,6 +67,31 @@ def test_what_was_learned_is_found(run: Path) -> None:
     exact, share, bits = found.scores
     assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
     assert bits.score < 1 and len(found.responses) == 100
+
+
+def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
+    """At the steps asked for, as from a checkpoint; and what is learned is the same to the last bit."""
+    exam = ExamConfig(tasks=(LANGUAGE,), shots=(0, 1), items=10, at=(0.25, 1.0))
+    config = replace(CONFIG, exam=exam, keep_checkpoint=False)
+    assert config.run_id == CONFIG.run_id
+    train(config, tmp_path)
+    assert outcome(tmp_path) == outcome(run)
+    found = rows(tmp_path)
+    assert [(row["step"], row["shots"]) for row in found[::3]] == [(100, 0), (100, 1), (400, 0), (400, 1)]
+    assert [row["loss"] for row in found[::6]] == [
+        next(row["validation_loss_nats"] for row in metrics(tmp_path) if row["step"] == step) for step in (100, 400)
+    ]
+    assert found[6]["flops"] == 4 * found[0]["flops"]
+    show(run, 0, 1, items=10)
+    last = {(row["metric"], row["shots"]): row["score"] for row in rows(run)}
+    assert last == {(row["metric"], row["shots"]): row["score"] for row in found[6:]}
+
+
+def test_tasks_that_cannot_be_read_stop_a_run_at_once(tmp_path: Path) -> None:
+    exam = ExamConfig(tasks=(f"task:{tmp_path / 'none.json'}",))
+    with pytest.raises(UserError, match="nothing is downloaded"):
+        train(replace(CONFIG, exam=exam), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:

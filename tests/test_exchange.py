@@ -12,7 +12,7 @@ from test_results import OTHER, RUN, outcome_of
 
 from lmscale import exchange
 from lmscale.errors import UserError
-from lmscale.results import PlannedRun, collect, write_plan
+from lmscale.results import SCORES_FILE, PlannedRun, collect, write_plan
 from lmscale.tables import read_table
 
 COLUMNS = ["run", "state", "params", "tokens", "flops", "loss_nats", "flops_budget", "held_out"]
@@ -48,6 +48,21 @@ def test_what_has_no_format_is_refused(sweep: Path) -> None:
     with pytest.raises(UserError, match="--to parquet is not for a terminal; add --output"):
         exchange.table_of(sweep, to="parquet")
     assert sorted(sweep.rglob("*")) == before
+
+
+def test_scores_are_a_table_of_their_own(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no run in .*two has scores; name tasks in its sweep"):
+        exchange.table_of(sweep, scores=True)
+    rows = [{"run_id": RUN.run_id, "step": step, "task": "copy", "score": step / 10} for step in (1, 2)]
+    (sweep / RUN.run_id / SCORES_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    exchange.table_of(sweep, sweep / "scores.csv", scores=True)
+    assert "2 scores in" in capsys.readouterr().out
+    assert pd.read_csv(sweep / "scores.csv")[["step", "score", "seed"]].to_numpy().tolist() == [
+        [1, 0.1, 0],
+        [2, 0.2, 0],
+    ]
+    with pytest.raises(UserError, match="--scores go to a file or the terminal"):
+        exchange.table_of(sweep, to="wandb", scores=True)
 
 
 class Recorder:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from lmscale import data, look
-from lmscale.config import DataConfig
+from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.data import statistics
 from lmscale.errors import UserError
+from lmscale.results import PlannedRun, write_plan
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,17 @@ def test_baselines_of_a_text_drawn_from_a_known_chain_are_its_entropies() -> Non
     assert unigram / (len(held) - 1) == pytest.approx(-(often * np.log(often)).sum(), rel=0.01)
     known = -np.log(step[held[:-1], held[1:]]).sum()  # of this very text: the estimate cannot be better by much
     assert known * 0.9999 < bigram < known * 1.002
+
+
+def test_baselines_of_a_sweep_are_those_of_the_text_that_all_its_runs_share(source: DataConfig, tmp_path: Path) -> None:
+    model, optimizer = ModelConfig(width=8, layers=1, heads=2), OptimizerConfig(peak_lr=0.01, batch_sequences=4)
+    run = RunConfig(model=model, optimizer=optimizer, tokens=4 * 128, data=source)
+    write_plan(tmp_path, "one", [PlannedRun(run), PlannedRun(replace(run, data=replace(source, unique_tokens=4096)))])
+    assert look.baselines(tmp_path) == {}, "nothing is prepared"
+    wanted = statistics.statistics(data.prepare(source)).baselines
+    assert look.baselines(tmp_path) == wanted and len(wanted) == 5
+    write_plan(tmp_path, "two", [PlannedRun(run), PlannedRun(replace(run, data=DataConfig()))])
+    assert look.baselines(tmp_path) == {}
 
 
 def test_baselines_by_hand() -> None:

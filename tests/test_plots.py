@@ -69,6 +69,18 @@ def test_points_inside_a_schedule_never_feed_the_frontier(table):
     assert "validation (points)" in ax.get_ylabel() and "nats per token" in ax.get_ylabel()
 
 
+def test_baselines_are_lines_that_share_words_and_leave_the_runs_their_room(table):
+    lowest = float(table["loss_nats"].min())
+    given = {"pairs": 1.1 * lowest, "near": 1.101 * lowest, "program": 0.8 * lowest, "far": 0.3 * lowest}
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        plots.curves(ax, table, baselines=given)
+    drawn = sorted(line.get_ydata()[0] for line in ax.lines if line.get_color() == plots.INK["muted"])
+    assert drawn == [given["program"], given["pairs"], given["near"]]
+    assert {"pairs, near", "program"} <= {text.get_text() for text in ax.texts}
+    assert 0.3 * lowest < ax.get_ylim()[0] < 0.8 * lowest
+
+
 def test_a_valley_is_lowest_where_the_fit_says_and_its_held_out_points_are_open(table, both, checked):
     isoflop = both[0]
     with plots.style():

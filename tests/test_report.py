@@ -11,7 +11,7 @@ from simulated import TRUTH, write_sweep
 
 from lmscale import fits, report
 from lmscale.errors import UserError
-from lmscale.report import words
+from lmscale.report import pictures, words
 from lmscale.tables import read_table
 
 
@@ -24,6 +24,16 @@ def sweep(tmp_path_factory):
 def page(sweep):
     path = report.of_sweep(sweep, resamples=200)
     return path.read_text(encoding="utf-8")
+
+
+def test_baselines_come_in_bits_and_are_drawn_in_nats_where_all_tokens_are_alike(sweep, tmp_path):
+    bits = {"bigram": 3.0}
+    path = report.of_sweep(sweep, tmp_path, resamples=20, baselines=bits)
+    assert ">bigram</text>" in path.read_text("utf-8") and "Dotted: token frequencies" in path.read_text("utf-8")
+    runs = read_table(sweep)
+    assert pictures._in_nats(runs, bits)["bigram"] == pytest.approx(3 * np.log(2))
+    runs.loc[runs.index[0], "bits_per_byte"] *= 1.1
+    assert pictures._in_nats(runs, bits) == {}
 
 
 class Outline(HTMLParser):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmscale import recipes, sweep
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.counting import count, train_flops
 from lmscale.errors import UserError
 from lmscale.files import write_json
@@ -215,6 +215,14 @@ def test_a_plan_holds_every_run_its_flag_and_its_budget() -> None:
     assert [run.flops_budget for run in found.runs] == [1e9, 3e9]
     assert [run.group for run in found.runs] == ["", "pair"]
     assert found.flops == 2 * train_flops(RUN)
+
+
+def test_a_sweep_names_the_tasks_of_all_its_runs() -> None:
+    exam = ExamConfig(tasks=("synthetic:tasks(letters=4)",))
+    asked = replace(RUN, exam=ExamConfig(tasks=("mmlu:here",)))
+    (of_sweep,), (of_recipe,) = (plan(made(recipe=lambda _: asked, **given)).runs for given in ({"exam": exam}, {}))
+    assert of_sweep.config.exam == exam and of_recipe.config.exam == asked.exam
+    assert of_sweep.config.run_id == of_recipe.config.run_id == RUN.run_id
 
 
 def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:

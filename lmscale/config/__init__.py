@@ -7,6 +7,7 @@ not part of it: they do not change what is learned.
 
 from lmscale.config.checks import check, check_types, from_json
 from lmscale.config.data import DataConfig
+from lmscale.config.exam import ExamConfig
 from lmscale.config.model import ModelConfig
 from lmscale.config.optimizer import OptimizerConfig
 from lmscale.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
@@ -14,6 +15,7 @@ from lmscale.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
 __all__ = [
     "RUN_ID_LENGTH",
     "DataConfig",
+    "ExamConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from lmscale.config.checks import check, check_types, from_json, positive
 from lmscale.config.data import DataConfig
+from lmscale.config.exam import ExamConfig
 from lmscale.config.model import ModelConfig
 from lmscale.config.optimizer import OptimizerConfig
 from lmscale.errors import UserError
@@ -58,6 +59,8 @@ class RunConfig:
     """Keep the last parameters when the run has finished, for evaluation and sampling."""
     kept_steps: tuple[int, ...] = field(default=(), metadata={"identity": False})
     """Steps after which a checkpoint is saved and kept for good: where branches leave their trunk."""
+    exam: ExamConfig = field(default_factory=ExamConfig, metadata={"identity": False})
+    """Benchmark tasks that the model is scored on."""
     mesh: MeshConfig = field(default_factory=MeshConfig, metadata={"identity": False})
     name: str = field(default="", metadata={"identity": False})
     tags: tuple[str, ...] = field(default=(), metadata={"identity": False})

@@ -1,4 +1,4 @@
-"""The scores that a sweep's runs keep, as one table: what `lmscale eval` wrote beside each checkpoint."""
+"""The scores that a sweep's runs keep, as one table: those of `RunConfig.exam`, and what `lmscale eval` wrote."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ def holds_scores(path: Path) -> bool:
     return path.is_dir() and bool(_files(path))
 
 
-def read_scores(path: Path) -> "pd.DataFrame":
-    """Every row of every run below `path`, of its last scored step only; a sweep's seeds in a column `seed`.
+def read_scores(path: Path, every_step: bool = False) -> "pd.DataFrame":
+    """The rows of every run below `path`, of its last scored step or of all; a sweep's seeds in a column `seed`.
 
     Raises `UserError` where a file is no JSON lines.
     """
@@ -32,7 +32,7 @@ def read_scores(path: Path) -> "pd.DataFrame":
         except ValueError as error:
             raise UserError(f"the scores {file} are corrupt ({error}); score the run again") from None
     table = pd.DataFrame(rows)
-    if {"run_id", "step"} <= set(table):
+    if not every_step and {"run_id", "step"} <= set(table):
         table = table[table["step"] == table.groupby("run_id")["step"].transform("max")].reset_index(drop=True)
     if "run_id" in table and (path / PLAN_FILE).exists():
         seeds = collect(path).set_index("run")["seed"]

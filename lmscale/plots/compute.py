@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 CURVE_BINS = 90
+BELOW = 0.7
+"""A baseline below this share of the lowest loss would only squeeze the runs, and is left out."""
+TEXT_HIGH = 0.045
+"""Height of a line's words as a share of the axes."""
 
 
 def lower_frontier(flops: Any, loss: Any, tolerance: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
@@ -33,13 +37,18 @@ def lower_frontier(flops: Any, loss: Any, tolerance: float = 0.05) -> tuple[np.n
 
 
 def curves(
-    ax: "Axes", table: "pd.DataFrame", metrics: Mapping[str, "pd.DataFrame"] | None = None, fits: Sequence[Any] = ()
+    ax: "Axes",
+    table: "pd.DataFrame",
+    metrics: Mapping[str, "pd.DataFrame"] | None = None,
+    fits: Sequence[Any] = (),
+    baselines: Mapping[str, float] | None = None,
 ) -> None:
     """Loss against compute: training curves (thin), final losses (points), their lower frontier, the last fit's L*(C).
 
     `metrics` maps a run to its logged `flops` and `loss_nats` (mean training loss of the interval), averaged here into
     logarithmic bins of C. A point inside a decaying schedule lies above a schedule that ends there, so curves never
-    feed the frontier: it joins final losses only.
+    feed the frontier: it joins final losses only. `baselines` are losses of simple models on the same text, in nats per
+    token, each a dotted line.
     """
     runs = measured(table)
     sizes = runs["params"]
@@ -57,7 +66,9 @@ def curves(
     x, y = lower_frontier(runs["flops"], runs["loss_nats"])
     ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
     top = float(runs["loss_nats"].max())
-    ax.set_ylim(*padded([0.99 * float(runs["loss_nats"].min()), 1.25 * top if metrics else top]))
+    lowest_loss = float(runs["loss_nats"].min())
+    seen = {name: nats for name, nats in (baselines or {}).items() if nats > BELOW * lowest_loss}
+    ax.set_ylim(*padded([min([0.99 * lowest_loss, *seen.values()]), 1.25 * top if metrics else top]))
     lowest = float(runs["flops"].min())
     ax.set_xlim(*padded([lowest / 10 if metrics else lowest, float(runs["flops"].max())], 0.03))
     labels = [(float(y[-1]), "frontier of final losses", INK["text"])]
@@ -75,12 +86,33 @@ def curves(
             labels.append((rows[-1]["loss_nats"], f"L*(C), {SHORT[fit.approach]}", INK[fit.approach]))
     log_axis(ax, "x", "power")
     log_axis(ax, "y", "plain")
+    _levels(ax, seen)
     end_labels(ax, labels)
     colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
     if out.any():
         note(ax, "open: held out")
     ax.set_xlabel(COMPUTE)
     ax.set_ylabel(f"training (curves), validation (points)\n{LOSS}" if metrics else f"final {LOSS}")
+
+
+def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
+    """A dotted line for every level inside the axes; those that would lie on each other share their words."""
+    low, high = ax.get_ylim()
+    words: list[tuple[float, str]] = []
+    for name, nats in sorted(baselines.items(), key=lambda item: item[1]):
+        if not low < nats < high:
+            continue
+        ax.axhline(nats, color=INK["muted"], lw=0.8, ls=(0, (1, 2)), zorder=0.5)
+        if words and math.log(nats / words[-1][0]) < TEXT_HIGH * math.log(high / low):
+            words[-1] = (nats, f"{words[-1][1]}, {name}")
+        else:
+            words.append((nats, name))
+    for nats, text in words:
+        ax.annotate(
+            text, (0, nats), (3, 1.5), xycoords=("axes fraction", "data"), textcoords="offset points",
+            fontsize=7.5, color=INK["muted"], va="bottom", zorder=5,
+            bbox={"facecolor": INK["paper"], "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
+        )  # fmt: skip
 
 
 def _binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:

@@ -36,10 +36,12 @@ def of_sweep(
     title: str = "",
     question: str = QUESTION,
     commands: Sequence[str] = (),
+    baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Fit a sweep's finished runs, check the held-out ones and write the report; the page's path.
 
-    `output` None is `<folder>/report`. Raises `UserError` where the folder holds no plan or a corrupt file.
+    `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
+    plan or a corrupt file.
     """
     from lmscale.report import account
     from lmscale.results import read_plan
@@ -49,6 +51,7 @@ def of_sweep(
     return of_table(
         folder, output or folder / "report", resamples=resamples, seed=seed, title=title or f"Scaling laws of {name}",
         question=question, commands=commands or (f"lmscale report {account.shown(folder)}",), runs_folder=folder,
+        baselines=baselines,
     )  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def of_table(
     question: str = QUESTION,
     commands: Sequence[str] = (),
     runs_folder: Path | None = None,
+    baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Read a table (see `lmscale.tables.read_table`), fit it, check its held-out rows and write the report.
 
@@ -77,7 +81,7 @@ def of_table(
     fits, checked, notes = fitted(table, approaches, resamples=resamples, seed=seed)
     return write(
         table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
-        runs_folder=runs_folder, at=at, notes=notes, commands=commands,
+        runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
     )  # fmt: skip
 
 
@@ -114,6 +118,7 @@ def write(
     at: Sequence[float] | None = None,
     notes: Sequence[str] = (),
     commands: Sequence[str] = (),
+    baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the report of a table and its fits; the path of the page.
 
@@ -128,6 +133,7 @@ def write(
         at: the C of the allocation table; None takes the planned budgets and the decades above.
         notes: sentences for the reader, shown under the answer.
         commands: how the numbers were made, one shell line each.
+        baselines: name -> bits per byte of a simple model on the runs' validation text, lines in the plot of losses.
 
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
@@ -138,7 +144,7 @@ def write(
     folder = Path(folder)
     table = _named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
-    drawn = pictures.draw(table, fits, held_out, curves, folder / "figures")
+    drawn = pictures.draw(table, fits, held_out, curves, folder / "figures", baselines)
     told = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
     files.write_json(
         folder / "fits.json",

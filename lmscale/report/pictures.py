@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lmscale.fits import HeldOut
 
 
+ALIKE = 1.01
+"""Two runs whose tokens have so nearly the same number of bytes were validated on the same ones."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One figure: its file name without suffix, heading, caption, and its SVG."""
@@ -31,8 +35,12 @@ def draw(
     checked: Sequence["HeldOut"],
     curves: Mapping[str, "pd.DataFrame"],
     folder: Path,
+    baselines: Mapping[str, float] | None = None,
 ) -> list[Picture]:
-    """Draw what can be drawn into `folder` as .svg and .png, in the order of the page."""
+    """Draw what can be drawn into `folder` as .svg and .png, in the order of the page.
+
+    `baselines` are the bits per byte of simple models on the runs' validation text.
+    """
     runs = plots.measured(table) if len(table) else table
     if not len(runs):
         return []
@@ -41,7 +49,7 @@ def draw(
     of_budgets = next((one for one in checked if one.budgets), None)
     of_runs = next((one for one in checked if one.runs), None)
     good = sorted(usable(fits), key=lambda fit: fit.approach)
-    drawn = [_loss(runs, curves, good)]
+    drawn = [_loss(runs, curves, good, _in_nats(runs, baselines or {}))]
     if minima is not None:
         drawn.append(_valleys(runs, minima, of_budgets))
     if good:
@@ -76,7 +84,17 @@ class Drawing:
         return Picture(self.name, self.heading, self.caption, svg)
 
 
-def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any]) -> Drawing:
+def _in_nats(runs: Any, baselines: Mapping[str, float]) -> dict[str, float]:
+    """Bits per byte as nats per token of the runs; nothing where their tokens differ in length."""
+    if not baselines or "bits_per_byte" not in runs:
+        return {}
+    scale = (runs["loss_nats"] / runs["bits_per_byte"].astype(float)).dropna()
+    if not len(scale) or scale.max() > ALIKE * scale.min():
+        return {}
+    return {name: bits * float(scale.median()) for name, bits in baselines.items()}
+
+
+def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: Mapping[str, float]) -> Drawing:
     caption = "Points: final losses of all runs, by model size N. Black: their lower frontier"
     if curves:
         caption += (
@@ -85,8 +103,15 @@ def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any]) -> Drawing:
         )
     if fits:
         caption += f". Dashed: the loss L*(C) that the {plots.SHORT[fits[-1].approach]} gives the best allocation"
+    if baselines:
+        caption += ". Dotted: token frequencies, pairs and compression programs on the same validation text"
     return Drawing(
-        "loss", "Loss against compute", caption + ".", 4.6, 1, lambda ax: plots.curves(ax, runs, curves, fits)
+        "loss",
+        "Loss against compute",
+        caption + ".",
+        4.6,
+        1,
+        lambda ax: plots.curves(ax, runs, curves, fits, baselines),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmscale.config import RunConfig, check, check_types
+from lmscale.config import ExamConfig, RunConfig, check, check_types
 from lmscale.errors import UserError, nearest
 from lmscale.sweep.points import Point
 
@@ -25,6 +25,8 @@ class Sweep:
     `hold_out` or a builder has marked."""
     tokens_per_param: tuple[float, float] = (0.1, 10_000.0)
     """D/N (N all parameters) outside of this range is refused."""
+    exam: ExamConfig | None = None
+    """Benchmark tasks that every run is scored on; None leaves what the recipe asks for."""
     question: str = ""
     """One sentence, printed above the plan and the report."""
     device: str = ""

@@ -67,6 +67,8 @@ def _planned(sweep: Sweep, point: Point) -> PlannedRun:
         isinstance(config, RunConfig),
         f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {said(point)}, not a RunConfig",
     )
+    if sweep.exam is not None:
+        config = replace(config, exam=sweep.exam)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
         low <= counts.tokens_per_param <= high,

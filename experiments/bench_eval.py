@@ -1,0 +1,103 @@
+"""How fast are tasks scored beside a plain loop that gives the model every candidate by itself?
+
+    python experiments/bench_eval.py                          # a minute: 64 items, 5 shots, on the CPU
+    python experiments/bench_eval.py --width 2048 --layers 24 --context 2048 --items 1000 --dtype bfloat16   # on a GPU
+
+Items are sums of two numbers with four choices each, asked with worked examples; the model has its initial values, as
+speed does not depend on them. `lmscale.respond.Reader` reads the examples once and each question once before its
+choices; the loop runs `model.token_losses` on examples, question and choice together, one candidate at a time, filled
+up to one length so that it is compiled once. Both are timed warm, and their log-probabilities must agree.
+"""
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Callable
+
+from lmscale import machine
+from lmscale.config import ModelConfig
+from lmscale.tasks import Item, Shots, Task, prompt
+
+
+def sums(count: int, seed: int = 0) -> Task:
+    """Additions of numbers below 1000, the right sum among three others."""
+    generator = random.Random(seed)
+    items = []
+    for number in range(count):
+        one, other = generator.randrange(1000), generator.randrange(1000)
+        wrong = generator.sample([d for d in range(-20, 21) if d], 3)
+        choices = tuple(str(one + other + d) for d in (0, *wrong))
+        items.append(Item(str(number), f"Question: what is {one} + {other}?\nAnswer:", choices, (1.0, 0.0, 0.0, 0.0)))
+    return Task("sums", tuple(items), ("accuracy",))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print items per second of both, and their ratio."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from lmscale import model, parameters, tokenizer
+    from lmscale.parameters import Params
+    from lmscale.respond import Reader
+
+    config = ModelConfig(
+        width=arguments.width,
+        layers=arguments.layers,
+        heads=max(1, arguments.width // 64),
+        context=arguments.context,
+        compute_dtype=arguments.dtype,
+    )
+    encoder, task, shots = tokenizer.load("bytes"), sums(arguments.items), Shots(arguments.shots)
+    params = parameters.init(config, jax.random.key(0))
+    reader = Reader(params, config, encoder)
+
+    @jax.jit
+    def nats(params: Params, row_BS: jax.Array, scored_BS: jax.Array) -> jax.Array:
+        return jnp.where(scored_BS[:, 1:], model.token_losses(params, row_BS, config)[0], 0).sum()
+
+    def loop() -> list[list[float]]:
+        found = []
+        for item in task.items:
+            _, opening, question = prompt(task, item, shots)
+            given = len(encoder.encode(opening + question))
+            said = []
+            for choice in item.choices:
+                whole = encoder.encode(f"{opening}{question}{task.delimiter}{choice}")
+                row, place = np.full((1, config.context + 1), -1, np.int32), np.arange(config.context + 1)[None]
+                row[0, : len(whole) + 1] = [encoder.end_of_document, *whole]
+                said.append(-float(nats(params, jnp.asarray(row), jnp.asarray((place > given) & (row >= 0)))))
+            found.append(said)
+        return found
+
+    def timed(work: Callable[[], list[list[float]]]) -> tuple[float, list[list[float]]]:
+        best, found = math.inf, []
+        for _ in range(arguments.rounds + 1):
+            start = time.perf_counter()
+            found = work()
+            best = min(best, time.perf_counter() - start)
+        return best, found
+
+    ours, found = timed(lambda: [list(one.choice_nats) for one in reader.responses(task, shots)])
+    theirs, wanted = timed(loop)
+    worst = max(abs(a - b) for one, other in zip(found, wanted) for a, b in zip(one, other))
+    tokens = sum(len(encoder.encode(text)) for text in prompt(task, task.items[0], shots)[1:])
+    print(f"{len(task.items)} items of 4 choices, {arguments.shots} shots, about {tokens} tokens each")
+    print(f"{machine.device_name()}, {config.layers} layers of width {config.width}, {arguments.dtype}")
+    print(f"Reader     {len(task.items) / ours:9.1f} items/s")
+    print(f"plain loop {len(task.items) / theirs:9.1f} items/s, {theirs / ours:.1f} times as slow")
+    print(f"log-probabilities differ by at most {worst:.1e} nats")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--shots", type=int, default=5)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds after the first; the best counts")
+    machine.set_up()
+    main(parser.parse_args())
