@@ -180,11 +180,17 @@ class Checkpoints:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
+    """What was saved beside the state. Raises `ValueError` where that is not whole, as a full disk can leave it."""
     import orbax.checkpoint as ocp
 
-    facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
-    assert isinstance(facts, dict) and {"run_id", "arrays", "bits"} <= set(facts), "its facts are incomplete"
-    return facts
+    try:
+        facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
+    except ValueError as error:  # of JSON, or of its characters
+        raise ValueError(f"its facts are empty or spoiled ({error})") from None
+    arrays, bits = (facts.get(name) if isinstance(facts, dict) else None for name in ("arrays", "bits"))
+    if not (isinstance(arrays, dict) and isinstance(bits, dict) and "run_id" in facts and {*arrays} == {*bits}):
+        raise ValueError("its facts are incomplete")
+    return dict(facts)
 
 
 def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:

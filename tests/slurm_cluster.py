@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 NODES = (socket.gethostname(), "another")
-PORT = 17_000
+REQUEUE_SECONDS = 15
+"""How long a job that was requeued waits before it begins again: as long as its credentials live, else two minutes."""
 
 CONFIG = """\
 ClusterName=test
@@ -25,13 +26,14 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire={requeue_seconds}
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
+SlurmctldDebug=debug
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -48,7 +50,7 @@ PreemptMode=REQUEUE
 KillWait=30
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
 {nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=20 State=UP
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE State=UP
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF State=UP
 """
 
@@ -65,12 +67,14 @@ def usable() -> str:
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """Run one with its state in `folder`; gives the environment in which sbatch and the others find it."""
     host = socket.gethostname()
+    port, *others = _free_ports(1 + len(NODES))
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + 1 + number} CPUs=4 RealMemory=16000"
-        for number, name in enumerate(NODES)
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={own} CPUs=4 RealMemory=16000"
+        for name, own in zip(NODES, others)
     )
     (folder / "state").mkdir(parents=True)
-    (folder / "slurm.conf").write_text(CONFIG.format(host=host, port=PORT, folder=folder, nodes=nodes))
+    text = CONFIG.format(host=host, port=port, folder=folder, nodes=nodes, requeue_seconds=REQUEUE_SECONDS)
+    (folder / "slurm.conf").write_text(text)
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o400)
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
@@ -95,6 +99,14 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
 
 
 def _idle(environment: dict[str, str]) -> int:

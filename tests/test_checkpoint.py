@@ -75,6 +75,31 @@ def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Pat
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (b"", "its facts are empty or spoiled"),
+        (b"\0" * 100, "its facts are empty or spoiled"),
+        (b"\xff\xfe", "its facts are empty or spoiled"),
+        (b'{"run_id": "abc", "arr', "its facts are empty or spoiled"),
+        (b"null", "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": 3, "bits": {}}', "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": {"step": "int32[]"}, "bits": {}}', "its facts are incomplete"),
+    ],
+)
+def test_one_whose_facts_are_not_whole_is_skipped_with_a_sentence(tmp_path: Path, left: bytes, said: str) -> None:
+    """As a disk that is full for a while can leave a checkpoint that Orbax calls complete."""
+    folder = saved(tmp_path, 1, 2).folder
+    (folder / "2" / "facts" / "metadata").write_bytes(left)
+    checkpoints = Checkpoints(tmp_path, "abc")
+    found, facts, skipped = checkpoints.restore(abstract(state(0)))
+    checkpoints.close()
+    assert int(found.step) == 1 and facts["seconds"] == 1 / 3
+    (sentence,) = skipped
+    assert f"the checkpoint of step 2 in {folder} cannot be read and is skipped: {said}" in sentence
+    assert "\n" not in sentence
+
+
 def test_only_unreadable_ones_are_as_none(tmp_path: Path) -> None:
     folder = saved(tmp_path, 1, 2).folder
     for path in [*folder.rglob("*")]:

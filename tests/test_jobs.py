@@ -1,5 +1,6 @@
 """One job per run for any scheduler, and what a changed plan means for a folder with runs."""
 
+import math
 import os
 import subprocess
 from dataclasses import replace
@@ -9,11 +10,13 @@ import pytest
 import yaml
 from test_results import OTHER, RUN, outcome_of
 
-from lmscale.config import MeshConfig, RunConfig
+from lmscale.config import MeshConfig, ModelConfig, RunConfig
+from lmscale.counting import memory_bytes
 from lmscale.errors import UserError
 from lmscale.files import read_json, write_json
 from lmscale.launch import changes
 from lmscale.launch.jobs import Pod, export
+from lmscale.launch.slurm import MEMORY_BYTES, MEMORY_FACTOR
 from lmscale.results import PlannedRun, read_plan, write_plan
 
 RUNS = [PlannedRun(RUN), PlannedRun(replace(OTHER, mesh=MeshConfig(data=2)))]
@@ -54,6 +57,18 @@ def test_a_kubernetes_job_says_what_an_exit_status_asks_for(tmp_path: Path) -> N
         job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for job in (one, two)
     ]
     assert gpus == [1, 2]
+
+
+@pytest.mark.parametrize(("gpus", "factor"), [(True, 1), (False, MEMORY_FACTOR)])
+def test_a_pod_gets_the_memory_of_the_device_that_it_asks_for(tmp_path: Path, gpus: bool, factor: float) -> None:
+    model = ModelConfig(width=512, layers=8, heads=8, context=1024, compute_dtype="bfloat16")
+    config = replace(RUN, model=model, tokens=4 * 1024 * 100)
+    export("one", [PlannedRun(config)], tmp_path / "one", "k8s", Pod(image="img:1", claim="disk", gpus=gpus))
+    job = yaml.safe_load((tmp_path / "one" / "jobs" / f"{config.run_id}.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    expected = factor * memory_bytes(config, accelerator=gpus) + MEMORY_BYTES
+    assert container["resources"]["limits"]["memory"] == f"{math.ceil(expected / 2**20)}Mi"
+    assert memory_bytes(config) != memory_bytes(config, accelerator=True)
 
 
 def test_what_is_at_an_end_needs_no_job_and_kubernetes_needs_an_image(tmp_path: Path) -> None:

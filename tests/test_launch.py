@@ -20,7 +20,7 @@ from test_results import OTHER, RUN, outcome_of
 from lmscale import attempts, launch
 from lmscale.config import RunConfig
 from lmscale.errors import UserError
-from lmscale.launch import Slot, Summary, failures, places, pool, slots
+from lmscale.launch import Slot, Summary, branches, failures, places, pool, slots
 from lmscale.launch.failures import judge, lighter
 from lmscale.launch.pool import last_row
 from lmscale.process import (
@@ -48,6 +48,7 @@ name = value["name"]
 def note(*words):
     with (here / "journal").open("a") as file: print(config.parent.name, *words, file=file)
 def stop(*_):
+    if name != "stubborn": signal.signal(signal.SIGTERM, signal.SIG_IGN)  # both launcher and stop file may ask
     note("asked")
     if name != "stubborn": sys.exit({EXIT_INTERRUPTED})
 signal.signal(signal.SIGTERM, stop)
@@ -471,3 +472,18 @@ def test_a_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> Non
         assert (last_row(tmp_path) or {}).get("step") == step
     path.write_text("".join(f'{{"step": {step}}}\n' for step in range(5000)))
     assert last_row(tmp_path) == {"step": 4999}
+
+
+@pytest.mark.parametrize("left", ["", "\0\0", "null"])
+def test_a_branch_whose_trunk_has_a_checkpoint_without_facts_begins_alone(tmp_path: Path, left: str) -> None:
+    branch = PlannedRun(OTHER, trunk=RUN.run_id, branch_step=3)
+    facts = branches.source(branch, tmp_path) / branches.FACTS
+    facts.parent.mkdir(parents=True)
+    facts.write_text(left)
+    branches.begin(branch, tmp_path)
+    assert not branches.begun(branch, tmp_path)
+    facts.write_text('{"run_id": "any"}')
+    branches.begin(branch, tmp_path)
+    assert json.loads((tmp_path / OTHER.run_id / "checkpoints" / "3" / branches.FACTS).read_text()) == {
+        "run_id": OTHER.run_id
+    }

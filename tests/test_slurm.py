@@ -15,7 +15,8 @@ from slurm_cluster import NODES, cluster, usable
 from test_results import OTHER, RUN, outcome_of
 
 from lmscale import attempts
-from lmscale.config import MeshConfig
+from lmscale.config import MeshConfig, ModelConfig
+from lmscale.counting import memory_bytes
 from lmscale.errors import UserError
 from lmscale.launch import slurm
 from lmscale.launch.slurm import Cluster, Resources, resources, submissions, to_submit
@@ -67,6 +68,17 @@ def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
 def test_what_a_run_asks_for(devices: int, gpus: int, wanted: Resources) -> None:
     config = replace(RUN, optimizer=replace(RUN.optimizer, batch_sequences=16), mesh=MeshConfig(data=devices))
     assert resources(config, Cluster(gpus_per_node=gpus)) == wanted
+
+
+def test_memory_is_that_of_the_kind_of_device_that_is_asked_for() -> None:
+    batch, context = 32, 1024
+    model = ModelConfig(width=512, layers=8, heads=8, context=context, compute_dtype="bfloat16")
+    optimizer = replace(RUN.optimizer, batch_sequences=batch)
+    config = replace(RUN, model=model, optimizer=optimizer, tokens=100 * batch * context)
+    gpu, cpu = (memory_bytes(config, accelerator=accelerator) / 2**30 for accelerator in (True, False))
+    assert 8 < gpu + 2 < 16 < cpu + 2 < 1.5 * cpu + 2 < 32, "else the powers of two do not tell them apart"
+    assert resources(config, Cluster(gpus_per_node=1)).memory_gib == 16
+    assert resources(config, Cluster()).memory_gib == 32
 
 
 def test_devices_that_do_not_share_out_over_nodes_are_refused() -> None:
@@ -163,8 +175,11 @@ def ended(sweep: Path) -> dict[str, Outcome]:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, real: dict[str, str], cache: Path) -> Jobs:
-    return Jobs(tmp_path, {**real, "LMSCALE_CACHE": str(cache)})
+def jobs(tmp_path: Path, real: dict[str, str], cache: Path) -> Iterator[Jobs]:
+    made = Jobs(tmp_path, {**real, "LMSCALE_CACHE": str(cache)})
+    yield made
+    made.call("scancel", "--user=root")
+    made.until(lambda: not made.call("squeue", "--noheader"), tmp_path)
 
 
 def points(number: int, steps: int, devices: int = 1) -> list[dict[str, int]]:
@@ -183,38 +198,44 @@ def test_an_array_and_a_run_of_two_processes(jobs: Jobs) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_preempted_goes_on_when_it_is_requeued(jobs: Jobs) -> None:
+    """The run is too long to end before it is preempted, however fast the machine and slow its Slurm."""
     sweep = jobs.submit(
-        "low", points(1, 20_000), "--partition", "low", "--sbatch=--exclusive", f"--sbatch=--nodelist={NODES[1]}"
+        "low", points(1, 2_000_000), "--partition", "low", "--sbatch=--exclusive", f"--sbatch=--nodelist={NODES[1]}"
     )
     (run,) = (path.parent for path in sweep.glob("*/config.json"))
     jobs.until(lambda: any((run / "checkpoints").glob("[0-9]*")), sweep)
     high = ["sbatch", "--parsable", "--partition=high", "--exclusive", f"--nodelist={NODES[1]}", "--output=/dev/null"]
     jobs.call(*high, "--wrap=sleep 1")
-    jobs.until(lambda: bool(ended(sweep)), sweep)
+    jobs.until(lambda: "going on from step" in (run / "log.txt").read_text(), sweep)
     said = (run / "log.txt").read_text()
-    assert "stopped after step" in said and "going on from step" in said
-    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, 0]
+    steps = [re.search(rf"{where} step ([\d,]+)", said) for where in ("stopped after", "going on from")]
+    assert steps[0] and steps[1] and steps[0][1] == steps[1][1], said
+    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, None]
 
 
 @pytest.mark.slow
 def test_a_node_taken_down_in_the_middle_loses_no_run(jobs: Jobs) -> None:
-    sweep = jobs.submit("drained", points(2, 12_000), "--sbatch=--ntasks-per-node=1", "--sbatch=--exclusive")
-    jobs.until(lambda: len(list(sweep.glob("*/checkpoints/[0-9]*"))) >= 2, sweep)
-    jobs.call("scontrol", "update", f"nodename={NODES[1]}", "state=drain", "reason=test")
-    (job,) = {
-        line.split()[0]
-        for line in jobs.call("squeue", "--noheader", f"--nodelist={NODES[1]}", "--format=%A").splitlines()
-    }
-    jobs.call("scontrol", "requeue", job)
+    sweep = jobs.submit("drained", points(2, 8_000))
+    runs = [path.parent for path in sweep.glob("*/config.json")]
+    jobs.until(
+        lambda: all(any((run / "checkpoints").glob("[0-9]*")) or run.name in ended(sweep) for run in runs), sweep
+    )
+    placed = [
+        line.split() for line in jobs.call("squeue", "--noheader", "--states=running", "--format=%i %N").splitlines()
+    ]
+    node = placed[0][1]
+    jobs.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    for job in [job for job, where in placed if where == node]:
+        jobs.call("scontrol", "requeue", job)
     jobs.until(lambda: len(ended(sweep)) == 2, sweep)
-    jobs.call("scontrol", "update", f"nodename={NODES[1]}", "state=resume")
+    jobs.call("scontrol", "update", f"nodename={node}", "state=resume")
     assert {outcome.state for outcome in ended(sweep).values()} == {"finished"}
     assert "going on from step" in "".join(path.read_text() for path in sweep.glob("*/log.txt"))
 
 
 @pytest.mark.slow
-def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = jobs.submit("short", points(1, 20_000))
+def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs) -> None:
+    sweep = jobs.submit("short", points(1, 10_000))
     (run,) = (path.parent for path in sweep.glob("*/config.json"))
     jobs.until(lambda: any((run / "checkpoints").glob("[0-9]*")), sweep)
     (job,) = jobs.call("squeue", "--noheader", "--format=%A").split()

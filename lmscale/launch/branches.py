@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lmscale.errors import StorageError
 from lmscale.files import storage_error, write_text
@@ -45,8 +46,8 @@ def begun(run: PlannedRun, folder: Path) -> bool:
 def begin(run: PlannedRun, folder: Path) -> None:
     """Give the branch its trunk's checkpoint and metrics up to there, where they are; `train` goes on from them.
 
-    Batches and randomness are functions of the seed and the step, which the two share. Raises `StorageError` on a full
-    disk.
+    Batches and randomness are functions of the seed and the step, which the two share. A checkpoint whose facts cannot
+    be read is as none. Raises `StorageError` on a full disk.
     """
     found, ours = source(run, folder), folder / run.config.run_id
     if not found.is_dir() or begun(run, folder):
@@ -54,7 +55,9 @@ def begin(run: PlannedRun, folder: Path) -> None:
     copy = ours / CHECKPOINT_FOLDER / f".{uuid.uuid4().hex}.partial"
     try:
         shutil.copytree(found, copy)
-        facts = json.loads((copy / FACTS).read_text(encoding="utf-8"))
+        facts = _facts(copy)
+        if facts is None:
+            return
         (copy / FACTS).write_text(json.dumps({**facts, "run_id": run.config.run_id}), encoding="utf-8")
         write_text(ours / METRICS_FILE, "".join(_rows(folder / run.trunk / METRICS_FILE, run.branch_step or 0)))
         with suppress(FileExistsError, NotADirectoryError):  # another launcher was faster
@@ -64,6 +67,14 @@ def begin(run: PlannedRun, folder: Path) -> None:
         raise StorageError(str(refused)) from error
     finally:
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def _facts(checkpoint: Path) -> dict[str, Any] | None:
+    """None where they are not JSON, as a full disk can leave them."""
+    with suppress(ValueError):
+        facts = json.loads((checkpoint / FACTS).read_text(encoding="utf-8"))
+        return facts if isinstance(facts, dict) else None
+    return None
 
 
 def _rows(path: Path, last: int) -> list[str]:
