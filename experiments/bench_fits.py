@@ -3,9 +3,11 @@
     python experiments/bench_fits.py                 # times: 20 seconds, half of it scipy's
     python experiments/bench_fits.py --coverage 400  # and 400 simulated sweeps per row: about 10 minutes more
 
-Cost: 2 CPU cores, no training. Outcome, on an idle 2-core machine: one exact fit of the 240 Chinchilla runs takes 9 ms,
-and with 4000 globally initialised bootstraps 0.36 s; 4500 starts of L-BFGS with exact gradients take 9.4 s for one fit.
-By least absolute deviations the 4000 bootstraps take 1.7 s of processor time, by Huber 0.47 s.
+Cost: 2 CPU cores, no training. Outcome (2026-11, two idle cores of an AMD EPYC): one exact fit of the 240 Chinchilla
+runs takes 16 ms (goal 20), and with 4000 globally initialised bootstraps .47 s (goal 1); Approach 2 with 1000 noise
+draws .078 s (goal .1); the whole command `lmscale fit chinchilla`, cold, 2.5 s (goal 5); 4500 starts of L-BFGS with
+exact gradients take 15 s for one fit and end 5e-11 above its objective. On processor time of a busy machine the 4000
+bootstraps took 1.7 s by least absolute deviations where they took .47 s by Huber.
 
 95 % intervals hold the truth of 400 simulated sweeps in 95-97 % by the Huber loss, in 94-97 % by squares; of 200 sweeps
 in 97-98.5 % by absolute deviations, and in 94-98 % by Approach 2, whose draws hold the bias of parabolas over sizes

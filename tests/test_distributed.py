@@ -1,7 +1,9 @@
 """Several processes train what one trains, end together, and go on in another number."""
 
+import json
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tiny_runs import assert_close, ends, rows, run, saved_steps, start, start_s
 
 from lmscale import distributed
 from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import MeshConfig, ModelConfig
+from lmscale.config import ExamConfig, MeshConfig, ModelConfig
 from lmscale.errors import UserError
 from lmscale.train import train
 
@@ -50,6 +52,32 @@ def test_several_processes_learn_what_one_learns(
         assert "finished: validation loss" in said  # Gloo may have said something before
     assert [row["step"] for row in rows(tmp_path)] == list(range(1, 21))
     assert_close(tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 4)], ids=["8 devices", "2 x 4 devices"])
+def test_tasks_are_scored_as_on_one_device(corpus: str, tmp_path: Path, processes: int, devices: int) -> None:
+    folders = {name: tmp_path / name for name in ("one", "several")}
+    items = [
+        {"question": f"the {word}", "choices": ["fox", "lazy dog", "box é"], "gold": number % 3, "answers": ["fox"]}
+        for number, word in enumerate(("quick", "brown", "lazy", "seven", "jumps"))
+    ]
+    task = {"name": "words", "metrics": ["accuracy", "gold_probability", "exact_match"], "items": items}
+    (tmp_path / "words.json").write_text(json.dumps({**task, "longest_answer": 6}), "utf-8")
+    exam = ExamConfig(tasks=(f"task:{tmp_path / 'words.json'}",), shots=(0, 1), at=(0.5, 1.0))
+    config = run(corpus, 20, model=WIDE, exam=exam)
+    train(config, folders["one"])
+    cut = replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
+    for status, _, complaints in ends(start_several(cut, folders["several"], processes, devices)):
+        assert (status, complaints) == (0, "")
+    found, wanted = (
+        [json.loads(line) for line in (folder / "scores.jsonl").read_text("utf-8").splitlines()]
+        for folder in folders.values()
+    )
+    assert [(row["step"], row["metric"], row["shots"]) for row in found] == [
+        (step, metric, shots) for step in (10, 20) for shots in (0, 1) for metric in task["metrics"]
+    ]
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in wanted], abs=1e-4)
 
 
 @pytest.mark.slow

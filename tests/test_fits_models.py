@@ -30,20 +30,50 @@ def sweep(noise: float = 0.0, law: laws.Law = CHINCHILLA_REFIT, seed: int = 0) -
     return table.assign(loss_nats=law.loss(table["params"].to_numpy(), table["tokens"].to_numpy()) * noisy)
 
 
-@pytest.mark.parametrize(
-    "law",
-    [
-        Kaplan(5e13, 2e13, 0.08, 0.1),
-        laws.OverTraining(1.6, 150.0, 190.0, -0.25),
-        OuterExponent(1.6, 800, 2000, 0.4, 0.42, 0.8),
-    ],
-    ids=lambda law: law.NAME,
+KNOWN = (
+    CHINCHILLA_REFIT,
+    Kaplan(5e13, 2e13, 0.08, 0.1),
+    laws.DataConstrained(1.8, 500, 1500, 0.35, 0.36, 5, 15),
+    laws.OverTraining(1.6, 150.0, 190.0, -0.25),
+    OuterExponent(1.6, 800, 2000, 0.4, 0.42, 0.8),
+    laws.PowerMean(1.7, 400, 1200, 0.33, 0.35, 1.3),
+    laws.ComputeLaw(1.7, 1.5, 0.16),
+    laws.BrokenPowerLaw(1.2, 1.6, 0.05, 0.12, 1.5, 0.4),
+    laws.Annealing(2.2, 0.6, 0.45, 0.3),
+    laws.DownstreamError(0.85, 2.1, 0.72),
+    laws.LadderAccuracy(0.25, 0.6, 3.0, 1.1),
 )
+"""One law of every form: constants that none of its starts holds."""
+
+
+def measured(law: laws.Law) -> pd.DataFrame:
+    """Runs that tell all parameters of a law apart, without noise: of repeated data at 1 to 40 epochs."""
+    if law.INPUTS == ("flops",):
+        table = pd.DataFrame({"flops": np.geomspace(1e15, 1e21, 40)})
+    elif law.INPUTS == ("loss_nats",):
+        table = pd.DataFrame({"loss_nats": np.linspace(0.4, 3.0, 30)})
+    elif law.INPUTS == ("rate_sum", "annealing_sum"):
+        sums = np.meshgrid(np.geomspace(0.3, 20, 6), np.linspace(0.05, 1, 6))
+        table = pd.DataFrame({name: values.ravel() for name, values in zip(law.INPUTS, sums)})
+    else:
+        epochs = (1, 4, 40) if "unique_tokens" in law.INPUTS else (1,)
+        table = pd.concat([sweep().assign(unique_tokens=lambda t, e=e: t["tokens"] / e) for e in epochs])
+    table = table.assign(run=[f"run {index}" for index in range(len(table))])
+    return table.assign(**{law.TARGET: law.loss(*[table[name].to_numpy() for name in law.INPUTS])})
+
+
+def test_every_form_has_a_law_to_recover() -> None:
+    assert {law.NAME for law in KNOWN} == set(laws.FORMS)
+
+
+@pytest.mark.parametrize("law", KNOWN, ids=lambda law: law.NAME)
 @pytest.mark.parametrize("loss", ["huber", "squared"])
 def test_noiseless_laws_are_recovered(law: laws.Law, loss: str) -> None:
-    fit = fits.loss_law(sweep(law=law), type(law), loss=loss, resamples=0, check=False)
-    assert fit.law.values() == pytest.approx(law.values(), rel=2e-3)
-    assert fit.objective < 1e-15
+    """Measured: parameters within 2e-14, losses within 5e-16."""
+    fit = fits.loss_law(measured(law), law.NAME, loss=loss, resamples=0, check=False)
+    assert fit.law.values() == pytest.approx(law.values(), rel=1e-6)
+    assert fit.residuals["predicted"] == pytest.approx(fit.residuals["measured"], rel=1e-6)
+    assert "identified" in {status.name for status in fit.status}
 
 
 def test_general_and_exact_solver_agree() -> None:
@@ -111,6 +141,58 @@ def test_comparison_ranks_by_unseen_runs() -> None:
     assert len(found.unseen) == 7
     assert "largest budget, 1e+20" in str(found)
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_comparison_takes_the_runs_that_any_fit_takes() -> None:
+    """Seen or unseen, a row that no fit may use is named with its reason, and moves no number."""
+    table = sweep(0.001).assign(state="finished", held_out=False)
+    table["held_out"] = table["flops_budget"] == max(BUDGETS)
+    spoiled = table.copy()
+    for row, column, value in (
+        (1, "loss_nats", np.inf),
+        (2, "loss_nats", -1.0),
+        (3, "state", "diverged"),
+        (24, "tokens", np.nan),
+        (25, "state", "failed"),
+        (26, "loss_nats", np.nan),
+    ):
+        spoiled.loc[row, column] = value
+    found = fits.compare(spoiled, ["chinchilla", "kaplan"], resamples=10)
+    reasons = {item.run: item.reason for item in found.dropped}
+    of_fits = [fits.loss_law(one, resamples=0, check=False) for one in (spoiled, spoiled.assign(held_out=False))]
+    said = {item.run: item.reason for fit in of_fits for item in fit.dropped if "held out" not in item.reason}
+    assert reasons == said
+    assert set(reasons) == {f"simulated {row}" for row in (1, 2, 3, 24, 25, 26)}
+    assert found.unseen == tuple(f"simulated {row}" for row in (21, 22, 23, 27))
+    clean = fits.compare(table.drop(index=[1, 2, 3, 24, 25, 26]), ["chinchilla", "kaplan"], resamples=10)
+    assert [(c.law, c.error, c.interval) for c in found.candidates] == [
+        (c.law, c.error, c.interval) for c in clean.candidates
+    ]
+    assert "cells missing" in {status.name for status in found.status}
+    assert "loss_nats is infinite" in str(found)
+    assert [item["run"] for item in found.to_json()["dropped"]] == [item.run for item in found.dropped]
+    assert all(set(reasons) >= {item.run for item in c.fit.dropped} for c in found.candidates)
+
+
+def test_laws_are_compared_on_runs_that_all_can_use() -> None:
+    table = sweep(0.001).assign(error=0.5)
+    table["unique_tokens"] = table["tokens"].where(table.index != 5)
+    found = fits.compare(table, ["chinchilla", "data-constrained", "downstream-error"], resamples=0)
+    assert {c.fit.n_runs for c in found.candidates} == {20}
+    assert [(item.run, item.reason) for item in found.dropped] == [("simulated 5", "unique_tokens is missing")]
+    assert found.left_out == (("downstream-error", "it states error, and 'chinchilla' states loss_nats"),)
+    with pytest.raises(UserError, match="no law could be fitted: data-constrained: the table has no column"):
+        fits.compare(sweep(), ["data-constrained"])
+
+
+def test_a_comparison_takes_the_best_learning_rate_of_a_cell() -> None:
+    table = pd.concat([sweep(0.001).assign(learning_rate=rate, run=f"{rate} ") for rate in (1e-3, 2e-3, 4e-3)])
+    table["run"] += np.tile(np.arange(28), 3).astype(str)
+    table["loss_nats"] *= np.where(table["learning_rate"] == 2e-3, 1.0, 1.05)
+    found = fits.compare(table.reset_index(drop=True), ["chinchilla"], resamples=0)
+    assert len(found.unseen) == 7 and all(run.startswith("0.002") for run in found.unseen)
+    assert len(found.dropped) == 56
+    assert len(fits.compare(table.reset_index(drop=True), ["chinchilla"], resamples=0, rates="all").unseen) == 21
 
 
 def ladder(law: laws.ComputeLaw, noise: float, seed: int) -> pd.DataFrame:

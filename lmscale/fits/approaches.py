@@ -36,6 +36,7 @@ def fit(
     fixed: Mapping[str, float] | None = None,
     valley: str = "auto",
     noise_nats: float | None = None,
+    shared_noise: float = 0.0,
     window: float | None = None,
     envelope: str = "bins",
     bootstrap: str = "auto",
@@ -44,8 +45,9 @@ def fit(
 ) -> "list[Fit]":
     """The fits of `approaches` ("1" envelope, "2" IsoFLOP valleys, "3" parametric law), in that order.
 
-    `resamples` None takes 1000 for Approaches 1 and 2 and 4000 for 3. Of several approaches, one that the table cannot
-    support is left out, and a status of the others says why; `UserError` where none can be fitted.
+    `resamples` None takes 1000 for Approaches 1 and 2 and 4000 for 3; `noise_nats` is for 2, and for 3 where
+    `bootstrap` is "noise". Of several approaches, one that the table cannot support is left out, and a status of the
+    others says why; `UserError` where none can be fitted.
     """
     from lmscale.fits.envelope import frontier
     from lmscale.fits.parametric import loss_law
@@ -90,6 +92,8 @@ def fit(
                         resamples=count,
                         seed=seed,
                         bootstrap=bootstrap,
+                        noise_nats=noise_nats if bootstrap == "noise" else None,
+                        shared_noise=shared_noise,
                         rates=rates,
                         strata=strata,
                         clusters=clusters,

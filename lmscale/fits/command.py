@@ -42,8 +42,9 @@ class FitArgs:
     """Write every number here."""
     rates: Literal["inside", "best", "all"] = "inside"
     """Of an N and D run at several learning rates: the best rate's if it is inside those tried, that anyway, or all."""
-    bootstrap: Literal["auto", "runs", "weights"] = "auto"
-    """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few."""
+    bootstrap: Literal["auto", "runs", "weights", "noise"] = "auto"
+    """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few.
+    noise: it keeps the runs and draws their losses about the law."""
     strata: str | None = None
     """Column whose groups keep their size in every resample, for example budget."""
     clusters: str | None = None
@@ -51,7 +52,10 @@ class FitArgs:
     valley: Literal["auto", "parabola", "akima"] = "auto"
     """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
     noise: float | None = None
-    """Standard deviation of one run's loss in nats for Approach 2; unset, it is estimated."""
+    """Standard deviation of one run's loss in nats, for Approach 2 and for --bootstrap noise; unset, it is estimated
+    (for that bootstrap, from runs that differ in their seed alone)."""
+    shared_noise: float = 0.0
+    """Share of its variance which the runs of one cluster have in common, for --bootstrap noise."""
     window: float | None = None
     """Parabolas see only sizes within this factor of the lowest; unset, all."""
     envelope: Literal["bins", "hull"] = "bins"
@@ -130,6 +134,7 @@ def main_fit(args: FitArgs) -> list[Any]:
         clusters=args.clusters,
         valley=args.valley,
         noise_nats=args.noise,
+        shared_noise=args.shared_noise,
         window=args.window,
         envelope=args.envelope,
         bootstrap=args.bootstrap,

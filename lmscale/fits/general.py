@@ -55,7 +55,7 @@ def to_theta(problem: "Problem", values_pb: np.ndarray) -> np.ndarray:
 def _residual(problem: "Problem", theta_qb: np.ndarray) -> np.ndarray:
     law = problem.form(*[value[None] for value in to_values(problem, theta_qb)])
     predicted = law.loss(*[column[:, None] for column in problem.inputs])
-    target = problem.target_n[:, None]
+    target = problem.target_nb
     return np.asarray(np.log(predicted / target) if problem.residual == "log" else predicted - target)
 
 
@@ -172,7 +172,8 @@ def refine(
             steepest[left], converged[left] = np.abs(gradient).max(axis=0)[leave], done[leave]
             if not stay.any():
                 break
-            active, weights, theta, bend = active[stay], weights[:, stay], theta[:, stay], bend[:, :, stay]
+            active, weights, problem = active[stay], weights[:, stay], problem.among(stay)
+            theta, bend = theta[:, stay], bend[:, :, stay]
             value, damping, newton, age = value[stay], damping[stay], newton[stay], age[stay]
     return final, objective, steepest, converged
 
@@ -216,25 +217,42 @@ def best(problem: "Problem", weights_n: np.ndarray) -> "Best":
     return Best(found, problem.objective(found, weights_n), float(sizes[index]), len(order), agreeing)
 
 
+def _first(problem: "Problem", weights_nb: np.ndarray) -> np.ndarray:
+    """Each problem's best point of the start grid (q, b).
+
+    Objectives of the whole grid under every weighting are one matrix product. Where every problem has targets of its
+    own, they choose among the `KEEP` points that are best for the mean targets.
+    """
+    theta, own = starts(problem), problem.target_n.ndim == 2
+    central = problem.using(target_n=problem.target_n.mean(axis=1)) if own else problem
+    with np.errstate(all="ignore"):
+        heights = _rho(problem, _residual(central, theta))[0]
+        heights = np.where(np.isfinite(heights), heights, 1e30)
+        if not own:
+            return theta[:, (heights.T @ weights_nb).argmin(axis=0)]
+        theta = theta[:, np.argsort(heights.T @ weights_nb.mean(axis=1), kind="stable")[:KEEP]]
+        values = [
+            np.einsum("nb,nb->b", weights_nb, _rho(problem, _residual(problem, theta[:, [index]]))[0])
+            for index in range(theta.shape[1])
+        ]
+    return theta[:, np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)]
+
+
 def many(problem: "Problem", weights_nb: np.ndarray, around_p: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Minima (p, b) of b weightings and whether each converged (b,).
 
     Each goes from the point of the start grid that is best for its own weights, and from `around_p`, and keeps the
-    lower end. Objectives of the whole grid under every weighting are one matrix product.
+    lower end.
     """
     count = weights_nb.shape[1]
-    theta = starts(problem)
-    with np.errstate(all="ignore"):
-        heights = _rho(problem, _residual(problem, theta))[0]
-    heights = np.where(np.isfinite(heights), heights, 1e30)
-    first = theta[:, (heights.T @ weights_nb).argmin(axis=0)]
+    first = _first(problem, weights_nb)
     around = None if around_p is None else to_theta(problem, np.asarray(around_p, dtype=float)[:, None])
 
     def one(chunk: slice) -> tuple[np.ndarray, np.ndarray]:
-        weights = weights_nb[:, chunk]
-        ends = [refine(problem, weights, first[:, chunk])]
+        weights, those = weights_nb[:, chunk], problem.among(chunk)
+        ends = [refine(those, weights, first[:, chunk])]
         if around is not None:
-            ends.append(refine(problem, weights, np.repeat(around, weights.shape[1], axis=1)))
+            ends.append(refine(those, weights, np.repeat(around, weights.shape[1], axis=1)))
         lowest = np.argmin([end[1] for end in ends], axis=0)
         columns = np.arange(weights.shape[1])
         theta_qb = np.stack([end[0] for end in ends])[lowest, :, columns].T

@@ -24,6 +24,7 @@ from lmscale.fits.result import (
     span,
     status_lines,
 )
+from lmscale.fits.valley_noise import Noise
 from lmscale.laws import SIX_ND, Allocation, ComputeModel, Law, form
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -58,7 +59,12 @@ class LossLaw:
     rates: str = "inside"
     """What entered of cells run at several learning rates (see `runs.usable`)."""
     bootstrap: str = ""
-    """How the resamples were made: whole "runs" drawn, or exponential "weights" (see `bootstrap.py`); "" without."""
+    """How the resamples were made: whole "runs" drawn, exponential "weights" (see `bootstrap.py`), or the "noise"
+    of the losses drawn (`seed_noise.py`); "" without."""
+    noise: Noise | None = None
+    """Of one run, where the resamples draw it."""
+    shared_noise: float = 0.0
+    """Share of its variance which the runs of one cluster have in common."""
 
     approach: ClassVar[str] = "3"
 
@@ -168,6 +174,10 @@ class LossLaw:
                 "intervals": both_levels(draws),
                 "fixed": list(self.fixed),
                 "bootstrap": self.bootstrap,
+                "noise_nats": None if self.noise is None else self.noise.sd,
+                "noise_source": None if self.noise is None else self.noise.source,
+                "noise_freedom": None if self.noise is None else self.noise.freedom,
+                "shared_noise": self.shared_noise,
                 "seed": self.seed,
                 "residuals": dict(self.residuals),
                 **(
@@ -204,6 +214,8 @@ class LossLaw:
             fixed=tuple(value["fixed"]),
             rates=value["rates"],
             bootstrap=value["bootstrap"],
+            noise=_noise(value),
+            shared_noise=value.get("shared_noise", 0.0),
         )
 
     def __str__(self) -> str:
@@ -233,6 +245,12 @@ class LossLaw:
         lines += [f"  {note}" for note in self.notes]
         lines += dropped_lines(self.dropped)
         return "\n".join([*lines, *status_lines(self.status)])
+
+
+def _noise(value: Mapping[str, Any]) -> Noise | None:
+    if value.get("noise_nats") is None:
+        return None
+    return Noise(value["noise_nats"], value["noise_source"], value["noise_freedom"])
 
 
 def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmscale.errors import UserError
 from lmscale.fits import bootstrap as draw
-from lmscale.fits import checks
+from lmscale.fits import checks, seed_noise
 from lmscale.fits.losslaw import LossLaw
-from lmscale.fits.problem import Problem
+from lmscale.fits.problem import Best, Problem
 from lmscale.fits.result import Status, counted
 from lmscale.fits.runs import Runs, compute_model, usable
+from lmscale.fits.valley_noise import Noise
 from lmscale.laws import ComputeModel, Law, form
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def loss_law(
     resamples: int = 4000,
     seed: int = 0,
     bootstrap: str = "auto",
+    noise_nats: float | None = None,
+    shared_noise: float = 0.0,
     strata: str | None = None,
     clusters: str | None = None,
     fixed: Mapping[str, float] | None = None,
@@ -42,12 +46,17 @@ def loss_law(
     None takes the form's own. `bootstrap` draws whole "runs", or gives every run exponential "weights"; "auto" takes
     weights for fewer than 100 runs under a loss that is nearer to absolute deviations than to squares (`bootstrap.py`
     says why). `strata` and `clusters` name columns whose groups keep their size, or are drawn whole (a column `trunk`
-    with shared values is a cluster unless told otherwise). `fixed` holds parameters. `rates` says what enters of a cell
-    run at several learning rates (see `runs.usable`). `at` are the budgets whose allocation is stated. `check` False
-    leaves out the checks that fit again.
+    with shared values is a cluster unless told otherwise). "noise" keeps every run and draws its loss about the law
+    (`seed_noise.py`): with a standard deviation of `noise_nats` (in the target's unit), None for that of the table's
+    seeds, and with `shared_noise` as the share of its variance that the runs of a cluster have in common. `fixed` holds
+    parameters. `rates` says what enters of a cell run at several learning rates (see `runs.usable`). `at` are the
+    budgets whose allocation is stated. `check` False leaves out the checks that fit again.
 
-    Raises `UserError` for unknown columns, no usable run, or fewer runs than parameters.
+    Raises `UserError` for unknown columns, no usable run, fewer runs than parameters, or a noise that is not known.
     """
+    draw.known(bootstrap)
+    if bootstrap != "noise" and (noise_nats is not None or shared_noise):
+        raise UserError(f"bootstrap = {bootstrap!r} draws no noise: give noise and shared noise with bootstrap 'noise'")
     shape = form(law) if isinstance(law, str) else law
     runs = usable(table, shape.INPUTS, shape.TARGET, rates)
     problem = Problem(
@@ -73,23 +82,16 @@ def loss_law(
         )
     best = problem.best()
     compute, compute_status = compute_model(runs.table)
-    status = [*runs.statuses, compute_status]
-    notes = list(runs.notes)
-    if clusters is None and "trunk" in runs.table and runs.table["trunk"].dropna().duplicated().any():
-        if runs.table["trunk"].nunique(dropna=False) > 1:
-            clusters = "trunk"
-            notes.append("branches of one trunk share their noise: the bootstrap draws whole trunks")
-        else:
-            shared = "all runs are branches of one trunk and share its noise, which no bootstrap shows"
-            status.append(Status("one trunk", f"{shared}: intervals are too narrow", "warning"))
-    samples, converged = None, 0
-    if resamples:
-        weights, bootstrap, said = draw.resample(
-            problem, best.values_p, runs, resamples, method=bootstrap, seed=seed, strata=strata, clusters=clusters
-        )
-        status += said
-        values_pb, good = problem.many(weights, best.values_p)
-        samples, converged = problem.law(values_pb), int(good.sum())
+    clusters, notes, doubts = _trunks(runs, clusters, bootstrap, shared_noise)
+    drawn = _Drawn(None, 0, "", None, ())
+    if bootstrap == "noise":
+        seed_noise.check(noise_nats, shared_noise, strata, clusters is not None)
+        noise = Noise(noise_nats, "given", None) if noise_nats is not None else None
+        if resamples:
+            drawn = _by_noise(problem, best, runs, resamples, noise, seed, shared_noise, draw.labels(runs, clusters))
+    elif resamples:
+        drawn = _by_runs(problem, best, runs, resamples, bootstrap, seed, strata, clusters)
+    status = [*runs.statuses, compute_status, *doubts, *drawn.said]
     fitted = shape(*[float(v) for v in best.values_p])
     largest = largest_flops(runs)
     wanted, without = _with_optimum(fitted, compute, tuple(at) if at is not None else decades(runs))
@@ -99,8 +101,8 @@ def loss_law(
         best,
         runs,
         compute,
-        samples=samples,
-        converged=converged,
+        samples=drawn.samples,
+        converged=drawn.converged,
         at=wanted,
         largest_flops=largest,
         refit=check,
@@ -116,7 +118,7 @@ def loss_law(
     }
     return LossLaw(
         law=fitted,
-        samples=samples,
+        samples=drawn.samples,
         loss_function=loss,
         delta=delta,
         residual=problem.residual,
@@ -126,14 +128,82 @@ def loss_law(
         largest_flops=largest,
         status=tuple(status),
         dropped=runs.dropped,
-        notes=tuple(notes),
+        notes=(*runs.notes, *notes),
         table_hash=runs.digest(),
         seed=seed,
         at=wanted,
         fixed=tuple(fixed or ()),
         rates=rates,
-        bootstrap=bootstrap if resamples else "",
+        bootstrap=drawn.bootstrap,
+        noise=drawn.noise,
+        shared_noise=shared_noise,
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The law of the resamples, how many of them converged, the bootstrap they come from, its noise and its doubts."""
+
+    samples: Law | None
+    converged: int
+    bootstrap: str
+    noise: Noise | None
+    said: tuple[Status, ...]
+
+
+def _by_runs(
+    problem: Problem,
+    best: Best,
+    runs: Runs,
+    resamples: int,
+    method: str,
+    seed: int,
+    strata: str | None,
+    clusters: str | None,
+) -> _Drawn:
+    weights, method, said = draw.resample(
+        problem, best.values_p, runs, resamples, method=method, seed=seed, strata=strata, clusters=clusters
+    )
+    values_pb, good = problem.many(weights, best.values_p)
+    return _Drawn(problem.law(values_pb), int(good.sum()), method, None, tuple(said))
+
+
+def _by_noise(
+    problem: Problem,
+    best: Best,
+    runs: Runs,
+    resamples: int,
+    noise: Noise | None,
+    seed: int,
+    shared: float,
+    clusters_n: np.ndarray | None,
+) -> _Drawn:
+    """`noise` None is that of the table's seeds."""
+    noise = noise or seed_noise.estimate(runs, problem.form.INPUTS, problem.form.TARGET)
+    targets, said = seed_noise.draw(
+        problem, best.values_p, noise, resamples, seed=seed, shared=shared, clusters_n=clusters_n
+    )
+    values_pb, good = problem.using(target_n=targets).many(np.ones_like(targets), best.values_p)
+    return _Drawn(problem.law(values_pb), int(good.sum()), "noise", noise, tuple(said))
+
+
+def _trunks(
+    runs: Runs, clusters: str | None, bootstrap: str, shared_noise: float
+) -> tuple[str | None, list[str], list[Status]]:
+    """The clusters, trunks unless told otherwise, with what a reader should know of trunks."""
+    if clusters is not None or "trunk" not in runs.table or not runs.table["trunk"].dropna().duplicated().any():
+        return clusters, [], []
+    if bootstrap == "noise" and shared_noise:
+        return "trunk", [], []
+    if bootstrap == "noise":
+        said = (
+            "branches of one trunk share noise, and the bootstrap takes theirs as independent: say which share of its "
+        )
+        return "trunk", [], [Status("shared noise", f"{said}variance they have in common (--shared-noise)", "warning")]
+    if runs.table["trunk"].nunique(dropna=False) > 1:
+        return "trunk", ["branches of one trunk share their noise: the bootstrap draws whole trunks"], []
+    said = "all runs are branches of one trunk and share its noise, which no bootstrap shows: intervals are too narrow"
+    return None, [], [Status("one trunk", said, "warning")]
 
 
 def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple[tuple[float, ...], list[Status]]:

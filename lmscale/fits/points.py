@@ -4,7 +4,8 @@ The unknowns are theta = (ln E, ln A', ln B', alpha, beta), with A' and B' taken
 centring takes the near-collinearity of A and alpha out of the Newton system.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class Points:
     """What is fitted, and how: centred ln N and ln D, losses in nats, residuals of ln L or of L, the loss function.
 
     `squared` sums r^2; else the Huber loss with threshold `delta` (LAD_DELTA for least absolute deviations).
+    `loss_n` is (n,), or (n, b) where each of b problems has losses of its own.
     """
 
     x_n: Array
@@ -47,6 +49,15 @@ class Points:
         delta = LAD_DELTA if loss == "lad" else delta
         losses = np.asarray(loss_nats, dtype=float)
         return cls(x_n - x_mean, y_n - y_mean, losses, log_residual, x_mean, y_mean, loss == "squared", delta)
+
+    @property
+    def loss_nb(self) -> Array:
+        """The losses beside a problem axis: (n, 1) where all problems share them, else (n, b)."""
+        return self.loss_n[:, None] if self.loss_n.ndim == 1 else self.loss_n
+
+    def among(self, problems: Any) -> "Points":
+        """The points of some of the problems, an index into the axis b."""
+        return self if self.loss_n.ndim == 1 else replace(self, loss_n=self.loss_n[:, problems])
 
     def named(self, theta_pb: Array) -> Array:
         """theta (5, b) as the rows E, A, B, alpha, beta of the law."""

@@ -36,6 +36,7 @@ class Best:
 class Problem:
     """A form, its data and its objective. `inputs` (k arrays of shape (n,)), `target_n` (n,).
 
+    `target_n` may be (n, b): then `many` solves b problems that each have targets of their own.
     `loss` is "huber" (threshold `delta`), "lad" or "squared"; `residual` is "log" (of ln L) or "raw" (of L, in nats).
     `fixed` holds parameters at given values.
     """
@@ -64,6 +65,15 @@ class Problem:
     @property
     def runs(self) -> int:
         return len(self.target_n)
+
+    @property
+    def target_nb(self) -> np.ndarray:
+        """The targets beside a problem axis: (n, 1) where all problems share them, else (n, b)."""
+        return self.target_n[:, None] if self.target_n.ndim == 1 else self.target_n
+
+    def among(self, problems: Any) -> "Problem":
+        """The problem with the targets of some of its b problems, an index."""
+        return self if self.target_n.ndim == 1 else replace(self, target_n=self.target_n[:, problems])
 
     @property
     def free(self) -> tuple[str, ...]:

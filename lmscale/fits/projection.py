@@ -24,16 +24,16 @@ def project(points: Points, weights_nb: Array, alphas: Array, betas: Array) -> t
     """
     u_an = np.exp(-np.outer(alphas, points.x_n))
     v_cn = np.exp(-np.outer(betas, points.y_n))
-    scale_n = 1 / points.loss_n if points.log_residual else np.ones_like(points.loss_n)
-    target_n, one_n = points.loss_n * scale_n, scale_n
-    u_an, v_cn = u_an * scale_n, v_cn * scale_n
+    loss_nb = points.loss_nb
+    scaled_nb = weights_nb / loss_nb**2 if points.log_residual else weights_nb
+    target_nb = scaled_nb * loss_nb
     pairs, problems = len(alphas) * len(betas), weights_nb.shape[1]
 
     # Moments of every column with every other, for all problems: one matrix product.
-    s11, s1t, stt = np.stack([one_n**2, one_n * target_n, target_n**2]) @ weights_nb
-    s1u, suu, sut = (moment @ weights_nb for moment in (u_an * one_n, u_an**2, u_an * target_n))
-    s1v, svv, svt = (moment @ weights_nb for moment in (v_cn * one_n, v_cn**2, v_cn * target_n))
-    suv = ((u_an[:, None] * v_cn).reshape(pairs, -1) @ weights_nb).reshape(len(alphas), len(betas), problems)
+    s11, s1t, stt = (moment.sum(axis=0) for moment in (scaled_nb, target_nb, target_nb * loss_nb))
+    s1u, suu, sut = u_an @ scaled_nb, u_an**2 @ scaled_nb, u_an @ target_nb
+    s1v, svv, svt = v_cn @ scaled_nb, v_cn**2 @ scaled_nb, v_cn @ target_nb
+    suv = ((u_an[:, None] * v_cn).reshape(pairs, -1) @ scaled_nb).reshape(len(alphas), len(betas), problems)
 
     # Eliminate the constant, then solve the 2 x 2 system by Cramer's rule; centring makes the terms of one size.
     m1u, m1v, mt = s1u / s11, s1v / s11, s1t / s11
@@ -62,8 +62,7 @@ def grid_starts(points: Points, weights_nb: Array, size: int, keep: int) -> Arra
     alphas, betas = np.repeat(axis, size)[best], np.tile(axis, size)[best]
     chosen = np.take_along_axis(coefficients, best[None], axis=1)
     found = np.isfinite(np.take_along_axis(residual, best, axis=0))
-    mean = float(points.loss_n.mean())
-    stand_in = np.array([0.6, 0.2, 0.2])[:, None, None] * mean
+    stand_in = np.array([0.6, 0.2, 0.2])[:, None, None] * points.loss_nb.mean(axis=0)
     theta = np.concatenate(
         [
             np.log(np.where(found, chosen, stand_in)),

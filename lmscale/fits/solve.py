@@ -50,12 +50,12 @@ def evaluate(points: Points, weights_nb: Array, theta_pb: Array, mix_b: Array) -
     total = 1 + first + second
     if points.log_residual:
         residual = np.log(total)
-        residual += e - np.log(points.loss_n)[:, None]
+        residual += e - np.log(points.loss_nb)
         share_1, share_2 = first / total, second / total
         share_0 = 1 / total
     else:
         level = np.exp(e)
-        residual = level * total - points.loss_n[:, None]
+        residual = level * total - points.loss_nb
         share_1, share_2, share_0 = level * first, level * second, np.broadcast_to(level, first.shape)
 
     if points.squared:
@@ -232,7 +232,7 @@ def descend(points: Points, weights_nb: Array, theta_pb: Array, near: bool = Fal
         stay = ~leave
         if not stay.any():
             break
-        active, weights = active[stay], weights[:, stay]
+        active, weights, points = active[stay], weights[:, stay], points.among(stay)
         theta, best, step = theta[:, stay], best[:, stay], step[:, stay]
         value, slope, scale, mix, largest = value[stay], slope[stay], scale[stay], mix[stay], largest[stay]
         floor_b = floor_b[stay]
@@ -252,21 +252,23 @@ def solve_many(
     chunks = [slice(start, start + CHUNK) for start in range(0, problems, CHUNK)]
 
     def one(chunk: slice) -> Solution:
-        weights = np.ascontiguousarray(weights_nb[:, chunk])
-        start = grid_starts(points, weights, grid, 1)[:, 0]
+        weights, those = np.ascontiguousarray(weights_nb[:, chunk]), points.among(chunk)
+        start = grid_starts(those, weights, grid, 1)[:, 0]
         if also_p is not None:
             other = np.repeat(also_p[:, None], weights.shape[1], axis=1)
             zero = np.zeros(weights.shape[1])
-            lower = evaluate(points, weights, other, zero)[0] < evaluate(points, weights, start, zero)[0]
+            lower = evaluate(those, weights, other, zero)[0] < evaluate(those, weights, start, zero)[0]
             start = np.where(lower, other, start)
-        return _refine_most(points, weights, start)
+        return _refine_most(those, weights, start)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = _joined(list(pool.map(one, chunks)))
         left = np.flatnonzero(~found.converged_b)
         if _narrow(points) and len(left):
             parts = [part for part in np.array_split(left, os.cpu_count() or 1) if len(part)]
-            again = _joined(list(pool.map(lambda b: refine(points, weights_nb[:, b], found.theta_pb[:, b]), parts)))
+            again = _joined(
+                list(pool.map(lambda b: refine(points.among(b), weights_nb[:, b], found.theta_pb[:, b]), parts))
+            )
             for old, new in zip(vars(found).values(), vars(again).values()):
                 old[..., left] = new
     return found

@@ -27,14 +27,14 @@ def through_runs(points: Points, weights_nb: Array, theta_pb: Array) -> Array:
     active = np.arange(theta.shape[1])
     with np.errstate(all="ignore"):
         for _ in range(ROUNDS):
-            weights = weights_nb[:, active]
-            residual, slopes = _linearised(points, theta[:, active])
+            weights, those = weights_nb[:, active], points.among(active)
+            residual, slopes = _linearised(those, theta[:, active])
             step = _linear_minimum(residual, slopes, weights)
-            before = height(points, weights, theta[:, active])
+            before = height(those, weights, theta[:, active])
             better = np.zeros(len(active), dtype=bool)
             for shrink in (1.0, 0.3):
                 trial = theta[:, active] + shrink * step
-                good = ~better & (height(points, weights, trial) < before)
+                good = ~better & (height(those, weights, trial) < before)
                 theta[:, active[good]] = trial[:, good]
                 better |= good
             active = active[better & (np.abs(step).max(axis=0) > 1e-10)]
@@ -58,8 +58,8 @@ def _terms(points: Points, theta_pb: Array) -> tuple[Array, Array, Array]:
 def _residual(points: Points, theta_pb: Array) -> Array:
     first, second, e = _terms(points, theta_pb)
     if points.log_residual:
-        return np.asarray(np.log(1 + first + second) + e - np.log(points.loss_n)[:, None])
-    return np.asarray(np.exp(e) * (1 + first + second) - points.loss_n[:, None])
+        return np.asarray(np.log(1 + first + second) + e - np.log(points.loss_nb))
+    return np.asarray(np.exp(e) * (1 + first + second) - points.loss_nb)
 
 
 def _linearised(points: Points, theta_pb: Array) -> tuple[Array, Array]:
@@ -67,11 +67,7 @@ def _linearised(points: Points, theta_pb: Array) -> tuple[Array, Array]:
     first, second, e = _terms(points, theta_pb)
     total = 1 + first + second
     scale = 1 / total if points.log_residual else np.broadcast_to(np.exp(e), total.shape)
-    residual = (
-        np.log(total) + e - np.log(points.loss_n)[:, None]
-        if points.log_residual
-        else np.exp(e) * total - points.loss_n[:, None]
-    )
+    residual = np.log(total) + e - np.log(points.loss_nb) if points.log_residual else np.exp(e) * total - points.loss_nb
     share_1, share_2 = first * scale, second * scale
     x, y = points.x_n[:, None], points.y_n[:, None]
     return residual, np.stack([scale, share_1, share_2, -x * share_1, -y * share_2])
