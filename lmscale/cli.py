@@ -190,6 +190,8 @@ class TableArgs:
     """A .csv, .parquet or .jsonl file; unset, on the terminal."""
     to: Literal["csv", "parquet", "jsonl", "wandb"] | None = None
     """The format; unset, that of the file's ending, else CSV. `wandb` sends the table and the report's page."""
+    scores: bool = False
+    """The scores on benchmark tasks instead: a row per run, step, task, metric and number of shots."""
 
 
 @dataclass(frozen=True)
@@ -264,9 +266,13 @@ class EvalArgs:
     """runs/<sweep>/<run_id>."""
     tasks: Positional[tuple[str, ...]]
     """FORMAT:PATH, with FORMAT of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your own);
-    or synthetic:tasks(...). Nothing is downloaded."""
-    shots: tuple[int, ...] = (0,)
-    """Worked examples before every question, one table row each."""
+    or synthetic:tasks(...). Nothing is downloaded. With --harness: tasks of the harness by name, or its YAML files."""
+    harness: bool = False
+    """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
+    include_path: Path | None = None
+    """Folder of further tasks for the harness."""
+    shots: tuple[int, ...] = ()
+    """Worked examples before every question, one table row each; unset, none, or as many as the harness's task says."""
     draw: Literal["shared", "each"] = "shared"
     """The same examples for all questions of a task, or others for each."""
     seed: int = 0
@@ -441,7 +447,7 @@ def _stop(args: StopArgs) -> int:
 def _table(args: TableArgs) -> int:
     from lmscale import exchange
 
-    exchange.table_of(args.folder, args.output, args.to)
+    exchange.table_of(args.folder, args.output, args.to, args.scores)
     return 0
 
 
@@ -484,9 +490,10 @@ def _emergence(args: EmergenceArgs) -> int:
 
 
 def _report(args: ReportArgs) -> int:
-    from lmscale import report
+    from lmscale import look, report
 
-    path = report.of_sweep(args.folder, args.output, resamples=args.resamples, seed=args.seed)
+    known = look.baselines(args.folder)
+    path = report.of_sweep(args.folder, args.output, resamples=args.resamples, seed=args.seed, baselines=known)
     print(f"the report is {path}")
     return 0
 
@@ -507,10 +514,15 @@ def _eval(args: EvalArgs) -> int:
     from lmscale import machine
 
     machine.set_up()
+    if args.harness:
+        from lmscale import harness
+
+        harness.show(args.run, args.tasks, args.shots or (None,), args.items, args.seed, args.include_path, _console())
+        return 0
     from lmscale import examine
     from lmscale.tasks import Shots
 
-    shots = [Shots(count, args.seed, args.draw) for count in args.shots]
+    shots = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
     examine.show(args.run, args.tasks, shots, args.items, _console())
     return 0
 

@@ -7,6 +7,7 @@ What items have in common is read once: the worked examples before all of them, 
 Texts are filled up to a few fixed lengths, so that few programs are compiled. Letters as in `model`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ MEMORY_BYTES, LOGIT_BYTES = 2**30, 2**29
 """Keys, values and logits of the texts that are read together take at most so much."""
 SHORTEST = 8
 """Texts are filled up to this many tokens, or twice as many, or four times, ..."""
+GROUP_TOKENS = 1024
+"""What a further group costs, in tokens that could be read instead."""
 WRITTEN_AT_ONCE = 16
 """Tokens between two looks at whether all answers have ended."""
 WRITTEN_METRICS = {"exact_match", "edit_similarity", "share_in_place"}
@@ -62,7 +65,11 @@ class Reader:
             lambda params, memory, block, counts: decode.read(params, memory, block, counts, config)[1]
         )
         self._score = jax.jit(partial(decode.score, config=config), out_shardings=replicated(self.mesh))
-        self._write = jax.jit(partial(decode.write_on, config=config), static_argnames="tokens")
+        self._write = jax.jit(
+            partial(decode.write_on, config=config),
+            static_argnames="tokens",
+            out_shardings=(replicated(self.mesh), None, None),
+        )
         self._rows = jax.jit(Memory.rows)
 
     def responses(self, task: Task, shots: Shots = Shots()) -> list[Response]:  # noqa: B008
@@ -76,13 +83,64 @@ class Reader:
             scores = self._scores(questions)
             written: Sequence[str | None] = [None] * len(questions)
             if WRITTEN_METRICS & set(task.metrics) or not task.metrics:
-                written = self._written(task, shots)
+                written = self._answers(task, shots)
         found = []
         for item, question, scored, text in zip(task.items, questions, scores, written):
             nats, greedy = tuple(value for value, _ in scored), tuple(same for _, same in scored)
             n = len(item.choices)
             found.append(Response(item.name, nats[:n], greedy[:n], nats[n:], greedy[n:], text, question.cut))
         return found
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        """Of every (context, continuation) of tokens: ln p of the continuation, and whether the model would write it.
+
+        A context that does not fit with its continuation loses its left end; equal contexts are read once.
+        Raises `UserError` for an empty context and for a continuation longer than the model's context.
+        """
+        together: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for number, (context, continuation) in enumerate(pairs):
+            check(len(context) > 0, "a context is empty; it holds the end of a document at least")
+            cut = max(0, len(context) + len(continuation) - self.config.context - 1)
+            check(
+                cut < len(context),
+                f"a continuation has {len(continuation)} tokens, more than the context of {self.config.context} holds",
+            )
+            together.setdefault((cut, tuple(context[cut:])), []).append(number)
+        questions = []
+        for (cut, kept), numbers in together.items():
+            tails = tuple(np.array([kept[-1], *pairs[n][1]], np.int32) for n in numbers)
+            questions.append(Question(np.array(kept[:-1], np.int32), tails, tuple(len(x) - 1 for x in tails), cut))
+        with jax.set_mesh(self.mesh):
+            scores = self._scores(questions)
+        found = {n: one for numbers, several in zip(together.values(), scores) for n, one in zip(numbers, several)}
+        return [found[number] for number in range(len(pairs))]
+
+    def write(
+        self, prompts: Sequence[Ids], most: int, stop: Sequence[str] = (), characters: int | None = None
+    ) -> list[str]:
+        """The text of the likeliest tokens after each prompt, `most` at most, up to the end of a document.
+
+        It may go on behind one of `stop`, which only says that no more is needed. A prompt that leaves too little room
+        in the context loses its left end; `most` is less than the context.
+        """
+        texts = [tokens[-(self.config.context - most) :] for tokens in prompts]
+        written = [""] * len(texts)
+        room = most + WRITTEN_AT_ONCE
+        with jax.set_mesh(self.mesh):
+            for group in self._together(list(range(len(texts))), lambda n: len(texts[n]), self.config.context + room):
+                longest = _filled(max(len(texts[n]) for n in group))
+                empty = self._begin(texts[0][:0], longest + room)
+                memory = self._read_on(empty, [0] * len(group), [texts[n][:-1] for n in group])
+                last = self._placed(np.resize(np.array([texts[n][-1] for n in group], np.int32), memory.read_B.shape))
+                tokens = np.zeros((len(group), 0), np.int32)
+                ended = False
+                while not ended and tokens.shape[1] < most:
+                    more, last, memory = self._write(self.params, memory, last, tokens=WRITTEN_AT_ONCE)
+                    tokens = np.concatenate([tokens, np.asarray(more)[: len(group)]], axis=1)
+                    ended = all(self._has_ended(row, stop, characters) for row in tokens)
+                for n, row in zip(group, tokens):
+                    written[n] = self._text(row[:most])[:characters]
+        return written
 
     def _prompt(self, task: Task, item: Item, shots: Shots) -> tuple[list[int], str]:
         """Tokens of the documents before that of the question, each ended, and the text up to its answer.
@@ -118,9 +176,9 @@ class Reader:
     def _scores(self, questions: Sequence[Question]) -> list[list[tuple[float, bool]]]:
         """ln p of what is scored of every candidate, and whether it is what the model would write."""
         found: list[list[tuple[float, bool]]] = [[(0.0, False)] * len(question.tails) for question in questions]
-        for cut in (False, True):  # what is cut on the left has no beginning in common
-            if numbers := [n for n, question in enumerate(questions) if question.tails and (question.cut > 0) == cut]:
-                self._score_together(questions, numbers, found)
+        asked = [n for n, question in enumerate(questions) if question.tails]
+        for group in _sharing([questions[n].head for n in asked]):
+            self._score_together(questions, [asked[place] for place in group], found)
         return found
 
     def _score_together(
@@ -146,41 +204,25 @@ class Reader:
                 for (n, k), value, same in zip(part, np.asarray(nats).tolist(), np.asarray(greedy).tolist()):
                     found[n][k] = (value, same)
 
-    def _written(self, task: Task, shots: Shots) -> list[str]:
+    def _answers(self, task: Task, shots: Shots) -> list[str]:
         """What the model writes after each prompt: up to a stop, the end of a document or the longest answer."""
-        most = min(task.longest_answer, self.config.context // 2)
-        texts = []
+        prompts = []
         for item in task.items:
             before, text = self._prompt(task, item, shots)
-            tokens = np.array([*before, *self.encoder.encode(text.rstrip()).tolist()], np.int32)
-            texts.append(tokens[-(self.config.context - most) :])
-        written = [""] * len(texts)
-        room = most + WRITTEN_AT_ONCE
-        for group in self._together(list(range(len(texts))), lambda n: len(texts[n]), self.config.context + room):
-            longest = _filled(max(len(texts[n]) for n in group))
-            empty = self._begin(texts[0][:0], longest + room)
-            memory = self._read_on(empty, [0] * len(group), [texts[n][:-1] for n in group])
-            last = self._placed(np.resize(np.array([texts[n][-1] for n in group], np.int32), memory.read_B.shape))
-            tokens = np.zeros((len(group), 0), np.int32)
-            ended = False
-            while not ended and tokens.shape[1] < most:
-                more, last, memory = self._write(self.params, memory, last, tokens=WRITTEN_AT_ONCE)
-                tokens = np.concatenate([tokens, np.asarray(more)[: len(group)]], axis=1)
-                for row, n in enumerate(group):
-                    written[n] = self._text(tokens[row, :most], task)
-                ended = all(self._has_ended(row, task) for row in tokens)
-        return written
+            prompts.append(np.array([*before, *self.encoder.encode(text.rstrip()).tolist()], np.int32))
+        most = min(task.longest_answer, self.config.context // 2)
+        return self.write(prompts, most, task.stop, task.longest_answer)
 
-    def _text(self, tokens: Ids, task: Task) -> str:
+    def _text(self, tokens: Ids) -> str:
         """The text before the end of the document."""
         ends = np.flatnonzero(tokens == self.encoder.end_of_document)
-        return self.encoder.decode(tokens[: ends[0]] if len(ends) else tokens)[: task.longest_answer]
+        return self.encoder.decode(tokens[: ends[0]] if len(ends) else tokens)
 
-    def _has_ended(self, tokens: Ids, task: Task) -> bool:
+    def _has_ended(self, tokens: Ids, stop: Sequence[str], characters: int | None) -> bool:
         if (tokens == self.encoder.end_of_document).any():
             return True
         text = self.encoder.decode(tokens)
-        return len(text) >= task.longest_answer or any(mark in text for mark in task.stop)
+        return (characters is not None and len(text) >= characters) or any(mark in text for mark in stop)
 
     def _begin(self, tokens: Ids, room: int) -> Memory:
         """The memory of one text, with room for more. It stands on every device: all rows begin with a copy of it."""
@@ -226,6 +268,37 @@ class Reader:
             most = min(TOKENS_AT_ONCE // size, MEMORY_BYTES // row_bytes, LOGIT_BYTES // (4 * size * config.vocab))
             step = self._rows_for(max(1, most) // 2 + 1)
             yield from (alike[i : i + step] for i in range(0, len(alike), step))
+
+
+def _sharing(texts: Sequence[Ids]) -> list[list[int]]:
+    """Groups of texts, by number, such that reading each group's common beginning once saves most.
+
+    A few that begin otherwise (an item that is itself an example, a prompt cut on its left) must not take the common
+    beginning from all. In order of their tokens, texts are cut apart where neighbours have least in common, as long as
+    that leaves less to read; those that end up alone are one group.
+    """
+    order = sorted(range(len(texts)), key=lambda n: texts[n].tolist())
+    common = [_alike([texts[one], texts[other]]) for one, other in itertools.pairwise(order)]
+
+    def tokens_read(start: int, stop: int) -> int:
+        total = sum(len(texts[n]) for n in order[start:stop])
+        alone = stop - start == 1
+        return total if alone else GROUP_TOKENS + total - (stop - start - 1) * min(common[start : stop - 1])
+
+    groups, single, open_ranges = [], [], [(0, len(order))] if order else []
+    while open_ranges:
+        start, stop = open_ranges.pop()
+        if stop - start == 1:
+            single.append(order[start])
+            continue
+        least = min(common[start : stop - 1])
+        cuts = [start, *(n + 1 for n in range(start, stop - 1) if common[n] == least), stop]
+        parts = list(itertools.pairwise(cuts))
+        if sum(tokens_read(*part) for part in parts) < tokens_read(start, stop):
+            open_ranges += parts
+        else:
+            groups.append(order[start:stop])
+    return groups + ([single] if single else [])
 
 
 def _alike(texts: Sequence[Ids]) -> int:

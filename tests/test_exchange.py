@@ -51,7 +51,7 @@ def test_what_has_no_format_is_refused(sweep: Path) -> None:
 
 
 def test_scores_are_a_table_of_their_own(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="no run in .*two has scores; name tasks in its sweep"):
+    with pytest.raises(UserError, match=r"no run in .*two has scores; name tasks in its sweep"):
         exchange.table_of(sweep, scores=True)
     rows = [{"run_id": RUN.run_id, "step": step, "task": "copy", "score": step / 10} for step in (1, 2)]
     (sweep / RUN.run_id / SCORES_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WAIST = "errors files process attempts config counting devices figures results".split()
 RUN = (
     "machine tokenizer languages corpora data sharding attention cross_entropy parameters model decode nnx_model "
-    "optimizer health step pack clusters distributed checkpoint tasks respond evaluate examine track metrics ledger "
-    "train worker bench sample export"
+    "optimizer health step pack clusters distributed checkpoint tasks respond evaluate examine harness track metrics "
+    "ledger train worker bench sample export"
 ).split()
 STUDY = "laws presets sweep recipes design prices tables fits emergence plots report launch progress".split()
 VERBS = "planning terminal status control exchange look demo cli __main__".split()

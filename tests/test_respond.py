@@ -115,3 +115,17 @@ def test_an_answer_longer_than_the_context(reader: Reader) -> None:
     long = Task("long", (Item("a", "?", answers=("x" * 200,)),), ("gold_bits_per_byte",))
     with pytest.raises(UserError, match=r"item a: the answer 'x+' has 201 tokens, more than the context of 64"):
         reader.responses(long)
+
+
+def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() -> None:
+    """Of 40 questions 38 come after the same 200 tokens; the other two are read by themselves, as one group."""
+    rng = np.random.default_rng(0)
+    examples = rng.integers(0, 200, 200)
+    texts = [np.append(examples, rng.integers(0, 200, 10)).astype(np.int32) for _ in range(40)]
+    for number, kept in ((7, 3), (21, 60)):
+        texts[number] = np.append(examples[:kept], rng.integers(0, 200, 200)).astype(np.int32)
+    groups = respond._sharing(texts)
+    assert sorted(map(len, groups)) == [2, 38] and sorted(min(groups, key=len)) == [7, 21]
+    assert sorted(n for group in groups for n in group) == list(range(40))
+    assert [sorted(group) for group in respond._sharing(texts[8:12])] == [[0, 1, 2, 3]]
+    assert respond._sharing([]) == [] and respond._sharing(texts[:1]) == [[0]]
