@@ -45,8 +45,9 @@ def examine(
 ) -> Iterator[Examination]:
     """Score `tasks` on the newest checkpoint in the run folder, each at each of `shots`, one after the other.
 
-    Writes `responses/TASK-SHOTS.jsonl` and the rows of `scores.jsonl`, where rows of the same task, metric and shots
-    are replaced. Raises `UserError` for a folder without a run or a checkpoint, and as `Reader.responses` does.
+    Writes `responses/TASK-SHOTS.jsonl`, of the last step that was scored, and the rows of `scores.jsonl`, where rows of
+    the same step, task, metric and shots are replaced. Raises `UserError` for a folder without a run or a checkpoint,
+    and as `Reader.responses` does.
     """
     reader, where = newest(folder)
     yield from _scored(reader, _cut(tasks, most_items), shots, folder, where)
