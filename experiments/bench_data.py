@@ -11,20 +11,18 @@ that `data.prepare` brings from the stored documents to checked tokens, with one
 included. Every figure is the median of several rounds. For batches and languages a second is one of processor time, of
 all threads of the process together, so that a busy machine does not matter; elsewhere it is one on the clock.
 
-Outcome (2026-11, one process on two cores of an AMD EPYC, which some twenty other processes shared), million tokens per
-second:
+Outcome (2026-11, two nearly idle cores of an AMD EPYC, --rounds 3), million tokens per second:
 
     batch                      16 x 128    64 x 256  32 x 2,048
-    stdlib, in order            123         442       1,418       goal 5
-    stdlib, at random            10.8        93         367       goal 5
-    zipf-facts                   12.7        51         102
-    hidden-markov                 4.4        17          13
-    tasks                         6.1        15          13
+    stdlib, in order            245         717       2,272       goal 5
+    stdlib, at random            18.9       100         558       goal 5
+    zipf-facts                   11.0        37          65
+    hidden-markov                 4.7        13          12
+    tasks                         4.8        14          12
 
-On the clock and placed on the device, two runs: 12.0 and 10.2 beside the .0070 and .0007 that the largest model (691k
-parameters) trains on, so 1,700 times and more; 16.8 and 13.4 beside .063 and .012 for the smallest (10.8k), 270 times:
-goal 20. Tokenizing was slowed too much by the others to be told: one process did at least 7.8 million bytes per
-second for bytes and .4 for BPE; whether a second one helps needs an idle machine.
+On the clock and placed on the device: 13.0 beside the .0123 that the largest model (691k parameters) trains on, 1,058
+times; 17.7 beside .136 for the smallest (10.8k), 131 times: goal 20. Tokenizing, million bytes per second with one and
+with two processes: BPE of 4,096 1.6 and 3.2; bytes 37.8 and 21.5, which end before a second process has started.
 """
 
 import argparse

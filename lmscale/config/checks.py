@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from lmscale.errors import UserError, nearest
 
 T = TypeVar("T")
+_HINTS: dict[type[Any], dict[str, Any]] = {}
 
 
 def check(condition: bool, message: str) -> None:
@@ -37,12 +38,12 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     where = where or cls.__name__
     check(isinstance(value, dict), f"{where} must be a mapping of fields, not {type(value).__name__}")
     known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name in value:
-        check(name in known, f"{where} has no field {name!r}{nearest(str(name), known)}")
+    if unknown := [str(name) for name in value if name not in known]:
+        raise UserError(f"{where} has no field {unknown[0]!r}{nearest(unknown[0], known)}")
     for name, item in known.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         check(name in value or not required, f"{where} lacks the field {name!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     arguments: dict[str, Any] = {}
     for name, given in value.items():
         hint = hints[name]
@@ -57,13 +58,20 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
 
 def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; whole numbers are taken where a float is meant."""
-    for name, hint in typing.get_type_hints(type(config)).items():
+    for name, hint in _hints(type(config)).items():
         value = getattr(config, name)
         kinds = _kinds(hint)
         if type(value) is int and float in kinds and int not in kinds:
             object.__setattr__(config, name, float(value))
         elif not _fits(value, hint):
             raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_said(hint, value)}")
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """The annotated types of a dataclass, read once: a plan makes thousands of configurations."""
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
