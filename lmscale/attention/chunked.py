@@ -110,8 +110,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """The gradient of softmax attention (Dao 2022, appendix B.2), chunk by chunk.
 
-    Gradients of keys and values are made as [features, time]: XLA's product that gives [time, features] is slower on a
-    CPU.
+    Gradients of keys and values are made as [features, time], from rows that were turned beforehand: of the products
+    over a chunk's queries that is the one for which XLA's CPU backend has its fast kernel.
     """
     del slopes  # a constant added to a score leaves its gradient alone
     q_BHTK, k_BGSK, v_BGSK, weights, output_BHTK = saved
@@ -124,8 +124,9 @@ def _backward(
         d_weights_BGCS = _apart(jnp.einsum("bgck,bgsk->bgcs", d_out_BGCK, v_BGSK[:, :, :stop]))
         d_scores_BGCS = _apart(weights_BGCS * (d_weights_BGCS - rowsum_BGC1))
         d_q.append(_apart(jnp.einsum("bgcs,bgsk->bgck", d_scores_BGCS, k_BGSK[:, :, :stop])))
-        d_k.append(_apart(jnp.einsum("bgck,bgcs->bgks", _rows(q_BHTK, groups, start, stop), d_scores_BGCS)))
-        d_v.append(_apart(jnp.einsum("bgck,bgcs->bgks", d_out_BGCK, weights_BGCS)))
+        q_BGKC = _apart(_rows(q_BHTK, groups, start, stop).swapaxes(2, 3))
+        d_k.append(_apart(jnp.einsum("bgkc,bgcs->bgks", q_BGKC, d_scores_BGCS)))
+        d_v.append(_apart(jnp.einsum("bgkc,bgcs->bgks", _apart(d_out_BGCK.swapaxes(2, 3)), weights_BGCS)))
     return _together(d_q, q_BHTK.shape), _sum_of_prefixes(d_k, time), _sum_of_prefixes(d_v, time), None
 
 
