@@ -86,6 +86,8 @@ class RunArgs:
     runs: Path = Path("runs")
     workers: int | None = None
     """Runs at once; unset, one per GPU or one per core."""
+    pack: int = 1
+    """Runs of one shape and length in one program and place, for small models on a GPU; bench_pack.py measures it."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Send metrics to Weights & Biases as well."""
     force: bool = False
@@ -396,8 +398,10 @@ def _run(args: RunArgs) -> int:
 
         settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
         cluster = Cluster(options=args.sbatch, **settings)
+        if args.pack != 1:
+            raise UserError(f"--pack {args.pack}: a job of Slurm trains one run; leave it out")
         return terminal.submit_sweep(plan, args.runs, _console(), cluster, args.dry_run)
-    status = terminal.run_sweep(plan, args.runs, _console(), workers=args.workers, wandb=args.wandb)
+    status = terminal.run_sweep(plan, args.runs, _console(), workers=args.workers, pack=args.pack, wandb=args.wandb)
     if status == 0:
         print(f"next: lmscale report {args.runs / plan.sweep.name}")
     return status

@@ -7,7 +7,6 @@ seed, order of data, schedule and step number, and nothing of one enters another
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,25 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale.config import RunConfig, check
+from lmscale.config.alike import FREE, FREE_OF_OPTIMIZER, difference
 from lmscale.optimizer import make_optimizer
 from lmscale.step import Compiled, train_step
 
 T = TypeVar("T")
-
-FREE = ("seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps", "exam", "name", "tags")
-"""Fields of a `RunConfig` in which runs of one program may differ."""
-FREE_OF_OPTIMIZER = (
-    "peak_lr", "schedule", "final_lr_fraction", "warmup_fraction", "warmup_steps", "cooldown_fraction", "cooldown",
-    "weight_decay",
-)  # fmt: skip
-"""And of its `OptimizerConfig`: what `optimizer.Hyperparameters` hands to the step as numbers."""
 
 
 def check_alike(configs: Sequence[RunConfig]) -> None:
     """Raise `UserError` unless all runs fit into one program on one device."""
     first = configs[0]
     for config in configs[1:]:
-        differs = _difference(first, config)
+        differs = difference(first, config)
         check(
             not differs,
             f"runs {first.run_id} and {config.run_id} differ in {differs}, so they are not one program; only "
@@ -45,24 +37,6 @@ def check_alike(configs: Sequence[RunConfig]) -> None:
         f"{len(configs)} runs in one program on {first.mesh.devices} devices of {jax.process_count()} processes: each "
         f"run must fit on one device; take a mesh of 1, or train one run at a time",
     )
-
-
-def _difference(first: RunConfig, second: RunConfig) -> str:
-    """The name of a field in which the two may not differ and do, or nothing."""
-    settings = {name: getattr(first.optimizer, name) for name in FREE_OF_OPTIMIZER}
-    alike = replace(
-        second, optimizer=replace(second.optimizer, **settings), **{name: getattr(first, name) for name in FREE}
-    )
-    return _path(first.to_json(), alike.to_json())
-
-
-def _path(first: Any, second: Any) -> str:
-    if not isinstance(first, dict):
-        return ""
-    for name, value in first.items():
-        if value != second[name]:
-            return ".".join(filter(None, (name, _path(value, second[name]))))
-    return ""
 
 
 def packed_step(programs: Compiled, config: RunConfig, runs: int) -> jax.stages.Wrapped:

@@ -16,7 +16,7 @@ from rich.text import Text
 from lmscale import attempts
 from lmscale.files import read_json
 from lmscale.launch import failures
-from lmscale.launch.pool import last_row
+from lmscale.launch.work import last_row
 from lmscale.progress import duration, quantity
 from lmscale.results import OUTCOME_FILE, given_up, plan_path, read_plan
 

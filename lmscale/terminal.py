@@ -60,7 +60,9 @@ def prepare_data(config: DataConfig, console: Console, allow_download: bool = Fa
     return manifest
 
 
-def run_sweep(plan: Plan, runs: Path, console: Console, workers: int | None = None, wandb: str = "off") -> int:
+def run_sweep(
+    plan: Plan, runs: Path, console: Console, workers: int | None = None, pack: int = 1, wandb: str = "off"
+) -> int:
     """Prepare the data of a plan, train what is missing of it under bars, say how it ended; the exit status.
 
     Raises `UserError` where that would spend more than the sweep may.
@@ -81,7 +83,7 @@ def run_sweep(plan: Plan, runs: Path, console: Console, workers: int | None = No
     bars = Bars(plan.runs, sum(count(run.config).flops for run in done), console)
     with bars.shown():
         watcher = within_hours(plan, folder, bars, console.print)
-        summary = launch.run(plan.sweep.name, plan.runs, folder, watcher, workers=workers, wandb=wandb)
+        summary = launch.run(plan.sweep.name, plan.runs, folder, watcher, workers=workers, pack=pack, wandb=wandb)
     if summary.interrupted:
         console.print("stopped; what was trained is kept, and the same command goes on from there")
         return EXIT_CTRL_C

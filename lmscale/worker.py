@@ -54,7 +54,7 @@ def main(
 def _attempt(configs: list[RunConfig], folders: list[Path]) -> Iterator[None]:
     """Hold the leases and write down how the block ended. What XLA is refused becomes a `MemoryShortage`."""
     first = configs[0]  # runs of one program are cut alike
-    notes = {"micro_batches": first.optimizer.micro_batches, "remat": first.model.remat}
+    notes = {"micro_batches": first.optimizer.micro_batches, "remat": first.model.remat, "together": len(configs)}
     with attempts.held(folders, notes) as paths:
 
         def ended(status: int, reason: str = "") -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_launch import Watcher
+from stand_in import Watcher
 
 from lmscale import machine
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig

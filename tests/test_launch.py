@@ -1,137 +1,26 @@
-"""The launcher starts what is missing, survives what fails and leaves no process behind.
-
-A small program stands in for training: it does what the run's name says, and notes how it was called.
-"""
+"""The launcher starts what is missing, survives what fails and leaves no process behind."""
 
 import errno
 import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stand_in import LONG, REAL_PYTHON, Watcher, a_trainer, begun, go, journal, named, none_left_behind  # noqa: F401
 from test_results import OTHER, RUN, outcome_of
 
-from lmscale import attempts, launch
+from lmscale import attempts
 from lmscale.config import RunConfig
 from lmscale.errors import UserError
-from lmscale.launch import Slot, Summary, branches, failures, places, pool, slots
+from lmscale.launch import Summary, branches, failures, places, pool, slots
 from lmscale.launch.failures import judge, lighter
-from lmscale.launch.pool import last_row
-from lmscale.process import (
-    CORES_VARIABLE,
-    EXIT_BUSY,
-    EXIT_INTERRUPTED,
-    EXIT_MEMORY,
-    EXIT_STORAGE,
-    EXIT_USER_ERROR,
-    MEMORY_VARIABLE,
-)
-from lmscale.results import Outcome, PlannedRun, read_plan, write_plan
-
-LONG = replace(RUN, tokens=2 * RUN.tokens)
-REAL_PYTHON = sys.executable
-
-TRAINER = f"""
-import json, os, pathlib, shutil, signal, sys, time
-from lmscale import attempts, process
-from lmscale.errors import Busy
-assert sys.argv[1:4] == ["-m", "lmscale", "train"], sys.argv
-config = pathlib.Path(sys.argv[4])
-value, here = json.loads(config.read_text()), pathlib.Path(__file__).parent
-name = value["name"]
-def note(*words):
-    with (here / "journal").open("a") as file: print(config.parent.name, *words, file=file)
-def stop(*_):
-    if name != "stubborn": signal.signal(signal.SIGTERM, signal.SIG_IGN)  # both launcher and stop file may ask
-    note("asked")
-    if name != "stubborn": sys.exit({EXIT_INTERRUPTED})
-signal.signal(signal.SIGTERM, stop)
-attempts.WATCH_SECONDS = 0.01
-process.end_with_launcher()
-try:
-    with attempts.held([config.parent], {{}}):
-        if (config.parent / "outcome.json").exists(): sys.exit(0)
-        note("begun", os.getpid(), os.environ.get("{CORES_VARIABLE}"), value["optimizer"]["micro_batches"])
-        tries = (here / "journal").read_text().count(config.parent.name + " begun")
-        print("a word for the log", flush=True)
-        if name == "fail": print("lmscale: the tokens are missing"); sys.exit({EXIT_USER_ERROR})
-        if name == "silent": os.truncate(1, 0); sys.exit(3)
-        if name == "killed" and tries < 3: os.kill(os.getpid(), signal.SIGKILL)
-        if name == "large" and value["optimizer"]["micro_batches"] < 4: sys.exit({EXIT_MEMORY})
-        if name == "full" and tries < 6: print("lmscale: the disk is full"); sys.exit({EXIT_STORAGE})
-        if name == "shy": sys.exit({EXIT_INTERRUPTED})
-        while name in ("wait", "stubborn"): time.sleep(0.01)
-        time.sleep(0.1 if name == "slow" else 0)
-        shutil.copy(here / (config.parent.name + ".json"), config.parent / "outcome.json")
-except Busy: sys.exit({EXIT_BUSY})
-"""
-
-
-@pytest.fixture(autouse=True)
-def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the stand-in lies; it finds there the outcomes that it hands in."""
-    place = tmp_path / "trainer"
-    place.mkdir()
-    for config in (RUN, OTHER, LONG):
-        outcome_of(config).write(place / config.run_id)
-        (place / config.run_id / "outcome.json").rename(place / f"{config.run_id}.json")
-    (place / "train.py").write_text(TRAINER)
-    (place / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{place}/train.py" "$@"\n')
-    (place / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(place / "python"))
-    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(pool, "ELSEWHERE_SECONDS", 0.05)
-    monkeypatch.setattr(failures, "LONGEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    return place
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(trainer: Path) -> Iterator[None]:
-    """After every test: no process lives, and Ctrl-C means what it meant before."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    for words in journal(trainer):
-        if words[1] == "begun":
-            assert attempts._started(int(words[2])) is None
-
-
-def journal(trainer: Path) -> list[list[str]]:
-    path = trainer / "journal"
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-class Watcher:
-    """Keeps what it is told; `on_start` is called as each run begins."""
-
-    def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
-        self.on_start = on_start
-        self.told: list[tuple[str, ...]] = []
-
-    def started(self, slot: Slot, run: PlannedRun) -> None:
-        self.told.append(("started", run.config.run_id))
-        self.on_start()
-
-    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        self.told.append(("advanced", run.config.run_id, row["step"]))
-
-    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        self.told.append(("ended", run.config.run_id, problem))
-
-
-def go(folder: Path, *configs: RunConfig, watcher: Watcher | None = None, workers: int | None = 1) -> Summary:
-    return launch.run("two", [PlannedRun(config) for config in configs], folder, watcher or Watcher(), workers=workers)
-
-
-def named(config: RunConfig, name: str) -> RunConfig:
-    return replace(config, name=name)
+from lmscale.launch.work import last_row
+from lmscale.process import CORES_VARIABLE, MEMORY_VARIABLE
+from lmscale.results import PlannedRun, read_plan, write_plan
 
 
 def test_only_what_is_missing_is_started_and_the_longest_first(trainer: Path, tmp_path: Path) -> None:
@@ -182,10 +71,6 @@ def test_a_crash_is_tried_three_times_more_and_over_all_launches(trainer: Path, 
     failures.forgive(tmp_path / "runs" / OTHER.run_id)
     go(tmp_path / "runs", named(OTHER, "silent"))
     assert len(begun(trainer)) == 9, "until it is retried"
-
-
-def begun(trainer: Path) -> list[list[str]]:
-    return [words for words in journal(trainer) if words[1] == "begun"]
 
 
 def test_a_killed_run_goes_on(trainer: Path, tmp_path: Path) -> None:
@@ -270,13 +155,13 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_launch
+import stand_in
 from lmscale.launch import failures, pool
 from lmscale.results import read_plan
 pool.POLL_SECONDS, pool.ELSEWHERE_SECONDS, failures.LONGEST_PAUSE_SECONDS = 0.01, 0.05, 0.01
 sys.executable = {trainer!r}
 _, runs = read_plan(Path({folder!r}))
-summary = test_launch.go(Path({folder!r}), *[run.config for run in runs], workers=2)
+summary = stand_in.go(Path({folder!r}), *[run.config for run in runs], workers=2)
 print(summary.finished, len(summary.failed))
 """
 

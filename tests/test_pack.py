@@ -2,21 +2,20 @@
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import final_parameters, rows, run, write, write_corpus
+from stand_in import Watcher
+from tiny_runs import final_parameters, rows, run, write_corpus
 
-from lmscale import machine, pack
+from lmscale import launch, machine, pack
 from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig, alike
 from lmscale.errors import UserError
-from lmscale.results import METRICS_FILE, Outcome
+from lmscale.results import LOG_FILE, METRICS_FILE, Outcome, PlannedRun
 from lmscale.train import Interrupted, train, train_packed
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
@@ -154,17 +153,15 @@ def test_two_runs_in_one_folder_and_packs_over_devices_are_refused(configs: list
 
 
 def test_what_may_differ_is_what_the_config_has() -> None:
-    assert set(pack.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(pack.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
+    assert set(alike.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(alike.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
 
 
-def test_the_verb_takes_several(corpus: str, alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:
-    files = []
-    for config, folder in zip(configs[:2], places(tmp_path, 2)):
-        files.append(write(config, folder))
-    command = [sys.executable, "-m", "lmscale", "train", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["finished", "finished"]
-    for config, folder, expected in zip(configs[:2], places(tmp_path, 2), alone):
-        assert_same(config, folder, expected)
+def test_the_launcher_packs_them(alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:
+    """Through `lmscale train A B` in a process of its own, whose log holds the end of both."""
+    runs = [PlannedRun(config) for config in configs[:2]]
+    assert launch.run("packed", runs, tmp_path, Watcher(), workers=1, pack=2).finished == 2
+    for config, expected in zip(configs[:2], alone):
+        assert_same(config, tmp_path / config.run_id, expected)
+    log = (tmp_path / configs[0].run_id / LOG_FILE).read_text()
+    assert [line.split(":")[0] for line in log.splitlines()] == ["finished", "finished"]

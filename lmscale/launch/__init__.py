@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmscale.attempts import STOP_FILE
+from lmscale.config import check
 from lmscale.launch.branches import told_what_to_keep
 from lmscale.launch.changes import changes
 from lmscale.launch.places import Slot, slots
@@ -25,17 +26,19 @@ def run(
     watcher: Watcher,
     *,
     workers: int | None = None,
+    pack: int = 1,
     wandb: str = "off",
 ) -> Summary:
     """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
 
-    Several launchers may do so at once, on one machine or many; each ends when all runs are at an end. Raises
-    `UserError` for a corrupt outcome, the folder of another sweep (`changes`), a full disk before the start and a
-    folder that cannot be written.
+    Up to `pack` runs that are alike (`config.alike`) share a GPU and a program. Several launchers may do so at once, on
+    one machine or many; each ends when all runs are at an end. Raises `UserError` for a corrupt outcome, the folder of
+    another sweep (`changes`), a full disk before the start, a folder that cannot be written and a `pack` below 1.
     """
+    check(pack > 0, f"--pack {pack}: must be at least 1, which trains every run by itself")
     places = slots(workers)
     changes(name, runs, folder)
     write_plan(folder, name, list(runs))
     for place in (folder, *(folder / planned.config.run_id for planned in runs)):
         (place / STOP_FILE).unlink(missing_ok=True)  # what `lmscale stop` has stopped goes on
-    return Pool(told_what_to_keep(runs), folder, watcher, places, wandb=wandb).to_the_end()
+    return Pool(told_what_to_keep(runs), folder, watcher, places, wandb=wandb, pack=pack).to_the_end()

@@ -1,10 +1,11 @@
 """What the end of an attempt means, and what is to be done about it."""
 
 import json
+import math
 import signal
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,8 @@ STORAGE_TRIES = 12
 """How often one that met a full disk is: with the pauses between, for some seven minutes."""
 LONGEST_PAUSE_SECONDS = 60.0
 LOG_LINES = 12
+UNCLEAR_TOGETHER: frozenset[Kind] = frozenset({"crash", "memory", "input"})
+"""Endings of a program of several runs that say nothing of one of them: each is tried in smaller company first."""
 
 KINDS: dict[int, Kind] = {
     0: "done",
@@ -80,19 +83,36 @@ def memory_kills() -> int:
     return 0
 
 
-def tally(folder: Path) -> Counter[str]:
-    """How often the run in `folder` has ended in which way since it was last retried. Who died unheard has crashed."""
-    forgiven = 0
+@dataclass
+class Tally:
+    """How the attempts at a run have ended since it was last retried."""
+
+    counts: Counter[Kind] = field(default_factory=Counter)
+    """How often in which way, as far as that says something of this run."""
+    company: float = math.inf
+    """The most runs that it may share a program with the next time, itself included."""
+
+    def add(self, kind: Kind, together: int) -> None:
+        """Count an attempt by a program of so many runs."""
+        if together > 1 and kind in UNCLEAR_TOGETHER:
+            self.company = min(self.company, together // 2)
+        else:
+            self.counts[kind] += 1
+
+
+def tally(folder: Path) -> Tally:
+    """The tally of the run in `folder`. Who died unheard has crashed."""
+    forgiven, total = 0, Tally()
     with suppress(OSError, ValueError, KeyError):
         forgiven = int(json.loads((folder / RETRIED_FILE).read_text(encoding="utf-8"))["attempts"])
-    counts: Counter[str] = Counter()
     for attempt in attempts.history(folder):
         if attempt.number > forgiven and (attempt.end is not None or attempt.dead()):
-            counts[KINDS.get(attempt.end["status"], "crash") if attempt.end else "crash"] += 1
-    return counts
+            kind = KINDS.get(attempt.end["status"], "crash") if attempt.end else "crash"
+            total.add(kind, attempt.value.get("together", 1))
+    return total
 
 
-def pause_seconds(kind: Kind, counts: Counter[str], crashes: int = CRASHES) -> float | None:
+def pause_seconds(kind: Kind, counts: Counter[Kind], crashes: int = CRASHES) -> float | None:
     """How long to wait before the next attempt after one that ended as `kind`, its count included; None: give up."""
     if kind in ("crash", "storage"):
         if counts[kind] > (crashes if kind == "crash" else STORAGE_TRIES):

@@ -1,30 +1,32 @@
 """The runs of a sweep on their way to the end, on the places of one machine."""
 
-import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count as numbers
 from pathlib import Path
 from typing import Any, Protocol
 
 from lmscale import attempts
 from lmscale.attempts import LAUNCH_VARIABLE, SEEN_DEAD_VARIABLE, Observer, stop_asked
-from lmscale.config import RunConfig, check
+from lmscale.config import check
+from lmscale.config.alike import difference
 from lmscale.counting import count
 from lmscale.errors import StorageError
 from lmscale.files import storage_error, write_json
 from lmscale.launch import branches, failures
 from lmscale.launch.failures import Ending
 from lmscale.launch.places import Slot
+from lmscale.launch.work import Program, Work, last_row
 from lmscale.process import EXIT_STORAGE, LIFELINE_VARIABLE, STOP_SECONDS, stop_requested
-from lmscale.results import CONFIG_FILE, LOG_FILE, METRICS_FILE, Outcome, PlannedRun, given_up
+from lmscale.results import CONFIG_FILE, LOG_FILE, Outcome, PlannedRun, given_up
 
 POLL_SECONDS = 0.2
 ELSEWHERE_SECONDS = 2.0
@@ -57,50 +59,14 @@ class Summary:
     interrupted: bool
 
 
-@dataclass
-class _Work:
-    """A run that has no outcome yet."""
-
-    run: PlannedRun
-    folder: Path
-    counts: Counter[str]
-    """How its attempts have ended since it was last retried."""
-    observer: Observer
-    not_before: float = 0.0
-    """On the steady clock."""
-    seen_dead: int = 0
-
-    @property
-    def config(self) -> RunConfig:
-        """As it is run: cut smaller for every attempt that ran out of memory."""
-        return failures.lighter(self.run.config, self.counts["memory"]) or self.run.config
-
-    @property
-    def run_id(self) -> str:
-        return self.run.config.run_id
-
-
-@dataclass
-class _Running:
-    slots: list[Slot]
-    work: _Work
-    process: subprocess.Popen[bytes]
-    launch: str
-    memory_kills: int
-    first: int
-    """The step that its metrics had reached before."""
-    seen: int = -1
-    slot: Slot = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.slot = Slot.of(self.slots)
-
-
 ELSEWHERE = Slot("another launcher")
 
 
 class Pool:
-    """Trains every run of `runs` that has no outcome in `folder`, on `places`; `command` comes before the worker's."""
+    """Trains every run of `runs` that has no outcome in `folder`, on `places`; `command` comes before the worker's.
+
+    Up to `pack` runs that are alike (`config.alike`) share a place and a program.
+    """
 
     def __init__(
         self,
@@ -110,14 +76,15 @@ class Pool:
         places: list[Slot],
         *,
         wandb: str = "off",
+        pack: int = 1,
         command: Sequence[str] = (),
         crashes: int = failures.CRASHES,
     ) -> None:
         self.runs, self.folder, self.watcher, self.free = list(runs), folder, watcher, list(places)
-        self.wandb, self.command, self.crashes = wandb, tuple(command), crashes
-        self.active: list[_Running] = []
-        self.waiting: list[_Work] = []
-        self.elsewhere: list[_Work] = []
+        self.wandb, self.pack, self.command, self.crashes = wandb, pack, tuple(command), crashes
+        self.active: list[Program] = []
+        self.waiting: list[Work] = []
+        self.elsewhere: list[Work] = []
         self.failed: dict[str, str] = {}
         self._bad: defaultdict[str, set[str]] = defaultdict(set)
         self._name, self._numbers = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}", numbers(1)
@@ -143,7 +110,7 @@ class Pool:
         if (reason := given_up(place)) is not None:
             self.failed[planned.config.run_id] = reason
             return
-        work = _Work(planned, place, failures.tally(place), Observer(place))
+        work = Work(planned, place, failures.tally(place), Observer(place))
         (self.elsewhere if work.observer.held() else self.waiting).append(work)
 
     def to_the_end(self) -> Summary:
@@ -182,28 +149,58 @@ class Pool:
     def _fill(self) -> None:
         """Start what is due, longest first, as long as there is room."""
         now = time.monotonic()
-        for work in [work for work in self.waiting if work.not_before <= now]:
-            wanted = work.config.mesh.devices if self.free and self.free[0].has_gpu else 1
+        due = [work for work in self.waiting if work.not_before <= now]
+        while due:
+            wanted = due[0].config.mesh.devices if self.free and self.free[0].has_gpu else 1
             if len(self.free) < wanted:
                 return
-            if self._waits_for_trunk(work):
-                continue
-            self.waiting.remove(work)
-            if Outcome.read(work.folder) is not None:  # another launcher's work
-                self.watcher.ended(ELSEWHERE, work.run, Outcome.read(work.folder), "")
-            elif work.observer.held():
-                self.elsewhere.append(work)
-            elif (work.folder / attempts.STOP_FILE).exists():
-                self.failed[work.run_id] = "stopped by `lmscale stop`"
-            else:
+            if company := self._company(due):
                 taken = [self.free.pop(0) for _ in range(wanted)]
+                self.waiting = [work for work in self.waiting if work not in company]
                 try:
-                    self.active.append(self._start(taken, work))
+                    self.active.append(self._start(taken, company))
                 except StorageError as error:
                     self.free.extend(taken)
-                    self._again(taken[0], work, Ending(EXIT_STORAGE, str(error)))
+                    for work in company:
+                        self._again(taken[0], work, Ending(EXIT_STORAGE, str(error)), len(company))
+            due = [work for work in due[1:] if work in self.waiting and work.not_before <= now]
 
-    def _waits_for_trunk(self, work: _Work) -> bool:
+    def _company(self, due: list[Work]) -> list[Work]:
+        """The first of `due` with those that share its program; none where it cannot start now.
+
+        No more than leaves something to do for every free place.
+        """
+        first = due[0]
+        if not self._ready(first):
+            return []
+        if min(self.pack, first.tally.company) < 2 or first.config.mesh.devices > 1 or first.seen_dead:
+            return [first]
+        alike = [work for work in due[1:] if not work.seen_dead and not difference(first.config, work.config)]
+        most = min(self.pack, math.ceil((1 + len(alike)) / len(self.free)))
+        company = [first]
+        for work in alike:
+            if len(company) >= min(most, *(one.tally.company for one in (*company, work))):
+                continue
+            if self._ready(work):
+                company.append(work)
+        return company
+
+    def _ready(self, work: Work) -> bool:
+        """Whether the run can start now; one that no longer needs to leaves the queue."""
+        if self._waits_for_trunk(work):
+            return False
+        if Outcome.read(work.folder) is not None:  # another launcher's work
+            self.watcher.ended(ELSEWHERE, work.run, Outcome.read(work.folder), "")
+        elif work.observer.held():
+            self.elsewhere.append(work)
+        elif (work.folder / attempts.STOP_FILE).exists():
+            self.failed[work.run_id] = "stopped by `lmscale stop`"
+        else:
+            return True
+        self.waiting.remove(work)
+        return False
+
+    def _waits_for_trunk(self, work: Work) -> bool:
         """Whether this is a branch whose trunk is yet to reach the point where it leaves."""
         run = work.run
         if not run.trunk or branches.begun(run, self.folder) or branches.source(run, self.folder).is_dir():
@@ -212,22 +209,27 @@ class Pool:
         ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
         return ours and Outcome.read(trunk) is None and given_up(trunk) is None
 
-    def _start(self, taken: list[Slot], work: _Work) -> _Running:
-        config, launch = work.folder / CONFIG_FILE, f"{self._name} {next(self._numbers)}"
-        row = last_row(work.folder)
-        slot = Slot.of(taken)
-        if work.run.trunk:
-            branches.begin(work.run, self.folder)
-        write_json(config, work.config.to_json())
+    def _start(self, taken: list[Slot], works: list[Work]) -> Program:
+        launch, slot, log_file = f"{self._name} {next(self._numbers)}", Slot.of(taken), works[0].folder / LOG_FILE
+        configs = [work.folder / CONFIG_FILE for work in works]
+        for work, config in zip(works, configs):
+            work.begin()
+            if work.run.trunk:
+                branches.begin(work.run, self.folder)
+            write_json(config, work.config.to_json())
         marks = {LAUNCH_VARIABLE: launch}
         if not self.command:  # srun hands no descriptors on, and Slurm itself ends what a dead job has left
             marks[LIFELINE_VARIABLE] = str(self._reading)
-        if work.seen_dead:
-            marks[SEEN_DEAD_VARIABLE] = str(work.seen_dead)
+        if works[0].seen_dead:
+            marks[SEEN_DEAD_VARIABLE] = str(works[0].seen_dead)
+        trainer = [sys.executable, "-m", "lmscale", "train", *map(str, configs), "--wandb", self.wandb]
         try:
-            with (work.folder / LOG_FILE).open("ab") as log:
+            for work in works[1:]:
+                with (work.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+                    log.write(f"in one program with run {works[0].run_id}: see its log\n")
+            with log_file.open("ab") as log:
                 process = subprocess.Popen(
-                    [*self.command, sys.executable, "-m", "lmscale", "train", str(config), "--wandb", self.wandb],
+                    [*self.command, *trainer],
                     env={**os.environ, **slot.environment, **marks},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -236,27 +238,38 @@ class Pool:
                     start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs in order
                 )
         except OSError as error:
-            raise storage_error(work.folder / LOG_FILE, error) from error
-        self.watcher.started(slot, work.run)
-        return _Running(taken, work, process, launch, failures.memory_kills(), row["step"] if row else -1)
+            raise storage_error(log_file, error) from error
+        for work in works:
+            self.watcher.started(slot, work.run)
+        return Program(taken, works, process, launch, failures.memory_kills())
 
-    def _look(self, one: _Running) -> None:
-        row = last_row(one.work.folder)
-        if row is not None and row["step"] != one.seen:
-            one.seen = row["step"]
-            self.watcher.advanced(one.slot, one.work.run, row)
+    def _look(self, one: Program) -> None:
+        for work in one.works:
+            row = last_row(work.folder)
+            if row is not None and row["step"] != work.seen:
+                work.seen = row["step"]
+                self.watcher.advanced(one.slot, work.run, row)
 
-    def _ended(self, one: _Running, stopping: bool) -> None:
+    def _ended(self, one: Program, stopping: bool) -> None:
         self.active.remove(one)
         self.free.extend(one.slots)
-        work = one.work
-        ending = failures.judge(one.process.returncode, work.folder, failures.memory_kills() > one.memory_kills)
-        for attempt in reversed(attempts.history(work.folder)):
-            if attempt.value.get("launch") == one.launch:
-                attempts.finish(attempt.path, ending.status, ending.reason)
+        memory_ran_out = failures.memory_kills() > one.memory_kills
+        ending = failures.judge(one.process.returncode, one.works[0].folder, memory_ran_out)
+        for work in one.works:
+            for attempt in reversed(attempts.history(work.folder)):
+                if attempt.value.get("launch") == one.launch:
+                    attempts.finish(attempt.path, ending.status, ending.reason)
+        asked = stopping or any(stop_asked(work.folder) for work in one.works)
+        if ending.kind == "stopped" and not asked and not one.got_on:  # by whom? at least it must get on
+            ending = Ending(1, "stopped before it had done a step more")
+        self._blame(one, ending)
+        for work in one.works:
+            self._sort_out(one, work, ending, stopping)
+
+    def _sort_out(self, one: Program, work: Work, ending: Ending, stopping: bool) -> None:
+        """Say how an attempt at a run has ended, and do what is to be done about it."""
         outcome = Outcome.read(work.folder)
         if outcome is not None:
-            self._bad[one.slot.name].clear()
             self.watcher.ended(one.slot, work.run, outcome, "")
         elif ending.kind == "busy":
             self.elsewhere.append(work)
@@ -267,26 +280,24 @@ class Pool:
         elif stopping:
             self.watcher.ended(one.slot, work.run, None, ending.reason)
         else:
-            if ending.kind == "stopped" and one.seen <= one.first:  # asked by whom? at least it must get on
-                ending = Ending(1, "stopped before it had done a step more")
-            self._blame(one, ending)
-            self._again(one.slot, work, ending)
+            self._again(one.slot, work, ending, len(one.works))
 
-    def _blame(self, one: _Running, ending: Ending) -> None:
+    def _blame(self, one: Program, ending: Ending) -> None:
         """Note which runs crash where before they have done a step; take out a place where one after the other does."""
         bad = self._bad[one.slot.name]
-        if ending.kind != "crash" or one.seen > one.first:
+        if ending.kind != "crash" or one.got_on or any(Outcome.read(work.folder) for work in one.works):
             bad.clear()
         elif ending.status != -signal.SIGKILL:  # that was somebody's will, no fault of the place
-            bad.add(one.work.run_id)
+            bad.add(one.works[0].run_id)
         if len(bad) >= BAD_PLACE:
             self.free = [slot for slot in self.free if slot not in one.slots]
 
-    def _again(self, slot: Slot, work: _Work, ending: Ending) -> None:
+    def _again(self, slot: Slot, work: Work, ending: Ending, together: int) -> None:
         """Put a run that has no outcome back into the queue, or give it up; say which."""
-        work.counts[ending.kind] += 1
-        pause = failures.pause_seconds(ending.kind, work.counts, self.crashes)
-        lighter = failures.lighter(work.run.config, work.counts["memory"])
+        work.tally.add(ending.kind, together)
+        alone = together == 1 or ending.kind not in failures.UNCLEAR_TOGETHER
+        pause = failures.pause_seconds(ending.kind, work.tally.counts, self.crashes) if alone else 0.0
+        lighter = failures.lighter(work.run.config, work.tally.counts["memory"])
         if pause is None or lighter is None:
             self._fail(slot, work, ending.reason)
             return
@@ -294,11 +305,13 @@ class Pool:
         self.waiting.append(work)
         self.waiting.sort(key=lambda work: -count(work.config).flops)
         now = f"once more in {pause:.0f} s"
-        if ending.kind == "memory":
+        if not alone:
+            now = f"once more with {work.tally.company:.0f} in one program instead of {together}"
+        elif ending.kind == "memory":
             now = f"once more with {lighter.optimizer.micro_batches} micro-batches, remat {lighter.model.remat!r}"
         self.watcher.ended(slot, work.run, None, f"{ending.reason}; {now}")
 
-    def _fail(self, slot: Slot, work: _Work, reason: str) -> None:
+    def _fail(self, slot: Slot, work: Work, reason: str) -> None:
         self.failed[work.run_id] = reason
         try:
             failures.give_up(work.folder, reason)
@@ -329,7 +342,7 @@ class Pool:
                 self.failed[work.run_id] = reason
             elif not work.observer.held():
                 self.elsewhere.remove(work)
-                work.counts, work.seen_dead = failures.tally(work.folder), work.observer.number
+                work.tally, work.seen_dead = failures.tally(work.folder), work.observer.number
                 self.waiting.append(work)
 
     def _terminate(self) -> None:
@@ -344,14 +357,3 @@ class Pool:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
-
-
-def last_row(folder: Path) -> dict[str, Any] | None:
-    """The newest whole line of a run's metrics, None before the first."""
-    try:
-        with (folder / METRICS_FILE).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else None
-    except (OSError, ValueError):
-        return None
