@@ -190,8 +190,9 @@ class TableArgs:
     folder: Positional[Path]
     output: Path | None = None
     """A .csv, .parquet or .jsonl file; unset, on the terminal."""
-    to: Literal["csv", "parquet", "jsonl", "wandb"] | None = None
-    """The format; unset, that of the file's ending, else CSV. `wandb` sends the table and the report's page."""
+    to: Literal["csv", "parquet", "jsonl", "wandb", "tensorboard"] | None = None
+    """The format; unset, that of the file's ending, else CSV. `wandb` sends the table and the report's page;
+    `tensorboard` writes the metrics of every run to its folder."""
     scores: bool = False
     """The scores on benchmark tasks instead: a row per run, step, task, metric and number of shots."""
 

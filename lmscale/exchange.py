@@ -8,6 +8,7 @@ from lmscale import files, results
 from lmscale.config import check
 from lmscale.emergence.folder import holds_scores, read_scores
 from lmscale.errors import UserError
+from lmscale.events import write_events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,15 +19,22 @@ NESTED = ("config", "summary", "_wandb")
 
 
 def table_of(
-    folder: Path, output: Path | None = None, to: Format | Literal["wandb"] | None = None, scores: bool = False
+    folder: Path,
+    output: Path | None = None,
+    to: Format | Literal["wandb", "tensorboard"] | None = None,
+    scores: bool = False,
 ) -> None:
-    """Print a sweep's table, or write it to `output`, atomically, or send it to Weights & Biases.
+    """Print a sweep's table, or write it to `output`, atomically, or send it to Weights & Biases or TensorBoard.
 
     With `scores`, that of its scores on benchmark tasks: a row per run, step, task, metric and number of shots.
 
     The format is that of `to`, else of the ending of `output`, else CSV. Raises `UserError` for an ending that says
-    none, for Parquet without a file, and for scores where there are none or that are to go to Weights & Biases.
+    none, for Parquet without a file, and for scores where there are none or that are to go to a tracker.
     """
+    if to == "tensorboard":
+        check(not scores and output is None, "--to tensorboard takes neither --scores nor --output; leave them out")
+        print(f"metrics of {write_events(folder)} runs written; next: tensorboard --logdir {folder}")
+        return
     if scores:
         check(to != "wandb", "--scores go to a file or the terminal; leave --to wandb out")
         check(

@@ -22,7 +22,7 @@ RUN = (
     "ledger train worker bench sample export"
 ).split()
 STUDY = "laws presets sweep recipes design prices tables fits emergence plots report launch progress".split()
-VERBS = "planning terminal status control exchange look demo cli __main__".split()
+VERBS = "planning terminal status control events exchange look demo cli __main__".split()
 
 LATE_IN_RUN = {"pandas", "pyarrow", "matplotlib", "wandb", "tyro", "scipy"}
 HEAVY = ("jax", "flax", "pandas", "matplotlib", "scipy", "pyarrow", "tensorflow_datasets", "wandb")

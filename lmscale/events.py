@@ -1,0 +1,43 @@
+"""The metrics of a sweep's runs as TensorBoard's event files; `metrics.jsonl` stays the truth."""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+from lmscale.errors import UserError
+from lmscale.files import storage_error
+from lmscale.results import METRICS_FILE
+
+EVENTS_FOLDER = "tensorboard"
+
+
+def write_events(folder: Path) -> int:
+    """Write the metrics that every run in `folder` has by now to `<run>/tensorboard`, anew; the number of runs.
+
+    Raises `UserError` without the extra `tensorboard`, where no run has metrics yet, and on a full disk.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("--to tensorboard needs tensorboardX: pip install 'lmscale[tensorboard]'") from None
+    runs = sorted(path.parent for path in folder.glob(f"*/{METRICS_FILE}"))
+    if not runs:
+        raise UserError(f"no run in {folder} has metrics yet; give runs/<sweep> of a sweep that `lmscale run` trains")
+    for run in runs:
+        new = run / f".{uuid.uuid4().hex}.partial"
+        try:
+            with SummaryWriter(str(new)) as writer:
+                for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines(keepends=True):
+                    if line.endswith("\n"):  # the last one may still be on its way
+                        row = json.loads(line)
+                        for name, value in row.items():
+                            if isinstance(value, int | float) and name != "step":
+                                writer.add_scalar(name, value, row["step"])
+            shutil.rmtree(run / EVENTS_FOLDER, ignore_errors=True)
+            new.rename(run / EVENTS_FOLDER)
+        except OSError as error:
+            raise storage_error(run / EVENTS_FOLDER, error) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return len(runs)
