@@ -24,28 +24,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lmscale import data, launch, sweep
 from lmscale.files import cache_dir
+from lmscale.launch.watchers import Insistent
 from lmscale.results import Outcome, PlannedRun
 
 SWEEP = "sweeps/isoflop_cpu.py"
-
-
-class Silent:
-    """A watcher that says only what failed."""
-
-    def started(self, slot: launch.Slot, run: PlannedRun) -> None:
-        """Nothing."""
-
-    def advanced(self, slot: launch.Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def ended(self, slot: launch.Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        """Give up: half a sweep is no measurement."""
-        if outcome is None or outcome.state != "finished":
-            sys.exit(f"run {run.config.run_id} did not finish: {problem or (outcome and outcome.reason)}")
 
 
 def peak() -> float:
@@ -73,7 +58,7 @@ def mix(runs: Sequence[PlannedRun], workers: int) -> tuple[float, list[Outcome]]
         try:
             fresh_cache(programs)
             start = time.perf_counter()
-            launch.run("bench", runs, folder, Silent(), workers=workers)
+            launch.run("bench", runs, folder, Insistent(), workers=workers)
             seconds = time.perf_counter() - start
         finally:
             os.environ.pop("LMSCALE_CACHE")

@@ -15,7 +15,7 @@ from lmscale import data, launch
 from lmscale.config import DataConfig
 from lmscale.counting import count
 from lmscale.launch import slurm
-from lmscale.planning import check_limits, within_hours
+from lmscale.planning.limits import check_limits, within_hours
 from lmscale.process import EXIT_CTRL_C
 from lmscale.progress import Bars, quantity
 from lmscale.results import LOG_FILE, Outcome, write_plan

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from test_results import OTHER, RUN, outcome_of
 
-from lmscale import figures, planning, prices, recipes, sweep
+from lmscale import figures, prices, recipes, sweep
 from lmscale.attempts import STOP_FILE
 from lmscale.config import DataConfig, MeshConfig, ModelConfig, RunConfig
 from lmscale.counting import count, memory_bytes, validation_flops
@@ -21,10 +21,12 @@ from lmscale.figures import Figure
 from lmscale.files import write_json
 from lmscale.launch import Slot
 from lmscale.laws import CHINCHILLA_REFIT
-from lmscale.planning import Request, check_limits, check_plan
+from lmscale.planning.command import PlanArgs
+from lmscale.planning.limits import check_limits, within_hours
 from lmscale.planning.place import place_of
 from lmscale.planning.rows import priced
 from lmscale.planning.show import show
+from lmscale.planning.verb import check_plan, main
 from lmscale.progress import quantity
 from lmscale.results import PlannedRun, write_plan
 from lmscale.sweep import Plan, Sweep
@@ -196,15 +198,15 @@ GRID = "'grid', ladder([2e4, 6e4, 18e4, 54e4], [5, 20, 80]), recipes.step_law(FA
 def test_a_line_is_shown_and_refused_with_the_fix_unless_forced(tmp_path: Path) -> None:
     path, console = write(tmp_path, LINE), screen()
     with pytest.raises(UserError, match=r"cannot identify the law: all runs lie on the line D = .* N.*smallest sizes"):
-        planning.main(Request(path, runs=tmp_path, json=tmp_path / "p.json"), console)
+        main(PlanArgs(path, runs=tmp_path, json=tmp_path / "p.json"), console)
     assert "6 runs, 0 of them held out" in said(console) and "This plan cannot identify the law" in said(console)
     value = json.loads((tmp_path / "p.json").read_text())
     assert value["design"]["identified"] is False and value["design"]["sd"]["a"] is None
-    planning.main(Request(path, runs=tmp_path, force=True), screen())
+    main(PlanArgs(path, runs=tmp_path, force=True), screen())
     with pytest.raises(UserError, match="cannot identify the law"):
         check_plan(sweep.read(path))
     check_plan(sweep.read(path), force=True)
-    planning.main(Request(write(tmp_path, LINE + ", law=''"), runs=tmp_path), screen())
+    main(PlanArgs(write(tmp_path, LINE + ", law=''"), runs=tmp_path), screen())
 
 
 def test_a_trial_of_a_few_runs_is_not_judged_but_a_short_line_is(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_a_trial_of_a_few_runs_is_not_judged_but_a_short_line_is(tmp_path: Path)
 
 def test_json_holds_all_that_is_printed_and_can_be_run(tmp_path: Path) -> None:
     path, out = write(tmp_path, GRID + ", max_flops=1e16"), tmp_path / "p.json"
-    planning.main(Request(path, runs=tmp_path, json=out, device="h200", price=2.0), screen())
+    main(PlanArgs(path, runs=tmp_path, json=out, device="h200", price=2.0), screen())
     value = json.loads(out.read_text())
     assert len(value["rows"]) == 12 and value["totals"]["cost"] > 0 and value["place"]["device"] == "h200"
     assert value["rows"][0]["flops"] == count(RunConfig.from_json(value["runs"][0]["config"])).flops
@@ -231,11 +233,11 @@ def test_another_convention_and_another_prior(tmp_path: Path) -> None:
     path = write(tmp_path, GRID)
     outputs = {}
     for name, asked in {
-        "plain": Request(path, runs=tmp_path),
-        "kaplan": Request(path, runs=tmp_path, convention="flops_kaplan"),
-        "hoffmann": Request(path, runs=tmp_path, prior="hoffmann-2022", noise=0.02, target=1e15),
+        "plain": PlanArgs(path, runs=tmp_path),
+        "kaplan": PlanArgs(path, runs=tmp_path, convention="flops_kaplan"),
+        "hoffmann": PlanArgs(path, runs=tmp_path, prior="hoffmann-2022", noise=0.02, target=1e15),
     }.items():
-        planning.main(asked, console := screen(400))
+        main(asked, console := screen(400))
         outputs[name] = said(console)
     runs = sweep.read(path).runs
     assert f"{count(runs[-1].config).flops_kaplan:.2e}" in outputs["kaplan"]
@@ -243,7 +245,7 @@ def test_another_convention_and_another_prior(tmp_path: Path) -> None:
     assert "under hoffmann-2022 and noise 0.02 nats" in outputs["hoffmann"]
     assert "ln D/N at 1e+15 FLOPs (--target)" in outputs["hoffmann"]
     with pytest.raises(UserError, match="no prior is called 'hofman-2022'; did you mean 'hoffmann-2022'"):
-        planning.main(Request(path, runs=tmp_path, prior="hofman-2022"), screen())
+        main(PlanArgs(path, runs=tmp_path, prior="hofman-2022"), screen())
 
 
 def test_repeated_data_is_judged_by_its_own_law(tmp_path: Path) -> None:
@@ -251,15 +253,15 @@ def test_repeated_data_is_judged_by_its_own_law(tmp_path: Path) -> None:
         "'again', chain(*(repeat_data([2e4, 8e4, 3e5], t, (1, 4, 16)) for t in (1e6, 8e6))), "
         "recipes.step_law(FAMILY, validation_tokens=4096), law='data-constrained'"
     )
-    planning.main(Request(write(tmp_path, body), runs=tmp_path), console := screen(400))
+    main(PlanArgs(write(tmp_path, body), runs=tmp_path), console := screen(400))
     text = said(console)
     assert "Design, under muennighoff-2023" in text and "R_D" in text and "repeated up to 16" in text
 
 
 def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: Path) -> None:
     path, out = write(tmp_path, GRID), tmp_path / "more.json"
-    asked = Request(path, runs=tmp_path, json=out, improve=True, spend=3e13, most=4, target=1e15)
-    planning.main(asked, console := screen(400))
+    asked = PlanArgs(path, runs=tmp_path, json=out, improve=True, spend=3e13, most=4, target=1e15)
+    main(asked, console := screen(400))
     before, after = sweep.read(path), sweep.read(out)
     new = after.runs[len(before.runs) :]
     assert after.runs[: len(before.runs)] == before.runs and 1 <= len(new) <= 4
@@ -272,9 +274,9 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
 
     assert judge(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
     with pytest.raises(UserError, match="--improve needs what it may spend"):
-        planning.main(replace(asked, spend=None), screen())
+        main(replace(asked, spend=None), screen())
     with pytest.raises(UserError, match="buys no run"):
-        planning.main(replace(asked, spend=1e6), screen())
+        main(replace(asked, spend=1e6), screen())
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +302,7 @@ def rng() -> Any:
 
 def test_from_a_law_to_one_run(tmp_path: Path, fitted: Path) -> None:
     path, out = write(tmp_path, GRID), tmp_path / "one.json"
-    planning.main(Request(path, runs=tmp_path, optimal=fitted, flops=1e13, json=out), console := screen(400))
+    main(PlanArgs(path, runs=tmp_path, optimal=fitted, flops=1e13, json=out), console := screen(400))
     (run,) = sweep.read(out).runs
     assert count(run.config).flops == pytest.approx(1e13, rel=0.02) and run.held_out
     optimum = CHINCHILLA_REFIT.optimum(1e13)
@@ -310,24 +312,24 @@ def test_from_a_law_to_one_run(tmp_path: Path, fitted: Path) -> None:
     true = float(CHINCHILLA_REFIT.loss(count(run.config).params, run.config.tokens))
     assert value["interval"][0] < true < value["interval"][1]
     assert f"predicted loss {value['loss_nats']:.4f} nats per token; the law lies in" in said(console).lower()
-    asked = Request(path, runs=tmp_path, optimal=fitted, flops=1e13, tokens_per_param=100.0, json=out)
-    planning.main(asked, screen())
+    asked = PlanArgs(path, runs=tmp_path, optimal=fitted, flops=1e13, tokens_per_param=100.0, json=out)
+    main(asked, screen())
     assert count(sweep.read(out).runs[0].config).tokens_per_param == pytest.approx(100, rel=0.2)
-    planning.main(Request(path, runs=tmp_path, prior=str(fitted)), console := screen(400))
+    main(PlanArgs(path, runs=tmp_path, prior=str(fitted)), console := screen(400))
     assert f"under {fitted}" in said(console)
 
 
 def test_what_an_optimal_run_needs(tmp_path: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for asked, sentence in (
-        (Request(optimal=fitted), "--optimal needs a budget"),
-        (Request(optimal=fitted, flops=1e13), "give the sweep whose recipe is to make the run"),
-        (Request(write(tmp_path, GRID), optimal=fitted, flops=1e30), "give a sweep whose family reaches it"),
-        (Request(write(tmp_path, GRID), optimal=tmp_path / "no.json", flops=1e13), "there is no fit at"),
-        (Request(), "needs a sweep file, or --optimal"),
+        (PlanArgs(optimal=fitted), "--optimal needs a budget"),
+        (PlanArgs(optimal=fitted, flops=1e13), "give the sweep whose recipe is to make the run"),
+        (PlanArgs(write(tmp_path, GRID), optimal=fitted, flops=1e30), "give a sweep whose family reaches it"),
+        (PlanArgs(write(tmp_path, GRID), optimal=tmp_path / "no.json", flops=1e13), "there is no fit at"),
+        (PlanArgs(), "needs a sweep file, or --optimal"),
     ):
         with pytest.raises(UserError, match=sentence):
-            planning.main(asked, screen())
+            main(asked, screen())
 
 
 def test_the_sweep_of_a_fitted_table_is_found_by_name(tmp_path: Path, fitted: Path, monkeypatch: Any) -> None:
@@ -337,7 +339,7 @@ def test_the_sweep_of_a_fitted_table_is_found_by_name(tmp_path: Path, fitted: Pa
     write_plan(tmp_path / "runs" / "grid", "grid", sweep.read(Path("sweeps/grid.py")).runs)
     value = json.loads(fitted.read_text())
     write_json(tmp_path / "own.json", {**value, "table": "runs/grid"})
-    planning.main(Request(optimal=tmp_path / "own.json", flops=1e13), console := screen(400))
+    main(PlanArgs(optimal=tmp_path / "own.json", flops=1e13), console := screen(400))
     assert "grid-optimal-1e13" in said(console) and "no interval, since the fit's table is not here" in said(console)
 
 
@@ -392,7 +394,7 @@ def test_runs_that_take_longer_than_the_sweep_may_are_stopped(tmp_path: Path, mo
     now = [0.0]
     monkeypatch.setattr("lmscale.planning.limits.time.monotonic", lambda: now[0])
     plan, said_lines, inner = planned(max_hours=0.5), [], Silent()
-    watcher = planning.within_hours(plan, tmp_path, inner, said_lines.append)
+    watcher = within_hours(plan, tmp_path, inner, said_lines.append)
     first, second = plan.runs
     for run in (first, second):
         watcher.started(Slot("cpu 0"), run)
@@ -407,4 +409,4 @@ def test_runs_that_take_longer_than_the_sweep_may_are_stopped(tmp_path: Path, mo
     watcher.advanced(Slot("cpu 0"), second, {})
     assert [path.name for path in tmp_path.iterdir()] == [STOP_FILE] and len(said_lines) == 1
     assert inner.told == ["started", "started", "advanced", "ended", "advanced", "advanced"]
-    assert planning.within_hours(planned(), tmp_path, inner, said_lines.append) is inner
+    assert within_hours(planned(), tmp_path, inner, said_lines.append) is inner

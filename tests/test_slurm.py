@@ -235,15 +235,18 @@ def test_a_node_taken_down_in_the_middle_loses_no_run(jobs: Jobs) -> None:
 
 @pytest.mark.slow
 def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs) -> None:
-    sweep = jobs.submit("short", points(1, 10_000))
+    """Slurm itself gives the warning, two minutes before the limit, and up to one minute early."""
+    sweep = jobs.submit("short", points(1, 2_000_000), "--time", "4")
     (run,) = (path.parent for path in sweep.glob("*/config.json"))
-    jobs.until(lambda: any((run / "checkpoints").glob("[0-9]*")), sweep)
-    (job,) = jobs.call("squeue", "--noheader", "--format=%A").split()
-    jobs.call("scancel", "--batch", "--signal=USR1", job)
-    jobs.until(lambda: bool(ended(sweep)), sweep)
+    jobs.until(lambda: (run / "log.txt").exists() and "going on from step" in (run / "log.txt").read_text(), sweep)
     said = next((sweep / "slurm").glob("*_0.txt")).read_text()
     assert "the time of this job ends: it is requeued" in said
-    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, 0]
+    steps = [
+        re.search(rf"{where} step ([\d,]+)", (run / "log.txt").read_text())
+        for where in ("stopped after", "going on from")
+    ]
+    assert steps[0] and steps[1] and steps[0][1] == steps[1][1]
+    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, None]
 
 
 def test_finish_is_for_planned_runs(tmp_path: Path) -> None:

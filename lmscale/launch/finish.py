@@ -1,29 +1,15 @@
 """One run of a planned sweep to its end, inside of a job: what `lmscale run` does for many on one machine."""
 
 from pathlib import Path
-from typing import Any
 
 from lmscale.errors import UserError, nearest
 from lmscale.launch import places, slurm
 from lmscale.launch.branches import told_what_to_keep
 from lmscale.launch.places import Slot
 from lmscale.launch.pool import Pool
+from lmscale.launch.watchers import Lines
 from lmscale.process import EXIT_INTERRUPTED
-from lmscale.results import Outcome, PlannedRun, read_plan
-
-
-class Lines:
-    """A watcher that says in a line what a job's log should hold."""
-
-    def started(self, slot: Slot, run: PlannedRun) -> None:
-        print(f"run {run.config.run_id} begins on {slot.name}", flush=True)
-
-    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        """Nothing: the metrics are in the run's folder."""
-
-    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        said = problem if outcome is None else f"{outcome.state} {outcome.reason}"
-        print(f"run {run.config.run_id}: {said}", flush=True)
+from lmscale.results import read_plan
 
 
 def finish(folder: Path, wandb: str = "off") -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count as numbers
 from pathlib import Path
-from typing import Any, Protocol
 
 from lmscale import attempts
 from lmscale.attempts import LAUNCH_VARIABLE, SEEN_DEAD_VARIABLE, Observer, stop_asked
@@ -24,6 +23,7 @@ from lmscale.files import storage_error, write_json
 from lmscale.launch import branches, failures
 from lmscale.launch.failures import Ending
 from lmscale.launch.places import Slot
+from lmscale.launch.watchers import Watcher
 from lmscale.launch.work import Program, Work, last_row
 from lmscale.process import EXIT_STORAGE, LIFELINE_VARIABLE, STOP_SECONDS, stop_requested
 from lmscale.results import CONFIG_FILE, LOG_FILE, Outcome, PlannedRun, given_up
@@ -33,19 +33,6 @@ ELSEWHERE_SECONDS = 2.0
 """How often runs that other launchers train are looked at."""
 BAD_PLACE = 3
 """So many different runs in a row that crash in one place: the place is at fault, and gets no more."""
-
-
-class Watcher(Protocol):
-    """Told what happens; `progress.Bars` draws it."""
-
-    def started(self, slot: Slot, run: PlannedRun) -> None:
-        """`run` begins in `slot`."""
-
-    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        """`row` is the newest line of the run's metrics."""
-
-    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        """The attempt is over; `problem` says why there is no outcome, and what happens now."""
 
 
 @dataclass(frozen=True)
