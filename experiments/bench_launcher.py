@@ -51,9 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
     data.prepare(config.data)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        launch.run(
-            "first", runs[:1], folder / "first", Insistent(), workers=1
-        )  # compiles, which the others then do not
+        # The first one compiles, which the others then do not.
+        launch.run("first", runs[:1], folder / "first", Insistent(), workers=1)
         python, notes = timed_python(folder)
         before, sys.executable = sys.executable, python
         try:
