@@ -8,15 +8,19 @@ exact match and token accuracy (`synthetic_mirage_dev.csv.gz`), and on the sizes
 (`lmscale.emergence.simulate`), whose rises have other shapes, and prints coverage there too; without --data, only that.
 
 What was looked at: the classes and onsets of the synthetic curves, while rules were chosen. The labels of BIG-G were
-opened three times by this program and read once beside the curves, task by task: .82 is not blind. The first
+opened four times by this program and read once beside the curves, task by task: .82 is not blind. The first
 score, the BIC of any curve with a foot, gave AUC .42 and F1 0: it took an early foot for emergence. The second,
 the detector's own `margin`, gave .62 and .40: it was minus infinity for every curve that gains too little, so that flat
 and hopeless ones tied. The third fits the best curve with the least gain instead. In between, a floor at chance came to
-cost no parameter, by the synthetic curves (F1 .93 to .95). No number was set by a label.
+cost no parameter, by the synthetic curves (F1 .93 to .95). The fourth time the family was the 36 tasks with enough
+examples rather than all 85, decided before the labels were opened; one more task was called emergent, wrongly, and F1
+fell from .40 to .33. No number was set by a label.
 
 Cost: a minute on one core. Outcome (2026-11): synthetic curves F1 .95, accuracy .93, 1 of 120 flat curves called
-emergent, threshold error .16 decades, coverage .96; mirage F1 .97; BIG-G AUC .82 but F1 .40, below the goal of .60: of
-14 labelled tasks with 90 examples or more three are positive, and one of these is found.
+emergent, threshold error .16 decades, coverage .96 (rises of other shapes: F1 .96 to .99, error .13 to .25, coverage
+.91 to 1.00); mirage F1 .97; BIG-G AUC .82 but F1 .33, below the goal of .60: of 14 labelled tasks with 90 examples or
+more three are positive, of which one is found beside two that are not. So few tasks say little of F1: 14 drawn anew
+from them give 0 to .80 (95 %).
 """
 
 import argparse
@@ -112,20 +116,34 @@ def mirage(folder: Path) -> None:
     line("the same, where exact match is called emergent", reached, "-")
 
 
+def spread_of_f1(said: np.ndarray, true: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """95 % of the F1 that as many tasks, drawn anew from these, would give; draws without a true one are left out."""
+    drawn = np.random.default_rng(0).integers(len(true), size=(draws, len(true)))
+    values = [f1(said[tasks], true[tasks]) for tasks in drawn if true[tasks].any()]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def labels(folder: Path) -> None:
-    """BIG-G against Wei's list: emergent for GPT-3 or LaMDA is positive, every other label negative."""
+    """BIG-G against Wei's list: emergent for GPT-3 or LaMDA is positive, every other label negative.
+
+    The family is the tasks with enough examples, labelled or not: a test that cannot find anything only makes the
+    others stricter, and n is independent of what they find (Bourgon 2010, doi 10.1073/pnas.0914005107).
+    """
     d = pd.read_csv(folder / "bigbench_results.csv.gz")
     d = d[["task", "metric", "n_params", "n_correct", "n_examples", "chance"]].assign(kind="hard")
+    d = d[d.groupby("task")["n_examples"].transform("min") >= ENOUGH_EXAMPLES]
     found = {one.curve.task: one for one in emergence.detect(d, "params", resamples=0).findings}
     label = pd.read_csv(folder / "labels_dev.csv").set_index("task")["label"]
-    enough = d.groupby("task")["n_examples"].min() >= ENOUGH_EXAMPLES
     for name, left_out in (("all labels", ()), ("without emergent_palm", ("emergent_palm",))):
-        tasks = [t for t in found if t in label.index and enough[t] and label[t] not in left_out]
+        tasks = [t for t in found if t in label.index and label[t] not in left_out]
         true = np.array([label[task] == "emergent_gpt3_lamda" for task in tasks])
         score = np.array([found[task].evidence["margin"] for task in tasks])
         said = np.array([found[task].cls == "emergent" for task in tasks])
         line(f"BIG-G 3-shot against Wei, {name}: {len(tasks)} tasks, {true.sum()} positive: AUC / F1",
              f"{auc(score, true):.2f} / {f1(said, true):.2f}", ">= .80 / >= .60")  # fmt: skip
+        low, high = spread_of_f1(said, true)
+        line(f"the same, {name}: F1 of 95 % of resampled tasks", f"{low:.2f} to {high:.2f}", "-")
         baseline = np.array([found[task].evidence["breakthroughness"] for task in tasks])
         line(f"the same by breakthroughness, {name}: AUC", f"{auc(baseline, true):.2f}", "-")
 

@@ -9,8 +9,10 @@ page of verdicts and whether each agrees with what is known of the case; writes 
 Conventions: training FLOPs are 6ND, N without embeddings for Pythia, as in the tables; hard metrics are accuracies with
 the chance level of the tables. The numbers of examples of Wei's tasks are read off the scores.
 
-Cost: a minute on one core. Outcome (2026-11): the nine known cases agree, LAMBADA over steps only when counted from
-step 32 on (see FIRST_STEP); the OLMo ladder foretells nine accuracies with mean errors of .005 to .07.
+Cost: half a minute on one core. Outcome (2026-11): the nine known cases agree, LAMBADA over steps only when counted
+from step 32 on (see FIRST_STEP); the OLMo ladder foretells nine accuracies with mean errors of .005 to .07. Page and
+two of the figures: `experiments/outcomes/emergence_published.md`, `emergence_published_hard_and_graded.svg` and
+`emergence_published_ladder.svg`.
 """
 
 import argparse
@@ -152,6 +154,12 @@ def cases(found: dict[str, emergence.Emergence]) -> list[tuple[str, str, bool]]:
     return said
 
 
+def cells(finding: Finding) -> tuple[str, ...]:
+    """The cells of one finding, numbers of the axis as figures write them: 363M, not 3.63e+08."""
+    name, metric, cls, _, *others = row(finding)
+    return name, metric, cls, plots.threshold_text(finding) or "–", *others
+
+
 def page(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder, pd.DataFrame]]) -> str:
     """The verdicts as Markdown."""
     lines = ["# Emergence in published tables", "", "| known | found | agrees |", "|---|---|---|"]
@@ -162,7 +170,7 @@ def page(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder
         notable = [f for f in result.findings if f.cls in ("emergent", "u-shaped", "inverse") or f.verdict]
         lines += ["| task | metric | class | threshold [95 %] | score, first to last | chance | verdict |",
                   "|---|---|---|---|---|---|---|"]  # fmt: skip
-        lines += [f"| {' | '.join(row(finding))} |" for finding in notable]
+        lines += [f"| {' | '.join(cells(finding))} |" for finding in notable]
     lines += ["", "## OLMo ladder: accuracy of the largest runs foretold from those below a twelfth of the compute", "",
               "| task | fitted, held out | mean error | inside 95 % | foretold |", "|---|---|---|---|---|"]  # fmt: skip
     for task, fit, _ in foretold:
@@ -190,19 +198,19 @@ def draw(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder
         plots.hard_and_graded(axes[0], hard, soft, "training step of Pythia 1.4B")
         hard, soft = (found["OLMo ladder"].of("winogrande_rc", m, "flops")[0] for m in ("acc_norm", "p_correct_soft"))
         plots.hard_and_graded(axes[1], hard, soft)
-        save(figure, folder / "hard_and_graded")
+        save(figure, folder / "emergence_published_hard_and_graded")
 
         figure, panels = plots.canvas(9.6, 3.4, panels=3)
         for ax, task in zip(panels, ("arithmetic_2da", "arithmetic_3da", "parsinlu_qa")):
             plots.scores(ax, found["Wei's tasks by compute"].of(task, family="Pythia")[0])
             ax.set_title(f"{task}, Pythia")
-        save(figure, folder / "wei_tasks")
+        save(figure, folder / "emergence_published_wei_tasks")
 
         figure = Figure(figsize=(12.5, 15), layout="constrained")
         order = {cls: place for place, cls in enumerate(plots.CLASS)}
         tasks = sorted(found["BIG-G by size"].findings, key=lambda f: (order[f.cls], f.threshold or 0, f.curve.task))
         plots.glance(figure, tasks)
-        save(figure, folder / "big_g_at_a_glance")
+        save(figure, folder / "emergence_published_big_g_at_a_glance")
 
         figure, panels = plots.canvas(9.6, 3.4, panels=3)
         chosen = {task: (fit, runs) for task, fit, runs in foretold}
@@ -212,7 +220,7 @@ def draw(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder
             ax.set_xlabel("bits per byte of the right answer")
             ax.set_ylabel("accuracy")
             ax.set_title(task.removesuffix("_rc").replace("_", " "))
-        save(figure, folder / "ladder")
+        save(figure, folder / "emergence_published_ladder")
 
 
 def main(data: Path, output: Path) -> None:

@@ -35,16 +35,6 @@ class Memory(NamedTuple):
     ended_B: jax.Array
     """Documents that ended in them."""
 
-    def rows(self, numbers: jax.Array) -> "Memory":
-        """The memory of these rows, each as often as it is named."""
-        return Memory(
-            self.k_LBSGK[:, numbers],
-            self.v_LBSGK[:, numbers],
-            self.segments_BS[numbers],
-            self.read_B[numbers],
-            self.ended_B[numbers],
-        )
-
 
 def nothing_read(config: ModelConfig, rows: int, positions: int) -> Memory:
     """The memory before the first token, with room for `positions` tokens."""
@@ -54,22 +44,33 @@ def nothing_read(config: ModelConfig, rows: int, positions: int) -> Memory:
 
 
 def read(
-    params: Params, memory: Memory, tokens_BT: jax.Array, counts_B: jax.Array, config: ModelConfig
+    params: Params,
+    memory: Memory,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    config: ModelConfig,
+    after_B: jax.Array | None = None,
 ) -> tuple[jax.Array, Memory]:
     """Logits [B, T, V] after each of the next tokens [B, T], and the memory with the first `counts_B` of them.
 
-    A row's further tokens fill it up to T: their logits mean nothing. The memory must have room for T more.
+    Row b goes on after row `after_B[b]` of the memory, any number of rows after one; unset, after row b. A row's
+    further tokens fill it up to T: their logits mean nothing. The memory must have room for T more.
     """
+
+    def taken(rows: jax.Array) -> jax.Array:
+        return rows if after_B is None else rows[after_B]
+
+    segments_BS, read_B, ended_B = taken(memory.segments_BS), taken(memory.read_B), taken(memory.ended_B)
     dtype = jnp.dtype(config.compute_dtype)
     params = {name: value.astype(dtype) for name, value in params.items()}
-    place_BT = memory.read_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
+    place_BT = read_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
     x_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
         x_BTD = x_BTD + params["positions"][jnp.minimum(place_BT, config.context - 1)]
     x_BTD = x_BTD * embedding_multiplier(config)
     ends_BT = (tokens_BT == (-1 if config.document_end is None else config.document_end)).astype(jnp.int32)
-    segments_BT = memory.ended_B[:, None] + jnp.cumsum(ends_BT, axis=1) - ends_BT
-    segments_BS = _written(memory.segments_BS, segments_BT, memory.read_B)
+    segments_BT = ended_B[:, None] + jnp.cumsum(ends_BT, axis=1) - ends_BT
+    segments_BS = _written(segments_BS, segments_BT, read_B)
     attend = partial(
         attend_at,
         place_BT,
@@ -86,7 +87,7 @@ def read(
         part, *past = own
         q_BTHK, *new = model.queries_keys_values(part, model.norm(x_BTD, "attention_norm", part, config), turn, config)
         k_BSGK, v_BSGK = (
-            constrain(_written(old, fresh, memory.read_B), "batch", None, "heads", None)
+            constrain(_written(taken(old), fresh, read_B), "batch", None, "heads", None)
             for old, fresh in zip(past, new)
         )
         added = model.product(attend(q_BTHK, k_BSGK, v_BSGK), part["attention_out"], part.get("attention_out_bias"))
@@ -101,8 +102,8 @@ def read(
         k_LBSGK,
         v_LBSGK,
         segments_BS,
-        memory.read_B + counts_B,
-        memory.ended_B + jnp.where(read_BT, ends_BT, 0).sum(axis=1),
+        read_B + counts_B,
+        ended_B + jnp.where(read_BT, ends_BT, 0).sum(axis=1),
     )
     return model.logits_of(model.norm(x_BTD, "final_norm", params, config), params, config), now
 
@@ -122,12 +123,13 @@ def score(
     tokens_BT: jax.Array,
     targets_BT: jax.Array,
     config: ModelConfig,
+    after_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """ln p of each row's targets, summed, and whether every one is the likeliest token; both [B].
 
-    `targets_BT` stands one token further than `tokens_BT`; a target below 0 is not scored.
+    `targets_BT` stands one token further than `tokens_BT`; a target below 0 is not scored. `after_B` as in `read`.
     """
-    logits_BTV, _ = read(params, memory, tokens_BT, jnp.zeros(tokens_BT.shape[0], jnp.int32), config)
+    logits_BTV, _ = read(params, memory, tokens_BT, jnp.zeros(tokens_BT.shape[0], jnp.int32), config, after_B)
     chosen_BT1 = jnp.maximum(targets_BT, 0)[:, :, None]
     nats_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV, axis=-1), chosen_BT1, axis=-1)[:, :, 0]
     scored_BT = targets_BT >= 0

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,7 +89,14 @@ class Examiner:
 
 
 def _tasks(exam: ExamConfig) -> list[Task]:
-    return _cut([task for spec in exam.tasks for task in load(spec)], exam.items)
+    return _cut(_loaded(exam.tasks), exam.items)
+
+
+def _loaded(specs: Sequence[str]) -> list[Task]:
+    """The tasks that `specs` name. A name that several of them have says of which it is, so that all rows are kept."""
+    loaded = [(spec, task) for spec in dict.fromkeys(specs) for task in load(spec)]
+    count = Counter(name for _, name in {(spec, task.name) for spec, task in loaded})
+    return [task if count[task.name] == 1 else replace(task, name=f"{task.name} of {spec}") for spec, task in loaded]
 
 
 def _cut(tasks: Iterable[Task], most_items: int | None) -> list[Task]:
@@ -115,7 +123,7 @@ def show(
     folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
 ) -> None:
     """Examine the run in `folder` on the tasks that `specs` name, and print a table as it goes."""
-    tasks = [task for spec in specs for task in load(spec)]
+    tasks = _loaded(specs)
     say_header(console)
     for found in examine(folder, tasks, shots, most_items):
         for score in found.scores:

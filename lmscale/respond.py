@@ -62,15 +62,17 @@ class Reader:
         self.params, self.config, self.encoder = params, config, encoder
         self.mesh = mesh or make_mesh(MeshConfig())
         self._read = jax.jit(
-            lambda params, memory, block, counts: decode.read(params, memory, block, counts, config)[1]
+            lambda params, memory, block, counts, after: decode.read(params, memory, block, counts, config, after)[1]
         )
-        self._score = jax.jit(partial(decode.score, config=config), out_shardings=replicated(self.mesh))
+        self._score = jax.jit(
+            lambda params, memory, block, targets, after: decode.score(params, memory, block, targets, config, after),
+            out_shardings=replicated(self.mesh),
+        )
         self._write = jax.jit(
             partial(decode.write_on, config=config),
             static_argnames="tokens",
             out_shardings=(replicated(self.mesh), None, None),
         )
-        self._rows = jax.jit(Memory.rows)
 
     def responses(self, task: Task, shots: Shots = Shots()) -> list[Response]:  # noqa: B008
         """One response per item, in their order: choices and answers scored, and written where a metric compares.
@@ -199,8 +201,8 @@ class Reader:
                 targets = self._block([text[1:] for text in texts], -1)
                 for row, (n, k) in enumerate(part):
                     targets[row, : len(texts[row]) - 1 - questions[n].scored[k]] = -1
-                copies = self._copies(memory, [places[n] for n, _ in part], len(tokens))
-                nats, greedy = self._score(self.params, copies, self._placed(tokens), self._placed(targets))
+                after = self._after([places[n] for n, _ in part], len(tokens))
+                nats, greedy = self._score(self.params, memory, self._placed(tokens), self._placed(targets), after)
                 for (n, k), value, same in zip(part, np.asarray(nats).tolist(), np.asarray(greedy).tolist()):
                     found[n][k] = (value, same)
 
@@ -229,19 +231,20 @@ class Reader:
         empty = decode.nothing_read(self.config, 1, _filled(len(tokens)) + room)
         if not len(tokens):
             return empty
-        return self._read(self.params, empty, self._block([tokens], 0, rows=1), np.array([len(tokens)], np.int32))
+        count, first = np.array([len(tokens)], np.int32), np.zeros(1, np.int32)
+        return self._read(self.params, empty, self._block([tokens], 0, rows=1), count, first)
 
     def _read_on(self, memory: Memory, places: list[int], texts: list[Ids]) -> Memory:
         """The memory of every text read after the row of `memory` that `places` names."""
         block = self._block(texts, 0)
         counts = np.zeros(len(block), np.int32)
         counts[: len(texts)] = [len(text) for text in texts]
-        return self._read(
-            self.params, self._copies(memory, places, len(block)), self._placed(block), self._placed(counts)
-        )
+        after = self._after(places, len(block))
+        return self._read(self.params, memory, self._placed(block), self._placed(counts), after)
 
-    def _copies(self, memory: Memory, places: list[int], rows: int) -> Memory:
-        return self._rows(memory, self._placed(np.array(places + [0] * (rows - len(places)), np.int32)))
+    def _after(self, places: list[int], rows: int) -> jax.Array:
+        """The row of the memory that each row of a block goes on from."""
+        return self._placed(np.array(places + [0] * (rows - len(places)), np.int32))
 
     def _block(self, texts: list[Ids], fill: int, rows: int | None = None) -> Ids:
         """Texts as rows of a block, filled up on the right and with rows below."""

@@ -60,7 +60,7 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
     expected = np.asarray(model.token_losses(params, jnp.asarray(rows), config)[0])
     targets = np.where(np.arange(5, 11)[None] < 8, -1, rows[:, 6:])  # the tokens from 9 on
     found, greedy = decode.score(
-        params, memory.rows(jnp.zeros(ROWS, int)), jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config
+        params, memory, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int)
     )
     np.testing.assert_allclose(found, -expected[:, 8:].sum(axis=1), rtol=1e-5)
     assert not greedy.all() and nats.shape == expected.shape and logits.shape[-1] == 16

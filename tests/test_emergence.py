@@ -92,12 +92,18 @@ def test_a_rise_from_the_first_models_on_shows_no_absence():
     assert only(scores(hinge(0.1, 0.9), chance=0.0)).cls == "smooth"
 
 
+def at_chance(curves, n=500, chance=0.25, seed=0):
+    """Curves of answers by luck alone, as the detector takes them to scatter (rho = .003)."""
+    rng = np.random.default_rng(seed)
+    right = rng.binomial(n, rng.beta(chance * 332, (1 - chance) * 332, (curves, len(SIZES))))
+    return pd.concat([scores(row / n, task=f"flat {i}", n=n, chance=chance) for i, row in enumerate(right)])
+
+
 def test_the_flat_curves_of_a_large_family_stay_flat():
-    rng = np.random.default_rng(0)
-    rows = [scores(rng.beta(0.25 * 332, 0.75 * 332, 10), task=f"flat {i}", n=500, chance=0.25) for i in range(150)]
-    found = emergence.detect(pd.concat(rows), "params", resamples=0).findings
+    """Each tested alone, four of these 150 would be called something else."""
+    found = emergence.detect(at_chance(150), "params", resamples=0).findings
     said = [finding.cls for finding in found]
-    assert said.count("emergent") <= 2 and said.count("flat") >= 145
+    assert said.count("emergent") == 0 and said.count("flat") >= 149
 
 
 @pytest.mark.parametrize("other, verdict", [("emergent", "corroborated"), ("smooth", "metric-induced")])
@@ -175,6 +181,7 @@ def test_an_interval_depends_on_its_own_curve_only():
     alone = only(one)
     beside = emergence.detect(pd.concat([*others, one]), "params").of("t")[0]
     assert (alone.threshold, alone.interval) == (beside.threshold, beside.interval)
+    assert alone.evidence["likelihood_cut"] == beside.evidence["likelihood_cut"]
 
 
 def test_shots_make_curves_of_their_own():
@@ -208,13 +215,10 @@ def test_the_fit_is_the_maximum_of_its_likelihood():
 
 
 def test_p_values_of_flat_curves_are_uniform_enough():
-    rng = np.random.default_rng(0)
-    rows = [scores(rng.beta(0.25 * 332, 0.75 * 332, 10), task=f"{i}", n=500, chance=0.25) for i in range(200)]
-    found, _, _ = curves(canonical(pd.concat(rows)), "params")
-    tests = examine(batch(found, "binomial"))
-    for name, p in tests.p_T.items():
-        assert (p < 0.05).mean() <= 0.1, name  # 200 draws at 5 %: more than 20 come once in a thousand times
-    assert (tests.p_T["trend"] < 0.5).mean() >= 0.2
+    found, _, _ = curves(canonical(at_chance(400)), "params")
+    for name, p in examine(batch(found, "binomial")).p_T.items():
+        assert (p < 0.05).mean() <= 0.08, name  # 400 draws at 5 %: more than 32 come once in two hundred times
+        assert (p < 0.5).mean() >= 0.3, name
 
 
 def test_combined_and_adjusted_p_values():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
     show(run, 0, 1, items=10)
     last = {(row["metric"], row["shots"]): row["score"] for row in rows(run)}
     assert last == {(row["metric"], row["shots"]): row["score"] for row in found[6:]}
+
+
+def test_two_languages_may_have_a_task_of_one_name(run: Path, tmp_path: Path) -> None:
+    """Its rows say of which they are, and none replaces another."""
+    other = 'synthetic:tasks(letters=3, length=2, only="copy sort")'
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / SCORES_FILE).unlink(missing_ok=True)
+    examine.show(folder, [LANGUAGE, other], [Shots()], 10, Console(file=io.StringIO()))
+    chances = {row["task"]: row["chance"] for row in rows(folder) if row["metric"] == "exact_match"}
+    assert chances == {f"copy of {LANGUAGE}": 1 / 4, f"copy of {other}": 1 / 9, "sort": 2 / 9}
 
 
 def test_tasks_that_cannot_be_read_stop_a_run_at_once(tmp_path: Path) -> None:
