@@ -36,7 +36,7 @@ demo: $(PROJECT)
 	@$(BIN)/lmscale demo $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(PROJECT)
 	@$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Strict by default: warnings are errors (pyproject.toml), rank promotion raises, seeds are fixed, the cache is fresh.
 
-The environment is set here, before anything imports JAX, and child processes inherit it.
+The environment is set here, before anything imports JAX, and child processes inherit it. Programs are compiled in haste
+(`xla_flags.py`); `XLA_FLAGS= make test` compiles them as a user's are.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xla_flags import set_in_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +22,20 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["PYTHONHASHSEED"] = "0"  # of child processes
 os.environ["WANDB_MODE"] = "disabled"
+set_in_environment()
+
+LONGEST = (
+    "test_end_to_end", "test_train", "test_model", "test_attention", "test_pack", "test_examine", "test_step",
+    "test_respond", "test_demo", "test_bench",
+)  # fmt: skip
+"""Files of more than ten seconds, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Between several processes the longest files come first, so that none is left over at the end for one alone."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)

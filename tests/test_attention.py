@@ -84,7 +84,8 @@ def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]
 
 def test_the_public_function_is_the_same() -> None:
     qkv, segments = random_qkv(19, 2), documents(19, True)
-    found = attention.causal_attention(*qkv, scale=SCALE, slopes=alibi_slopes(HEADS), segments_BT=segments)
+    attend = jax.jit(partial(attention.causal_attention, scale=SCALE, slopes=alibi_slopes(HEADS)))
+    found = attend(*qkv, segments_BT=segments)
     np.testing.assert_allclose(found, reference(*exactly(qkv), alibi_slopes(HEADS), segments), rtol=2e-3, atol=2e-3)
 
 
@@ -116,8 +117,8 @@ def test_scores_far_apart_give_no_nan() -> None:
 
 def test_dropout_keeps_the_mean_and_needs_a_key() -> None:
     qkv = random_qkv(19)
-    call = partial(attention.causal_attention, *qkv, scale=SCALE, dropout=0.4)
-    whole = attention.causal_attention(*qkv, scale=SCALE)
+    call = jax.jit(partial(attention.causal_attention, *qkv, scale=SCALE, dropout=0.4))
+    whole = jax.jit(partial(attention.causal_attention, scale=SCALE))(*qkv)
     np.testing.assert_allclose(call(), whole, rtol=1e-5)
     many = np.stack([call(key=jax.random.key(seed)) for seed in range(300)])
     assert not np.allclose(many[0], many[1])

@@ -22,6 +22,12 @@ OPTIONS: list[dict[str, Any]] = [
 ROWS, TIME, ROOM = 3, 12, 16
 
 
+LOGITS = jax.jit(model.logits, static_argnames="config")
+LOSSES = jax.jit(model.token_losses, static_argnames="config")
+READ = jax.jit(decode.read, static_argnames="config")
+SCORE = jax.jit(decode.score, static_argnames="config")
+
+
 def given(option: dict[str, Any]) -> tuple[ModelConfig, Any, np.ndarray]:
     config = ModelConfig(width=16, layers=2, heads=4, vocab=16, context=TIME, mlp_width=24, **option)
     params = jax.jit(lambda key: init(config, key))(jax.random.key(0))
@@ -34,7 +40,7 @@ def given(option: dict[str, Any]) -> tuple[ModelConfig, Any, np.ndarray]:
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_pieces_of_any_length_give_the_logits_of_the_whole(option: dict[str, Any]) -> None:
     config, params, tokens = given(option)
-    whole = np.asarray(model.logits(params, jnp.asarray(tokens), config))
+    whole = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
     read = jax.jit(lambda *arguments: decode.read(params, *arguments, config))
     memory = decode.nothing_read(config, ROWS, ROOM)
     done = np.zeros(ROWS, int)
@@ -52,14 +58,14 @@ def test_pieces_of_any_length_give_the_logits_of_the_whole(option: dict[str, Any
 
 def test_a_memory_is_shared_and_scores_what_follows() -> None:
     config, params, tokens = given(OPTIONS[2])
-    nats = np.asarray(model.token_losses(params, jnp.asarray(tokens), config)[0])
-    logits = np.asarray(model.logits(params, jnp.asarray(tokens), config))
+    nats = np.asarray(LOSSES(params, jnp.asarray(tokens), config)[0])
+    logits = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
     start = tokens[:1, :5]
-    _, memory = decode.read(params, decode.nothing_read(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
+    _, memory = READ(params, decode.nothing_read(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
     rows = np.concatenate([np.repeat(start, ROWS, axis=0), tokens[:, 5:]], axis=1)
-    expected = np.asarray(model.token_losses(params, jnp.asarray(rows), config)[0])
+    expected = np.asarray(LOSSES(params, jnp.asarray(rows), config)[0])
     targets = np.where(np.arange(5, 11)[None] < 8, -1, rows[:, 6:])  # the tokens from 9 on
-    found, greedy = decode.score(
+    found, greedy = SCORE(
         params, memory, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int)
     )
     np.testing.assert_allclose(found, -expected[:, 8:].sum(axis=1), rtol=1e-5)
@@ -69,14 +75,14 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
 def test_what_is_written_on_is_the_likeliest_and_scores_as_such() -> None:
     config, params, tokens = given(OPTIONS[0])
     begun = jnp.asarray(tokens[:, :4])
-    _, memory = decode.read(params, decode.nothing_read(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
+    _, memory = READ(params, decode.nothing_read(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
     written, last, _ = decode.write_on(params, memory, begun[:, 3], 6, config)
     assert written.shape == (ROWS, 6) and (last == written[:, -1]).all()
     whole = np.concatenate([np.asarray(begun), np.asarray(written)], axis=1)
-    likeliest = np.asarray(model.logits(params, jnp.asarray(whole), config)).argmax(axis=-1)
+    likeliest = np.asarray(LOGITS(params, jnp.asarray(whole), config)).argmax(axis=-1)
     assert (likeliest[:, 3:-1] == written).all()
     inputs = jnp.asarray(whole[:, 3:-1])
-    _, greedy = decode.score(params, memory, inputs, written, config)
+    _, greedy = SCORE(params, memory, inputs, written, config)
     assert greedy.all()
-    _, greedy = decode.score(params, memory, inputs, (written + jnp.eye(6, dtype=int)[-1][None]) % 16, config)
+    _, greedy = SCORE(params, memory, inputs, (written + jnp.eye(6, dtype=int)[-1][None]) % 16, config)
     assert not greedy.any()

@@ -11,7 +11,7 @@ from rich.console import Console
 from tiny_runs import outcome
 from tiny_runs import rows as metrics
 
-from lmscale import examine
+from lmscale import examine, machine
 from lmscale.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
 from lmscale.files import write_json
@@ -19,20 +19,24 @@ from lmscale.results import SCORES_FILE
 from lmscale.tasks import Shots, load
 from lmscale.train import train
 
+pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
+
 LANGUAGE = 'synthetic:tasks(letters=2, length=2, only="copy")'
 CONFIG = RunConfig(
-    model=ModelConfig(width=32, layers=2, heads=2, context=32),
-    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=16),
+    model=ModelConfig(width=32, layers=1, heads=2, context=32),
+    optimizer=OptimizerConfig(peak_lr=0.02, batch_sequences=16),
     data=DataConfig(source=LANGUAGE),
-    tokens=400 * 16 * 32,
+    tokens=160 * 16 * 32,
     validation_tokens=1024,
 )
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(CONFIG, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
+        train(CONFIG, folder)
     return folder
 
 
@@ -54,7 +58,7 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
     assert [(row["metric"], row["shots"]) for row in first] == [
         (metric, shots) for shots in (0, 1) for metric in ("exact_match", "share_in_place", "gold_bits_per_byte")
     ]
-    assert {(row["step"], row["tokens"], row["n"]) for row in first} == {(400, CONFIG.tokens, 10)}
+    assert {(row["step"], row["tokens"], row["n"]) for row in first} == {(160, CONFIG.tokens, 10)}
     assert first[0]["loss"] == json.loads((run / "outcome.json").read_text())["loss_nats"]
     show(run, 1, items=20)
     assert sorted((row["shots"], row["n"]) for row in rows(run)) == [(0, 10)] * 3 + [(1, 20)] * 3
@@ -78,9 +82,9 @@ def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
     train(config, tmp_path)
     assert outcome(tmp_path) == outcome(run)
     found = rows(tmp_path)
-    assert [(row["step"], row["shots"]) for row in found[::3]] == [(100, 0), (100, 1), (400, 0), (400, 1)]
+    assert [(row["step"], row["shots"]) for row in found[::3]] == [(40, 0), (40, 1), (160, 0), (160, 1)]
     assert [row["loss"] for row in found[::6]] == [
-        next(row["validation_loss_nats"] for row in metrics(tmp_path) if row["step"] == step) for step in (100, 400)
+        next(row["validation_loss_nats"] for row in metrics(tmp_path) if row["step"] == step) for step in (40, 160)
     ]
     assert found[6]["flops"] == 4 * found[0]["flops"]
     show(run, 0, 1, items=10)

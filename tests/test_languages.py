@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xla_flags import simulated_devices
 
 from lmscale import data, languages
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
@@ -70,8 +70,7 @@ assert (np.asarray(shared) == np.asarray(made(numbers))).all()
 
 
 def test_a_batch_does_not_depend_on_the_number_of_devices() -> None:
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    subprocess.run([sys.executable, "-c", DEVICES, TASKS], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", DEVICES, TASKS], env=simulated_devices(8), check=True)
 
 
 def test_a_limited_language_repeats_its_leading_windows_and_every_seed_has_the_same() -> None:

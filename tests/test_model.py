@@ -66,9 +66,10 @@ def test_token_losses_are_the_log_softmax_of_the_logits(config: ModelConfig) -> 
 
 def test_a_token_below_zero_is_not_scored() -> None:
     config, tokens = tiny(), some_tokens(tiny(), length=13)
-    whole = np.asarray(losses(start(config), tokens, config))
+    scored = compiled(losses, config)
+    whole = np.asarray(scored(start(config), tokens))
     tokens[1, 10:] = -1
-    cut = np.asarray(losses(start(config), tokens, config))
+    cut = np.asarray(scored(start(config), tokens))
     assert np.all(cut[1, 9:] == 0)
     np.testing.assert_allclose(cut[1, :9], whole[1, :9], rtol=1e-6)
     np.testing.assert_allclose(cut[[0, 2]], whole[[0, 2]], rtol=1e-6)
@@ -114,8 +115,8 @@ def test_how_it_is_computed_changes_nothing(changed: dict[str, object]) -> None:
 
 def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     config, tokens = tiny(residual_dropout=0.2, attention_dropout=0.2), some_tokens(tiny(), 64, 13)
-    plain = losses(start(config), tokens, config)
-    np.testing.assert_array_equal(plain, losses(start(tiny()), tokens, tiny()))
+    plain = compiled(losses, config)(start(config), tokens)
+    np.testing.assert_array_equal(plain, compiled(losses, tiny())(start(tiny()), tokens))
     dropped = jax.jit(lambda key: model.token_losses(start(config), tokens, config, key)[0])
     first, again, other = dropped(jax.random.key(0)), dropped(jax.random.key(0)), dropped(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
@@ -128,7 +129,9 @@ def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
 def test_logits_are_capped() -> None:
     """Gemma 2: c tanh(x / c)."""
     params = {**start(tiny()), "embedding": 30 * start(tiny())["embedding"]}
-    free, capped = (np.asarray(model.logits(params, some_tokens(tiny()), tiny(logit_softcap=c))) for c in (None, 2.0))
+    free, capped = (
+        np.asarray(compiled(model.logits, tiny(logit_softcap=c))(params, some_tokens(tiny()))) for c in (None, 2.0)
+    )
     assert np.abs(free).max() > 4
     np.testing.assert_allclose(capped, 2 * np.tanh(free / 2), rtol=1e-5, atol=1e-5)
 
@@ -141,9 +144,8 @@ def test_multi_query_is_grouped_attention_with_every_head_alike() -> None:
     queries, shared = grouped[:, :, 0, :4, None], jnp.repeat(grouped[:, :, :, 4:], 4, axis=2)
     split = {**params, "attention_qkv": jnp.concatenate([queries, shared], axis=3)}
     tokens = some_tokens(one)
-    np.testing.assert_allclose(
-        model.logits(split, tokens, many), model.logits(params, tokens, one), rtol=1e-5, atol=1e-5
-    )
+    found, expected = compiled(model.logits, many)(split, tokens), compiled(model.logits, one)(params, tokens)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_depend_on_the_distance_alone() -> None:
@@ -183,7 +185,7 @@ def test_the_mlps_are_what_their_names_say() -> None:
         else:
             hidden = np.maximum(hidden[0], 0) ** 2
         expected = hidden @ exact["mlp_out"] + exact["mlp_out_bias"]
-        np.testing.assert_allclose(model.mlp(layer, x, config)[0], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(compiled(model.mlp, config)(layer, x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def _stacked(config: ModelConfig) -> Params:

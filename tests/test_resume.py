@@ -1,7 +1,6 @@
 """A run that is killed, again and again, or moved to other devices ends as one that was not."""
 
 import multiprocessing
-import os
 import random
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from tiny_runs import assert_close, assert_same, run, saved_steps, write_corpus
+from xla_flags import HASTE, simulated_devices
 
 from lmscale.checkpoint import CHECKPOINT_FOLDER
 from lmscale.config import MeshConfig, ModelConfig, RunConfig
@@ -119,12 +119,7 @@ def move(config: dict[str, Any], folder: str) -> None:
 def test_moved_from_one_device_to_eight_to_two_by_four(corpus: str, tmp_path: Path) -> None:
     config, folder, expected = run(corpus, 20, model=WIDE), tmp_path / "moved", tmp_path / "expected"
     code = f"import test_resume; test_resume.move({config.to_json()!r}, {str(folder)!r})"
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
+    environment = {**simulated_devices(8, HASTE), "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split(";")[0] for line in done.stdout.splitlines()] == [

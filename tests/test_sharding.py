@@ -1,7 +1,6 @@
 """Eight devices learn what one learns, and every device holds its part."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from jax.sharding import PartitionSpec
+from xla_flags import HASTE, simulated_devices
 
 from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.errors import UserError
@@ -88,12 +88,7 @@ def simulate(cases: list[tuple[Shape, str, dict[str, Any]]]) -> tuple[list[dict[
     Compiled in haste: most of the time of these tests is LLVM's.
     """
     code = f"import json, test_sharding as t; print(json.dumps([t.train_on(*case) for case in {cases!r}]))"
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
+    environment = {**simulated_devices(8, HASTE), "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr

@@ -26,10 +26,17 @@ def batch(number: int = 0) -> np.ndarray:
     return np.random.default_rng(number).integers(0, MODEL.vocab, (8, MODEL.context + 1), np.int32)
 
 
+def first_state(config: RunConfig) -> TrainState:
+    return jax.jit(partial(init_state, config, make_optimizer(config)))(jax.random.key(0))
+
+
+LOSSES = jax.jit(token_losses, static_argnames="config")
+
+
 def stepped(config: RunConfig, steps: int) -> tuple[list[TrainState], list[Any]]:
     """States before and after every step, and the metrics."""
     optimizer = make_optimizer(config)
-    states, metrics = [init_state(config, optimizer, jax.random.key(0))], []
+    states, metrics = [first_state(config)], []
     step = jax.jit(partial(train_step, config, optimizer))
     for number in range(steps):
         state, found = step(states[-1], batch(number), Hyperparameters.of(config))
@@ -39,7 +46,7 @@ def stepped(config: RunConfig, steps: int) -> tuple[list[TrainState], list[Any]]
 
 
 def gradient(config: RunConfig, tokens: np.ndarray) -> tuple[jax.Array, dict[str, jax.Array]]:
-    params = init_state(config, make_optimizer(config), jax.random.key(0)).params
+    params = first_state(config).params
     return jax.jit(partial(mean_loss_and_gradient, config))(params, tokens, jax.random.key(1))
 
 
@@ -52,8 +59,8 @@ def test_micro_batches_of_unequal_token_counts_give_the_gradient_of_the_whole(pa
     assert float(loss) == pytest.approx(float(whole_loss), rel=1e-6)
     for name, grad in whole.items():
         np.testing.assert_allclose(grads[name], grad, rtol=1e-4, atol=1e-7, err_msg=name)
-    params = init_state(run(), make_optimizer(run()), jax.random.key(0)).params
-    nats = np.asarray(token_losses(params, tokens, MODEL)[0])
+    params = first_state(run()).params
+    nats = np.asarray(LOSSES(params, tokens, MODEL)[0])
     assert float(loss) == pytest.approx(nats.sum() / (tokens[:, 1:] >= 0).sum(), rel=1e-5)
 
 
@@ -63,14 +70,16 @@ def test_micro_batches_are_no_part_of_a_runs_name() -> None:
 
 def test_z_loss_is_the_gradient_of_the_squared_log_partition() -> None:
     config = run(z_loss=0.1)
-    params = init_state(config, make_optimizer(config), jax.random.key(0)).params
+    params = first_state(config).params
 
+    @jax.jit
+    @jax.grad
     def penalty(params: dict[str, jax.Array]) -> jax.Array:
         return (token_losses(params, batch(), MODEL)[1] ** 2).mean()
 
     (loss, found), (plain_loss, plain) = gradient(config, batch()), gradient(run(), batch())
     assert float(loss) == float(plain_loss)  # what is reported is the cross-entropy
-    for name, extra in jax.grad(penalty)(params).items():
+    for name, extra in penalty(params).items():
         np.testing.assert_allclose(found[name], plain[name] + 0.1 * extra, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
@@ -89,7 +98,7 @@ def test_averaged_weights() -> None:
 def test_dropout_is_another_at_every_step_and_the_same_again() -> None:
     config = run(model=ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8, residual_dropout=0.3), peak_lr=1e-9)
     optimizer = make_optimizer(config)
-    state, step = init_state(config, optimizer, jax.random.key(0)), jax.jit(partial(train_step, config, optimizer))
+    state, step = first_state(config), jax.jit(partial(train_step, config, optimizer))
     losses = [
         float(step(state.replace(step=jnp.int32(number)), batch(), Hyperparameters.of(config))[1].loss_nats)
         for number in (0, 1, 0)
@@ -102,7 +111,8 @@ def test_health_goes_with_the_state() -> None:
     assert [int(state.step) for state in states] == [0, 1, 2, 3]
     assert float(states[3].health.lowest) <= min(float(m.loss_nats) for m in metrics[:1])
     broken = states[3].replace(params={**states[3].params, "mlp_in": jnp.nan * states[3].params["mlp_in"]})
-    _, found = train_step(run(), make_optimizer(run()), broken, batch(), Hyperparameters.of(run()))
+    step = jax.jit(partial(train_step, run(), make_optimizer(run())))
+    _, found = step(broken, batch(), Hyperparameters.of(run()))
     assert (int(found.health.code), int(found.health.step)) == (1, 4)
 
 

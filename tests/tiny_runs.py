@@ -1,7 +1,6 @@
 """Runs of seconds on a corpus of forty lines, in this process or in others, and what they leave in their folders."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from xla_flags import simulated_devices
 
 from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints
 from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -125,10 +125,9 @@ def write(config: RunConfig, folder: Path) -> Path:
 def start(config: RunConfig, folder: Path, *flags: object, devices: int = 1) -> "subprocess.Popen[str]":
     """`lmscale train` on so many simulated devices."""
     command = [sys.executable, "-m", "lmscale", "train", str(write(config, folder)), *map(str, flags)]
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=simulated_devices(devices)
+    )
 
 
 def start_several(config: RunConfig, folder: Path, processes: int, devices: int = 1) -> "list[subprocess.Popen[str]]":
