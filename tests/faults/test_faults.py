@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ class Trouble:
         end = time.monotonic() + 30
         while time.monotonic() < end and not self._noticed():
             free = shutil.disk_usage(self.folder).free
-            with filler.open("ab") as file:
+            with suppress(OSError), filler.open("ab") as file:  # a run that writes meanwhile has filled it as well
                 file.write(bytes(max(0, free - 4096)))
             time.sleep(0.2)
         noticed = self._noticed()
