@@ -148,7 +148,7 @@ def _compiled(programs: Compiled, tokens: jax.Array, hyper: Hyperparameters) -> 
     """The step, and how long it took to make: a program from the cache would say nothing."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009 - not every JAX tells its type
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # JAX asks once per process whether there is one
