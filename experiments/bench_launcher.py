@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from lmscale import data, launch
@@ -48,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
         data=DataConfig(source="stdlib"),
         tokens=STEPS * 8 * 64,
     )
-    runs = [PlannedRun(RunConfig(**{**vars(config), "seed": seed})) for seed in range(arguments.runs + 1)]
+    runs = [PlannedRun(replace(config, seed=seed)) for seed in range(arguments.runs + 1)]
     data.prepare(config.data)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

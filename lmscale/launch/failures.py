@@ -92,12 +92,13 @@ class Tally:
     company: float = math.inf
     """The most runs that it may share a program with the next time, itself included."""
 
-    def add(self, kind: Kind, together: int) -> None:
-        """Count an attempt by a program of so many runs."""
+    def add(self, kind: Kind, together: int) -> bool:
+        """Note an attempt by a program of so many runs; whether it counts as one of this run."""
         if together > 1 and kind in UNCLEAR_TOGETHER:
             self.company = min(self.company, together // 2)
-        else:
-            self.counts[kind] += 1
+            return False
+        self.counts[kind] += 1
+        return True
 
 
 def tally(folder: Path) -> Tally:

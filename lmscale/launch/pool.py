@@ -281,9 +281,8 @@ class Pool:
 
     def _again(self, slot: Slot, work: Work, ending: Ending, together: int) -> None:
         """Put a run that has no outcome back into the queue, or give it up; say which."""
-        work.tally.add(ending.kind, together)
-        alone = together == 1 or ending.kind not in failures.UNCLEAR_TOGETHER
-        pause = failures.pause_seconds(ending.kind, work.tally.counts, self.crashes) if alone else 0.0
+        counts = work.tally.add(ending.kind, together)
+        pause = failures.pause_seconds(ending.kind, work.tally.counts, self.crashes) if counts else 0.0
         lighter = failures.lighter(work.run.config, work.tally.counts["memory"])
         if pause is None or lighter is None:
             self._fail(slot, work, ending.reason)
@@ -292,7 +291,7 @@ class Pool:
         self.waiting.append(work)
         self.waiting.sort(key=lambda work: -count(work.config).flops)
         now = f"once more in {pause:.0f} s"
-        if not alone:
+        if not counts:
             now = f"once more with {work.tally.company:.0f} in one program instead of {together}"
         elif ending.kind == "memory":
             now = f"once more with {lighter.optimizer.micro_batches} micro-batches, remat {lighter.model.remat!r}"
