@@ -13,9 +13,9 @@ Outcome: one SVG and one PNG per figure that the table supports, and a sentence 
 import sys
 from pathlib import Path
 
-from lmscale import plots, report
-from lmscale.errors import UserError
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import plots, report
+from lmscale.study.tables import read_table
 
 
 def main(source: str, folder: Path) -> None:

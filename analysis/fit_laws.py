@@ -11,10 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.files import write_text
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_text
+from lmscale.study import fits
+from lmscale.study.tables import read_table
 
 
 def main(source: str, columns: str | None, where: str | None, out: Path | None) -> None:

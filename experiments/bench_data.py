@@ -5,7 +5,7 @@
 
 Batches: tokens per second of one process that takes batch after batch, and batches in random order, of the standard
 library as bytes, prepared before the clock starts. Beside them the training rate of the smallest and the largest model
-of `sweeps/isoflop_cpu.py`, measured in the same process by `lmscale.bench`; the goals are 5M tokens/s and 20 times the
+of `sweeps/isoflop_cpu.py`, measured in the same process by `lm.train.bench`; the goals are 5M tokens/s and 20 times the
 training rate of the largest. Languages: the same for text made on the device. Tokenizing: megabytes of text per second
 that `data.prepare` brings from the stored documents to checked tokens, with one and with two processes, their start
 included. Every figure is the median of several rounds. For batches and languages a second is one of processor time, of
@@ -33,7 +33,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmscale import machine, sweep
+from lmscale.lm.devices import machine
+from lmscale.study import sweep
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "isoflop_cpu.py"
 SHAPES = ((128, 16), (256, 64), (2048, 32))
@@ -60,8 +61,8 @@ def batches(source: str, rounds: int) -> Iterator[str]:
     """Rows for one source: batches in their order, and in any."""
     import jax
 
-    from lmscale import data
-    from lmscale.config import DataConfig
+    from lmscale.core.config import DataConfig
+    from lmscale.lm import data
 
     tokens = data.prepare(DataConfig(source=source))
     anywhere = np.random.default_rng(0).integers(0, 10**6, 10**5).tolist()
@@ -79,8 +80,8 @@ def batches(source: str, rounds: int) -> Iterator[str]:
 
 def training() -> Iterator[str]:
     """Rows for the smallest and the largest model of the sweep: how fast they train, and their batches come."""
-    from lmscale import bench
-    from lmscale.counting import params_total
+    from lmscale.core.counting import params_total
+    from lmscale.lm.train import bench
 
     models = {params_total(run.config.model): run.config for run in sweep.plan(sweep.load(SWEEP)).runs}
     for params in (min(models), max(models)):
@@ -95,9 +96,9 @@ def training() -> Iterator[str]:
 
 def tokenizing(rounds: int) -> Iterator[str]:
     """Rows for both kinds of tokenizer: megabytes per second with one and two processes."""
-    from lmscale import corpora, data
-    from lmscale.config import DataConfig
-    from lmscale.data import parallel
+    from lmscale.core.config import DataConfig
+    from lmscale.lm import data
+    from lmscale.lm.data import corpora, parallel
 
     for name in ("bytes", BPE):
         config = DataConfig(tokenizer=name)

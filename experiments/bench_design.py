@@ -3,7 +3,7 @@
     python experiments/bench_design.py                    # 400 simulated sweeps per design: a minute
     python experiments/bench_design.py --sweeps 100 --target 1e22
 
-Two IsoFLOP valleys of seven sizes (1e17 and 3e17 FLOPs) are there. For the same FLOPs `lmscale.design.improve` adds up
+Two IsoFLOP valleys of seven sizes (1e17 and 3e17 FLOPs) are there. For the same FLOPs `study.design.improve` adds up
 to seven runs, and rivals add what one would by habit: a third valley, a ladder of seven sizes at D = 20 N, a grid of
 three sizes by three lengths, the first two valleys once more with other seeds. Every design is then simulated: losses
 of the published refit with normal noise of .01 nats, fitted by squares, each fit from its own grid of starts. What
@@ -23,9 +23,9 @@ import argparse
 
 import numpy as np
 
-from lmscale.design import Candidates, Prior, Runs, improve, information
-from lmscale.fits.solve import Points, solve_many
-from lmscale.laws import CHINCHILLA_REFIT as LAW
+from lmscale.study.design import Candidates, Prior, Runs, improve, information
+from lmscale.study.fits.solvers.solve import Points, solve_many
+from lmscale.study.laws import CHINCHILLA_REFIT as LAW
 
 FIRST = (1e17, 3e17)
 

@@ -5,7 +5,7 @@
 Prints the goals with what is reached: on synthetic curves of known class (`synthetic_curves_dev.csv.gz`), on pairs of
 exact match and token accuracy (`synthetic_mirage_dev.csv.gz`), and on the sizes of BIG-G, three-shot
 (`bigbench_results.csv.gz`) against Wei's list (`labels_dev.csv`). With --draws it makes curves of its own
-(`lmscale.emergence.simulate`), whose rises have other shapes, and prints coverage there too; without --data, only that.
+(`study.emergence.simulate`), whose rises have other shapes, and prints coverage there too; without --data, only that.
 
 What was looked at: the classes and onsets of the synthetic curves, while rules were chosen. The labels of BIG-G were
 opened four times by this program and read once beside the curves, task by task: .82 is not blind. The first
@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lmscale import emergence
-from lmscale.emergence import simulate
-from lmscale.emergence.result import Finding
+from lmscale.study import emergence
+from lmscale.study.emergence import simulate
+from lmscale.study.emergence.result import Finding
 
 ENOUGH_EXAMPLES = 90
 

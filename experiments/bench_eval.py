@@ -4,7 +4,7 @@
     python experiments/bench_eval.py --width 2048 --layers 24 --context 2048 --items 1000 --dtype bfloat16   # on a GPU
 
 Items are sums of two numbers with four choices each, asked with worked examples; the model has its initial values, as
-speed does not depend on them. `lmscale.respond.Reader` reads the examples once and each question once before its
+speed does not depend on them. `lmscale.lm.eval.scorer.Reader` reads the examples once and each question once before its
 choices; the loop runs `model.token_losses` on examples, question and choice together, one candidate at a time, filled
 up to one length so that it is compiled once. Both are timed warm, and their log-probabilities must agree.
 
@@ -18,9 +18,9 @@ import random
 import time
 from collections.abc import Callable
 
-from lmscale import machine
-from lmscale.config import ModelConfig
-from lmscale.tasks import Item, Shots, Task, prompt
+from lmscale.core.config import ModelConfig
+from lmscale.lm.devices import machine
+from lmscale.lm.eval.tasks import Item, Shots, Task, prompt
 
 
 def sums(count: int, seed: int = 0) -> Task:
@@ -41,9 +41,10 @@ def main(arguments: argparse.Namespace) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from lmscale import model, parameters, tokenizer
-    from lmscale.parameters import Params
-    from lmscale.respond import Reader
+    from lmscale.lm.data import tokenizer
+    from lmscale.lm.eval.scorer import Reader
+    from lmscale.lm.model import parameters, transformer
+    from lmscale.lm.model.parameters import Params
 
     config = ModelConfig(
         width=arguments.width,
@@ -58,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     @jax.jit
     def nats(params: Params, row_BS: jax.Array, scored_BS: jax.Array) -> jax.Array:
-        return jnp.where(scored_BS[:, 1:], model.token_losses(params, row_BS, config)[0], 0).sum()
+        return jnp.where(scored_BS[:, 1:], transformer.token_losses(params, row_BS, config)[0], 0).sum()
 
     def loop() -> list[list[float]]:
         found = []

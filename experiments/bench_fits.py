@@ -24,10 +24,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmscale import fits
-from lmscale.fits.simulate import coverage, grid_design, isoflop_design
-from lmscale.laws import CHINCHILLA_REFIT, HOFFMANN_2022
-from lmscale.tables import read_table
+from lmscale.study import fits
+from lmscale.study.fits.uncertainty.simulate import coverage, grid_design, isoflop_design
+from lmscale.study.laws import CHINCHILLA_REFIT, HOFFMANN_2022
+from lmscale.study.tables import read_table
 
 OPTIMUM = 0.0010182740178006008
 

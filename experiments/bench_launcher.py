@@ -22,10 +22,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lmscale import data, launch
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.launch.watchers import Insistent
-from lmscale.results import Outcome, PlannedRun
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.plans import PlannedRun
+from lmscale.core.results import Outcome
+from lmscale.lm import data
+from lmscale.study import launch
+from lmscale.study.launch.watchers import Insistent
 
 STEPS = 100
 

@@ -22,12 +22,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import memory_bytes, params_total, state_bytes
-from lmscale.machine import device_name
-from lmscale.optimizer import Hyperparameters
-from lmscale.sharding import make_mesh
-from lmscale.step import make_step
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import memory_bytes, params_total, state_bytes
+from lmscale.lm.devices.machine import device_name
+from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.train.optimizer import Hyperparameters
+from lmscale.lm.train.step import make_step
 
 BASE = ModelConfig(width=256, layers=4, heads=4, vocab=1024, context=256)
 GOAL = 0.15

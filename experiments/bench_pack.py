@@ -15,9 +15,9 @@ import argparse
 import statistics
 import time
 
-from lmscale import machine
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import flops_per_token, params_total
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import flops_per_token, params_total
+from lmscale.lm.devices import machine
 
 WARM_STEPS = 3
 
@@ -48,10 +48,10 @@ def step_seconds(configs: list[RunConfig], steps: int) -> float:
     import jax.numpy as jnp
     import numpy as np
 
-    from lmscale import pack
-    from lmscale.optimizer import Hyperparameters
-    from lmscale.sharding import make_mesh
-    from lmscale.step import make_step
+    from lmscale.lm.devices.sharding import make_mesh
+    from lmscale.lm.train import pack
+    from lmscale.lm.train.optimizer import Hyperparameters
+    from lmscale.lm.train.step import make_step
 
     first, count = configs[0], len(configs)
     mesh, generator = make_mesh(first.mesh), np.random.default_rng(0)

@@ -19,9 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import count
-from lmscale.results import PlannedRun, write_plan
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import count
+from lmscale.core.plans import PlannedRun, write_plan
 
 RUN = RunConfig(
     model=ModelConfig(width=64, layers=4, heads=4, context=128),

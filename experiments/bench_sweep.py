@@ -25,17 +25,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmscale import data, launch, sweep
-from lmscale.files import cache_dir
-from lmscale.launch.watchers import Insistent
-from lmscale.results import Outcome, PlannedRun
+from lmscale.core.files import cache_dir
+from lmscale.core.plans import PlannedRun
+from lmscale.core.results import Outcome
+from lmscale.lm import data
+from lmscale.study import launch, sweep
+from lmscale.study.launch.watchers import Insistent
 
 SWEEP = "sweeps/isoflop_cpu.py"
 
 
 def peak() -> float:
     """FLOP/s of a float32 matrix product on all cores of this process."""
-    from lmscale import machine
+    from lmscale.lm.devices import machine
 
     return machine.matmul_peak()
 

@@ -26,13 +26,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmscale import data, machine, plots
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.nnx_model import Transformer
-from lmscale.optimizer import Hyperparameters, make_optimizer
-from lmscale.parameters import Params, residual_multiplier
-from lmscale.plots.paper import word_key
-from lmscale.step import init_state, train_step
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm import data
+from lmscale.lm.devices import machine
+from lmscale.lm.model.nnx import Transformer
+from lmscale.lm.model.parameters import Params, residual_multiplier
+from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
+from lmscale.lm.train.step import init_state, train_step
+from lmscale.study import plots
+from lmscale.study.plots.paper import word_key
 
 PARTS = ("attention", "MLP", "stream", "logits")
 STEPS, PEAK_LR, SEEDS = 10, 0.01, 3

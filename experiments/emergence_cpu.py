@@ -6,7 +6,7 @@
 `sweeps/emergence_cpu.py`: nine byte models of 1.6k to 246k parameters, two seeds each, all on 8M bytes, of which 55 in
 a hundred are source code, 40 lines of seven exercises on four letters, brackets or two-digit numbers, and 5 sums of
 nine digits. Each model is scored, when it ends, on 500 fresh lines of each: exact match, which is all or nothing, and
-the share of characters in place, which is not. `lmscale.emergence.detect` judges both over N and over the validation
+the share of characters in place, which is not. `study.emergence.detect` judges both over N and over the validation
 loss; over N the two seeds say how much the answers of one model hang together, and over the loss, where every model is
 a scale of its own, that is taken over. Nothing in the detector was set by these runs; length and letters of the
 exercises come from one pilot run of 160k parameters, nine digits from two of 246k: with a tenth of the bytes, one of
@@ -40,10 +40,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lmscale import emergence, plots, sweep, terminal
-from lmscale.emergence.folder import read_scores
-from lmscale.emergence.result import Finding
-from lmscale.files import write_text
+from lmscale.commands import console
+from lmscale.core.files import write_text
+from lmscale.study import emergence, plots, sweep
+from lmscale.study.emergence.folder import read_scores
+from lmscale.study.emergence.result import Finding
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "emergence_cpu.py"
 HARD, GRADED = "exact_match", "share_in_place"
@@ -103,7 +104,7 @@ def draw(found: emergence.Emergence, file: Path) -> None:
 def main(runs: Path, output: Path) -> None:
     """Train, judge, print, draw."""
     planned = sweep.plan(sweep.load(SWEEP))
-    if status := terminal.run_sweep(planned, runs, Console()):
+    if status := console.run_sweep(planned, runs, Console()):
         sys.exit(status)
     table = read_scores(runs / planned.sweep.name)
     table = table[table["metric"].isin([HARD, GRADED])].assign(task=lambda d: d["task"].map(short))

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmscale import emergence, plots
-from lmscale.emergence.ladder import Ladder, ladder
-from lmscale.emergence.result import Finding
-from lmscale.emergence.words import row
-from lmscale.files import write_text
+from lmscale.core.files import write_text
+from lmscale.study import emergence, plots
+from lmscale.study.emergence.ladder import Ladder, ladder
+from lmscale.study.emergence.result import Finding
+from lmscale.study.emergence.words import row
 
 TOKENS_PER_STEP = 2_097_152
 LAST_STEP = 143_000

@@ -3,7 +3,7 @@
     python experiments/known_law.py                     # trains what is missing in runs/, then fits, prints and draws
     python experiments/known_law.py --output figures    # the same; the figure goes there
 
-Zipf facts (`lmscale.languages.zipf_facts`): each fact is a rank x with p(x) ~ x^-1.5 and its one answer. In theory the
+Zipf facts (`lm.data.languages.zipf_facts`): each fact is a rank x with p(x) ~ x^-1.5 and its one answer. In theory the
 excess loss falls as N^-(gamma - 1) = N^-1/2 where the model is what is short and as D^-(1 - 1/gamma) = D^-1/3 where the
 data are (Hutter 2021, Michaud 2023, Cabannes 2024). Six model sizes times five lengths, all text fresh. The law L = E +
 A/N^alpha + B/D^beta is fitted twice: with all five parameters free, and with E held at what this very validation sample
@@ -43,10 +43,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
-from lmscale.counting import params_total
-from lmscale.errors import UserError
-from lmscale.sweep import Plan, Point, Sweep, grid, plan, whole_batches
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
+from lmscale.core.counting import params_total
+from lmscale.core.errors import UserError
+from lmscale.study.sweep import Plan, Point, Sweep, grid, plan, whole_batches
 
 FACTS = "synthetic:zipf-facts(gamma=1.5, facts=1048576, base=32, answers=32)"
 MARKOV = "synthetic:hidden-markov(states=8, symbols=16)"
@@ -90,14 +90,14 @@ CHAIN = Sweep(
 
 def sample(config: RunConfig) -> NDArray[np.int32]:
     """The validation windows [n, C + 1] that every run of a sweep is scored on."""
-    from lmscale import data
+    from lmscale.lm import data
 
     return data.ValidationSet(data.prepare(config.data), config.model.context, config.validation_tokens).windows
 
 
 def floor_nats(windows: NDArray[np.int32]) -> float:
     """What these windows of facts cost, per token, a model that knows everything: the digits of their ranks."""
-    from lmscale.languages import zipf_facts
+    from lmscale.lm.data.languages import zipf_facts
 
     spec = synthetic.parse(FACTS)
     ranks = zipf_facts.ranks(spec, windows)
@@ -108,11 +108,11 @@ def known(config: RunConfig, folder: Path, windows: NDArray[np.int32]) -> NDArra
     """The share of answers, in each of `BANDS`, that the run's last parameters give as the likeliest symbol."""
     import jax
 
-    from lmscale.checkpoint import Checkpoints
-    from lmscale.languages import zipf_facts
-    from lmscale.model import logits
-    from lmscale.sharding import make_mesh
-    from lmscale.step import make_step
+    from lmscale.lm.data.languages import zipf_facts
+    from lmscale.lm.devices.sharding import make_mesh
+    from lmscale.lm.model.transformer import logits
+    from lmscale.lm.train.checkpoint import Checkpoints
+    from lmscale.lm.train.step import make_step
 
     spec = synthetic.parse(FACTS)
     checkpoints = Checkpoints(folder, config.run_id)
@@ -138,9 +138,9 @@ def judged(name: str, fit: Any, quantity: str, truth: float) -> str:
 
 def facts(runs: Path, folder: Path) -> Iterator[str]:
     """Fit the sweep on facts, draw it, and say what was found, line by line."""
-    from lmscale import fits
-    from lmscale.languages import zipf_facts
-    from lmscale.tables import read_table
+    from lmscale.lm.data.languages import zipf_facts
+    from lmscale.study import fits
+    from lmscale.study.tables import read_table
 
     table, planned = read_table(runs / SWEEP.name), plan(SWEEP)
     windows = sample(planned.runs[0].config)
@@ -170,8 +170,8 @@ def facts(runs: Path, folder: Path) -> Iterator[str]:
 
 def draw(table: Any, law: Any, truth: float, accuracy: dict[int, NDArray[np.float64]], folder: Path) -> Path:
     """Left: excess loss against D, a line per size. Right: answers known of each band, widest model, against D."""
-    from lmscale import plots
-    from lmscale.plots.paper import log_axis
+    from lmscale.study import plots
+    from lmscale.study.plots.paper import log_axis
 
     with plots.style():
         figure, (left, right) = plots.canvas(10, 4.2, panels=2)
@@ -199,8 +199,9 @@ def draw(table: Any, law: Any, truth: float, accuracy: dict[int, NDArray[np.floa
 
 def chain(runs: Path) -> Iterator[str]:
     """Fit the sweep on the hidden Markov chain."""
-    from lmscale import fits, languages
-    from lmscale.tables import read_table
+    from lmscale.lm.data import languages
+    from lmscale.study import fits
+    from lmscale.study.tables import read_table
 
     fit = fits.loss_law(read_table(runs / CHAIN.name))
     yield judged("chain: E", fit, "E", float(languages.entropy_nats(synthetic.parse(MARKOV), CONTEXT[MARKOV]) or 0))
@@ -211,9 +212,9 @@ def trained(planned: Plan, runs: Path) -> None:
     """Train what is missing of one sweep; leaves the program if a run is lacking then."""
     from rich.console import Console
 
-    from lmscale import terminal
+    from lmscale.commands import console
 
-    if status := terminal.run_sweep(planned, runs, Console()):
+    if status := console.run_sweep(planned, runs, Console()):
         sys.exit(status)
 
 

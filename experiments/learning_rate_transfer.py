@@ -29,10 +29,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lmscale import machine, plots
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.plots.transfer import Optimum, lowest
-from lmscale.train import Interrupted, train_packed
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm.devices import machine
+from lmscale.lm.train.loop import Interrupted, train_packed
+from lmscale.study import plots
+from lmscale.study.plots.transfer import Optimum, lowest
 
 BASE_WIDTH, BASE_LAYERS = 64, 2
 WIDTHS, DEPTHS = (32, 64, 128, 256), (2, 4, 8)

@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lmscale import plots, report
-from lmscale.errors import UserError
-from lmscale.report import words
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import plots, report
+from lmscale.study.report import words
+from lmscale.study.tables import read_table
 
 
 def unfinished(folder: Path) -> str:

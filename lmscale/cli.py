@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lmscale.emergence.command import EmergenceArgs
-from lmscale.errors import UserError
-from lmscale.fits.command import CheckArgs, FitArgs
-from lmscale.planning.command import PlanArgs
-from lmscale.process import EXIT_CTRL_C, exit_status
+from lmscale.commands.emergence import EmergenceArgs
+from lmscale.commands.fit import CheckArgs, FitArgs
+from lmscale.commands.plan.arguments import PlanArgs
+from lmscale.core.errors import UserError
+from lmscale.core.exit_status import EXIT_CTRL_C, exit_status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -320,7 +320,7 @@ def _console() -> "Console":
 
 
 def _demo(args: Demo) -> int:
-    from lmscale import demo
+    from lmscale.commands import demo
 
     return demo.main(_demo_sweep(), args.runs, _console())
 
@@ -334,20 +334,21 @@ def _demo_sweep() -> Path:
 
 
 def _plan(args: PlanArgs) -> int:
-    from lmscale.planning import verb
+    from lmscale.commands.plan import verb
 
     verb.main(args, _console())
     return 0
 
 
 def _run(args: RunArgs) -> int:
-    from lmscale import sweep, terminal
-    from lmscale.planning import verb
+    from lmscale.commands import console as terminal
+    from lmscale.commands.plan import verb
+    from lmscale.study import sweep
 
     plan = sweep.read(args.sweep)
     verb.check_plan(plan, args.force)
     if args.launcher == "slurm":
-        from lmscale.launch.slurm import Cluster
+        from lmscale.study.launch.slurm import Cluster
 
         settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
         cluster = Cluster(options=args.sbatch, **settings)
@@ -361,63 +362,63 @@ def _run(args: RunArgs) -> int:
 
 
 def _finish(args: FinishArgs) -> int:
-    from lmscale.launch.finish import finish
+    from lmscale.study.launch.finish import finish
 
     return finish(args.folder, args.wandb)
 
 
 def _train(args: TrainArgs) -> int:
-    from lmscale import worker
+    from lmscale.commands import train
 
     files = [args.config, *args.more]
-    worker.main(files, args.wandb, args.coordinator, args.processes, args.process, args.wait_seconds)
+    train.main(files, args.wandb, args.coordinator, args.processes, args.process, args.wait_seconds)
     return 0
 
 
 def _status(args: StatusArgs) -> int:
-    from lmscale import status
+    from lmscale.commands import status
 
     status.show(args.folder, _console(), args.watch, args.all)
     return 0
 
 
 def _logs(args: LogsArgs) -> int:
-    from lmscale import control
+    from lmscale.study.launch import control
 
     control.logs(args.run, args.runs, args.lines, args.follow)
     return 0
 
 
 def _retry(args: RetryArgs) -> int:
-    from lmscale import control
+    from lmscale.study.launch import control
 
     control.retry(args.folder, args.run)
     return 0
 
 
 def _stop(args: StopArgs) -> int:
-    from lmscale import control
+    from lmscale.study.launch import control
 
     return control.stop(args.folder, args.run, args.wait_seconds)
 
 
 def _table(args: TableArgs) -> int:
-    from lmscale import exchange
+    from lmscale.commands import table_io
 
-    exchange.table_of(args.folder, args.output, args.to, args.scores)
+    table_io.table_of(args.folder, args.output, args.to, args.scores)
     return 0
 
 
 def _import(args: ImportArgs) -> int:
-    from lmscale import exchange
+    from lmscale.commands import table_io
 
-    exchange.take_in(args.source, args.output, args.columns, args.where)
+    table_io.take_in(args.source, args.output, args.columns, args.where)
     return 0
 
 
 def _export_jobs(args: ExportJobsArgs) -> int:
-    from lmscale import sweep
-    from lmscale.launch import jobs
+    from lmscale.study import sweep
+    from lmscale.study.launch import jobs
 
     plan = sweep.read(args.sweep)
     pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
@@ -426,30 +427,31 @@ def _export_jobs(args: ExportJobsArgs) -> int:
 
 
 def _fit(args: FitArgs) -> int:
-    from lmscale.fits.command import main_fit
+    from lmscale.commands.fit import main_fit
 
     main_fit(args)
     return 0
 
 
 def _check(args: CheckArgs) -> int:
-    from lmscale.fits.command import main_check
+    from lmscale.commands.fit import main_check
 
     main_check(args)
     return 0
 
 
 def _emergence(args: EmergenceArgs) -> int:
-    from lmscale.emergence.command import main
+    from lmscale.commands.emergence import main
 
     main(args)
     return 0
 
 
 def _report(args: ReportArgs) -> int:
-    from lmscale import look, report
+    from lmscale.commands import data
+    from lmscale.study import report
 
-    known = look.baselines(args.folder)
+    known = data.baselines(args.folder)
     path = report.of_sweep(args.folder, args.output, resamples=args.resamples, seed=args.seed, baselines=known)
     print(f"the report is {path}")
     return 0
@@ -458,44 +460,45 @@ def _report(args: ReportArgs) -> int:
 def _data(args: DataArgs) -> int:
     from dataclasses import fields
 
-    from lmscale import look
-    from lmscale.config import DataConfig
+    from lmscale.commands import data
+    from lmscale.core.config import DataConfig
 
     settings = {item.name for item in fields(DataConfig)}
     config = DataConfig(**{item.name: getattr(args, item.name) for item in fields(args) if item.name in settings})
-    look.show(config, _console(), args.output, allow_download=args.allow_download)
+    data.show(config, _console(), args.output, allow_download=args.allow_download)
     return 0
 
 
 def _eval(args: EvalArgs) -> int:
-    from lmscale import machine
+    from lmscale.lm.devices import machine
 
     machine.set_up()
     if args.harness:
-        from lmscale import harness
+        from lmscale.lm.eval import lm_eval_adapter as harness
 
         harness.show(args.run, args.tasks, args.shots or (None,), args.items, args.seed, args.include_path, _console())
         return 0
-    from lmscale import examine
-    from lmscale.tasks import Shots
+    from lmscale.lm.eval import task_eval
+    from lmscale.lm.eval.tasks import Shots
 
     shots = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
-    examine.show(args.run, args.tasks, shots, args.items, _console())
+    task_eval.show(args.run, args.tasks, shots, args.items, _console())
     return 0
 
 
 def _bench(args: BenchArgs) -> int:
     if args.sweep is not None:
-        from lmscale import sweep
-        from lmscale.planning.measure import measure_sweep
+        from lmscale.commands.plan.measure import measure_sweep
+        from lmscale.study import sweep
 
         measure_sweep(sweep.read(args.sweep), args.steps, _console())
         return 0
-    from lmscale import machine
+    from lmscale.lm.devices import machine
 
     machine.set_up()
-    from lmscale import bench, figures
-    from lmscale.files import write_json
+    from lmscale.core import measured_speeds
+    from lmscale.core.files import write_json
+    from lmscale.lm.train import bench
 
     others = ("config", "steps", "json", "profile", "sweep")
     shape = {name: value for name, value in asdict(args).items() if name not in others}
@@ -503,7 +506,7 @@ def _bench(args: BenchArgs) -> int:
     speed = bench.measure(config, args.steps, args.profile)
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
-    figures.keep(config, speed.flops_per_second, speed.compile_seconds, speed.device)
+    measured_speeds.keep(config, speed.flops_per_second, speed.compile_seconds, speed.device)
     if args.json is not None:
         write_json(args.json, asdict(speed))
     return 0

@@ -11,9 +11,7 @@ model is scored on fresh lines of each task when it ends, by exact match and by 
 
 from dataclasses import replace
 
-from lmscale import recipes
-from lmscale.config import DataConfig, ExamConfig
-from lmscale.sweep import Sweep, grid, seeds
+from lmscale import DataConfig, ExamConfig, Sweep, grid, recipes, seeds
 
 LANGUAGE = "synthetic:tasks(letters=4, length=4, digits=2)"
 LONG_SUMS = 'synthetic:tasks(only="addition", digits=9)'

@@ -11,8 +11,7 @@ About 16 minutes on two idle cores of an AMD EPYC whose matmul peak was 214 GFLO
 `sweeps/tune_cpu.py`.
 """
 
-from lmscale import recipes
-from lmscale.sweep import Sweep, isoflop
+from lmscale import Sweep, isoflop, recipes
 
 BUDGETS = (2.5e11, 7.5e11, 2.25e12, 6.75e12)
 

@@ -7,9 +7,7 @@
 28 runs, 2e19 training FLOPs: about 16 hours at 350 TFLOP/s. The largest budget is the prediction: no fit sees it.
 """
 
-from lmscale import recipes
-from lmscale.config import DataConfig, ModelConfig
-from lmscale.sweep import Sweep, isoflop
+from lmscale import DataConfig, ModelConfig, Sweep, isoflop, recipes
 
 BUDGETS = (6e16, 2e17, 6e17, 2e18)
 FAMILY = recipes.Family(

@@ -7,8 +7,7 @@ arXiv 2305.16264): all runs of a size and length cost the same, so that the repe
 yet trained.
 """
 
-from lmscale import recipes
-from lmscale.sweep import Sweep, chain, repeat_data
+from lmscale import Sweep, chain, recipes, repeat_data
 
 SWEEP = Sweep(
     name="repeat_cpu",

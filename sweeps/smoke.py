@@ -5,9 +5,7 @@
 The models are too small to mean anything; the end-to-end test runs this sweep from plan to report.
 """
 
-from lmscale import recipes
-from lmscale.config import ModelConfig
-from lmscale.sweep import Sweep, isoflop
+from lmscale import ModelConfig, Sweep, isoflop, recipes
 
 BUDGETS = (1e9, 3e9, 9e9)
 FAMILY = recipes.Family(

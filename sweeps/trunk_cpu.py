@@ -8,8 +8,7 @@ branch is a run of its own, so that the table of the sweep looks like any other;
 drawn together by the bootstrap. The largest size is the prediction: no fit sees it. Planned, not yet trained.
 """
 
-from lmscale import recipes
-from lmscale.sweep import Sweep, trunk
+from lmscale import Sweep, recipes, trunk
 
 SIZES = (2e4, 4e4, 8e4, 1.6e5, 3.2e5)
 

@@ -19,8 +19,7 @@ JAX 0.10.2), validation loss in nats per byte:
 The best rate falls with N and the best batch grows with D; `recipes.cpu` puts a line through each.
 """
 
-from lmscale import recipes
-from lmscale.sweep import Sweep, chain, grid
+from lmscale import Sweep, chain, grid, recipes
 
 SWEEP = Sweep(
     name="tune_cpu",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xla_flags import set_in_environment
+from helpers.xla_flags import set_in_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,7 +93,7 @@ def smoke(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like `smoke`, in a moment: runs/smoke as if trained, with losses of a known law. Copy it before changing it."""
-    from made import write_finished
+    from helpers.made import write_finished
 
     folder = tmp_path_factory.mktemp("made")
     write_finished(ROOT / "sweeps" / "smoke.py", folder / "runs")
@@ -103,7 +103,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """A matmul peak that costs no time to measure."""
-    monkeypatch.setattr("lmscale.machine.matmul_peak", lambda dtype: 1e11)
+    monkeypatch.setattr("lmscale.lm.devices.machine.matmul_peak", lambda dtype: 1e11)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             calls = iter(range(1, 10**9))
             yield lambda: next(calls) > steps
 
-        monkeypatch.setattr("lmscale.train.stop_requested", asked)
+        monkeypatch.setattr("lmscale.lm.train.loop.stop_requested", asked)
 
     return ask
 
@@ -124,7 +124,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.fixture(scope="module")
 def compiled_programs(cache: Path) -> Iterator[Path]:
     """The compilation cache that `machine.set_up` gives a run, here for a module's tests: they share their programs."""
-    from tiny_runs import caching_programs
+    from helpers.tiny_runs import caching_programs
 
     with caching_programs(cache / "xla"):
         yield cache / "xla"

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from lmscale import attempts
-from lmscale.attempts import Observer, Process, finish, held, history, newest
-from lmscale.errors import Busy
-from lmscale.files import write_json
+from lmscale.core.errors import Busy
+from lmscale.core.files import write_json
+from lmscale.study.launch import lease as attempts
+from lmscale.study.launch.lease import Observer, Process, finish, held, history, newest
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,8 @@ def leave(folder: Path, number: int = 1, **changes: Any) -> Path:
 HOLD = """
 import sys
 from pathlib import Path
-from lmscale.attempts import held
-from lmscale.errors import Busy
+from lmscale.study.launch.lease import held
+from lmscale.core.errors import Busy
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -185,7 +185,8 @@ def test_a_stop_file_asks_the_holder_to_stop(tmp_path: Path) -> None:
 
 def test_a_holder_that_was_thought_dead_ends_at_once(tmp_path: Path) -> None:
     program = HOLD.replace(
-        "from lmscale.err", "from lmscale import attempts\nattempts.WATCH_SECONDS = 0.01\nfrom lmscale.err"
+        "from lmscale.core.err",
+        "from lmscale.study.launch import lease\nlease.WATCH_SECONDS = 0.01\nfrom lmscale.core.err",
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import attention
-from lmscale.attention import alibi_slopes, chunked, cudnn, plain, splash
-from lmscale.attention.alibi import as_features
+from lmscale.lm.model import attention
+from lmscale.lm.model.attention import alibi_slopes, chunked, cudnn, plain, splash
+from lmscale.lm.model.attention.alibi import as_features
 
 QKV = tuple[jax.Array, jax.Array, jax.Array]
 HEADS, FEATURES, SCALE = 4, 6, 0.3

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from lmscale import bench, data, machine
-from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import flops_per_token, params_total
-from lmscale.data import Batches
-from lmscale.errors import UserError
+from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import flops_per_token, params_total
+from lmscale.core.errors import UserError
+from lmscale.lm import data
+from lmscale.lm.data import Batches
+from lmscale.lm.devices import machine
+from lmscale.lm.train import bench
 
 PROMISED = {
     "tokens_per_second", "flops_per_second", "matmul_peak_flops_per_second", "mfu", "compile_seconds",
@@ -67,8 +69,8 @@ def test_the_programs_from_the_cache_do_not_hide_compilation(tmp_path: Path) -> 
     """A process that has compiled the very step before, into a cache on disk."""
     before = jax.config.jax_compilation_cache_dir
     program = (
-        "import sys; from lmscale import bench, machine; machine.set_up()\n"
-        "from lmscale.config import DataConfig; from dataclasses import replace\n"
+        "import sys; from lmscale.lm.devices import machine; machine.set_up(); from lmscale.lm.train import bench\n"
+        "from lmscale.core.config import DataConfig; from dataclasses import replace\n"
         "machine.matmul_peak = lambda dtype: 1e11\n"
         f"config = bench.configuration(None, batch=4, **{SHAPE})\n"
         "for _ in range(2): print(bench.measure(config, steps=2).compile_seconds)"

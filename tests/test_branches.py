@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stand_in import Watcher
+from helpers.stand_in import Watcher
 
-from lmscale import machine
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.launch import branches
-from lmscale.launch.branches import begin, source, told_what_to_keep
-from lmscale.launch.places import Slot
-from lmscale.launch.pool import Pool
-from lmscale.results import PlannedRun, write_plan
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.lm.devices import machine
+from lmscale.study.launch import branches
+from lmscale.study.launch.branches import begin, source, told_what_to_keep
+from lmscale.study.launch.pool import Pool
+from lmscale.study.launch.slot import Slot
 
 BATCH = 4 * 16
 TIMED = ("seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second")
@@ -68,7 +68,7 @@ def test_a_trunk_is_told_where_its_branches_leave(family: list[PlannedRun]) -> N
 def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     family: list[PlannedRun], tmp_path: Path, compiled_programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmscale.train import train
+    from lmscale.lm.train.loop import train
 
     monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
     trunk, branch, _ = told_what_to_keep(family)

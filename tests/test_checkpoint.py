@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.checkpoint import CHECKPOINT_FOLDER, Checkpoints, _refusal
-from lmscale.errors import UserError
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import CHECKPOINT_FOLDER
+from lmscale.lm.train.checkpoint import Checkpoints, _refusal
 
 
 @flax.struct.dataclass

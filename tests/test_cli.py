@@ -14,18 +14,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.command_line import call
 
 from lmscale import cli
-from lmscale.results import collect, read_plan
-
-
-def call(*words: object) -> int:
-    """The exit status of `lmscale WORDS` in this process."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(sys, "argv", ["lmscale", *map(str, words)])
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
+from lmscale.core.plans import read_plan
+from lmscale.core.results import collect
 
 
 @pytest.fixture
@@ -110,7 +103,7 @@ def spoil(folder: Path, name: str, text: str) -> None:
     (folder / planned[0].config.run_id / name).write_text(text)
 
 
-SOURCE = "from lmscale.sweep import Sweep\nfrom lmscale import recipes\n"
+SOURCE = "from lmscale.study.sweep import Sweep\nfrom lmscale import recipes\n"
 BAD: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
     "recipe": (
         lambda _: Path("x.py").write_text(

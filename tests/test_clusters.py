@@ -4,9 +4,9 @@ from importlib import util
 
 import pytest
 
-from lmscale import distributed
-from lmscale.clusters import Place, find
-from lmscale.errors import UserError
+from lmscale.core.errors import UserError
+from lmscale.lm.devices import distributed
+from lmscale.lm.devices.cluster import Place, find
 
 OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}
 SLURM = {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
@@ -47,7 +47,9 @@ def test_places(environment: dict[str, str], place: Place | None) -> None:
 def test_an_indexed_job_needs_the_package_through_which_jax_asks(
     installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmscale.clusters.find_spec", lambda name: util.find_spec("os") if installed else None)
+    monkeypatch.setattr(
+        "lmscale.lm.devices.cluster.find_spec", lambda name: util.find_spec("os") if installed else None
+    )
     assert find(INDEXED_JOB) == (Place("Kubernetes", "k8s") if installed else None)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lmscale.config import DataConfig, ExamConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
-from lmscale.errors import UserError
+from lmscale.core.config import DataConfig, ExamConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
+from lmscale.core.errors import UserError
 
 RUN = RunConfig(
     model=ModelConfig(width=64, layers=2, heads=4),

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_results import RUN, outcome_of
+from helpers.outcomes import RUN, outcome_of
 
-from lmscale import attempts, control
-from lmscale.errors import UserError
-from lmscale.files import write_json
-from lmscale.results import PlannedRun, given_up, write_plan
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.run_folder import given_up
+from lmscale.study.launch import control, lease
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(3)]
 NAMES = [config.run_id for config in CONFIGS]
@@ -19,7 +20,7 @@ NAMES = [config.run_id for config in CONFIGS]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(control, "POLL_SECONDS", 0.01)
 
 
@@ -32,8 +33,8 @@ def sweep(tmp_path: Path) -> Path:
         write_json(folder / name / "config.json", {})
     for name in NAMES[:2]:
         write_json(folder / name / "failed.json", {"reason": "exit status 3", "log": []})
-        with attempts.held([folder / name], {}) as (path,):
-            attempts.finish(path, 3, "exit status 3")
+        with lease.held([folder / name], {}) as (path,):
+            lease.finish(path, 3, "exit status 3")
     return folder
 
 
@@ -93,10 +94,10 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     held = threading.Event()
 
     def work() -> None:
-        with pytest.MonkeyPatch.context() as patch, attempts.held([sweep / NAMES[2]], {}):
-            patch.setattr(attempts.os, "kill", lambda pid, number: None)  # the test's own process
+        with pytest.MonkeyPatch.context() as patch, lease.held([sweep / NAMES[2]], {}):
+            patch.setattr(lease.os, "kill", lambda pid, number: None)  # the test's own process
             held.set()
-            while not attempts.stop_asked(sweep / NAMES[2]):
+            while not lease.stop_asked(sweep / NAMES[2]):
                 time.sleep(0.005)
             time.sleep(0.1)
 
@@ -104,12 +105,12 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     thread.start()
     held.wait()
     assert control.stop(sweep) == 0 and (sweep / "stop").exists()
-    assert "stopped 1 runs" in capsys.readouterr().out and not attempts.Observer(sweep / NAMES[2]).held()
+    assert "stopped 1 runs" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).held()
     thread.join()
 
 
 def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(attempts.Process.this())})
+    write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(lease.Process.this())})
     assert control.stop(sweep, [NAMES[2][:4]], wait_seconds=0.05) == 130
     assert f"still at work after 0 s: {NAMES[2]}" in capsys.readouterr().out
     assert (sweep / NAMES[2] / "stop").exists() and not (sweep / "stop").exists()

@@ -2,7 +2,6 @@ import contextlib
 import errno
 import gzip
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,12 +12,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from helpers.texts import TEXTS, config, held, jsonl, write
 
-from lmscale import corpora
-from lmscale.config import DataConfig
-from lmscale.corpora import records, sources
-from lmscale.errors import UserError
-from lmscale.languages import tasks
+from lmscale.core.config import DataConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.data import corpora
+from lmscale.lm.data.corpora import sources, tfds
+from lmscale.lm.data.languages import tasks
 
 
 @pytest.fixture(autouse=True)
@@ -26,28 +26,6 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.delenv("LMSCALE_ALLOW_DOWNLOAD", raising=False)
-
-
-def write(folder: Path, texts: dict[str, str | bytes]) -> Path:
-    for name, text in texts.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return folder
-
-
-def held(corpus: corpora.Corpus) -> dict[str, list[bytes]]:
-    return {split: [text for texts in corpus.texts(split) for text in texts] for split in corpora.SPLITS}
-
-
-def config(source: object, **changes: object) -> DataConfig:
-    return DataConfig(source=str(source), **{"validation_fraction": 0.3, **changes})  # type: ignore[arg-type]
-
-
-def jsonl(texts: list[str], field: str = "text") -> bytes:
-    return "".join(json.dumps({field: text}) + "\n" for text in texts).encode()
-
-
-TEXTS = [f"document {i} é" * (i + 1) for i in range(12)]
 
 
 def test_splits_depend_on_the_texts_and_on_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +198,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(records, "write_dataset", refuse)
+    monkeypatch.setattr(tfds, "write_dataset", refuse)
     with pytest.raises(UserError if isinstance(error, OSError) else RuntimeError, match=r"is full|unexpected"):
         corpora.prepare(config(source))
     assert corpora.find(config(source)) is None
@@ -251,8 +229,9 @@ def test_the_standard_library_is_about_thirty_megabytes_of_modules(
 
 SCRIPT = """
     import os, signal, sys
-    from lmscale import corpora, data
-    from lmscale.config import DataConfig
+    from lmscale.lm import data
+    from lmscale.lm.data import corpora
+    from lmscale.core.config import DataConfig
 
     def progress(what, share):
         if what.startswith(sys.argv[2]):
@@ -284,7 +263,7 @@ def test_two_processes_at_once_agree_and_leave_one_whole_cache(tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["storing", "tokenizing"])
 def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Path, stage: str) -> None:
-    from lmscale import data
+    from lmscale.lm import data
 
     source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
     with start(source, kill_at=stage) as process:

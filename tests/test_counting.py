@@ -9,14 +9,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lmscale import counting, cross_entropy, machine, model, presets
-from lmscale.attention import chunked
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import memory
-from lmscale.optimizer import Hyperparameters, make_optimizer
-from lmscale.parameters import init, parameter_table
-from lmscale.sharding import make_mesh
-from lmscale.step import init_state, make_step
+from lmscale.core import counting
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import memory
+from lmscale.lm.devices import machine
+from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.model import cross_entropy, transformer
+from lmscale.lm.model.attention import chunked
+from lmscale.lm.model.parameters import init, parameter_table
+from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
+from lmscale.lm.train.step import init_state, make_step
+from lmscale.study import presets
 
 GPT2 = ModelConfig(width=768, layers=12, heads=12, vocab=50_257, context=1024, mlp="gelu")
 GPT2_UNTIED = ModelConfig(width=768, layers=12, heads=12, vocab=50_257, context=1024, mlp="gelu", tied_embeddings=False)
@@ -81,7 +84,7 @@ def test_every_option_is_counted_as_it_is_built(options: dict[str, Any]) -> None
     built = sum(math.prod(row.shape) for row in parameter_table(config).values() if row.role != "vector")
     assert sum(map(math.prod, matrices)) == built
     params, tokens = abstract(config, 2, config.context + 1)
-    program = jax.make_jaxpr(lambda params, tokens: model.token_losses(params, tokens, config)[0])(params, tokens)
+    program = jax.make_jaxpr(lambda params, tokens: transformer.token_losses(params, tokens, config)[0])(params, tokens)
     forward = 2 * config.context * (counting.flops_per_token_forward(config) + computed_beyond_need(config))
     assert matmul_flops(program.jaxpr) == forward
 
@@ -96,7 +99,7 @@ def test_the_compilers_count_of_every_option(options: dict[str, Any]) -> None:
     """Unrolled, so that no layer is counted once for all; up to 8 % at this width are norms, softmax and the like."""
     config = replace(SMALL, **options, scan_layers=False)
     params, tokens = abstract(config, 2, config.context)
-    lowered = jax.jit(partial(model.logits, config=config)).lower(params, tokens)
+    lowered = jax.jit(partial(transformer.logits, config=config)).lower(params, tokens)
     per_token = lowered.cost_analysis()["flops"] / (2 * config.context)
     computed = counting.flops_per_token_forward(config) + computed_beyond_need(config)
     assert 1.0 < per_token / computed < 1.08
@@ -137,7 +140,7 @@ def test_matrix_products_of_a_step_are_counted_exactly(config: ModelConfig) -> N
     """Forward as counted, masked keys apart; forward and backward three times that."""
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
-        return model.token_losses(params, tokens, config)[0].mean()
+        return transformer.token_losses(params, tokens, config)[0].mean()
 
     params, tokens = abstract(config, 2, config.context + 1)
     per_token = counting.flops_per_token_forward(config) + computed_beyond_need(config)
@@ -155,7 +158,7 @@ def test_the_compilers_count_is_a_little_higher(config: ModelConfig) -> None:
     The layers are unrolled, so none is counted once for all.
     """
     params, tokens = abstract(config, 2, config.context)
-    lowered = jax.jit(partial(model.logits, config=config)).lower(params, tokens)
+    lowered = jax.jit(partial(transformer.logits, config=config)).lower(params, tokens)
     per_token = lowered.cost_analysis()["flops"] / (2 * config.context)
     computed = counting.flops_per_token_forward(config) + computed_beyond_need(config)
     assert 1.002 < per_token / computed < 1.025

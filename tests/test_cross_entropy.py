@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import cross_entropy as module
-from lmscale.cross_entropy import cross_entropy, default_chunk
+from lmscale.lm.model import cross_entropy as module
+from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 
 B, T, D, V = 3, 11, 8, 40
 OPTIONS: list[dict[str, Any]] = [{}, {"scale": 0.3}, {"softcap": 2.0}, {"scale": 3.0, "softcap": 1.5}]

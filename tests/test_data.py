@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmscale import data
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.data import Batches, Shuffle, ValidationSet, shards
-from lmscale.errors import UserError
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.lm import data
+from lmscale.lm.data import Batches, Shuffle, ValidationSet, shards
 
 TEXTS = [f"é document {i} 🙂 " * (i % 7 + 3) for i in range(60)]
 
@@ -81,7 +81,7 @@ def test_prepared_tokens_are_found_and_not_made_again(
 
 def test_prepared_tokens_need_no_tfds_and_no_jax(source: DataConfig, tokens: data.Tokens) -> None:
     code = (
-        "import sys; from lmscale import data; from lmscale.config import DataConfig;"
+        "import sys; from lmscale.lm import data; from lmscale.core.config import DataConfig;"
         f"data.prepare(DataConfig(source={source.source!r}, validation_fraction=0.3));"
         "heavy = {'tensorflow_datasets', 'jax', 'pandas', 'pyarrow', 'rich', 'matplotlib'} & set(sys.modules);"
         "assert not heavy, heavy"

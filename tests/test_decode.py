@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import decode, model
-from lmscale.config import ModelConfig
-from lmscale.parameters import init
+from lmscale.core.config import ModelConfig
+from lmscale.lm.model import kv_cache, transformer
+from lmscale.lm.model.parameters import init
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -22,10 +22,10 @@ OPTIONS: list[dict[str, Any]] = [
 ROWS, TIME, ROOM = 3, 12, 16
 
 
-LOGITS = jax.jit(model.logits, static_argnames="config")
-LOSSES = jax.jit(model.token_losses, static_argnames="config")
-READ = jax.jit(decode.read, static_argnames="config")
-SCORE = jax.jit(decode.score, static_argnames="config")
+LOGITS = jax.jit(transformer.logits, static_argnames="config")
+LOSSES = jax.jit(transformer.token_losses, static_argnames="config")
+READ = jax.jit(kv_cache.read, static_argnames="config")
+SCORE = jax.jit(kv_cache.score, static_argnames="config")
 
 
 def given(option: dict[str, Any]) -> tuple[ModelConfig, Any, np.ndarray]:
@@ -41,8 +41,8 @@ def given(option: dict[str, Any]) -> tuple[ModelConfig, Any, np.ndarray]:
 def test_pieces_of_any_length_give_the_logits_of_the_whole(option: dict[str, Any]) -> None:
     config, params, tokens = given(option)
     whole = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
-    read = jax.jit(lambda *arguments: decode.read(params, *arguments, config))
-    memory = decode.nothing_read(config, ROWS, ROOM)
+    read = jax.jit(lambda *arguments: kv_cache.read(params, *arguments, config))
+    memory = kv_cache.nothing_read(config, ROWS, ROOM)
     done = np.zeros(ROWS, int)
     for counts in ([4, 1, 3], [1, 4, 4], [4, 4, 2], [3, 3, 3]):
         piece = np.zeros((ROWS, 4), np.int32)  # what fills a row up must not be seen
@@ -61,7 +61,7 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
     nats = np.asarray(LOSSES(params, jnp.asarray(tokens), config)[0])
     logits = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
     start = tokens[:1, :5]
-    _, memory = READ(params, decode.nothing_read(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
+    _, memory = READ(params, kv_cache.nothing_read(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
     rows = np.concatenate([np.repeat(start, ROWS, axis=0), tokens[:, 5:]], axis=1)
     expected = np.asarray(LOSSES(params, jnp.asarray(rows), config)[0])
     targets = np.where(np.arange(5, 11)[None] < 8, -1, rows[:, 6:])  # the tokens from 9 on
@@ -75,8 +75,8 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
 def test_what_is_written_on_is_the_likeliest_and_scores_as_such() -> None:
     config, params, tokens = given(OPTIONS[0])
     begun = jnp.asarray(tokens[:, :4])
-    _, memory = READ(params, decode.nothing_read(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
-    written, last, _ = decode.write_on(params, memory, begun[:, 3], 6, config)
+    _, memory = READ(params, kv_cache.nothing_read(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
+    written, last, _ = kv_cache.write_on(params, memory, begun[:, 3], 6, config)
     assert written.shape == (ROWS, 6) and (last == written[:, -1]).all()
     whole = np.concatenate([np.asarray(begun), np.asarray(written)], axis=1)
     likeliest = np.asarray(LOGITS(params, jnp.asarray(whole), config)).argmax(axis=-1)

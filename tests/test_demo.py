@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from helpers.command_line import call
 
-from lmscale import cli, demo
-from lmscale.errors import UserError
-from lmscale.fits import approaches
-from lmscale.results import read_plan
+from lmscale import cli
+from lmscale.commands import demo
+from lmscale.core.errors import UserError
+from lmscale.core.plans import read_plan
+from lmscale.study.fits import side_by_side
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_the_demo_goes_on_and_then_trains_nothing(
     begun: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "published", lambda console: console.print("N* and D*"))
-    monkeypatch.setattr(approaches, "RESAMPLES", dict.fromkeys(approaches.APPROACHES, 50))
+    monkeypatch.setattr(side_by_side, "RESAMPLES", dict.fromkeys(side_by_side.APPROACHES, 50))
     assert call("demo") == 0
     first = capsys.readouterr().out
     parts = [

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from lmscale import design
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.design import Candidates, Prior, Runs, information
-from lmscale.errors import UserError
-from lmscale.laws import CHINCHILLA_REFIT, MUENNIGHOFF_2023, SIX_ND, Chinchilla, ComputeLaw
-from lmscale.results import PlannedRun
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.study import design
+from lmscale.study.design import Candidates, Prior, Runs, information
+from lmscale.study.laws import CHINCHILLA_REFIT, MUENNIGHOFF_2023, SIX_ND, Chinchilla, ComputeLaw
 
 GOPHER = 5.76e23
 
@@ -118,7 +118,7 @@ def test_the_gradient_is_that_of_differences() -> None:
 
 def test_the_predicted_spread_is_that_of_fits() -> None:
     """Cramer-Rao against 150 simulated sweeps fitted by squares, whose own spread is known within 6 %."""
-    from lmscale.fits.solve import Points, solve_many
+    from lmscale.study.fits.solvers.solve import Points, solve_many
 
     runs = valleys(np.geomspace(1e17, 1e19, 3))
     rng, law = np.random.default_rng(0), CHINCHILLA_REFIT
@@ -200,7 +200,7 @@ MENDING = [(width, ratio) for width in (16, 24, 32) for ratio in (5, 80)]
 
 
 def params(run: PlannedRun) -> int:
-    from lmscale.counting import params_total
+    from lmscale.core.counting import params_total
 
     return params_total(run.config.model)
 

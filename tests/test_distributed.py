@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import assert_close, ends, rows, run, saved_steps, start, start_several, wait_for, write_corpus
+from helpers.tiny_runs import assert_close, ends, rows, run, saved_steps, start, start_several, wait_for, write_corpus
 
-from lmscale import distributed
-from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import ExamConfig, MeshConfig, ModelConfig
-from lmscale.errors import UserError
-from lmscale.train import train
+from lmscale.core.config import ExamConfig, MeshConfig, ModelConfig
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import CHECKPOINT_FOLDER
+from lmscale.lm.devices import distributed
+from lmscale.lm.train.loop import train
 
 WIDE = ModelConfig(width=16, layers=2, heads=4, context=16, residual_dropout=0.1)
 """What eight devices can share; dropout shows whether they draw the same numbers."""

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import emergence
 from lmscale.cli import VERBS
-from lmscale.emergence import bigbench, command, simulate
-from lmscale.emergence.classes import adjusted, batch, combined, examine
-from lmscale.emergence.curves import curves
-from lmscale.emergence.likelihood import fit, log_likelihood
-from lmscale.emergence.scores import canonical
-from lmscale.emergence.shapes import bases
-from lmscale.errors import UserError
+from lmscale.commands import emergence as command
+from lmscale.core.errors import UserError
+from lmscale.study import emergence
+from lmscale.study.emergence import bigbench, simulate
+from lmscale.study.emergence.classes import adjusted, batch, combined, examine
+from lmscale.study.emergence.curves import curves
+from lmscale.study.emergence.likelihood import fit, log_likelihood
+from lmscale.study.emergence.scores import canonical
+from lmscale.study.emergence.shapes import bases
 
 SIZES = np.geomspace(1e6, 1e11, 10)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import emergence, plots
-from lmscale.emergence.ladder import ladder
-from lmscale.emergence.resolution import pass_at_k, pass_until, rate_law, resolution
-from lmscale.emergence.shots import gains
-from lmscale.errors import UserError
+from lmscale.core.errors import UserError
+from lmscale.study import emergence, plots
+from lmscale.study.emergence.ladder import ladder
+from lmscale.study.emergence.resolution import pass_at_k, pass_until, rate_law, resolution
+from lmscale.study.emergence.shots import gains
 
 SIZES = np.geomspace(1e6, 1e11, 10)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lmscale.counting import count
-from lmscale.results import collect, read_plan
-from lmscale.sweep import load, plan
+from lmscale.core.counting import count
+from lmscale.core.plans import read_plan
+from lmscale.core.results import collect
+from lmscale.study.sweep import load, plan
 
 
 def lmscale(folder: Path, *words: str) -> str:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from helpers.command_line import call
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.errors import UserError, nearest
-from lmscale.results import PlannedRun, write_plan
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError, nearest
+from lmscale.core.plans import PlannedRun, write_plan
 
 RUN = RunConfig(
     model=ModelConfig(width=16, layers=1, heads=2, context=16),
@@ -29,7 +29,7 @@ def test_a_user_error_is_a_value_error() -> None:
 def sweep_file(points: str, recipe: str = "lambda point: RUN") -> str:
     """A sweep file with the given points; `RUN` is the run above."""
     return (
-        "from lmscale.config import RunConfig\nfrom lmscale.sweep import Sweep\n"
+        "from lmscale.core.config import RunConfig\nfrom lmscale.study.sweep import Sweep\n"
         f"RUN = RunConfig.from_json({json.loads(json.dumps(RUN.to_json()))!r})\n"
         f"SWEEP = Sweep(name='one', points={points}, recipe={recipe})\n"
     )

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import data, evaluate
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.data import ValidationSet
-from lmscale.model import logits
-from lmscale.parameters import parameter_table
-from lmscale.sharding import make_mesh
-from lmscale.tokenizer import ByteTokenizer
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm import data
+from lmscale.lm.data import ValidationSet
+from lmscale.lm.data.tokenizer import ByteTokenizer
+from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.eval import validation as evaluate
+from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.model.transformer import logits
 
 CONTEXT = 6
 TEXT = "né🙂 — ça va?"  # 12 characters in 19 bytes

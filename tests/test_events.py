@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lmscale import exchange
-from lmscale.errors import UserError
-from lmscale.events import EVENTS_FOLDER, write_events
-from lmscale.results import METRICS_FILE
+from lmscale.commands import table_io
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import METRICS_FILE
+from lmscale.lm.train.logs.tensorboard import EVENTS_FOLDER, write_events
 
 ROWS = [
     {"step": 10, "loss_nats": 5.5, "mfu": 0.25},
@@ -44,7 +44,7 @@ def scalars(run: Path) -> set[tuple[str, int, float]]:
 
 def test_every_number_of_every_row_is_an_event(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # the second time anew, not twice
-        exchange.table_of(sweep, to="tensorboard")
+        table_io.table_of(sweep, to="tensorboard")
         assert capsys.readouterr().out == f"metrics of 2 runs written; next: tensorboard --logdir {sweep}\n"
         for run in (sweep / "a", sweep / "b"):
             assert scalars(run) == {
@@ -58,7 +58,7 @@ def test_what_cannot_be_written_is_said(sweep: Path, tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"no run in .* has metrics yet; give runs/<sweep>"):
         write_events(sweep / "c")
     with pytest.raises(UserError, match="takes neither --scores nor --output"):
-        exchange.table_of(sweep, tmp_path / "x.csv", to="tensorboard")
+        table_io.table_of(sweep, tmp_path / "x.csv", to="tensorboard")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install 'lmscale\[tensorboard\]'"):
         write_events(sweep)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_results import OTHER, RUN, outcome_of
+from helpers.outcomes import OTHER, RUN, outcome_of
 
-from lmscale import exchange
-from lmscale.errors import UserError
-from lmscale.results import SCORES_FILE, PlannedRun, collect, write_plan
-from lmscale.tables import read_table
+from lmscale.commands import table_io
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.results import collect
+from lmscale.core.run_folder import SCORES_FILE
+from lmscale.study.tables import read_table
 
 COLUMNS = ["run", "state", "params", "tokens", "flops", "loss_nats", "flops_budget", "held_out"]
 READ = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
@@ -30,39 +32,39 @@ def sweep(tmp_path: Path) -> Path:
 def test_a_table_is_the_same_in_every_format(sweep: Path, ending: str) -> None:
     for number, options in enumerate(({}, {"to": ending})):
         path = sweep / (f"runs.{ending}" if not number else "runs")
-        exchange.table_of(sweep, path, **options)  # type: ignore[arg-type]
+        table_io.table_of(sweep, path, **options)  # type: ignore[arg-type]
         pd.testing.assert_frame_equal(READ[ending](path)[COLUMNS], collect(sweep)[COLUMNS], check_dtype=False)
 
 
 def test_on_a_terminal_it_is_text(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exchange.table_of(sweep)
+    table_io.table_of(sweep)
     assert capsys.readouterr().out.startswith("run,name,state,")
-    exchange.table_of(sweep, to="jsonl")
+    table_io.table_of(sweep, to="jsonl")
     assert [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()] == [RUN.run_id, OTHER.run_id]
 
 
 def test_what_has_no_format_is_refused(sweep: Path) -> None:
     before = sorted(sweep.rglob("*"))
     with pytest.raises(UserError, match=r"x\.xls: the ending says the format, one of \.csv, \.jsonl, \.parquet"):
-        exchange.table_of(sweep, sweep / "x.xls")
+        table_io.table_of(sweep, sweep / "x.xls")
     with pytest.raises(UserError, match="--to parquet is not for a terminal; add --output"):
-        exchange.table_of(sweep, to="parquet")
+        table_io.table_of(sweep, to="parquet")
     assert sorted(sweep.rglob("*")) == before
 
 
 def test_scores_are_a_table_of_their_own(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"no run in .*two has scores; name tasks in its sweep"):
-        exchange.table_of(sweep, scores=True)
+        table_io.table_of(sweep, scores=True)
     rows = [{"run_id": RUN.run_id, "step": step, "task": "copy", "score": step / 10} for step in (1, 2)]
     (sweep / RUN.run_id / SCORES_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    exchange.table_of(sweep, sweep / "scores.csv", scores=True)
+    table_io.table_of(sweep, sweep / "scores.csv", scores=True)
     assert "2 scores in" in capsys.readouterr().out
     assert pd.read_csv(sweep / "scores.csv")[["step", "score", "seed"]].to_numpy().tolist() == [
         [1, 0.1, 0],
         [2, 0.2, 0],
     ]
     with pytest.raises(UserError, match="--scores go to a file or the terminal"):
-        exchange.table_of(sweep, to="wandb", scores=True)
+        table_io.table_of(sweep, to="wandb", scores=True)
 
 
 class Recorder:
@@ -91,7 +93,7 @@ def test_the_table_and_the_page_go_to_wandb(
     monkeypatch.setitem(sys.modules, "wandb", recorder)
     (sweep / "report").mkdir()
     (sweep / "report" / "report.html").touch()
-    exchange.table_of(sweep, to="wandb")
+    table_io.table_of(sweep, to="wandb")
     assert (recorder.settings["group"], recorder.settings["id"]) == ("two", "two-table")
     table = recorder.logged["runs"]
     rows = [dict(zip(table.columns, row)) for row in table.data]
@@ -99,7 +101,7 @@ def test_the_table_and_the_page_go_to_wandb(
     assert capsys.readouterr().out == "2 runs and the report sent to Weights & Biases, group two\n"
     monkeypatch.setattr(recorder, "log", lambda values: 1 / 0)
     with pytest.raises(UserError, match=r"did not take the table .ZeroDivisionError.*WANDB_MODE=offline"):
-        exchange.table_of(sweep, to="wandb")
+        table_io.table_of(sweep, to="wandb")
 
 
 OTHERS = pd.DataFrame(
@@ -109,8 +111,8 @@ OTHERS = pd.DataFrame(
 
 @pytest.mark.parametrize("ending", READ)
 def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exchange.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
-    exchange.take_in(
+    table_io.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
+    table_io.take_in(
         tmp_path / f"theirs.{ending}",
         tmp_path / "ours.csv",
         "params=n,tokens=seen,loss=eval/loss",
@@ -134,22 +136,22 @@ NESTED = {
 def test_mappings_in_cells_become_columns(tmp_path: Path, ending: str) -> None:
     """As W&B's own example of an export writes them: as text in CSV, as mappings in JSONL."""
     path = tmp_path / f"project.{ending}"
-    exchange.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
+    table_io.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
     mapping = "params=config.n_params,tokens=config.tokens,loss=summary.loss,run=name"
-    exchange.take_in(path, tmp_path / "ours.parquet", mapping)
+    table_io.take_in(path, tmp_path / "ours.parquet", mapping)
     table = read_table(tmp_path / "ours.parquet")
     assert table["run"].tolist() == ["a", "b"] and table["loss_nats"].tolist() == [3.0, 2.9]
     assert table["config.model.width"].tolist()[0] == 8 and table["params"].tolist() == [1e6, 2e6]
 
 
 def test_trouble_with_a_table_of_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exchange.write(OTHERS, tmp_path / "t.csv", "csv")
+    table_io.write(OTHERS, tmp_path / "t.csv", "csv")
     with pytest.raises(UserError, match="has no column 'lost'"):
-        exchange.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
+        table_io.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
     with pytest.raises(UserError, match=r"there is no table at .*absent\.csv"):
-        exchange.take_in(tmp_path / "absent.csv", tmp_path / "o.csv")
+        table_io.take_in(tmp_path / "absent.csv", tmp_path / "o.csv")
     with pytest.raises(UserError, match="the ending says the format"):
-        exchange.take_in(tmp_path / "t.csv", tmp_path / "o.xls")
+        table_io.take_in(tmp_path / "t.csv", tmp_path / "o.xls")
     assert not list(tmp_path.glob("o.*"))
-    exchange.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
+    table_io.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
     assert "it has no column params or tokens or flops, which a fit needs" in capsys.readouterr().out

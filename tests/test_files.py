@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lmscale import files
-from lmscale.errors import UserError
+from lmscale.core import files
+from lmscale.core.errors import UserError
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """64 KiB of memory as a disk, in a mount namespace of its own that ends with the process."""
     program = """
 import os, sys
-from lmscale import files
-from lmscale.errors import UserError
+from lmscale.core import files
+from lmscale.core.errors import UserError
 os.chdir(sys.argv[1])
 files.write_text("small", "old")
 for name in ("small", "large"):
@@ -100,7 +100,7 @@ def test_a_killed_writer_leaves_nothing_believed(tmp_path: Path) -> None:
     files.write_json(path, "old")
     program = """
 import sys, time
-from lmscale import files
+from lmscale.core import files
 with files.whole(sys.argv[1]) as file:
     file.write('"new"')
     file.flush()

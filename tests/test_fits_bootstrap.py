@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.fits.bootstrap import exponential_weights, resample_counts
-from lmscale.fits.losslaw import LossLaw
-from lmscale.fits.simulate import grid_design, isoflop_design, simulate
-from lmscale.laws import CHINCHILLA_REFIT
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import fits
+from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.uncertainty.bootstrap import exponential_weights, resample_counts
+from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
+from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.tables import read_table
 
 BUDGETS = (1e17, 1e18, 1e19)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lmscale.errors import UserError
-from lmscale.fits.simulate import coverage, grid_design, isoflop_design, simulate
-from lmscale.laws import CHINCHILLA_REFIT, HOFFMANN_2022, Chinchilla
+from lmscale.core.errors import UserError
+from lmscale.study.fits.uncertainty.simulate import coverage, grid_design, isoflop_design, simulate
+from lmscale.study.laws import CHINCHILLA_REFIT, HOFFMANN_2022, Chinchilla
 
 SMALL = isoflop_design(CHINCHILLA_REFIT, [1e17, 1e18, 1e19])
 CURVES = grid_design(np.geomspace(3e6, 3e9, 24), np.geomspace(1e8, 3e11, 40))

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from scipy.interpolate import Akima1DInterpolator
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.fits import minima
-from lmscale.fits.envelope import Frontier
-from lmscale.fits.powerfit import loss_through
-from lmscale.fits.simulate import grid_design, isoflop_design, simulate
-from lmscale.fits.valley_noise import Valley
-from lmscale.fits.valleys import IsoFlop
-from lmscale.laws import CHINCHILLA_REFIT, Chinchilla
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import fits
+from lmscale.study.fits.approaches import minima
+from lmscale.study.fits.approaches.envelope import Frontier
+from lmscale.study.fits.approaches.isoflop import IsoFlop
+from lmscale.study.fits.approaches.powerfit import loss_through
+from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
+from lmscale.study.fits.uncertainty.valley_noise import Valley
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla
+from lmscale.study.tables import read_table
 
 SHARED = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "scaling"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the published tables are not at hand")

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.fits import solve, vertex
-from lmscale.fits.bootstrap import resample_counts
-from lmscale.fits.losslaw import LossLaw
-from lmscale.fits.simulate import isoflop_design, simulate
-from lmscale.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import fits
+from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.solvers import solve, vertex
+from lmscale.study.fits.uncertainty.bootstrap import resample_counts
+from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
+from lmscale.study.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
+from lmscale.study.tables import read_table
 
 BUDGETS = (1e17, 1e18, 1e19)
 

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import fits, laws
-from lmscale.errors import UserError
-from lmscale.fits import general, registered
-from lmscale.fits.command import CheckArgs, FitArgs, budgets, main_check, main_fit
-from lmscale.fits.problem import Problem
-from lmscale.fits.simulate import isoflop_design, simulate
-from lmscale.laws import CHINCHILLA_REFIT, Kaplan, OuterExponent
-from lmscale.tables import read_table
+from lmscale.commands.fit import CheckArgs, FitArgs, budgets, main_check, main_fit
+from lmscale.core.errors import UserError
+from lmscale.study import fits, laws
+from lmscale.study.fits.predict import preregister
+from lmscale.study.fits.solvers import general
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
+from lmscale.study.laws import CHINCHILLA_REFIT, Kaplan, OuterExponent
+from lmscale.study.tables import read_table
 
 SHARED = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "scaling"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the published tables are not at hand")
@@ -233,7 +234,7 @@ def test_a_prediction_is_registered_once_and_judged(tmp_path: Path) -> None:
     assert held["verdicts"][0]["inside"]["0.95"]
     assert held["intact"]
     assert held["same_code"]
-    assert "HELD" in "\n".join(registered.verdict_lines(held))
+    assert "HELD" in "\n".join(preregister.verdict_lines(held))
     assert not fits.check(path, loss_nats=3.3)["verdicts"][0]["inside"]["0.95"]
     run = pd.DataFrame({"run": ["new"], "params": [1.01e9], "tokens": [2e10], "loss_nats": [2.53]})
     assert fits.check(path, table=run)["verdicts"][0]["runs"] == ["new"]

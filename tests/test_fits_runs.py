@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.fits.runs import Runs, compute_model, usable
-from lmscale.fits.simulate import grid_design, isoflop_design, simulate
-from lmscale.laws import CHINCHILLA_REFIT
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import fits
+from lmscale.study.fits.runs import Runs, compute_model, usable
+from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
+from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.tables import read_table
 
 BUDGETS = (1e17, 1e18, 1e19)
 PARAMS_TOKENS = ("params", "tokens")

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import fits
-from lmscale.errors import UserError
-from lmscale.fits import seed_noise, solve
-from lmscale.fits.command import FitArgs, main_fit
-from lmscale.fits.losslaw import LossLaw
-from lmscale.fits.problem import Problem
-from lmscale.fits.runs import usable
-from lmscale.fits.simulate import isoflop_design, simulate
-from lmscale.fits.valley_noise import Noise
-from lmscale.laws import CHINCHILLA_REFIT, Chinchilla, Kaplan
+from lmscale.commands.fit import FitArgs, main_fit
+from lmscale.core.errors import UserError
+from lmscale.study import fits
+from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.runs import usable
+from lmscale.study.fits.solvers import solve
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty import seed_noise
+from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
+from lmscale.study.fits.uncertainty.valley_noise import Noise
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, Kaplan
 
 POINTS = isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19))
 QUANTITIES = ("E", "alpha", "beta", "a")

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lmscale import examine, harness, model
-from lmscale.config import ModelConfig
-from lmscale.errors import UserError
-from lmscale.parameters import parameter_table
-from lmscale.respond import Reader
-from lmscale.results import SCORES_FILE
-from lmscale.tasks import Task, load, scores
-from lmscale.tokenizer import ByteTokenizer
+from lmscale.core.config import ModelConfig
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
+from lmscale.lm.data.tokenizer import ByteTokenizer
+from lmscale.lm.eval import lm_eval_adapter, task_eval
+from lmscale.lm.eval.scorer import Reader
+from lmscale.lm.eval.tasks import Task, load, scores
+from lmscale.lm.model import transformer
+from lmscale.lm.model.parameters import parameter_table
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra lm-eval")
 CONFIG = ModelConfig(width=32, layers=1, heads=2, vocab=256, context=1024, mlp_width=32)
@@ -169,7 +170,7 @@ def test_rows_of_the_harnesss_results() -> None:
         "n-shot": {"a": 5, "mc2": 0},
         "higher_is_better": {"a": {"acc": True, "ppl": False}, "mc2": {"acc": True}},
     }  # fmt: skip
-    rows, strange = harness.scores(found)
+    rows, strange = lm_eval_adapter.scores(found)
     assert strange == ["a f1,strict"]
     kept = [(x.task, x.metric, x.kind, x.shots, x.score, x.stderr, x.n, x.chance, x.higher_is_better) for x in rows]
     assert kept == [
@@ -183,7 +184,7 @@ def test_without_the_extra(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> N
     offline(monkeypatch)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match=r"pip install 'lmscale\[lm-eval\]'"):
-        harness.language_model(reader)
+        lm_eval_adapter.language_model(reader)
 
 
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,12 +225,12 @@ def write_tasks(folder: Path) -> list[str]:
 def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the verb's own path, but for the checkpoint: responses, scores, rows."""
     offline(monkeypatch)
-    monkeypatch.setattr(examine, "newest", lambda _: (reader, {"run_id": "r", "step": 1}))
+    monkeypatch.setattr(task_eval, "newest", lambda _: (reader, {"run_id": "r", "step": 1}))
     console = Console(file=io.StringIO(), width=160)
-    harness.show(tmp_path, write_tasks(folder), [None], None, 0, None, console)
+    lm_eval_adapter.show(tmp_path, write_tasks(folder), [None], None, 0, None, console)
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
     for name, task in ours(folder).items():
-        kept = (tmp_path / examine.RESPONSES_FOLDER / f"harness.{name}-0.jsonl").read_text().splitlines()
+        kept = (tmp_path / RESPONSES_FOLDER / f"harness.{name}-0.jsonl").read_text().splitlines()
         theirs = [[(nats, greedy) for ((nats, greedy),) in json.loads(line)["responses"]] for line in kept]
         nats = [tuple(value for value, _ in one) for one in theirs]
         found = {row["metric"]: row["score"] for row in rows if row["task"] == f"harness:{name}"}
@@ -250,10 +251,10 @@ def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkey
 def test_whole_texts_and_written_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
     short = replace(CONFIG, context=16)
-    lm = harness.language_model(Reader(parameters(), short, ByteTokenizer()))
+    lm = lm_eval_adapter.language_model(Reader(parameters(), short, ByteTokenizer()))
     text = "forty characters are more than a context"
     tokens = [0xFF, *text.encode()]
-    logits = jax.jit(lambda tokens: model.logits(parameters(), tokens, short))
+    logits = jax.jit(lambda tokens: transformer.logits(parameters(), tokens, short))
     expected, start = 0.0, 0
     for first in range(1, len(tokens), 16):
         part = range(first, min(first + 16, len(tokens)))
@@ -282,9 +283,9 @@ def request(*arguments: Any) -> Any:
 @pytest.mark.filterwarnings("default")
 def test_a_task_without_its_data(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    monkeypatch.setattr(examine, "newest", lambda _: (reader, {}))
+    monkeypatch.setattr(task_eval, "newest", lambda _: (reader, {}))
     spec = write_task(tmp_path, "none", {"file": "none.jsonl"}, output_type="multiple_choice")
     with pytest.raises(UserError, match=r"the harness cannot load .*none\.yaml"):
-        harness.show(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
+        lm_eval_adapter.show(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
     with pytest.raises(UserError, match="--include-path nowhere: there is no such folder"):
-        harness.show(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))
+        lm_eval_adapter.show(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.health import Health, healthy, trouble, watch
+from lmscale.lm.train.health import Health, healthy, trouble, watch
 
 
 def after(losses: np.ndarray, norms: np.ndarray | None = None, limit: float = 2.0) -> list[Health]:

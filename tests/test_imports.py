@@ -1,86 +1,87 @@
 """Imports point one way, and heavy ones come late."""
 
-import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from helpers.architecture import (
+    ENTRY,
+    FILES,
+    HEAVY,
+    LATE_IN_RUN,
+    MODULES,
+    PACKAGE,
+    ROOT,
+    imports,
+    inside,
+    may_import,
+    owner,
+)
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
 
-# A module imports only what stands to its left in its own line, and the waist; the verbs import both halves, but late.
-WAIST = "errors files process attempts config counting devices figures results".split()
-RUN = (
-    "machine tokenizer languages corpora data sharding attention cross_entropy parameters model decode nnx_model "
-    "optimizer health step pack clusters distributed checkpoint tasks respond evaluate examine harness track metrics "
-    "ledger train worker bench sample export"
-).split()
-STUDY = "laws presets sweep recipes design prices tables fits emergence plots report launch progress".split()
-VERBS = "planning terminal status control events exchange look demo cli __main__".split()
-
-LATE_IN_RUN = {"pandas", "pyarrow", "matplotlib", "wandb", "tyro", "scipy"}
-HEAVY = ("jax", "flax", "pandas", "matplotlib", "scipy", "pyarrow", "tensorflow_datasets", "wandb")
+def inner() -> dict[str, Path]:
+    """`FILES` without the doors and without empty folders' docstrings."""
+    return {path: file for path, file in FILES.items() if path not in (*ENTRY, *(PACKAGES))}
 
 
-def modules() -> dict[str, list[Path]]:
-    """Module of `lmscale` -> its files; a folder is one module."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted((ROOT / "lmscale").rglob("*.py")):
-        found.setdefault(path.relative_to(ROOT / "lmscale").parts[0].removesuffix(".py"), []).append(path)
-    return found
-
-
-def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
-    """Dotted names that a file imports, late ones included; `from a import b` gives a.b. Relative imports fail."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree) if everywhere else tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def inside(path: Path, everywhere: bool = True) -> set[str]:
-    """Modules of `lmscale` that a file imports."""
-    parts = [name.split(".") for name in imports(path, everywhere)]
-    return {name[1] for name in parts if name[0] == "lmscale" and len(name) > 1} & set(modules())
+PACKAGES = {"core", "lm", "study", "lm/data", "commands"} - set(MODULES)
+"""Folders whose `__init__` says what is in them, and nothing more."""
 
 
 def test_every_module_has_its_place() -> None:
-    strangers = set(modules()) - {"__init__", *WAIST, *RUN, *STUDY, *VERBS}
-    assert not strangers, "give the new module a place in a line above"
+    for path in inner():
+        owner(path)
+    for path in MODULES:
+        assert path in FILES, f"{path} is in the list, but there is no such module"
 
 
-@pytest.mark.parametrize("chain", [WAIST, RUN, STUDY, VERBS], ids=["waist", "run", "study", "verbs"])
-def test_order(chain: list[str]) -> None:
-    below = {id(WAIST): [], id(VERBS): [*WAIST, *RUN, *STUDY]}.get(id(chain), WAIST)
-    for position, module in enumerate(chain):
-        allowed = {*below, *chain[: position + 1]}
-        for path in modules().get(module, []):
-            assert inside(path) <= allowed, f"{path.relative_to(ROOT)} imports {sorted(inside(path) - allowed)}"
+def test_the_package_folder_fits_a_glance() -> None:
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 32
+
+
+@pytest.mark.parametrize("path", inner())
+def test_order(path: str) -> None:
+    wrong = [other for other in inside(FILES[path]) if other in inner() and not may_import(owner(path), owner(other))]
+    assert not wrong, f"{path} imports {wrong}: see tests/helpers/architecture.py"
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    """Late imports count, those for a type checker too: who reads one file of a circle has to read them all."""
+    graph = {path: inside(file) - {path} for path, file in inner().items()}
+    order = graphlib.TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
 
 
 def test_the_command_line_imports_the_run_half_late() -> None:
-    assert not inside(ROOT / "lmscale" / "cli.py", everywhere=False) & set(RUN)
+    early = {path: inside(FILES[path], everywhere=False) for path in inner() if path.split("/")[0] in ("cli", "api")}
+    assert not [(path, other) for path, others in early.items() for other in others if other.startswith("lm/")]
 
 
 def test_the_package_imports_no_folder_of_scripts() -> None:
-    roots = {name.split(".")[0] for paths in modules().values() for path in paths for name in imports(path)}
+    roots = {name.split(".")[0] for file in FILES.values() for name in imports(file)}
     assert not roots & {"sweeps", "experiments", "analysis", "tests"}
 
 
 def test_the_run_half_imports_the_study_halfs_libraries_late() -> None:
-    for module in set(RUN) & set(modules()):
-        for path in modules()[module]:
-            early = {name.split(".")[0] for name in imports(path, everywhere=False)}
-            assert not early & LATE_IN_RUN, f"{path.relative_to(ROOT)} imports {early & LATE_IN_RUN} at top level"
+    for path, file in FILES.items():
+        if path.startswith("lm/"):
+            early = {name.split(".")[0] for name in imports(file, everywhere=False)}
+            assert not early & LATE_IN_RUN, f"{path} imports {early & LATE_IN_RUN} at top level"
+
+
+def test_tests_import_no_test() -> None:
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        used = {name.split(".")[0] for name in imports(file)}
+        assert not [name for name in used if name.startswith("test_") or name == "conftest"], file.name
 
 
 def python(*arguments: str) -> str:
@@ -101,12 +102,8 @@ def test_help_loads_nothing_heavy() -> None:
     assert python("-c", program).splitlines()[-1] == "LOADED"
 
 
-def test_waist_and_study_half_never_import_jax() -> None:
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__").removesuffix(".__main__")
-        for module in (*WAIST, *STUDY, *VERBS)
-        for path in modules().get(module, [])
-    ]
+def test_core_study_and_commands_never_import_jax() -> None:
+    names = [f"lmscale.{path.replace('/', '.')}" for path in FILES if not path.startswith("lm/") and path not in ENTRY]
     program = (
         "import importlib, sys\n"
         f"for name in {names}:\n"
@@ -121,7 +118,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
-    for path in (path for paths in modules().values() for path in paths):
+    for path in FILES.values():
         roots = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"lmscale"}
         for name in roots:
             known = {canonicalize_name(owner) for owner in owners.get(name, [name])}

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xla_flags import simulated_devices
+from helpers.xla_flags import simulated_devices
 
-from lmscale import data, languages
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
-from lmscale.data import Batches, ValidationSet
-from lmscale.data.windows import halves
-from lmscale.errors import UserError
-from lmscale.languages import chance, hidden_markov, tasks, zipf_facts
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
+from lmscale.core.errors import UserError
+from lmscale.lm import data
+from lmscale.lm.data import Batches, ValidationSet, languages
+from lmscale.lm.data.languages import chance, hidden_markov, tasks, zipf_facts
+from lmscale.lm.data.windows import halves
 
 FACTS = "synthetic:zipf-facts(gamma=1.5, facts=5000, base=10, answers=7)"
 MARKOV = "synthetic:hidden-markov(states=6, symbols=12)"
@@ -58,8 +58,8 @@ def test_window_numbers_are_exact_in_64_bits() -> None:
 DEVICES = """
 import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from lmscale import languages
-from lmscale.config import synthetic
+from lmscale.lm.data import languages
+from lmscale.core.config import synthetic
 made = languages.generator(synthetic.parse(sys.argv[1]), "train", 33, 1)
 numbers = np.stack([np.zeros(8, np.uint32), np.arange(8, dtype=np.uint32)], axis=1)
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

@@ -10,17 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stand_in import LONG, REAL_PYTHON, Watcher, a_trainer, begun, go, journal, named, none_left_behind  # noqa: F401
-from test_results import OTHER, RUN, outcome_of
+from helpers.outcomes import OTHER, RUN, outcome_of
+from helpers.stand_in import LONG, REAL_PYTHON, Watcher, a_trainer, begun, go, journal, named, none_left_behind  # noqa: F401
 
-from lmscale import attempts
-from lmscale.config import RunConfig
-from lmscale.errors import UserError
-from lmscale.launch import Summary, branches, failures, places, pool, slots
-from lmscale.launch.failures import judge, lighter
-from lmscale.launch.work import last_row
-from lmscale.process import CORES_VARIABLE, MEMORY_VARIABLE
-from lmscale.results import PlannedRun, read_plan, write_plan
+from lmscale.core.config import RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE
+from lmscale.core.plans import PlannedRun, read_plan, write_plan
+from lmscale.core.run_folder import last_metrics
+from lmscale.study.launch import Summary, branches, failures, lease, pool, slot, slots
+from lmscale.study.launch.failures import judge, lighter
 
 
 def test_only_what_is_missing_is_started_and_the_longest_first(trainer: Path, tmp_path: Path) -> None:
@@ -61,9 +60,9 @@ def test_a_crash_is_tried_three_times_more_and_over_all_launches(trainer: Path, 
     assert [told[2] for told in watcher.told if told[0] == "ended"] == [
         *["exit status 3; once more in 0 s"] * 3, "exit status 3",
     ]  # fmt: skip
-    assert [
-        attempt.end and attempt.end["status"] for attempt in attempts.history(tmp_path / "runs" / OTHER.run_id)
-    ] == [1] * 4
+    assert [attempt.end and attempt.end["status"] for attempt in lease.history(tmp_path / "runs" / OTHER.run_id)] == [
+        1
+    ] * 4
     (tmp_path / "runs" / OTHER.run_id / "failed.json").unlink()
     assert len(begun(trainer)) == 4
     go(tmp_path / "runs", named(OTHER, "silent"))
@@ -79,7 +78,7 @@ def test_a_killed_run_goes_on(trainer: Path, tmp_path: Path) -> None:
     assert [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id] == [
         *["killed by SIGKILL; once more in 0 s"] * 2, "",
     ]  # fmt: skip
-    ends = [attempt.end for attempt in attempts.history(tmp_path / "runs" / LONG.run_id)]
+    ends = [attempt.end for attempt in lease.history(tmp_path / "runs" / LONG.run_id)]
     assert [end and end["reason"] for end in ends[:2]] == ["killed by SIGKILL"] * 2
 
 
@@ -155,9 +154,9 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import stand_in
-from lmscale.launch import failures, pool
-from lmscale.results import read_plan
+from helpers import stand_in
+from lmscale.core.plans import read_plan
+from lmscale.study.launch import failures, pool
 pool.POLL_SECONDS, pool.ELSEWHERE_SECONDS, failures.LONGEST_PAUSE_SECONDS = 0.01, 0.05, 0.01
 sys.executable = {trainer!r}
 _, runs = read_plan(Path({folder!r}))
@@ -301,7 +300,7 @@ def test_slots_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, trainer: Pat
 
 
 def test_runs_side_by_side_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_gpus", lambda: [])
+    monkeypatch.setattr(slot, "_gpus", lambda: [])
     one, two = (int(slots(workers)[0].environment[MEMORY_VARIABLE]) for workers in (1, 2))
     assert 0.8 < one / 2 / two < 1.2
     monkeypatch.setenv(MEMORY_VARIABLE, "1000")
@@ -350,13 +349,13 @@ def test_the_watcher_hears_the_newest_row_once(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
-    assert last_row(tmp_path) is None
+    assert last_metrics(tmp_path) is None
     path = tmp_path / "metrics.jsonl"
     for text, step in (("", None), ('{"st', None), ('{"step": 1}\n', 1), ('{"step": 1}\n{"step": 2', 1)):
         path.write_text(text)
-        assert (last_row(tmp_path) or {}).get("step") == step
+        assert (last_metrics(tmp_path) or {}).get("step") == step
     path.write_text("".join(f'{{"step": {step}}}\n' for step in range(5000)))
-    assert last_row(tmp_path) == {"step": 4999}
+    assert last_metrics(tmp_path) == {"step": 4999}
 
 
 @pytest.mark.parametrize("left", ["", "\0\0", "null"])

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_in import LONG, Watcher, a_trainer, begun, go, journal, named, none_left_behind  # noqa: F401
-from test_results import RUN, outcome_of
+from helpers.outcomes import RUN, outcome_of
+from helpers.stand_in import LONG, Watcher, a_trainer, begun, go, journal, named, none_left_behind  # noqa: F401
 
-from lmscale.attempts import ATTEMPTS_FOLDER
-from lmscale.config import MeshConfig, RunConfig
-from lmscale.errors import UserError
-from lmscale.launch import failures
-from lmscale.process import EXIT_INTERRUPTED, EXIT_MEMORY
+from lmscale.core.config import MeshConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.exit_status import EXIT_INTERRUPTED, EXIT_MEMORY
+from lmscale.core.run_folder import ATTEMPTS_FOLDER
+from lmscale.study.launch import failures
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale import laws
-from lmscale.errors import UserError
-from lmscale.fits import loss_law
-from lmscale.fits.dual import Dual
-from lmscale.fits.problem import Problem
-from lmscale.laws import (
+from lmscale.core.errors import UserError
+from lmscale.study import laws
+from lmscale.study.fits import loss_law
+from lmscale.study.fits.solvers.dual import Dual
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.laws import (
     CHINCHILLA_REFIT,
     HOFFMANN_2022,
     MUENNIGHOFF_2023,
@@ -23,7 +23,7 @@ from lmscale.laws import (
     Law,
     Parameter,
 )
-from lmscale.tables import read_table
+from lmscale.study.tables import read_table
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lmscale import data, look
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.data import statistics
-from lmscale.errors import UserError
-from lmscale.results import PlannedRun, write_plan
+from lmscale.commands import data as look
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.lm import data
+from lmscale.lm.data import statistics
 
 
 @pytest.fixture(autouse=True)

@@ -8,17 +8,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from lmscale import machine
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import memory_bytes, state_bytes
-from lmscale.errors import MemoryShortage
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import memory_bytes, state_bytes
+from lmscale.core.errors import MemoryShortage
+from lmscale.lm.devices import machine
 
 
 def test_set_up_gives_a_process_its_core_and_the_shared_programs(cache: object) -> None:
     core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     code = (
-        "from lmscale import machine; machine.set_up(); import jax, os\n"
-        "print(machine.usable_cores() if hasattr(os, 'sched_setaffinity') else 1)\n"
+        "from lmscale.lm.devices import machine; machine.set_up(); import jax, os\n"
+        "print(len(machine.usable_cores()) if hasattr(os, 'sched_setaffinity') else 1)\n"
         "print(jax.config.jax_compilation_cache_dir)\n"
         "print(machine.device_name())"
     )

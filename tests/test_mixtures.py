@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmscale import corpora, data, tokenizer
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, mixture
-from lmscale.data import Batches, Turns, ValidationSet, parallel
-from lmscale.data.account import repeats
-from lmscale.errors import UserError
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, mixture
+from lmscale.core.errors import UserError
+from lmscale.lm import data
+from lmscale.lm.data import Batches, Turns, ValidationSet, corpora, parallel, tokenizer
+from lmscale.lm.data.usage import repeats
 
 
 @pytest.fixture(autouse=True)
@@ -302,9 +302,10 @@ def test_processes_give_the_tokens_that_one_gives(sources: list[str], monkeypatc
 
 KILLED = """
     import os, signal, sys
-    from lmscale import corpora, data
-    from lmscale.config import DataConfig
-    from lmscale.data import parallel
+    from lmscale.lm import data
+    from lmscale.lm.data import corpora
+    from lmscale.core.config import DataConfig
+    from lmscale.lm.data import parallel
 
     if __name__ == "__main__":
         parallel.STRETCH_BYTES = 600

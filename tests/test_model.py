@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import model
-from lmscale.config import ModelConfig
-from lmscale.errors import UserError
-from lmscale.parameters import Params, parameter_table
+from lmscale.core.config import ModelConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.model import transformer
+from lmscale.lm.model.parameters import Params, parameter_table
 
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -38,7 +38,7 @@ def start(config: ModelConfig, seed: int = 0) -> Params:
 
 def losses(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     """Cross-entropy alone."""
-    return model.token_losses(params, tokens, config)[0]
+    return transformer.token_losses(params, tokens, config)[0]
 
 
 def compiled(function: Callable[..., jax.Array], config: ModelConfig) -> Callable[..., jax.Array]:
@@ -56,10 +56,10 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
 
 def test_token_losses_are_the_log_softmax_of_the_logits(config: ModelConfig) -> None:
     params, tokens = start(config), some_tokens(config, length=13)
-    logits = np.asarray(compiled(model.logits, config)(params, tokens[:, :-1]), np.float64)
+    logits = np.asarray(compiled(transformer.logits, config)(params, tokens[:, :-1]), np.float64)
     log_z = np.log(np.exp(logits).sum(axis=-1))
     expected = log_z - np.take_along_axis(logits, np.asarray(tokens)[:, 1:, None], axis=-1)[..., 0]
-    nats, found_log_z = compiled(model.token_losses, config)(params, tokens)
+    nats, found_log_z = compiled(transformer.token_losses, config)(params, tokens)
     np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found_log_z, log_z, rtol=1e-5, atol=1e-5)
 
@@ -82,7 +82,9 @@ def reach(config: ModelConfig) -> np.ndarray:
     """
     tokens = jnp.arange(12)[None]
     sensitivity = jax.jit(
-        jax.jacrev(lambda embedding: model.logits({**start(config), "embedding": embedding}, tokens, config)[0].sum(-1))
+        jax.jacrev(
+            lambda embedding: transformer.logits({**start(config), "embedding": embedding}, tokens, config)[0].sum(-1)
+        )
     )(start(config)["embedding"])
     return np.abs(sensitivity).sum(axis=-1)
 
@@ -117,11 +119,11 @@ def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     config, tokens = tiny(residual_dropout=0.2, attention_dropout=0.2), some_tokens(tiny(), 64, 13)
     plain = compiled(losses, config)(start(config), tokens)
     np.testing.assert_array_equal(plain, compiled(losses, tiny())(start(tiny()), tokens))
-    dropped = jax.jit(lambda key: model.token_losses(start(config), tokens, config, key)[0])
+    dropped = jax.jit(lambda key: transformer.token_losses(start(config), tokens, config, key)[0])
     first, again, other = dropped(jax.random.key(0)), dropped(jax.random.key(0)), dropped(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3) and not np.allclose(first, plain, atol=1e-3)
-    x = model.dropped(jnp.ones((400, 500)), 0.2, jax.random.key(0))
+    x = transformer.dropped(jnp.ones((400, 500)), 0.2, jax.random.key(0))
     assert float((x == 0).mean()) == pytest.approx(0.2, abs=0.005)
     assert float(x.mean()) == pytest.approx(1, abs=0.01)
 
@@ -130,7 +132,8 @@ def test_logits_are_capped() -> None:
     """Gemma 2: c tanh(x / c)."""
     params = {**start(tiny()), "embedding": 30 * start(tiny())["embedding"]}
     free, capped = (
-        np.asarray(compiled(model.logits, tiny(logit_softcap=c))(params, some_tokens(tiny()))) for c in (None, 2.0)
+        np.asarray(compiled(transformer.logits, tiny(logit_softcap=c))(params, some_tokens(tiny())))
+        for c in (None, 2.0)
     )
     assert np.abs(free).max() > 4
     np.testing.assert_allclose(capped, 2 * np.tanh(free / 2), rtol=1e-5, atol=1e-5)
@@ -144,7 +147,10 @@ def test_multi_query_is_grouped_attention_with_every_head_alike() -> None:
     queries, shared = grouped[:, :, 0, :4, None], jnp.repeat(grouped[:, :, :, 4:], 4, axis=2)
     split = {**params, "attention_qkv": jnp.concatenate([queries, shared], axis=3)}
     tokens = some_tokens(one)
-    found, expected = compiled(model.logits, many)(split, tokens), compiled(model.logits, one)(params, tokens)
+    found, expected = (
+        compiled(transformer.logits, many)(split, tokens),
+        compiled(transformer.logits, one)(params, tokens),
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -152,7 +158,7 @@ def test_scores_depend_on_the_distance_alone() -> None:
     config = tiny(context=40)
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 2, config.head_width))
     everywhere = [jnp.broadcast_to(x, (1, 40, 2, config.head_width)) for x in (q, k)]
-    turned_q, turned_k = (model.rotate(x, model.rotation(np.arange(40)[None], config)) for x in everywhere)
+    turned_q, turned_k = (transformer.rotate(x, transformer.rotation(np.arange(40)[None], config)) for x in everywhere)
     scores = np.einsum("thk,shk->hts", turned_q[0], turned_k[0])
     for offset in (-7, 0, 3):
         diagonal = np.diagonal(scores, offset, axis1=1, axis2=2)
@@ -166,7 +172,7 @@ def test_word_order_matters(positions: str) -> None:
     """A bag of words would give the last position the same logits; the second layer sees order by the mask alone."""
     config = tiny(positions=positions)
     tokens = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4]])
-    first, second = compiled(model.logits, config)(start(config), tokens)[:, -1]
+    first, second = compiled(transformer.logits, config)(start(config), tokens)[:, -1]
     assert not np.allclose(first, second, atol=1e-3)
 
 
@@ -174,7 +180,7 @@ def test_the_mlps_are_what_their_names_say() -> None:
     x = jax.random.normal(jax.random.key(0), (1, 5, 16))
     for mlp in ("swiglu", "gelu", "relu2"):
         config = tiny(mlp=mlp, biases=True)
-        layer = model.unstack(_stacked(config), config.layers)[1]
+        layer = transformer.unstack(_stacked(config), config.layers)[1]
         exact = {name: np.asarray(value, np.float64) for name, value in layer.items()}
         hidden = np.einsum("nd,dbf->bnf", np.asarray(x[0], np.float64), exact["mlp_in"])
         hidden += exact["mlp_in_bias"][:, None]
@@ -185,7 +191,7 @@ def test_the_mlps_are_what_their_names_say() -> None:
         else:
             hidden = np.maximum(hidden[0], 0) ** 2
         expected = hidden @ exact["mlp_out"] + exact["mlp_out_bias"]
-        np.testing.assert_allclose(compiled(model.mlp, config)(layer, x)[0], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(compiled(transformer.mlp, config)(layer, x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def _stacked(config: ModelConfig) -> Params:
@@ -198,7 +204,7 @@ def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
     config, rng = tiny(width=256, norm=norm), np.random.default_rng(0)
     x = jnp.asarray(100 + 300 * rng.standard_normal((4, 8, 256)), jnp.float32)
     for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1.5e-3)):
-        y = model.norm(x.astype(dtype), "n", {"n": jnp.full(256, 2, dtype)}, config)
+        y = transformer.norm(x.astype(dtype), "n", {"n": jnp.full(256, 2, dtype)}, config)
         assert y.dtype == dtype
         y = np.asarray(y, np.float64)
         np.testing.assert_allclose(np.square(y).mean(axis=-1), 4, rtol=tolerance)
@@ -207,19 +213,23 @@ def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
 
 def test_layer_norm_adds_its_bias() -> None:
     config, x = tiny(norm="layernorm"), jax.random.normal(jax.random.key(0), (1, 3, 16))
-    with_bias, without = (model.norm(x, "n", {"n": jnp.ones(16), **more}, config) for more in ({"n_bias": x[0, 0]}, {}))
+    with_bias, without = (
+        transformer.norm(x, "n", {"n": jnp.ones(16), **more}, config) for more in ({"n_bias": x[0, 0]}, {})
+    )
     np.testing.assert_allclose(with_bias - without, jnp.broadcast_to(x[0, 0], x.shape), atol=1e-5)
 
 
 def test_half_precision_compute_keeps_float32_logits_near_the_full_ones() -> None:
     full, half = tiny(), tiny(compute_dtype="bfloat16")
-    exact, rounded = (compiled(model.logits, config)(start(config), some_tokens(config)) for config in (full, half))
+    exact, rounded = (
+        compiled(transformer.logits, config)(start(config), some_tokens(config)) for config in (full, half)
+    )
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, atol=0.1)
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
     config = tiny()
-    for function, length in ((model.logits, 13), (model.token_losses, 14)):
+    for function, length in ((transformer.logits, 13), (transformer.token_losses, 14)):
         with pytest.raises(UserError, match="13 tokens do not fit the context of 12; cut them to that many"):
             function(start(config), some_tokens(config, length=length), config)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lmscale import model
-from lmscale.config import ModelConfig
-from lmscale.errors import UserError
-from lmscale.nnx_model import Transformer
-from lmscale.parameters import Params, parameter_table
+from lmscale.core.config import ModelConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.model import transformer as model
+from lmscale.lm.model.nnx import Transformer
+from lmscale.lm.model.parameters import Params, parameter_table
 
 VARIANTS: dict[str, dict[str, object]] = {
     "scanned and chunked": {"scan_layers": True, "remat": "full", "loss_chunk": 5},
@@ -147,6 +147,6 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_the_core_does_not_load_it() -> None:
-    code = "import sys, lmscale.train; print([name for name in sys.modules if name == 'lmscale.nnx_model'])"
+    code = "import sys, lmscale.lm.train.loop; print([name for name in sys.modules if name == 'lmscale.lm.model.nnx'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.errors import UserError
-from lmscale.model import token_losses
-from lmscale.optimizer import Hyperparameters, Schedule, apply, make_optimizer
-from lmscale.parameters import parameter_table
-from lmscale.step import init_state, train_step
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.train.optimizer import Hyperparameters, Schedule, apply, make_optimizer
+from lmscale.lm.train.step import init_state, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
 
@@ -189,7 +189,7 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_large_matrix() -> None:
 
 
 def test_matrices_and_back() -> None:
-    from lmscale.optimizer import _from_matrices, _matrices
+    from lmscale.lm.train.optimizer import _from_matrices, _matrices
 
     for name, row in parameter_table(ModelConfig(width=16, layers=2, heads=4, kv_heads=2)).items():
         value = jnp.arange(float(math.prod(row.shape))).reshape(row.shape)

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stand_in import Watcher
-from tiny_runs import final_parameters, rows, run, write_corpus
+from helpers.stand_in import Watcher
+from helpers.tiny_runs import final_parameters, rows, run, write_corpus
 
-from lmscale import launch, machine, pack
-from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig, alike
-from lmscale.errors import UserError
-from lmscale.results import LOG_FILE, METRICS_FILE, Outcome, PlannedRun
-from lmscale.train import Interrupted, train, train_packed
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig, packable
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.core.results import Outcome
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, LOG_FILE, METRICS_FILE
+from lmscale.lm.devices import machine
+from lmscale.lm.train import pack
+from lmscale.lm.train.loop import Interrupted, train, train_packed
+from lmscale.study import launch
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
@@ -153,8 +156,8 @@ def test_two_runs_in_one_folder_and_packs_over_devices_are_refused(configs: list
 
 
 def test_what_may_differ_is_what_the_config_has() -> None:
-    assert set(alike.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(alike.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
+    assert set(packable.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(packable.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
 
 
 def test_the_launcher_packs_them(alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:

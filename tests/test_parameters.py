@@ -8,10 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import model, parameters
-from lmscale.config import ModelConfig
-from lmscale.counting import params_bias, params_embedding, params_head, params_norm, params_positions, params_total
-from lmscale.parameters import Params, init, parameter_table
+from lmscale.core.config import ModelConfig
+from lmscale.core.counting import (
+    params_bias,
+    params_embedding,
+    params_head,
+    params_norm,
+    params_positions,
+    params_total,
+)
+from lmscale.lm.model import parameters, transformer
+from lmscale.lm.model.parameters import Params, init, parameter_table
 
 KINDS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -96,7 +103,7 @@ def test_initial_schemes() -> None:
 def first_loss(config: ModelConfig) -> float:
     """Mean over four sets of initial parameters, on random tokens."""
     tokens = np.random.default_rng(1).integers(0, config.vocab, (8, config.context + 1), np.int32)
-    losses = jax.jit(lambda params: model.token_losses(params, tokens, config)[0].mean())
+    losses = jax.jit(lambda params: transformer.token_losses(params, tokens, config)[0].mean())
     return float(np.mean([losses(started(config, seed)) for seed in range(4)]))
 
 
@@ -111,7 +118,7 @@ def test_with_tied_embeddings_only_the_token_just_read_starts_above_the_others()
     """The stream still carries its vector, so its logit is near sqrt(D); without it the loss would be ln V + 1/2."""
     config = tiny(width=96, vocab=256, context=64)
     tokens = np.random.default_rng(1).integers(0, 256, (3, 64), np.int32)
-    logits = np.asarray(jax.jit(partial(model.logits, config=config))(started(config), tokens), np.float64)
+    logits = np.asarray(jax.jit(partial(transformer.logits, config=config))(started(config), tokens), np.float64)
     own = np.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     assert 0.7 * math.sqrt(96) < own.mean() < math.sqrt(96)
     others = (np.exp(logits).sum(axis=-1) - np.exp(own)) / 255

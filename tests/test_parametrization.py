@@ -7,8 +7,8 @@ that of the base times m_N^n m_L^l. Yang 2022 (arXiv 2203.03466), table 8, with 
 
 import pytest
 
-from lmscale.config import ModelConfig
-from lmscale.parameters import (
+from lmscale.core.config import ModelConfig
+from lmscale.lm.model.parameters import (
     attention_scale,
     embedding_multiplier,
     logit_multiplier,

@@ -8,34 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
-from test_results import OTHER, RUN, outcome_of
 
-from lmscale import figures, prices, recipes, sweep
-from lmscale.attempts import STOP_FILE
-from lmscale.config import DataConfig, MeshConfig, ModelConfig, RunConfig
-from lmscale.counting import count, memory_bytes, validation_flops
-from lmscale.devices import DEVICES, device
-from lmscale.errors import UserError
-from lmscale.figures import Figure
-from lmscale.files import write_json
-from lmscale.launch import Slot
-from lmscale.laws import CHINCHILLA_REFIT
-from lmscale.planning.command import PlanArgs
-from lmscale.planning.limits import check_limits, within_hours
-from lmscale.planning.place import place_of
-from lmscale.planning.rows import priced
-from lmscale.planning.show import show
-from lmscale.planning.verb import check_plan, main
-from lmscale.progress import quantity
-from lmscale.results import PlannedRun, write_plan
-from lmscale.sweep import Plan, Sweep
+from lmscale.commands.plan.arguments import PlanArgs
+from lmscale.commands.plan.limits import check_limits, within_hours
+from lmscale.commands.plan.place import place_of
+from lmscale.commands.plan.rows import priced
+from lmscale.commands.plan.show import show
+from lmscale.commands.plan.verb import check_plan, main
+from lmscale.commands.progress import quantity
+from lmscale.core import measured_speeds
+from lmscale.core.accelerators import DEVICES, device
+from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, RunConfig
+from lmscale.core.counting import count, memory_bytes, validation_flops
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
+from lmscale.core.host import usable_cores
+from lmscale.core.measured_speeds import Figure
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.run_folder import STOP_FILE
+from lmscale.study import prices, recipes, sweep
+from lmscale.study.launch import Slot
+from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.sweep import Plan, Sweep
 
 FAMILY = recipes.Family(
     width_multiple=4, aspect_ratio=32, head_width=16, base=ModelConfig(width=16, layers=1, heads=1, context=32)
 )
 RECIPE = recipes.step_law(FAMILY, validation_tokens=4096)
-HEAD = "from lmscale import recipes\nfrom lmscale.config import ModelConfig\nfrom lmscale.sweep import *\n"
+HEAD = "from lmscale import recipes\nfrom lmscale.core.config import ModelConfig\nfrom lmscale.study.sweep import *\n"
 FAMILY_TEXT = (
     "FAMILY = recipes.Family(width_multiple=4, aspect_ratio=32, head_width=16, "
     "base=ModelConfig(width=16, layers=1, heads=1, context=32))\n"
@@ -88,8 +90,9 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     plan = planned()
     assert place_of(plan.runs, tmp_path).speed(RUN).source == "assumed"
     measured = Figure(
-        config=RUN, flops_per_second=4e6, compile_seconds=1.0, device="cpu x 1", machine=figures.platform.node(),
-        cores=max(1, figures.cores() // place_of(plan.runs, tmp_path).at_once),
+        config=RUN, flops_per_second=4e6, compile_seconds=1.0, device="cpu x 1",
+        machine=measured_speeds.platform.node(),
+        cores=max(1, len(usable_cores()) // place_of(plan.runs, tmp_path).at_once),
     )  # fmt: skip
     measured.remember()
     replace(measured, machine="elsewhere", flops_per_second=9e9).remember()
@@ -106,11 +109,11 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
 
 def test_figures_taken_on_more_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path))
-    monkeypatch.setattr(figures, "cores", lambda: 4)
-    monkeypatch.setattr("lmscale.launch.slots", lambda: [Slot(f"cpu {i}") for i in range(4)])
+    monkeypatch.setattr("lmscale.commands.plan.place.usable_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr("lmscale.study.launch.slots", lambda: [Slot(f"cpu {i}") for i in range(4)])
     Figure(
         config=RUN, flops_per_second=8e6, compile_seconds=1.0, device="cpu x 1", cores=4,
-        machine=figures.platform.node(),
+        machine=measured_speeds.platform.node(),
     ).remember()  # fmt: skip
     found = place_of([PlannedRun(RUN)], tmp_path / "runs")
     assert found.speed(RUN).flops_per_second == pytest.approx(2e6)
@@ -178,7 +181,7 @@ def test_a_corpus_too_small_is_refused_once_it_is_known(tmp_path: Path, cache: P
     config = replace(RUN, data=DataConfig(source=str(tmp_path / "text.txt")), tokens=6_400_000)
     plan = sweep.plan(Sweep("one", [{}], lambda point: config))
     assert "epochs are unknown until the corpus is prepared" in shown(plan, tmp_path)
-    from lmscale import data
+    from lmscale.lm import data
 
     data.prepare(config.data)
     with pytest.raises(UserError, match=r"D = 6,400,000 tokens would be [\d.]+ epochs of the .* unique tokens"):
@@ -270,7 +273,7 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     told = re.search(r"of ln D/N at 1e\+15 FLOPs goes from ([\d.]+) to (0[\d.]*\d)", said(console))
     assert told and float(told[2]) < 0.9 * float(told[1])
     # What was promised is what the grown plan is judged to have.
-    from lmscale.design import judge
+    from lmscale.study.design import judge
 
     assert judge(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
     with pytest.raises(UserError, match="--improve needs what it may spend"):
@@ -282,9 +285,9 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fits.json of a law fitted to simulated runs in a CSV beside it."""
-    from lmscale import fits
-    from lmscale.fits.simulate import isoflop_design, simulate
-    from lmscale.tables import read_table
+    from lmscale.study import fits
+    from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
+    from lmscale.study.tables import read_table
 
     folder = tmp_path_factory.mktemp("fitted")
     table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, [1e12, 3e12, 1e13]), 0.003, rng())
@@ -364,7 +367,7 @@ def test_hours_are_limited_by_what_runs_have_taken(tmp_path: Path) -> None:
 
 
 def test_the_shapes_that_are_measured_span_the_sweep() -> None:
-    from lmscale.planning.measure import SHAPES, chosen
+    from lmscale.commands.plan.measure import SHAPES, chosen
 
     runs = sweep.plan(Sweep("one", sweep.ladder([2e4 * 2**i for i in range(8)], [20, 40]), RECIPE)).runs
     sizes = [count(run.config).params for run in chosen(runs)]
@@ -392,7 +395,7 @@ class Silent:
 def test_runs_that_take_longer_than_the_sweep_may_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the clock, however wrong the estimate was: 2 runs at once for 15 minutes each are half an hour."""
     now = [0.0]
-    monkeypatch.setattr("lmscale.planning.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lmscale.commands.plan.limits.time.monotonic", lambda: now[0])
     plan, said_lines, inner = planned(max_hours=0.5), [], Silent()
     watcher = within_hours(plan, tmp_path, inner, said_lines.append)
     first, second = plan.runs

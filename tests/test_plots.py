@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import write_sweep
+from helpers.simulated import write_sweep
 
-from lmscale import fits, plots
-from lmscale.errors import UserError
-from lmscale.results import METRICS_FILE
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import METRICS_FILE
+from lmscale.study import fits, plots
+from lmscale.study.tables import read_table
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,6 @@ def test_a_cut_off_last_line_is_passed_over_and_a_corrupt_one_is_said(tmp_path, 
 
 def test_importing_plots_and_report_loads_neither_jax_nor_matplotlib():
     heavy = ("jax", "matplotlib", "pandas")
-    code = f"import lmscale.plots, lmscale.report, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import lmscale.study.plots, lmscale.study.report, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

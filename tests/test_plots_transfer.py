@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lmscale import plots
-from lmscale.plots.transfer import Optimum, lowest
+from lmscale.study import plots
+from lmscale.study.plots.transfer import Optimum, lowest
 
 RATES = [2.0**power for power in range(-9, -1)]
 BEST = 2**-5.3

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from lmscale.counting import params_attention, params_total
-from lmscale.errors import UserError
-from lmscale.presets import PRESETS, preset
+from lmscale.core.counting import params_attention, params_total
+from lmscale.core.errors import UserError
+from lmscale.study.presets import PRESETS, preset
 
 CHINCHILLA = [name for name in PRESETS if name.startswith("chinchilla")]
 
@@ -68,6 +68,8 @@ def test_a_mistyped_name_is_answered_with_the_nearest(given: str, meant: str) ->
 
 
 def test_presets_load_no_jax() -> None:
-    code = "import sys, lmscale.presets; print([name for name in ('jax', 'flax', 'numpy') if name in sys.modules])"
+    code = (
+        "import sys, lmscale.study.presets; print([name for name in ('jax', 'flax', 'numpy') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_results import outcome_of
+from helpers.outcomes import outcome_of
 
-from lmscale import recipes
-from lmscale.config import ModelConfig, RunConfig
-from lmscale.counting import flops_per_token, params_non_embedding, params_total, train_flops
-from lmscale.errors import UserError
-from lmscale.results import PlannedRun, write_plan
-from lmscale.sweep import Sweep, isoflop, plan
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting import flops_per_token, params_non_embedding, params_total, train_flops
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.study import recipes
+from lmscale.study.sweep import Sweep, isoflop, plan
 
 FAMILY = recipes.Family(
     width_multiple=8, aspect_ratio=32, head_width=16, max_width=512, base=ModelConfig(width=16, layers=1, heads=1)

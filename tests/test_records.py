@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_corpora import TEXTS, config, held, jsonl, write
+from helpers.texts import TEXTS, config, held, jsonl, write
 
-from lmscale import corpora
-from lmscale.corpora import records
-from lmscale.errors import UserError
+from lmscale.core.errors import UserError
+from lmscale.lm.data import corpora
+from lmscale.lm.data.corpora import tfds
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_dataset(folder: Path, texts: dict[str, list[str]]) -> None:
-    records.write_dataset(
+    tfds.write_dataset(
         folder,
         list(texts),
         lambda split: ((i, {"id": str(i), "text": text, "source": split}) for i, text in enumerate(texts[split])),
@@ -33,7 +33,7 @@ def test_the_record_writers_full_disk_is_an_os_error(tmp_path: Path) -> None:
         raise RuntimeError("write() failed: No space left on device; writing somewhere")
 
     with pytest.raises(OSError, match="No space left"):
-        records.write_dataset(tmp_path, ["train"], examples)
+        tfds.write_dataset(tmp_path, ["train"], examples)
 
 
 def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files(tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_what_was_prepared_of_the_hub_is_read_and_nothing_is_asked_of_the_networ
 ) -> None:
     make_dataset(tmp_path / "tfds", {"train": TEXTS})
     (tmp_path / "tfds/documents").rename(tmp_path / "tfds/owner__name")
-    monkeypatch.setattr(records.tfds(), "builder", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setattr(tfds.tfds(), "builder", lambda *_, **__: pytest.fail("asked the network"))
     corpus = corpora.prepare(config("tfds:huggingface:owner__name"))
     assert sorted(held(corpus)["train"] + held(corpus)["validation"]) == sorted(text.encode() for text in TEXTS)
     assert corpus.source == "tfds:huggingface:documents/1.0.0"
-    features = records.tfds().features
-    assert records._is_text(features.Scalar(np.object_)) and not records._is_text(features.Scalar(np.int64))
-    assert not records._is_text(features.Sequence(features.Text()))
+    features = tfds.tfds().features
+    assert tfds._is_text(features.Scalar(np.object_)) and not tfds._is_text(features.Scalar(np.int64))
+    assert not tfds._is_text(features.Sequence(features.Text()))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_download_from_the_hub_that_fails_says_why(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(records.tfds(), "builder", fail)
+    monkeypatch.setattr(tfds.tfds(), "builder", fail)
     with pytest.raises(UserError, match=message):
         corpora.prepare(config("tfds:huggingface:owner__name"), allow_download=True)
 
@@ -112,7 +112,7 @@ def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_read_is_said_and_nothing_is_downloaded(
     source: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_download", lambda *_: pytest.fail("downloaded unasked"))
+    monkeypatch.setattr(tfds, "_download", lambda *_: pytest.fail("downloaded unasked"))
     with pytest.raises(UserError, match=message):
         corpora.prepare(config(source))
 

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import TRUTH, write_sweep
+from helpers.simulated import TRUTH, write_sweep
 
-from lmscale import fits, report
-from lmscale.errors import UserError
-from lmscale.report import pictures, words
-from lmscale.tables import read_table
+from lmscale.core.errors import UserError
+from lmscale.study import fits, report
+from lmscale.study.report import pictures, words
+from lmscale.study.tables import read_table
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale import model, respond
-from lmscale.config import ModelConfig
-from lmscale.errors import UserError
-from lmscale.parameters import init
-from lmscale.respond import Reader
-from lmscale.tasks import Item, Shots, Task, prompt
-from lmscale.tokenizer import ByteTokenizer
+from lmscale.core.config import ModelConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.data.tokenizer import ByteTokenizer
+from lmscale.lm.eval import scorer
+from lmscale.lm.eval.scorer import Reader
+from lmscale.lm.eval.tasks import Item, Shots, Task, prompt
+from lmscale.lm.model import transformer
+from lmscale.lm.model.parameters import init
 
 ENCODER = ByteTokenizer()
 CONTEXT = 64
@@ -43,7 +44,7 @@ def whole(params: Any, tokens: list[int]) -> np.ndarray:
     return np.asarray(LOGITS(params, jnp.asarray([tokens + [0] * (CONTEXT - len(tokens))])))[0, : len(tokens)]
 
 
-LOGITS = jax.jit(lambda params, tokens: model.logits(params, tokens, CONFIG))
+LOGITS = jax.jit(lambda params, tokens: transformer.logits(params, tokens, CONFIG))
 
 
 def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> tuple[float, bool, int]:
@@ -105,7 +106,7 @@ def test_the_answer_that_is_written_scores_as_greedy(reader: Reader) -> None:
 
 def test_how_many_are_read_together_changes_nothing(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = reader.responses(TASK, Shots(1))
-    monkeypatch.setattr(respond, "TOKENS_AT_ONCE", 16)
+    monkeypatch.setattr(scorer, "TOKENS_AT_ONCE", 16)
     for one, other in zip(expected, reader.responses(TASK, Shots(1))):
         np.testing.assert_allclose(one.choice_nats, other.choice_nats, rtol=1e-5)
         assert one.generated == other.generated
@@ -124,8 +125,8 @@ def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() 
     texts = [np.append(examples, rng.integers(0, 200, 10)).astype(np.int32) for _ in range(40)]
     for number, kept in ((7, 3), (21, 60)):
         texts[number] = np.append(examples[:kept], rng.integers(0, 200, 200)).astype(np.int32)
-    groups = respond._sharing(texts)
+    groups = scorer._sharing(texts)
     assert sorted(map(len, groups)) == [2, 38] and sorted(min(groups, key=len)) == [7, 21]
     assert sorted(n for group in groups for n in group) == list(range(40))
-    assert [sorted(group) for group in respond._sharing(texts[8:12])] == [[0, 1, 2, 3]]
-    assert respond._sharing([]) == [] and respond._sharing(texts[:1]) == [[0]]
+    assert [sorted(group) for group in scorer._sharing(texts[8:12])] == [[0, 1, 2, 3]]
+    assert scorer._sharing([]) == [] and scorer._sharing(texts[:1]) == [[0]]

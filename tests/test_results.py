@@ -3,46 +3,17 @@
 import errno
 import json
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outcomes import OTHER, RUN, outcome_of
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import count
-from lmscale.errors import UserError
-from lmscale.results import Outcome, PlannedRun, collect, read_plan, write_plan
-
-RUN = RunConfig(
-    model=ModelConfig(width=16, layers=1, heads=2, context=16),
-    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=4),
-    tokens=64_000,
-    name="first",
-)
-OTHER = replace(RUN, seed=1)
-
-
-def outcome_of(config: RunConfig, **changes: Any) -> Outcome:
-    """A finished run as `train` writes it."""
-    counts = count(config)
-    facts: dict[str, Any] = {
-        **{name: value for name, value in asdict(counts).items() if name in {item.name for item in fields(Outcome)}},
-        "run_id": config.run_id,
-        "state": "finished",
-        "loss_nats": 2.5,
-        "loss_stderr": 0.01,
-        "unique_tokens": config.tokens,
-        "epochs": 0.25,
-        "data_fingerprint": "5f0c",
-        "seconds": 2.0,
-        "startup_seconds": 1.0,
-        "tokens_per_second": config.tokens / 2,
-        "mfu": 0.25,
-        "device": "cpu",
-        "versions": {"jax": "0.10"},
-    }
-    return Outcome(**{**facts, **changes})
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, read_plan, write_plan
+from lmscale.core.results import Outcome, collect
 
 
 def test_an_outcome_comes_back_from_its_file(tmp_path: Path) -> None:

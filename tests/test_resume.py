@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import assert_close, assert_same, run, saved_steps, write_corpus
-from xla_flags import HASTE, simulated_devices
+from helpers.tiny_runs import assert_close, assert_same, run, saved_steps, write_corpus
+from helpers.xla_flags import HASTE, simulated_devices
 
-from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import MeshConfig, ModelConfig, RunConfig
-from lmscale.train import train
+from lmscale.core.config import MeshConfig, ModelConfig, RunConfig
+from lmscale.core.run_folder import CHECKPOINT_FOLDER
+from lmscale.lm.train.loop import train
 
 LIVES = 20
 STEPS = 20_000
@@ -33,7 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def live(config: dict[str, Any], folder: Path, said: Path) -> None:
     """Train in a process of its own, which may end at any moment."""
-    from lmscale import machine
+    from lmscale.lm.devices import machine
 
     with said.open("a", buffering=1) as sys.stdout:
         machine.set_up()
@@ -50,7 +50,7 @@ def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus
     config, chance = run(corpus, STEPS, checkpoint_seconds=0.1), random.Random(0)
     folder, expected, said = tmp_path / "killed", tmp_path / "expected", tmp_path / "said.txt"
     context = multiprocessing.get_context("forkserver")  # each life is a fork of a process that has imported everything
-    context.set_forkserver_preload(["lmscale.train", "orbax.checkpoint"])
+    context.set_forkserver_preload(["lmscale.lm.train.loop", "orbax.checkpoint"])
     newest, halves = [0], 0
 
     def begin(name: str) -> Any:
@@ -98,7 +98,7 @@ def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus
 
 def move(config: dict[str, Any], folder: str) -> None:
     """Train on each of `MESHES` in turn, seven steps on each but the last."""
-    from lmscale import train as training
+    from lmscale.lm.train import loop as training
 
     @contextmanager
     def seven_steps() -> Iterator[Callable[[], bool]]:

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.xla_flags import HASTE, simulated_devices
 from jax.sharding import PartitionSpec
-from xla_flags import HASTE, simulated_devices
 
-from lmscale.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.errors import UserError
-from lmscale.parameters import parameter_table
-from lmscale.sharding import make_mesh, shardings, spec
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.devices.sharding import make_mesh, shardings, spec
+from lmscale.lm.model.parameters import parameter_table
 
 Shape = tuple[int, int, int, int]
 ONE = (1, 1, 1, 1)
@@ -61,9 +61,9 @@ def train_on(shape: Shape, optimizer: str, model: dict[str, Any]) -> dict[str, A
     import jax
     import numpy as np
 
-    from lmscale.optimizer import Hyperparameters
-    from lmscale.sharding import batch_sharding, replicated
-    from lmscale.step import make_step
+    from lmscale.lm.devices.sharding import batch_sharding, replicated
+    from lmscale.lm.train.optimizer import Hyperparameters
+    from lmscale.lm.train.step import make_step
 
     config = run(shape, optimizer=optimizer, **model)
     mesh = make_mesh(config.mesh)

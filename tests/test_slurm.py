@@ -11,16 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_cluster import NODES, cluster, usable
-from test_results import OTHER, RUN, outcome_of
+from helpers.outcomes import OTHER, RUN, outcome_of
+from helpers.slurm_cluster import NODES, cluster, usable
 
-from lmscale import attempts
-from lmscale.config import MeshConfig, ModelConfig
-from lmscale.counting import memory_bytes
-from lmscale.errors import UserError
-from lmscale.launch import slurm
-from lmscale.launch.slurm import Cluster, Resources, resources, submissions, to_submit
-from lmscale.results import Outcome, PlannedRun, write_plan
+from lmscale.core.config import MeshConfig, ModelConfig
+from lmscale.core.counting import memory_bytes
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.results import Outcome
+from lmscale.study.launch import lease, slurm
+from lmscale.study.launch.slurm import Cluster, Resources, resources, submissions, to_submit
 
 LONG = replace(RUN, tokens=2 * RUN.tokens)
 PAIR = replace(RUN, seed=7, mesh=MeshConfig(data=2))
@@ -97,7 +97,7 @@ def test_only_what_is_missing_and_not_queued_is_submitted(tmp_path: Path, monkey
     job = {"job": "5", "runs": [configs[2].run_id, configs[3].run_id]}
     (tmp_path / "slurm" / "job-5.json").write_text(json.dumps(job))
     monkeypatch.setattr(slurm, "_ask", lambda command: "1\n" if "squeue" in command else "")
-    with attempts.held([tmp_path / configs[4].run_id], {}):
+    with lease.held([tmp_path / configs[4].run_id], {}):
         assert [one.config.seed for one in to_submit(planned(*configs), tmp_path)] == [2]
 
 
@@ -126,7 +126,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 SWEEP = """
-from lmscale.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.sweep import Sweep
 
 def recipe(point):
@@ -210,7 +210,7 @@ def test_a_run_that_is_preempted_goes_on_when_it_is_requeued(jobs: Jobs) -> None
     said = (run / "log.txt").read_text()
     steps = [re.search(rf"{where} step ([\d,]+)", said) for where in ("stopped after", "going on from")]
     assert steps[0] and steps[1] and steps[0][1] == steps[1][1], said
-    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, None]
+    assert [attempt.end and attempt.end["status"] for attempt in lease.history(run)] == [75, None]
 
 
 @pytest.mark.slow
@@ -246,11 +246,11 @@ def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs) -> None
         for where in ("stopped after", "going on from")
     ]
     assert steps[0] and steps[1] and steps[0][1] == steps[1][1]
-    assert [attempt.end and attempt.end["status"] for attempt in attempts.history(run)] == [75, None]
+    assert [attempt.end and attempt.end["status"] for attempt in lease.history(run)] == [75, None]
 
 
 def test_finish_is_for_planned_runs(tmp_path: Path) -> None:
-    from lmscale.launch.finish import finish
+    from lmscale.study.launch.finish import finish
 
     write_plan(tmp_path, "s", planned(RUN))
     with pytest.raises(UserError, match="has no run 'absent'"):

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outcomes import RUN, outcome_of
 from rich.console import Console
-from test_results import RUN, outcome_of
 
-from lmscale import attempts, status
-from lmscale.attempts import Process
-from lmscale.counting import count
-from lmscale.errors import UserError
-from lmscale.files import write_json
-from lmscale.results import PlannedRun, write_plan
+from lmscale.commands import status
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
+from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.study.launch import lease
+from lmscale.study.launch.lease import Process
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(8)]
 ROW = {"step": 500, "tokens": RUN.tokens // 4, "flops": count(RUN).flops // 4, "tokens_per_second": 1000.0, "mfu": 0.25,
@@ -68,7 +69,7 @@ def test_every_state_is_told_with_its_reason(folder: Path, monkeypatch: pytest.M
     ]  # fmt: skip
     assert [run.seconds_left for run in runs] == [None, None, LEFT, None, None, None, LEFT, None]
     assert [run.loss_nats for run in runs][:3] == [2.5, None, 2.3456]
-    monkeypatch.setattr(attempts, "STALE_SECONDS", -1.0)
+    monkeypatch.setattr(lease, "STALE_SECONDS", -1.0)
     assert status.read(folder)[1][6].state == "silent"
 
 

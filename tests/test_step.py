@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.model import token_losses
-from lmscale.optimizer import Hyperparameters, make_optimizer
-from lmscale.sharding import make_mesh
-from lmscale.step import TrainState, init_state, make_step, mean_loss_and_gradient, train_step
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
+from lmscale.lm.train.step import TrainState, init_state, make_step, mean_loss_and_gradient, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
 

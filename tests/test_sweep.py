@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmscale import recipes, sweep
-from lmscale.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.counting import count, train_flops
-from lmscale.errors import UserError
-from lmscale.files import write_json
-from lmscale.laws import CHINCHILLA_REFIT
-from lmscale.results import read_plan, write_plan
-from lmscale.sweep import Point, Sweep, chain, grid, isoflop, ladder, load, plan, product, whole_batches
+from lmscale.core.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.counting import count, train_flops
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
+from lmscale.core.plans import read_plan, write_plan
+from lmscale.study import recipes, sweep
+from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.sweep import Point, Sweep, chain, grid, isoflop, ladder, load, plan, product, whole_batches
 
 RUN = RunConfig(
     model=ModelConfig(width=16, layers=1, heads=2, context=16),
@@ -159,7 +159,7 @@ def test_a_branch_has_its_trunks_rates_until_it_leaves() -> None:
     import jax
     import jax.numpy as jnp
 
-    from lmscale.optimizer import Schedule
+    from lmscale.lm.train.optimizer import Schedule
 
     runs = plan(made(sweep.trunk([2e3], tokens=LENGTHS), RECIPE, law="")).runs
     rates = jax.jit(lambda schedule: schedule.at(jnp.arange(runs[-1].config.steps)))
@@ -233,8 +233,8 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
     """A branch stays a branch, held out stays held out, limits stay."""
-    from lmscale.planning.rows import priced
-    from lmscale.prices import Place
+    from lmscale.commands.plan.rows import priced
+    from lmscale.study.prices import Place
 
     points = sweep.hold_out(sweep.trunk([2e3], tokens=LENGTHS), lambda point: point["tokens"] == LENGTHS[0])
     before = plan(made(points, RECIPE, law="", max_flops=1e12, question="Which?"))
@@ -324,7 +324,7 @@ def test_what_a_sweep_refuses(field: str, value: Any, sentence: str) -> None:
 FILES = {
     "no_sweep": ("POINTS = []", "defines no SWEEP; write SWEEP = "),
     "other_name": (
-        "from lmscale.sweep import Sweep\nSTUDY = Sweep('a', [{}], print)",
+        "from lmscale.study.sweep import Sweep\nSTUDY = Sweep('a', [{}], print)",
         "defines a Sweep as STUDY: call that SWEEP",
     ),
     "wrong_type": ("SWEEP = [1, 2]", "SWEEP is of type list; write SWEEP = "),
@@ -333,7 +333,7 @@ FILES = {
     "deeper": ("import json\njson.loads('{}\\n\\n\\n1')", "deeper.py, line 2: JSONDecodeError"),
     "imports": ("import absent_module", "imports.py, line 1: ModuleNotFoundError: .*absent_module"),
     "refused": (
-        "from lmscale.sweep import isoflop\nisoflop([1], centre=abs, sizes=1)",
+        "from lmscale.study.sweep import isoflop\nisoflop([1], centre=abs, sizes=1)",
         "refused.py: isoflop.*at least 3 sizes",
     ),
 }

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale.errors import UserError
-from lmscale.tables import PUBLISHED, read_table
+from lmscale.core.errors import UserError
+from lmscale.study.tables import PUBLISHED, read_table
 
 ROWS = [
     {"run": "a", "params": 1e6, "tokens": 2e7, "flops": 1.2e14, "loss_nats": 3.5},

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmscale.errors import UserError
-from lmscale.tasks import Item, Response, Shots, Task, exemplars, load, prompt, scores
-from lmscale.tasks.scores import edits
+from lmscale.core.errors import UserError
+from lmscale.lm.eval.tasks import Item, Response, Shots, Task, exemplars, load, prompt, scores
+from lmscale.lm.eval.tasks.scores import edits
 
 MMLU_ROW = '"Which are even, ""2"" or 3?",2,3,"2, 3",none,A\n'
 WIC_ROW = {"sentence1": "A bank holds.", "sentence2": "The bank.", "start1": 2, "end1": 6, "label": False, "idx": 7}

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
-from test_results import OTHER, RUN, outcome_of
 
-from lmscale import sweep, terminal
-from lmscale.config import DataConfig
-from lmscale.counting import count
-from lmscale.errors import UserError
-from lmscale.launch import Slot
-from lmscale.progress import Bars, duration, label, quantity
-from lmscale.results import PlannedRun
-from lmscale.sweep import Sweep
+from lmscale.commands import console as terminal
+from lmscale.commands.progress import Bars, duration, label, quantity
+from lmscale.core.config import DataConfig
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.study import sweep
+from lmscale.study.launch import Slot
+from lmscale.study.sweep import Sweep
 
 ROW = {"step": 500, "flops": 0, "tokens_per_second": 123_456.0, "mfu": 0.254, "loss_nats": 2.3456}
 

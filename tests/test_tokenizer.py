@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tokenizers
 
-from lmscale import tokenizer
-from lmscale.config import DataConfig
-from lmscale.errors import UserError
+from lmscale.core.config import DataConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.data import tokenizer
 
 BYTES = tokenizer.load("bytes")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmscale.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.track import Tracker
+from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm.train.logs.wandb import Tracker
 
 CONFIG = RunConfig(
     model=ModelConfig(width=8, layers=1, heads=1, context=8),

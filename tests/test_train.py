@@ -9,17 +9,18 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny_runs import MODEL, assert_same, caching_programs, rows, run, start, strictly, wait_for, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, caching_programs, rows, run, start, strictly, wait_for, write_corpus
 
-from lmscale import data, machine
-from lmscale import train as training
-from lmscale.checkpoint import CHECKPOINT_FOLDER
-from lmscale.config import RunConfig
-from lmscale.counting import flops_per_token
-from lmscale.errors import UserError
-from lmscale.process import EXIT_INTERRUPTED
-from lmscale.results import CONFIG_FILE, METRICS_FILE, OUTCOME_FILE, Outcome
-from lmscale.train import Interrupted, train
+from lmscale.core.config import RunConfig
+from lmscale.core.counting import flops_per_token
+from lmscale.core.errors import UserError
+from lmscale.core.exit_status import EXIT_INTERRUPTED
+from lmscale.core.results import Outcome
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, OUTCOME_FILE
+from lmscale.lm import data
+from lmscale.lm.devices import machine
+from lmscale.lm.train import loop as training
+from lmscale.lm.train.loop import Interrupted, train
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 

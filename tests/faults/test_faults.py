@@ -23,11 +23,13 @@ from typing import Any
 
 import pytest
 
-from lmscale import attempts
-from lmscale.attempts import Attempt
-from lmscale.launch.failures import KINDS
-from lmscale.process import EXIT_STORAGE
-from lmscale.results import Outcome, given_up, read_plan
+from lmscale.core.exit_status import EXIT_STORAGE
+from lmscale.core.plans import read_plan
+from lmscale.core.results import Outcome
+from lmscale.core.run_folder import given_up
+from lmscale.study.launch import lease as attempts
+from lmscale.study.launch.failures import KINDS
+from lmscale.study.launch.lease import Attempt
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +41,7 @@ MOST_KILLS_OF_A_RUN = 2
 """After one more crash than three a run is given up, as it should be."""
 
 SWEEP = """
-from lmscale.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.sweep import Sweep
 
 def recipe(point):

@@ -1,0 +1,168 @@
+"""What is in a corpus: counts, rank and frequency, lengths and baselines, on the terminal and as a figure."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lmscale.commands.console import preparing
+from lmscale.commands.progress import quantity
+from lmscale.core.config import DataConfig, synthetic
+from lmscale.core.errors import UserError
+from lmscale.lm import data
+from lmscale.lm.data.statistics import Statistics, statistics
+
+WIDTH, HEIGHT = 60, 14
+"""Characters of a drawing."""
+BAR = 40
+SHOWN_SKIPPED = 20
+CONTEXT = 128
+FAR = 2.0
+"""A split this many times too large or too small is said."""
+
+
+def show(config: DataConfig, console: Console, output: Path | None = None, allow_download: bool = False) -> None:
+    """Prepare the corpus of `config`, print what is in it, and draw it into the folder `output` if one is given.
+
+    Raises `UserError` as `data.prepare` does.
+    """
+    with preparing(console) as progress:
+        tokens = data.prepare(config, progress=progress, allow_download=allow_download)
+        parts = tokens.parts or (tokens,)
+        found = {part.manifest.fingerprint: statistics(part, progress) for part in parts if not part.manifest.endless}
+    weights, used = tokens.manifest.weights or (1,), tokens.manifest.unique_windows(CONTEXT)
+    for weight, part, leading in zip(weights, parts, used):
+        manifest = part.manifest
+        share = f", {weight / sum(weights):.4g} of the training tokens" if tokens.parts else ""
+        if manifest.endless:
+            _print_language(synthetic.parse(manifest.source), share, console)
+        else:
+            _print_corpus(manifest, share, console)
+            _print_held_out(manifest, config, console)
+            _print_statistics(found[manifest.fingerprint], console)
+        if config.unique_tokens is not None:
+            console.print(
+                f"of it the leading {leading * CONTEXT:,} training tokens are used, in sequences of {CONTEXT}"
+            )
+        if output is not None and not manifest.endless:
+            path = _figure(found[manifest.fingerprint], output)
+            console.print(f"drawn in {escape(str(path))}")
+
+
+def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("split", "documents", "bytes", "tokens", "bytes per token"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split in ("train", "validation", "test"):
+        if tokens := manifest.tokens(split):
+            documents, text_bytes = (getattr(manifest, f"{split}_{name}") for name in ("documents", "bytes"))
+            table.add_row(split, f"{documents:,}", f"{text_bytes:,}", f"{tokens:,}", f"{text_bytes / tokens:.3f}")
+    console.print(f"corpus {escape(manifest.source)}{share}")
+    console.print(table)
+    near = f", {manifest.near_duplicates_removed:,} near duplicates" if manifest.near_duplicates_removed else ""
+    console.print(
+        f"removed: {manifest.duplicates_removed:,} duplicates{near}, {manifest.empty_removed:,} empty documents\n"
+        f"tokenizer {escape(manifest.tokenizer)}, vocabulary {manifest.vocab:,}, end of document "
+        f"{manifest.end_of_document}\n{escape(str(manifest.folder))}"
+    )
+    for skipped in manifest.skipped[:SHOWN_SKIPPED]:
+        console.print(f"skipped {escape(skipped.path)}: {escape(skipped.reason)}")
+    if (more := len(manifest.skipped) - SHOWN_SKIPPED) > 0:
+        console.print(f"and {more:,} more skipped")
+
+
+def _print_held_out(manifest: data.Manifest, config: DataConfig, console: Console) -> None:
+    """A sentence for each split that is not near the size asked for: whole documents fall by their hash."""
+    total = manifest.train_bytes + manifest.validation_bytes + manifest.test_bytes
+    documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
+    for split, asked in (("validation", config.validation_fraction), ("test", config.test_fraction)):
+        found = getattr(manifest, f"{split}_bytes") / total
+        if asked and not asked / FAR < found < asked * FAR:
+            console.print(
+                f"{split} has {found:.2%} of the text, {asked:.2%} were asked for: {documents:,} documents "
+                f"of different lengths fall into the splits whole; give more, or another {split}_fraction"
+            )
+
+
+def _print_language(spec: synthetic.Language, share: str, console: Console) -> None:
+    from lmscale.lm.data import languages
+
+    console.print(f"language {escape(spec.spec)}{share}: endless, {spec.vocab:,} ids, written as {spec.tokenizer}")
+    if (entropy := languages.entropy_nats(spec, CONTEXT)) is not None:
+        console.print(f"no model can have a loss below {entropy:.6f} nats per token at context {CONTEXT}")
+    if isinstance(spec, synthetic.ZipfFacts):
+        model, of_data = languages.zipf_facts.exponents(spec)
+        console.print(f"exponents of the excess loss in theory: model {model:.4g}, data {of_data:.4g}")
+    if isinstance(spec, synthetic.Tasks):
+        for task in languages.tasks.all_tasks(spec):
+            exact, graded = task.chance
+            console.print(f"{task.name}: chance {exact:.3g} all or nothing, {graded:.3g} graded")
+
+
+def baselines(folder: Path) -> dict[str, float]:
+    """Bits per byte of simple models on the validation text of a sweep, by name, counted unless that was done.
+
+    Nothing where its runs were validated on different texts, on a language or a mixture, or where the text is not
+    prepared on this machine. Raises `UserError` as `read_plan` does.
+    """
+    from lmscale.core.plans import read_plan
+
+    configs = {replace(run.config.data, unique_tokens=None, max_epochs=1.0) for run in read_plan(folder)[1]}
+    if len(configs) != 1:
+        return {}
+    with suppress(UserError):
+        config = configs.pop()
+        manifest = data.find(config)
+        if manifest is not None and not manifest.endless and not manifest.parts:
+            return statistics(data.prepare(config)).baselines
+    return {}
+
+
+def _print_statistics(found: Statistics, console: Console) -> None:
+    series = {"tokens": (found.token_ranks, found.token_counts), "words": (found.word_ranks, found.word_counts)}
+    console.print("\ntimes counted by rank, both logarithmic (o tokens, + words)")
+    for line in _scatter(list(series.values()), "o+"):
+        console.print(line, markup=False)
+    console.print("\ntraining documents by length in tokens")
+    most = max(found.length_counts)
+    for low, high, count in zip(found.length_edges, found.length_edges[1:], found.length_counts):
+        bar = "█" * math.ceil(BAR * count / most)
+        console.print(f"{quantity(low):>6} to {quantity(high):<6} {bar} {count:,}", markup=False)
+    said = ", ".join(f"{name} {bits:.4f}" for name, bits in found.baselines.items())
+    console.print(
+        f"\nbaselines in bits per byte of validation text: {said}\n({found.scored_tokens:,} tokens scored, "
+        f"{found.compressed_bytes:,} bytes compressed)"
+    )
+
+
+def _scatter(series: Sequence[tuple[Sequence[int], Sequence[int]]], marks: str) -> list[str]:
+    """Lines of characters: points at the logarithms of x and y, with the ends of both axes."""
+    top = max(max(counts) for _, counts in series)
+    right = max(max(ranks) for ranks, _ in series)
+    grid = [[" "] * WIDTH for _ in range(HEIGHT)]
+    for (ranks, counts), mark in zip(series, marks):
+        for rank, count in zip(ranks, counts):
+            x = round((WIDTH - 1) * math.log(rank) / max(1e-9, math.log(right)))
+            y = round((HEIGHT - 1) * math.log(count) / max(1e-9, math.log(top)))
+            grid[HEIGHT - 1 - y][x] = mark
+    names = [quantity(top), *[""] * (HEIGHT - 2), "1"]
+    lines = [f"{name:>7} │{''.join(row).rstrip()}" for name, row in zip(names, grid)]
+    return [*lines, f"{'':7} └{'─' * WIDTH}", f"{'':8} 1{quantity(right):>{WIDTH - 1}}"]
+
+
+def _figure(found: Statistics, folder: Path) -> Path:
+    """The same as one SVG with two panels."""
+    from lmscale.study import plots
+    from lmscale.study.plots import corpus
+
+    with plots.style():
+        figure, (left, right) = plots.canvas(9, 3.8, panels=2)
+        tokens, words = (found.token_ranks, found.token_counts), (found.word_ranks, found.word_counts)
+        corpus.rank_frequency(left, {"tokens": tokens, "words": words})
+        corpus.lengths(right, found.length_edges, found.length_counts)
+        return plots.save(figure, folder / f"corpus_{found.fingerprint}.svg")

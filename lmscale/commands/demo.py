@@ -1,0 +1,87 @@
+"""The main job from end to end: what the published runs say, what this machine's own runs say, a page about these."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lmscale.commands import console as terminal
+from lmscale.commands.progress import duration, quantity
+from lmscale.study import sweep
+
+PUBLISHED_BUDGETS = tuple(10.0**exponent for exponent in range(18, 27))
+RULE = 20.0
+"""Tokens per parameter of the rule of thumb (Hoffmann 2022)."""
+
+
+def main(sweep_file: Path, runs: Path, console: Console) -> int:
+    """Print the published allocation, train the sweep, write its report; the exit status."""
+    began = time.monotonic()
+    console.rule("1  The published Chinchilla runs, refitted", align="left")
+    published(console)
+    console.rule("2  An IsoFLOP sweep trained here", align="left")
+    plan = sweep.plan(sweep.load(sweep_file))
+    if status := terminal.run_sweep(plan, runs, console):
+        return status
+    console.rule("3  Fit, held-out check, report", align="left")
+    from lmscale.commands import data
+    from lmscale.study import report
+
+    folder = runs / plan.sweep.name
+    page = report.of_sweep(
+        folder, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",),
+        baselines=data.baselines(folder),
+    )  # fmt: skip
+    console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
+    return 0
+
+
+def published(console: Console) -> None:
+    """Approach 3 on the published runs: N*, D* and tokens per parameter for C = 1e18 ... 1e26, with intervals."""
+    from lmscale.study import fits
+    from lmscale.study.tables import read_table
+
+    law = fits.loss_law(read_table("chinchilla"), at=PUBLISHED_BUDGETS)
+    console.print(
+        f"L(N, D) = E + A/N^alpha + B/D^beta on {law.n_runs} runs of Hoffmann 2022 as extracted by Besiroglu 2024: "
+        + ", ".join(f"{name} {value:.5g}" for name, value in law.law.values().items())
+    )
+    table = Table(box=None, padding=(0, 2, 1, 0))
+    for heading in ("C = 6ND", "N*\n[80 %]\n[95 %]", "D*\n[80 %]\n[95 %]", "D/N\n[80 %]\n[95 %]", "20:1"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    held: list[float] = []
+    for row in law.allocations():
+        intervals = row["intervals"]
+        inside = {
+            level: low <= RULE <= high
+            for level in ("0.8", "0.95")
+            for low, high in [intervals[level]["tokens_per_param"]]
+        }
+        if inside["0.95"]:
+            held.append(row["flops"])
+        cells = [
+            f"{quantity(row[name])}\n{_interval(intervals['0.8'][name])}\n{_interval(intervals['0.95'][name])}"
+            for name in ("params", "tokens", "tokens_per_param")
+        ]
+        verdict = "holds" if inside["0.8"] else "within 95 %" if inside["0.95"] else "does not hold"
+        table.add_row(f"{row['flops']:.0e}", *cells, verdict)
+    console.print(table)
+    console.print(_verdict(held))
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{quantity(ends[0])}-{quantity(ends[1])}"
+
+
+def _verdict(held: list[float]) -> str:
+    """Where 20 lies within the 95 % interval, in a sentence."""
+    outside = [flops for flops in PUBLISHED_BUDGETS if flops not in held]
+    said = ", ".join(f"{flops:.0e}" for flops in outside)
+    if not held:
+        return "20 tokens per parameter lies outside the 95 % interval at every one of these budgets."
+    return (
+        f"20 tokens per parameter lies within the 95 % interval for C = {min(held):.0e} to {max(held):.0e}"
+        + (f" and outside it at {said}" if outside else "")
+        + ". N: all parameters, D: training tokens, C = 6ND; intervals: bootstrap over runs, percentiles."
+    )

@@ -1,0 +1,62 @@
+"""`lmscale emergence`: its arguments, and what it does. Importing this loads nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from lmscale.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lmscale.study.emergence.result import Emergence
+
+
+@dataclass(frozen=True)
+class EmergenceArgs:
+    """At which scale each ability appears, how sure that is, and whether a graded metric says the same."""
+
+    table: Positional[str]
+    """A CSV (.gz too), Parquet or JSONL file of scores (task, metric, kind, an axis, correct and n, chance), or the
+    folder of a sweep whose runs have been scored."""
+    axis: Literal["params", "flops", "loss", "x"] | None = None
+    """Scale that the scores lie over; unset, every one that the table has."""
+    columns: Annotated[str | None, arg(metavar="params=size,...")] = None
+    """What the table calls task, metric, params, correct, n, chance, ...; usual names are recognised."""
+    where: Annotated[str | None, arg(metavar="EXPR")] = None
+    """Keep only rows for which this is true, for example "shots == 0"."""
+    rho: float | None = None
+    """Correlation of the answers of one model beyond chance; unset, from seeds, else 0.003."""
+    q: float = 0.05
+    """False discovery rate over all curves of an axis."""
+    resamples: int = 100
+    """Draws of the bootstrap behind each interval, at each of three feet."""
+    seed: int = 0
+    json: Path | None = None
+    """Write every verdict with its evidence here."""
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """{our name: the table's} from "params=size,correct=hits". Raises `UserError` for a bad pair."""
+    pairs = [pair.partition("=") for pair in (text or "").split(",") if pair.strip()]
+    for name, sign, given in pairs:
+        if not (name.strip() and sign and given.strip()):
+            raise UserError(
+                f"--columns has {name!r} without a source column: write pairs as in params=size,correct=hits"
+            )
+    return {name.strip(): given.strip() for name, _, given in pairs}
+
+
+def main(args: EmergenceArgs) -> "Emergence":
+    """Detect, print, write --json; returns the result. Raises `UserError` as `detect` does."""
+    from lmscale.core.files import write_json
+    from lmscale.study.emergence.detector import detect
+
+    found = detect(
+        args.table, args.axis, columns=parse_columns(args.columns), where=args.where, rho=args.rho, q=args.q,
+        resamples=args.resamples, seed=args.seed,
+    )  # fmt: skip
+    if args.json is not None:
+        write_json(args.json, found.to_json())
+    print(found)
+    return found

@@ -1,0 +1,94 @@
+"""What a sweep may spend: checked before anything starts, and while runs are at work."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmscale.commands.plan.place import place_of
+from lmscale.commands.plan.rows import priced
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.core.results import Outcome
+from lmscale.core.run_folder import STOP_FILE
+from lmscale.study.launch import Slot, Watcher
+from lmscale.study.sweep import Plan
+
+
+def check_limits(plan: Plan, folder: Path) -> None:
+    """Raise `UserError` where what was spent and what is still to be trained is more than the sweep may spend.
+
+    FLOPs of a plan are exact, hours are estimated: by the sweep's own finished runs as soon as there are any.
+    """
+    limit_flops, limit_hours = plan.sweep.max_flops, plan.sweep.max_hours
+    if limit_flops is None and limit_hours is None:
+        return
+    outcomes = {run.config.run_id: Outcome.read(folder / run.config.run_id) for run in plan.runs}
+    ended = [one for one in outcomes.values() if one is not None]
+    left = [run for run in plan.runs if outcomes[run.config.run_id] is None]
+    # Branches count whole: one whose trunk has failed is trained from its first step.
+    spent = sum(one.flops for one in ended)
+    ahead = sum(count(run.config).flops for run in left)
+    if limit_flops is not None and spent + ahead > limit_flops:
+        raise UserError(
+            f"the sweep may spend {limit_flops:.4g} FLOPs, {spent:.4g} are spent and {ahead:.4g} are still planned; "
+            f"leave out runs worth {spent + ahead - limit_flops:.3g} or raise Sweep.max_flops"
+        )
+    if limit_hours is not None and left:
+        place = place_of(plan.runs, folder)
+        hours = sum(one.seconds + one.startup_seconds for one in ended) / 3600
+        apart = [replace(run, trunk="", branch_step=None) for run in left]
+        rest = priced(Plan(plan.sweep, apart), place, None).run_hours
+        if hours + rest > limit_hours:
+            raise UserError(
+                f"the sweep may take {limit_hours:g} hours of runs, {hours:.3g} are spent and {rest:.3g} are still "
+                f"planned ({place.title}); leave out runs or raise Sweep.max_hours"
+            )
+
+
+def within_hours(plan: Plan, folder: Path, watcher: Watcher, say: Callable[[str], object]) -> Watcher:
+    """`watcher`, which also stops the sweep where its runs have taken the hours that it may take."""
+    if plan.sweep.max_hours is None:
+        return watcher
+    before = sum(
+        one.seconds + one.startup_seconds for run in plan.runs if (one := Outcome.read(folder / run.config.run_id))
+    )
+    return WithinHours(watcher, folder, plan.sweep.max_hours, before, say)
+
+
+class WithinHours:
+    """A watcher that adds up the time of all runs and, at the limit, asks the launcher to stop: every run saves."""
+
+    def __init__(
+        self, watcher: Watcher, folder: Path, max_hours: float, before: float, say: Callable[[str], object]
+    ) -> None:
+        self.watcher, self.folder, self.max_hours, self.say = watcher, folder, max_hours, say
+        self.spent = before
+        """Seconds of runs that are over."""
+        self.since: dict[str, float] = {}
+        """When the runs at work were started."""
+
+    def started(self, slot: Slot, run: PlannedRun) -> None:
+        """Start the run's clock."""
+        self.since[run.config.run_id] = time.monotonic()
+        self.watcher.started(slot, run)
+
+    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
+        """Look at the clocks of all."""
+        self.watcher.advanced(slot, run, row)
+        now = time.monotonic()
+        hours = (self.spent + sum(now - begun for begun in self.since.values())) / 3600
+        if hours >= self.max_hours and not (self.folder / STOP_FILE).exists():
+            (self.folder / STOP_FILE).touch()
+            self.say(
+                f"the sweep has taken the {self.max_hours:g} hours that it may; its runs save and stop; to go on, "
+                f"raise Sweep.max_hours"
+            )
+
+    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
+        """Stop the run's clock."""
+        if (begun := self.since.pop(run.config.run_id, None)) is not None:
+            self.spent += time.monotonic() - begun
+        self.watcher.ended(slot, run, outcome, problem)

@@ -1,0 +1,88 @@
+"""`lmscale plan --improve`: the runs to add to a plan, made by its own recipe."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lmscale.core.config import check
+from lmscale.core.counting import count, flops_per_token, params_total
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.study.design import Candidates, Information, Prior, Proposal, improve, information, runs_of
+from lmscale.study.laws import Law
+from lmscale.study.sweep import KEPT, Plan, of_runs_made
+
+SIZES, RATIOS = 25, 17
+"""Of the grid of candidates, evenly in the logarithm."""
+WIDER = 2.0
+"""Candidates go this factor beyond the planned N and D/N: further out, nobody has looked whether the recipe holds."""
+SMALL_CHANGE = 200.0
+"""No candidate costs less than this part of what may be spent: a run has costs beside its FLOPs."""
+QUANTITIES: dict[str, tuple[str, Callable[[Information, float], Callable[[Law], Any]]]] = {
+    "ratio": ("ln D/N", lambda found, flops: found.log_ratio(flops)),
+    "params": ("ln N*", lambda found, flops: found.log_params(flops)),
+    "loss": ("the loss", lambda found, flops: found.loss(flops)),
+}
+
+
+def more_runs(
+    plan: Plan, prior: Prior, quantity: str, target_flops: float, spend: float, most: int
+) -> tuple[Plan, Proposal, str]:
+    """The plan with the proposed runs at its end, the proposal, and the name of what it improves.
+
+    Raises `UserError` where the recipe cannot make a run of params and tokens, or nothing is to be had for `spend`.
+    """
+    check(spend > 0 and most > 0, f"--spend {spend:g} --most {most}: both must be positive")
+    candidates = _candidates(plan, spend)
+    what, of = QUANTITIES[quantity]
+    seen = runs_of(plan.runs)
+    wanted = of(information(prior, seen), target_flops)
+    proposal = improve(prior, seen, candidates, wanted, spend=spend, most=most)
+    chosen = proposal.chosen
+    known = {run.config.run_id for run in plan.runs}
+    runs = [_run(plan, float(n), float(d), known) for n, d in zip(chosen.params_m, chosen.tokens_m)]
+    sweep = plan.sweep
+    grown = of_runs_made(sweep.name, [*plan.runs, *runs], **{name: getattr(sweep, name) for name in KEPT})
+    return grown, proposal, f"{what} at {target_flops:.3g} FLOPs"
+
+
+def _candidates(plan: Plan, spend: float) -> Candidates:
+    """A grid of N and D/N around the plan, priced by the exact count of the recipe's own shapes."""
+    counts = [count(run.config) for run in plan.runs if not run.held_out]
+    params = [one.params for one in counts]
+    ratios = [one.tokens_per_param for one in counts]
+    low, high = plan.sweep.tokens_per_param
+    grid = np.geomspace(max(low, min(ratios) / WIDER), min(high, max(ratios) * WIDER), RATIOS)
+    rows: set[tuple[float, float, float]] = set()
+    for size in np.geomspace(min(params) / WIDER, max(params) * WIDER, SIZES):
+        try:
+            model = plan.sweep.recipe({"params": float(size), "tokens": float(20 * size), "seed": 0}).model
+        except UserError:
+            continue  # beyond the recipe's family
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"the recipe of sweep {plan.sweep.name!r} makes no run of params and tokens ({error!r}), which "
+                f"--improve needs; a recipe of `lmscale.study.recipes` does"
+            ) from None
+        n = params_total(model)
+        rows |= {(float(n), float(n * ratio), float(flops_per_token(model) * n * ratio)) for ratio in grid}
+    kept = [row for row in sorted(rows) if spend / SMALL_CHANGE <= row[2] <= spend]
+    check(
+        bool(kept),
+        f"--spend {spend:.3g} FLOPs buys no run of {min(params) / WIDER:.3g} to {max(params) * WIDER:.3g} parameters",
+    )
+    return Candidates(*np.array(kept).T)
+
+
+def _run(plan: Plan, params: float, tokens: float, known: set[str]) -> PlannedRun:
+    """The run at a candidate, with the first seed that is not planned yet."""
+    recipe = plan.sweep.recipe
+    for seed in range(1000):
+        point = {"params": params, "tokens": tokens, "seed": seed}
+        config = recipe(point)
+        if config.run_id not in known:
+            known.add(config.run_id)
+            origins = recipe.origins(point) if hasattr(recipe, "origins") else {}
+            return PlannedRun(config=config, origins={**origins, "point": "proposed by --improve"})
+    raise AssertionError("a thousand seeds of one run are planned")

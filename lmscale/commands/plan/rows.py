@@ -1,0 +1,134 @@
+"""A plan as rows: what each run is, costs and takes, for the table on the terminal and for `--json`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lmscale.core.config import DataConfig
+from lmscale.core.counting import Counts, count
+from lmscale.core.plans import PlannedRun
+from lmscale.lm import data
+from lmscale.lm.data import Manifest
+from lmscale.study.design import Verdict
+from lmscale.study.prices import Place, Price, elapsed, money, price
+from lmscale.study.sweep import Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a plan, counted and priced."""
+
+    run: PlannedRun
+    counts: Counts
+    price: Price
+    epochs: float | None
+    """Passes over its text; None while the corpus is not prepared."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        config = self.run.config
+        return {
+            "run_id": config.run_id,
+            **asdict(self.counts),
+            "tokens_per_param": self.counts.tokens_per_param,
+            "paid_flops": self.run.paid_flops,
+            "epochs": self.epochs,
+            "steps": config.steps,
+            "batch_tokens": config.batch_tokens,
+            "peak_lr": config.optimizer.peak_lr,
+            "memory_bytes": self.price.memory_bytes,
+            "fits_memory": self.price.fits,
+            "seconds": self.price.seconds,
+            "seconds_source": self.price.source,
+            "held_out": self.run.held_out,
+        }
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A plan with its rows."""
+
+    plan: Plan
+    place: Place
+    rows: tuple[Row, ...]
+    verdict: Verdict | None
+    """None where the sweep is not meant to identify a law."""
+
+    @property
+    def seconds(self) -> float:
+        """Until the last run ends."""
+        return elapsed([row.run for row in self.rows], [row.price for row in self.rows], self.place)
+
+    @property
+    def run_hours(self) -> float:
+        """Summed over runs, as `Sweep.max_hours` counts them."""
+        return sum(row.price.seconds for row in self.rows) / 3600
+
+    @property
+    def device_hours(self) -> float:
+        """The same times the devices that each run takes."""
+        return sum(row.price.device_seconds for row in self.rows) / 3600
+
+    @property
+    def cost(self) -> float | None:
+        """In the money of `--price`."""
+        return money([row.price for row in self.rows], self.place)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` writes: a plan that `lmscale run` takes, with all that was printed of it."""
+        sweep, place = self.plan.sweep, self.place
+        return {
+            "sweep": sweep.name,
+            "question": sweep.question,
+            "law": sweep.law,
+            "target_flops": sweep.target_flops,
+            "max_flops": sweep.max_flops,
+            "max_hours": sweep.max_hours,
+            "runs": [row.run.to_json() for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
+            "totals": {
+                "runs": len(self.rows),
+                "held_out": sum(row.run.held_out for row in self.rows),
+                "flops": self.plan.flops,
+                "flops_apart": self.plan.flops_apart,
+                "seconds": self.seconds,
+                "device_hours": self.device_hours,
+                "cost": self.cost,
+            },
+            "place": {
+                "title": place.title,
+                "device": None if place.device is None else place.device.name,
+                "devices": place.count,
+                "at_once": place.at_once,
+                "price_per_hour": place.price_per_hour,
+            },
+            "warnings": list(self.plan.warnings),
+            "design": None if self.verdict is None else self.verdict.to_json(),
+        }
+
+
+def priced(plan: Plan, place: Place, verdict: Verdict | None) -> Priced:
+    """Count and price every run. Raises `UserError` where a prepared corpus is too small for one."""
+    known = manifests(plan.runs)
+    rows = []
+    for run in plan.runs:
+        rows.append(Row(run, count(run.config), price(run, place), _epochs(run, known[run.config.data])))
+    return Priced(plan, place, tuple(rows), verdict)
+
+
+def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:
+    """The corpus of every run, where it is prepared, found large enough. Raises `UserError` where it is not."""
+    known: dict[DataConfig, Manifest | None] = {}
+    for run in runs:
+        if run.config.data not in known:
+            known[run.config.data] = data.find(run.config.data)
+        if (manifest := known[run.config.data]) is not None:
+            data.check_enough(manifest, run.config)
+    return known
+
+
+def _epochs(run: PlannedRun, manifest: Manifest | None) -> float | None:
+    config = run.config
+    if manifest is not None:
+        return 0.0 if manifest.endless else config.tokens / manifest.unique_tokens(config.model.context)
+    return config.tokens / config.data.unique_tokens if config.data.unique_tokens else None

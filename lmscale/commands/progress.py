@@ -1,0 +1,101 @@
+"""What a person sees while a sweep runs: a bar for the whole and one for every run at work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lmscale.core.counting import count
+from lmscale.core.plans import PlannedRun
+from lmscale.core.results import Outcome
+from lmscale.study.launch import Slot
+
+
+def quantity(value: float) -> str:
+    """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:  # 999,900 is 1M, not 1e+03k
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def label(run: PlannedRun) -> str:
+    """N and C of a run, as it is called in a bar."""
+    counts = count(run.config)
+    return f"N {quantity(counts.params):>6}  C {counts.flops:.2e}"
+
+
+class Bars:
+    """A `launch.Watcher` that draws bars on a terminal and writes a line per finished run elsewhere."""
+
+    def __init__(self, runs: list[PlannedRun], done_flops: int, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),  # gives way to the figures: all of them fit into 80 columns
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=120,
+        )
+        self._total = sum(count(run.config).flops for run in runs)
+        self._runs = len(runs)
+        self._ended = 0
+        self._whole = self._progress.add_task("all runs", total=self._total, completed=done_flops, speed="")
+        self._tasks: dict[str, TaskID] = {}
+        self._seen: dict[str, float] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator["Bars"]:
+        """Draw until the block ends."""
+        with self._progress:
+            yield self
+
+    def started(self, slot: Slot, run: PlannedRun) -> None:
+        """Open a bar."""
+        total = count(run.config).flops
+        self._tasks[run.config.run_id] = self._progress.add_task(label(run), total=total, speed="starting")
+
+    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
+        """Move the bars of the run and of the whole."""
+        run_id = run.config.run_id
+        self._progress.advance(self._whole, row["flops"] - self._seen.get(run_id, 0.0))
+        self._seen[run_id] = row["flops"]
+        speed = f"{quantity(row['tokens_per_second'])} tokens/s MFU {row['mfu']:.2f} loss {row['loss_nats']:.3f}"
+        self._progress.update(self._tasks[run_id], completed=row["flops"], speed=speed)
+
+    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
+        """Close the bar and say how it went."""
+        run_id = run.config.run_id
+        if (task := self._tasks.pop(run_id, None)) is not None:  # another launcher's has no bar
+            self._progress.remove_task(task)
+        if outcome is None:
+            self._console.print(f"{label(run)}  [red]{escape(problem)}[/red]", highlight=False)
+            return
+        self._ended += 1
+        self._progress.advance(self._whole, count(run.config).flops - self._seen.get(run_id, 0.0))
+        if outcome.state == "finished":
+            said = (
+                f"loss {outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} nats/token  "
+                f"{outcome.seconds:.0f} s  MFU {outcome.mfu:.2f}"
+            )
+        else:
+            said = f"[yellow]{outcome.state}: {escape(outcome.reason)}[/yellow]"
+        held = "  held out" if run.held_out else ""
+        self._console.print(f"{label(run)}  {said}{held}", highlight=False)

@@ -1,0 +1,1 @@
+"""What both halves share: configurations, counts, results, and the files of a run. Imports no half."""

@@ -1,0 +1,26 @@
+"""What one run is: frozen, complete, checked at birth, written as JSON and named by its content.
+
+A `RunConfig` is the only thing that goes into a training run. `run_id` hashes the fields that differ from their
+defaults, so a new setting whose default keeps the old behaviour leaves every old result valid. Name, tags and mesh are
+not part of it: they do not change what is learned.
+"""
+
+from lmscale.core.config.checks import check, check_types, from_json
+from lmscale.core.config.data import DataConfig
+from lmscale.core.config.exam import ExamConfig
+from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.optimizer import OptimizerConfig
+from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
+
+__all__ = [
+    "RUN_ID_LENGTH",
+    "DataConfig",
+    "ExamConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "check",
+    "check_types",
+    "from_json",
+]

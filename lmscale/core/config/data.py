@@ -1,0 +1,79 @@
+"""Which text a run learns from."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmscale.core.config import mixture, synthetic
+from lmscale.core.config.checks import check, check_types, positive
+from lmscale.core.errors import nearest
+
+LEAST_BPE = 257
+"""A token for each byte and the end of a document; every further token is a merge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which text, cut how. One epoch is one pass over the unique training tokens."""
+
+    source: str = "stdlib"
+    """`stdlib` (source code of the running Python's standard library), a path to a text, JSONL or Parquet file or to a
+    folder of them, `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, or a mixture of these,
+    `mix: 0.7 * stdlib + 0.3 * books/`, whose weights are shares of the training tokens."""
+    text_field: str = "text"
+    """Where a record of a JSONL or Parquet file or a TFDS data set keeps its text."""
+    tokenizer: str = "bytes"
+    """`bytes`, `bpe:V` (byte-level BPE of V ids, trained on the training split), or a path to a `tokenizer.json`."""
+    validation_fraction: float = 0.05
+    """Share of the documents held out for the loss along a run, chosen by a hash of their text."""
+    test_fraction: float = 0.0
+    """Share of the documents that no run sees before the end, from the other end of the hashes: a change of it moves
+    documents between the training and the test split alone."""
+    unreadable: Literal["skip", "refuse"] = "skip"
+    """What to do about files and lines that are not UTF-8 text: leave them out, counted and named, or stop."""
+    near_duplicates: float | None = None
+    """Remove a document that shares this share of its five-word runs with one before it; None keeps all."""
+    unique_tokens: int | None = None
+    """Learn from the leading U tokens of the training split only, whole sequences; None takes all there are."""
+    max_epochs: float = 4.0
+    """Refuse a run that would repeat its data more often (Muennighoff 2023: up to 4 epochs are nearly fresh data)."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check(bool(self.source.strip()), "DataConfig.source is empty; try 'stdlib'")
+        for _, source in mixture.parts(self.source):
+            if synthetic.is_synthetic(source):
+                synthetic.parse(source)
+        check(
+            0.0 < self.validation_fraction < 1.0,
+            f"DataConfig.validation_fraction = {self.validation_fraction!r}: must lie strictly between 0 and 1",
+        )
+        check(
+            0.0 <= self.test_fraction < 1.0 - self.validation_fraction,
+            f"DataConfig.test_fraction = {self.test_fraction!r}: must leave something to train on, so take at least 0 "
+            f"and less than 1 - validation_fraction = {1 - self.validation_fraction:g}",
+        )
+        positive(self, "max_epochs")
+        if self.unique_tokens is not None:
+            positive(self, "unique_tokens")
+        if self.near_duplicates is not None:
+            check(
+                0.0 < self.near_duplicates <= 1.0,
+                f"DataConfig.near_duplicates = {self.near_duplicates!r}: a share above 0 and at most 1; try 0.8",
+            )
+        _check_tokenizer(self.tokenizer)
+
+
+def _check_tokenizer(name: str) -> None:
+    if name == "bytes" or Path(name).suffix == ".json":
+        return
+    if found := re.fullmatch(r"bpe:(\d+)", name):
+        check(
+            int(found[1]) >= LEAST_BPE,
+            f"DataConfig.tokenizer = {name!r}: byte-level BPE has a token for each byte and one for the end of a "
+            f"document, so at least {LEAST_BPE}; take bpe:{LEAST_BPE} or more, or bytes",
+        )
+        return
+    raise_for = nearest(name, ["bytes", "bpe:4096", "path/to/tokenizer.json"])
+    check(False, f"there is no tokenizer {name!r}{raise_for}")

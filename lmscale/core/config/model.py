@@ -1,0 +1,149 @@
+"""What the model is: the shape, the kind of each part, and how it is set up to be trained."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmscale.core.config.checks import check, check_types, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A decoder-only transformer with norms before each part (Vaswani 2017; Radford 2019; Touvron 2023).
+
+    The last five fields say how it is computed, not what is learned, and are no part of a run's identity.
+    """
+
+    width: int
+    """d_model: size of the residual stream."""
+    layers: int
+    heads: int
+    kv_heads: int | None = None
+    """Heads of keys and values, shared by heads / kv_heads query heads each: None is one per query head, 1 is
+    multi-query (Shazeer 2019), between is grouped-query attention (Ainslie 2023)."""
+    vocab: int = 256
+    """Size of the token table; 256 is the byte tokenizer."""
+    context: int = 128
+    """Tokens a prediction can see, itself included; the length of a training sequence."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    positions: Literal["rotary", "learned", "alibi", "none"] = "rotary"
+    """Su 2021; a table of `context` vectors; Press 2022; or what the causal mask alone gives."""
+    mlp: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    """Shazeer 2020; Hendrycks 2016; squared ReLU, So 2021."""
+    mlp_width: int | None = None
+    """Hidden units of the MLP; None takes 4 x width, for SwiGLU 8/3 x width rounded up to 8."""
+    biases: bool = False
+    """Add a vector after every matrix but the head, and one to LayerNorm."""
+    qk_norm: bool = False
+    """Normalise queries and keys over each head's features, with a gain (Dehghani 2023)."""
+    tied_embeddings: bool = True
+    logit_softcap: float | None = None
+    """c: logits become c tanh(logits / c) (Gemma 2, 2024)."""
+    document_end: int | None = None
+    """The token that closes a document (255 in bytes): where given, no token sees across it. None lets documents that
+    share a sequence see each other."""
+    residual_dropout: float = 0.0
+    """Share of the features dropped from what each part, and the embedding, adds to the stream; training only."""
+    attention_dropout: float = 0.0
+    """Share of the attention weights dropped; training only."""
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-6
+    init: Literal["fan-in", "gpt2", "zero-out"] = "fan-in"
+    """Initial matrices: variance 1 / fan-in (LeCun 1998); .02 standard deviation (Radford 2019); fan-in with every
+    matrix that writes to the stream at zero. The first two divide those by sqrt(2 layers)."""
+    parametrization: Literal["standard", "mup", "completep"] = "standard"
+    """How initial values, rates and multipliers change with the shape: not at all; with the width (Yang 2022); with
+    width and depth (Dey 2025). Both leave a model of the base shape as it is under standard."""
+    base_width: int | None = None
+    """The width at which a rate was tuned; needed by mup and completep."""
+    base_layers: int | None = None
+    """The depth at which a rate was tuned; needed by completep."""
+    base_head_width: int | None = None
+    """Features of a head where a rate was tuned; None takes this model's own. Under mup and completep scores are scaled
+    by sqrt(base) / K instead of 1 / sqrt(K)."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "full"] = field(default="none", metadata={"identity": False})
+    """What the backward pass computes again: nothing; all but matrix products; each layer from its input."""
+    scan_layers: bool | None = field(default=None, metadata={"identity": False})
+    """One compiled layer run in a loop: compile time does not grow with depth. None does so on accelerators only."""
+    loss_chunk: int | None = field(default=None, metadata={"identity": False})
+    """Positions whose logits are held at once; None chooses by their size."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "width", "layers", "heads", "vocab", "context", "rope_base", "norm_epsilon")
+        for name in ("kv_heads", "mlp_width", "logit_softcap", "base_width", "base_layers", "loss_chunk"):
+            if getattr(self, name) is not None:
+                positive(self, name)
+        self._check_heads()
+        self._check_parametrization()
+        for name in ("residual_dropout", "attention_dropout"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"ModelConfig.{name} = {value!r}: must be at least 0 and below 1")
+        check(
+            self.document_end is None or 0 <= self.document_end < self.vocab,
+            f"document_end = {self.document_end}: must be a token, 0 to {self.vocab - 1}",
+        )
+
+    def _check_heads(self) -> None:
+        part, why = (2, " of an even size (rotary positions turn pairs)") if self.positions == "rotary" else (1, "")
+        fitting = [heads for heads in range(1, self.width // part + 1) if self.width % (part * heads) == 0]
+        check(bool(fitting), f"width = {self.width}: rotary positions turn pairs, so take {self.width + 1}")
+        check(
+            self.heads in fitting,
+            f"heads = {self.heads} must cut width = {self.width} into equal parts{why}; the nearest is "
+            f"{_nearest(fitting, self.heads)}",
+        )
+        groups = [groups for groups in range(1, self.heads + 1) if self.heads % groups == 0]
+        check(
+            self.groups in groups,
+            f"kv_heads = {self.kv_heads} must divide heads = {self.heads}; the nearest is "
+            f"{_nearest(groups, self.groups)}",
+        )
+
+    def _check_parametrization(self) -> None:
+        needed = {"standard": (), "mup": ("base_width",), "completep": ("base_width", "base_layers")}
+        for name in needed[self.parametrization]:
+            check(
+                getattr(self, name) is not None,
+                f"parametrization = {self.parametrization!r} needs {name}, the one at which the learning rate was "
+                f"tuned; for a model to tune on, give its own: {name} = {getattr(self, name.removeprefix('base_'))}",
+            )
+        for name in ("base_width", "base_layers", "base_head_width"):
+            check(
+                self.parametrization != "standard" or getattr(self, name) is None,
+                f"{name} = {getattr(self, name)} has no meaning under parametrization = 'standard'; leave it out, or "
+                f"take parametrization = 'mup' or 'completep'",
+            )
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def head_width(self) -> int:
+        """Features of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the MLP, the default resolved."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        return 8 * math.ceil(self.width / 3) if self.mlp == "swiglu" else 4 * self.width
+
+    @property
+    def width_ratio(self) -> float:
+        """m_N: width over the base width, 1 under the standard parametrization."""
+        return self.width / (self.base_width or self.width)
+
+    @property
+    def depth_ratio(self) -> float:
+        """m_L: layers over the base depth, 1 but under completep."""
+        return self.layers / self.base_layers if self.parametrization == "completep" and self.base_layers else 1.0
+
+
+def _nearest(choices: list[int], given: int) -> int:
+    return min(choices, key=lambda choice: abs(choice - given))

@@ -1,0 +1,84 @@
+"""How a run learns."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmscale.core.config.checks import check, check_types, fraction, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """An optimizer with warmup, decay and clipping by the global norm.
+
+    The default is AdamW; weight decay is decoupled whatever the optimizer (Loshchilov and Hutter 2019).
+    """
+
+    peak_lr: float
+    batch_sequences: int
+    """Global batch: sequences of `context` tokens per update."""
+    kind: Literal["adamw", "adam", "sgd", "rmsprop", "adafactor", "lion", "muon"] = "adamw"
+    """`adam` is AdamW without decay; `sgd` has momentum; `muon` (Jordan 2024) moves the matrices of the layers,
+    with the step size of AdamW (Liu 2025), and AdamW the rest."""
+    schedule: Literal["cosine", "linear", "constant", "inverse-sqrt", "wsd"] = "cosine"
+    """After warmup: to the floor along half a cosine; straight; not at all; as 1 / sqrt(step) (Vaswani 2017); held,
+    then cooled down (warmup-stable-decay, Hu 2024)."""
+    final_lr_fraction: float = 0.0
+    """Learning rate at the last step, as a share of the peak; of no meaning to `constant` and `inverse-sqrt`."""
+    warmup_fraction: float = 0.1
+    """Share of the steps over which the learning rate rises linearly from zero."""
+    warmup_steps: int | None = None
+    """The same in steps; where given, it takes the place of the fraction."""
+    cooldown_fraction: float = 0.2
+    """Share of the steps at the end over which `wsd` cools down."""
+    cooldown: Literal["1-sqrt", "linear"] = "1-sqrt"
+    """Shape of that: 1 - sqrt(t) or 1 - t (Haegele 2024)."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    momentum: float = 0.95
+    """Of `sgd` and `muon`."""
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    """Decoupled, multiplied by the learning rate; on matrices only."""
+    clip_norm: float | None = 1.0
+    """Largest global gradient norm; None does not clip."""
+    z_loss: float = 0.0
+    """Weight of the squared log-partition in the training loss (PaLM, Chowdhery 2022: 1e-4)."""
+    ema_decay: float | None = None
+    """Share of the averaged weights that is kept at every step; where given, the averaged weights are validated."""
+    micro_batches: int = field(default=1, metadata={"identity": False})
+    """Parts of a global batch that are run one after the other, for less memory; the update is the same."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "peak_lr", "batch_sequences", "epsilon", "micro_batches")
+        fraction(self, "final_lr_fraction", "warmup_fraction", "cooldown_fraction")
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
+            value = getattr(self, name)
+            check(
+                value is None or 0 <= value < 1, f"OptimizerConfig.{name} = {value!r}: must be at least 0 and below 1"
+            )
+        for name in ("weight_decay", "z_loss"):
+            value = getattr(self, name)
+            check(0 <= value < math.inf, f"OptimizerConfig.{name} = {value!r}: must not be negative or infinite")
+        check(
+            self.kind != "adam" or self.weight_decay == 0,
+            f"weight_decay = {self.weight_decay:g} with kind = 'adam': adam does not decay weights; set weight_decay = "
+            f"0, or kind = 'adamw'",
+        )
+        check(
+            self.warmup_steps is None or self.warmup_steps >= 0,
+            f"OptimizerConfig.warmup_steps = {self.warmup_steps}: must not be negative",
+        )
+        check(
+            self.batch_sequences % self.micro_batches == 0,
+            f"batch_sequences = {self.batch_sequences} cannot be cut into micro_batches = {self.micro_batches} equal "
+            f"parts; the nearest number is "
+            f"{min(_divisors(self.batch_sequences), key=lambda parts: abs(parts - self.micro_batches))}",
+        )
+        if self.clip_norm is not None:
+            positive(self, "clip_norm")
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,150 @@
+"""One run: model, data, optimizer, length; its name is its content."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from lmscale.core.config.checks import check, check_types, from_json, positive
+from lmscale.core.config.data import DataConfig
+from lmscale.core.config.exam import ExamConfig
+from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.optimizer import OptimizerConfig
+from lmscale.core.errors import UserError
+
+RUN_ID_LENGTH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; their product is the number of devices a run takes."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+    sequence: int = 1
+    """Cuts the time axis of activations, for contexts that one device cannot hold."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "data", "fsdp", "tensor", "sequence")
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.data * self.fsdp * self.tensor * self.sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run, from nothing to an `Outcome`."""
+
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    tokens: int
+    """D: training tokens, repeats counted; a whole number of global batches."""
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+    """Seeds both the initial parameters and the order of the data."""
+    validation_tokens: int = 131_072
+    """Tokens of the fixed validation set that are scored, fewer where the split is smaller."""
+    validations: int = 8
+    """Validation losses along a run, evenly spaced; the last is at its end."""
+    divergence_nats: float = 2.0
+    """A run whose training loss, smoothed over some 20 steps, is this far above its lowest has diverged."""
+    checkpoint_seconds: float = field(default=60.0, metadata={"identity": False})
+    """Time between checkpoints; an interrupted run loses at most this much."""
+    keep_checkpoint: bool = field(default=True, metadata={"identity": False})
+    """Keep the last parameters when the run has finished, for evaluation and sampling."""
+    kept_steps: tuple[int, ...] = field(default=(), metadata={"identity": False})
+    """Steps after which a checkpoint is saved and kept for good: where branches leave their trunk."""
+    exam: ExamConfig = field(default_factory=ExamConfig, metadata={"identity": False})
+    """Benchmark tasks that the model is scored on."""
+    mesh: MeshConfig = field(default_factory=MeshConfig, metadata={"identity": False})
+    name: str = field(default="", metadata={"identity": False})
+    tags: tuple[str, ...] = field(default=(), metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "tokens", "validation_tokens", "validations", "divergence_nats", "checkpoint_seconds")
+        check(self.seed >= 0, f"RunConfig.seed = {self.seed}: must not be negative")
+        if self.tokens % self.batch_tokens:
+            near = max(1, round(self.tokens / self.batch_tokens)) * self.batch_tokens
+            raise UserError(
+                f"tokens = {self.tokens:,} is not a whole number of global batches of "
+                f"{self.optimizer.batch_sequences} x {self.model.context} = {self.batch_tokens:,} tokens; "
+                f"the nearest is {near:,}"
+            )
+        self._check_mesh()
+        check(
+            self.model.parametrization == "standard" or self.optimizer.kind not in ("sgd", "adafactor"),
+            f"parametrization = {self.model.parametrization!r} is defined for optimizers whose update has the size of "
+            f"the learning rate, which {self.optimizer.kind!r} does not have; take 'adamw', 'lion' or 'muon'",
+        )
+
+    def _check_mesh(self) -> None:
+        rows, parts = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
+        sequences = self.optimizer.batch_sequences
+        check(
+            sequences % (rows * parts) == 0,
+            f"batch_sequences = {sequences} does not divide over data x fsdp = {rows} devices"
+            + (f" and {parts} micro-batches" if parts > 1 else "")
+            + f"; the nearest batch is {max(1, round(sequences / (rows * parts))) * rows * parts}",
+        )
+        check(
+            self.model.context % self.mesh.sequence == 0,
+            f"context = {self.model.context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
+            f"context is {max(1, round(self.model.context / self.mesh.sequence)) * self.mesh.sequence}",
+        )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per update."""
+        return self.optimizer.batch_sequences * self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Updates in the run."""
+        return self.tokens // self.batch_tokens
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates during which the learning rate rises."""
+        given = self.optimizer.warmup_steps
+        return round(self.optimizer.warmup_fraction * self.steps) if given is None else min(given, self.steps)
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Updates at the end during which a `wsd` schedule cools down."""
+        return round(self.optimizer.cooldown_fraction * self.steps)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the fields that differ from their defaults."""
+        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:RUN_ID_LENGTH]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, as JSON values; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """A `RunConfig` of the mapping that `to_json` made. Raises `UserError` naming a wrong or unknown field."""
+        return from_json(cls, value)
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    """The fields that make a run what it is and differ from their defaults, nested alike."""
+    kept: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        if not item.metadata.get("identity", True):
+            continue
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            if inner := _identity(value):
+                kept[item.name] = inner
+        elif value != item.default:
+            kept[item.name] = value
+    return kept

@@ -1,0 +1,113 @@
+"""Parameters, FLOPs and bytes of a model under every named convention: the one place with a formula for N or C."""
+
+from dataclasses import dataclass
+
+from lmscale.core.config import RunConfig
+from lmscale.core.counting.flops import (
+    TRAIN_OVER_FORWARD,
+    flops_per_token,
+    flops_per_token_6n,
+    flops_per_token_deepseek,
+    flops_per_token_forward,
+    flops_per_token_full_attention,
+    flops_per_token_kaplan,
+    flops_per_token_with_head,
+    train_flops,
+    validation_flops,
+)
+from lmscale.core.counting.memory import (
+    DTYPE_BYTES,
+    activation_bytes,
+    checkpoint_bytes,
+    kv_cache_bytes,
+    memory_bytes,
+    state_bytes,
+)
+from lmscale.core.counting.params import (
+    layer_matrices,
+    outer_matrices,
+    params_attention,
+    params_bias,
+    params_embedding,
+    params_head,
+    params_mlp,
+    params_non_embedding,
+    params_norm,
+    params_positions,
+    params_total,
+    params_with_head,
+)
+
+__all__ = [
+    "DTYPE_BYTES",
+    "TRAIN_OVER_FORWARD",
+    "Counts",
+    "activation_bytes",
+    "checkpoint_bytes",
+    "count",
+    "flops_per_token",
+    "flops_per_token_6n",
+    "flops_per_token_deepseek",
+    "flops_per_token_forward",
+    "flops_per_token_full_attention",
+    "flops_per_token_kaplan",
+    "flops_per_token_with_head",
+    "kv_cache_bytes",
+    "layer_matrices",
+    "memory_bytes",
+    "outer_matrices",
+    "params_attention",
+    "params_bias",
+    "params_embedding",
+    "params_head",
+    "params_mlp",
+    "params_non_embedding",
+    "params_norm",
+    "params_positions",
+    "params_total",
+    "params_with_head",
+    "state_bytes",
+    "train_flops",
+    "validation_flops",
+]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A run's N and C under every convention."""
+
+    params: int
+    params_non_embedding: int
+    params_with_head: int
+    tokens: int
+    flops: int
+    flops_6n: int
+    flops_kaplan: int
+    flops_with_head: int
+    flops_full_attention: int
+    flops_deepseek: int
+    forward_flops: int
+    """One pass over the training tokens, in the convention of `flops`."""
+
+    @property
+    def tokens_per_param(self) -> float:
+        """D / N with N all parameters."""
+        return self.tokens / self.params
+
+
+def count(config: RunConfig, tokens: int | None = None) -> Counts:
+    """Count `config` under every convention; `tokens` are those trained on, all of the run's unless given."""
+    model, tokens = config.model, config.tokens if tokens is None else tokens
+    return Counts(
+        params=params_total(model),
+        params_non_embedding=params_non_embedding(model),
+        params_with_head=params_with_head(model),
+        tokens=tokens,
+        flops=flops_per_token(model) * tokens,
+        flops_6n=flops_per_token_6n(model) * tokens,
+        flops_kaplan=flops_per_token_kaplan(model) * tokens,
+        flops_with_head=flops_per_token_with_head(model) * tokens,
+        flops_full_attention=flops_per_token_full_attention(model) * tokens,
+        flops_deepseek=flops_per_token_deepseek(model) * tokens,
+        forward_flops=flops_per_token_forward(model) * tokens,
+    )

@@ -1,0 +1,63 @@
+"""FLOPs of a token and of a run under every convention.
+
+FLOPs are floating-point operations, a multiply-add counting two. A training step costs three forward passes: one
+forward, two backward (Kaplan 2020, section 2.1). Norms, activations, softmax and rotations are left out, as everywhere
+in the field: they are O(width) beside O(width^2). Letters as in `params`.
+"""
+
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting.params import params_non_embedding, params_total, params_with_head
+
+TRAIN_OVER_FORWARD = 3
+
+
+def flops_per_token_forward(model: ModelConfig) -> int:
+    """Exact forward FLOPs of one token of a full context: projections, MLP, causal attention, head.
+
+    A token attends to s / 2 keys on average (the diagonal's half key is left out, as in the field's tables); a key
+    costs 2 d for its score and 2 d for its value, so 2 d s per layer: what is needed, not what a kernel without a
+    causal mask computes.
+    """
+    return 2 * params_with_head(model) + model.layers * 2 * model.width * model.context
+
+
+def flops_per_token(model: ModelConfig) -> int:
+    """C / D, the default convention: exact training FLOPs of one token."""
+    return TRAIN_OVER_FORWARD * flops_per_token_forward(model)
+
+
+def flops_per_token_full_attention(model: ModelConfig) -> int:
+    """6 (N_non-embedding + head) + 12 L d s: every query meets every key, masked or not (Chowdhery 2022, PaLM,
+    appendix B)."""
+    return flops_per_token_with_head(model) + 12 * model.layers * model.width * model.context
+
+
+def flops_per_token_with_head(model: ModelConfig) -> int:
+    """6 N with N the matrices of the layers and the head, no attention (Porian 2024)."""
+    return 6 * params_with_head(model)
+
+
+def flops_per_token_6n(model: ModelConfig) -> int:
+    """6 N with N all parameters (Hoffmann 2022)."""
+    return 6 * params_total(model)
+
+
+def flops_per_token_kaplan(model: ModelConfig) -> int:
+    """6 N with N the non-embedding parameters (Kaplan 2020, equation 2.2 without attention)."""
+    return 6 * params_non_embedding(model)
+
+
+def flops_per_token_deepseek(model: ModelConfig) -> int:
+    """M, non-embedding FLOPs with full attention: 72 L d^2 + 12 L d s where f = 4 d (DeepSeek-AI 2024, arXiv
+    2401.02954, eq. 2)."""
+    return flops_per_token_kaplan(model) + 12 * model.layers * model.width * model.context
+
+
+def train_flops(config: RunConfig) -> int:
+    """C of a run in the default convention: exact training FLOPs, validation left out."""
+    return flops_per_token(config.model) * config.tokens
+
+
+def validation_flops(config: RunConfig) -> int:
+    """Forward FLOPs spent on the validation set, at most (a small split scores fewer tokens)."""
+    return flops_per_token_forward(config.model) * config.validation_tokens * config.validations

@@ -1,0 +1,117 @@
+"""Bytes: of parameters and optimizer, of a training step, of a checkpoint, of the keys and values of generation.
+
+Letters as in `params`.
+"""
+
+import math
+
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting.params import (
+    layer_matrices,
+    mlp_branches,
+    outer_matrices,
+    params_non_embedding,
+    params_total,
+)
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "rmsprop": 1, "lion": 1}
+"""Numbers that an optimizer keeps per parameter; of Adafactor and Muon see `moments`."""
+LEAST_FACTORED = 128
+"""Adafactor factors a matrix whose second-largest axis has at least this size (Shazeer and Stern 2018; optax)."""
+
+
+def moments(config: RunConfig) -> int:
+    """Numbers that the optimizer keeps, counters apart."""
+    model, kind = config.model, config.optimizer.kind
+    total = params_total(model)
+    if kind == "muon":  # one for the matrices of the layers, those of Adam for the rest
+        return 2 * total - params_non_embedding(model)
+    if kind != "adafactor":
+        return MOMENTS[kind] * total
+    matrices = [*layer_matrices(model), *outer_matrices(model)]
+    vectors = total - sum(count * inputs * outputs for count, inputs, outputs in matrices)
+    return vectors + sum(map(_second_moments, matrices))
+
+
+def _second_moments(matrix: tuple[int, int, int]) -> int:
+    """Row and column means over the two largest axes of [count, inputs, outputs], where both are large enough."""
+    size = math.prod(matrix)
+    *_, second, largest = sorted(matrix)
+    return size // largest + size // second if second >= LEAST_FACTORED else size
+
+
+def state_bytes(config: RunConfig) -> int:
+    """Parameters, what the optimizer keeps and averaged weights, as held in memory and in a checkpoint."""
+    numbers = (1 + (config.optimizer.ema_decay is not None)) * params_total(config.model) + moments(config)
+    return numbers * DTYPE_BYTES[config.model.param_dtype]
+
+
+LOGITS_BYTES = 512 * 2**20
+"""Of logits on one device, where the loss chooses how many positions it takes at once: `cross_entropy.CHUNK_BYTES`."""
+WIDENED_BYTES = 3
+"""Of a bfloat16 number on a CPU, whose products are of float32: half of what is held is a copy made for them."""
+MLP_KEPT = {"swiglu": 5, "gelu": 4, "relu2": 3}
+"""Numbers per hidden unit that the backward pass of an MLP meets."""
+
+
+def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = False, devices: int = 1) -> int:
+    """What a step holds beside state and gradients for `sequences` sequences, at its peak; an estimate.
+
+    Per token and layer 10 d (both residuals, both norms, queries, keys, values, the attention's output and its turned
+    copies), 3 to 5 f in the MLP, and what attention keeps; then twice the logits and 4 d at the ends of the model. On
+    a CPU attention keeps its weights and the prefixes of keys and values that each chunk of queries meets; a kernel on
+    an accelerator keeps neither. With `remat` the layers keep their input and one layer at a time the rest, "dots" also
+    the outputs of its matrices; layers that are written out on a CPU keep all the same, since XLA makes one of what is
+    computed twice. Coefficients: `experiments/bench_memory.py`.
+    """
+    layer: float = 10 * model.width + MLP_KEPT[model.mlp] * model.hidden
+    if not accelerator:
+        layer += _chunked_attention(model)
+    elif model.compute_dtype == "float32":  # no kernel of a GPU takes it: scores and weights exist
+        layer += 2 * model.heads * model.context
+    dots = 5 * model.width + (mlp_branches(model) - 1) * model.hidden
+    kept = {
+        "none": model.layers * layer,
+        "dots": model.layers * dots + layer,
+        "full": model.layers * model.width + layer,
+    }
+    repeated = accelerator if model.scan_layers is None else model.scan_layers
+    numbers = kept[model.remat if repeated else "none"] + 4 * model.width
+    size = DTYPE_BYTES[model.compute_dtype]
+    if model.compute_dtype == "bfloat16" and not accelerator:
+        size = WIDENED_BYTES
+    return int(sequences * model.context * numbers * size) + 2 * _logits_bytes(model, sequences, devices)
+
+
+def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
+    """Float32 logits that are held at once."""
+    if model.loss_chunk is not None:
+        return sequences * min(model.loss_chunk, model.context) * model.vocab * DTYPE_BYTES["float32"]
+    return min(sequences * model.context * model.vocab * DTYPE_BYTES["float32"], devices * LOGITS_BYTES)
+
+
+def _chunked_attention(model: ModelConfig) -> float:
+    """Softmax weights and copied keys and values of one token and layer, by `attention.chunked`."""
+    chunks = min(8, max(1, model.context // 64))
+    met = (chunks + 1) / 2  # chunks of keys that a query meets on average
+    return met * (model.heads * math.ceil(model.context / chunks) + 2 * model.groups * model.head_width)
+
+
+def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
+    """Peak memory of a training step over all devices, an estimate: state, gradients, activations, logits."""
+    settings = config.optimizer
+    gradients = (1 + (settings.micro_batches > 1)) * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
+    sequences = settings.batch_sequences // settings.micro_batches
+    return state_bytes(config) + gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """What a checkpoint holds: the whole state. On disk it is compressed a little."""
+    return state_bytes(config)
+
+
+def kv_cache_bytes(model: ModelConfig, sequences: int = 1, length: int | None = None) -> int:
+    """2 L g k per token in the compute dtype: keys and values of `length` tokens (a full context) of each sequence."""
+    per_token = 2 * model.layers * model.groups * model.head_width * DTYPE_BYTES[model.compute_dtype]
+    return sequences * (model.context if length is None else length) * per_token

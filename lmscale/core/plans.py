@@ -1,0 +1,97 @@
+"""What is to be run: `PlannedRun`, and the plan of a sweep on disk."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmscale.core.config import RunConfig, check, check_types, from_json
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.files import read_json, write_text
+from lmscale.core.run_folder import PLAN_FILE
+
+COUNTED = ("params", "tokens", "flops")
+"""Counts of a run that its line of the plan repeats."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One line of a plan: what is to be run, and what it is for."""
+
+    config: RunConfig
+    held_out: bool = False
+    """True where no fit may see the run: it is the prediction to be checked."""
+    flops_budget: float | None = None
+    """The compute budget that the run was planned for, in exact training FLOPs."""
+    group: str = ""
+    """Runs that share noise (the seeds of one point, the branches of one trunk)."""
+    trunk: str = ""
+    """run_id of the planned run whose first `branch_step` steps are this run's too: started from its checkpoint there,
+    the run ends as it would from its own first step. Empty where it shares none."""
+    branch_step: int | None = None
+    """Updates done where it leaves its trunk: before its cooldown, after the warmup."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where the values of the configuration come from, by field: "optimizer.peak_lr" -> "Step Law ..."."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @property
+    def paid_flops(self) -> int:
+        """Training FLOPs that this run adds: those of its trunk's steps are paid by the trunk."""
+        steps = self.config.steps
+        return count(self.config).flops * (steps - (self.branch_step or 0)) // steps
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of `plan.json`; its counts are there for who reads thousands of lines and need not count again."""
+        counts = asdict(count(self.config))
+        return {"run_id": self.config.run_id, **{name: counts[name] for name in COUNTED}, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "PlannedRun":
+        """The inverse of `to_json`. Raises `UserError` where the stored id is not the configuration's."""
+        fields_only = {name: item for name, item in value.items() if name not in ("run_id", *COUNTED)}
+        run = from_json(cls, fields_only)
+        if run.config.run_id != value.get("run_id"):
+            raise UserError(
+                f"the plan names run {value.get('run_id')} but its configuration is that of {run.config.run_id}: the "
+                f"plan is of another version of lmscale; plan the sweep again"
+            )
+        return run
+
+
+def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
+    """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json.
+
+    One that stands there already is left alone: to go on with a sweep must not take a disk with room.
+    """
+    path = folder if folder.suffix == ".json" else folder / PLAN_FILE
+    text = json.dumps({"sweep": name, "runs": [run.to_json() for run in runs]}, indent=1, allow_nan=False) + "\n"
+    with suppress(OSError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    write_text(path, text)
+
+
+def plan_path(folder: Path) -> Path:
+    """The plan in a sweep's folder. Raises `UserError` where `folder` is none."""
+    path = folder / PLAN_FILE
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; `lmscale run SWEEP.py` makes it")
+    if not path.exists() and (sweeps := sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN_FILE}"))):
+        raise UserError(f"{folder} is no sweep's folder: give one of {', '.join(sweeps)}")
+    return path
+
+
+def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
+    """Name and runs of the plan in a sweep's folder. Raises `UserError` when it is absent or corrupt."""
+    path = plan_path(folder)
+    value = read_json(path, "plan")
+    try:
+        name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
+    check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")
+    return name, runs

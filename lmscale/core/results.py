@@ -1,0 +1,150 @@
+"""What came out: the `Outcome` of one run, and the table that joins a plan with its outcomes.
+
+A row of the table is a planned run with its outcome, so a run that never finished is a row whose `state` says so, not
+an absent row. Columns that a fit reads have the package's canonical names and units.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmscale.core.config import check_types, from_json
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.files import read_json, write_json
+from lmscale.core.plans import PlannedRun, read_plan
+from lmscale.core.run_folder import OUTCOME_FILE, given_up
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
+"""Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""
+
+State = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of one run, written once, last and atomically, by the run itself."""
+
+    run_id: str
+    state: State
+    reason: str = ""
+    """Why a run that did not finish ended: one sentence."""
+    loss_nats: float | None = None
+    """Validation cross-entropy at the last step, natural log, mean over the scored tokens."""
+    loss_stderr: float | None = None
+    """Standard error of `loss_nats` over the windows of the validation set."""
+    bits_per_byte: float | None = None
+    """The same loss per byte of text: document ends are scored and count no byte."""
+    loss_by_position_nats: tuple[float, ...] | None = None
+    """Validation loss of the tokens predicted from 2^i to 2^(i+1) - 1 tokens, i = 0, 1, ...: what context is worth."""
+    train_loss_nats: float | None = None
+    """Mean training loss over the last logged interval."""
+    validation_tokens: int | None = None
+    spikes: int = 0
+    """Steps whose training loss stood more than six standard deviations out of the recent ones."""
+    params: int
+    params_non_embedding: int
+    tokens: int
+    """Tokens trained on, repeats counted."""
+    flops: int
+    """Exact training FLOPs (`counting.train_flops`), validation left out."""
+    flops_6n: int
+    unique_tokens: int
+    """Distinct training tokens seen."""
+    epochs: float
+    """Passes over the training tokens available, 0 where they have no end."""
+    tokens_by_source: dict[str, int] | None = None
+    """`tokens` by the source that they are of."""
+    epochs_by_source: dict[str, float] | None = None
+    repeats_min: float | None = None
+    """How often the tokens of a document were scored, the least of all documents; None where all text was fresh."""
+    repeats_mean: float | None = None
+    repeats_max: float | None = None
+    data_fingerprint: str
+    seconds: float
+    """Wall time of training, validation included, start-up and compilation left out; resumed parts add up."""
+    startup_seconds: float
+    """From process start to the first finished step."""
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Achieved training FLOP/s over the float32 or bf16 matmul peak measured in the same process."""
+    matmul_peak_flops_per_second: float | None = None
+    device: str
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def write(self, folder: Path) -> None:
+        """Write `outcome.json` into the run's folder."""
+        write_json(folder / OUTCOME_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Outcome | None":
+        """The outcome in a run's folder, None where there is none. Raises `UserError` for a corrupt file."""
+        path = folder / OUTCOME_FILE
+        if not path.exists():
+            return None
+        value = read_json(path, "outcome")
+        try:
+            return from_json(cls, value)
+        except (UserError, TypeError) as error:
+            raise UserError(
+                f"the outcome {path} is corrupt or of another version ({error}); delete it, and `lmscale run` will "
+                f"make it again"
+            ) from None
+
+
+def collect(folder: str | Path) -> "pd.DataFrame":
+    """The table of a sweep's folder: one row per planned run, joined with its outcome.
+
+    Canonical columns: `run` (run_id), `params` (N, all parameters), `tokens` (D), `flops` (C, exact), `loss_nats`,
+    `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out), the other counting
+    conventions, the configuration's main fields and the rest of the `Outcome`. Raises `UserError` as `read_plan` and
+    `Outcome.read` do.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    _, runs = read_plan(folder)
+    table = pd.DataFrame([_row(run, folder / run.config.run_id) for run in runs])
+    table["flops_budget"] = table["flops_budget"].astype(float)
+    table["loss_nats"] = table["loss_nats"].astype(float)
+    if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
+        table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
+    return table
+
+
+def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
+    config, counts, outcome = run.config, count(run.config), Outcome.read(folder)
+    row: dict[str, Any] = {
+        "run": config.run_id,
+        "name": config.name,
+        "state": "missing",
+        "held_out": run.held_out,
+        "group": run.group or config.run_id,
+        "flops_budget": run.flops_budget,
+        **asdict(counts),
+        "tokens_per_param": counts.tokens_per_param,
+        "width": config.model.width,
+        "layers": config.model.layers,
+        "heads": config.model.heads,
+        "vocab": config.model.vocab,
+        "context": config.model.context,
+        "steps": config.steps,
+        "batch_sequences": config.optimizer.batch_sequences,
+        "batch_tokens": config.batch_tokens,
+        "peak_lr": config.optimizer.peak_lr,
+        "seed": config.seed,
+        "source": config.data.source,
+    }
+    blank = {item.name: None for item in fields(Outcome) if item.name not in (*NOT_IN_TABLE, *row)}
+    found: dict[str, Any] = {}
+    if outcome is not None:
+        found = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
+    elif (reason := given_up(folder)) is not None:
+        found = {"state": "failed", "reason": reason}
+    return {**row, **blank, **found}

@@ -1,0 +1,217 @@
+"""Sources of text as TFDS data sets: documents with an id, duplicates removed, three splits by content.
+
+A document is what the author of the text closed: a module's source file (its docstrings are in it, so they are not
+taken out a second time), a text file, a line of JSONL, a row of Parquet, a record of a TFDS data set. A source that is
+one plain text file has no second document to hold out and is cut into passages at blank lines.
+
+Which split a document falls into depends on the SHA-256 of its text alone, and all splits are read in the order of
+that hash: neither file names nor their order nor the machine matter, and any leading part is a fair sample. Validation
+has the lowest hashes and the test the highest, so that asking for a test split only shortens the training split.
+
+Under `files.cache_dir()/corpora`, `keys/<config>.json` says what a source held when it was last read, and is believed
+while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or where that
+lies) and, for each split, the positions of its documents in it. TFDS is imported only where a source is read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core import files
+from lmscale.core.config import DataConfig, synthetic
+from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora import sources, survey, tfds
+from lmscale.lm.data.corpora.cache import Listing, Progress, locked, settle, signature, whole_folder
+from lmscale.lm.data.corpora.corpus import READ_DOCUMENTS, SPLITS, Corpus
+from lmscale.lm.data.corpora.made import MadeText
+from lmscale.lm.data.corpora.sources import Skipped, Source, Unreadable
+from lmscale.lm.data.corpora.survey import Survey
+
+__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "find", "locked", "prepare", "whole_folder"]
+
+FORMAT = 1
+"""Counts up when documents, splits or their order change, so that no older cache is believed."""
+CUTTING = ("test_fraction", "unreadable", "near_duplicates")
+"""Settings that say which documents are kept; where one has its default it leaves no trace in the name of a cache."""
+
+
+def find(config: DataConfig) -> Corpus | None:
+    """What the source held when it was last read, if no file of it changed. Imports no TFDS and reads no text."""
+    try:
+        record = json.loads(_key_path(config).read_text(encoding="utf-8"))
+        if record["signature"] != signature(_list_files(config, Path(record["place"]))):
+            return None
+        known = record["corpus"]
+        return Corpus(**{**known, "skipped": tuple(Skipped(**item) for item in known["skipped"])})
+    except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or of another version: made again
+        return None
+
+
+def prepare(config: DataConfig, *, progress: Progress | None = None, allow_download: bool = False) -> Corpus:
+    """Read the one source of `config` into a TFDS data set with splits, unless that was done and nothing changed.
+
+    Only a `tfds:` source is ever downloaded, and only with `allow_download` or LMSCALE_ALLOW_DOWNLOAD=1. Safe under
+    several processes at once: one works, the others wait for it. Raises `UserError` for a source that is absent,
+    unknown, empty or unreadable throughout, or changes while it is read, and for a full disk.
+    """
+    report = progress or (lambda what, share: None)
+    corpus = find(config)
+    if corpus is None or not corpus.readable():
+        key_path = _key_path(config)
+        if not _is_tfds(config):
+            _list_files(config, _place(config))  # a source that is not there is said before anything is written
+        with locked(key_path.with_suffix(".lock"), report):
+            corpus = find(config)  # another process may have done it while this one waited
+            if corpus is None or not corpus.readable():
+                corpus = _build(config, key_path, report, allow_download)
+    return corpus
+
+
+def _key_path(config: DataConfig) -> Path:
+    """One file for each place that `config` can mean on this machine and each way to cut it."""
+    place = _place(config)
+    changed = [
+        [item.name, getattr(config, item.name)]
+        for item in dataclasses.fields(config)
+        if item.name in CUTTING and getattr(config, item.name) != item.default
+    ]
+    key = json.dumps([FORMAT, config.source, str(place), config.text_field, config.validation_fraction, *changed])
+    return files.cache_dir() / "corpora" / "keys" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def _is_tfds(config: DataConfig) -> bool:
+    return config.source.startswith("tfds:")
+
+
+def _place(config: DataConfig) -> Path:
+    """The file or folder that is read; for a TFDS name the folder that holds all data sets; nothing for a language."""
+    if synthetic.is_synthetic(config.source):
+        return Path()
+    if _is_tfds(config):
+        return tfds.data_folder()
+    return sources.stdlib_folder() if config.source == "stdlib" else Path(config.source).expanduser().resolve()
+
+
+def _list_files(config: DataConfig, place: Path) -> Listing:
+    if synthetic.is_synthetic(config.source):
+        return []
+    if _is_tfds(config):
+        return tfds.records_listing(place)
+    return sources.stdlib_listing(place) if config.source == "stdlib" else sources.files_listing(place)
+
+
+def _build(config: DataConfig, key_path: Path, report: Progress, allow_download: bool) -> Corpus:
+    """Read everything: hash, split, store, and note what was read."""
+    place, found, source = _open(config, allow_download)
+    surveyed = survey.survey(source, config, report)
+    splits, near = survey.split(surveyed, config, source.name)
+    corpus = _corpus(source.name, surveyed, splits, near)
+    if not corpus.readable():
+        shutil.rmtree(corpus.folder, ignore_errors=True)
+        with whole_folder(corpus.folder, key_path.stem) as partial:
+            _write(partial, source, surveyed, splits, report)
+    if signature(_list_files(config, place)) != signature(found):
+        raise _changed(source.name)
+    record = {"place": str(place), "signature": signature(found), "corpus": dataclasses.asdict(corpus)}
+    files.write_json(key_path, record)
+    return corpus
+
+
+def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Source]:
+    """The folder or file of the source, its files as they are now, and the source itself."""
+    if synthetic.is_synthetic(config.source):
+        return _place(config), [], MadeText(config.source)
+    if _is_tfds(config):
+        source: Source = (dataset := tfds.open_by_name(config.source, config.text_field, allow_download))
+        place = dataset.folder
+        found = _list_files(config, place)
+    else:
+        place = _place(config)
+        found = _list_files(config, place)
+        stdlib = config.source == "stdlib"
+        name = sources.stdlib_name() if stdlib else config.source
+        source = sources.TextFiles(name, place, found, config.text_field, whole_files=stdlib)
+    settle(found)
+    return place, found, source
+
+
+def _changed(name: str) -> UserError:
+    return UserError(f"{name} changed while it was read; run again when nothing writes to it")
+
+
+def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], near: int) -> Corpus:
+    kept = sum(map(len, splits.values()))
+    versions = {"python": platform.python_version(), "tensorflow-datasets": version("tensorflow-datasets")}
+    if surveyed.near:
+        versions["datasketch"] = version("datasketch")
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+        counts[f"{split}_documents"] = len(splits[split])
+        counts[f"{split}_bytes"] = int(surveyed.sizes[splits[split]].sum())
+    return Corpus(
+        source=name,
+        fingerprint=survey.fingerprint(FORMAT, surveyed, splits),
+        duplicates_removed=len(surveyed.sizes) - kept - near,
+        near_duplicates_removed=near,
+        empty_removed=surveyed.empty,
+        skipped=tuple(surveyed.skipped),
+        versions=versions,
+        **counts,
+    )
+
+
+def _write(
+    partial: Path, source: Source, surveyed: Survey, splits: dict[str, NDArray[np.int64]], report: Progress
+) -> None:
+    """Fill a folder of content: the TFDS data set, or where it lies, and each split's positions in it."""
+    positions = splits
+    if isinstance(source, tfds.Records):
+        content = {
+            "text_field": source.text_field,
+            "dataset": str(source.folder),
+            "splits": dict.fromkeys(SPLITS, source.splits),
+        }
+    else:
+        _write_dataset(partial, source, surveyed, splits, report)
+        # That data set lies in reading order: a document's position is its rank among those of its split.
+        positions = {split: np.searchsorted(np.sort(kept), kept) for split, kept in splits.items()}
+        content = {
+            "text_field": "text",
+            "dataset": "documents/1.0.0",
+            "splits": {split: [split] for split in SPLITS},
+        }
+    for split in SPLITS:
+        with files.whole(partial / f"{split}.npy", "wb") as file:
+            np.save(file, positions[split])
+    files.write_json(partial / "content.json", content)
+
+
+def _write_dataset(
+    partial: Path, source: Source, surveyed: Survey, splits: dict[str, NDArray[np.int64]], report: Progress
+) -> None:
+    """Store the kept documents as the TFDS data set `documents` with features id, text and source."""
+
+    def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        kept = np.zeros(len(surveyed.sizes), bool)
+        kept[splits[split]] = True
+        try:
+            for number, document in enumerate(survey.readable_documents(source, surveyed.unreadable)):
+                if number % READ_DOCUMENTS == 0:
+                    report(f"storing the {split} documents of {source.name}", number / len(kept))
+                if number >= len(kept) or survey.digest(document.text) != surveyed.digests[number].tobytes():
+                    raise _changed(source.name)
+                if kept[number]:
+                    yield number, document._asdict()
+        except Unreadable:
+            raise _changed(source.name) from None
+
+    tfds.write_dataset(partial, [split for split in SPLITS if len(splits[split])], examples)

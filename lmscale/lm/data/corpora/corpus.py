@@ -1,0 +1,93 @@
+"""A prepared corpus: what one source held, and its texts by split."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core import files
+from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora import tfds
+from lmscale.lm.data.corpora.sources import Document, Skipped
+
+SPLITS = ("train", "validation", "test")
+READ_DOCUMENTS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What one source held. `fingerprint` is of the content of all splits, in order."""
+
+    source: str
+    """The source in words, with its version."""
+    fingerprint: str
+    train_documents: int
+    validation_documents: int
+    test_documents: int = 0
+    train_bytes: int
+    validation_bytes: int
+    test_bytes: int = 0
+    duplicates_removed: int
+    """Documents left out because another has exactly the same text."""
+    near_duplicates_removed: int = 0
+    """Documents left out because much of their text stands in another."""
+    empty_removed: int
+    """Documents of nothing but white space."""
+    skipped: tuple[Skipped, ...]
+    versions: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where the content is cached."""
+        return files.cache_dir() / "corpora" / self.fingerprint
+
+    def documents(self, split: str) -> int:
+        """Documents of one split."""
+        return {"train": self.train_documents, "validation": self.validation_documents, "test": self.test_documents}[
+            split
+        ]
+
+    def text_bytes(self, split: str) -> int:
+        """Bytes of text of one split."""
+        return {"train": self.train_bytes, "validation": self.validation_bytes, "test": self.test_bytes}[split]
+
+    def readable(self) -> bool:
+        """Whether the content is there, not only what is known of it."""
+        try:
+            content = files.read_json(self.folder / "content.json", "prepared corpus")
+        except UserError:
+            return False
+        return (self.folder / content["dataset"] / "dataset_info.json").is_file()
+
+    def texts(self, split: str, start: int = 0, stop: int | None = None) -> Iterator[list[bytes]]:
+        """Documents `start` ... `stop` - 1 of `split` as UTF-8 in the order of their hash, some hundred at a time.
+
+        Raises `UserError` where the cached content is gone.
+        """
+        stop = self.documents(split) if stop is None else min(stop, self.documents(split))
+        if start >= stop:
+            return
+        stored, positions = self._stored(split)
+        for first in range(start, stop, READ_DOCUMENTS):
+            yield stored.read(positions[first : min(stop, first + READ_DOCUMENTS)])
+
+    def document(self, split: str, number: int) -> Document:
+        """Document `number` of `split`, with its id in the source that first had this content.
+
+        Raises `UserError` where there is none.
+        """
+        if not 0 <= number < self.documents(split):
+            raise UserError(
+                f"the {split} split of {self.source} has no document {number:,}; it has {self.documents(split):,}, "
+                f"counted from 0"
+            )
+        stored, positions = self._stored(split)
+        return stored.document(int(positions[number]))
+
+    def _stored(self, split: str) -> tuple[tfds.Records, NDArray[np.int64]]:
+        content: dict[str, Any] = files.read_json(self.folder / "content.json", "prepared corpus")
+        stored = tfds.Records(self.folder / content["dataset"], content["splits"][split], content["text_field"])
+        return stored, np.load(self.folder / f"{split}.npy", mmap_mode="r")

@@ -1,0 +1,141 @@
+"""One pass over a source: a hash of every document, what cannot be read, and from the hashes the splits."""
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core.config import DataConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora import sources
+from lmscale.lm.data.corpora.cache import Progress
+from lmscale.lm.data.corpora.corpus import SPLITS
+from lmscale.lm.data.corpora.near import NearDuplicates
+from lmscale.lm.data.corpora.sources import Document, Foreign, Skipped, Source, Unreadable
+
+DIGEST_BYTES = 16
+
+
+@dataclass
+class Survey:
+    """Every document of a source that is not empty, in reading order."""
+
+    digests: NDArray[Any]
+    """[documents, 2]: the leading 16 bytes of the SHA-256 of each text as two big-endian numbers."""
+    sizes: NDArray[np.int64]
+    """[documents]: bytes."""
+    empty: int
+    skipped: list[Skipped]
+    unreadable: set[str]
+    """Units that are not used at all."""
+    near: NearDuplicates | None
+    """The shapes of all texts, where near duplicates are to go."""
+
+
+def digest(text: bytes) -> bytes:
+    """What tells a text from every other."""
+    return hashlib.sha256(text).digest()[:DIGEST_BYTES]
+
+
+def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
+    """Hash every document once. A unit that breaks off gives nothing.
+
+    Raises `UserError` when no text is left, and for anything unreadable where `config.unreadable` is "refuse".
+    """
+    digests, sizes, empty = bytearray(), array("q"), 0
+    near = None if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
+    skipped: list[Skipped] = []
+    unreadable = set()
+    for unit, share in source.units():
+        report(f"reading {source.name}", share)
+        before, empty_here = len(sizes), 0
+        remarks: list[Skipped] = []
+        try:
+            for document in source.documents(unit, remarks):
+                if document.text.strip():
+                    digests += digest(document.text)
+                    sizes.append(len(document.text))
+                    if near:
+                        near.add(document.text)
+                else:
+                    empty_here += 1
+        except Unreadable as error:
+            del digests[DIGEST_BYTES * before :], sizes[before:]
+            if near:
+                near.forget(before)
+            skipped.append(Skipped(unit, str(error), isinstance(error, Foreign)))
+            unreadable.add(unit)
+        else:
+            skipped += remarks
+            empty += empty_here
+    if config.unreadable == "refuse" and (trouble := [item for item in skipped if not item.foreign]):
+        raise UserError(
+            f"{len(trouble)} part{'s' * (len(trouble) > 1)} of {source.name} cannot be read: {_first_three(trouble)}; "
+            f"mend them or take unreadable = 'skip'"
+        )
+    if not sizes:
+        raise UserError(_nothing_left(source.name, skipped, empty))
+    return Survey(np.frombuffer(digests, ">u8").reshape(-1, 2), np.array(sizes), empty, skipped, unreadable, near)
+
+
+def _first_three(skipped: list[Skipped]) -> str:
+    reasons = [f"{item.path}: {item.reason}" for item in skipped[:3]]
+    return "; ".join(reasons + [f"{len(skipped) - 3} more skipped"] * (len(skipped) > 3))
+
+
+def _nothing_left(name: str, skipped: list[Skipped], empty: int) -> str:
+    reasons = [_first_three(skipped)] * bool(skipped) + [f"{empty} empty"] * (empty > 0)
+    found = f" ({'; '.join(reasons)})" if reasons else ", which holds no files"
+    return f"there is no text to use in {name}{found}; give UTF-8 text, JSONL or Parquet, plain, .gz or .zst"
+
+
+def split(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDArray[np.int64]], int]:
+    """For each split the numbers of its documents in the order of their hash, each text once; near duplicates removed.
+
+    A text is held out for validation when its hash, as a share of the largest possible, is below
+    `validation_fraction`, and for the test when it is at least 1 - `test_fraction`. No split that was asked for stays
+    empty: the lowest hash is always for validation, the highest for the test, and one between them for training.
+    Raises `UserError` when there are too few texts for that.
+    """
+    digests = survey.digests
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal texts the one read first is kept
+    ordered = digests[order]
+    order = order[np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])]
+    different = len(order)
+    if survey.near:
+        order = survey.near.first_of_each(order)
+    least = 2 + (config.test_fraction > 0)
+    if len(order) < least:
+        held = f"{len(order)} different documents" if len(order) > 1 else "one document"
+        raise UserError(
+            f"{name} holds {held}, so none can be held out for {'the test' * (least == 3) or 'validation'}; give at "
+            f"least {least} different documents, or one plain text file of over {sources.PASSAGE_BYTES:,} bytes, which "
+            f"is cut into passages"
+        )
+    share = digests[order, 0].astype(np.float64) / 2.0**64
+    validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), len(order) - least + 1)
+    test = int(np.count_nonzero(share >= 1.0 - config.test_fraction)) if least == 3 else 0
+    test = min(max(test, least - 2), len(order) - validation - 1)
+    train = slice(validation, len(order) - test)
+    kept = {"train": order[train], "validation": order[:validation], "test": order[len(order) - test :]}
+    return kept, different - len(order)
+
+
+def fingerprint(version: int, survey: Survey, splits: dict[str, NDArray[np.int64]]) -> str:
+    """Of the content of all splits, in order; an empty test split leaves no trace."""
+    identity = hashlib.sha256(f"lmscale corpus {version}".encode())
+    for name in SPLITS:
+        if name != "test" or len(splits[name]):
+            identity.update(len(splits[name]).to_bytes(8, "big") + survey.digests[splits[name]].tobytes())
+    return identity.hexdigest()[:16]
+
+
+def readable_documents(source: Source, unreadable: set[str]) -> Iterator[Document]:
+    """The documents that the survey counted, in its order. Raises `Unreadable` where the source has changed."""
+    for unit, _ in source.units():
+        if unit not in unreadable:
+            yield from (document for document in source.documents(unit, []) if document.text.strip())

@@ -1,0 +1,145 @@
+"""What was prepared: counts of every split and where they come from, and the tokens themselves."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core import files
+from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora import Skipped
+
+ENDLESS = 1 << 62
+"""Tokens of a language that is made as it is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What was prepared: counts of all splits, and where they come from.
+
+    Counts of a mixture are sums over its `parts`; a language without end has `ENDLESS` tokens and no documents.
+    """
+
+    source: str
+    """The source in words, with its version."""
+    fingerprint: str
+    """Of the tokens: the corpus and the tokenizer."""
+    corpus_fingerprint: str
+    tokenizer: str
+    tokenizer_file: str | None = None
+    """Where the tokenizer lies, if in a file."""
+    vocab: int
+    end_of_document: int
+    """The id that follows the last token of every document."""
+    dtype: str
+    train_tokens: int
+    """Ends of documents counted."""
+    validation_tokens: int
+    test_tokens: int = 0
+    train_documents: int
+    validation_documents: int
+    test_documents: int = 0
+    train_bytes: int
+    """Bytes of text as UTF-8; ends of documents count none."""
+    validation_bytes: int
+    test_bytes: int = 0
+    duplicates_removed: int
+    near_duplicates_removed: int = 0
+    empty_removed: int
+    skipped: tuple[Skipped, ...]
+    versions: dict[str, str]
+    unique_limit: int | None = None
+    """Only so many leading training tokens are used."""
+    weights: tuple[int, ...] = ()
+    """Of a mixture: rows that each part gives out of their sum."""
+    parts: tuple["Manifest", ...] = field(default=())
+
+    @property
+    def folder(self) -> Path:
+        """Where the tokens are cached; of a mixture, where its statistics are."""
+        return files.cache_dir() / "tokens" / self.fingerprint
+
+    @property
+    def endless(self) -> bool:
+        """Whether any part of it is made as it is read, without end."""
+        return any(part.endless for part in self.parts) or self.train_tokens == ENDLESS
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text per training token, ends of documents counted as tokens; 0 where there is no text on disk."""
+        return self.train_bytes / self.train_tokens
+
+    def tokens(self, split: str) -> int:
+        """Tokens of one split."""
+        return {"train": self.train_tokens, "validation": self.validation_tokens, "test": self.test_tokens}[split]
+
+    def unique_windows(self, context: int) -> list[int]:
+        """W of every part (of the whole, if it is no mixture): training windows of one epoch, the limit kept.
+
+        `ENDLESS` for a language without end and without limit.
+
+        Raises `UserError` where the limit is more than there is.
+        """
+        parts, weights = (self.parts, self.weights) if self.parts else ((self,), (1,))
+        found = []
+        for part, weight in zip(parts, weights):
+            held = ENDLESS if part.endless else windows(part.train_tokens, context)
+            if self.unique_limit is not None:
+                wanted = self.unique_limit * weight // sum(weights) // context
+                if wanted > held:
+                    raise UserError(
+                        f"unique_tokens = {self.unique_limit:,} asks for {wanted * context:,} training tokens of "
+                        f"{part.source}, which has {held * context:,} in whole sequences of context = {context:,}; "
+                        f"the most that fits is {held * context * sum(weights) // weight:,}"
+                    )
+                held = wanted
+            found.append(held)
+        return found
+
+    def unique_tokens(self, context: int) -> int:
+        """Training tokens that one epoch scores: whole windows only. Raises `UserError` as `unique_windows` does."""
+        return sum(self.unique_windows(context)) * context
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, as JSON values."""
+        return asdict(self)
+
+
+def windows(tokens: int, context: int) -> int:
+    """W: windows of context + 1 tokens that start every `context` tokens and lie wholly inside."""
+    return max(0, (tokens - 1) // context)
+
+
+def _none() -> NDArray[Any]:
+    return np.empty(0, np.uint8)
+
+
+def _no_starts() -> NDArray[np.int64]:
+    return np.zeros(1, np.int64)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prepared tokens, mapped from disk: [tokens] of the tokenizer's dtype and [documents + 1] starts, per split.
+
+    A mixture has them in its `parts`; a language has none.
+    """
+
+    manifest: Manifest
+    train: NDArray[Any] = field(default_factory=_none)
+    validation: NDArray[Any] = field(default_factory=_none)
+    train_starts: NDArray[np.int64] = field(default_factory=_no_starts)
+    validation_starts: NDArray[np.int64] = field(default_factory=_no_starts)
+    test: NDArray[Any] = field(default_factory=_none)
+    test_starts: NDArray[np.int64] = field(default_factory=_no_starts)
+    parts: tuple["Tokens", ...] = ()
+
+    def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Tokens and starts of one split."""
+        return {
+            "train": (self.train, self.train_starts),
+            "validation": (self.validation, self.validation_starts),
+            "test": (self.test, self.test_starts),
+        }[name]

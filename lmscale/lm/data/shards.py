@@ -1,0 +1,124 @@
+"""The tokens of one corpus on disk, made once.
+
+`files.cache_dir()/tokens/<fingerprint>/` holds, for each split that has documents, `<split>.bin` (the tokenizer's
+dtype, little end first) and `<split>_starts.npy` (int64 [documents + 1]: where each document begins, then the number
+of tokens), and `manifest.json`.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core import files
+from lmscale.lm.data.corpora import SPLITS, Corpus, Progress, locked, whole_folder
+from lmscale.lm.data.manifest import Manifest, Tokens
+from lmscale.lm.data.parallel import encoded
+from lmscale.lm.data.tokenizer import Tokenizer
+
+FORMAT = 1
+"""Counts up when what lies on disk or its meaning changes, so that no older cache is believed."""
+
+
+def fingerprint(corpus: Corpus, encoder: Tokenizer) -> str:
+    """Of the tokens of a corpus."""
+    identity = json.dumps([FORMAT, corpus.fingerprint, encoder.name, encoder.fingerprint])
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def find(corpus: Corpus, encoder: Tokenizer) -> Manifest | None:
+    """The manifest of whole tokens of `corpus`: it was written, and every file is as long as it says."""
+    folder = files.cache_dir() / "tokens" / fingerprint(corpus, encoder)
+    try:
+        counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for split in _kept(corpus):
+            if (folder / f"{split}.bin").stat().st_size != counts["tokens"][split] * encoder.dtype.itemsize:
+                return None
+            if (folder / f"{split}_starts.npy").stat().st_size != counts["starts_bytes"][split]:
+                return None
+        return _manifest(corpus, encoder, {split: counts["tokens"][split] for split in _kept(corpus)})
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: made again
+        return None
+
+
+def _kept(corpus: Corpus) -> list[str]:
+    return [split for split in SPLITS if corpus.documents(split)]
+
+
+def _manifest(corpus: Corpus, encoder: Tokenizer, tokens: dict[str, int]) -> Manifest:
+    counts: dict[str, Any] = {}
+    for split in SPLITS:
+        counts[f"{split}_tokens"] = tokens.get(split, 0)
+        counts[f"{split}_documents"] = corpus.documents(split)
+        counts[f"{split}_bytes"] = corpus.text_bytes(split)
+    return Manifest(
+        source=corpus.source,
+        fingerprint=fingerprint(corpus, encoder),
+        corpus_fingerprint=corpus.fingerprint,
+        tokenizer=encoder.name,
+        vocab=encoder.vocab,
+        end_of_document=encoder.end_of_document,
+        dtype=encoder.dtype.name,
+        duplicates_removed=corpus.duplicates_removed,
+        near_duplicates_removed=corpus.near_duplicates_removed,
+        empty_removed=corpus.empty_removed,
+        skipped=corpus.skipped,
+        versions=corpus.versions,
+        **counts,
+    )
+
+
+def make(corpus: Corpus, encoder: Tokenizer, report: Progress) -> Manifest:
+    """Tokenize `corpus`, unless another process just did. Raises `UserError` where a text cannot be tokenized."""
+    name = fingerprint(corpus, encoder)
+    folder = files.cache_dir() / "tokens" / name
+    with locked(folder.with_suffix(".lock"), report):
+        if manifest := find(corpus, encoder):
+            return manifest
+        shutil.rmtree(folder, ignore_errors=True)
+        with whole_folder(folder, name) as partial:
+            tokens, starts_bytes = {}, {}
+            for split in _kept(corpus):
+                with files.whole(partial / f"{split}.bin", "wb") as file:
+                    starts = _write_split(corpus, split, encoder, file, report)
+                with files.whole(partial / f"{split}_starts.npy", "wb") as file:
+                    np.save(file, starts)
+                tokens[split] = int(starts[-1])
+                starts_bytes[split] = (partial / f"{split}_starts.npy").stat().st_size
+            manifest = _manifest(corpus, encoder, tokens)
+            described = {"tokens": tokens, "starts_bytes": starts_bytes, "manifest": manifest.to_json()}
+            files.write_json(partial / "manifest.json", described)
+    return manifest
+
+
+def _write_split(
+    corpus: Corpus, split: str, encoder: Tokenizer, file: IO[bytes], report: Progress
+) -> NDArray[np.int64]:
+    """Append the tokens of every document of `split` to `file`; the starts of documents [documents + 1]."""
+    total, lengths, done = corpus.documents(split), [np.zeros(1, np.int64)], 0
+    for tokens, counts in encoded(corpus, split, encoder):
+        file.write(tokens.astype(_stored(encoder.dtype), copy=False).tobytes())
+        lengths.append(counts)
+        done += len(counts)
+        report(f"tokenizing the {split} documents of {corpus.source}", done / total)
+    return np.cumsum(np.concatenate(lengths))
+
+
+def _stored(dtype: np.typing.DTypeLike) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
+
+
+def opened(manifest: Manifest) -> Tokens:
+    """The tokens that `manifest` describes, mapped."""
+    found: dict[str, Any] = {}
+    for split in SPLITS:
+        if manifest.tokens(split):
+            # A plain array over the same mapping: indexing a memmap costs several times as much.
+            path: Path = manifest.folder / f"{split}.bin"
+            found[split] = np.asarray(np.memmap(path, _stored(manifest.dtype), "r"))
+            found[f"{split}_starts"] = np.asarray(np.load(manifest.folder / f"{split}_starts.npy", mmap_mode="r"))
+    return Tokens(manifest, **found)

@@ -1,0 +1,207 @@
+"""What a prepared text is like: how often tokens and words come, how long documents are, and how well simple models do.
+
+The baselines are bits per byte of the validation split, so that they can stand beside a model's: every token but the
+first is scored, ends of documents among them, over the bytes of text of those tokens. Unigram and bigram frequencies
+are counted on the training split; compression sees the validation text alone, document after document.
+
+Saved as `statistics.json` beside the tokens. Letters: V vocabulary, T tokens.
+"""
+
+import json
+import lzma
+import math
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core import files
+from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora import Progress
+from lmscale.lm.data.manifest import Manifest, Tokens
+from lmscale.lm.data.prepare import encoder
+from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte, count_bytes
+
+FORMAT = 1
+COUNTED_TOKENS = 16 << 20
+"""Leading training tokens that are counted: documents lie in the order of their hash, so they are a fair sample."""
+COMPRESSED_BYTES = 8 << 20
+"""Leading bytes of validation text that are compressed."""
+WORD_TOKENS = 8 << 20
+TUNED_SHARE = 0.05
+PRIORS = tuple(2.0**power for power in range(-2, 13))
+POINTS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What was counted of one corpus."""
+
+    source: str
+    fingerprint: str
+    token_ranks: tuple[int, ...]
+    """Some ranks, from 1, evenly spaced in the logarithm."""
+    token_counts: tuple[int, ...]
+    """How often the token of each such rank comes among the counted training tokens."""
+    word_ranks: tuple[int, ...]
+    word_counts: tuple[int, ...]
+    """The same for what white space separates."""
+    length_edges: tuple[int, ...]
+    """Lengths of training documents in tokens, their end included: powers of two."""
+    length_counts: tuple[int, ...]
+    """Documents of at least `length_edges[i]` and less than `length_edges[i + 1]` tokens."""
+    unigram_bits_per_byte: float
+    bigram_bits_per_byte: float
+    zlib_bits_per_byte: float
+    lzma_bits_per_byte: float
+    zstd_bits_per_byte: float
+    scored_tokens: int
+    """Validation tokens that the unigram and the bigram were scored on."""
+    compressed_bytes: int
+    """Validation text that was compressed."""
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Bits per byte of the validation split by simple means."""
+        names = ("unigram", "bigram", "zlib", "lzma", "zstd")
+        return {name: getattr(self, f"{name}_bits_per_byte") for name in names}
+
+
+def find(manifest: Manifest) -> Statistics | None:
+    """What was counted before, None where nothing was."""
+    try:
+        stored = json.loads((manifest.folder / "statistics.json").read_text(encoding="utf-8"))
+        if stored.pop("format") != FORMAT:
+            return None
+        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
+        return Statistics(**given)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or of another version: counted again
+        return None
+
+
+def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
+    """Count one corpus, unless that was done, and keep the result beside its tokens.
+
+    Raises `UserError` where the validation split has no text to score.
+    """
+    manifest = tokens.manifest
+    assert not tokens.parts and not manifest.endless, "each part of a mixture is counted by itself"
+    if (known := find(manifest)) is not None:
+        return known
+    report = progress or (lambda what, share: None)
+    what, writer = f"counting {manifest.source}", encoder(manifest)
+    train, held = tokens.train[:COUNTED_TOKENS], tokens.validation
+    report(what, 0.0)
+    counts = np.bincount(train, minlength=manifest.vocab)
+    ranks, rank_counts = _by_rank(counts)
+    words = _word_counts(writer, train[:WORD_TOKENS])
+    report(what, 0.2)
+    word_ranks, word_counts = _by_rank(words)
+    edges, lengths = _lengths(np.diff(tokens.train_starts))
+    scored_bytes = count_bytes(writer, held[1:])
+    if not scored_bytes:
+        raise UserError(
+            f"the validation split of {manifest.source} has no text beyond its first token, so nothing can be scored; "
+            f"give more text or a larger validation_fraction"
+        )
+    unigram, bigram = baseline_nats(train, held, manifest.vocab)
+    report(what, 0.5)
+    text = _leading_text(writer, held, COMPRESSED_BYTES)
+    sizes: dict[str, Any] = {}
+    for number, (name, size) in enumerate(_COMPRESSORS.items()):
+        sizes[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
+        report(what, 0.6 + 0.2 * number)
+    found = Statistics(
+        source=manifest.source,
+        fingerprint=manifest.fingerprint,
+        token_ranks=ranks,
+        token_counts=rank_counts,
+        word_ranks=word_ranks,
+        word_counts=word_counts,
+        length_edges=edges,
+        length_counts=lengths,
+        unigram_bits_per_byte=bits_per_byte(unigram, scored_bytes),
+        bigram_bits_per_byte=bits_per_byte(bigram, scored_bytes),
+        scored_tokens=len(held) - 1,
+        compressed_bytes=len(text),
+        **sizes,
+    )
+    files.write_json(manifest.folder / "statistics.json", {"format": FORMAT, **asdict(found)})
+    report(what, 1.0)
+    return found
+
+
+def _by_rank(counts: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    ordered = np.sort(counts[counts > 0])[::-1]
+    ranks = np.unique(np.round(np.geomspace(1, len(ordered), min(POINTS, len(ordered)))).astype(int))
+    return tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist())
+
+
+def _word_counts(writer: Tokenizer, tokens: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each different word comes in the whole documents among `tokens`, in no order."""
+    from collections import Counter
+
+    text = _leading_text(writer, tokens, len(tokens) * int(writer.byte_lengths.max()))
+    return np.array(list(Counter(text.split()).values()) or [1], np.int64)
+
+
+def _lengths(lengths: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    powers = np.floor(np.log2(lengths)).astype(int)
+    counts = np.bincount(powers - powers.min())
+    return tuple(2 ** int(p) for p in range(powers.min(), powers.max() + 2)), tuple(counts.tolist())
+
+
+def _leading_text(writer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
+    """The text of the leading whole documents, at most `most` bytes; of the leading tokens where none is whole."""
+    ends = np.flatnonzero(tokens == writer.end_of_document) + 1
+    spent = np.cumsum(writer.byte_lengths[tokens])
+    fitting = ends[spent[ends - 1] <= most] if len(ends) else ends
+    if not len(fitting):
+        return writer.decode(tokens[: max(1, int(np.searchsorted(spent, most)))]).encode()
+    return b"\n".join(writer.decode_documents(tokens[: fitting[-1]]))
+
+
+def baseline_nats(train: NDArray[Any], held: NDArray[Any], vocab: int) -> tuple[float, float]:
+    """Nats of all of `held` but its first token, by the frequencies of tokens and of pairs in `train`.
+
+    Tokens get half a count more; a pair is mixed with the frequency of its second token as if that had been seen k
+    times more after the first (MacKay and Peto 1995), with the k that is best on the last twentieth of `train`, which
+    is not counted.
+    """
+    cut = len(train) - max(2, int(TUNED_SHARE * len(train)))
+    counted, tuning = (train[:cut], train[cut:]) if cut > 1 else (train, train)
+    seen = np.bincount(counted, minlength=vocab).astype(np.float64)
+    single = (seen + 0.5) / (seen.sum() + 0.5 * vocab)
+    firsts = np.bincount(counted[:-1], minlength=vocab).astype(np.float64)
+    codes, pairs = np.unique(_codes(counted, vocab), return_counts=True)
+
+    def nats(text: NDArray[Any], prior: float) -> float:
+        wanted = _codes(text, vocab)
+        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        found = np.where(codes[place] == wanted, pairs[place], 0)
+        return float(-np.log((found + prior * single[text[1:]]) / (firsts[text[:-1]] + prior)).sum())
+
+    best = min(PRIORS, key=lambda prior: nats(tuning, prior))
+    return float(-np.log(single[held[1:]]).sum()), nats(held, best)
+
+
+def _codes(tokens: NDArray[Any], vocab: int) -> NDArray[np.int64]:
+    """Every pair of neighbours as one number."""
+    return tokens[:-1].astype(np.int64) * vocab + tokens[1:]
+
+
+def _zstd(text: bytes) -> int:
+    import zstandard
+
+    window = max(10, min(27, math.ceil(math.log2(len(text) + 1))))
+    parameters = zstandard.ZstdCompressionParameters.from_level(19, window_log=window)
+    return len(zstandard.ZstdCompressor(compression_params=parameters).compress(text))
+
+
+_COMPRESSORS = {
+    "zlib": lambda text: len(zlib.compress(text, 9)),
+    "lzma": lambda text: len(lzma.compress(text, preset=9)),
+    "zstd": _zstd,
+}

@@ -1,0 +1,186 @@
+"""Any `tokenizer.json` of the library `tokenizers` whose tokens, joined, are the text."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core.errors import UserError
+
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>", "[SEP]", "[EOS]", "<end>")
+"""Names under which published tokenizers keep the end of a text, the likelier first."""
+SPACE = "\u2581"
+"""How SentencePiece writes a space."""
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level tokenizers write bytes: printable ones as themselves, the rest from U+0100 on.
+
+    The table of GPT-2 (Radford 2019).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+class FileTokenizer:
+    """See `Tokenizer`. Ends of documents take the file's own id for them, or one more id where it has none."""
+
+    def __init__(self, content: str, name: str) -> None:
+        """`content` is that of a tokenizer.json. Raises `UserError` where it is not one or its tokens are not text."""
+        self.name = name
+        self._content = content
+        try:
+            self._described = json.loads(content)
+            added = self._described.get("added_tokens") or []
+            self._special = {item["id"]: item["content"] for item in added if item["special"]}
+            self._added = {item["id"]: item["content"] for item in added if not item["special"]}
+            self._written = {number: piece for piece, number in _vocabulary(self._described["model"])}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{name} is no tokenizer.json ({type(error).__name__}: {error}); give one that the library "
+                f"`tokenizers` saved"
+            ) from None
+        known = {text: number for number, text in self._special.items()}
+        size = max([*self._written, *self._special, *self._added], default=-1) + 1
+        self.end_of_document: int = next((known[end] for end in ENDS if end in known), size)
+        self.vocab: int = max(size, self.end_of_document + 1)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.dtype: np.dtype[Any] = np.dtype(
+            np.uint8 if self.vocab <= 1 << 8 else np.uint16 if self.vocab <= 1 << 16 else np.uint32
+        )
+
+    @classmethod
+    def read(cls, path: str | Path, name: str = "") -> "FileTokenizer":
+        """The tokenizer of a file. Raises `UserError` where it cannot be read."""
+        try:
+            content = Path(path).expanduser().read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(
+                f"there is no tokenizer file {path}; give `bytes`, `bpe:4096` or a path that exists"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the tokenizer file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+        return cls(content, name or str(path))
+
+    @functools.cached_property
+    def pieces(self) -> list[bytes]:
+        """[V]: the bytes that each id stands for, none for special tokens."""
+        kinds = _kinds(self._described.get("decoder"))
+        write = (
+            _from_bytes if "ByteLevel" in kinds else _from_spaces if kinds & {"Metaspace", "ByteFallback"} else _plain
+        )
+        pieces = [b""] * self.vocab
+        for number, text in self._written.items():
+            pieces[number] = write(text)
+        for number, text in self._added.items():
+            pieces[number] = text.encode()
+        for number in (*self._special, self.end_of_document):
+            pieces[number] = b""
+        return pieces
+
+    @functools.cached_property
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """[V]: bytes of text that each id stands for."""
+        return np.array([len(piece) for piece in self.pieces], np.int64)
+
+    @functools.cached_property
+    def _inner(self) -> Any:
+        import tokenizers
+
+        try:
+            inner = tokenizers.Tokenizer.from_str(self._content)
+        except Exception as error:  # the library raises bare exceptions
+            raise UserError(f"the library `tokenizers` cannot read {self.name}: {error}") from None
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True  # text that spells a special token is text
+        return inner
+
+    def encode(self, text: str) -> NDArray[Any]:
+        """[T] ids of `text`. Raises `UserError` for a lone surrogate."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"character {error.start} of the text is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
+                f"write; remove it"
+            ) from None
+        return np.array(self._inner.encode(text, add_special_tokens=False).ids, self.dtype)
+
+    def decode(self, tokens: Any) -> str:
+        """Text of `tokens` [T]; bytes that are not UTF-8 become U+FFFD and special tokens vanish."""
+        return b"".join(self.pieces[i] for i in np.asarray(tokens).ravel().tolist()).decode(errors="replace")
+
+    def encode_documents(self, texts: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """([T] ids, [documents] lengths, ends included). Raises `UserError` for a text that its tokens do not spell."""
+        found = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
+        pieces, parts = self.pieces, []
+        for number, (text, encoding) in enumerate(zip(texts, found)):
+            ids = encoding.ids
+            spelled = b"".join([pieces[i] for i in ids])
+            if spelled != text:
+                raise UserError(self._lost(number, text, spelled))
+            parts += [ids, [self.end_of_document]]
+        lengths = [len(part) + 1 for part in parts[::2]]
+        tokens = [np.array(part, self.dtype) for part in parts]
+        return np.concatenate([np.empty(0, self.dtype), *tokens]), np.array(lengths, np.int64)
+
+    def _lost(self, number: int, text: bytes, spelled: bytes) -> str:
+        at = next((i for i, (a, b) in enumerate(zip(text, spelled)) if a != b), min(len(text), len(spelled)))
+        return (
+            f"the tokenizer {self.name} does not give text {number} back: from byte {at:,} on it reads "
+            f"{_shown(spelled[at:])} instead of {_shown(text[at:])}; bits per byte would be wrong, so take bytes, "
+            f"bpe:V or a byte-level tokenizer.json that neither normalises text nor puts a space before it"
+        )
+
+    def decode_documents(self, tokens: Any) -> list[bytes]:
+        """The texts of whole documents. Raises `UserError` where the last one has no end."""
+        tokens = np.asarray(tokens)
+        ends = np.flatnonzero(tokens == self.end_of_document)
+        last = int(ends[-1]) + 1 if len(ends) else 0
+        if rest := len(tokens) - last:
+            raise UserError(f"the last {rest} tokens lack their end of document (id {self.end_of_document})")
+        starts = [0, *(ends[:-1] + 1).tolist()] if len(ends) else []
+        return [
+            b"".join(self.pieces[i] for i in tokens[start:end].tolist()) for start, end in zip(starts, ends.tolist())
+        ]
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:20].decode(errors="replace"))
+
+
+def _vocabulary(model: dict[str, Any]) -> list[tuple[str, int]]:
+    """Every token and its id: a mapping in BPE, WordPiece and WordLevel, a list of scores in Unigram."""
+    vocab = model["vocab"]
+    return list(vocab.items()) if isinstance(vocab, dict) else [(piece, i) for i, (piece, _) in enumerate(vocab)]
+
+
+def _kinds(decoder: Any) -> set[str]:
+    """The types of a decoder and of what it is made of."""
+    if not decoder:
+        return set()
+    return {decoder["type"]}.union(*(_kinds(part) for part in decoder.get("decoders", [])))
+
+
+_BYTES = byte_alphabet()
+
+
+def _from_bytes(piece: str) -> bytes:
+    return bytes(_BYTES[char] for char in piece) if all(char in _BYTES for char in piece) else piece.encode()
+
+
+def _from_spaces(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace(SPACE, " ").encode()
+
+
+def _plain(piece: str) -> bytes:
+    return piece.encode()

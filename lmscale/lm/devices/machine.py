@@ -1,0 +1,226 @@
+"""The machine under a run: its cores, its memory allocator, its compiled programs, its matrix-product peak."""
+
+import ctypes
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lmscale.core.accelerators import DEVICES
+from lmscale.core.config import RunConfig
+from lmscale.core.counting import memory_bytes, state_bytes
+from lmscale.core.errors import MemoryShortage
+from lmscale.core.files import cache_dir
+from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE, available_memory_bytes, start_ticks, usable_cores
+
+_IMPORTED = time.perf_counter()
+
+OVERLAP_FLAG = "--xla_gpu_enable_latency_hiding_scheduler"
+"""Has XLA hide the communication between GPUs behind computation. XLA leaves it off by default; on TPUs the compiler
+hides it unasked. Worth a try between many GPUs: `--xla_gpu_all_gather_combine_threshold_bytes` and its siblings for
+all-reduce and reduce-scatter, which make fewer and larger messages. Flags stand in XLA_FLAGS, those of TPUs in
+LIBTPU_INIT_ARGS, before the process starts."""
+
+PROGRAM_BYTES = 2**31
+"""Compiled programs kept on disk; one of a small model is some 100 kB."""
+
+
+def set_up() -> None:
+    """Prepare this process for training; call it before anything imports JAX."""
+    _claim_cores()
+    _keep_memory()
+    _overlap_communication()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    import jax
+
+    programs = cache_dir() / "xla"
+    _forget_programs(programs)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _claim_cores() -> None:
+    """Run on the cores that the launcher named: XLA sizes its thread pool by this."""
+    cores = os.environ.get(CORES_VARIABLE)
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what it got from the system instead of giving it back after every training step.
+
+    XLA's CPU backend allocates each step's working memory anew; by default glibc maps and unmaps large blocks, and
+    page faults then take a large part of the step.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)):
+            libc.mallopt(option, value)
+    except (OSError, AttributeError):
+        pass  # another C library: slower, not wrong
+
+
+def _forget_programs(folder: Path, most_bytes: int = PROGRAM_BYTES) -> None:
+    """Delete the compiled programs that were used longest ago, until the rest take at most `most_bytes`.
+
+    JAX's own bound (jax_compilation_cache_max_size) keeps the time of use in a second file beside each program: after a
+    run that is killed between writing the two, no process can write to the cache again. Here the file system keeps
+    it, and a process whose program another one deletes compiles it anew.
+    """
+    programs = []
+    for path in folder.glob("*-cache"):
+        with suppress(OSError):
+            programs.append((max((stat := path.stat()).st_atime, stat.st_mtime), stat.st_size, path))
+    total = sum(size for _, size, _ in programs)
+    for _, size, path in sorted(programs):
+        if total <= most_bytes:
+            break
+        with suppress(OSError):
+            path.unlink()
+        total -= size
+
+
+def _overlap_communication() -> None:
+    """Set `OVERLAP_FLAG` where there are several GPUs, unless XLA_FLAGS has it: XLA ends on a flag it does not know."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if OVERLAP_FLAG not in flags and len(list(Path("/dev").glob("nvidia[0-9]*"))) > 1:
+        os.environ["XLA_FLAGS"] = f"{flags} {OVERLAP_FLAG}=true".strip()
+
+
+def matmul_peak(dtype: str = "float32", tries: int = 10) -> float:
+    """FLOP/s of the best of a few square matrix products in `dtype` on one device, measured now.
+
+    On a busy machine this is low: take the largest of several measurements. An accelerator is given several products
+    in a row, so that the time of starting one does not count, and of random numbers: zeros and ones draw less power,
+    and the clock then runs faster than in training.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    size, products = (1024, 1) if jax.default_backend() == "cpu" else (8192, 8)
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype) / jnp.asarray(size**0.5, dtype)
+    multiply = _multiply(products)
+    multiply(matrix).block_until_ready()
+    best = float("inf")
+    for _ in range(tries):
+        start = time.perf_counter()
+        multiply(matrix).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return products * 2 * size**3 / best
+
+
+@cache
+def _multiply(products: int) -> Any:
+    """A matrix times itself so many times, compiled once in a process."""
+    import jax
+
+    return jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, power: power @ matrix, matrix))
+
+
+def datasheet_peak(dtype: str) -> float | None:
+    """FLOP/s of one device in `dtype` as its maker states them, None where this module does not know."""
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    known = next((device for device in DEVICES.values() if kind in device.jax_kinds), None)
+    return known.bfloat16 if known is not None and dtype == "bfloat16" else None
+
+
+def step_bytes(config: RunConfig) -> int:
+    """`counting.memory_bytes` on the kind of device that this process has."""
+    import jax
+
+    return memory_bytes(config, accelerator=jax.default_backend() != "cpu")
+
+
+def check_memory(config: RunConfig, runs: int = 1) -> None:
+    """Raise `MemoryShortage` where a step of `runs` runs like `config` would need more memory than is free."""
+    need, free = runs * step_bytes(config), free_memory_bytes(config.mesh.devices)
+    if free is None or need <= free:
+        return
+    settings, mesh = config.optimizer, config.mesh
+    rows = settings.batch_sequences // (mesh.data * mesh.fsdp)
+    for parts in (parts for parts in range(settings.micro_batches + 1, rows + 1) if rows % parts == 0):
+        smaller = replace(config, optimizer=replace(settings, micro_batches=parts))
+        if runs * step_bytes(smaller) <= free:
+            fix = f"set optimizer.micro_batches = {parts}"
+            break
+    else:
+        fix = "take a smaller model, or spread it over more devices with mesh.fsdp"
+    if runs > 1 and (fitting := free // step_bytes(config)):
+        fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
+    raise MemoryShortage(
+        f"a training step needs about {need / 2**30:.1f} GiB, {runs * state_bytes(config) / 2**30:.1f} of it for "
+        f"parameters and optimizer, but {free / 2**30:.1f} GiB are free; {fix}"
+    )
+
+
+def free_memory_bytes(devices: int) -> int | None:
+    """Bytes that `devices` devices can still take together, None where the system does not say.
+
+    On a CPU that is what the system has available or, if less, what the limit of its control group leaves or the share
+    that a launcher has given this run.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        stats = jax.local_devices()[0].memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else devices * (limit - stats.get("bytes_in_use", 0))
+    found = []
+    if (available := available_memory_bytes()) is not None:
+        found.append(available)
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        found.append(int((group / "memory.max").read_text()) - used)
+    if share := os.environ.get(MEMORY_VARIABLE):
+        found.append(int(share))
+    return min(found, default=None)
+
+
+def peak_memory_bytes(program: Any) -> int:
+    """The most bytes so far in use on all local devices; on a CPU, what the compiler counts for a compiled program."""
+    import jax
+
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in one for one in stats):
+        return sum(one["peak_bytes_in_use"] for one in stats)
+    counted = program.memory_analysis()
+    whole = counted.argument_size_in_bytes + counted.temp_size_in_bytes + counted.output_size_in_bytes
+    return int(whole - counted.alias_size_in_bytes)
+
+
+def resident_bytes() -> int:
+    """The most of the machine's memory that this process has held at once."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def device_name() -> str:
+    """The kind and number of devices, for a person: "cpu x 1 (2 cores)"."""
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() == "cpu":
+        return f"{kind} x {jax.device_count()} ({len(usable_cores())} cores)"
+    return f"{kind} x {jax.device_count()}"
+
+
+def seconds_alive() -> float:
+    """Wall time since this process began; where there is no /proc, since this module was imported."""
+    ticks = start_ticks(os.getpid())
+    if ticks is None:
+        return time.perf_counter() - _IMPORTED
+    uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,83 @@
+"""BIG-bench's JSON tasks (Srivastava 2022, arXiv 2206.04615), formatted as its own evaluation formats them."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.lm.eval.tasks.files import field, read_object
+from lmscale.lm.eval.tasks.task import Item, Metric, Task
+
+DEFAULT_REGEX = r"[^\.\?\!\;\n]+"
+CHOICE_ORDER_SEED = 42
+"""Choices are appended to a question in an order drawn from this seed anew for every question, as there."""
+METRICS: dict[str, tuple[Metric, ...]] = {
+    "multiple_choice_grade": ("grade", "accuracy", "gold_probability", "brier", "calibration_error"),
+    "exact_str_match": ("exact_match", "edit_similarity"),
+}
+"""Its names -> ours. `brier` here sums over choices, theirs is also divided by their number. Bits per byte of the right
+answer stand beside in every task."""
+
+
+def load(path: Path) -> list[Task]:
+    """The task of a task.json or of its folder; one task for every subtask where it has those."""
+    file = path / "task.json" if path.is_dir() else path
+    given = read_object(file)
+    name = str(given.get("name", file.parent.name))
+    if "examples" in given:
+        return [_task(given, name, str(file))]
+    below = sorted(file.parent.glob("*/task.json"))
+    if not below:
+        raise UserError(f"{file} has neither examples nor subtasks in folders beside it")
+    return [_task(read_object(one), f"{name}:{one.parent.name}", str(one)) for one in below]
+
+
+def _task(given: dict[str, Any], name: str, where: str) -> Task:
+    examples = field(given, "examples", list, where)
+    distinct = list({json.dumps(example): example for example in examples}.values())
+    wanted = [str(metric) for metric in given.get("metrics", [])]
+    metrics = dict.fromkeys(ours for theirs in wanted for ours in METRICS.get(theirs, ()))
+    left_out = [f"metric {metric}" for metric in wanted if metric not in METRICS]
+    if len(distinct) < len(examples):
+        left_out.append(f"{len(examples) - len(distinct)} duplicate examples")
+    stop = given.get("stop_string")
+    default = DEFAULT_REGEX if stop is None else None
+    return Task(
+        name=name,
+        items=tuple(_item(example, given, f"{where}, example {n}", str(n)) for n, example in enumerate(distinct)),
+        metrics=(*metrics, "gold_bits_per_byte"),
+        description=str(given.get("task_prefix", "")),
+        delimiter="",  # the question ends with the output prefix
+        separator=str(given.get("few_shot_example_separator", "\n")),
+        stop=() if stop is None else (str(stop),),
+        extract=given.get("output_regex", default),
+        left_out=tuple(left_out),
+    )
+
+
+@lru_cache(maxsize=64)
+def _order(count: int) -> tuple[int, ...]:
+    return tuple(np.random.RandomState(CHOICE_ORDER_SEED).permutation(count).tolist())
+
+
+def _item(example: Any, given: dict[str, Any], where: str, name: str) -> Item:
+    if not isinstance(example, dict):
+        raise UserError(f"{where}: a {type(example).__name__} stands where an object is expected")
+    question = field(example, "input", str, where)
+    scores = field(example, "target_scores", dict, where) if "target_scores" in example else {}
+    if scores and given.get("append_choices_to_input", True):
+        before = str(given.get("choice_prefix", "\n  choice: "))
+        ordered = sorted(scores)
+        question += "".join(before + ordered[i] for i in _order(len(ordered)))
+    target = field(example, "target", (str, list), where) if "target" in example else []
+    prefix, suffix = given.get("example_input_prefix", "\nQ: "), given.get("example_output_prefix", "\nA: ")
+    return Item(
+        name=name,
+        question=f"{prefix}{question}{suffix}",
+        choices=tuple(scores),
+        gold=tuple(float(value) for value in scores.values()),
+        answers=tuple(map(str, target)) if isinstance(target, list) else (target,),
+    )

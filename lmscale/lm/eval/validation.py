@@ -1,0 +1,85 @@
+"""Validation loss on a fixed set of windows, with its standard error and by position."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from lmscale.core.config import RunConfig
+from lmscale.lm.data import ValidationSet
+from lmscale.lm.data.tokenizer import bits_per_byte
+from lmscale.lm.devices.distributed import place
+from lmscale.lm.devices.sharding import batch_sharding, replicated
+from lmscale.lm.model.parameters import Params
+from lmscale.lm.model.transformer import token_losses
+
+TOKENS_PER_BATCH = 16_384
+"""Enough to fill a device; the result does not depend on it."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Cross-entropy over the fixed validation windows."""
+
+    loss_nats: float
+    """Mean over tokens, natural log."""
+    stderr: float | None
+    """Standard error of the mean over windows, the unit that is drawn independently; None for a single one."""
+    bits_per_byte: float
+    """All nats, document ends included, over ln 2 times the bytes of text scored."""
+    tokens: int
+    by_position: tuple[float, ...]
+    """Mean nats of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens: element i from 2^i to 2^(i+1) - 1."""
+
+
+def make_validation(
+    config: RunConfig, mesh: Mesh, windows: ValidationSet, like: Params
+) -> Callable[[Params], Validation]:
+    """A function from parameters to the loss on all of `windows`, compiled here for parameters placed as `like`."""
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    batch = rows * math.ceil(min(len(windows.windows), max(1, TOKENS_PER_BATCH // config.model.context)) / rows)
+    sharding, shape = batch_sharding(mesh), (batch, windows.windows.shape[1])
+    example = jax.ShapeDtypeStruct(shape, windows.windows.dtype, sharding=sharding)
+    with jax.set_mesh(mesh):
+        losses = (
+            jax.jit(
+                lambda params, tokens_BS: token_losses(params, tokens_BS, config.model)[0],
+                out_shardings=replicated(mesh),
+            )
+            .lower(like, example)
+            .compile()
+        )
+
+    def validate(params: Params) -> Validation:
+        nats_WT = np.concatenate(
+            [
+                np.asarray(losses(params, place(lambda a, b: _padded(part, batch)[a:b], shape, sharding)))[: len(part)]  # noqa: B023
+                for part in (windows.windows[start : start + batch] for start in range(0, len(windows.windows), batch))
+            ]
+        ).astype(np.float64)
+        means = nats_WT.mean(axis=1)
+        return Validation(
+            loss_nats=float(means.mean()),
+            stderr=float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None,
+            bits_per_byte=bits_per_byte(float(means.mean()) * windows.tokens, windows.bytes),
+            tokens=windows.tokens,
+            by_position=by_position(nats_WT),
+        )
+
+    return validate
+
+
+def by_position(nats_WT: NDArray[np.float64]) -> tuple[float, ...]:
+    """Mean over windows and over positions 2^i to 2^(i+1) - 1, counted from 1; the last piece ends with the window."""
+    ends = [2**i for i in range(nats_WT.shape[1].bit_length())] + [nats_WT.shape[1] + 1]
+    return tuple(float(nats_WT[:, start - 1 : end - 1].mean()) for start, end in pairwise(ends))
+
+
+def _padded(part: np.ndarray, rows: int) -> np.ndarray:
+    """`part` with its first row repeated up to `rows`: one compiled shape for every batch."""
+    return part if len(part) == rows else np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])

@@ -1,0 +1,1 @@
+"""The decoder-only transformer as pure functions of parameters and tokens."""

@@ -1,0 +1,71 @@
+"""Causal self-attention: one function, with the fast way on each kind of device.
+
+Letters: B batch, T time (queries), S time (keys), H query heads, G key/value heads, R = H / G query heads that share
+one key/value head, K features of a head. Query head h reads key/value head h // R (Ainslie 2023).
+"""
+
+from typing import Literal
+
+import jax
+
+from lmscale.lm.devices.sharding import parts
+from lmscale.lm.model.attention import chunked, cudnn, plain, splash
+from lmscale.lm.model.attention.alibi import FEATURES, alibi_slopes
+from lmscale.lm.model.attention.placement import divides
+
+__all__ = ["alibi_slopes", "causal_attention", "implementation"]
+
+
+def causal_attention(
+    q_BTHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGK: jax.Array,
+    *,
+    scale: float,
+    slopes: tuple[float, ...] | None = None,
+    segments_BT: jax.Array | None = None,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(scale q k^T + bias) v over the keys up to each query's own position (Vaswani 2017, equation 1).
+
+    Shapes [batch, time, heads, features]; the result is like the queries. `slopes`, one per query head, adds
+    -slope (t - s) to the scaled score (ALiBi, Press 2022). With `segments_BT`, integers, a query sees only keys of its
+    own segment: documents packed into one row do not see each other. `dropout` is the share of attention weights
+    dropped, the others grow to make up for it; without a `key` nothing is dropped.
+    """
+    heads, kv_heads = q_BTHK.shape[2], k_BSGK.shape[2]
+    assert heads % kv_heads == 0 and k_BSGK.shape == v_BSGK.shape
+    assert slopes is None or len(slopes) == heads
+    arrays, options = (q_BTHK, k_BSGK, v_BSGK), (scale, slopes, segments_BT)
+    if key is not None and dropout > 0:
+        return plain.attend(*arrays, *options, dropout, key)
+    match implementation(jax.default_backend(), q_BTHK, kv_heads, slopes is not None, segments_BT is not None):
+        case "chunked":
+            return chunked.attend(*arrays, *options)
+        case "cudnn":
+            return cudnn.attend(*arrays, *options)
+        case "splash":
+            return splash.attend(*arrays, *options)
+    return plain.attend(*arrays, *options)
+
+
+def implementation(
+    backend: str, q_BTHK: jax.Array, kv_heads: int, biased: bool, segmented: bool
+) -> Literal["chunked", "cudnn", "splash", "plain"]:
+    """The fastest way that can do this on the mesh that is set. Only shape and dtype of the queries count.
+
+    Nothing but `plain` works where time is cut into parts; a kernel further needs batch and heads that divide.
+    """
+    batch, time, _, features = q_BTHK.shape
+    if parts("sequence") > 1:
+        return "plain"
+    if backend == "cpu":
+        return "chunked"
+    features += FEATURES if biased else 0
+    even = divides(batch, kv_heads)
+    if backend == "gpu" and even and not cudnn.restriction(cudnn.capability(), q_BTHK.dtype, time, features, segmented):
+        return "cudnn"
+    if backend == "tpu" and even and not splash.restriction(q_BTHK.dtype, time):
+        return "splash"
+    return "plain"

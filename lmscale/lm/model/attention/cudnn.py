@@ -1,0 +1,64 @@
+"""Attention by cuDNN's fused kernel on NVIDIA GPUs, and what it asks for."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from lmscale.lm.model.attention.alibi import as_features
+from lmscale.lm.model.attention.placement import on_each_device
+
+
+def restriction(
+    capability: tuple[int, int] | None, dtype: jnp.dtype, time: int, features: int, segmented: bool
+) -> str | None:
+    """Why cuDNN cannot do this, or None. `capability` is that of the GPU, None where it is not NVIDIA's.
+
+    After `check_layout` and `check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py (JAX 0.10.2), and
+    cuDNN's own need of an Ampere GPU.
+    """
+    if capability is None or capability < (8, 0):
+        return "cuDNN's fused attention needs an NVIDIA GPU of compute capability 8.0 or more"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"cuDNN's fused attention takes bfloat16 or float16, not {dtype}"
+    widest = 256 if capability >= (9, 0) else 128
+    if features % 8 != 0 or features > widest:
+        return f"cuDNN's fused attention takes heads of a multiple of 8 up to {widest} features, not {features}"
+    if segmented and time % 2 != 0:
+        return f"cuDNN's fused attention takes a mask for even lengths only, not {time}"
+    return None
+
+
+def capability() -> tuple[int, int] | None:
+    """Compute capability of this process's GPU; None where it is not NVIDIA's."""
+    device = jax.local_devices()[0]
+    if "cuda" not in device.client.platform_version:
+        return None
+    major, minor = str(device.compute_capability).split(".")
+    return int(major), int(minor)
+
+
+def attend(
+    q_BTHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGK: jax.Array,
+    scale: float,
+    slopes: tuple[float, ...] | None = None,
+    segments_BT: jax.Array | None = None,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """Each device's part by `jax.nn.dot_product_attention`. Segments become a mask, which takes memory for [B, T, S].
+
+    Tests put XLA's implementation in cuDNN's place.
+    """
+    features = q_BTHK.shape[-1]
+    if slopes is not None:
+        q_BTHK, k_BSGK, v_BSGK = as_features(q_BTHK, k_BSGK, v_BSGK, slopes, scale)
+
+    def part(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
+        same = None if segments is None else (segments[:, :, None] == segments[:, None, :])[:, None]
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=same, scale=scale, is_causal=True, implementation=implementation
+        )
+
+    return on_each_device(part, q_BTHK, k_BSGK, v_BSGK, segments_BT)[..., :features]

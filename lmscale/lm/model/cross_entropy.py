@@ -1,0 +1,197 @@
+"""The loss of every next token from the last activations; where all logits would be large they never exist at once.
+
+Letters: B batch, T time, D width, V vocabulary; N stands for the positions scored together, laid flat or, where the
+mesh cuts time, as [B, T].
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmscale.lm.devices.sharding import MESH_AXES, constrain, parts
+
+CHUNK_BYTES = 512 * 2**20
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def default_chunk(batch: int, time: int, vocab: int) -> int | None:
+    """Positions of a chunk whose float32 logits take at most 512 MiB on each device of the mesh that is set.
+
+    None where all logits do. Arguments are those of the whole batch. 512 MiB is small beside an accelerator's memory,
+    and still thousands of rows of a matrix product, more than enough to keep it busy.
+    """
+    bytes_on_a_device = 4 * batch * time * vocab / math.prod(parts(axis) for axis in MESH_AXES)
+    needed = min(time, math.ceil(bytes_on_a_device / CHUNK_BYTES))
+    if needed <= 1:
+        return None
+    even = next((chunks for chunks in range(needed, 2 * needed) if time % chunks == 0), needed)
+    return -(-time // even)
+
+
+def cross_entropy(
+    x_BTD: jax.Array,
+    head_DV: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> Pair:
+    """Cross-entropy in nats and log normaliser, both [B, T], of the logits scale x head.
+
+    Logits are float32 and, with a softcap c, c tanh(logits / c) (Gemma 2, 2024). A target below 0 is not scored: both
+    results are 0 there, and so is what they pass back. A target of V or more gives NaN.
+
+    With `chunk`, at most that many positions of every row are scored at a time, and again for the gradient.
+    """
+    time, width = x_BTD.shape[1:]
+    if chunk is not None and chunk < time:
+        chunks = -(-time // chunk)
+        fill = -time % chunks
+        x_BTD = jnp.pad(x_BTD, ((0, 0), (0, fill), (0, 0)))
+        targets_BT = jnp.pad(targets_BT, ((0, 0), (0, fill)), constant_values=-1)
+        nats_BT, log_z_BT = _by_chunks(x_BTD, head_DV, targets_BT, chunks, scale, softcap)
+        return nats_BT[:, :time], log_z_BT[:, :time]
+    shape = targets_BT.shape
+    if _flat():
+        x_BTD, targets_BT = x_BTD.reshape(-1, width), targets_BT.reshape(-1)
+    nats_N, log_z_N = _at_once(x_BTD, head_DV, targets_BT, scale, softcap)
+    return nats_N.reshape(shape), log_z_N.reshape(shape)
+
+
+def _flat() -> bool:
+    """Whether positions may lie along one axis. XLA's CPU backend has its fast product for that alone."""
+    return parts("sequence") == 1
+
+
+def _logits(x_ND: jax.Array, head_DV: jax.Array, scale: float, softcap: float | None) -> jax.Array:
+    exact = jnp.promote_types(x_ND.dtype, jnp.float32)
+    logits_NV = scale * jnp.matmul(x_ND, head_DV, preferred_element_type=exact)
+    logits_NV = constrain(logits_NV, "batch", *["time"] * (x_ND.ndim - 2), "vocab")
+    return logits_NV if softcap is None else softcap * jnp.tanh(logits_NV / softcap)
+
+
+def _is_target(logits_NV: jax.Array, targets_N: jax.Array) -> jax.Array:
+    # A comparison, where a gather would bring a vocabulary that is cut over devices together.
+    return jax.lax.broadcasted_iota(targets_N.dtype, logits_NV.shape, logits_NV.ndim - 1) == targets_N[..., None]
+
+
+def _scores(logits_NV: jax.Array, targets_N: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Nats and log normaliser; exp(logits - their maximum), and its sum."""
+    most_N = jnp.max(logits_NV, axis=-1)
+    exps_NV = jnp.exp(logits_NV - most_N[..., None])
+    sum_N = jnp.sum(exps_NV, axis=-1)
+    log_z_N = most_N + jnp.log(sum_N)
+    target_N = jnp.sum(jnp.where(_is_target(logits_NV, targets_N), logits_NV, 0), axis=-1)
+    target_N = jnp.where(targets_N < logits_NV.shape[-1], target_N, jnp.nan)
+    scored_N = targets_N >= 0
+    return jnp.where(scored_N, log_z_N - target_N, 0), jnp.where(scored_N, log_z_N, 0), exps_NV, sum_N
+
+
+def _gradients(
+    x_ND: jax.Array,
+    head_DV: jax.Array,
+    targets_N: jax.Array,
+    exps_NV: jax.Array,
+    sum_N: jax.Array | float,
+    capped_NV: jax.Array | None,
+    given: Pair,
+    scale: float,
+    softcap: float | None,
+) -> Pair:
+    """What nats and log normaliser pass back to x and, in float32, to the head: softmax less target."""
+    d_nats_N, d_log_z_N = (jnp.where(targets_N >= 0, d_N, 0) for d_N in given)
+    softmax_NV = exps_NV * ((d_nats_N + d_log_z_N) / sum_N)[..., None]
+    d_logits_NV = softmax_NV - jnp.where(_is_target(exps_NV, targets_N), d_nats_N[..., None], 0)
+    if softcap is not None and capped_NV is not None:
+        d_logits_NV *= 1 - jnp.square(capped_NV / softcap)
+    d_logits_NV = (scale * d_logits_NV).astype(x_ND.dtype)
+    axes = list(range(x_ND.ndim - 1))
+    d_head_DV = jnp.tensordot(x_ND, d_logits_NV, (axes, axes), preferred_element_type=exps_NV.dtype)
+    # The barrier keeps the transposition of a tied head out of this product: with it XLA's CPU backend takes 1.4 times
+    # as long.
+    return d_logits_NV @ head_DV.T, jax.lax.optimization_barrier(d_head_DV)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _at_once(x_ND: jax.Array, head_DV: jax.Array, targets_N: jax.Array, scale: float, softcap: float | None) -> Pair:
+    return _at_once_forward(x_ND, head_DV, targets_N, scale, softcap)[0]
+
+
+def _at_once_forward(
+    x_ND: jax.Array, head_DV: jax.Array, targets_N: jax.Array, scale: float, softcap: float | None
+) -> tuple[Pair, Any]:
+    logits_NV = _logits(x_ND, head_DV, scale, softcap)
+    nats_N, log_z_N, exps_NV, sum_N = _scores(logits_NV, targets_N)
+    capped_NV = None if softcap is None else logits_NV
+    return (nats_N, log_z_N), (x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV)
+
+
+def _at_once_backward(
+    scale: float, softcap: float | None, saved: Any, given: Pair
+) -> tuple[jax.Array, jax.Array, None]:
+    x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV = saved
+    d_x_ND, d_head_DV = _gradients(x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV, given, scale, softcap)
+    return d_x_ND, d_head_DV.astype(head_DV.dtype), None
+
+
+_at_once.defvjp(_at_once_forward, _at_once_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _by_chunks(
+    x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, chunks: int, scale: float, softcap: float | None
+) -> Pair:
+    return _by_chunks_forward(x_BTD, head_DV, targets_BT, chunks, scale, softcap)[0]
+
+
+def _cut(x_BT: jax.Array, chunks: int) -> jax.Array:
+    """[B, T, ...] -> [chunks, N, ...]. Chunk c takes the times c, c + chunks, ...: each device its share of each."""
+    batch, time, *rest = x_BT.shape
+    parted = jnp.moveaxis(x_BT.reshape(batch, time // chunks, chunks, *rest), 2, 0)
+    return parted.reshape(chunks, -1, *rest) if _flat() else parted
+
+
+def _whole(parted: jax.Array, batch: int) -> jax.Array:
+    """The inverse of `_cut`."""
+    chunks, rest = parted.shape[0], parted.shape[2 if _flat() else 3 :]
+    return jnp.moveaxis(parted.reshape(chunks, batch, -1, *rest), 0, 2).reshape(batch, -1, *rest)
+
+
+def _by_chunks_forward(
+    x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, chunks: int, scale: float, softcap: float | None
+) -> tuple[Pair, Any]:
+    def score(_: None, part: Pair) -> tuple[None, Pair]:
+        x_ND, targets_N = part
+        return None, _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)[:2]
+
+    _, scores = jax.lax.scan(score, None, (_cut(x_BTD, chunks), _cut(targets_BT, chunks)))
+    nats_BT, log_z_BT = _whole(scores[0], len(x_BTD)), _whole(scores[1], len(x_BTD))
+    return (nats_BT, log_z_BT), (x_BTD, head_DV, targets_BT, log_z_BT)
+
+
+def _by_chunks_backward(
+    chunks: int, scale: float, softcap: float | None, saved: Any, given: Pair
+) -> tuple[jax.Array, jax.Array, None]:
+    x_BTD, head_DV, targets_BT, log_z_BT = saved
+
+    def pass_back(total_DV: jax.Array, part: tuple[jax.Array, ...]) -> Pair:
+        x_ND, targets_N, log_z_N, d_nats_N, d_log_z_N = part
+        logits_NV = _logits(x_ND, head_DV, scale, softcap)
+        # The normaliser of a position that is not scored was given as 0: its exponentials could be infinite.
+        softmax_NV = jnp.exp(logits_NV - jnp.where(targets_N >= 0, log_z_N, jnp.inf)[..., None])
+        given_N = (d_nats_N, d_log_z_N)
+        d_x_ND, d_head_DV = _gradients(x_ND, head_DV, targets_N, softmax_NV, 1.0, logits_NV, given_N, scale, softcap)
+        return total_DV + d_head_DV, d_x_ND
+
+    zero_DV = jnp.zeros(head_DV.shape, log_z_BT.dtype)
+    parted = tuple(_cut(array, chunks) for array in (x_BTD, targets_BT, log_z_BT, *given))
+    d_head_DV, d_x = jax.lax.scan(pass_back, zero_DV, parted)
+    return _whole(d_x, len(x_BTD)), d_head_DV.astype(head_DV.dtype), None
+
+
+_by_chunks.defvjp(_by_chunks_forward, _by_chunks_backward)

@@ -1,0 +1,187 @@
+"""Every parameter of the model in one table: shape, logical axes, initial values, and how it is to be trained.
+
+Initialisation, sharding, the optimizer's masks and rates, and the parametrization follow from the table; the three
+multipliers of the forward pass that belong to a parametrization stand here too.
+
+Letters: D width, L layers, H heads, G heads of keys and values, P = H / G + 2 projections of such a group (its queries,
+key, value), K features of a head, F hidden units, C branches of the MLP (2 for SwiGLU), V vocabulary, T context.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from lmscale.core.config import ModelConfig
+from lmscale.lm.devices.sharding import Axes, constrain
+
+Params = dict[str, jax.Array]
+"""One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
+
+GPT2_STD = 0.02
+ONE_DRAW = 2**26
+"""Models up to this size draw all initial values at once: the program compiles ten times as fast. Above it, each matrix
+draws its own, so that no device ever holds more than one of them whole."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the parameter table."""
+
+    shape: tuple[int, ...]
+    axes: Axes
+    """Logical axis names; `sharding.RULES` maps them onto the mesh."""
+    role: Literal["table", "hidden", "head", "vector"]
+    """A token or position table, a matrix inside a layer, an output head, a gain or a bias."""
+    mean: float = 0.0
+    std: float = 0.0
+    """Initial values are normal with this mean and standard deviation; gains start at 1, biases at 0."""
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    """Axes of a matrix that are summed over, and that it gives; the others count separate matrices."""
+    lr_multiplier: float = 1.0
+    decay_multiplier: float = 1.0
+    """Of the weight decay; 0 for vectors."""
+    epsilon_multiplier: float = 1.0
+    """Of Adam's epsilon."""
+
+
+def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
+    """Name -> row, for every parameter.
+
+    Fan-in: matrices have variance 1 / inputs; those that write to the stream also over 2 L (Radford 2019). Token
+    vectors have variance 1 / D and come in times sqrt(D), so that the stream starts with unit variance.
+    """
+    D, L, H, G, K = config.width, config.layers, config.heads, config.groups, config.head_width
+    F, P, C = config.hidden, config.heads // config.groups + 2, 2 if config.mlp == "swiglu" else 1
+    stream = "layers", None, None, "embed"
+    table = {
+        "embedding": _table(config, config.vocab, "vocab"),
+        "attention_norm": _gain(config, (L, D)),
+        "attention_qkv": _hidden(config, (L, D, G, P, K), ("layers", "embed", "heads", None, None), (1,), (2, 4)),
+        "attention_out": _hidden(
+            config, (L, H, K, D), ("layers", "heads", *stream[2:]), (1, 2), (3,), writes_to_stream=True
+        ),
+        "mlp_norm": _gain(config, (L, D)),
+        "mlp_in": _hidden(config, (L, D, C, F), ("layers", "embed", None, "hidden"), (1,), (3,)),
+        "mlp_out": _hidden(config, (L, F, D), ("layers", "hidden", "embed"), (1,), (2,), writes_to_stream=True),
+        "final_norm": _gain(config, (D,)),
+    }
+    if config.positions == "learned":
+        table["positions"] = _table(config, config.context, None)
+    if config.qk_norm:
+        table |= {"query_norm": _gain(config, (L, K)), "key_norm": _gain(config, (L, K))}
+    if config.biases:
+        table |= {
+            "attention_qkv_bias": _bias(config, (L, G, P, K), ("layers", "heads", None, None)),
+            "attention_out_bias": _bias(config, (L, D), ("layers", None)),
+            "mlp_in_bias": _bias(config, (L, C, F), ("layers", None, "hidden")),
+            "mlp_out_bias": _bias(config, (L, D), ("layers", None)),
+        }
+        if config.norm == "layernorm":
+            table |= {
+                "attention_norm_bias": _bias(config, (L, D), ("layers", None)),
+                "mlp_norm_bias": _bias(config, (L, D), ("layers", None)),
+                "final_norm_bias": _bias(config, (D,), (None,)),
+            }
+    if not config.tied_embeddings:
+        table["head"] = Parameter(
+            (D, config.vocab), ("embed", "vocab"), "head", std=_outer_std(config), inputs=(0,), outputs=(1,),
+            epsilon_multiplier=1 / config.width_ratio,
+        )  # fmt: skip
+    return table
+
+
+def _outer_std(config: ModelConfig) -> float:
+    """Of tables and heads: that of the base width at every width (Yang 2022, table 8; Dey 2025, table 1)."""
+    return GPT2_STD if config.init == "gpt2" else (config.base_width or config.width) ** -0.5
+
+
+def _table(config: ModelConfig, rows: int, axis: str | None) -> Parameter:
+    std, epsilon = _outer_std(config), 1 / config.width_ratio
+    return Parameter(
+        (rows, config.width), (axis, "embed"), "table", std=std, inputs=(0,), outputs=(1,), epsilon_multiplier=epsilon
+    )
+
+
+def _hidden(
+    config: ModelConfig,
+    shape: tuple[int, ...],
+    axes: Axes,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    writes_to_stream: bool = False,
+) -> Parameter:
+    """A matrix of the layers: variance and rate fall as 1 / m_N under mup and completep, which add that
+    rate x decay stays as it is and that Adam's epsilon follows the gradient (Dey 2025, table 1, alpha = 1)."""
+    fan_in = math.prod(shape[axis] for axis in inputs)
+    std = GPT2_STD * config.width_ratio**-0.5 if config.init == "gpt2" else fan_in**-0.5
+    if writes_to_stream:
+        std *= 0.0 if config.init == "zero-out" else (2 * config.layers / config.depth_ratio) ** -0.5
+    return Parameter(
+        shape, axes, "hidden", std=std, inputs=inputs, outputs=outputs,
+        lr_multiplier=1 / config.width_ratio,
+        decay_multiplier=config.width_ratio,
+        epsilon_multiplier=1 / (config.width_ratio * config.depth_ratio),
+    )  # fmt: skip
+
+
+def _gain(config: ModelConfig, shape: tuple[int, ...]) -> Parameter:
+    return _vector(config, shape, (None,) * len(shape) if len(shape) == 1 else ("layers", None), 1.0)
+
+
+def _bias(config: ModelConfig, shape: tuple[int, ...], axes: Axes) -> Parameter:
+    return _vector(config, shape, axes, 0.0)
+
+
+def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float) -> Parameter:
+    epsilon = 1 / (config.width_ratio * (config.depth_ratio if "layers" in axes else 1))
+    return Parameter(shape, axes, "vector", mean=mean, decay_multiplier=0.0, epsilon_multiplier=epsilon)
+
+
+def embedding_multiplier(config: ModelConfig) -> float:
+    """Of token and position vectors on their way into the stream: it starts with unit variance, but as in the paper
+    under gpt2."""
+    return 1.0 if config.init == "gpt2" else 1 / _outer_std(config)
+
+
+def logit_multiplier(config: ModelConfig) -> float:
+    """1 / m_N (Yang 2022, table 8); 1 under the standard parametrization.
+
+    Logits then start with unit variance. Where the head is tied, that of the token just read is the exception: it
+    starts near sqrt(D), since the stream still carries the token's own vector. Scaling all logits down to meet it slows
+    the head, which costs more over a whole run than the steps in which a model learns not to repeat itself.
+    """
+    return 1 / config.width_ratio
+
+
+def attention_scale(config: ModelConfig) -> float:
+    """1 / sqrt(K) (Vaswani 2017); sqrt(base) / K under mup and completep, whose queries and keys come to agree."""
+    if config.parametrization == "standard":
+        return config.head_width**-0.5
+    return math.sqrt(config.base_head_width or config.head_width) / config.head_width
+
+
+def residual_multiplier(config: ModelConfig) -> float:
+    """1 / m_L of what every part adds to the stream (Dey 2025, alpha = 1); 1 but under completep."""
+    return 1 / config.depth_ratio
+
+
+def init(config: ModelConfig, key: jax.Array) -> Params:
+    """Initial parameters. Call it under `jax.jit`: the values are then the same bits on every mesh."""
+    table = parameter_table(config)
+    dtype = jnp.dtype(config.param_dtype)
+    sizes = {name: math.prod(row.shape) for name, row in table.items() if row.std}
+    if sum(sizes.values()) <= ONE_DRAW:
+        ends = [sum(list(sizes.values())[: number + 1]) for number in range(len(sizes))]
+        split = jnp.split(jax.random.normal(key, (ends[-1],), dtype), ends[:-1])
+        draws = {name: constrain(part, None) for name, part in zip(sizes, split)}  # whole everywhere before it is cut
+    else:
+        keys = jax.random.split(key, len(sizes))
+        draws = {name: jax.random.normal(one, table[name].shape, dtype) for name, one in zip(sizes, keys)}
+    return {
+        name: row.std * draws[name].reshape(row.shape) if row.std else jnp.full(row.shape, row.mean, dtype)
+        for name, row in table.items()
+    }

@@ -1,0 +1,1 @@
+"""Training: a `RunConfig` goes in, an `Outcome` comes out."""

@@ -1,0 +1,40 @@
+"""The metrics of a sweep's runs as TensorBoard's event files; `metrics.jsonl` stays the truth."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+from lmscale.core.errors import UserError
+from lmscale.core.files import storage_error
+from lmscale.core.run_folder import METRICS_FILE, read_metrics
+
+EVENTS_FOLDER = "tensorboard"
+
+
+def write_events(folder: Path) -> int:
+    """Write the metrics that every run in `folder` has by now to `<run>/tensorboard`, anew; the number of runs.
+
+    Raises `UserError` without the extra `tensorboard`, where no run has metrics yet, and on a full disk.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("--to tensorboard needs tensorboardX: pip install 'lmscale[tensorboard]'") from None
+    runs = sorted(path.parent for path in folder.glob(f"*/{METRICS_FILE}"))
+    if not runs:
+        raise UserError(f"no run in {folder} has metrics yet; give runs/<sweep> of a sweep that `lmscale run` trains")
+    for run in runs:
+        new = run / f".{uuid.uuid4().hex}.partial"
+        try:
+            with SummaryWriter(str(new)) as writer:
+                for row in read_metrics(run)[0]:
+                    for name, value in row.items():
+                        if isinstance(value, int | float) and name != "step":
+                            writer.add_scalar(name, value, row["step"])
+            shutil.rmtree(run / EVENTS_FOLDER, ignore_errors=True)
+            new.rename(run / EVENTS_FOLDER)
+        except OSError as error:
+            raise storage_error(run / EVENTS_FOLDER, error) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return len(runs)

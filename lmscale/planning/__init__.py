@@ -1,4 +1,0 @@
-"""What a sweep would cost and could identify, said before a run is started.
-
-Nothing is imported here, so that `lmscale.planning.command` (the arguments of the command line) costs nothing to load.
-"""

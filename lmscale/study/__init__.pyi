@@ -1,0 +1,10 @@
+from . import design as design
+from . import emergence as emergence
+from . import fits as fits
+from . import laws as laws
+from . import plots as plots
+from . import presets as presets
+from . import recipes as recipes
+from . import report as report
+from . import sweep as sweep
+from . import tables as tables

@@ -1,0 +1,32 @@
+"""What a plan can identify, before a FLOP is spent: Fisher information under a named prior law and noise.
+
+`judge` gives the verdict on a plan, `improve` the next best runs.
+"""
+
+from lmscale.study.design.bias import Valley, bias_of_exponent, valley
+from lmscale.study.design.fisher import UNIDENTIFIED, Information, Prior, Runs, condition, information, jacobian
+from lmscale.study.design.line import Line, line_through
+from lmscale.study.design.next_runs import Candidates, Proposal, improve, joined
+from lmscale.study.design.verdict import Verdict, judge, runs_of
+
+__all__ = [
+    "UNIDENTIFIED",
+    "Candidates",
+    "Information",
+    "Line",
+    "Prior",
+    "Proposal",
+    "Runs",
+    "Valley",
+    "Verdict",
+    "bias_of_exponent",
+    "condition",
+    "improve",
+    "information",
+    "jacobian",
+    "joined",
+    "judge",
+    "line_through",
+    "runs_of",
+    "valley",
+]

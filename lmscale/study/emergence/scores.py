@@ -1,0 +1,127 @@
+"""The columns of a table of scores, under one name each and checked.
+
+`task, metric, kind` (hard or graded); an axis `params, flops, loss` or plain `x` (positive); `correct` and `n`, or
+`score` with `stderr` or `n`; `chance`. Where there: `ceiling` (1), `seed` (rows of one scale are then its seeds),
+`higher_is_better` (1; 0 for a graded error), and `family, shots, subtask`, each of whose values is a curve of its own.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = ("hard", "graded")
+KNOWN = {
+    "task": ("task",),
+    "metric": ("metric",),
+    "kind": ("kind",),
+    "params": ("params", "n_params"),
+    "flops": ("flops",),
+    "loss": ("loss", "loss_nats"),
+    "x": ("x", "scale"),
+    "correct": ("correct", "n_correct"),
+    "n": ("n", "n_examples"),
+    "score": ("score",),
+    "stderr": ("stderr", "score_stderr"),
+    "chance": ("chance",),
+    "ceiling": ("ceiling", "high_score"),
+    "seed": ("seed",),
+    "higher_is_better": ("higher_is_better",),
+    "family": ("family", "model_family"),
+    "shots": ("shots",),
+    "subtask": ("subtask",),
+}
+NUMBERS = ("params", "flops", "loss", "x", "correct", "n", "score", "stderr", "chance", "ceiling", "higher_is_better")
+
+
+def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -> "pd.DataFrame":
+    """`table` with the columns named as above and checked. `columns` maps our names to the table's.
+
+    Raises `UserError` for a column or value that is absent, not a number, or impossible.
+    """
+    import pandas as pd
+
+    have = [str(name) for name in table.columns]
+    taken = {}
+    for wanted, given in (columns or {}).items():
+        if wanted not in KNOWN:
+            raise UserError(f"--columns maps to {wanted!r}, which is no column of scores{nearest(wanted, KNOWN)}")
+        if given not in have:
+            raise UserError(f"the table has no column {given!r} (asked for as {wanted}){nearest(given, have)}")
+        taken[wanted] = table[given]
+    for wanted, usual in KNOWN.items():
+        name = next((name for name in usual if name in have), None)
+        if wanted not in taken and name is not None:
+            taken[wanted] = table[name]
+    rows = pd.DataFrame(taken)
+    for name in ("task", "metric"):
+        if name not in rows:
+            raise UserError(
+                f"the table has no column {name!r}: a table of scores names task, metric, kind, an axis, correct and n "
+                f"(or score and stderr), and chance"
+            )
+    for name in NUMBERS:
+        if name in rows:
+            values = pd.to_numeric(rows[name], errors="coerce")
+            bad = values.isna() & rows[name].notna()
+            if bad.any():
+                raise UserError(f"column {name!r} holds {rows[name][bad].iloc[0]!r}, which is no number")
+            rows[name] = values.astype(float)
+    rows["kind"] = _kinds(rows)
+    return _scores(rows)
+
+
+def _kinds(rows: "pd.DataFrame") -> Any:
+    if "kind" not in rows:
+        if "correct" in rows and rows["correct"].notna().all():
+            return "hard"
+        raise UserError("the table has no column 'kind': write hard for all-or-nothing metrics, graded for the others")
+    kinds = rows["kind"].astype(str).str.strip().str.lower()
+    if (bad := ~kinds.isin(KINDS)).any():
+        given = rows["kind"][bad].iloc[0]
+        raise UserError(f"column 'kind' holds {given!r}: write hard for all-or-nothing metrics, graded for the others")
+    return kinds
+
+
+def _scores(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Score and n of every row, from whichever columns it has; what no row can be is refused."""
+    for name in ("correct", "n", "score", "stderr", "chance"):
+        if name not in rows:
+            rows[name] = math.nan
+    if "ceiling" not in rows:
+        rows["ceiling"] = 1.0
+    if "higher_is_better" not in rows:
+        rows["higher_is_better"] = 1.0
+    counted = rows["correct"].notna() & rows["n"].notna()
+    refuse(rows, rows["n"] < 2, "n", "a rate over fewer than two examples cannot be told from chance: give the counts "
+            "over all examples of the task")  # fmt: skip
+    refuse(rows, counted & ((rows["correct"] < 0) | (rows["correct"] > rows["n"])), "correct",
+            "correct answers lie between 0 and n")  # fmt: skip
+    rows["score"] = (rows["correct"] / rows["n"]).where(counted, rows["score"])
+    refuse(rows, rows["score"].isna(), "score", "give correct and n, or score with stderr or n, in every row")
+    hard = rows["kind"] == "hard"
+    outside = hard & ((rows["score"] < 0) | (rows["score"] > 1))
+    refuse(rows, outside, "score", "a hard metric is a share of correct answers and lies in [0, 1]"
+            + (": divide percentages by 100" if rows["score"][outside].max() > 1 else ""))  # fmt: skip
+    no_chance = hard & ~((rows["chance"] >= 0) & (rows["chance"] < 1))
+    refuse(rows, no_chance, "chance", "a hard metric needs the score of guessing: 0 for exact match, 1/choices for "
+            "multiple choice")  # fmt: skip
+    refuse(rows, rows["stderr"] < 0, "stderr", "a standard error is not negative")
+    refuse(rows, hard & rows["n"].isna() & rows["stderr"].isna(), "n",
+            "a hard metric needs n, or the standard error of its score, to tell a rise from noise")  # fmt: skip
+    return rows
+
+
+def refuse(rows: "pd.DataFrame", bad: Any, column: str, rule: str) -> None:
+    """Raise `UserError` that names the first of the `bad` rows, what it gives for `column`, and the rule."""
+    if not bad.any():
+        return
+    row = rows[bad].iloc[0]
+    given = row[column]
+    said = f"no {column}" if given is None or math.isnan(given) else f"{column} = {given:g}"
+    more = f" and {int(bad.sum()) - 1} more rows" if bad.sum() > 1 else ""
+    raise UserError(f"task {row['task']!r}, metric {row['metric']!r} has {said}{more}: {rule}")

@@ -1,0 +1,71 @@
+"""Verdicts as lines for a terminal."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lmscale.study.emergence.classes import CLASSES
+from lmscale.study.emergence.foot import EARLIEST
+from lmscale.study.emergence.result import UNIT, Emergence, Finding, axes
+
+ROWS = 60
+"""Curves beyond which smooth, flat and undetermined ones are named and no longer laid out."""
+LONG = ("smooth", "flat", "undetermined")
+
+
+def lines(result: Emergence) -> list[str]:
+    """The whole result: per axis a summary, the curves by class, and what was assumed."""
+    said: list[str] = []
+    for axis in axes(result.findings):
+        found = [finding for finding in result.findings if finding.curve.axis == axis]
+        said += [*_axis(found, axis), ""]
+    said.append(
+        f"Tests are one family per axis, false discovery rate {result.q:g} (Benjamini and Hochberg); rho = "
+        f"{result.rho:.3g}. The threshold is the foot of the rise, the last scale with the score of the floor; "
+        f"its interval is 95 %."
+    )
+    said.append(f"A foot in the first {100 * EARLIEST:.0f} % of the range shows no absence: such curves are smooth.")
+    return said + [f" - {note}" for note in result.notes]
+
+
+def _axis(found: Sequence[Finding], axis: str) -> list[str]:
+    count = Counter(finding.cls for finding in found)
+    summary = ", ".join(f"{count[cls]} {cls}" for cls in CLASSES if count[cls])
+    head = f"{len(found)} curves over {axis} ({UNIT[axis]}): {summary}"
+    shown = [one for cls in CLASSES for one in _sorted(found, cls) if len(found) <= ROWS or cls not in LONG]
+    rows = [row(finding) for finding in shown]
+    columns = ("task", "metric", "class", "threshold [95 %]", "score, first to last", "chance", "verdict")
+    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
+    body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [columns, *rows]]
+    named = []
+    for cls in LONG if len(found) > ROWS else ():
+        if count[cls]:
+            names = sorted({f"{one.curve.name} ({one.curve.metric})" for one in found if one.cls == cls})
+            named.append(f"{cls}: {', '.join(names)}")
+    return [head, *(body if rows else []), *named]
+
+
+def _sorted(found: Sequence[Finding], cls: str) -> list[Finding]:
+    better = -1 if found[0].curve.axis == "loss" else 1
+    return sorted(
+        (finding for finding in found if finding.cls == cls),
+        key=lambda finding: (better * (finding.threshold or 0), finding.curve.name, finding.curve.metric),
+    )
+
+
+def row(finding: Finding) -> tuple[str, ...]:
+    """The cells of one finding."""
+    curve = finding.curve
+    form = ".3f" if curve.axis == "loss" else ".2e"
+    threshold = "–"
+    if finding.threshold is not None and finding.interval is not None:
+        low, high = finding.interval
+        threshold = f"{finding.threshold:{form}} [{low:{form}}, {high:{form}}]"
+    chance = "–" if curve.chance != curve.chance else f"{curve.chance:.3f}"
+    graded = finding.evidence.get("graded", {})
+    beside = f" ({', '.join(f'{metric} {cls}' for metric, cls in graded.items())})" if graded else ""
+    verdict = f"{finding.verdict}{beside}" if finding.verdict else ""
+    if finding.verdict == "undetermined" and not graded:
+        verdict = "undetermined (no graded metric)"
+    scores = f"{curve.score_S[0]:.3f} to {curve.score_S[-1]:.3f}"
+    kind = "" if curve.kind == "hard" else ", graded"
+    return curve.name, curve.metric + kind, finding.cls, threshold, scores, chance, verdict

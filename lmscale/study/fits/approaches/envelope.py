@@ -1,0 +1,224 @@
+"""Approach 1: the lower envelope of all training curves, and whose size is on it (Hoffmann 2022, section 3.1)."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.approaches.curves import Curves, bracketed, by_bins, by_hull, curves_of
+from lmscale.study.fits.approaches.powerfit import PowerFit, loss_through, regress
+from lmscale.study.fits.checks import envelope, parametric
+from lmscale.study.fits.result import Status, allocation_lines, clean, counted, dropped_lines, status_lines
+from lmscale.study.fits.runs import compute_model, usable
+from lmscale.study.fits.uncertainty.bootstrap import resample_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = ("bins", "hull")
+BINS = 200
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the envelope: FLOPs, params, tokens, loss in nats, and the run that reached it."""
+
+    flops: float
+    params: float
+    tokens: float
+    loss_nats: float
+    run: str
+    in_line: bool
+    """Whether the line goes through it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return clean({**self.__dict__, "tokens_per_param": self.tokens / self.params})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier(PowerFit):
+    """N* = G C^a through the envelope; the draws resample whole runs."""
+
+    frontier: tuple[Point, ...]
+
+    approach: ClassVar[str] = "1"
+    SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.1"
+    LOSS_FUNCTION: ClassVar[str] = "squares of ln N*"
+
+    def to_json(self, samples: bool = False) -> dict[str, Any]:
+        """As every fit's, with `frontier`."""
+        return {**super().to_json(samples), "frontier": [point.to_json() for point in self.frontier]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Frontier":
+        """The fit again; new intervals need saved samples."""
+        points = tuple(
+            Point(*[p[name] for name in ("flops", "params", "tokens", "loss_nats", "run", "in_line")])
+            for p in value["frontier"]
+        )
+        return cls(frontier=points, **cls._fields(value))
+
+    def __str__(self) -> str:
+        names = {point.run for point in self.frontier}
+        lines = [
+            f"Approach 1{': ' + self.name if self.name else ''}: N* = G C^a through "
+            f"{sum(point.in_line for point in self.frontier)} of {len(self.frontier)} points of the envelope "
+            f"({self.method}) of {self.n_runs} runs, {len(names)} of which are on it",
+            *self._exponent_lines(),
+        ]
+        if rows := self.allocations():
+            lines += allocation_lines(rows, str(self.compute))
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
+
+
+def frontier(
+    table: "pd.DataFrame",
+    *,
+    method: str = "bins",
+    resamples: int = 1000,
+    seed: int = 0,
+    at: Sequence[float] | None = None,
+    bins: int = BINS,
+    rates: str = "inside",
+    check: bool = True,
+) -> Frontier:
+    """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
+
+    "bins": at each of `bins` log-spaced budgets the run whose curve, straight in ln C between its points, is lowest; a
+    run of one row counts in its own bin; budgets at which a smaller one had a lower loss are not on the envelope.
+    "hull": the lower convex hull of all points in (ln C, ln L). The bootstrap draws whole runs.
+
+    The line goes through the points at whose compute the optimum lies a factor 2 inside the sizes that were run
+    (through all, with a warning, where these are too few). Only valid for curves whose schedule ended at each point,
+    or is constant. Raises `UserError` where fewer than three points or two model sizes are on the envelope.
+    """
+    if method not in METHODS:
+        raise UserError(f"no envelope is called {method!r}{nearest(method, METHODS)}")
+    runs = usable(table, ("params", "flops"), rates=rates)
+    curves = curves_of(runs)
+    edges = np.concatenate(
+        [np.concatenate(curves.log_flops).min(keepdims=True), np.concatenate(curves.log_flops).max(keepdims=True)]
+    )
+    if edges[1] - edges[0] < math.log(1.1):
+        raise UserError(
+            f"Approach 1 needs losses over a range of compute, and all rows lie near {math.exp(edges[0]):.3g} FLOPs: "
+            f"give the runs' training curves, or more budgets"
+        )
+    grid = np.linspace(edges[0], edges[1], bins)
+    everyone = np.ones((len(curves.names), 1))
+    found = by_bins(curves, grid, everyone) if method == "bins" else by_hull(curves, everyone)
+    log_flops, loss, who, on = (item[:, 0] for item in found)
+    on = on.astype(bool)
+    sizes = len(np.unique(curves.log_params[who[on]]))
+    if on.sum() < 3 or sizes < 2:
+        raise UserError(
+            f"Approach 1 found {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
+            f"it needs 3 points and 2 sizes: give the runs' training curves, or fit with --approach 3"
+        )
+    compute, compute_status = compute_model(runs.table)
+    between = _between(curves, log_flops, loss, who, on)
+    used = on if between is None else on & between(log_flops)
+    a, shift, curve, objective = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], used[:, None])
+    samples = None
+    if resamples:
+        counts = resample_counts(np.random.default_rng(seed), len(curves.names), resamples)
+        drawn = by_bins(curves, grid, counts) if method == "bins" else by_hull(curves, counts)
+        within = drawn[3] if between is None else drawn[3] & between(drawn[0])
+        a_r, shift_r, curve_r, _ = _fit(curves, *drawn[:3], within)
+        good = np.isfinite(a_r)
+        samples = {
+            "G": np.exp(shift_r[good]),
+            "a": a_r[good],
+            **{n: v[good] for n, v in zip(("E", "A", "gamma"), curve_r)},
+        }
+    params = np.exp(curves.log_params[who])
+    points = tuple(
+        Point(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
+        for c, n, y, w, u in zip(np.exp(log_flops[on]), params[on], loss[on], who[on], used[on])
+    )
+    largest = float(np.exp(edges[1]))
+    wanted = (
+        tuple(at)
+        if at is not None
+        else tuple(10.0**p for p in range(math.ceil(edges[0] / math.log(10)), math.ceil(edges[1] / math.log(10)) + 1))
+    )
+    status = [*runs.statuses, compute_status]
+    if check:
+        status += [
+            envelope.ends(curves, log_flops, who, on, None if between is None else used, float(a[0])),
+            *envelope.schedules(runs, curves),
+            *parametric.of_training(runs),
+            *parametric.extrapolation(wanted, largest),
+        ]
+        if samples is not None and len(samples["a"]) < resamples:
+            status.append(
+                Status(
+                    "bootstrap",
+                    f"{resamples - len(samples['a'])} of {resamples} resamples have no envelope of two sizes",
+                    "note",
+                )
+            )
+    fit = Frontier(
+        G=float(np.exp(shift[0])),
+        a=float(a[0]),
+        loss_curve=(float(curve[0][0]), float(curve[1][0]), float(curve[2][0])),
+        samples=samples,
+        method=method,
+        objective=float(objective[0]),
+        n_runs=len(curves.names),
+        largest_flops=largest,
+        compute=compute,
+        dropped=runs.dropped,
+        notes=runs.notes,
+        table_hash=runs.digest(),
+        at=wanted,
+        rates=rates,
+        frontier=points,
+    )
+    return replace(fit, status=tuple(status))
+
+
+def _between(
+    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """At which ln C the optimum lies well between the sizes that were run there; None where too few points are.
+
+    Elsewhere the best size is the design's. Judged by the line, not by the size that happened to win: leaving out
+    points because noise moved their winner to the edge would bend the line.
+    """
+    inside = on & bracketed(curves, log_flops, curves.log_params[who])
+    for _ in range(3):
+        if inside.sum() < 3 or len(np.unique(curves.log_params[who[inside]])) < 2:
+            return None
+        a, shift, _, _ = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], inside[:, None])
+
+        def between(x: np.ndarray, a: float = float(a[0]), shift: float = float(shift[0])) -> np.ndarray:
+            return bracketed(curves, x, shift + a * x)
+
+        inside = on & between(log_flops)
+    return between if inside.sum() >= 3 and len(np.unique(curves.log_params[who[inside]])) >= 2 else None
+
+
+def _fit(
+    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Slope, intercept, (E, A, gamma) and sum of squares, each (r,)."""
+    weights = on.astype(float)
+    y = curves.log_params[who]
+    if np.ptp(log_flops, axis=1).max() == 0:
+        slope, shift = regress(log_flops[:, 0], y, weights)
+        curve = loss_through(np.exp(log_flops[:, 0]), np.where(on, loss, 1.0), weights)
+    else:
+        columns = range(y.shape[1])
+        lines = [
+            regress(log_flops[on[:, c], c], y[on[:, c]][:, [c]], np.ones((int(on[:, c].sum()), 1))) for c in columns
+        ]
+        slope, shift = (np.array([line[k][0] for line in lines]) for k in (0, 1))
+        fits = [loss_through(np.exp(log_flops[on[:, c], c]), loss[on[:, c]][:, [c]]) for c in columns]
+        curve = tuple(np.array([fit[k][0] for fit in fits]) for k in range(3))  # type: ignore[assignment]
+    residual = np.where(on, y - shift - slope * log_flops, 0.0)
+    return slope, shift, curve, (residual**2).sum(axis=0)

@@ -1,0 +1,206 @@
+"""What Approaches 1 and 2 have in common: N* = G C^a, and the loss along it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.result import (
+    LEVELS,
+    Dropped,
+    Status,
+    allocation_json,
+    both_levels,
+    clean,
+    percentiles,
+    sampled,
+    shared_json,
+    span,
+)
+from lmscale.study.laws import SIX_ND, Allocation, ComputeModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerFit:
+    """N* = G C^a with D* from the table's compute model. Arrays over R draws."""
+
+    G: Any
+    a: Any
+    loss_curve: tuple[Any, Any, Any]
+    """(E, A, gamma) of L*(C) = E + A (C/1e18)^-gamma: numbers, or arrays (R,)."""
+    samples: Mapping[str, Any] | None
+    """The draws: G, a, E, A, gamma, each (R,); None where none were asked for."""
+    method: str
+    objective: float
+    """(Weighted) sum of squared residuals of ln N* about the line."""
+    n_runs: int
+    largest_flops: float
+    compute: ComputeModel = SIX_ND
+    status: tuple[Status, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+    table_hash: str = ""
+    at: tuple[float, ...] = ()
+    name: str = ""
+    rates: str = "inside"
+    """What entered of cells run at several learning rates (see `runs.usable`)."""
+
+    approach: ClassVar[str] = ""
+    SOURCE: ClassVar[str] = ""
+    LOSS_FUNCTION: ClassVar[str] = ""
+
+    @property
+    def resamples(self) -> int:
+        return 0 if self.samples is None else len(self.samples["a"])
+
+    def optimum(self, flops: Any) -> Allocation:
+        """N* by the line, D* by the compute model, the loss by the curve through the minima."""
+        params = self.G * flops**self.a
+        tokens = self.compute.tokens(flops, params)
+        level, scale, gamma = self.loss_curve
+        return Allocation(flops, params, tokens, tokens / params, level + scale * (flops / 1e18) ** (-gamma))
+
+    def exponents(self) -> dict[str, Any]:
+        """{"params": a, "tokens": b}, b = 1 - p a for C = k N^p D."""
+        return {"params": self.a, "tokens": 1 - self.compute.p * self.a}
+
+    def resample(self, index: int | slice = slice(None)) -> Self:
+        """This fit in one draw, or in all (then every answer is an array). Raises `UserError` without draws."""
+        if self.samples is None:
+            raise UserError("this fit has no resamples; fit with --resamples 1000 to state intervals")
+        drawn = self.samples
+        return replace(
+            self,
+            G=drawn["G"][index],
+            a=drawn["a"][index],
+            samples=None,
+            loss_curve=tuple(drawn[name][index] for name in ("E", "A", "gamma")),
+        )
+
+    def draws(self, quantity: "str | Callable[[Any], Any]") -> np.ndarray:
+        """`quantity` in every draw (R,): "G", "a", "b" or a function of the fit."""
+        if isinstance(quantity, str):
+            batch = self.resample()
+            known = {"G": batch.G, "a": batch.a, "b": batch.exponents()["tokens"]}
+            if quantity not in known:
+                raise UserError(
+                    f"the fit has no quantity {quantity!r}{nearest(quantity, known)}; or give a function of the fit"
+                )
+            return np.asarray(known[quantity])
+        return sampled(quantity, self.resample(), self.resample, self.resamples)
+
+    def interval(self, quantity: "str | Callable[[Any], Any]", level: float = 0.95) -> tuple[float, float]:
+        """The percentile interval of any quantity over the draws. Raises `UserError` without draws."""
+        return percentiles(self.draws(quantity), level)
+
+    def allocations(self, at: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        """The optimum at each budget as plain numbers with 80 % and 95 % intervals."""
+        batch = None if self.samples is None else self.resample()
+        return [
+            allocation_json(self.optimum(flops), None if batch is None else batch.optimum(flops))
+            for flops in (self.at if at is None else at)
+        ]
+
+    def _all_draws(self) -> dict[str, np.ndarray]:
+        return {} if self.samples is None else {name: self.draws(name) for name in ("G", "a", "b")}
+
+    def to_json(self, samples: bool = False) -> dict[str, Any]:
+        """Plain numbers, JSON-ready; `samples` adds the draws, which `from_json` needs for new intervals."""
+        draws = self._all_draws()
+        value = {
+            "approach": self.approach,
+            "law": "power",
+            "formula": "N* = G C^a",
+            "method": self.method,
+            "name": self.name,
+            "source": self.SOURCE,
+            "loss_function": self.LOSS_FUNCTION,
+            **shared_json(self),
+            "parameters": {"G": self.G, "a": self.a},
+            "standard_errors": {k: _deviation(v) for k, v in draws.items() if len(v) > 1},
+            "intervals": both_levels(draws),
+            "loss_curve": list(self.loss_curve),
+        }
+        if samples and self.samples:
+            value["samples"] = dict(self.samples)
+        return dict(clean(value))
+
+    @staticmethod
+    def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
+        """The common fields back from JSON."""
+        compute, samples = value["compute_model"], value.get("samples")
+        return {
+            "G": value["parameters"]["G"],
+            "a": value["parameters"]["a"],
+            "loss_curve": tuple(value["loss_curve"]),
+            "samples": {k: np.asarray(v) for k, v in samples.items()} if samples else None,
+            "method": value["method"],
+            "objective": value["objective"],
+            "n_runs": value["n_runs"],
+            "largest_flops": value["largest_flops"],
+            "compute": ComputeModel(compute["k"], compute["p"], compute["largest_residual"]),
+            "status": tuple(Status(s["name"], s["sentence"], s["severity"]) for s in value["status"]),
+            "dropped": tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
+            "notes": tuple(value["notes"]),
+            "table_hash": value["table_hash"],
+            "at": tuple(a["flops"] for a in value["allocations"]),
+            "name": value["name"],
+            "rates": value["rates"],
+        }
+
+    def _exponent_lines(self) -> list[str]:
+        draws = self._all_draws()
+        lines = []
+        for label, key, value in (
+            ("a (N* ~ C^a)", "a", self.a),
+            ("b (D* ~ C^b)", "b", self.exponents()["tokens"]),
+            ("G", "G", self.G),
+        ):
+            said = f"  {label:>14} = {value:<10.5g}"
+            if key in draws and self.resamples > 1:
+                said += f" s.e. {_deviation(draws[key]):<9.3g}"
+                said += " ".join(f" {100 * level:g} % {span(percentiles(draws[key], level))}" for level in LEVELS)
+            lines.append(said)
+        return lines
+
+
+def _deviation(drawn: np.ndarray) -> float:
+    with np.errstate(over="ignore"):  # G of a draw that fixes no line has no bound
+        return float(np.std(drawn, ddof=1))
+
+
+def regress(log_flops: np.ndarray, y_kr: np.ndarray, weights_kr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes (r,) and intercepts (r,) of weighted straight lines; weights (k, 1) or (k, r), zero leaves a point out."""
+    total = weights_kr.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where fewer than two points have a weight
+        middle = (weights_kr * log_flops[:, None]).sum(axis=0) / total
+        centred = weights_kr * (log_flops[:, None] - middle)
+        slope = (centred * y_kr).sum(axis=0) / (centred * (log_flops[:, None] - middle)).sum(axis=0)
+        return slope, (weights_kr * y_kr).sum(axis=0) / total - slope * middle
+
+
+def loss_through(flops: np.ndarray, loss_kr: np.ndarray, weights_kr: np.ndarray | None = None) -> tuple[Any, Any, Any]:
+    """(E, A, gamma), each (r,), of L* = E + A (C/1e18)^-gamma by least squares through k points.
+
+    For fixed gamma the law is linear, so 200 values of gamma in 0.01-1 are scanned; E is not negative. Two budgets fix
+    only a pure power law (E = 0).
+    """
+    weights = np.ones_like(loss_kr) if weights_kr is None else np.broadcast_to(weights_kr, loss_kr.shape)
+    centre = float(np.log(flops).mean())
+    gammas = np.geomspace(0.01, 1.0, 200)
+    terms = np.exp(-gammas[:, None] * (np.log(flops) - centre))
+    count, x, xx = weights.sum(axis=0), terms @ weights, terms**2 @ weights
+    y, xy = (weights * loss_kr).sum(axis=0), terms @ (weights * loss_kr)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (xy - x * y / count) / (xx - x * x / count)
+        level = (y - slope * x) / count
+        pure = (level < 0) | (len(flops) < 3)
+        slope, level = np.where(pure, xy / xx, slope), np.where(pure, 0.0, level)
+        error = slope**2 * xx + level**2 * count - 2 * slope * xy - 2 * level * y + 2 * slope * level * x
+    error = np.where(np.isfinite(error) & (slope > 0), error, math.inf)
+    best, columns = error.argmin(axis=0), np.arange(loss_kr.shape[1])
+    gamma = gammas[best]
+    return level[best, columns], slope[best, columns] * np.exp(gamma * (centre - math.log(1e18))), gamma

@@ -1,0 +1,97 @@
+"""Cells: the same N and D run at several learning rates. A law describes the best of them, if a grid brackets it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmscale.study.fits.result import Status
+from lmscale.study.tables import numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RATES = ("all", "best", "inside")
+COLUMNS = ("learning_rate", "peak_lr", "lr")
+BRACKET = 3  # rates from which on a cell can show its best one between two others
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One size and token count at two or more learning rates: positions of its rows (k,), rates (k,), the best rate."""
+
+    rows: np.ndarray
+    rates: np.ndarray
+    best: float
+    """The rate whose mean loss is lowest: equal rates are seeds."""
+    name: str
+
+    @property
+    def bracketed(self) -> bool | None:
+        """Whether the best rate lies between two others; None for a cell of fewer than three rates."""
+        if len(np.unique(self.rates)) < BRACKET:
+            return None
+        return bool(self.rates.min() < self.best < self.rates.max())
+
+
+def cells(table: "pd.DataFrame", target: str) -> Iterator[Cell]:
+    """The cells of a table with more than one learning rate; none where it states no rate."""
+    column = next((name for name in COLUMNS if name in table), None)
+    if column is None or not {"params", "tokens", target} <= set(table):
+        return
+    rates, losses = (numbers(table, name) for name in (column, target))
+    by = [name for name in ("params", "tokens", "unique_tokens", "flops_budget") if name in table]
+    of = table.groupby(by, sort=True, dropna=False).ngroup().to_numpy()
+    for number in range(int(of.max(initial=-1)) + 1):
+        rows = np.flatnonzero((of == number) & np.isfinite(rates) & np.isfinite(losses))
+        tried = np.unique(rates[rows])
+        if len(tried) < 2:
+            continue
+        means = [losses[rows][rates[rows] == rate].mean() for rate in tried]
+        first = table.iloc[rows[0]]
+        name = f"N = {first['params']:.3g}, D = {first['tokens']:.3g}"
+        yield Cell(rows, rates[rows], float(tried[int(np.argmin(means))]), name)
+
+
+def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
+    """Position of a row -> why `rates` leaves it out.
+
+    "all" leaves out none; "best" the rows of a cell that are not at its best rate; "inside" also every cell of three or
+    more rates whose best is the smallest or largest tried.
+    """
+    out: dict[int, str] = {}
+    for cell in cells(table, target) if rates != "all" else ():
+        if rates == "inside" and cell.bracketed is False:
+            said = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
+            out.update(dict.fromkeys(cell.rows.tolist(), f"{said}; --rates best keeps it"))
+        else:
+            others = cell.rows[cell.rates != cell.best].tolist()
+            out.update(dict.fromkeys(others, f"not at the best learning rate of its cell, {cell.best:.3g}"))
+    return out
+
+
+def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
+    """What the learning rates leave in doubt, of rows before `left_out`."""
+    found = list(cells(table, target))
+    if not found:
+        return []
+    worse = sum(int((cell.rates != cell.best).sum()) for cell in found)
+    sentence = f"{worse} of {len(table)} runs are not at the best learning rate of their cell"
+    if rates == "all":
+        sentence += " and enter all the same; --rates best leaves them out"
+    else:
+        sentence += ", and are left out; --rates all keeps them"
+    said = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
+    judged = [cell for cell in found if cell.bracketed is not None]
+    if edge := [cell.name for cell in judged if not cell.bracketed]:
+        sentence = (
+            f"in {len(edge)} of {len(judged)} cells the best learning rate is the smallest or largest tried "
+            f"({'; '.join(edge[:3])}): their loss is not the size's best, and bends the exponent; "
+        )
+        sentence += "they are left out" if rates == "inside" else "--rates inside leaves them out"
+        said.append(Status("learning rate on the edge", sentence, "warning"))
+    if few := len(found) - len(judged):
+        sentence = f"{few} of {len(found)} cells were run at two learning rates: neither can be shown to be the best"
+        said.append(Status("two learning rates", sentence, "note"))
+    return said

@@ -1,0 +1,1 @@
+"""What could make a fit wrong, each check a status sentence."""

@@ -1,0 +1,139 @@
+"""Rows that count N, D, C or the loss in different ways do not belong to one law: found by name, and by arithmetic."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmscale.study.fits.result import Status
+from lmscale.study.laws import SIX_ND
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns whose values name a way of counting or measuring.
+NAMED = (
+    "convention",
+    "flop_count",
+    "flops_convention",
+    "params_convention",
+    "loss_split",
+    "dataset",
+    "train_set",
+    "tokenizer",
+    "corpus",
+    "experiment",
+)
+LEAST = 0.02  # counts that differ by less are rounding
+APART = 3.0  # two groups are two when the gap between them is this many times the wider one
+JUMP = 0.05  # relative: a ratio that leaves its neighbours' by more is not smooth in N
+JUMPING = (5, 0.4)  # rows, and share of rows, that must jump
+ENOUGH = 2  # rows of the smaller group: one alone is a typing error, and still named by the compute model's misfit
+MOST_ROWS = 1000  # beyond, every k-th row is looked at
+
+
+def mixed(table: "pd.DataFrame") -> list[Status]:
+    """A warning for every sign that the rows of a table follow more than one convention."""
+    return [*_by_name(table), *_by_arithmetic(table)]
+
+
+def _by_name(table: "pd.DataFrame") -> list[Status]:
+    statuses = []
+    for name in NAMED:
+        if name in table and table[name].nunique(dropna=True) > 1:
+            values = ", ".join(sorted(map(str, table[name].unique()))[:6])
+            said = (
+                f"the column {name!r} takes several values ({values}): one law is fitted "
+                f"through runs that are not comparable; choose with --where \"{name} == '...'\""
+            )
+            statuses.append(Status("mixed conventions", said, "warning"))
+    return statuses
+
+
+def _by_arithmetic(table: "pd.DataFrame") -> list[Status]:
+    """Ratios that one convention makes constant, or smooth in N: two groups of them are two conventions."""
+    has = set(map(str, table.columns))
+    statuses = []
+    if {"params", "tokens"} <= has:
+        cost = SIX_ND.flops(_numbers(table, "params"), _numbers(table, "tokens"))
+        for name, label in (("flops", "C"), ("flops_budget", "the budget")):
+            if name in has:
+                statuses += _two_groups(table, _numbers(table, name) / cost, f"{label}/(6 N D)")
+    width = next((name for name in ("width", "d_model", "hidden_size") if name in has), None)
+    layers = next((name for name in ("layers", "n_layers", "num_layers") if name in has), None)
+    if "params" in has and width and layers:
+        body = 12 * _numbers(table, layers) * _numbers(table, width) ** 2
+        body[~(body > 0)] = np.nan
+        statuses += _two_groups(table, _numbers(table, "params") / body, f"N/(12 {layers} {width}^2)")
+    statuses += _another_count(table, has)
+    return statuses[:1]
+
+
+def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
+    import pandas as pd
+
+    return np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float)
+
+
+def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[Status]:
+    """Does ln `ratio`, less a straight line in ln N, fall into two groups with a wide gap, or jump from size to size?
+
+    The line is Theil's (1950; medians of pairwise slopes), which a minority of rows does not bend.
+    """
+    good = np.flatnonzero(np.isfinite(ratio) & (ratio > 0))
+    good = good[:: max(1, len(good) // MOST_ROWS)]
+    if len(good) < 2 * ENOUGH + 1:
+        return []
+    x, y = np.log(_numbers(table, "params")[good]), np.log(ratio[good])
+    first, second = np.triu_indices(len(x), 1)
+    run = x[second] - x[first]
+    apart = np.abs(run) > 1e-6
+    slope = float(np.median((y[second] - y[first])[apart] / run[apart])) if apart.any() else 0.0
+    for tilt in (slope, 0.0):  # two equal groups may tilt the line itself
+        rest = y - tilt * x
+        order = np.argsort(rest, kind="stable")
+        steps = np.diff(rest[order])
+        cut = int(steps.argmax())
+        low, high = order[: cut + 1], order[cut + 1 :]
+        widest = max(float(np.ptp(rest[low])), float(np.ptp(rest[high])))
+        if min(len(low), len(high)) >= ENOUGH and steps[cut] > max(LEAST, APART * widest):
+            few = low if len(low) < len(high) else high
+            names = ", ".join(map(str, table["run"].iloc[good[np.sort(few)[:3]]]))
+            said = (
+                f"{label} falls into two groups, near {np.exp(np.median(y[low])):.3g} ({len(low)} runs) and near "
+                f"{np.exp(np.median(y[high])):.3g} ({len(high)} runs; the smaller group begins with {names}): "
+                f"rows seem to count N, D or C in two ways; fit each group alone"
+            )
+            return [Status("mixed conventions", said, "warning")]
+    # A budget is a plan's round number, which whole models and batches meet to some per cent: it may jump.
+    return [] if "budget" in label else _jumps(table["run"].iloc[good], x, y, label)
+
+
+def _jumps(names: "pd.Series[str]", x: np.ndarray, y: np.ndarray, label: str) -> list[Status]:
+    """Counts that differ by a share that itself depends on N (an embedding) give no constant gap, but a zigzag."""
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    width = x[2:] - x[:-2]
+    share = np.where(width > 0, (x[1:-1] - x[:-2]) / np.where(width > 0, width, 1), 0.5)
+    off = np.abs(y[1:-1] - (1 - share) * y[:-2] - share * y[2:])
+    count = int((off > JUMP).sum())
+    if count < JUMPING[0] or count < JUMPING[1] * len(x):
+        return []
+    worst = int(off.argmax())
+    most = f"most in {names.iloc[order[worst + 1]]}, {np.expm1(off[worst]):.0%}"
+    said = (
+        f"{label} jumps from size to size, in {count} of {len(x)} runs by more than {JUMP:.0%} ({most}): "
+        f"rows seem to count N, D or C in two ways"
+    )
+    return [Status("mixed conventions", said, "warning")]
+
+
+def _another_count(table: "pd.DataFrame", has: set[str]) -> list[Status]:
+    """N that equals another count of the table in some rows and not in others."""
+    for name in sorted(has):
+        if "params" in has and name != "params" and name.removeprefix("n_").startswith("params_"):
+            same = np.isclose(_numbers(table, "params"), _numbers(table, name), rtol=1e-6)
+            known = np.isfinite(_numbers(table, name))
+            if ENOUGH <= same.sum() < known.sum():
+                said = f"N equals {name} in {int(same.sum())} of {int(known.sum())} rows and differs in the others"
+                return [Status("mixed conventions", f"{said}: rows count N in two ways", "warning")]
+    return []

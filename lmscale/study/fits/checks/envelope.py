@@ -1,0 +1,44 @@
+"""The doubts a reader should have about an envelope, each answered by a named status."""
+
+import numpy as np
+
+from lmscale.study.fits.approaches.curves import Curves
+from lmscale.study.fits.approaches.powerfit import regress
+from lmscale.study.fits.result import Status
+from lmscale.study.fits.runs import Runs
+
+
+def ends(
+    curves: Curves, log_flops: np.ndarray, who: np.ndarray, on: np.ndarray, used: np.ndarray | None, a: float
+) -> Status:
+    """Where the best size is near the smallest or largest of its compute, no better one was there to be chosen."""
+    every = int(on.sum())
+    if used is None:
+        said = (
+            f"at fewer than three of {every} points of the envelope were sizes a factor 2 above and below the best run"
+        )
+        return Status("envelope not contested", f"{said}: a is that of the design, not of the losses", "warning")
+    if outside := every - int(used.sum()):
+        slope, _ = regress(log_flops[on], curves.log_params[who[on]][:, None], np.ones((every, 1)))
+        said = f"at {outside} of {every} points of the envelope the optimum is within a factor 2 of the smallest or "
+        said += (
+            f"largest size run there; the line leaves them out: with them a = {float(slope[0]):.4f} instead of {a:.4f}"
+        )
+        return Status("envelope ends", said, "note")
+    return Status(
+        "envelope ends", "at every point of the envelope sizes a factor 2 above and below the optimum were run"
+    )
+
+
+def schedules(runs: Runs, curves: Curves) -> list[Status]:
+    columns = {"schedule", "fraction_of_schedule", "portion_steps_elapsed"} & set(map(str, runs.table.columns))
+    if max(map(len, curves.loss)) > 1 and not columns:
+        return [
+            Status(
+                "schedules unknown",
+                "the curves have points inside a run, and the table does not say whether the learning rate was "
+                "constant there: inside a decaying schedule the loss is too high for its compute",
+                "warning",
+            )
+        ]
+    return []

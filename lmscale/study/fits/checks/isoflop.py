@@ -1,0 +1,107 @@
+"""The doubts a reader should have about an IsoFLOP fit, each answered by a named status."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmscale.study.fits.approaches import minima
+from lmscale.study.fits.checks import parametric
+from lmscale.study.fits.result import Status
+from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.uncertainty.valley_noise import Valley
+
+if TYPE_CHECKING:
+    from lmscale.study.fits.approaches.isoflop import IsoFlop
+
+
+def of_isoflop(
+    fit: "IsoFlop",
+    runs: Runs,
+    valleys: Sequence[Valley],
+    kept: Sequence[minima.Found],
+    *,
+    line: minima.Line,
+    window: float | None,
+    seed: int,
+) -> list[Status]:
+    """Every check of an Approach 2 fit."""
+    statuses = [_left_out(fit), _scatter(fit, line), *_weights(fit, line)]
+    statuses += _other_method(fit, valleys, seed, window)
+    statuses += [] if fit.bias is None else [fit.bias.status(fit.method)]
+    statuses += _leave_one_out(fit, kept)
+    statuses += parametric.extrapolation(fit.at, fit.largest_flops)
+    statuses += parametric.of_training(runs)
+    return statuses
+
+
+def _left_out(fit: "IsoFlop") -> Status:
+    budgets = [d for d in fit.dropped if d.run.startswith("budget")]
+    if not budgets:
+        return Status("minima", f"all {len(fit.minima)} budgets have a convex valley with its minimum inside the sizes")
+    said = "; ".join(f"{d.run[7:]} FLOPs ({d.reason})" for d in budgets)
+    return Status(
+        "minima rejected", f"{len(budgets)} of {len(budgets) + len(fit.minima)} budgets left out: {said}", "warning"
+    )
+
+
+def _scatter(fit: "IsoFlop", line: minima.Line) -> Status:
+    """Do the minima lie on the line as closely as their noise allows?"""
+    if len(fit.minima) < 3:
+        return Status("line", "two minima fix the line: nothing is left to judge it by", "warning")
+    said = f"the minima scatter by {line.residual_sd:.3f} in ln N* about the line; noise gives {line.expected_sd:.3f}"
+    if line.unexplained_sd > 0:
+        said += f"; the rest, {line.unexplained_sd:.3f}, is added to the weights and the draws"
+    return Status("line", said, "warning" if line.residual_sd > 2.5 * max(line.expected_sd, 1e-3) else "ok")
+
+
+def _weights(fit: "IsoFlop", line: minima.Line) -> list[Status]:
+    return [
+        Status(
+            "weights",
+            f"a = {fit.a:.4f} weighted by the minima's noise, {line.unweighted:.4f} unweighted",
+            "note" if abs(fit.a - line.unweighted) > 0.02 else "ok",
+        )
+    ]
+
+
+def _other_method(fit: "IsoFlop", valleys: Sequence[Valley], seed: int, window: float | None) -> list[Status]:
+    other = "akima" if fit.method == "parabola" else "parabola"
+    rng = np.random.default_rng(seed)
+    draws, between = 200 if fit.resamples else 1, fit.noise_freedom is not None
+    noise_r = np.full(draws, fit.noise_nats if fit.resamples else 0.0)
+    found = [
+        f for v in valleys if not isinstance(f := minima.find(v, other, noise_r=noise_r, rng=rng, window=window), str)
+    ]
+    if len(found) < 2:
+        return [Status("interpolation", f"{other} finds fewer than two minima", "note")]
+    line = minima.power_law(np.array([f.flops for f in found]), found, draws if fit.resamples else 0, between, seed)
+    return [
+        Status(
+            "interpolation",
+            f"a = {fit.a:.4f} by {fit.method}, {line.a:.4f} by {other} ({len(found)} budgets)",
+            "note" if abs(line.a - fit.a) > 0.03 else "ok",
+        )
+    ]
+
+
+def _leave_one_out(fit: "IsoFlop", kept: Sequence[minima.Found]) -> list[Status]:
+    """The budget that moves a most, and what the largest budget does to a line through the others."""
+    if len(kept) < 3:
+        return []
+    flops, between = np.array([f.flops for f in kept]), fit.noise_freedom is not None
+    moved = []
+    for index in range(len(kept)):
+        rest = [f for j, f in enumerate(kept) if j != index]
+        moved.append(minima.power_law(np.delete(flops, index), rest, fit.resamples, between).a - fit.a)
+    worst = int(np.argmax(np.abs(moved)))
+    smaller = minima.power_law(flops[:-1], kept[:-1], fit.resamples, between)
+    miss = smaller.G * flops[-1] ** smaller.a / kept[-1].params - 1
+    return [
+        Status(
+            "influence",
+            f"leaving out one budget moves a by at most {moved[worst]:+.4f} ({flops[worst]:.3g} FLOPs)",
+            "note" if abs(moved[worst]) > 0.03 else "ok",
+        ),
+        Status("largest budget left out", f"the line through the others misses its N* by {100 * miss:+.1f} %"),
+    ]

@@ -1,0 +1,247 @@
+"""The doubts a reader should have about a loss law, each answered by a named status in one sentence."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmscale.study.design import UNIDENTIFIED, line_through
+from lmscale.study.fits.result import Status, counted
+from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.solvers.problem import Best, Problem
+from lmscale.study.fits.uncertainty import refits
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
+
+SAME = 0.05  # relative: runs that lie this near to a line lie on it
+OUTLYING = 10.0  # robust standard deviations: what no normal noise does
+FAR_OUT = 100.0  # what no run does: a wrong number
+MAX_EPOCHS = 4  # repeats are nearly as good as new data up to here (Muennighoff 2023)
+MAX_NATS = 15  # ln V of any vocabulary in use is below
+MAX_WARMUP = 0.2  # above this share of a run, warmup itself bends the law (Porian 2024)
+
+
+def of_loss_law(
+    problem: Problem,
+    best: Best,
+    runs: Runs,
+    compute: ComputeModel,
+    *,
+    samples: Law | None,
+    converged: int,
+    at: Sequence[float],
+    largest_flops: float,
+    refit: bool,
+) -> list[Status]:
+    """Every check of an Approach 3 fit.
+
+    `converged` of the `samples` reached their minimum; `refit` includes the checks that fit again (influence, largest
+    budget, sensitivity, conventions).
+    """
+    statuses = [*search(best), identified(problem, best), *at_bounds(problem, best, samples)]
+    statuses += [*one_budget(problem), *outliers(problem, best, runs)]
+    if samples is not None:
+        count = len(next(iter(samples.values().values())))
+        statuses.append(
+            Status(
+                "bootstrap",
+                f"{converged} of {count} resamples converged, each from its own grid",
+                "ok" if converged >= 0.99 * count else "warning",
+            )
+        )
+    if problem.form.INPUTS[:2] == ("params", "tokens"):
+        statuses += [*inside(problem, best, compute, largest_flops), *extrapolation(at, largest_flops)]
+    statuses += of_training(runs)
+    if refit and problem.runs > len(problem.free) + 1:
+        statuses += [
+            *refits.influence(problem, best, runs, compute),
+            *refits.largest_budget(problem, runs),
+            *refits.sensitivity(problem, best, compute),
+            *refits.conventions(problem, best, runs, compute),
+        ]
+    return statuses
+
+
+def search(best: Best) -> list[Status]:
+    said = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
+    return [
+        Status("starts", said, "ok" if best.agreeing > 1 else "warning"),
+        Status(
+            "gradient",
+            f"largest component {best.gradient:.1e} at the minimum",
+            "ok" if best.gradient < 1e-6 * max(1.0, best.objective) else "note",
+        ),
+    ]
+
+
+def identified(problem: Problem, best: Best) -> Status:
+    """By cond(J), never by a pseudo-inverse, which would print a harmless-looking number.
+
+    Noise alone sets alpha and beta of a D = 20 N line apart, and cond(J) at the fit then looks better than the design
+    is. So Chinchilla's form is judged at the published refit too, and any form by whether its runs lie on one line.
+    """
+    condition = problem.condition(best.values_p)
+    if problem.form is Chinchilla and not problem.fixed:
+        condition = max(condition, problem.condition(np.array(list(CHINCHILLA_REFIT.values().values()))))
+    line = "" if problem.fixed else _one_line(problem)
+    if line or not condition < UNIDENTIFIED:
+        return Status(
+            "cannot be identified",
+            f"cond(J) = {condition:.1e}{line or '; the runs do not tell the parameters apart'}: "
+            f"the parameters and any allocation are arbitrary; add runs that vary D at fixed N, and N at fixed D",
+            "warning",
+        )
+    return Status("identified", f"cond(J) = {condition:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
+
+
+def _one_line(problem: Problem) -> str:
+    """Where all runs lie on one line in (ln N, ln D), which line: along it N's term cannot be told from D's."""
+    if problem.form.INPUTS[:2] != ("params", "tokens"):
+        return ""
+    line = line_through(problem.inputs[0], problem.inputs[1], same=SAME)
+    return "" if line is None else f", and {line}"
+
+
+def one_budget(problem: Problem) -> list[Status]:
+    """Runs of one compute budget show one valley: where it goes with compute is the form's word, not the data's."""
+    if problem.form.INPUTS[:2] != ("params", "tokens"):
+        return []
+    product = np.log(problem.inputs[0]) + np.log(problem.inputs[1])
+    if np.ptp(product) >= 2 * SAME:
+        return []
+    said = f"all {problem.runs} runs have one N D, {math.exp(float(product.mean())):.3g}"
+    return [Status("one budget", f"{said}: how the optimum moves with compute is not in them", "warning")]
+
+
+def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]:
+    """Parameters that the data push to the end of their range: they are not estimated, only limited."""
+    statuses = []
+    for parameter, value in zip(problem.form.PARAMETERS, best.values_p):
+        if parameter.name not in problem.free:
+            continue
+        ends = (parameter.low, parameter.high)
+        if not parameter.low * (1 - 1e-6) <= value <= parameter.high * (1 + 1e-6) and parameter.log:
+            said = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
+            said += ": the data do not follow this form (does the loss fall with size and tokens?)"
+            statuses.append(Status("outside its range", said, "warning"))
+        elif any(math.isclose(value, end, rel_tol=1e-6) for end in ends):
+            said = f"{parameter.name} = {value:.4g} rests on the end of its range: the data give it no value"
+            statuses.append(Status("at a bound", said, "warning"))
+        elif samples is not None:
+            drawn = np.asarray(getattr(samples, parameter.name))
+            share = max(float(np.mean(np.isclose(drawn, end, rtol=1e-6, atol=0))) for end in ends)
+            if share > 0.025:
+                said = (
+                    f"{parameter.name} runs to the end of its range in {share:.0%} of resamples: its interval is open"
+                )
+                statuses.append(Status("open interval", said, "warning"))
+    return statuses
+
+
+def outliers(problem: Problem, best: Best, runs: Runs) -> list[Status]:
+    """Runs that the law misses by far more than the others: a typing error, a diverged run, another recipe."""
+    residual = problem.residuals(best.values_p)
+    usual = 1.4826 * float(np.median(np.abs(residual)))  # a normal standard deviation, by the median
+    far = np.flatnonzero(np.abs(residual) > max(OUTLYING * usual, 1e-6))
+    if not len(far):
+        return []
+    far = far[np.argsort(-np.abs(residual[far]), kind="stable")]
+    of = "ln L" if problem.residual == "log" else "L"
+    said = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
+    limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of}"
+    sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {said}"
+    harmless = problem.loss != "squared" and np.abs(residual[far[0]]) < FAR_OUT * usual
+    return [Status("outliers", sentence, "note" if harmless else "warning")]
+
+
+def inside(problem: Problem, best: Best, compute: ComputeModel, largest_flops: float) -> list[Status]:
+    """Is the optimum of the largest fitted budget inside the sizes and token counts that were run?"""
+    if not math.isfinite(largest_flops):
+        return []
+    try:
+        with np.errstate(all="ignore"):
+            optimum = problem.law(best.values_p).optimum(largest_flops, compute)
+    except ValueError as error:
+        return [Status("optimum outside the data", str(error), "warning")]
+    for name, value, column in (("N*", optimum.params, problem.inputs[0]), ("D*", optimum.tokens, problem.inputs[1])):
+        if not column.min() <= value <= column.max():
+            return [
+                Status(
+                    "optimum outside the data",
+                    f"at the largest budget, {largest_flops:.3g} FLOPs, {name} = {float(value):.3g} "
+                    f"lies outside the runs' {column.min():.3g} to {column.max():.3g}",
+                    "warning",
+                )
+            ]
+    return [
+        Status(
+            "optimum inside the data",
+            f"at the largest budget, {largest_flops:.3g} FLOPs, N* = {float(optimum.params):.3g} and "
+            f"D* = {float(optimum.tokens):.3g} lie inside the runs' range",
+        )
+    ]
+
+
+def extrapolation(at: Sequence[float], largest_flops: float) -> list[Status]:
+    if not at or not math.isfinite(largest_flops):
+        return []
+    factor = max(at) / largest_flops
+    if factor <= 1:
+        return [Status("extrapolation", "every stated budget lies within the runs'")]
+    return [
+        Status(
+            "extrapolation",
+            f"the largest stated budget is {factor:.3g} times the largest run's {largest_flops:.3g} FLOPs",
+            "note" if factor <= 100 else "warning",
+        )
+    ]
+
+
+def of_training(runs: Runs) -> list[Status]:
+    """What the table says about how the runs were trained, where it says it."""
+    table, statuses = runs.table, []
+    has = set(map(str, table.columns))
+
+    def warn(name: str, bad: np.ndarray, sentence: str) -> None:
+        if bad.any():
+            first = ", ".join(map(str, table["run"][bad][:3]))
+            statuses.append(
+                Status(name, f"{int(bad.sum())} of {len(table)} runs {sentence} (first: {first})", "warning")
+            )
+
+    if "epochs" in has:
+        warn(
+            "repeated data",
+            runs.column("epochs") > MAX_EPOCHS,
+            f"saw their data more than {MAX_EPOCHS} times: not plain Chinchilla runs; fit the law 'data-constrained'",
+        )
+    elif "unique_tokens" in has and "tokens" in has:
+        warn(
+            "repeated data",
+            runs.column("tokens") > MAX_EPOCHS * runs.column("unique_tokens"),
+            f"saw their data more than {MAX_EPOCHS} times: not plain Chinchilla runs; fit the law 'data-constrained'",
+        )
+    if "loss_nats" in has:
+        warn(
+            "very large losses",
+            runs.column("loss_nats") > MAX_NATS,
+            f"have a loss above {MAX_NATS} nats, ln of a vocabulary of {math.exp(MAX_NATS):.0e}: is it a perplexity?",
+        )
+    if "warmup_fraction" in has:
+        warn(
+            "long warmup",
+            runs.column("warmup_fraction") > MAX_WARMUP,
+            f"spent more than {MAX_WARMUP:.0%} of their tokens in warmup",
+        )
+    elapsed = next((name for name in ("fraction_of_schedule", "portion_steps_elapsed") if name in has), None)
+    constant = (
+        table["schedule"].astype(str).eq("constant").to_numpy()
+        if "schedule" in has
+        else np.zeros(len(table), dtype=bool)
+    )
+    if elapsed is not None:
+        warn(
+            "unfinished schedules",
+            (runs.column(elapsed) < 0.999) & ~constant,
+            "are points inside a decaying schedule, where the loss is higher than at a schedule that ended there",
+        )
+    return statuses

@@ -1,0 +1,257 @@
+"""A fitted loss law: what it states, and where it lies. `parametric.py` fits one."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.study.fits.result import (
+    LEVELS,
+    Dropped,
+    Prediction,
+    Status,
+    allocation_json,
+    allocation_lines,
+    both_levels,
+    clean,
+    dropped_lines,
+    percentiles,
+    sampled,
+    shared_json,
+    span,
+    status_lines,
+)
+from lmscale.study.fits.uncertainty.valley_noise import Noise
+from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, form
+
+PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
+"""Budgets at which the published Chinchilla runs are usually quoted; 5.76e23 is Gopher's."""
+
+
+@dataclass(frozen=True)
+class LossLaw:
+    """A fitted law with its bootstrap of R resamples. Losses in nats per token, or the law's own target."""
+
+    law: Law
+    samples: Law | None
+    """The law whose parameters are arrays (R,), one per bootstrap resample; None where none were asked for."""
+    loss_function: str
+    delta: float
+    residual: str
+    objective: float
+    """Sum over runs of Huber (0.5 r^2 inside delta, delta (|r| - delta/2) outside), |r| or r^2."""
+    residuals: Mapping[str, Any]
+    """Columns run, the law's inputs, measured, predicted, residual (predicted minus measured, of ln L or of L)."""
+    compute: ComputeModel = SIX_ND
+    largest_flops: float = math.nan
+    status: tuple[Status, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+    table_hash: str = ""
+    seed: int = 0
+    at: tuple[float, ...] = ()
+    name: str = ""
+    fixed: tuple[str, ...] = ()
+    """Parameters that were held, not fitted."""
+    rates: str = "inside"
+    """What entered of cells run at several learning rates (see `runs.usable`)."""
+    bootstrap: str = ""
+    """How the resamples were made: whole "runs" drawn, exponential "weights" (see `bootstrap.py`), or the "noise"
+    of the losses drawn (`seed_noise.py`); "" without."""
+    noise: Noise | None = None
+    """Of one run, where the resamples draw it."""
+    shared_noise: float = 0.0
+    """Share of its variance which the runs of one cluster have in common."""
+
+    approach: ClassVar[str] = "3"
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.residuals["residual"])
+
+    @property
+    def resamples(self) -> int:
+        return 0 if self.samples is None else len(next(iter(self.samples.values().values())))
+
+    def optimum(self, flops: Any) -> Allocation:
+        """The compute-optimal N, D and loss at `flops` under the table's compute model.
+
+        Raises `UserError` as the law does.
+        """
+        return self.law.optimum(flops, self.compute)
+
+    def exponents(self) -> dict[str, Any]:
+        """{"params": a, "tokens": b} of N* ~ C^a and D* ~ C^b; empty for a law without them."""
+        return self.law.exponents(self.compute)
+
+    def resample(self, index: int | slice = slice(None)) -> "LossLaw":
+        """This fit with the parameters of one resample, or of all (then every answer is an array)."""
+        if self.samples is None:
+            raise UserError("this fit has no resamples; fit with --resamples 4000 to state intervals")
+        values = {name: value[index] for name, value in self.samples.values().items()}
+        return replace(self, law=type(self.law)(**values), samples=None)
+
+    def draws(self, quantity: str | Callable[["LossLaw"], Any]) -> np.ndarray:
+        """`quantity` of every resample (R,): a parameter's name, "a", "b", or a function of the fit."""
+        if isinstance(quantity, str):
+            known = {**self.resample().law.values(), **_exponent_names(self.resample().exponents())}
+            if quantity not in known:
+                raise UserError(
+                    f"the fit has no quantity {quantity!r}; known: {', '.join(known)}, or give a function of the fit"
+                )
+            return np.asarray(known[quantity], dtype=float)
+        return sampled(quantity, self.resample(), self.resample, self.resamples)
+
+    def interval(self, quantity: str | Callable[["LossLaw"], Any], level: float = 0.95) -> tuple[float, float]:
+        """The percentile bootstrap interval of any quantity the law can state: where the *law* lies.
+
+        A new run scatters more; see `predict`. Raises `UserError` for an unknown name or a fit without resamples.
+        """
+        return percentiles(self.draws(quantity), level)
+
+    def predict(self, level: float = 0.95, **inputs: float) -> Prediction:
+        """The loss at new inputs (params=..., tokens=...), with the law's interval and one new run's.
+
+        A new run's scatter is drawn from the fit's residuals, widened by sqrt(n / (n - p)) for the p fitted parameters.
+        Raises `UserError` where an input is missing.
+        """
+        needed = self.law.INPUTS
+        if set(inputs) != set(needed):
+            raise UserError(
+                f"predict was given {', '.join(inputs) or 'nothing'}: the law {self.law.NAME!r} takes "
+                f"{', '.join(needed)}"
+            )
+        order = [inputs[name] for name in needed]
+        loss = float(self.law.loss(*order))
+        if self.samples is None:
+            return Prediction(dict(inputs), loss, (math.nan, math.nan), (math.nan, math.nan), level)
+        lies = np.asarray(self.samples.loss(*order))
+        residual = np.asarray(self.residuals["residual"])
+        fitted = len(self.law.names()) - len(self.fixed)
+        widen = math.sqrt(self.n_runs / max(1, self.n_runs - fitted))
+        noise = -widen * np.random.default_rng(self.seed).choice(residual, size=lies.shape)
+        lands = lies * np.exp(noise) if self.residual == "log" else lies + noise
+        return Prediction(dict(inputs), loss, percentiles(lies, level), percentiles(lands, level), level)
+
+    def allocations(self, at: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        """The optimum at each budget as plain numbers with 80 % and 95 % intervals; empty for a law without one."""
+        if self.law.INPUTS[:2] != ("params", "tokens"):
+            return []
+        batch = None if self.samples is None else self.resample()
+        with np.errstate(all="ignore"):  # a resample that fixes no law may have its optimum at infinity
+            return [
+                allocation_json(self.optimum(flops), None if batch is None else batch.optimum(flops))
+                for flops in (self.at if at is None else at)
+            ]
+
+    def _all_draws(self) -> dict[str, np.ndarray]:
+        if self.samples is None:
+            return {}
+        return {
+            name: np.asarray(v)
+            for name, v in {**self.samples.values(), **_exponent_names(self.resample().exponents())}.items()
+        }
+
+    def to_json(self, samples: bool = False) -> dict[str, Any]:
+        """Plain numbers, JSON-ready; `samples` adds the resampled parameters, which new intervals need."""
+        draws = self._all_draws()
+        return clean(
+            {
+                "approach": self.approach,
+                "law": self.law.NAME,
+                "formula": self.law.FORMULA,
+                "source": self.law.SOURCE,
+                "name": self.name,
+                "loss_function": self.loss_function,
+                "delta": self.delta,
+                "residual": self.residual,
+                **shared_json(self),
+                "parameters": self.law.values(),
+                "standard_errors": {k: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for k, v in draws.items()},
+                "intervals": both_levels(draws),
+                "fixed": list(self.fixed),
+                "bootstrap": self.bootstrap,
+                "noise_nats": None if self.noise is None else self.noise.sd,
+                "noise_source": None if self.noise is None else self.noise.source,
+                "noise_freedom": None if self.noise is None else self.noise.freedom,
+                "shared_noise": self.shared_noise,
+                "seed": self.seed,
+                "residuals": dict(self.residuals),
+                **(
+                    {"samples": {k: np.asarray(v) for k, v in self.samples.values().items()}}
+                    if samples and self.samples
+                    else {}
+                ),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
+        """The fit again. Without saved samples it states its law and optimum, but no new interval."""
+        shape = form(value["law"])
+        samples = value.get("samples")
+        compute = value["compute_model"]
+        return cls(
+            law=shape(**value["parameters"]),
+            samples=shape(*[np.asarray(samples[name]) for name in shape.names()]) if samples else None,
+            loss_function=value["loss_function"],
+            delta=value["delta"],
+            residual=value["residual"],
+            objective=value["objective"],
+            residuals={k: np.asarray(v) if k != "run" else list(v) for k, v in value["residuals"].items()},
+            compute=ComputeModel(compute["k"], compute["p"], compute["largest_residual"]),
+            largest_flops=math.nan if value["largest_flops"] is None else value["largest_flops"],
+            status=tuple(Status(s["name"], s["sentence"], s["severity"]) for s in value["status"]),
+            dropped=tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
+            notes=tuple(value["notes"]),
+            table_hash=value["table_hash"],
+            seed=value["seed"],
+            at=tuple(a["flops"] for a in value["allocations"]),
+            name=value["name"],
+            fixed=tuple(value["fixed"]),
+            rates=value["rates"],
+            bootstrap=value["bootstrap"],
+            noise=_noise(value),
+            shared_noise=value.get("shared_noise", 0.0),
+        )
+
+    def __str__(self) -> str:
+        draws = self._all_draws()
+        how = {"huber": f"Huber (delta = {self.delta:g})", "lad": "absolute deviations", "squared": "squares"}[
+            self.loss_function
+        ]
+        of = "ln L" if self.residual == "log" else "L"
+        rms = np.sqrt(np.mean(np.square(self.residuals["residual"])))
+        lines = [
+            f"Approach 3{': ' + self.name if self.name else ''}: {self.law.FORMULA} through {self.n_runs} runs",
+            f"  sum of {how} on {of}: {self.objective:.14g}; rms residual {rms:.4f}",
+        ]
+        for name, value in {**self.law.values(), **_exponent_names(self.exponents())}.items():
+            label = {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}.get(name, name) if self.exponents() else name
+            said = f"  {label:>14} = {value:<12.7g}"
+            if name in self.fixed:
+                said += " (held)"
+            elif name in draws and self.resamples > 1:
+                said += f" s.e. {np.std(draws[name], ddof=1):<9.4g}"
+                said += " ".join(
+                    f" {100 * level:g} % {span(percentiles(draws[name], level), '.5g')}" for level in LEVELS
+                )
+            lines.append(said)
+        if rows := self.allocations():
+            lines += allocation_lines(rows, str(self.compute))
+        lines += [f"  {note}" for note in self.notes]
+        lines += dropped_lines(self.dropped)
+        return "\n".join([*lines, *status_lines(self.status)])
+
+
+def _noise(value: Mapping[str, Any]) -> Noise | None:
+    if value.get("noise_nats") is None:
+        return None
+    return Noise(value["noise_nats"], value["noise_source"], value["noise_freedom"])
+
+
+def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:
+    return {short: exponents[name] for short, name in (("a", "params"), ("b", "tokens")) if name in exponents}

@@ -1,0 +1,1 @@
+"""From a fit to runs nobody has seen: held-out checks, comparisons, multipliers, registered predictions."""

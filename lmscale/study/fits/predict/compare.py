@@ -1,0 +1,225 @@
+"""Which form predicts best? Laws ranked by their error on unseen runs, never by their fit to seen ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.approaches.parametric import loss_law
+from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.result import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
+from lmscale.study.fits.runs import Runs, usable
+from lmscale.study.laws import Law, form
+from lmscale.study.tables import flags
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One law's score. Errors are root mean squares of ln(predicted / measured) over the unseen runs."""
+
+    law: str
+    error: float
+    interval: tuple[float, float]
+    """95 %, over bootstrap resamples of the fitted runs."""
+    bias: float
+    """Mean of ln(predicted / measured): above 0 the law is too pessimistic."""
+    in_sample: float
+    """The same error on the fitted runs: shown because everyone asks, not used."""
+    beaten: float
+    """Share of resamples in which this law's error is above the best law's."""
+    fit: LossLaw
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidates, best first; laws that the table cannot support, with the reason."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: tuple[tuple[str, str], ...]
+    unseen: tuple[str, ...]
+    """The runs that were predicted."""
+    rule: str
+    """How they were chosen."""
+    dropped: tuple[Dropped, ...] = ()
+    """Runs that were neither fitted nor predicted, with the reason."""
+    status: tuple[Status, ...] = ()
+    """What is in doubt about the runs."""
+
+    def to_json(self) -> dict[str, Any]:
+        return clean(
+            {
+                "rule": self.rule,
+                "unseen": list(self.unseen),
+                "candidates": [
+                    {k: v for k, v in c.__dict__.items() if k != "fit"} | {"parameters": c.fit.law.values()}
+                    for c in self.candidates
+                ],
+                "left_out": [{"law": law, "reason": reason} for law, reason in self.left_out],
+                "dropped": [dropped.to_json() for dropped in self.dropped],
+                "status": [status.to_json() for status in self.status],
+            }
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"Laws by their error on {len(self.unseen)} unseen runs ({self.rule}):",
+            f"  {'law':>18}  {'error':>7}  {'95 %':>18}  {'bias':>7}  {'in sample':>9}  worse than best in",
+        ]
+        for c in self.candidates:
+            lines.append(
+                f"  {c.law:>18}  {100 * c.error:>6.2f}%  {span([100 * v for v in c.interval], '.2f'):>18}  "
+                f"{100 * c.bias:>+6.2f}%  "
+                f"{100 * c.in_sample:>8.2f}%  {100 * c.beaten:.0f} % of resamples"
+            )
+        lines += [f"  {law} left out: {reason}" for law, reason in self.left_out]
+        return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
+
+
+def compare(
+    table: "pd.DataFrame",
+    laws: Sequence[str | type[Law]] = ("chinchilla", "outer-exponent", "over-training", "kaplan"),
+    *,
+    loss: str = "huber",
+    delta: float = 1e-3,
+    resamples: int = 200,
+    seed: int = 0,
+    rates: str = "inside",
+) -> Comparison:
+    """Fit every law to the smaller runs and predict the rest.
+
+    Unseen are the rows marked `held_out`; without any, those of the largest budget (or, where rows have no budgets, the
+    largest tenth by FLOPs). Seen and unseen rows pass through `runs.usable`, as those of any fit, with the inputs of
+    all laws together: so every law sees the same runs and resamples, and is judged by the same losses. A law whose
+    columns the table lacks, or whose target is not the first one's, is left out. `rates` says what enters of a cell run
+    at several learning rates. Raises `UserError` where no law can be fitted, or no run is left to predict.
+    """
+    shapes = [form(law) if isinstance(law, str) else law for law in laws]
+    shapes, left_out = _fitting(table, shapes)
+    inputs = tuple(dict.fromkeys(name for shape in shapes for name in shape.INPUTS))
+    target = shapes[0].TARGET
+    train, test, rule = split(table, inputs, target, rates)
+    measured = test.column(target)
+    candidates, errors = [], {}
+    for shape in shapes:
+        try:
+            fitted = loss_law(
+                train.table,
+                shape,
+                loss=loss,
+                delta=delta,
+                resamples=resamples,
+                seed=seed,
+                check=False,
+                at=(),
+                rates=rates,
+            )
+        except UserError as error:
+            left_out.append((shape.NAME, str(error)))
+            continue
+        columns = [test.column(name) for name in shape.INPUTS]
+        gap = np.log(np.asarray(fitted.law.loss(*columns)) / measured)
+        drawn = (
+            fitted.resample().law.loss(*[column[:, None] for column in columns])
+            if resamples
+            else np.exp(gap)[:, None] * measured[:, None]
+        )
+        drawn_errors = np.sqrt(np.mean(np.log(drawn / measured[:, None]) ** 2, axis=0))
+        errors[shape.NAME] = drawn_errors
+        residual = np.log(np.asarray(fitted.residuals["predicted"]) / np.asarray(fitted.residuals["measured"]))
+        candidates.append(
+            Candidate(
+                shape.NAME,
+                float(np.sqrt(np.mean(gap**2))),
+                percentiles(drawn_errors, 0.95),
+                float(gap.mean()),
+                float(np.sqrt(np.mean(residual**2))),
+                0.0,
+                fitted,
+            )
+        )
+    if not candidates:
+        raise UserError("no law could be fitted: " + "; ".join(f"{law}: {reason}" for law, reason in left_out))
+    candidates.sort(key=lambda c: c.error)
+    best = errors[candidates[0].law]
+    ranked = tuple(
+        Candidate(
+            c.law, c.error, c.interval, c.bias, c.in_sample, float(np.mean(errors[c.law] > best * (1 + 1e-6))), c.fit
+        )
+        for c in candidates
+    )
+    return Comparison(
+        ranked, tuple(left_out), tuple(test.names), rule, _together(train.dropped, test.dropped), _doubts(train, test)
+    )
+
+
+def _fitting(table: "pd.DataFrame", shapes: list[type[Law]]) -> tuple[list[type[Law]], list[tuple[str, str]]]:
+    """The laws whose columns the table has, and the others with the reason. Raises `UserError` where it has none's."""
+    good: list[type[Law]] = []
+    left_out = []
+    for shape in shapes:
+        lacking = [name for name in (*shape.INPUTS, shape.TARGET) if name not in table]
+        if lacking:
+            near = nearest(lacking[0], map(str, table.columns))
+            left_out.append((shape.NAME, f"the table has no column {lacking[0]!r}{near}"))
+        elif good and shape.TARGET != good[0].TARGET:
+            left_out.append((shape.NAME, f"it states {shape.TARGET}, and {good[0].NAME!r} states {good[0].TARGET}"))
+        else:
+            good.append(shape)
+    if not good:
+        raise UserError("no law could be fitted: " + "; ".join(f"{law}: {reason}" for law, reason in left_out))
+    return good, left_out
+
+
+def _together(*dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:
+    return tuple(dict.fromkeys(item for items in dropped for item in items))
+
+
+def _doubts(train: Runs, test: Runs) -> tuple[Status, ...]:
+    said = [replace(status, sentence=f"unseen runs: {status.sentence}") for status in test.statuses]
+    return (*train.statuses, *(said if test.statuses != train.statuses else ()))
+
+
+def split(
+    table: "pd.DataFrame",
+    inputs: Sequence[str] = ("params", "tokens"),
+    target: str = "loss_nats",
+    rates: str = "inside",
+) -> tuple[Runs, Runs, str]:
+    """(seen, unseen, rule), both as `runs.usable` leaves them.
+
+    Raises `UserError` where no run is left on either side, or the table says not which are large.
+    """
+    if "held_out" in table and (held := flags(table, "held_out")).any():
+        rows = table.drop(columns="held_out")
+        seen, unseen = (_usable(rows[side], inputs, target, rates) for side in (~held, held))
+        return seen, unseen, "marked held_out"
+    runs = usable(table, inputs, target, rates)
+    rows = runs.table
+    if "flops_budget" in rows and rows["flops_budget"].notna().all() and rows["flops_budget"].nunique() > 1:
+        largest = float(rows["flops_budget"].max())
+        top = np.asarray(rows["flops_budget"] >= 0.999 * largest)
+        return _part(runs, ~top), _part(runs, top), f"the largest budget, {largest:.3g} FLOPs"
+    if "flops" not in rows or len(rows) < 10:
+        raise UserError(
+            "comparing laws needs runs to predict: mark them held_out, or give at least 10 runs with their FLOPs"
+        )
+    edge = float(np.sort(np.asarray(rows["flops"]))[-max(3, len(rows) // 10)])
+    top = np.asarray(rows["flops"] >= edge)
+    return _part(runs, ~top), _part(runs, top), f"the largest tenth, from {edge:.3g} FLOPs"
+
+
+def _usable(rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str) -> Runs:
+    """`usable`, with what it drops remembered by the table, for the fits that take it."""
+    runs = usable(rows, inputs, target, rates)
+    return _part(runs, np.ones(len(runs), dtype=bool))
+
+
+def _part(runs: Runs, keep_n: np.ndarray) -> Runs:
+    rows = runs.table[keep_n].reset_index(drop=True)
+    rows.attrs = {**rows.attrs, "dropped": [item.to_json() for item in runs.dropped]}
+    return replace(runs, table=rows)

@@ -1,0 +1,211 @@
+"""How much compute does one recipe save over another? Effective compute at equal loss, from two L(C) ladders."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.study.fits.result import LEVELS, Status, clean, percentiles, span, status_lines
+from lmscale.study.laws import ComputeLaw
+from lmscale.study.tables import flags
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ASYMPTOTES = 300  # values of E that are scanned
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """At `loss_nats` the recipe needs `multiplier` times less compute than the baseline."""
+
+    loss_nats: float
+    multiplier: float
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class ComputeMultiplier:
+    """Baseline and recipe as L(C) laws, and their compute ratio over the losses both reached."""
+
+    baseline: ComputeLaw
+    recipe: ComputeLaw
+    ratios: tuple[Ratio, ...]
+    """From the highest loss both reached to the lowest; the last one is the number to quote."""
+    scatter_nats: tuple[float, float]
+    """Scatter of the ladders' points about their laws, per degree of freedom: the interval's only source."""
+    asymptote: str
+    status: tuple[Status, ...]
+
+    @property
+    def multiplier(self) -> Ratio:
+        """The ratio at the lowest common loss."""
+        return self.ratios[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        return clean(
+            {
+                "baseline": self.baseline.values(),
+                "recipe": self.recipe.values(),
+                "asymptote": self.asymptote,
+                "ratios": [r.__dict__ for r in self.ratios],
+                "scatter_nats": list(self.scatter_nats),
+                "status": [s.to_json() for s in self.status],
+            }
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"Effective compute multiplier, {self.asymptote}",
+            f"  baseline {self.baseline}",
+            f"  recipe   {self.recipe}",
+        ]
+        for r in self.ratios:
+            said = " ".join(f" {100 * float(level):g} % {span(pair, '.3g')}" for level, pair in r.intervals.items())
+            lines.append(f"  at {r.loss_nats:.4f} nats: x{r.multiplier:.3f} {said}")
+        return "\n".join([*lines, *status_lines(self.status)])
+
+
+def compute_multiplier(
+    baseline: "pd.DataFrame",
+    recipe: "pd.DataFrame",
+    *,
+    asymptote: float | str = "shared",
+    resamples: int = 2000,
+    seed: int = 0,
+    losses: Sequence[float] | None = None,
+) -> ComputeMultiplier:
+    """Fit L = E + A (C/1e18)^-gamma to each ladder and divide their compute at equal loss.
+
+    Each table holds one ladder: rows with `flops` and `loss_nats`, one recipe, best size per budget (the lowest loss of
+    rows that share a `flops_budget` is taken). `asymptote` is "shared" (one E for both), "free" (each its own), or a
+    number of nats. Intervals redraw the points from their scatter about the laws: lack of fit widens them.
+
+    Raises `UserError` where a ladder has fewer than three budgets, or the ladders share no loss.
+    """
+    ladders = [_ladder(table, name) for table, name in ((baseline, "baseline"), (recipe, "recipe"))]
+    if isinstance(asymptote, str) and asymptote not in ("shared", "free"):
+        raise UserError(f"asymptote = {asymptote!r}: 'shared', 'free' or a number of nats")
+    low, high = max(y.min() for _, y in ladders), min(y.max() for _, y in ladders)
+    if low >= high:
+        raise UserError(
+            f"the ladders share no loss (baseline {ladders[0][1].min():.3f}-{ladders[0][1].max():.3f}, recipe "
+            f"{ladders[1][1].min():.3f}-{ladders[1][1].max():.3f} nats): extend one until they overlap"
+        )
+    floor = min(float(y.min()) for _, y in ladders)
+    if isinstance(asymptote, int | float) and not 0 <= asymptote < floor:
+        raise UserError(f"asymptote = {asymptote}: it must lie between 0 and the lowest loss, {floor:.4f} nats")
+    found = [float(value[0]) for value in _fit([(x, y[:, None]) for x, y in ladders], asymptote)]
+    laws = [ComputeLaw(*found[:3]), ComputeLaw(*found[3:])]
+    rng = np.random.default_rng(seed)
+    scatter, drawn = [], []
+    for (x, y), law in zip(ladders, laws):
+        fitted = np.asarray(law.loss(np.exp(x)))
+        unknowns = 2 if isinstance(asymptote, int | float) else 2.5 if asymptote == "shared" else 3
+        sd = math.sqrt(float(np.sum((y - fitted) ** 2)) / max(0.5, len(y) - unknowns))
+        scatter.append(sd)
+        # A scatter from few points is itself uncertain: its chi-square spread widens the draws as Student's t would.
+        freedom = max(1.0, len(y) - unknowns)
+        spread = sd * np.sqrt(freedom / rng.chisquare(freedom, size=resamples))
+        drawn.append((x, fitted[:, None] + spread * rng.standard_normal((len(y), resamples))))
+    sampled = _fit(drawn, asymptote)
+    wanted = np.linspace(high, low, 5) if losses is None else np.asarray(losses, dtype=float)
+    ratios = []
+    for loss in wanted:
+        value = float(laws[0].flops(loss) / laws[1].flops(loss))
+        many = ComputeLaw(*sampled[:3]).flops(loss) / ComputeLaw(*sampled[3:]).flops(loss)
+        ratios.append(Ratio(float(loss), value, {f"{level:g}": percentiles(many, level) for level in LEVELS}))
+    label = f"asymptote {asymptote}" if isinstance(asymptote, str) else f"asymptote pinned at {asymptote:g} nats"
+    return ComputeMultiplier(
+        laws[0], laws[1], tuple(ratios), (scatter[0], scatter[1]), label, tuple(_statuses(ladders, ratios, low, high))
+    )
+
+
+def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
+    for column in ("flops", "loss_nats"):
+        if column not in table:
+            raise UserError(f"the {name} ladder has no column {column!r}")
+    rows = table[table["flops"].notna() & table["loss_nats"].notna()]
+    if "held_out" in rows:
+        rows = rows[~flags(rows, "held_out")]
+    if "flops_budget" in rows and rows["flops_budget"].notna().all():
+        rows = rows.loc[rows.groupby("flops_budget")["loss_nats"].idxmin()]
+    rows = rows.sort_values("flops")
+    if rows["flops"].nunique() < 3:
+        raise UserError(f"the {name} ladder has {rows['flops'].nunique()} budgets; L(C) needs at least 3")
+    return np.log(np.asarray(rows["flops"], dtype=float)), np.asarray(rows["loss_nats"], dtype=float)
+
+
+def _fit(ladders: Sequence[tuple[np.ndarray, np.ndarray]], asymptote: float | str) -> list[np.ndarray]:
+    """[E, A, gamma] of each ladder in a row, each (r,). For a given E, ln(L - E) is a straight line in ln C."""
+    lowest = [y.min(axis=0) for _, y in ladders]
+    results = []
+    if asymptote == "shared":
+        grid = _grid(np.minimum(*lowest))
+        parts = [_lines(x, y, grid) for x, y in ladders]
+        best = [(parts[0][2] + parts[1][2]).argmin(axis=0)] * 2
+        results = [(grid, part, chosen) for part, chosen in zip(parts, best)]
+    else:
+        for (x, y), low in zip(ladders, lowest):
+            grid = _grid(low) if asymptote == "free" else np.minimum(float(asymptote), 0.9999 * low)[None]
+            part = _lines(x, y, grid)
+            results.append((grid, part, part[2].argmin(axis=0)))
+    out: list[np.ndarray] = []
+    for grid, (slope, level, _), chosen in results:
+        columns = np.arange(grid.shape[1])
+        gamma, height = -slope[chosen, columns], np.exp(level[chosen, columns])
+        out += [grid[chosen, columns], height, gamma]
+    return out
+
+
+def _grid(lowest: np.ndarray) -> np.ndarray:
+    """Candidate asymptotes (e, r), denser towards the lowest loss."""
+    share = 1 - np.geomspace(1e-3, 1.0, ASYMPTOTES)
+    return share[:, None] * lowest[None]
+
+
+def _lines(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, height at 1e18 and sum of squared residuals, each (e, r); weights make the residuals those of L."""
+    above = y[None] - grid[:, None]
+    log_above, weight = np.log(above), above**2
+    z = (x - math.log(1e18))[None, :, None]
+    total = weight.sum(axis=1)
+    mx, my = (weight * z).sum(axis=1) / total, (weight * log_above).sum(axis=1) / total
+    slope = (weight * (z - mx[:, None]) * (log_above - my[:, None])).sum(axis=1) / (
+        weight * (z - mx[:, None]) ** 2
+    ).sum(axis=1)
+    level = my - slope * mx
+    fitted = grid[:, None] + np.exp(level[:, None] + slope[:, None] * z)
+    return slope, level, ((y[None] - fitted) ** 2).sum(axis=1)
+
+
+def _statuses(
+    ladders: Sequence[tuple[np.ndarray, np.ndarray]], ratios: Sequence[Ratio], low: float, high: float
+) -> list[Status]:
+    statuses = []
+    if any(len(y) <= 3 for _, y in ladders):
+        statuses.append(
+            Status("few points", "a ladder of three budgets leaves no point to judge the law by", "warning")
+        )
+    values = [r.multiplier for r in ratios]
+    change = max(values) / min(values) if min(values) > 0 else math.inf
+    statuses.append(
+        Status(
+            "constant",
+            f"the multiplier changes by a factor {change:.2f} over the losses both recipes reached",
+            "note" if change > 1.2 else "ok",
+        )
+    )
+    if outside := [r.loss_nats for r in ratios if not low <= r.loss_nats <= high]:
+        statuses.append(
+            Status(
+                "extrapolation",
+                f"{len(outside)} of {len(ratios)} losses lie outside {low:.3f}-{high:.3f} nats, which both "
+                f"recipes reached",
+                "warning",
+            )
+        )
+    return statuses

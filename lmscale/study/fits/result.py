@@ -1,0 +1,184 @@
+"""What every fit states: statuses, left-out runs, intervals, predictions, and numbers that JSON can hold."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lmscale.study.laws import Allocation
+
+LEVELS = (0.8, 0.95)
+
+
+@dataclass(frozen=True)
+class Status:
+    """One named finding about a fit, in a sentence; a `warning` must be known before the number is used."""
+
+    name: str
+    sentence: str
+    severity: Literal["ok", "note", "warning"] = "ok"
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "sentence": self.sentence, "severity": self.severity}
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A run, or a whole budget, that a fit left out."""
+
+    run: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"run": self.run, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The loss at a point that was not fitted.
+
+    `law_interval` is where the fitted law lies there; `interval` is where the loss of one new run would fall, which
+    adds a run's own scatter and so is wider. Losses in nats per token.
+    """
+
+    inputs: Mapping[str, float]
+    loss_nats: float
+    law_interval: tuple[float, float]
+    interval: tuple[float, float]
+    level: float
+
+    def to_json(self) -> dict[str, Any]:
+        return clean(
+            {
+                "inputs": dict(self.inputs),
+                "loss_nats": self.loss_nats,
+                "law_interval": list(self.law_interval),
+                "interval": list(self.interval),
+                "level": self.level,
+            }
+        )
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{name} = {value:.4g}" for name, value in self.inputs.items())
+        return (
+            f"{where}: {self.loss_nats:.4f} nats; the law [{self.law_interval[0]:.4f}, {self.law_interval[1]:.4f}], "
+            f"one new run [{self.interval[0]:.4f}, {self.interval[1]:.4f}] ({100 * self.level:g} %)"
+        )
+
+
+def percentiles(samples: Any, level: float) -> tuple[float, float]:
+    """The central percentile interval of finite samples (R,); (nan, nan) where none is finite.
+
+    Percentiles, since A and B of a loss law are strongly skewed.
+    """
+    samples = np.asarray(samples, dtype=float)
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        return math.nan, math.nan
+    low, high = np.percentile(samples, [50 - 50 * level, 50 + 50 * level])
+    return float(low), float(high)
+
+
+def both_levels(samples: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
+    """{"0.8": {name: (low, high)}, "0.95": ...}."""
+    return {f"{level:g}": {name: percentiles(values, level) for name, values in samples.items()} for level in LEVELS}
+
+
+def allocation_json(allocation: Allocation, samples: Allocation | None) -> dict[str, Any]:
+    """An allocation with the intervals of its parts, as plain numbers."""
+    names = ("params", "tokens", "tokens_per_param", "loss_nats")
+    plain: dict[str, Any] = {name: float(getattr(allocation, name)) for name in ("flops", *names)}
+    plain["intervals"] = both_levels({name: getattr(samples, name) for name in names}) if samples is not None else {}
+    return plain
+
+
+def shared_json(fit: Any) -> dict[str, Any]:
+    """What every kind of fit writes of itself alike, before `clean`."""
+    return {
+        "n_runs": fit.n_runs,
+        "objective": fit.objective,
+        "status": [status.to_json() for status in fit.status],
+        "exponents": fit.exponents(),
+        "compute_model": asdict(fit.compute),
+        "allocations": fit.allocations(),
+        "dropped": [dropped.to_json() for dropped in fit.dropped],
+        "notes": list(fit.notes),
+        "rates": fit.rates,
+        "resamples": fit.resamples,
+        "largest_flops": fit.largest_flops,
+        "table_hash": fit.table_hash,
+    }
+
+
+def clean(value: Any) -> Any:
+    """`value` with NumPy scalars as Python numbers, tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.bool_ | np.integer):
+        return clean(value.tolist())
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def sampled(quantity: Callable[[Any], Any], batch: Any, single: Callable[[int], Any], count: int) -> np.ndarray:
+    """`quantity` of every resample (R,): at once where it broadcasts, one by one where it does not."""
+    with np.errstate(all="ignore"):  # a resample that fixes no law may have its optimum at infinity
+        try:
+            values = np.asarray(quantity(batch), dtype=float)
+            if values.shape == (count,):
+                return values
+        except (TypeError, ValueError):
+            pass
+        return np.array([float(quantity(single(index))) for index in range(count)])
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def span(interval: Sequence[float], spec: str = ".4g") -> str:
+    """An interval as text: "[0.49, 0.56]"."""
+    return f"[{interval[0]:{spec}}, {interval[1]:{spec}}]"
+
+
+def allocation_lines(rows: Sequence[Mapping[str, Any]], compute: str) -> list[str]:
+    """The table "C, N*, D*, D*/N*, loss" with intervals, headed by the compute model it rests on."""
+    lines = [
+        f"Compute-optimal allocation, {compute}:",
+        f"  {'C (FLOPs)':>10}  {'N*':>9}  {'D*':>9}  {'D*/N*':>7}  {'80 %':>16}  {'95 %':>16}  {'loss':>7}",
+    ]
+    for row in rows:
+        narrow, wide = (
+            span(row["intervals"][level]["tokens_per_param"], ".3g") if row["intervals"] else "-"
+            for level in ("0.8", "0.95")
+        )
+        lines.append(
+            f"  {row['flops']:>10.3g}  {row['params']:>9.3g}  {row['tokens']:>9.3g}  {row['tokens_per_param']:>7.2f}"
+            f"  {narrow:>16}  {wide:>16}  {row['loss_nats']:>7.4f}"
+        )
+    return lines
+
+
+def status_lines(statuses: Sequence[Status]) -> list[str]:
+    """One line per status; those to be known before use come first and are marked."""
+    order = {"warning": 0, "note": 1, "ok": 2}
+    mark = {"warning": "!", "note": "-", "ok": " "}
+    return [f" {mark[s.severity]} {s.name}: {s.sentence}" for s in sorted(statuses, key=lambda s: order[s.severity])]
+
+
+def dropped_lines(dropped: Sequence[Dropped], show: int = 8) -> list[str]:
+    """The left-out runs, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for item in dropped:
+        reasons.setdefault(item.reason, []).append(item.run)
+    lines = []
+    for reason, runs in reasons.items():
+        more = f" and {len(runs) - show} more" if len(runs) > show else ""
+        lines.append(f"  {len(runs)} left out ({reason}): {', '.join(runs[:show])}{more}")
+    return lines

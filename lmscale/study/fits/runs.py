@@ -1,0 +1,177 @@
+"""From a table to the rows that a fit may use: checked, in an order of their own, every left-out row named."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits import cells
+from lmscale.study.fits.checks import conventions
+from lmscale.study.fits.result import Dropped, Status
+from lmscale.study.laws import SIX_ND, ComputeModel
+from lmscale.study.tables import flags, numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
+LARGEST = 1e40
+"""Numbers above it, or below its inverse, are none of parameters, tokens, FLOPs or nats, and squares overflow."""
+UNFINISHED = ("diverged", "failed", "missing")
+"""Values of a column `state` that mark a run whose loss, if it has one, is not that of a trained model."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The usable rows of a table, sorted so that no fit depends on the order they came in."""
+
+    table: "pd.DataFrame"
+    dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]
+    statuses: tuple[Status, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column as float64 (n,). Raises `UserError` naming the nearest column, or what is no number in it."""
+        if name not in self.table:
+            raise UserError(f"the table has no column {name!r}{nearest(name, map(str, self.table.columns))}")
+        return numbers(self.table, name)
+
+    @property
+    def names(self) -> list[str]:
+        return [str(name) for name in self.table["run"]]
+
+    def digest(self) -> str:
+        """SHA-256 of the rows and numbers that were fitted."""
+        columns = [c for c in ("run", "params", "tokens", "flops", "loss_nats") if c in self.table]
+        text = "\n".join(
+            "\t".join(str(v) if isinstance(v, str) else repr(float(v)) for v in row)
+            for row in self.table[columns].itertuples(index=False)
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def usable(
+    table: "pd.DataFrame",
+    inputs: Sequence[str] = ("params", "tokens"),
+    target: str = "loss_nats",
+    rates: str = "inside",
+) -> Runs:
+    """The rows with every input and the target finite and positive, without held-out, diverged and failed ones.
+
+    Of a cell (same N and D) run at several learning rates, `rates` "inside" keeps the best rate's rows, none where that
+    is the smallest or largest of three or more; "best" keeps the best rate's anyway, "all" every row. Whatever is left
+    out is in `dropped`, and the statuses say what is in doubt.
+    Raises `UserError` where a column is missing or no row is left.
+    """
+    if rates not in cells.RATES:
+        raise UserError(f"no choice of learning rates is called {rates!r}{nearest(rates, cells.RATES)}")
+    for name in (*inputs, target):
+        if name not in table.columns:
+            raise UserError(
+                f"the table has no column {name!r}{nearest(name, map(str, table.columns))}; "
+                f"name it with --columns, for example params=n_params"
+            )
+    table = table.copy()
+    if "run" not in table:
+        table["run"] = [f"row {index + 1}" for index in range(len(table))]
+    dropped = [Dropped(str(item["run"]), str(item["reason"])) for item in table.attrs.get("dropped", [])]
+    keep = np.ones(len(table), dtype=bool)
+
+    def leave_out(bad: np.ndarray, reason: str) -> None:
+        dropped.extend(Dropped(str(run), f"{reason}{why[run]}") for run in table["run"][keep & bad])
+        keep[bad] = False
+
+    # A sweep's table knows what became of a run that has no loss.
+    why = dict.fromkeys(table["run"], "")
+
+    if "held_out" in table:
+        leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
+    if "state" in table:
+        told = table.reindex(columns=["run", "state", "reason"]).astype(object).fillna("").astype(str)
+        told = told.replace({"state": {"missing": "not run yet"}})
+        why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in told.itertuples(index=False)}
+        unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
+        leave_out(unfinished & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
+    for name in (target, *inputs):
+        values = numbers(table, name)
+        leave_out(np.isnan(values), f"{name} is missing")
+        leave_out(np.isinf(values), f"{name} is infinite")
+        leave_out(~(values > 0), f"{name} is not positive")
+        leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is no size that occurs")
+    tried = cells.statuses(table[keep], target, rates)
+    worse = cells.left_out(table[keep], target, rates)
+    for position, reason in worse.items():
+        at = np.flatnonzero(keep)[position]
+        dropped.append(Dropped(str(table["run"].iloc[at]), reason))
+    keep[np.flatnonzero(keep)[list(worse)]] = False
+    kept = table[keep]
+    if not len(kept):
+        reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
+        raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check --where and --columns")
+    lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
+    missing = [item.run for item in dropped if item.reason.startswith(lost)]
+    statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *tried]
+    if missing:
+        said = (
+            f"{len(missing)} of {len(table)} rows have no {target} of a finished run (first: {', '.join(missing[:3])})"
+        )
+        statuses.append(Status("cells missing", f"{said}: the design is not the one that was planned", "warning"))
+    order = [name for name in (*inputs, target, "flops") if name in kept] + ["run"]
+    kept = kept.sort_values(order, kind="stable").reset_index(drop=True)
+    return Runs(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
+
+
+def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
+    """Rows that repeat another's inputs and loss to the last digit: two runs never do."""
+    same = [name for name in dict.fromkeys((*inputs, "params", "tokens", "flops", target)) if name in table]
+    repeated = table.duplicated(same, keep=False)
+    if not repeated.any():
+        return []
+    count = int(table.duplicated(same).sum())
+    first = ", ".join(map(str, table["run"][repeated][:4]))
+    said = (
+        f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "
+        f"they are kept, and make intervals too narrow if they are one run"
+    )
+    return [Status("duplicate rows", said, "warning")]
+
+
+def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
+    """The compute model of a table's own FLOPs.
+
+    6ND where every row agrees within 1 %; else ln(C/D) is regressed on ln N. Without FLOPs: 6ND by convention.
+    """
+    if not {"flops", "params", "tokens"} <= set(table.columns):
+        return SIX_ND, Status("compute model", "the table states no positive FLOPs; allocations take C = 6 N D", "note")
+    flops, params, tokens = (np.asarray(table[name], dtype=float) for name in ("flops", "params", "tokens"))
+    good = np.all([np.isfinite(values) & (values > 0) for values in (flops, params, tokens)], axis=0)
+    flops, params, tokens = flops[good], params[good], tokens[good]
+    if not len(flops):
+        return SIX_ND, Status("compute model", "the table states no positive FLOPs; allocations take C = 6 N D", "note")
+    gap = np.abs(flops / SIX_ND.flops(params, tokens) - 1)
+    if gap.max() <= 0.01:
+        return SIX_ND, Status("compute model", f"C = 6 N D on every row (largest gap {100 * gap.max():.2g} %)")
+    log_params, log_cost = np.log(params), np.log(flops / tokens)
+    if np.ptp(log_params) < 0.02:
+        k = float(np.exp((log_cost - log_params).mean()))
+        worst = float(np.abs(np.expm1(log_cost - log_params - math.log(k))).max())
+        said = "every run has one model size: FLOPs are taken proportional to N D"
+        return ComputeModel(k, 1.0, worst), Status("compute model", said, "note")
+    slope, intercept = np.polyfit(log_params, log_cost, 1)
+    if not STEEPEST[0] < slope < STEEPEST[1]:
+        said = f"the table's FLOPs grow as N^{slope:.3g} D, which no model's do: allocations take C = 6 N D"
+        return SIX_ND, Status("compute model", said, "warning")
+    worst = float(np.abs(np.expm1(log_cost - intercept - slope * log_params)).max())
+    model = ComputeModel(float(np.exp(intercept)), float(slope), worst)
+    mixed = worst > 0.1
+    sentence = f"the table's FLOPs are not 6 N D (up to {100 * gap.max():.3g} % apart); allocations take {model}"
+    if mixed:
+        sentence += "; a misfit this large means that rows count N or C in different ways"
+    return model, Status("compute model", sentence, "warning" if mixed else "note")

@@ -1,0 +1,1 @@
+"""Minimisers behind the fits: a `Problem` is data and an objective."""

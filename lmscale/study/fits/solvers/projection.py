@@ -1,0 +1,73 @@
+"""The closed-form grid: for fixed (alpha, beta) the law L = E + A/N^alpha + B/D^beta is linear in (E, A, B).
+
+Variable projection (Golub and Pereyra 1973, doi 10.1137/0710036): every pair of exponents of a grid is solved by least
+squares, for many weightings at once, so that the best cells are starts from which the minimum is global.
+Axes: n runs, b problems (weightings), the problem index last.
+"""
+
+import numpy as np
+
+from lmscale.study.fits.solvers.points import Array, Points
+
+
+def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
+    """Exponents spaced evenly in ln between `low` and `high`: every published alpha and beta lies well inside."""
+    return np.geomspace(low, high, size)
+
+
+def project(points: Points, weights_nb: Array, alphas: Array, betas: Array) -> tuple[Array, Array]:
+    """Least squares for (E, A', B') at every pair of exponents.
+
+    Residuals of L are divided by L where the fit is of ln L, to first order the same residual. Returns the
+    coefficients (3, g, b) and the residual sum of squares (g, b), infinite where a coefficient is not positive;
+    g runs over the pairs, alphas slowest.
+    """
+    u_an = np.exp(-np.outer(alphas, points.x_n))
+    v_cn = np.exp(-np.outer(betas, points.y_n))
+    loss_nb = points.loss_nb
+    scaled_nb = weights_nb / loss_nb**2 if points.log_residual else weights_nb
+    target_nb = scaled_nb * loss_nb
+    pairs, problems = len(alphas) * len(betas), weights_nb.shape[1]
+
+    # Moments of every column with every other, for all problems: one matrix product.
+    s11, s1t, stt = (moment.sum(axis=0) for moment in (scaled_nb, target_nb, target_nb * loss_nb))
+    s1u, suu, sut = u_an @ scaled_nb, u_an**2 @ scaled_nb, u_an @ target_nb
+    s1v, svv, svt = v_cn @ scaled_nb, v_cn**2 @ scaled_nb, v_cn @ target_nb
+    suv = ((u_an[:, None] * v_cn).reshape(pairs, -1) @ scaled_nb).reshape(len(alphas), len(betas), problems)
+
+    # Eliminate the constant, then solve the 2 x 2 system by Cramer's rule; centring makes the terms of one size.
+    m1u, m1v, mt = s1u / s11, s1v / s11, s1t / s11
+    cuu, cvv = (suu - s1u * m1u)[:, None], (svv - s1v * m1v)[None]
+    cuv = suv - s1u[:, None] * m1v[None]
+    cut, cvt = (sut - s1u * mt)[:, None], (svt - s1v * mt)[None]
+    determinant = cuu * cvv - cuv**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale_a = (cut * cvv - cvt * cuv) / determinant
+        scale_b = (cvt * cuu - cut * cuv) / determinant
+        level = mt - scale_a * m1u[:, None] - scale_b * m1v[None]
+        residual = (stt - s1t * mt) - scale_a * cut - scale_b * cvt
+    usable = (determinant > 1e-13 * cuu * cvv) & (scale_a > 0) & (scale_b > 0) & (level > 0)
+    residual = np.where(usable, residual, np.inf)
+    return np.stack([level, scale_a, scale_b]).reshape(3, pairs, problems), residual.reshape(pairs, problems)
+
+
+def grid_starts(points: Points, weights_nb: Array, size: int, keep: int) -> Array:
+    """theta of the `keep` best grid cells of each problem, (5, keep, b), best first.
+
+    Where no cell has three positive coefficients (the data do not curve), a mild law through the mean loss stands in.
+    """
+    axis = exponent_grid(size)
+    coefficients, residual = project(points, weights_nb, axis, axis)
+    best = residual.argmin(axis=0)[None] if keep == 1 else np.argsort(residual, axis=0, kind="stable")[:keep]
+    alphas, betas = np.repeat(axis, size)[best], np.tile(axis, size)[best]
+    chosen = np.take_along_axis(coefficients, best[None], axis=1)
+    found = np.isfinite(np.take_along_axis(residual, best, axis=0))
+    stand_in = np.array([0.6, 0.2, 0.2])[:, None, None] * points.loss_nb.mean(axis=0)
+    theta = np.concatenate(
+        [
+            np.log(np.where(found, chosen, stand_in)),
+            np.where(found, alphas, 0.3)[None],
+            np.where(found, betas, 0.3)[None],
+        ]
+    )
+    return np.asarray(theta)

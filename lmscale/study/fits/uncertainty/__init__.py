@@ -1,0 +1,1 @@
+"""Intervals: resampled tables, the noise of losses, the bias of interpolation."""

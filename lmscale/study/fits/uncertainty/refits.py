@@ -1,0 +1,139 @@
+"""The doubts about a loss law that need other fits: without a run or a budget, by another loss, under another count."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from lmscale.study.design import UNIDENTIFIED
+from lmscale.study.fits.result import Status
+from lmscale.study.fits.runs import Runs, compute_model
+from lmscale.study.fits.solvers.problem import Best, Problem
+from lmscale.study.laws import SIX_ND, ComputeModel
+
+MOST = 250_000  # runs times fits without one of them: of a larger table only the weightiest runs are left out
+
+
+def _exponent(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> np.ndarray | None:
+    exponents = problem.law(values_p).exponents(compute)
+    return np.asarray(exponents["params"], dtype=float) if exponents else None
+
+
+def _headline(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> tuple[str, np.ndarray]:
+    """The number whose stability is watched: a of N* ~ C^a, else the first parameter."""
+    exponent = _exponent(problem, values_p, compute)
+    return ("a", exponent) if exponent is not None else (problem.form.names()[0], np.asarray(values_p[0], dtype=float))
+
+
+def influence(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
+    """Leave-one-out: which single run moves the exponent most."""
+    chosen = _weightiest(problem, best)
+    weights = np.ones((problem.runs, len(chosen)))
+    weights[chosen, np.arange(len(chosen))] = 0
+    values_pb, _ = problem.many(weights, best.values_p, thorough=False)
+    name, left_out = _headline(problem, values_pb, compute)
+    _, full = _headline(problem, best.values_p, compute)
+    moved = left_out - full
+    if not np.isfinite(moved).any():
+        return []
+    worst = int(np.nanargmax(np.abs(moved)))
+    said = f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[chosen[worst]]})"
+    squares = float(np.nansum((moved - np.nanmean(moved)) ** 2))
+    spread = math.sqrt((problem.runs - 1) / problem.runs * squares)
+    said += f"; jackknife s.e. {spread:.4f}" if len(chosen) == problem.runs else f"; the {len(chosen)} weightiest tried"
+    large = abs(moved[worst]) > max(0.5 * spread, 1e-9)
+    return [Status("influence", said, "note" if large else "ok")]
+
+
+def _weightiest(problem: Problem, best: Best) -> np.ndarray:
+    """The runs worth leaving out: all, or in a large table those that pull hardest on the linearised law."""
+    if problem.runs**2 <= MOST:
+        return np.arange(problem.runs)
+    residual, slopes = problem.residuals(best.values_p), problem.jacobian(best.values_p)
+    pull = residual if problem.loss == "squared" else np.clip(residual, -problem.delta, problem.delta)
+    steps, *_ = np.linalg.lstsq(slopes.T @ slopes, slopes.T * pull, rcond=None)
+    return np.argsort(-np.linalg.norm(slopes @ steps, axis=0), kind="stable")[: max(20, MOST // problem.runs)]
+
+
+def largest_budget(problem: Problem, runs: Runs) -> list[Status]:
+    """Fit without the largest budget, predict it: the error a planner would have met."""
+    column = next(
+        (name for name in ("flops_budget", "flops") if name in runs.table and runs.table[name].notna().all()), None
+    )
+    if column is None:
+        return []
+    budget = runs.column(column)
+    top = budget >= 0.999 * budget.max()
+    if top.sum() < 3:  # no budgets, a cloud of runs: the largest tenth of them
+        top = budget >= np.sort(budget)[-max(3, len(budget) // 10)]
+    rest = problem.without(top)
+    if rest.runs <= len(problem.free) or rest.condition(rest.best().values_p) > UNIDENTIFIED:
+        return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
+    values = rest.best().values_p
+    measured = problem.target_n[top]
+    error = np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) / measured - 1
+    return [
+        Status(
+            "largest budget left out",
+            f"fitted without the {int(top.sum())} runs from {budget[top].min():.3g} FLOPs up, the law "
+            f"misses them by {100 * error.mean():+.2f} % on average, {100 * np.abs(error).max():.2f} % at worst",
+        )
+    ]
+
+
+def sensitivity(problem: Problem, best: Best, compute: ComputeModel) -> list[Status]:
+    """The same runs under other Huber thresholds and other loss functions."""
+    name, mine = _headline(problem, best.values_p, compute)
+    statuses = []
+    if problem.loss == "huber":
+        deltas = [problem.delta * factor for factor in (0.1, 10.0, 100.0)]
+        found = [float(_headline(problem, problem.using(delta=delta).best().values_p, compute)[1]) for delta in deltas]
+        said = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(found, deltas))
+        statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {said}"))
+    others = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
+    found = [float(_headline(problem, problem.using(loss=loss).best().values_p, compute)[1]) for loss in others]
+    raw = problem.using(residual="raw" if problem.residual == "log" else "log")
+    said = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(found, others))
+    other = float(_headline(problem, raw.best().values_p, compute)[1])
+    statuses.append(
+        Status(
+            "loss function",
+            f"{name} = {float(mine):.4f} by {problem.loss}; {said}; {other:.4f} with {raw.residual} residuals",
+        )
+    )
+    return statuses
+
+
+def conventions(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
+    """The same fit with every other count of N and C in the table: often a wider spread than any interval.
+
+    A column params_* (or n_params_*) is another N, fitted anew with C = 6ND; a column flops_* another C, whose own
+    compute model splits the law as fitted.
+    """
+    if problem.form.INPUTS != ("params", "tokens"):
+        return []
+    name, mine = _headline(problem, best.values_p, compute)
+    found: dict[str, float] = {}
+    for column in map(str, runs.table.columns):
+        stem = column.removeprefix("n_")
+        if (
+            not stem.startswith(("params_", "flops_"))
+            or column == "flops_budget"
+            or runs.table[column].dtype.kind not in "if"
+        ):
+            continue
+        values = np.asarray(runs.table[column], dtype=float)
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            continue
+        if stem.startswith("flops_"):
+            model, _ = compute_model(runs.table.assign(flops=values))
+            found[f"C = {column}"] = float(_headline(problem, best.values_p, model)[1])
+        elif not np.allclose(values, problem.inputs[0]):
+            other = replace(problem, inputs=(values, problem.inputs[1]))
+            found[f"N = {column} and C = 6ND"] = float(_headline(other, other.best().values_p, SIX_ND)[1])
+    if not found:
+        return []
+    every = [*found.values(), float(mine)]
+    said = ", ".join(f"{value:.4f} with {column}" for column, value in found.items())
+    spread = f"spread {max(every) - min(every):.4f}"
+    return [Status("counting conventions", f"{name} = {float(mine):.4f} as fitted; {said}; {spread}", "note")]

@@ -1,0 +1,123 @@
+"""The bootstrap over the noise of the losses: the design stays, and every run is trained again with another seed.
+
+A resample keeps every run at its N and D. Its losses are those of the fitted law plus normal noise,
+`y*_i = L(x_i) + s (sqrt(rho) u_c(i) + sqrt(1 - rho) z_i)`, with u and z standard normal, u shared by the runs of a
+cluster c (the branches of a trunk), and rho the share of the noise's variance that those have in common. This is the
+parametric bootstrap (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 6.5) with a normal error of
+known size. The law's losses are its centre, not the measured ones: those hold one draw of the noise already, and by
+absolute deviations a second draw on top of it makes intervals about 15 % too wide (by squares the two are alike).
+
+s is given, or pooled from the seeds of a table, `s^2 = sum_g sum_i (y_gi - mean_g)^2 / sum_g (n_g - 1)` over groups g
+of runs that differ in nothing but the seed. A pooled s is itself uncertain: each resample draws its own, as Student's t
+does.
+
+What the law misses of the runs is no noise, so these intervals leave it out; a status says how large it is. A bootstrap
+over runs holds it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.study.fits.cells import COLUMNS
+from lmscale.study.fits.result import Status, counted
+from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty.valley_noise import Noise
+
+LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table tell the noise, as in Approach 2
+MISFIT = 2.0  # runs that scatter about the law by more than this many noises follow another one
+ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", *COLUMNS)
+"""What runs that are seeds of each other have in common, besides the law's inputs."""
+
+
+def estimate(runs: Runs, inputs: Sequence[str], target: str) -> Noise:
+    """The pooled standard deviation of runs of one point, in the unit of `target`.
+
+    Of rows that state a seed, those of one point with the same seed are one run. Raises `UserError` where fewer than
+    `LEAST_FREEDOM` degrees of freedom are left, or all seeds of a point have one loss.
+    """
+    by = [name for name in dict.fromkeys((*inputs, *ALIKE)) if name in runs.table]
+    table = runs.table
+    if "seed" in table and table["seed"].notna().all():
+        table = table.drop_duplicates([*by, "seed"])
+    losses = table.groupby(by, dropna=False, sort=False)[target]
+    freedom = int((losses.count() - 1).sum())
+    if freedom < LEAST_FREEDOM:
+        raise UserError(
+            f"one run's noise cannot be told from this table: its seeds leave {counted(freedom, 'degree')} of freedom; "
+            f"{LEAST_FREEDOM} are needed (two seeds at three points, or four at one): add seeds or give --noise"
+        )
+    sd = math.sqrt(float(((table[target] - losses.transform("mean")) ** 2).sum()) / freedom)
+    if sd == 0:
+        raise UserError(
+            "the seeds of every point have the same loss to the last digit, so they are no seeds: state --noise instead"
+        )
+    groups = int((losses.count() > 1).sum())
+    return Noise(sd, f"the seeds of {groups} points, {freedom} degrees of freedom", freedom)
+
+
+def check(noise_nats: float | None, shared: float, strata: str | None, has_clusters: bool) -> None:
+    """Raises `UserError` for a noise or a share that is none, and for what only a bootstrap over runs has."""
+    if noise_nats is not None and not 0 < noise_nats < math.inf:
+        raise UserError(f"noise = {noise_nats} nats: it must be positive; leave it out to take it from the seeds")
+    if not 0 <= shared <= 1:
+        raise UserError(f"shared noise = {shared}: a share of the variance, from 0 to 1")
+    if shared and not has_clusters:
+        raise UserError(
+            f"shared noise = {shared}, and no runs of the table share a trunk: name their column with --clusters"
+        )
+    if strata is not None:
+        raise UserError(f"strata = {strata!r}: the noise bootstrap draws no runs, so it has no strata; leave it out")
+
+
+def draw(
+    problem: Problem,
+    values_p: np.ndarray,
+    noise: Noise,
+    resamples: int,
+    *,
+    seed: int,
+    shared: float = 0.0,
+    clusters_n: np.ndarray | None = None,
+) -> tuple[np.ndarray, list[Status]]:
+    """Targets (n, R) about the law with the parameters `values_p`, and what a reader should know of them.
+
+    Resamples in which a loss is not positive are left out. Raises `UserError` where these are more than half.
+    """
+    rng = np.random.default_rng(seed)
+    size = noise.draws(resamples, rng)
+    own = rng.standard_normal((problem.runs, resamples))
+    if shared and clusters_n is not None:
+        _, of = np.unique(clusters_n, return_inverse=True)
+        together = rng.standard_normal((int(of.max()) + 1, resamples))[of]
+        own = math.sqrt(shared) * together + math.sqrt(1 - shared) * own
+    fitted = np.asarray(problem.law(values_p).loss(*problem.inputs))
+    targets = fitted[:, None] + size * own
+    said = [_kind(noise, shared), *_misfit(problem, values_p, fitted, noise)]
+    good = (targets > 0).all(axis=0)
+    if good.all():
+        return targets, said
+    lost = f"{int((~good).sum())} of {resamples} resamples have a loss that is not positive"
+    if good.sum() < resamples / 2:
+        raise UserError(f"a noise of {noise.sd:.3g} nats is as large as the losses: {lost}; give a smaller --noise")
+    return targets[:, good], [*said, Status("thin resamples", f"{lost} and are left out", "warning")]
+
+
+def _kind(noise: Noise, shared: float) -> Status:
+    sentence = f"every run is kept, and its loss drawn about the law with a noise of {noise.sd:.3g} nats"
+    sentence += f" ({noise.source}){f', {shared:.0%} of its variance shared inside a cluster' if shared else ''}"
+    return Status("kind of bootstrap", sentence)
+
+
+def _misfit(problem: Problem, values_p: np.ndarray, fitted_n: np.ndarray, noise: Noise) -> list[Status]:
+    """Do the runs scatter about the law by more than their noise? By the median, which a few wrong runs do not move."""
+    residual = np.abs(fitted_n - problem.target_n)
+    widen = math.sqrt(problem.runs / max(1, problem.runs - len(problem.free)))
+    scatter = 1.4826 * float(np.median(residual)) * widen
+    if scatter <= MISFIT * noise.sd:
+        return []
+    said = f"the runs scatter about the law by {scatter:.3g} nats, {scatter / noise.sd:.1f} times one run's noise"
+    return [Status("misfit", f"{said}: what the law misses is not in the intervals; draw runs instead", "warning")]

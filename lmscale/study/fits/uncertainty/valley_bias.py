@@ -1,0 +1,129 @@
+"""How far an interpolated valley lies from the true one, by the same sizes on a law whose answer is known.
+
+A parabola in ln N is symmetric and a valley is not: its minimum is pulled to the flatter side, the more the wider the
+sizes and the more alpha differs from beta (Czech 2026, arXiv 2603.22339). Noise draws cannot show this. The gap is
+known only as well as the law it is taken from, so it is not taken off: every second draw is less its gap. Where
+the gap is small beside the noise, intervals hardly change; where it is large, they reach from one answer to the other
+and hold a truth at either end as often as they say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.study.fits.approaches import minima
+from lmscale.study.fits.approaches.powerfit import regress
+from lmscale.study.fits.result import Status, clean
+from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.uncertainty.valley_noise import Valley
+from lmscale.study.laws import HOFFMANN_2022, Chinchilla, ComputeModel
+
+NOTABLE = 0.01  # in a, or relative in N*
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Found less true, on a noiseless law: `a` of N* = G C^a, `log_G` of ln G, and the mean of ln N* at the budgets."""
+
+    a: float
+    log_G: float
+    log_params: float
+    law: str
+    """Whose law it is."""
+    in_draws: bool
+    """Whether every second draw is less the gaps; not where the noise was given, and so taken at its word."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(clean(self.__dict__))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Bias":
+        return cls(**{name: value[name] for name in ("a", "log_G", "log_params", "law", "in_draws")})
+
+    def status(self, method: str) -> Status:
+        said = (
+            f"on {self.law} without noise, these sizes give N* off by {100 * np.expm1(self.log_params):+.2f} % "
+            f"on average and a off by {self.a:+.4f} ({method}); "
+            + ("the intervals hold it" if self.in_draws else "the intervals, of the given noise alone, do not hold it")
+        )
+        notable = max(abs(self.a), abs(self.log_params)) > NOTABLE
+        return Status("bias of the interpolation", said, "note" if notable else "ok")
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Found less true at every minimum (k,), of ln N* and of the loss in nats; zero where the law's valley has none."""
+
+    flops: np.ndarray
+    log_params: np.ndarray
+    loss_nats: np.ndarray
+    known: np.ndarray
+    law: str
+
+    def in_half_the_draws(self, kept: Sequence[minima.Found]) -> list[minima.Found]:
+        """The minima with every second draw less its gap: the same draws at every budget."""
+        out = []
+        for found, log_params, loss in zip(kept, self.log_params, self.loss_nats):
+            half = np.arange(len(found.loss_r)) % 2
+            less = {"log_params_r": found.log_params_r - half * log_params, "loss_r": found.loss_r - half * loss}
+            out.append(replace(found, **less))
+        return out
+
+    def along(self, weights: np.ndarray, in_draws: bool) -> Bias | None:
+        """What the gaps do to the line whose minima have these `weights` (k,). None for fewer than two."""
+        if self.known.sum() < 2:
+            return None
+        x, gap = np.log(self.flops[self.known]), self.log_params[self.known]
+        slope, shift = regress(x, gap[:, None], weights[self.known][:, None])
+        return Bias(float(slope[0]), float(shift[0]), float(np.mean(gap)), self.law, in_draws)
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """The same sizes and budgets on a law whose optimum is known."""
+
+    law: Chinchilla
+    whose: str
+    valleys: list[Valley]
+
+
+def ideal(runs: Runs, valleys: Sequence[Valley], compute: ComputeModel) -> Ideal:
+    """By Approach 3's law of the same runs, or by Hoffmann's constants where that cannot be identified."""
+    law, whose = _known_law(runs)
+    made = []
+    for valley in valleys:
+        params = np.exp(valley.log_params_n)
+        loss = np.asarray(law.loss(params, compute.tokens(valley.flops, params)))
+        made.append(replace(valley, loss_n=loss))
+    return Ideal(law, whose, made)
+
+
+def gaps(of: Ideal, kept: Sequence[minima.Found], *, method: str, window: float | None, compute: ComputeModel) -> Gaps:
+    """The gaps of `method` at the budgets of the minima `kept`."""
+    rng = np.random.default_rng(0)
+    valleys = {valley.flops: valley for valley in of.valleys}
+    flops = np.array([own.flops for own in kept])
+    log_params, loss_nats = np.full((2, len(kept)), np.nan)
+    for index, budget in enumerate(flops):
+        found = minima.find(valleys[budget], method, noise_r=np.zeros(1), rng=rng, window=window)
+        if not isinstance(found, str):
+            truth = of.law.optimum(budget, compute)
+            log_params[index] = np.log(found.params / truth.params)
+            loss_nats[index] = found.loss_nats - truth.loss_nats
+    known = np.isfinite(log_params)
+    return Gaps(flops, np.where(known, log_params, 0.0), np.where(known, loss_nats, 0.0), known, of.whose)
+
+
+def _known_law(runs: Runs) -> tuple[Chinchilla, str]:
+    from lmscale.study.fits.approaches.parametric import loss_law
+
+    try:
+        own = loss_law(runs.table, resamples=0, check=False)
+    except UserError:
+        return HOFFMANN_2022, "Hoffmann's published law"
+    if isinstance(own.law, Chinchilla) and not any(status.name == "cannot be identified" for status in own.status):
+        return own.law, "Approach 3's law of this table"
+    return HOFFMANN_2022, "Hoffmann's published law"

@@ -1,0 +1,95 @@
+"""Scaling laws as objects: named parameters, bounds, a start grid, `loss(...)`, an optimum, a source.
+
+A law is a frozen dataclass whose fields are its parameters. A new form is one small class:
+
+    @dataclass(frozen=True)
+    class Logarithmic(Law):
+        '''L = E - c ln C, for the middle of a curve only.'''
+        E: float
+        c: float
+        PARAMETERS: ClassVar = (Parameter("E", 0.1, 100), Parameter("c", 1e-3, 10))
+        INPUTS: ClassVar = ("flops",)
+        def loss(self, flops): return self.E - self.c * np.log(flops)
+
+Parameters may be arrays: a law of R resamples has fields of shape (R,), and every method broadcasts over them. `loss`
+must be made of + - * / ** and the NumPy functions of `fits.solvers.dual`, which takes its exact derivatives.
+Units: params in parameters, tokens in tokens, flops in training FLOPs, loss in nats per token unless said otherwise.
+"""
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws.constants import (
+    BESIROGLU_2024,
+    CHINCHILLA_REFIT,
+    GADRE_2024_C4,
+    GADRE_2024_REDPAJAMA,
+    GADRE_2024_REFINEDWEB,
+    HOFFMANN_2022,
+    KAPLAN_2020,
+    MUENNIGHOFF_2023,
+    PUBLISHED,
+)
+from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
+from lmscale.study.laws.one_axis import (
+    Annealing,
+    BrokenPowerLaw,
+    ComputeLaw,
+    DownstreamError,
+    LadderAccuracy,
+    annealing_areas,
+)
+from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OuterExponent, OverTraining, PowerMean
+
+__all__ = [
+    "BESIROGLU_2024",
+    "CHINCHILLA_REFIT",
+    "FORMS",
+    "GADRE_2024_C4",
+    "GADRE_2024_REDPAJAMA",
+    "GADRE_2024_REFINEDWEB",
+    "HOFFMANN_2022",
+    "KAPLAN_2020",
+    "MUENNIGHOFF_2023",
+    "PUBLISHED",
+    "SIX_ND",
+    "Allocation",
+    "Annealing",
+    "BrokenPowerLaw",
+    "Chinchilla",
+    "ComputeLaw",
+    "ComputeModel",
+    "DataConstrained",
+    "DownstreamError",
+    "Kaplan",
+    "LadderAccuracy",
+    "Law",
+    "OuterExponent",
+    "OverTraining",
+    "Parameter",
+    "PowerMean",
+    "annealing_areas",
+    "form",
+]
+
+FORMS: dict[str, type[Law]] = {
+    form.NAME: form
+    for form in (
+        Chinchilla,
+        Kaplan,
+        DataConstrained,
+        OverTraining,
+        OuterExponent,
+        PowerMean,
+        ComputeLaw,
+        BrokenPowerLaw,
+        Annealing,
+        DownstreamError,
+        LadderAccuracy,
+    )
+}
+
+
+def form(name: str) -> type[Law]:
+    """The form called `name`. Raises `UserError` that names the nearest."""
+    if name not in FORMS:
+        raise UserError(f"no law is called {name!r}{nearest(name, FORMS)}")
+    return FORMS[name]

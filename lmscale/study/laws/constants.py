@@ -1,0 +1,81 @@
+"""Published constants as laws: at full precision, each with its citation."""
+
+import numpy as np
+
+from lmscale.study.laws.law import Law
+from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OverTraining
+
+CHINCHILLA_REFIT = Chinchilla(
+    E=1.817218099,
+    A=477.8258682,
+    B=2143.417363,
+    alpha=0.3473104989,
+    beta=0.3671724326,
+    citation="exact optimum of Hoffmann's objective (Huber 1e-3 on ln L, summed) on the 240 runs of Besiroglu 2024",
+)
+BESIROGLU_2024 = Chinchilla(
+    E=1.816864,
+    A=482.0060,
+    B=2085.436,
+    alpha=0.34781307,
+    beta=0.36585416,
+    citation="Besiroglu 2024, arXiv 2404.10102: as printed (482.01, 2085.43, .3478, .3658), at full precision; it is "
+    "the least-absolute-deviations optimum, since the paper's likelihood put the Huber threshold at 5e-9",
+)
+HOFFMANN_2022 = Chinchilla(
+    E=float(np.exp(0.5267228)),
+    A=float(np.exp(6.0073404)),
+    B=float(np.exp(6.0179186)),
+    alpha=0.33917084,
+    beta=0.2849083,
+    citation="Hoffmann 2022, arXiv 2203.15556, appendix D.3: the unrounded values of the TeX source",
+)
+KAPLAN_2020 = Kaplan(
+    N_c=6.4e13,
+    D_c=1.8e13,
+    alpha_N=0.076,
+    alpha_D=0.103,
+    citation="Kaplan 2020, arXiv 2001.08361, table 2, as printed (no more digits are published)",
+)
+MUENNIGHOFF_2023 = DataConstrained(
+    E=float(np.exp(0.6254804)),
+    A=float(np.exp(6.255414)),
+    B=float(np.exp(7.3049974)),
+    alpha=0.3526596,
+    beta=0.3526596,
+    R_N=5.309743,
+    R_D=15.387756,
+    citation="Muennighoff 2023, arXiv 2305.16264, the released notebook's values",
+)
+GADRE_2024_C4 = OverTraining(
+    E=1.50826055981,
+    alpha=113.692606547,
+    beta=189.515526481,
+    eta=-0.242472240774,
+    citation="Gadre 2024, arXiv 2403.08540, least squares on the five C4 runs",
+)
+GADRE_2024_REDPAJAMA = OverTraining(
+    E=1.83664839907,
+    alpha=166.210989551,
+    beta=366.68718997,
+    eta=-0.272850705013,
+    citation="Gadre 2024, arXiv 2403.08540, least squares on the five RedPajama runs",
+)
+GADRE_2024_REFINEDWEB = OverTraining(
+    E=1.73446208142,
+    alpha=125.095694007,
+    beta=246.206682747,
+    eta=-0.254394843782,
+    citation="Gadre 2024, arXiv 2403.08540, least squares on the five RefinedWeb runs",
+)
+
+PUBLISHED: dict[str, Law] = {
+    "chinchilla-refit": CHINCHILLA_REFIT,
+    "besiroglu-2024": BESIROGLU_2024,
+    "hoffmann-2022": HOFFMANN_2022,
+    "kaplan-2020": KAPLAN_2020,
+    "muennighoff-2023": MUENNIGHOFF_2023,
+    "gadre-2024-c4": GADRE_2024_C4,
+    "gadre-2024-redpajama": GADRE_2024_REDPAJAMA,
+    "gadre-2024-refinedweb": GADRE_2024_REFINEDWEB,
+}

@@ -1,0 +1,133 @@
+"""What a law is: parameters with bounds and starts, a loss, an optimum under a compute model."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class ComputeModel:
+    """Training FLOPs of N parameters and D tokens: C = k N^p D. The field's convention is k = 6, p = 1."""
+
+    k: float = 6.0
+    p: float = 1.0
+    largest_residual: float | None = None
+    """Largest relative misfit of the table's own FLOPs; None where k and p are a convention, not a fit."""
+
+    def tokens(self, flops: Any, params: Any) -> Any:
+        return flops / (self.k * params**self.p)
+
+    def flops(self, params: Any, tokens: Any) -> Any:
+        return self.k * params**self.p * tokens
+
+    def params(self, flops: Any, tokens: Any) -> Any:
+        return (flops / (self.k * tokens)) ** (1 / self.p)
+
+    def __str__(self) -> str:
+        if self.p == 1:
+            return f"C = {self.k:.4g} N D"
+        said = f"C = {self.k:.4g} N^{self.p:.4f} D"
+        if self.largest_residual is None:
+            return said
+        return f"{said}, regressed from the table's FLOPs (largest misfit {100 * self.largest_residual:.2g} %)"
+
+
+SIX_ND = ComputeModel()
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The compute-optimal split of a budget: floats, or arrays over resamples. Units as in the module."""
+
+    flops: Any
+    params: Any
+    tokens: Any
+    tokens_per_param: Any
+    loss_nats: Any
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One unknown: bounds and start values. `log` is the scale on which it is searched (its sign is then fixed > 0)."""
+
+    name: str
+    low: float
+    high: float
+    starts: tuple[float, ...] = ()
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Law:
+    """Base of every form. Fields are the parameters, in order; `citation` is the source of an instance's numbers."""
+
+    citation: str = field(default="", kw_only=True, compare=False, repr=False)
+
+    NAME: ClassVar[str] = ""
+    FORMULA: ClassVar[str] = ""
+    SOURCE: ClassVar[str] = ""
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+    INPUTS: ClassVar[tuple[str, ...]] = ("params", "tokens")
+    TARGET: ClassVar[str] = "loss_nats"
+    RESIDUAL: ClassVar[str] = "log"
+    """Fit ln L ("log") or L itself ("raw") unless asked otherwise."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in cls.PARAMETERS)
+
+    def values(self) -> dict[str, Any]:
+        """Parameter values by name."""
+        return {name: getattr(self, name) for name in self.names()}
+
+    def loss(self, *inputs: Any) -> Any:
+        """The loss at INPUTS, in the order of INPUTS; broadcasts."""
+        raise NotImplementedError
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        """The minimum of `loss` along `compute`, by a grid over ln N and golden sections: 13 digits of loss.
+
+        Raises `UserError` where the form knows no model size, or where the minimum lies outside 1e2-1e18 parameters; of
+        many resamples, those whose minimum lies outside are NaN.
+        """
+        if self.INPUTS[:2] != ("params", "tokens"):
+            raise UserError(
+                f"the law {self.NAME!r} is a function of {', '.join(self.INPUTS)}: it states no optimal "
+                f"model size; fit a law of params and tokens, for example 'chinchilla'"
+            )
+        return self._search(flops, compute)
+
+    def _search(self, flops: Any, compute: ComputeModel) -> Allocation:
+        def at(log_params: Any) -> Any:
+            return self.loss(np.exp(log_params), compute.tokens(flops, np.exp(log_params)))
+
+        shape = np.broadcast_shapes(np.shape(flops), *(np.shape(value) for value in self.values().values()))
+        grid = np.linspace(np.log(1e2), np.log(1e18), 737)
+        losses = np.stack([np.broadcast_to(at(np.full(shape, point)), shape) for point in grid])
+        best = losses.argmin(axis=0)
+        outside = (best == 0) | (best == len(grid) - 1)
+        if np.all(outside):
+            raise UserError(
+                f"the law {self.NAME!r} has no optimum between 1e2 and 1e18 parameters at {flops} FLOPs; "
+                f"its parameters do not trade model size against data"
+            )
+        best = np.clip(best, 1, len(grid) - 2)
+        low, high = grid[best - 1], grid[best + 1]
+        golden = (np.sqrt(5) - 1) / 2
+        for _ in range(60):
+            left, right = high - golden * (high - low), low + golden * (high - low)
+            smaller = at(left) < at(right)
+            low, high = np.where(smaller, low, left), np.where(smaller, right, high)
+        params = np.where(outside, np.nan, np.exp((low + high) / 2))[()]
+        tokens = compute.tokens(flops, params)
+        return Allocation(flops, params, tokens, tokens / params, self.loss(params, tokens))
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        """{"params": a, "tokens": b} of N* ~ C^a, D* ~ C^b; empty where the optimum is no power law."""
+        return {}
+
+    def __str__(self) -> str:
+        return f"{self.FORMULA}   " + ", ".join(f"{name} = {value:.7g}" for name, value in self.values().items())

@@ -1,0 +1,221 @@
+"""Forms of the loss in parameters N and tokens D."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
+
+
+@dataclass(frozen=True)
+class Chinchilla(Law):
+    """L(N, D) = E + A/N^alpha + B/D^beta (Hoffmann 2022, arXiv 2203.15556, eq. 2)."""
+
+    E: Any
+    A: Any
+    B: Any
+    alpha: Any
+    beta: Any
+
+    NAME: ClassVar[str] = "chinchilla"
+    FORMULA: ClassVar[str] = "L = E + A/N^alpha + B/D^beta"
+    SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, eq. 2"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("E", 1e-6, 50, (1, 2)),
+        Parameter("A", 1e-6, 1e15, (50, 500, 5000)),
+        Parameter("B", 1e-6, 1e15, (50, 500, 5000)),
+        Parameter("alpha", 1e-3, 5, (0.2, 0.35, 0.6)),
+        Parameter("beta", 1e-3, 5, (0.2, 0.35, 0.6)),
+    )
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        return self.E + self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        """Closed form: N^(alpha + p beta) = alpha A / (p beta B) (C/k)^beta, for C = k N^p D.
+
+        With k = 6, p = 1 this is Hoffmann 2022, eq. 4.
+        """
+        ratio = np.log(self.alpha * self.A / (compute.p * self.beta * self.B))
+        log_params = (ratio + self.beta * np.log(flops / compute.k)) / (self.alpha + compute.p * self.beta)
+        params = np.exp(log_params)
+        tokens = compute.tokens(flops, params)
+        return Allocation(flops, params, tokens, tokens / params, self.loss(params, tokens))
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        a = self.beta / (self.alpha + compute.p * self.beta)
+        return {"params": a, "tokens": 1 - compute.p * a}
+
+
+@dataclass(frozen=True)
+class Kaplan(Law):
+    """L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D (Kaplan 2020, arXiv 2001.08361, eq. 1.5; N non-embedding)."""
+
+    N_c: Any
+    D_c: Any
+    alpha_N: Any
+    alpha_D: Any
+
+    NAME: ClassVar[str] = "kaplan"
+    FORMULA: ClassVar[str] = "L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D"
+    SOURCE: ClassVar[str] = "Kaplan 2020, arXiv 2001.08361, eq. 1.5"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("N_c", 1e3, 1e25, (1e11, 1e14)),
+        Parameter("D_c", 1e3, 1e25, (1e11, 1e14)),
+        Parameter("alpha_N", 1e-3, 3, (0.07, 0.15)),
+        Parameter("alpha_D", 1e-3, 3, (0.07, 0.15)),
+    )
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        return ((self.N_c / params) ** (self.alpha_N / self.alpha_D) + self.D_c / tokens) ** self.alpha_D
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        ratio = self.alpha_N / self.alpha_D
+        inner = Chinchilla(0.0, self.N_c**ratio, self.D_c, ratio, 1.0).optimum(flops, compute)
+        return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        a = self.alpha_D / (self.alpha_N + compute.p * self.alpha_D)
+        return {"params": a, "tokens": 1 - compute.p * a}
+
+
+@dataclass(frozen=True)
+class DataConstrained(Law):
+    """Chinchilla in effective parameters and tokens: repeats are worth less and less (Muennighoff 2023, eq. 5-6).
+
+    D' = U + U R*_D (1 - exp(-R/R*_D)), R = D/U - 1, and the same for N with U_N = min(N, the optimal N for U tokens).
+    """
+
+    E: Any
+    A: Any
+    B: Any
+    alpha: Any
+    beta: Any
+    R_N: Any
+    R_D: Any
+
+    NAME: ClassVar[str] = "data-constrained"
+    FORMULA: ClassVar[str] = "L = E + A/N'^alpha + B/D'^beta"
+    SOURCE: ClassVar[str] = "Muennighoff 2023, arXiv 2305.16264, eq. 5-6 and appendix A"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        *Chinchilla.PARAMETERS,
+        Parameter("R_N", 1e-2, 1e6, (0.5, 2, 5, 20)),
+        Parameter("R_D", 1e-2, 1e6, (3, 10, 30, 100)),
+    )
+    INPUTS: ClassVar[tuple[str, ...]] = ("params", "tokens", "unique_tokens")
+
+    @staticmethod
+    def effective(amount: Any, unique: Any, decay: Any) -> Any:
+        """N' or D'. `expm1`, since 1 - exp(-x) cancels at large R* and fakes a minimum there."""
+        return unique - unique * decay * np.expm1(-(amount / unique - 1) / decay)
+
+    def optimal_params(self, tokens: Any) -> Any:
+        """The N whose Chinchilla-optimal data set, at C = 6ND, is `tokens`."""
+        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+        return balance * (tokens * balance) ** (self.beta / self.alpha)
+
+    def loss(self, params: Any, tokens: Any, unique_tokens: Any = None) -> Any:
+        """`unique_tokens` None: no repeats, so that D' = D."""
+        if unique_tokens is None:
+            return self.E + self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
+        unique = np.minimum(unique_tokens, tokens)
+        enough = self.optimal_params(unique)
+        unique_params = np.minimum(enough, params)
+        params = self.effective(params, unique_params, self.R_N)
+        tokens = self.effective(tokens, unique, self.R_D)
+        return self.E + self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
+
+
+@dataclass(frozen=True)
+class OverTraining(Law):
+    """L = E + alpha N^eta + beta 6^(eta/2) (M N)^eta, M = D/N, eta < 0 (Gadre 2024, arXiv 2403.08540, eq. 4)."""
+
+    E: Any
+    alpha: Any
+    beta: Any
+    eta: Any
+
+    NAME: ClassVar[str] = "over-training"
+    FORMULA: ClassVar[str] = "L = E + alpha N^eta + beta 6^(eta/2) D^eta"
+    SOURCE: ClassVar[str] = "Gadre 2024, arXiv 2403.08540, eq. 4"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("E", 1e-6, 50, (1, 2)),
+        Parameter("alpha", 1e-6, 1e12, (50, 200)),
+        Parameter("beta", 1e-6, 1e12, (50, 200)),
+        Parameter("eta", -3, -1e-3, (-0.15, -0.25, -0.5), log=False),
+    )
+    RESIDUAL: ClassVar[str] = "raw"
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        return self.E + self.alpha * params**self.eta + self.beta * 6 ** (self.eta / 2) * tokens**self.eta
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        same = Chinchilla(self.E, self.alpha, self.beta * 6 ** (self.eta / 2), -self.eta, -self.eta)
+        return same.optimum(flops, compute)
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        a = 1 / (1 + compute.p) + 0 * self.eta
+        return {"params": a, "tokens": 1 - compute.p * a}
+
+
+@dataclass(frozen=True)
+class OuterExponent(Law):
+    """L = (A/N^alpha + B/D^beta)^gamma + E: Kaplan's outer exponent with an irreducible loss."""
+
+    E: Any
+    A: Any
+    B: Any
+    alpha: Any
+    beta: Any
+    gamma: Any
+
+    NAME: ClassVar[str] = "outer-exponent"
+    FORMULA: ClassVar[str] = "L = E + (A/N^alpha + B/D^beta)^gamma"
+    SOURCE: ClassVar[str] = "Kaplan 2020 (eq. 1.5) with the irreducible loss of Hoffmann 2022"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (*Chinchilla.PARAMETERS, Parameter("gamma", 1e-2, 10, (0.5, 1, 2)))
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        inner = self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
+        return self.E + inner**self.gamma
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        inner = Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).optimum(flops, compute)
+        return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        return Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).exponents(compute)
+
+
+@dataclass(frozen=True)
+class PowerMean(Law):
+    """L = [(A N^-alpha)^q + (B D^-beta)^q]^(1/q) + E; q = 1 is Chinchilla, large q lets the worse term decide.
+
+    The same family as `OuterExponent` (gamma = 1/q, exponents alpha q, beta q) in other coordinates: the two fit alike,
+    and here alpha and beta stay the slopes of the terms.
+    """
+
+    E: Any
+    A: Any
+    B: Any
+    alpha: Any
+    beta: Any
+    q: Any
+
+    NAME: ClassVar[str] = "power-mean"
+    FORMULA: ClassVar[str] = "L = E + [(A/N^alpha)^q + (B/D^beta)^q]^(1/q)"
+    SOURCE: ClassVar[str] = "generalised mean of the two terms of Hoffmann 2022, eq. 2"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (*Chinchilla.PARAMETERS, Parameter("q", 0.05, 30, (0.7, 1, 2)))
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        terms = (self.A * params ** (-self.alpha)) ** self.q + (self.B * tokens ** (-self.beta)) ** self.q
+        return self.E + terms ** (1 / self.q)
+
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+        q = self.q
+        inner = Chinchilla(0.0, self.A**q, self.B**q, self.alpha * q, self.beta * q).optimum(flops, compute)
+        return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
+
+    def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
+        return Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).exponents(compute)

@@ -1,0 +1,69 @@
+"""Figures from a table of runs or from a fit, each drawn onto an Axes you give it.
+
+    with plots.style():
+        figure, (left, right) = plots.canvas(9, 4, panels=2)
+        plots.valleys(left, table, isoflop)
+        plots.allocation(right, [isoflop, law], "tokens_per_param", span=(1e12, 1e14))
+    plots.save(figure, "figures/allocation.svg")
+
+Every axis states its unit and convention: N all parameters, D training tokens, C training FLOPs as the table counts
+them, losses in nats per token. Colours are told apart by colour-blind readers (Okabe and Ito; viridis) and come from
+`INK` and `SEQUENCE`, so that a page can exchange them for a dark background.
+"""
+
+from lmscale.study.plots.agreement import prediction_errors, predictions, residuals
+from lmscale.study.plots.compute import curves, lower_frontier, read_curves
+from lmscale.study.plots.emergence import CLASS, glance, hard_and_graded, ladder, scores, threshold_text
+from lmscale.study.plots.isoflop import valleys
+from lmscale.study.plots.paper import (
+    APPROACH,
+    INK,
+    RULE,
+    SEQUENCE,
+    SHORT,
+    canvas,
+    compact,
+    number,
+    power,
+    render,
+    save,
+    style,
+)
+from lmscale.study.plots.rows import held, measured
+from lmscale.study.plots.split import allocation
+from lmscale.study.plots.transfer import PARAMETRIZATION, coordinates, rate_sweep, slope
+
+__all__ = [
+    "APPROACH",
+    "CLASS",
+    "INK",
+    "PARAMETRIZATION",
+    "RULE",
+    "SEQUENCE",
+    "SHORT",
+    "allocation",
+    "canvas",
+    "compact",
+    "coordinates",
+    "curves",
+    "glance",
+    "hard_and_graded",
+    "held",
+    "ladder",
+    "lower_frontier",
+    "measured",
+    "number",
+    "power",
+    "prediction_errors",
+    "predictions",
+    "rate_sweep",
+    "read_curves",
+    "render",
+    "residuals",
+    "save",
+    "scores",
+    "slope",
+    "style",
+    "threshold_text",
+    "valleys",
+]

@@ -1,0 +1,155 @@
+"""Loss against training compute: every curve, every final loss, their lower frontier."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.core.run_folder import METRICS_FILE, read_metrics
+from lmscale.study.plots.paper import COMPUTE, INK, LOSS, SHORT, colour, colour_key, end_labels, log_axis, note, padded
+from lmscale.study.plots.rows import held, measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+CURVE_BINS = 90
+BELOW = 0.7
+"""A baseline below this share of the lowest loss would only squeeze the runs, and is left out."""
+TEXT_HIGH = 0.045
+"""Height of a line's words as a share of the axes."""
+
+
+def lower_frontier(flops: Any, loss: Any, tolerance: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+    """The runs that no run of at most 1 + `tolerance` times their compute beats: their C and loss, C ascending.
+
+    The tolerance is there because whole batches make the runs of one budget differ a little in C.
+    """
+    order = np.argsort(np.asarray(flops, dtype=float), kind="stable")
+    x, y = np.asarray(flops, dtype=float)[order], np.asarray(loss, dtype=float)[order]
+    reach = np.searchsorted(x, x * (1 + tolerance), side="right")
+    on = y <= np.minimum.accumulate(y)[reach - 1]
+    return x[on], y[on]
+
+
+def curves(
+    ax: "Axes",
+    table: "pd.DataFrame",
+    metrics: Mapping[str, "pd.DataFrame"] | None = None,
+    fits: Sequence[Any] = (),
+    baselines: Mapping[str, float] | None = None,
+) -> None:
+    """Loss against compute: training curves (thin), final losses (points), their lower frontier, the last fit's L*(C).
+
+    `metrics` maps a run to its logged `flops` and `loss_nats` (mean training loss of the interval), averaged here into
+    logarithmic bins of C. A point inside a decaying schedule lies above a schedule that ends there, so curves never
+    feed the frontier: it joins final losses only. `baselines` are losses of simple models on the same text, in nats per
+    token, each a dotted line.
+    """
+    runs = measured(table)
+    sizes = runs["params"]
+    for run, rows in (metrics or {}).items():
+        of = runs[runs["run"] == run]
+        if len(of) and len(rows):
+            x, y = _binned(rows)
+            ax.plot(x, y, color=colour(sizes, float(of["params"].iloc[0])), lw=0.7, alpha=0.55, zorder=1)
+    out = held(runs)
+    shades = np.array([colour(sizes, value) for value in sizes])
+    ax.scatter(
+        runs["flops"], runs["loss_nats"], s=25, zorder=3, linewidths=1.1, edgecolors=list(shades),
+        facecolors=list(np.where(out, INK["paper"], shades)),
+    )  # fmt: skip
+    x, y = lower_frontier(runs["flops"], runs["loss_nats"])
+    ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
+    top = float(runs["loss_nats"].max())
+    lowest_loss = float(runs["loss_nats"].min())
+    seen = {name: nats for name, nats in (baselines or {}).items() if nats > BELOW * lowest_loss}
+    ax.set_ylim(*padded([min([0.99 * lowest_loss, *seen.values()]), 1.25 * top if metrics else top]))
+    lowest = float(runs["flops"].min())
+    ax.set_xlim(*padded([lowest / 10 if metrics else lowest, float(runs["flops"].max())], 0.03))
+    labels = [(float(y[-1]), "frontier of final losses", INK["text"])]
+    for fit in sorted(fits, key=lambda fit: fit.approach)[-1:]:
+        rows = fit.allocations(list(np.geomspace(lowest, runs["flops"].max(), 24)))
+        if rows:
+            ax.plot(
+                [r["flops"] for r in rows],
+                [r["loss_nats"] for r in rows],
+                color=INK[fit.approach],
+                lw=1.4,
+                ls=(0, (4, 2)),
+                zorder=4,
+            )
+            labels.append((rows[-1]["loss_nats"], f"L*(C), {SHORT[fit.approach]}", INK[fit.approach]))
+    log_axis(ax, "x", "power")
+    log_axis(ax, "y", "plain")
+    _levels(ax, seen)
+    end_labels(ax, labels)
+    colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
+    if out.any():
+        note(ax, "open: held out")
+    ax.set_xlabel(COMPUTE)
+    ax.set_ylabel(f"training (curves), validation (points)\n{LOSS}" if metrics else f"final {LOSS}")
+
+
+def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
+    """A dotted line for every level inside the axes; those that would lie on each other share their words."""
+    low, high = ax.get_ylim()
+    words: list[tuple[float, str]] = []
+    for name, nats in sorted(baselines.items(), key=lambda item: item[1]):
+        if not low < nats < high:
+            continue
+        ax.axhline(nats, color=INK["muted"], lw=0.8, ls=(0, (1, 2)), zorder=0.5)
+        if words and math.log(nats / words[-1][0]) < TEXT_HIGH * math.log(high / low):
+            words[-1] = (nats, f"{words[-1][1]}, {name}")
+        else:
+            words.append((nats, name))
+    for nats, text in words:
+        ax.annotate(
+            text, (0, nats), (3, 1.5), xycoords=("axes fraction", "data"), textcoords="offset points",
+            fontsize=7.5, color=INK["muted"], va="bottom", zorder=5,
+            bbox={"facecolor": INK["paper"], "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
+        )  # fmt: skip
+
+
+def _binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
+    """Means over `CURVE_BINS` equal steps of ln C."""
+    x, y = np.asarray(rows["flops"], dtype=float), np.asarray(rows["loss_nats"], dtype=float)
+    good = np.isfinite(x) & np.isfinite(y) & (x > 0)
+    x, y = x[good], y[good]
+    if not len(x):
+        return x, y
+    bins = np.round(np.log(x / x.min()) / max(math.log(x.max() / x.min()), 1e-9) * CURVE_BINS).astype(int)
+    count = np.bincount(bins)
+    keep = count > 0
+    return np.bincount(bins, x)[keep] / count[keep], np.bincount(bins, y)[keep] / count[keep]
+
+
+def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "pd.DataFrame"], list[str]]:
+    """The logged metrics of every run of `table` under a sweep's folder, and a sentence for each file that is corrupt.
+
+    A last line that was cut off by an interruption is passed over.
+    """
+    import pandas as pd
+
+    found: dict[str, pd.DataFrame] = {}
+    notes: list[str] = []
+    for run in map(str, table.get("run", ())):
+        path = Path(folder) / run / METRICS_FILE
+        if not path.is_file():
+            continue
+        lines, corrupt = read_metrics(path.parent)
+        rows = []
+        for number, row in enumerate(lines, 1):
+            try:
+                rows.append((float(row["flops"]), float(row["loss_nats"])))
+            except (ValueError, KeyError, TypeError):
+                corrupt = number
+                break
+        if corrupt is not None:
+            notes.append(f"the metrics of run {run} are corrupt from line {corrupt}: its curve ends there")
+        if rows:
+            found[run] = pd.DataFrame(rows, columns=["flops", "loss_nats"])
+    return found, notes

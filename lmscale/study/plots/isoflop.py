@@ -1,0 +1,93 @@
+"""IsoFLOP valleys: loss against model size at each compute budget, and where it is lowest."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError
+from lmscale.study.plots.paper import INK, LOSS, colour, log_axis, note, padded, power
+from lmscale.study.plots.rows import held, measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from lmscale.study.fits import HeldOut, IsoFlop
+
+
+def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> None:
+    """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
+
+    The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
+    was rejected has points and no curve.
+    """
+    runs = measured(table)
+    runs = runs[runs["flops_budget"].astype(float).notna()]
+    if not len(runs):
+        raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
+    budgets = np.unique(runs["flops_budget"])
+    kept = {minimum.flops: minimum for minimum in fit.minima}
+    own = {budget.flops: budget for budget in checked.budgets} if checked else {}
+    out = held(runs)
+    for budget in budgets:
+        here = np.asarray(runs["flops_budget"] == budget)
+        for is_held in (False, True):
+            part = runs[here & (out == is_held)].sort_values("params")
+            if not len(part):
+                continue
+            shade = colour(budgets, float(budget))
+            x, y = np.asarray(part["params"], dtype=float), np.asarray(part["loss_nats"], dtype=float)
+            ax.plot(x, y, "o", ms=4.5, mfc=INK["paper"] if is_held else shade, mec=shade, mew=1.1, zorder=3)
+            said = power(float(budget)) + (", held out" if is_held else "")
+            lowest = _lowest(kept.get(float(budget)), own.get(float(budget)), is_held)
+            if lowest is None:
+                said += ", no minimum"
+            else:
+                params, loss, intervals = lowest
+                grid, curve = _valley_curve(x, y, params, loss, fit.method)
+                ax.plot(grid, curve, color=shade, lw=1.3, ls=(0, (3, 2)) if is_held else "-", zorder=2)
+                for width, interval in zip((1.2, 3.2), intervals):
+                    ax.plot(interval, [loss, loss], color=INK["text"], lw=width, zorder=4, solid_capstyle="butt")
+                face = INK["paper"] if is_held else INK["text"]
+                ax.plot(params, loss, "D", ms=5, mfc=face, mec=INK["text"], zorder=5)
+            ax.annotate(said, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=shade)
+    low, high = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    smallest, largest = padded(runs["params"], 0.04)
+    ax.set_xlim(smallest, largest * (largest / smallest) ** 0.12)  # room for the last label
+    log_axis(ax, "x", "compact", 9)
+    note(ax, "beside each valley: its training compute C, FLOPs")
+    ax.set_xlabel("model size N, all parameters")
+    ax.set_ylabel(f"final validation {LOSS}" if "loss_stderr" in runs else f"final {LOSS}")
+
+
+def _lowest(minimum: Any, own: Any, is_held: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
+    if is_held:
+        if own is None or own.measured_params is None:
+            return None
+        return own.measured_params, own.measured_loss_nats, [own.measured_interval]
+    if minimum is None:
+        return None
+    levels = ("0.95", "0.8") if minimum.intervals else ()
+    return minimum.params, minimum.loss_nats, [minimum.intervals[level]["params"] for level in levels]
+
+
+def _valley_curve(
+    x: np.ndarray, y: np.ndarray, params: float, loss: float, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curve whose lowest point was reported: a parabola in ln N through (N*, L*), or Akima's interpolation."""
+    grid = np.linspace(math.log(x[0]), math.log(x[-1]), 80)
+    if method == "akima":
+        from scipy.interpolate import CubicHermiteSpline
+
+        from lmscale.study.fits.approaches.minima import Valley, akima_slopes
+
+        valley = Valley(math.nan, np.log(x), y, ())
+        sizes, level = valley.sizes, np.log(valley.by_size(y[:, None]))
+        grid = np.linspace(sizes[0], sizes[-1], 20 * len(sizes))
+        curve = np.exp(CubicHermiteSpline(sizes, level[:, 0], akima_slopes(sizes, level)[:, 0])(grid))
+    else:
+        square = (np.log(x) - math.log(params)) ** 2
+        curve = loss + square @ (y - loss) / (square @ square) * (grid - math.log(params)) ** 2
+    return np.exp(grid), curve

@@ -1,0 +1,110 @@
+"""The compute-optimal split against compute: N*, D* and D*/N* with their intervals."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.plots.paper import APPROACH, COMPUTE, INK, RULE, end_labels, log_axis, note, padded, word_key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lmscale.study.fits import HeldOut, IsoFlop
+
+
+LABEL = {
+    "params": "optimal model size N*, all parameters",
+    "tokens": "optimal training length D*, tokens",
+    "tokens_per_param": "D*/N*, tokens per parameter",
+}
+
+
+def allocation(
+    ax: "Axes",
+    fits: Sequence[Any],
+    quantity: str,
+    *,
+    span: tuple[float, float],
+    data: tuple[float, float] | None = None,
+    checked: Sequence["HeldOut"] = (),
+    labels: str = "end",
+) -> None:
+    """N*, D* or D*/N* against C: lines with 80 and 95 % bands, measured minima, and 20 tokens per parameter.
+
+    `quantity` is "params", "tokens" or "tokens_per_param"; `span` the range of C drawn, `data` the range that was
+    fitted: lines are dashed beyond it. Held-out minima of `checked` have open markers. `labels` is "end" (right of the
+    lines), "corner" (coloured words in the axes) or "none".
+    """
+    if quantity not in LABEL:
+        raise UserError(f"allocation draws no quantity {quantity!r}{nearest(quantity, LABEL)}")
+    grid = np.union1d(np.geomspace(*span, 33), [edge for edge in data or () if span[0] <= edge <= span[1]])
+    ends: list[tuple[float, str, str]] = []
+    seen: list[float] = []
+    for fit in fits:
+        rows = fit.allocations(list(grid))
+        if not rows:
+            continue
+        colour = INK[fit.approach]
+        centre = np.array([row[quantity] for row in rows])
+        if rows[0]["intervals"]:
+            for level, alpha in (("0.95", 0.13), ("0.8", 0.20)):
+                low, high = np.array([row["intervals"][level][quantity] for row in rows]).T
+                ax.fill_between(grid, low, high, color=colour, alpha=alpha, lw=0, zorder=1.5)
+                seen += [*low, *high]
+        inside = np.ones(len(grid), bool) if data is None else (grid >= 0.999 * data[0]) & (grid <= 1.001 * data[1])
+        ax.plot(grid, centre, color=colour, lw=1.2, ls=(0, (3, 2)), zorder=2.5)
+        ax.plot(grid[inside], centre[inside], color=colour, lw=2, zorder=2.6)
+        seen += [*centre]
+        ends.append((float(centre[-1]), APPROACH[fit.approach], colour))
+        if fit.approach == "2":
+            seen += _minima(ax, fit, quantity, checked)
+    if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
+        params = (grid / (compute.k * RULE)) ** (1 / (1 + compute.p))
+        rule = {"params": params, "tokens": RULE * params, "tokens_per_param": np.full(len(grid), RULE)}[quantity]
+        ax.plot(grid, rule, color=INK["rule"], lw=1.3, ls=(0, (1, 1.6)), zorder=2)
+        ends.append((float(rule[-1]), "20 tokens per parameter", INK["rule"]))
+        seen += [*rule]
+    ax.set_xlim(*span)
+    finite = [value for value in seen if math.isfinite(value) and value > 0]
+    if finite:
+        ax.set_ylim(*padded([min(finite), max(finite)], 0.05))
+    log_axis(ax, "x", "power", 6 if labels != "end" else 8)
+    log_axis(ax, "y", "plain" if quantity == "tokens_per_param" else "compact")
+    if labels == "end":
+        end_labels(ax, ends)
+    elif labels == "corner":
+        word_key(ax, [(text, colour) for _, text, colour in ends])
+    if labels != "none" and any(budget.measured_params is not None for one in checked for budget in one.budgets):
+        note(ax, "points: minima of the budgets; open: held out")
+    ax.set_xlabel(COMPUTE)
+    ax.set_ylabel(LABEL[quantity])
+
+
+def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:
+    """The minima of the budgets with 95 % error bars, held-out ones open; the values drawn."""
+
+    def of(params: Any, flops: float) -> Any:
+        tokens = fit.compute.tokens(flops, params)
+        return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
+
+    points = [
+        (m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else (m.params, m.params), False)
+        for m in fit.minima
+    ]
+    points += [
+        (b.flops, b.measured_params, b.measured_interval, True)
+        for one in checked
+        if one.approach == "2"
+        for b in one.budgets
+        if b.measured_params is not None
+    ]
+    drawn = []
+    for flops, params, interval, is_held in points:
+        y, ends = float(of(params, flops)), sorted(float(of(end, flops)) for end in interval)
+        ax.plot([flops, flops], ends, color=INK["2"], lw=1.1, zorder=3)
+        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if is_held else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
+        drawn += [y, *ends]
+    return drawn

@@ -1,0 +1,134 @@
+"""What a plan costs: seconds, memory and money, and where each figure comes from."""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmscale.core.accelerators import Device
+from lmscale.core.config import RunConfig, check
+from lmscale.core.counting import flops_per_token, memory_bytes, validation_flops
+from lmscale.core.measured_speeds import Figure
+from lmscale.core.plans import PlannedRun
+
+UTILISATION = 0.35
+"""Share of a device's peak that training is taken to reach unless said otherwise: a usual figure, not a promise."""
+STARTUP_SECONDS = 5.0
+"""From the start of a process to its first step, compilation apart."""
+COMPILE_SECONDS = 3.0
+"""Taken where no measurement says."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """FLOP/s of one run while others run beside it, and who says so."""
+
+    flops_per_second: float
+    compile_seconds: float
+    source: str
+    """A word for the line of a run: "h100", "bench", "finished", "assumed"."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a plan are trained."""
+
+    title: str
+    """A sentence on where times come from."""
+    at_once: int
+    """Runs side by side."""
+    device: Device | None = None
+    count: int = 1
+    utilisation: float = UTILISATION
+    price_per_hour: float | None = None
+    """Of one device, in the reader's money."""
+    figures: tuple[Figure, ...] = ()
+    """Measurements, the nearest of which give the speed of a run."""
+    figures_source: str = ""
+    assumed: float = 0.0
+    """FLOP/s where neither a device nor a figure says."""
+
+    def speed(self, config: RunConfig) -> Speed:
+        """Of one run like `config`."""
+        if self.device is not None:
+            peak = self.device.flops_per_second(config.model.compute_dtype) * config.mesh.devices
+            return Speed(self.utilisation * peak, COMPILE_SECONDS, self.device.name)
+        if self.figures:
+            return Speed(*between(self.figures, config), self.figures_source)
+        return Speed(self.assumed, COMPILE_SECONDS, "assumed")
+
+
+def on_devices(device: Device, count: int, utilisation: float | None, price_per_hour: float | None) -> Place:
+    """`count` devices of a kind. Raises `UserError` for a number that cannot be."""
+    utilisation = UTILISATION if utilisation is None else utilisation
+    check(count >= 1, f"--devices {count}: must be at least 1")
+    check(0 < utilisation <= 1, f"--utilisation {utilisation:g}: a share of the peak, above 0 and at most 1; try 0.35")
+    check(price_per_hour is None or price_per_hour >= 0, f"--price {price_per_hour}: must not be negative")
+    title = (
+        f"{count} x {device.title}, {utilisation:.0%} of {device.bfloat16 / 1e12:.4g} TFLOP/s in bfloat16 "
+        f"({device.float32 / 1e12:.4g} in float32) assumed; {device.source}"
+    )
+    return Place(title, count, device, count, utilisation, price_per_hour)
+
+
+def between(figures: Sequence[Figure], config: RunConfig) -> tuple[float, float]:
+    """FLOP/s and seconds to compile of a shape, from measured ones: their logarithms, weighted by nearness.
+
+    Shapes are near whose FLOPs per token and tokens per update are of one size: these set how well products fill the
+    machine, and how much of a step is overhead.
+    """
+    weights = [1 / (1e-6 + _distance(figure.config, config) ** 2) for figure in figures]
+    total = sum(weights)
+    rate = sum(w * math.log(figure.flops_per_second) for w, figure in zip(weights, figures)) / total
+    compiling = sum(w * figure.compile_seconds for w, figure in zip(weights, figures)) / total
+    return math.exp(rate), compiling
+
+
+def _distance(one: RunConfig, other: RunConfig) -> float:
+    size = math.log(flops_per_token(one.model) / flops_per_token(other.model))
+    batch = math.log(one.batch_tokens / other.batch_tokens)
+    depth = math.log(one.model.layers / other.model.layers)
+    return math.hypot(size, 0.5 * batch, 0.5 * depth, 2.0 * (one.model.compute_dtype != other.model.compute_dtype))
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one run."""
+
+    seconds: float
+    """Start-up, training and validation."""
+    device_seconds: float
+    """The same times the devices that the run takes."""
+    memory_bytes: int
+    """Of all its devices together, at most."""
+    source: str
+    fits: bool
+    """Whether its share fits the memory of a device, where that is known."""
+
+
+def price(run: PlannedRun, place: Place) -> Price:
+    """Time and memory of one run; a branch pays the steps after its trunk alone."""
+    config, speed = run.config, place.speed(run.config)
+    flops = run.paid_flops + validation_flops(config)
+    seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
+    held = memory_bytes(config, accelerator=place.device is not None)
+    limit = None if place.device is None else place.device.memory_bytes * config.mesh.devices
+    return Price(seconds, seconds * config.mesh.devices, held, speed.source, limit is None or held <= limit)
+
+
+def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], place: Place) -> float:
+    """Seconds until the last run ends, when as many as fit run side by side, the longest first."""
+    free = [0.0] * max(1, place.at_once)
+    for run, one in sorted(zip(runs, prices), key=lambda pair: -pair[1].seconds):
+        needed = min(run.config.mesh.devices if place.device is not None else 1, len(free))
+        starts = [heapq.heappop(free) for _ in range(needed)]
+        for _ in starts:
+            heapq.heappush(free, max(starts) + one.seconds)
+    return max(free)
+
+
+def money(prices: Sequence[Price], place: Place) -> float | None:
+    """What the runs cost, None where no price is known."""
+    if place.price_per_hour is None:
+        return None
+    return place.price_per_hour * sum(one.device_seconds for one in prices) / 3600

@@ -1,0 +1,43 @@
+"""Opinions: what turns a point (N, D, C) into a run, each rule with its source.
+
+Arithmetic is in `counting`; nothing here is a law, and every number can be argued with.
+"""
+
+from lmscale.study.recipes.family import Family, nearest_model
+from lmscale.study.recipes.from_sweep import Cell, cells, tuned
+from lmscale.study.recipes.published import (
+    completep,
+    deepseek,
+    mup,
+    olmo_ladder,
+    porian_tuned,
+    standard,
+    step_law,
+    step_law_batch,
+    step_law_lr,
+)
+from lmscale.study.recipes.recipe import Recipe, Rule, constant, power_of_two
+from lmscale.study.recipes.small import CPU_FAMILY, cpu
+
+__all__ = [
+    "CPU_FAMILY",
+    "Cell",
+    "Family",
+    "Recipe",
+    "Rule",
+    "cells",
+    "completep",
+    "constant",
+    "cpu",
+    "deepseek",
+    "mup",
+    "nearest_model",
+    "olmo_ladder",
+    "porian_tuned",
+    "power_of_two",
+    "standard",
+    "step_law",
+    "step_law_batch",
+    "step_law_lr",
+    "tuned",
+]

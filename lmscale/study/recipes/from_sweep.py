@@ -1,0 +1,122 @@
+"""Rate and batch from a finished sweep: the best cell of every size and length, and a power law through these."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmscale.core.config import ModelConfig, check
+from lmscale.core.counting import count, params_total
+from lmscale.core.plans import read_plan
+from lmscale.core.results import Outcome
+from lmscale.study.recipes.recipe import Recipe, Rule
+
+LEAST_RATES = 3
+"""Rates of a cell; fewer say nothing of where the best lies."""
+NEAR = 0.05
+"""Relative: runs whose D differs less belong to one cell; whole batches of another size move it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One size at one length: the best of its rates and batches."""
+
+    params: int
+    tokens: float
+    peak_lr: float
+    batch_tokens: int
+    loss_nats: float
+    at_edge: bool
+    """Whether the best rate is the lowest or highest that was tried: the true best may lie further out."""
+
+
+def cells(folder: str | Path) -> list[Cell]:
+    """The cells of a finished sweep. Raises `UserError` where the folder holds none."""
+    folder = Path(folder)
+    _, runs = read_plan(folder)
+    found: dict[tuple[int, int], list[tuple[Any, float]]] = {}
+    for run in runs:
+        outcome = Outcome.read(folder / run.config.run_id)
+        if outcome is not None and outcome.loss_nats is not None:
+            length = round(math.log(run.config.tokens) / NEAR)
+            found.setdefault((count(run.config).params, length), []).append((run.config, outcome.loss_nats))
+    made = [_cell(params, members) for (params, _), members in found.items() if _rates(members) >= LEAST_RATES]
+    check(
+        bool(made),
+        f"{folder} has no size with {LEAST_RATES} finished learning rates at one length; run a sweep over peak_lr "
+        f"first, as sweeps/tune_cpu.py does",
+    )
+    return made
+
+
+def _rates(members: list[tuple[Any, float]]) -> int:
+    return len({config.optimizer.peak_lr for config, _ in members})
+
+
+def _cell(params: int, members: list[tuple[Any, float]]) -> Cell:
+    config, loss = min(members, key=lambda pair: pair[1])
+    beside = sorted(
+        one.optimizer.peak_lr for one, _ in members if one.optimizer.batch_sequences == config.optimizer.batch_sequences
+    )
+    rate = config.optimizer.peak_lr
+    return Cell(params, config.tokens, rate, config.batch_tokens, loss, rate in (beside[0], beside[-1]))
+
+
+def tuned(from_: str | Path, recipe: Recipe, *, edges: bool = False, name: str = "tuned") -> Recipe:
+    """`recipe` with the rate and batch that a finished sweep in the folder `from_` has shown to be best.
+
+    Through the best cells go ln rate = c + n ln N + d ln D and the same for the batch; a power is left at zero where
+    the cells do not vary it. A best rate at the edge of its grid corrupts the exponents, so such cells are left out
+    unless `edges`. Raises `UserError` where nothing is left.
+    """
+    found = cells(from_)
+    inside = [cell for cell in found if edges or not cell.at_edge]
+    check(
+        bool(inside),
+        f"in {from_} every best rate lies at the edge of its grid: try lower and higher rates, or take the edges "
+        f"knowingly with tuned(..., edges=True)",
+    )
+    dropped = f", {len(found) - len(inside)} at the edge of their rates left out" if len(inside) < len(found) else ""
+    source = f"{Path(from_).name}: {len(inside)} best cells{dropped}"
+    rate = _power_law([cell.peak_lr for cell in inside], inside)
+    batch = _power_law([cell.batch_tokens for cell in inside], inside)
+    return replace(
+        recipe,
+        name=name,
+        lr=Rule(rate, f"{source}: {rate}"),
+        batch_sequences=Rule(
+            lambda model, tokens: max(1, round(batch(model, tokens) / model.context)), f"{source}: {batch} tokens"
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _PowerLaw:
+    """scale N^n D^d."""
+
+    scale: float
+    powers: Mapping[str, float]
+
+    def __call__(self, model: ModelConfig, tokens: float) -> float:
+        return float(self.scale * params_total(model) ** self.powers["N"] * tokens ** self.powers["D"])
+
+    def __str__(self) -> str:
+        return f"{self.scale:.3g} " + " ".join(f"{name}^{power:.3g}" for name, power in self.powers.items() if power)
+
+
+def _power_law(values: list[float], found: list[Cell]) -> _PowerLaw:
+    columns = {
+        "N": np.log([cell.params for cell in found]),
+        "D": np.log([cell.tokens for cell in found]),
+    }
+    free = [name for name, column in columns.items() if np.ptp(column) > NEAR]
+    matrix = np.stack([np.ones(len(found)), *(columns[name] for name in free)], axis=1)
+    if np.linalg.matrix_rank(matrix, tol=1e-3) < matrix.shape[1]:  # N and D moved together: one power tells it all
+        free = free[:1]
+        matrix = matrix[:, :2]
+    solved, *_ = np.linalg.lstsq(matrix, np.log(values), rcond=None)
+    powers = dict.fromkeys(columns, 0.0) | {name: float(power) for name, power in zip(free, solved[1:])}
+    return _PowerLaw(math.exp(float(solved[0])), powers)

@@ -1,0 +1,175 @@
+"""A recipe is a value: a family of shapes and a rule for every number, each rule with its source.
+
+Called with a point (N, D or C, ...) it gives the run; `origins` says of each value where it comes from.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, check
+from lmscale.core.counting import flops_per_token, params_total
+from lmscale.study.recipes.family import Family, nearest_model
+from lmscale.study.sweep import Point, whole_batches
+
+TRUNK_WARMUP = 0.1
+"""Share of a trunk's shortest branch over which the rate rises: all branches share the warmup."""
+TOLD = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
+"""Settings of the optimizer whose origin is told even where they are its defaults."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A number that follows from (model, D tokens), and who says so."""
+
+    value: Callable[[ModelConfig, float], float]
+    source: str
+
+    def __call__(self, model: ModelConfig, tokens: float) -> float:
+        return self.value(model, tokens)
+
+
+def constant(value: float, source: str) -> Rule:
+    """The same at every size and length."""
+    return Rule(lambda model, tokens: value, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every opinion that turns a point into a run."""
+
+    name: str
+    source: str
+    """Where the settings come from that have no rule of their own."""
+    family: Family
+    lr: Rule
+    """Peak learning rate."""
+    batch_sequences: Rule
+    """Global batch in sequences, rounded to whole ones here."""
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings of the optimizer, a value or a `Rule` each."""
+    data: DataConfig = field(default_factory=DataConfig)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the run."""
+    micro_batch_tokens: int | None = None
+    """Tokens that are run at once, at most: larger batches are cut into micro-batches, which changes memory alone."""
+
+    def __call__(self, point: Point) -> RunConfig:
+        """The run at a point with `params` (N) or `width`, and `flops` (exact C), `tokens` (D) or `tokens_per_param`.
+
+        What a point says goes before the rules: `peak_lr`, `batch_sequences`, `parametrization`, `unique_tokens`,
+        `seed`, and any setting of the optimizer. D follows from C by the exact count of the chosen shape, so that every
+        run of a budget costs the same, and from D/N by its own N. Branches of a trunk share rate, batch and warmup: the
+        rules are asked at the geometric middle of their lengths.
+        """
+        model = self.model(point)
+        tokens = self.tokens(point, model)
+        judged = _judged(point, tokens)
+        sequences = max(1, round(point.get("batch_sequences", 0) or self.batch_sequences(model, judged)))
+        return RunConfig(
+            model=model,
+            data=self._data(point),
+            optimizer=OptimizerConfig(
+                peak_lr=float(point.get("peak_lr", 0) or self.lr(model, judged)),
+                batch_sequences=sequences,
+                **self._settings(point, model, judged, sequences * model.context),
+            ),
+            tokens=whole_batches(tokens, sequences * model.context),
+            seed=int(point.get("seed", 0)),
+            **self.run,
+        )
+
+    def model(self, point: Point) -> ModelConfig:
+        """The shape at a point."""
+        family = self.family
+        check(
+            "width" in point or "params" in point,
+            f"recipe {self.name!r} needs the size of a model: give the point params (N) or width",
+        )
+        model = family.shape(int(point["width"])) if "width" in point else nearest_model(point["params"], family)
+        if (kind := point.get("parametrization")) is None or kind == model.parametrization:
+            return model
+        base = replace(model, parametrization="standard", base_width=None, base_layers=None, base_head_width=None)
+        if kind == "standard":
+            return base
+        narrow = family.shape(int(point.get("base_width", family.base.base_width or family.width_multiple)))
+        layers = narrow.layers if kind == "completep" else None
+        return replace(base, parametrization=kind, base_width=narrow.width, base_layers=layers)
+
+    def tokens(self, point: Point, model: ModelConfig) -> float:
+        """D at a point, before it is rounded to whole batches."""
+        check(
+            "tokens" in point or "flops" in point,
+            f"recipe {self.name!r} needs the length of a run: give the point tokens (D) or flops (exact C)",
+        )
+        if "tokens_per_param" in point:  # of the shape that was found, not of the N that was asked for
+            return float(point["tokens_per_param"] * params_total(model))
+        return float(point["tokens"] if "tokens" in point else point["flops"] / flops_per_token(model))
+
+    def origins(self, point: Point) -> dict[str, str]:
+        """Field of the run -> where its value comes from."""
+        own = "the point's own"
+        rule = {name: value.source for name, value in self.optimizer.items() if isinstance(value, Rule)}
+        found = {
+            "model": f"{own} width, in a family of {self.family}"
+            if "width" in point
+            else f"nearest to N = {point['params']:.4g} in a family of {self.family}",
+            "tokens": f"{own} D/N"
+            if "tokens_per_param" in point
+            else f"{own} D"
+            if "tokens" in point
+            else f"C = {point['flops']:.4g} over exact FLOPs per token",
+            "optimizer.peak_lr": own if "peak_lr" in point else self.lr.source,
+            "optimizer.batch_sequences": own if "batch_sequences" in point else self.batch_sequences.source,
+        }
+        for name in dict.fromkeys((*TOLD, *self.optimizer)):
+            given = rule.get(name, self.source) if name in self.optimizer else "the default of OptimizerConfig"
+            found[f"optimizer.{name}"] = own if name in point else given
+        if "trunk" in point:
+            found |= {f"optimizer.{name}": "branches of a trunk (Haegele 2024)" for name in ("schedule", "cooldown")}
+            found["optimizer.warmup_steps"] = f"{TRUNK_WARMUP:.0%} of the trunk's shortest branch"
+            found.pop("optimizer.warmup_fraction")
+        if "unique_tokens" in point:
+            found["data.unique_tokens"] = own
+        return found
+
+    def _data(self, point: Point) -> DataConfig:
+        if "unique_tokens" not in point:
+            return self.data
+        unique, tokens = int(point["unique_tokens"]), point.get("tokens", point["unique_tokens"])
+        # Asked for by the point, so no surprise; whole batches may round D up a little.
+        passes = max(self.data.max_epochs, 1.05 * tokens / unique)
+        return replace(self.data, unique_tokens=unique, max_epochs=passes)
+
+    def _settings(self, point: Point, model: ModelConfig, tokens: float, batch_tokens: int) -> dict[str, Any]:
+        settings = {
+            name: value(model, tokens) if isinstance(value, Rule) else value for name, value in self.optimizer.items()
+        }
+        known = {name for name in OptimizerConfig.__dataclass_fields__ if name not in ("peak_lr", "batch_sequences")}
+        settings |= {name: value for name, value in point.items() if name in known}
+        if self.micro_batch_tokens is not None:
+            settings["micro_batches"] = _parts(batch_tokens // model.context, batch_tokens / self.micro_batch_tokens)
+        if "trunk" in point:
+            settings.pop("warmup_fraction", None)
+            settings |= {
+                "schedule": "wsd",
+                "warmup_steps": max(1, round(TRUNK_WARMUP * min(point["trunk_tokens"]) / batch_tokens)),
+            }
+        return settings
+
+
+def _judged(point: Point, tokens: float) -> float:
+    """The D at which rules are asked: that of the run, for branches the geometric middle of all."""
+    lengths = point.get("trunk_tokens")
+    return math.exp(sum(map(math.log, lengths)) / len(lengths)) if lengths else tokens
+
+
+def _parts(sequences: int, least: float) -> int:
+    """The fewest equal parts of a batch that are at least so many; single sequences, where there are no others."""
+    return next(parts for parts in range(1, sequences + 1) if sequences % parts == 0 and parts >= min(least, sequences))
+
+
+def power_of_two(value: float) -> int:
+    """The power of two nearest to `value` in ratio, at least 1."""
+    return 2 ** max(0, round(math.log2(value)))

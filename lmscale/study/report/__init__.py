@@ -1,0 +1,178 @@
+"""A study as a folder: `report.html` (one self-contained page), `figures/`, `fits.json`, `table.csv`.
+
+    report.of_sweep("runs/isoflop_cpu")                       # fits, checks the held-out runs, writes .../report
+    report.of_table("chinchilla", "reports/chinchilla")       # a published table, without curves or held-out runs
+    report.write(table, fits, "reports/mine", title="Mine", held_out=checks)    # fits that are already made
+
+The page opens with the question and its answer; it names every run, also those that never finished, and says what was
+left out and why. The same inputs give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core import files
+from lmscale.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmscale.study.fits import HeldOut
+
+PAGE = "report.html"
+QUESTION = (
+    "At a given training compute C, how should it be split between model size N and training tokens D, "
+    "and is the answer 20 tokens per parameter?"
+)
+
+
+def of_sweep(
+    folder: str | Path,
+    output: str | Path | None = None,
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+    title: str = "",
+    question: str = QUESTION,
+    commands: Sequence[str] = (),
+    baselines: Mapping[str, float] | None = None,
+) -> Path:
+    """Fit a sweep's finished runs, check the held-out ones and write the report; the page's path.
+
+    `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
+    plan or a corrupt file.
+    """
+    from lmscale.core.plans import read_plan
+    from lmscale.study.report import account
+
+    folder = Path(folder)
+    name, _ = read_plan(folder)
+    return of_table(
+        folder, output or folder / "report", resamples=resamples, seed=seed, title=title or f"Scaling laws of {name}",
+        question=question, commands=commands or (f"lmscale report {account.shown(folder)}",), runs_folder=folder,
+        baselines=baselines,
+    )  # fmt: skip
+
+
+def of_table(
+    source: str | Path,
+    output: str | Path,
+    *,
+    approaches: Sequence[str] = ("2", "3"),
+    resamples: int | None = None,
+    seed: int = 0,
+    at: Sequence[float] | None = None,
+    columns: Mapping[str, str] | str | None = None,
+    where: str | None = None,
+    title: str = "",
+    question: str = QUESTION,
+    commands: Sequence[str] = (),
+    runs_folder: Path | None = None,
+    baselines: Mapping[str, float] | None = None,
+) -> Path:
+    """Read a table (see `lmscale.study.tables.read_table`), fit it, check its held-out rows and write the report.
+
+    A table that cannot be fitted gets a page that says so. Raises `UserError` as `read_table` does.
+    """
+    from lmscale.study.tables import read_table
+
+    table = read_table(source, columns, where)
+    fits, checked, notes = fitted(table, approaches, resamples=resamples, seed=seed)
+    return write(
+        table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
+        runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
+    )  # fmt: skip
+
+
+def fitted(
+    table: "pd.DataFrame", approaches: Sequence[str] = ("2", "3"), *, resamples: int | None = None, seed: int = 0
+) -> "tuple[list[Any], list[HeldOut], list[str]]":
+    """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
+    from lmscale.study import fits
+    from lmscale.study.plots import held
+
+    try:
+        found = fits.fit(table, approaches, resamples=resamples, seed=seed)
+    except UserError as error:
+        return [], [], [f"Nothing could be fitted: {error}."]
+    checked, notes = [], []
+    for one in found if held(table).any() else ():
+        if not isinstance(one, fits.Frontier):
+            try:
+                checked.append(fits.held_out_check(one, table))
+            except UserError as error:
+                notes.append(f"The held-out runs could not be checked against Approach {one.approach}: {error}.")
+    return list(found), checked, notes
+
+
+def write(
+    table: "pd.DataFrame",
+    fits: Sequence[Any],
+    folder: str | Path,
+    *,
+    title: str,
+    question: str = QUESTION,
+    held_out: "Sequence[HeldOut]" = (),
+    runs_folder: str | Path | None = None,
+    at: Sequence[float] | None = None,
+    notes: Sequence[str] = (),
+    commands: Sequence[str] = (),
+    baselines: Mapping[str, float] | None = None,
+) -> Path:
+    """Write the report of a table and its fits; the path of the page.
+
+    Args:
+        table: canonical columns (`lmscale.study.tables`), one row per run; `attrs` name what was left out on reading.
+        fits: objects of `lmscale.study.fits`, none where nothing could be fitted.
+        folder: is made; files of an earlier report in it are overwritten.
+        title: of the page.
+        question: the sentence that the page answers.
+        held_out: verdicts of `fits.held_out_check`.
+        runs_folder: a sweep's folder, for training curves and versions; None leaves both out.
+        at: the C of the allocation table; None takes the planned budgets and the decades above.
+        notes: sentences for the reader, shown under the answer.
+        commands: how the numbers were made, one shell line each.
+        baselines: name -> bits per byte of a simple model on the runs' validation text, lines in the plot of losses.
+
+    Raises `UserError` where a file cannot be written or the metrics are not the table's.
+    """
+    from lmscale.study import plots
+    from lmscale.study.fits.result import clean
+    from lmscale.study.report import account, body, page, pictures
+
+    folder = Path(folder)
+    table = _named(table)
+    curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
+    drawn = pictures.draw(table, fits, held_out, curves, folder / "figures", baselines)
+    told = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
+    files.write_json(
+        folder / "fits.json",
+        clean(
+            {"title": title, "fits": [fit.to_json() for fit in fits], "held_out": [one.to_json() for one in held_out]}
+        ),
+    )
+    files.write_text(folder / "table.csv", table.to_csv(index=False, lineterminator="\n"))
+    parts = body.sections(
+        table,
+        fits,
+        held_out,
+        drawn,
+        question=question,
+        notes=told,
+        at=at,
+        made=account.made(table, fits, runs_folder),
+        commands=commands,
+    )
+    files.write_text(folder / PAGE, page.document(title, [page.heading(title, 1), *parts]))
+    return folder / PAGE
+
+
+def _named(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with the column `run`, whose rows the page names."""
+    import pandas as pd
+
+    wanted = ("params", "tokens", "flops", "loss_nats")
+    if not len(table):
+        return pd.DataFrame(columns=pd.Index(["run", *wanted]))
+    return table if "run" in table else table.assign(run=[f"row {index + 1}" for index in range(len(table))])

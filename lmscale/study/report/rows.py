@@ -1,0 +1,161 @@
+"""The tables of a report: allocation, held-out runs, every run."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.study.plots import compact, held, measured, number, power
+from lmscale.study.report import page
+from lmscale.study.report.account import why_not_used
+from lmscale.study.report.words import usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmscale.study.fits import HeldOut
+
+MANY = 60
+BEYOND = 100.0
+"""How far past the largest run allocations are stated, in compute."""
+
+
+def budgets(table: "pd.DataFrame", at: Sequence[float] | None = None) -> list[float]:
+    """The C of the allocation table: the planned budgets (or decades), then decades up to `BEYOND` past the runs."""
+    if at is not None:
+        return list(at)
+    runs = measured(table) if len(table) else table
+    if not len(runs):
+        return []
+    low, high = float(runs["flops"].min()), float(runs["flops"].max())
+    planned = sorted({float(c) for c in runs["flops_budget"].dropna()}) if "flops_budget" in runs else []
+    decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high * BEYOND)) + 1)]
+    if not planned or len(planned) > 12 or max(planned) < high / 2:
+        return [c for c in decades if low / 2 <= c <= high * BEYOND * 1.01]
+    return planned + [c for c in decades if max(planned) * 1.5 < c <= high * BEYOND * 1.01]
+
+
+def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] | None = None) -> str:
+    """N*, D*, D*/N* with 80 and 95 % intervals and the loss at each C, by every fit."""
+    wanted = budgets(table, at)
+    top = float(measured(table)["flops"][~held(measured(table))].max())
+    heads = [
+        ("C", "FLOPs"), ("approach", ""), ("N*", "parameters"), ("95 %", ""), ("D*", "tokens"), ("95 %", ""),
+        ("D*/N*", "tokens/param."), ("80 %", ""), ("95 %", ""), ("L*", "nats/token"), ("C / largest", "fitted"),
+    ]  # fmt: skip
+    stated = [(fit.approach, fit.allocations(wanted)) for fit in usable(fits)]
+    rows = []
+    for index, flops in enumerate(wanted):
+        for approach, found in stated:
+            if not found:
+                continue
+            one, beyond = found[index], flops / top
+            wide, narrow = one["intervals"].get("0.95", {}), one["intervals"].get("0.8", {})
+            rows.append(("beyond" if beyond > 1.001 else "", [
+                power(flops, 3), approach, compact(one["params"]), _span(wide, "params"), compact(one["tokens"]),
+                _span(wide, "tokens"), number(one["tokens_per_param"]), _span(narrow, "tokens_per_param", plain=True),
+                _span(wide, "tokens_per_param", plain=True), f"{one['loss_nats']:.3f}",
+                f"{beyond:.3g}" if beyond > 1.001 else "–",
+            ]))  # fmt: skip
+    return page.table(heads, rows, words=())
+
+
+def _span(intervals: Any, name: str, plain: bool = False) -> str:
+    if name not in intervals:
+        return "–"
+    say = number if plain else compact
+    return f"{say(intervals[name][0])} – {say(intervals[name][1])}"
+
+
+def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
+    """Each held-out run: predicted loss with its interval, measured loss, error."""
+    flops = dict(zip(table["run"].astype(str), table["flops"])) if "flops" in table else {}
+    heads = [
+        ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", "nats/token"),
+        ("one new run", "95 %"), ("measured loss", "nats/token"), ("error", "%"), ("inside", ""),
+    ]  # fmt: skip
+    rows = []
+    for one in checked:
+        for run in one.runs:
+            inputs, (low, high) = run.prediction.inputs, run.prediction.interval
+            rows.append(("", [
+                run.run, power(float(flops[run.run]), 3) if run.run in flops else "–", compact(inputs.get("params")),
+                compact(inputs.get("tokens")), f"{run.prediction.loss_nats:.4f}", f"{low:.4f} – {high:.4f}",
+                f"{run.measured:.4f}", f"{100 * run.error:+.2f}", "yes" if run.inside else "no",
+            ]))  # fmt: skip
+    return page.table(heads, rows) if rows else ""
+
+
+Column = tuple[tuple[str, str], str, Callable[[Any], str]]
+"""Name and unit, column of the table, how a value is written."""
+
+
+def _columns(table: "pd.DataFrame") -> list[Column]:
+    """What is known of a run, as far as the table has it."""
+    exact = "exact FLOPs" if "flops_6n" in table else "FLOPs"
+    wanted: list[Column] = [
+        (("run", ""), "run", str),
+        (("budget", "FLOPs"), "flops_budget", lambda v: power(v, 3)),
+        (("C", exact), "flops", lambda v: power(v, 4)),
+        (("N", "params"), "params", compact),
+        (("N", "non-emb."), "params_non_embedding", compact),
+        (("D", "tokens"), "tokens", compact),
+        (("D/N", ""), "tokens_per_param", number),
+        (("loss", "nats/token"), "loss_nats", lambda v: f"{v:.4f}"),
+        (("±", "s.e."), "loss_stderr", lambda v: f"{v:.4f}"),
+        (("bits", "per byte"), "bits_per_byte", lambda v: f"{v:.3f}"),
+        (("batch", "tokens"), "batch_tokens", compact),
+        (("steps", ""), "steps", lambda v: f"{int(v):,}"),
+        (("peak", "rate"), "peak_lr", lambda v: f"{v:.2g}"),
+        (("seed", ""), "seed", lambda v: str(int(v))),
+        (("epochs", ""), "epochs", lambda v: f"{v:.2f}"),
+        (("time", "s"), "seconds", lambda v: f"{v:.0f}"),
+    ]
+    return [column for column in wanted if column[1] in table and table[column[1]].notna().any()]
+
+
+def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
+    """Every row of the table, those that never finished too, with what it was used for.
+
+    A column that says the same of every run becomes a sentence above the table.
+    """
+    reasons = why_not_used(table, fits)
+    if "tokens_per_param" not in table and {"tokens", "params"} <= set(table.columns):
+        table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))
+    columns, same = [], []
+    for head, name, say in _columns(table):
+        shown = {_cell(value, say) for value in table[name].dropna()}
+        if name not in ("run", "params", "tokens", "flops", "loss_nats") and len(shown) == 1 and len(table) > 2:
+            same.append(f"{' '.join(filter(None, head))} {shown.pop()}")
+        else:
+            columns.append((head, name, say))
+    if (gap := _budget_gap(table)) < 0.005:
+        columns = [column for column in columns if column[1] != "flops"]
+        same.append(f"C within {100 * max(gap, 1e-4):.2g} % of the budget")
+    rows = []
+    for out, (_, row) in zip(held(table), table.iterrows()):
+        reason = reasons.get(str(row["run"]), "")
+        waiting = "held out to check" in reason or (bool(out) and not reason)
+        used = "held out" if waiting else f"no: {reason}" if reason else "yes" if fits else "–"
+        if reason.startswith("Approach"):
+            used = f"not by {reason}"
+        cells = [_cell(row[name], say) for _, name, say in columns]
+        rows.append(("held" if waiting else "out" if reason else "", [*cells, used]))
+    heads = [*(head for head, _, _ in columns), ("fitted", "")]
+    said = page.paragraphs([f"The same in every run: {'; '.join(same)}."], "small") if same else ""
+    whole = said + page.table(heads, rows, words=(0, len(heads) - 1))
+    return page.folded(f"Table of {len(rows)} runs", whole, open_=len(rows) <= MANY)
+
+
+def _budget_gap(table: "pd.DataFrame") -> float:
+    """The largest relative gap between a run's C and its budget; infinite where a run has none."""
+    if "flops_budget" not in table or "flops" not in table or table[["flops_budget", "flops"]].isna().to_numpy().any():
+        return math.inf
+    return float((table["flops"].astype(float) / table["flops_budget"].astype(float) - 1).abs().max())
+
+
+def _cell(value: Any, say: Callable[[Any], str]) -> str:
+    if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
+        return "–"
+    return say(value)

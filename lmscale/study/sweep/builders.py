@@ -1,0 +1,164 @@
+"""Builders that know the field: each gives the points of one classical design."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from lmscale.core.config import check
+from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.sweep.points import Point, Points, chain, grid, product
+
+COOLDOWN = 0.2
+"""Share of a branch's steps over which it cools down (10 to 20 %: Haegele 2024, arXiv 2405.18392)."""
+
+
+def chinchilla_params(flops: float) -> float:
+    """The N* of a budget by the refit of the published Chinchilla runs, at C = 6 N D."""
+    return float(CHINCHILLA_REFIT.optimum(flops).params)
+
+
+def isoflop(
+    budgets: Sequence[float],
+    *,
+    centre: Callable[[float], float] = chinchilla_params,
+    sizes: int = 7,
+    spread: float = 4.0,
+    seeds: Sequence[int] = (0,),
+) -> Points:
+    """At each compute budget, model sizes spaced evenly in ln N around where the minimum is expected.
+
+    Args:
+        budgets: C, exact training FLOPs.
+        centre: expected optimal N (all parameters) at a budget; the published Chinchilla runs' unless given.
+        sizes: model sizes per budget; 7 is enough for a parabola and its check.
+        spread: the grid runs from centre / spread to centre * spread. Approach 2 is biased by a grid that is wide or
+            off centre (laws of unequal exponents: +1.3 % in N* at spread 4, +5.4 % at 16).
+        seeds: repeats of each point.
+    """
+    check(sizes >= 3, f"isoflop(sizes={sizes}): a parabola takes at least 3 sizes, and 7 are advised")
+    check(spread > 1, f"isoflop(spread={spread}): must be larger than 1, and 4 is advised")
+    ratios = [spread ** (2 * i / (sizes - 1) - 1) for i in range(sizes)]
+    return tuple(
+        {"flops": float(flops), "params": centre(flops) * ratio, "seed": seed}
+        for flops in budgets
+        for ratio in ratios
+        for seed in seeds
+    )
+
+
+def ladder(sizes: Sequence[float], tokens_per_param: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
+    """Model sizes N (all parameters) times training lengths D/N, kept for the shape that a recipe finds for N."""
+    return tuple(
+        {"params": float(params), "tokens": float(params * ratio), "tokens_per_param": float(ratio), "seed": seed}
+        for params in sizes
+        for ratio in tokens_per_param
+        for seed in seeds
+    )
+
+
+def over_training(
+    sizes: Sequence[float],
+    multiples: Sequence[float] = (0.5, 1, 2, 4, 8, 16, 32),
+    *,
+    optimal: float = 20.0,
+    hold_out_from: float | None = None,
+) -> Points:
+    """Sizes trained up to far past the compute-optimal length: D/N = optimal x multiple (Gadre 2024, arXiv 2403.08540).
+
+    Runs of the largest size, and those of `hold_out_from` times the optimal length or more, are the prediction: they
+    are held out where `hold_out_from` is given.
+    """
+    check(min(multiples) > 0, f"over_training(multiples={tuple(multiples)}): must be positive")
+    points = ladder(sizes, [optimal * multiple for multiple in multiples])
+    if hold_out_from is None:
+        return points
+    largest, least = max(sizes), optimal * hold_out_from
+    return tuple(
+        {**point, "held_out": point["params"] == largest or point["tokens"] / point["params"] >= 0.999 * least}
+        for point in points
+    )
+
+
+def fixed_model(params: float, tokens: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
+    """One model at several lengths: what data alone is worth. It cannot identify a law of N and D."""
+    return tuple({"params": float(params), "tokens": float(count), "seed": seed} for count in tokens for seed in seeds)
+
+
+def repeat_data(
+    params: float | Sequence[float], tokens: float, epochs: Sequence[float] = (1, 2, 4, 8, 16, 40)
+) -> Points:
+    """One length D, the text cut to D / epochs: what a token is worth that was seen before (Muennighoff 2023).
+
+    All runs of a size cost the same, so that the repeats alone tell them apart.
+    """
+    check(min(epochs) >= 1, f"repeat_data(epochs={tuple(epochs)}): a run passes its text at least once")
+    sizes = [params] if isinstance(params, int | float) else params
+    return tuple(
+        {"params": float(size), "tokens": float(tokens), "unique_tokens": float(tokens / passes), "seed": 0}
+        for size in sizes
+        for passes in epochs
+    )
+
+
+def lr_transfer(
+    widths: Sequence[int],
+    peak_lrs: Sequence[float],
+    *,
+    tokens: float,
+    parametrizations: Sequence[str] = ("standard", "mup"),
+) -> Points:
+    """Widths times learning rates under each parametrization: does the best rate stay where it was (Yang 2022)?"""
+    return grid(parametrization=parametrizations, width=widths, peak_lr=peak_lrs, tokens=[float(tokens)])
+
+
+def seeds(points: Iterable[Point], count: int) -> Points:
+    """Every point so many times, with the seeds 0, 1, ..."""
+    check(count >= 1, f"seeds({count}): must be at least 1")
+    bare = [{name: value for name, value in point.items() if name != "seed"} for point in points]
+    return product(bare, grid(seed=range(count)))
+
+
+def trunk(
+    sizes: Sequence[float],
+    *,
+    tokens: Sequence[float] = (),
+    tokens_per_param: Sequence[float] = (),
+    cooldown: float = COOLDOWN,
+    seed: int = 0,
+) -> Points:
+    """Per size one warmup-stable-decay trunk with a cooldown branch for every length (Haegele 2024, arXiv 2405.18392).
+
+    Each branch is a whole run with its own D and C, and the steps that it shares with the longest are paid once: D in
+    {1, 2, 4, 8} costs 9.4 units instead of 15. Branches of a trunk share noise, so they are one cluster for the
+    bootstrap.
+
+    Args:
+        sizes: N of each trunk.
+        tokens: D of the branches; or
+        tokens_per_param: D/N of the branches.
+        cooldown: share of a branch's steps over which its rate falls.
+        seed: of all of them.
+    """
+    check(
+        bool(tokens) != bool(tokens_per_param),
+        "trunk(...): give the lengths of the branches once, as tokens=[...] or as tokens_per_param=[...]",
+    )
+    check(0 < cooldown < 1, f"trunk(cooldown={cooldown}): a share of the steps, 0.1 to 0.2 is usual")
+    return chain(*(_branches(float(params), tokens, tokens_per_param, cooldown, seed) for params in sizes))
+
+
+def _branches(
+    params: float, tokens: Sequence[float], tokens_per_param: Sequence[float], cooldown: float, seed: int
+) -> Points:
+    lengths = tuple(sorted(float(count) for count in (tokens or [params * ratio for ratio in tokens_per_param])))
+    check(len(set(lengths)) == len(lengths), f"trunk(...): the length {lengths[0]:.4g} is given twice; once is enough")
+    return tuple(
+        {
+            "params": params,
+            "tokens": length,
+            **({"tokens_per_param": length / params} if tokens_per_param else {}),
+            "trunk": f"trunk {params:.4g}",
+            "trunk_tokens": lengths,
+            "cooldown_fraction": cooldown,
+            "seed": seed,
+        }
+        for length in lengths
+    )

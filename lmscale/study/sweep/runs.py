@@ -1,0 +1,164 @@
+"""From points to runs: every one made, checked and counted, duplicates merged, trunks found."""
+
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lmscale.core.config import RunConfig, check
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun
+from lmscale.study.sweep.declare import Sweep
+from lmscale.study.sweep.points import Point, said
+from lmscale.study.sweep.warnings import of_runs
+
+NEAR = 0.02
+"""Relative: two budgets this near are one, met as well as whole batches allow."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep, checked and counted."""
+
+    sweep: Sweep
+    runs: list[PlannedRun] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    """What a reader of the plan should know, a sentence each."""
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of all runs, exact; what branches share with their trunk is paid once."""
+        return sum(run.paid_flops for run in self.runs)
+
+    @property
+    def flops_apart(self) -> int:
+        """The same with every branch trained from its first step."""
+        return sum(count(run.config).flops for run in self.runs)
+
+
+def plan(sweep: Sweep) -> Plan:
+    """Turn every point into a run and check the whole.
+
+    Two points that are the same run are merged, and that is said. Raises `UserError` where they differ in what they are
+    for, for a D/N outside `Sweep.tokens_per_param`, for text repeated more often than the run allows, and for branches
+    of one trunk that differ in more than their length.
+    """
+    runs: dict[str, PlannedRun] = {}
+    points: dict[str, Point] = {}
+    merged = 0
+    for point in sweep.points:
+        run = _planned(sweep, point)
+        name = run.config.run_id
+        if name in runs:
+            _check_same(runs[name], run, points[name], point)
+            merged += 1
+            continue
+        runs[name], points[name] = run, point
+    made = _with_trunks(list(runs.values()), list(points.values()))
+    notes = [f"{merged} points are runs that other points have made already: each is trained once"] if merged else []
+    return Plan(sweep, made, (*notes, *of_runs(made)))
+
+
+def _planned(sweep: Sweep, point: Point) -> PlannedRun:
+    config = _called(sweep, "recipe", point)
+    check(
+        isinstance(config, RunConfig),
+        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {said(point)}, not a RunConfig",
+    )
+    if sweep.exam is not None:
+        config = replace(config, exam=sweep.exam)
+    counts, (low, high) = count(config), sweep.tokens_per_param
+    check(
+        low <= counts.tokens_per_param <= high,
+        f"{said(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
+        f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
+        f"Sweep(tokens_per_param=...)",
+    )
+    _check_epochs(config, point)
+    origins = getattr(sweep.recipe, "origins", None)
+    return PlannedRun(
+        config=config,
+        held_out=bool(_called(sweep, "held_out", point)),
+        flops_budget=point.get("flops"),
+        group=str(point.get("group", point.get("trunk", ""))) + (f" seed {config.seed}" if "trunk" in point else ""),
+        origins=origins(point) if callable(origins) else {},
+    )
+
+
+def _check_epochs(config: RunConfig, point: Point) -> None:
+    """What can be said of repeats before the corpus is there: the run's own limit of unique tokens."""
+    unique, most = config.data.unique_tokens, config.data.max_epochs
+    if unique is not None and config.tokens > most * unique:
+        raise UserError(
+            f"{said(point)} passes its {unique:,} unique tokens {config.tokens / unique:.3g} times, more than "
+            f"data.max_epochs = {most:g}; train on at most {int(most * unique):,} tokens or raise max_epochs"
+        )
+
+
+def _check_same(first: PlannedRun, second: PlannedRun, one: Point, other: Point) -> None:
+    """Raise `UserError` where two points that are one run are meant for different things."""
+    same = first.held_out == second.held_out and first.group == second.group
+    if first.flops_budget is not None and second.flops_budget is not None:
+        same &= math.isclose(first.flops_budget, second.flops_budget, rel_tol=NEAR)
+    check(
+        same,
+        f"two points are the same run {first.config.run_id} but not for the same thing (held out, group or budget): "
+        f"{said(one)} and {said(other)}; give one another size, length or seed",
+    )
+
+
+def _with_trunks(runs: Sequence[PlannedRun], points: Sequence[Point]) -> list[PlannedRun]:
+    """The runs, with every branch but the longest told whose checkpoint it starts from, and at which step."""
+    families: dict[str, list[int]] = {}
+    for place, (run, point) in enumerate(zip(runs, points)):
+        if "trunk" in point:
+            families.setdefault(run.group, []).append(place)
+    made = list(runs)
+    for name, members in families.items():
+        longest = max(members, key=lambda place: runs[place].config.tokens)
+        for place in members:
+            if place != longest:
+                made[place] = _branch(name, runs[place], runs[longest])
+    return made
+
+
+def _branch(name: str, run: PlannedRun, trunk: PlannedRun) -> PlannedRun:
+    """`run` as a branch of `trunk`. Raises `UserError` where their first steps would not be the same."""
+    ours, theirs = run.config, trunk.config
+    alike = replace(ours, tokens=theirs.tokens).run_id == theirs.run_id and ours.warmup_steps == theirs.warmup_steps
+    check(
+        alike and ours.optimizer.schedule == "wsd",
+        f"the branches of {name!r} at D = {ours.tokens:,} and {theirs.tokens:,} differ in more than their length: a "
+        f"shared trunk takes one rate, batch, warmup_steps and seed and the schedule 'wsd'; choose them by the point's "
+        f"trunk_tokens, as a Recipe does",
+    )
+    step = ours.steps - ours.cooldown_steps
+    check(
+        theirs.warmup_steps < step <= theirs.steps - theirs.cooldown_steps,
+        f"the branch of {name!r} at D = {ours.tokens:,} leaves its trunk at step {step:,}, which must lie between "
+        f"the end of the warmup at {theirs.warmup_steps:,} and the trunk's own cooldown at "
+        f"{theirs.steps - theirs.cooldown_steps:,}; give the lengths more distance or the branch more steps",
+    )
+    return replace(run, trunk=theirs.run_id, branch_step=step)
+
+
+def _called(sweep: Sweep, name: str, point: Point) -> Any:
+    """`sweep.recipe` or `sweep.held_out` of a point; what it raises is said with the point."""
+    try:
+        return getattr(sweep, name)(point)
+    except UserError as error:
+        raise UserError(f"{said(point)}: {error}") from None
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"the {name} of sweep {sweep.name!r} fails at {said(point)}: {type(error).__name__}: {error} "
+            f"({place.filename}, line {place.lineno})"
+        ) from error
+
+
+def whole_batches(tokens: float, batch_tokens: int) -> int:
+    """The number of tokens nearest to `tokens` that is a whole number of batches, at least one."""
+    check(math.isfinite(tokens) and tokens > 0, f"tokens = {tokens!r}: must be positive")
+    return max(1, round(tokens / batch_tokens)) * batch_tokens

@@ -1,0 +1,110 @@
+"""The one list of the package's modules, in the order in which they may import each other.
+
+A module imports what stands above it in the list, or what is in its own folder; no file imports in a circle. The two
+halves, `lm` and `study`, see `core` and never each other; `commands`, `api` and `cli` see everything, and import `lm`
+late. The README's tree and CONTRIBUTING are checked against this list.
+"""
+
+import ast
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+MODULES: dict[str, str] = {
+    "core/errors": "trouble that the user can mend, in one sentence",
+    "core/exit_status": "exit statuses of every process, and which error ends with which",
+    "core/signals": "how a process is asked to stop",
+    "core/host": "usable cores, available memory, when a process began",
+    "core/files": "files written whole or not at all",
+    "core/config": "RunConfig and its parts: frozen, checked, JSON, run_id",
+    "core/counting": "parameters, FLOPs and bytes under every named convention",
+    "core/accelerators": "accelerators by name: peak, memory, each figure with its source",
+    "core/measured_speeds": "how fast shapes were measured to train here",
+    "core/run_folder": "what stands in the folder of a sweep and of a run",
+    "core/plans": "PlannedRun; the plan of a sweep on disk",
+    "core/results": "Outcome; the table that joins a plan with its outcomes",
+    "lm/devices": "this machine, the mesh and its rules, processes of one run",
+    "lm/data/tokenizer": "bytes, BPE, any tokenizer.json; the bytes that each token stands for",
+    "lm/data/languages": "languages made by a rule, whose law is known",
+    "lm/data/corpora": "text from the standard library, files or TFDS; splits, duplicates removed",
+    "lm/data": "token files, mixtures, the order of training, validation windows, what a run has seen",
+    "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
+    "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
+    "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
+    "study/laws": "forms of scaling laws and published constants with their sources",
+    "study/presets": "published shapes: GPT-2, Llama, Chinchilla",
+    "study/tables": "tables of others, read and checked",
+    "study/sweep": "Sweep, Plan, the algebra of points and builders of them",
+    "study/recipes": "rules that turn a point (N, D, C) into a run, each with its source",
+    "study/design": "what a plan can identify, and the next best runs",
+    "study/prices": "what a plan costs in time, memory and money",
+    "study/launch": "finishes a sweep: slots, leases, one process per run, Slurm, failures handled",
+    "study/fits": "Approaches 1, 2, 3: solvers, uncertainty, checks, predictions",
+    "study/emergence": "at which scale an ability appears, and whether a graded metric says so too",
+    "study/plots": "figures from a table or a fit",
+    "study/report": "the page",
+    "commands": "one file per verb: its arguments and what it prints",
+    "api": "one call for what each main verb does",
+    "cli": "the command line",
+}
+"""Path below `lmscale/` -> what it is. A folder stands for all below it that is not listed itself."""
+
+HALVES = ("lm", "study")
+
+
+def owner(path: str) -> str:
+    """The entry of `MODULES` that a path below `lmscale/`, without its ending, belongs to. Raises `KeyError`."""
+    parts = path.split("/")
+    for length in range(len(parts), 0, -1):
+        if (name := "/".join(parts[:length])) in MODULES:
+            return name
+    raise KeyError(path)
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Whether the order lets an entry of `MODULES` import another."""
+    order = list(MODULES)
+    half, other = importer.split("/", maxsplit=1)[0], imported.split("/", maxsplit=1)[0]
+    if half in HALVES and other in HALVES and half != other:
+        return False
+    return order.index(imported) <= order.index(importer)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "lmscale"
+ENTRY = ("__init__", "__main__")
+"""Doors of the package, which stand above the order."""
+
+LATE_IN_RUN = {"pandas", "pyarrow", "matplotlib", "wandb", "tyro", "scipy"}
+HEAVY = ("jax", "flax", "pandas", "matplotlib", "scipy", "pyarrow", "tensorflow_datasets", "wandb")
+
+
+def path_of(file: Path) -> str:
+    """As in `MODULES`: "core/config" for core/config/__init__.py, "core/files" for core/files.py."""
+    return file.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
+
+
+FILES = {path_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+"""Path below `lmscale/` -> file."""
+
+
+def imports(file: Path, everywhere: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports, late ones included; `from a import b` gives a.b. Relative imports fail."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(file: Path, everywhere: bool = True) -> set[str]:
+    """Files of the package that a file imports, as keys of `FILES`."""
+    found = set()
+    for name in imports(file, everywhere):
+        parts = name.split(".")
+        if parts[0] == "lmscale":
+            candidates = ("/".join(parts[1:length]) for length in range(len(parts), 1, -1))
+            found |= set(itertools.islice((path for path in candidates if path in FILES), 1))
+    return found
