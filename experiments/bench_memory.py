@@ -48,7 +48,7 @@ def shapes() -> Iterator[tuple[str, RunConfig]]:
     yield from (run(f"context {context}", context=context) for context in (64, 128, 512, 1024))
     yield from (run(f"vocabulary {vocab:,}", vocab=vocab) for vocab in (256, 4096, 16_384))
     yield from (run(mlp, mlp=mlp) for mlp in ("gelu", "relu2"))
-    yield from (run(f"{groups} heads of keys and values", kv_heads=groups) for groups in (1, 2))
+    yield from (run(f"{kv_heads} heads of keys and values", kv_heads=kv_heads) for kv_heads in (1, 2))
     yield run("16 heads", heads=16)
     yield run("LayerNorm, biases", norm="layernorm", biases=True)
     yield run("bfloat16", compute_dtype="bfloat16")

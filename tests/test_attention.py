@@ -17,8 +17,8 @@ from lmscale.lm.model.attention.alibi import as_features
 QKV = tuple[jax.Array, jax.Array, jax.Array]
 HEADS, FEATURES, SCALE = 4, 6, 0.3
 OPTIONS = [
-    {"groups": groups, "slopes": alibi_slopes(HEADS) if biased else None, "segmented": segmented}
-    for groups, biased, segmented in product((4, 2, 1), (False, True), (False, True))
+    {"kv_heads": kv_heads, "slopes": alibi_slopes(HEADS) if biased else None, "segmented": segmented}
+    for kv_heads, biased, segmented in product((4, 2, 1), (False, True), (False, True))
 ]
 
 
@@ -27,9 +27,9 @@ def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "SHORTEST_CHUNK", 6)
 
 
-def random_qkv(time: int, groups: int = HEADS, dtype: str = "float32", features: int = FEATURES) -> QKV:
+def random_qkv(time: int, kv_heads: int = HEADS, dtype: str = "float32", features: int = FEATURES) -> QKV:
     rng = np.random.default_rng(time)
-    shapes = [(2, time, heads, features) for heads in (HEADS, groups, groups)]
+    shapes = [(2, time, heads, features) for heads in (HEADS, kv_heads, kv_heads)]
     return tuple(jnp.asarray(2 * rng.standard_normal(shape), dtype) for shape in shapes)
 
 
@@ -63,7 +63,7 @@ def exactly(qkv: QKV) -> list[np.ndarray]:
 @pytest.mark.parametrize("attend", [chunked.attend, plain.attend], ids=["chunked", "plain"])
 def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option: dict[str, Any]) -> None:
     for time in (1, 19):
-        qkv, segments = random_qkv(time, option["groups"]), documents(time, option["segmented"])
+        qkv, segments = random_qkv(time, option["kv_heads"]), documents(time, option["segmented"])
         found = jax.jit(lambda *qkv, segments=segments: attend(*qkv, SCALE, option["slopes"], segments))(*qkv)
         np.testing.assert_allclose(found, reference(*exactly(qkv), option["slopes"], segments), rtol=1e-5, atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]) -> None:
     """19 queries do not divide into the chunks."""
-    qkv, segments = random_qkv(19, option["groups"]), documents(19, option["segmented"])
+    qkv, segments = random_qkv(19, option["kv_heads"]), documents(19, option["segmented"])
 
     def gradient(attend: Callable[..., jax.Array]) -> QKV:
         total = lambda qkv: jnp.sum(jnp.sin(attend(*qkv, SCALE, option["slopes"], segments)))
@@ -145,7 +145,7 @@ def test_the_bias_of_a_kernel_without_bias() -> None:
 
 @pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
 def test_the_kernel_of_a_tpu_interpreted(option: dict[str, Any]) -> None:
-    qkv, segments = random_qkv(128, option["groups"]), documents(128, option["segmented"])
+    qkv, segments = random_qkv(128, option["kv_heads"]), documents(128, option["segmented"])
     found = splash.attend(*qkv, SCALE, option["slopes"], segments, interpret=True)
     np.testing.assert_allclose(found, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
 

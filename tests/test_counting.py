@@ -184,7 +184,7 @@ def test_a_runs_counts_agree_with_each_other() -> None:
 
 
 def test_keys_and_values_of_a_published_model() -> None:
-    """Llama 2 7B in 16 bits holds 512 KiB per token, and 70B, with 8 groups of 64 heads, 320 KiB."""
+    """Llama 2 7B in 16 bits holds 512 KiB per token, and 70B, with 8 heads of keys and values for 64 heads, 320 KiB."""
     for name, kibibytes in (("llama2-7b", 512), ("llama2-70b", 320)):
         shape = replace(presets.preset(name), compute_dtype="bfloat16")
         assert counting.kv_cache_bytes(shape, length=1) == kibibytes * 1024

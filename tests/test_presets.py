@@ -54,8 +54,8 @@ def test_sizes_that_totals_do_not_show() -> None:
     assert (gpt2.head_width, gpt2.init, gpt2.norm, gpt2.positions, gpt2.mlp) == (
         64, "gpt2", "layernorm", "learned", "gelu",
     )  # fmt: skip
-    assert (llama.head_width, llama.groups, llama.rope_base, llama.mlp) == (128, 32, 10_000.0, "swiglu")
-    assert (llama3.head_width, llama3.groups, llama3.rope_base, llama3.norm) == (128, 8, 500_000.0, "rmsnorm")
+    assert (llama.head_width, llama.num_kv_heads, llama.rope_base, llama.mlp) == (128, 32, 10_000.0, "swiglu")
+    assert (llama3.head_width, llama3.num_kv_heads, llama3.rope_base, llama3.norm) == (128, 8, 500_000.0, "rmsnorm")
     assert {llama.tied_embeddings, llama3.tied_embeddings} == {False} and gpt2.tied_embeddings
 
 

@@ -32,7 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 EIGHT_HEADS = {"kv_heads": 8}
-"""More than two parts of the tensor axis need as many groups."""
+"""More than two parts of the tensor axis need as many heads of keys and values."""
 REMATERIALIZED = "Involuntary full rematerialization"
 
 

@@ -95,11 +95,11 @@ class ModelConfig:
             f"heads = {self.heads} must cut width = {self.width} into equal parts{why}; the nearest is "
             f"{_nearest(fitting, self.heads)}",
         )
-        groups = [groups for groups in range(1, self.heads + 1) if self.heads % groups == 0]
+        dividing = [heads for heads in range(1, self.heads + 1) if self.heads % heads == 0]
         check(
-            self.groups in groups,
+            self.num_kv_heads in dividing,
             f"kv_heads = {self.kv_heads} must divide heads = {self.heads}; the nearest is "
-            f"{_nearest(groups, self.groups)}",
+            f"{_nearest(dividing, self.num_kv_heads)}",
         )
 
     def _check_parametrization(self) -> None:
@@ -118,8 +118,8 @@ class ModelConfig:
             )
 
     @property
-    def groups(self) -> int:
-        """Heads of keys and values."""
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values, the default resolved."""
         return self.kv_heads or self.heads
 
     @property

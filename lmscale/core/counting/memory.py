@@ -95,7 +95,7 @@ def _chunked_attention(model: ModelConfig) -> float:
     """Softmax weights and copied keys and values of one token and layer, by `attention.chunked`."""
     chunks = min(8, max(1, model.context // 64))
     met = (chunks + 1) / 2  # chunks of keys that a query meets on average
-    return met * (model.heads * math.ceil(model.context / chunks) + 2 * model.groups * model.head_width)
+    return met * (model.heads * math.ceil(model.context / chunks) + 2 * model.num_kv_heads * model.head_width)
 
 
 def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
@@ -113,5 +113,5 @@ def checkpoint_bytes(config: RunConfig) -> int:
 
 def kv_cache_bytes(model: ModelConfig, sequences: int = 1, length: int | None = None) -> int:
     """2 L g k per token in the compute dtype: keys and values of `length` tokens (a full context) of each sequence."""
-    per_token = 2 * model.layers * model.groups * model.head_width * DTYPE_BYTES[model.compute_dtype]
+    per_token = 2 * model.layers * model.num_kv_heads * model.head_width * DTYPE_BYTES[model.compute_dtype]
     return sequences * (model.context if length is None else length) * per_token

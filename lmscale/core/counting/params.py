@@ -24,7 +24,7 @@ def params_positions(model: ModelConfig) -> int:
 
 def params_attention(model: ModelConfig) -> int:
     """2 d^2 + 2 d g k per layer: query and output projections, key and value projections; 4 d^2 where g = h."""
-    return model.layers * 2 * model.width * (model.width + model.groups * model.head_width)
+    return model.layers * 2 * model.width * (model.width + model.num_kv_heads * model.head_width)
 
 
 def params_mlp(model: ModelConfig) -> int:
@@ -47,7 +47,7 @@ def params_norm(model: ModelConfig) -> int:
 
 def params_bias(model: ModelConfig) -> int:
     """One number per output of every matrix of the layers, where they have biases."""
-    attention = 2 * model.width + 2 * model.groups * model.head_width
+    attention = 2 * model.width + 2 * model.num_kv_heads * model.head_width
     mlp = (mlp_branches(model) - 1) * model.hidden + model.width
     return model.layers * (attention + mlp) if model.biases else 0
 
@@ -70,8 +70,8 @@ def params_with_head(model: ModelConfig) -> int:
 
 def layer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
     """(how many, inputs, outputs) of the matrices of the layers; queries, keys and values count apart."""
-    width, keys = model.width, model.groups * model.head_width
-    projections = model.heads // model.groups + 2
+    width, keys = model.width, model.num_kv_heads * model.head_width
+    projections = model.heads // model.num_kv_heads + 2
     return [
         (model.layers * projections, width, keys),
         (model.layers, width, width),

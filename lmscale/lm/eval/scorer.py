@@ -265,7 +265,9 @@ class Reader:
     def _together(self, things: list[Thing], length: Callable[[Thing], int], positions: int) -> Iterator[list[Thing]]:
         """Things of nearly one length, as many as fit in one call beside a memory of so many positions."""
         config = self.config
-        row_bytes = 2 * config.layers * positions * config.groups * config.head_width * np.dtype("float32").itemsize
+        row_bytes = (
+            2 * config.layers * positions * config.num_kv_heads * config.head_width * np.dtype("float32").itemsize
+        )
         for size in sorted({_filled(length(one)) for one in things}):
             alike = [one for one in things if _filled(length(one)) == size]
             most = min(TOKENS_AT_ONCE // size, MEMORY_BYTES // row_bytes, LOGIT_BYTES // (4 * size * config.vocab))

@@ -38,7 +38,7 @@ class Memory(NamedTuple):
 
 def nothing_read(config: ModelConfig, rows: int, positions: int) -> Memory:
     """The memory before the first token, with room for `positions` tokens."""
-    shape = config.layers, rows, positions, config.groups, config.head_width
+    shape = config.layers, rows, positions, config.num_kv_heads, config.head_width
     empty, zero = jnp.zeros(shape, config.compute_dtype), jnp.zeros(rows, jnp.int32)
     return Memory(empty, empty, jnp.zeros((rows, positions), jnp.int32), zero, zero)
 

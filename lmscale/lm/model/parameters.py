@@ -54,8 +54,8 @@ def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
     Fan-in: matrices have variance 1 / inputs; those that write to the stream also over 2 L (Radford 2019). Token
     vectors have variance 1 / D and come in times sqrt(D), so that the stream starts with unit variance.
     """
-    D, L, H, G, K = config.width, config.layers, config.heads, config.groups, config.head_width
-    F, P, C = config.hidden, config.heads // config.groups + 2, 2 if config.mlp == "swiglu" else 1
+    D, L, H, G, K = config.width, config.layers, config.heads, config.num_kv_heads, config.head_width
+    F, P, C = config.hidden, config.heads // config.num_kv_heads + 2, 2 if config.mlp == "swiglu" else 1
     stream = "layers", None, None, "embed"
     table = {
         "embedding": _table(config, config.vocab, "vocab"),

@@ -160,7 +160,7 @@ def queries_keys_values(
     """
     batch, time, _ = x_BTD.shape
     qkv_BTGPK = product(x_BTD, own["attention_qkv"], own.get("attention_qkv_bias"))
-    queries = config.heads // config.groups
+    queries = config.heads // config.num_kv_heads
     q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
     k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
     if config.qk_norm:

@@ -54,9 +54,9 @@ def _chunks(time: int) -> list[tuple[int, int]]:
     return [(start, min(start + chunk, time)) for start in range(0, time, chunk)]
 
 
-def _rows(x_BHTK: jax.Array, groups: int, start: int, stop: int) -> jax.Array:
+def _rows(x_BHTK: jax.Array, kv_heads: int, start: int, stop: int) -> jax.Array:
     """The queries of a chunk as rows of one matrix per key/value head: [B, G, C, K]."""
-    return x_BHTK[:, :, start:stop].reshape(x_BHTK.shape[0], groups, -1, x_BHTK.shape[3])
+    return x_BHTK[:, :, start:stop].reshape(x_BHTK.shape[0], kv_heads, -1, x_BHTK.shape[3])
 
 
 def _together(chunks: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
@@ -72,10 +72,10 @@ def _forward(
     slopes: tuple[float, ...] | None,
 ) -> tuple[jax.Array, Any]:
     exact = jnp.promote_types(q_BHTK.dtype, jnp.float32)
-    groups = k_BGSK.shape[1]
+    kv_heads = k_BGSK.shape[1]
     outputs, weights = [], []
     for start, stop in _chunks(q_BHTK.shape[2]):
-        q_BGCK, k, v = _rows(q_BHTK, groups, start, stop), k_BGSK[:, :, :stop], v_BGSK[:, :, :stop]
+        q_BGCK, k, v = _rows(q_BHTK, kv_heads, start, stop), k_BGSK[:, :, :stop], v_BGSK[:, :, :stop]
         scores_BGCS = _apart(jnp.einsum("bgck,bgsk->bgcs", q_BGCK, k, preferred_element_type=exact))
         scores_BGCS = _masked(scores_BGCS, start, segments_BT, slopes)
         weights_BGCS = _apart(jax.nn.softmax(scores_BGCS, axis=-1).astype(v.dtype))
@@ -89,12 +89,12 @@ def _masked(
     scores_BGCS: jax.Array, start: int, segments_BT: jax.Array | None, slopes: tuple[float, ...] | None
 ) -> jax.Array:
     """The scores of the chunk from query `start` on: biased, and at minus infinity where a query must not see."""
-    _, groups, rows, stop = scores_BGCS.shape
+    _, kv_heads, rows, stop = scores_BGCS.shape
     queries = stop - start
     sharing = rows // queries
     if slopes is not None:
         # -slope (t - s) less what all keys of a query share, which the softmax does not see: a product of two vectors.
-        slope_GC = np.repeat(np.reshape(slopes, (groups, sharing)), queries, axis=1)
+        slope_GC = np.repeat(np.reshape(slopes, (kv_heads, sharing)), queries, axis=1)
         away_S = np.arange(stop) - stop + 1
         slope, away = (jnp.asarray(x, scores_BGCS.dtype) for x in (slope_GC, away_S))
         scores_BGCS = scores_BGCS + slope[None, :, :, None] * away[None, None, None, :]
@@ -115,16 +115,16 @@ def _backward(
     """
     del slopes  # a constant added to a score leaves its gradient alone
     q_BHTK, k_BGSK, v_BGSK, weights, output_BHTK = saved
-    groups, time = k_BGSK.shape[1], q_BHTK.shape[2]
+    kv_heads, time = k_BGSK.shape[1], q_BHTK.shape[2]
     d_output_BHTK = _apart(d_output_BHTK)
     rowsum_BHT1 = jnp.sum(d_output_BHTK * output_BHTK, axis=-1, keepdims=True)
     d_q, d_k, d_v = [], [], []
     for (start, stop), weights_BGCS in zip(_chunks(time), weights):
-        d_out_BGCK, rowsum_BGC1 = _rows(d_output_BHTK, groups, start, stop), _rows(rowsum_BHT1, groups, start, stop)
+        d_out_BGCK, rowsum_BGC1 = _rows(d_output_BHTK, kv_heads, start, stop), _rows(rowsum_BHT1, kv_heads, start, stop)
         d_weights_BGCS = _apart(jnp.einsum("bgck,bgsk->bgcs", d_out_BGCK, v_BGSK[:, :, :stop]))
         d_scores_BGCS = _apart(weights_BGCS * (d_weights_BGCS - rowsum_BGC1))
         d_q.append(_apart(jnp.einsum("bgcs,bgsk->bgck", d_scores_BGCS, k_BGSK[:, :, :stop])))
-        q_BGKC = _apart(_rows(q_BHTK, groups, start, stop).swapaxes(2, 3))
+        q_BGKC = _apart(_rows(q_BHTK, kv_heads, start, stop).swapaxes(2, 3))
         d_k.append(_apart(jnp.einsum("bgkc,bgcs->bgks", q_BGKC, d_scores_BGCS)))
         d_v.append(_apart(jnp.einsum("bgkc,bgcs->bgks", _apart(d_out_BGCK.swapaxes(2, 3)), weights_BGCS)))
     return _together(d_q, q_BHTK.shape), _sum_of_prefixes(d_k, time), _sum_of_prefixes(d_v, time), None

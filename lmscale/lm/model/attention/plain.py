@@ -49,16 +49,16 @@ def attend_at(
 ) -> jax.Array:
     """`attend` of queries at `positions_BT` [1 or B, T] among the keys; segments are those of queries and of keys."""
     batch, time, heads, features = q_BTHK.shape
-    groups = k_BSGK.shape[2]
+    kv_heads = k_BSGK.shape[2]
     exact = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     if parts("sequence") > 1:
         q_BTHK = constrain(q_BTHK, "batch", "time", "heads", None)
         k_BSGK, v_BSGK = (constrain(x, "batch", None, "heads", None) for x in (k_BSGK, v_BSGK))
-    q_BTGRK = q_BTHK.reshape(batch, time, groups, heads // groups, features)
+    q_BTGRK = q_BTHK.reshape(batch, time, kv_heads, heads // kv_heads, features)
     scores_BGRTS = scale * jnp.einsum("btgrk,bsgk->bgrts", q_BTGRK, k_BSGK, preferred_element_type=exact)
     distance_BTS = positions_BT[:, :, None] - jnp.arange(k_BSGK.shape[1])[None, None, :]
     if slopes is not None:
-        slope_GR11 = jnp.asarray(slopes, exact).reshape(groups, -1, 1, 1)
+        slope_GR11 = jnp.asarray(slopes, exact).reshape(kv_heads, -1, 1, 1)
         scores_BGRTS -= slope_GR11[None] * distance_BTS[:, None, None]
     visible_BTS = distance_BTS >= 0
     if segments is not None:
