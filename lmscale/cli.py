@@ -473,16 +473,16 @@ def _eval(args: EvalArgs) -> int:
     from lmscale.lm.devices import machine
 
     machine.set_up()
-    if args.harness:
-        from lmscale.lm.eval import lm_eval_adapter as harness
+    from lmscale.lm.use import score
 
-        harness.show(args.run, args.tasks, args.shots or (None,), args.items, args.seed, args.include_path, _console())
+    if args.harness:
+        shots = args.shots or (None,)
+        score.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, _console())
         return 0
-    from lmscale.lm.eval import task_eval
     from lmscale.lm.eval.tasks import Shots
 
-    shots = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
-    task_eval.show(args.run, args.tasks, shots, args.items, _console())
+    drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
+    score.show(args.run, args.tasks, drawn, args.items, _console())
     return 0
 
 

@@ -16,9 +16,9 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.devices import machine
-from lmscale.lm.eval import task_eval
 from lmscale.lm.eval.tasks import Shots, load
 from lmscale.lm.train.loop import train
+from lmscale.lm.use import score
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -> Pa
 
 def show(run: Path, *shots: int, items: int | None = None) -> str:
     console = Console(file=io.StringIO(), width=160, highlight=False)
-    task_eval.show(run, [LANGUAGE], [Shots(count) for count in shots], items, console)
+    score.show(run, [LANGUAGE], [Shots(count) for count in shots], items, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -69,7 +69,7 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
 
 def test_what_was_learned_is_found(run: Path) -> None:
     (task,) = load(LANGUAGE)
-    (found,) = task_eval.examine(run, [task], [Shots()], 100)
+    (found,) = score.examine(run, [task], [Shots()], 100)
     exact, share, bits = found.scores
     assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
     assert bits.score < 1 and len(found.responses) == 100
@@ -98,7 +98,7 @@ def test_two_languages_may_have_a_task_of_one_name(run: Path, tmp_path: Path) ->
     other = 'synthetic:tasks(letters=3, length=2, only="copy sort")'
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / SCORES_FILE).unlink(missing_ok=True)
-    task_eval.show(folder, [LANGUAGE, other], [Shots()], 10, Console(file=io.StringIO()))
+    score.show(folder, [LANGUAGE, other], [Shots()], 10, Console(file=io.StringIO()))
     chances = {row["task"]: row["chance"] for row in rows(folder) if row["metric"] == "exact_match"}
     assert chances == {f"copy of {LANGUAGE}": 1 / 4, f"copy of {other}": 1 / 9, "sort": 2 / 9}
 

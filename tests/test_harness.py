@@ -21,11 +21,12 @@ from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.data.tokenizer import ByteTokenizer
-from lmscale.lm.eval import lm_eval_adapter, task_eval
+from lmscale.lm.eval import lm_eval_adapter
 from lmscale.lm.eval.scorer import Reader
 from lmscale.lm.eval.tasks import Task, load, scores
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.use import score
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra lm-eval")
 CONFIG = ModelConfig(width=32, layers=1, heads=2, vocab=256, context=1024, mlp_width=32)
@@ -225,9 +226,9 @@ def write_tasks(folder: Path) -> list[str]:
 def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the verb's own path, but for the checkpoint: responses, scores, rows."""
     offline(monkeypatch)
-    monkeypatch.setattr(task_eval, "newest", lambda _: (reader, {"run_id": "r", "step": 1}))
+    monkeypatch.setattr(score, "newest", lambda _: (reader, {"run_id": "r", "step": 1}))
     console = Console(file=io.StringIO(), width=160)
-    lm_eval_adapter.show(tmp_path, write_tasks(folder), [None], None, 0, None, console)
+    score.show_lm_eval(tmp_path, write_tasks(folder), [None], None, 0, None, console)
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
     for name, task in ours(folder).items():
         kept = (tmp_path / RESPONSES_FOLDER / f"harness.{name}-0.jsonl").read_text().splitlines()
@@ -283,9 +284,9 @@ def request(*arguments: Any) -> Any:
 @pytest.mark.filterwarnings("default")
 def test_a_task_without_its_data(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    monkeypatch.setattr(task_eval, "newest", lambda _: (reader, {}))
+    monkeypatch.setattr(score, "newest", lambda _: (reader, {}))
     spec = write_task(tmp_path, "none", {"file": "none.jsonl"}, output_type="multiple_choice")
     with pytest.raises(UserError, match=r"the harness cannot load .*none\.yaml"):
-        lm_eval_adapter.show(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
+        score.show_lm_eval(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
     with pytest.raises(UserError, match="--include-path nowhere: there is no such folder"):
-        lm_eval_adapter.show(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))
+        score.show_lm_eval(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))

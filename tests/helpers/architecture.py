@@ -31,6 +31,7 @@ MODULES: dict[str, str] = {
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
+    "lm/use": "a trained run: scored on tasks",
     "study/laws": "forms of scaling laws and published constants with their sources",
     "study/presets": "published shapes: GPT-2, Llama, Chinchilla",
     "study/tables": "tables of others, read and checked",

@@ -38,21 +38,20 @@ RESAMPLES = 1000
 
 
 def show(
+    reader: Reader,
+    where: dict[str, Any],
     folder: Path,
     specs: Sequence[str],
+    manager: Any,
     shots: Sequence[int | None],
     most_items: int | None,
     seed: int,
-    include: Path | None,
     console: "Console",
 ) -> None:
-    """Score the run in `folder` on the harness's tasks `specs`, keep the rows and print a table.
+    """Score a model on the harness's tasks `specs`, keep the rows in `folder` and print a table.
 
-    `shots` of None are the task's own. Raises `UserError` without the extra, for tasks that cannot be loaded, and for a
-    folder without a checkpoint.
+    `manager` is the `task_manager` of `specs`; `shots` of None are the task's own; `where` stands in every row.
     """
-    manager = _tasks(specs, include)
-    reader, where = task_eval.newest(folder)
     model = language_model(reader)
     task_eval.say_header(console)
     for count in shots:
@@ -230,7 +229,7 @@ def _library() -> None:
         ) from None
 
 
-def _tasks(specs: Sequence[str], include: Path | None) -> Any:
+def task_manager(specs: Sequence[str], include: Path | None) -> Any:
     """The harness's `TaskManager` that knows `specs`. Its own thousands of tasks are only listed where one is named."""
     _library()
     from lm_eval.tasks import TaskManager

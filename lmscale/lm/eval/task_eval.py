@@ -1,4 +1,4 @@
-"""Tasks on a run's model, at its checkpoint or while it trains: every item's response, and a row for every metric."""
+"""Tasks on a model: every item's response, and a row for every metric, written into the folder of its run."""
 
 import json
 import time
@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from jax.sharding import Mesh
 
-from lmscale.core.config import ExamConfig, RunConfig, check, from_json
+from lmscale.core.config import ExamConfig, RunConfig
 from lmscale.core.counting import count
-from lmscale.core.files import read_json, write_text
-from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE, RESPONSES_FOLDER, SCORES_FILE
+from lmscale.core.files import write_text
+from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm import data
 from lmscale.lm.devices.distributed import is_main
-from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.eval.scorer import Reader
 from lmscale.lm.eval.tasks import Response, Score, Shots, Task, load, scores
 from lmscale.lm.model.parameters import Params
-from lmscale.lm.train.checkpoint import Checkpoints
-from lmscale.lm.train.step import make_step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,31 +35,6 @@ class Examination:
     responses: list[Response]
     seconds: float
     """Of reading and writing, compilation included."""
-
-
-def examine(
-    folder: Path, tasks: Sequence[Task], shots: Sequence[Shots], most_items: int | None = None
-) -> Iterator[Examination]:
-    """Score `tasks` on the newest checkpoint in the run folder, each at each of `shots`, one after the other.
-
-    Writes `responses/TASK-SHOTS.jsonl`, of the last step that was scored, and the rows of `scores.jsonl`, where rows of
-    the same step, task, metric and shots are replaced. Raises `UserError` for a folder without a run or a checkpoint,
-    and as `Reader.responses` does.
-    """
-    reader, where = newest(folder)
-    yield from _scored(reader, _cut(tasks, most_items), shots, folder, where)
-
-
-def newest(folder: Path) -> tuple[Reader, dict[str, Any]]:
-    """The model of the newest checkpoint in the run folder, and what every row of its scores says of it.
-
-    Raises `UserError` for a folder without a run or a checkpoint.
-    """
-    config = from_json(RunConfig, read_json(folder / CONFIG_FILE, "run configuration"), where=str(folder / CONFIG_FILE))
-    reader, step = _reader(config, folder)
-    outcome = Outcome.read(folder)
-    loss_nats = outcome.loss_nats if outcome is not None and step == config.steps else None
-    return reader, _scale(config, step, loss_nats)
 
 
 class Examiner:
@@ -84,27 +55,27 @@ class Examiner:
             self._reader = Reader(params, config.model, data.encoder(self._manifest), self._mesh)
         self._reader.params = params
         shots = [Shots(count, config.exam.seed, config.exam.draw) for count in config.exam.shots]
-        for _ in _scored(self._reader, self._tasks[config.exam], shots, folder, _scale(config, step, loss_nats)):
+        for _ in scored(self._reader, self._tasks[config.exam], shots, folder, scale(config, step, loss_nats)):
             pass
 
 
 def _tasks(exam: ExamConfig) -> list[Task]:
-    return _cut(_loaded(exam.tasks), exam.items)
+    return cut(loaded(exam.tasks), exam.items)
 
 
-def _loaded(specs: Sequence[str]) -> list[Task]:
+def loaded(specs: Sequence[str]) -> list[Task]:
     """The tasks that `specs` name. A name that several of them have says of which it is, so that all rows are kept."""
     loaded = [(spec, task) for spec in dict.fromkeys(specs) for task in load(spec)]
     count = Counter(name for _, name in {(spec, task.name) for spec, task in loaded})
     return [task if count[task.name] == 1 else replace(task, name=f"{task.name} of {spec}") for spec, task in loaded]
 
 
-def _cut(tasks: Iterable[Task], most_items: int | None) -> list[Task]:
+def cut(tasks: Iterable[Task], most_items: int | None) -> list[Task]:
     """The tasks with their first items only."""
     return [task if most_items is None else replace(task, items=task.items[:most_items]) for task in tasks]
 
 
-def _scored(
+def scored(
     reader: Reader, tasks: Iterable[Task], shots: Sequence[Shots], folder: Path, where: dict[str, Any]
 ) -> Iterator[Examination]:
     """Every task at every number of shots; what comes out is on disk. `where` stands in every row of the scores."""
@@ -117,20 +88,6 @@ def _scored(
             if is_main():
                 keep(folder, task.name, one.count, map(asdict, responses), [{**where, **asdict(x)} for x in found])
             yield Examination(task, found, responses, seconds)
-
-
-def show(
-    folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
-) -> None:
-    """Examine the run in `folder` on the tasks that `specs` name, and print a table as it goes."""
-    tasks = _loaded(specs)
-    say_header(console)
-    for found in examine(folder, tasks, shots, most_items):
-        for score in found.scores:
-            say(score, console)
-        for sentence in _sentences(found):
-            console.print(f"  {sentence}", markup=False)
-    console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
 
 
 def say_header(console: "Console") -> None:
@@ -148,7 +105,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _sentences(found: Examination) -> Iterator[str]:
+def sentences(found: Examination) -> Iterator[str]:
     items = len(found.task.items)
     yield f"{items:,} items in {found.seconds:.1f} s, {items / found.seconds:,.0f} per second, compilation included"
     if cut := [response for response in found.responses if response.tokens_cut]:
@@ -158,20 +115,7 @@ def _sentences(found: Examination) -> Iterator[str]:
         yield f"not computed: {', '.join(found.task.left_out)}"
 
 
-def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
-    """The model of the newest checkpoint, and its step."""
-    mesh = make_mesh(config.mesh)
-    checkpoints = Checkpoints(folder, config.run_id)
-    state, _, skipped = checkpoints.restore(make_step(config, mesh).state)
-    checkpoints.close()
-    for sentence in skipped:
-        print(sentence)
-    check(state is not None, f"{folder} has no checkpoint to examine; train the run with keep_checkpoint=True")
-    encoder = data.encoder(data.prepare(config.data).manifest)
-    return Reader(state.validated, config.model, encoder, mesh), int(state.step)
-
-
-def _scale(config: RunConfig, step: int, loss_nats: float | None) -> dict[str, Any]:
+def scale(config: RunConfig, step: int, loss_nats: float | None) -> dict[str, Any]:
     """What every row says of the model, as `lmscale emergence` reads it.
 
     `loss` is the validation loss there, nats per token, where it was measured.
