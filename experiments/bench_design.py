@@ -24,7 +24,8 @@ import argparse
 import numpy as np
 
 from lmscale.study.design import Candidates, Prior, Runs, improve, information
-from lmscale.study.fits.solvers.solve import Points, solve_many
+from lmscale.study.fits.solvers.chinchilla import solve_many
+from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.laws import CHINCHILLA_REFIT as LAW
 
 FIRST = (1e17, 3e17)
@@ -73,7 +74,9 @@ def simulated(runs: Runs, target: float, noise: float, sweeps: int, seed: int) -
     loss_n, found = LAW.loss(runs.params_n, runs.tokens_n), []
     for _ in range(sweeps):
         noisy_n = loss_n + noise * rng.standard_normal(len(runs))
-        points = Points.of(runs.params_n, runs.tokens_n, noisy_n, log_residual=False, loss="squared", delta=1.0)
+        points = ChinchillaPoints.of(
+            runs.params_n, runs.tokens_n, noisy_n, log_residual=False, loss="squared", delta=1.0
+        )
         solved = solve_many(points, np.ones((len(runs), 1)), also_p=None, grid=16)
         law = type(LAW)(*points.named(solved.theta_pb)[:, 0])
         found.append(float(np.log(law.optimum(target).tokens_per_param)))

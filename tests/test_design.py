@@ -118,7 +118,8 @@ def test_the_gradient_is_that_of_differences() -> None:
 
 def test_the_predicted_spread_is_that_of_fits() -> None:
     """Cramer-Rao against 150 simulated sweeps fitted by squares, whose own spread is known within 6 %."""
-    from lmscale.study.fits.solvers.solve import Points, solve_many
+    from lmscale.study.fits.solvers.chinchilla import solve_many
+    from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 
     runs = valleys(np.geomspace(1e17, 1e19, 3))
     rng, law = np.random.default_rng(0), CHINCHILLA_REFIT
@@ -126,7 +127,7 @@ def test_the_predicted_spread_is_that_of_fits() -> None:
     found = []
     for _ in range(150):
         noisy = loss + 0.003 * rng.standard_normal(len(loss))
-        points = Points.of(runs.params_n, runs.tokens_n, noisy, log_residual=False, loss="squared", delta=1.0)
+        points = ChinchillaPoints.of(runs.params_n, runs.tokens_n, noisy, log_residual=False, loss="squared", delta=1.0)
         start = points.theta(np.array(list(law.values().values()))[:, None])[:, 0]
         solved = solve_many(points, np.ones((len(loss), 1)), also_p=start, grid=8)
         *_, alpha, beta = points.named(solved.theta_pb)[:, 0]

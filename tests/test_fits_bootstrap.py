@@ -6,7 +6,7 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.uncertainty.bootstrap import exponential_weights, resample_counts
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT

@@ -11,12 +11,12 @@ from scipy.interpolate import Akima1DInterpolator
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.approaches import minima
-from lmscale.study.fits.approaches.envelope import Frontier
-from lmscale.study.fits.approaches.isoflop import IsoFlop
-from lmscale.study.fits.approaches.powerfit import loss_through
+from lmscale.study.fits.approaches import isoflop_minima
+from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
+from lmscale.study.fits.results.frontier import Frontier
+from lmscale.study.fits.results.isoflop import IsoFlop
+from lmscale.study.fits.solvers.power_law import loss_through
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
-from lmscale.study.fits.uncertainty.valley_noise import Valley
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla
 from lmscale.study.tables import read_table
 
@@ -184,11 +184,11 @@ def test_akima_slopes_are_scipys() -> None:
     rng = np.random.default_rng(0)
     x, y = np.sort(rng.uniform(0, 5, 9)), rng.standard_normal((9, 4))
     want = Akima1DInterpolator(x, y)(x, nu=1)
-    assert minima.akima_slopes(x, y) == pytest.approx(want, abs=1e-10)
+    assert isoflop_minima.akima_slopes(x, y) == pytest.approx(want, abs=1e-10)
 
 
 def test_sizes_that_nearly_coincide_are_one() -> None:
-    valley = Valley(1e18, np.log([1e7, 1.001e7, 2e7, 4e7]), np.array([3.0, 3.2, 2.8, 3.0]), tuple("abcd"))
+    valley = IsoFlopValley(1e18, np.log([1e7, 1.001e7, 2e7, 4e7]), np.array([3.0, 3.2, 2.8, 3.0]), tuple("abcd"))
     assert len(valley.sizes) == 3
     assert valley.by_size(valley.loss_n[:, None])[:, 0] == pytest.approx([3.1, 2.8, 3.0])
 

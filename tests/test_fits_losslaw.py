@@ -8,8 +8,10 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.losslaw import LossLaw
-from lmscale.study.fits.solvers import solve, vertex
+from lmscale.study.fits.results.loss_law import LossLaw
+from lmscale.study.fits.solvers import chinchilla_vertex
+from lmscale.study.fits.solvers.chinchilla import evaluate, solve_many
+from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
 from lmscale.study.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
@@ -63,17 +65,17 @@ def test_least_absolute_deviations_are_besiroglus_printed_constants(chinchilla: 
 def test_least_absolute_deviations_of_many_resamples_are_minima(chinchilla: pd.DataFrame, residual: str) -> None:
     """Each goes through five runs, and no small step in any direction is better."""
     data = [chinchilla[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
-    points = solve.Points.of(*data, loss="lad", log_residual=residual == "log")
+    points = ChinchillaPoints.of(*data, loss="lad", log_residual=residual == "log")
     weights = resample_counts(np.random.default_rng(0), len(chinchilla), 64)
-    found = solve.solve_many(points, weights)
+    found = solve_many(points, weights)
     assert found.converged_b.mean() > 0.95
-    lowest = vertex.height(points, weights, found.theta_pb)
+    lowest = chinchilla_vertex.height(points, weights, found.theta_pb)
     rng = np.random.default_rng(1)
     for size in (1e-5, 1e-4, 1e-3):
         moved = found.theta_pb[:, None] + size * rng.standard_normal((5, 40, 1))
         for step in moved.transpose(1, 0, 2):
-            assert (vertex.height(points, weights, step) > lowest * (1 - 1e-7)).all()
-    near = np.sort(np.abs(vertex._residual(points, found.theta_pb)) + (weights == 0), axis=0)
+            assert (chinchilla_vertex.height(points, weights, step) > lowest * (1 - 1e-7)).all()
+    near = np.sort(np.abs(chinchilla_vertex._residual(points, found.theta_pb)) + (weights == 0), axis=0)
     assert np.median(near[4]) < 1e-7 < np.median(near[5])
 
 
@@ -82,8 +84,8 @@ def test_bootstrap_of_the_published_resamples(chinchilla: pd.DataFrame) -> None:
     legacy = np.random.RandomState(42)
     drawn = [np.bincount(legacy.choice(240, size=240, replace=True), minlength=240) for _ in range(1000)]
     data = (chinchilla[name].to_numpy() for name in ("params", "tokens", "loss_nats"))
-    points = solve.Points.of(*data)
-    found = solve.solve_many(points, np.stack(drawn, axis=1).astype(float))
+    points = ChinchillaPoints.of(*data)
+    found = solve_many(points, np.stack(drawn, axis=1).astype(float))
     assert found.converged_b.all()
     values = points.named(found.theta_pb)
     # Standard errors of the whole 4000 (the data's README) within what a quarter of them lets expect.
@@ -321,12 +323,12 @@ def test_unknown_options_are_named() -> None:
 def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
     table = sweep(0.01)
     data = [table[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
-    points = solve.Points.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
+    points = ChinchillaPoints.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
     weights, mix = np.ones((len(table), 1)), np.zeros(1)
     theta = points.theta(np.array([[1.9], [400.0], [2000.0], [0.34], [0.36]]))
 
     def at(moved: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        objective, gradient, matrix = solve.evaluate(points, weights, moved, mix)
+        objective, gradient, matrix = evaluate(points, weights, moved, mix)
         return objective[0], gradient[:, 0], matrix[:, :, 0]
 
     _, gradient, hessian = at(theta)

@@ -12,7 +12,7 @@ from lmscale.commands.fit import CheckArgs, FitArgs, budgets, main_check, main_f
 from lmscale.core.errors import UserError
 from lmscale.study import fits, laws
 from lmscale.study.fits.predict import preregister
-from lmscale.study.fits.solvers import general
+from lmscale.study.fits.solvers import derivatives, general
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT, Kaplan, OuterExponent
@@ -93,12 +93,12 @@ def test_second_derivatives_of_any_law() -> None:
     table = sweep(0.01)
     data = tuple(table[name].to_numpy() for name in ("params", "tokens"))
     problem = Problem(OuterExponent, data, table["loss_nats"].to_numpy())
-    theta = general.to_theta(problem, np.array([[1.7], [900.0], [2500.0], [0.4], [0.42], [0.8]]))
+    theta = derivatives.to_theta(problem, np.array([[1.7], [900.0], [2500.0], [0.4], [0.42], [0.8]]))
     slope = np.random.default_rng(0).standard_normal((len(table), 1))
     bend = general._bend(problem, theta, slope)[:, :, 0]
 
     def weighted(moved: np.ndarray) -> float:
-        return float(np.sum(slope * general._residual(problem, moved)))
+        return float(np.sum(slope * derivatives.residuals(problem, moved)))
 
     steps = 1e-4 * np.eye(6)[:, :, None]
     for i in range(6):

@@ -9,7 +9,7 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.runs import Runs, compute_model, usable
+from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT
 from lmscale.study.tables import read_table
@@ -22,7 +22,7 @@ def sweep(noise: float = 0.003, seed: int = 0) -> pd.DataFrame:
     return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
 
 
-def said(runs: Runs) -> dict[str, str]:
+def said(runs: UsableRuns) -> dict[str, str]:
     return {status.name: status.sentence for status in runs.statuses}
 
 

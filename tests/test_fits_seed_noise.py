@@ -11,13 +11,15 @@ import pytest
 from lmscale.commands.fit import FitArgs, main_fit
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.losslaw import LossLaw
+from lmscale.study.fits.results.loss_law import LossLaw
+from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import usable
-from lmscale.study.fits.solvers import solve
+from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
+from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import seed_noise
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
-from lmscale.study.fits.uncertainty.valley_noise import Noise
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, Kaplan
 
 POINTS = isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19))
@@ -54,10 +56,10 @@ def test_problems_with_targets_of_their_own_are_each_solved(form: type, loss: st
     law = {Chinchilla: CHINCHILLA_REFIT, Kaplan: Kaplan(5e13, 2e13, 0.08, 0.1)}[form]
     one = dataclasses.replace(problem_of(sweep()), form=form, loss=loss)
     targets = law.loss(*one.inputs)[:, None] * np.exp(0.01 * np.random.default_rng(0).standard_normal((one.runs, 4)))
-    found, _ = one.using(target_n=targets).many(np.ones_like(targets), np.array(list(law.values().values())))
+    found, _ = minimise_many(one.using(target_n=targets), np.ones_like(targets), np.array(list(law.values().values())))
     for index in range(4):
         alone = one.using(target_n=targets[:, index])
-        assert alone.objective(found[:, index]) <= alone.best().objective * (1 + 1e-9)
+        assert alone.objective(found[:, index]) <= minimise(alone).objective * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("log_residual", [True, False])
@@ -65,12 +67,12 @@ def test_starts_are_those_of_each_problems_own_losses(log_residual: bool) -> Non
     table = sweep()
     columns = [table[name].to_numpy() for name in ("params", "tokens")]
     losses = table["loss_nats"].to_numpy()[:, None] * np.array([1.0, 0.7, 1.4])
-    points = solve.Points.of(*columns, losses, log_residual=log_residual)
+    points = ChinchillaPoints.of(*columns, losses, log_residual=log_residual)
     weights = np.random.default_rng(0).exponential(size=losses.shape)
-    together = solve.grid_starts(points, weights, 12, 2)
+    together = grid_starts(points, weights, 12, 2)
     for index in range(3):
-        alone = solve.Points.of(*columns, losses[:, index], log_residual=log_residual)
-        expected = solve.grid_starts(alone, weights[:, [index]], 12, 2)[:, :, 0]
+        alone = ChinchillaPoints.of(*columns, losses[:, index], log_residual=log_residual)
+        expected = grid_starts(alone, weights[:, [index]], 12, 2)[:, :, 0]
         assert together[:, :, index] == pytest.approx(expected, rel=1e-9)
 
 
@@ -103,7 +105,7 @@ def test_drawn_losses_have_the_noise_about_the_law() -> None:
     values = np.array(list(CHINCHILLA_REFIT.values().values()))
     clusters = np.repeat(np.arange(6), 7)
     targets, _ = seed_noise.draw(
-        problem, values, Noise(0.01, "given", None), 20000, seed=0, shared=0.4, clusters_n=clusters
+        problem, values, RunNoise(0.01, "given", None), 20000, seed=0, shared=0.4, clusters_n=clusters
     )
     gap = targets - CHINCHILLA_REFIT.loss(*problem.inputs)[:, None]
     assert gap.mean(axis=1) == pytest.approx(0, abs=4e-4)
@@ -111,7 +113,7 @@ def test_drawn_losses_have_the_noise_about_the_law() -> None:
     together = np.corrcoef(gap)
     assert together[0, 1:7] == pytest.approx(0.4, abs=0.03)
     assert together[0, 7:] == pytest.approx(0, abs=0.03)
-    uncertain, _ = seed_noise.draw(problem, values, Noise(0.01, "seeds", 5), 20000, seed=0)
+    uncertain, _ = seed_noise.draw(problem, values, RunNoise(0.01, "seeds", 5), 20000, seed=0)
     gap = uncertain - CHINCHILLA_REFIT.loss(*problem.inputs)[:, None]
     assert gap.std() == pytest.approx(0.01 * np.sqrt(5 / 3), rel=0.05)  # Student's t of 5 degrees of freedom
 

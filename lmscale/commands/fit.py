@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
-    from lmscale.study.fits.losslaw import LossLaw
+    from lmscale.study.fits.results.loss_law import LossLaw
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def main_fit(args: FitArgs) -> list[Any]:
 
 
 def main_check(args: CheckArgs) -> dict[str, Any]:
-    """Print the verdict, write --json; returns it. Raises `UserError` as `registered.check` does."""
+    """Print the verdict, write --json; returns it. Raises `UserError` as `preregister.check` does."""
     from lmscale.core.files import write_text
     from lmscale.study.fits.predict import preregister
     from lmscale.study.tables import read_table

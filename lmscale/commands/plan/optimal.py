@@ -11,7 +11,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.study.fits import LossLaw, loss_law
-from lmscale.study.fits.result import Prediction
+from lmscale.study.fits.results.common import Prediction
 from lmscale.study.sweep import Plan, Sweep, load, of_runs_made
 
 LEVEL = 0.95

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits.result import Status, clean
+from lmscale.study.fits.results.common import Status, clean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmscale.study.emergence.curves import Axis, Curve
-from lmscale.study.fits.result import clean
+from lmscale.study.fits.results.common import clean
 
 UNIT = {"params": "parameters", "flops": "training FLOPs", "loss": "nats per token", "x": "x"}
 

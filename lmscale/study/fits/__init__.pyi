@@ -1,10 +1,6 @@
-from .approaches.envelope import Frontier as Frontier
 from .approaches.envelope import frontier as frontier
-from .approaches.isoflop import IsoFlop as IsoFlop
 from .approaches.isoflop import isoflop as isoflop
 from .approaches.parametric import loss_law as loss_law
-from .losslaw import PUBLISHED_AT as PUBLISHED_AT
-from .losslaw import LossLaw as LossLaw
 from .predict.compare import Comparison as Comparison
 from .predict.compare import compare as compare
 from .predict.held_out import HeldOut as HeldOut
@@ -13,8 +9,12 @@ from .predict.multiplier import ComputeMultiplier as ComputeMultiplier
 from .predict.multiplier import compute_multiplier as compute_multiplier
 from .predict.preregister import check as check
 from .predict.preregister import register as register
-from .result import Dropped as Dropped
-from .result import Prediction as Prediction
-from .result import Status as Status
+from .results.common import Dropped as Dropped
+from .results.common import Prediction as Prediction
+from .results.common import Status as Status
+from .results.frontier import Frontier as Frontier
+from .results.isoflop import IsoFlop as IsoFlop
+from .results.loss_law import PUBLISHED_AT as PUBLISHED_AT
+from .results.loss_law import LossLaw as LossLaw
 from .side_by_side import APPROACHES as APPROACHES
 from .side_by_side import fit as fit

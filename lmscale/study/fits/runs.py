@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits import cells
+from lmscale.study.fits import learning_rates
 from lmscale.study.fits.checks import conventions
-from lmscale.study.fits.result import Dropped, Status
+from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.laws import SIX_ND, ComputeModel
 from lmscale.study.tables import flags, numbers
 
@@ -26,7 +26,7 @@ UNFINISHED = ("diverged", "failed", "missing")
 
 
 @dataclass(frozen=True)
-class Runs:
+class UsableRuns:
     """The usable rows of a table, sorted so that no fit depends on the order they came in."""
 
     table: "pd.DataFrame"
@@ -62,7 +62,7 @@ def usable(
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
     rates: str = "inside",
-) -> Runs:
+) -> UsableRuns:
     """The rows with every input and the target finite and positive, without held-out, diverged and failed ones.
 
     Of a cell (same N and D) run at several learning rates, `rates` "inside" keeps the best rate's rows, none where that
@@ -70,8 +70,8 @@ def usable(
     out is in `dropped`, and the statuses say what is in doubt.
     Raises `UserError` where a column is missing or no row is left.
     """
-    if rates not in cells.RATES:
-        raise UserError(f"no choice of learning rates is called {rates!r}{nearest(rates, cells.RATES)}")
+    if rates not in learning_rates.RATES:
+        raise UserError(f"no choice of learning rates is called {rates!r}{nearest(rates, learning_rates.RATES)}")
     for name in (*inputs, target):
         if name not in table.columns:
             raise UserError(
@@ -105,8 +105,8 @@ def usable(
         leave_out(np.isinf(values), f"{name} is infinite")
         leave_out(~(values > 0), f"{name} is not positive")
         leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is no size that occurs")
-    tried = cells.statuses(table[keep], target, rates)
-    worse = cells.left_out(table[keep], target, rates)
+    tried = learning_rates.statuses(table[keep], target, rates)
+    worse = learning_rates.left_out(table[keep], target, rates)
     for position, reason in worse.items():
         at = np.flatnonzero(keep)[position]
         dropped.append(Dropped(str(table["run"].iloc[at]), reason))
@@ -125,7 +125,7 @@ def usable(
         statuses.append(Status("cells missing", f"{said}: the design is not the one that was planned", "warning"))
     order = [name for name in (*inputs, target, "flops") if name in kept] + ["run"]
     kept = kept.sort_values(order, kind="stable").reset_index(drop=True)
-    return Runs(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
+    return UsableRuns(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
 
 
 def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits.result import Status
+from lmscale.study.fits.results.common import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.approaches.envelope import Frontier
-    from lmscale.study.fits.approaches.isoflop import IsoFlop
-    from lmscale.study.fits.losslaw import LossLaw
+    from lmscale.study.fits.results.frontier import Frontier
+    from lmscale.study.fits.results.isoflop import IsoFlop
+    from lmscale.study.fits.results.loss_law import LossLaw
 
     Fit: TypeAlias = Frontier | IsoFlop | LossLaw
 

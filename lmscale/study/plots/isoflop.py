@@ -81,9 +81,10 @@ def _valley_curve(
     if method == "akima":
         from scipy.interpolate import CubicHermiteSpline
 
-        from lmscale.study.fits.approaches.minima import Valley, akima_slopes
+        from lmscale.study.fits.approaches.isoflop_minima import akima_slopes
+        from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
 
-        valley = Valley(math.nan, np.log(x), y, ())
+        valley = IsoFlopValley(math.nan, np.log(x), y, ())
         sizes, level = valley.sizes, np.log(valley.by_size(y[:, None]))
         grid = np.linspace(sizes[0], sizes[-1], 20 * len(sizes))
         curve = np.exp(CubicHermiteSpline(sizes, level[:, 0], akima_slopes(sizes, level)[:, 0])(grid))

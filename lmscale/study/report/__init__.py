@@ -138,7 +138,7 @@ def write(
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
     from lmscale.study import plots
-    from lmscale.study.fits.result import clean
+    from lmscale.study.fits.results.common import clean
     from lmscale.study.report import account, body, page, pictures
 
     folder = Path(folder)

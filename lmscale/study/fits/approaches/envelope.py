@@ -1,18 +1,19 @@
 """Approach 1: the lower envelope of all training curves, and whose size is on it (Hoffmann 2022, section 3.1)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits.approaches.curves import Curves, bracketed, by_bins, by_hull, curves_of
-from lmscale.study.fits.approaches.powerfit import PowerFit, loss_through, regress
+from lmscale.study.fits.approaches.envelope_curves import Curves, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
-from lmscale.study.fits.result import Status, allocation_lines, clean, counted, dropped_lines, status_lines
+from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.frontier import EnvelopePoint, Frontier
 from lmscale.study.fits.runs import compute_model, usable
+from lmscale.study.fits.solvers.power_law import loss_through, regress
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 
 if TYPE_CHECKING:
@@ -20,59 +21,6 @@ if TYPE_CHECKING:
 
 METHODS = ("bins", "hull")
 BINS = 200
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the envelope: FLOPs, params, tokens, loss in nats, and the run that reached it."""
-
-    flops: float
-    params: float
-    tokens: float
-    loss_nats: float
-    run: str
-    in_line: bool
-    """Whether the line goes through it."""
-
-    def to_json(self) -> dict[str, Any]:
-        return clean({**self.__dict__, "tokens_per_param": self.tokens / self.params})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frontier(PowerFit):
-    """N* = G C^a through the envelope; the draws resample whole runs."""
-
-    frontier: tuple[Point, ...]
-
-    approach: ClassVar[str] = "1"
-    SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.1"
-    LOSS_FUNCTION: ClassVar[str] = "squares of ln N*"
-
-    def to_json(self, samples: bool = False) -> dict[str, Any]:
-        """As every fit's, with `frontier`."""
-        return {**super().to_json(samples), "frontier": [point.to_json() for point in self.frontier]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Frontier":
-        """The fit again; new intervals need saved samples."""
-        points = tuple(
-            Point(*[p[name] for name in ("flops", "params", "tokens", "loss_nats", "run", "in_line")])
-            for p in value["frontier"]
-        )
-        return cls(frontier=points, **cls._fields(value))
-
-    def __str__(self) -> str:
-        names = {point.run for point in self.frontier}
-        lines = [
-            f"Approach 1{': ' + self.name if self.name else ''}: N* = G C^a through "
-            f"{sum(point.in_line for point in self.frontier)} of {len(self.frontier)} points of the envelope "
-            f"({self.method}) of {self.n_runs} runs, {len(names)} of which are on it",
-            *self._exponent_lines(),
-        ]
-        if rows := self.allocations():
-            lines += allocation_lines(rows, str(self.compute))
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
 
 
 def frontier(
@@ -137,7 +85,7 @@ def frontier(
         }
     params = np.exp(curves.log_params[who])
     points = tuple(
-        Point(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
+        EnvelopePoint(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
         for c, n, y, w, u in zip(np.exp(log_flops[on]), params[on], loss[on], who[on], used[on])
     )
     largest = float(np.exp(edges[1]))

@@ -9,13 +9,14 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.checks import parametric
-from lmscale.study.fits.losslaw import LossLaw
-from lmscale.study.fits.result import Status, counted
-from lmscale.study.fits.runs import Runs, compute_model, usable
-from lmscale.study.fits.solvers.problem import Best, Problem
+from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.loss_law import LossLaw
+from lmscale.study.fits.results.run_noise import RunNoise
+from lmscale.study.fits.runs import UsableRuns, compute_model, usable
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many
+from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.fits.uncertainty import bootstrap as draw
 from lmscale.study.fits.uncertainty import seed_noise
-from lmscale.study.fits.uncertainty.valley_noise import Noise
 from lmscale.study.laws import ComputeModel, Law, form
 
 if TYPE_CHECKING:
@@ -81,13 +82,13 @@ def loss_law(
             f"all {len(runs)} runs have the same {shape.TARGET}, {problem.target_n[0]:g}: there is nothing to fit; "
             f"check --columns"
         )
-    best = problem.best()
+    best = minimise(problem)
     compute, compute_status = compute_model(runs.table)
     clusters, notes, doubts = _trunks(runs, clusters, bootstrap, shared_noise)
     drawn = _Drawn(None, 0, "", None, ())
     if bootstrap == "noise":
         seed_noise.check(noise_nats, shared_noise, strata, clusters is not None)
-        noise = Noise(noise_nats, "given", None) if noise_nats is not None else None
+        noise = RunNoise(noise_nats, "given", None) if noise_nats is not None else None
         if resamples:
             drawn = _by_noise(problem, best, runs, resamples, noise, seed, shared_noise, draw.labels(runs, clusters))
     elif resamples:
@@ -148,14 +149,14 @@ class _Drawn:
     samples: Law | None
     converged: int
     bootstrap: str
-    noise: Noise | None
+    noise: RunNoise | None
     said: tuple[Status, ...]
 
 
 def _by_runs(
     problem: Problem,
-    best: Best,
-    runs: Runs,
+    best: GlobalMinimum,
+    runs: UsableRuns,
     resamples: int,
     method: str,
     seed: int,
@@ -165,16 +166,16 @@ def _by_runs(
     weights, method, said = draw.resample(
         problem, best.values_p, runs, resamples, method=method, seed=seed, strata=strata, clusters=clusters
     )
-    values_pb, good = problem.many(weights, best.values_p)
+    values_pb, good = minimise_many(problem, weights, best.values_p)
     return _Drawn(problem.law(values_pb), int(good.sum()), method, None, tuple(said))
 
 
 def _by_noise(
     problem: Problem,
-    best: Best,
-    runs: Runs,
+    best: GlobalMinimum,
+    runs: UsableRuns,
     resamples: int,
-    noise: Noise | None,
+    noise: RunNoise | None,
     seed: int,
     shared: float,
     clusters_n: np.ndarray | None,
@@ -184,12 +185,12 @@ def _by_noise(
     targets, said = seed_noise.draw(
         problem, best.values_p, noise, resamples, seed=seed, shared=shared, clusters_n=clusters_n
     )
-    values_pb, good = problem.using(target_n=targets).many(np.ones_like(targets), best.values_p)
+    values_pb, good = minimise_many(problem.using(target_n=targets), np.ones_like(targets), best.values_p)
     return _Drawn(problem.law(values_pb), int(good.sum()), "noise", noise, tuple(said))
 
 
 def _trunks(
-    runs: Runs, clusters: str | None, bootstrap: str, shared_noise: float
+    runs: UsableRuns, clusters: str | None, bootstrap: str, shared_noise: float
 ) -> tuple[str | None, list[str], list[Status]]:
     """The clusters, trunks unless told otherwise, with what a reader should know of trunks."""
     if clusters is not None or "trunk" not in runs.table or not runs.table["trunk"].dropna().duplicated().any():
@@ -226,14 +227,14 @@ def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple
     return tuple(good), [Status("no optimum", said, "warning")] if said else []
 
 
-def largest_flops(runs: Runs) -> float:
+def largest_flops(runs: UsableRuns) -> float:
     """The FLOPs of the largest run; NaN where the table states none."""
     flops = runs.column("flops") if "flops" in runs.table else np.array([])
     flops = flops[np.isfinite(flops) & (flops > 0)]
     return float(flops.max()) if len(flops) else math.nan
 
 
-def decades(runs: Runs) -> tuple[float, ...]:
+def decades(runs: UsableRuns) -> tuple[float, ...]:
     """Powers of ten from the smallest run's FLOPs to about ten times the largest's."""
     if math.isnan(largest_flops(runs)):
         return ()

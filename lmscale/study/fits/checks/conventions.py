@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.fits.result import Status
+from lmscale.study.fits.results.common import Status
 from lmscale.study.laws import SIX_ND
 
 if TYPE_CHECKING:

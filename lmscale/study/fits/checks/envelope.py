@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lmscale.study.fits.approaches.curves import Curves
-from lmscale.study.fits.approaches.powerfit import regress
-from lmscale.study.fits.result import Status
-from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.approaches.envelope_curves import Curves
+from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.fits.solvers.power_law import regress
 
 
 def ends(
@@ -30,7 +30,7 @@ def ends(
     )
 
 
-def schedules(runs: Runs, curves: Curves) -> list[Status]:
+def schedules(runs: UsableRuns, curves: Curves) -> list[Status]:
     columns = {"schedule", "fraction_of_schedule", "portion_steps_elapsed"} & set(map(str, runs.table.columns))
     if max(map(len, curves.loss)) > 1 and not columns:
         return [

@@ -1,27 +1,24 @@
 """The doubts a reader should have about an IsoFLOP fit, each answered by a named status."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.fits.approaches import minima
+from lmscale.study.fits.approaches import isoflop_minima
+from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
 from lmscale.study.fits.checks import parametric
-from lmscale.study.fits.result import Status
-from lmscale.study.fits.runs import Runs
-from lmscale.study.fits.uncertainty.valley_noise import Valley
-
-if TYPE_CHECKING:
-    from lmscale.study.fits.approaches.isoflop import IsoFlop
+from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.results.isoflop import IsoFlop
+from lmscale.study.fits.runs import UsableRuns
 
 
 def of_isoflop(
-    fit: "IsoFlop",
-    runs: Runs,
-    valleys: Sequence[Valley],
-    kept: Sequence[minima.Found],
+    fit: IsoFlop,
+    runs: UsableRuns,
+    valleys: Sequence[IsoFlopValley],
+    kept: Sequence[isoflop_minima.ValleyMinimum],
     *,
-    line: minima.Line,
+    line: isoflop_minima.MinimaLine,
     window: float | None,
     seed: int,
 ) -> list[Status]:
@@ -35,7 +32,7 @@ def of_isoflop(
     return statuses
 
 
-def _left_out(fit: "IsoFlop") -> Status:
+def _left_out(fit: IsoFlop) -> Status:
     budgets = [d for d in fit.dropped if d.run.startswith("budget")]
     if not budgets:
         return Status("minima", f"all {len(fit.minima)} budgets have a convex valley with its minimum inside the sizes")
@@ -45,7 +42,7 @@ def _left_out(fit: "IsoFlop") -> Status:
     )
 
 
-def _scatter(fit: "IsoFlop", line: minima.Line) -> Status:
+def _scatter(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> Status:
     """Do the minima lie on the line as closely as their noise allows?"""
     if len(fit.minima) < 3:
         return Status("line", "two minima fix the line: nothing is left to judge it by", "warning")
@@ -55,7 +52,7 @@ def _scatter(fit: "IsoFlop", line: minima.Line) -> Status:
     return Status("line", said, "warning" if line.residual_sd > 2.5 * max(line.expected_sd, 1e-3) else "ok")
 
 
-def _weights(fit: "IsoFlop", line: minima.Line) -> list[Status]:
+def _weights(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> list[Status]:
     return [
         Status(
             "weights",
@@ -65,17 +62,21 @@ def _weights(fit: "IsoFlop", line: minima.Line) -> list[Status]:
     ]
 
 
-def _other_method(fit: "IsoFlop", valleys: Sequence[Valley], seed: int, window: float | None) -> list[Status]:
+def _other_method(fit: IsoFlop, valleys: Sequence[IsoFlopValley], seed: int, window: float | None) -> list[Status]:
     other = "akima" if fit.method == "parabola" else "parabola"
     rng = np.random.default_rng(seed)
     draws, between = 200 if fit.resamples else 1, fit.noise_freedom is not None
     noise_r = np.full(draws, fit.noise_nats if fit.resamples else 0.0)
     found = [
-        f for v in valleys if not isinstance(f := minima.find(v, other, noise_r=noise_r, rng=rng, window=window), str)
+        f
+        for v in valleys
+        if not isinstance(f := isoflop_minima.valley_minimum(v, other, noise_r=noise_r, rng=rng, window=window), str)
     ]
     if len(found) < 2:
         return [Status("interpolation", f"{other} finds fewer than two minima", "note")]
-    line = minima.power_law(np.array([f.flops for f in found]), found, draws if fit.resamples else 0, between, seed)
+    line = isoflop_minima.power_law(
+        np.array([f.flops for f in found]), found, draws if fit.resamples else 0, between, seed
+    )
     return [
         Status(
             "interpolation",
@@ -85,7 +86,7 @@ def _other_method(fit: "IsoFlop", valleys: Sequence[Valley], seed: int, window: 
     ]
 
 
-def _leave_one_out(fit: "IsoFlop", kept: Sequence[minima.Found]) -> list[Status]:
+def _leave_one_out(fit: IsoFlop, kept: Sequence[isoflop_minima.ValleyMinimum]) -> list[Status]:
     """The budget that moves a most, and what the largest budget does to a line through the others."""
     if len(kept) < 3:
         return []
@@ -93,9 +94,9 @@ def _leave_one_out(fit: "IsoFlop", kept: Sequence[minima.Found]) -> list[Status]
     moved = []
     for index in range(len(kept)):
         rest = [f for j, f in enumerate(kept) if j != index]
-        moved.append(minima.power_law(np.delete(flops, index), rest, fit.resamples, between).a - fit.a)
+        moved.append(isoflop_minima.power_law(np.delete(flops, index), rest, fit.resamples, between).a - fit.a)
     worst = int(np.argmax(np.abs(moved)))
-    smaller = minima.power_law(flops[:-1], kept[:-1], fit.resamples, between)
+    smaller = isoflop_minima.power_law(flops[:-1], kept[:-1], fit.resamples, between)
     miss = smaller.G * flops[-1] ** smaller.a / kept[-1].params - 1
     return [
         Status(

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.study.design import UNIDENTIFIED, line_through
-from lmscale.study.fits.result import Status, counted
-from lmscale.study.fits.runs import Runs
-from lmscale.study.fits.solvers.problem import Best, Problem
-from lmscale.study.fits.uncertainty import refits
+from lmscale.study.fits.checks import refits
+from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.fits.solvers.derivatives import condition
+from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
 
 SAME = 0.05  # relative: runs that lie this near to a line lie on it
@@ -22,8 +23,8 @@ MAX_WARMUP = 0.2  # above this share of a run, warmup itself bends the law (Pori
 
 def of_loss_law(
     problem: Problem,
-    best: Best,
-    runs: Runs,
+    best: GlobalMinimum,
+    runs: UsableRuns,
     compute: ComputeModel,
     *,
     samples: Law | None,
@@ -61,7 +62,7 @@ def of_loss_law(
     return statuses
 
 
-def search(best: Best) -> list[Status]:
+def search(best: GlobalMinimum) -> list[Status]:
     said = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
     return [
         Status("starts", said, "ok" if best.agreeing > 1 else "warning"),
@@ -73,24 +74,24 @@ def search(best: Best) -> list[Status]:
     ]
 
 
-def identified(problem: Problem, best: Best) -> Status:
+def identified(problem: Problem, best: GlobalMinimum) -> Status:
     """By cond(J), never by a pseudo-inverse, which would print a harmless-looking number.
 
     Noise alone sets alpha and beta of a D = 20 N line apart, and cond(J) at the fit then looks better than the design
     is. So Chinchilla's form is judged at the published refit too, and any form by whether its runs lie on one line.
     """
-    condition = problem.condition(best.values_p)
+    cond = condition(problem, best.values_p)
     if problem.form is Chinchilla and not problem.fixed:
-        condition = max(condition, problem.condition(np.array(list(CHINCHILLA_REFIT.values().values()))))
+        cond = max(cond, condition(problem, np.array(list(CHINCHILLA_REFIT.values().values()))))
     line = "" if problem.fixed else _one_line(problem)
-    if line or not condition < UNIDENTIFIED:
+    if line or not cond < UNIDENTIFIED:
         return Status(
             "cannot be identified",
-            f"cond(J) = {condition:.1e}{line or '; the runs do not tell the parameters apart'}: "
+            f"cond(J) = {cond:.1e}{line or '; the runs do not tell the parameters apart'}: "
             f"the parameters and any allocation are arbitrary; add runs that vary D at fixed N, and N at fixed D",
             "warning",
         )
-    return Status("identified", f"cond(J) = {condition:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
+    return Status("identified", f"cond(J) = {cond:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
 
 
 def _one_line(problem: Problem) -> str:
@@ -112,7 +113,7 @@ def one_budget(problem: Problem) -> list[Status]:
     return [Status("one budget", f"{said}: how the optimum moves with compute is not in them", "warning")]
 
 
-def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]:
+def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> list[Status]:
     """Parameters that the data push to the end of their range: they are not estimated, only limited."""
     statuses = []
     for parameter, value in zip(problem.form.PARAMETERS, best.values_p):
@@ -137,7 +138,7 @@ def at_bounds(problem: Problem, best: Best, samples: Law | None) -> list[Status]
     return statuses
 
 
-def outliers(problem: Problem, best: Best, runs: Runs) -> list[Status]:
+def outliers(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> list[Status]:
     """Runs that the law misses by far more than the others: a typing error, a diverged run, another recipe."""
     residual = problem.residuals(best.values_p)
     usual = 1.4826 * float(np.median(np.abs(residual)))  # a normal standard deviation, by the median
@@ -153,7 +154,7 @@ def outliers(problem: Problem, best: Best, runs: Runs) -> list[Status]:
     return [Status("outliers", sentence, "note" if harmless else "warning")]
 
 
-def inside(problem: Problem, best: Best, compute: ComputeModel, largest_flops: float) -> list[Status]:
+def inside(problem: Problem, best: GlobalMinimum, compute: ComputeModel, largest_flops: float) -> list[Status]:
     """Is the optimum of the largest fitted budget inside the sizes and token counts that were run?"""
     if not math.isfinite(largest_flops):
         return []
@@ -196,7 +197,7 @@ def extrapolation(at: Sequence[float], largest_flops: float) -> list[Status]:
     ]
 
 
-def of_training(runs: Runs) -> list[Status]:
+def of_training(runs: UsableRuns) -> list[Status]:
     """What the table says about how the runs were trained, where it says it."""
     table, statuses = runs.table, []
     has = set(map(str, table.columns))

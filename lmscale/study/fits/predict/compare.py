@@ -8,9 +8,9 @@ import numpy as np
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.approaches.parametric import loss_law
-from lmscale.study.fits.losslaw import LossLaw
-from lmscale.study.fits.result import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
-from lmscale.study.fits.runs import Runs, usable
+from lmscale.study.fits.results.common import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
+from lmscale.study.fits.results.loss_law import LossLaw
+from lmscale.study.fits.runs import UsableRuns, usable
 from lmscale.study.laws import Law, form
 from lmscale.study.tables import flags
 
@@ -179,7 +179,7 @@ def _together(*dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:
     return tuple(dict.fromkeys(item for items in dropped for item in items))
 
 
-def _doubts(train: Runs, test: Runs) -> tuple[Status, ...]:
+def _doubts(train: UsableRuns, test: UsableRuns) -> tuple[Status, ...]:
     said = [replace(status, sentence=f"unseen runs: {status.sentence}") for status in test.statuses]
     return (*train.statuses, *(said if test.statuses != train.statuses else ()))
 
@@ -189,7 +189,7 @@ def split(
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
     rates: str = "inside",
-) -> tuple[Runs, Runs, str]:
+) -> tuple[UsableRuns, UsableRuns, str]:
     """(seen, unseen, rule), both as `runs.usable` leaves them.
 
     Raises `UserError` where no run is left on either side, or the table says not which are large.
@@ -213,13 +213,13 @@ def split(
     return _part(runs, ~top), _part(runs, top), f"the largest tenth, from {edge:.3g} FLOPs"
 
 
-def _usable(rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str) -> Runs:
+def _usable(rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str) -> UsableRuns:
     """`usable`, with what it drops remembered by the table, for the fits that take it."""
     runs = usable(rows, inputs, target, rates)
     return _part(runs, np.ones(len(runs), dtype=bool))
 
 
-def _part(runs: Runs, keep_n: np.ndarray) -> Runs:
+def _part(runs: UsableRuns, keep_n: np.ndarray) -> UsableRuns:
     rows = runs.table[keep_n].reset_index(drop=True)
     rows.attrs = {**rows.attrs, "dropped": [item.to_json() for item in runs.dropped]}
     return replace(runs, table=rows)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.result import Prediction, clean, percentiles, span
+from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
 from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.approaches.isoflop import IsoFlop
-    from lmscale.study.fits.losslaw import LossLaw
+    from lmscale.study.fits.results.isoflop import IsoFlop
+    from lmscale.study.fits.results.loss_law import LossLaw
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "pd.DataFrame", level: float
     held-out budget, where the budget's own minimum is found by the same method. Raises `UserError` where no row can be
     checked.
     """
-    from lmscale.study.fits.losslaw import LossLaw
+    from lmscale.study.fits.results.loss_law import LossLaw
 
     if "held_out" in table and (held := flags(table, "held_out")).any():
         table = table[held]
@@ -159,9 +159,10 @@ def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
 
 
 def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
-    from lmscale.study.fits.approaches import minima
+    from lmscale.study.fits.approaches import isoflop_minima
+    from lmscale.study.fits.approaches.isoflop_valleys import valleys_of
+    from lmscale.study.fits.results.run_noise import RunNoise
     from lmscale.study.fits.runs import usable
-    from lmscale.study.fits.uncertainty import valley_noise
 
     table = table.drop(columns=[name for name in ("held_out",) if name in table])
     if "flops_budget" not in table or not table["flops_budget"].notna().any():
@@ -170,11 +171,11 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
     draws = fit.resamples
     found = []
     rng = np.random.default_rng(0)
-    noise_r = valley_noise.Noise(fit.noise_nats, "", fit.noise_freedom).draws(draws, rng) if draws else np.zeros(1)
-    for valley in valley_noise.valleys(runs, runs.column("flops_budget")):
+    noise_r = RunNoise(fit.noise_nats, "", fit.noise_freedom).draws(draws, rng) if draws else np.zeros(1)
+    for valley in valleys_of(runs, runs.column("flops_budget")):
         optimum = fit.optimum(valley.flops)
         predicted = percentiles(fit.resample().optimum(valley.flops).params, level) if draws else (math.nan, math.nan)
-        own = minima.find(
+        own = isoflop_minima.valley_minimum(
             valley,
             fit.method,
             noise_r=noise_r,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.result import LEVELS, Status, clean, percentiles, span, status_lines
+from lmscale.study.fits.results.common import LEVELS, Status, clean, percentiles, span, status_lines
 from lmscale.study.laws import ComputeLaw
 from lmscale.study.tables import flags
 

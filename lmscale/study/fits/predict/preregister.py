@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
-from lmscale.study.fits.result import LEVELS, clean
+from lmscale.study.fits.results.common import LEVELS, clean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.losslaw import LossLaw
+    from lmscale.study.fits.results.loss_law import LossLaw
 
 SAME_POINT = 0.02  # a run counts as the predicted one when every input agrees within 2 %
 

@@ -1,8 +1,8 @@
 """Minima for any law: multi-start Levenberg-Marquardt with exact derivatives.
 
-First derivatives are exact (`dual.py`), so a form states only its loss. The step's matrix is, as in `solve.py`, the
-reweighted least-squares matrix far away (safe) and the Hessian at the end (fast); the law's own second derivatives come
-from differences of the exact first ones.
+First derivatives are exact (`dual.py`), so a form states only its loss. The step's matrix is, as in `chinchilla.py`,
+the reweighted least-squares matrix far away (safe) and the Hessian at the end (fast); the law's own second derivatives
+come from differences of the exact first ones.
 
 Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are logarithms where the form says so.
 """
@@ -10,17 +10,14 @@ Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are 
 import concurrent.futures
 import itertools
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.solvers.dual import Dual
-from lmscale.study.fits.solvers.points import LAD_DELTA
-from lmscale.study.fits.solvers.solve import solve_positive
-
-if TYPE_CHECKING:
-    from lmscale.study.fits.solvers.problem import Best, Problem
+from lmscale.study.fits.solvers.chinchilla_points import LAD_DELTA
+from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, to_theta, to_values
+from lmscale.study.fits.solvers.newton import solve_positive
+from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 
 MAX_STARTS = 4096
 KEEP = 24
@@ -29,60 +26,7 @@ RENEW = 6  # Newton steps between two evaluations of the law's second derivative
 CHUNK = 128
 
 
-def _scales(problem: "Problem") -> tuple[list[bool], np.ndarray, np.ndarray]:
-    chosen = [p for p in problem.form.PARAMETERS if p.name in problem.free]
-    logs = [p.log for p in chosen]
-    low = np.array([np.log(p.low) if p.log else p.low for p in chosen])
-    high = np.array([np.log(p.high) if p.log else p.high for p in chosen])
-    return logs, low, high
-
-
-def to_values(problem: "Problem", theta_qb: np.ndarray) -> list[np.ndarray]:
-    """Free unknowns (q, b) as the form's parameters in order, the fixed ones filled in."""
-    logs, _, _ = _scales(problem)
-    free = iter(np.exp(row) if log else row for row, log in zip(theta_qb, logs))
-    fixed = problem.fixed or {}
-    return [np.full_like(theta_qb[0], fixed[name]) if name in fixed else next(free) for name in problem.form.names()]
-
-
-def to_theta(problem: "Problem", values_pb: np.ndarray) -> np.ndarray:
-    """The inverse of `to_values`: parameters (p, b) as free unknowns (q, b)."""
-    rows = [row for row, name in zip(values_pb, problem.form.names()) if name in problem.free]
-    with np.errstate(invalid="ignore"):  # the exact solver may leave a parameter's range; the checks then say so
-        return np.stack([np.log(row) if log else row for row, log in zip(rows, _scales(problem)[0])])
-
-
-def _residual(problem: "Problem", theta_qb: np.ndarray) -> np.ndarray:
-    law = problem.form(*[value[None] for value in to_values(problem, theta_qb)])
-    predicted = law.loss(*[column[:, None] for column in problem.inputs])
-    target = problem.target_nb
-    return np.asarray(np.log(predicted / target) if problem.residual == "log" else predicted - target)
-
-
-def _derivatives(problem: "Problem", theta_qb: np.ndarray) -> np.ndarray:
-    """Exact first derivatives of the residuals, (q, n, b)."""
-    logs, _, _ = _scales(problem)
-    free = iter(
-        Dual(value, {index: value if log else np.ones_like(value)})
-        for index, (row, log) in enumerate(zip(theta_qb, logs))
-        for value in [(np.exp(row) if log else row)[None]]
-    )
-    fixed = problem.fixed or {}
-    predicted = problem.form(*[fixed[n] if n in fixed else next(free) for n in problem.form.names()]).loss(
-        *[column[:, None] for column in problem.inputs]
-    )
-    out = np.zeros((len(theta_qb), problem.runs, theta_qb.shape[1]))
-    for index, tangent in predicted.tangents.items():
-        out[index] = tangent / predicted.value if problem.residual == "log" else tangent
-    return out
-
-
-def jacobian(problem: "Problem", values_p: np.ndarray) -> np.ndarray:
-    """Derivative of the residuals by the free unknowns on their search scale, (n, q)."""
-    return _derivatives(problem, to_theta(problem, np.asarray(values_p, dtype=float)[:, None]))[:, :, 0].T
-
-
-def _rho(problem: "Problem", residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _rho(problem: Problem, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """rho, rho', rho'' and rho'(r)/r."""
     if problem.loss == "squared":
         two = np.full_like(residual, 2.0)
@@ -92,7 +36,7 @@ def _rho(problem: "Problem", residual: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return slope * (residual - 0.5 * slope), slope, (size <= delta).astype(float), delta / np.maximum(size, delta)
 
 
-def _bend(problem: "Problem", theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.ndarray:
+def _bend(problem: Problem, theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.ndarray:
     """sum_i slope_i d2 r_i / d theta2, (q, q, b), from central differences of exact first derivatives."""
     size = len(theta_qb)
     out = np.empty((size, size, theta_qb.shape[1]))
@@ -101,7 +45,7 @@ def _bend(problem: "Problem", theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.
         ahead, behind = theta_qb.copy(), theta_qb.copy()
         ahead[index] += step
         behind[index] -= step
-        difference = _derivatives(problem, ahead) - _derivatives(problem, behind)
+        difference = derivatives(problem, ahead) - derivatives(problem, behind)
         out[index] = np.einsum("nb,qnb->qb", slope_nb, difference) / (2 * step)
     return (out + out.transpose(1, 0, 2)) / 2
 
@@ -120,13 +64,13 @@ def _free_step(
 
 
 def refine(
-    problem: "Problem", weights_nb: np.ndarray, theta_qb: np.ndarray, max_steps: int = MAX_STEPS
+    problem: Problem, weights_nb: np.ndarray, theta_qb: np.ndarray, max_steps: int = MAX_STEPS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """theta (q, b), objective (b,), largest gradient component (b,), converged (b,).
 
     Bounds are kept by clipping; a component that rests on a bound it pushes against leaves the system.
     """
-    _, low, high = (np.asarray(item)[:, None] for item in _scales(problem))
+    _, low, high = (np.asarray(item)[:, None] for item in search_scale(problem))
     theta = np.clip(theta_qb, low, high)
     size, count = theta.shape
     final, objective, steepest = theta.copy(), np.full(count, np.inf), np.full(count, np.inf)
@@ -135,11 +79,11 @@ def refine(
     damping, newton = np.full(count, 1e-3), np.zeros(count, dtype=bool)
     bend, age = np.zeros((size, size, count)), np.zeros(count)
     with np.errstate(all="ignore"):
-        value = np.einsum("nb,nb->b", weights, _rho(problem, _residual(problem, theta))[0])
+        value = np.einsum("nb,nb->b", weights, _rho(problem, residuals(problem, theta))[0])
         value = np.where(np.isfinite(value), value, np.inf)
         for number in range(max_steps):
-            _, first, second, reweighted = _rho(problem, _residual(problem, theta))
-            slopes = _derivatives(problem, theta)
+            _, first, second, reweighted = _rho(problem, residuals(problem, theta))
+            slopes = derivatives(problem, theta)
             gradient = np.einsum("nb,qnb->qb", weights * first, slopes)
             matrix = np.einsum("inb,jnb->ijb", weights * np.where(newton, second, reweighted) * slopes, slopes)
             # The law's own curvature hardly changes along the last steps: it is taken anew every few of them.
@@ -152,7 +96,7 @@ def refine(
             gradient = np.where(pinned, 0, gradient)
             step, promised, positive = _free_step(matrix, gradient, pinned, damping)
             trial = np.clip(theta + step, low, high)
-            tried = np.einsum("nb,nb->b", weights, _rho(problem, _residual(problem, trial))[0])
+            tried = np.einsum("nb,nb->b", weights, _rho(problem, residuals(problem, trial))[0])
             accept = positive & (tried <= value * (1 + 2e-14))
             flat = positive & (promised <= 1e-14 * value + 1e-28 * weights.sum(axis=0))
             done = flat & (newton | (problem.loss == "squared")) & (damping < 1e-2)
@@ -178,7 +122,7 @@ def refine(
     return final, objective, steepest, converged
 
 
-def starts(problem: "Problem") -> np.ndarray:
+def starts(problem: Problem) -> np.ndarray:
     """The form's start grid (q, s), thinned evenly where it has more than `MAX_STARTS` points."""
     chosen = [p for p in problem.form.PARAMETERS if p.name in problem.free]
     axes = [p.starts or (float(np.sqrt(p.low * p.high)),) for p in chosen]
@@ -188,19 +132,17 @@ def starts(problem: "Problem") -> np.ndarray:
     return np.stack([np.log(column) if p.log else column for column, p in zip(grid.T, chosen)])
 
 
-def best(problem: "Problem", weights_n: np.ndarray) -> "Best":
+def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     """The lowest of the start grid's best points, each refined: a few safe steps for all, exact ones for the best."""
-    from lmscale.study.fits.solvers.problem import Best
-
     theta = starts(problem)
     with np.errstate(all="ignore"):
-        values = np.einsum("n,nb->b", weights_n, _rho(problem, _residual(problem, theta))[0])
+        values = np.einsum("n,nb->b", weights_n, _rho(problem, residuals(problem, theta))[0])
     if not np.isfinite(values).any():
         # ln L of no start exists (the law is negative somewhere): least squares on L itself leads to where it does.
         easier = problem.using(residual="raw", loss="squared")
         theta, _, _, _ = refine(easier, np.repeat(weights_n[:, None], theta.shape[1], axis=1), theta, max_steps=60)
         with np.errstate(all="ignore"):
-            values = np.einsum("n,nb->b", weights_n, _rho(problem, _residual(problem, theta))[0])
+            values = np.einsum("n,nb->b", weights_n, _rho(problem, residuals(problem, theta))[0])
         if not np.isfinite(values).any():
             raise UserError(
                 f"no start of the law {problem.form.NAME!r} gives a positive loss at every run: "
@@ -214,10 +156,10 @@ def best(problem: "Problem", weights_n: np.ndarray) -> "Best":
     index = int(values.argmin())
     found = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
-    return Best(found, problem.objective(found, weights_n), float(sizes[index]), len(order), agreeing)
+    return GlobalMinimum(found, problem.objective(found, weights_n), float(sizes[index]), len(order), agreeing)
 
 
-def _first(problem: "Problem", weights_nb: np.ndarray) -> np.ndarray:
+def _first(problem: Problem, weights_nb: np.ndarray) -> np.ndarray:
     """Each problem's best point of the start grid (q, b).
 
     Objectives of the whole grid under every weighting are one matrix product. Where every problem has targets of its
@@ -226,19 +168,19 @@ def _first(problem: "Problem", weights_nb: np.ndarray) -> np.ndarray:
     theta, own = starts(problem), problem.target_n.ndim == 2
     central = problem.using(target_n=problem.target_n.mean(axis=1)) if own else problem
     with np.errstate(all="ignore"):
-        heights = _rho(problem, _residual(central, theta))[0]
+        heights = _rho(problem, residuals(central, theta))[0]
         heights = np.where(np.isfinite(heights), heights, 1e30)
         if not own:
             return theta[:, (heights.T @ weights_nb).argmin(axis=0)]
         theta = theta[:, np.argsort(heights.T @ weights_nb.mean(axis=1), kind="stable")[:KEEP]]
         values = [
-            np.einsum("nb,nb->b", weights_nb, _rho(problem, _residual(problem, theta[:, [index]]))[0])
+            np.einsum("nb,nb->b", weights_nb, _rho(problem, residuals(problem, theta[:, [index]]))[0])
             for index in range(theta.shape[1])
         ]
     return theta[:, np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)]
 
 
-def many(problem: "Problem", weights_nb: np.ndarray, around_p: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Minima (p, b) of b weightings and whether each converged (b,).
 
     Each goes from the point of the start grid that is best for its own weights, and from `around_p`, and keeps the

@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits.result import Status
-from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
 
 METHODS = ("auto", "runs", "weights", "noise")
@@ -56,7 +56,7 @@ def known(method: str) -> None:
 def resample(
     problem: Problem,
     values_p: np.ndarray,
-    runs: Runs,
+    runs: UsableRuns,
     resamples: int,
     *,
     method: str,
@@ -176,7 +176,7 @@ def _codes(of: Any) -> np.ndarray:
     return np.unique(np.asarray(of).astype(str), return_inverse=True)[1].reshape(-1)
 
 
-def labels(runs: Runs, column: str | None) -> Any:
+def labels(runs: UsableRuns, column: str | None) -> Any:
     """The values of a grouping column as text, None for None; a run without a value is a group of its own.
 
     Raises `UserError` that names the nearest column.
@@ -194,7 +194,7 @@ def labels(runs: Runs, column: str | None) -> Any:
     return np.where(named.notna(), named.astype(str), [f"row {index}" for index in range(len(runs))])
 
 
-def _rich_enough(problem: Problem, runs: Runs, counts: np.ndarray) -> tuple[np.ndarray, list[Status]]:
+def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tuple[np.ndarray, list[Status]]:
     """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
     unknowns = len(problem.free)
     point = runs.table.groupby(list(problem.form.INPUTS), sort=False).ngroup().to_numpy()

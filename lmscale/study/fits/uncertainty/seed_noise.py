@@ -21,11 +21,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.cells import COLUMNS
-from lmscale.study.fits.result import Status, counted
-from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.learning_rates import COLUMNS
+from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.run_noise import RunNoise
+from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
-from lmscale.study.fits.uncertainty.valley_noise import Noise
 
 LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table tell the noise, as in Approach 2
 MISFIT = 2.0  # runs that scatter about the law by more than this many noises follow another one
@@ -33,7 +33,7 @@ ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "s
 """What runs that are seeds of each other have in common, besides the law's inputs."""
 
 
-def estimate(runs: Runs, inputs: Sequence[str], target: str) -> Noise:
+def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
     """The pooled standard deviation of runs of one point, in the unit of `target`.
 
     Of rows that state a seed, those of one point with the same seed are one run. Raises `UserError` where fewer than
@@ -56,7 +56,7 @@ def estimate(runs: Runs, inputs: Sequence[str], target: str) -> Noise:
             "the seeds of every point have the same loss to the last digit, so they are no seeds: state --noise instead"
         )
     groups = int((losses.count() > 1).sum())
-    return Noise(sd, f"the seeds of {groups} points, {freedom} degrees of freedom", freedom)
+    return RunNoise(sd, f"the seeds of {groups} points, {freedom} degrees of freedom", freedom)
 
 
 def check(noise_nats: float | None, shared: float, strata: str | None, has_clusters: bool) -> None:
@@ -76,7 +76,7 @@ def check(noise_nats: float | None, shared: float, strata: str | None, has_clust
 def draw(
     problem: Problem,
     values_p: np.ndarray,
-    noise: Noise,
+    noise: RunNoise,
     resamples: int,
     *,
     seed: int,
@@ -106,13 +106,13 @@ def draw(
     return targets[:, good], [*said, Status("thin resamples", f"{lost} and are left out", "warning")]
 
 
-def _kind(noise: Noise, shared: float) -> Status:
+def _kind(noise: RunNoise, shared: float) -> Status:
     sentence = f"every run is kept, and its loss drawn about the law with a noise of {noise.sd:.3g} nats"
     sentence += f" ({noise.source}){f', {shared:.0%} of its variance shared inside a cluster' if shared else ''}"
     return Status("kind of bootstrap", sentence)
 
 
-def _misfit(problem: Problem, values_p: np.ndarray, fitted_n: np.ndarray, noise: Noise) -> list[Status]:
+def _misfit(problem: Problem, values_p: np.ndarray, fitted_n: np.ndarray, noise: RunNoise) -> list[Status]:
     """Do the runs scatter about the law by more than their noise? By the median, which a few wrong runs do not move."""
     residual = np.abs(fitted_n - problem.target_n)
     widen = math.sqrt(problem.runs / max(1, problem.runs - len(problem.free)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.runs import Runs
+from lmscale.study.fits.runs import UsableRuns
 
 NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
 MARGIN = math.log(2)  # a best size nearer to the smallest or largest there was may be the design's, not the optimum
@@ -25,7 +25,7 @@ class Curves:
     loss: tuple[np.ndarray, ...]
 
 
-def curves_of(runs: Runs) -> Curves:
+def curves_of(runs: UsableRuns) -> Curves:
     """One curve per name, in the order of names. Raises `UserError` for a name with several model sizes."""
     names, run = np.unique(np.array(runs.names), return_inverse=True)
     log_params, log_flops, loss = np.log(runs.column("params")), np.log(runs.column("flops")), runs.column("loss_nats")

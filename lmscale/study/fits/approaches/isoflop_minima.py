@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmscale.study.fits.approaches.powerfit import loss_through, regress
-from lmscale.study.fits.result import counted
-from lmscale.study.fits.uncertainty.valley_noise import Valley
+from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
+from lmscale.study.fits.results.common import counted
+from lmscale.study.fits.solvers.power_law import loss_through, regress
 
 METHODS = ("auto", "parabola", "akima")
 GRID_PER_SIZE = 25  # Akima's minimum is looked for on 25 (k - 1) points (Porian 2024)
@@ -21,7 +21,7 @@ LEAST_KEPT = 0.5  # a budget that loses more of its draws has no reliable minimu
 
 
 @dataclass(frozen=True)
-class Found:
+class ValleyMinimum:
     """One budget's minimum; `log_params_r` and `loss_r` hold the draws that have one."""
 
     flops: float
@@ -34,7 +34,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Line:
+class MinimaLine:
     """ln N* = ln G + a ln C with its draws, and L*(C)."""
 
     G: float
@@ -53,9 +53,9 @@ class Line:
     """Of the minima in the line (k,)."""
 
 
-def find(
-    valley: Valley, method: str, *, noise_r: np.ndarray, rng: np.random.Generator, window: float | None
-) -> Found | str:
+def valley_minimum(
+    valley: IsoFlopValley, method: str, *, noise_r: np.ndarray, rng: np.random.Generator, window: float | None
+) -> ValleyMinimum | str:
     """The minimum of a valley, or the sentence that says why it has none that can be trusted."""
     mean = valley.by_size(valley.loss_n[:, None])[:, 0]
     if len(mean) < 3 or np.ptp(mean) <= FLAT * mean.mean():
@@ -87,7 +87,7 @@ def find(
     sd = max(spread, GRID_FLOOR * spacing) * draws / kept
     # Akima's grid minimum jumps; the median of the draws is the steadier centre (Porian 2024).
     centre = float(np.median(log_params[1:][good])) if method == "akima" and noisy else float(log_params[0])
-    return Found(
+    return ValleyMinimum(
         valley.flops,
         float(np.exp(centre)),
         float(loss[0]),
@@ -99,7 +99,7 @@ def find(
 
 
 def _parabola(
-    valley: Valley, loss_nr: np.ndarray, window: float | None, mean: np.ndarray
+    valley: IsoFlopValley, loss_nr: np.ndarray, window: float | None, mean: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Vertices (r,) and losses there (r,), NaN where a draw has none, and why the first has none."""
     x = valley.log_params_n
@@ -141,7 +141,7 @@ def akima_slopes(x: np.ndarray, y_kr: np.ndarray) -> np.ndarray:
     return np.where(flat, (m[1:-2] + m[2:-1]) / 2, mixed)
 
 
-def _akima(valley: Valley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, str, float]:
+def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, str, float]:
     """As `_parabola`, by Akima interpolation of ln L on a fine grid, and the grid's spacing."""
     x = valley.sizes
     with np.errstate(invalid="ignore", divide="ignore"):  # a noise as large as the loss: such a draw has no minimum
@@ -165,7 +165,9 @@ def _akima(valley: Valley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return np.where(good, grid[lowest], np.nan), np.where(good, loss, np.nan), why, float(grid[1] - grid[0])
 
 
-def power_law(flops: np.ndarray, kept: Sequence[Found], draws: int, between: bool = True, seed: int = 0) -> Line:
+def power_law(
+    flops: np.ndarray, kept: Sequence[ValleyMinimum], draws: int, between: bool = True, seed: int = 0
+) -> MinimaLine:
     """Weighted regression of ln N* on ln C, in the data and in every draw that all budgets share.
 
     Weights are 1 / (sd^2 + tau^2). tau is the scatter of the minima that one run's noise does not explain, estimated so
@@ -189,7 +191,7 @@ def power_law(flops: np.ndarray, kept: Sequence[Found], draws: int, between: boo
         curve = loss_through(flops, np.stack([found.loss_r[:shared] for found in kept]))
         samples = {"G": np.exp(shift_r), "a": a_r, **dict(zip(("E", "A", "gamma"), curve))}
     unweighted, _ = regress(x, y[:, None], np.ones((len(x), 1)))
-    return Line(
+    return MinimaLine(
         G=float(np.exp(shift[0])),
         a=float(a[0]),
         loss_curve=(float(level[0]), float(scale[0]), float(gamma[0])),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.result import (
+from lmscale.study.fits.results.common import (
     LEVELS,
     Dropped,
     Prediction,
@@ -24,7 +24,7 @@ from lmscale.study.fits.result import (
     span,
     status_lines,
 )
-from lmscale.study.fits.uncertainty.valley_noise import Noise
+from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, form
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -61,7 +61,7 @@ class LossLaw:
     bootstrap: str = ""
     """How the resamples were made: whole "runs" drawn, exponential "weights" (see `bootstrap.py`), or the "noise"
     of the losses drawn (`seed_noise.py`); "" without."""
-    noise: Noise | None = None
+    noise: RunNoise | None = None
     """Of one run, where the resamples draw it."""
     shared_noise: float = 0.0
     """Share of its variance which the runs of one cluster have in common."""
@@ -247,10 +247,10 @@ class LossLaw:
         return "\n".join([*lines, *status_lines(self.status)])
 
 
-def _noise(value: Mapping[str, Any]) -> Noise | None:
+def _noise(value: Mapping[str, Any]) -> RunNoise | None:
     if value.get("noise_nats") is None:
         return None
-    return Noise(value["noise_nats"], value["noise_source"], value["noise_freedom"])
+    return RunNoise(value["noise_nats"], value["noise_source"], value["noise_freedom"])
 
 
 def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:

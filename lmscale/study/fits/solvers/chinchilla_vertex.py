@@ -6,14 +6,14 @@ distance in question. So each problem is linearised, the linear one is solved ex
 Watson 1971 (doi 10.1093/comjnl/14.2.184). Only the runs nearest to the law can change sides in one round: the exchange
 sees `NEAR` of them, and the others as a constant pull.
 
-What comes out is a start for `solve.descend`, which judges every problem, those without a vertex included.
+What comes out is a start for `chinchilla.descend`, which judges every problem, those without a vertex included.
 Axes: n runs, m near runs, p = 5 unknowns, k = 5 runs that the law goes through, b problems.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.study.fits.solvers.points import UNKNOWNS, Array, Points
+from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
 
 NEAR = 40
 ROUNDS = 6
@@ -21,7 +21,7 @@ EXCHANGES = 60
 SINE = 0.05  # a run enters the first basis if its derivatives stand out of the others' plane by at least this
 
 
-def through_runs(points: Points, weights_nb: Array, theta_pb: Array) -> Array:
+def through_runs(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
     """theta (5, b) from `theta_pb` down to a vertex of the weighted sum of absolute residuals, where there is one."""
     theta = theta_pb.copy()
     active = np.arange(theta.shape[1])
@@ -43,26 +43,26 @@ def through_runs(points: Points, weights_nb: Array, theta_pb: Array) -> Array:
     return theta
 
 
-def height(points: Points, weights_nb: Array, theta_pb: Array) -> Array:
+def height(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
     """The weighted sums of absolute residuals (b,)."""
     return np.asarray(np.einsum("nb,nb->b", weights_nb, np.abs(_residual(points, theta_pb))))
 
 
-def _terms(points: Points, theta_pb: Array) -> tuple[Array, Array, Array]:
+def _terms(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array, Array]:
     e, a, b, alpha, beta = theta_pb
     first = np.exp((a - e) - alpha * points.x_n[:, None])
     second = np.exp((b - e) - beta * points.y_n[:, None])
     return first, second, e
 
 
-def _residual(points: Points, theta_pb: Array) -> Array:
+def _residual(points: ChinchillaPoints, theta_pb: Array) -> Array:
     first, second, e = _terms(points, theta_pb)
     if points.log_residual:
         return np.asarray(np.log(1 + first + second) + e - np.log(points.loss_nb))
     return np.asarray(np.exp(e) * (1 + first + second) - points.loss_nb)
 
 
-def _linearised(points: Points, theta_pb: Array) -> tuple[Array, Array]:
+def _linearised(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array]:
     """Residuals (n, b) and their derivatives (5, n, b)."""
     first, second, e = _terms(points, theta_pb)
     total = 1 + first + second

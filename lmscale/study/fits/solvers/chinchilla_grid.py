@@ -7,7 +7,7 @@ Axes: n runs, b problems (weightings), the problem index last.
 
 import numpy as np
 
-from lmscale.study.fits.solvers.points import Array, Points
+from lmscale.study.fits.solvers.chinchilla_points import Array, ChinchillaPoints
 
 
 def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
@@ -15,7 +15,7 @@ def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
     return np.geomspace(low, high, size)
 
 
-def project(points: Points, weights_nb: Array, alphas: Array, betas: Array) -> tuple[Array, Array]:
+def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: Array) -> tuple[Array, Array]:
     """Least squares for (E, A', B') at every pair of exponents.
 
     Residuals of L are divided by L where the fit is of ln L, to first order the same residual. Returns the
@@ -51,7 +51,7 @@ def project(points: Points, weights_nb: Array, alphas: Array, betas: Array) -> t
     return np.stack([level, scale_a, scale_b]).reshape(3, pairs, problems), residual.reshape(pairs, problems)
 
 
-def grid_starts(points: Points, weights_nb: Array, size: int, keep: int) -> Array:
+def grid_starts(points: ChinchillaPoints, weights_nb: Array, size: int, keep: int) -> Array:
     """theta of the `keep` best grid cells of each problem, (5, keep, b), best first.
 
     Where no cell has three positive coefficients (the data do not curve), a mild law through the mean loss stands in.

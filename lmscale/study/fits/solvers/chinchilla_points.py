@@ -17,7 +17,7 @@ LAD_DELTA = 1e-8  # least absolute deviations is the Huber loss whose quadratic 
 
 
 @dataclass(frozen=True)
-class Points:
+class ChinchillaPoints:
     """What is fitted, and how: centred ln N and ln D, losses in nats, residuals of ln L or of L, the loss function.
 
     `squared` sums r^2; else the Huber loss with threshold `delta` (LAD_DELTA for least absolute deviations).
@@ -43,7 +43,7 @@ class Points:
         log_residual: bool = True,
         loss: str = "huber",
         delta: float = 1e-3,
-    ) -> "Points":
+    ) -> "ChinchillaPoints":
         x_n, y_n = np.log(params), np.log(tokens)
         x_mean, y_mean = float(x_n.mean()), float(y_n.mean())
         delta = LAD_DELTA if loss == "lad" else delta
@@ -55,7 +55,7 @@ class Points:
         """The losses beside a problem axis: (n, 1) where all problems share them, else (n, b)."""
         return self.loss_n[:, None] if self.loss_n.ndim == 1 else self.loss_n
 
-    def among(self, problems: Any) -> "Points":
+    def among(self, problems: Any) -> "ChinchillaPoints":
         """The points of some of the problems, an index into the axis b."""
         return self if self.loss_n.ndim == 1 else replace(self, loss_n=self.loss_n[:, problems])
 

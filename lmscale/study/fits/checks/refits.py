@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from lmscale.study.design import UNIDENTIFIED
-from lmscale.study.fits.result import Status
-from lmscale.study.fits.runs import Runs, compute_model
-from lmscale.study.fits.solvers.problem import Best, Problem
+from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.runs import UsableRuns, compute_model
+from lmscale.study.fits.solvers.derivatives import condition, jacobian
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many
+from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.laws import SIX_ND, ComputeModel
 
 MOST = 250_000  # runs times fits without one of them: of a larger table only the weightiest runs are left out
@@ -25,12 +27,12 @@ def _headline(problem: Problem, values_p: np.ndarray, compute: ComputeModel) -> 
     return ("a", exponent) if exponent is not None else (problem.form.names()[0], np.asarray(values_p[0], dtype=float))
 
 
-def influence(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
+def influence(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute: ComputeModel) -> list[Status]:
     """Leave-one-out: which single run moves the exponent most."""
     chosen = _weightiest(problem, best)
     weights = np.ones((problem.runs, len(chosen)))
     weights[chosen, np.arange(len(chosen))] = 0
-    values_pb, _ = problem.many(weights, best.values_p, thorough=False)
+    values_pb, _ = minimise_many(problem, weights, best.values_p, thorough=False)
     name, left_out = _headline(problem, values_pb, compute)
     _, full = _headline(problem, best.values_p, compute)
     moved = left_out - full
@@ -45,17 +47,17 @@ def influence(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -
     return [Status("influence", said, "note" if large else "ok")]
 
 
-def _weightiest(problem: Problem, best: Best) -> np.ndarray:
+def _weightiest(problem: Problem, best: GlobalMinimum) -> np.ndarray:
     """The runs worth leaving out: all, or in a large table those that pull hardest on the linearised law."""
     if problem.runs**2 <= MOST:
         return np.arange(problem.runs)
-    residual, slopes = problem.residuals(best.values_p), problem.jacobian(best.values_p)
+    residual, slopes = problem.residuals(best.values_p), jacobian(problem, best.values_p)
     pull = residual if problem.loss == "squared" else np.clip(residual, -problem.delta, problem.delta)
     steps, *_ = np.linalg.lstsq(slopes.T @ slopes, slopes.T * pull, rcond=None)
     return np.argsort(-np.linalg.norm(slopes @ steps, axis=0), kind="stable")[: max(20, MOST // problem.runs)]
 
 
-def largest_budget(problem: Problem, runs: Runs) -> list[Status]:
+def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
     """Fit without the largest budget, predict it: the error a planner would have met."""
     column = next(
         (name for name in ("flops_budget", "flops") if name in runs.table and runs.table[name].notna().all()), None
@@ -67,9 +69,9 @@ def largest_budget(problem: Problem, runs: Runs) -> list[Status]:
     if top.sum() < 3:  # no budgets, a cloud of runs: the largest tenth of them
         top = budget >= np.sort(budget)[-max(3, len(budget) // 10)]
     rest = problem.without(top)
-    if rest.runs <= len(problem.free) or rest.condition(rest.best().values_p) > UNIDENTIFIED:
+    if rest.runs <= len(problem.free) or condition(rest, minimise(rest).values_p) > UNIDENTIFIED:
         return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
-    values = rest.best().values_p
+    values = minimise(rest).values_p
     measured = problem.target_n[top]
     error = np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) / measured - 1
     return [
@@ -81,20 +83,22 @@ def largest_budget(problem: Problem, runs: Runs) -> list[Status]:
     ]
 
 
-def sensitivity(problem: Problem, best: Best, compute: ComputeModel) -> list[Status]:
+def sensitivity(problem: Problem, best: GlobalMinimum, compute: ComputeModel) -> list[Status]:
     """The same runs under other Huber thresholds and other loss functions."""
     name, mine = _headline(problem, best.values_p, compute)
     statuses = []
     if problem.loss == "huber":
         deltas = [problem.delta * factor for factor in (0.1, 10.0, 100.0)]
-        found = [float(_headline(problem, problem.using(delta=delta).best().values_p, compute)[1]) for delta in deltas]
+        found = [
+            float(_headline(problem, minimise(problem.using(delta=delta)).values_p, compute)[1]) for delta in deltas
+        ]
         said = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(found, deltas))
         statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {said}"))
     others = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
-    found = [float(_headline(problem, problem.using(loss=loss).best().values_p, compute)[1]) for loss in others]
+    found = [float(_headline(problem, minimise(problem.using(loss=loss)).values_p, compute)[1]) for loss in others]
     raw = problem.using(residual="raw" if problem.residual == "log" else "log")
     said = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(found, others))
-    other = float(_headline(problem, raw.best().values_p, compute)[1])
+    other = float(_headline(problem, minimise(raw).values_p, compute)[1])
     statuses.append(
         Status(
             "loss function",
@@ -104,7 +108,7 @@ def sensitivity(problem: Problem, best: Best, compute: ComputeModel) -> list[Sta
     return statuses
 
 
-def conventions(problem: Problem, best: Best, runs: Runs, compute: ComputeModel) -> list[Status]:
+def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute: ComputeModel) -> list[Status]:
     """The same fit with every other count of N and C in the table: often a wider spread than any interval.
 
     A column params_* (or n_params_*) is another N, fitted anew with C = 6ND; a column flops_* another C, whose own
@@ -130,7 +134,7 @@ def conventions(problem: Problem, best: Best, runs: Runs, compute: ComputeModel)
             found[f"C = {column}"] = float(_headline(problem, best.values_p, model)[1])
         elif not np.allclose(values, problem.inputs[0]):
             other = replace(problem, inputs=(values, problem.inputs[1]))
-            found[f"N = {column} and C = 6ND"] = float(_headline(other, other.best().values_p, SIX_ND)[1])
+            found[f"N = {column} and C = 6ND"] = float(_headline(other, minimise(other).values_p, SIX_ND)[1])
     if not found:
         return []
     every = [*found.values(), float(mine)]

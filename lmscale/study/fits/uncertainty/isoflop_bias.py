@@ -7,50 +7,18 @@ the gap is small beside the noise, intervals hardly change; where it is large, t
 and hold a truth at either end as often as they say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.approaches import minima
-from lmscale.study.fits.approaches.powerfit import regress
-from lmscale.study.fits.result import Status, clean
-from lmscale.study.fits.runs import Runs
-from lmscale.study.fits.uncertainty.valley_noise import Valley
+from lmscale.study.fits.approaches import isoflop_minima
+from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
+from lmscale.study.fits.results.isoflop import InterpolationBias
+from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.fits.solvers.power_law import regress
 from lmscale.study.laws import HOFFMANN_2022, Chinchilla, ComputeModel
-
-NOTABLE = 0.01  # in a, or relative in N*
-
-
-@dataclass(frozen=True)
-class Bias:
-    """Found less true, on a noiseless law: `a` of N* = G C^a, `log_G` of ln G, and the mean of ln N* at the budgets."""
-
-    a: float
-    log_G: float
-    log_params: float
-    law: str
-    """Whose law it is."""
-    in_draws: bool
-    """Whether every second draw is less the gaps; not where the noise was given, and so taken at its word."""
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(clean(self.__dict__))
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Bias":
-        return cls(**{name: value[name] for name in ("a", "log_G", "log_params", "law", "in_draws")})
-
-    def status(self, method: str) -> Status:
-        said = (
-            f"on {self.law} without noise, these sizes give N* off by {100 * np.expm1(self.log_params):+.2f} % "
-            f"on average and a off by {self.a:+.4f} ({method}); "
-            + ("the intervals hold it" if self.in_draws else "the intervals, of the given noise alone, do not hold it")
-        )
-        notable = max(abs(self.a), abs(self.log_params)) > NOTABLE
-        return Status("bias of the interpolation", said, "note" if notable else "ok")
 
 
 @dataclass(frozen=True)
@@ -63,7 +31,7 @@ class Gaps:
     known: np.ndarray
     law: str
 
-    def in_half_the_draws(self, kept: Sequence[minima.Found]) -> list[minima.Found]:
+    def in_half_the_draws(self, kept: Sequence[isoflop_minima.ValleyMinimum]) -> list[isoflop_minima.ValleyMinimum]:
         """The minima with every second draw less its gap: the same draws at every budget."""
         out = []
         for found, log_params, loss in zip(kept, self.log_params, self.loss_nats):
@@ -72,13 +40,13 @@ class Gaps:
             out.append(replace(found, **less))
         return out
 
-    def along(self, weights: np.ndarray, in_draws: bool) -> Bias | None:
+    def along(self, weights: np.ndarray, in_draws: bool) -> InterpolationBias | None:
         """What the gaps do to the line whose minima have these `weights` (k,). None for fewer than two."""
         if self.known.sum() < 2:
             return None
         x, gap = np.log(self.flops[self.known]), self.log_params[self.known]
         slope, shift = regress(x, gap[:, None], weights[self.known][:, None])
-        return Bias(float(slope[0]), float(shift[0]), float(np.mean(gap)), self.law, in_draws)
+        return InterpolationBias(float(slope[0]), float(shift[0]), float(np.mean(gap)), self.law, in_draws)
 
 
 @dataclass(frozen=True)
@@ -87,10 +55,10 @@ class Ideal:
 
     law: Chinchilla
     whose: str
-    valleys: list[Valley]
+    valleys: list[IsoFlopValley]
 
 
-def ideal(runs: Runs, valleys: Sequence[Valley], compute: ComputeModel) -> Ideal:
+def ideal(runs: UsableRuns, valleys: Sequence[IsoFlopValley], compute: ComputeModel) -> Ideal:
     """By Approach 3's law of the same runs, or by Hoffmann's constants where that cannot be identified."""
     law, whose = _known_law(runs)
     made = []
@@ -101,14 +69,16 @@ def ideal(runs: Runs, valleys: Sequence[Valley], compute: ComputeModel) -> Ideal
     return Ideal(law, whose, made)
 
 
-def gaps(of: Ideal, kept: Sequence[minima.Found], *, method: str, window: float | None, compute: ComputeModel) -> Gaps:
+def gaps(
+    of: Ideal, kept: Sequence[isoflop_minima.ValleyMinimum], *, method: str, window: float | None, compute: ComputeModel
+) -> Gaps:
     """The gaps of `method` at the budgets of the minima `kept`."""
     rng = np.random.default_rng(0)
     valleys = {valley.flops: valley for valley in of.valleys}
     flops = np.array([own.flops for own in kept])
     log_params, loss_nats = np.full((2, len(kept)), np.nan)
     for index, budget in enumerate(flops):
-        found = minima.find(valleys[budget], method, noise_r=np.zeros(1), rng=rng, window=window)
+        found = isoflop_minima.valley_minimum(valleys[budget], method, noise_r=np.zeros(1), rng=rng, window=window)
         if not isinstance(found, str):
             truth = of.law.optimum(budget, compute)
             log_params[index] = np.log(found.params / truth.params)
@@ -117,7 +87,7 @@ def gaps(of: Ideal, kept: Sequence[minima.Found], *, method: str, window: float 
     return Gaps(flops, np.where(known, log_params, 0.0), np.where(known, loss_nats, 0.0), known, of.whose)
 
 
-def _known_law(runs: Runs) -> tuple[Chinchilla, str]:
+def _known_law(runs: UsableRuns) -> tuple[Chinchilla, str]:
     from lmscale.study.fits.approaches.parametric import loss_law
 
     try:

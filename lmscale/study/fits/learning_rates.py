@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.fits.result import Status
+from lmscale.study.fits.results.common import Status
 from lmscale.study.tables import numbers
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ BRACKET = 3  # rates from which on a cell can show its best one between two othe
 
 
 @dataclass(frozen=True)
-class Cell:
+class RateCell:
     """One size and token count at two or more learning rates: positions of its rows (k,), rates (k,), the best rate."""
 
     rows: np.ndarray
@@ -35,7 +35,7 @@ class Cell:
         return bool(self.rates.min() < self.best < self.rates.max())
 
 
-def cells(table: "pd.DataFrame", target: str) -> Iterator[Cell]:
+def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:
     """The cells of a table with more than one learning rate; none where it states no rate."""
     column = next((name for name in COLUMNS if name in table), None)
     if column is None or not {"params", "tokens", target} <= set(table):
@@ -51,7 +51,7 @@ def cells(table: "pd.DataFrame", target: str) -> Iterator[Cell]:
         means = [losses[rows][rates[rows] == rate].mean() for rate in tried]
         first = table.iloc[rows[0]]
         name = f"N = {first['params']:.3g}, D = {first['tokens']:.3g}"
-        yield Cell(rows, rates[rows], float(tried[int(np.argmin(means))]), name)
+        yield RateCell(rows, rates[rows], float(tried[int(np.argmin(means))]), name)
 
 
 def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:

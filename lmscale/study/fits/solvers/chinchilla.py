@@ -1,8 +1,8 @@
 """Exact minima of `sum_i w_i rho(r_i)` for L = E + A/N^alpha + B/D^beta, many weightings at once.
 
-Two steps, so that the answer is global by construction and exact. `projection.py` solves a grid over the exponents in
+Two steps, so that the answer is global by construction and exact. `chinchilla_grid.py` solves a grid of exponents in
 closed form. The best cells are then refined here by Newton steps with exact first and second derivatives; least
-absolute deviations goes by way of vertices (`vertex.py`).
+absolute deviations goes by way of vertices (`chinchilla_vertex.py`).
 
 Axes: n runs, p = 5 unknowns, b problems solved together (starts, or resamples). The problem index comes last, so
 every operation is a long contiguous loop, and a resample is a column of weights, never a gather.
@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.study.fits.solvers import vertex
-from lmscale.study.fits.solvers.points import UNKNOWNS, Array, Points
-from lmscale.study.fits.solvers.projection import grid_starts
+from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
+from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
+from lmscale.study.fits.solvers.newton import solve_positive
 
 CHUNK = 128  # problems refined together: the temporaries of a chunk stay in a core's cache
 MAX_STEPS = 150
@@ -36,7 +37,7 @@ class Solution:
     converged_b: NDArray[np.bool_]
 
 
-def evaluate(points: Points, weights_nb: Array, theta_pb: Array, mix_b: Array) -> tuple[Array, Array, Array]:
+def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b: Array) -> tuple[Array, Array, Array]:
     """Objective (b,), gradient (5, b) and the matrix of the next step (5, 5, b).
 
     The matrix is `(1 - mix) * Hessian + mix * M`, where M is the positive semidefinite matrix of iteratively
@@ -119,60 +120,24 @@ def evaluate(points: Points, weights_nb: Array, theta_pb: Array, mix_b: Array) -
     return objective, gradient, matrix
 
 
-def solve_positive(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Solutions (p, b) of b symmetric systems by Cholesky, and which matrices were safely positive definite.
-
-    The solution of an unsafe system is meaningless and may not be finite.
-    """
-    with np.errstate(all="ignore"):
-        return _cholesky(matrix_ppb, right_pb)
-
-
-def _cholesky(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.bool_]]:
-    size = len(right_pb)
-    scale = np.sqrt(np.maximum(np.einsum("iib->ib", matrix_ppb), 1e-300))
-    lower: dict[tuple[int, int], Array] = {}
-    good = np.ones(right_pb.shape[1], dtype=bool)
-    solution = right_pb / scale
-    for i in range(size):
-        for j in range(i):
-            value = matrix_ppb[i, j] / (scale[i] * scale[j])
-            for k in range(j):
-                value = value - lower[i, k] * lower[j, k]
-            lower[i, j] = value / lower[j, j]
-        pivot = np.where(matrix_ppb[i, i] > 0, 1.0, 0.0)
-        for k in range(i):
-            pivot = pivot - lower[i, k] ** 2
-        good &= pivot > 1e-11
-        lower[i, i] = np.sqrt(np.maximum(pivot, 1e-11))
-        for k in range(i):
-            solution[i] = solution[i] - lower[i, k] * solution[k]
-        solution[i] = solution[i] / lower[i, i]
-    for i in reversed(range(size)):
-        for k in range(i + 1, size):
-            solution[i] = solution[i] - lower[k, i] * solution[k]
-        solution[i] = solution[i] / lower[i, i]
-    return solution / scale, good
-
-
-def refine(points: Points, weights_nb: Array, theta_pb: Array) -> Solution:
+def refine(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
     """Descend from theta (5, b) to a stationary point of each problem."""
     if not _narrow(points):
         return descend(points, weights_nb, theta_pb)
     ends = []
     for delta in WIDER:
         theta_pb = descend(replace(points, delta=delta), weights_nb, theta_pb, steps=WAY_STEPS).theta_pb
-        ends.append(vertex.through_runs(points, weights_nb, theta_pb))
-    heights = [vertex.height(points, weights_nb, end) for end in ends]
+        ends.append(through_runs(points, weights_nb, theta_pb))
+    heights = [height(points, weights_nb, end) for end in ends]
     lower = np.where(heights[1] < heights[0], ends[1], ends[0])
     return descend(points, weights_nb, lower, near=True)
 
 
-def _narrow(points: Points) -> bool:
+def _narrow(points: ChinchillaPoints) -> bool:
     return not points.squared and points.delta < NARROW
 
 
-def _refine_most(points: Points, weights_nb: Array, theta_pb: Array) -> Solution:
+def _refine_most(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
     """As `refine`, for one of many chunks: of a narrow loss, only those that a vertex settles in a few steps.
 
     Nine in ten do. The others take a hundred steps each, which cost little more for a thousand problems than for ten.
@@ -180,10 +145,12 @@ def _refine_most(points: Points, weights_nb: Array, theta_pb: Array) -> Solution
     if not _narrow(points):
         return refine(points, weights_nb, theta_pb)
     theta_pb = descend(replace(points, delta=WIDER[0]), weights_nb, theta_pb, steps=WAY_STEPS).theta_pb
-    return descend(points, weights_nb, vertex.through_runs(points, weights_nb, theta_pb), near=True, steps=3)
+    return descend(points, weights_nb, through_runs(points, weights_nb, theta_pb), near=True, steps=3)
 
 
-def descend(points: Points, weights_nb: Array, theta_pb: Array, near: bool = False, steps: int = MAX_STEPS) -> Solution:
+def descend(
+    points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, near: bool = False, steps: int = MAX_STEPS
+) -> Solution:
     """`refine` at one threshold; problems that are done leave the batch. `near` begins with Newton steps."""
     theta_pb = np.array(theta_pb)
     problems = theta_pb.shape[1]
@@ -242,7 +209,7 @@ def descend(points: Points, weights_nb: Array, theta_pb: Array, near: bool = Fal
 
 
 def solve_many(
-    points: Points,
+    points: ChinchillaPoints,
     weights_nb: Array,
     grid: int = 16,
     also_p: Array | None = None,

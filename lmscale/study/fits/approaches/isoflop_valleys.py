@@ -1,0 +1,50 @@
+"""The IsoFLOP valleys of a table: the runs of each compute budget, from the smallest model to the largest.
+
+Axes: k sizes of a budget, n runs of a budget, r noise draws; the draw index last. ln N is the abscissa throughout.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmscale.study.fits.runs import UsableRuns
+
+SAME_SIZE = 0.02  # sizes closer than 2 % are one: interpolation between them would amplify noise
+
+
+@dataclass(frozen=True)
+class IsoFlopValley:
+    """The runs of one budget, sorted by size: ln N (k,) and loss (k,), equal sizes side by side."""
+
+    flops: float
+    log_params_n: np.ndarray
+    loss_n: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def size_of(self) -> np.ndarray:
+        """Which size each run has (n,): runs whose N differ by less than `SAME_SIZE` in ln N count as one size."""
+        return np.concatenate([[0], np.cumsum(np.diff(self.log_params_n) > SAME_SIZE)])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """ln N of every size (k,)."""
+        return self.by_size(self.log_params_n[:, None])[:, 0]
+
+    def by_size(self, values_nr: np.ndarray) -> np.ndarray:
+        """Means over the runs of one size, (k, r)."""
+        where = self.size_of
+        total = np.zeros((where[-1] + 1, values_nr.shape[1]))
+        np.add.at(total, where, values_nr)
+        return total / np.bincount(where)[:, None]
+
+
+def valleys_of(runs: UsableRuns, budgets: np.ndarray) -> list[IsoFlopValley]:
+    """One valley per distinct budget, smallest first."""
+    log_params, loss = np.log(runs.column("params")), runs.column("loss_nats")
+    out = []
+    for flops in np.unique(budgets[np.isfinite(budgets)]):
+        member = np.flatnonzero(budgets == flops)
+        order = member[np.argsort(log_params[member], kind="stable")]
+        out.append(IsoFlopValley(float(flops), log_params[order], loss[order], tuple(runs.names[i] for i in order)))
+    return out

@@ -1,0 +1,1 @@
+"""What a fit states: one type per approach, the vocabulary they share, and JSON to write them to and read them from."""

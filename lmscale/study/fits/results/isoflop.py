@@ -1,0 +1,133 @@
+"""A fitted IsoFLOP law: N* = G C^a through the minima of the budgets, its minima, noise and bias.
+
+`approaches/isoflop.py` fits one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmscale.study.fits.results.common import (
+    Status,
+    allocation_lines,
+    clean,
+    dropped_lines,
+    span,
+    status_lines,
+)
+from lmscale.study.fits.results.power_law import PowerFit
+
+NOTABLE = 0.01  # in a, or relative in N*
+
+
+@dataclass(frozen=True)
+class InterpolationBias:
+    """Found less true, on a noiseless law: `a` of N* = G C^a, `log_G` of ln G, and the mean of ln N* at the budgets."""
+
+    a: float
+    log_G: float
+    log_params: float
+    law: str
+    """Whose law it is."""
+    in_draws: bool
+    """Whether every second draw is less the gaps; not where the noise was given, and so taken at its word."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(clean(self.__dict__))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "InterpolationBias":
+        return cls(**{name: value[name] for name in ("a", "log_G", "log_params", "law", "in_draws")})
+
+    def status(self, method: str) -> Status:
+        said = (
+            f"on {self.law} without noise, these sizes give N* off by {100 * np.expm1(self.log_params):+.2f} % "
+            f"on average and a off by {self.a:+.4f} ({method}); "
+            + ("the intervals hold it" if self.in_draws else "the intervals, of the given noise alone, do not hold it")
+        )
+        notable = max(abs(self.a), abs(self.log_params)) > NOTABLE
+        return Status("bias of the interpolation", said, "note" if notable else "ok")
+
+
+@dataclass(frozen=True)
+class BudgetMinimum:
+    """The lowest point of one budget's valley. params, tokens, loss in nats; intervals from the noise draws."""
+
+    flops: float
+    params: float
+    tokens: float
+    loss_nats: float
+    n_runs: int
+    log_params_sd: float
+    """Standard deviation of ln N* over the noise draws."""
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+
+    def to_json(self) -> dict[str, Any]:
+        return clean({**self.__dict__, "tokens_per_param": self.tokens / self.params})
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoFlop(PowerFit):
+    """N* = G C^a through the minima of the budgets; the draws add a run's noise to every loss, and hold the bias."""
+
+    minima: tuple[BudgetMinimum, ...]
+    noise_nats: float
+    noise_source: str
+    noise_freedom: float | None = None
+    """Degrees of freedom behind `noise_nats`; None where it was given."""
+    window: float | None = None
+    bias: InterpolationBias | None = None
+    """That of the interpolation; None where fewer than two valleys of the known law have a minimum."""
+
+    approach: ClassVar[str] = "2"
+    SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.2"
+    LOSS_FUNCTION: ClassVar[str] = "weighted squares of ln N*"
+
+    def to_json(self, samples: bool = False) -> dict[str, Any]:
+        """As every fit's, with `minima` and `bias`."""
+        own = {
+            "minima": [m.to_json() for m in self.minima],
+            "noise_nats": self.noise_nats,
+            "noise_source": self.noise_source,
+            "noise_freedom": self.noise_freedom,
+            "window": self.window,
+            "bias": None if self.bias is None else self.bias.to_json(),
+        }
+        return {**super().to_json(samples), **clean(own)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "IsoFlop":
+        """The fit again; new intervals need saved samples."""
+        fields = ("flops", "params", "tokens", "loss_nats", "n_runs", "log_params_sd", "intervals")
+        minima = tuple(BudgetMinimum(*[m[name] for name in fields]) for m in value["minima"])
+        return cls(
+            minima=minima,
+            noise_nats=value["noise_nats"],
+            noise_source=value["noise_source"],
+            noise_freedom=value["noise_freedom"],
+            window=value["window"],
+            bias=None if value["bias"] is None else InterpolationBias.from_json(value["bias"]),
+            **cls._fields(value),
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"Approach 2{': ' + self.name if self.name else ''}: N* = G C^a through the minima of {len(self.minima)} "
+            f"budgets, "
+            f"{self.n_runs} runs; {self.method}",
+            f"  noise of one run {self.noise_nats:.4g} nats ({self.noise_source})",
+            *self._exponent_lines(),
+            f"  {'C (FLOPs)':>10}  {'N*':>9}  {'95 %':>20}  {'D*':>9}  {'D*/N*':>7}  {'loss':>7}  runs",
+        ]
+        for m in self.minima:
+            inner = span(m.intervals["0.95"]["params"], ".3g") if m.intervals else "-"
+            lines.append(
+                f"  {m.flops:>10.3g}  {m.params:>9.3g}  {inner:>20}  {m.tokens:>9.3g}  {m.tokens / m.params:>7.2f}  "
+                f"{m.loss_nats:>7.4f}  {m.n_runs}"
+            )
+        if rows := self.allocations():
+            lines += allocation_lines(rows, str(self.compute))
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])

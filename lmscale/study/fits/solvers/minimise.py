@@ -1,0 +1,57 @@
+"""The global minimum of a problem, for one weighting of its runs or for thousands.
+
+Chinchilla's form has its own exact solver (`chinchilla.py`); any other form, or a fixed parameter, goes through
+`general.py`. Both answer alike, so that fits, intervals and checks do not care which law they have.
+"""
+
+import numpy as np
+
+from lmscale.study.fits.solvers import chinchilla, general
+from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
+from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
+from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
+from lmscale.study.laws import Chinchilla
+
+STARTS = 24
+GRID, FINE_GRID, COARSE_GRID = 16, 40, 8
+"""Exponents per axis of the grid of starts: for many weightings, for one, and where nearly the same law is refitted."""
+
+
+def minimise(problem: Problem, weights_n: np.ndarray | None = None) -> GlobalMinimum:
+    """The global minimum: the best cells of a fine grid, each refined to a stationary point."""
+    weights = np.ones(problem.runs) if weights_n is None else weights_n
+    if not _is_chinchilla(problem):
+        return general.best(problem, weights)
+    points = _points(problem)
+    starts = grid_starts(points, weights[:, None], FINE_GRID, STARTS)[:, :, 0]
+    ends = chinchilla.refine(points, np.repeat(weights[:, None], STARTS, axis=1), starts)
+    index = int(ends.objective_b.argmin())
+    lowest = float(ends.objective_b[index])
+    agreeing = int((ends.objective_b <= lowest * (1 + 1e-6) + 1e-25).sum())
+    values = points.named(ends.theta_pb[:, [index]])[:, 0]
+    gradient = float(ends.gradient_b[index])
+    return GlobalMinimum(values, problem.objective(values, weights), gradient, STARTS, agreeing)
+
+
+def minimise_many(
+    problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None = None, thorough: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minima of b weightings: values (p, b), and whether each converged (b,). `around_p` is one more start."""
+    if not _is_chinchilla(problem):
+        return general.many(problem, weights_nb, around_p)
+    points = _points(problem)
+    also = None if around_p is None else points.theta(around_p[:, None])[:, 0]
+    ends = chinchilla.solve_many(points, weights_nb, also_p=also, grid=GRID if thorough else COARSE_GRID)
+    return points.named(ends.theta_pb), ends.converged_b
+
+
+def _is_chinchilla(problem: Problem) -> bool:
+    return problem.form is Chinchilla and not problem.fixed
+
+
+def _points(problem: Problem) -> ChinchillaPoints:
+    params, tokens = problem.inputs
+    log = problem.residual == "log"
+    return ChinchillaPoints.of(
+        params, tokens, problem.target_n, log_residual=log, loss=problem.loss, delta=problem.delta
+    )
