@@ -32,7 +32,7 @@ import pandas as pd
 
 from lmscale.study import emergence
 from lmscale.study.emergence import simulate
-from lmscale.study.emergence.result import Finding
+from lmscale.study.emergence.finding import Finding
 
 ENOUGH_EXAMPLES = 90
 

@@ -43,8 +43,8 @@ from rich.console import Console
 from lmscale.commands import console
 from lmscale.core.files import write_text
 from lmscale.study import emergence, plots, sweep
+from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.folder import read_scores
-from lmscale.study.emergence.result import Finding
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "emergence_cpu.py"
 HARD, GRADED = "exact_match", "share_in_place"

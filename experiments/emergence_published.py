@@ -26,8 +26,8 @@ import pandas as pd
 
 from lmscale.core.files import write_text
 from lmscale.study import emergence, plots
+from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.ladder import Ladder, ladder
-from lmscale.study.emergence.result import Finding
 from lmscale.study.emergence.words import row
 
 TOKENS_PER_STEP = 2_097_152

@@ -11,9 +11,10 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.study.emergence import bigbench, onset
 from lmscale.study.emergence.classes import Batch, Tests, adjusted, batch, classify, examine, leaves_floor
 from lmscale.study.emergence.curves import AXES, Axis, Curve, axes_of, curves
+from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.folder import holds_scores, read_scores
 from lmscale.study.emergence.likelihood import Noise
-from lmscale.study.emergence.result import Emergence, Finding
+from lmscale.study.emergence.result import Emergence
 from lmscale.study.emergence.scores import canonical
 
 if TYPE_CHECKING:

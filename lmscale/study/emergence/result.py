@@ -1,51 +1,11 @@
-"""What the detector says: one `Finding` per curve, and `Emergence`, all of them with the family they were tested in."""
+"""`Emergence`: what the detector says of all curves of a table, with the family that they were tested in."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from lmscale.study.emergence.curves import Axis, Curve
-from lmscale.study.fits.results.common import clean
-
-UNIT = {"params": "parameters", "flops": "training FLOPs", "loss": "nats per token", "x": "x"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The verdict on one curve."""
-
-    curve: Curve
-    cls: str
-    """emergent, smooth, flat, inverse, u-shaped or undetermined."""
-    verdict: str | None
-    """Of a hard metric that bends upwards from a floor: corroborated, metric-induced or undetermined; else None."""
-    threshold: float | None
-    """The foot of the rise, on the axis: the last scale with the score of the floor."""
-    interval: tuple[float, float] | None
-    """95 %, on the axis, ascending."""
-    evidence: Mapping[str, Any]
-    fitted: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-    """The curve to draw: axis and score."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as plain values; what is unknown is None."""
-        curve = self.curve
-        return clean(
-            {
-                "task": curve.task,
-                "metric": curve.metric,
-                "kind": curve.kind,
-                **curve.setting,
-                "axis": curve.axis,
-                "class": self.cls,
-                "verdict": self.verdict,
-                "threshold": self.threshold,
-                "interval": self.interval,
-                "evidence": dict(self.evidence),
-            }
-        )
+from lmscale.study.emergence.finding import Finding
+from lmscale.study.emergence.words import lines
 
 
 @dataclass(frozen=True)
@@ -74,11 +34,4 @@ class Emergence:
         ]
 
     def __str__(self) -> str:
-        from lmscale.study.emergence.words import lines
-
-        return "\n".join(lines(self))
-
-
-def axes(findings: Sequence[Finding]) -> list[Axis]:
-    """The axes of the findings, in the order in which they came."""
-    return list(dict.fromkeys(finding.curve.axis for finding in findings))
+        return "\n".join(lines(self.findings, self.notes, self.q, self.rho))

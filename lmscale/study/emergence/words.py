@@ -4,27 +4,27 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lmscale.study.emergence.classes import CLASSES
+from lmscale.study.emergence.finding import UNIT, Finding, axes
 from lmscale.study.emergence.foot import EARLIEST
-from lmscale.study.emergence.result import UNIT, Emergence, Finding, axes
 
 ROWS = 60
 """Curves beyond which smooth, flat and undetermined ones are named and no longer laid out."""
 LONG = ("smooth", "flat", "undetermined")
 
 
-def lines(result: Emergence) -> list[str]:
+def lines(findings: Sequence[Finding], notes: Sequence[str], q: float, rho: float) -> list[str]:
     """The whole result: per axis a summary, the curves by class, and what was assumed."""
     said: list[str] = []
-    for axis in axes(result.findings):
-        found = [finding for finding in result.findings if finding.curve.axis == axis]
+    for axis in axes(findings):
+        found = [finding for finding in findings if finding.curve.axis == axis]
         said += [*_axis(found, axis), ""]
     said.append(
-        f"Tests are one family per axis, false discovery rate {result.q:g} (Benjamini and Hochberg); rho = "
-        f"{result.rho:.3g}. The threshold is the foot of the rise, the last scale with the score of the floor; "
+        f"Tests are one family per axis, false discovery rate {q:g} (Benjamini and Hochberg); rho = "
+        f"{rho:.3g}. The threshold is the foot of the rise, the last scale with the score of the floor; "
         f"its interval is 95 %."
     )
     said.append(f"A foot in the first {100 * EARLIEST:.0f} % of the range shows no absence: such curves are smooth.")
-    return said + [f" - {note}" for note in result.notes]
+    return said + [f" - {note}" for note in notes]
 
 
 def _axis(found: Sequence[Finding], axis: str) -> list[str]:
