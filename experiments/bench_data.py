@@ -102,13 +102,13 @@ def tokenizing(rounds: int) -> Iterator[str]:
 
     for name in ("bytes", BPE):
         config = DataConfig(tokenizer=name)
-        corpus, encoder = corpora.prepare(config), data.encoder(data.prepare(config).manifest)
+        corpus, tokenizer = corpora.prepare(config), data.load_tokenizer(data.prepare(config).manifest)
         cells = []
         for workers in (1, 2):
             seconds = []
             for _ in range(rounds):
                 start = time.perf_counter()
-                tokens = sum(len(part) for part, _ in parallel.encoded(corpus, "train", encoder, workers))
+                tokens = sum(len(part) for part, _ in parallel.encode_split(corpus, "train", tokenizer, workers))
                 seconds.append(time.perf_counter() - start)
             cells.append(corpus.train_bytes / statistics.median(seconds) / 1e6)
         yield f"{name:<10} {cells[0]:>12.1f} {cells[1]:>12.1f} {corpus.train_bytes / tokens:>16.2f}"

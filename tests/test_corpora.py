@@ -157,16 +157,16 @@ def test_a_changed_file_is_seen_and_an_unchanged_one_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})
-    assert corpora.find(config(source)) is None
+    assert corpora.find_corpus(config(source)) is None
     first = corpora.prepare(config(source))
     (source / "a.jsonl").write_bytes((source / "a.jsonl").read_bytes().replace(b"document 3", b"document X"))
-    assert corpora.find(config(source)) is None  # same size, written at once
+    assert corpora.find_corpus(config(source)) is None  # same size, written at once
     second = corpora.prepare(config(source))
     assert second.fingerprint != first.fingerprint
     monkeypatch.setattr(corpora.survey, "survey", lambda *_: pytest.fail("read again"))
-    assert corpora.prepare(config(source)) == second == corpora.find(config(source))
+    assert corpora.prepare(config(source)) == second == corpora.find_corpus(config(source))
     monkeypatch.setattr(corpora, "FORMAT", corpora.FORMAT + 1)
-    assert corpora.find(config(source)) is None  # of another version
+    assert corpora.find_corpus(config(source)) is None  # of another version
 
 
 @pytest.mark.parametrize("name", ["3.txt", "new.txt"])
@@ -179,14 +179,14 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path: Path, name: str
 
     with pytest.raises(UserError, match="changed while it was read"):
         corpora.prepare(config(source), progress=disturb)
-    assert corpora.find(config(source)) is None
+    assert corpora.find_corpus(config(source)) is None
     assert not list((tmp_path / "cache/corpora").glob(".*.partial"))
 
 
 def test_the_cache_is_not_read_as_text(tmp_path: Path) -> None:
     source = write(tmp_path, {f"{i}.txt": text for i, text in enumerate(TEXTS)})
     first = corpora.prepare(config(source))
-    assert corpora.find(config(source)) == first
+    assert corpora.find_corpus(config(source)) == first
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected")])
@@ -201,7 +201,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     monkeypatch.setattr(tfds, "write_dataset", refuse)
     with pytest.raises(UserError if isinstance(error, OSError) else RuntimeError, match=r"is full|unexpected"):
         corpora.prepare(config(source))
-    assert corpora.find(config(source)) is None
+    assert corpora.find_corpus(config(source)) is None
     assert {path.name for path in (tmp_path / "cache/corpora").iterdir()} == {"keys"}
 
 
@@ -221,7 +221,7 @@ def test_the_standard_library_is_about_thirty_megabytes_of_modules(
     assert corpus.train_documents + corpus.validation_documents == 9 and not corpus.skipped
     assert "standard library of" in corpus.source
     (some / "__pycache__/m2.pyc").write_text("compiled since")
-    assert corpora.find(config("stdlib")) == corpus
+    assert corpora.find_corpus(config("stdlib")) == corpus
     monkeypatch.setattr(sources, "stdlib_folder", lambda: write(tmp_path / "bare", {"a.pyc": ""}))
     with pytest.raises(UserError, match="keeps no source of its standard library"):
         corpora.prepare(config("stdlib"))
@@ -269,7 +269,7 @@ def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Pat
     with start(source, kill_at=stage) as process:
         assert process.wait(timeout=60) == -9
     assert left_over(tmp_path / "cache")
-    assert data.find(DataConfig(source=str(source))) is None
+    assert data.find_manifest(DataConfig(source=str(source))) is None
     tokens = data.prepare(DataConfig(source=str(source)))
     assert len(tokens.train) == tokens.manifest.train_tokens
     assert not left_over(tmp_path / "cache")
@@ -370,6 +370,6 @@ def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
     texts = [text.decode() for split in held(corpus).values() for text in split]
     assert len(texts) == 40 == sum(corpus.documents(split) for split in corpora.SPLITS)
     assert all(line.partition(" ")[0] in tasks.WORDS.values() and "=" in line for t in texts for line in t.split("\n"))
-    assert corpora.find(config(source)) == corpus
+    assert corpora.find_corpus(config(source)) == corpus
     with pytest.raises(UserError, match="is endless; give documents=N"):
         corpora.prepare(config("synthetic:tasks"))

@@ -65,18 +65,17 @@ def test_the_manifest_counts_what_lies_on_disk(tokens: data.Tokens) -> None:
         for start, stop in pairwise(starts):
             assert split[start : stop - 1].tobytes().decode() in TEXTS
     assert len(tokens.train) == manifest.train_tokens == manifest.train_bytes + manifest.train_documents
-    assert manifest.bytes_per_token == manifest.train_bytes / manifest.train_tokens
 
 
-def test_prepared_tokens_are_found_and_not_made_again(
+def test_prepared_tokens_are_found_and_not_written_again(
     source: DataConfig, tokens: data.Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert data.find(source) == tokens.manifest
-    assert data.find(dataclasses.replace(source, validation_fraction=0.5)) is None
-    monkeypatch.setattr(shards, "make", lambda *_: pytest.fail("made again"))
+    assert data.find_manifest(source) == tokens.manifest
+    assert data.find_manifest(dataclasses.replace(source, validation_fraction=0.5)) is None
+    monkeypatch.setattr(shards, "write_shards", lambda *_: pytest.fail("written again"))
     assert (data.prepare(source).train == tokens.train).all()
     monkeypatch.setattr(shards, "FORMAT", shards.FORMAT + 1)
-    assert data.find(source) is None  # of another version
+    assert data.find_manifest(source) is None  # of another version
 
 
 def test_prepared_tokens_need_no_tfds_and_no_jax(source: DataConfig, tokens: data.Tokens) -> None:
@@ -94,9 +93,9 @@ def test_damaged_tokens_are_made_again(source: DataConfig, tokens: data.Tokens, 
     expected = bytes(tokens.train)
     path = tokens.manifest.folder / name
     path.write_bytes(path.read_bytes()[:-1] if name != "manifest.json" else b"{")
-    assert data.find(source) is None
+    assert data.find_manifest(source) is None
     assert bytes(data.prepare(source).train) == expected
-    assert data.find(source) is not None
+    assert data.find_manifest(source) is not None
 
 
 def test_progress_is_told_and_ends_at_one(source: DataConfig) -> None:

@@ -81,10 +81,10 @@ def test_a_limited_language_repeats_its_leading_windows_and_every_seed_has_the_s
         assert order.unique_tokens == limit and sorted(rows[: limit // 33]) == sorted(rows[limit // 33 :])
         seen[limit, seed] = rows
     assert set(seen[330, 0]) == set(seen[330, 1]) < set(seen[660, 0]) and seen[330, 0] != seen[330, 1]
-    account = batches(FACTS, batch=1, unique_tokens=330).account(33 * 25)
-    assert (account.unique_tokens, account.epochs) == (330, 2.5)
-    assert (account.repeats_min, account.repeats_mean, account.repeats_max) == (2, 2.5, 3)
-    endless = batches(FACTS).account(33 * 4 * 10)
+    usage = batches(FACTS, batch=1, unique_tokens=330).usage(33 * 25)
+    assert (usage.unique_tokens, usage.epochs) == (330, 2.5)
+    assert (usage.repeats_min, usage.repeats_mean, usage.repeats_max) == (2, 2.5, 3)
+    endless = batches(FACTS).usage(33 * 4 * 10)
     assert (endless.unique_tokens, endless.epochs, endless.repeats_max) == (1320, 0.0, None)
 
 
@@ -96,8 +96,8 @@ def test_a_language_mixes_with_text_at_a_rate(tmp_path: Path) -> None:
     own = np.concatenate([alone[t] for t in range(5)])
     mine = np.array([bytes(row) in {bytes(window) for window in own} for row in rows])
     assert mine.sum() == 10 and (np.abs(np.cumsum(mine) - 0.25 * np.arange(1, 41)) <= 0.5).all()
-    account = order.account(33 * 400)
-    assert list(account.tokens_by_source.values()) == [33 * 300, 33 * 100] and account.repeats_max is not None
+    usage = order.usage(33 * 400)
+    assert list(usage.tokens_by_source.values()) == [33 * 300, 33 * 100] and usage.repeats_max is not None
     with pytest.raises(UserError, match=r"tokens of 'bytes' and .* those of 'symbols:18', so they cannot be mixed"):
         data.prepare(DataConfig(source=f"mix: 1 * {TASKS} + 1 * {FACTS}"))
     with pytest.raises(UserError, match=r"bpe:300 is trained on text, and there is none on disk"):
@@ -111,7 +111,7 @@ def test_a_run_is_told_the_vocabulary_of_its_language() -> None:
         data=DataConfig(source=FACTS),
         tokens=33 * 4 * 10**6,
     )
-    manifest = data.find(config.data)
+    manifest = data.find_manifest(config.data)
     assert manifest is not None and manifest.vocab == 18 and manifest.end_of_document == 17
     with pytest.raises(UserError, match=r"set model.vocab = 18"):
         data.check_enough(manifest, config)

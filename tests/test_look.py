@@ -65,7 +65,7 @@ def test_baselines_of_a_sweep_are_those_of_the_text_that_all_its_runs_share(sour
     run = RunConfig(model=model, optimizer=optimizer, tokens=4 * 128, data=source)
     write_plan(tmp_path, "one", [PlannedRun(run), PlannedRun(replace(run, data=replace(source, unique_tokens=4096)))])
     assert look.baselines(tmp_path) == {}, "nothing is prepared"
-    wanted = statistics.statistics(data.prepare(source)).baselines
+    wanted = statistics.corpus_statistics(data.prepare(source)).baselines
     assert look.baselines(tmp_path) == wanted and len(wanted) == 5
     write_plan(tmp_path, "two", [PlannedRun(run), PlannedRun(replace(run, data=DataConfig()))])
     assert look.baselines(tmp_path) == {}
@@ -85,7 +85,7 @@ def test_baselines_by_hand() -> None:
 
 def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
     tokens = data.prepare(source)
-    found = statistics.statistics(tokens)
+    found = statistics.corpus_statistics(tokens)
     assert found.token_counts[0] == np.bincount(tokens.train).max() and found.token_ranks[0] == 1
     text = bytes(tokens.train).replace(b"\xff", b" ")
     assert found.word_counts[0] == max(text.split().count(word) for word in set(text.split()))
@@ -106,9 +106,9 @@ def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
 
 
 def test_baselines_in_bits_per_byte_hardly_depend_on_the_tokenizer_for_compression(source: DataConfig) -> None:
-    of_bytes = statistics.statistics(data.prepare(source))
+    of_bytes = statistics.corpus_statistics(data.prepare(source))
     subwords = DataConfig(source=source.source, validation_fraction=0.3, tokenizer="bpe:500")
-    of_bpe = statistics.statistics(data.prepare(subwords))
+    of_bpe = statistics.corpus_statistics(data.prepare(subwords))
     for name in ("zlib", "lzma", "zstd"):
         assert of_bpe.baselines[name] == of_bytes.baselines[name]
     assert of_bpe.unigram_bits_per_byte < of_bytes.unigram_bits_per_byte  # longer tokens know more
@@ -119,21 +119,21 @@ def test_statistics_are_counted_once_and_lie_beside_the_tokens(
     source: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = data.prepare(source)
-    assert statistics.find(tokens.manifest) is None
-    found = statistics.statistics(tokens)
+    assert statistics.find_statistics(tokens.manifest) is None
+    found = statistics.corpus_statistics(tokens)
     monkeypatch.setattr(statistics, "baseline_nats", lambda *_: pytest.fail("counted again"))
-    assert statistics.statistics(tokens) == found == statistics.find(tokens.manifest)
+    assert statistics.corpus_statistics(tokens) == found == statistics.find_statistics(tokens.manifest)
     path = tokens.manifest.folder / "statistics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
-    assert statistics.find(tokens.manifest) is None
+    assert statistics.find_statistics(tokens.manifest) is None
     path.write_text("{")
-    assert statistics.find(tokens.manifest) is None
-    assert data.find(source) == tokens.manifest
+    assert statistics.find_statistics(tokens.manifest) is None
+    assert data.find_manifest(source) == tokens.manifest
 
 
 def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -> None:
     said = shown(source, tmp_path / "figures")
-    manifest, found = data.find(source), statistics.find(data.prepare(source).manifest)
+    manifest, found = data.find_manifest(source), statistics.find_statistics(data.prepare(source).manifest)
     assert manifest is not None and found is not None
     for number in (manifest.train_tokens, manifest.validation_bytes, manifest.train_documents):
         assert f"{number:,}" in said

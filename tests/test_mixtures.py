@@ -1,4 +1,4 @@
-"""Several sources at once, a limited number of unique tokens, and the account of what a run has seen."""
+"""Several sources at once, a limited number of unique tokens, and how much of its text a run has used."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,8 @@ import pytest
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, mixture
 from lmscale.core.errors import UserError
 from lmscale.lm import data
-from lmscale.lm.data import Batches, Turns, ValidationSet, corpora, parallel, tokenizer
+from lmscale.lm.data import Batches, MixtureSchedule, ValidationSet, corpora, parallel
+from lmscale.lm.data.tokenizer import count_bytes
 from lmscale.lm.data.usage import repeats
 
 
@@ -55,35 +56,37 @@ def letters_of(rows: np.ndarray) -> np.ndarray:
     [(1,), (1, 1), (7, 3), (1, 999), (1, 1, 1), (5, 3, 2), (1, 2, 3, 4, 90), (97, 1, 1, 1), (4, 4, 1, 1, 1)],
 )
 def test_every_prefix_of_a_mixture_is_within_one_row_of_its_weights(weights: tuple[int, ...]) -> None:
-    turns, period = Turns(weights), sum(weights)
-    order = turns(0, 3 * period)
+    schedule, period = MixtureSchedule(weights), sum(weights)
+    order = schedule.sources(0, 3 * period)
     counts = np.cumsum(order[:, None] == np.arange(len(weights)), axis=0)
     bound = Fraction(1) - Fraction(1, max(2, 2 * len(weights) - 2))
     for rows, given in enumerate(counts.tolist(), start=1):
         assert max(abs(Fraction(rows * w, period) - g) for w, g in zip(weights, given)) <= bound
-    assert (turns.given(2 * period + 1) == counts[2 * period]).all() and turns.given(0).sum() == 0
-    assert (turns(period - 1, 2 * period + 1) == order[period - 1 : 2 * period + 1]).all()
+    assert (schedule.counts(2 * period + 1) == counts[2 * period]).all() and schedule.counts(0).sum() == 0
+    assert (schedule.sources(period - 1, 2 * period + 1) == order[period - 1 : 2 * period + 1]).all()
 
 
 def test_random_weights_keep_to_the_bound() -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
         weights = tuple(int(w) for w in rng.integers(1, 60, rng.integers(2, 7)))
-        counts = np.cumsum(Turns(weights)(0, sum(weights))[:, None] == np.arange(len(weights)), axis=0)
+        counts = np.cumsum(
+            MixtureSchedule(weights).sources(0, sum(weights))[:, None] == np.arange(len(weights)), axis=0
+        )
         shares = np.arange(1, sum(weights) + 1)[:, None] * np.array(weights) / sum(weights)
         assert np.abs(counts - shares).max() <= 1 - 1 / (2 * len(weights) - 2) + 1e-9
 
 
 def test_mixtures_are_read_and_refused() -> None:
-    assert mixture.parts("stdlib") == ((1, "stdlib"),)
-    assert mixture.parts("mix: 0.7 * stdlib + 0.3 * a b/c+d.txt") == ((7, "stdlib"), (3, "a b/c+d.txt"))
-    assert mixture.parts("mix:2*x + 4*synthetic:tasks(letters=4, length=6)")[1] == (
+    assert mixture.components("stdlib") == ((1, "stdlib"),)
+    assert mixture.components("mix: 0.7 * stdlib + 0.3 * a b/c+d.txt") == ((7, "stdlib"), (3, "a b/c+d.txt"))
+    assert mixture.components("mix:2*x + 4*synthetic:tasks(letters=4, length=6)")[1] == (
         2,
         "synthetic:tasks(letters=4, length=6)",
     )
     for source, message in {
         "mix: stdlib + books": "cannot be read; write it as 'mix: 0.7 * stdlib",
-        "mix: 1 * stdlib": "two parts or more",
+        "mix: 1 * stdlib": "two components or more",
         "mix: 0 * stdlib + 1 * books": "weight of zero",
         "mix: 1 * stdlib + 2 * stdlib": "names a source twice",
         "mix: 1 * mix: 1 * a + 1 * b": "holds a mixture",
@@ -118,11 +121,11 @@ def test_weights_share_the_tokens_on_disk_and_change_the_order(sources: list[str
     second = data.prepare(mixed(sources, ["2", "1", "1"])).manifest
     assert set((tmp_path / "cache" / "tokens").glob("*.lock")) == folders and len(folders) == 3
     assert first.fingerprint != second.fingerprint and first.train_tokens == second.train_tokens
-    assert [part.fingerprint for part in first.parts] == [part.fingerprint for part in second.parts]
-    assert first.train_tokens == sum(part.train_tokens for part in first.parts)
-    assert data.find(mixed(sources, ["1", "1", "2"])) == first
+    assert [part.fingerprint for part in first.components] == [part.fingerprint for part in second.components]
+    assert first.train_tokens == sum(part.train_tokens for part in first.components)
+    assert data.find_manifest(mixed(sources, ["1", "1", "2"])) == first
     (Path(sources[0]) / "0.txt").write_text("changed")
-    assert data.find(mixed(sources, ["1", "1", "2"])) is None
+    assert data.find_manifest(mixed(sources, ["1", "1", "2"])) is None
 
 
 def test_the_validation_set_of_a_mixture_keeps_the_weights_and_is_nested(sources: list[str]) -> None:
@@ -131,8 +134,8 @@ def test_the_validation_set_of_a_mixture_keeps_the_weights_and_is_nested(sources
     assert (small.sources == letters_of(small.windows)).all() and np.bincount(small.sources).tolist() == [5, 2, 3]
     assert (large.windows[:10] == small.windows).all()
     counts = np.bincount(large.sources, minlength=3)
-    available = [(part.manifest.validation_tokens - 1) // 16 for part in tokens.parts]
-    assert (counts <= available).all() and (Turns((5, 2, 3)).given(len(large.windows) + 1) > available).any()
+    available = [(part.manifest.validation_tokens - 1) // 16 for part in tokens.components]
+    assert (counts <= available).all() and (MixtureSchedule((5, 2, 3)).counts(len(large.windows) + 1) > available).any()
     assert large.bytes == (large.windows[:, 1:] != 255).sum()
 
 
@@ -161,11 +164,12 @@ def test_the_limit_of_a_mixture_is_shared_by_weight(sources: list[str]) -> None:
     assert manifest.unique_windows(16) == [50, 20, 30] and manifest.unique_tokens(16) == 1600
 
 
-def brute_account(tokens: data.Tokens, batches: Batches, rows: int) -> tuple[int, list[float]]:
+def brute_force_usage(tokens: data.Tokens, batches: Batches, rows: int) -> tuple[int, list[float]]:
     """Distinct targets seen and scores per document, by following every window."""
-    scored = [np.zeros(len(part.train), np.int64) for part in tokens.parts or (tokens,)]
+    scored = [np.zeros(len(part.train), np.int64) for part in tokens.components or (tokens,)]
     windows = [
-        np.lib.stride_tricks.sliding_window_view(part.train, batches.context + 1) for part in tokens.parts or (tokens,)
+        np.lib.stride_tricks.sliding_window_view(part.train, batches.context + 1)
+        for part in tokens.components or (tokens,)
     ]
     for row in np.concatenate([batches[t] for t in range(rows)]):
         for marks, held in zip(scored, windows):
@@ -174,7 +178,7 @@ def brute_account(tokens: data.Tokens, batches: Batches, rows: int) -> tuple[int
                 marks[first : first + batches.context] += 1
     limits = [count * batches.context for count in tokens.manifest.unique_windows(batches.context)]
     means = []
-    for part, marks, limit in zip(tokens.parts or (tokens,), scored, limits):
+    for part, marks, limit in zip(tokens.components or (tokens,), scored, limits):
         for start, stop in itertools.pairwise(part.train_starts.tolist()):
             inside = marks[max(1, start) : min(stop, limit + 1)]
             means += [inside.mean()] if len(inside) else []
@@ -182,7 +186,7 @@ def brute_account(tokens: data.Tokens, batches: Batches, rows: int) -> tuple[int
 
 
 @pytest.mark.parametrize(("rows", "limit"), [(7, None), (40, None), (400, None), (100, 640)])
-def test_the_account_counts_every_token_once(tmp_path: Path, rows: int, limit: int | None) -> None:
+def test_usage_counts_every_token_once(tmp_path: Path, rows: int, limit: int | None) -> None:
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
     for i in range(30):  # random text, so that a window is found again by its content
@@ -190,29 +194,29 @@ def test_the_account_counts_every_token_once(tmp_path: Path, rows: int, limit: i
         (tmp_path / "in" / f"{i}.txt").write_bytes(text)
     tokens = data.prepare(DataConfig(source=str(tmp_path / "in"), validation_fraction=0.2, unique_tokens=limit))
     batches = Batches(tokens, 16, 1, seed=0)
-    account = batches.account(16 * rows)
-    unique, means = brute_account(tokens, batches, rows)
-    assert account.unique_tokens == unique
-    assert account.tokens_by_source == {tokens.manifest.source: 16 * rows}
+    usage = batches.usage(16 * rows)
+    unique, means = brute_force_usage(tokens, batches, rows)
+    assert usage.unique_tokens == unique
+    assert usage.tokens_by_source == {tokens.manifest.source: 16 * rows}
     assert (
-        account.epochs
+        usage.epochs
         == pytest.approx(16 * rows / batches.unique_tokens)
-        == account.epochs_by_source[tokens.manifest.source]
+        == usage.epochs_by_source[tokens.manifest.source]
     )
-    assert account.repeats_min == pytest.approx(min(means)) and account.repeats_max == pytest.approx(max(means))
-    assert account.repeats_mean == pytest.approx(np.mean(means))
+    assert usage.repeats_min == pytest.approx(min(means)) and usage.repeats_max == pytest.approx(max(means))
+    assert usage.repeats_mean == pytest.approx(np.mean(means))
 
 
-def test_the_account_of_a_mixture_has_each_sources_tokens_and_epochs(sources: list[str]) -> None:
+def test_the_usage_of_a_mixture_has_each_sources_tokens_and_epochs(sources: list[str]) -> None:
     tokens = data.prepare(mixed(sources, ["0.5", "0.2", "0.3"]))
     batches = Batches(tokens, 16, 5, seed=0)
-    account = batches.account(16 * 1000)
-    assert list(account.tokens_by_source.values()) == [8000, 3200, 4800]
+    usage = batches.usage(16 * 1000)
+    assert list(usage.tokens_by_source.values()) == [8000, 3200, 4800]
     held = tokens.manifest.unique_windows(16)
-    assert list(account.epochs_by_source.values()) == [500 / held[0], 200 / held[1], 300 / held[2]]
-    assert account.unique_tokens == sum(min(16 * n, g) for n, g in zip(held, (8000, 3200, 4800)))
-    assert account.repeats_min is not None and account.repeats_max is not None
-    assert account.repeats_min >= int(min(account.epochs_by_source.values()))
+    assert list(usage.epochs_by_source.values()) == [500 / held[0], 200 / held[1], 300 / held[2]]
+    assert usage.unique_tokens == sum(min(16 * n, g) for n, g in zip(held, (8000, 3200, 4800)))
+    assert usage.repeats_min is not None and usage.repeats_max is not None
+    assert usage.repeats_min >= int(min(usage.epochs_by_source.values()))
 
 
 def test_repeats_of_hand_made_documents() -> None:
@@ -245,36 +249,39 @@ def test_a_source_of_a_mixture_that_would_repeat_too_often_is_named(sources: lis
 
 def test_bpe_of_a_corpus_is_trained_once_and_its_tokens_are_the_text(sources: list[str], tmp_path: Path) -> None:
     config = mixed(sources, ["1", "1", "1"], tokenizer="bpe:270", test_fraction=0.1)
-    assert data.find(config) is None
+    assert data.find_manifest(config) is None
     tokens = data.prepare(config)
     files = list((tmp_path / "cache" / "tokenizers").glob("*.json"))
     assert len(files) == 1 and tokens.manifest.tokenizer_file == str(files[0])
-    encoder = data.encoder(tokens.manifest)
+    tokenizer = data.load_tokenizer(tokens.manifest)
     assert (
         (tokens.manifest.vocab, tokens.manifest.end_of_document)
         == (270, 269)
-        == (encoder.vocab, encoder.end_of_document)
+        == (tokenizer.vocab, tokenizer.end_of_document)
     )
-    for part, source in zip(tokens.parts, sources):
+    for part, source in zip(tokens.components, sources):
         corpus = corpora.prepare(dataclasses.replace(config, source=source))
         for split in corpora.SPLITS:
             row, starts = part.split(split)
             texts = [text for texts in corpus.texts(split) for text in texts]
-            assert encoder.decode_documents(row) == texts and len(starts) == len(texts) + 1
-            assert tokenizer.count_bytes(encoder, row) == sum(map(len, texts))
-    assert data.find(config) == tokens.manifest
+            assert tokenizer.decode_documents(row) == texts and len(starts) == len(texts) + 1
+            assert count_bytes(tokenizer, row) == sum(map(len, texts))
+    assert data.find_manifest(config) == tokens.manifest
     windows = ValidationSet(tokens, 16, 320)
-    assert windows.bytes == sum(len(encoder.pieces[i]) for i in windows.windows[:, 1:].ravel())
+    assert windows.bytes == sum(len(tokenizer.pieces[i]) for i in windows.windows[:, 1:].ravel())
     assert ValidationSet(tokens, 4, 10**9, split="test").windows.max() <= 269
 
 
 def test_the_same_tokenizer_file_is_used_by_path(sources: list[str]) -> None:
     trained = data.prepare(DataConfig(source=sources[0], tokenizer="bpe:265")).manifest
     given = data.prepare(DataConfig(source=sources[1], tokenizer=trained.tokenizer_file))
-    assert given.manifest.vocab == 265 and data.encoder(given.manifest).fingerprint == data.encoder(trained).fingerprint
+    assert (
+        given.manifest.vocab == 265
+        and data.load_tokenizer(given.manifest).fingerprint == data.load_tokenizer(trained).fingerprint
+    )
     Path(str(trained.tokenizer_file)).unlink()
     with pytest.raises(UserError, match="no tokenizer file"):
-        data.encoder(given.manifest)
+        data.load_tokenizer(given.manifest)
 
 
 def test_a_document_that_does_not_come_back_is_named_and_leaves_nothing(sources: list[str], tmp_path: Path) -> None:
@@ -292,9 +299,9 @@ def test_a_document_that_does_not_come_back_is_named_and_leaves_nothing(sources:
 def test_processes_give_the_tokens_that_one_gives(sources: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "STRETCH_BYTES", 600)
     config = DataConfig(source=sources[2], tokenizer="bpe:265")
-    encoder = data.encoder(data.prepare(config).manifest)
+    tokenizer = data.load_tokenizer(data.prepare(config).manifest)
     corpus = corpora.prepare(config)
-    one, two = (list(parallel.encoded(corpus, "train", encoder, workers)) for workers in (1, 2))
+    one, two = (list(parallel.encode_split(corpus, "train", tokenizer, workers)) for workers in (1, 2))
     assert len(one) == len(two) > 5
     for a, b in zip(one, two):
         assert (a[0] == b[0]).all() and (a[1] == b[1]).all() and a[0].dtype == b[0].dtype
@@ -310,8 +317,8 @@ KILLED = """
     if __name__ == "__main__":
         parallel.STRETCH_BYTES = 600
         config = DataConfig(source=sys.argv[1])
-        corpus, encoder = corpora.prepare(config), data.encoder(data.prepare(config).manifest)
-        pieces = parallel.encoded(corpus, "train", encoder, 2)
+        corpus, tokenizer = corpora.prepare(config), data.load_tokenizer(data.prepare(config).manifest)
+        pieces = parallel.encode_split(corpus, "train", tokenizer, 2)
         next(pieces)
         import multiprocessing
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)

@@ -42,7 +42,7 @@ def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files
     files = corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})))
     assert corpus.folder == files.folder and held(corpus) == held(files)
     assert corpus.fingerprint == files.fingerprint and corpus.duplicates_removed == 1
-    assert corpora.find(config("tfds:documents")) == corpus == corpora.prepare(config("tfds:documents:1.0.0"))
+    assert corpora.find_corpus(config("tfds:documents")) == corpus == corpora.prepare(config("tfds:documents:1.0.0"))
     with pytest.raises(UserError, match=r"no feature 'txt'.*did you mean 'text'"):
         corpora.prepare(config("tfds:documents", text_field="txt"))
 
@@ -90,7 +90,7 @@ def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
     make_dataset(tmp_path / "tfds", {"train": TEXTS})
     corpora.prepare(config("tfds:documents"))
     (tmp_path / "tfds/documents").rename(tmp_path / "tfds/elsewhere")
-    assert corpora.find(config("tfds:documents")) is None
+    assert corpora.find_corpus(config("tfds:documents")) is None
     with pytest.raises(UserError, match="knows no data set 'documents'"):
         corpora.prepare(config("tfds:documents"))
 

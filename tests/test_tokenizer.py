@@ -11,9 +11,9 @@ import tokenizers
 
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.data import tokenizer
+from lmscale.lm.data.tokenizer import FileTokenizer, Tokenizer, bits_per_byte, count_bytes, load, train_bpe
 
-BYTES = tokenizer.load("bytes")
+BYTES = load("bytes")
 
 
 @pytest.mark.parametrize("text", ["", "plain", "né — 日本語 🙂\n\0end"])
@@ -49,20 +49,20 @@ def test_any_ids_decode_to_some_text() -> None:
 def test_bytes_of_the_tokens_scored_leave_document_ends_out() -> None:
     tokens, _ = BYTES.encode_documents(["é🙂".encode(), b"ab"])
     assert len(tokens) == 10
-    assert tokenizer.count_bytes(BYTES, tokens) == 8
-    assert tokenizer.count_bytes(BYTES, tokens[1:7].reshape(2, 3)) == 5  # half a character counts its bytes
+    assert count_bytes(BYTES, tokens) == 8
+    assert count_bytes(BYTES, tokens[1:7].reshape(2, 3)) == 5  # half a character counts its bytes
 
 
 def test_bits_per_byte_of_a_uniform_guess_is_eight_and_an_end_costs_its_nats() -> None:
-    assert tokenizer.bits_per_byte(100 * math.log(256), 100) == pytest.approx(8.0)
-    assert tokenizer.bits_per_byte(10 * math.log(256), 9) == pytest.approx(80 / 9)
+    assert bits_per_byte(100 * math.log(256), 100) == pytest.approx(8.0)
+    assert bits_per_byte(10 * math.log(256), 9) == pytest.approx(80 / 9)
     with pytest.raises(UserError, match="0 bytes"):
-        tokenizer.bits_per_byte(1.0, 0)
+        bits_per_byte(1.0, 0)
 
 
 def test_an_unknown_tokenizer_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'bytes'"):
-        tokenizer.load("byte")
+        load("byte")
 
 
 def words(size: int = 60_000) -> list[bytes]:
@@ -74,8 +74,8 @@ def words(size: int = 60_000) -> list[bytes]:
     return [text[i : i + 500].encode() for i in range(0, len(text), 500)]
 
 
-def bpe(vocab: int = 400) -> tokenizer.FileTokenizer:
-    return tokenizer.FileTokenizer(tokenizer.train_bpe(vocab, [words()], "words"), f"bpe:{vocab}")
+def bpe(vocab: int = 400) -> FileTokenizer:
+    return FileTokenizer(train_bpe(vocab, [words()], "words"), f"bpe:{vocab}")
 
 
 MULTI_BYTE = ["", "plain", "né — 日本語 🙂\n\0end", "<|endoftext|> is text here", "  two  spaces ", "\r\n\t", "\u2581"]
@@ -83,23 +83,23 @@ MULTI_BYTE = ["", "plain", "né — 日本語 🙂\n\0end", "<|endoftext|> is te
 
 @pytest.mark.parametrize("text", MULTI_BYTE)
 def test_bpe_gives_any_text_back_and_its_bytes_are_those_of_its_tokens(text: str) -> None:
-    encoder = bpe()
-    tokens, lengths = encoder.encode_documents([text.encode(), b"next"])
-    assert encoder.decode_documents(tokens) == [text.encode(), b"next"]
-    assert lengths.sum() == len(tokens) and tokens[lengths[0] - 1] == encoder.end_of_document
-    assert (tokens == encoder.end_of_document).sum() == 2
-    assert tokenizer.count_bytes(encoder, tokens) == len(text.encode()) + 4
-    assert encoder.decode(encoder.encode(text)) == text
-    assert [len(piece) for piece in encoder.pieces] == encoder.byte_lengths.tolist()
+    tokenizer = bpe()
+    tokens, lengths = tokenizer.encode_documents([text.encode(), b"next"])
+    assert tokenizer.decode_documents(tokens) == [text.encode(), b"next"]
+    assert lengths.sum() == len(tokens) and tokens[lengths[0] - 1] == tokenizer.end_of_document
+    assert (tokens == tokenizer.end_of_document).sum() == 2
+    assert count_bytes(tokenizer, tokens) == len(text.encode()) + 4
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert [len(piece) for piece in tokenizer.pieces] == tokenizer.byte_lengths.tolist()
 
 
 def test_bpe_has_the_vocabulary_asked_for_and_compresses() -> None:
     text = words()
     sizes = []
     for vocab in (257, 300, 400):
-        encoder = bpe(vocab)
-        tokens, _ = encoder.encode_documents(text)
-        assert encoder.vocab == vocab and encoder.end_of_document == vocab - 1 == tokens.max()
+        tokenizer = bpe(vocab)
+        tokens, _ = tokenizer.encode_documents(text)
+        assert tokenizer.vocab == vocab and tokenizer.end_of_document == vocab - 1 == tokens.max()
         sizes.append(len(tokens))
     assert sizes[0] == sum(len(part) + 1 for part in text) > 1.4 * sizes[1] > 1.4 * sizes[2]
     assert bpe(400).dtype == np.uint16
@@ -115,24 +115,24 @@ def test_bpe_is_the_same_in_any_number_of_threads(monkeypatch: pytest.MonkeyPatc
     threads = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "3", "PYTHONHASHSEED": "7"}
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=threads).stdout
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    encoder = bpe()
-    assert said.split() == [encoder.fingerprint, *map(str, encoder.encode("some text é"))]
+    tokenizer = bpe()
+    assert said.split() == [tokenizer.fingerprint, *map(str, tokenizer.encode("some text é"))]
 
 
 def test_a_token_of_half_a_character_counts_half_its_bytes() -> None:
-    encoder = bpe(257)  # no merges: a token per byte
-    tokens = encoder.encode("é🙂")
-    assert len(tokens) == 6 and tokenizer.count_bytes(encoder, tokens[1:4]) == 3
-    assert encoder.decode(tokens[1:4]) == "\ufffd\ufffd"
+    tokenizer = bpe(257)  # no merges: a token per byte
+    tokens = tokenizer.encode("é🙂")
+    assert len(tokens) == 6 and count_bytes(tokenizer, tokens[1:4]) == 3
+    assert tokenizer.decode(tokens[1:4]) == "\ufffd\ufffd"
 
 
-def saved(tmp_path: Path, build: "tokenizers.Tokenizer") -> tokenizer.Tokenizer:
+def saved(tmp_path: Path, build: "tokenizers.Tokenizer") -> Tokenizer:
     build.save(str(tmp_path / "tokenizer.json"))
-    return tokenizer.load(str(tmp_path / "tokenizer.json"))
+    return load(str(tmp_path / "tokenizer.json"))
 
 
 def test_a_file_keeps_its_own_end_of_document_and_never_writes_a_special_token_for_text(tmp_path: Path) -> None:
-    build = tokenizers.Tokenizer.from_str(tokenizer.train_bpe(300, [words()], "words"))
+    build = tokenizers.Tokenizer.from_str(train_bpe(300, [words()], "words"))
     build.add_special_tokens(["</s>", "<pad>"])
     build.add_tokens(["<tool>"])
     build.enable_truncation(4)
@@ -140,14 +140,14 @@ def test_a_file_keeps_its_own_end_of_document_and_never_writes_a_special_token_f
     build.post_processor = tokenizers.processors.TemplateProcessing(
         single="</s> $A </s>", special_tokens=[("</s>", 300)]
     )
-    encoder = saved(tmp_path, build)
-    assert encoder.vocab == 303 and encoder.end_of_document == 299  # <|endoftext|> comes before </s>
+    tokenizer = saved(tmp_path, build)
+    assert tokenizer.vocab == 303 and tokenizer.end_of_document == 299  # <|endoftext|> comes before </s>
     text = b"<pad></s><|endoftext|> a <tool> that is text"
-    tokens, lengths = encoder.encode_documents([text])
-    assert encoder.decode_documents(tokens) == [text] and lengths[0] == len(tokens) > 20
+    tokens, lengths = tokenizer.encode_documents([text])
+    assert tokenizer.decode_documents(tokens) == [text] and lengths[0] == len(tokens) > 20
     assert set(tokens.tolist()) & {299, 300, 301, 302} == {299, 302}
-    assert encoder.byte_lengths[[299, 300, 301, 302]].tolist() == [0, 0, 0, 6]
-    assert tokenizer.count_bytes(encoder, tokens) == len(text)
+    assert tokenizer.byte_lengths[[299, 300, 301, 302]].tolist() == [0, 0, 0, 6]
+    assert count_bytes(tokenizer, tokens) == len(text)
 
 
 def test_a_file_without_an_end_of_document_gets_one_more_id(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_file_without_an_end_of_document_gets_one_more_id(tmp_path: Path) -> N
     build.decoder = tokenizers.decoders.Sequence(
         [tokenizers.decoders.Replace("\u2581", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
     )
-    encoder = saved(tmp_path, build)
-    assert (encoder.vocab, encoder.end_of_document) == (5, 4)
-    tokens, _ = encoder.encode_documents([b"ab ba"])
-    assert tokens.tolist() == [3, 2, 1, 0, 4] and encoder.byte_lengths.tolist() == [1, 1, 1, 2, 0]
+    tokenizer = saved(tmp_path, build)
+    assert (tokenizer.vocab, tokenizer.end_of_document) == (5, 4)
+    tokens, _ = tokenizer.encode_documents([b"ab ba"])
+    assert tokens.tolist() == [3, 2, 1, 0, 4] and tokenizer.byte_lengths.tolist() == [1, 1, 1, 2, 0]
     with pytest.raises(UserError, match=r"does not give text 1 back: from byte 1 on it reads 'b' instead of 'xb'"):
-        encoder.encode_documents([b"ab", b"axb"])  # x is unknown and vanishes
+        tokenizer.encode_documents([b"ab", b"axb"])  # x is unknown and vanishes
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_file_without_an_end_of_document_gets_one_more_id(tmp_path: Path) -> N
 def test_a_tokenizer_that_loses_text_is_refused_with_the_place(
     tmp_path: Path, normalizer: object, text: str, message: str
 ) -> None:
-    build = tokenizers.Tokenizer.from_str(tokenizer.train_bpe(300, [words()], "words"))
+    build = tokenizers.Tokenizer.from_str(train_bpe(300, [words()], "words"))
     build.normalizer = normalizer
     with pytest.raises(UserError, match=message):
         saved(tmp_path, build).encode_documents([text.encode()])
@@ -183,14 +183,14 @@ def test_a_tokenizer_that_loses_text_is_refused_with_the_place(
 
 def test_symbols_are_characters() -> None:
     for vocab, width in ((34, 1), (95, 1), (96, 3), (300, 3)):
-        symbols = tokenizer.load(f"symbols:{vocab}")
+        symbols = load(f"symbols:{vocab}")
         ids = np.array([0, vocab - 2, 1])
         text = symbols.decode(ids)
         assert symbols.encode(text).tolist() == ids.tolist() and len(text.encode()) == 3 * width
         tokens, lengths = symbols.encode_documents([text.encode(), text[:1].encode()])
         assert tokens.tolist() == [*ids, vocab - 1, 0, vocab - 1] and lengths.tolist() == [4, 2]
         assert symbols.decode_documents(tokens) == [text.encode(), text[:1].encode()]
-        assert tokenizer.count_bytes(symbols, tokens) == 4 * width
+        assert count_bytes(symbols, tokens) == 4 * width
         with pytest.raises(UserError, match="last 1 tokens lack their end"):
             symbols.decode_documents(tokens[:-1][:5])
         with pytest.raises(UserError, match=r"character 1 of the text, ' ', is no symbol"):
@@ -199,12 +199,12 @@ def test_symbols_are_characters() -> None:
 
 def test_a_tokenizer_that_is_not_there_or_no_tokenizer_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no tokenizer file nowhere.json"):
-        tokenizer.load("nowhere.json")
+        load("nowhere.json")
     (tmp_path / "some.json").write_text("{}")
     with pytest.raises(UserError, match=r"some.json is no tokenizer.json \(KeyError"):
-        tokenizer.load(str(tmp_path / "some.json"))
+        load(str(tmp_path / "some.json"))
     with pytest.raises(UserError, match=r"trained on a corpus, so a name is not enough"):
-        tokenizer.load("bpe:300")
+        load("bpe:300")
     for name, message in {
         "bpe:256": "at least 257",
         "bytess": "did you mean 'bytes'",

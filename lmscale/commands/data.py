@@ -15,7 +15,7 @@ from lmscale.commands.progress import quantity
 from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm import data
-from lmscale.lm.data.statistics import Statistics, statistics
+from lmscale.lm.data.statistics import Statistics, corpus_statistics
 
 WIDTH, HEIGHT = 60, 14
 """Characters of a drawing."""
@@ -33,12 +33,14 @@ def show(config: DataConfig, console: Console, output: Path | None = None, allow
     """
     with preparing(console) as progress:
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
-        parts = tokens.parts or (tokens,)
-        found = {part.manifest.fingerprint: statistics(part, progress) for part in parts if not part.manifest.endless}
+        parts = tokens.components or (tokens,)
+        found = {
+            part.manifest.fingerprint: corpus_statistics(part, progress) for part in parts if not part.manifest.endless
+        }
     weights, used = tokens.manifest.weights or (1,), tokens.manifest.unique_windows(CONTEXT)
     for weight, part, leading in zip(weights, parts, used):
         manifest = part.manifest
-        share = f", {weight / sum(weights):.4g} of the training tokens" if tokens.parts else ""
+        share = f", {weight / sum(weights):.4g} of the training tokens" if tokens.components else ""
         if manifest.endless:
             _print_language(synthetic.parse(manifest.source), share, console)
         else:
@@ -117,9 +119,9 @@ def baselines(folder: Path) -> dict[str, float]:
         return {}
     with suppress(UserError):
         config = configs.pop()
-        manifest = data.find(config)
-        if manifest is not None and not manifest.endless and not manifest.parts:
-            return statistics(data.prepare(config)).baselines
+        manifest = data.find_manifest(config)
+        if manifest is not None and not manifest.endless and not manifest.components:
+            return corpus_statistics(data.prepare(config)).baselines
     return {}
 
 

@@ -121,7 +121,7 @@ def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:
     known: dict[DataConfig, Manifest | None] = {}
     for run in runs:
         if run.config.data not in known:
-            known[run.config.data] = data.find(run.config.data)
+            known[run.config.data] = data.find_manifest(run.config.data)
         if (manifest := known[run.config.data]) is not None:
             data.check_enough(manifest, run.config)
     return known

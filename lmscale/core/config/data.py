@@ -42,7 +42,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_types(self)
         check(bool(self.source.strip()), "DataConfig.source is empty; try 'stdlib'")
-        for _, source in mixture.parts(self.source):
+        for _, source in mixture.components(self.source):
             if synthetic.is_synthetic(source):
                 synthetic.parse(source)
         check(

@@ -9,24 +9,24 @@ from lmscale.core.config.checks import check
 PREFIX = "mix:"
 LONGEST_PERIOD = 10_000
 """Weights are shares of whole numbers with at most this sum: the order of sources repeats after so many sequences."""
-PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S(?:.*\S)?)\s*")
+COMPONENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S(?:.*\S)?)\s*")
 
 
-def parts(source: str) -> tuple[tuple[int, str], ...]:
-    """(weight, source) of every part, weights whole numbers without a common factor; ((1, source),) for no mixture.
+def components(source: str) -> tuple[tuple[int, str], ...]:
+    """(weight, source) of every component; whole weights without a common factor; ((1, source),) for no mixture.
 
     Raises `UserError` for what is not a mixture, a weight of zero, a source named twice and weights too fine.
     """
     if not source.startswith(PREFIX):
         return ((1, source),)
-    found = [PART.fullmatch(part) for part in re.split(r"\s\+\s", source.removeprefix(PREFIX))]
+    matches = [COMPONENT.fullmatch(text) for text in re.split(r"\s\+\s", source.removeprefix(PREFIX))]
     check(
-        all(found) and len(found) > 1,
-        f"the mixture {source!r} cannot be read; write it as 'mix: 0.7 * stdlib + 0.3 * path/to/books', two parts or "
-        f"more, each a weight, a star and a source",
+        all(matches) and len(matches) > 1,
+        f"the mixture {source!r} cannot be read; write it as 'mix: 0.7 * stdlib + 0.3 * path/to/books', two "
+        f"components or more, each a weight, a star and a source",
     )
-    weights = [Fraction(part[1]) for part in found if part]
-    names = [part[2] for part in found if part]
+    weights = [Fraction(match[1]) for match in matches if match]
+    names = [match[2] for match in matches if match]
     check(min(weights) > 0, f"the mixture {source!r} has a weight of zero; leave that source out")
     check(
         not any(name.startswith(PREFIX) for name in names),

@@ -13,21 +13,21 @@ number i when it is asked for.
 
 from lmscale.lm.data.batches import Batches, ValidationSet
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
-from lmscale.lm.data.order import Shuffle, Turns
-from lmscale.lm.data.prepare import encoder, find, prepare
-from lmscale.lm.data.usage import Account, check_enough
+from lmscale.lm.data.order import MixtureSchedule, Shuffle
+from lmscale.lm.data.prepare import find_manifest, load_tokenizer, prepare
+from lmscale.lm.data.usage import DataUsage, check_enough
 
 __all__ = [
     "ENDLESS",
-    "Account",
     "Batches",
+    "DataUsage",
     "Manifest",
+    "MixtureSchedule",
     "Shuffle",
     "Tokens",
-    "Turns",
     "ValidationSet",
     "check_enough",
-    "encoder",
-    "find",
+    "find_manifest",
+    "load_tokenizer",
     "prepare",
 ]

@@ -12,14 +12,14 @@ from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import Skipped
 
 ENDLESS = 1 << 62
-"""Tokens of a language that is made as it is read."""
+"""Tokens of a language that is generated as it is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What was prepared: counts of all splits, and where they come from.
 
-    Counts of a mixture are sums over its `parts`; a language without end has `ENDLESS` tokens and no documents.
+    Counts of a mixture are sums over its `components`; a language without end has `ENDLESS` tokens and no documents.
     """
 
     source: str
@@ -53,8 +53,9 @@ class Manifest:
     unique_limit: int | None = None
     """Only so many leading training tokens are used."""
     weights: tuple[int, ...] = ()
-    """Of a mixture: rows that each part gives out of their sum."""
-    parts: tuple["Manifest", ...] = field(default=())
+    """In a mixture: the rows of each component, out of their sum."""
+    components: tuple["Manifest", ...] = field(default=())
+    """The sources of a mixture."""
 
     @property
     def folder(self) -> Path:
@@ -63,48 +64,47 @@ class Manifest:
 
     @property
     def endless(self) -> bool:
-        """Whether any part of it is made as it is read, without end."""
-        return any(part.endless for part in self.parts) or self.train_tokens == ENDLESS
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of text per training token, ends of documents counted as tokens; 0 where there is no text on disk."""
-        return self.train_bytes / self.train_tokens
+        """Whether any component is generated as it is read, without end."""
+        return any(component.endless for component in self.components) or self.train_tokens == ENDLESS
 
     def tokens(self, split: str) -> int:
         """Tokens of one split."""
         return {"train": self.train_tokens, "validation": self.validation_tokens, "test": self.test_tokens}[split]
 
     def unique_windows(self, context: int) -> list[int]:
-        """W of every part (of the whole, if it is no mixture): training windows of one epoch, the limit kept.
+        """W of every component (of the whole, if it is no mixture): training windows of one epoch, within the limit.
 
-        `ENDLESS` for a language without end and without limit.
-
-        Raises `UserError` where the limit is more than there is.
+        `ENDLESS` for a language without end and without limit. Raises `UserError` where the limit exceeds the text.
         """
-        parts, weights = (self.parts, self.weights) if self.parts else ((self,), (1,))
-        found = []
-        for part, weight in zip(parts, weights):
-            held = ENDLESS if part.endless else windows(part.train_tokens, context)
-            if self.unique_limit is not None:
-                wanted = self.unique_limit * weight // sum(weights) // context
-                if wanted > held:
-                    raise UserError(
-                        f"unique_tokens = {self.unique_limit:,} asks for {wanted * context:,} training tokens of "
-                        f"{part.source}, which has {held * context:,} in whole sequences of context = {context:,}; "
-                        f"the most that fits is {held * context * sum(weights) // weight:,}"
-                    )
-                held = wanted
-            found.append(held)
-        return found
+        components, weights = (self.components, self.weights) if self.components else ((self,), (1,))
+        if self.unique_limit is None:
+            return [component._all_windows(context) for component in components]
+        return [
+            component._limited_windows(context, self.unique_limit, weight, sum(weights))
+            for component, weight in zip(components, weights)
+        ]
+
+    def _all_windows(self, context: int) -> int:
+        return ENDLESS if self.endless else windows(self.train_tokens, context)
+
+    def _limited_windows(self, context: int, limit: int, weight: int, total_weight: int) -> int:
+        """The windows of this component's share of a limit on unique tokens."""
+        share, available = limit * weight // total_weight // context, self._all_windows(context)
+        if share > available:
+            raise UserError(
+                f"unique_tokens = {limit:,} asks for {share * context:,} training tokens of {self.source}, which has "
+                f"{available * context:,} in whole sequences of context = {context:,}; the most that fits is "
+                f"{available * context * total_weight // weight:,}"
+            )
+        return share
 
     def unique_tokens(self, context: int) -> int:
         """Training tokens that one epoch scores: whole windows only. Raises `UserError` as `unique_windows` does."""
         return sum(self.unique_windows(context)) * context
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, as JSON values."""
-        return asdict(self)
+        """Every field, as JSON values; the file's word for `components` is `parts`."""
+        return {"parts" if name == "components" else name: value for name, value in asdict(self).items()}
 
 
 def windows(tokens: int, context: int) -> int:
@@ -124,7 +124,7 @@ def _no_starts() -> NDArray[np.int64]:
 class Tokens:
     """Prepared tokens, mapped from disk: [tokens] of the tokenizer's dtype and [documents + 1] starts, per split.
 
-    A mixture has them in its `parts`; a language has none.
+    A mixture has them in its `components`; an endless language has none.
     """
 
     manifest: Manifest
@@ -134,7 +134,7 @@ class Tokens:
     validation_starts: NDArray[np.int64] = field(default_factory=_no_starts)
     test: NDArray[Any] = field(default_factory=_none)
     test_starts: NDArray[np.int64] = field(default_factory=_no_starts)
-    parts: tuple["Tokens", ...] = ()
+    components: tuple["Tokens", ...] = ()
 
     def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Tokens and starts of one split."""

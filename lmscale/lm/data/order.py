@@ -1,11 +1,16 @@
-"""Orders that are computed rather than stored: a shuffle of any length, and whose turn it is in a mixture."""
+"""Orders that are computed rather than stored: a shuffle, the epochs of one source, the sources of a mixture."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.lm.data.manifest import ENDLESS
+
 MIX_ROUNDS = 6
+BLOCK_ROWS = 1024
+"""Long enough that an epoch in order costs little, short enough for one batch out of it."""
 
 
 class Shuffle:
@@ -38,36 +43,88 @@ class Shuffle:
         return x.astype(np.int64)
 
 
-class Turns:
-    """Which source gives row n of a mixture: after any n rows each has given its share of them to within one row.
+class EpochOrder:
+    """The order in which the windows of one source are visited: epoch after epoch, each shuffled by itself.
+
+    A pure function of the number of windows, `key` and the epoch.
+    """
+
+    def __init__(self, windows: int, key: str) -> None:
+        self.windows = windows
+        self._key = key
+        self._block: tuple[tuple[int, int], NDArray[np.int64]] = ((-1, -1), np.empty(0, np.int64))
+
+    def __call__(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Window numbers of visits `start` ... `stop` - 1."""
+        if self.windows == ENDLESS:  # every window is fresh, and as good as any other
+            return np.arange(start, stop, dtype=np.int64)
+        pieces = list(self._pieces(start, stop))
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
+
+    def _pieces(self, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
+        while start < stop:
+            epoch, row = divmod(start, self.windows)
+            block, inside = divmod(row, BLOCK_ROWS)
+            numbers = self._visits_of_block(epoch, block)[inside : inside + stop - start]
+            yield numbers
+            start += len(numbers)
+
+    def _visits_of_block(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """A stretch of an epoch's order; the last one is cached, so that most batches only copy."""
+        cached, numbers = self._block
+        if cached != (epoch, block):
+            end = min(self.windows, (block + 1) * BLOCK_ROWS)
+            numbers = Shuffle(self.windows, f"{self._key} {epoch}")(block * BLOCK_ROWS, end)
+            self._block = ((epoch, block), numbers)
+        return numbers
+
+
+class MixtureSchedule:
+    """Which source row n of a mixture is drawn from: after any n rows each has its share of them to within one row.
 
     Tijdeman's rule for the chairman assignment problem (1980): of the sources that are behind by 1 / (2 K - 2) of a row
     or more, the one whose next row falls due first. It keeps each within 1 - 1 / (2 K - 2) of its share. Weights are
-    whole numbers with the sum P, so the order repeats after P rows, and any part of it can be had.
+    whole numbers with the sum P, so the order repeats after P rows, and any stretch of it can be computed by itself.
     """
 
     def __init__(self, weights: tuple[int, ...]) -> None:
         self.weights = np.array(weights, np.int64)
         self.period = sum(weights)
         sources = len(weights)
-        slack = 2 * max(1, sources - 1)  # 2 K - 2
-        turns, given = [], [0] * sources
-        for row in range(1, self.period + 1):
-            # All of it in units of 1 / (P slack), so that nothing is rounded.
-            behind = [slack * (weight * row - done * self.period) for weight, done in zip(weights, given)]
-            due = [i for i in range(sources) if behind[i] >= self.period] if sources > 1 else [0]
-            turn = min(due, key=lambda i: ((slack - 1) * self.period - behind[i]) / weights[i])
-            given[turn] += 1
-            turns.append(turn)
-        self._turns = np.array(turns, np.int64)
-        ones = self._turns[:, None] == np.arange(sources)
-        self._before = np.concatenate([np.zeros((1, sources), np.int64), ones.cumsum(axis=0)])
+        self._period_sources = np.array(_one_period(weights), np.int64)
+        ones = self._period_sources[:, None] == np.arange(sources)
+        self._counts_before = np.concatenate([np.zeros((1, sources), np.int64), ones.cumsum(axis=0)])
 
-    def given(self, rows: int) -> NDArray[np.int64]:
-        """[K] rows that each source has given among the first `rows`."""
+    def counts(self, rows: int) -> NDArray[np.int64]:
+        """[K]: how many of the first `rows` rows each source has."""
         cycles, rest = divmod(rows, self.period)
-        return cycles * self.weights + self._before[rest]
+        return cycles * self.weights + self._counts_before[rest]
 
-    def __call__(self, start: int, stop: int) -> NDArray[np.int64]:
+    def sources(self, start: int, stop: int) -> NDArray[np.int64]:
         """The sources of rows `start` ... `stop` - 1."""
-        return self._turns[np.arange(start, stop) % self.period]
+        return self._period_sources[np.arange(start, stop) % self.period]
+
+    def most_rows(self, available: Sequence[int], at_most: int) -> int:
+        """The largest number of rows, up to `at_most`, that takes from no source more than it has available."""
+        if (self.counts(at_most) <= available).all():
+            return at_most
+        low, high = 0, at_most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if (self.counts(middle) <= available).all() else (low, middle)
+        return low
+
+
+def _one_period(weights: tuple[int, ...]) -> list[int]:
+    """The source of each of the first P rows, by Tijdeman's rule."""
+    period, count = sum(weights), len(weights)
+    slack = 2 * max(1, count - 1)  # 2 K - 2
+    sources, done = [], [0] * count
+    for row in range(1, period + 1):
+        # All of it in units of 1 / (P slack), so that nothing is rounded.
+        behind = [slack * (weight * row - rows * period) for weight, rows in zip(weights, done)]
+        due = [i for i in range(count) if behind[i] >= period] if count > 1 else [0]
+        first_due = min(due, key=lambda i: ((slack - 1) * period - behind[i]) / weights[i])
+        done[first_due] += 1
+        sources.append(first_due)
+    return sources

@@ -22,12 +22,12 @@ CorpusOf = Callable[[DataConfig], Corpus | None]
 TokensOf = Callable[[Corpus, Tokenizer], Manifest | None]
 
 
-def find(config: DataConfig) -> Manifest | None:
+def find_manifest(config: DataConfig) -> Manifest | None:
     """The manifest, if the tokens of `config` are prepared and no source has changed since; reads no text.
 
     A language without end is always prepared.
     """
-    return _assemble(config, corpora.find, shards.find, None)
+    return _assemble(config, corpora.find_corpus, shards.find_shards, None)
 
 
 def prepare(config: DataConfig, *, progress: Progress | None = None, allow_download: bool = False) -> Tokens:
@@ -36,27 +36,27 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
     Safe under several processes at once. Raises `UserError` as `corpora.prepare` does, and for a tokenizer that is not
     there, does not fit the sources or does not give a document back.
     """
-    manifest = find(config)
+    manifest = find_manifest(config)
     if manifest is None:
         report = progress or (lambda what, share: None)
         manifest = _assemble(
             config,
-            lambda part: corpora.prepare(part, progress=report, allow_download=allow_download),
-            lambda corpus, encoder: shards.make(corpus, encoder, report),
+            lambda component: corpora.prepare(component, progress=report, allow_download=allow_download),
+            lambda corpus, tokenizer: shards.write_shards(corpus, tokenizer, report),
             report,
         )
     assert manifest is not None
-    return opened(manifest)
+    return open_tokens(manifest)
 
 
-def opened(manifest: Manifest) -> Tokens:
+def open_tokens(manifest: Manifest) -> Tokens:
     """The tokens that a manifest describes."""
-    if manifest.parts:
-        return Tokens(manifest, parts=tuple(opened(part) for part in manifest.parts))
-    return Tokens(manifest) if manifest.endless else shards.opened(manifest)
+    if manifest.components:
+        return Tokens(manifest, components=tuple(open_tokens(component) for component in manifest.components))
+    return Tokens(manifest) if manifest.endless else shards.open_shards(manifest)
 
 
-def encoder(manifest: Manifest) -> Tokenizer:
+def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """The tokenizer that wrote the tokens of `manifest`. Raises `UserError` where its file is gone or another now."""
     if manifest.tokenizer_file is None:
         return tokenizer.load(manifest.tokenizer)
@@ -64,63 +64,74 @@ def encoder(manifest: Manifest) -> Tokenizer:
 
 
 def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, report: Progress | None) -> Manifest | None:
-    """The manifest of all parts; None as soon as one step gives None."""
-    weights, configs = [], []
-    for weight, source in mixture.parts(config.source):
-        weights.append(weight)
-        configs.append(dataclasses.replace(config, source=source, unique_tokens=None))
-    stored = {part: corpus_of(part) for part in configs if not _endless(part)}
-    found = {part: corpus for part, corpus in stored.items() if corpus is not None}
-    if len(found) < len(stored):
-        return None
-    shared = _encoder(
-        config.tokenizer, [(weight, found[part]) for weight, part in zip(weights, configs) if part in found], report
-    )
+    """The manifest of `config`, from those of its components; None as soon as one step gives None."""
+    components = mixture.components(config.source)
+    weights = tuple(weight for weight, _ in components)
+    configs = [dataclasses.replace(config, source=source, unique_tokens=None) for _, source in components]
+    corpora_by_config: dict[DataConfig, Corpus] = {}
+    for component in configs:
+        if not _endless(component):
+            corpus = corpus_of(component)
+            if corpus is None:
+                return None
+            corpora_by_config[component] = corpus
+    weighted = [
+        (weight, corpora_by_config[each]) for weight, each in zip(weights, configs) if each in corpora_by_config
+    ]
+    shared = _shared_tokenizer(config.tokenizer, weighted, report)
     if shared is None:
         return None
-    parts = []
-    for part in configs:
-        made = _language(part) if _endless(part) else tokens_of(found[part], shared[0])
-        if made is None:
-            return None
-        parts.append(made if _endless(part) else dataclasses.replace(made, tokenizer_file=shared[1]))
-    whole = parts[0] if len(parts) == 1 else _mixture(config, tuple(weights), tuple(parts))
+    manifests = []
+    for component in configs:
+        manifest = _endless_manifest(component)
+        if manifest is None:
+            stored = tokens_of(corpora_by_config[component], shared[0])
+            if stored is None:
+                return None
+            manifest = dataclasses.replace(stored, tokenizer_file=shared[1])
+        manifests.append(manifest)
+    whole = manifests[0] if len(manifests) == 1 else _mixture_manifest(weights, tuple(manifests))
     return dataclasses.replace(whole, unique_limit=config.unique_tokens)
 
 
-def _endless(part: DataConfig) -> bool:
-    return synthetic.is_synthetic(part.source) and synthetic.parse(part.source).documents is None
+def _endless(component: DataConfig) -> bool:
+    return synthetic.is_synthetic(component.source) and synthetic.parse(component.source).documents is None
 
 
-def _encoder(
-    name: str, corpora_found: list[tuple[int, Corpus]], report: Progress | None
+def _shared_tokenizer(
+    name: str, weighted: list[tuple[int, Corpus]], report: Progress | None
 ) -> tuple[Tokenizer, str | None] | None:
-    """The tokenizer and its file, trained here if it must be and `report` is given."""
+    """The tokenizer `name` and its file, trained on the weighted corpora if it must be and `report` is given."""
     if not name.startswith(BPE):
         file = str(Path(name).expanduser().resolve()) if Path(name).suffix == ".json" else None
         return tokenizer.load(name), file
-    if not corpora_found:
+    if not weighted:
         raise UserError(
             f"{name} is trained on text, and there is none on disk; a language without end takes no tokenizer"
         )
-    vocab = int(name.removeprefix(BPE))
-    total = sum(weight for weight, _ in corpora_found)
-    identity = json.dumps(
-        [VERSION, BPE_BYTES, [[weight, total, corpus.fingerprint] for weight, corpus in corpora_found]]
-    )
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    path = files.cache_dir() / "tokenizers" / f"bpe-{vocab}-{digest}.json"
+    path = _bpe_path(name, weighted)
     if not path.exists():
         if report is None:
             return None
         with locked(path.with_suffix(".lock"), report):
             if not path.exists():
-                names = " + ".join(corpus.source for _, corpus in corpora_found)
-                texts = _sample(
-                    [(corpus, BPE_BYTES * weight // total) for weight, corpus in corpora_found], name, report
-                )
-                files.write_text(path, tokenizer.train_bpe(vocab, texts, names))
+                total = sum(weight for weight, _ in weighted)
+                texts = _sample([(corpus, BPE_BYTES * weight // total) for weight, corpus in weighted], name, report)
+                sources = " + ".join(corpus.source for _, corpus in weighted)
+                files.write_text(path, tokenizer.train_bpe(_bpe_vocab(name), texts, sources))
     return FileTokenizer.read(path, name), str(path)
+
+
+def _bpe_vocab(name: str) -> int:
+    return int(name.removeprefix(BPE))
+
+
+def _bpe_path(name: str, weighted: list[tuple[int, Corpus]]) -> Path:
+    """Where the BPE tokenizer that is trained on the weighted corpora is cached."""
+    total = sum(weight for weight, _ in weighted)
+    identity = json.dumps([VERSION, BPE_BYTES, [[weight, total, corpus.fingerprint] for weight, corpus in weighted]])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return files.cache_dir() / "tokenizers" / f"bpe-{_bpe_vocab(name)}-{digest}.json"
 
 
 def _sample(shares: list[tuple[Corpus, int]], name: str, report: Progress) -> Iterator[list[bytes]]:
@@ -128,33 +139,35 @@ def _sample(shares: list[tuple[Corpus, int]], name: str, report: Progress) -> It
     total = sum(min(share, corpus.train_bytes) for corpus, share in shares)
     done = 0
     for corpus, share in shares:
-        left = share
+        bytes_left = share
         for texts in corpus.texts("train"):
-            taken = []
+            batch = []
             for text in texts:
-                if left > 0:
-                    taken.append(text)
-                    left -= len(text)
-            yield taken
-            done += sum(map(len, taken))
+                if bytes_left > 0:
+                    batch.append(text)
+                    bytes_left -= len(text)
+            yield batch
+            done += sum(map(len, batch))
             report(f"training the tokenizer {name}", min(1.0, done / total))
-            if left <= 0:
+            if bytes_left <= 0:
                 break
 
 
-def _language(config: DataConfig) -> Manifest:
-    """Of a language that is made as it is read."""
+def _endless_manifest(config: DataConfig) -> Manifest | None:
+    """The manifest of a language that is generated as it is read; None for any other source."""
+    if not _endless(config):
+        return None
     spec = synthetic.parse(config.source)
-    written = tokenizer.load(spec.tokenizer)
+    symbols = tokenizer.load(spec.tokenizer)
     identity = hashlib.sha256(spec.spec.encode()).hexdigest()[:16]
     return Manifest(
         source=spec.spec,
         fingerprint=identity,
         corpus_fingerprint=identity,
-        tokenizer=written.name,
-        vocab=written.vocab,
-        end_of_document=written.end_of_document,
-        dtype=written.dtype.name,
+        tokenizer=symbols.name,
+        vocab=symbols.vocab,
+        end_of_document=symbols.end_of_document,
+        dtype=symbols.dtype.name,
         train_tokens=ENDLESS,
         validation_tokens=ENDLESS,
         test_tokens=ENDLESS,
@@ -169,37 +182,44 @@ def _language(config: DataConfig) -> Manifest:
     )
 
 
-def _mixture(config: DataConfig, weights: tuple[int, ...], parts: tuple[Manifest, ...]) -> Manifest:
-    """Of several sources. Raises `UserError` where they do not share their ids."""
-    first = parts[0]
-    for part in parts[1:]:
-        if (part.tokenizer, part.vocab, part.end_of_document) != (first.tokenizer, first.vocab, first.end_of_document):
+def _mixture_manifest(weights: tuple[int, ...], components: tuple[Manifest, ...]) -> Manifest:
+    """The manifest of several sources together. Raises `UserError` where they do not share their ids."""
+    first = components[0]
+    for other in components[1:]:
+        if (other.tokenizer, other.vocab, other.end_of_document) != (
+            first.tokenizer,
+            first.vocab,
+            first.end_of_document,
+        ):
             raise UserError(
-                f"{first.source} has the tokens of {first.tokenizer!r} and {part.source} those of {part.tokenizer!r}, "
-                f"so they cannot be mixed; give documents=N to a synthetic language, which then is text like any other"
+                f"{first.source} has the tokens of {first.tokenizer!r} and {other.source} those of "
+                f"{other.tokenizer!r}, so they cannot be mixed; give documents=N to a synthetic language, which then "
+                f"is text like any other"
             )
-    identity = json.dumps([list(weights), [part.fingerprint for part in parts]])
-    corpus_identity = json.dumps([list(weights), [part.corpus_fingerprint for part in parts]])
+    identity = json.dumps([list(weights), [component.fingerprint for component in components]])
+    corpus_identity = json.dumps([list(weights), [component.corpus_fingerprint for component in components]])
     names = ("tokens", "documents", "bytes")
     counts = {
-        f"{split}_{name}": sum(getattr(part, f"{split}_{name}") for part in parts)
+        f"{split}_{name}": sum(getattr(component, f"{split}_{name}") for component in components)
         for split in corpora.SPLITS
         for name in names
     }
     sums = ("duplicates_removed", "near_duplicates_removed", "empty_removed")
     return Manifest(
-        source=" + ".join(f"{weight / sum(weights):.4g} * {part.source}" for weight, part in zip(weights, parts)),
+        source=" + ".join(
+            f"{weight / sum(weights):.4g} * {component.source}" for weight, component in zip(weights, components)
+        ),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:16],
         corpus_fingerprint=hashlib.sha256(corpus_identity.encode()).hexdigest()[:16],
         tokenizer=first.tokenizer,
-        tokenizer_file=next((part.tokenizer_file for part in parts if part.tokenizer_file), None),
+        tokenizer_file=next((component.tokenizer_file for component in components if component.tokenizer_file), None),
         vocab=first.vocab,
         end_of_document=first.end_of_document,
         dtype=first.dtype,
-        skipped=tuple(item for part in parts for item in part.skipped),
-        versions={name: value for part in parts for name, value in part.versions.items()},
+        skipped=tuple(item for component in components for item in component.skipped),
+        versions={name: value for component in components for name, value in component.versions.items()},
         weights=weights,
-        parts=parts,
+        components=components,
         **counts,
-        **{name: sum(getattr(part, name) for part in parts) for name in sums},
+        **{name: sum(getattr(component, name) for component in components) for name in sums},
     )

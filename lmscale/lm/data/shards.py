@@ -1,4 +1,4 @@
-"""The tokens of one corpus on disk, made once.
+"""The tokens of one corpus on disk, written once.
 
 `files.cache_dir()/tokens/<fingerprint>/` holds, for each split that has documents, `<split>.bin` (the tokenizer's
 dtype, little end first) and `<split>_starts.npy` (int64 [documents + 1]: where each document begins, then the number
@@ -17,39 +17,41 @@ from numpy.typing import NDArray
 from lmscale.core import files
 from lmscale.lm.data.corpora import SPLITS, Corpus, Progress, locked, whole_folder
 from lmscale.lm.data.manifest import Manifest, Tokens
-from lmscale.lm.data.parallel import encoded
+from lmscale.lm.data.parallel import encode_split
 from lmscale.lm.data.tokenizer import Tokenizer
 
 FORMAT = 1
-"""Counts up when what lies on disk or its meaning changes, so that no older cache is believed."""
+"""Counts up when what lies on disk or its meaning changes, so that no older cache is read."""
 
 
-def fingerprint(corpus: Corpus, encoder: Tokenizer) -> str:
-    """Of the tokens of a corpus."""
-    identity = json.dumps([FORMAT, corpus.fingerprint, encoder.name, encoder.fingerprint])
+def fingerprint(corpus: Corpus, tokenizer: Tokenizer) -> str:
+    """What identifies the tokens that `tokenizer` makes of `corpus`."""
+    identity = json.dumps([FORMAT, corpus.fingerprint, tokenizer.name, tokenizer.fingerprint])
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def find(corpus: Corpus, encoder: Tokenizer) -> Manifest | None:
-    """The manifest of whole tokens of `corpus`: it was written, and every file is as long as it says."""
-    folder = files.cache_dir() / "tokens" / fingerprint(corpus, encoder)
+def find_shards(corpus: Corpus, tokenizer: Tokenizer) -> Manifest | None:
+    """The manifest of the tokens of `corpus`; None unless it was written and every file is as long as it says."""
+    folder = files.cache_dir() / "tokens" / fingerprint(corpus, tokenizer)
     try:
         counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        for split in _kept(corpus):
-            if (folder / f"{split}.bin").stat().st_size != counts["tokens"][split] * encoder.dtype.itemsize:
+        for split in _splits_with_documents(corpus):
+            if (folder / f"{split}.bin").stat().st_size != counts["tokens"][split] * tokenizer.dtype.itemsize:
                 return None
             if (folder / f"{split}_starts.npy").stat().st_size != counts["starts_bytes"][split]:
                 return None
-        return _manifest(corpus, encoder, {split: counts["tokens"][split] for split in _kept(corpus)})
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: made again
+        return _manifest(
+            corpus, tokenizer, {split: counts["tokens"][split] for split in _splits_with_documents(corpus)}
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: written again
         return None
 
 
-def _kept(corpus: Corpus) -> list[str]:
+def _splits_with_documents(corpus: Corpus) -> list[str]:
     return [split for split in SPLITS if corpus.documents(split)]
 
 
-def _manifest(corpus: Corpus, encoder: Tokenizer, tokens: dict[str, int]) -> Manifest:
+def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int]) -> Manifest:
     counts: dict[str, Any] = {}
     for split in SPLITS:
         counts[f"{split}_tokens"] = tokens.get(split, 0)
@@ -57,12 +59,12 @@ def _manifest(corpus: Corpus, encoder: Tokenizer, tokens: dict[str, int]) -> Man
         counts[f"{split}_bytes"] = corpus.text_bytes(split)
     return Manifest(
         source=corpus.source,
-        fingerprint=fingerprint(corpus, encoder),
+        fingerprint=fingerprint(corpus, tokenizer),
         corpus_fingerprint=corpus.fingerprint,
-        tokenizer=encoder.name,
-        vocab=encoder.vocab,
-        end_of_document=encoder.end_of_document,
-        dtype=encoder.dtype.name,
+        tokenizer=tokenizer.name,
+        vocab=tokenizer.vocab,
+        end_of_document=tokenizer.end_of_document,
+        dtype=tokenizer.dtype.name,
         duplicates_removed=corpus.duplicates_removed,
         near_duplicates_removed=corpus.near_duplicates_removed,
         empty_removed=corpus.empty_removed,
@@ -72,53 +74,53 @@ def _manifest(corpus: Corpus, encoder: Tokenizer, tokens: dict[str, int]) -> Man
     )
 
 
-def make(corpus: Corpus, encoder: Tokenizer, report: Progress) -> Manifest:
+def write_shards(corpus: Corpus, tokenizer: Tokenizer, report: Progress) -> Manifest:
     """Tokenize `corpus`, unless another process just did. Raises `UserError` where a text cannot be tokenized."""
-    name = fingerprint(corpus, encoder)
+    name = fingerprint(corpus, tokenizer)
     folder = files.cache_dir() / "tokens" / name
     with locked(folder.with_suffix(".lock"), report):
-        if manifest := find(corpus, encoder):
+        if manifest := find_shards(corpus, tokenizer):
             return manifest
         shutil.rmtree(folder, ignore_errors=True)
         with whole_folder(folder, name) as partial:
             tokens, starts_bytes = {}, {}
-            for split in _kept(corpus):
+            for split in _splits_with_documents(corpus):
                 with files.whole(partial / f"{split}.bin", "wb") as file:
-                    starts = _write_split(corpus, split, encoder, file, report)
+                    starts = _write_split(corpus, split, tokenizer, file, report)
                 with files.whole(partial / f"{split}_starts.npy", "wb") as file:
                     np.save(file, starts)
                 tokens[split] = int(starts[-1])
                 starts_bytes[split] = (partial / f"{split}_starts.npy").stat().st_size
-            manifest = _manifest(corpus, encoder, tokens)
+            manifest = _manifest(corpus, tokenizer, tokens)
             described = {"tokens": tokens, "starts_bytes": starts_bytes, "manifest": manifest.to_json()}
             files.write_json(partial / "manifest.json", described)
     return manifest
 
 
 def _write_split(
-    corpus: Corpus, split: str, encoder: Tokenizer, file: IO[bytes], report: Progress
+    corpus: Corpus, split: str, tokenizer: Tokenizer, file: IO[bytes], report: Progress
 ) -> NDArray[np.int64]:
     """Append the tokens of every document of `split` to `file`; the starts of documents [documents + 1]."""
     total, lengths, done = corpus.documents(split), [np.zeros(1, np.int64)], 0
-    for tokens, counts in encoded(corpus, split, encoder):
-        file.write(tokens.astype(_stored(encoder.dtype), copy=False).tobytes())
+    for tokens, counts in encode_split(corpus, split, tokenizer):
+        file.write(tokens.astype(_on_disk(tokenizer.dtype), copy=False).tobytes())
         lengths.append(counts)
         done += len(counts)
         report(f"tokenizing the {split} documents of {corpus.source}", done / total)
     return np.cumsum(np.concatenate(lengths))
 
 
-def _stored(dtype: np.typing.DTypeLike) -> np.dtype[Any]:
+def _on_disk(dtype: np.typing.DTypeLike) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
 
 
-def opened(manifest: Manifest) -> Tokens:
+def open_shards(manifest: Manifest) -> Tokens:
     """The tokens that `manifest` describes, mapped."""
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for split in SPLITS:
         if manifest.tokens(split):
             # A plain array over the same mapping: indexing a memmap costs several times as much.
             path: Path = manifest.folder / f"{split}.bin"
-            found[split] = np.asarray(np.memmap(path, _stored(manifest.dtype), "r"))
-            found[f"{split}_starts"] = np.asarray(np.load(manifest.folder / f"{split}_starts.npy", mmap_mode="r"))
-    return Tokens(manifest, **found)
+            arrays[split] = np.asarray(np.memmap(path, _on_disk(manifest.dtype), "r"))
+            arrays[f"{split}_starts"] = np.asarray(np.load(manifest.folder / f"{split}_starts.npy", mmap_mode="r"))
+    return Tokens(manifest, **arrays)

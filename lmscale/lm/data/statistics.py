@@ -21,7 +21,7 @@ from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import Progress
 from lmscale.lm.data.manifest import Manifest, Tokens
-from lmscale.lm.data.prepare import encoder
+from lmscale.lm.data.prepare import load_tokenizer
 from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte, count_bytes
 
 FORMAT = 1
@@ -37,7 +37,7 @@ POINTS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What was counted of one corpus."""
+    """Frequencies, lengths and baselines of one corpus."""
 
     source: str
     fingerprint: str
@@ -69,51 +69,51 @@ class Statistics:
         return {name: getattr(self, f"{name}_bits_per_byte") for name in names}
 
 
-def find(manifest: Manifest) -> Statistics | None:
-    """What was counted before, None where nothing was."""
+def find_statistics(manifest: Manifest) -> Statistics | None:
+    """The statistics that are stored beside the tokens, None where there are none."""
     try:
         stored = json.loads((manifest.folder / "statistics.json").read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             return None
-        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
-        return Statistics(**given)
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
+        return Statistics(**fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or of another version: counted again
         return None
 
 
-def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
+def corpus_statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
     """Count one corpus, unless that was done, and keep the result beside its tokens.
 
     Raises `UserError` where the validation split has no text to score.
     """
     manifest = tokens.manifest
-    assert not tokens.parts and not manifest.endless, "each part of a mixture is counted by itself"
-    if (known := find(manifest)) is not None:
+    assert not tokens.components and not manifest.endless, "each component of a mixture is counted by itself"
+    if (known := find_statistics(manifest)) is not None:
         return known
     report = progress or (lambda what, share: None)
-    what, writer = f"counting {manifest.source}", encoder(manifest)
-    train, held = tokens.train[:COUNTED_TOKENS], tokens.validation
+    what, tokenizer = f"counting {manifest.source}", load_tokenizer(manifest)
+    train, held_out = tokens.train[:COUNTED_TOKENS], tokens.validation
     report(what, 0.0)
     counts = np.bincount(train, minlength=manifest.vocab)
     ranks, rank_counts = _by_rank(counts)
-    words = _word_counts(writer, train[:WORD_TOKENS])
+    words = _word_counts(tokenizer, train[:WORD_TOKENS])
     report(what, 0.2)
     word_ranks, word_counts = _by_rank(words)
     edges, lengths = _lengths(np.diff(tokens.train_starts))
-    scored_bytes = count_bytes(writer, held[1:])
+    scored_bytes = count_bytes(tokenizer, held_out[1:])
     if not scored_bytes:
         raise UserError(
             f"the validation split of {manifest.source} has no text beyond its first token, so nothing can be scored; "
             f"give more text or a larger validation_fraction"
         )
-    unigram, bigram = baseline_nats(train, held, manifest.vocab)
+    unigram, bigram = baseline_nats(train, held_out, manifest.vocab)
     report(what, 0.5)
-    text = _leading_text(writer, held, COMPRESSED_BYTES)
+    text = _leading_text(tokenizer, held_out, COMPRESSED_BYTES)
     sizes: dict[str, Any] = {}
     for number, (name, size) in enumerate(_COMPRESSORS.items()):
         sizes[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
         report(what, 0.6 + 0.2 * number)
-    found = Statistics(
+    result = Statistics(
         source=manifest.source,
         fingerprint=manifest.fingerprint,
         token_ranks=ranks,
@@ -124,13 +124,13 @@ def statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
         length_counts=lengths,
         unigram_bits_per_byte=bits_per_byte(unigram, scored_bytes),
         bigram_bits_per_byte=bits_per_byte(bigram, scored_bytes),
-        scored_tokens=len(held) - 1,
+        scored_tokens=len(held_out) - 1,
         compressed_bytes=len(text),
         **sizes,
     )
-    files.write_json(manifest.folder / "statistics.json", {"format": FORMAT, **asdict(found)})
+    files.write_json(manifest.folder / "statistics.json", {"format": FORMAT, **asdict(result)})
     report(what, 1.0)
-    return found
+    return result
 
 
 def _by_rank(counts: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -139,11 +139,11 @@ def _by_rank(counts: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...
     return tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist())
 
 
-def _word_counts(writer: Tokenizer, tokens: NDArray[Any]) -> NDArray[np.int64]:
+def _word_counts(tokenizer: Tokenizer, tokens: NDArray[Any]) -> NDArray[np.int64]:
     """How often each different word comes in the whole documents among `tokens`, in no order."""
     from collections import Counter
 
-    text = _leading_text(writer, tokens, len(tokens) * int(writer.byte_lengths.max()))
+    text = _leading_text(tokenizer, tokens, len(tokens) * int(tokenizer.byte_lengths.max()))
     return np.array(list(Counter(text.split()).values()) or [1], np.int64)
 
 
@@ -153,18 +153,18 @@ def _lengths(lengths: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ..
     return tuple(2 ** int(p) for p in range(powers.min(), powers.max() + 2)), tuple(counts.tolist())
 
 
-def _leading_text(writer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
+def _leading_text(tokenizer: Tokenizer, tokens: NDArray[Any], most: int) -> bytes:
     """The text of the leading whole documents, at most `most` bytes; of the leading tokens where none is whole."""
-    ends = np.flatnonzero(tokens == writer.end_of_document) + 1
-    spent = np.cumsum(writer.byte_lengths[tokens])
+    ends = np.flatnonzero(tokens == tokenizer.end_of_document) + 1
+    spent = np.cumsum(tokenizer.byte_lengths[tokens])
     fitting = ends[spent[ends - 1] <= most] if len(ends) else ends
     if not len(fitting):
-        return writer.decode(tokens[: max(1, int(np.searchsorted(spent, most)))]).encode()
-    return b"\n".join(writer.decode_documents(tokens[: fitting[-1]]))
+        return tokenizer.decode(tokens[: max(1, int(np.searchsorted(spent, most)))]).encode()
+    return b"\n".join(tokenizer.decode_documents(tokens[: fitting[-1]]))
 
 
-def baseline_nats(train: NDArray[Any], held: NDArray[Any], vocab: int) -> tuple[float, float]:
-    """Nats of all of `held` but its first token, by the frequencies of tokens and of pairs in `train`.
+def baseline_nats(train: NDArray[Any], held_out: NDArray[Any], vocab: int) -> tuple[float, float]:
+    """Nats of all of `held_out` but its first token, by the frequencies of tokens and of pairs in `train`.
 
     Tokens get half a count more; a pair is mixed with the frequency of its second token as if that had been seen k
     times more after the first (MacKay and Peto 1995), with the k that is best on the last twentieth of `train`, which
@@ -178,13 +178,13 @@ def baseline_nats(train: NDArray[Any], held: NDArray[Any], vocab: int) -> tuple[
     codes, pairs = np.unique(_codes(counted, vocab), return_counts=True)
 
     def nats(text: NDArray[Any], prior: float) -> float:
-        wanted = _codes(text, vocab)
-        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        found = np.where(codes[place] == wanted, pairs[place], 0)
-        return float(-np.log((found + prior * single[text[1:]]) / (firsts[text[:-1]] + prior)).sum())
+        text_codes = _codes(text, vocab)
+        index = np.minimum(np.searchsorted(codes, text_codes), len(codes) - 1)
+        counts = np.where(codes[index] == text_codes, pairs[index], 0)
+        return float(-np.log((counts + prior * single[text[1:]]) / (firsts[text[:-1]] + prior)).sum())
 
     best = min(PRIORS, key=lambda prior: nats(tuning, prior))
-    return float(-np.log(single[held[1:]]).sum()), nats(held, best)
+    return float(-np.log(single[held_out[1:]]).sum()), nats(held_out, best)
 
 
 def _codes(tokens: NDArray[Any], vocab: int) -> NDArray[np.int64]:

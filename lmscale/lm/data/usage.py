@@ -1,4 +1,4 @@
-"""Whether there is enough text for a run, and what a run has seen of it."""
+"""Whether there is enough text for a run, and how much of it a run has used."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.data.manifest import Manifest, Tokens, windows
-from lmscale.lm.data.order import Turns
+from lmscale.lm.data.order import MixtureSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
-    """What a run has seen of its text."""
+class DataUsage:
+    """How much of its text a run has trained on, and how often."""
 
     tokens_by_source: dict[str, int]
     """Tokens trained on, repeats counted; their sum is the run's D."""
@@ -30,20 +30,20 @@ class Account:
     repeats_max: float | None
 
 
-def repeats(visited: NDArray[np.int64], starts: NDArray[np.int64] | None, context: int) -> NDArray[np.float64]:
+def repeats(visits: NDArray[np.int64], starts: NDArray[np.int64] | None, context: int) -> NDArray[np.float64]:
     """[documents]: how often each document's tokens were scored, from the visits [W] of every window.
 
     Without `starts` a window is a document. Documents of which no token can be scored, beyond the last whole window,
     are left out, and of the others the tokens that can.
     """
     if starts is None:
-        return visited.astype(np.float64)
-    scored = np.concatenate([[0], np.cumsum(visited) * context])
-    # Token q > 0 is a target of window (q - 1) // C: what lies before place p has been scored `before` times.
-    place = np.clip(np.asarray(starts) - 1, 0, len(visited) * context)
-    window, inside = np.divmod(place, context)
-    before = scored[window] + np.append(visited, 0)[window] * inside
-    lengths = np.diff(place)
+        return visits.astype(np.float64)
+    scored = np.concatenate([[0], np.cumsum(visits) * context])
+    # Token q > 0 is a target of window (q - 1) // C: targets before token p were scored `before` times.
+    target = np.clip(np.asarray(starts) - 1, 0, len(visits) * context)
+    window, inside = np.divmod(target, context)
+    before = scored[window] + np.append(visits, 0)[window] * inside
+    lengths = np.diff(target)
     return (np.diff(before)[lengths > 0] / lengths[lengths > 0]).astype(np.float64)
 
 
@@ -56,28 +56,29 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
             f"model.vocab = {config.model.vocab:,}, but the tokenizer {manifest.tokenizer!r} has {manifest.vocab:,} "
             f"ids; set model.vocab = {manifest.vocab}"
         )
-    parts, weights = manifest.parts or (manifest,), manifest.weights or (1,)
-    for part in parts:
-        for split, tokens in (("training", part.train_tokens), ("validation", part.validation_tokens)):
+    components, weights = manifest.components or (manifest,), manifest.weights or (1,)
+    for component in components:
+        for split, tokens in (("training", component.train_tokens), ("validation", component.validation_tokens)):
             if not windows(tokens, context):
                 raise UserError(
-                    f"the {split} split of {part.source} has {tokens:,} tokens, too few for one sequence of context "
-                    f"= {context:,} and its next token; give more text or take a context of at most "
+                    f"the {split} split of {component.source} has {tokens:,} tokens, too few for one sequence of "
+                    f"context = {context:,} and its next token; give more text or take a context of at most "
                     f"{max(1, tokens - 1):,}"
                 )
-    given = Turns(weights).given(config.tokens // context)
-    for part, weight, held, rows in zip(parts, weights, manifest.unique_windows(context), given.tolist()):
-        if not held:
+    rows_by_source = MixtureSchedule(weights).counts(config.tokens // context).tolist()
+    available_by_source = manifest.unique_windows(context)
+    for component, weight, available, rows in zip(components, weights, available_by_source, rows_by_source):
+        if not available:
             raise UserError(
                 f"unique_tokens = {manifest.unique_limit:,} leaves no sequence of context = {context:,} of "
-                f"{part.source}; raise it or take a smaller context"
+                f"{component.source}; raise it or take a smaller context"
             )
-        if rows > limit * held:
-            unique, share = held * context, weight / sum(weights)
+        if rows > limit * available:
+            unique, share = available * context, weight / sum(weights)
             largest = math.floor(limit * unique / share) // config.batch_tokens * config.batch_tokens
             fix = f"the largest D that fits is {largest:,} tokens" if largest else "not even one global batch fits"
             raise UserError(
-                f"D = {config.tokens:,} tokens would be {rows / held:.3g} epochs of the {unique:,} unique tokens of "
-                f"{part.source}, more than data.max_epochs = {limit:g}; {fix}: give more text, train on less or raise "
-                f"max_epochs"
+                f"D = {config.tokens:,} tokens would be {rows / available:.3g} epochs of the {unique:,} unique tokens "
+                f"of {component.source}, more than data.max_epochs = {limit:g}; {fix}: give more text, train on less "
+                f"or raise max_epochs"
             )

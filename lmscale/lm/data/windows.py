@@ -1,4 +1,4 @@
-"""Training and validation text as windows of context + 1 tokens that can be had by number, from disk or made.
+"""Training and validation text as numbered windows of context + 1 tokens, read from disk or generated.
 
 Letters: C context, W windows.
 """
@@ -12,7 +12,7 @@ from lmscale.core.config import synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data.manifest import ENDLESS, Tokens, windows
 
-SAID = {"train": "training", "validation": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class Windows(Protocol):
@@ -34,20 +34,20 @@ class StoredWindows:
         row = tokens.split(split)[0]
         if not windows(len(row), context):
             raise UserError(
-                f"the {SAID[split]} split has {len(row):,} tokens, too few for one sequence of context = {context:,} "
-                f"and its next token; give more text or take a context of at most {max(1, len(row) - 1):,}"
+                f"the {SPLIT_NAMES[split]} split has {len(row):,} tokens, too few for one sequence of context = "
+                f"{context:,} and its next token; give more text or take a context of at most {max(1, len(row) - 1):,}"
             )
         self.key = tokens.manifest.fingerprint
-        self._cut = np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context]
-        self.count = len(self._cut) if count is None else count
+        self._view = np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context]
+        self.count = len(self._view) if count is None else count
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The windows `numbers`."""
-        return self._cut[numbers].astype(np.int32)
+        """The windows `numbers` as int32 [n, C + 1]."""
+        return self._view[numbers].astype(np.int32)
 
 
-class MadeWindows:
-    """See `Windows`: those of a language, made on the device. `stream` tells independent texts of a split apart."""
+class SyntheticWindows:
+    """See `Windows`: generated from a language on the device. `stream` tells independent texts of a split apart."""
 
     def __init__(self, spec: synthetic.Language, split: str, context: int, stream: int, count: int = ENDLESS) -> None:
         from lmscale.lm.data import languages
@@ -69,28 +69,31 @@ def halves(numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
 
 
 def training(tokens: Tokens, context: int, seed: int) -> list[Windows]:
-    """Of every part, its limit kept. Without a limit each seed has its own text of a language."""
-    found: list[Windows] = []
-    for part, count in zip(tokens.parts or (tokens,), tokens.manifest.unique_windows(context)):
+    """The training windows of every source, within its limit. Without a limit each seed has its own text of a language.
+
+    Raises `UserError` where the limit leaves a source no window.
+    """
+    sources: list[Windows] = []
+    for component, count in zip(tokens.components or (tokens,), tokens.manifest.unique_windows(context)):
         if tokens.manifest.unique_limit is not None and count == 0:
             raise UserError(
                 f"unique_tokens = {tokens.manifest.unique_limit:,} leaves no sequence of context = {context:,} of "
-                f"{part.manifest.source}; raise it or take a smaller context"
+                f"{component.manifest.source}; raise it or take a smaller context"
             )
-        if part.manifest.endless:
+        if component.manifest.endless:
             limited = tokens.manifest.unique_limit is not None
-            spec = synthetic.parse(part.manifest.source)
-            found.append(MadeWindows(spec, "train", context, 0 if limited else seed + 1, count))
+            spec = synthetic.parse(component.manifest.source)
+            sources.append(SyntheticWindows(spec, "train", context, 0 if limited else seed + 1, count))
         else:
-            found.append(StoredWindows(part, "train", context, count or None))
-    return found
+            sources.append(StoredWindows(component, "train", context, count or None))
+    return sources
 
 
 def held_out(tokens: Tokens, split: str, context: int) -> list[Windows]:
-    """Of every part, all of its `split`."""
+    """The windows of every source's `split`."""
     return [
-        MadeWindows(synthetic.parse(part.manifest.source), split, context, 0)
-        if part.manifest.endless
-        else StoredWindows(part, split, context)
-        for part in tokens.parts or (tokens,)
+        SyntheticWindows(synthetic.parse(component.manifest.source), split, context, 0)
+        if component.manifest.endless
+        else StoredWindows(component, split, context)
+        for component in tokens.components or (tokens,)
     ]

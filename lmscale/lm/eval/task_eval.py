@@ -52,7 +52,7 @@ class Examiner:
         Several processes call it together; the first writes.
         """
         if self._reader is None:
-            self._reader = Reader(params, config.model, data.encoder(self._manifest), self._mesh)
+            self._reader = Reader(params, config.model, data.load_tokenizer(self._manifest), self._mesh)
         self._reader.params = params
         shots = [Shots(count, config.exam.seed, config.exam.draw) for count in config.exam.shots]
         for _ in scored(self._reader, self._tasks[config.exam], shots, folder, scale(config, step, loss_nats)):

@@ -207,7 +207,7 @@ def _tokens(config: RunConfig, steps: int) -> Iterator[Tokens]:
     """
     manifest = None
     with contextlib.suppress(UserError):  # a source that is not there
-        manifest = data.find(config.data)
+        manifest = data.find_manifest(config.data)
     if manifest is not None:
         with contextlib.suppress(UserError):
             data.check_enough(manifest, replace(config, tokens=config.batch_tokens))

@@ -141,7 +141,7 @@ class Ledger:
             tokens=tokens,
             flops=counts.flops,
             flops_6n=counts.flops_6n,
-            **asdict(self.batches.account(tokens)),
+            **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,
             startup_seconds=self.startup_seconds,

@@ -36,7 +36,7 @@ from lmscale.lm.data.corpora.made import MadeText
 from lmscale.lm.data.corpora.sources import Skipped, Source, Unreadable
 from lmscale.lm.data.corpora.survey import Survey
 
-__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "find", "locked", "prepare", "whole_folder"]
+__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "find_corpus", "locked", "prepare", "whole_folder"]
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is believed."""
@@ -44,7 +44,7 @@ CUTTING = ("test_fraction", "unreadable", "near_duplicates")
 """Settings that say which documents are kept; where one has its default it leaves no trace in the name of a cache."""
 
 
-def find(config: DataConfig) -> Corpus | None:
+def find_corpus(config: DataConfig) -> Corpus | None:
     """What the source held when it was last read, if no file of it changed. Imports no TFDS and reads no text."""
     try:
         record = json.loads(_key_path(config).read_text(encoding="utf-8"))
@@ -64,13 +64,13 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
     unknown, empty or unreadable throughout, or changes while it is read, and for a full disk.
     """
     report = progress or (lambda what, share: None)
-    corpus = find(config)
+    corpus = find_corpus(config)
     if corpus is None or not corpus.readable():
         key_path = _key_path(config)
         if not _is_tfds(config):
             _list_files(config, _place(config))  # a source that is not there is said before anything is written
         with locked(key_path.with_suffix(".lock"), report):
-            corpus = find(config)  # another process may have done it while this one waited
+            corpus = find_corpus(config)  # another process may have done it while this one waited
             if corpus is None or not corpus.readable():
                 corpus = _build(config, key_path, report, allow_download)
     return corpus

@@ -90,8 +90,8 @@ def load(name: str) -> Tokenizer:
         return SymbolTokenizer(int(name.removeprefix(SYMBOLS)))
     if name.startswith(BPE):
         raise UserError(
-            f"{name} is trained on a corpus, so a name is not enough: take `data.encoder` of its manifest, or the path "
-            f"of the tokenizer.json that was trained"
+            f"{name} is trained on a corpus, so a name is not enough: take `data.load_tokenizer` of its manifest, or "
+            f"the path of the tokenizer.json that was trained"
         )
     if Path(name).suffix == ".json":
         return FileTokenizer.read(name)
