@@ -14,7 +14,7 @@ from helpers.tiny_runs import assert_close, ends, rows, run, saved_steps, start,
 from lmscale.core.config import ExamConfig, MeshConfig, ModelConfig
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import CHECKPOINT_FOLDER
-from lmscale.lm.devices import distributed
+from lmscale.lm.devices import collectives, distributed
 from lmscale.lm.train.loop import train
 
 WIDE = ModelConfig(width=16, layers=2, heads=4, context=16, residual_dropout=0.1)
@@ -137,7 +137,7 @@ def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp
         (("localhost:99999", 2, 1), r"--coordinator localhost:99999: must be the address and a free port"),
     ],
 )
-def test_flags_that_do_not_make_a_place(flags: tuple[Any, Any, Any], said: str) -> None:
+def test_flags_that_do_not_say_which_process_this_is(flags: tuple[Any, Any, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         distributed.start(*flags)
 
@@ -145,8 +145,8 @@ def test_flags_that_do_not_make_a_place(flags: tuple[Any, Any, Any], said: str) 
 def test_one_process_and_no_launcher_are_alone() -> None:
     distributed.start(None, 1, None)
     distributed.start()
-    assert distributed.is_main() and distributed.agreed(True, False) == (True, False)
-    assert distributed.from_first([5, 3, 1], 2) == [5, 3]
+    assert distributed.is_main() and collectives.any_process(True, False) == (True, False)
+    assert collectives.broadcast([5, 3, 1], 2) == [5, 3]
 
 
 def test_processes_ask_each_other_about_once_a_second_however_far_ahead_they_dispatch(
@@ -155,20 +155,20 @@ def test_processes_ask_each_other_about_once_a_second_however_far_ahead_they_dis
     """A step is dispatched in a millisecond and done half a second later: the clock alone would see the first."""
     now, queued, asked = 0.0, 0.0, []
 
-    def gathered(values: tuple[float, ...]) -> np.ndarray:
+    def allgather(values: tuple[float, ...]) -> np.ndarray:
         nonlocal now, queued
         now, queued = now + queued, 0.0
         asked.append(now)
         return np.array([values, values], np.float32)
 
-    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(distributed, "_gathered", gathered)
-    monkeypatch.setattr(distributed.time, "perf_counter", lambda: now)
-    votes = distributed.Votes(0)
+    monkeypatch.setattr(collectives.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(collectives, "_allgather", allgather)
+    monkeypatch.setattr(collectives.time, "perf_counter", lambda: now)
+    poll = collectives.AnyProcessPoll(0)
     for step in range(100):
-        assert votes(step, step > 50, False) == (step > 50 and asked[-1] == now, False)
+        assert poll(step, step > 50, False) == (step > 50 and asked[-1] == now, False)
         now, queued = now + 0.001, queued + 0.5
-    assert len(asked) > 40 and np.diff(asked).max() < 2 * distributed.AGREE_SECONDS
+    assert len(asked) > 40 and np.diff(asked).max() < 2 * collectives.POLL_SECONDS
 
 
 def test_a_port_that_is_taken_and_a_first_process_that_does_not_answer() -> None:

@@ -35,7 +35,7 @@ def windows() -> ValidationSet:
         fingerprint="hand", tokenizer="bytes", tokenizer_file=None, endless=False, weights=(), source="hand",
         unique_limit=None,
     )  # fmt: skip
-    tokens = SimpleNamespace(manifest=manifest, parts=(), split=lambda name: (split, np.zeros(1)))
+    tokens = SimpleNamespace(manifest=manifest, components=(), split=lambda name: (split, np.zeros(1)))
     return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
 
 

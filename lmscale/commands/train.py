@@ -33,7 +33,7 @@ def main(
     configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
     folders = [file.parent for file in files]
     end_with_launcher()
-    alone = coordinator is None and processes in (None, 1) and cluster.find(os.environ) is None
+    alone = coordinator is None and processes in (None, 1) and cluster.detect(os.environ) is None
     with ExitStack() as stack:
         if alone:  # before JAX is loaded: who comes second has lost no time
             stack.enter_context(_attempt(configs, folders))

@@ -1,4 +1,4 @@
-"""One run in several processes: how they find each other, what they decide together, how they end."""
+"""One run in several processes: how they join each other, and how they end."""
 
 import ctypes
 import os
@@ -8,27 +8,24 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding
-from numpy.typing import NDArray
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
 from lmscale.lm.devices import cluster
 
-AGREE_SECONDS = 1.0
-"""About how often several processes ask each other whether to stop or to save."""
 LEAVE_SECONDS = 2.0
-"""How long the first process, which the others are connected to, lets them say their own last sentence."""
-ALONE = "--processes 1 trains in this process alone"
-LOST = re.compile(r"gloo|nccl|connection (reset|closed)|socket closed|by peer|coordination service|heartbeat", re.I)
-"""What JAX says when another process is gone."""
+"""How long the first process, which the others are connected to, waits for them to print their own last sentence."""
+SINGLE_PROCESS_FIX = "--processes 1 trains in this process alone"
+CONNECTION_LOST = re.compile(
+    r"gloo|nccl|connection (reset|closed)|socket closed|by peer|coordination service|heartbeat", re.I
+)
+"""How JAX reports that another process is gone."""
 
 
 def start(
@@ -39,45 +36,38 @@ def start(
 ) -> None:
     """Join the other processes of this run, before anything asks JAX for its devices.
 
-    `coordinator` is the HOST:PORT at which process 0 can be reached; what is not given is taken from the launcher
-    (`clusters.find`), and without one this process is alone. Waits for the others at most `wait_seconds`. Raises
-    `UserError` for what is given in part or impossible, and for a coordinator that does not answer; ends the process
-    with `EXIT_INTERRUPTED` where JAX gives up waiting for the others.
+    `coordinator` is the HOST:PORT at which process 0 can be reached; an argument that is None is taken from the
+    launcher (`cluster.detect`), and without one this process is alone. Waits for the others at most `wait_seconds`.
+    Raises `UserError` for arguments that are incomplete or impossible, and for a coordinator that does not answer;
+    ends the process with `EXIT_INTERRUPTED` where JAX gives up waiting for the others.
     """
     if processes == 1 and not process:
         return
-    place = cluster.find(os.environ)
-    if place is None and (coordinator, processes, process) == (None, None, None):
+    launched = cluster.detect(os.environ)
+    if launched is None and (coordinator, processes, process) == (None, None, None):
         return
     if coordinator is None and processes is None and process is None:
-        assert place is not None
+        assert launched is not None
         check(
-            place.method is not None,
-            f"{place.launcher} has started {place.processes} processes but does not say where the first is; add "
-            f"--coordinator HOST:PORT, or {ALONE}",
+            launched.method is not None,
+            f"{launched.launcher} has started {launched.processes} processes but does not say where the first is; add "
+            f"--coordinator HOST:PORT, or {SINGLE_PROCESS_FIX}",
         )
-        _join(place.processes, place.process, wait_seconds, place.devices, cluster_detection_method=place.method)
+        _join(launched.processes, launched.process, wait_seconds, launched.devices, detection=launched.method)
         return
-    processes = place.processes if place and processes is None else processes
-    process = place.process if place and process is None else process
-    _check_given(coordinator, processes, process)
+    processes = launched.processes if launched and processes is None else processes
+    process = launched.process if launched and process is None else process
+    _check_arguments(coordinator, processes, process)
     assert coordinator is not None and processes is not None and process is not None
     _check_reachable(coordinator, process, wait_seconds)
-    devices = place.devices if place else None
-    _join(
-        processes,
-        process,
-        wait_seconds,
-        devices,
-        coordinator_address=coordinator,
-        cluster_detection_method="deactivate",
-    )
+    devices = launched.devices if launched else None
+    _join(processes, process, wait_seconds, devices, detection="deactivate", coordinator=coordinator)
 
 
-def _check_given(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    given = {"--coordinator HOST:PORT": coordinator, "--processes N": processes, "--process I": process}
-    missing = [flag for flag, value in given.items() if value is None]
-    check(not missing, f"{', '.join(given)} belong together; add {' and '.join(missing)}, or {ALONE}")
+def _check_arguments(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    flags = {"--coordinator HOST:PORT": coordinator, "--processes N": processes, "--process I": process}
+    missing = [flag for flag, value in flags.items() if value is None]
+    check(not missing, f"{', '.join(flags)} belong together; add {' and '.join(missing)}, or {SINGLE_PROCESS_FIX}")
     assert coordinator is not None and processes is not None and process is not None
     check(processes >= 1, f"--processes {processes}: must be at least 1")
     check(
@@ -92,7 +82,10 @@ def _check_given(coordinator: str | None, processes: int | None, process: int | 
 
 
 def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> None:
-    """JAX would end the process with a stack trace. Process 0 is the one that is reached: its port must be free."""
+    """Raise `UserError` unless process 0 answers, or, in process 0 itself, unless its port is free.
+
+    JAX would end the process with a stack trace.
+    """
     host, port = coordinator.rpartition(":")[0].strip("[]"), int(coordinator.rpartition(":")[2])
     if process == 0:
         try:
@@ -116,49 +109,58 @@ def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> None:
     )
 
 
-def _join(processes: int | None, process: int | None, wait_seconds: int, devices: list[int] | None, **how: Any) -> None:
-    # A run has its own handler of SIGTERM and asks its processes; JAX's would take the signal.
+def _join(
+    processes: int | None,
+    process: int | None,
+    wait_seconds: int,
+    devices: list[int] | None,
+    *,
+    detection: str | None,
+    coordinator: str | None = None,
+) -> None:
+    # A run handles SIGTERM itself, in all its processes together; JAX's handler would take the signal.
     jax.config.update("jax_enable_preemption_service", False)
     which = "this process" if processes is None else f"process {process} of {processes}"
-    _say_at_abort(f"not all processes came within {wait_seconds} s, so {which} ends; start all of them again")
+    _exit_at_abort(f"not all processes came within {wait_seconds} s, so {which} ends; start all of them again")
     try:
         jax.distributed.initialize(
             num_processes=processes,
             process_id=process,
             local_device_ids=devices,
             initialization_timeout=wait_seconds,
-            **how,
+            cluster_detection_method=detection,
+            coordinator_address=coordinator,
         )
     except (RuntimeError, ValueError, OSError) as error:
         summary = str(error).splitlines()[0][:200]
         raise UserError(
             f"{which} could not join the others ({summary}); say where process 0 is with --coordinator HOST:PORT "
-            f"--processes N --process I, or {ALONE}"
+            f"--processes N --process I, or {SINGLE_PROCESS_FIX}"
         ) from error
-    _say_at_abort(_lost(which))
+    _exit_at_abort(_process_lost(which))
 
 
-def _lost(which: str) -> str:
+def _process_lost(which: str) -> str:
     return f"another process of this run is gone, so {which} ends too; start all of them again, and they go on"
 
 
-_at_abort: list[Any] = []
+_abort_handler: list[Any] = []
 
 
-def _say_at_abort(sentence: str) -> None:
-    """Say a sentence and leave with `EXIT_INTERRUPTED` where JAX would abort.
+def _exit_at_abort(sentence: str) -> None:
+    """Print a sentence and exit with `EXIT_INTERRUPTED` where JAX would abort.
 
     JAX does so, from a thread of its own, when it has lost the first process or waited too long; Python's own signal
     handlers never run then.
     """
 
-    def leave(number: int) -> None:
+    def exit_now(number: int) -> None:
         os.write(2, f"lmscale: {sentence}\n".encode())
         os._exit(EXIT_INTERRUPTED)
 
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(exit_now)
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)
-    _at_abort[:] = [handler]  # ctypes does not keep it alive
+    _abort_handler[:] = [handler]  # ctypes does not keep it alive
 
 
 def is_main() -> bool:
@@ -166,85 +168,12 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether any process has raised it. All processes must call it at the same point."""
-    if jax.process_count() == 1:
-        return flags
-    return _any(_gathered(flags))
-
-
-def _any(gathered: NDArray[np.float32]) -> tuple[bool, ...]:
-    return tuple(bool(raised) for raised in np.max(gathered, axis=0))
-
-
-def _gathered(values: tuple[float, ...]) -> NDArray[np.float32]:
-    """The numbers of all processes [processes, values]."""
-    from jax.experimental import multihost_utils
-
-    return np.reshape(multihost_utils.process_allgather(np.array(values, np.float32)), (-1, len(values)))
-
-
-class Votes:
-    """What the processes of a run decide together while it goes on.
-
-    To ask costs a wait for the device, so several processes ask about once a second; when next, they agree too. A
-    single process answers itself at every step.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.next = self._step = step
-        self._clock = time.perf_counter()
-
-    def __call__(self, step: int, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether any process has raised it by `step`; all False until they ask each other again."""
-        if jax.process_count() == 1:
-            return flags
-        if step < self.next:
-            return (False,) * len(flags)
-        raised = _any(_gathered(flags))  # waits for the steps that are dispatched: only then is the clock theirs
-        pace = (time.perf_counter() - self._clock) / max(1, step - self._step)
-        slowest = float(_gathered((pace,)).max()) if step > self._step else AGREE_SECONDS
-        self._step, self._clock = step, time.perf_counter()
-        self.next = step + max(1, int(AGREE_SECONDS / max(slowest, 1e-9)))
-        return raised
-
-
-def from_first(values: Sequence[int], most: int) -> list[int]:
-    """The first `most` of the numbers, none below 0, that the first process has; all processes call it together."""
-    if jax.process_count() == 1:
-        return list(values[:most])
-    from jax.experimental import multihost_utils
-
-    row = np.full(most, -1, np.int32)
-    row[: len(values)] = values[:most]
-    return [int(value) for value in multihost_utils.broadcast_one_to_all(row) if value >= 0]
-
-
-def place(rows: Callable[[int, int], Any], shape: tuple[int, int], sharding: NamedSharding) -> jax.Array:
-    """The global array [rows, ...] of which `rows(start, stop)` gives a part; a process asks for its own parts only."""
-    if jax.process_count() == 1:
-        return jax.device_put(rows(0, shape[0]), sharding)
-
-    def part(index: Any) -> NDArray[np.int32]:
-        start, stop, _ = index[0].indices(shape[0])
-        return np.asarray(rows(start, stop))
-
-    return jax.make_array_from_callback(shape, sharding, part)
-
-
-def put(values: Any, sharding: NamedSharding) -> Any:
-    """A tree of arrays that every process has alike, placed on the devices of all."""
-    if jax.process_count() == 1:
-        return jax.device_put(values, sharding)
-    return jax.jit(lambda values: values, out_shardings=sharding)(values)
-
-
 @contextmanager
-def ending_together(orderly: type[Exception]) -> Iterator[None]:
-    """In several processes, an error in the block ends this one at once, and thereby the others.
+def abort_on_error(orderly: type[Exception]) -> Iterator[None]:
+    """Where several processes share the run, let an error in the block end this one at once, and thereby the others.
 
     Nothing is tidied up: what would wait for the other processes (a save, the end of JAX) may wait for ever. An error
-    of the type `orderly` is one that all processes raise together.
+    of the type `orderly` is one that all processes raise together; it passes through.
     """
     try:
         yield
@@ -253,20 +182,20 @@ def ending_together(orderly: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        status = _last_words(error)
+        status = _print_error(error)
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(LEAVE_SECONDS if is_main() else 0)
         os._exit(status)
 
 
-def _last_words(error: Exception) -> int:
-    """Say why this process ends; returns its exit status."""
+def _print_error(error: Exception) -> int:
+    """Print why this process ends; returns its exit status."""
     if isinstance(error, UserError):
         print(f"lmscale: {error}", file=sys.stderr)
         return exit_status(error)
-    if LOST.search(str(error)):
-        print(f"lmscale: {_lost(f'process {jax.process_index()} of {jax.process_count()}')}", file=sys.stderr)
+    if CONNECTION_LOST.search(str(error)):
+        print(f"lmscale: {_process_lost(f'process {jax.process_index()} of {jax.process_count()}')}", file=sys.stderr)
         return EXIT_INTERRUPTED
     traceback.print_exception(error)
     return 1

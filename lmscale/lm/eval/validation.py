@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmscale.core.config import RunConfig
 from lmscale.lm.data import ValidationSet
 from lmscale.lm.data.tokenizer import bits_per_byte
-from lmscale.lm.devices.distributed import place
+from lmscale.lm.devices.collectives import make_global_array
 from lmscale.lm.devices.sharding import batch_sharding, replicated
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.transformer import token_losses
@@ -55,13 +55,14 @@ def make_validation(
             .compile()
         )
 
+    def batch_nats(params: Params, rows_WS: np.ndarray) -> np.ndarray:
+        tokens = make_global_array(lambda start, stop: _padded(rows_WS, batch)[start:stop], shape, sharding)
+        return np.asarray(losses(params, tokens))[: len(rows_WS)]
+
     def validate(params: Params) -> Validation:
-        nats_WT = np.concatenate(
-            [
-                np.asarray(losses(params, place(lambda a, b: _padded(part, batch)[a:b], shape, sharding)))[: len(part)]  # noqa: B023
-                for part in (windows.windows[start : start + batch] for start in range(0, len(windows.windows), batch))
-            ]
-        ).astype(np.float64)
+        starts = range(0, len(windows.windows), batch)
+        batches = [batch_nats(params, windows.windows[start : start + batch]) for start in starts]
+        nats_WT = np.concatenate(batches).astype(np.float64)
         means = nats_WT.mean(axis=1)
         return Validation(
             loss_nats=float(means.mean()),

@@ -24,7 +24,7 @@ from lmscale.core.files import read_json
 from lmscale.lm import data
 from lmscale.lm.data import Batches, Manifest, Tokens
 from lmscale.lm.devices import machine
-from lmscale.lm.devices.distributed import place
+from lmscale.lm.devices.collectives import make_global_array
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import Compiled, make_step
@@ -107,7 +107,7 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
         rows, sharding = config.optimizer.batch_sequences, batch_sharding(mesh)
 
         def batch(t: int) -> jax.Array:
-            return place(lambda a, b: batches.rows(t, a, b), (rows, config.model.context + 1), sharding)
+            return make_global_array(lambda a, b: batches.rows(t, a, b), (rows, config.model.context + 1), sharding)
 
         programs, hyper = make_step(config, mesh), jax.device_put(Hyperparameters.of(config), replicated(mesh))
         step, compile_seconds = _compiled(programs, batch(0), hyper)

@@ -25,7 +25,8 @@ from jax.sharding import Sharding
 from lmscale.core.config import check
 from lmscale.core.files import storage_error
 from lmscale.core.run_folder import CHECKPOINT_FOLDER
-from lmscale.lm.devices.distributed import agreed, from_first, is_main
+from lmscale.lm.devices.collectives import any_process, barrier, broadcast
+from lmscale.lm.devices.distributed import is_main
 
 KEPT = 2
 """Checkpoints kept: where the newest turns out to be corrupt, the one before is the next best."""
@@ -97,7 +98,7 @@ class Checkpoints:
     def _check_room(self, state: Any) -> None:
         """Orbax must not be the one to find the disk full: its threads then write tracebacks that none can catch."""
         wanted = ROOM_FACTOR * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + ROOM_BYTES
-        if any(agreed(shutil.disk_usage(self.folder).free < wanted)):
+        if any(any_process(shutil.disk_usage(self.folder).free < wanted)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]]:
@@ -106,10 +107,10 @@ class Checkpoints:
         Returns (state or None, its facts, one sentence for every checkpoint that could not be read and was skipped).
         Raises `UserError` for a checkpoint of another run, architecture or optimizer.
         """
-        if not any(agreed(self.folder.is_dir())):
+        if not any(any_process(self.folder.is_dir())):
             return None, {}, []
         skipped: list[str] = []
-        for step in from_first(sorted(self._open().all_steps(), reverse=True), KEPT + 1):
+        for step in broadcast(sorted(self._open().all_steps(), reverse=True), KEPT + 1):
             state, facts, problem = self._read(step, like)
             if not problem:
                 return state, facts, skipped
@@ -126,12 +127,12 @@ class Checkpoints:
 
         folder = self.folder / str(step)
         facts, problem = _attempt(lambda: _facts(folder))
-        if any(agreed(bool(problem))):
+        if any(any_process(bool(problem))):
             return None, {}, problem or "another process could not read it"
         self._check_same(step, facts, _described(like))
         handler = ocp.StandardCheckpointHandler()
         state, problem = _attempt(lambda: handler.restore(folder / "state", args=ocp.args.StandardRestore(like)))
-        if any(agreed(bool(problem))):
+        if any(any_process(bool(problem))):
             return None, {}, problem or "another process could not read it"
         changed = [name for name, bits in _bits(state).items() if bits != facts["bits"][name]]
         return state, facts, f"the numbers of {changed[0]} have changed since they were saved" if changed else ""
@@ -160,7 +161,7 @@ class Checkpoints:
             aside = self.folder / f"unreadable-{step}"
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
-        agreed(True)  # that it is done
+        barrier()
         self._open().reload()
 
     def close(self) -> None:

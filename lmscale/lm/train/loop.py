@@ -21,7 +21,7 @@ from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE
 from lmscale.core.signals import second_ctrl_c_ends, stop_requested
 from lmscale.lm import data
-from lmscale.lm.devices import distributed, machine
+from lmscale.lm.devices import collectives, distributed, machine
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
 from lmscale.lm.eval.task_eval import Examiner
 from lmscale.lm.eval.validation import make_validation
@@ -65,7 +65,7 @@ def train_packed(configs: Sequence[RunConfig], folders: Sequence[Path], wandb: s
             second_ctrl_c_ends(),
             stop_requested() as stop,
             ExitStack() as closed_at_the_end,
-            distributed.ending_together(Interrupted),
+            distributed.abort_on_error(Interrupted),
         ):
             for place in missing:
                 if distributed.is_main():
@@ -117,7 +117,7 @@ class _Together:
                 return programs.start(key)
 
         state = pack.stack([run.resume(start, programs.state, self.peak) for run in self.runs])
-        hyper = distributed.put(
+        hyper = collectives.replicate(
             pack.stack([Hyperparameters.of(run.config) for run in self.runs]), replicated(self.mesh)
         )
         with jax.set_mesh(self.mesh):
@@ -129,7 +129,7 @@ class _Together:
             if run.over:  # ended between its last checkpoint and its outcome
                 run.validation = validate(self._part(state, run).validated)
         self.saved = time.perf_counter()
-        self.votes = distributed.Votes(self.runs[0].done)
+        self.any_process = collectives.AnyProcessPoll(self.runs[0].done)
         stopping, _ = self._wanted(self.runs)  # asked to while it compiled
         while active := self._active(state):
             if stopping:
@@ -159,7 +159,7 @@ class _Together:
             return pack.stack([run.batches.rows(run.done, start, stop) for run in self.runs])
 
         shape = (self.config.optimizer.batch_sequences, self.config.model.context + 1)
-        return distributed.place(rows, shape, batch_sharding(self.mesh))
+        return collectives.make_global_array(rows, shape, batch_sharding(self.mesh))
 
     def _part(self, state: TrainState, run: Ledger) -> TrainState:
         return pack.part(state, run.place, len(self.runs))
@@ -199,7 +199,7 @@ class _Together:
         if all(run.over for run in active):
             return False, False
         due = time.perf_counter() - self.saved > self.config.checkpoint_seconds
-        stopping, saving = self.votes(active[0].done, self.stop(), due)
+        stopping, saving = self.any_process(active[0].done, self.stop(), due)
         kept = any(run.done in run.config.kept_steps for run in active)
         return stopping, stopping or saving or kept
 
