@@ -506,7 +506,7 @@ def _bench(args: BenchArgs) -> int:
     speed = bench.measure(config, args.steps, args.profile)
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
-    measured_speeds.keep(config, speed.flops_per_second, speed.compile_seconds, speed.device)
+    measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device)
     if args.json is not None:
         write_json(args.json, asdict(speed))
     return 0

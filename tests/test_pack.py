@@ -156,8 +156,8 @@ def test_two_runs_in_one_folder_and_packs_over_devices_are_refused(configs: list
 
 
 def test_what_may_differ_is_what_the_config_has() -> None:
-    assert set(packable.FREE) <= {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(packable.FREE_OF_OPTIMIZER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
+    assert set(packable.MAY_DIFFER) <= {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(packable.OPTIMIZER_MAY_DIFFER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
 
 
 def test_the_launcher_packs_them(alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from lmscale.commands.plan.show import show
 from lmscale.commands.plan.verb import check_plan, main
 from lmscale.commands.progress import quantity
 from lmscale.core import measured_speeds
-from lmscale.core.accelerators import DEVICES, device
+from lmscale.core.accelerators import ACCELERATORS, by_name
 from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, RunConfig
 from lmscale.core.counting import count, memory_bytes, validation_flops
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.host import usable_cores
-from lmscale.core.measured_speeds import Figure
+from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import STOP_FILE
 from lmscale.study import prices, recipes, sweep
@@ -89,13 +89,13 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
     plan = planned()
     assert place_of(plan.runs, tmp_path).speed(RUN).source == "assumed"
-    measured = Figure(
+    measured = MeasuredSpeed(
         config=RUN, flops_per_second=4e6, compile_seconds=1.0, device="cpu x 1",
         machine=measured_speeds.platform.node(),
         cores=max(1, len(usable_cores()) // place_of(plan.runs, tmp_path).at_once),
     )  # fmt: skip
-    measured.remember()
-    replace(measured, machine="elsewhere", flops_per_second=9e9).remember()
+    measured.write()
+    replace(measured, machine="elsewhere", flops_per_second=9e9).write()
     found = place_of(plan.runs, tmp_path).speed(RUN)
     assert (found.source, found.compile_seconds) == ("bench", 1.0) and found.flops_per_second == pytest.approx(4e6)
     outcome_of(RUN, seconds=1000.0).write(tmp_path / RUN.run_id)
@@ -107,24 +107,24 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     assert all(line.split()[-1] != "" and "h100" in line for line in text.splitlines() if RUN.run_id in line)
 
 
-def test_figures_taken_on_more_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_measured_on_more_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path))
     monkeypatch.setattr("lmscale.commands.plan.place.usable_cores", lambda: [0, 1, 2, 3])
     monkeypatch.setattr("lmscale.study.launch.slots", lambda: [Slot(f"cpu {i}") for i in range(4)])
-    Figure(
+    MeasuredSpeed(
         config=RUN, flops_per_second=8e6, compile_seconds=1.0, device="cpu x 1", cores=4,
         machine=measured_speeds.platform.node(),
-    ).remember()  # fmt: skip
+    ).write()  # fmt: skip
     found = place_of([PlannedRun(RUN)], tmp_path / "runs")
     assert found.speed(RUN).flops_per_second == pytest.approx(2e6)
     assert "taken on 4 cores and shared out" in found.title
 
 
-def test_a_speed_between_two_figures() -> None:
+def test_a_speed_between_two_measured_ones() -> None:
     """At a measured shape the figure itself; between two, between their rates; nearer to the nearer."""
     small, middle, large = (RECIPE({"width": width, "tokens": 1e6, "batch_sequences": 8}) for width in (16, 64, 128))
     made = [
-        Figure(config=config, flops_per_second=rate, compile_seconds=1.0, device="cpu", cores=1)
+        MeasuredSpeed(config=config, flops_per_second=rate, compile_seconds=1.0, device="cpu", cores=1)
         for config, rate in ((small, 1e9), (large, 1e10))
     ]
     assert prices.between(made, small)[0] == pytest.approx(1e9, rel=1e-3)
@@ -134,8 +134,8 @@ def test_a_speed_between_two_figures() -> None:
 
 def test_what_a_run_costs_on_a_device() -> None:
     config = replace(RUN, validations=3, validation_tokens=1_000)
-    place = prices.on_devices(device("H100"), 8, 0.5, 3.0)
-    peak = 0.5 * DEVICES["h100"].float32
+    place = prices.on_devices(by_name("H100"), 8, 0.5, 3.0)
+    peak = 0.5 * ACCELERATORS["h100"].float32
     found = prices.price(PlannedRun(config), place)
     overhead = prices.STARTUP_SECONDS + prices.COMPILE_SECONDS
     slow = prices.price(PlannedRun(config), prices.Place("a slow one", 1, assumed=1e6))
@@ -158,7 +158,7 @@ def test_a_run_that_does_not_fit_is_marked(tmp_path: Path) -> None:
     large = RECIPE({"width": 128, "tokens": 1e8, "batch_sequences": 4096})
     large = replace(large, model=replace(large.model, context=2048, layers=64), tokens=4096 * 2048)
     plan = Plan(Sweep("one", [{}], lambda point: large), [PlannedRun(large)])
-    assert memory_bytes(large, accelerator=True) > DEVICES["v5e"].memory_bytes
+    assert memory_bytes(large, accelerator=True) > ACCELERATORS["v5e"].memory_bytes
     text = re.sub(r"\s+", " ", shown(plan, tmp_path, device="v5e"))
     assert "does not fit" in text and "runs need more than the 16 GB of one TPU v5e" in text
     assert "does not fit" not in shown(planned(), tmp_path, device="v5e")
@@ -166,14 +166,14 @@ def test_a_run_that_does_not_fit_is_marked(tmp_path: Path) -> None:
 
 def test_unknown_devices_and_impossible_numbers() -> None:
     with pytest.raises(UserError, match="no device is called 'h1000'; did you mean 'h100'"):
-        device("h1000")
+        by_name("h1000")
     for arguments, sentence in (
         ((0, None, None), "--devices 0"),
         ((1, 1.5, None), "--utilisation 1.5"),
         ((1, None, -1.0), "--price -1"),
     ):
         with pytest.raises(UserError, match=sentence):
-            prices.on_devices(device("h100"), *arguments)
+            prices.on_devices(by_name("h100"), *arguments)
 
 
 def test_a_corpus_too_small_is_refused_once_it_is_known(tmp_path: Path, cache: Path) -> None:

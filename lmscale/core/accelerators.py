@@ -1,7 +1,7 @@
-"""Accelerators by name: what their makers say of them. What a run really reaches is a share of it (`utilisation`).
+"""Accelerators by name, as their makers describe them. A run reaches a share of these peaks (`utilisation`).
 
-Peaks are dense matrix products, without structured sparsity. "float32" is what JAX makes of float32 products unless
-told otherwise: TF32 on NVIDIA's, bfloat16 passes on Google's.
+Peaks are dense matrix products, without structured sparsity. "float32" is what JAX computes float32 products in by
+default: TF32 on NVIDIA's, bfloat16 passes on Google's.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ _GB = 10**9
 
 
 @dataclass(frozen=True)
-class Device:
-    """One accelerator."""
+class Accelerator:
+    """One kind of accelerator."""
 
     name: str
     title: str
@@ -23,27 +23,27 @@ class Device:
     memory_bytes: float
     source: str
     jax_kinds: tuple[str, ...] = ()
-    """What JAX calls it: `jax.devices()[0].device_kind`."""
+    """Its names in JAX: `jax.devices()[0].device_kind`."""
 
     def flops_per_second(self, dtype: str) -> float:
         """The peak in `dtype`."""
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
-def _nvidia(name: str, title: str, bfloat16: float, tf32: float, gigabytes: float, *kinds: str) -> Device:
-    return Device(name, title, bfloat16, tf32, gigabytes * _GB, f"NVIDIA, {title} data sheet, SXM module", kinds)
+def _nvidia(name: str, title: str, bfloat16: float, tf32: float, gigabytes: float, *kinds: str) -> Accelerator:
+    return Accelerator(name, title, bfloat16, tf32, gigabytes * _GB, f"NVIDIA, {title} data sheet, SXM module", kinds)
 
 
-def _tpu(name: str, bfloat16: float, gigabytes: float, *kinds: str) -> Device:
+def _tpu(name: str, bfloat16: float, gigabytes: float, *kinds: str) -> Accelerator:
     title = f"TPU {name}"
-    return Device(
+    return Accelerator(
         name, title, bfloat16, bfloat16, gigabytes * _GB, f"Google Cloud, {title} system architecture, one chip", kinds
     )
 
 
-DEVICES: dict[str, Device] = {
-    device.name: device
-    for device in (
+ACCELERATORS: dict[str, Accelerator] = {
+    one.name: one
+    for one in (
         _nvidia("a100", "A100 80GB", 312e12, 156e12, 80, "NVIDIA A100-SXM4-80GB"),
         _nvidia("h100", "H100", 989e12, 494.5e12, 80, "NVIDIA H100 80GB HBM3"),
         _nvidia("h200", "H200", 989e12, 494.5e12, 141, "NVIDIA H200"),
@@ -56,8 +56,8 @@ DEVICES: dict[str, Device] = {
 }
 
 
-def device(name: str) -> Device:
+def by_name(name: str) -> Accelerator:
     """The accelerator called `name`. Raises `UserError` that names the nearest."""
-    if name.lower() not in DEVICES:
-        raise UserError(f"no device is called {name!r}{nearest(name, DEVICES)}")
-    return DEVICES[name.lower()]
+    if name.lower() not in ACCELERATORS:
+        raise UserError(f"no device is called {name!r}{nearest(name, ACCELERATORS)}")
+    return ACCELERATORS[name.lower()]

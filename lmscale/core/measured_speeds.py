@@ -17,24 +17,24 @@ from lmscale.core.host import usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One measurement of one shape."""
+class MeasuredSpeed:
+    """How fast one shape was measured to train, where and on what."""
 
     config: RunConfig
-    """What was trained; its length does not count."""
+    """The shape that was trained; its number of tokens is of no meaning here."""
     flops_per_second: float
     """Exact training FLOP/s of the run, all its devices together."""
     compile_seconds: float
     device: str
     cores: int
-    """Processors that the process was allowed to use."""
+    """Processors that the measuring process could use."""
     machine: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
 
-    def remember(self) -> Path:
-        """Write it into the cache folder."""
+    def write(self) -> Path:
+        """Write it into the cache folder, in place of an older measurement of the same shape; the file's path."""
         model, settings = self.config.model, self.config.optimizer
         identity = [asdict(model), settings.batch_sequences, settings.micro_batches, settings.kind]
         text = json.dumps([identity, self.device, self.cores, self.machine], sort_keys=True)
@@ -43,24 +43,24 @@ class Figure:
         return path
 
 
-def keep(config: RunConfig, flops_per_second: float, compile_seconds: float, device: str) -> Path:
-    """Write down what was just measured here."""
-    return Figure(
+def record(config: RunConfig, flops_per_second: float, compile_seconds: float, device: str) -> Path:
+    """Write a measurement that was just made in this process; the file's path."""
+    return MeasuredSpeed(
         config=config, flops_per_second=flops_per_second, compile_seconds=compile_seconds, device=device,
         cores=len(usable_cores()),
         machine=platform.node(),
-    ).remember()  # fmt: skip
+    ).write()  # fmt: skip
 
 
-def here() -> Iterator[Figure]:
-    """What was measured on this machine. A file of another version is passed over: a figure is soon made again."""
+def of_this_machine() -> Iterator[MeasuredSpeed]:
+    """The speeds that were measured on this machine; files of another version are skipped: measuring again is quick."""
     for path in sorted(_folder().glob("*.json")):
         try:
-            figure = from_json(Figure, read_json(path, "figure"))
+            speed = from_json(MeasuredSpeed, read_json(path, "measured speed"))
         except (UserError, TypeError):
             continue
-        if figure.machine == platform.node():
-            yield figure
+        if speed.machine == platform.node():
+            yield speed
 
 
 def _folder() -> Path:

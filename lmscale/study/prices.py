@@ -5,10 +5,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmscale.core.accelerators import Device
+from lmscale.core.accelerators import Accelerator
 from lmscale.core.config import RunConfig, check
 from lmscale.core.counting import flops_per_token, memory_bytes, validation_flops
-from lmscale.core.measured_speeds import Figure
+from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
 
 UTILISATION = 0.35
@@ -37,12 +37,12 @@ class Place:
     """A sentence on where times come from."""
     at_once: int
     """Runs side by side."""
-    device: Device | None = None
+    device: Accelerator | None = None
     count: int = 1
     utilisation: float = UTILISATION
     price_per_hour: float | None = None
     """Of one device, in the reader's money."""
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[MeasuredSpeed, ...] = ()
     """Measurements, the nearest of which give the speed of a run."""
     figures_source: str = ""
     assumed: float = 0.0
@@ -58,7 +58,7 @@ class Place:
         return Speed(self.assumed, COMPILE_SECONDS, "assumed")
 
 
-def on_devices(device: Device, count: int, utilisation: float | None, price_per_hour: float | None) -> Place:
+def on_devices(device: Accelerator, count: int, utilisation: float | None, price_per_hour: float | None) -> Place:
     """`count` devices of a kind. Raises `UserError` for a number that cannot be."""
     utilisation = UTILISATION if utilisation is None else utilisation
     check(count >= 1, f"--devices {count}: must be at least 1")
@@ -71,7 +71,7 @@ def on_devices(device: Device, count: int, utilisation: float | None, price_per_
     return Place(title, count, device, count, utilisation, price_per_hour)
 
 
-def between(figures: Sequence[Figure], config: RunConfig) -> tuple[float, float]:
+def between(figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float, float]:
     """FLOP/s and seconds to compile of a shape, from measured ones: their logarithms, weighted by nearness.
 
     Shapes are near whose FLOPs per token and tokens per update are of one size: these set how well products fill the

@@ -10,7 +10,7 @@ import numpy as np
 from lmscale.core import accelerators, measured_speeds
 from lmscale.core.counting import validation_flops
 from lmscale.core.host import usable_cores
-from lmscale.core.measured_speeds import Figure
+from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.study import launch
@@ -34,7 +34,7 @@ def place_of(
     measured now.
     """
     if device:
-        return on_devices(accelerators.device(device), count, utilisation, price_per_hour)
+        return on_devices(accelerators.by_name(device), count, utilisation, price_per_hour)
     slots = launch.slots()
     places = len(slots)
     finished = _finished(runs, folder)
@@ -54,7 +54,7 @@ def place_of(
     return Place(title, places, price_per_hour=price_per_hour, assumed=ASSUMED_MFU * peak)
 
 
-def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[Figure, ...]:
+def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, ...]:
     found = []
     for run in runs:
         outcome = Outcome.read(folder / run.config.run_id)
@@ -64,7 +64,7 @@ def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[Figure, ...]:
             done = outcome.flops + validation_flops(run.config)
             compiling = max(0.0, outcome.startup_seconds - STARTUP_SECONDS)
             found.append(
-                Figure(
+                MeasuredSpeed(
                     config=run.config, flops_per_second=done / outcome.seconds, compile_seconds=compiling,
                     device=outcome.device, cores=len(usable_cores()),
                 )
@@ -72,9 +72,9 @@ def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def _benched(cores: int) -> tuple[tuple[Figure, ...], str]:
+def _benched(cores: int) -> tuple[tuple[MeasuredSpeed, ...], str]:
     """Figures for runs on so many cores each (0: on an accelerator), and what was done to them."""
-    found = [figure for figure in measured_speeds.here() if figure.device.startswith("cpu") == bool(cores)]
+    found = [figure for figure in measured_speeds.of_this_machine() if figure.device.startswith("cpu") == bool(cores)]
     same = tuple(figure for figure in found if not cores or figure.cores == cores)
     if same or not found:
         return same, ""

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.accelerators import DEVICES
+from lmscale.core.accelerators import ACCELERATORS
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import memory_bytes, state_bytes
 from lmscale.core.errors import MemoryShortage
@@ -130,8 +130,8 @@ def datasheet_peak(dtype: str) -> float | None:
     import jax
 
     kind = jax.devices()[0].device_kind
-    known = next((device for device in DEVICES.values() if kind in device.jax_kinds), None)
-    return known.bfloat16 if known is not None and dtype == "bfloat16" else None
+    accelerator = next((one for one in ACCELERATORS.values() if kind in one.jax_kinds), None)
+    return accelerator.bfloat16 if accelerator is not None and dtype == "bfloat16" else None
 
 
 def step_bytes(config: RunConfig) -> int:

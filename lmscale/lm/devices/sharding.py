@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, and the rules that map logical axis names onto it."""
+"""How arrays are sharded: one mesh, and the rules that map logical axis names onto it."""
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -27,17 +27,17 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """The mesh of the first `config.devices` devices of all processes. Raises `UserError` when there are fewer."""
     have = jax.device_count()
     inner = config.fsdp * config.tensor * config.sequence
-    said = " x ".join(f"{axis}={getattr(config, axis)}" for axis in MESH_AXES)
+    axes = " x ".join(f"{axis}={getattr(config, axis)}" for axis in MESH_AXES)
     check(
         config.devices <= have,
-        f"the mesh {said} takes {config.devices} devices, but there are {have}; "
+        f"the mesh {axes} takes {config.devices} devices, but there are {have}; "
         + (f"take data={have // inner}" if inner <= have else f"take fsdp x tensor x sequence of at most {have}"),
     )
     processes = jax.process_count()
     check(
         processes == 1 or config.devices == have,
-        f"the mesh {said} takes {config.devices} of the {have} devices of {processes} processes; "
-        f"every device must have its place: take data={max(1, have // inner)}",
+        f"the mesh {axes} takes {config.devices} of the {have} devices of {processes} processes; "
+        f"every device must be part of the mesh: take data={max(1, have // inner)}",
     )
     # Explicit axes are JAX's default; the model leaves the placement of activations to the compiler.
     return jax.make_mesh(
@@ -54,14 +54,14 @@ def spec(axes: Axes) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """`x`, told to be cut by these logical axes on the mesh of `jax.set_mesh`; untouched where none is set."""
+    """`x`, constrained to these logical axes on the mesh of `jax.set_mesh`; untouched where none is set."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
-def parts(axis: str) -> int:
-    """Into how many parts the mesh of `jax.set_mesh` cuts the mesh axis `axis`; 1 where none is set."""
+def mesh_axis_size(axis: str) -> int:
+    """Devices along `axis` of the mesh of `jax.set_mesh`; 1 where none is set."""
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmscale.lm.devices.sharding import MESH_AXES, constrain, parts
+from lmscale.lm.devices.sharding import MESH_AXES, constrain, mesh_axis_size
 
 CHUNK_BYTES = 512 * 2**20
 
@@ -24,7 +24,7 @@ def default_chunk(batch: int, time: int, vocab: int) -> int | None:
     None where all logits do. Arguments are those of the whole batch. 512 MiB is small beside an accelerator's memory,
     and still thousands of rows of a matrix product, more than enough to keep it busy.
     """
-    bytes_on_a_device = 4 * batch * time * vocab / math.prod(parts(axis) for axis in MESH_AXES)
+    bytes_on_a_device = 4 * batch * time * vocab / math.prod(mesh_axis_size(axis) for axis in MESH_AXES)
     needed = min(time, math.ceil(bytes_on_a_device / CHUNK_BYTES))
     if needed <= 1:
         return None
@@ -65,7 +65,7 @@ def cross_entropy(
 
 def _flat() -> bool:
     """Whether positions may lie along one axis. XLA's CPU backend has its fast product for that alone."""
-    return parts("sequence") == 1
+    return mesh_axis_size("sequence") == 1
 
 
 def _logits(x_ND: jax.Array, head_DV: jax.Array, scale: float, softcap: float | None) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.lm.devices.sharding import constrain, parts
+from lmscale.lm.devices.sharding import constrain, mesh_axis_size
 from lmscale.lm.model.attention import alibi_slopes, causal_attention
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.parameters import (
@@ -191,7 +191,7 @@ def product(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Arra
     """
     inputs = x.ndim - 2
     outputs = weight.shape[inputs:]
-    if parts("tensor") == parts("sequence") == 1:
+    if mesh_axis_size("tensor") == mesh_axis_size("sequence") == 1:
         size = math.prod(weight.shape[:inputs])
         y = (x.reshape(-1, size) @ weight.reshape(size, -1)).reshape(*x.shape[:2], *outputs)
     else:

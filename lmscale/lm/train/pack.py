@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale.core.config import RunConfig, check
-from lmscale.core.config.packable import FREE, FREE_OF_OPTIMIZER, difference
+from lmscale.core.config.packable import MAY_DIFFER, OPTIMIZER_MAY_DIFFER, packing_conflict
 from lmscale.lm.train.optimizer import make_optimizer
 from lmscale.lm.train.step import Compiled, train_step
 
@@ -26,11 +26,11 @@ def check_alike(configs: Sequence[RunConfig]) -> None:
     """Raise `UserError` unless all runs fit into one program on one device."""
     first = configs[0]
     for config in configs[1:]:
-        differs = difference(first, config)
+        differs = packing_conflict(first, config)
         check(
             not differs,
             f"runs {first.run_id} and {config.run_id} differ in {differs}, so they are not one program; only "
-            f"{', '.join((*FREE[:1], *FREE_OF_OPTIMIZER))} may differ, so train the second one by itself",
+            f"{', '.join((*MAY_DIFFER[:1], *OPTIMIZER_MAY_DIFFER))} may differ, so train the second one by itself",
         )
     check(
         len(configs) == 1 or (first.mesh.devices == 1 and jax.process_count() == 1),

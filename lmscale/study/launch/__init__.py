@@ -31,7 +31,7 @@ def run(
 ) -> Summary:
     """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
 
-    Up to `pack` runs that are alike (`config.alike`) share a GPU and a program. Several launchers may do so at once, on
+    Up to `pack` runs that are `packable` share a GPU and a program. Several launchers may do so at once, on
     one machine or many; each ends when all runs are at an end. Raises `UserError` for a corrupt outcome, the folder of
     another sweep (`changes`), a full disk before the start, a folder that cannot be written and a `pack` below 1.
     """

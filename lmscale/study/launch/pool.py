@@ -14,7 +14,7 @@ from itertools import count as numbers
 from pathlib import Path
 
 from lmscale.core.config import check
-from lmscale.core.config.packable import difference
+from lmscale.core.config.packable import packing_conflict
 from lmscale.core.counting import count
 from lmscale.core.errors import StorageError
 from lmscale.core.exit_status import EXIT_STORAGE
@@ -54,7 +54,7 @@ ELSEWHERE = Slot("another launcher")
 class Pool:
     """Trains every run of `runs` that has no outcome in `folder`, on `places`; `command` comes before the worker's.
 
-    Up to `pack` runs that are alike (`config.alike`) share a place and a program.
+    Up to `pack` runs that are alike (`config.packable`) share a place and a program.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Pool:
             return []
         if min(self.pack, first.tally.company) < 2 or first.config.mesh.devices > 1 or first.seen_dead:
             return [first]
-        alike = [work for work in due[1:] if not work.seen_dead and not difference(first.config, work.config)]
+        alike = [work for work in due[1:] if not work.seen_dead and not packing_conflict(first.config, work.config)]
         most = min(self.pack, math.ceil((1 + len(alike)) / len(self.free)))
         company = [first]
         for work in alike:

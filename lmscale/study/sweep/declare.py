@@ -30,7 +30,7 @@ class Sweep:
     question: str = ""
     """One sentence, printed above the plan and the report."""
     device: str = ""
-    """Where the sweep is meant to run, if not here: one of `devices.DEVICES`."""
+    """Where the sweep is meant to run, if not here: one of `accelerators.ACCELERATORS`."""
     law: Literal["chinchilla", "data-constrained", ""] = "chinchilla"
     """The law that the runs are to identify, which the plan is judged by; empty where they are for something else, as
     tuning a rate is."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import jax
 
-from lmscale.lm.devices.sharding import parts
+from lmscale.lm.devices.sharding import mesh_axis_size
 from lmscale.lm.model.attention import chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import FEATURES, alibi_slopes
 from lmscale.lm.model.attention.placement import divides
@@ -58,7 +58,7 @@ def implementation(
     Nothing but `plain` works where time is cut into parts; a kernel further needs batch and heads that divide.
     """
     batch, time, _, features = q_BTHK.shape
-    if parts("sequence") > 1:
+    if mesh_axis_size("sequence") > 1:
         return "plain"
     if backend == "cpu":
         return "chunked"

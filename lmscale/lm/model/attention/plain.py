@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lmscale.lm.devices.sharding import constrain, parts
+from lmscale.lm.devices.sharding import constrain, mesh_axis_size
 
 MASKED = -1e30
 """Stands for minus infinity in a masked score: finite, so that no NaN can arise from a difference."""
@@ -51,7 +51,7 @@ def attend_at(
     batch, time, heads, features = q_BTHK.shape
     kv_heads = k_BSGK.shape[2]
     exact = jnp.promote_types(q_BTHK.dtype, jnp.float32)
-    if parts("sequence") > 1:
+    if mesh_axis_size("sequence") > 1:
         q_BTHK = constrain(q_BTHK, "batch", "time", "heads", None)
         k_BSGK, v_BSGK = (constrain(x, "batch", None, "heads", None) for x in (k_BSGK, v_BSGK))
     q_BTGRK = q_BTHK.reshape(batch, time, kv_heads, heads // kv_heads, features)
