@@ -84,5 +84,5 @@ def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
     for sentence in skipped:
         print(sentence)
     check(state is not None, f"{folder} has no checkpoint to examine; train the run with keep_checkpoint=True")
-    encoder = data.encoder(data.prepare(config.data).manifest)
+    encoder = data.load_tokenizer(data.prepare(config.data).manifest)
     return Reader(state.validated, config.model, encoder, mesh), int(state.step)
