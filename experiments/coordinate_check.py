@@ -29,8 +29,9 @@ import numpy as np
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.lm import data
 from lmscale.lm.devices import machine
-from lmscale.lm.model.nnx import Transformer
 from lmscale.lm.model.parameters import Params, residual_multiplier
+from lmscale.lm.model.tap import record
+from lmscale.lm.model.transformer import forward
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, train_step
 from lmscale.study import plots
@@ -66,16 +67,11 @@ def shape(parametrization: str, width: int, layers: int, **changed: Any) -> Mode
 
 def activations(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> dict[str, jax.Array]:
     """The values of every part; those of all layers stand one behind the other."""
-    transformer, scale = Transformer(config, params), residual_multiplier(config)
-    shared, x_BTD = transformer.shared(tokens_BT), transformer.embedding(tokens_BT)
-    attention, mlp = [], []
-    for block in transformer.blocks:
-        attention.append(block.attention(block.attention_norm(x_BTD), shared))
-        x_BTD = x_BTD + scale * attention[-1]
-        mlp.append(block.mlp(block.mlp_norm(x_BTD)))
-        x_BTD = x_BTD + scale * mlp[-1]
-    logits_BTV = transformer.logits(transformer.final_norm(x_BTD))
-    return dict(zip(PARTS, (jnp.stack(attention), jnp.stack(mlp), x_BTD, logits_BTV)))
+    tap = record("attention_output", "mlp_output", "residual_post")
+    logits_BTV, kept = forward(params, tokens_BT, config, tap)
+    scale = residual_multiplier(config)
+    attention, mlp = kept["attention_output"] / scale, kept["mlp_output"] / scale
+    return dict(zip(PARTS, (attention, mlp, kept["residual_post"][-1], logits_BTV)))
 
 
 def changes(

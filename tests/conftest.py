@@ -25,8 +25,8 @@ os.environ["WANDB_MODE"] = "disabled"
 set_in_environment()
 
 LONGEST = (
-    "test_end_to_end", "test_train", "test_model", "test_attention", "test_pack", "test_examine", "test_step",
-    "test_respond", "test_demo", "test_bench",
+    "test_end_to_end", "test_train", "test_transformer", "test_attention", "test_pack", "test_task_eval", "test_step",
+    "test_scorer", "test_demo", "test_bench",
 )  # fmt: skip
 """Files of more than ten seconds, the longest first."""
 

@@ -23,7 +23,7 @@ from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
 from lmscale.lm.eval.tasks import Item, Response, Shots, Task, prompt
 from lmscale.lm.model import kv_cache
-from lmscale.lm.model.kv_cache import Memory
+from lmscale.lm.model.kv_cache import KVCache
 from lmscale.lm.model.parameters import Params
 
 TOKENS_AT_ONCE = 16_384
@@ -62,14 +62,16 @@ class Reader:
         self.params, self.config, self.encoder = params, config, encoder
         self.mesh = mesh or make_mesh(MeshConfig())
         self._read = jax.jit(
-            lambda params, memory, block, counts, after: kv_cache.read(params, memory, block, counts, config, after)[1]
+            lambda params, memory, block, counts, after: kv_cache.extend(params, memory, block, counts, config, after)[
+                1
+            ]
         )
         self._score = jax.jit(
             lambda params, memory, block, targets, after: kv_cache.score(params, memory, block, targets, config, after),
             out_shardings=replicated(self.mesh),
         )
         self._write = jax.jit(
-            partial(kv_cache.write_on, config=config),
+            partial(kv_cache.generate, config=config),
             static_argnames="tokens",
             out_shardings=(replicated(self.mesh), None, None),
         )
@@ -133,7 +135,9 @@ class Reader:
                 longest = _filled(max(len(texts[n]) for n in group))
                 empty = self._begin(texts[0][:0], longest + room)
                 memory = self._read_on(empty, [0] * len(group), [texts[n][:-1] for n in group])
-                last = self._placed(np.resize(np.array([texts[n][-1] for n in group], np.int32), memory.read_B.shape))
+                last = self._placed(
+                    np.resize(np.array([texts[n][-1] for n in group], np.int32), memory.lengths_B.shape)
+                )
                 tokens = np.zeros((len(group), 0), np.int32)
                 ended = False
                 while not ended and tokens.shape[1] < most:
@@ -226,15 +230,15 @@ class Reader:
         text = self.encoder.decode(tokens)
         return (characters is not None and len(text) >= characters) or any(mark in text for mark in stop)
 
-    def _begin(self, tokens: Ids, room: int) -> Memory:
+    def _begin(self, tokens: Ids, room: int) -> KVCache:
         """The memory of one text, with room for more. It stands on every device: all rows begin with a copy of it."""
-        empty = kv_cache.nothing_read(self.config, 1, _filled(len(tokens)) + room)
+        empty = kv_cache.init_cache(self.config, 1, _filled(len(tokens)) + room)
         if not len(tokens):
             return empty
         count, first = np.array([len(tokens)], np.int32), np.zeros(1, np.int32)
         return self._read(self.params, empty, self._block([tokens], 0, rows=1), count, first)
 
-    def _read_on(self, memory: Memory, places: list[int], texts: list[Ids]) -> Memory:
+    def _read_on(self, memory: KVCache, places: list[int], texts: list[Ids]) -> KVCache:
         """The memory of every text read after the row of `memory` that `places` names."""
         block = self._block(texts, 0)
         counts = np.zeros(len(block), np.int32)

@@ -1,9 +1,8 @@
-"""Reading on: a model keeps the keys and values of what it has read, and reads what follows without the start again.
+"""The KV cache: keys and values of the tokens read so far, so that the next ones are read without those again.
 
-Letters as in `model`; S positions of the memory, at least those that are read in all.
+Letters as in `transformer`; S positions of the cache, at least as many as tokens are read in all.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,109 +10,103 @@ import jax.numpy as jnp
 
 from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import constrain
-from lmscale.lm.model import transformer
 from lmscale.lm.model.attention import alibi_slopes
 from lmscale.lm.model.attention.plain import attend_at
+from lmscale.lm.model.layers import norm, rope_cos_sin
 from lmscale.lm.model.parameters import (
     Params,
     attention_scale,
     embedding_multiplier,
     parameter_table,
-    residual_multiplier,
 )
+from lmscale.lm.model.transformer import Reports, block, head, layer_functions, unembed
 
 
-class Memory(NamedTuple):
-    """What has been read, row by row."""
+class KVCache(NamedTuple):
+    """Keys and values of the tokens read so far, row by row."""
 
     k_LBSGK: jax.Array
     v_LBSGK: jax.Array
     segments_BS: jax.Array
-    """Which document a position belongs to."""
-    read_B: jax.Array
-    """Tokens read; what stands in the memory behind them is never looked at."""
-    ended_B: jax.Array
-    """Documents that ended in them."""
+    """Which document of its row a position belongs to."""
+    lengths_B: jax.Array
+    """Tokens read; positions behind them are never attended to."""
+    documents_B: jax.Array
+    """Documents that have ended."""
 
 
-def nothing_read(config: ModelConfig, rows: int, positions: int) -> Memory:
-    """The memory before the first token, with room for `positions` tokens."""
+def init_cache(config: ModelConfig, rows: int, positions: int) -> KVCache:
+    """The empty cache, with room for `positions` tokens in each row."""
     shape = config.layers, rows, positions, config.num_kv_heads, config.head_width
     empty, zero = jnp.zeros(shape, config.compute_dtype), jnp.zeros(rows, jnp.int32)
-    return Memory(empty, empty, jnp.zeros((rows, positions), jnp.int32), zero, zero)
+    return KVCache(empty, empty, jnp.zeros((rows, positions), jnp.int32), zero, zero)
 
 
-def read(
+def extend(
     params: Params,
-    memory: Memory,
+    cache: KVCache,
     tokens_BT: jax.Array,
     counts_B: jax.Array,
     config: ModelConfig,
-    after_B: jax.Array | None = None,
-) -> tuple[jax.Array, Memory]:
-    """Logits [B, T, V] after each of the next tokens [B, T], and the memory with the first `counts_B` of them.
+    source_B: jax.Array | None = None,
+) -> tuple[jax.Array, KVCache]:
+    """Logits [B, T, V] after each of the next tokens [B, T], and the cache extended by the first `counts_B` of them.
 
-    Row b goes on after row `after_B[b]` of the memory, any number of rows after one; unset, after row b. A row's
-    further tokens fill it up to T: their logits mean nothing. The memory must have room for T more.
+    Row b continues row `source_B[b]` of the cache, by default its own; several rows may continue the same one. Tokens
+    behind the first `counts_B` of a row are padding: their logits mean nothing. The cache must have room for T more.
     """
 
-    def taken(rows: jax.Array) -> jax.Array:
-        return rows if after_B is None else rows[after_B]
+    def source_rows(rows: jax.Array) -> jax.Array:
+        return rows if source_B is None else rows[source_B]
 
-    segments_BS, read_B, ended_B = taken(memory.segments_BS), taken(memory.read_B), taken(memory.ended_B)
+    segments_BS, lengths_B, documents_B = map(source_rows, (cache.segments_BS, cache.lengths_B, cache.documents_B))
     dtype = jnp.dtype(config.compute_dtype)
     params = {name: value.astype(dtype) for name, value in params.items()}
-    place_BT = read_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
-    x_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
+    positions_BT = lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
+    residual_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
-        x_BTD = x_BTD + params["positions"][jnp.minimum(place_BT, config.context - 1)]
-    x_BTD = x_BTD * embedding_multiplier(config)
+        residual_BTD = residual_BTD + params["positions"][jnp.minimum(positions_BT, config.context - 1)]
+    residual_BTD = residual_BTD * embedding_multiplier(config)
     ends_BT = (tokens_BT == (-1 if config.document_end is None else config.document_end)).astype(jnp.int32)
-    segments_BT = ended_B[:, None] + jnp.cumsum(ends_BT, axis=1) - ends_BT
-    segments_BS = _written(segments_BS, segments_BT, read_B)
-    attend = partial(
-        attend_at,
-        place_BT,
-        scale=attention_scale(config),
-        slopes=alibi_slopes(config.heads) if config.positions == "alibi" else None,
-        segments=(segments_BT, segments_BS),
-    )
-    turn = transformer.rotation(place_BT, config) if config.positions == "rotary" else None
-    scale = residual_multiplier(config)
+    segments_BT = documents_B[:, None] + jnp.cumsum(ends_BT, axis=1) - ends_BT
+    segments_BS = _write_at(segments_BS, segments_BT, lengths_B)
+    slopes = alibi_slopes(config.heads) if config.positions == "alibi" else None
+    rope = rope_cos_sin(positions_BT, config) if config.positions == "rotary" else None
 
-    def layer(
-        x_BTD: jax.Array, own: tuple[Params, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        part, *past = own
-        q_BTHK, *new = transformer.queries_keys_values(
-            part, transformer.norm(x_BTD, "attention_norm", part, config), turn, config
-        )
-        k_BSGK, v_BSGK = (
-            constrain(_written(taken(old), fresh, read_B), "batch", None, "heads", None)
-            for old, fresh in zip(past, new)
-        )
-        added = transformer.product(
-            attend(q_BTHK, k_BSGK, v_BSGK), part["attention_out"], part.get("attention_out_bias")
-        )
-        x_BTD = constrain(x_BTD + scale * added, "batch", None, None)
-        added = transformer.mlp(part, transformer.norm(x_BTD, "mlp_norm", part, config), config)
-        return constrain(x_BTD + scale * added, "batch", None, None), (k_BSGK, v_BSGK)
+    def layer(residual_BTD: jax.Array, arrays: tuple[Params, jax.Array, jax.Array]) -> tuple[jax.Array, Reports]:
+        layer_params, *past = arrays
+
+        def attend(
+            q_BTHK: jax.Array, k_BTGK: jax.Array, v_BTGK: jax.Array, key: jax.Array | None
+        ) -> tuple[jax.Array, Reports]:
+            k_BSGK, v_BSGK = (
+                constrain(_write_at(source_rows(old), new, lengths_B), "batch", None, "heads", None)
+                for old, new in zip(past, (k_BTGK, v_BTGK))
+            )
+            heads_BTHK = attend_at(
+                positions_BT, q_BTHK, k_BSGK, v_BSGK, attention_scale(config), slopes, (segments_BT, segments_BS)
+            )
+            return heads_BTHK, {"keys": k_BSGK, "values": v_BSGK}
+
+        functions = layer_functions(layer_params, rope, attend, config)
+        return block(residual_BTD, functions, config, axes=("batch", None, None))
 
     stacked = {name: params[name] for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
-    x_BTD, (k_LBSGK, v_LBSGK) = jax.lax.scan(layer, x_BTD, (stacked, memory.k_LBSGK, memory.v_LBSGK))
-    read_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
-    now = Memory(
-        k_LBSGK,
-        v_LBSGK,
+    residual_BTD, reports = jax.lax.scan(layer, residual_BTD, (stacked, cache.k_LBSGK, cache.v_LBSGK))
+    counted_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
+    extended = KVCache(
+        reports["keys"],
+        reports["values"],
         segments_BS,
-        read_B + counts_B,
-        ended_B + jnp.where(read_BT, ends_BT, 0).sum(axis=1),
+        lengths_B + counts_B,
+        documents_B + jnp.where(counted_BT, ends_BT, 0).sum(axis=1),
     )
-    return transformer.logits_of(transformer.norm(x_BTD, "final_norm", params, config), params, config), now
+    final_BTD = norm(residual_BTD, "final_norm", params, config)
+    return unembed(final_BTD, head(params, config), config), extended
 
 
-def _written(old_BS: jax.Array, new_BT: jax.Array, at_B: jax.Array) -> jax.Array:
-    """[B, S, ...] with [B, T, ...] from position `at_B` of each row on."""
+def _write_at(old_BS: jax.Array, new_BT: jax.Array, at_B: jax.Array) -> jax.Array:
+    """[B, S, ...] with each row overwritten by that of [B, T, ...] from position `at_B` on."""
 
     def row(old_S: jax.Array, new_T: jax.Array, at: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(old_S, new_T.astype(old_S.dtype), at, axis=0)
@@ -123,34 +116,37 @@ def _written(old_BS: jax.Array, new_BT: jax.Array, at_B: jax.Array) -> jax.Array
 
 def score(
     params: Params,
-    memory: Memory,
+    cache: KVCache,
     tokens_BT: jax.Array,
     targets_BT: jax.Array,
     config: ModelConfig,
-    after_B: jax.Array | None = None,
+    source_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """ln p of each row's targets, summed, and whether every one is the likeliest token; both [B].
+    """Summed ln p of each row's targets, and whether every target is the likeliest token; both [B].
 
-    `targets_BT` stands one token further than `tokens_BT`; a target below 0 is not scored. `after_B` as in `read`.
+    `targets_BT` are `tokens_BT` shifted by one; a target below 0 is not scored. `source_B` as in `extend`.
     """
-    logits_BTV, _ = read(params, memory, tokens_BT, jnp.zeros(tokens_BT.shape[0], jnp.int32), config, after_B)
-    chosen_BT1 = jnp.maximum(targets_BT, 0)[:, :, None]
-    nats_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV, axis=-1), chosen_BT1, axis=-1)[:, :, 0]
+    logits_BTV, _ = extend(params, cache, tokens_BT, jnp.zeros(tokens_BT.shape[0], jnp.int32), config, source_B)
+    index_BT1 = jnp.maximum(targets_BT, 0)[:, :, None]
+    logprobs_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV, axis=-1), index_BT1, axis=-1)[:, :, 0]
     scored_BT = targets_BT >= 0
     likeliest_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
-    return jnp.where(scored_BT, nats_BT, 0).sum(axis=1), (likeliest_BT | ~scored_BT).all(axis=1)
+    return jnp.where(scored_BT, logprobs_BT, 0).sum(axis=1), (likeliest_BT | ~scored_BT).all(axis=1)
 
 
-def write_on(
-    params: Params, memory: Memory, last_B: jax.Array, tokens: int, config: ModelConfig
-) -> tuple[jax.Array, jax.Array, Memory]:
-    """The `tokens` likeliest next tokens [B, tokens], one after the other, after `last_B`; the last; the memory."""
+def generate(
+    params: Params, cache: KVCache, last_B: jax.Array, tokens: int, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, KVCache]:
+    """Greedy continuation [B, tokens] after the token `last_B` of each row; its last token; the extended cache.
 
-    def step(state: tuple[jax.Array, Memory], _: None) -> tuple[tuple[jax.Array, Memory], jax.Array]:
-        last_B, memory = state
-        logits_BTV, memory = read(params, memory, last_B[:, None], jnp.ones_like(last_B), config)
+    `last_B` is not yet in the cache, and neither is the last token of the continuation.
+    """
+
+    def step(state: tuple[jax.Array, KVCache], _: None) -> tuple[tuple[jax.Array, KVCache], jax.Array]:
+        last_B, cache = state
+        logits_BTV, cache = extend(params, cache, last_B[:, None], jnp.ones_like(last_B), config)
         next_B = jnp.argmax(logits_BTV[:, -1], axis=-1).astype(last_B.dtype)
-        return (next_B, memory), next_B
+        return (next_B, cache), next_B
 
-    (last_B, memory), written_TB = jax.lax.scan(step, (last_B, memory), None, length=tokens)
-    return written_TB.T, last_B, memory
+    (last_B, cache), generated_TB = jax.lax.scan(step, (last_B, cache), None, length=tokens)
+    return generated_TB.T, last_B, cache

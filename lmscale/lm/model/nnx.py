@@ -2,33 +2,31 @@
 
     transformer = Transformer(config, params)      # from the parameters of a run
     logits_BTV = transformer(tokens_BT)
-    transformer.blocks[0].mlp = MyMLP(...)         # a part of your own
-    params = transformer.params()                  # back, as long as the parts are the package's
+    transformer.blocks[0].mlp = MyMLP(...)         # a module of your own
+    params = transformer.params()                  # back, as long as the modules are the package's
 
-Every part computes with the functions of `model`, and its leaves bear the names of `parameters.parameter_table`, one
-array per layer instead of one stacked array. Layers are written out and nothing is rematerialised: `scan_layers` and
-`remat` are for the run itself. Letters as in `model`.
+Every module computes with the functions of `transformer` and `layers`, and its leaves bear the names of
+`parameters.parameter_table`, one array per layer instead of one stacked array. Layers are written out and nothing is
+rematerialised: `scan_layers` and `remat` are for the run itself. Letters as in `transformer`.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.errors import nearest
-from lmscale.lm.model import transformer
+from lmscale.lm.model import layers, transformer
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.parameters import (
     Params,
     embedding_multiplier,
     logit_multiplier,
     parameter_table,
-    residual_multiplier,
 )
-from lmscale.lm.model.transformer import Shared
+from lmscale.lm.model.transformer import LayerFunctions, LayerInputs
 
-PARTS = {
+LEAVES = {
     "attention_norm": ("attention_norm", "attention_norm_bias"),
     "attention": (
         "attention_qkv",
@@ -41,11 +39,11 @@ PARTS = {
     "mlp_norm": ("mlp_norm", "mlp_norm_bias"),
     "mlp": ("mlp_in", "mlp_in_bias", "mlp_out", "mlp_out_bias"),
 }
-"""Part of a block -> the rows of the parameter table that are its own."""
+"""Module of a block -> its rows of the parameter table, where the configuration has them."""
 
 
-class Part(nnx.Module):
-    """What all parts are: those of the given arrays that are their own, each an `nnx.Param` under its name."""
+class Leaves(nnx.Module):
+    """A module that holds the arrays of the given names, as far as there are any, each as an `nnx.Param`."""
 
     def __init__(self, config: ModelConfig, arrays: Params, names: tuple[str, ...]) -> None:
         self.config = config
@@ -54,7 +52,7 @@ class Part(nnx.Module):
             setattr(self, name, nnx.Param(arrays[name]))
 
     def leaves(self) -> Params:
-        """Name -> array, as they are."""
+        """Name -> array as it is stored."""
         return {name: getattr(self, name).get_value() for name in self.names}
 
     def arrays(self) -> Params:
@@ -62,67 +60,69 @@ class Part(nnx.Module):
         return {name: value.astype(self.config.compute_dtype) for name, value in self.leaves().items()}
 
 
-class Norm(Part):
+class Norm(Leaves):
     """RMSNorm or LayerNorm over the last axis."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return transformer.norm(x, self.names[0], self.arrays(), self.config)
+        return layers.norm(x, self.names[0], self.arrays(), self.config)
 
 
-class Attention(Part):
-    """What attention adds to the stream [B, T, D]."""
+class Attention(Leaves):
+    """What attention adds to the residual stream [B, T, D]."""
 
-    def __call__(self, x_BTD: jax.Array, shared: Shared, dropout_key: jax.Array | None = None) -> jax.Array:
-        return transformer.attention(self.arrays(), x_BTD, shared, self.config, dropout_key)
+    def __call__(self, x_BTD: jax.Array, inputs: LayerInputs, dropout_key: jax.Array | None = None) -> jax.Array:
+        attend = transformer.full_attention(inputs, self.config)
+        return transformer.attention(self.arrays(), x_BTD, inputs.rope, attend, self.config, dropout_key)[0]
 
 
-class MLP(Part):
-    """What the MLP adds to the stream [B, T, D]."""
+class MLP(Leaves):
+    """What the MLP adds to the residual stream [B, T, D]."""
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return transformer.mlp(self.arrays(), x_BTD, self.config)
+        return layers.mlp(self.arrays(), x_BTD, self.config)
 
 
 class Block(nnx.Module):
     """One layer: attention, then the MLP, each after a norm of its own."""
 
-    def __init__(self, config: ModelConfig, own: Params) -> None:
+    def __init__(self, config: ModelConfig, layer_params: Params) -> None:
         self.config = config
-        self.attention_norm = Norm(config, own, PARTS["attention_norm"])
-        self.attention = Attention(config, own, PARTS["attention"])
-        self.mlp_norm = Norm(config, own, PARTS["mlp_norm"])
-        self.mlp = MLP(config, own, PARTS["mlp"])
+        self.attention_norm = Norm(config, layer_params, LEAVES["attention_norm"])
+        self.attention = Attention(config, layer_params, LEAVES["attention"])
+        self.mlp_norm = Norm(config, layer_params, LEAVES["mlp_norm"])
+        self.mlp = MLP(config, layer_params, LEAVES["mlp"])
 
-    def __call__(self, x_BTD: jax.Array, shared: Shared, dropout_key: jax.Array | None = None) -> jax.Array:
-        scale, rate = residual_multiplier(self.config), self.config.residual_dropout
-        keys = [None] * 3 if dropout_key is None else list(jax.random.split(dropout_key, 3))
-        added = self.attention(self.attention_norm(x_BTD), shared, keys[0])
-        x_BTD = x_BTD + scale * transformer.dropped(added, rate, keys[1])
-        added = self.mlp(self.mlp_norm(x_BTD))
-        return x_BTD + scale * transformer.dropped(added, rate, keys[2])
+    def __call__(self, residual_BTD: jax.Array, inputs: LayerInputs, dropout_key: jax.Array | None = None) -> jax.Array:
+        functions = LayerFunctions(
+            self.attention_norm,
+            lambda x_BTD, key: (self.attention(x_BTD, inputs, key), {}),
+            self.mlp_norm,
+            lambda x_BTD: (self.mlp(x_BTD), {}),
+        )
+        return transformer.block(residual_BTD, functions, self.config, dropout_key)[0]
 
     def leaves(self) -> Params:
         """Name -> array of this layer."""
-        return {name: value for part in PARTS for name, value in getattr(self, part).leaves().items()}
+        return {name: value for module in LEAVES for name, value in getattr(self, module).leaves().items()}
 
 
-class Embedding(Part):
-    """Tokens [B, T] to the stream [B, T, D], learned positions included."""
+class Embedding(Leaves):
+    """Tokens [B, T] to the residual stream [B, T, D], learned positions included."""
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
         arrays = self.arrays()
-        x_BTD = arrays["embedding"][tokens_BT]
+        residual_BTD = arrays["embedding"][tokens_BT]
         if "positions" in arrays:
-            x_BTD = x_BTD + arrays["positions"][None, : tokens_BT.shape[1]]
-        return x_BTD * embedding_multiplier(self.config)
+            residual_BTD = residual_BTD + arrays["positions"][None, : tokens_BT.shape[1]]
+        return residual_BTD * embedding_multiplier(self.config)
 
     def table(self) -> jax.Array:
-        """Token vectors [V, D] in the compute dtype: turned over, the head of a tied model."""
+        """Token vectors [V, D] in the compute dtype: transposed, the head of a tied model."""
         return self.arrays()["embedding"]
 
 
-class Head(Part):
-    """The matrix from the stream to logits; without leaves where embeddings are tied."""
+class Head(Leaves):
+    """The matrix from the residual stream to logits; without leaves where embeddings are tied."""
 
     def __call__(self, embedding: Embedding) -> jax.Array:
         """[D, V] in the compute dtype."""
@@ -130,65 +130,46 @@ class Head(Part):
 
 
 class Transformer(nnx.Module):
-    """The whole model; `params()` is what `parameters.init` gives and `model.logits` takes."""
+    """The whole model; `params()` is what `parameters.init` gives and `transformer.logits` takes."""
 
     def __init__(self, config: ModelConfig, params: Params) -> None:
         """Modules that hold the arrays of `params`. Raises `UserError` for parameters of another configuration."""
         _check_params(config, params)
         stacked = {name for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
-        layers = [{name: params[name][number] for name in stacked} for number in range(config.layers)]
+        by_layer = [{name: params[name][number] for name in stacked} for number in range(config.layers)]
         self.config = config
         self.embedding = Embedding(config, params, ("embedding", "positions"))
-        self.blocks = nnx.List([Block(config, own) for own in layers])
+        self.blocks = nnx.List([Block(config, layer_params) for layer_params in by_layer])
         self.final_norm = Norm(config, params, ("final_norm", "final_norm_bias"))
         self.head = Head(config, params, ("head",))
 
     def params(self) -> Params:
-        """Name -> array, layers stacked: the mapping that it was made of, with the values that the leaves have now."""
-        layers = [block.leaves() for block in self.blocks]
-        stacked = {name: jnp.stack([own[name] for own in layers]) for name in layers[0]}
+        """Name -> array, layers stacked: the mapping that the model was built from, with the leaves' present values."""
+        by_layer = [block.leaves() for block in self.blocks]
+        stacked = {name: jnp.stack([leaves[name] for leaves in by_layer]) for name in by_layer[0]}
         whole = {**self.embedding.leaves(), **stacked, **self.final_norm.leaves(), **self.head.leaves()}
         return {name: whole[name] for name in parameter_table(self.config)}
 
-    def shared(self, tokens_BT: jax.Array) -> Shared:
-        """What every block needs besides the stream."""
-        config = self.config
-        return Shared(
-            transformer.rotation(np.arange(tokens_BT.shape[1])[None], config) if config.positions == "rotary" else None,
-            None if config.document_end is None else transformer.segments(tokens_BT, config.document_end),
-        )
-
-    def stream(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        """The stream [B, T, D] after the last norm. Dropout is off without a key."""
-        config, time = self.config, tokens_BT.shape[1]
-        check(
-            time <= config.context, f"{time} tokens do not fit the context of {config.context}; cut them to that many"
-        )
+    def final_residual(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
+        """The residual stream [B, T, D] after the last norm. Dropout is off without a key."""
+        config, inputs = self.config, transformer.layer_inputs(tokens_BT, self.config)
         keys = [None] * (config.layers + 1)
         if dropout_key is not None:
             keys = list(jax.random.split(dropout_key, config.layers + 1))
-        shared = self.shared(tokens_BT)
-        x_BTD = transformer.dropped(self.embedding(tokens_BT), config.residual_dropout, keys[-1])
+        residual_BTD = layers.dropout(self.embedding(tokens_BT), config.residual_dropout, keys[-1])
         for block, key in zip(self.blocks, keys):
-            x_BTD = block(x_BTD, shared, key)
-        return self.final_norm(x_BTD)
+            residual_BTD = block(residual_BTD, inputs, key)
+        return self.final_norm(residual_BTD)
 
     def __call__(self, tokens_BT: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        """`model.logits`: [B, T, V] in float32."""
-        return self.logits(self.stream(tokens_BT, dropout_key))
-
-    def logits(self, x_BTD: jax.Array) -> jax.Array:
-        """Of the stream after the last norm."""
-        logits_BTV = jnp.matmul(x_BTD, self.head(self.embedding), preferred_element_type=jnp.float32)
-        logits_BTV = logits_BTV * logit_multiplier(self.config)
-        cap = self.config.logit_softcap
-        return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
+        """`transformer.logits`: [B, T, V] in float32."""
+        return transformer.unembed(self.final_residual(tokens_BT, dropout_key), self.head(self.embedding), self.config)
 
     def token_losses(self, tokens_BS: jax.Array, dropout_key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """`model.token_losses`: cross-entropy in nats and log-partition, both [B, S - 1]."""
+        """`transformer.token_losses`: cross-entropy in nats and log-partition, both [B, S - 1]."""
         inputs_BT, targets_BT = jnp.maximum(tokens_BS[:, :-1], 0), tokens_BS[:, 1:]
         return cross_entropy(
-            self.stream(inputs_BT, dropout_key),
+            self.final_residual(inputs_BT, dropout_key),
             self.head(self.embedding),
             targets_BT,
             scale=logit_multiplier(self.config),
@@ -204,4 +185,4 @@ def _check_params(config: ModelConfig, params: Params) -> None:
     for name, row in table.items():
         check(name in params, f"the parameters lack {name!r}, which the configuration has; known: {', '.join(params)}")
         shape = params[name].shape
-        check(shape == row.shape, f"parameter {name!r} has shape {shape}, but the configuration wants {row.shape}")
+        check(shape == row.shape, f"parameter {name!r} has shape {shape}, but the configuration has {row.shape}")

@@ -12,6 +12,7 @@ from lmscale.lm.devices.sharding import mesh_axis_size
 from lmscale.lm.model.attention import chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import FEATURES, alibi_slopes
 from lmscale.lm.model.attention.placement import divides
+from lmscale.lm.model.tap import NO_TAP, BoundTap
 
 __all__ = ["alibi_slopes", "causal_attention", "implementation"]
 
@@ -26,20 +27,22 @@ def causal_attention(
     segments_BT: jax.Array | None = None,
     dropout: float = 0.0,
     key: jax.Array | None = None,
+    tap: BoundTap = NO_TAP,
 ) -> jax.Array:
     """softmax(scale q k^T + bias) v over the keys up to each query's own position (Vaswani 2017, equation 1).
 
     Shapes [batch, time, heads, features]; the result is like the queries. `slopes`, one per query head, adds
     -slope (t - s) to the scaled score (ALiBi, Press 2022). With `segments_BT`, integers, a query sees only keys of its
     own segment: documents packed into one row do not see each other. `dropout` is the share of attention weights
-    dropped, the others grow to make up for it; without a `key` nothing is dropped.
+    dropped, the others are scaled up to make up for it; without a `key` nothing is dropped. A `tap` of scores or
+    weights takes the plain path, the only one on which they exist.
     """
     heads, kv_heads = q_BTHK.shape[2], k_BSGK.shape[2]
     assert heads % kv_heads == 0 and k_BSGK.shape == v_BSGK.shape
     assert slopes is None or len(slopes) == heads
     arrays, options = (q_BTHK, k_BSGK, v_BSGK), (scale, slopes, segments_BT)
-    if key is not None and dropout > 0:
-        return plain.attend(*arrays, *options, dropout, key)
+    if (key is not None and dropout > 0) or tap.taps("attention_scores", "attention_weights"):
+        return plain.attend(*arrays, *options, dropout, key, tap)
     match implementation(jax.default_backend(), q_BTHK, kv_heads, slopes is not None, segments_BT is not None):
         case "chunked":
             return chunked.attend(*arrays, *options)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.lm.devices.sharding import constrain, mesh_axis_size
+from lmscale.lm.model.tap import NO_TAP, BoundTap
 
 MASKED = -1e30
 """Stands for minus infinity in a masked score: finite, so that no NaN can arise from a difference."""
@@ -18,6 +19,7 @@ def attend(
     segments_BT: jax.Array | None = None,
     dropout: float = 0.0,
     key: jax.Array | None = None,
+    tap: BoundTap = NO_TAP,
 ) -> jax.Array:
     """Scores and softmax in at least float32; takes memory for [B, H, T, S] of them.
 
@@ -33,6 +35,7 @@ def attend(
         None if segments_BT is None else (segments_BT, segments_BT),
         dropout,
         key,
+        tap,
     )
 
 
@@ -46,6 +49,7 @@ def attend_at(
     segments: tuple[jax.Array, jax.Array] | None = None,
     dropout: float = 0.0,
     key: jax.Array | None = None,
+    tap: BoundTap = NO_TAP,
 ) -> jax.Array:
     """`attend` of queries at `positions_BT` [1 or B, T] among the keys; segments are those of queries and of keys."""
     batch, time, heads, features = q_BTHK.shape
@@ -64,9 +68,18 @@ def attend_at(
     if segments is not None:
         visible_BTS &= segments[0][:, :, None] == segments[1][:, None, :]
     seen_BGRTS = jnp.where(visible_BTS[:, None, None], scores_BGRTS, MASKED)
-    weights_BGRTS = jax.nn.softmax(seen_BGRTS, axis=-1).astype(v_BSGK.dtype)
+    seen_BGRTS = _tapped(tap, "attention_scores", seen_BGRTS)
+    weights_BGRTS = _tapped(tap, "attention_weights", jax.nn.softmax(seen_BGRTS, axis=-1).astype(v_BSGK.dtype))
     if key is not None and dropout > 0:
         kept = jax.random.bernoulli(key, 1 - dropout, weights_BGRTS.shape)
         weights_BGRTS = jnp.where(kept, weights_BGRTS / (1 - dropout), 0)
     output_BTGRK = jnp.einsum("bgrts,bsgk->btgrk", weights_BGRTS, v_BSGK)
     return output_BTGRK.reshape(q_BTHK.shape)
+
+
+def _tapped(tap: BoundTap, name: str, x_BGRTS: jax.Array) -> jax.Array:
+    """A tap sees [B, H, T, S]."""
+    if not tap.taps(name):
+        return x_BGRTS
+    batch, kv_heads, sharing, *rest = x_BGRTS.shape
+    return tap(name, x_BGRTS.reshape(batch, kv_heads * sharing, *rest)).reshape(x_BGRTS.shape)

@@ -24,7 +24,7 @@ ROWS, TIME, ROOM = 3, 12, 16
 
 LOGITS = jax.jit(transformer.logits, static_argnames="config")
 LOSSES = jax.jit(transformer.token_losses, static_argnames="config")
-READ = jax.jit(kv_cache.read, static_argnames="config")
+EXTEND = jax.jit(kv_cache.extend, static_argnames="config")
 SCORE = jax.jit(kv_cache.score, static_argnames="config")
 
 
@@ -41,19 +41,19 @@ def given(option: dict[str, Any]) -> tuple[ModelConfig, Any, np.ndarray]:
 def test_pieces_of_any_length_give_the_logits_of_the_whole(option: dict[str, Any]) -> None:
     config, params, tokens = given(option)
     whole = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
-    read = jax.jit(lambda *arguments: kv_cache.read(params, *arguments, config))
-    memory = kv_cache.nothing_read(config, ROWS, ROOM)
+    extend = jax.jit(lambda *arguments: kv_cache.extend(params, *arguments, config))
+    cache = kv_cache.init_cache(config, ROWS, ROOM)
     done = np.zeros(ROWS, int)
     for counts in ([4, 1, 3], [1, 4, 4], [4, 4, 2], [3, 3, 3]):
         piece = np.zeros((ROWS, 4), np.int32)  # what fills a row up must not be seen
         for row, count in enumerate(counts):
             piece[row, :count] = tokens[row, done[row] : done[row] + count]
-        logits, memory = read(memory, jnp.asarray(piece), jnp.asarray(counts))
+        logits, cache = extend(cache, jnp.asarray(piece), jnp.asarray(counts))
         for row, count in enumerate(counts):
             expected = whole[row, done[row] : done[row] + count]
             np.testing.assert_allclose(logits[row, :count], expected, rtol=2e-5, atol=2e-5)
         done += counts
-    assert memory.read_B.tolist() == done.tolist() == [12, 12, 12]
+    assert cache.lengths_B.tolist() == done.tolist() == [12, 12, 12]
 
 
 def test_a_memory_is_shared_and_scores_what_follows() -> None:
@@ -61,13 +61,11 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
     nats = np.asarray(LOSSES(params, jnp.asarray(tokens), config)[0])
     logits = np.asarray(LOGITS(params, jnp.asarray(tokens), config))
     start = tokens[:1, :5]
-    _, memory = READ(params, kv_cache.nothing_read(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
+    _, cache = EXTEND(params, kv_cache.init_cache(config, 1, ROOM), jnp.asarray(start), jnp.array([5]), config)
     rows = np.concatenate([np.repeat(start, ROWS, axis=0), tokens[:, 5:]], axis=1)
     expected = np.asarray(LOSSES(params, jnp.asarray(rows), config)[0])
     targets = np.where(np.arange(5, 11)[None] < 8, -1, rows[:, 6:])  # the tokens from 9 on
-    found, greedy = SCORE(
-        params, memory, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int)
-    )
+    found, greedy = SCORE(params, cache, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int))
     np.testing.assert_allclose(found, -expected[:, 8:].sum(axis=1), rtol=1e-5)
     assert not greedy.all() and nats.shape == expected.shape and logits.shape[-1] == 16
 
@@ -75,14 +73,14 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
 def test_what_is_written_on_is_the_likeliest_and_scores_as_such() -> None:
     config, params, tokens = given(OPTIONS[0])
     begun = jnp.asarray(tokens[:, :4])
-    _, memory = READ(params, kv_cache.nothing_read(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
-    written, last, _ = kv_cache.write_on(params, memory, begun[:, 3], 6, config)
+    _, cache = EXTEND(params, kv_cache.init_cache(config, ROWS, ROOM), begun[:, :3], jnp.array([3] * 3), config)
+    written, last, _ = kv_cache.generate(params, cache, begun[:, 3], 6, config)
     assert written.shape == (ROWS, 6) and (last == written[:, -1]).all()
     whole = np.concatenate([np.asarray(begun), np.asarray(written)], axis=1)
     likeliest = np.asarray(LOGITS(params, jnp.asarray(whole), config)).argmax(axis=-1)
     assert (likeliest[:, 3:-1] == written).all()
     inputs = jnp.asarray(whole[:, 3:-1])
-    _, greedy = SCORE(params, memory, inputs, written, config)
+    _, greedy = SCORE(params, cache, inputs, written, config)
     assert greedy.all()
-    _, greedy = SCORE(params, memory, inputs, (written + jnp.eye(6, dtype=int)[-1][None]) % 16, config)
+    _, greedy = SCORE(params, cache, inputs, (written + jnp.eye(6, dtype=int)[-1][None]) % 16, config)
     assert not greedy.any()

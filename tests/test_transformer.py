@@ -8,7 +8,7 @@ import pytest
 
 from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.model import transformer
+from lmscale.lm.model import layers, transformer
 from lmscale.lm.model.parameters import Params, parameter_table
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -123,7 +123,7 @@ def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     first, again, other = dropped(jax.random.key(0)), dropped(jax.random.key(0)), dropped(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3) and not np.allclose(first, plain, atol=1e-3)
-    x = transformer.dropped(jnp.ones((400, 500)), 0.2, jax.random.key(0))
+    x = layers.dropout(jnp.ones((400, 500)), 0.2, jax.random.key(0))
     assert float((x == 0).mean()) == pytest.approx(0.2, abs=0.005)
     assert float(x.mean()) == pytest.approx(1, abs=0.01)
 
@@ -158,7 +158,7 @@ def test_scores_depend_on_the_distance_alone() -> None:
     config = tiny(context=40)
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 2, config.head_width))
     everywhere = [jnp.broadcast_to(x, (1, 40, 2, config.head_width)) for x in (q, k)]
-    turned_q, turned_k = (transformer.rotate(x, transformer.rotation(np.arange(40)[None], config)) for x in everywhere)
+    turned_q, turned_k = (layers.apply_rope(x, layers.rope_cos_sin(np.arange(40)[None], config)) for x in everywhere)
     scores = np.einsum("thk,shk->hts", turned_q[0], turned_k[0])
     for offset in (-7, 0, 3):
         diagonal = np.diagonal(scores, offset, axis1=1, axis2=2)
@@ -191,7 +191,7 @@ def test_the_mlps_are_what_their_names_say() -> None:
         else:
             hidden = np.maximum(hidden[0], 0) ** 2
         expected = hidden @ exact["mlp_out"] + exact["mlp_out_bias"]
-        np.testing.assert_allclose(compiled(transformer.mlp, config)(layer, x)[0], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(compiled(layers.mlp, config)(layer, x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def _stacked(config: ModelConfig) -> Params:
@@ -204,7 +204,7 @@ def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
     config, rng = tiny(width=256, norm=norm), np.random.default_rng(0)
     x = jnp.asarray(100 + 300 * rng.standard_normal((4, 8, 256)), jnp.float32)
     for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1.5e-3)):
-        y = transformer.norm(x.astype(dtype), "n", {"n": jnp.full(256, 2, dtype)}, config)
+        y = layers.norm(x.astype(dtype), "n", {"n": jnp.full(256, 2, dtype)}, config)
         assert y.dtype == dtype
         y = np.asarray(y, np.float64)
         np.testing.assert_allclose(np.square(y).mean(axis=-1), 4, rtol=tolerance)
@@ -214,7 +214,7 @@ def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
 def test_layer_norm_adds_its_bias() -> None:
     config, x = tiny(norm="layernorm"), jax.random.normal(jax.random.key(0), (1, 3, 16))
     with_bias, without = (
-        transformer.norm(x, "n", {"n": jnp.ones(16), **more}, config) for more in ({"n_bias": x[0, 0]}, {})
+        layers.norm(x, "n", {"n": jnp.ones(16), **more}, config) for more in ({"n_bias": x[0, 0]}, {})
     )
     np.testing.assert_allclose(with_bias - without, jnp.broadcast_to(x[0, 0], x.shape), atol=1e-5)
 

@@ -136,7 +136,7 @@ def test_a_part_of_ones_own_takes_the_place_of_the_packages() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     params = some_params(tiny())
-    with pytest.raises(UserError, match=r"parameter 'embedding' has shape \(32, 16\), .* wants \(32, 8\)"):
+    with pytest.raises(UserError, match=r"parameter 'embedding' has shape \(32, 16\), .* has \(32, 8\)"):
         Transformer(tiny(width=8), params)
     with pytest.raises(UserError, match="the parameters lack 'head'"):
         Transformer(tiny(tied_embeddings=False), params)

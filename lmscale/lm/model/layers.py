@@ -1,0 +1,101 @@
+"""What a layer is made of: linear maps, norms, rotary positions, projections, the MLP, dropout.
+
+Letters as in `transformer`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmscale.core.config import ModelConfig
+from lmscale.lm.devices.sharding import mesh_axis_size
+from lmscale.lm.model.parameters import Params
+from lmscale.lm.model.tap import NO_TAP, BoundTap
+
+Rope = tuple[jax.Array, jax.Array]
+"""Cosine and sine of rotary positions, [1 or B, T, 1, K / 2]."""
+
+
+def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """x [B, T, inputs...] times a matrix [inputs..., outputs...], plus a bias [outputs...].
+
+    Batch and time are laid flat where neither time nor a matrix is cut over devices: with two leading axes XLA's CPU
+    backend leaves its fast product in the gradient of the weight.
+    """
+    inputs = x.ndim - 2
+    outputs = weight.shape[inputs:]
+    if mesh_axis_size("tensor") == mesh_axis_size("sequence") == 1:
+        size = math.prod(weight.shape[:inputs])
+        y = (x.reshape(-1, size) @ weight.reshape(size, -1)).reshape(*x.shape[:2], *outputs)
+    else:
+        y = jnp.tensordot(x, weight, inputs)
+    return y if bias is None else y + bias[None, None]
+
+
+def norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Array:
+    """x / rms(x) * gain (Zhang and Sennrich 2019), or LayerNorm (Ba 2016), over the last axis and in float32."""
+    x32 = x.astype(jnp.float32)
+    if config.norm == "layernorm":
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_epsilon)
+    gain, bias = params[name], params.get(f"{name}_bias")
+    y = x32.astype(x.dtype) * gain.reshape((1,) * (x.ndim - 1) + gain.shape)
+    return y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+def rope_cos_sin(positions: "np.ndarray | jax.Array", config: ModelConfig) -> Rope:
+    """Cosine and sine of the angle of each position [1 or B, T] and pair of features (Su 2021)."""
+    frequency = config.rope_base ** (-np.arange(0, config.head_width, 2) / config.head_width)
+    angle = positions[:, :, None, None] * frequency[None, None, None, :]
+    dtype = jnp.dtype(config.compute_dtype)
+    cos, sin = (np.cos(angle), np.sin(angle)) if isinstance(angle, np.ndarray) else (jnp.cos(angle), jnp.sin(angle))
+    return jnp.asarray(cos, dtype), jnp.asarray(sin, dtype)
+
+
+def apply_rope(x_BTHK: jax.Array, rope: Rope) -> jax.Array:
+    """Rotate the pairs of features (i, i + K / 2) of every head by the angle of their position."""
+    cos, sin = rope
+    first, second = jnp.split(x_BTHK, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+def queries_keys_values(
+    layer_params: Params, x_BTD: jax.Array, rope: Rope | None, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, T, H, K], [B, T, G, K] twice, with rotary positions applied.
+
+    One product gives each key head's queries, key and value; query head h uses the key head h // (H / G).
+    """
+    batch, time, _ = x_BTD.shape
+    qkv_BTGPK = linear(x_BTD, layer_params["attention_qkv"], layer_params.get("attention_qkv_bias"))
+    queries = config.heads // config.num_kv_heads
+    q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
+    k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
+    if config.qk_norm:
+        q_BTHK = norm(q_BTHK, "query_norm", layer_params, config)
+        k_BTGK = norm(k_BTGK, "key_norm", layer_params, config)
+    if rope is not None:
+        q_BTHK, k_BTGK = apply_rope(q_BTHK, rope), apply_rope(k_BTGK, rope)
+    return q_BTHK, k_BTGK, v_BTGK
+
+
+def mlp(layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: BoundTap = NO_TAP) -> jax.Array:
+    """act(x W) W', or as SwiGLU (SiLU(x W) * x U) W' (Shazeer 2020)."""
+    hidden_BTCF = linear(x_BTD, layer_params["mlp_in"], layer_params.get("mlp_in_bias"))
+    first_BTF = hidden_BTCF[:, :, 0]
+    if config.mlp == "swiglu":
+        hidden_BTF = jax.nn.silu(first_BTF) * hidden_BTCF[:, :, 1]
+    elif config.mlp == "gelu":
+        hidden_BTF = jax.nn.gelu(first_BTF)
+    else:
+        hidden_BTF = jnp.square(jax.nn.relu(first_BTF))
+    return linear(tap("mlp_hidden", hidden_BTF), layer_params["mlp_out"], layer_params.get("mlp_out_bias"))
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """`x` with a share `rate` of its numbers at zero and the others scaled up to keep the mean (Srivastava 2014)."""
+    if not rate or key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

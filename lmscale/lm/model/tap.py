@@ -1,0 +1,114 @@
+"""Taps: named places of the forward pass where values can be recorded and replaced.
+
+    tap = record("residual_post", "attention_weights")
+    logits_BTV, kept = forward(params, tokens_BT, config, tap)
+    kept["residual_post"]                                        # [L, B, T, D]
+
+    def without_head_2_of_layer_5(name, heads_BTHK, layer):
+        ablated = heads_BTHK.at[:, :, 2].set(0)
+        return jnp.where(layer == 5, ablated, heads_BTHK), None  # the value to go on with; nothing is kept
+
+    logits_BTV, _ = forward(params, tokens_BT, config, Tap(("head_outputs",), without_head_2_of_layer_5))
+
+Which places are tapped is known when the program is built, so that an untapped pass is the program it always was. A tap
+is hashable and may be a static argument of `jax.jit`; one that patches with arrays is made inside the jitted function.
+Letters as in `transformer`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from lmscale.core.config import check
+from lmscale.core.errors import nearest
+
+
+class Site(NamedTuple):
+    """A place that can be tapped."""
+
+    shape: str
+    """Axes of its value; what a tap keeps inside the layers is stacked along a further axis in front, [L, ...]."""
+    meaning: str
+    in_layer: bool = True
+    """Whether every layer has it. Elsewhere there is one value, without an axis of layers, and `layer` is None."""
+
+
+TAPS: dict[str, Site] = {
+    "embedding": Site("B T D", "residual stream that enters the first layer", in_layer=False),
+    "residual_pre": Site("B T D", "residual stream before attention"),
+    "attention_input": Site("B T D", "the same after the norm: what attention reads"),
+    "queries": Site("B T H K", "queries, normed and rotated where the model does so"),
+    "keys": Site("B T G K", "keys, likewise; query head h reads key head h // (H / G)"),
+    "values": Site("B T G K", "values"),
+    "attention_scores": Site("B H T S", "scores before the softmax, `plain.MASKED` where a key is not visible"),
+    "attention_weights": Site("B H T S", "softmax of the scores: how much each query reads of each key"),
+    "head_outputs": Site("B T H K", "weighted sum of the values, per head, before the output projection"),
+    "attention_output": Site("B T D", "what attention adds to the residual stream"),
+    "residual_mid": Site("B T D", "residual stream between attention and MLP"),
+    "mlp_input": Site("B T D", "the same after the norm: what the MLP reads"),
+    "mlp_hidden": Site("B T F", "activations of the MLP's neurons, the branches of SwiGLU multiplied"),
+    "mlp_output": Site("B T D", "what the MLP adds to the residual stream"),
+    "residual_post": Site("B T D", "residual stream after the layer"),
+    "final_norm": Site("B T D", "residual stream after the last norm: what the head reads", in_layer=False),
+    "logits": Site("B T V", "float32, scaled and capped as they are returned", in_layer=False),
+}
+"""Name -> place, in the order of the forward pass. Scores and weights of attention exist only where it is computed by
+its formula: tapping them takes that path, which needs memory for [B, H, T, S] per layer."""
+
+Patch = Callable[[str, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]]
+"""name, value, layer -> the value to go on with, and what to keep or None.
+
+`layer` is an int32 array, traced where layers run in a loop: compare it by `jnp.where(layer == 5, ...)`, not by `if`.
+What is kept may have any shape, the same in every layer."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A function and the places that it is called at. Raises `UserError` for a place that does not exist."""
+
+    names: tuple[str, ...]
+    function: Patch
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            check(name in TAPS, f"{name!r} names no place of the forward pass{nearest(name, TAPS)}")
+
+
+def record(*names: str) -> Tap:
+    """The tap that keeps the values of the named places and changes nothing."""
+    return Tap(names, _keep)
+
+
+def _keep(name: str, value: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    return value, value
+
+
+class BoundTap:
+    """A tap inside one layer, or outside of all: called with the values there, it collects what is to be kept."""
+
+    def __init__(self, tap: Tap | None, layer: jax.Array | None = None) -> None:
+        self._tap, self._layer = tap, layer
+        self.kept: dict[str, jax.Array] = {}
+
+    def taps(self, *names: str) -> bool:
+        """Whether one of these places is tapped."""
+        return self._tap is not None and not set(names).isdisjoint(self._tap.names)
+
+    def __call__(self, name: str, value: jax.Array) -> jax.Array:
+        """The value to go on with. Raises `UserError` where the tap changes its shape or type."""
+        if self._tap is None or name not in self._tap.names:
+            return value
+        patched, kept = self._tap.function(name, value, self._layer)
+        check(
+            (patched.shape, patched.dtype) == (value.shape, value.dtype),
+            f"the tap at {name!r} turns {value.dtype}{list(value.shape)} into {patched.dtype}{list(patched.shape)}; "
+            "return a value of the same shape and type",
+        )
+        if kept is not None:
+            self.kept[name] = kept
+        return patched
+
+
+NO_TAP = BoundTap(None)
