@@ -11,7 +11,7 @@ from helpers.outcomes import RUN, outcome_of
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.core.run_folder import given_up
+from lmscale.core.run_folder import failure_reason
 from lmscale.study.launch import control, lease
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(3)]
@@ -77,9 +77,9 @@ def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:
 
 def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     control.retry(sweep, [NAMES[0]])
-    assert given_up(sweep / NAMES[0]) is None and given_up(sweep / NAMES[1]) is not None
+    assert failure_reason(sweep / NAMES[0]) is None and failure_reason(sweep / NAMES[1]) is not None
     control.retry(sweep)
-    assert given_up(sweep / NAMES[1]) is None
+    assert failure_reason(sweep / NAMES[1]) is None
     assert capsys.readouterr().out.count("1 runs of") == 2
     with pytest.raises(UserError, match="has not failed"):
         control.retry(sweep, [NAMES[2]])

@@ -47,7 +47,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "text"
     files.write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), files.whole(path) as file:
+    with pytest.raises(ZeroDivisionError), files.atomic_write(path) as file:
         file.write("new")
         _ = 1 / 0
     assert path.read_text() == "old" and [path] == list(tmp_path.iterdir())
@@ -101,7 +101,7 @@ def test_a_killed_writer_leaves_nothing_believed(tmp_path: Path) -> None:
     program = """
 import sys, time
 from lmscale.core import files
-with files.whole(sys.argv[1]) as file:
+with files.atomic_write(sys.argv[1]) as file:
     file.write('"new"')
     file.flush()
     print("written", flush=True)

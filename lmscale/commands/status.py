@@ -16,7 +16,7 @@ from rich.text import Text
 from lmscale.commands.progress import duration, quantity
 from lmscale.core.files import read_json
 from lmscale.core.plans import plan_path, read_plan
-from lmscale.core.run_folder import OUTCOME_FILE, given_up, last_metrics
+from lmscale.core.run_folder import OUTCOME_FILE, failure_reason, last_metrics
 from lmscale.study.launch import failures
 from lmscale.study.launch import lease as attempts
 
@@ -84,7 +84,7 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
 def _begun(place: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:
     row, lease = last_metrics(place) or {}, attempts.newest(place)
     state, said, left = "missing", note, None
-    if (reason := given_up(place)) is not None:
+    if (reason := failure_reason(place)) is not None:
         state, said = "failed", reason
     elif lease is not None and not lease.dead():
         silent = lease.dead() is None and abs(time.time() - lease.changed_ns / 1e9) > attempts.STALE_SECONDS

@@ -9,6 +9,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
 from lmscale.core.results import collect
+from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
 from lmscale.lm.train.logs.tensorboard import write_events
 from lmscale.study.emergence.folder import holds_scores, read_scores
 
@@ -74,7 +75,7 @@ def write(table: "pd.DataFrame", path: Path, form: Format) -> None:
     """Write a table, whole or not at all."""
     plain = table.copy()
     plain.attrs = {}  # notes that no format holds
-    with files.whole(path, "wb") as file:
+    with files.atomic_write(path, "wb") as file:
         if form == "parquet":
             plain.to_parquet(file, index=False)
         elif form == "jsonl":
@@ -95,7 +96,7 @@ def _to_wandb(folder: Path, table: "pd.DataFrame") -> str:
         )  # fmt: skip
         values = table.astype(object).where(table.notna(), None)
         run.log({"runs": wandb.Table(columns=list(values.columns), data=values.to_numpy().tolist())})
-        page = folder / "report" / "report.html"
+        page = folder / REPORT_FOLDER / REPORT_FILE
         if page.exists():
             run.log({"report": wandb.Html(str(page))})
         run.finish()

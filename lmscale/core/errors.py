@@ -1,7 +1,7 @@
 """Trouble that the user can mend is a `UserError`: what was given, the rule, the nearest fix, in one sentence.
 
-The command line prints the sentence alone and exits with the status that `process` gives it; anything else that is
-raised is a defect of `lmscale` and keeps its traceback.
+The command line prints the sentence alone and exits with the status that `exit_status` gives it; any other exception is
+a defect of `lmscale` and keeps its traceback.
 """
 
 import difflib
@@ -13,15 +13,15 @@ class UserError(ValueError):
 
 
 class Busy(UserError):
-    """Another process is at work there."""
+    """Another process is working on the same run or data."""
 
 
 class StorageError(UserError):
-    """A disk that is full or does not answer: the same call may do well later."""
+    """A disk that is full or does not answer: the same call may succeed later."""
 
 
 class MemoryShortage(UserError):
-    """A run needs more memory than there is: cut into more parts, it may fit."""
+    """A run needs more memory than there is: in more micro-batches it may fit."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a file that cannot be read is said in one sentence."""
+"""Files are written whole or not at all; one sentence says why a file cannot be read or written."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
 
     Raises `StorageError` where the disk is full, `UserError` where the folder cannot be written.
@@ -64,8 +64,8 @@ def storage_error(path: str | Path, error: OSError) -> UserError:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` atomically. Raises `UserError` as `whole` does."""
-    with whole(path) as file:
+    """Write `text` atomically. Raises `UserError` as `atomic_write` does."""
+    with atomic_write(path) as file:
         file.write(text)
 
 

@@ -1,4 +1,4 @@
-"""What is to be run: `PlannedRun`, and the plan of a sweep on disk."""
+"""One line of a plan, `PlannedRun`, and the plan of a sweep on disk."""
 
 import json
 from contextlib import suppress
@@ -13,12 +13,12 @@ from lmscale.core.files import read_json, write_text
 from lmscale.core.run_folder import PLAN_FILE
 
 COUNTED = ("params", "tokens", "flops")
-"""Counts of a run that its line of the plan repeats."""
+"""Counts that the line of a run in the plan repeats."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One line of a plan: what is to be run, and what it is for."""
+    """A run to be trained, and what it is for."""
 
     config: RunConfig
     held_out: bool = False
@@ -40,18 +40,18 @@ class PlannedRun:
 
     @property
     def paid_flops(self) -> int:
-        """Training FLOPs that this run adds: those of its trunk's steps are paid by the trunk."""
+        """Training FLOPs that this run adds to the sweep: the trunk pays those of its own steps."""
         steps = self.config.steps
         return count(self.config).flops * (steps - (self.branch_step or 0)) // steps
 
     def to_json(self) -> dict[str, Any]:
-        """A line of `plan.json`; its counts are there for who reads thousands of lines and need not count again."""
+        """A line of `plan.json`, with counts for readers of thousands of lines, who should not need to count again."""
         counts = asdict(count(self.config))
         return {"run_id": self.config.run_id, **{name: counts[name] for name in COUNTED}, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "PlannedRun":
-        """The inverse of `to_json`. Raises `UserError` where the stored id is not the configuration's."""
+        """The inverse of `to_json`. Raises `UserError` where the stored run_id is not that of the configuration."""
         fields_only = {name: item for name, item in value.items() if name not in ("run_id", *COUNTED)}
         run = from_json(cls, fields_only)
         if run.config.run_id != value.get("run_id"):
@@ -65,7 +65,7 @@ class PlannedRun:
 def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
     """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json.
 
-    One that stands there already is left alone: to go on with a sweep must not take a disk with room.
+    An identical plan there is left alone, so that a sweep can be continued on a full disk.
     """
     path = folder if folder.suffix == ".json" else folder / PLAN_FILE
     text = json.dumps({"sweep": name, "runs": [run.to_json() for run in runs]}, indent=1, allow_nan=False) + "\n"
@@ -76,7 +76,7 @@ def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
 
 
 def plan_path(folder: Path) -> Path:
-    """The plan in a sweep's folder. Raises `UserError` where `folder` is none."""
+    """The path of the plan in a sweep's folder. Raises `UserError` where `folder` is not one."""
     path = folder / PLAN_FILE
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `lmscale run SWEEP.py` makes it")
@@ -86,7 +86,7 @@ def plan_path(folder: Path) -> Path:
 
 
 def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
-    """Name and runs of the plan in a sweep's folder. Raises `UserError` when it is absent or corrupt."""
+    """Name and runs of the sweep whose plan stands in `folder`. Raises `UserError` when it is absent or corrupt."""
     path = plan_path(folder)
     value = read_json(path, "plan")
     try:

@@ -1,4 +1,4 @@
-"""What came out: the `Outcome` of one run, and the table that joins a plan with its outcomes.
+"""The `Outcome` of one run, and the table that joins a plan with its outcomes.
 
 A row of the table is a planned run with its outcome, so a run that never finished is a row whose `state` says so, not
 an absent row. Columns that a fit reads have the package's canonical names and units.
@@ -13,20 +13,20 @@ from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, read_plan
-from lmscale.core.run_folder import OUTCOME_FILE, given_up
+from lmscale.core.run_folder import OUTCOME_FILE, failure_reason
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
-"""Fields of an `Outcome` that are no column: the first stands there as `run`, the others are not one value."""
+"""Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value."""
 
 State = Literal["finished", "diverged", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The end of one run, written once, last and atomically, by the run itself."""
+    """What one run achieved: written once, last and atomically, by the run itself."""
 
     run_id: str
     state: State
@@ -44,7 +44,7 @@ class Outcome:
     """Mean training loss over the last logged interval."""
     validation_tokens: int | None = None
     spikes: int = 0
-    """Steps whose training loss stood more than six standard deviations out of the recent ones."""
+    """Steps whose training loss was more than six standard deviations from the recent ones."""
     params: int
     params_non_embedding: int
     tokens: int
@@ -57,7 +57,7 @@ class Outcome:
     epochs: float
     """Passes over the training tokens available, 0 where they have no end."""
     tokens_by_source: dict[str, int] | None = None
-    """`tokens` by the source that they are of."""
+    """`tokens` by the source that they come from."""
     epochs_by_source: dict[str, float] | None = None
     repeats_min: float | None = None
     """How often the tokens of a document were scored, the least of all documents; None where all text was fresh."""
@@ -142,9 +142,9 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "source": config.data.source,
     }
     blank = {item.name: None for item in fields(Outcome) if item.name not in (*NOT_IN_TABLE, *row)}
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if outcome is not None:
-        found = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
-    elif (reason := given_up(folder)) is not None:
-        found = {"state": "failed", "reason": reason}
-    return {**row, **blank, **found}
+        result = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
+    elif (reason := failure_reason(folder)) is not None:
+        result = {"state": "failed", "reason": reason}
+    return {**row, **blank, **result}

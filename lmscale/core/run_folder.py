@@ -1,6 +1,7 @@
-"""What stands in the folder of a sweep and of a run, and how its lines are read.
+"""The names of all files in the folder of a sweep and of a run, and the readers of a run's metrics.
 
 runs/<sweep>/plan.json                              the planned runs
+runs/<sweep>/{slurm, jobs, report}/                 what was submitted or exported; the report
 runs/<sweep>/<run_id>/config.json                   what is trained
 runs/<sweep>/<run_id>/{metrics.jsonl, checkpoints/} while it trains
 runs/<sweep>/<run_id>/outcome.json                  what came out
@@ -13,26 +14,38 @@ from pathlib import Path
 from typing import Any
 
 PLAN_FILE = "plan.json"
+SLURM_FOLDER = "slurm"
+"""In a sweep's folder: the array scripts that were submitted, the runs of each job, what Slurm wrote."""
+JOBS_FOLDER = "jobs"
+"""In a sweep's folder: a script or manifest for every run, as `lmscale export-jobs` writes them."""
+REPORT_FOLDER = "report"
+REPORT_FILE = "report.html"
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"
+"""What the processes of a run printed."""
 FAILED_FILE = "failed.json"
 """Why a run without an outcome was given up; `lmscale retry` removes it."""
 SCORES_FILE = "scores.jsonl"
-"""Of a run's checkpoints on benchmark tasks: one row per task, metric and number of shots."""
+"""Scores of a run's checkpoints on benchmark tasks: one row per task, metric and number of shots."""
 RESPONSES_FOLDER = "responses"
 """A model's response to every item of a task, one file per task and number of shots."""
+EVENTS_FOLDER = "tensorboard"
+"""A run's metrics as TensorBoard's event files."""
 CHECKPOINT_FOLDER = "checkpoints"
 ATTEMPTS_FOLDER = "attempts"
 """One numbered file per attempt at a run; the newest is the lease on it."""
 STOP_FILE = "stop"
 """In a run's folder, or in its sweep's: whoever trains there is to stop. `lmscale stop` writes and removes it."""
 RETRIED_FILE = "retried.json"
-"""The number of the attempt up to which none counts any more; `lmscale retry` writes it."""
+"""The number of the last attempt that no longer counts; `lmscale retry` writes it."""
+
+TAIL_BYTES = 4096
+"""Read from the end of a run's metrics for its newest row; a row takes some 500."""
 
 
-def given_up(folder: Path) -> str | None:
+def failure_reason(folder: Path) -> str | None:
     """Why the run in `folder` has failed, None where it has not."""
     try:
         value = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))
@@ -44,36 +57,38 @@ def given_up(folder: Path) -> str | None:
 
 
 def read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int | None]:
-    """The rows of a run's metrics, up to the first line that is none, and the number of that line, counted from 1.
+    """The rows of a run's metrics up to the first corrupt line, and the number of that line, counted from 1, or None.
 
-    A killed process or machine can leave such a line, and the last one may still be on its way: that is None.
+    A killed process or machine can leave a corrupt line. A last line without an end is still being written: it is no
+    row and not corrupt either.
     """
     rows: list[dict[str, Any]] = []
     try:
-        lines = (folder / METRICS_FILE).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        lines = (folder / METRICS_FILE).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return rows, None
     for number, line in enumerate(lines, 1):
         row = _row(line)
         if row is None:
-            return rows, number if line.endswith("\n") and line.strip() else None
+            return rows, number if line.endswith(b"\n") and line.strip() else None
         rows.append(row)
     return rows, None
 
 
-def _row(line: str | bytes) -> dict[str, Any] | None:
-    with suppress(ValueError):
-        row = json.loads(line)
-        return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-    return None
-
-
 def last_metrics(folder: Path) -> dict[str, Any] | None:
-    """The newest whole row of a run's metrics, None before the first; reads the end of the file only."""
+    """The row in the last whole line of a run's metrics, None where there is none; reads the end of the file only."""
     try:
         with (folder / METRICS_FILE).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
         return _row(lines[-1]) if lines else None
     except OSError:
         return None
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics, None unless it is an object in UTF-8 with a step."""
+    with suppress(ValueError, RecursionError):
+        row = json.loads(line.decode("utf-8"))
+        return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return None

@@ -12,23 +12,22 @@ from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_INTERRUPTED
 
 LIFELINE_VARIABLE = "LMSCALE_LIFELINE"
 """Environment variable: the descriptor of a pipe whose other end the launcher holds open as long as it lives."""
-
-
 STOP_SECONDS = 60.0
 """How long a run gets to save its checkpoint before it is killed."""
 
 
 def end_with_launcher() -> None:
-    """Have this process stop in order, as after SIGTERM, once the launcher that started it is dead.
+    """Send this process SIGTERM, so that it saves and stops, once the launcher that started it is dead.
 
-    However a launcher dies, also by SIGKILL, the system closes its end of the pipe. Unlike Linux's PR_SET_PDEATHSIG
+    However a launcher dies, even by SIGKILL, the system closes its end of the pipe. Unlike Linux's PR_SET_PDEATHSIG
     this works on every POSIX system, leaves no moment between start and set-up in which a death goes unseen, and does
-    not mistake the end of a launcher's thread for its own. What has not stopped after `STOP_SECONDS` ends at once.
+    not mistake the end of a launcher's thread for its own. A process that is still alive after `STOP_SECONDS` exits at
+    once.
     """
-    given = os.environ.pop(LIFELINE_VARIABLE, None)
-    if given is None:
+    lifeline = os.environ.pop(LIFELINE_VARIABLE, None)
+    if lifeline is None:
         return
-    descriptor = int(given)
+    descriptor = int(lifeline)
     os.set_inheritable(descriptor, False)
 
     def watch() -> None:
@@ -43,22 +42,22 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A function that turns true once SIGTERM, SIGINT or SIGHUP has come; the handlers before are put back at the end.
+    """A function that returns True once SIGTERM, SIGINT or SIGHUP has come; the block's end restores the old handlers.
 
     A SIGHUP that was ignored before, as under nohup, stays ignored.
     """
-    asked = False
+    requested = False
 
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
+    def request(number: int, frame: Any) -> None:
+        nonlocal requested
+        requested = True
 
-    wanted = [signal.SIGTERM, signal.SIGINT]
+    signals = [signal.SIGTERM, signal.SIGINT]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wanted.append(signal.SIGHUP)
-    before = {number: signal.signal(number, ask) for number in wanted}
+        signals.append(signal.SIGHUP)
+    before = {number: signal.signal(number, request) for number in signals}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -66,10 +65,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def second_ctrl_c_ends() -> Iterator[None]:
-    """End this process at once, with `EXIT_CTRL_C`, at the second SIGINT that comes during the block.
+    """Exit at once, with `EXIT_CTRL_C`, at the second SIGINT during the block.
 
-    Python calls its signal handlers between two bytecodes of the main thread, which is minutes away while XLA compiles;
-    what the system writes down as the signals come is read by a thread of its own.
+    Python runs signal handlers between two bytecodes of the main thread, which may be minutes away while XLA compiles.
+    The wake-up descriptor gets every signal's number as it comes; a thread of its own reads it.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.run_folder import PLAN_FILE
 from lmscale.study.laws import SIX_ND
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _load(source: str | Path) -> "pd.DataFrame":
 
     path = PUBLISHED / "chinchilla.csv" if str(source) == CHINCHILLA else Path(source)
     if path.is_dir():
-        if not (path / "plan.json").exists():
+        if not (path / PLAN_FILE).exists():
             raise UserError(
                 f"{path} is a folder without plan.json: "
                 f"a table is a sweep's folder, a CSV, Parquet or JSONL file, or 'chinchilla'"

@@ -26,7 +26,7 @@ import pytest
 from lmscale.core.exit_status import EXIT_STORAGE
 from lmscale.core.plans import read_plan
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import given_up
+from lmscale.core.run_folder import failure_reason
 from lmscale.study.launch import lease as attempts
 from lmscale.study.launch.failures import KINDS
 from lmscale.study.launch.lease import Attempt
@@ -240,7 +240,7 @@ def test_a_disturbed_sweep_ends_as_one_left_alone(tmp_path: Path, disk: Path) ->
     assert not plan, f"the sweep was over before all harm was done: {trouble.done}\n{said[-3000:]}"
     assert launchers.statuses == Counter({0: 2}), said[-3000:]
     assert outcomes(folder) == expected
-    assert not any(given_up(folder / run_id) for run_id in expected)
+    assert not any(failure_reason(folder / run_id) for run_id in expected)
     for log in list(trouble.promised):
         trouble.settle(log)
     history = [attempt for run_id in expected for attempt in attempts.history(folder / run_id)]

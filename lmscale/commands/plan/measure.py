@@ -13,6 +13,7 @@ from lmscale.core.counting import flops_per_token, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun
+from lmscale.core.run_folder import CONFIG_FILE
 from lmscale.study import launch
 from lmscale.study.sweep import Plan
 
@@ -29,7 +30,7 @@ def measure_sweep(plan: Plan, steps: int, console: Console) -> None:
     slots = launch.slots()
     for run in chosen(plan.runs):
         with tempfile.TemporaryDirectory() as folder:
-            config, shape = Path(folder) / "config.json", run.config.model
+            config, shape = Path(folder) / CONFIG_FILE, run.config.model
             write_json(config, run.config.to_json())
             started = []
             for number, slot in enumerate(slots):

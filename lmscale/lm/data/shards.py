@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core import files
-from lmscale.lm.data.corpora import SPLITS, Corpus, Progress, locked, whole_folder
+from lmscale.lm.data.corpora import SPLITS, Corpus, Progress, atomic_folder, locked
 from lmscale.lm.data.manifest import Manifest, Tokens
 from lmscale.lm.data.parallel import encode_split
 from lmscale.lm.data.tokenizer import Tokenizer
@@ -82,12 +82,12 @@ def write_shards(corpus: Corpus, tokenizer: Tokenizer, report: Progress) -> Mani
         if manifest := find_shards(corpus, tokenizer):
             return manifest
         shutil.rmtree(folder, ignore_errors=True)
-        with whole_folder(folder, name) as partial:
+        with atomic_folder(folder, name) as partial:
             tokens, starts_bytes = {}, {}
             for split in _splits_with_documents(corpus):
-                with files.whole(partial / f"{split}.bin", "wb") as file:
+                with files.atomic_write(partial / f"{split}.bin", "wb") as file:
                     starts = _write_split(corpus, split, tokenizer, file, report)
-                with files.whole(partial / f"{split}_starts.npy", "wb") as file:
+                with files.atomic_write(partial / f"{split}_starts.npy", "wb") as file:
                     np.save(file, starts)
                 tokens[split] = int(starts[-1])
                 starts_bytes[split] = (partial / f"{split}_starts.npy").stat().st_size

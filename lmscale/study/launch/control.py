@@ -8,7 +8,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.core.exit_status import EXIT_CTRL_C
 from lmscale.core.files import write_text
 from lmscale.core.plans import read_plan
-from lmscale.core.run_folder import LOG_FILE, OUTCOME_FILE, STOP_FILE, given_up
+from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, OUTCOME_FILE, STOP_FILE, failure_reason
 from lmscale.study.launch import failures, lease
 
 POLL_SECONDS = 0.5
@@ -24,12 +24,12 @@ def logs(run: str, runs: Path, lines: int = 40, follow: bool = False) -> None:
         end = attempt.end or {"status": "", "reason": "killed" if attempt.dead() else "at work"}
         print(f"attempt {attempt.number}, {attempt.value.get('began', '?')} {attempt.where}: {end['reason'] or 'done'}")
     path, shown = folder / LOG_FILE, 0
-    if (reason := given_up(folder)) is not None:
+    if (reason := failure_reason(folder)) is not None:
         print(f"failed: {reason}")
     for line in failures.last_lines(folder, lines):
         print(line)
     shown = path.stat().st_size if path.exists() else 0
-    while follow and not (folder / OUTCOME_FILE).exists() and given_up(folder) is None:
+    while follow and not (folder / OUTCOME_FILE).exists() and failure_reason(folder) is None:
         time.sleep(POLL_SECONDS)
         if path.exists() and path.stat().st_size > shown:
             with path.open("rb") as file:
@@ -42,10 +42,10 @@ def logs(run: str, runs: Path, lines: int = 40, follow: bool = False) -> None:
 def find(run: str, runs: Path) -> Path:
     """The folder of a run given as a path or by the first letters of its run_id."""
     if "/" in run or Path(run).is_dir():
-        if (Path(run) / "config.json").exists():
+        if (Path(run) / CONFIG_FILE).exists():
             return Path(run)
         raise UserError(f"{run} is no run's folder: give runs/<sweep>/<run>, or the first letters of the run")
-    every = {path.parent.name: path.parent for path in runs.glob("*/*/config.json")}
+    every = {path.parent.name: path.parent for path in runs.glob(f"*/*/{CONFIG_FILE}")}
     found = sorted(path for name, path in every.items() if name.startswith(run))
     if len(found) == 1:
         return found[0]
@@ -61,10 +61,10 @@ def retry(folder: Path, runs: Sequence[str] = ()) -> None:
     chosen = _chosen(folder, runs)
     if runs:
         for place in chosen:
-            if given_up(place) is None:
+            if failure_reason(place) is None:
                 state = "has an outcome" if (place / OUTCOME_FILE).exists() else "has not failed"
                 raise UserError(f"run {place.name} {state}; only what has failed is tried again")
-    failed = [place for place in chosen if given_up(place) is not None]
+    failed = [place for place in chosen if failure_reason(place) is not None]
     for place in failed:
         failures.forgive(place)
     print(f"{len(failed)} runs of {folder} may be tried again: `lmscale run` starts them")

@@ -19,7 +19,7 @@ from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, E
 from lmscale.core.files import write_json, write_text
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE
+from lmscale.core.run_folder import CONFIG_FILE, JOBS_FOLDER
 from lmscale.core.signals import STOP_SECONDS
 from lmscale.study.launch.branches import told_what_to_keep
 from lmscale.study.launch.changes import changes
@@ -27,7 +27,6 @@ from lmscale.study.launch.failures import CRASHES
 from lmscale.study.launch.slurm import MEMORY_BYTES, MEMORY_FACTOR
 
 Format = Literal["k8s", "shell"]
-JOBS_FOLDER = "jobs"
 
 
 @dataclass(frozen=True, kw_only=True)

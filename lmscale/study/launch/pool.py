@@ -21,7 +21,7 @@ from lmscale.core.exit_status import EXIT_STORAGE
 from lmscale.core.files import storage_error, write_json
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, STOP_FILE, given_up, last_metrics
+from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, STOP_FILE, failure_reason, last_metrics
 from lmscale.core.signals import LIFELINE_VARIABLE, STOP_SECONDS, stop_requested
 from lmscale.study.launch import branches, failures, lease
 from lmscale.study.launch.failures import Ending
@@ -96,7 +96,7 @@ class Pool:
         place = self.folder / planned.config.run_id
         if Outcome.read(place) is not None:
             return
-        if (reason := given_up(place)) is not None:
+        if (reason := failure_reason(place)) is not None:
             self.failed[planned.config.run_id] = reason
             return
         work = Work(planned, place, failures.tally(place), Observer(place))
@@ -196,7 +196,7 @@ class Pool:
             return False
         trunk = self.folder / run.trunk
         ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
-        return ours and Outcome.read(trunk) is None and given_up(trunk) is None
+        return ours and Outcome.read(trunk) is None and failure_reason(trunk) is None
 
     def _start(self, taken: list[Slot], works: list[Work]) -> Program:
         launch, slot, log_file = f"{self._name} {next(self._numbers)}", Slot.of(taken), works[0].folder / LOG_FILE
@@ -325,7 +325,7 @@ class Pool:
             if (outcome := Outcome.read(work.folder)) is not None:
                 self.elsewhere.remove(work)
                 self.watcher.ended(ELSEWHERE, work.run, outcome, "")
-            elif (reason := given_up(work.folder)) is not None:
+            elif (reason := failure_reason(work.folder)) is not None:
                 self.elsewhere.remove(work)
                 self.failed[work.run_id] = reason
             elif not work.observer.held():

@@ -28,10 +28,9 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import write_json, write_text
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE, STOP_FILE, given_up
+from lmscale.core.run_folder import CONFIG_FILE, SLURM_FOLDER, STOP_FILE, failure_reason
 from lmscale.study.launch.lease import Observer
 
-SLURM_FOLDER = "slurm"
 WARNING_SECONDS = 120
 """Before the time limit: long enough to save a checkpoint."""
 MEMORY_FACTOR, MEMORY_BYTES = 1.5, 2**31
@@ -159,7 +158,7 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
         for planned in runs
         if (run_id := planned.config.run_id) not in queued
         and Outcome.read(folder / run_id) is None
-        and given_up(folder / run_id) is None
+        and failure_reason(folder / run_id) is None
         and not Observer(folder / run_id).held()
     ]
 

@@ -116,7 +116,7 @@ def save(figure: "Figure", path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".svg", ".png"):
         raise UserError(f"figures are written as .svg or .png, not as {path.name!r}")
-    with files.whole(path, "wb") as file:
+    with files.atomic_write(path, "wb") as file:
         file.write(render(figure, path.suffix[1:]))
     return path
 

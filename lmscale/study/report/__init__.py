@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
 from lmscale.core.errors import UserError
+from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import HeldOut
 
-PAGE = "report.html"
 QUESTION = (
     "At a given training compute C, how should it be split between model size N and training tokens D, "
     "and is the answer 20 tokens per parameter?"
@@ -49,8 +49,9 @@ def of_sweep(
     folder = Path(folder)
     name, _ = read_plan(folder)
     return of_table(
-        folder, output or folder / "report", resamples=resamples, seed=seed, title=title or f"Scaling laws of {name}",
-        question=question, commands=commands or (f"lmscale report {account.shown(folder)}",), runs_folder=folder,
+        folder, output or folder / REPORT_FOLDER, resamples=resamples, seed=seed,
+        title=title or f"Scaling laws of {name}", question=question,
+        commands=commands or (f"lmscale report {account.shown(folder)}",), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
 
@@ -164,8 +165,8 @@ def write(
         made=account.made(table, fits, runs_folder),
         commands=commands,
     )
-    files.write_text(folder / PAGE, page.document(title, [page.heading(title, 1), *parts]))
-    return folder / PAGE
+    files.write_text(folder / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts]))
+    return folder / REPORT_FILE
 
 
 def _named(table: "pd.DataFrame") -> "pd.DataFrame":

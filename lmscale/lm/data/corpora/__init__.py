@@ -30,13 +30,13 @@ from lmscale.core import files
 from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds
-from lmscale.lm.data.corpora.cache import Listing, Progress, locked, settle, signature, whole_folder
+from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
 from lmscale.lm.data.corpora.corpus import READ_DOCUMENTS, SPLITS, Corpus
 from lmscale.lm.data.corpora.made import MadeText
 from lmscale.lm.data.corpora.sources import Skipped, Source, Unreadable
 from lmscale.lm.data.corpora.survey import Survey
 
-__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "find_corpus", "locked", "prepare", "whole_folder"]
+__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "atomic_folder", "find_corpus", "locked", "prepare"]
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is believed."""
@@ -117,7 +117,7 @@ def _build(config: DataConfig, key_path: Path, report: Progress, allow_download:
     corpus = _corpus(source.name, surveyed, splits, near)
     if not corpus.readable():
         shutil.rmtree(corpus.folder, ignore_errors=True)
-        with whole_folder(corpus.folder, key_path.stem) as partial:
+        with atomic_folder(corpus.folder, key_path.stem) as partial:
             _write(partial, source, surveyed, splits, report)
     if signature(_list_files(config, place)) != signature(found):
         raise _changed(source.name)
@@ -190,7 +190,7 @@ def _write(
             "splits": {split: [split] for split in SPLITS},
         }
     for split in SPLITS:
-        with files.whole(partial / f"{split}.npy", "wb") as file:
+        with files.atomic_write(partial / f"{split}.npy", "wb") as file:
             np.save(file, positions[split])
     files.write_json(partial / "content.json", content)
 

@@ -48,7 +48,7 @@ def locked(path: Path, report: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path, label: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, label: str) -> Iterator[Path]:
     """A temporary folder beside `folder` to fill; renamed onto it when the block ends well, removed otherwise.
 
     To be called under a lock of `label`: what a killed process left under that label is removed. If another label's

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from lmscale.core.errors import UserError
 from lmscale.core.files import storage_error
-from lmscale.core.run_folder import METRICS_FILE, read_metrics
-
-EVENTS_FOLDER = "tensorboard"
+from lmscale.core.run_folder import EVENTS_FOLDER, METRICS_FILE, read_metrics
 
 
 def write_events(folder: Path) -> int:
