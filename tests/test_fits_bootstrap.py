@@ -58,6 +58,20 @@ def test_few_runs_near_absolute_deviations_are_weighted(loss: str, noise: float,
         assert "exponential weight" in named(fit)["kind of bootstrap"]
 
 
+@pytest.mark.parametrize(
+    ("bootstrap", "shared", "grouped"),
+    [("runs", 0.0, True), ("weights", 0.0, True), ("noise", 0.0, False), ("noise", 0.5, True)],
+)
+def test_a_fit_states_the_groups_of_its_bootstrap(bootstrap: str, shared: float, grouped: bool) -> None:
+    how = {"noise_nats": 0.01, "shared_noise": shared} if bootstrap == "noise" else {"strata": "budget"}
+    table = sweep().assign(cell=[f"cell {index // 3}" for index in range(21)])
+    fit = fits.loss_law(table, resamples=20, bootstrap=bootstrap, clusters="cell", check=False, **how)
+    again = LossLaw.from_json(fit.to_json())
+    assert again.clusters == fit.clusters == "cell" * grouped
+    assert again.strata == fit.strata == "budget" * (bootstrap != "noise")
+    assert fits.loss_law(table, resamples=0, clusters="cell", check=False).clusters == ""
+
+
 def test_many_runs_are_drawn_whole_as_published() -> None:
     fit = fits.loss_law(read_table("chinchilla"), resamples=10, check=False)
     assert fit.bootstrap == "runs"

@@ -201,10 +201,11 @@ def test_the_loss_along_the_minima_is_recovered() -> None:
 
 @pytest.mark.parametrize("of", ["isoflop", "frontier"])
 def test_json_and_back(of: str) -> None:
-    fit = getattr(fits, of)(sweep(0.002), resamples=30)
+    fit = getattr(fits, of)(sweep(0.002), resamples=30, seed=3)
     again = type(fit).from_json(json.loads(json.dumps(fit.to_json(samples=True), allow_nan=False)))
     assert again.to_json(samples=True) == fit.to_json(samples=True)
     assert str(again) == str(fit)
+    assert again.seed == fit.seed == 3
     with pytest.raises(UserError, match="no quantity 'alpha'"):
         fit.interval("alpha")
 

@@ -123,6 +123,7 @@ def frontier(
         dropped=runs.dropped,
         notes=runs.notes,
         table_hash=runs.digest(),
+        seed=seed,
         at=wanted,
         rates=rates,
         frontier=points,

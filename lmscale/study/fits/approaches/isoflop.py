@@ -115,6 +115,7 @@ def isoflop(
         dropped=tuple(dropped),
         notes=tuple(notes),
         table_hash=runs.digest(),
+        seed=seed,
         at=wanted,
         rates=rates,
     )

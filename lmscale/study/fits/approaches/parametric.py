@@ -139,6 +139,8 @@ def loss_law(
         bootstrap=drawn.bootstrap,
         noise=drawn.noise,
         shared_noise=shared_noise,
+        clusters=(clusters or "") if resamples and (bootstrap != "noise" or shared_noise) else "",
+        strata=(strata or "") if resamples else "",
     )
 
 

@@ -65,6 +65,10 @@ class LossLaw:
     """Of one run, where the resamples draw it."""
     shared_noise: float = 0.0
     """Share of its variance which the runs of one cluster have in common."""
+    clusters: str = ""
+    """Column whose groups the bootstrap took whole; "" where every run stood for itself."""
+    strata: str = ""
+    """Column whose groups kept their size in every resample; "" for none."""
 
     approach: ClassVar[str] = "3"
 
@@ -178,6 +182,8 @@ class LossLaw:
                 "noise_source": None if self.noise is None else self.noise.source,
                 "noise_freedom": None if self.noise is None else self.noise.freedom,
                 "shared_noise": self.shared_noise,
+                "clusters": self.clusters,
+                "strata": self.strata,
                 "seed": self.seed,
                 "residuals": dict(self.residuals),
                 **(
@@ -216,6 +222,8 @@ class LossLaw:
             bootstrap=value["bootstrap"],
             noise=_noise(value),
             shared_noise=value.get("shared_noise", 0.0),
+            clusters=value.get("clusters", ""),
+            strata=value.get("strata", ""),
         )
 
     def __str__(self) -> str:

@@ -42,6 +42,8 @@ class PowerFit:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     table_hash: str = ""
+    seed: int = 0
+    """Of the draws."""
     at: tuple[float, ...] = ()
     name: str = ""
     rates: str = "inside"
@@ -117,6 +119,7 @@ class PowerFit:
             "name": self.name,
             "source": self.SOURCE,
             "loss_function": self.LOSS_FUNCTION,
+            "seed": self.seed,
             **shared_json(self),
             "parameters": {"G": self.G, "a": self.a},
             "standard_errors": {k: _deviation(v) for k, v in draws.items() if len(v) > 1},
@@ -145,6 +148,7 @@ class PowerFit:
             "dropped": tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
             "notes": tuple(value["notes"]),
             "table_hash": value["table_hash"],
+            "seed": value.get("seed", 0),
             "at": tuple(a["flops"] for a in value["allocations"]),
             "name": value["name"],
             "rates": value["rates"],
