@@ -23,8 +23,8 @@ def main(source: str, folder: Path) -> None:
     table = read_table(source)
     curves, corrupt = plots.read_curves(source, table) if Path(source).is_dir() else ({}, [])
     fits, checked, notes = report.fitted(table)
-    runs = plots.measured(table)
-    fitted = runs[~plots.held(runs)]["flops"]
+    runs = plots.measured_runs(table)
+    fitted = runs[~plots.held_out_mask(runs)]["flops"]
     by_approach = {fit.approach: fit for fit in fits}
     of_budgets = next((one for one in checked if one.budgets), None)
 

@@ -24,7 +24,9 @@ from typing import Any
 
 from lmscale.core.errors import UserError
 from lmscale.study import plots, report
-from lmscale.study.report import words
+from lmscale.study.report.account import fitted_rows
+from lmscale.study.report.answer import largest_budget, ratio, usable, where_20_lies
+from lmscale.study.report.verdict import verdict
 from lmscale.study.tables import read_table
 
 
@@ -44,19 +46,20 @@ def study(name: str, source: str | Path) -> dict[str, Any]:
     fits, checked, notes = report.fitted(table)
     if not fits:
         raise UserError(f"{name}: {' '.join(notes)}")
-    return {"name": name, "table": table, "fits": fits, "checked": checked, "flops": words.largest_budget(table)}
+    flops, _ = largest_budget(fitted_rows(table, usable(fits)))
+    return {"name": name, "table": table, "fits": fits, "checked": checked, "flops": flops}
 
 
 def rows(one: dict[str, Any]) -> list[str]:
     """One line per fit: exponent, allocation and tokens per parameter at the study's largest fitted budget."""
     lines = []
-    for fit in words.usable(one["fits"]):
+    for fit in usable(one["fits"]):
         a, flops = fit.interval("a", 0.95), one["flops"]
-        best, (ratio, low, high) = fit.optimum(flops), words.ratio(fit, flops)
+        best, (centre, low, high) = fit.optimum(flops), ratio(fit, flops)
         lines.append(
             f"{one['name']:<22} {fit.approach:>8} {flops:>9.3g} {fit.exponents()['params']:>6.3f} "
             f"{f'[{a[0]:.3f}, {a[1]:.3f}]':>16} {plots.compact(best.params):>8} {plots.compact(best.tokens):>8} "
-            f"{ratio:>7.3g} {f'[{low:.3g}, {high:.3g}]':>15}  {words.where_20_lies(low, high)}"
+            f"{centre:>7.3g} {f'[{low:.3g}, {high:.3g}]':>15}  {where_20_lies(low, high)}"
         )
     return lines
 
@@ -66,11 +69,11 @@ def draw(studies: list[dict[str, Any]], folder: Path) -> None:
     with plots.style():
         figure, axes = plots.canvas(10, 4.2, panels=len(studies))
         for ax, one in zip(axes, studies):
-            runs = plots.measured(one["table"])
-            fitted = runs[~plots.held(runs)]["flops"]
+            runs = plots.measured_runs(one["table"])
+            fitted = runs[~plots.held_out_mask(runs)]["flops"]
             low, high = float(fitted.min()), float(fitted.max())
             plots.allocation(
-                ax, words.usable(one["fits"]), "tokens_per_param", span=(low / 2, 10 * float(runs["flops"].max())),
+                ax, usable(one["fits"]), "tokens_per_param", span=(low / 2, 10 * float(runs["flops"].max())),
                 data=(low, high), checked=one["checked"], labels="corner" if ax is axes[0] else "none",
             )  # fmt: skip
             ax.set_title(one["name"], loc="right")
@@ -97,7 +100,7 @@ def main() -> None:
     print(f"{heads} {'D*/N*':>7} {'':>15}  20 is")
     print("\n".join(line for one in studies for line in rows(one)), end="\n\n")
     for one in studies:
-        for sentence in words.verdict(one["fits"], one["checked"]):
+        for sentence in verdict(one["fits"], one["checked"]):
             print(f"{one['name']}. {sentence}")
     draw(studies, args.output)
 

@@ -11,7 +11,7 @@ from helpers.simulated import TRUTH, write_sweep
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits, report
-from lmscale.study.report import pictures, words
+from lmscale.study.report import answer, figures
 from lmscale.study.tables import read_table
 
 
@@ -29,11 +29,12 @@ def page(sweep):
 def test_baselines_come_in_bits_and_are_drawn_in_nats_where_all_tokens_are_alike(sweep, tmp_path):
     bits = {"bigram": 3.0}
     path = report.of_sweep(sweep, tmp_path, resamples=20, baselines=bits)
-    assert ">bigram</text>" in path.read_text("utf-8") and "Dotted: token frequencies" in path.read_text("utf-8")
+    text = path.read_text("utf-8")
+    assert ">bigram</text>" in text and "Dotted: simple models on the same validation text (bigram)." in text
     runs = read_table(sweep)
-    assert pictures._in_nats(runs, bits)["bigram"] == pytest.approx(3 * np.log(2))
+    assert figures._in_nats(runs, bits)["bigram"] == pytest.approx(3 * np.log(2))
     runs.loc[runs.index[0], "bits_per_byte"] *= 1.1
-    assert pictures._in_nats(runs, bits) == {}
+    assert figures._in_nats(runs, bits) == {}
 
 
 class Outline(HTMLParser):
@@ -100,7 +101,7 @@ def test_the_answer_states_the_fits_numbers_with_intervals_and_conventions(page,
     for fit in fits.fit(read_table(sweep), ("2", "3"), resamples=200, check=False):
         low, high = fit.interval("a", 0.95)
         assert f"{fit.exponents()['params']:.3f} (95 % interval {low:.3f} to {high:.3f})" in text
-        ratio, low, high = words.ratio(fit, 3e12)
+        ratio, low, high = answer.ratio(fit, 3e12)
         assert f"{ratio:.3g} (95 % interval {low:.3g} to {high:.3g}; 20 lies below it)" in text
         true = float(TRUTH.optimum(3e12, fit.compute).tokens_per_param)
         assert low / 1.05 < true < high * 1.05
@@ -178,7 +179,7 @@ def test_a_law_that_cannot_be_identified_gives_no_answer(tmp_path):
     "low, high, where", [(21, 30, "below"), (15, 25, "inside"), (2, 19, "above"), (np.nan, np.nan, "")]
 )
 def test_where_twenty_lies(low, high, where):
-    assert words.where_20_lies(low, high) == where
+    assert answer.where_20_lies(low, high) == where
 
 
 def test_a_folder_without_a_plan_is_said(tmp_path):

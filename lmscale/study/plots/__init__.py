@@ -12,15 +12,15 @@ them, losses in nats per token. Colours are told apart by colour-blind readers (
 """
 
 from lmscale.study.plots.agreement import prediction_errors, predictions, residuals
-from lmscale.study.plots.compute import curves, lower_frontier, read_curves
+from lmscale.study.plots.compute import curves, lower_frontier, read_curves, visible_baselines
 from lmscale.study.plots.emergence import CLASS, glance, hard_and_graded, ladder, scores, threshold_text
 from lmscale.study.plots.isoflop import valleys
 from lmscale.study.plots.paper import (
     APPROACH,
     INK,
-    RULE,
     SEQUENCE,
     SHORT,
+    TOKENS_PER_PARAM,
     canvas,
     compact,
     number,
@@ -29,7 +29,7 @@ from lmscale.study.plots.paper import (
     save,
     style,
 )
-from lmscale.study.plots.rows import held, measured
+from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.split import allocation
 from lmscale.study.plots.transfer import PARAMETRIZATION, coordinates, rate_sweep, slope
 
@@ -38,9 +38,9 @@ __all__ = [
     "CLASS",
     "INK",
     "PARAMETRIZATION",
-    "RULE",
     "SEQUENCE",
     "SHORT",
+    "TOKENS_PER_PARAM",
     "allocation",
     "canvas",
     "compact",
@@ -48,10 +48,10 @@ __all__ = [
     "curves",
     "glance",
     "hard_and_graded",
-    "held",
+    "held_out_mask",
     "ladder",
     "lower_frontier",
-    "measured",
+    "measured_runs",
     "number",
     "power",
     "prediction_errors",
@@ -66,4 +66,5 @@ __all__ = [
     "style",
     "threshold_text",
     "valleys",
+    "visible_baselines",
 ]

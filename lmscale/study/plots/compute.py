@@ -9,7 +9,7 @@ import numpy as np
 
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
 from lmscale.study.plots.paper import COMPUTE, INK, LOSS, SHORT, colour, colour_key, end_labels, log_axis, note, padded
-from lmscale.study.plots.rows import held, measured
+from lmscale.study.plots.rows import held_out_mask, measured_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +49,14 @@ def curves(
     feed the frontier: it joins final losses only. `baselines` are losses of simple models on the same text, in nats per
     token, each a dotted line.
     """
-    runs = measured(table)
+    runs = measured_runs(table)
     sizes = runs["params"]
     for run, rows in (metrics or {}).items():
         of = runs[runs["run"] == run]
         if len(of) and len(rows):
             x, y = _binned(rows)
             ax.plot(x, y, color=colour(sizes, float(of["params"].iloc[0])), lw=0.7, alpha=0.55, zorder=1)
-    out = held(runs)
+    out = held_out_mask(runs)
     shades = np.array([colour(sizes, value) for value in sizes])
     ax.scatter(
         runs["flops"], runs["loss_nats"], s=25, zorder=3, linewidths=1.1, edgecolors=list(shades),
@@ -64,10 +64,7 @@ def curves(
     )  # fmt: skip
     x, y = lower_frontier(runs["flops"], runs["loss_nats"])
     ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
-    top = float(runs["loss_nats"].max())
-    lowest_loss = float(runs["loss_nats"].min())
-    seen = {name: nats for name, nats in (baselines or {}).items() if nats > BELOW * lowest_loss}
-    ax.set_ylim(*padded([min([0.99 * lowest_loss, *seen.values()]), 1.25 * top if metrics else top]))
+    ax.set_ylim(*_loss_limits(runs, baselines or {}, bool(metrics)))
     lowest = float(runs["flops"].min())
     ax.set_xlim(*padded([lowest / 10 if metrics else lowest, float(runs["flops"].max())], 0.03))
     labels = [(float(y[-1]), "frontier of final losses", INK["text"])]
@@ -85,7 +82,7 @@ def curves(
             labels.append((rows[-1]["loss_nats"], f"L*(C), {SHORT[fit.approach]}", INK[fit.approach]))
     log_axis(ax, "x", "power")
     log_axis(ax, "y", "plain")
-    _levels(ax, seen)
+    _levels(ax, visible_baselines(runs, baselines or {}, bool(metrics)))
     end_labels(ax, labels)
     colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
     if out.any():
@@ -94,13 +91,24 @@ def curves(
     ax.set_ylabel(f"training (curves), validation (points)\n{LOSS}" if metrics else f"final {LOSS}")
 
 
+def _loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:
+    """Ends of the axis of losses: every final loss, the baselines that do not squeeze them, and some of the curves."""
+    lowest, top = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
+    near = [nats for nats in baselines.values() if nats > BELOW * lowest]
+    return padded([min([0.99 * lowest, *near]), 1.25 * top if with_curves else top])
+
+
+def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> dict[str, float]:
+    """The baselines that `curves` draws: those that lie inside its axis of losses."""
+    low, high = _loss_limits(runs, baselines, with_curves)
+    return {name: nats for name, nats in baselines.items() if low < nats < high}
+
+
 def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
-    """A dotted line for every level inside the axes; those that would lie on each other share their words."""
+    """A dotted line for every baseline; those that would lie on each other share their words."""
     low, high = ax.get_ylim()
     words: list[tuple[float, str]] = []
     for name, nats in sorted(baselines.items(), key=lambda item: item[1]):
-        if not low < nats < high:
-            continue
         ax.axhline(nats, color=INK["muted"], lw=0.8, ls=(0, (1, 2)), zorder=0.5)
         if words and math.log(nats / words[-1][0]) < TEXT_HIGH * math.log(high / low):
             words[-1] = (nats, f"{words[-1][1]}, {name}")

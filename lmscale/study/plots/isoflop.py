@@ -7,7 +7,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.plots.paper import INK, LOSS, colour, log_axis, note, padded, power
-from lmscale.study.plots.rows import held, measured
+from lmscale.study.plots.rows import held_out_mask, measured_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,14 +22,14 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
     was rejected has points and no curve.
     """
-    runs = measured(table)
+    runs = measured_runs(table)
     runs = runs[runs["flops_budget"].astype(float).notna()]
     if not len(runs):
         raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
     budgets = np.unique(runs["flops_budget"])
     kept = {minimum.flops: minimum for minimum in fit.minima}
     own = {budget.flops: budget for budget in checked.budgets} if checked else {}
-    out = held(runs)
+    out = held_out_mask(runs)
     for budget in budgets:
         here = np.asarray(runs["flops_budget"] == budget)
         for is_held in (False, True):

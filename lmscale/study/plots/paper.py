@@ -42,7 +42,7 @@ SEQUENCE = (
 """Small to large, readable on white: viridis with its pale end darkened."""
 APPROACH = {"1": "Approach 1, envelope", "2": "Approach 2, IsoFLOP minima", "3": "Approach 3, parametric law"}
 SHORT = {"1": "envelope", "2": "IsoFLOP minima", "3": "parametric law"}
-RULE = 20.0
+TOKENS_PER_PARAM = 20.0
 COMPUTE = "training compute C, FLOPs"
 LOSS = "loss, nats per token"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def measured(table: "pd.DataFrame") -> "pd.DataFrame":
+def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
     """The rows that can be drawn: N, D, C and the loss finite and positive."""
     if not len(table.columns):
         return table
@@ -21,7 +21,7 @@ def measured(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.iloc[np.flatnonzero((np.isfinite(values) & (values > 0)).all(axis=1))]
 
 
-def held(table: "pd.DataFrame") -> Any:
+def held_out_mask(table: "pd.DataFrame") -> Any:
     """Which rows are held out (n,), all False where the table does not say."""
     if "held_out" not in table:
         return np.zeros(len(table), dtype=bool)

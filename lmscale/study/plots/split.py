@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.plots.paper import APPROACH, COMPUTE, INK, RULE, end_labels, log_axis, note, padded, word_key
+from lmscale.study.plots.paper import (
+    APPROACH,
+    COMPUTE,
+    INK,
+    TOKENS_PER_PARAM,
+    end_labels,
+    log_axis,
+    note,
+    padded,
+    word_key,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +72,12 @@ def allocation(
         if fit.approach == "2":
             seen += _minima(ax, fit, quantity, checked)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
-        params = (grid / (compute.k * RULE)) ** (1 / (1 + compute.p))
-        rule = {"params": params, "tokens": RULE * params, "tokens_per_param": np.full(len(grid), RULE)}[quantity]
+        params = (grid / (compute.k * TOKENS_PER_PARAM)) ** (1 / (1 + compute.p))
+        rule = {
+            "params": params,
+            "tokens": TOKENS_PER_PARAM * params,
+            "tokens_per_param": np.full(len(grid), TOKENS_PER_PARAM),
+        }[quantity]
         ax.plot(grid, rule, color=INK["rule"], lw=1.3, ls=(0, (1, 1.6)), zorder=2)
         ends.append((float(rule[-1]), "20 tokens per parameter", INK["rule"]))
         seen += [*rule]

@@ -51,7 +51,7 @@ def of_sweep(
     return of_table(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, seed=seed,
         title=title or f"Scaling laws of {name}", question=question,
-        commands=commands or (f"lmscale report {account.shown(folder)}",), runs_folder=folder,
+        commands=commands or (f"lmscale report {account.printable(folder)}",), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
 
@@ -91,20 +91,20 @@ def fitted(
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
     from lmscale.study import fits
-    from lmscale.study.plots import held
+    from lmscale.study.plots import held_out_mask
 
     try:
-        found = fits.fit(table, approaches, resamples=resamples, seed=seed)
+        results = fits.fit(table, approaches, resamples=resamples, seed=seed)
     except UserError as error:
         return [], [], [f"Nothing could be fitted: {error}."]
     checked, notes = [], []
-    for one in found if held(table).any() else ():
-        if not isinstance(one, fits.Frontier):
+    for fit in results if held_out_mask(table).any() else ():
+        if not isinstance(fit, fits.Frontier):
             try:
-                checked.append(fits.held_out_check(one, table))
+                checked.append(fits.held_out_check(fit, table))
             except UserError as error:
-                notes.append(f"The held-out runs could not be checked against Approach {one.approach}: {error}.")
-    return list(found), checked, notes
+                notes.append(f"The held-out runs could not be checked against Approach {fit.approach}: {error}.")
+    return list(results), checked, notes
 
 
 def write(
@@ -140,29 +140,34 @@ def write(
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, body, page, pictures
+    from lmscale.study.report import account, figures, page
+    from lmscale.study.report.sections import sections
 
     folder = Path(folder)
     table = _named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
-    drawn = pictures.draw(table, fits, held_out, curves, folder / "figures", baselines)
-    told = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
+    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines)
+    notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
     files.write_json(
         folder / "fits.json",
         clean(
-            {"title": title, "fits": [fit.to_json() for fit in fits], "held_out": [one.to_json() for one in held_out]}
+            {
+                "title": title,
+                "fits": [fit.to_json() for fit in fits],
+                "held_out": [check.to_json() for check in held_out],
+            }
         ),
     )
     files.write_text(folder / "table.csv", table.to_csv(index=False, lineterminator="\n"))
-    parts = body.sections(
+    parts = sections(
         table,
         fits,
         held_out,
         drawn,
         question=question,
-        notes=told,
+        notes=notes,
         at=at,
-        made=account.made(table, fits, runs_folder),
+        provenance=account.provenance(table, fits, runs_folder),
         commands=commands,
     )
     files.write_text(folder / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts]))
@@ -173,7 +178,6 @@ def _named(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with the column `run`, whose rows the page names."""
     import pandas as pd
 
-    wanted = ("params", "tokens", "flops", "loss_nats")
     if not len(table):
-        return pd.DataFrame(columns=pd.Index(["run", *wanted]))
+        return pd.DataFrame(columns=pd.Index(["run", "params", "tokens", "flops", "loss_nats"]))
     return table if "run" in table else table.assign(run=[f"row {index + 1}" for index in range(len(table))])

@@ -1,166 +1,156 @@
-"""The account of a study: what was left out and why, what the symbols mean, how the numbers were made."""
+"""The account of a study: how many runs there are, which were left out and why, how the numbers were made."""
 
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import lmscale
 from lmscale.core.results import Outcome
-from lmscale.study.laws import SIX_ND
-from lmscale.study.plots import held, measured
+from lmscale.study.plots import held_out_mask, measured_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lmscale.study.fits import HeldOut
+
+SHOWN = 12
+"""Runs of one reason that are named; the others are counted."""
+REJECTED = "its budget has no minimum"
+
 
 def why_not_used(table: "pd.DataFrame", fits: Sequence[Any]) -> dict[str, str]:
-    """Run -> why some fit left it out; a run that never finished is said in the words of its state."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    """Run (or budget) -> why some fit left it out; a run that never finished is described by its state."""
+    states = _states(table)
+    reasons = {
+        name: _by_approach(entries, fits) for name, entries in _dropped(table, fits).items() if name not in states
+    }
+    return {**states, **reasons}
+
+
+def _dropped(table: "pd.DataFrame", fits: Sequence[Any]) -> dict[str, list[tuple[str, str]]]:
+    """Run (or budget) -> the reasons why it was left out, each with the approach that did."""
+    dropped: dict[str, list[tuple[str, str]]] = {}
     for fit in fits:
         for item in fit.dropped:
-            found.setdefault(item.run, []).append((item.reason, fit.approach))
+            dropped.setdefault(item.run, []).append((item.reason, fit.approach))
+        for run in _of_rejected_budgets(table, fit):
+            dropped.setdefault(run, []).append((REJECTED, fit.approach))
     for item in table.attrs.get("dropped", []):
-        found.setdefault(str(item["run"]), [(str(item["reason"]), fit.approach) for fit in fits])
-    states = _states(table)
-    said = {}
-    for run, reasons in found.items():
-        if run in states:
-            continue
-        by_reason: dict[str, list[str]] = {}
-        for reason, approach in reasons:
-            by_reason.setdefault(reason, []).append(approach)
-        said[run] = "; ".join(
-            reason if len(set(whose)) == len(fits) else f"Approach {' and '.join(sorted(set(whose)))}: {reason}"
-            for reason, whose in by_reason.items()
-        )
-    return {**states, **said}
+        approaches = [fit.approach for fit in fits] or [""]
+        dropped.setdefault(str(item["run"]), [(str(item["reason"]), approach) for approach in approaches])
+    return dropped
+
+
+def _of_rejected_budgets(table: "pd.DataFrame", fit: Any) -> list[str]:
+    """Runs that a fit of valleys did not use because their budget has no minimum."""
+    rejected = {item.run for item in fit.dropped if is_budget(item.run, table)}
+    if not rejected:
+        return []
+    planned = "flops_budget" in table and table["flops_budget"].notna().any()
+    budgets = table["flops_budget" if planned else "flops"]
+    names = {item.run for item in fit.dropped}
+    out = held_out_mask(table)
+    return [
+        str(run)
+        for run, budget, held_out in zip(table["run"], budgets, out)
+        if f"budget {budget:.4g}" in rejected and not held_out and str(run) not in names
+    ]
+
+
+def is_budget(name: str, table: "pd.DataFrame") -> bool:
+    """Whether what was left out is a whole budget, and not a run of the table."""
+    return name.startswith("budget ") and name not in set(table["run"].astype(str))
+
+
+def _by_approach(entries: Sequence[tuple[str, str]], fits: Sequence[Any]) -> str:
+    """The reasons as one phrase; those of some approaches only name them."""
+    by_reason: dict[str, list[str]] = {}
+    for reason, approach in entries:
+        by_reason.setdefault(reason, []).append(approach)
+    return "; ".join(
+        reason
+        if len(set(whose)) >= len({fit.approach for fit in fits})
+        else f"Approach {' and '.join(sorted(set(whose)))}: {reason}"
+        for reason, whose in by_reason.items()
+    )
 
 
 def _states(table: "pd.DataFrame") -> dict[str, str]:
-    """Run -> the sentence of its state, for runs that did not finish."""
+    """Run -> its state and the reason, for runs that did not finish."""
     if "state" not in table:
         return {}
-    said = {}
+    phrases = {}
     for _, row in table.iterrows():
-        state = str(row["state"])
-        if state != "finished":
+        if (state := str(row["state"])) != "finished":
             reason = row.get("reason")
-            why = (
-                reason if isinstance(reason, str) and reason else "no outcome was written" if state == "missing" else ""
-            )
-            said[str(row["run"])] = f"{state}{': ' + why if why else ''}"
-    return said
+            if not (isinstance(reason, str) and reason):
+                reason = "no outcome was written" if state == "missing" else ""
+            phrases[str(row["run"])] = f"{state}{': ' + reason if reason else ''}"
+    return phrases
+
+
+def fitted_rows(table: "pd.DataFrame", fits: Sequence[Any]) -> "pd.DataFrame":
+    """The rows of the table that at least one of the fits used."""
+    runs = measured_runs(table) if len(table) else table
+    used = np.zeros(len(runs), dtype=bool)
+    for fit in fits:
+        out = {item.run for item in fit.dropped} | set(_of_rejected_budgets(table, fit))
+        used |= ~held_out_mask(runs) & np.array([str(run) not in out for run in runs["run"]], dtype=bool)
+    return runs[used]
 
 
 def left_out(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, list[str]]]:
-    """(reason, runs) for everything that some fit did not use; held-out runs are kept apart, not left out."""
+    """(reason, runs) for everything that some fit did not use; held-out runs are counted apart."""
+    held_out = set(table["run"][held_out_mask(table)].astype(str))
+    states = _states(table)
     groups: dict[str, list[str]] = {}
     for run, reason in why_not_used(table, fits).items():
-        if "held out to check" not in reason:
+        if run not in held_out or run in states:
             groups.setdefault(reason, []).append(run)
     return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
-def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
-    """(symbol, meaning) of every quantity on the page."""
-    runs = measured(table) if len(table) else table
-    lines = [
-        (
-            "N",
-            "all trained parameters, embeddings and output head included (column params)"
-            if "params_non_embedding" in table
-            else "model parameters as the table states them (column params)",
-        )
-    ]
-    if len(runs) and "params_non_embedding" in runs:
-        share = runs["params_non_embedding"].astype(float) / runs["params"].astype(float)
-        lines.append(
-            (
-                "N non-embedding",
-                f"the matrices of the layers alone (Kaplan 2020): {100 * share.min():.0f} to "
-                f"{100 * share.max():.0f} % of N in these runs",
-            )
-        )
-    lines.append(
-        (
-            "D",
-            "training tokens, repeats counted"
-            if "unique_tokens" in table
-            else "training tokens as the table states them",
-        )
-    )
-    if len(runs):
-        share = runs["flops"].astype(float) / SIX_ND.flops(runs["params"].astype(float), runs["tokens"].astype(float))
-        exact = (
-            "exact training FLOPs: projections, causal attention, MLP, head; forward and backward; without validation"
-            if "flops_6n" in runs
-            else "training FLOPs as the table states them"
-        )
-        lines.append(
-            (
-                "C",
-                f"{exact}. C/6ND = {share.min():.3f} to {share.max():.3f} in these runs"
-                if share.max() - share.min() > 1e-3
-                else f"{exact}. C = {6 * share.mean():.4g} N D on every row",
-            )
-        )
-    for fit in fits[:1]:
-        lines.append(("C(N, D)", f"allocations convert with {fit.compute}"))
-    tokens = list(runs["validation_tokens"].dropna()) if len(runs) and "validation_tokens" in runs else []
-    loss = "cross-entropy in nats per token (natural logarithm)"
-    if len(tokens):
-        loss += (
-            f": validation loss at the last step over {int(min(tokens)):,} fixed tokens that are not trained on; ± is "
-            f"its standard error"
-        )
-    lines.append(("loss", loss))
-    lines.append(
-        (
-            "intervals",
-            "80 and 95 % percentiles of resamples: Approach 2 adds one run's noise to every loss and finds the minima "
-            "again; Approach 3 draws runs with replacement. An interval of the law is where the law lies; one of a new "
-            "run adds a run's own scatter and is wider",
-        )
-    )
-    lines.append(
-        (
-            "D*/N*",
-            "compute-optimal training tokens per parameter, both as above: another count of N or another tokenizer "
-            "gives another number",
-        )
-    )
-    return lines
-
-
-def counted(table: "pd.DataFrame") -> str:
+def run_count(table: "pd.DataFrame") -> str:
     """How many runs there are, by state."""
-
     if not len(table):
         return "The table holds no run."
-    said = f"{len(table)} runs"
+    sentence = _count(len(table), "run")
     if "state" in table:
-        counts = table["state"].value_counts()
-        said += ": " + ", ".join(
-            f"{count} {state}" for state, count in sorted(counts.items(), key=lambda item: -item[1])
-        )
-    if out := int(held(table).sum()):
-        said += f"; {out} of them are held out (coloured)"
-    return said + "."
+        counts = sorted(table["state"].value_counts().items(), key=lambda item: -item[1])
+        sentence += ": " + ", ".join(f"{count} {state}" for state, count in counts)
+    if held_out := int(held_out_mask(table).sum()):
+        sentence += f"; {held_out} {'is' if held_out == 1 else 'are'} held out (coloured)"
+    return f"{sentence}."
 
 
-def left_out_lines(table: "pd.DataFrame", fits: Sequence[Any], show: int = 12) -> list[str]:
-
+def left_out_lines(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[HeldOut]" = ()) -> list[str]:
+    """A line per reason with the runs it concerns, one for the held-out runs, and the notes of table and fits."""
     lines = []
     for reason, runs in left_out(table, fits):
-        named = ", ".join(runs[:show]) + (f" and {len(runs) - show} more" if len(runs) > show else "")
-        what = "budget" if runs[0].startswith("budget") else "run"
-        what = "budget" if runs[0].startswith("budget") else "run"
-        lines.append(f"{reason} – {len(runs)} {what}{'s' * (len(runs) > 1)}: {named}.")
-    if out := int(held(table).sum()):
-        lines.append(f"{out} held-out runs entered no fit: they are the prediction that is checked above.")
+        named = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+        kind = "budget" if all(is_budget(run, table) for run in runs) else "run"
+        lines.append(f"{reason} – {_count(len(runs), kind)}: {named}.")
+    if count := int(held_out_mask(table).sum()):
+        lines.append(f"{_count(count, 'held-out run')} entered no fit{_use(table, checked)}.")
     notes = dict.fromkeys([*table.attrs.get("notes", []), *(note for fit in fits for note in fit.notes)])
-    return [*lines, *(f"{note}." for note in notes)] or ["Nothing: every run of the table was fitted."]
+    nothing = ["Nothing: every run of the table was fitted."] if fits else ["No run was fitted."]
+    return [*lines, *(f"{note}." for note in notes)] or nothing
+
+
+def _use(table: "pd.DataFrame", checked: "Sequence[HeldOut]") -> str:
+    """Whether predictions were checked against the held-out runs, and against how many of them."""
+    if not any(check.runs or check.budgets for check in checked):
+        return ", and no prediction was checked against a held-out run"
+    count, losses = int(held_out_mask(table).sum()), int(held_out_mask(measured_runs(table)).sum())
+    which = "their" if losses == count else f"the {losses} measured"
+    return f": the predictions above are checked against {which} losses"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def parameters(fit: Any) -> str:
@@ -168,45 +158,54 @@ def parameters(fit: Any) -> str:
     stated = fit.to_json()
     numbers = []
     for name, value in stated["parameters"].items():
-        edges = stated["intervals"].get("0.95", {}).get(name)
-        numbers.append(f"{name} = {value:.5g}" + (f" (95 % {edges[0]:.4g} to {edges[1]:.4g})" if edges else ""))
-    return f"{stated['formula']}, {stated['n_runs']} runs: {'; '.join(numbers)}."
+        ends = stated["intervals"].get("0.95", {}).get(name)
+        if name in stated.get("fixed", ()):
+            interval = " (held fixed)"
+        else:
+            interval = f" (95 % {ends[0]:.4g} to {ends[1]:.4g})" if ends else ""
+        numbers.append(f"{name} = {value:.5g}{interval}")
+    return f"{stated['formula']}, {_count(stated['n_runs'], 'run')}: {'; '.join(numbers)}."
 
 
 def statuses(fit: Any) -> list[str]:
+    """The fit's findings about itself, warnings first."""
     order = {"warning": 0, "note": 1, "ok": 2}
-    return [f"{'Warning – ' if s.severity == 'warning' else ''}{s.name}: {s.sentence}."
-            for s in sorted(fit.status, key=lambda s: order[s.severity])]  # fmt: skip
+    return [
+        f"{'Warning – ' if status.severity == 'warning' else ''}{status.name}: {status.sentence}."
+        for status in sorted(fit.status, key=lambda status: order[status.severity])
+    ]
 
 
-def made(table: "pd.DataFrame", fits: Sequence[Any], runs_folder: str | Path | None) -> list[tuple[str, str]]:
-    """Where the numbers come from: versions, devices, data, seeds, hashes."""
+def provenance(table: "pd.DataFrame", fits: Sequence[Any], runs_folder: str | Path | None) -> list[tuple[str, str]]:
+    """Where the numbers come from: versions, devices, data, hashes of what was fitted."""
+    lines = []
+    if versions := _versions(table, runs_folder):
+        lines.append(
+            ("trained with", ", ".join(f"{name} {'/'.join(sorted(versions[name]))}" for name in sorted(versions)))
+        )
+    for label, column in (("on", "device"), ("data", "source"), ("data fingerprint", "data_fingerprint")):
+        values = sorted({str(value) for value in table[column].dropna()}) if column in table else []
+        if values:
+            lines.append((label, ", ".join(printable(value) for value in values)))
+    if "seconds" in table and (timed := int(table["seconds"].notna().sum())):
+        over = "all runs" if timed == len(table) else f"the {timed} of {len(table)} runs that state theirs"
+        minutes = float(table["seconds"].sum()) / 60
+        lines.append(("training time", f"{minutes:.1f} minutes over {over}, start-up left out"))
+    lines += [(f"Approach {fit.approach}", f"SHA-256 of the fitted rows {fit.table_hash[:16]}") for fit in fits]
+    return [*lines, ("report by", f"lmscale {lmscale.__version__}, Python {platform.python_version()}")]
 
+
+def _versions(table: "pd.DataFrame", runs_folder: str | Path | None) -> dict[str, set[str]]:
+    """Library -> the versions that the runs were trained with."""
     versions: dict[str, set[str]] = {}
     for run in map(str, table["run"]) if runs_folder is not None else ():
         outcome = Outcome.read(Path(runs_folder) / run)  # type: ignore[arg-type]
         for name, version in (outcome.versions if outcome else {}).items():
             versions.setdefault(name, set()).add(version)
-    lines = []
-    if versions:
-        lines.append(
-            ("trained with", ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items())))
-        )
-    for label, column in (("on", "device"), ("data", "source"), ("data fingerprint", "data_fingerprint")):
-        values = sorted({str(value) for value in table[column].dropna()}) if column in table else []
-        if values:
-            lines.append((label, ", ".join(shown(value) for value in values)))
-    if "seconds" in table and table["seconds"].notna().any():
-        lines.append(
-            ("training time", f"{float(table['seconds'].sum()) / 60:.1f} minutes over all runs, start-up left out")
-        )
-    for fit in fits:
-        drawn = f"{fit.resamples} resamples" + (f", seed {fit.seed}" if hasattr(fit, "seed") else "")
-        lines.append((f"Approach {fit.approach}", f"{drawn}; SHA-256 of the fitted rows {fit.table_hash[:16]}"))
-    return [*lines, ("report by", f"lmscale {lmscale.__version__}, Python {platform.python_version()}")]
+    return versions
 
 
-def shown(path: str | Path) -> str:
+def printable(path: str | Path) -> str:
     """A path as it may be printed: relative where it can be, else its name."""
     path_ = Path(path)
     if not path_.is_absolute():

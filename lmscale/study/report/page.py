@@ -69,14 +69,14 @@ def document(title: str, body: Iterable[str]) -> str:
 
 
 def text(value: object) -> str:
-    """Escaped."""
+    """A value as HTML text: escaped."""
     return html.escape(str(value), quote=True)
 
 
-def heading(words: str, level: int = 2) -> str:
+def heading(title: str, level: int = 2) -> str:
     """A heading that can be linked to."""
-    anchor = "".join(c if c.isalnum() else "-" for c in words.lower()).strip("-")
-    return f'<h{level} id="{anchor}">{text(words)}</h{level}>'
+    anchor = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+    return f'<h{level} id="{anchor}">{text(title)}</h{level}>'
 
 
 def paragraphs(sentences: Iterable[str], css: str = "") -> str:
@@ -86,7 +86,7 @@ def paragraphs(sentences: Iterable[str], css: str = "") -> str:
 
 
 def bullets(items: Iterable[str]) -> str:
-    """A list."""
+    """A bulleted list."""
     return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
 
 
@@ -96,30 +96,31 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def table(
-    heads: Sequence[tuple[str, str]], rows: Iterable[tuple[str, Sequence[str]]], words: Sequence[int] = (0,)
+    heads: Sequence[tuple[str, str]], rows: Iterable[tuple[str, Sequence[str]]], text_columns: Sequence[int] = (0,)
 ) -> str:
-    """A table. `heads` are (name, unit) pairs; `rows` (CSS class, cells); `words` the columns set flush left."""
+    """A table. `heads` are (name, unit) pairs; `rows` (CSS class, cells); `text_columns` are set flush left."""
     top = "".join(
-        f"<th{_word(i, words)}>{text(name)}{f'<span>{text(unit)}</span>' if unit else ''}</th>"
+        f"<th{_text_cell(i, text_columns)}>{text(name)}{f'<span>{text(unit)}</span>' if unit else ''}</th>"
         for i, (name, unit) in enumerate(heads)
     )
     body = "".join(
         f"<tr{f' class={css!r}' if css else ''}>"
-        + "".join(f"<td{_word(i, words, cell)}>{text(cell)}</td>" for i, cell in enumerate(cells))
+        + "".join(f"<td{_text_cell(i, text_columns, cell)}>{text(cell)}</td>" for i, cell in enumerate(cells))
         + "</tr>\n"
         for css, cells in rows
     )
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>'
 
 
-def _word(column: int, words: Sequence[int], cell: str = "") -> str:
-    if column not in words:
+def _text_cell(column: int, text_columns: Sequence[int], cell: str = "") -> str:
+    """The class of a cell that is set flush left; long ones may wrap."""
+    if column not in text_columns:
         return ""
     return ' class="word long"' if len(cell) > 24 else ' class="word"'
 
 
 def code(lines: Iterable[str]) -> str:
-    """Shell lines."""
+    """Shell lines in a box."""
     return f"<pre>{text(chr(10).join(lines))}</pre>"
 
 

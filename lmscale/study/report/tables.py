@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.plots import compact, held, measured, number, power
+from lmscale.study.plots import compact, held_out_mask, measured_runs, number, power
 from lmscale.study.report import page
 from lmscale.study.report.account import why_not_used
-from lmscale.study.report.words import usable
+from lmscale.study.report.answer import usable
+from lmscale.study.report.verdict import has_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
 
 MANY = 60
+"""Runs beyond which their table is folded away."""
 BEYOND = 100.0
 """How far past the largest run allocations are stated, in compute."""
 
@@ -25,7 +27,7 @@ def budgets(table: "pd.DataFrame", at: Sequence[float] | None = None) -> list[fl
     """The C of the allocation table: the planned budgets (or decades), then decades up to `BEYOND` past the runs."""
     if at is not None:
         return list(at)
-    runs = measured(table) if len(table) else table
+    runs = measured_runs(table) if len(table) else table
     if not len(runs):
         return []
     low, high = float(runs["flops"].min()), float(runs["flops"].max())
@@ -37,52 +39,54 @@ def budgets(table: "pd.DataFrame", at: Sequence[float] | None = None) -> list[fl
 
 
 def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] | None = None) -> str:
-    """N*, D*, D*/N* with 80 and 95 % intervals and the loss at each C, by every fit."""
-    wanted = budgets(table, at)
-    top = float(measured(table)["flops"][~held(measured(table))].max())
+    """N*, D*, D*/N* with 80 and 95 % intervals and the loss at each C, by every fit.
+
+    The last column says how far a C lies beyond the largest that the fit used.
+    """
     heads = [
         ("C", "FLOPs"), ("approach", ""), ("N*", "parameters"), ("95 %", ""), ("D*", "tokens"), ("95 %", ""),
         ("D*/N*", "tokens/param."), ("80 %", ""), ("95 %", ""), ("L*", "nats/token"), ("C / largest", "fitted"),
     ]  # fmt: skip
-    stated = [(fit.approach, fit.allocations(wanted)) for fit in usable(fits)]
+    columns = budgets(table, at)
+    stated = [(fit, fit.allocations(columns)) for fit in usable(fits)]
     rows = []
-    for index, flops in enumerate(wanted):
-        for approach, found in stated:
-            if not found:
+    for index, flops in enumerate(columns):
+        for fit, allocations in stated:
+            if not allocations:
                 continue
-            one, beyond = found[index], flops / top
-            wide, narrow = one["intervals"].get("0.95", {}), one["intervals"].get("0.8", {})
+            optimum, beyond = allocations[index], flops / fit.largest_flops
+            wide, narrow = optimum["intervals"].get("0.95", {}), optimum["intervals"].get("0.8", {})
             rows.append(("beyond" if beyond > 1.001 else "", [
-                power(flops, 3), approach, compact(one["params"]), _span(wide, "params"), compact(one["tokens"]),
-                _span(wide, "tokens"), number(one["tokens_per_param"]), _span(narrow, "tokens_per_param", plain=True),
-                _span(wide, "tokens_per_param", plain=True), f"{one['loss_nats']:.3f}",
-                f"{beyond:.3g}" if beyond > 1.001 else "–",
+                power(flops, 3), fit.approach, compact(optimum["params"]), _span(wide, "params"),
+                compact(optimum["tokens"]), _span(wide, "tokens"), number(optimum["tokens_per_param"]),
+                _span(narrow, "tokens_per_param", number), _span(wide, "tokens_per_param", number),
+                f"{optimum['loss_nats']:.3f}", f"{beyond:.3g}" if beyond > 1.001 else "–",
             ]))  # fmt: skip
-    return page.table(heads, rows, words=())
+    return page.table(heads, rows, text_columns=())
 
 
-def _span(intervals: Any, name: str, plain: bool = False) -> str:
-    if name not in intervals:
-        return "–"
-    say = number if plain else compact
-    return f"{say(intervals[name][0])} – {say(intervals[name][1])}"
+def _span(intervals: Any, name: str, text: Callable[[float], str] = compact) -> str:
+    return f"{text(intervals[name][0])} – {text(intervals[name][1])}" if name in intervals else "–"
 
 
 def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
     """Each held-out run: predicted loss with its interval, measured loss, error."""
     flops = dict(zip(table["run"].astype(str), table["flops"])) if "flops" in table else {}
+    level = f"{100 * next((check.level for check in checked if check.runs), math.nan):g} %"
     heads = [
         ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", "nats/token"),
-        ("one new run", "95 %"), ("measured loss", "nats/token"), ("error", "%"), ("inside", ""),
+        ("one new run", level), ("measured loss", "nats/token"), ("error", "pred. − meas., %"), ("inside", ""),
     ]  # fmt: skip
     rows = []
-    for one in checked:
-        for run in one.runs:
+    for check in checked:
+        for run in check.runs:
             inputs, (low, high) = run.prediction.inputs, run.prediction.interval
+            known = has_interval(run)
             rows.append(("", [
                 run.run, power(float(flops[run.run]), 3) if run.run in flops else "–", compact(inputs.get("params")),
-                compact(inputs.get("tokens")), f"{run.prediction.loss_nats:.4f}", f"{low:.4f} – {high:.4f}",
-                f"{run.measured:.4f}", f"{100 * run.error:+.2f}", "yes" if run.inside else "no",
+                compact(inputs.get("tokens")), f"{run.prediction.loss_nats:.4f}",
+                f"{low:.4f} – {high:.4f}" if known else "–", f"{run.measured:.4f}", f"{100 * run.error:+.2f}",
+                ("yes" if run.inside else "no") if known else "–",
             ]))  # fmt: skip
     return page.table(heads, rows) if rows else ""
 
@@ -94,7 +98,7 @@ Column = tuple[tuple[str, str], str, Callable[[Any], str]]
 def _columns(table: "pd.DataFrame") -> list[Column]:
     """What is known of a run, as far as the table has it."""
     exact = "exact FLOPs" if "flops_6n" in table else "FLOPs"
-    wanted: list[Column] = [
+    columns: list[Column] = [
         (("run", ""), "run", str),
         (("budget", "FLOPs"), "flops_budget", lambda v: power(v, 3)),
         (("C", exact), "flops", lambda v: power(v, 4)),
@@ -112,7 +116,7 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
         (("epochs", ""), "epochs", lambda v: f"{v:.2f}"),
         (("time", "s"), "seconds", lambda v: f"{v:.0f}"),
     ]
-    return [column for column in wanted if column[1] in table and table[column[1]].notna().any()]
+    return [column for column in columns if column[1] in table and table[column[1]].notna().any()]
 
 
 def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
@@ -120,32 +124,44 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
 
     A column that says the same of every run becomes a sentence above the table.
     """
-    reasons = why_not_used(table, fits)
     if "tokens_per_param" not in table and {"tokens", "params"} <= set(table.columns):
         table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))
+    columns, same = _varying(table)
+    reasons = why_not_used(table, fits)
+    rows = []
+    for is_held_out, (_, row) in zip(held_out_mask(table), table.iterrows()):
+        css, use = _use(bool(is_held_out), reasons.get(str(row["run"]), ""), bool(fits))
+        rows.append((css, [*(_cell(row[name], text) for _, name, text in columns), use]))
+    heads = [*(head for head, _, _ in columns), ("fitted", "")]
+    constants = page.paragraphs([f"The same in every run: {'; '.join(same)}."], "small") if same else ""
+    whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1))
+    return page.folded(f"Table of {len(rows)} run{'s' * (len(rows) != 1)}", whole, open_=len(rows) <= MANY)
+
+
+def _varying(table: "pd.DataFrame") -> tuple[list[Column], list[str]]:
+    """The columns that differ between runs, and a phrase for each that does not."""
     columns, same = [], []
-    for head, name, say in _columns(table):
-        shown = {_cell(value, say) for value in table[name].dropna()}
-        if name not in ("run", "params", "tokens", "flops", "loss_nats") and len(shown) == 1 and len(table) > 2:
-            same.append(f"{' '.join(filter(None, head))} {shown.pop()}")
+    for head, name, text in _columns(table):
+        values = {_cell(value, text) for value in table[name].dropna()}
+        if name not in ("run", "params", "tokens", "flops", "loss_nats") and len(values) == 1 and len(table) > 2:
+            same.append(f"{' '.join(filter(None, head))} {values.pop()}")
         else:
-            columns.append((head, name, say))
+            columns.append((head, name, text))
     if (gap := _budget_gap(table)) < 0.005:
         columns = [column for column in columns if column[1] != "flops"]
         same.append(f"C within {100 * max(gap, 1e-4):.2g} % of the budget")
-    rows = []
-    for out, (_, row) in zip(held(table), table.iterrows()):
-        reason = reasons.get(str(row["run"]), "")
-        waiting = "held out to check" in reason or (bool(out) and not reason)
-        used = "held out" if waiting else f"no: {reason}" if reason else "yes" if fits else "–"
-        if reason.startswith("Approach"):
-            used = f"not by {reason}"
-        cells = [_cell(row[name], say) for _, name, say in columns]
-        rows.append(("held" if waiting else "out" if reason else "", [*cells, used]))
-    heads = [*(head for head, _, _ in columns), ("fitted", "")]
-    said = page.paragraphs([f"The same in every run: {'; '.join(same)}."], "small") if same else ""
-    whole = said + page.table(heads, rows, words=(0, len(heads) - 1))
-    return page.folded(f"Table of {len(rows)} runs", whole, open_=len(rows) <= MANY)
+    return columns, same
+
+
+def _use(is_held_out: bool, reason: str, any_fit: bool) -> tuple[str, str]:
+    """CSS class of a row, and whether its run was fitted: yes, held out, or no and why."""
+    if "held out to check" in reason or (is_held_out and not reason):
+        return "held", "held out"
+    if reason.startswith("Approach"):
+        return "out", f"not by {reason}"
+    if reason:
+        return "out", f"no: {reason}"
+    return "", "yes" if any_fit else "–"
 
 
 def _budget_gap(table: "pd.DataFrame") -> float:
@@ -155,7 +171,7 @@ def _budget_gap(table: "pd.DataFrame") -> float:
     return float((table["flops"].astype(float) / table["flops_budget"].astype(float) - 1).abs().max())
 
 
-def _cell(value: Any, say: Callable[[Any], str]) -> str:
+def _cell(value: Any, text: Callable[[Any], str]) -> str:
     if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
         return "–"
-    return say(value)
+    return text(value)

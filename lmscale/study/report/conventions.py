@@ -1,0 +1,124 @@
+"""What the symbols on the page mean for this table: which N, which C, which loss, which intervals."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core.counting import Counts
+from lmscale.study.laws import SIX_ND
+from lmscale.study.plots import measured_runs
+from lmscale.study.report import methods
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COUNTED_HERE = {item.name for item in fields(Counts)}
+"""Columns that a table has whose runs this package counted: those of `counting.Counts`."""
+CONSTANT = 1e-3
+"""C/6ND that differs by less between runs is stated as one number."""
+
+
+def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
+    """(symbol, meaning) of every quantity on the page."""
+    runs = measured_runs(table) if len(table) else table
+    return [
+        *_sizes(table, runs),
+        ("D", f"training tokens{', repeats counted' if _counted_here(table) else ' as the table states them'}"),
+        *_compute(runs, fits),
+        ("loss", _loss(runs)),
+        *_targets(fits),
+        *_intervals(fits),
+        (
+            "D*/N*",
+            "compute-optimal training tokens per parameter, both as above: another count of N or another tokenizer "
+            "gives another number",
+        ),
+    ]  # fmt: skip
+
+
+def _counted_here(table: "pd.DataFrame") -> bool:
+    return set(table.columns) >= COUNTED_HERE
+
+
+def _sizes(table: "pd.DataFrame", runs: "pd.DataFrame") -> list[tuple[str, str]]:
+    """What N is; beside it, in a table counted here, how much of it Kaplan's N is."""
+    if not _counted_here(table):
+        return [("N", "model parameters as the table states them (column params)")]
+    lines = [("N", "all trained parameters, embeddings and output head included (column params)")]
+    if len(runs):
+        share = runs["params_non_embedding"].astype(float) / runs["params"].astype(float)
+        lines.append(
+            (
+                "N non-embedding",
+                f"the matrices of the layers alone (Kaplan 2020): {100 * share.min():.0f} to "
+                f"{100 * share.max():.0f} % of N in these runs",
+            )
+        )
+    return lines
+
+
+def _compute(runs: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
+    """What C is, how it compares with 6ND, and by which formula of N and D the allocations convert."""
+    lines = []
+    if len(runs):
+        meaning = (
+            "exact training FLOPs: projections, causal attention, MLP, head; forward and backward; without validation"
+            if _counted_here(runs)
+            else "training FLOPs as the table states them"
+        )
+        share = runs["flops"].astype(float) / SIX_ND.flops(runs["params"].astype(float), runs["tokens"].astype(float))
+        constant = share.max() - share.min() <= CONSTANT
+        ratio = (
+            f"C = {6 * share.mean():.4g} N D on every row"
+            if constant
+            else f"C/6ND = {share.min():.3f} to {share.max():.3f} in these runs"
+        )
+        lines.append(("C", f"{meaning}. {ratio}"))
+    models: dict[str, list[str]] = {}
+    for fit in fits:
+        if fit.exponents():
+            models.setdefault(str(fit.compute), []).append(fit.approach)
+    for model, approaches in models.items():
+        whose = f" (Approach {' and '.join(approaches)})" if len(models) > 1 else ""
+        lines.append(("C(N, D)", f"allocations convert with {model}{whose}"))
+    return lines
+
+
+def _loss(runs: "pd.DataFrame") -> str:
+    """What the loss is, over which tokens, and what stands behind ±."""
+    if not _counted_here(runs):
+        return "the table's loss, read as cross-entropy in nats per token (natural logarithm)"
+    meaning = "cross-entropy in nats per token (natural logarithm)"
+    tokens = sorted({int(value) for value in runs["validation_tokens"].dropna()}) if "validation_tokens" in runs else []
+    if tokens:
+        count = f"{tokens[0]:,}" if len(tokens) == 1 else f"{tokens[0]:,} to {tokens[-1]:,}"
+        meaning += f": validation loss at the last step over {count} fixed tokens that are not trained on"
+    if "loss_stderr" in runs and runs["loss_stderr"].notna().any():
+        meaning += "; ± is its standard error"
+    return meaning
+
+
+def _targets(fits: Sequence[Any]) -> list[tuple[str, str]]:
+    """What a law states where that is not the loss."""
+    targets = dict.fromkeys(fit.law.TARGET for fit in fits if fit.approach == "3")
+    return [
+        (name, f"what Approach 3 fits, as the table states it (column {name})")
+        for name in targets
+        if name != "loss_nats"
+    ]
+
+
+def _intervals(fits: Sequence[Any]) -> list[tuple[str, str]]:
+    """What an interval is; how each fit drew its own stands with the fit."""
+    if not any(fit.resamples for fit in fits):
+        return [("intervals", "none: no fit was made with resamples")] if fits else []
+    meaning = (
+        f"the central {methods.levels()} of a fit's resamples, which are described beside its parameters. An interval "
+        f"of the law is where the law lies"
+    )
+    if any(fit.resamples and fit.approach == "3" for fit in fits):
+        meaning += (
+            "; one of a new run adds a run's own scatter, drawn from the residuals of Approach 3 and widened for its "
+            "fitted parameters, and is wider"
+        )
+    return [("intervals", meaning)]
