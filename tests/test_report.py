@@ -175,13 +175,6 @@ def test_a_law_that_cannot_be_identified_gives_no_answer(tmp_path):
     assert "Compute-optimal allocation" not in text
 
 
-@pytest.mark.parametrize(
-    "low, high, where", [(21, 30, "below"), (15, 25, "inside"), (2, 19, "above"), (np.nan, np.nan, "")]
-)
-def test_where_twenty_lies(low, high, where):
-    assert answer.where_20_lies(low, high) == where
-
-
 def test_a_folder_without_a_plan_is_said(tmp_path):
     with pytest.raises(UserError, match="no plan"):
         report.of_sweep(tmp_path)

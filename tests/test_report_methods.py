@@ -131,7 +131,8 @@ def test_few_runs_under_huber_are_weighted_and_the_page_says_so():
     [
         (
             "runs",
-            "Each draws whole groups of runs with one value of trunk with replacement, as many in each budget as in the "
+            "Each draws whole groups of runs with one value of trunk with replacement, as many in each budget as in "
+            "the "
             "table.",
         ),
         (
