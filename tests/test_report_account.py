@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmscale.study.fits.result import Dropped, Status
+from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.report import account, tables
 
 CHECKED = (SimpleNamespace(runs=("one",), budgets=()),)

@@ -11,7 +11,7 @@ from helpers.simulated import TRUTH
 
 from lmscale.study import fits
 from lmscale.study.fits.predict.held_out import HeldOut, HeldOutBudget, HeldOutRun
-from lmscale.study.fits.result import Dropped, Prediction, Status
+from lmscale.study.fits.results.common import Dropped, Prediction, Status
 from lmscale.study.laws import Allocation, ComputeModel
 from lmscale.study.report import answer, figures, sections, tables
 from lmscale.study.report.verdict import verdict

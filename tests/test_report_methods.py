@@ -10,11 +10,11 @@ from helpers.simulated import TRUTH
 from lmscale.core.counting import Counts
 from lmscale.study import fits
 from lmscale.study.fits import cells
-from lmscale.study.fits.approaches import envelope, minima
-from lmscale.study.fits.result import Status
+from lmscale.study.fits.approaches import envelope, isoflop_minima
+from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.solvers.problem import LOSSES
 from lmscale.study.fits.uncertainty import bootstrap
-from lmscale.study.fits.uncertainty.valley_noise import Noise
 from lmscale.study.laws import FORMS, ComputeModel, form
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.methods import RATES, intervals, levels, method
@@ -111,7 +111,7 @@ DRAWN = {
 
 @pytest.mark.parametrize("kind", [*KINDS, ""])
 def test_the_bootstrap_of_a_law_is_the_one_that_was_used(law, kind):
-    fit = replace(law, bootstrap=kind, noise=Noise(0.01, "given", None) if kind == "noise" else None)
+    fit = replace(law, bootstrap=kind, noise=RunNoise(0.01, "given", None) if kind == "noise" else None)
     assert intervals(fit) == f"The central 80 and 95 % of 20 resamples (seed 7). {DRAWN[kind]}"
 
 
@@ -147,7 +147,7 @@ def test_clusters_and_strata_are_named(law, kind, phrase):
 
 
 def test_a_drawn_noise_states_its_freedom_and_what_runs_share(law):
-    noise = Noise(0.0123, "the seeds of 4 points, 5 degrees of freedom", 5)
+    noise = RunNoise(0.0123, "the seeds of 4 points, 5 degrees of freedom", 5)
     sentence = intervals(replace(law, bootstrap="noise", noise=noise, shared_noise=0.25, clusters="trunk"))
     assert (
         "normal noise of 0.0123 nats (the seeds of 4 points, 5 degrees of freedom), whose size is drawn too, as an "
@@ -175,7 +175,7 @@ def test_without_resamples_there_are_no_intervals(law, valleys, frontier):
     ],
 )
 def test_the_minimum_of_a_valley(valleys, how, window, phrase):
-    assert how in minima.METHODS
+    assert how in isoflop_minima.METHODS
     assert method(replace(valleys, method=how, window=window)) == (
         f"For each budget the minimum of {phrase}; then least squares of ln N* on ln C through 3 minima (15 runs), "
         f"weighted by the minima's noise."
@@ -186,7 +186,7 @@ def test_minima_without_noise_are_not_weighted(valleys):
     bare = fits.isoflop(table(), resamples=0, method="akima", check=False)
     assert method(bare).endswith("interpolation of ln L on ln N; then least squares of ln N* on ln C through 3 minima "
                                  "(15 runs), unweighted.")  # fmt: skip
-    assert minima.METHODS == ("auto", "parabola", "akima")
+    assert isoflop_minima.METHODS == ("auto", "parabola", "akima")
 
 
 def test_the_noise_of_the_minima(valleys):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmscale.study.fits.result import LEVELS
+from lmscale.study.fits.results.common import LEVELS
 
 if TYPE_CHECKING:
     from typing import TypeAlias
