@@ -9,7 +9,7 @@ from helpers.simulated import TRUTH
 
 from lmscale.core.counting import Counts
 from lmscale.study import fits
-from lmscale.study.fits import cells
+from lmscale.study.fits import learning_rates
 from lmscale.study.fits.approaches import envelope, isoflop_minima
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.results.run_noise import RunNoise
@@ -80,7 +80,7 @@ def _targets():
     return {law.TARGET: name for name, law in FORMS.items() if law.TARGET != "loss_nats"}
 
 
-@pytest.mark.parametrize("rates", cells.RATES)
+@pytest.mark.parametrize("rates", learning_rates.RATES)
 def test_which_learning_rates_enter_is_stated_where_cells_have_several(law, rates):
     several = Status("several learning rates", "2 of 9 runs are not at the best")
     sentence = method(replace(law, rates=rates, status=(several,)))
@@ -92,7 +92,7 @@ def test_the_choices_of_learning_rates_are_what_the_fits_do():
     """One cell of three rates with its best in the middle, one with its best at an edge."""
     rows = pd.DataFrame({"params": [1.0] * 3 + [2.0] * 3, "tokens": 1.0, "lr": [1, 2, 3] * 2,
                          "loss_nats": [3, 2, 3, 1, 2, 3]})  # fmt: skip
-    out = {rates: set(cells.left_out(rows, "loss_nats", rates)) for rates in cells.RATES}
+    out = {rates: set(learning_rates.left_out(rows, "loss_nats", rates)) for rates in learning_rates.RATES}
     assert out == {"all": set(), "best": {0, 2, 4, 5}, "inside": {0, 2, 3, 4, 5}}
     assert RATES["all"] == "the runs at every rate enter"
     assert RATES["best"] == "only the runs at the best rate enter"
