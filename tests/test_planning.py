@@ -28,7 +28,7 @@ from lmscale.core.host import usable_cores
 from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import STOP_FILE
-from lmscale.study import prices, recipes, sweep
+from lmscale.study import laws, prices, recipes, sweep
 from lmscale.study.launch import Slot
 from lmscale.study.laws import CHINCHILLA_REFIT
 from lmscale.study.sweep import Plan, Sweep
@@ -320,6 +320,36 @@ def test_from_a_law_to_one_run(tmp_path: Path, fitted: Path) -> None:
     assert count(sweep.read(out).runs[0].config).tokens_per_param == pytest.approx(100, rel=0.2)
     main(PlanArgs(path, runs=tmp_path, prior=str(fitted)), console := screen(400))
     assert f"under {fitted}" in said(console)
+
+
+def test_a_plan_is_judged_at_a_law_of_ones_own(tmp_path: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chinchilla's form under another class, named by its import path in the sweep, fitted, and given as the prior."""
+    from lmscale.study import fits
+    from lmscale.study.tables import read_table
+
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "from lmscale.study.laws import Chinchilla\nclass Own(Chinchilla):\n    NAME = 'own'\n", encoding="utf-8"
+    )
+    law = fits.loss_law(read_table(fitted.parent / "runs.csv"), "own.py:Own", resamples=0, check=False)
+    write_json(Path("own.json"), {"table": "runs.csv", "fits": [law.to_json()]})
+    path = write(tmp_path, f"{GRID}, law='own.py:Own'")
+    assert sweep.load(path).law == "own.py:Own"
+    with pytest.raises(UserError, match=r"no constants of the law 'own\.py:Own' are known .* --prior FITS\.json"):
+        main(PlanArgs(path, runs=tmp_path), screen())
+    main(PlanArgs(path, runs=tmp_path, prior="own.json", json=tmp_path / "p.json"), console := screen(400))
+    assert "under own.json" in said(console)
+    value = json.loads(Path("p.json").read_text())
+    assert value["law"] == "own.py:Own" and value["design"]["prior"]["law"] == "own"
+    assert sweep.read(tmp_path / "p.json").sweep.law == "own.py:Own"
+
+
+def test_a_sweep_is_for_a_law_of_params_and_tokens() -> None:
+    with pytest.raises(UserError, match="did you mean 'chinchilla'"):
+        Sweep("one", [{}], RECIPE, law="chinchila")
+    with pytest.raises(UserError, match=r"Sweep\.law = 'compute' is a law of flops"):
+        Sweep("one", [{}], RECIPE, law=laws.ComputeLaw)
+    assert Sweep("one", [{}], RECIPE, law=laws.PowerMean).law == "power-mean"
 
 
 def test_what_an_optimal_run_needs(tmp_path: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

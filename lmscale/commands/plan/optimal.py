@@ -116,7 +116,7 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
     try:
         table = read_table(str(named), None, None)
         again = loss_law(
-            table, fit.law.NAME, loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
+            table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
             seed=fit.seed, rates=fit.rates, check=False, at=(),
         )  # fmt: skip
     except UserError:

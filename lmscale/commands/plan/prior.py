@@ -30,6 +30,11 @@ def prior_of(named: str | None, law: str, noise_nats: float, shared: float) -> P
 
     Raises `UserError` that names the nearest.
     """
+    if not named and law not in DEFAULTS:
+        raise UserError(
+            f"no constants of the law {law!r} are known to judge the plan at: fit a small sweep with "
+            f"`lmscale fit TABLE --law {law} --json FITS.json` and give --prior FITS.json"
+        )
     name = named or DEFAULTS[law]
     if name in PUBLISHED:
         return Prior(PUBLISHED[name], name, noise_nats, shared, FITTED_FROM.get(name))

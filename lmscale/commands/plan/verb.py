@@ -59,7 +59,7 @@ def _place(plan: Plan, asked: PlanArgs) -> Place:
 
 
 def _prior(plan: Plan, asked: PlanArgs) -> Prior:
-    return prior_of(asked.prior, plan.sweep.law or "chinchilla", asked.noise, asked.shared_noise)
+    return prior_of(asked.prior, str(plan.sweep.law or "chinchilla"), asked.noise, asked.shared_noise)
 
 
 def _verdict(plan: Plan, asked: PlanArgs) -> Verdict | None:

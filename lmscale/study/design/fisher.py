@@ -2,8 +2,8 @@
 
 With independent noise of standard deviation sigma on the loss, the covariance of the best unbiased estimate of the
 law's unknowns is sigma^2 (J^T J)^-1, where J holds the derivative of every run's loss by every unknown (Cramer-Rao).
-Unknowns are E, the exponents, and the logarithms of scales (ln A, ln B). The numbers are what a fit by squares reaches;
-a robust loss gives up a little.
+An unknown is a parameter, or its logarithm where `Parameter.log` says so: of Chinchilla's form E, ln A, ln B, alpha and
+beta, as in a fit. The numbers are what a fit by squares reaches; a robust loss gives up a little.
 
 Letters: n runs, p unknowns.
 """
@@ -21,8 +21,6 @@ from lmscale.study.laws import CHINCHILLA_REFIT, SIX_ND, ComputeModel, Law
 
 UNIDENTIFIED = 1e6
 """cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9."""
-SCALES = frozenset({"A", "B", "R_N", "R_D", "N_c", "D_c"})
-"""Parameters that enter as their logarithm."""
 STEP = 1e-30
 """Of the complex-step derivative, which has no rounding error to balance."""
 
@@ -73,8 +71,9 @@ class Runs:
 
 
 def unknowns(law: Law) -> np.ndarray:
-    """The law's parameters (p,) as they are estimated: scales by their logarithm."""
-    return np.array([math.log(value) if name in SCALES else value for name, value in law.values().items()])
+    """The law's parameters (p,) as they are estimated: by their logarithm where `Parameter.log` says so."""
+    pairs = zip(law.PARAMETERS, law.values().values())
+    return np.array([math.log(value) if parameter.log else value for parameter, value in pairs])
 
 
 def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
@@ -84,7 +83,7 @@ def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
     for index in range(len(theta_p)):
         shifted_p = theta_p.copy()
         shifted_p[index] += 1j * STEP
-        values = {name: np.exp(x) if name in SCALES else x for name, x in zip(law.names(), shifted_p)}
+        values = {one.name: np.exp(x) if one.log else x for one, x in zip(law.PARAMETERS, shifted_p)}
         columns.append(np.asarray(quantity(replace(law, **values))).imag / STEP)
     return np.stack(columns, axis=-1)
 
@@ -129,9 +128,10 @@ class Information:
         return self.condition < UNIDENTIFIED
 
     def sd(self, quantity: str | Callable[[Law], Any]) -> float | None:
-        """Predicted standard deviation of a parameter (ln of a scale), of "a", or of a function of the law.
+        """Predicted standard deviation of "a", of a parameter or of a function of the law.
 
-        None where the design cannot identify the law. Raises `UserError` for an unknown name.
+        It is that of the parameter's logarithm where `Parameter.log` says so. None where the design cannot identify the
+        law. Raises `UserError` for an unknown name.
         """
         if self.covariance_pp is None:
             return None
@@ -144,7 +144,8 @@ class Information:
         if name == "a" and law.exponents(self.compute):
             return lambda shifted: shifted.exponents(self.compute)["params"]
         if name in law.names():
-            return lambda shifted: np.log(getattr(shifted, name)) if name in SCALES else getattr(shifted, name)
+            log = next(parameter.log for parameter in law.PARAMETERS if parameter.name == name)
+            return lambda shifted: np.log(getattr(shifted, name)) if log else getattr(shifted, name)
         raise UserError(f"the law {law.NAME!r} has no quantity {name!r}; known: {', '.join(law.names())}, a")
 
     def log_ratio(self, flops: float) -> Callable[[Law], Any]:

@@ -7,16 +7,19 @@ A law is a frozen dataclass whose fields are its parameters. A new form is one s
         '''L = E - c ln C, for the middle of a curve only.'''
         E: float
         c: float
+        NAME: ClassVar = "logarithmic"
         PARAMETERS: ClassVar = (Parameter("E", 0.1, 100), Parameter("c", 1e-3, 10))
         INPUTS: ClassVar = ("flops",)
         def loss(self, flops): return self.E - self.c * np.log(flops)
+
+It is fitted by class, or by import path from anywhere: `fits.loss_law(table, Logarithmic)`, or on the command line
+`lmscale fit TABLE --law mine.py:Logarithmic`. A parameter is searched by its logarithm unless it says log=False.
 
 Parameters may be arrays: a law of R resamples has fields of shape (R,), and every method broadcasts over them. `loss`
 must be made of + - * / ** and the NumPy functions of `fits.solvers.dual`, which takes its exact derivatives.
 Units: params in parameters, tokens in tokens, flops in training FLOPs, loss in nats per token unless said otherwise.
 """
 
-from lmscale.core.errors import UserError, nearest
 from lmscale.study.laws.constants import (
     BESIROGLU_2024,
     CHINCHILLA_REFIT,
@@ -28,6 +31,7 @@ from lmscale.study.laws.constants import (
     MUENNIGHOFF_2023,
     PUBLISHED,
 )
+from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash
 from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
 from lmscale.study.laws.one_axis import (
     Annealing,
@@ -68,28 +72,7 @@ __all__ = [
     "PowerMean",
     "annealing_areas",
     "form",
+    "import_path",
+    "saved_form",
+    "source_hash",
 ]
-
-FORMS: dict[str, type[Law]] = {
-    form.NAME: form
-    for form in (
-        Chinchilla,
-        Kaplan,
-        DataConstrained,
-        OverTraining,
-        OuterExponent,
-        PowerMean,
-        ComputeLaw,
-        BrokenPowerLaw,
-        Annealing,
-        DownstreamError,
-        LadderAccuracy,
-    )
-}
-
-
-def form(name: str) -> type[Law]:
-    """The form called `name`. Raises `UserError` that names the nearest."""
-    if name not in FORMS:
-        raise UserError(f"no law is called {name!r}{nearest(name, FORMS)}")
-    return FORMS[name]

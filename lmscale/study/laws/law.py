@@ -1,6 +1,10 @@
 """What a law is: parameters with bounds and starts, a loss, an optimum under a compute model."""
 
+import hashlib
+import math
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,10 +33,10 @@ class ComputeModel:
     def __str__(self) -> str:
         if self.p == 1:
             return f"C = {self.k:.4g} N D"
-        said = f"C = {self.k:.4g} N^{self.p:.4f} D"
+        formula = f"C = {self.k:.4g} N^{self.p:.4f} D"
         if self.largest_residual is None:
-            return said
-        return f"{said}, regressed from the table's FLOPs (largest misfit {100 * self.largest_residual:.2g} %)"
+            return formula
+        return f"{formula}, regressed from the table's FLOPs (largest misfit {100 * self.largest_residual:.2g} %)"
 
 
 SIX_ND = ComputeModel()
@@ -51,13 +55,69 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One unknown: bounds and start values. `log` is the scale on which it is searched (its sign is then fixed > 0)."""
+    """One unknown of a law, with its bounds. Raises `UserError` for bounds or starts that cannot be."""
 
     name: str
     low: float
     high: float
     starts: tuple[float, ...] = ()
+    """Values from which it is searched, crossed with those of the others; none takes the middle of the bounds."""
     log: bool = True
+    """Whether its logarithm is what is searched, and what designs and conditions are judged by; it is then positive."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise UserError(f"Parameter({self.name!r}): the name is that of a field of the law, for example 'alpha'")
+        if not -math.inf < self.low < self.high < math.inf:
+            raise UserError(
+                f"parameter {self.name!r} lies between {self.low:g} and {self.high:g}: give finite bounds, the lower "
+                f"one first"
+            )
+        if self.log and not self.low > 0:
+            raise UserError(
+                f"parameter {self.name!r} is searched by its logarithm and its lower bound is {self.low:g}: give a "
+                f"positive one, or log=False"
+            )
+        if outside := [start for start in self.starts if not self.low <= start <= self.high]:
+            raise UserError(
+                f"parameter {self.name!r} starts at {outside[0]:g}, outside of its bounds {self.low:g} to {self.high:g}"
+            )
+
+    @property
+    def middle(self) -> float:
+        """Half way between the bounds, on the scale of the search."""
+        return math.sqrt(self.low) * math.sqrt(self.high) if self.log else (self.low + self.high) / 2
+
+
+@dataclass(frozen=True)
+class Birth:
+    """Where the class of a law comes from: its import path, and the SHA-256 of the file that it stood in then."""
+
+    path: str
+    sha256: str
+
+
+BORN: dict[type["Law"], Birth] = {}
+"""Every class of a law in this process, in the order of their definition."""
+
+
+def _birth(law: type["Law"]) -> Birth:
+    """ "module:Class" for a module that can be imported by name, "file.py:Class" for any other file."""
+    module = sys.modules.get(law.__module__)
+    file = getattr(module, "__file__", None)
+    readable = file is not None and not law.__module__.startswith("lmscale.") and Path(file).is_file()
+    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest() if readable and file is not None else ""
+    place = getattr(module, "__law_file__", None)
+    if place is None:
+        by_name = getattr(module, "__spec__", None) is not None and law.__module__ != "__main__"
+        place = law.__module__ if by_name or file is None else _from_here(Path(file))
+    return Birth(f"{place}:{law.__qualname__}", sha256)
+
+
+def _from_here(file: Path) -> str:
+    """The path from the working directory, where the file is below it."""
+    file = file.resolve()
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 @dataclass(frozen=True)
@@ -74,6 +134,10 @@ class Law:
     TARGET: ClassVar[str] = "loss_nats"
     RESIDUAL: ClassVar[str] = "log"
     """Fit ln L ("log") or L itself ("raw") unless asked otherwise."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        BORN[cls] = _birth(cls)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -23,11 +23,11 @@ class Chinchilla(Law):
     FORMULA: ClassVar[str] = "L = E + A/N^alpha + B/D^beta"
     SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, eq. 2"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("E", 1e-6, 50, (1, 2)),
+        Parameter("E", 1e-6, 50, (1, 2), log=False),
         Parameter("A", 1e-6, 1e15, (50, 500, 5000)),
         Parameter("B", 1e-6, 1e15, (50, 500, 5000)),
-        Parameter("alpha", 1e-3, 5, (0.2, 0.35, 0.6)),
-        Parameter("beta", 1e-3, 5, (0.2, 0.35, 0.6)),
+        Parameter("alpha", 1e-3, 5, (0.2, 0.35, 0.6), log=False),
+        Parameter("beta", 1e-3, 5, (0.2, 0.35, 0.6), log=False),
     )
 
     def loss(self, params: Any, tokens: Any) -> Any:
@@ -141,7 +141,7 @@ class OverTraining(Law):
     FORMULA: ClassVar[str] = "L = E + alpha N^eta + beta 6^(eta/2) D^eta"
     SOURCE: ClassVar[str] = "Gadre 2024, arXiv 2403.08540, eq. 4"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("E", 1e-6, 50, (1, 2)),
+        Parameter("E", 1e-6, 50, (1, 2), log=False),
         Parameter("alpha", 1e-6, 1e12, (50, 200)),
         Parameter("beta", 1e-6, 1e12, (50, 200)),
         Parameter("eta", -3, -1e-3, (-0.15, -0.25, -0.5), log=False),

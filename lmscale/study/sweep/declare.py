@@ -5,10 +5,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws import Law, form, import_path
 from lmscale.study.sweep.points import Point
 
 
@@ -31,9 +31,9 @@ class Sweep:
     """One sentence, printed above the plan and the report."""
     device: str = ""
     """Where the sweep is meant to run, if not here: one of `accelerators.ACCELERATORS`."""
-    law: Literal["chinchilla", "data-constrained", ""] = "chinchilla"
-    """The law that the runs are to identify, which the plan is judged by; empty where they are for something else, as
-    tuning a rate is."""
+    law: str | type[Law] = "chinchilla"
+    """The law of params and tokens that the runs are to identify, which the plan is judged by: a name, or a law of your
+    own by class or import path ("mine.py:MyLaw"); empty where the runs are for something else, as tuning a rate is."""
     target_flops: float | None = None
     """The budget at which the law is to be used."""
     max_flops: float | None = None
@@ -48,6 +48,14 @@ class Sweep:
             f"Sweep.name = {self.name!r}: it names a folder, so use letters, digits, '-', '_' and '.'",
         )
         check(len(self.points) > 0, f"sweep {self.name!r} has no points")
+        if self.law:
+            law = form(self.law)
+            check(
+                law.INPUTS[:2] == ("params", "tokens"),
+                f"Sweep.law = {law.NAME!r} is a law of {', '.join(law.INPUTS)}: runs are planned for one of params and "
+                f"tokens, for example 'chinchilla'",
+            )
+            object.__setattr__(self, "law", import_path(law) or law.NAME)
         for name in ("target_flops", "max_flops", "max_hours"):
             value = getattr(self, name)
             check(value is None or value > 0, f"Sweep.{name} = {value!r}: must be positive; None is no limit")

@@ -59,7 +59,7 @@ def loss_law(
     draw.known(bootstrap)
     if bootstrap != "noise" and (noise_nats is not None or shared_noise):
         raise UserError(f"bootstrap = {bootstrap!r} draws no noise: give noise and shared noise with bootstrap 'noise'")
-    shape = form(law) if isinstance(law, str) else law
+    shape = form(law)
     runs = usable(table, shape.INPUTS, shape.TARGET, rates)
     problem = Problem(
         shape,

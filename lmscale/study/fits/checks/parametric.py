@@ -120,7 +120,8 @@ def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> lis
         if parameter.name not in problem.free:
             continue
         ends = (parameter.low, parameter.high)
-        if not parameter.low * (1 - 1e-6) <= value <= parameter.high * (1 + 1e-6) and parameter.log:
+        slack = 1e-6 * np.abs(ends)
+        if not parameter.low - slack[0] <= value <= parameter.high + slack[1]:
             said = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
             said += ": the data do not follow this form (does the loss fall with size and tokens?)"
             statuses.append(Status("outside its range", said, "warning"))

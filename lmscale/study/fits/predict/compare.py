@@ -98,7 +98,7 @@ def compare(
     columns the table lacks, or whose target is not the first one's, is left out. `rates` says what enters of a cell run
     at several learning rates. Raises `UserError` where no law can be fitted, or no run is left to predict.
     """
-    shapes = [form(law) if isinstance(law, str) else law for law in laws]
+    shapes = [form(law) for law in laws]
     shapes, left_out = _fitting(table, shapes)
     inputs = tuple(dict.fromkeys(name for shape in shapes for name in shape.INPUTS))
     target = shapes[0].TARGET

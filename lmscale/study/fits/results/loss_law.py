@@ -25,7 +25,7 @@ from lmscale.study.fits.results.common import (
     status_lines,
 )
 from lmscale.study.fits.results.run_noise import RunNoise
-from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, form
+from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
 """Budgets at which the published Chinchilla runs are usually quoted; 5.76e23 is Gopher's."""
@@ -166,6 +166,7 @@ class LossLaw:
             {
                 "approach": self.approach,
                 "law": self.law.NAME,
+                **_law_source(type(self.law)),
                 "formula": self.law.FORMULA,
                 "source": self.law.SOURCE,
                 "name": self.name,
@@ -196,8 +197,11 @@ class LossLaw:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
-        """The fit again. Without saved samples it states its law and optimum, but no new interval."""
-        shape = form(value["law"])
+        """The fit again. Without saved samples it states its law and optimum, but no new interval.
+
+        Raises `UserError` where a user's law is gone, or its source has changed since.
+        """
+        shape = saved_form(value["law"], value.get("law_import", ""), value.get("law_source_sha256", ""))
         samples = value.get("samples")
         compute = value["compute_model"]
         return cls(
@@ -253,6 +257,12 @@ class LossLaw:
         lines += [f"  {note}" for note in self.notes]
         lines += dropped_lines(self.dropped)
         return "\n".join([*lines, *status_lines(self.status)])
+
+
+def _law_source(law: type[Law]) -> dict[str, str]:
+    """What a law of the user's is read back by; nothing for the package's own."""
+    path = import_path(law)
+    return {"law_import": path, "law_source_sha256": source_hash(law)} if path else {}
 
 
 def _noise(value: Mapping[str, Any]) -> RunNoise | None:

@@ -125,7 +125,7 @@ def refine(
 def starts(problem: Problem) -> np.ndarray:
     """The form's start grid (q, s), thinned evenly where it has more than `MAX_STARTS` points."""
     chosen = [p for p in problem.form.PARAMETERS if p.name in problem.free]
-    axes = [p.starts or (float(np.sqrt(p.low * p.high)),) for p in chosen]
+    axes = [p.starts or (p.middle,) for p in chosen]
     grid = np.array(list(itertools.product(*axes)), dtype=float)
     if len(grid) > MAX_STARTS:
         grid = grid[np.linspace(0, len(grid) - 1, MAX_STARTS).astype(int)]

@@ -1,0 +1,160 @@
+"""The forms of laws by name, by class or by import path, and what a class must have to be one.
+
+A user's own law is named "mine.py:MyLaw" (a file, from the working directory) or "package.module:MyLaw". A saved fit
+keeps that path with a hash of the source, so that a law that has changed since is not read back as the one that was
+fitted.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws.law import BORN, Law
+from lmscale.study.laws.one_axis import Annealing, BrokenPowerLaw, ComputeLaw, DownstreamError, LadderAccuracy
+from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OuterExponent, OverTraining, PowerMean
+
+FORMS: dict[str, type[Law]] = {
+    form.NAME: form
+    for form in (
+        Chinchilla,
+        Kaplan,
+        DataConstrained,
+        OverTraining,
+        OuterExponent,
+        PowerMean,
+        ComputeLaw,
+        BrokenPowerLaw,
+        Annealing,
+        DownstreamError,
+        LadderAccuracy,
+    )
+}
+
+
+def form(law: str | type[Law]) -> type[Law]:
+    """The class of a law, from its name, itself or its import path. Raises `UserError` where it is no law."""
+    if isinstance(law, str):
+        return FORMS[law] if law in FORMS else _imported(law)
+    if not (isinstance(law, type) and issubclass(law, Law)):
+        raise UserError(f"{law!r} is no law: give a name, a class derived from laws.Law, or an import path")
+    _check(law)
+    return law
+
+
+def import_path(law: type[Law]) -> str:
+    """What `form` finds a user's law by; "" for a form of this package."""
+    return "" if FORMS.get(law.NAME) is law else BORN[law].path
+
+
+def source_hash(law: type[Law]) -> str:
+    """SHA-256 of the source that the class was made from; "" where it stands in no file."""
+    return BORN[law].sha256
+
+
+def saved_form(name: str, path: str, sha256: str) -> type[Law]:
+    """The form of a saved fit: by name, or by import path where it has one.
+
+    Raises `UserError` where a user's law cannot be found, or its source is another than at the time of the fit.
+    """
+    if not path:
+        return form(name)
+    candidates = [law for law, birth in BORN.items() if birth.path == path]
+    for law in reversed(candidates):
+        if BORN[law].sha256 == sha256:
+            return form(law)
+    try:
+        law = _imported(path)
+    except UserError as error:
+        raise UserError(f"the fit's law {name!r} cannot be read back: {error}") from None
+    if sha256 and BORN[law].sha256 != sha256:
+        raise UserError(
+            f"the source of the law {name!r}, {path}, has changed since the fit was saved: fit again, or restore it"
+        )
+    return law
+
+
+def _imported(path: str) -> type[Law]:
+    place, _, name = path.rpartition(":")
+    if not place:
+        raise UserError(
+            f"no law is called {path!r}{nearest(path, FORMS)}; a law of your own is named by its import path, "
+            f"mine.py:MyLaw or package.module:MyLaw"
+        )
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
+    law = getattr(module, name, None)
+    if not (isinstance(law, type) and issubclass(law, Law)):
+        own = [other.__name__ for other in BORN if other.__module__ == module.__name__]
+        hint = nearest(name, own) if own else "; it defines no class derived from laws.Law"
+        raise UserError(f"{place} defines no law {name!r}{hint}")
+    return form(law)
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The file run as a module, once for each content."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: give the path of the file that defines the law")
+    content = path.read_bytes()
+    name = f"lmscale_law_{hashlib.sha256(str(path.resolve()).encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__law_file__"] = str(path)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path} fails as it is imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_module(name: str) -> ModuleType:
+    """An importable module; the working directory counts as one of the places to look in."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UserError(f"the module {name!r} cannot be imported ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.remove(here)
+
+
+def _check(law: type[Law]) -> None:
+    """Raises `UserError` for a class that is no complete law."""
+    where = law.__qualname__
+    if not law.NAME:
+        raise UserError(f"the law class {where} has no NAME: give it one, as in NAME: ClassVar = 'my-law'")
+    if not law.PARAMETERS or any(not hasattr(one, "starts") for one in law.PARAMETERS):
+        raise UserError(f"the law {law.NAME!r} needs PARAMETERS, a tuple of laws.Parameter(name, low, high)")
+    fields = tuple(field.name for field in dataclasses.fields(law) if field.name != "citation")
+    if law.names() != fields:
+        raise UserError(
+            f"the law {law.NAME!r} has the fields {', '.join(fields) or 'of no dataclass'} and the PARAMETERS "
+            f"{', '.join(law.names())}: they are the same, in one order, of a class under @dataclass(frozen=True)"
+        )
+    if law.RESIDUAL not in ("log", "raw"):
+        raise UserError(f"the law {law.NAME!r} has RESIDUAL = {law.RESIDUAL!r}: residuals are 'log' or 'raw'")
+    _check_loss(law)
+
+
+def _check_loss(law: type[Law]) -> None:
+    """`loss` takes INPUTS, each at its place, under names of its own if it likes."""
+    given = [one for one in inspect.signature(law.loss).parameters.values() if one.name != "self"]
+    names = [one.name for one in given]
+    misplaced = [name for name, other in zip(names, law.INPUTS) if name != other and name in law.INPUTS]
+    required = [one for one in given if one.default is inspect.Parameter.empty]
+    if law.loss is Law.loss or misplaced or not len(required) <= len(law.INPUTS) <= len(names):
+        takes = "is not defined" if law.loss is Law.loss else f"takes ({', '.join(names)})"
+        raise UserError(
+            f"the loss of the law {law.NAME!r} {takes}, and its INPUTS are ({', '.join(law.INPUTS)}): loss takes the "
+            f"inputs in their order"
+        )
