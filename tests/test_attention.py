@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmscale.core.counting import chunks
 from lmscale.lm.model import attention
 from lmscale.lm.model.attention import alibi_slopes, chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import as_features
@@ -24,7 +25,7 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "SHORTEST_CHUNK", 6)
+    monkeypatch.setattr(chunks, "SHORTEST_CHUNK", 6)
 
 
 def random_qkv(time: int, kv_heads: int = HEADS, dtype: str = "float32", features: int = FEATURES) -> QKV:

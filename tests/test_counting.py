@@ -11,11 +11,12 @@ import pytest
 
 from lmscale.core import counting
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.core.counting import memory
+from lmscale.core.counting import chunks, memory
 from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh
-from lmscale.lm.model import cross_entropy, transformer
+from lmscale.lm.model import transformer
 from lmscale.lm.model.attention import chunked
+from lmscale.lm.model.cross_entropy import default_chunk
 from lmscale.lm.model.parameters import init, parameter_table
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, make_step
@@ -223,7 +224,27 @@ def test_what_takes_less_memory_is_estimated_to() -> None:
     assert memory_of(64, vocab=2**15, loss_chunk=8) < memory_of(64, vocab=2**15)
     large = {"accelerator": True, "vocab": 2**17, "context": 2048, **narrow}
     assert memory_of(64, **large) < 2 * memory_of(32, **large)  # the logits are cut at 512 MiB
-    assert memory.LOGITS_BYTES == cross_entropy.CHUNK_BYTES
+
+
+def test_attention_and_its_memory_estimate_are_cut_into_the_same_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replace(SHAPES[0], context=512)
+    for shortest, most, number in ((64, 8, 8), (128, 8, 4), (64, 2, 2)):
+        monkeypatch.setattr(chunks, "SHORTEST_CHUNK", shortest)
+        monkeypatch.setattr(chunks, "MOST_CHUNKS", most)
+        cut = chunked._chunks(model.context)
+        scores = model.heads * sum((stop - start) * stop for start, stop in cut)
+        copies = 2 * model.num_kv_heads * model.head_width * sum(stop for _, stop in cut)
+        assert len(cut) == number
+        assert memory._chunked_attention(model) * model.context == pytest.approx(scores + copies)
+
+
+def test_the_loss_and_its_memory_estimate_are_cut_at_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sequences = replace(SHAPES[0], context=512), 8
+    for limit in (2**20, 2**22):
+        monkeypatch.setattr(chunks, "LOGITS_BYTES", limit)
+        chunk = default_chunk(sequences, model.context, model.vocab)
+        assert chunk is not None
+        assert 4 * sequences * chunk * model.vocab == memory._logits_bytes(model, sequences, devices=1) == limit
 
 
 @pytest.mark.slow

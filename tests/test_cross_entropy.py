@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.lm.model import cross_entropy as module
+from lmscale.core.counting import chunks
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 
 B, T, D, V = 3, 11, 8, 40
@@ -102,5 +102,5 @@ def test_half_precision_keeps_a_float32_loss() -> None:
 def test_chunks_are_taken_where_logits_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_chunk(16, 256, 256) is None
     assert default_chunk(16, 2048, 50_257) == 2048 // 16  # 6.6 GB: 13 parts of 512 MiB would do, 16 divide the length
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 8 * 32)
+    monkeypatch.setattr(chunks, "LOGITS_BYTES", 4 * 8 * 32)
     assert default_chunk(1, 32, 8) is None and default_chunk(1, 64, 8) == 32

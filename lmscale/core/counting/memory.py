@@ -1,4 +1,4 @@
-"""Bytes: of parameters and optimizer, of a training step, of a checkpoint, of the keys and values of generation.
+"""Bytes of parameters and optimizer state, of a training step, of a checkpoint, of the KV cache.
 
 Letters as in `params`.
 """
@@ -6,6 +6,7 @@ Letters as in `params`.
 import math
 
 from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting.chunks import attention_chunks, held_logits_bytes
 from lmscale.core.counting.params import (
     layer_matrices,
     mlp_branches,
@@ -16,13 +17,13 @@ from lmscale.core.counting.params import (
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "rmsprop": 1, "lion": 1}
-"""Numbers that an optimizer keeps per parameter; of Adafactor and Muon see `moments`."""
+"""Numbers that an optimizer keeps per parameter; for Adafactor and Muon see `moments`."""
 LEAST_FACTORED = 128
 """Adafactor factors a matrix whose second-largest axis has at least this size (Shazeer and Stern 2018; optax)."""
 
 
 def moments(config: RunConfig) -> int:
-    """Numbers that the optimizer keeps, counters apart."""
+    """Numbers in the optimizer's state, counters apart."""
     model, kind = config.model, config.optimizer.kind
     total = params_total(model)
     if kind == "muon":  # one for the matrices of the layers, those of Adam for the rest
@@ -42,42 +43,40 @@ def _second_moments(matrix: tuple[int, int, int]) -> int:
 
 
 def state_bytes(config: RunConfig) -> int:
-    """Parameters, what the optimizer keeps and averaged weights, as held in memory and in a checkpoint."""
+    """Bytes of parameters, optimizer state and averaged weights, in memory and in a checkpoint."""
     numbers = (1 + (config.optimizer.ema_decay is not None)) * params_total(config.model) + moments(config)
     return numbers * DTYPE_BYTES[config.model.param_dtype]
 
 
-LOGITS_BYTES = 512 * 2**20
-"""Of logits on one device, where the loss chooses how many positions it takes at once: `cross_entropy.CHUNK_BYTES`."""
 WIDENED_BYTES = 3
-"""Of a bfloat16 number on a CPU, whose products are of float32: half of what is held is a copy made for them."""
-MLP_KEPT = {"swiglu": 5, "gelu": 4, "relu2": 3}
-"""Numbers per hidden unit that the backward pass of an MLP meets."""
+"""Bytes of a bfloat16 number on a CPU, whose products are float32: half of the numbers have a float32 copy."""
+MLP_SAVED = {"swiglu": 5, "gelu": 4, "relu2": 3}
+"""Numbers per hidden unit that an MLP saves for its backward pass."""
 
 
 def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = False, devices: int = 1) -> int:
-    """What a step holds beside state and gradients for `sequences` sequences, at its peak; an estimate.
+    """Estimated peak bytes of a step for `sequences` sequences, besides state and gradients.
 
-    Per token and layer 10 d (both residuals, both norms, queries, keys, values, the attention's output and its turned
-    copies), 3 to 5 f in the MLP, and what attention keeps; then twice the logits and 4 d at the ends of the model. On
-    a CPU attention keeps its weights and the prefixes of keys and values that each chunk of queries meets; a kernel on
-    an accelerator keeps neither. With `remat` the layers keep their input and one layer at a time the rest, "dots" also
-    the outputs of its matrices; layers that are written out on a CPU keep all the same, since XLA makes one of what is
-    computed twice. Coefficients: `experiments/bench_memory.py`.
+    Per token and layer 10 d (both residuals, both norms, queries, keys, values, the attention's output and its
+    transposed copies), 3 to 5 f in the MLP, and what attention saves; then twice the logits and 4 d at the ends of the
+    model. On a CPU attention saves its weights and the prefixes of keys and values that each chunk of queries attends
+    to; a kernel on an accelerator saves neither. With `remat` the layers save their input, and one layer at a time the
+    rest; "dots" also saves the outputs of its matrices. Unrolled layers on a CPU save everything all the same, since
+    XLA merges what is computed twice. Coefficients: `experiments/bench_memory.py`.
     """
-    layer: float = 10 * model.width + MLP_KEPT[model.mlp] * model.hidden
+    layer: float = 10 * model.width + MLP_SAVED[model.mlp] * model.hidden
     if not accelerator:
         layer += _chunked_attention(model)
     elif model.compute_dtype == "float32":  # no kernel of a GPU takes it: scores and weights exist
         layer += 2 * model.heads * model.context
     dots = 5 * model.width + (mlp_branches(model) - 1) * model.hidden
-    kept = {
+    saved = {
         "none": model.layers * layer,
         "dots": model.layers * dots + layer,
         "full": model.layers * model.width + layer,
     }
-    repeated = accelerator if model.scan_layers is None else model.scan_layers
-    numbers = kept[model.remat if repeated else "none"] + 4 * model.width
+    scanned = accelerator if model.scan_layers is None else model.scan_layers
+    numbers = saved[model.remat if scanned else "none"] + 4 * model.width
     size = DTYPE_BYTES[model.compute_dtype]
     if model.compute_dtype == "bfloat16" and not accelerator:
         size = WIDENED_BYTES
@@ -86,20 +85,21 @@ def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = Fal
 
 def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
     """Float32 logits that are held at once."""
+    position_bytes = sequences * model.vocab * DTYPE_BYTES["float32"]
     if model.loss_chunk is not None:
-        return sequences * min(model.loss_chunk, model.context) * model.vocab * DTYPE_BYTES["float32"]
-    return min(sequences * model.context * model.vocab * DTYPE_BYTES["float32"], devices * LOGITS_BYTES)
+        return position_bytes * min(model.loss_chunk, model.context)
+    return held_logits_bytes(position_bytes * model.context, devices)
 
 
 def _chunked_attention(model: ModelConfig) -> float:
-    """Softmax weights and copied keys and values of one token and layer, by `attention.chunked`."""
-    chunks = min(8, max(1, model.context // 64))
-    met = (chunks + 1) / 2  # chunks of keys that a query meets on average
-    return met * (model.heads * math.ceil(model.context / chunks) + 2 * model.num_kv_heads * model.head_width)
+    """Softmax weights and copied keys and values of one token and layer in chunked attention on a CPU."""
+    chunks = attention_chunks(model.context)
+    key_chunks = (chunks + 1) / 2  # that a query attends to, on average
+    return key_chunks * (model.heads * math.ceil(model.context / chunks) + 2 * model.num_kv_heads * model.head_width)
 
 
 def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
-    """Peak memory of a training step over all devices, an estimate: state, gradients, activations, logits."""
+    """Estimated peak memory of a training step over all devices: state, gradients, activations, logits."""
     settings = config.optimizer
     gradients = (1 + (settings.micro_batches > 1)) * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
     sequences = settings.batch_sequences // settings.micro_batches
@@ -107,7 +107,7 @@ def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """What a checkpoint holds: the whole state. On disk it is compressed a little."""
+    """Bytes of the whole state, which a checkpoint holds. On disk it is compressed a little."""
     return state_bytes(config)
 
 

@@ -11,21 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lmscale.core.counting.chunks import loss_chunks
 from lmscale.lm.devices.sharding import MESH_AXES, constrain, mesh_axis_size
-
-CHUNK_BYTES = 512 * 2**20
 
 Pair = tuple[jax.Array, jax.Array]
 
 
 def default_chunk(batch: int, time: int, vocab: int) -> int | None:
-    """Positions of a chunk whose float32 logits take at most 512 MiB on each device of the mesh that is set.
+    """Positions of a chunk whose float32 logits take at most `LOGITS_BYTES` on each device of the mesh that is set.
 
-    None where all logits do. Arguments are those of the whole batch. 512 MiB is small beside an accelerator's memory,
-    and still thousands of rows of a matrix product, more than enough to keep it busy.
+    None where all logits do. Arguments are those of the whole batch.
     """
     bytes_on_a_device = 4 * batch * time * vocab / math.prod(mesh_axis_size(axis) for axis in MESH_AXES)
-    needed = min(time, math.ceil(bytes_on_a_device / CHUNK_BYTES))
+    needed = min(time, loss_chunks(bytes_on_a_device))
     if needed <= 1:
         return None
     even = next((chunks for chunks in range(needed, 2 * needed) if time % chunks == 0), needed)

@@ -10,11 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmscale.core.counting.chunks import attention_chunks
 from lmscale.lm.model.attention.plain import MASKED
-
-SHORTEST_CHUNK, MOST_CHUNKS = 64, 8
-"""Short chunks waste less on scores above the diagonal; below 64 queries, or beyond 8 chunks, smaller matrix products
-and longer compilation cost more than that (lengths 64 to 2048 timed)."""
 
 # XLA's CPU backend folds a transposition into a matrix product and then leaves its fast kernel. A barrier keeps the two
 # apart; it costs nothing else.
@@ -50,7 +47,7 @@ def _heads_first(
 
 def _chunks(time: int) -> list[tuple[int, int]]:
     """First query and end of each chunk."""
-    chunk = -(-time // min(MOST_CHUNKS, max(1, time // SHORTEST_CHUNK)))
+    chunk = -(-time // attention_chunks(time))
     return [(start, min(start + chunk, time)) for start in range(0, time, chunk)]
 
 
