@@ -1,4 +1,4 @@
-"""Into how many chunks attention on a CPU and the loss are cut: the model computes by this, the memory estimate counts."""
+"""The number of chunks into which attention on a CPU and the loss are cut, for the model and its memory estimate."""
 
 import math
 
@@ -17,7 +17,7 @@ def attention_chunks(length: int) -> int:
 
 
 def loss_chunks(logits_bytes: float) -> int:
-    """The fewest chunks of positions with at most `LOGITS_BYTES` of logits on a device that would need `logits_bytes`."""
+    """The fewest chunks with at most `LOGITS_BYTES` of logits each, on a device that needs `logits_bytes` in all."""
     return math.ceil(logits_bytes / LOGITS_BYTES)
 
 
