@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from lmscale.commands.check import CheckArgs
 from lmscale.commands.emergence import EmergenceArgs
-from lmscale.commands.fit import CheckArgs, FitArgs
+from lmscale.commands.fit import FitArgs
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_CTRL_C, exit_status
@@ -427,23 +428,23 @@ def _export_jobs(args: ExportJobsArgs) -> int:
 
 
 def _fit(args: FitArgs) -> int:
-    from lmscale.commands.fit import main_fit
+    from lmscale.commands import fit
 
-    main_fit(args)
+    fit.main(args, _console())
     return 0
 
 
 def _check(args: CheckArgs) -> int:
-    from lmscale.commands.fit import main_check
+    from lmscale.commands import check
 
-    main_check(args)
+    check.main(args, _console())
     return 0
 
 
 def _emergence(args: EmergenceArgs) -> int:
-    from lmscale.commands.emergence import main
+    from lmscale.commands import emergence
 
-    main(args)
+    emergence.main(args, _console())
     return 0
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from lmscale.cli import VERBS
 from lmscale.commands import emergence as command
@@ -278,7 +279,7 @@ def test_the_verb_reads_a_file_and_writes_json(tmp_path, capsys, suffix):
             table.to_json(path, orient="records", lines=True)
         case _:
             table.to_csv(path, index=False)
-    command.main(command.EmergenceArgs(str(path), axis="params", resamples=20, json=tmp_path / "e.json"))
+    command.main(command.EmergenceArgs(str(path), axis="params", resamples=20, json=tmp_path / "e.json"), Console())
     hard, soft = json.loads((tmp_path / "e.json").read_text())
     assert set(hard) == {"task", "metric", "kind", "axis", "class", "verdict", "threshold", "interval", "evidence"}
     assert (hard["class"], hard["verdict"], soft["class"]) == ("emergent", "metric-induced", "smooth")
@@ -294,8 +295,8 @@ def test_the_verb_takes_other_names_and_conditions(tmp_path, capsys):
     args = command.EmergenceArgs(
         str(tmp_path / "s.csv"), columns="params=size,correct=hits", where="task == 't'", resamples=0
     )
-    assert len(command.main(args).findings) == 1
-    assert "1 emergent" in capsys.readouterr().out
+    command.main(args, Console())
+    assert "1 curves over params (parameters): 1 emergent" in capsys.readouterr().out
     assert VERBS["emergence"][0] is command.EmergenceArgs
     with pytest.raises(UserError, match="without a source column"):
         command.parse_columns("params")

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from lmscale.commands.fit import CheckArgs, FitArgs, budgets, main_check, main_fit
+from lmscale.commands import check as check_verb
+from lmscale.commands import fit as fit_verb
+from lmscale.commands.check import CheckArgs
+from lmscale.commands.fit import FitArgs, budgets
 from lmscale.core.errors import UserError
 from lmscale.study import fits, laws
 from lmscale.study.fits.predict import preregister
@@ -251,7 +255,7 @@ def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     args = FitArgs(
         "chinchilla", resamples=50, at="1e20,1e22", json=out, predict="params=1e9,tokens=2e10", prediction=prediction
     )
-    main_fit(args)
+    fit_verb.main(args, Console())
     said = capsys.readouterr().out
     assert "Approach 1" in said and "Approach 2" in said and "Approach 3" in said and "Registered" in said
     found = json.loads(out.read_text())["fits"]
@@ -277,8 +281,8 @@ def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert set(one["intervals"]) == {"0.8", "0.95"}
         assert {"name", "sentence"} <= set(one["status"][0])
     assert found[0]["frontier"] and found[1]["minima"]
-    verdict = main_check(CheckArgs(prediction, loss=2.53, json=tmp_path / "v.json"))
-    assert json.loads((tmp_path / "v.json").read_text()) == verdict
+    check_verb.main(CheckArgs(prediction, loss=2.53, json=tmp_path / "v.json"), Console())
+    assert json.loads((tmp_path / "v.json").read_text()) == fits.check(prediction, loss_nats=2.53)
     assert "HELD" in capsys.readouterr().out
 
 
@@ -295,7 +299,7 @@ def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(UserError, match=said):
-            main_fit(args)
+            fit_verb.main(args, Console())
     assert not (tmp_path / "p").exists()
     assert budgets(None) is None
 

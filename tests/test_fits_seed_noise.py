@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from lmscale.commands.fit import FitArgs, main_fit
+from lmscale.commands import fit as fit_verb
+from lmscale.commands.fit import FitArgs
 from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.fits.results.loss_law import LossLaw
@@ -186,7 +188,7 @@ def test_the_fit_says_which_bootstrap_made_its_intervals(tmp_path: Path) -> None
     args = FitArgs(
         str(tmp_path / "t.csv"), bootstrap="noise", noise=0.004, resamples=20, check=False, json=tmp_path / "f.json"
     )
-    main_fit(args)
+    fit_verb.main(args, Console())
     two, three = (f for f in json.loads((tmp_path / "f.json").read_text())["fits"] if f["approach"] in "23")
     assert two["noise_nats"] == three["noise_nats"] == 0.004
     assert (three["bootstrap"], three["noise_source"]) == ("noise", "given")

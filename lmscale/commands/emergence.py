@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
-    from lmscale.study.emergence.result import Emergence
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def parse_columns(text: str | None) -> dict[str, str]:
     return {name.strip(): given.strip() for name, _, given in pairs}
 
 
-def main(args: EmergenceArgs) -> "Emergence":
-    """Detect, print, write --json; returns the result. Raises `UserError` as `detect` does."""
+def main(args: EmergenceArgs, console: "Console") -> None:
+    """Detect, print and write --json. Raises `UserError` as `detect` does."""
     from lmscale.core.files import write_json
     from lmscale.study.emergence.detector import detect
 
@@ -59,4 +59,3 @@ def main(args: EmergenceArgs) -> "Emergence":
     if args.json is not None:
         write_json(args.json, found.to_json())
     print(found)
-    return found

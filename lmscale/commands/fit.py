@@ -1,15 +1,16 @@
-"""`lmscale fit` and `lmscale check`: their arguments, and what they do. Importing this loads nothing heavy."""
+"""`lmscale fit`: its arguments, and what it does. Importing this loads nothing heavy."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lmscale.study.fits.results.loss_law import LossLaw
 
 
@@ -68,22 +69,6 @@ class FitArgs:
     """The checks that fit again: influence of runs, largest budget left out, sensitivity."""
 
 
-@dataclass(frozen=True)
-class CheckArgs:
-    """The verdict on a prediction that `lmscale fit --predict` wrote before the run."""
-
-    prediction: Positional[Path]
-    """The file that --predict wrote."""
-    table: str | None = None
-    """The table that holds the finished run or runs."""
-    loss: float | None = None
-    """Or the one measured loss, in nats."""
-    columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
-    where: Annotated[str | None, arg(metavar="EXPR")] = None
-    json: Path | None = None
-    """Write the verdict here."""
-
-
 def budgets(text: str | None) -> list[float] | None:
     """ "1e20,1e21" as numbers. Raises `UserError` for anything that is no positive number."""
     if text is None:
@@ -100,8 +85,8 @@ def budgets(text: str | None) -> list[float] | None:
     return values
 
 
-def main_fit(args: FitArgs) -> list[Any]:
-    """Fit, print every result, write --json and --predict; returns the fits. Raises `UserError` as they do."""
+def main(args: FitArgs, console: "Console") -> None:
+    """Fit, print every result, write --json and --predict. Raises `UserError` as they do."""
     at = budgets(args.at)
     from lmscale.core.files import write_json
     from lmscale.study import fits
@@ -155,18 +140,3 @@ def main_fit(args: FitArgs) -> list[Any]:
         print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
         for point in points:
             print(f"  {law.predict(**point)}")
-    return found
-
-
-def main_check(args: CheckArgs) -> dict[str, Any]:
-    """Print the verdict, write --json; returns it. Raises `UserError` as `preregister.check` does."""
-    from lmscale.core.files import write_text
-    from lmscale.study.fits.predict import preregister
-    from lmscale.study.tables import read_table
-
-    table = None if args.table is None else read_table(args.table, args.columns, args.where)
-    verdict = preregister.check(args.prediction, loss_nats=args.loss, table=table)
-    print("\n".join(preregister.verdict_lines(verdict)))
-    if args.json is not None:
-        write_text(args.json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
-    return verdict

@@ -1,0 +1,40 @@
+"""`lmscale check`: its arguments, and what it does. Importing this loads nothing heavy."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class CheckArgs:
+    """The verdict on a prediction that `lmscale fit --predict` wrote before the run."""
+
+    prediction: Positional[Path]
+    """The file that --predict wrote."""
+    table: str | None = None
+    """The table that holds the finished run or runs."""
+    loss: float | None = None
+    """Or the one measured loss, in nats."""
+    columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
+    where: Annotated[str | None, arg(metavar="EXPR")] = None
+    json: Path | None = None
+    """Write the verdict here."""
+
+
+def main(args: CheckArgs, console: "Console") -> None:
+    """Print the verdict and write --json. Raises `UserError` as `preregister.check` does."""
+    from lmscale.core.files import write_text
+    from lmscale.study.fits.predict import preregister
+    from lmscale.study.tables import read_table
+
+    table = None if args.table is None else read_table(args.table, args.columns, args.where)
+    verdict = preregister.check(args.prediction, loss_nats=args.loss, table=table)
+    print("\n".join(preregister.verdict_lines(verdict)))
+    if args.json is not None:
+        write_text(args.json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
