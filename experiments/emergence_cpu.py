@@ -40,7 +40,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lmscale.commands import console
+from lmscale.commands.run import exit_status_of, run_sweep
 from lmscale.core.files import write_text
 from lmscale.study import emergence, plots, sweep
 from lmscale.study.emergence.finding import Finding
@@ -104,7 +104,7 @@ def draw(found: emergence.Emergence, file: Path) -> None:
 def main(runs: Path, output: Path) -> None:
     """Train, judge, print, draw."""
     planned = sweep.plan(sweep.load(SWEEP))
-    if status := console.run_sweep(planned, runs, Console()):
+    if status := exit_status_of(run_sweep(planned, runs, Console())):
         sys.exit(status)
     table = read_scores(runs / planned.sweep.name)
     table = table[table["metric"].isin([HARD, GRADED])].assign(task=lambda d: d["task"].map(short))

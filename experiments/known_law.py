@@ -212,9 +212,9 @@ def trained(planned: Plan, runs: Path) -> None:
     """Train what is missing of one sweep; leaves the program if a run is lacking then."""
     from rich.console import Console
 
-    from lmscale.commands import console
+    from lmscale.commands.run import exit_status_of, run_sweep
 
-    if status := console.run_sweep(planned, runs, Console()):
+    if status := exit_status_of(run_sweep(planned, runs, Console())):
         sys.exit(status)
 
 

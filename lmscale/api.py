@@ -28,7 +28,7 @@ def run(
     """Train what is missing of a sweep, as `lmscale run` does; the sweep's folder."""
     from rich.console import Console
 
-    from lmscale.commands.console import run_sweep
+    from lmscale.commands.run import run_sweep
 
     planned = plan(sweep)
     run_sweep(planned, Path(runs), Console(), workers=workers, pack=pack, wandb=wandb)

@@ -190,10 +190,10 @@ def test_train_names_the_file_with_the_unknown_field(runs: Path, capsys: pytest.
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(args: object) -> int:
+    def interrupted(args: object, console: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_status", interrupted)
+    monkeypatch.setitem(cli.VERBS, "status", (cli.VERBS["status"][0], interrupted))
     assert call("status", "x") == 130
     assert capsys.readouterr().err == "lmscale: stopped\n"
 

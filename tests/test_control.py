@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from helpers.outcomes import RUN, outcome_of
+from rich.console import Console
 
+from lmscale.commands import logs, retry, stop
+from lmscale.commands.logs import LogsArgs
+from lmscale.commands.retry import RetryArgs
+from lmscale.commands.stop import StopArgs
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
@@ -40,7 +45,7 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_logs_tell_attempts_and_last_lines(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sweep / NAMES[0] / "log.txt").write_text("".join(f"line {number}\n\n" for number in range(50)))
-    control.logs(NAMES[0][:6], sweep.parent, lines=3)
+    logs.main(LogsArgs(NAMES[0][:6], sweep.parent, lines=3), Console())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("attempt 1, ") and lines[0].endswith(": exit status 3")
     assert lines[1:] == ["failed: exit status 3", "line 47", "line 48", "line 49"]
@@ -59,32 +64,36 @@ def test_logs_follow_a_run_to_its_end(sweep: Path, capsys: pytest.CaptureFixture
 
     thread = threading.Thread(target=work)
     thread.start()
-    control.logs(str(place), sweep.parent, follow=True)
+    logs.main(LogsArgs(str(place), sweep.parent, follow=True), Console())
     thread.join()
     assert capsys.readouterr().out == "first\nsecond\n"
 
 
 def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:
-    assert control.find(NAMES[1][:5], sweep.parent) == control.find(str(sweep / NAMES[1]), sweep) == sweep / NAMES[1]
+    assert (
+        control.find_run(NAMES[1][:5], sweep.parent)
+        == control.find_run(str(sweep / NAMES[1]), sweep)
+        == sweep / NAMES[1]
+    )
     write_json(sweep / f"{NAMES[1][:5]}9" / "config.json", {})
     with pytest.raises(UserError, match=f"2 runs begin with '{NAMES[1][:5]}': .*; add letters"):
-        control.find(NAMES[1][:5], sweep.parent)
+        control.find_run(NAMES[1][:5], sweep.parent)
     with pytest.raises(UserError, match=f"no run below .* did you mean '{NAMES[1]}'"):
-        control.find(NAMES[1][:-1] + "x", sweep.parent)
+        control.find_run(NAMES[1][:-1] + "x", sweep.parent)
     with pytest.raises(UserError, match="is no run's folder"):
-        control.find(str(sweep), sweep.parent)
+        control.find_run(str(sweep), sweep.parent)
 
 
 def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    control.retry(sweep, [NAMES[0]])
+    retry.main(RetryArgs(sweep, (NAMES[0],)), Console())
     assert failure_reason(sweep / NAMES[0]) is None and failure_reason(sweep / NAMES[1]) is not None
-    control.retry(sweep)
+    retry.main(RetryArgs(sweep), Console())
     assert failure_reason(sweep / NAMES[1]) is None
     assert capsys.readouterr().out.count("1 runs of") == 2
     with pytest.raises(UserError, match="has not failed"):
         control.retry(sweep, [NAMES[2]])
     outcome_of(CONFIGS[2], state="diverged").write(sweep / NAMES[2])
-    with pytest.raises(UserError, match="has an outcome; only what has failed"):
+    with pytest.raises(UserError, match="has an outcome; only failed runs"):
         control.retry(sweep, [NAMES[2]])
     with pytest.raises(UserError, match="plans no run 'zzz'"):
         control.retry(sweep, ["zzz"])
@@ -104,13 +113,13 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     thread = threading.Thread(target=work)
     thread.start()
     held.wait()
-    assert control.stop(sweep) == 0 and (sweep / "stop").exists()
+    assert stop.main(StopArgs(sweep), Console()) == 0 and (sweep / "stop").exists()
     assert "stopped 1 runs" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).held()
     thread.join()
 
 
 def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(lease.Process.this())})
-    assert control.stop(sweep, [NAMES[2][:4]], wait_seconds=0.05) == 130
+    assert stop.main(StopArgs(sweep, (NAMES[2][:4],), wait_seconds=0.05), Console()) == 130
     assert f"still at work after 0 s: {NAMES[2]}" in capsys.readouterr().out
     assert (sweep / NAMES[2] / "stop").exists() and not (sweep / "stop").exists()

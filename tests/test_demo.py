@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from helpers.command_line import call
 
-from lmscale import cli
 from lmscale.commands import demo
 from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
@@ -17,7 +16,7 @@ from lmscale.study.fits import side_by_side
 def begun(made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the demo, with the smoke sweep for its own, was stopped before its last run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "DEMO_SWEEP", "sweeps/smoke.py")
+    monkeypatch.setattr(demo, "DEMO_SWEEP", "sweeps/smoke.py")
     shutil.copytree(made / "runs", tmp_path / "runs")
     _, planned = read_plan(Path("runs/smoke"))
     shutil.rmtree(Path("runs/smoke") / planned[-1].config.run_id)
@@ -66,6 +65,6 @@ def test_the_verdict_on_the_rule_in_words() -> None:
 
 def test_without_a_clone_the_demo_says_where_to_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "DEMO_SWEEP", "sweeps/absent.py")
+    monkeypatch.setattr(demo, "DEMO_SWEEP", "sweeps/absent.py")
     with pytest.raises(UserError, match="run `lmscale demo` in a clone of the repository"):
-        cli._demo_sweep()
+        demo.sweep_file()

@@ -45,7 +45,7 @@ def test_a_kubernetes_job_says_what_an_exit_status_asks_for(tmp_path: Path) -> N
     export("my_Sweep.", RUNS, tmp_path / "two", "k8s", Pod(image="img:1", claim="disk", gpus=True))
     one, two = (yaml.safe_load((tmp_path / "two" / "jobs" / f"{run.config.run_id}.yaml").read_text()) for run in RUNS)
     assert (one["apiVersion"], one["kind"], one["metadata"]["name"]) == ("batch/v1", "Job", f"lmscale-{RUN.run_id}")
-    assert one["metadata"]["labels"] == {"lmscale.study.sweep": "my_Sweep"}
+    assert one["metadata"]["labels"] == {"lmscale.sweep": "my_Sweep"}
     rules = one["spec"]["podFailurePolicy"]["rules"]
     by_status = {status: rule["action"] for rule in rules for status in rule.get("onExitCodes", {}).get("values", [])}
     assert by_status == {2: "FailJob", 71: "FailJob", 69: "Ignore", 75: "Ignore"}

@@ -12,12 +12,14 @@ from helpers.outcomes import RUN, outcome_of
 from rich.console import Console
 
 from lmscale.commands import status
+from lmscale.commands.status import StatusArgs
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.study.launch import lease
 from lmscale.study.launch.lease import Process
+from lmscale.study.launch.states import read_states
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(8)]
 ROW = {"step": 500, "tokens": RUN.tokens // 4, "flops": count(RUN).flops // 4, "tokens_per_second": 1000.0, "mfu": 0.25,
@@ -51,26 +53,26 @@ def folder(tmp_path: Path) -> Path:
 
 def said(folder: Path, **options: bool) -> str:
     console = Console(file=io.StringIO(), width=40, color_system=None)
-    status.show(folder, console, **options)
+    status.main(StatusArgs(folder, **options), console)
     assert isinstance(console.file, io.StringIO)
     table, _, sentences = console.file.getvalue().partition("finished,")
     return table + re.sub(r"\s+", " ", sentences)  # those are wrapped
 
 
 def test_every_state_is_told_with_its_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, runs = status.read(folder)
+    name, runs = read_states(folder)
     assert name == "eight" and [run.run_id for run in runs] == [config.run_id for config in CONFIGS]
     assert [run.state for run in runs] == [
         "finished", "diverged", "running", "stopped", "stopped", "failed", "running", "missing",
     ]  # fmt: skip
-    assert [run.said for run in runs] == [
+    assert [run.remark for run in runs] == [
         "", "the loss was [nan]", "attempt 2, 2 micro-batches", "", "ended without a word", "exit status 3",
         f"by process {Process.this().pid} on far", "held out",
     ]  # fmt: skip
     assert [run.seconds_left for run in runs] == [None, None, LEFT, None, None, None, LEFT, None]
     assert [run.loss_nats for run in runs][:3] == [2.5, None, 2.3456]
     monkeypatch.setattr(lease, "STALE_SECONDS", -1.0)
-    assert status.read(folder)[1][6].state == "silent"
+    assert read_states(folder)[1][6].state == "silent"
 
 
 def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
@@ -86,7 +88,7 @@ def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
 
 def test_of_many_runs_those_in_need_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "SHOWN", 4)
-    text, everything = said(folder), said(folder, everything=True)
+    text, everything = said(folder), said(folder, all=True)
     assert all((config.run_id in text) == (config.seed in (1, 2, 3, 4)) for config in CONFIGS)
     assert "... 4 more: --all shows every run" in text
     assert all(config.run_id in everything for config in CONFIGS)
@@ -100,8 +102,8 @@ def test_watching_ends_with_the_last_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_corrupt_outcome_harms_no_other_line(folder: Path) -> None:
     (folder / CONFIGS[0].run_id / "outcome.json").write_text("{")
-    _, runs = status.read(folder)
-    assert (runs[0].state, runs[1].state) == ("corrupt", "diverged") and "delete it" in runs[0].said
+    _, runs = read_states(folder)
+    assert (runs[0].state, runs[1].state) == ("corrupt", "diverged") and "delete it" in runs[0].remark
 
 
 def test_a_plan_without_counts_is_counted(folder: Path) -> None:
@@ -109,8 +111,8 @@ def test_a_plan_without_counts_is_counted(folder: Path) -> None:
     for line in plan["runs"]:
         del line["params"], line["flops"], line["tokens"]
     (folder / "plan.json").write_text(json.dumps(plan))
-    assert status.read(folder)[1][0].params == count(RUN).params
+    assert read_states(folder)[1][0].params == count(RUN).params
     plan["runs"][0].pop("config")
     (folder / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(UserError, match="config"):
-        status.read(folder)
+        read_states(folder)

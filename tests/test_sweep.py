@@ -234,11 +234,11 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
     """A branch stays a branch, held out stays held out, limits stay."""
     from lmscale.commands.plan.rows import priced
-    from lmscale.study.prices import Place
+    from lmscale.study.prices import Hardware
 
     points = sweep.hold_out(sweep.trunk([2e3], tokens=LENGTHS), lambda point: point["tokens"] == LENGTHS[0])
     before = plan(made(points, RECIPE, law="", max_flops=1e12, question="Which?"))
-    write_json(tmp_path / "p.json", priced(before, Place("here", 1, assumed=1e9), None).to_json())
+    write_json(tmp_path / "p.json", priced(before, Hardware("here", 1, assumed=1e9), None).to_json())
     after = sweep.read(tmp_path / "p.json")
     assert after.runs == before.runs and after.warnings == before.warnings[: len(after.warnings)]
     assert (after.sweep.name, after.sweep.law, after.sweep.max_flops) == ("one", "", 1e12)

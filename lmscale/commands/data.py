@@ -1,21 +1,21 @@
-"""What is in a corpus: counts, rank and frequency, lengths and baselines, on the terminal and as a figure."""
+"""`lmscale data`: a corpus prepared, and what is in it: counts, rank and frequency, lengths, baselines."""
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from tyro.conf import Positional
 
-from lmscale.commands.console import preparing
-from lmscale.commands.progress import quantity
-from lmscale.core.config import DataConfig, synthetic
-from lmscale.core.errors import UserError
-from lmscale.lm import data
-from lmscale.lm.data.statistics import Statistics, corpus_statistics
+from lmscale.commands.console import preparing, quantity
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.core.config import DataConfig, synthetic
+    from lmscale.lm.data import Manifest
+    from lmscale.lm.data.statistics import Statistics
 
 WIDTH, HEIGHT = 60, 14
 """Characters of a drawing."""
@@ -26,11 +26,50 @@ FAR = 2.0
 """A split this many times too large or too small is said."""
 
 
-def show(config: DataConfig, console: Console, output: Path | None = None, allow_download: bool = False) -> None:
+@dataclass(frozen=True)
+class DataArgs:
+    """Prepare a corpus, once, and say what is in it."""
+
+    source: Positional[str] = "stdlib"
+    """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), or a mixture of these:
+    "mix: 0.7 * stdlib + 0.3 * books/"."""
+    text_field: str = "text"
+    tokenizer: str = "bytes"
+    """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.0
+    unreadable: Literal["skip", "refuse"] = "skip"
+    """What to do about files and lines that are not UTF-8 text."""
+    near_duplicates: float | None = None
+    """Remove documents that share this share of their five-word runs with another (needs datasketch)."""
+    unique_tokens: int | None = None
+    """Use the leading U training tokens only."""
+    allow_download: bool = False
+    """Let TFDS download the data set."""
+    output: Path | None = None
+    """Folder for a figure."""
+
+
+def main(args: DataArgs, console: "Console") -> None:
+    """Prepare the corpus and print what is in it. Raises `UserError` as `data.prepare` does."""
+    from lmscale.core.config import DataConfig
+
+    settings = {item.name for item in fields(DataConfig)}
+    config = DataConfig(**{item.name: getattr(args, item.name) for item in fields(args) if item.name in settings})
+    show(config, console, args.output, allow_download=args.allow_download)
+
+
+def show(config: "DataConfig", console: "Console", output: Path | None = None, allow_download: bool = False) -> None:
     """Prepare the corpus of `config`, print what is in it, and draw it into the folder `output` if one is given.
 
     Raises `UserError` as `data.prepare` does.
     """
+    from rich.markup import escape
+
+    from lmscale.core.config import synthetic
+    from lmscale.lm import data
+    from lmscale.lm.data.statistics import corpus_statistics
+
     with preparing(console) as progress:
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
         parts = tokens.components or (tokens,)
@@ -56,7 +95,10 @@ def show(config: DataConfig, console: Console, output: Path | None = None, allow
             console.print(f"drawn in {escape(str(path))}")
 
 
-def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None:
+def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("split", "documents", "bytes", "tokens", "bytes per token"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
@@ -78,7 +120,7 @@ def _print_corpus(manifest: data.Manifest, share: str, console: Console) -> None
         console.print(f"and {more:,} more skipped")
 
 
-def _print_held_out(manifest: data.Manifest, config: DataConfig, console: Console) -> None:
+def _print_held_out(manifest: "Manifest", config: "DataConfig", console: "Console") -> None:
     """A sentence for each split that is not near the size asked for: whole documents fall by their hash."""
     total = manifest.train_bytes + manifest.validation_bytes + manifest.test_bytes
     documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
@@ -91,7 +133,10 @@ def _print_held_out(manifest: data.Manifest, config: DataConfig, console: Consol
             )
 
 
-def _print_language(spec: synthetic.Language, share: str, console: Console) -> None:
+def _print_language(spec: "synthetic.Language", share: str, console: "Console") -> None:
+    from rich.markup import escape
+
+    from lmscale.core.config import synthetic
     from lmscale.lm.data import languages
 
     console.print(f"language {escape(spec.spec)}{share}: endless, {spec.vocab:,} ids, written as {spec.tokenizer}")
@@ -106,26 +151,7 @@ def _print_language(spec: synthetic.Language, share: str, console: Console) -> N
             console.print(f"{task.name}: chance {exact:.3g} all or nothing, {graded:.3g} graded")
 
 
-def baselines(folder: Path) -> dict[str, float]:
-    """Bits per byte of simple models on the validation text of a sweep, by name, counted unless that was done.
-
-    Nothing where its runs were validated on different texts, on a language or a mixture, or where the text is not
-    prepared on this machine. Raises `UserError` as `read_plan` does.
-    """
-    from lmscale.core.plans import read_plan
-
-    configs = {replace(run.config.data, unique_tokens=None, max_epochs=1.0) for run in read_plan(folder)[1]}
-    if len(configs) != 1:
-        return {}
-    with suppress(UserError):
-        config = configs.pop()
-        manifest = data.find_manifest(config)
-        if manifest is not None and not manifest.endless and not manifest.components:
-            return corpus_statistics(data.prepare(config)).baselines
-    return {}
-
-
-def _print_statistics(found: Statistics, console: Console) -> None:
+def _print_statistics(found: "Statistics", console: "Console") -> None:
     series = {"tokens": (found.token_ranks, found.token_counts), "words": (found.word_ranks, found.word_counts)}
     console.print("\ntimes counted by rank, both logarithmic (o tokens, + words)")
     for line in _scatter(list(series.values()), "o+"):
@@ -157,7 +183,7 @@ def _scatter(series: Sequence[tuple[Sequence[int], Sequence[int]]], marks: str) 
     return [*lines, f"{'':7} └{'─' * WIDTH}", f"{'':8} 1{quantity(right):>{WIDTH - 1}}"]
 
 
-def _figure(found: Statistics, folder: Path) -> Path:
+def _figure(found: "Statistics", folder: Path) -> Path:
     """The same as one SVG with two panels."""
     from lmscale.study import plots
     from lmscale.study.plots import corpus

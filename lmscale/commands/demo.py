@@ -1,44 +1,65 @@
-"""The main job from end to end: what the published runs say, what this machine's own runs say, a page about these."""
+"""`lmscale demo`: what the published runs say, what runs trained on this machine say, and a page about the latter."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from lmscale.commands.console import duration, quantity
+from lmscale.core.errors import UserError
 
-from lmscale.commands import console as terminal
-from lmscale.commands.progress import duration, quantity
-from lmscale.study import sweep
+if TYPE_CHECKING:
+    from rich.console import Console
 
+DEMO_SWEEP = "sweeps/isoflop_cpu.py"
 PUBLISHED_BUDGETS = tuple(10.0**exponent for exponent in range(18, 27))
 RULE = 20.0
 """Tokens per parameter of the rule of thumb (Hoffmann 2022)."""
 
 
-def main(sweep_file: Path, runs: Path, console: Console) -> int:
+@dataclass(frozen=True)
+class DemoArgs:
+    """Refit the published Chinchilla runs, train the CPU IsoFLOP sweep, fit it, check it, write the report."""
+
+    runs: Path = Path("runs")
+    """Folder that holds one folder per sweep."""
+
+
+def main(args: DemoArgs, console: "Console") -> int:
     """Print the published allocation, train the sweep, write its report; the exit status."""
-    began = time.monotonic()
+    from lmscale.commands.report import corpus_baselines
+    from lmscale.commands.run import exit_status_of, run_sweep
+    from lmscale.study import report, sweep
+
+    began, path = time.monotonic(), sweep_file()
     console.rule("1  The published Chinchilla runs, refitted", align="left")
     published(console)
     console.rule("2  An IsoFLOP sweep trained here", align="left")
-    plan = sweep.plan(sweep.load(sweep_file))
-    if status := terminal.run_sweep(plan, runs, console):
+    plan = sweep.plan(sweep.load(path))
+    if status := exit_status_of(run_sweep(plan, args.runs, console)):
         return status
     console.rule("3  Fit, held-out check, report", align="left")
-    from lmscale.commands import data
-    from lmscale.study import report
-
-    folder = runs / plan.sweep.name
+    folder = args.runs / plan.sweep.name
     page = report.of_sweep(
         folder, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",),
-        baselines=data.baselines(folder),
+        baselines=corpus_baselines(folder),
     )  # fmt: skip
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
     return 0
 
 
-def published(console: Console) -> None:
+def sweep_file() -> Path:
+    """The demo's sweep file, below the working folder or in the clone that lmscale is installed from."""
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (root / DEMO_SWEEP).is_file():
+            return root / DEMO_SWEEP
+    raise UserError(f"there is no {DEMO_SWEEP} here; run `lmscale demo` in a clone of the repository")
+
+
+def published(console: "Console") -> None:
     """Approach 3 on the published runs: N*, D* and tokens per parameter for C = 1e18 ... 1e26, with intervals."""
+    from rich.table import Table
+
     from lmscale.study import fits
     from lmscale.study.tables import read_table
 
@@ -50,7 +71,7 @@ def published(console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 1, 0))
     for heading in ("C = 6ND", "N*\n[80 %]\n[95 %]", "D*\n[80 %]\n[95 %]", "D/N\n[80 %]\n[95 %]", "20:1"):
         table.add_column(heading, justify="right", no_wrap=True)
-    held: list[float] = []
+    holding: list[float] = []
     for row in law.allocations():
         intervals = row["intervals"]
         inside = {
@@ -59,7 +80,7 @@ def published(console: Console) -> None:
             for low, high in [intervals[level]["tokens_per_param"]]
         }
         if inside["0.95"]:
-            held.append(row["flops"])
+            holding.append(row["flops"])
         cells = [
             f"{quantity(row[name])}\n{_interval(intervals['0.8'][name])}\n{_interval(intervals['0.95'][name])}"
             for name in ("params", "tokens", "tokens_per_param")
@@ -67,21 +88,21 @@ def published(console: Console) -> None:
         verdict = "holds" if inside["0.8"] else "within 95 %" if inside["0.95"] else "does not hold"
         table.add_row(f"{row['flops']:.0e}", *cells, verdict)
     console.print(table)
-    console.print(_verdict(held))
+    console.print(_verdict(holding))
 
 
 def _interval(ends: tuple[float, float]) -> str:
     return f"{quantity(ends[0])}-{quantity(ends[1])}"
 
 
-def _verdict(held: list[float]) -> str:
+def _verdict(holding: list[float]) -> str:
     """Where 20 lies within the 95 % interval, in a sentence."""
-    outside = [flops for flops in PUBLISHED_BUDGETS if flops not in held]
-    said = ", ".join(f"{flops:.0e}" for flops in outside)
-    if not held:
+    outside = [flops for flops in PUBLISHED_BUDGETS if flops not in holding]
+    exceptions = ", ".join(f"{flops:.0e}" for flops in outside)
+    if not holding:
         return "20 tokens per parameter lies outside the 95 % interval at every one of these budgets."
     return (
-        f"20 tokens per parameter lies within the 95 % interval for C = {min(held):.0e} to {max(held):.0e}"
-        + (f" and outside it at {said}" if outside else "")
+        f"20 tokens per parameter lies within the 95 % interval for C = {min(holding):.0e} to {max(holding):.0e}"
+        + (f" and outside it at {exceptions}" if outside else "")
         + ". N: all parameters, D: training tokens, C = 6ND; intervals: bootstrap over runs, percentiles."
     )

@@ -8,28 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from lmscale.commands.console import quantity
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.study.launch import Slot
-
-
-def quantity(value: float) -> str:
-    """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * size:  # 999,900 is 1M, not 1e+03k
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def label(run: PlannedRun) -> str:

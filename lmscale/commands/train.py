@@ -1,51 +1,73 @@
-"""What `lmscale train` does around a training: it holds the leases on its runs, and notes how the attempt ended."""
+"""`lmscale train`: one training, while its process holds the leases on the runs and notes how the attempt ended."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from lmscale.core.config import RunConfig, from_json
+from tyro.conf import Positional
+
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
-from lmscale.core.files import read_json
-from lmscale.core.signals import end_with_launcher
-from lmscale.lm.devices import cluster, machine
-from lmscale.study.launch import lease
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.core.config import RunConfig
 
 REFUSED = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
 """What XLA says when it cannot allocate."""
 
 
-def main(
-    files: Sequence[Path],
-    wandb: str = "off",
-    coordinator: str | None = None,
-    processes: int | None = None,
-    place: int | None = None,
-    wait_seconds: int = 300,
-) -> None:
-    """Train the runs whose configurations are `files`, each in its file's folder, as process `place` of `processes`.
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train one run, what `lmscale run` starts for each; or several of one shape in one program, for accelerators."""
 
-    Raises `UserError` as `train.train_packed` does, `attempts.Busy` where another process trains one of them, and
-    `SystemExit` with `EXIT_INTERRUPTED` for a run that was asked to stop.
+    config: Positional[Path]
+    """A RunConfig as JSON; metrics, checkpoints and the outcome go beside it."""
+    more: Positional[tuple[Path, ...]] = ()
+    """Further ones, each in a folder of its own, that differ in seed, learning rate, schedule or weight decay."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several train one run; Slurm, Open MPI and Cloud TPU are asked when it is unset."""
+    processes: int | None = None
+    """How many; 1 asks no launcher."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+    wait_seconds: int = 300
+    """How long they wait for each other at the start."""
+
+
+def main(args: TrainArgs, console: "Console") -> None:
+    """Train the runs, each in its file's folder.
+
+    Raises `UserError` as `train_packed` does, `Busy` where another process trains one of them, and `SystemExit` with
+    `EXIT_INTERRUPTED` for a run that was asked to stop.
     """
+    from lmscale.core.config import RunConfig, from_json
+    from lmscale.core.files import read_json
+    from lmscale.core.signals import end_with_launcher
+    from lmscale.lm.devices import cluster, machine
+
+    files = [args.config, *args.more]
     configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
     folders = [file.parent for file in files]
     end_with_launcher()
-    alone = coordinator is None and processes in (None, 1) and cluster.detect(os.environ) is None
+    alone = args.coordinator is None and args.processes in (None, 1) and cluster.detect(os.environ) is None
     with ExitStack() as stack:
-        if alone:  # before JAX is loaded: who comes second has lost no time
+        if alone:  # before JAX is loaded: the loser of a race has lost no time
             stack.enter_context(_attempt(configs, folders))
         machine.set_up()
         from lmscale.lm.devices import distributed
         from lmscale.lm.train.loop import Interrupted, train_packed
 
-        distributed.start(coordinator, processes, place, wait_seconds)
+        distributed.start(args.coordinator, args.processes, args.process, args.wait_seconds)
         if not alone and distributed.is_main():
             stack.enter_context(_attempt(configs, folders))
         try:
-            outcomes = train_packed(configs, folders, wandb=wandb)
+            outcomes = train_packed(configs, folders, wandb=args.wandb)
         except Interrupted as stop:
             print(stop)
             raise SystemExit(EXIT_INTERRUPTED) from None
@@ -54,9 +76,11 @@ def main(
 
 
 @contextmanager
-def _attempt(configs: list[RunConfig], folders: list[Path]) -> Iterator[None]:
-    """Hold the leases and write down how the block ended. What XLA is refused becomes a `MemoryShortage`."""
-    first = configs[0]  # runs of one program are cut alike
+def _attempt(configs: "list[RunConfig]", folders: list[Path]) -> Iterator[None]:
+    """Hold the leases and note how the block ended. An allocation that XLA is refused becomes a `MemoryShortage`."""
+    from lmscale.study.launch import lease
+
+    first = configs[0]  # runs of one program use memory alike
     notes = {"micro_batches": first.optimizer.micro_batches, "remat": first.model.remat, "together": len(configs)}
     with lease.held(folders, notes) as paths:
 
@@ -74,12 +98,12 @@ def _attempt(configs: list[RunConfig], folders: list[Path]) -> Iterator[None]:
             ended(exit_status(error), str(error))
             raise
         except Exception as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in REFUSED):
-                ended(1, f"{type(error).__name__}: {said}")
+                ended(1, f"{type(error).__name__}: {message}")
                 raise
             shortage = MemoryShortage(
-                f"the run was refused memory ({said}): give it more, raise optimizer.micro_batches, or set "
+                f"the run was refused memory ({message}): give it more, raise optimizer.micro_batches, or set "
                 f"model.remat = 'full'"
             )
             ended(exit_status(shortage), str(shortage))

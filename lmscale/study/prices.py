@@ -30,7 +30,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Place:
+class Hardware:
     """Where the runs of a plan are trained."""
 
     title: str
@@ -58,7 +58,7 @@ class Place:
         return Speed(self.assumed, COMPILE_SECONDS, "assumed")
 
 
-def on_devices(device: Accelerator, count: int, utilisation: float | None, price_per_hour: float | None) -> Place:
+def on_devices(device: Accelerator, count: int, utilisation: float | None, price_per_hour: float | None) -> Hardware:
     """`count` devices of a kind. Raises `UserError` for a number that cannot be."""
     utilisation = UTILISATION if utilisation is None else utilisation
     check(count >= 1, f"--devices {count}: must be at least 1")
@@ -68,7 +68,7 @@ def on_devices(device: Accelerator, count: int, utilisation: float | None, price
         f"{count} x {device.title}, {utilisation:.0%} of {device.bfloat16 / 1e12:.4g} TFLOP/s in bfloat16 "
         f"({device.float32 / 1e12:.4g} in float32) assumed; {device.source}"
     )
-    return Place(title, count, device, count, utilisation, price_per_hour)
+    return Hardware(title, count, device, count, utilisation, price_per_hour)
 
 
 def between(figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float, float]:
@@ -106,29 +106,29 @@ class Price:
     """Whether its share fits the memory of a device, where that is known."""
 
 
-def price(run: PlannedRun, place: Place) -> Price:
+def price(run: PlannedRun, hardware: Hardware) -> Price:
     """Time and memory of one run; a branch pays the steps after its trunk alone."""
-    config, speed = run.config, place.speed(run.config)
+    config, speed = run.config, hardware.speed(run.config)
     flops = run.paid_flops + validation_flops(config)
     seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
-    held = memory_bytes(config, accelerator=place.device is not None)
-    limit = None if place.device is None else place.device.memory_bytes * config.mesh.devices
+    held = memory_bytes(config, accelerator=hardware.device is not None)
+    limit = None if hardware.device is None else hardware.device.memory_bytes * config.mesh.devices
     return Price(seconds, seconds * config.mesh.devices, held, speed.source, limit is None or held <= limit)
 
 
-def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], place: Place) -> float:
+def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], hardware: Hardware) -> float:
     """Seconds until the last run ends, when as many as fit run side by side, the longest first."""
-    free = [0.0] * max(1, place.at_once)
+    free = [0.0] * max(1, hardware.at_once)
     for run, one in sorted(zip(runs, prices), key=lambda pair: -pair[1].seconds):
-        needed = min(run.config.mesh.devices if place.device is not None else 1, len(free))
+        needed = min(run.config.mesh.devices if hardware.device is not None else 1, len(free))
         starts = [heapq.heappop(free) for _ in range(needed)]
         for _ in starts:
             heapq.heappush(free, max(starts) + one.seconds)
     return max(free)
 
 
-def money(prices: Sequence[Price], place: Place) -> float | None:
+def money(prices: Sequence[Price], hardware: Hardware) -> float | None:
     """What the runs cost, None where no price is known."""
-    if place.price_per_hour is None:
+    if hardware.price_per_hour is None:
         return None
-    return place.price_per_hour * sum(one.device_seconds for one in prices) / 3600
+    return hardware.price_per_hour * sum(one.device_seconds for one in prices) / 3600

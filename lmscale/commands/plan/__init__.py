@@ -1,4 +1,20 @@
-"""What a sweep would cost and could identify, said before a run is started.
+"""`lmscale plan`: what a sweep would cost and could identify, before a run is started.
 
-Nothing is imported here, so that `arguments` (the arguments of the command line) costs nothing to load.
+Importing this loads nothing heavy; `verb` does the work.
 """
+
+from typing import TYPE_CHECKING
+
+from lmscale.commands.plan.arguments import PlanArgs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["PlanArgs", "main"]
+
+
+def main(args: PlanArgs, console: "Console") -> None:
+    """Do what was asked. Raises `UserError` where a plan cannot identify its law, after printing it."""
+    from lmscale.commands.plan import verb
+
+    verb.main(args, console)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmscale.commands.plan.place import place_of
+from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.rows import priced
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
@@ -37,14 +37,14 @@ def check_limits(plan: Plan, folder: Path) -> None:
             f"leave out runs worth {spent + ahead - limit_flops:.3g} or raise Sweep.max_flops"
         )
     if limit_hours is not None and left:
-        place = place_of(plan.runs, folder)
+        hardware = hardware_of(plan.runs, folder)
         hours = sum(one.seconds + one.startup_seconds for one in ended) / 3600
         apart = [replace(run, trunk="", branch_step=None) for run in left]
-        rest = priced(Plan(plan.sweep, apart), place, None).run_hours
+        rest = priced(Plan(plan.sweep, apart), hardware, None).run_hours
         if hours + rest > limit_hours:
             raise UserError(
                 f"the sweep may take {limit_hours:g} hours of runs, {hours:.3g} are spent and {rest:.3g} are still "
-                f"planned ({place.title}); leave out runs or raise Sweep.max_hours"
+                f"planned ({hardware.title}); leave out runs or raise Sweep.max_hours"
             )
 
 

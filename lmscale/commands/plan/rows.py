@@ -10,7 +10,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.lm import data
 from lmscale.lm.data import Manifest
 from lmscale.study.design import Verdict
-from lmscale.study.prices import Place, Price, elapsed, money, price
+from lmscale.study.prices import Hardware, Price, elapsed, money, price
 from lmscale.study.sweep import Plan
 
 
@@ -49,7 +49,7 @@ class Priced:
     """A plan with its rows."""
 
     plan: Plan
-    place: Place
+    hardware: Hardware
     rows: tuple[Row, ...]
     verdict: Verdict | None
     """None where the sweep is not meant to identify a law."""
@@ -57,7 +57,7 @@ class Priced:
     @property
     def seconds(self) -> float:
         """Until the last run ends."""
-        return elapsed([row.run for row in self.rows], [row.price for row in self.rows], self.place)
+        return elapsed([row.run for row in self.rows], [row.price for row in self.rows], self.hardware)
 
     @property
     def run_hours(self) -> float:
@@ -72,11 +72,11 @@ class Priced:
     @property
     def cost(self) -> float | None:
         """In the money of `--price`."""
-        return money([row.price for row in self.rows], self.place)
+        return money([row.price for row in self.rows], self.hardware)
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` writes: a plan that `lmscale run` takes, with all that was printed of it."""
-        sweep, place = self.plan.sweep, self.place
+        sweep, hardware = self.plan.sweep, self.hardware
         return {
             "sweep": sweep.name,
             "question": sweep.question,
@@ -96,24 +96,24 @@ class Priced:
                 "cost": self.cost,
             },
             "place": {
-                "title": place.title,
-                "device": None if place.device is None else place.device.name,
-                "devices": place.count,
-                "at_once": place.at_once,
-                "price_per_hour": place.price_per_hour,
+                "title": hardware.title,
+                "device": None if hardware.device is None else hardware.device.name,
+                "devices": hardware.count,
+                "at_once": hardware.at_once,
+                "price_per_hour": hardware.price_per_hour,
             },
             "warnings": list(self.plan.warnings),
             "design": None if self.verdict is None else self.verdict.to_json(),
         }
 
 
-def priced(plan: Plan, place: Place, verdict: Verdict | None) -> Priced:
+def priced(plan: Plan, hardware: Hardware, verdict: Verdict | None) -> Priced:
     """Count and price every run. Raises `UserError` where a prepared corpus is too small for one."""
     known = manifests(plan.runs)
     rows = []
     for run in plan.runs:
-        rows.append(Row(run, count(run.config), price(run, place), _epochs(run, known[run.config.data])))
-    return Priced(plan, place, tuple(rows), verdict)
+        rows.append(Row(run, count(run.config), price(run, hardware), _epochs(run, known[run.config.data])))
+    return Priced(plan, hardware, tuple(rows), verdict)
 
 
 def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:

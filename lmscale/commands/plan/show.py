@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lmscale.commands.console import duration, print_whole, quantity
 from lmscale.commands.plan.rows import Priced, Row
-from lmscale.commands.progress import duration, quantity
 from lmscale.core.counting import count
 from lmscale.study.design import Proposal, Verdict, bias_of_exponent
 
@@ -33,14 +33,14 @@ def show(found: Priced, console: Console, convention: str = "flops") -> None:
     for heading in ("run", "shape", "N", "D", "D/N", "C", "epochs", "steps", "batch", "lr", "memory", "time", "by"):
         left = heading in ("run", "shape", "by")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    if found.place.price_per_hour is not None:
+    if found.hardware.price_per_hour is not None:
         table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in found.rows:
         table.add_row(*_cells(row, found, convention))
     print_whole(table, console)
     console.print(_totals(found, convention))
-    console.print(f"Times: {found.place.title}.")
+    console.print(f"Times: {found.hardware.title}.")
     console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
     if any(row.epochs is None for row in found.rows):
         console.print("epochs are unknown until the corpus is prepared: `lmscale data SOURCE`, or `lmscale run`.")
@@ -71,8 +71,8 @@ def _cells(row: Row, found: Priced, convention: str) -> list[str]:
         duration(row.price.seconds),
         row.price.source,
     ]
-    if found.place.price_per_hour is not None:
-        cells.append(f"{found.place.price_per_hour * row.price.device_seconds / 3600:,.2f}")
+    if found.hardware.price_per_hour is not None:
+        cells.append(f"{found.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}")
     notes = ["held out"] if row.run.held_out else []
     if row.run.branch_step is not None:
         notes.append(f"from {row.run.trunk} at step {row.run.branch_step:,}")
@@ -89,15 +89,15 @@ def _totals(found: Priced, convention: str) -> str:
         said += f" ({sum(getattr(row.counts, convention) for row in found.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:
         said += f" ({plan.flops_apart:.3g} if no branch shared its trunk)"
-    said += f", {found.place.at_once} at once: about {duration(found.seconds)}"
-    if found.place.device is not None:
+    said += f", {found.hardware.at_once} at once: about {duration(found.seconds)}"
+    if found.hardware.device is not None:
         said += f", {found.device_hours:.3g} device-hours"
     return said + (f", {found.cost:,.2f} in all." if found.cost is not None else ".")
 
 
 def _memory(found: Priced) -> list[str]:
     large = [row for row in found.rows if not row.price.fits]
-    device = found.place.device
+    device = found.hardware.device
     if not large or device is None:
         return []
     most = max(large, key=lambda row: row.price.memory_bytes)
@@ -176,9 +176,3 @@ def show_proposal(found: Priced, proposal: Proposal, new: int, what: str, consol
     start = "cannot be told from the runs so far" if before is None else f"{before:.3g}"
     end = "still cannot be told" if after is None else f"{after:.3g}"
     console.print(f"{new} runs, {spent:.3g} FLOPs: the standard deviation of {what} goes from {start} to {end}.")
-
-
-def print_whole(table: Table, console: Console) -> None:
-    """Print a table at its own width: a narrower terminal wraps its lines, and no digit is lost."""
-    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table, crop=False)

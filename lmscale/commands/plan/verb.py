@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from lmscale.commands.plan.arguments import PlanArgs
-from lmscale.commands.plan.more import more_runs
-from lmscale.commands.plan.place import place_of
+from lmscale.commands.plan.hardware import hardware_of
+from lmscale.commands.plan.improve import more_runs
 from lmscale.commands.plan.prior import prior_of
 from lmscale.commands.plan.rows import Priced, priced
 from lmscale.commands.plan.show import show, show_proposal, show_verdict
@@ -12,7 +12,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.study.design import Prior, Verdict, judge, line_through, runs_of
-from lmscale.study.prices import Place
+from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
 
 LEAST_OF_A_LINE = 3
@@ -45,17 +45,17 @@ def check_plan(plan: Plan, force: bool = False) -> None:
 
 
 def _priced(plan: Plan, asked: PlanArgs) -> Priced:
-    return priced(plan, _place(plan, asked), _verdict(plan, asked))
+    return priced(plan, _hardware(plan, asked), _verdict(plan, asked))
 
 
-def _place(plan: Plan, asked: PlanArgs) -> Place:
+def _hardware(plan: Plan, asked: PlanArgs) -> Hardware:
     device = plan.sweep.device if asked.device is None else asked.device
     check(
         bool(device) or (asked.devices == 1 and asked.utilisation is None),
         "--devices and --utilisation are of a named device: add --device h100, or leave them out",
     )
     folder = asked.runs / plan.sweep.name
-    return place_of(plan.runs, folder, device, asked.devices, asked.utilisation, asked.price)
+    return hardware_of(plan.runs, folder, device, asked.devices, asked.utilisation, asked.price)
 
 
 def _prior(plan: Plan, asked: PlanArgs) -> Prior:
@@ -96,13 +96,13 @@ def _improve(plan: Plan, asked: PlanArgs, console: Console) -> None:
     prior = _prior(plan, asked)
     target = judge(plan.runs, prior, asked.target or plan.sweep.target_flops).target_flops
     grown, proposal, what = more_runs(plan, prior, asked.quantity, target, asked.spend, asked.most)
-    found = priced(grown, _place(grown, asked), judge(grown.runs, prior, target))
+    found = priced(grown, _hardware(grown, asked), judge(grown.runs, prior, target))
     console.print(
         f"{plan.sweep.name}: {len(plan.runs)} runs planned, up to {asked.most} more for {asked.spend:.3g} FLOPs that "
         f"say most of {what}"
     )
     show_proposal(found, proposal, len(grown.runs) - len(plan.runs), what, console)
-    console.print(f"Times: {found.place.title}.")
+    console.print(f"Times: {found.hardware.title}.")
     if found.verdict is not None:
         show_verdict(found.verdict, console)
     _keep(found, asked, "all runs, old and new", console)
@@ -115,7 +115,7 @@ def _optimal(asked: PlanArgs, console: Console) -> None:
     assert asked.optimal is not None and asked.flops is not None
     sweep = None if asked.sweep is None else read(asked.sweep).sweep
     made = optimal(asked.optimal, asked.flops, asked.tokens_per_param, sweep)
-    found = priced(made.plan, _place(made.plan, asked), None)
+    found = priced(made.plan, _hardware(made.plan, asked), None)
     show(found, console, asked.convention)
     for line in made.lines():
         console.print(line[0].upper() + line[1:] + ".")

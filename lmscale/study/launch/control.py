@@ -1,98 +1,90 @@
-"""A hand on runs at work, from any machine that sees their folder: read their logs, stop them, let them try again."""
+"""Act on runs at work, from any machine that sees their folder: find them, follow their logs, stop them, retry them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.exit_status import EXIT_CTRL_C
 from lmscale.core.files import write_text
 from lmscale.core.plans import read_plan
 from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, OUTCOME_FILE, STOP_FILE, failure_reason
 from lmscale.study.launch import failures, lease
 
 POLL_SECONDS = 0.5
+NAMED = 5
+"""Runs that an ambiguous name's error lists."""
 
 
-def logs(run: str, runs: Path, lines: int = 40, follow: bool = False) -> None:
-    """Print how the attempts at a run ended and the last lines of its log; with `follow`, go on until it is at an end.
+def find_run(run: str, runs: Path) -> Path:
+    """The folder of a run given as a path, or by the first letters of its run_id below `runs`.
 
-    `run` is its folder or the start of its run_id below `runs`. Raises `UserError` where there is none or several.
+    Raises `UserError` where there is no such run or several.
     """
-    folder = find(run, runs)
-    for attempt in lease.history(folder):
-        end = attempt.end or {"status": "", "reason": "killed" if attempt.dead() else "at work"}
-        print(f"attempt {attempt.number}, {attempt.value.get('began', '?')} {attempt.where}: {end['reason'] or 'done'}")
-    path, shown = folder / LOG_FILE, 0
-    if (reason := failure_reason(folder)) is not None:
-        print(f"failed: {reason}")
-    for line in failures.last_lines(folder, lines):
-        print(line)
-    shown = path.stat().st_size if path.exists() else 0
-    while follow and not (folder / OUTCOME_FILE).exists() and failure_reason(folder) is None:
-        time.sleep(POLL_SECONDS)
-        if path.exists() and path.stat().st_size > shown:
-            with path.open("rb") as file:
-                file.seek(shown)
-                text = file.read()
-            shown += len(text)
-            print(text.decode("utf-8", errors="replace"), end="", flush=True)
-
-
-def find(run: str, runs: Path) -> Path:
-    """The folder of a run given as a path or by the first letters of its run_id."""
     if "/" in run or Path(run).is_dir():
         if (Path(run) / CONFIG_FILE).exists():
             return Path(run)
         raise UserError(f"{run} is no run's folder: give runs/<sweep>/<run>, or the first letters of the run")
-    every = {path.parent.name: path.parent for path in runs.glob(f"*/*/{CONFIG_FILE}")}
-    found = sorted(path for name, path in every.items() if name.startswith(run))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(
-            f"{len(found)} runs begin with {run!r}: {', '.join(path.name for path in found[:5])}; add letters"
-        )
-    raise UserError(f"no run below {runs} begins with {run!r}" + (nearest(run, every) if every else ""))
+    folders = {path.parent.name: path.parent for path in runs.glob(f"*/*/{CONFIG_FILE}")}
+    matches = sorted(folder for name, folder in folders.items() if name.startswith(run))
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(folder.name for folder in matches[:NAMED])
+        raise UserError(f"{len(matches)} runs begin with {run!r}: {names}; add letters")
+    raise UserError(f"no run below {runs} begins with {run!r}" + (nearest(run, folders) if folders else ""))
 
 
-def retry(folder: Path, runs: Sequence[str] = ()) -> None:
-    """Let the given runs of a sweep, or all that failed, be tried anew. Raises `UserError` for one that has not."""
-    chosen = _chosen(folder, runs)
-    if runs:
-        for place in chosen:
-            if failure_reason(place) is None:
-                state = "has an outcome" if (place / OUTCOME_FILE).exists() else "has not failed"
-                raise UserError(f"run {place.name} {state}; only what has failed is tried again")
-    failed = [place for place in chosen if failure_reason(place) is not None]
-    for place in failed:
-        failures.forgive(place)
-    print(f"{len(failed)} runs of {folder} may be tried again: `lmscale run` starts them")
+def follow(folder: Path) -> Iterator[str]:
+    """What is added to the log of the run in `folder` from now on, until the run is at an end."""
+    log = folder / LOG_FILE
+    shown = log.stat().st_size if log.exists() else 0
+    while not (folder / OUTCOME_FILE).exists() and failure_reason(folder) is None:
+        time.sleep(POLL_SECONDS)
+        if log.exists() and log.stat().st_size > shown:
+            with log.open("rb") as file:
+                file.seek(shown)
+                text = file.read()
+            shown += len(text)
+            yield text.decode("utf-8", errors="replace")
 
 
-def stop(folder: Path, runs: Sequence[str] = (), wait_seconds: float = 120.0) -> int:
-    """Ask the launchers and runs of a sweep, or some runs alone, to stop; wait until they have; the exit status.
+def retry(folder: Path, runs: Sequence[str] = ()) -> list[Path]:
+    """Allow the given runs of a sweep, or all that failed, new attempts; the folders of those that had failed.
 
-    What is stopped stays so until `lmscale run` is called again: only that removes the stop files.
+    Raises `UserError` for a given run that has not failed.
     """
     chosen = _chosen(folder, runs)
-    observers = [lease.Observer(place) for place in chosen if lease.newest(place) is not None]
+    failed = [run for run in chosen if failure_reason(run) is not None]
+    if runs and (others := [run for run in chosen if run not in failed]):
+        state = "has an outcome" if (others[0] / OUTCOME_FILE).exists() else "has not failed"
+        raise UserError(f"run {others[0].name} {state}; only failed runs can be tried again")
+    for run in failed:
+        failures.forgive(run)
+    return failed
+
+
+def stop(folder: Path, runs: Sequence[str] = (), wait_seconds: float = 120.0) -> tuple[int, list[str]]:
+    """Ask the launchers and runs of a sweep, or some of its runs, to stop, and wait until they have.
+
+    Returns how many runs were at work, and the names of those that still are. A stopped run stays so until `lmscale
+    run` is called again: only that removes the stop files.
+    """
+    chosen = _chosen(folder, runs)
+    observers = [lease.Observer(run) for run in chosen if lease.newest(run) is not None]
     before = sum(observer.held() for observer in observers)
-    for place in chosen if runs else [folder]:
-        write_text(place / STOP_FILE, "")
+    for target in chosen if runs else [folder]:
+        write_text(target / STOP_FILE, "")
     limit = time.monotonic() + wait_seconds
-    time.sleep(2 * lease.WATCH_SECONDS)  # for what was just about to start
-    while held := [observer.folder.name for observer in observers if observer.held()]:
+    time.sleep(2 * lease.WATCH_SECONDS)  # a run may be just about to start
+    while at_work := [observer.folder.name for observer in observers if observer.held()]:
         if time.monotonic() > limit:
-            print(f"still at work after {wait_seconds:.0f} s: {', '.join(held)}; they are asked and will stop")
-            return EXIT_CTRL_C
+            return before, at_work
         time.sleep(POLL_SECONDS)
-    print(f"stopped {before} runs of {folder}; `lmscale run` goes on with them")
-    return 0
+    return before, []
 
 
 def _chosen(folder: Path, runs: Sequence[str]) -> list[Path]:
-    """The folders of the planned runs that begin with one of `runs`, all where none is given."""
+    """The folders of the planned runs that begin with one of `runs`, or of all planned runs."""
     _, planned = read_plan(folder)
     names = [run.config.run_id for run in planned]
     for given in runs:

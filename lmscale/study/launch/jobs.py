@@ -96,7 +96,7 @@ def _manifest(name: str, config: RunConfig, pod: Pod) -> str:
     job: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": f"lmscale-{config.run_id}", "labels": {"lmscale.study.sweep": _label(name)}},
+        "metadata": {"name": f"lmscale-{config.run_id}", "labels": {"lmscale.sweep": _label(name)}},
         "spec": {
             "backoffLimit": CRASHES,
             "podFailurePolicy": {  # the first rule that fits counts

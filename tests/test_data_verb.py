@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lmscale.commands import data as look
+from lmscale.commands import data as data_verb
+from lmscale.commands.report import corpus_baselines
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
@@ -41,7 +42,7 @@ def source(tmp_path: Path) -> DataConfig:
 
 def shown(config: DataConfig, output: Path | None = None) -> str:
     console = Console(file=io.StringIO(), width=120)
-    look.show(config, console, output)
+    data_verb.show(config, console, output)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -64,11 +65,11 @@ def test_baselines_of_a_sweep_are_those_of_the_text_that_all_its_runs_share(sour
     model, optimizer = ModelConfig(width=8, layers=1, heads=2), OptimizerConfig(peak_lr=0.01, batch_sequences=4)
     run = RunConfig(model=model, optimizer=optimizer, tokens=4 * 128, data=source)
     write_plan(tmp_path, "one", [PlannedRun(run), PlannedRun(replace(run, data=replace(source, unique_tokens=4096)))])
-    assert look.baselines(tmp_path) == {}, "nothing is prepared"
+    assert corpus_baselines(tmp_path) == {}, "nothing is prepared"
     wanted = statistics.corpus_statistics(data.prepare(source)).baselines
-    assert look.baselines(tmp_path) == wanted and len(wanted) == 5
+    assert corpus_baselines(tmp_path) == wanted and len(wanted) == 5
     write_plan(tmp_path, "two", [PlannedRun(run), PlannedRun(replace(run, data=DataConfig()))])
-    assert look.baselines(tmp_path) == {}
+    assert corpus_baselines(tmp_path) == {}
 
 
 def test_baselines_by_hand() -> None:
@@ -140,12 +141,12 @@ def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -
     for name, bits in found.baselines.items():
         assert f"{name} {bits:.4f}" in said
     drawing = [line for line in said.splitlines() if "│" in line]
-    assert len(drawing) == look.HEIGHT and {"o", "+"} <= set("".join(drawing))
+    assert len(drawing) == data_verb.HEIGHT and {"o", "+"} <= set("".join(drawing))
     # Counts fall with rank: a lower line's words stand further to the right.
     places = [line.rfind("+") for line in drawing if "+" in line]
-    assert places == sorted(places) and places[-1] > places[0] + look.WIDTH // 2
+    assert places == sorted(places) and places[-1] > places[0] + data_verb.WIDTH // 2
     bars = [line for line in said.splitlines() if "█" in line]
-    assert max(line.count("█") for line in bars) == look.BAR
+    assert max(line.count("█") for line in bars) == data_verb.BAR
     figure = (tmp_path / "figures" / f"corpus_{manifest.fingerprint}.svg").read_text()
     assert "rank" in figure and "length of a document, tokens" in figure
 

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from lmscale.commands import table_io
+from lmscale.commands import table
+from lmscale.commands.table import TableArgs
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import METRICS_FILE
 from lmscale.lm.train.logs.tensorboard import EVENTS_FOLDER, write_events
@@ -44,7 +46,7 @@ def scalars(run: Path) -> set[tuple[str, int, float]]:
 
 def test_every_number_of_every_row_is_an_event(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # the second time anew, not twice
-        table_io.table_of(sweep, to="tensorboard")
+        table.main(TableArgs(sweep, to="tensorboard"), Console())
         assert capsys.readouterr().out == f"metrics of 2 runs written; next: tensorboard --logdir {sweep}\n"
         for run in (sweep / "a", sweep / "b"):
             assert scalars(run) == {
@@ -58,7 +60,7 @@ def test_what_cannot_be_written_is_said(sweep: Path, tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"no run in .* has metrics yet; give runs/<sweep>"):
         write_events(sweep / "c")
     with pytest.raises(UserError, match="takes neither --scores nor --output"):
-        table_io.table_of(sweep, tmp_path / "x.csv", to="tensorboard")
+        table.main(TableArgs(sweep, tmp_path / "x.csv", to="tensorboard"), Console())
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install 'lmscale\[tensorboard\]'"):
         write_events(sweep)

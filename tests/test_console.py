@@ -10,8 +10,9 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
-from lmscale.commands import console as terminal
-from lmscale.commands.progress import Bars, duration, label, quantity
+from lmscale.commands.console import duration, quantity
+from lmscale.commands.progress import Bars, label
+from lmscale.commands.run import exit_status_of, prepare_data, run_sweep
 from lmscale.core.config import DataConfig
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
@@ -45,20 +46,20 @@ def test_a_corpus_too_small_is_refused_before_training(tmp_path: Path, cache: Pa
     (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of few" for number in range(5000)))
     config = replace(RUN, data=DataConfig(source=str(tmp_path / "text.txt")), tokens=6_400_000)
     plan = sweep.plan(Sweep("one", [{}], lambda point: config))
-    terminal.prepare_data(config.data, screen())
+    prepare_data(config.data, screen())
     with pytest.raises(UserError, match=r"D = 6,400,000 tokens would be 79\.3 epochs of the .* unique tokens"):
-        terminal.run_sweep(plan, tmp_path / "runs", screen())
+        run_sweep(plan, tmp_path / "runs", screen())
     assert not (tmp_path / "runs").exists()
 
 
 def test_preparing_data_says_what_is_there_and_draws_only_on_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of some" for number in range(3000)))
     config = DataConfig(source=str(tmp_path / "text.txt"))
-    terminal.prepare_data(config, console := screen())
+    prepare_data(config, console := screen())
     (line,) = said(console).splitlines()
     assert re.match(r"corpus .*text\.txt.* training tokens in .* documents, .* validation tokens in", line), line
-    terminal.prepare_data(DataConfig(source="synthetic:zipf-facts"), console := screen())
-    assert said(console).strip() == "corpus synthetic:zipf-facts: made as it is read, without end"
+    prepare_data(DataConfig(source="synthetic:zipf-facts"), console := screen())
+    assert said(console).strip() == "corpus synthetic:zipf-facts: generated as it is read, without end"
 
 
 def drive(bars: Bars, runs: list[PlannedRun]) -> None:
@@ -100,5 +101,5 @@ def test_in_a_pipe_every_ended_run_is_one_line() -> None:
 def test_a_finished_sweep_is_said_to_be_there(made: Path, root: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "runs", tmp_path / "runs")
     plan = sweep.plan(sweep.load(root / "sweeps" / "smoke.py"))
-    assert terminal.run_sweep(plan, tmp_path / "runs", console := screen()) == 0
+    assert exit_status_of(run_sweep(plan, tmp_path / "runs", console := screen())) == 0
     assert f"all 12 runs of smoke are there: {tmp_path / 'runs' / 'smoke'}" in said(console).replace("\n", "")

@@ -11,13 +11,13 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
+from lmscale.commands.console import quantity
 from lmscale.commands.plan.arguments import PlanArgs
+from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.limits import check_limits, within_hours
-from lmscale.commands.plan.place import place_of
 from lmscale.commands.plan.rows import priced
 from lmscale.commands.plan.show import show
 from lmscale.commands.plan.verb import check_plan, main
-from lmscale.commands.progress import quantity
 from lmscale.core import measured_speeds
 from lmscale.core.accelerators import ACCELERATORS, by_name
 from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, RunConfig
@@ -67,7 +67,7 @@ def planned(**changes: Any) -> Plan:
 
 def shown(plan: Plan, folder: Path, width: int = 160, **place: Any) -> str:
     console = screen(width)
-    show(priced(plan, place_of(plan.runs, folder, **place), None), console)
+    show(priced(plan, hardware_of(plan.runs, folder, **place), None), console)
     return said(console)
 
 
@@ -88,18 +88,18 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
 def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
     plan = planned()
-    assert place_of(plan.runs, tmp_path).speed(RUN).source == "assumed"
+    assert hardware_of(plan.runs, tmp_path).speed(RUN).source == "assumed"
     measured = MeasuredSpeed(
         config=RUN, flops_per_second=4e6, compile_seconds=1.0, device="cpu x 1",
         machine=measured_speeds.platform.node(),
-        cores=max(1, len(usable_cores()) // place_of(plan.runs, tmp_path).at_once),
+        cores=max(1, len(usable_cores()) // hardware_of(plan.runs, tmp_path).at_once),
     )  # fmt: skip
     measured.write()
     replace(measured, machine="elsewhere", flops_per_second=9e9).write()
-    found = place_of(plan.runs, tmp_path).speed(RUN)
+    found = hardware_of(plan.runs, tmp_path).speed(RUN)
     assert (found.source, found.compile_seconds) == ("bench", 1.0) and found.flops_per_second == pytest.approx(4e6)
     outcome_of(RUN, seconds=1000.0).write(tmp_path / RUN.run_id)
-    finished = place_of(plan.runs, tmp_path).speed(RUN)
+    finished = hardware_of(plan.runs, tmp_path).speed(RUN)
     done = count(RUN).flops + validation_flops(RUN)
     assert finished.source == "finished" and finished.flops_per_second == pytest.approx(done / 1000)
     text = shown(plan, tmp_path, 400, device="h100", count=8, price_per_hour=2.0)
@@ -109,13 +109,13 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
 
 def test_speeds_measured_on_more_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path))
-    monkeypatch.setattr("lmscale.commands.plan.place.usable_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr("lmscale.commands.plan.hardware.usable_cores", lambda: [0, 1, 2, 3])
     monkeypatch.setattr("lmscale.study.launch.slots", lambda: [Slot(f"cpu {i}") for i in range(4)])
     MeasuredSpeed(
         config=RUN, flops_per_second=8e6, compile_seconds=1.0, device="cpu x 1", cores=4,
         machine=measured_speeds.platform.node(),
     ).write()  # fmt: skip
-    found = place_of([PlannedRun(RUN)], tmp_path / "runs")
+    found = hardware_of([PlannedRun(RUN)], tmp_path / "runs")
     assert found.speed(RUN).flops_per_second == pytest.approx(2e6)
     assert "taken on 4 cores and shared out" in found.title
 
@@ -138,7 +138,7 @@ def test_what_a_run_costs_on_a_device() -> None:
     peak = 0.5 * ACCELERATORS["h100"].float32
     found = prices.price(PlannedRun(config), place)
     overhead = prices.STARTUP_SECONDS + prices.COMPILE_SECONDS
-    slow = prices.price(PlannedRun(config), prices.Place("a slow one", 1, assumed=1e6))
+    slow = prices.price(PlannedRun(config), prices.Hardware("a slow one", 1, assumed=1e6))
     assert slow.seconds == pytest.approx(overhead + (count(config).flops + validation_flops(config)) / 1e6)
     assert found.seconds == pytest.approx(overhead + (count(config).flops + validation_flops(config)) / peak)
     assert prices.money([found] * 2, place) == pytest.approx(2 * 3.0 * found.seconds / 3600)
@@ -397,13 +397,13 @@ def test_hours_are_limited_by_what_runs_have_taken(tmp_path: Path) -> None:
 
 
 def test_the_shapes_that_are_measured_span_the_sweep() -> None:
-    from lmscale.commands.plan.measure import SHAPES, chosen
+    from lmscale.commands.bench import SHAPES, spread_of_sizes
 
     runs = sweep.plan(Sweep("one", sweep.ladder([2e4 * 2**i for i in range(8)], [20, 40]), RECIPE)).runs
-    sizes = [count(run.config).params for run in chosen(runs)]
+    sizes = [count(run.config).params for run in spread_of_sizes(runs)]
     every = sorted({count(run.config).params for run in runs})
     assert sizes == sorted(set(sizes)) and len(sizes) == SHAPES and (sizes[0], sizes[-1]) == (every[0], every[-1])
-    assert len(chosen(runs[:2])) == 1
+    assert len(spread_of_sizes(runs[:2])) == 1
 
 
 class Silent:

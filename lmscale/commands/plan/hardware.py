@@ -14,20 +14,20 @@ from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.study import launch
-from lmscale.study.prices import STARTUP_SECONDS, Place, on_devices
+from lmscale.study.prices import STARTUP_SECONDS, Hardware, on_devices
 
 ASSUMED_MFU = 0.3
 """Share of the matmul peak that a small run reaches, where nothing was measured."""
 
 
-def place_of(
+def hardware_of(
     runs: Sequence[PlannedRun],
     folder: Path,
     device: str = "",
     count: int = 1,
     utilisation: float | None = None,
     price_per_hour: float | None = None,
-) -> Place:
+) -> Hardware:
     """`count` devices called `device`; without a name this machine, by the best that is known of it.
 
     That is, in this order: runs of the sweep that have finished, figures of `lmscale bench`, a share of the matmul peak
@@ -40,18 +40,18 @@ def place_of(
     finished = _finished(runs, folder)
     if finished:
         title = f"this machine, {places} at once, by the {len(finished)} runs that have finished here"
-        return Place(title, places, price_per_hour=price_per_hour, figures=finished, figures_source="finished")
+        return Hardware(title, places, price_per_hour=price_per_hour, figures=finished, figures_source="finished")
     cores = 0 if slots[0].has_gpu else max(1, len(usable_cores()) // places)
     benched, how = _benched(cores)
     if benched:
         title = f"this machine, {places} at once, by {len(benched)} figures of `lmscale bench`{how}"
-        return Place(title, places, price_per_hour=price_per_hour, figures=benched, figures_source="bench")
+        return Hardware(title, places, price_per_hour=price_per_hour, figures=benched, figures_source="bench")
     peak = matmul_peak() / places
     title = (
         f"this machine, {places} at once, assuming {ASSUMED_MFU:.0%} of its float32 matmul peak, {peak:.3g} FLOP/s per "
         f"run, measured now; `lmscale bench --sweep SWEEP` measures the sweep's own shapes"
     )
-    return Place(title, places, price_per_hour=price_per_hour, assumed=ASSUMED_MFU * peak)
+    return Hardware(title, places, price_per_hour=price_per_hour, assumed=ASSUMED_MFU * peak)
 
 
 def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, ...]:

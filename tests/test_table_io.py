@@ -9,8 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
+from rich.console import Console
 
-from lmscale.commands import table_io
+from lmscale.commands import import_table, table, table_io
+from lmscale.commands.import_table import ImportArgs
+from lmscale.commands.table import TableArgs
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import collect
@@ -28,43 +31,51 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "two"
 
 
+def write_table(folder: Path, output: Path | None = None, **options: Any) -> None:
+    table.main(TableArgs(folder, output, **options), Console())
+
+
+def take_in(source: Path, output: Path, columns: str | None = None, where: str | None = None) -> None:
+    import_table.main(ImportArgs(source, output, columns, where), Console())
+
+
 @pytest.mark.parametrize("ending", READ)
 def test_a_table_is_the_same_in_every_format(sweep: Path, ending: str) -> None:
     for number, options in enumerate(({}, {"to": ending})):
         path = sweep / (f"runs.{ending}" if not number else "runs")
-        table_io.table_of(sweep, path, **options)  # type: ignore[arg-type]
+        write_table(sweep, path, **options)
         pd.testing.assert_frame_equal(READ[ending](path)[COLUMNS], collect(sweep)[COLUMNS], check_dtype=False)
 
 
 def test_on_a_terminal_it_is_text(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table_io.table_of(sweep)
+    write_table(sweep)
     assert capsys.readouterr().out.startswith("run,name,state,")
-    table_io.table_of(sweep, to="jsonl")
+    write_table(sweep, to="jsonl")
     assert [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()] == [RUN.run_id, OTHER.run_id]
 
 
 def test_what_has_no_format_is_refused(sweep: Path) -> None:
     before = sorted(sweep.rglob("*"))
     with pytest.raises(UserError, match=r"x\.xls: the ending says the format, one of \.csv, \.jsonl, \.parquet"):
-        table_io.table_of(sweep, sweep / "x.xls")
+        write_table(sweep, sweep / "x.xls")
     with pytest.raises(UserError, match="--to parquet is not for a terminal; add --output"):
-        table_io.table_of(sweep, to="parquet")
+        write_table(sweep, to="parquet")
     assert sorted(sweep.rglob("*")) == before
 
 
 def test_scores_are_a_table_of_their_own(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"no run in .*two has scores; name tasks in its sweep"):
-        table_io.table_of(sweep, scores=True)
+        write_table(sweep, scores=True)
     rows = [{"run_id": RUN.run_id, "step": step, "task": "copy", "score": step / 10} for step in (1, 2)]
     (sweep / RUN.run_id / SCORES_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table_io.table_of(sweep, sweep / "scores.csv", scores=True)
+    write_table(sweep, sweep / "scores.csv", scores=True)
     assert "2 scores in" in capsys.readouterr().out
     assert pd.read_csv(sweep / "scores.csv")[["step", "score", "seed"]].to_numpy().tolist() == [
         [1, 0.1, 0],
         [2, 0.2, 0],
     ]
     with pytest.raises(UserError, match="--scores go to a file or the terminal"):
-        table_io.table_of(sweep, to="wandb", scores=True)
+        write_table(sweep, to="wandb", scores=True)
 
 
 class Recorder:
@@ -93,7 +104,7 @@ def test_the_table_and_the_page_go_to_wandb(
     monkeypatch.setitem(sys.modules, "wandb", recorder)
     (sweep / "report").mkdir()
     (sweep / "report" / "report.html").touch()
-    table_io.table_of(sweep, to="wandb")
+    write_table(sweep, to="wandb")
     assert (recorder.settings["group"], recorder.settings["id"]) == ("two", "two-table")
     table = recorder.logged["runs"]
     rows = [dict(zip(table.columns, row)) for row in table.data]
@@ -101,7 +112,7 @@ def test_the_table_and_the_page_go_to_wandb(
     assert capsys.readouterr().out == "2 runs and the report sent to Weights & Biases, group two\n"
     monkeypatch.setattr(recorder, "log", lambda values: 1 / 0)
     with pytest.raises(UserError, match=r"did not take the table .ZeroDivisionError.*WANDB_MODE=offline"):
-        table_io.table_of(sweep, to="wandb")
+        write_table(sweep, to="wandb")
 
 
 OTHERS = pd.DataFrame(
@@ -112,7 +123,7 @@ OTHERS = pd.DataFrame(
 @pytest.mark.parametrize("ending", READ)
 def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     table_io.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
-    table_io.take_in(
+    take_in(
         tmp_path / f"theirs.{ending}",
         tmp_path / "ours.csv",
         "params=n,tokens=seen,loss=eval/loss",
@@ -120,9 +131,9 @@ def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pyte
     )
     said = capsys.readouterr().out
     assert "keeps 1 of 2 rows" in said and "1 runs in" in said and "next: lmscale fit" in said
-    table = read_table(tmp_path / "ours.csv")
-    assert table[["params", "tokens", "loss_nats"]].to_numpy().tolist() == [[1e6, 2e7, 3.1]]
-    assert table["flops"].tolist() == [6 * 1e6 * 2e7]
+    ours = read_table(tmp_path / "ours.csv")
+    assert ours[["params", "tokens", "loss_nats"]].to_numpy().tolist() == [[1e6, 2e7, 3.1]]
+    assert ours["flops"].tolist() == [6 * 1e6 * 2e7]
 
 
 NESTED = {
@@ -138,20 +149,20 @@ def test_mappings_in_cells_become_columns(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"project.{ending}"
     table_io.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
     mapping = "params=config.n_params,tokens=config.tokens,loss=summary.loss,run=name"
-    table_io.take_in(path, tmp_path / "ours.parquet", mapping)
-    table = read_table(tmp_path / "ours.parquet")
-    assert table["run"].tolist() == ["a", "b"] and table["loss_nats"].tolist() == [3.0, 2.9]
-    assert table["config.model.width"].tolist()[0] == 8 and table["params"].tolist() == [1e6, 2e6]
+    take_in(path, tmp_path / "ours.parquet", mapping)
+    ours = read_table(tmp_path / "ours.parquet")
+    assert ours["run"].tolist() == ["a", "b"] and ours["loss_nats"].tolist() == [3.0, 2.9]
+    assert ours["config.model.width"].tolist()[0] == 8 and ours["params"].tolist() == [1e6, 2e6]
 
 
 def test_trouble_with_a_table_of_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table_io.write(OTHERS, tmp_path / "t.csv", "csv")
     with pytest.raises(UserError, match="has no column 'lost'"):
-        table_io.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
+        take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
     with pytest.raises(UserError, match=r"there is no table at .*absent\.csv"):
-        table_io.take_in(tmp_path / "absent.csv", tmp_path / "o.csv")
+        take_in(tmp_path / "absent.csv", tmp_path / "o.csv")
     with pytest.raises(UserError, match="the ending says the format"):
-        table_io.take_in(tmp_path / "t.csv", tmp_path / "o.xls")
+        take_in(tmp_path / "t.csv", tmp_path / "o.xls")
     assert not list(tmp_path.glob("o.*"))
-    table_io.take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
+    take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
     assert "it has no column params or tokens or flops, which a fit needs" in capsys.readouterr().out

@@ -1,0 +1,131 @@
+"""`lmscale bench`: how fast a model trains here, or a sweep's own shapes, as many at once as the launcher starts."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.core.plans import PlannedRun
+    from lmscale.study.launch import Slot
+    from lmscale.study.sweep import Plan
+
+SHAPES = 5
+"""Sizes of a sweep that are measured, from the smallest to the largest."""
+
+
+@dataclass(frozen=True)
+class BenchArgs:
+    """How fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    context: int | None = None
+    vocab: int | None = None
+    batch: int | None = None
+    """Sequences of a global batch. Unset: 4 layers, width 128, 4 heads, context 256, vocab 256, batch 16."""
+    compute_dtype: Literal["float32", "bfloat16"] | None = None
+    remat: Literal["none", "dots", "full"] | None = None
+    config: Path | None = None
+    """A RunConfig as JSON, instead of a shape."""
+    sweep: Path | None = None
+    """A sweep or plan, of which some shapes are measured, as many at once as `lmscale run` starts; `lmscale plan` takes
+    its times from all figures that were ever measured here."""
+    steps: int = 30
+    json: Path | None = None
+    """Write the figures here as well."""
+    profile: Path | None = None
+    """Write a trace of a few steps into this folder."""
+
+
+def main(args: BenchArgs, console: "Console") -> None:
+    """Measure, print, and note the speed for `lmscale plan`. Raises `UserError` for a shape that cannot be trained."""
+    if args.sweep is not None:
+        from lmscale.study import sweep
+
+        measure_sweep(sweep.read(args.sweep), args.steps, console)
+        return
+    from lmscale.lm.devices import machine
+
+    machine.set_up()
+    from lmscale.core import measured_speeds
+    from lmscale.core.files import write_json
+    from lmscale.lm.train import bench
+
+    others = ("config", "steps", "json", "profile", "sweep")
+    shape = {name: value for name, value in asdict(args).items() if name not in others}
+    config = bench.configuration(args.config, **shape)
+    speed = bench.measure(config, args.steps, args.profile)
+    for name, value in bench.lines(speed):
+        print(f"{name:22} {value}")
+    measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device)
+    if args.json is not None:
+        write_json(args.json, asdict(speed))
+
+
+def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
+    """Measure some shapes of a plan in every slot at once; each process notes its figure for `lmscale plan`.
+
+    Runs share a machine's memory and clock: alone, each would be faster than in a sweep. Raises `UserError` where a
+    shape cannot be trained here.
+    """
+    from lmscale.commands.console import quantity
+    from lmscale.core.counting import params_total
+    from lmscale.study import launch
+
+    slots = launch.slots()
+    for run in spread_of_sizes(plan.runs):
+        rates, shape = _measure(run, slots, steps), run.config.model
+        console.print(
+            f"{shape.width} x {shape.layers}, {quantity(params_total(shape))} parameters, batch "
+            f"{quantity(run.config.batch_tokens)} tokens: {min(rates):.3g} to {max(rates):.3g} FLOP/s per run, "
+            f"{len(slots)} at once"
+        )
+
+
+def _measure(run: "PlannedRun", slots: "list[Slot]", steps: int) -> list[float]:
+    """FLOP/s of one shape in every slot, measured by a process in each at the same time."""
+    import os
+    import subprocess
+    import sys
+    import tempfile
+
+    from lmscale.core.errors import UserError
+    from lmscale.core.files import read_json, write_json
+    from lmscale.core.run_folder import CONFIG_FILE
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / CONFIG_FILE
+        write_json(config, run.config.to_json())
+        figures = [Path(folder) / f"{number}.json" for number in range(len(slots))]
+        command = [sys.executable, "-m", "lmscale", "bench", "--config", str(config), "--steps", str(steps), "--json"]
+        processes = [
+            subprocess.Popen(
+                [*command, str(figure)], env={**os.environ, **slot.environment}, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True,
+            )
+            for figure, slot in zip(figures, slots)
+        ]  # fmt: skip
+        ends = [(process.communicate()[1], process.returncode) for process in processes]
+        if problems := [errors for errors, status in ends if status]:
+            shape = run.config.model
+            raise UserError(f"the shape {shape.width} x {shape.layers} cannot be measured: {_last_line(problems[0])}")
+        return [read_json(figure, "figure")["flops_per_second"] for figure in figures]
+
+
+def spread_of_sizes(runs: "list[PlannedRun]") -> "list[PlannedRun]":
+    """Runs of up to `SHAPES` sizes, evenly from the smallest to the largest."""
+    from lmscale.core.counting import flops_per_token
+
+    sizes = {flops_per_token(run.config.model): run for run in reversed(runs)}
+    ascending = [sizes[size] for size in sorted(sizes)]
+    gaps = max(1, min(SHAPES, len(ascending)) - 1)
+    return [ascending[index] for index in sorted({round(i * (len(ascending) - 1) / gaps) for i in range(gaps + 1)})]
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("lmscale: ") if lines else "the process failed"

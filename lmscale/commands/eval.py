@@ -1,0 +1,50 @@
+"""`lmscale eval`: benchmark tasks, scored on a run's checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class EvalArgs:
+    """Score benchmark tasks on the checkpoint of a run."""
+
+    run: Positional[Path]
+    """runs/<sweep>/<run_id>."""
+    tasks: Positional[tuple[str, ...]]
+    """FORMAT:PATH, with FORMAT one of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your
+    own); or synthetic:tasks(...). Nothing is downloaded. With --harness: the harness's tasks by name, or YAML files."""
+    harness: bool = False
+    """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
+    include_path: Path | None = None
+    """Folder of further tasks for the harness."""
+    shots: tuple[int, ...] = ()
+    """Worked examples before every question, one table row for each number; by default none, or with --harness as many
+    as the task says."""
+    draw: Literal["shared", "each"] = "shared"
+    """Use the same examples for all questions of a task, or draw them for each."""
+    seed: int = 0
+    """Seed for drawing the examples."""
+    items: int | None = None
+    """Score only this many items of every task, from the first on."""
+
+
+def main(args: EvalArgs, console: "Console") -> None:
+    """Score and print. Raises `UserError` for a run without a checkpoint and for a task that cannot be read."""
+    from lmscale.lm.devices import machine
+
+    machine.set_up()
+    from lmscale.lm.eval.tasks import Shots
+    from lmscale.lm.use import score
+
+    if args.harness:
+        shots = args.shots or (None,)
+        score.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, console)
+        return
+    drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
+    score.show(args.run, args.tasks, drawn, args.items, console)

@@ -1,0 +1,38 @@
+"""`lmscale export-jobs`: one job per run, for schedulers that lmscale does not talk to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class ExportJobsArgs:
+    """Write one job per run of a sweep, for any scheduler: Kubernetes manifests or shell scripts."""
+
+    sweep: Positional[Path]
+    """A file that defines SWEEP, or a plan that `lmscale plan --json` wrote."""
+    format: Literal["k8s", "shell"] = "shell"
+    """Kubernetes manifests, or shell scripts."""
+    runs: Path = Path("runs")
+    """Folder that holds one folder per sweep."""
+    image: str | None = None
+    """Container image with lmscale, for Kubernetes."""
+    claim: str | None = None
+    """PersistentVolumeClaim that all pods share, with runs/ and cache/ in it."""
+    gpus: bool = False
+    """Ask for a GPU for every device of a run's mesh; by default runs train on CPUs."""
+
+
+def main(args: ExportJobsArgs, console: "Console") -> None:
+    """Write the jobs. Raises `UserError` as `jobs.export` does."""
+    from lmscale.study import sweep
+    from lmscale.study.launch import jobs
+
+    plan = sweep.read(args.sweep)
+    pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
+    print(jobs.export(plan.sweep.name, plan.runs, args.runs / plan.sweep.name, args.format, pod))

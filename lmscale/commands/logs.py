@@ -1,0 +1,41 @@
+"""`lmscale logs`: the end of a run's log, and how the attempts at it ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class LogsArgs:
+    """Print the end of a run's log, and how the attempts at it ended."""
+
+    run: Positional[str]
+    """The run's folder, or the first letters of its name."""
+    runs: Path = Path("runs")
+    """Folder that holds one folder per sweep."""
+    lines: int = 40
+    """Lines of the log to print."""
+    follow: bool = False
+    """Keep printing as the log grows, until the run is at an end."""
+
+
+def main(args: LogsArgs, console: "Console") -> None:
+    """Print the attempts, then the log. Raises `UserError` where there is no such run or several."""
+    from lmscale.core.run_folder import failure_reason
+    from lmscale.study.launch import control, failures, lease
+
+    folder = control.find_run(args.run, args.runs)
+    for attempt in lease.history(folder):
+        end = attempt.end or {"status": "", "reason": "killed" if attempt.dead() else "at work"}
+        print(f"attempt {attempt.number}, {attempt.value.get('began', '?')} {attempt.where}: {end['reason'] or 'done'}")
+    if (reason := failure_reason(folder)) is not None:
+        print(f"failed: {reason}")
+    for line in failures.last_lines(folder, args.lines):
+        print(line)
+    for text in control.follow(folder) if args.follow else ():
+        print(text, end="", flush=True)

@@ -1,0 +1,196 @@
+"""`lmscale run`: train what is missing of a sweep, on this machine or through Slurm.
+
+This stands above both halves: it prepares the data (training half) and then launches the runs (study half).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from lmscale.core.exit_status import EXIT_CTRL_C
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.core.config import DataConfig
+    from lmscale.lm.data import Manifest
+    from lmscale.study.launch import Summary
+    from lmscale.study.launch.slurm import Cluster
+    from lmscale.study.sweep import Plan
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Train the runs of a sweep that have no result yet; Ctrl-C stops cleanly, and the same command continues."""
+
+    sweep: Positional[Path]
+    """A file that defines SWEEP, or a plan that `lmscale plan --json` wrote."""
+    runs: Path = Path("runs")
+    """Folder that holds one folder per sweep."""
+    workers: int | None = None
+    """Runs at once; by default one per GPU, or one per core."""
+    pack: int = 1
+    """Train up to this many runs of one shape and length in one program, for small models on a GPU; bench_pack.py
+    measures what it gains."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Send metrics to Weights & Biases as well."""
+    force: bool = False
+    """Train a plan that cannot identify its law."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Train here, or submit job arrays to Slurm. The options below are for Slurm; by default the cluster decides."""
+    partition: str | None = None
+    account: str | None = None
+    time: str | None = None
+    """Time limit of a job, as 2:00:00; a run that needs longer is requeued and continues."""
+    cores: int = 1
+    """CPU cores of each process."""
+    gpus_per_node: int = 0
+    """GPUs of a node that runs may use; 0 trains on CPUs."""
+    at_once: int | None = None
+    """Jobs of an array that run at the same time."""
+    sbatch: tuple[str, ...] = ()
+    """Further options for sbatch, passed unchanged: --sbatch=--qos=low."""
+    dry_run: bool = False
+    """Print the exact submission and submit nothing."""
+
+
+def main(args: RunArgs, console: "Console") -> int:
+    """Run or submit the sweep; the exit status. Raises `UserError` for a plan that cannot identify its law."""
+    from lmscale.commands.plan import verb
+    from lmscale.study import sweep
+    from lmscale.study.launch.slurm import Cluster
+
+    plan = sweep.read(args.sweep)
+    verb.check_plan(plan, args.force)
+    if args.launcher == "slurm":
+        from lmscale.core.config import check
+
+        check(args.pack == 1, f"--pack {args.pack}: a job of Slurm trains one run; leave it out")
+        settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
+        return submit_sweep(plan, args.runs, console, Cluster(options=args.sbatch, **settings), args.dry_run)
+    status = exit_status_of(run_sweep(plan, args.runs, console, args.workers, args.pack, args.wandb))
+    if status == 0:
+        print(f"next: lmscale report {args.runs / plan.sweep.name}")
+    return status
+
+
+def exit_status_of(summary: "Summary") -> int:
+    """0 where every run is at an end, 1 where some failed, and that of Ctrl-C where the launch was interrupted."""
+    if summary.interrupted:
+        return EXIT_CTRL_C
+    return 1 if summary.failed else 0
+
+
+def run_sweep(
+    plan: "Plan", runs: Path, console: "Console", workers: int | None = None, pack: int = 1, wandb: str = "off"
+) -> "Summary":
+    """Prepare the data of a plan, train its missing runs under progress bars, and say how that ended.
+
+    Raises `UserError` where that would spend more than the sweep may.
+    """
+    from rich.markup import escape
+
+    from lmscale.commands.plan.limits import check_limits, within_hours
+    from lmscale.commands.progress import Bars
+    from lmscale.core.counting import count
+    from lmscale.core.results import Outcome
+    from lmscale.study import launch
+
+    folder = runs / plan.sweep.name
+    check_limits(plan, folder)
+    for sentence in launch.changes(plan.sweep.name, plan.runs, folder):
+        console.print(escape(sentence))
+    _prepare(plan, console)
+    done = [run for run in plan.runs if Outcome.read(folder / run.config.run_id)]
+    if len(done) == len(plan.runs):
+        console.print(f"all {len(done)} runs of {plan.sweep.name} are there: {folder}")
+    else:
+        console.print(
+            f"{plan.sweep.name}: {len(plan.runs) - len(done)} of {len(plan.runs)} runs to train in {folder}; "
+            f"Ctrl-C stops cleanly, the same command continues"
+        )
+    bars = Bars(plan.runs, sum(count(run.config).flops for run in done), console)
+    with bars.shown():
+        watcher = within_hours(plan, folder, bars, console.print)
+        summary = launch.run(plan.sweep.name, plan.runs, folder, watcher, workers=workers, pack=pack, wandb=wandb)
+    _print_summary(summary, folder, console)
+    return summary
+
+
+def _print_summary(summary: "Summary", folder: Path, console: "Console") -> None:
+    from rich.markup import escape
+
+    from lmscale.core.run_folder import LOG_FILE
+
+    if summary.interrupted:
+        console.print("stopped; finished work is saved, and the same command continues from there")
+        return
+    for run_id, problem in summary.failed.items():
+        console.print(f"[red]run {run_id} failed:[/red] {escape(problem)}  (log: {folder / run_id / LOG_FILE})")
+    if summary.failed:
+        console.print(f"`lmscale retry {folder}` allows failed runs another attempt")
+    if summary.diverged:
+        console.print(f"[yellow]{summary.diverged} runs diverged; they stay in the table and out of the fits[/yellow]")
+
+
+def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster", dry_run: bool = False) -> int:
+    """Submit the missing runs of a plan to Slurm, or print exactly what would be submitted; the exit status."""
+    from rich.markup import escape
+
+    from lmscale.commands.plan.limits import check_limits
+    from lmscale.core.plans import write_plan
+    from lmscale.study import launch
+    from lmscale.study.launch import slurm
+
+    folder = runs / plan.sweep.name
+    check_limits(plan, folder)
+    if not dry_run:
+        slurm.check_cluster(cluster)
+    changed = launch.changes(plan.sweep.name, plan.runs, folder)
+    missing = slurm.to_submit(plan.runs, folder)
+    submissions = slurm.submissions(plan.sweep.name, missing, folder, cluster)
+    if dry_run:
+        for one in submissions:
+            print(f"$ {' '.join(one.command(['JOBS_BEFORE'] if one.branches else []))}\n{one.text}")
+        return 0
+    for sentence in changed:
+        console.print(escape(sentence))
+    _prepare(plan, console)
+    write_plan(folder, plan.sweep.name, plan.runs)
+    for sentence in slurm.submit(submissions, missing, folder):
+        console.print(sentence)
+    console.print(f"{len(missing)} of {len(plan.runs)} runs submitted; `lmscale status {folder} --watch` follows them")
+    return 0
+
+
+def _prepare(plan: "Plan", console: "Console") -> None:
+    """Prepare the corpora of all runs. Raises `UserError` where one is too small for a run."""
+    from lmscale.lm import data
+
+    for config in {run.config.data: None for run in plan.runs}:
+        manifest = prepare_data(config, console)
+        for run in plan.runs:
+            if run.config.data == config:
+                data.check_enough(manifest, run.config)
+
+
+def prepare_data(config: "DataConfig", console: "Console", allow_download: bool = False) -> "Manifest":
+    """Prepare a corpus on disk under a progress bar, and describe it in one line."""
+    from rich.markup import escape
+
+    from lmscale.commands.console import preparing, quantity
+    from lmscale.lm import data
+
+    with preparing(console) as progress:
+        manifest = data.prepare(config, progress=progress, allow_download=allow_download).manifest
+    if manifest.endless:
+        console.print(f"corpus {escape(manifest.source)}: generated as it is read, without end")
+        return manifest
+    console.print(
+        f"corpus {escape(manifest.source)}: {quantity(manifest.train_tokens)} training tokens in "
+        f"{manifest.train_documents:,} documents, {quantity(manifest.validation_tokens)} validation tokens in "
+        f"{manifest.validation_documents:,}"
+    )
+    return manifest

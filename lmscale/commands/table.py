@@ -1,0 +1,103 @@
+"""`lmscale table`: a sweep's results as a table for other programs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from lmscale.commands import table_io
+from lmscale.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class TableArgs:
+    """Write a sweep's table: one row per planned run, with its outcome."""
+
+    folder: Positional[Path]
+    """runs/<sweep>."""
+    output: Path | None = None
+    """A .csv, .parquet or .jsonl file; by default the terminal."""
+    to: Literal["csv", "parquet", "jsonl", "wandb", "tensorboard"] | None = None
+    """The format; by default that of the file's ending, else CSV. `wandb` sends the table and the report's page;
+    `tensorboard` writes the metrics of every run into its folder."""
+    scores: bool = False
+    """Write the scores on benchmark tasks instead: a row per run, step, task, metric and number of shots."""
+
+
+def main(args: TableArgs, console: "Console") -> None:
+    """Print the table, write it to a file, whole or not at all, or send it to a tracker.
+
+    Raises `UserError` for an ending that names no format, for Parquet without a file, and for scores where there are
+    none or that would go to a tracker.
+    """
+    from lmscale.core.config import check
+
+    if args.to == "tensorboard":
+        from lmscale.lm.train.logs.tensorboard import write_events
+
+        check(
+            not args.scores and args.output is None,
+            "--to tensorboard takes neither --scores nor --output; leave them out",
+        )
+        print(f"metrics of {write_events(args.folder)} runs written; next: tensorboard --logdir {args.folder}")
+        return
+    table = _scores(args) if args.scores else _runs(args.folder)
+    if args.to == "wandb":
+        print(_send_to_wandb(args.folder, table))
+        return
+    form = args.to or table_io.format_of(args.output)
+    if args.output is None:
+        check(form != "parquet", "--to parquet is not for a terminal; add --output FILE.parquet")
+        print(table.to_csv(index=False) if form == "csv" else table.to_json(orient="records", lines=True), end="")
+        return
+    table_io.write(table, args.output, form)
+    print(f"{len(table)} {'scores' if args.scores else 'runs'} in {args.output}")
+
+
+def _runs(folder: Path) -> "pd.DataFrame":
+    from lmscale.core.results import collect
+
+    return collect(folder)
+
+
+def _scores(args: TableArgs) -> "pd.DataFrame":
+    from lmscale.core.config import check
+    from lmscale.study.emergence.folder import holds_scores, read_scores
+
+    check(args.to != "wandb", "--scores go to a file or the terminal; leave --to wandb out")
+    check(
+        holds_scores(args.folder),
+        f"no run in {args.folder} has scores; name tasks in its sweep (exam=ExamConfig(tasks=...)), or take "
+        f"`lmscale eval`",
+    )
+    return read_scores(args.folder, every_step=True)
+
+
+def _send_to_wandb(folder: Path, table: "pd.DataFrame") -> str:
+    """Send the table, and the report's page where there is one, as the run `table` of the sweep's group."""
+    import wandb
+
+    from lmscale.core.plans import read_plan
+    from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
+
+    name, _ = read_plan(folder)
+    try:
+        run = wandb.init(
+            project="lmscale", group=name, job_type="table", id=f"{name}-table", name=f"{name} table",
+            dir=str(folder), resume="allow",
+        )  # fmt: skip
+        values = table.astype(object).where(table.notna(), None)
+        run.log({"runs": wandb.Table(columns=list(values.columns), data=values.to_numpy().tolist())})
+        page = folder / REPORT_FOLDER / REPORT_FILE
+        if page.exists():
+            run.log({"report": wandb.Html(str(page))})
+        run.finish()
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise UserError(f"Weights & Biases did not take the table ({cause}); try WANDB_MODE=offline") from error
+    return f"{len(table)} runs{' and the report' if page.exists() else ''} sent to Weights & Biases, group {name}"
