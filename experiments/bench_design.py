@@ -8,13 +8,13 @@ to seven runs, and rivals add what one would by habit: a third valley, a ladder 
 three sizes by three lengths, the first two valleys once more with other seeds. Every design is then simulated: losses
 of the published refit with normal noise of .01 nats, fitted by squares, each fit from its own grid of starts. What
 counts is the variance of ln D*/N* at the target over the simulated sweeps (by quartiles), and beside it what the Fisher
-information foretold. Cost: a minute on two cores.
+information predicted. Cost: a minute on two cores.
 
 Outcome (2026-11, 400 sweeps each): the variance of every rival over that of the seven proposed runs is
 
     a third valley 11.7    a ladder at D = 20 N 13.5    3 x 3 grid 10.8    the same valleys, new seeds 6.6
 
-and the foretold standard deviations are within 8 % of the simulated ones. Half of the gain comes of going further out
+and the predicted standard deviations are within 8 % of the simulated ones. Half of the gain comes of going further out
 in D/N (.8 to 570 here) than the valleys do: kept within their range, the proposed runs have 2.3 times the variance of
 those, still 2.9 to 5.9 times less than the rivals. All of it rests on the law's form holding out there.
 """
@@ -99,7 +99,7 @@ def main(spend: float, target: float, sweeps: int, noise: float) -> None:
     print(f"{len(first)} runs there, {6 * first.params_n @ first.tokens_n:.3g} FLOPs; {spend:.3g} more")
     print("proposed, N x D: " + ", ".join(f"{n:.3g} x {d:.3g}" for n, d in zip(*designs["next best runs"])))
     print(
-        f"design                         runs  sd of ln D/N at {target:.3g}: foretold  simulated   variance over best"
+        f"design                         runs  sd of ln D/N at {target:.3g}: predicted  simulated   variance over best"
     )
     rows = [("nothing more", first)]
     for name, (params_n, tokens_n) in designs.items():
@@ -114,7 +114,7 @@ def main(spend: float, target: float, sweeps: int, noise: float) -> None:
         spread = float(np.subtract(*np.percentile(drawn, [75, 25])) / 1.349)
         best = spread if name == "next best runs" else best
         ratio = "" if best is None else f"{(spread / best) ** 2:10.2f}"
-        print(f"{name:30} {len(runs):4}  {sd:36.3f}  {spread:9.3f}   {ratio}", flush=True)
+        print(f"{name:30} {len(runs):4}  {sd:37.3f}  {spread:9.3f}   {ratio}", flush=True)
 
 
 if __name__ == "__main__":

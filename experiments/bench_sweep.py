@@ -13,7 +13,7 @@ measured before and after each mix. Cost: 2 CPU cores.
 
 Outcome (2026-11, two idle cores of an AMD EPYC): with a run on each core 28 runs, 7.0e13 FLOPs, in 940 s: .349 of the
 peak of 2.14e11 FLOP/s, 87 % of the time in steps and validation, 7.9 s of start-up per run; goal .30. `lmscale plan`
-had foretold 1,147 s from `lmscale bench --sweep sweeps/isoflop_cpu.py`, 22 % too much. One run at a time on both cores
+had predicted 1,147 s from `lmscale bench --sweep sweeps/isoflop_cpu.py`, 22 % too much. One run at a time on both cores
 was stopped after 13 minutes, at the seventh of the 28.
 """
 

@@ -10,7 +10,7 @@ Conventions: training FLOPs are 6ND, N without embeddings for Pythia, as in the 
 the chance level of the tables. The numbers of examples of Wei's tasks are read off the scores.
 
 Cost: half a minute on one core. Outcome (2026-11): the nine known cases agree, LAMBADA over steps only when counted
-from step 32 on (see FIRST_STEP); the OLMo ladder foretells nine accuracies with mean errors of .005 to .07. Page and
+from step 32 on (see FIRST_STEP); the OLMo ladder predicts nine accuracies with mean errors of .005 to .07. Page and
 two of the figures: `experiments/outcomes/emergence_published.md`, `emergence_published_hard_and_graded.svg` and
 `emergence_published_ladder.svg`.
 """
@@ -38,6 +38,8 @@ Counted from step 1, that idle start is a floor of the perplexity too, whose foo
 two thirds of the range: the verdict would be "corroborated". It depends on where the range begins, and this one begins
 where training does."""
 HARD = ("acc", "acc_norm")
+LadderFit = tuple[str, Ladder, pd.DataFrame]
+"""A task, its ladder, and the runs of it."""
 
 
 def pythia(folder: Path) -> pd.DataFrame:
@@ -112,8 +114,8 @@ def big_g(folder: Path) -> pd.DataFrame:
     return table[["task", "metric", "kind", "n_params", "n_correct", "n_examples", "chance"]]
 
 
-def ladders(table: pd.DataFrame) -> Iterator[tuple[str, Ladder, pd.DataFrame]]:
-    """Every OLMo task foretold from the runs below a twelfth of the largest compute; bits per byte is the task loss."""
+def ladders(table: pd.DataFrame) -> Iterator[LadderFit]:
+    """Every OLMo task predicted from runs below a twelfth of the largest compute; bits per byte is the task loss."""
     for task, part in table.groupby("task"):
         accuracy = part[part["metric"].isin(HARD)].set_index(["n_params", "tokens"])
         loss = part[part["metric"] == "bpb"].set_index(["n_params", "tokens"])["score"]
@@ -160,7 +162,7 @@ def cells(finding: Finding) -> tuple[str, ...]:
     return name, metric, cls, plots.threshold_text(finding) or "–", *others
 
 
-def page(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder, pd.DataFrame]]) -> str:
+def page(found: dict[str, emergence.Emergence], predicted: list[LadderFit]) -> str:
     """The verdicts as Markdown."""
     lines = ["# Emergence in published tables", "", "| known | found | agrees |", "|---|---|---|"]
     lines += [f"| {known} | {verdict} | {'yes' if agrees else 'NO'} |" for known, verdict, agrees in cases(found)]
@@ -171,12 +173,18 @@ def page(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder
         lines += ["| task | metric | class | threshold [95 %] | score, first to last | chance | verdict |",
                   "|---|---|---|---|---|---|---|"]  # fmt: skip
         lines += [f"| {' | '.join(cells(finding))} |" for finding in notable]
-    lines += ["", "## OLMo ladder: accuracy of the largest runs foretold from those below a twelfth of the compute", "",
-              "| task | fitted, held out | mean error | inside 95 % | foretold |", "|---|---|---|---|---|"]  # fmt: skip
-    for task, fit, _ in foretold:
+    title = "## OLMo ladder: accuracy of the largest runs predicted from those below a twelfth of the compute"
+    lines += [
+        "",
+        title,
+        "",
+        "| task | fitted, held out | mean error | inside 95 % | predicted |",
+        "|---|---|---|---|---|",
+    ]
+    for task, fit, _ in predicted:
         warned = "; ".join(status.sentence for status in fit.status if status.severity == "warning")
         lines.append(f"| {task} | {fit.fitted_runs}, {len(fit.held_out)} | {fit.mean_error:.3f} | {fit.inside:.0%} | "
-                     f"{'yes' if fit.can_foretell else 'no: ' + warned} |")  # fmt: skip
+                     f"{'yes' if fit.can_predict else 'no: ' + warned} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -186,7 +194,7 @@ def save(figure: Any, path: Path) -> None:
         plots.save(figure, path.with_suffix(suffix))
 
 
-def draw(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder, pd.DataFrame]], folder: Path) -> None:
+def draw(found: dict[str, emergence.Emergence], predicted: list[LadderFit], folder: Path) -> None:
     """The figures of the page."""
     with plots.style():
         from matplotlib.figure import Figure
@@ -213,7 +221,7 @@ def draw(found: dict[str, emergence.Emergence], foretold: list[tuple[str, Ladder
         save(figure, folder / "emergence_published_big_g_at_a_glance")
 
         figure, panels = plots.canvas(9.6, 3.4, panels=3)
-        chosen = {task: (fit, runs) for task, fit, runs in foretold}
+        chosen = {task: (fit, runs) for task, fit, runs in predicted}
         for ax, task in zip(panels, ("hellaswag_rc", "arc_challenge_rc", "winogrande_rc")):
             fit, runs = chosen[task]
             plots.ladder(ax, fit, runs["task_loss"].tolist(), runs["score"].tolist())
@@ -235,11 +243,11 @@ def main(data: Path, output: Path) -> None:
         "BIG-G by size": (big_g(data), "params"),
     }
     found = {study: emergence.detect(table, axis) for study, (table, axis) in tables.items()}
-    foretold = list(ladders(olmo(data)))
-    text = page(found, foretold)
+    predicted = list(ladders(olmo(data)))
+    text = page(found, predicted)
     print(text)
     write_text(output / "emergence_published.md", text)
-    draw(found, foretold, output)
+    draw(found, predicted, output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ stands and its data exponent does not: the curves are steeper, most at their beg
 as D^-0.41 over all four doublings of D and as D^-0.32 over the last two; longer runs would have to show whether that is
 the theory's 1/3. Two runs of 7.8k parameters lie well above their neighbours, for the rate or by chance.
 
-Facts become known as foretold, each band at a scale of its own. At 59k parameters those of rank 64 to 255 go from 34 %
+Facts become known as predicted, each band at a scale of its own. At 59k parameters those of rank 64 to 255 go from 34 %
 at 2.5e5 tokens to 96 % at 1e6 and those of rank 256 to 1023 from 3 % at 5e5 to 70 % at 4e6; rarer ones stay at chance,
 3 %. The mean excess falls from .068 to .022 meanwhile. Figure: `experiments/outcomes/known_law.svg`.
 """

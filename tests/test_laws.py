@@ -115,7 +115,7 @@ def test_annealing_areas_of_a_linear_decay() -> None:
     assert annealing.tolist() == [0.0, 0.0, 0.5, 1.25]  # momenta .5, then .5 * .5 + .5
 
 
-def test_annealing_foretells_another_schedule() -> None:
+def test_annealing_predicts_another_schedule() -> None:
     """Measured: a 100M-parameter model, 24,000 steps, peak rate 3e-4 (Luo 2025, arXiv 2503.12811, step -> loss)."""
     cosine = {2672: 3.6161, 3568: 3.465, 4720: 3.3591, 6128: 3.276, 8048: 3.203, 10096: 3.1489, 12144: 3.1053}
     cosine |= {14064: 3.0716, 16112: 3.0422, 18032: 3.0199, 20080: 2.999, 22000: 2.9865, 23920: 2.9791}
@@ -137,12 +137,12 @@ def test_annealing_foretells_another_schedule() -> None:
     errors = {}
     for name, points in (("cosine", cosine), ("falling", falling)):
         rows = table(points, name)
-        foretold = fit.law.loss(rows["rate_sum"].to_numpy(), rows["annealing_sum"].to_numpy())
-        errors[name] = np.abs(foretold / rows["loss_nats"].to_numpy() - 1)
+        predicted = fit.law.loss(rows["rate_sum"].to_numpy(), rows["annealing_sum"].to_numpy())
+        errors[name] = np.abs(predicted / rows["loss_nats"].to_numpy() - 1)
     print({name: f"mean {error.mean():.3%}, worst {error.max():.3%}" for name, error in errors.items()}, fit.law)
     assert errors["cosine"].mean() < 5e-4
     assert errors["falling"].mean() < 3e-3
-    # Without the annealing term the loss after the fall, 3 % below the plateau's, could not be foretold.
+    # Without the annealing term the loss after the fall, 3 % below the plateau's, could not be predicted.
     assert fit.law.C * table(falling, "falling")["annealing_sum"].iloc[-1] > 0.08
 
 

@@ -1,6 +1,6 @@
 """Which class a curve is of, and the numbers that say so.
 
-    emergent      at chance in small models, above it in large ones, and a rise that their trend does not foretell
+    emergent      at chance in small models, above it in large ones, and a rise that their trend does not predict
     smooth        improves with scale without such a foot
     inverse       gets worse with scale
     u-shaped      gets worse, then better

@@ -8,8 +8,8 @@ nats per token, or validation loss where no task loss is known.
 Every one of these is linear in all but two of its unknowns. Those two lie on a grid and the rest has a closed solution,
 so that all bootstrap resamples are fitted at once. Axes: n runs, G grid points, K linear coefficients, R resamples.
 
-A score can be foretold only where the small models pin the link down. Where all of them are at chance, any foot to come
-fits them equally well; the status says so.
+A score can be predicted only where the small models pin the link down. Where all of them are at chance, any foot to
+come fits them equally well; the status says so.
 """
 
 import math
@@ -31,13 +31,13 @@ FEWEST = 5
 LEVEL = 0.95
 EXPONENTS = np.geomspace(0.05, 1.2, 24)
 NARROW = 0.5
-"""An interval wider than this share of what lies between chance and the ceiling foretells nothing."""
+"""An interval wider than this share of what lies between chance and the ceiling predicts nothing."""
 ABOVE = 3.0
 """Standard deviations of the scatter by which the best small models must stand above chance."""
 
 
 @dataclass(frozen=True)
-class Foretold:
+class PredictedScore:
     """One model larger than those fitted."""
 
     scale: Mapping[str, float]
@@ -61,7 +61,7 @@ class Ladder:
     link: str
     inputs: tuple[str, ...]
     fitted_runs: int
-    held_out: tuple[Foretold, ...]
+    held_out: tuple[PredictedScore, ...]
     mean_error: float
     """Mean absolute error of the held-out scores; NaN without any."""
     inside: float
@@ -71,7 +71,7 @@ class Ladder:
     """Loss, score, and the ends of its 95 % interval: the link, to be drawn."""
 
     @property
-    def can_foretell(self) -> bool:
+    def can_predict(self) -> bool:
         """Whether the small models fix the scores of the large ones."""
         return not any(status.severity == "warning" for status in self.status)
 
@@ -80,7 +80,7 @@ class Ladder:
         held = [vars(one) | {"scale": dict(one.scale)} for one in self.held_out]
         return clean(
             {"link": self.link, "inputs": self.inputs, "fitted_runs": self.fitted_runs, "held_out": held,
-             "mean_error": self.mean_error, "inside": self.inside, "can_foretell": self.can_foretell,
+             "mean_error": self.mean_error, "inside": self.inside, "can_predict": self.can_predict,
              "status": [status.to_json() for status in self.status]}
         )  # fmt: skip
 
@@ -100,7 +100,7 @@ def ladder(
     resamples: int = 200,
     seed: int = 0,
 ) -> Ladder:
-    """Fit the runs of `table` that are not `held_out` and foretell the others.
+    """Fit the runs of `table` that are not `held_out` and predict the others.
 
     Columns: `task_loss`, `score`, `held_out`, and `params` with `tokens`, or `flops`. A held-out run may lack its
     score.
@@ -137,7 +137,7 @@ def ladder(
         low, high = np.quantile(score_R[1:] if resamples else score_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         measured = float(large["score"].iloc[index])
         found.append(
-            Foretold(
+            PredictedScore(
                 scale={name: float(value[0]) for name, value in zip(inputs, at)},
                 measured=None if math.isnan(measured) else measured,
                 predicted=float(np.clip(centre, 0, ceiling)),
@@ -164,7 +164,7 @@ def _status(
     spread: float,
     chance: float,
     ceiling: float,
-    found: Sequence[Foretold],
+    found: Sequence[PredictedScore],
     errors: Sequence[float],
 ) -> list[Status]:
     status = []
@@ -172,7 +172,7 @@ def _status(
     if top - chance <= ABOVE * spread:
         said = (
             f"the best fitted models score {top:.3f}, not clear of chance ({chance:.3f}) beside their scatter "
-            f"({spread:.3f}): no foot can be foretold from them, since any that is still to come fits as well"
+            f"({spread:.3f}): no foot can be predicted from them, since any that is still to come fits as well"
         )
         status.append(Status("at chance", said, "warning"))
     widest = max((one.interval[1] - one.interval[0] for one in found), default=0.0)

@@ -73,7 +73,7 @@ class Annealing(Law):
 
     `annealing_areas` gives S1 and S2. The form is the abstract's; the areas, and decay = 0.999, are as independent
     reimplementations of the paper state them. The paper's fitted constants were not at hand to check against. Checked
-    instead on measured curves: fitted to one cosine run of Luo 2025 (arXiv 2503.12811), the law foretells a run whose
+    instead on measured curves: fitted to one cosine run of Luo 2025 (arXiv 2503.12811), the law predicts a run whose
     rate stays and then falls within 0.3 % on average (tests/test_laws.py).
     """
 

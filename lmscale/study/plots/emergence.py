@@ -146,7 +146,7 @@ def ladder(ax: "Axes", fit: "Ladder", losses: Sequence[float], measured: Sequenc
     ax.invert_xaxis()
     ax.set_xlabel("task loss, falling to the right")
     ax.set_ylabel("score")
-    word_key(ax, [("● fitted", INK["3"]), ("○ held out", INK["2"]), ("× foretold, with 95 %", INK["2"])])
+    word_key(ax, [("● fitted", INK["3"]), ("○ held out", INK["2"]), ("× predicted, with 95 %", INK["2"])])
 
 
 def _axis(ax: "Axes", finding: "Finding", most: int = 6) -> None:

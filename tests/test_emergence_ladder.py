@@ -1,4 +1,4 @@
-"""What small models foretell of large ones, what examples in the prompt add, and how small a rate samples show."""
+"""What small models predict of large ones, what examples in the prompt add, and the figures of both."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,6 @@ import pytest
 from lmscale.core.errors import UserError
 from lmscale.study import emergence, plots
 from lmscale.study.emergence.ladder import ladder
-from lmscale.study.emergence.resolution import pass_at_k, pass_until, rate_law, resolution
 from lmscale.study.emergence.shots import gains
 
 SIZES = np.geomspace(1e6, 1e11, 10)
@@ -27,16 +26,16 @@ def runs(middle=1.2, noise=0.005, compute_only=False, seed=0):
     return table.drop(columns=["params", "tokens"]) if compute_only else table
 
 
-def test_a_ladder_foretells_larger_models():
+def test_a_ladder_predicts_larger_models():
     fit = ladder(runs(), chance=0.25)
     assert fit.fitted_runs >= 10 and len(fit.held_out) >= 4
-    assert fit.mean_error < 0.05 and fit.can_foretell
+    assert fit.mean_error < 0.05 and fit.can_predict
     assert fit.inside >= 0.75
     text = str(fit)
     assert "measured" in text and "missed by" in text
 
 
-def test_the_error_law_foretells_scores_that_follow_it_and_a_sigmoid_nearly():
+def test_the_error_law_predicts_scores_that_follow_it_and_a_sigmoid_nearly():
     table = runs()
     table["score"] = 0.2 + 1.2 * np.exp(-1.5 * table["task_loss"])
     law, sigmoid = (ladder(table, chance=0.2, link=link) for link in ("error-law", "sigmoid"))
@@ -46,13 +45,13 @@ def test_the_error_law_foretells_scores_that_follow_it_and_a_sigmoid_nearly():
         assert other.predicted == pytest.approx(one.measured, abs=0.004)
 
 
-def test_a_foot_cannot_be_foretold_from_models_at_chance():
+def test_a_foot_cannot_be_predicted_from_models_at_chance():
     table = runs()
     late = table.assign(score=0.25 + np.where(table["held_out"], 0.4, 0.0) + np.tile([0.004, -0.004], 12))
     fit = ladder(late, chance=0.25)
-    assert not fit.can_foretell
-    assert any("no foot can be foretold" in status.sentence for status in fit.status)
-    assert fit.to_json()["can_foretell"] is False
+    assert not fit.can_predict
+    assert any("no foot can be predicted" in status.sentence for status in fit.status)
+    assert fit.to_json()["can_predict"] is False
 
 
 def test_the_interval_of_one_new_model_holds_it():
@@ -101,46 +100,6 @@ def test_what_examples_add_is_a_graded_score():
     assert finding.cls == "emergent" and finding.curve.metric == "acc gained by examples"
     with pytest.raises(UserError, match="column 'shots' with 0"):
         gains(table[table["shots"] == 5])
-
-
-def test_pass_at_k_is_what_counting_all_draws_gives():
-    from itertools import combinations
-
-    answers = [1, 0, 0, 1, 0, 0]
-    for k in (1, 2, 5, 6):
-        counted = np.mean([any(answers[i] for i in draw) for draw in combinations(range(6), k)])
-        assert pass_at_k([6], [2], k)[0] == pytest.approx(counted)
-    assert pass_at_k([100, 100], [0, 100], 10).tolist() == [0.0, 1.0]
-    with pytest.raises(UserError, match="pass@7 needs 7 samples"):
-        pass_at_k([6], [2], 7)
-
-
-def test_sampling_until_it_passes_is_unbiased_and_covers():
-    rng = np.random.default_rng(0)
-    samples = 3 + rng.negative_binomial(3, 0.02, 2000)
-    rates = [pass_until(3, int(count)) for count in samples]
-    assert np.mean([rate.value for rate in rates]) == pytest.approx(0.02, rel=0.04)
-    assert np.mean([rate.interval[0] <= 0.02 <= rate.interval[1] for rate in rates]) == pytest.approx(0.95, abs=0.02)
-    assert pass_until(2, 2).value == 1
-    with pytest.raises(UserError, match="3 successes in 2 samples"):
-        pass_until(3, 2)
-
-
-def test_samples_show_rates_of_about_three_over_their_number():
-    assert resolution(1000) == pytest.approx(3 / 1000, rel=0.01)
-    assert 1 - (1 - resolution(50, 0.8)) ** 50 == pytest.approx(0.8)
-
-
-def test_the_law_of_rates_is_found_and_foretells():
-    params = np.array([1e7, 3e7, 1e8, 3e8, 1e9])
-    true = np.exp(-80 * params**-0.15)
-    law = rate_law(params, true, 0.05 * true)
-    assert (law.c, law.alpha) == pytest.approx((80, 0.15), rel=1e-6)
-    foretold = law.at(1e11)
-    assert foretold.value == pytest.approx(np.exp(-80 * 1e11**-0.15), rel=1e-6)
-    assert foretold.interval[0] < foretold.value < foretold.interval[1]
-    with pytest.raises(UserError, match="sample items until they pass"):
-        rate_law(params, [0, 0.1, 0.2, 0.3, 0.4], [0.1] * 5)
 
 
 @pytest.fixture(scope="module")
