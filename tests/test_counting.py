@@ -20,7 +20,6 @@ from lmscale.lm.model.cross_entropy import default_chunk
 from lmscale.lm.model.parameters import init, parameter_table
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, make_step
-from lmscale.study import presets
 
 GPT2 = ModelConfig(width=768, layers=12, heads=12, vocab=50_257, context=1024, mlp="gelu")
 GPT2_UNTIED = ModelConfig(width=768, layers=12, heads=12, vocab=50_257, context=1024, mlp="gelu", tied_embeddings=False)
@@ -184,14 +183,6 @@ def test_a_runs_counts_agree_with_each_other() -> None:
     assert counting.memory_bytes(run) > counting.state_bytes(run)
 
 
-def test_keys_and_values_of_a_published_model() -> None:
-    """Llama 2 7B in 16 bits holds 512 KiB per token, and 70B, with 8 heads of keys and values for 64 heads, 320 KiB."""
-    for name, kibibytes in (("llama2-7b", 512), ("llama2-70b", 320)):
-        shape = replace(presets.preset(name), compute_dtype="bfloat16")
-        assert counting.kv_cache_bytes(shape, length=1) == kibibytes * 1024
-        assert counting.kv_cache_bytes(shape, sequences=2) == 2 * 4096 * kibibytes * 1024
-
-
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "lion", "muon", "adafactor", "rmsprop"])
 @pytest.mark.parametrize("ema", [None, 0.99])
 def test_a_checkpoint_holds_the_state(kind: Any, ema: float | None) -> None:
@@ -200,7 +191,7 @@ def test_a_checkpoint_holds_the_state(kind: Any, ema: float | None) -> None:
     run = RunConfig(model=SHAPES[2], optimizer=settings, tokens=2048 * 100)
     state = jax.eval_shape(partial(init_state, run, make_optimizer(run)), jax.random.key(0))
     built = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
-    assert counting.checkpoint_bytes(run) == counting.state_bytes(run) == pytest.approx(built, rel=1e-3)
+    assert counting.state_bytes(run) == pytest.approx(built, rel=1e-3)
 
 
 def memory_of(batch: int = 8, accelerator: bool = False, settings: dict[str, Any] | None = None, **shape: Any) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmscale.core.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
-from lmscale.core.counting import count, train_flops
+from lmscale.core.counting import count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan, write_plan
@@ -150,7 +150,9 @@ def test_a_trunk_is_paid_once() -> None:
     same = {(run.config.warmup_steps, run.config.optimizer.peak_lr, run.config.batch_tokens) for run in found.runs}
     assert len(same) == 1
     assert found.flops / found.flops_apart == pytest.approx(9.4 / 15, rel=0.01)
-    assert [count(run.config).flops for run in found.runs] == [train_flops(run.config) for run in found.runs]
+    assert [count(run.config).flops for run in found.runs] == [
+        flops_per_token(run.config.model) * run.config.tokens for run in found.runs
+    ]
     assert found.flops_apart == sum(count(run.config).flops for run in found.runs)
 
 
@@ -214,7 +216,7 @@ def test_a_plan_holds_every_run_its_flag_and_its_budget() -> None:
     assert [run.held_out for run in found.runs] == [False, True]
     assert [run.flops_budget for run in found.runs] == [1e9, 3e9]
     assert [run.group for run in found.runs] == ["", "pair"]
-    assert found.flops == 2 * train_flops(RUN)
+    assert found.flops == 2 * count(RUN).flops
 
 
 def test_a_sweep_names_the_tasks_of_all_its_runs() -> None:

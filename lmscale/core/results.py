@@ -50,7 +50,7 @@ class Outcome:
     tokens: int
     """Tokens trained on, repeats counted."""
     flops: int
-    """Exact training FLOPs (`counting.train_flops`), validation left out."""
+    """Exact training FLOPs (`counting.count`), validation left out."""
     flops_6n: int
     unique_tokens: int
     """Distinct training tokens seen."""

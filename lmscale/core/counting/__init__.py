@@ -12,14 +12,11 @@ from lmscale.core.counting.flops import (
     flops_per_token_full_attention,
     flops_per_token_kaplan,
     flops_per_token_with_head,
-    train_flops,
     validation_flops,
 )
 from lmscale.core.counting.memory import (
     DTYPE_BYTES,
     activation_bytes,
-    checkpoint_bytes,
-    kv_cache_bytes,
     memory_bytes,
     state_bytes,
 )
@@ -43,7 +40,6 @@ __all__ = [
     "TRAIN_OVER_FORWARD",
     "Counts",
     "activation_bytes",
-    "checkpoint_bytes",
     "count",
     "flops_per_token",
     "flops_per_token_6n",
@@ -52,7 +48,6 @@ __all__ = [
     "flops_per_token_full_attention",
     "flops_per_token_kaplan",
     "flops_per_token_with_head",
-    "kv_cache_bytes",
     "layer_matrices",
     "memory_bytes",
     "outer_matrices",
@@ -67,7 +62,6 @@ __all__ = [
     "params_total",
     "params_with_head",
     "state_bytes",
-    "train_flops",
     "validation_flops",
 ]
 

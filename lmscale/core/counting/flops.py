@@ -53,11 +53,6 @@ def flops_per_token_deepseek(model: ModelConfig) -> int:
     return flops_per_token_kaplan(model) + 12 * model.layers * model.width * model.context
 
 
-def train_flops(config: RunConfig) -> int:
-    """C of a run in the default convention: exact training FLOPs, validation left out."""
-    return flops_per_token(config.model) * config.tokens
-
-
 def validation_flops(config: RunConfig) -> int:
     """Forward FLOPs spent on the validation set, at most (a small split scores fewer tokens)."""
     return flops_per_token_forward(config.model) * config.validation_tokens * config.validations

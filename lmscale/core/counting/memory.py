@@ -1,4 +1,4 @@
-"""Bytes of parameters and optimizer state, of a training step, of a checkpoint, of the KV cache.
+"""Bytes of parameters and optimizer state, which a checkpoint holds too, and of a training step.
 
 Letters as in `params`.
 """
@@ -104,14 +104,3 @@ def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
     gradients = (1 + (settings.micro_batches > 1)) * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
     sequences = settings.batch_sequences // settings.micro_batches
     return state_bytes(config) + gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)
-
-
-def checkpoint_bytes(config: RunConfig) -> int:
-    """Bytes of the whole state, which a checkpoint holds. On disk it is compressed a little."""
-    return state_bytes(config)
-
-
-def kv_cache_bytes(model: ModelConfig, sequences: int = 1, length: int | None = None) -> int:
-    """2 L g k per token in the compute dtype: keys and values of `length` tokens (a full context) of each sequence."""
-    per_token = 2 * model.layers * model.num_kv_heads * model.head_width * DTYPE_BYTES[model.compute_dtype]
-    return sequences * (model.context if length is None else length) * per_token

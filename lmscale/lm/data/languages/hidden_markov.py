@@ -72,23 +72,6 @@ def _exact(spec: HiddenMarkov) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return p, _transitions(p, then), nats
 
 
-def stationary(spec: HiddenMarkov) -> NDArray[np.float64]:
-    """[S]: the share of time in each state."""
-    _, step, _ = _exact(spec)
-    equations = np.vstack([step.T - np.eye(spec.states), np.ones(spec.states)])
-    return np.asarray(np.linalg.lstsq(equations, np.append(np.zeros(spec.states), 1.0), rcond=None)[0])
-
-
-def unigram(spec: HiddenMarkov) -> NDArray[np.float64]:
-    """[X]: the probability of each symbol in a long text."""
-    return np.asarray(stationary(spec) @ _exact(spec)[0])
-
-
-def entropy_rate_nats(spec: HiddenMarkov) -> float:
-    """Nats per symbol of a long text."""
-    return float(stationary(spec) @ _exact(spec)[2])
-
-
 def entropy_nats(spec: HiddenMarkov, context: int) -> float:
     """Mean over the C targets of a window, which begins in state 0."""
     _, step, nats = _exact(spec)

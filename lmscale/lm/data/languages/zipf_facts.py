@@ -91,19 +91,3 @@ def entropy_nats(spec: ZipfFacts, context: int) -> float:
 def exponents(spec: ZipfFacts) -> tuple[float, float]:
     """The theory's exponents of the excess loss: in model size, in data."""
     return spec.gamma - 1, 1 - 1 / spec.gamma
-
-
-def missing_after(spec: ZipfFacts, known: int) -> float:
-    """The mass of facts beyond the `known` most frequent."""
-    return float(probabilities(spec)[known:].sum())
-
-
-def unmet_after(spec: ZipfFacts, drawn: float) -> float:
-    """The expected mass of facts that have not been among `drawn` independent ones."""
-    p = probabilities(spec)
-    return float(p @ np.exp(drawn * np.log1p(-p)))
-
-
-def excess_nats(spec: ZipfFacts, missing: float) -> float:
-    """Loss per token above the entropy of a model that guesses the answers of facts of mass `missing`."""
-    return missing * float(np.log(spec.answers)) / (spec.digits + 1)
