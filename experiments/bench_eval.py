@@ -4,9 +4,9 @@
     python experiments/bench_eval.py --width 2048 --layers 24 --context 2048 --items 1000 --dtype bfloat16   # on a GPU
 
 Items are sums of two numbers with four choices each, asked with worked examples; the model has its initial values, as
-speed does not depend on them. `lmscale.lm.eval.scorer.Reader` reads the examples once and each question once before its
-choices; the loop runs `model.token_losses` on examples, question and choice together, one candidate at a time, filled
-up to one length so that it is compiled once. Both are timed warm, and their log-probabilities must agree.
+speed does not depend on them. `lmscale.lm.eval.scorer.LMScorer` reads the examples once and each question once before
+its choices; the loop runs `transformer.token_losses` on examples, question and choice together, one candidate at a
+time, padded to one length so that it is compiled once. Both are timed warm, and their log-probabilities must agree.
 
 Outcome (2026-11, two idle cores of an AMD EPYC, four layers of width 128, some 250 tokens of examples): 174 items per
 second, the loop 18: 9.7 times as fast; log-probabilities within 8e-6 nats.
@@ -41,8 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from lmscale.lm.data import tokenizer
-    from lmscale.lm.eval.scorer import Reader
+    from lmscale.lm.data.tokenizer import load
+    from lmscale.lm.eval.scorer import LMScorer
     from lmscale.lm.model import parameters, transformer
     from lmscale.lm.model.parameters import Params
 
@@ -53,9 +53,9 @@ def main(arguments: argparse.Namespace) -> None:
         context=arguments.context,
         compute_dtype=arguments.dtype,
     )
-    encoder, task, shots = tokenizer.load("bytes"), sums(arguments.items), Shots(arguments.shots)
+    tokenizer, task, shots = load("bytes"), sums(arguments.items), Shots(arguments.shots)
     params = parameters.init(config, jax.random.key(0))
-    reader = Reader(params, config, encoder)
+    scorer = LMScorer(params, config, tokenizer)
 
     @jax.jit
     def nats(params: Params, row_BS: jax.Array, scored_BS: jax.Array) -> jax.Array:
@@ -65,12 +65,12 @@ def main(arguments: argparse.Namespace) -> None:
         found = []
         for item in task.items:
             _, opening, question = prompt(task, item, shots)
-            given = len(encoder.encode(opening + question))
+            given = len(tokenizer.encode(opening + question))
             said = []
             for choice in item.choices:
-                whole = encoder.encode(f"{opening}{question}{task.delimiter}{choice}")
+                whole = tokenizer.encode(f"{opening}{question}{task.delimiter}{choice}")
                 row, place = np.full((1, config.context + 1), -1, np.int32), np.arange(config.context + 1)[None]
-                row[0, : len(whole) + 1] = [encoder.end_of_document, *whole]
+                row[0, : len(whole) + 1] = [tokenizer.end_of_document, *whole]
                 said.append(-float(nats(params, jnp.asarray(row), jnp.asarray((place > given) & (row >= 0)))))
             found.append(said)
         return found
@@ -83,13 +83,13 @@ def main(arguments: argparse.Namespace) -> None:
             best = min(best, time.perf_counter() - start)
         return best, found
 
-    ours, found = timed(lambda: [list(one.choice_nats) for one in reader.responses(task, shots)])
+    ours, found = timed(lambda: [list(one.choice_logprobs) for one in scorer.responses(task, shots)])
     theirs, wanted = timed(loop)
     worst = max(abs(a - b) for one, other in zip(found, wanted) for a, b in zip(one, other))
-    tokens = sum(len(encoder.encode(text)) for text in prompt(task, task.items[0], shots)[1:])
+    tokens = sum(len(tokenizer.encode(text)) for text in prompt(task, task.items[0], shots)[1:])
     print(f"{len(task.items)} items of 4 choices, {arguments.shots} shots, about {tokens} tokens each")
     print(f"{machine.device_name()}, {config.layers} layers of width {config.width}, {arguments.dtype}")
-    print(f"Reader     {len(task.items) / ours:9.1f} items/s")
+    print(f"LMScorer   {len(task.items) / ours:9.1f} items/s")
     print(f"plain loop {len(task.items) / theirs:9.1f} items/s, {theirs / ours:.1f} times as slow")
     print(f"log-probabilities differ by at most {worst:.1e} nats")
 

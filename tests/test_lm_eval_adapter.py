@@ -22,7 +22,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.eval import lm_eval_adapter
-from lmscale.lm.eval.scorer import Reader
+from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Task, load, scores
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import parameter_table
@@ -80,8 +80,8 @@ SCORES = {
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader(parameters(), CONFIG, ByteTokenizer())
+def scorer() -> LMScorer:
+    return LMScorer(parameters(), CONFIG, ByteTokenizer())
 
 
 def parameters() -> dict[str, jax.Array]:
@@ -127,38 +127,38 @@ def assert_same(nats: list[tuple[float, ...]], expected: list[tuple[float, ...]]
 
 
 @pytest.mark.parametrize("name", ["few", "truth_mc1", "truth_mc2"])
-def test_our_evaluator_gives_what_the_harness_gave(name: str, reader: Reader, folder: Path) -> None:
+def test_our_evaluator_gives_what_the_harness_gave(name: str, scorer: LMScorer, folder: Path) -> None:
     task = ours(folder)[name]
-    responses = reader.responses(task)
-    assert_same([response.choice_nats for response in responses], NATS[name])
+    responses = scorer.responses(task)
+    assert_same([response.choice_logprobs for response in responses], NATS[name])
     found = {score.metric: score.score for score in scores(task, responses)}
     for metric, value in SCORES[name].items():
         assert found["gold_probability" if name == "truth_mc2" else OURS[metric]] == pytest.approx(value, abs=1e-4)
 
 
-def test_pairs_of_tokens_score_as_tasks_do(reader: Reader, folder: Path) -> None:
+def test_pairs_of_tokens_score_as_tasks_do(scorer: LMScorer, folder: Path) -> None:
     """In any order, with contexts in common, and cut on the left."""
-    responses = reader.responses(ours(folder)["few"])
-    encode, end = reader.encoder.encode, reader.encoder.end_of_document
+    responses = scorer.responses(ours(folder)["few"])
+    encode, end = scorer.tokenizer.encode, scorer.tokenizer.end_of_document
     pairs, expected = [], []
     for item, response in zip(FEW, responses):
-        for choice, nats, greedy in zip(item["choices"], response.choice_nats, response.choice_greedy):
+        for choice, nats, greedy in zip(item["choices"], response.choice_logprobs, response.choice_greedy):
             asked = str(item["question"]).rstrip()
             continuation = encode(f"{item['question']} {choice}".removeprefix(asked)).tolist()
             pairs.append(([end, *encode(asked).tolist()], continuation))
             expected.append((nats, greedy))
-    found = reader.score(pairs[::-1])[::-1]
+    found = scorer.score(pairs[::-1])[::-1]
     np.testing.assert_allclose([nats for nats, _ in found], [nats for nats, _ in expected], rtol=0, atol=1e-4)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
     with pytest.raises(UserError, match="a continuation has 1025 tokens, more than the context of 1024 holds"):
-        reader.score([([end], [0] * 1025)])
+        scorer.score([([end], [0] * 1025)])
 
 
 def test_rows_of_the_harnesss_results() -> None:
     def item(acc: float, choices: int) -> dict[str, Any]:
         return {"filter": "none", "target": 0, "filtered_resps": [(0.0, True)] * choices, "acc": acc, "ppl": -3.0}
 
-    found = {
+    results = {
         "results": {
             "a": {
                 "alias": "a", "sample_len": 2, "acc,none": 0.5, "acc_stderr,none": 0.25, "ppl,none": 7.0,
@@ -171,8 +171,8 @@ def test_rows_of_the_harnesss_results() -> None:
         "n-shot": {"a": 5, "mc2": 0},
         "higher_is_better": {"a": {"acc": True, "ppl": False}, "mc2": {"acc": True}},
     }  # fmt: skip
-    rows, strange = lm_eval_adapter.scores(found)
-    assert strange == ["a f1,strict"]
+    rows, not_finite = lm_eval_adapter.score_rows(results)
+    assert not_finite == ["a f1,strict"]
     kept = [(x.task, x.metric, x.kind, x.shots, x.score, x.stderr, x.n, x.chance, x.higher_is_better) for x in rows]
     assert kept == [
         ("harness:a", "acc", "hard", 5, 0.5, 0.25, 2, 0.375, True),
@@ -181,11 +181,11 @@ def test_rows_of_the_harnesss_results() -> None:
     ]
 
 
-def test_without_the_extra(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra(scorer: LMScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match=r"pip install 'lmscale\[lm-eval\]'"):
-        lm_eval_adapter.language_model(reader)
+        lm_eval_adapter.language_model(scorer)
 
 
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +223,10 @@ def write_tasks(folder: Path) -> list[str]:
 
 @installed
 @pytest.mark.filterwarnings("default")
-def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_harness_agrees(scorer: LMScorer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the verb's own path, but for the checkpoint: responses, scores, rows."""
     offline(monkeypatch)
-    monkeypatch.setattr(score, "newest", lambda _: (reader, {"run_id": "r", "step": 1}))
+    monkeypatch.setattr(score, "newest_scorer", lambda _: (scorer, {"run_id": "r", "step": 1}))
     console = Console(file=io.StringIO(), width=160)
     score.show_lm_eval(tmp_path, write_tasks(folder), [None], None, 0, None, console)
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
@@ -235,8 +235,8 @@ def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkey
         theirs = [[(nats, greedy) for ((nats, greedy),) in json.loads(line)["responses"]] for line in kept]
         nats = [tuple(value for value, _ in one) for one in theirs]
         found = {row["metric"]: row["score"] for row in rows if row["task"] == f"harness:{name}"}
-        responses = reader.responses(task)
-        assert_same(nats, [response.choice_nats for response in responses])
+        responses = scorer.responses(task)
+        assert_same(nats, [response.choice_logprobs for response in responses])
         assert [[same for _, same in one] for one in theirs] == [list(one.choice_greedy) for one in responses]
         assert_same(nats, NATS[name])
         assert found == pytest.approx(SCORES[name], abs=1e-4)
@@ -252,7 +252,7 @@ def test_the_harness_agrees(reader: Reader, folder: Path, tmp_path: Path, monkey
 def test_whole_texts_and_written_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
     short = replace(CONFIG, context=16)
-    lm = lm_eval_adapter.language_model(Reader(parameters(), short, ByteTokenizer()))
+    lm = lm_eval_adapter.language_model(LMScorer(parameters(), short, ByteTokenizer()))
     text = "forty characters are more than a context"
     tokens = [0xFF, *text.encode()]
     logits = jax.jit(lambda tokens: transformer.logits(parameters(), tokens, short))
@@ -282,9 +282,9 @@ def request(*arguments: Any) -> Any:
 
 @installed
 @pytest.mark.filterwarnings("default")
-def test_a_task_without_its_data(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_without_its_data(scorer: LMScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    monkeypatch.setattr(score, "newest", lambda _: (reader, {}))
+    monkeypatch.setattr(score, "newest_scorer", lambda _: (scorer, {}))
     spec = write_task(tmp_path, "none", {"file": "none.jsonl"}, output_type="multiple_choice")
     with pytest.raises(UserError, match=r"the harness cannot load .*none\.yaml"):
         score.show_lm_eval(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""A reader gives what a plain loop over whole texts gives."""
+"""A scorer gives what a plain loop over whole texts gives."""
 
 from typing import Any
 
@@ -10,13 +10,14 @@ import pytest
 from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.data.tokenizer import ByteTokenizer
-from lmscale.lm.eval import scorer
-from lmscale.lm.eval.scorer import Reader
+from lmscale.lm.eval import batching
+from lmscale.lm.eval import scorer as module
+from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Item, Shots, Task, prompt
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import init
 
-ENCODER = ByteTokenizer()
+TOKENIZER = ByteTokenizer()
 CONTEXT = 64
 CONFIG = ModelConfig(width=16, layers=1, heads=2, vocab=256, context=CONTEXT, mlp_width=16, positions="alibi")
 ITEMS = (
@@ -35,8 +36,8 @@ def params() -> Any:
 
 
 @pytest.fixture(scope="module")
-def reader(params: Any) -> Reader:
-    return Reader(params, CONFIG, ENCODER)
+def scorer(params: Any) -> LMScorer:
+    return LMScorer(params, CONFIG, TOKENIZER)
 
 
 def whole(params: Any, tokens: list[int]) -> np.ndarray:
@@ -50,10 +51,10 @@ LOGITS = jax.jit(lambda params, tokens: transformer.logits(params, tokens, CONFI
 def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> tuple[float, bool, int]:
     """ln p, whether it is greedy, tokens cut: in as few lines as the definition takes."""
     documents, opening, question = prompt(task, item, shots)
-    end = [ENCODER.end_of_document]
-    before = end + [t for text in documents for t in [*ENCODER.encode(text).tolist(), *end]]
-    asked = before + ENCODER.encode((opening + question).rstrip()).tolist()
-    full = before + ENCODER.encode(opening + question + task.delimiter + answer).tolist()
+    end = [TOKENIZER.end_of_document]
+    before = end + [t for text in documents for t in [*TOKENIZER.encode(text).tolist(), *end]]
+    asked = before + TOKENIZER.encode((opening + question).rstrip()).tolist()
+    full = before + TOKENIZER.encode(opening + question + task.delimiter + answer).tolist()
     scored, kept = len(full) - len(asked), full[-(CONTEXT + 1) :]
     logits = whole(params, kept[:-1])
     nats = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(kept) - 1), kept[1:]]
@@ -61,61 +62,61 @@ def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> t
 
 
 @pytest.mark.parametrize("shots", [Shots(), Shots(2), Shots(2, draw="each"), Shots(3)], ids=str)
-def test_scores_are_those_of_a_plain_loop(shots: Shots, reader: Reader, params: Any) -> None:
-    assert_as_by_hand(TASK, shots, reader, params)
+def test_scores_are_those_of_a_plain_loop(shots: Shots, scorer: LMScorer, params: Any) -> None:
+    assert_as_by_hand(TASK, shots, scorer, params)
 
 
-def test_examples_that_are_documents(reader: Reader, params: Any) -> None:
-    assert_as_by_hand(Task("documents", ITEMS, ("gold_bits_per_byte",), separator=None), Shots(1), reader, params)
+def test_examples_that_are_documents(scorer: LMScorer, params: Any) -> None:
+    assert_as_by_hand(Task("documents", ITEMS, ("gold_bits_per_byte",), separator=None), Shots(1), scorer, params)
 
 
-def assert_as_by_hand(task: Task, shots: Shots, reader: Reader, params: Any) -> None:
+def assert_as_by_hand(task: Task, shots: Shots, scorer: LMScorer, params: Any) -> None:
     cut = []
-    for item, response in zip(task.items, reader.responses(task, shots)):
+    for item, response in zip(task.items, scorer.responses(task, shots)):
         expected = [by_hand(params, task, item, answer, shots) for answer in (*item.choices, *item.answers)]
         nats, greedy = (
-            (*response.choice_nats, *response.answer_nats),
+            (*response.choice_logprobs, *response.answer_logprobs),
             (*response.choice_greedy, *response.answer_greedy),
         )
         np.testing.assert_allclose(nats, [value for value, _, _ in expected], rtol=1e-4, atol=1e-4)
         assert list(greedy) == [same for _, same, _ in expected]
-        assert response.item == item.name and len(response.choice_nats) == len(item.choices)
+        assert response.item == item.name and len(response.choice_logprobs) == len(item.choices)
         cut.append(response.tokens_cut)
         assert response.tokens_cut == max(0, *(tokens for _, _, tokens in expected))
     assert any(cut) if shots.count == 3 else shots.count or not any(cut)
 
 
-def test_what_is_written_is_the_likeliest_until_it_ends(reader: Reader, params: Any) -> None:
-    for item, response in zip(ITEMS, reader.responses(TASK, Shots(1))):
+def test_what_is_written_is_the_likeliest_until_it_ends(scorer: LMScorer, params: Any) -> None:
+    for item, response in zip(ITEMS, scorer.responses(TASK, Shots(1))):
         _, opening, question = prompt(TASK, item, Shots(1))
-        tokens = [ENCODER.end_of_document, *ENCODER.encode((opening + question).rstrip()).tolist()]
+        tokens = [TOKENIZER.end_of_document, *TOKENIZER.encode((opening + question).rstrip()).tolist()]
         start = len(tokens)
         for _ in range(TASK.longest_answer):
             tokens.append(int(whole(params, tokens[-CONTEXT:])[-1].argmax()))
-        ends = [*np.flatnonzero(np.array(tokens[start:]) == ENCODER.end_of_document), len(tokens)]
-        assert response.generated == ENCODER.decode(np.array(tokens[start:][: ends[0]]))[: TASK.longest_answer]
+        ends = [*np.flatnonzero(np.array(tokens[start:]) == TOKENIZER.end_of_document), len(tokens)]
+        assert response.generated == TOKENIZER.decode(np.array(tokens[start:][: ends[0]]))[: TASK.longest_answer]
 
 
-def test_the_answer_that_is_written_scores_as_greedy(reader: Reader) -> None:
-    written = reader.responses(TASK)[0].generated
+def test_the_answer_that_is_written_scores_as_greedy(scorer: LMScorer) -> None:
+    written = scorer.responses(TASK)[0].generated
     assert written
     again = Task("again", (Item("sky", "The sky is", answers=(written,)),), TASK.metrics, "Say.\n", delimiter="")
     if not written[0].isspace() and written.isascii():
-        assert reader.responses(again)[0].answer_greedy == (True,)
+        assert scorer.responses(again)[0].answer_greedy == (True,)
 
 
-def test_how_many_are_read_together_changes_nothing(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = reader.responses(TASK, Shots(1))
-    monkeypatch.setattr(scorer, "TOKENS_AT_ONCE", 16)
-    for one, other in zip(expected, reader.responses(TASK, Shots(1))):
-        np.testing.assert_allclose(one.choice_nats, other.choice_nats, rtol=1e-5)
+def test_how_many_are_read_together_changes_nothing(scorer: LMScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = scorer.responses(TASK, Shots(1))
+    monkeypatch.setattr(module, "TOKENS_PER_CALL", 16)
+    for one, other in zip(expected, scorer.responses(TASK, Shots(1))):
+        np.testing.assert_allclose(one.choice_logprobs, other.choice_logprobs, rtol=1e-5)
         assert one.generated == other.generated
 
 
-def test_an_answer_longer_than_the_context(reader: Reader) -> None:
+def test_an_answer_longer_than_the_context(scorer: LMScorer) -> None:
     long = Task("long", (Item("a", "?", answers=("x" * 200,)),), ("gold_bits_per_byte",))
     with pytest.raises(UserError, match=r"item a: the answer 'x+' has 201 tokens, more than the context of 64"):
-        reader.responses(long)
+        scorer.responses(long)
 
 
 def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() -> None:
@@ -125,8 +126,8 @@ def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() 
     texts = [np.append(examples, rng.integers(0, 200, 10)).astype(np.int32) for _ in range(40)]
     for number, kept in ((7, 3), (21, 60)):
         texts[number] = np.append(examples[:kept], rng.integers(0, 200, 200)).astype(np.int32)
-    groups = scorer._sharing(texts)
+    groups = batching.prefix_groups(texts)
     assert sorted(map(len, groups)) == [2, 38] and sorted(min(groups, key=len)) == [7, 21]
     assert sorted(n for group in groups for n in group) == list(range(40))
-    assert [sorted(group) for group in scorer._sharing(texts[8:12])] == [[0, 1, 2, 3]]
-    assert scorer._sharing([]) == [] and scorer._sharing(texts[:1]) == [[0]]
+    assert [sorted(group) for group in batching.prefix_groups(texts[8:12])] == [[0, 1, 2, 3]]
+    assert batching.prefix_groups([]) == [] and batching.prefix_groups(texts[:1]) == [[0]]

@@ -69,7 +69,7 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
 
 def test_what_was_learned_is_found(run: Path) -> None:
     (task,) = load(LANGUAGE)
-    (found,) = score.examine(run, [task], [Shots()], 100)
+    (found,) = score.score_run(run, [task], [Shots()], 100)
     exact, share, bits = found.scores
     assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
     assert bits.score < 1 and len(found.responses) == 100
@@ -112,5 +112,5 @@ def test_tasks_that_cannot_be_read_stop_a_run_at_once(tmp_path: Path) -> None:
 
 def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", CONFIG.to_json())
-    with pytest.raises(UserError, match="has no checkpoint to examine; train the run with keep_checkpoint=True"):
+    with pytest.raises(UserError, match="has no checkpoint to score; train the run with keep_checkpoint=True"):
         show(tmp_path, 0)

@@ -98,7 +98,7 @@ def test_gsm8k_is_right_when_the_number_is(tmp_path: Path) -> None:
     (task,) = load(f"gsm8k:{write(tmp_path / 'test.jsonl', row)}")
 
     def match(text: str) -> float:
-        return scores(task, [Response("0", answer_nats=(-1.0,), generated=text)])[0].score
+        return scores(task, [Response("0", answer_logprobs=(-1.0,), generated=text)])[0].score
 
     said = [" #### 1024", " so\n#### 1,024.\nQuestion: #### 7", " #### 24", " 1024"]
     assert [match(text) for text in said] == [1, 1, 0, 0]
@@ -109,7 +109,7 @@ def test_a_language_of_tasks_brings_its_chance() -> None:
     copy = tasks["copy"]
     chance = dict(copy.chance)
     assert chance["exact_match"] == pytest.approx(3**-4) and chance["share_in_place"] == pytest.approx(1 / 3)
-    right = [Response(item.name, answer_nats=(-1.0,), generated=item.answers[0]) for item in copy.items]
+    right = [Response(item.name, answer_logprobs=(-1.0,), generated=item.answers[0]) for item in copy.items]
     assert [(score.metric, score.score, score.chance) for score in scores(copy, right)[:2]] == [
         ("exact_match", 1.0, chance["exact_match"]),
         ("share_in_place", 1.0, chance["share_in_place"]),
@@ -146,7 +146,7 @@ THREE = Item("a", "?", ("x", "long", "éé"), (1.0, 0.0, 1.0))
 
 def of(metric: str, *nats: float, item: Item = THREE) -> float:
     task = Task("t", (item,), (metric,))  # type: ignore[arg-type]
-    return scores(task, [Response(item.name, choice_nats=nats)])[0].score
+    return scores(task, [Response(item.name, choice_logprobs=nats)])[0].score
 
 
 def test_scores_by_hand() -> None:
@@ -169,14 +169,15 @@ def test_standard_error_chance_and_order() -> None:
         for i in range(4)
     )
     task = Task("t", items, ("accuracy", "brier"))
-    said = [Response(str(i), choice_nats=(0.0 if i else -9.0, *(-5.0 for _ in items[i].choices[1:]))) for i in range(4)]
-    accuracy, brier = scores(task, said[::-1], shots=2)
+    logprobs = [(0.0 if i else -9.0, *(-5.0 for _ in items[i].choices[1:])) for i in range(4)]
+    responses = [Response(str(i), choice_logprobs=logprobs[i]) for i in range(4)]
+    accuracy, brier = scores(task, responses[::-1], shots=2)
     assert (accuracy.score, accuracy.n, accuracy.shots, accuracy.kind) == (0.75, 4, 2, "hard")
     assert accuracy.stderr == pytest.approx(np.std([0, 1, 1, 1], ddof=1) / 2)
     assert accuracy.chance == pytest.approx((1 / 2 + 1 / 4) / 2) and brier.chance == pytest.approx((1 / 2 + 3 / 4) / 2)
     assert not brier.higher_is_better
     with pytest.raises(UserError, match="1 items have no response, the first is 2"):
-        scores(task, [said[0], said[1], said[3]])
+        scores(task, [responses[0], responses[1], responses[3]])
 
 
 def test_calibration_of_a_calibrated_and_a_certain_model() -> None:
@@ -186,7 +187,7 @@ def test_calibration_of_a_calibrated_and_a_certain_model() -> None:
     for sure, responses in said.items():
         for i in range(200):
             first = sure if i % 4 else 1 - sure  # three in four are right
-            responses.append(Response(str(i), choice_nats=(math.log(first), math.log(1 - first))))
+            responses.append(Response(str(i), choice_logprobs=(math.log(first), math.log(1 - first))))
     good, bad = (scores(task, responses)[0] for responses in said.values())
     assert good.score == pytest.approx(0, abs=1e-9) and bad.score == pytest.approx(0.25, abs=1e-6)
     assert bad.stderr == pytest.approx(math.sqrt(0.25 * 0.75 / 200), rel=0.2)

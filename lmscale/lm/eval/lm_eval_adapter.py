@@ -1,11 +1,11 @@
-"""Tasks of lm-evaluation-harness (Gao 2021) on a run's checkpoint, asked and scored by the harness itself.
+"""Tasks of lm-evaluation-harness (Gao 2021) on a run's checkpoint, prompted and scored by the harness itself.
 
     lmscale eval runs/isoflop/3f2a --harness arc_easy                # a task that comes with the harness
     lmscale eval runs/isoflop/3f2a --harness capitals.yaml           # one of your own
 
-To the harness a model is an object with its interface `LM`; `language_model` makes one of a `Reader`. The model reads
-what it reads in our own evaluation: the end of a document before every text, as in training; and a prompt that does not
-fit the context loses its left end. Nothing is downloaded unless HF_HUB_OFFLINE=0 says so.
+To the harness a model is an object with its interface `LM`; `language_model` makes one of an `LMScorer`. The model
+reads what it reads in our own evaluation: the end of a document before every text, as in training; and a prompt that
+does not fit the context loses its left end. Nothing is downloaded unless HF_HUB_OFFLINE=0.
 """
 
 import math
@@ -21,25 +21,25 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.eval import task_eval
-from lmscale.lm.eval.scorer import Reader
+from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PREFIX = "harness:"
-"""Of the names that its tasks have in our tables."""
+"""Stands before the names of its tasks in our tables."""
 HARD_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "em", "mcc"}
 """All or nothing per item, unless a task gives items values in between under such a name, as TruthfulQA's mc2 does."""
 CHOSEN_METRICS = {"acc", "acc_norm", "acc_bytes"}
-"""Hard metrics of which a guess gets one in as many as there are choices."""
+"""Hard metrics on which a guess scores one over the number of choices."""
 RESAMPLES = 1000
-"""For the standard errors of scores that are not means over items."""
+"""Bootstrap resamples for the standard errors of scores that are not means over items."""
 
 
 def show(
-    reader: Reader,
-    where: dict[str, Any],
+    scorer: LMScorer,
+    model_columns: dict[str, Any],
     folder: Path,
     specs: Sequence[str],
     manager: Any,
@@ -48,38 +48,39 @@ def show(
     seed: int,
     console: "Console",
 ) -> None:
-    """Score a model on the harness's tasks `specs`, keep the rows in `folder` and print a table.
+    """Score a model on the harness's tasks `specs`, write the rows into `folder` and print a table.
 
-    `manager` is the `task_manager` of `specs`; `shots` of None are the task's own; `where` stands in every row.
+    `manager` is the `task_manager` of `specs`; a number of shots of None is the task's own; `model_columns` stand in
+    every row.
     """
-    model = language_model(reader)
-    task_eval.say_header(console)
+    model = language_model(scorer)
+    task_eval.print_header(console)
     for count in shots:
-        found = results(model, specs, manager, count, most_items, seed)
-        rows, strange = scores(found)
+        results = evaluate(model, specs, manager, count, most_items, seed)
+        rows, not_finite = score_rows(results)
         for score in rows:
-            task_eval.say(score, console)
-        for name in strange:
-            console.print(f"  left out: {name} is no finite number", markup=False)
+            task_eval.print_score(score, console)
+        for name in not_finite:
+            console.print(f"  left out: {name} is not a finite number", markup=False)
         for task in dict.fromkeys(score.task for score in rows):
-            ours = [score for score in rows if score.task == task]
-            kept = _responses(found["samples"].get(task.removeprefix(PREFIX), []))
-            task_eval.keep(folder, task, ours[0].shots, kept, [{**where, **asdict(score)} for score in ours])
+            scores = [score for score in rows if score.task == task]
+            responses = _responses(results["samples"].get(task.removeprefix(PREFIX), []))
+            task_rows = [{**model_columns, **asdict(score)} for score in scores]
+            task_eval.write_results(folder, task, scores[0].shots, responses, task_rows)
     if model.cut:
         console.print(f"  {model.cut:,} prompts do not fit the context and lost their left end")
-    place = folder / RESPONSES_FOLDER
-    console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {place}")
+    console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
 
 
-def language_model(reader: Reader) -> Any:
-    """The harness's `LM` whose answers are those of `reader`. Raises `UserError` without the extra."""
-    _library()
+def language_model(scorer: LMScorer) -> Any:
+    """An `LM` of the harness that answers with `scorer`. Raises `UserError` without the extra."""
+    _check_installed()
     from lm_eval.api.model import TemplateLM
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    class ReaderLM(TemplateLM):
-        """Contexts and continuations are cut into tokens by `TemplateLM`, as for every model of the harness."""
+    class ScorerLM(TemplateLM):
+        """`TemplateLM` tokenizes contexts and continuations, as for every model of the harness."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -88,10 +89,10 @@ def language_model(reader: Reader) -> Any:
 
         @property
         def eot_token_id(self) -> int:
-            return reader.encoder.end_of_document
+            return scorer.tokenizer.end_of_document
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            tokens = reader.encoder.encode(string).tolist()
+            tokens = scorer.tokenizer.encode(string).tolist()
             return tokens if add_special_tokens is False else [self.eot_token_id, *tokens]
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
@@ -99,12 +100,14 @@ def language_model(reader: Reader) -> Any:
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
             pairs = [(context, continuation) for _, context, continuation in requests]
-            self.cut += sum(len(one) + len(other) > reader.config.context + 1 for one, other in pairs)
-            return reader.score(pairs)
+            self.cut += sum(
+                len(context) + len(continuation) > scorer.config.context + 1 for context, continuation in pairs
+            )
+            return scorer.score(pairs)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
-            """ln p of whole texts, each token once, in windows as long as the context."""
-            context = reader.config.context
+            """ln p of whole texts, each token scored once, in windows as long as the context."""
+            context = scorer.config.context
             pairs: list[tuple[list[int], list[int]]] = []
             owners: list[int] = []
             for number, request in enumerate(requests):
@@ -112,41 +115,41 @@ def language_model(reader: Reader) -> Any:
                 windows = get_rolling_token_windows(tokens, self.prefix_token_id, context, context_len=1)
                 pairs += [make_disjoint_window(window) for window in windows]
                 owners += [number] * (len(pairs) - len(owners))
-            nats = [0.0] * len(requests)
-            for owner, (value, _) in zip(owners, reader.score(pairs)):
-                nats[owner] += value
-            return nats
+            logprobs = [0.0] * len(requests)
+            for owner, (logprob, _) in zip(owners, scorer.score(pairs)):
+                logprobs[owner] += logprob
+            return logprobs
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
-            """The likeliest tokens up to a stop, at most half a context of them."""
-            together: dict[tuple[tuple[str, ...], int], list[int]] = {}
+            """Greedy continuations up to a stop, at most half a context long."""
+            by_settings: dict[tuple[tuple[str, ...], int], list[int]] = {}
             for number, request in enumerate(requests):
                 settings = normalize_gen_kwargs(request.args[1])
                 check(
                     not settings["do_sample"],
-                    f"the harness's task {request.task_name} asks for random answers (do_sample); lmscale writes the "
-                    "likeliest ones only: set do_sample: false in the task's generation_kwargs",
+                    f"the harness's task {request.task_name} asks for random answers (do_sample); lmscale generates "
+                    "greedy ones only: set do_sample: false in the task's generation_kwargs",
                 )
                 stop = tuple(mark for mark in settings["until"] if mark)
-                together.setdefault((stop, settings["max_gen_toks"]), []).append(number)
-            written = [""] * len(requests)
-            for (stop, most), numbers in together.items():
+                by_settings.setdefault((stop, settings["max_gen_toks"]), []).append(number)
+            generated = [""] * len(requests)
+            for (stop, most), numbers in by_settings.items():
                 prompts = [np.array(self.tok_encode(requests[n].args[0]), np.int32) for n in numbers]
-                room = min(most, reader.config.context // 2)
-                self.cut += sum(len(prompt) > reader.config.context - room for prompt in prompts)
-                for n, text in zip(numbers, reader.write(prompts, room, stop)):
-                    written[n] = text
+                room = min(most, scorer.config.context // 2)
+                self.cut += sum(len(prompt) > scorer.config.context - room for prompt in prompts)
+                for n, text in zip(numbers, scorer.generate(prompts, room, stop)):
+                    generated[n] = text
                     for mark in stop:
-                        written[n] = written[n].split(mark, maxsplit=1)[0]
-            return written
+                        generated[n] = generated[n].split(mark, maxsplit=1)[0]
+            return generated
 
-    return ReaderLM()
+    return ScorerLM()
 
 
-def results(
+def evaluate(
     model: Any, specs: Sequence[str], manager: Any, shots: int | None, most_items: int | None, seed: int
 ) -> dict[str, Any]:
-    """What the harness's `simple_evaluate` gives, every item's responses (`samples`) among it."""
+    """The results of the harness's `simple_evaluate`, with every item's responses under `samples`."""
     import lm_eval
 
     return lm_eval.simple_evaluate(
@@ -160,42 +163,42 @@ def results(
     )
 
 
-def scores(found: dict[str, Any]) -> tuple[list[Score], list[str]]:
-    """A row for every metric of every task and group in the harness's results, and the metrics that are no number.
+def score_rows(results: dict[str, Any]) -> tuple[list[Score], list[str]]:
+    """A row for every metric of every task and group in the harness's results, and the metrics that are not finite.
 
     A filter of answers other than the harness's `none` stands behind the metric's name: `exact_match,strict-match`.
     """
-    rows, strange = [], []
-    for task, values in found["results"].items():
+    rows, not_finite = [], []
+    for task, values in results["results"].items():
         for key, value in values.items():
             metric, comma, answers = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
             if (score := _finite(value)) is None:
-                strange.append(f"{task} {key}")
+                not_finite.append(f"{task} {key}")
                 continue
-            items = [item for item in found["samples"].get(task, []) if item["filter"] == answers and metric in item]
+            items = [item for item in results["samples"].get(task, []) if item["filter"] == answers and metric in item]
             hard = metric in HARD_METRICS and all(isinstance(x[metric], tuple) or x[metric] in (0, 1) for x in items)
             chosen = hard and metric in CHOSEN_METRICS
-            chosen = chosen and found["configs"].get(task, {}).get("output_type") == "multiple_choice"
+            chosen = chosen and results["configs"].get(task, {}).get("output_type") == "multiple_choice"
             rows.append(
                 Score(
                     task=PREFIX + task,
                     metric=cast(Any, metric if answers == "none" else key),
                     kind="hard" if hard else "graded",
-                    shots=int(found["n-shot"].get(task) or 0),
+                    shots=int(results["n-shot"].get(task) or 0),
                     score=score,
                     stderr=_finite(values.get(f"{metric}_stderr,{answers}")),
                     n=values["sample_len"],
                     chance=_chance(items) if chosen else None,
-                    higher_is_better=found["higher_is_better"].get(task, {}).get(metric) is not False,
+                    higher_is_better=results["higher_is_better"].get(task, {}).get(metric) is not False,
                 )
             )
-    return rows, strange
+    return rows, not_finite
 
 
 def _chance(items: list[dict[str, Any]]) -> float | None:
-    """Of choosing at random, where every item has one right choice and no further requests."""
+    """Expected score of choosing at random, where every item has one right choice and no further requests."""
     if not items or any(not isinstance(item["target"], int) or "acc_mutual_info" in item for item in items):
         return None
     return float(np.mean([1 / len(item["filtered_resps"]) for item in items]))
@@ -210,14 +213,14 @@ def _finite(value: Any) -> float | None:
 
 
 def _responses(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Per item what the model answered to each request: ln p and whether it is greedy, or ln p, or a text."""
+    """Per item the answer to each request: ln p and whether it is greedy, or ln p, or a text."""
     for item in samples:
         if item["filter"] == samples[0]["filter"]:
             yield {"item": str(item["doc_id"]), "responses": item["resps"]}
 
 
-def _library() -> None:
-    """See that the harness is there, and that it asks no server unless the user says so."""
+def _check_installed() -> None:
+    """Make the harness ask no server unless the user says so. Raises `UserError` where it is not installed."""
     offline = os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", offline)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # it would fork beside JAX's threads
@@ -230,8 +233,11 @@ def _library() -> None:
 
 
 def task_manager(specs: Sequence[str], include: Path | None) -> Any:
-    """The harness's `TaskManager` that knows `specs`. Its own thousands of tasks are only listed where one is named."""
-    _library()
+    """A `TaskManager` of the harness that knows `specs`; its thousands of own tasks are listed only where one is named.
+
+    Raises `UserError` without the extra, and for tasks and folders that do not exist.
+    """
+    _check_installed()
     from lm_eval.tasks import TaskManager
 
     check(include is None or include.is_dir(), f"--include-path {include}: there is no such folder")
@@ -240,7 +246,9 @@ def task_manager(specs: Sequence[str], include: Path | None) -> Any:
         def load(self, task_list: Any) -> Any:
             try:
                 return super().load(task_list)
-            except Exception as error:  # of the harness, of `datasets`, and of the Python that tasks bring along
+            except (
+                Exception
+            ) as error:  # from the harness, from `datasets`, or from Python code that a task brings along
                 raise UserError(
                     f"the harness cannot load {', '.join(specs)} ({type(error).__name__}: {error}); nothing is "
                     "downloaded unless HF_HUB_OFFLINE=0"

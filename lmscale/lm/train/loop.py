@@ -23,7 +23,7 @@ from lmscale.core.signals import second_ctrl_c_ends, stop_requested
 from lmscale.lm import data
 from lmscale.lm.devices import collectives, distributed, machine
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
-from lmscale.lm.eval.task_eval import Examiner
+from lmscale.lm.eval.task_eval import TaskEvaluator
 from lmscale.lm.eval.validation import make_validation
 from lmscale.lm.train import pack
 from lmscale.lm.train.logs.jsonl import LOG_ROWS
@@ -104,7 +104,7 @@ class _Together:
         self.windows = data.ValidationSet(runs[0].tokens, self.config.model.context, self.config.validation_tokens)
         if self.windows.shortfall and distributed.is_main():
             print(self.windows.shortfall, flush=True)
-        self.examiner = Examiner([run.config for run in runs], runs[0].tokens.manifest, mesh)
+        self.task_evaluator = TaskEvaluator([run.config for run in runs], runs[0].tokens.manifest, mesh)
         self.every = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()
         self.saved = time.perf_counter()
@@ -191,7 +191,7 @@ class _Together:
             return
         start = time.perf_counter()
         loss_nats = run.validation.loss_nats if run.validates and run.validation is not None else None
-        self.examiner.score(run.config, run.folder, self._part(state, run).validated, run.done, loss_nats)
+        self.task_evaluator.evaluate(run.config, run.folder, self._part(state, run).validated, run.done, loss_nats)
         run.pause(time.perf_counter() - start)
 
     def _wanted(self, active: list[Ledger]) -> tuple[bool, bool]:

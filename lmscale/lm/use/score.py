@@ -10,9 +10,8 @@ from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm import data
 from lmscale.lm.devices.sharding import make_mesh
-from lmscale.lm.eval import lm_eval_adapter
-from lmscale.lm.eval.scorer import Reader
-from lmscale.lm.eval.task_eval import Examination, cut, loaded, say, say_header, scale, scored, sentences
+from lmscale.lm.eval import lm_eval_adapter, task_eval
+from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Shots, Task
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.step import make_step
@@ -21,41 +20,41 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def examine(
+def score_run(
     folder: Path, tasks: Sequence[Task], shots: Sequence[Shots], most_items: int | None = None
-) -> Iterator[Examination]:
+) -> Iterator[task_eval.TaskResult]:
     """Score `tasks` on the newest checkpoint in the run folder, each at each of `shots`, one after the other.
 
     Writes `responses/TASK-SHOTS.jsonl`, of the last step that was scored, and the rows of `scores.jsonl`, where rows of
     the same step, task, metric and shots are replaced. Raises `UserError` for a folder without a run or a checkpoint,
-    and as `Reader.responses` does.
+    and as `LMScorer.responses` does.
     """
-    reader, where = newest(folder)
-    yield from scored(reader, cut(tasks, most_items), shots, folder, where)
+    scorer, model_columns = newest_scorer(folder)
+    yield from task_eval.evaluate(scorer, task_eval.first_items(tasks, most_items), shots, folder, model_columns)
 
 
-def newest(folder: Path) -> tuple[Reader, dict[str, Any]]:
-    """The model of the newest checkpoint in the run folder, and what every row of its scores says of it.
+def newest_scorer(folder: Path) -> tuple[LMScorer, dict[str, Any]]:
+    """The model of the newest checkpoint in the run folder, and its `task_eval.model_columns`.
 
     Raises `UserError` for a folder without a run or a checkpoint.
     """
     config = from_json(RunConfig, read_json(folder / CONFIG_FILE, "run configuration"), where=str(folder / CONFIG_FILE))
-    reader, step = _reader(config, folder)
+    scorer, step = _restore(config, folder)
     outcome = Outcome.read(folder)
     loss_nats = outcome.loss_nats if outcome is not None and step == config.steps else None
-    return reader, scale(config, step, loss_nats)
+    return scorer, task_eval.model_columns(config, step, loss_nats)
 
 
 def show(
     folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
 ) -> None:
-    """Examine the run in `folder` on the tasks that `specs` name, and print a table as it goes."""
-    tasks = loaded(specs)
-    say_header(console)
-    for found in examine(folder, tasks, shots, most_items):
-        for score in found.scores:
-            say(score, console)
-        for sentence in sentences(found):
+    """Score the run in `folder` on the tasks that `specs` name, and print each row as soon as it is known."""
+    tasks = task_eval.load_tasks(specs)
+    task_eval.print_header(console)
+    for result in score_run(folder, tasks, shots, most_items):
+        for score in result.scores:
+            task_eval.print_score(score, console)
+        for sentence in task_eval.remarks(result):
             console.print(f"  {sentence}", markup=False)
     console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
 
@@ -71,11 +70,11 @@ def show_lm_eval(
 ) -> None:
     """Score the run in `folder` on tasks of lm-evaluation-harness (`lm_eval_adapter.show`)."""
     manager = lm_eval_adapter.task_manager(specs, include)
-    reader, where = newest(folder)
-    lm_eval_adapter.show(reader, where, folder, specs, manager, shots, most_items, seed, console)
+    scorer, model_columns = newest_scorer(folder)
+    lm_eval_adapter.show(scorer, model_columns, folder, specs, manager, shots, most_items, seed, console)
 
 
-def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
+def _restore(config: RunConfig, folder: Path) -> tuple[LMScorer, int]:
     """The model of the newest checkpoint, and its step."""
     mesh = make_mesh(config.mesh)
     checkpoints = Checkpoints(folder, config.run_id)
@@ -83,6 +82,6 @@ def _reader(config: RunConfig, folder: Path) -> tuple[Reader, int]:
     checkpoints.close()
     for sentence in skipped:
         print(sentence)
-    check(state is not None, f"{folder} has no checkpoint to examine; train the run with keep_checkpoint=True")
-    encoder = data.load_tokenizer(data.prepare(config.data).manifest)
-    return Reader(state.validated, config.model, encoder, mesh), int(state.step)
+    check(state is not None, f"{folder} has no checkpoint to score; train the run with keep_checkpoint=True")
+    tokenizer = data.load_tokenizer(data.prepare(config.data).manifest)
+    return LMScorer(state.validated, config.model, tokenizer, mesh), int(state.step)

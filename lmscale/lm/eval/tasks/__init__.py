@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.lm.eval.tasks import bigbench, exams, written
+from lmscale.lm.eval.tasks import bigbench, generation, multiple_choice
 from lmscale.lm.eval.tasks.scores import KINDS, Response, Score, scores
 from lmscale.lm.eval.tasks.task import Item, Metric, Prompt, Shots, Task, exemplars, prompt
 
@@ -33,12 +33,12 @@ __all__ = [
 
 FORMATS: dict[str, Callable[[Path], list[Task]]] = {
     "bigbench": bigbench.load,
-    "mmlu": exams.mmlu,
-    "truthfulqa": exams.truthfulqa,
-    "wic": exams.word_in_context,
-    "gsm8k": written.gsm8k,
-    "stories": written.stories,
-    "task": written.own,
+    "mmlu": multiple_choice.mmlu,
+    "truthfulqa": multiple_choice.truthfulqa,
+    "wic": multiple_choice.word_in_context,
+    "gsm8k": generation.gsm8k,
+    "stories": generation.stories,
+    "task": generation.own_task,
 }
 """Name of a file format -> its reader, from a file or the folder that holds it to its tasks."""
 
@@ -48,12 +48,12 @@ def load(spec: str) -> list[Task]:
 
     Raises `UserError` naming the file, the item and the field that is wrong, or the nearest format.
     """
-    name, colon, place = spec.partition(":")
+    name, colon, location = spec.partition(":")
     if name == "synthetic":
-        return written.made(spec)
+        return generation.synthetic_tasks(spec)
     if not colon or name not in FORMATS:
         raise UserError(f"{spec!r} names no tasks{nearest(name, FORMATS)}; write FORMAT:PATH or synthetic:tasks(...)")
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     if not path.exists():
         raise UserError(f"{spec}: there is no {path}; give the benchmark's file or folder, nothing is downloaded")
     return FORMATS[name](path)

@@ -26,11 +26,11 @@ class Response:
     """What a model did with one item, kept so that any metric can be computed later without the model."""
 
     item: str
-    choice_nats: tuple[float, ...] = ()
+    choice_logprobs: tuple[float, ...] = ()
     """ln p(choice | prompt), summed over its tokens."""
     choice_greedy: tuple[bool, ...] = ()
     """Whether every token of the choice was the likeliest."""
-    answer_nats: tuple[float, ...] = ()
+    answer_logprobs: tuple[float, ...] = ()
     """ln p of each right answer, the same way."""
     answer_greedy: tuple[bool, ...] = ()
     generated: str | None = None
@@ -85,8 +85,8 @@ def _score(task: Task, metric: Metric, pairs: list[Pair], shots: int) -> Score:
 
 def _probabilities(response: Response) -> NDArray[np.float64]:
     """Of the choices among themselves."""
-    nats = np.array(response.choice_nats)
-    weights = np.exp(nats - nats.max())
+    logprobs = np.array(response.choice_logprobs)
+    weights = np.exp(logprobs - logprobs.max())
     return weights / weights.sum()
 
 
@@ -95,21 +95,21 @@ def _chosen(weights: Sequence[float]) -> int:
 
 
 def _accuracy(task: Task, item: Item, response: Response) -> float:
-    return float(_chosen(response.choice_nats) in item.right)
+    return float(_chosen(response.choice_logprobs) in item.right)
 
 
 def _per(size: Callable[[str], int]) -> Callable[[Task, Item, Response], float]:
     """Accuracy of the choice whose ln p per unit of length is largest."""
 
     def accuracy(task: Task, item: Item, response: Response) -> float:
-        return float(_chosen([x / size(text) for x, text in zip(response.choice_nats, item.choices)]) in item.right)
+        return float(_chosen([x / size(text) for x, text in zip(response.choice_logprobs, item.choices)]) in item.right)
 
     return accuracy
 
 
 def _grade(task: Task, item: Item, response: Response) -> float:
     """The target score of the likeliest choice: BIG-bench's multiple_choice_grade."""
-    return item.gold[_chosen(response.choice_nats)]
+    return item.gold[_chosen(response.choice_logprobs)]
 
 
 def _gold_probability(task: Task, item: Item, response: Response) -> float:
@@ -127,12 +127,12 @@ def _brier(task: Task, item: Item, response: Response) -> float:
 def _gold_bits_per_byte(task: Task, item: Item, response: Response) -> float:
     """Of the likeliest right answer, its delimiter counted."""
     if item.answers:
-        texts, nats = item.answers, response.answer_nats
+        texts, logprobs = item.answers, response.answer_logprobs
     else:
         texts = tuple(item.choices[i] for i in item.right)
-        nats = tuple(response.choice_nats[i] for i in item.right)
+        logprobs = tuple(response.choice_logprobs[i] for i in item.right)
     sizes = [len(f"{task.delimiter}{text}".encode()) for text in texts]
-    return min(-x / math.log(2) / size for x, size in zip(nats, sizes, strict=True))
+    return min(-x / math.log(2) / size for x, size in zip(logprobs, sizes, strict=True))
 
 
 def _generated(task: Task, response: Response) -> str:
@@ -173,7 +173,7 @@ def edits(one: str, other: str) -> int:
 def _calibration(pairs: list[Pair]) -> tuple[float, float | None]:
     """Expected calibration error (Guo 2017): |accuracy - confidence| averaged over buckets of confidence, by size."""
     confidence = np.array([_probabilities(response).max() for _, response in pairs])
-    right = np.array([_chosen(response.choice_nats) in item.right for item, response in pairs], float)
+    right = np.array([_chosen(response.choice_logprobs) in item.right for item, response in pairs], float)
     bucket = np.minimum((confidence * CALIBRATION_BUCKETS).astype(int), CALIBRATION_BUCKETS - 1)
 
     def error(rows: NDArray[np.int64]) -> float:

@@ -55,7 +55,7 @@ def stories(path: Path) -> list[Task]:
     return [Task("stories", items, (), longest_answer=1024)]
 
 
-def made(spec: str, count: int = 500) -> list[Task]:
+def synthetic_tasks(spec: str, count: int = 500) -> list[Task]:
     """The algorithmic tasks of a language, `synthetic:tasks(...)`: `count` lines each, never of the training text."""
     from lmscale.lm.data.languages import tasks
 
@@ -91,7 +91,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def own(path: Path) -> list[Task]:
+def own_task(path: Path) -> list[Task]:
     """A task in a JSON file.
 
         {"name": "capitals", "metrics": ["accuracy"], "items": [
