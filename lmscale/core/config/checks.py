@@ -1,4 +1,4 @@
-"""Checks that every configuration shares, and the way from JSON back to a configuration."""
+"""Checks that all configurations share, and the reading of a configuration from JSON."""
 
 import dataclasses
 import math
@@ -45,26 +45,26 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
         check(name in value or not required, f"{where} lacks the field {name!r}")
     hints = _hints(cls)
     arguments: dict[str, Any] = {}
-    for name, given in value.items():
+    for name, item in value.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint) and not isinstance(given, hint):  # type: ignore[arg-type]
-            arguments[name] = from_json(hint, given, f"{where}.{name}")  # type: ignore[arg-type]
-        elif isinstance(given, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
-            arguments[name] = tuple(given)
+        if dataclasses.is_dataclass(hint) and not isinstance(item, hint):  # type: ignore[arg-type]
+            arguments[name] = from_json(hint, item, f"{where}.{name}")  # type: ignore[arg-type]
+        elif isinstance(item, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
+            arguments[name] = tuple(item)
         else:
-            arguments[name] = given
+            arguments[name] = item
     return cls(**arguments)
 
 
 def check_types(config: Any) -> None:
-    """Refuse a field whose value is not of its annotated type; whole numbers are taken where a float is meant."""
+    """Refuse a field whose value is not of its annotated type; a whole number is accepted where a float is expected."""
     for name, hint in _hints(type(config)).items():
         value = getattr(config, name)
         kinds = _kinds(hint)
         if type(value) is int and float in kinds and int not in kinds:
             object.__setattr__(config, name, float(value))
         elif not _fits(value, hint):
-            raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_said(hint, value)}")
+            raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_expected(hint, value)}")
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, origin or hint)
 
 
-def _said(hint: Any, value: Any) -> str:
+def _expected(hint: Any, value: Any) -> str:
     if typing.get_origin(hint) is Literal:
         choices = [str(choice) for choice in typing.get_args(hint)]
         return f"one of {', '.join(map(repr, choices))}{nearest(str(value), choices) if isinstance(value, str) else ''}"

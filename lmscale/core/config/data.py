@@ -9,33 +9,34 @@ from lmscale.core.config import mixture, synthetic
 from lmscale.core.config.checks import check, check_types, positive
 from lmscale.core.errors import nearest
 
-LEAST_BPE = 257
-"""A token for each byte and the end of a document; every further token is a merge."""
+SMALLEST_BPE_VOCAB = 257
+"""A token for each byte and one for the end of a document; every further token is a merge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which text, cut how. One epoch is one pass over the unique training tokens."""
+    """Which text, and how it is split and tokenized. One epoch is one pass over the unique training tokens."""
 
     source: str = "stdlib"
     """`stdlib` (source code of the running Python's standard library), a path to a text, JSONL or Parquet file or to a
     folder of them, `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, or a mixture of these,
     `mix: 0.7 * stdlib + 0.3 * books/`, whose weights are shares of the training tokens."""
     text_field: str = "text"
-    """Where a record of a JSONL or Parquet file or a TFDS data set keeps its text."""
+    """The field of a record of a JSONL or Parquet file or a TFDS data set that holds the text."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` (byte-level BPE of V ids, trained on the training split), or a path to a `tokenizer.json`."""
     validation_fraction: float = 0.05
     """Share of the documents held out for the loss along a run, chosen by a hash of their text."""
     test_fraction: float = 0.0
-    """Share of the documents that no run sees before the end, from the other end of the hashes: a change of it moves
-    documents between the training and the test split alone."""
+    """Share of the documents held out from every run until the end, taken from the highest hashes: changing it moves
+    documents between the training and the test split only."""
     unreadable: Literal["skip", "refuse"] = "skip"
-    """What to do about files and lines that are not UTF-8 text: leave them out, counted and named, or stop."""
+    """What to do with files and lines that are not UTF-8 text: skip them, counted and named, or raise an error."""
     near_duplicates: float | None = None
-    """Remove a document that shares this share of its five-word runs with one before it; None keeps all."""
+    """Remove a document that shares at least this fraction of its five-word shingles with an earlier one; None keeps
+    all."""
     unique_tokens: int | None = None
-    """Learn from the leading U tokens of the training split only, whole sequences; None takes all there are."""
+    """Train on the leading U tokens of the training split only, in whole sequences; None takes all of them."""
     max_epochs: float = 4.0
     """Refuse a run that would repeat its data more often (Muennighoff 2023: up to 4 epochs are nearly fresh data)."""
 
@@ -68,12 +69,12 @@ class DataConfig:
 def _check_tokenizer(name: str) -> None:
     if name == "bytes" or Path(name).suffix == ".json":
         return
-    if found := re.fullmatch(r"bpe:(\d+)", name):
+    if match := re.fullmatch(r"bpe:(\d+)", name):
         check(
-            int(found[1]) >= LEAST_BPE,
+            int(match[1]) >= SMALLEST_BPE_VOCAB,
             f"DataConfig.tokenizer = {name!r}: byte-level BPE has a token for each byte and one for the end of a "
-            f"document, so at least {LEAST_BPE}; take bpe:{LEAST_BPE} or more, or bytes",
+            f"document, so at least {SMALLEST_BPE_VOCAB}; take bpe:{SMALLEST_BPE_VOCAB} or more, or bytes",
         )
         return
-    raise_for = nearest(name, ["bytes", "bpe:4096", "path/to/tokenizer.json"])
-    check(False, f"there is no tokenizer {name!r}{raise_for}")
+    suggestion = nearest(name, ["bytes", "bpe:4096", "path/to/tokenizer.json"])
+    check(False, f"there is no tokenizer {name!r}{suggestion}")

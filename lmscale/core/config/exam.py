@@ -8,20 +8,20 @@ from lmscale.core.config.checks import check, check_types, positive
 
 @dataclass(frozen=True, kw_only=True)
 class ExamConfig:
-    """Tasks on which a model is scored while it trains. What the run learns does not depend on them."""
+    """Tasks on which a model is scored while it trains. They do not change what the run learns."""
 
     tasks: tuple[str, ...] = ()
     """FORMAT:PATH or synthetic:tasks(...), as `lmscale eval` takes them; nothing is downloaded."""
     shots: tuple[int, ...] = (0,)
-    """Worked examples before every question: a score for each number."""
+    """Numbers of worked examples before every question; the model is scored with each."""
     draw: Literal["shared", "each"] = "shared"
-    """The same examples for all questions of a task, or others for each."""
+    """The same examples for all questions of a task, or other ones for each question."""
     seed: int = 0
-    """Of drawing the examples."""
+    """Seed of the draw of examples."""
     items: int | None = None
-    """Only the first so many items of every task; None takes all."""
+    """Score only this many leading items of every task; None scores all."""
     at: tuple[float, ...] = (1.0,)
-    """Shares of the run's steps after which it is scored."""
+    """Fractions of the run's steps after which it is scored."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -38,6 +38,6 @@ class ExamConfig:
         if self.items is not None:
             positive(self, "items")
 
-    def steps(self, of: int) -> frozenset[int]:
-        """The steps, of so many, after which a score is due."""
-        return frozenset(max(1, round(share * of)) for share in self.at) if self.tasks else frozenset()
+    def steps(self, run_steps: int) -> frozenset[int]:
+        """The steps of a run of `run_steps` after which it is scored."""
+        return frozenset(max(1, round(share * run_steps)) for share in self.at) if self.tasks else frozenset()

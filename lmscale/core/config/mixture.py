@@ -1,4 +1,4 @@
-"""`mix: 0.7 * stdlib + 0.3 * books/`: several sources, each with its share of the training tokens."""
+"""Mixtures, as in `mix: 0.7 * stdlib + 0.3 * books/`: several sources, each with its share of the training tokens."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from lmscale.core.config.checks import check
 
 PREFIX = "mix:"
 LONGEST_PERIOD = 10_000
-"""Weights are shares of whole numbers with at most this sum: the order of sources repeats after so many sequences."""
+"""Largest sum of the weights as whole numbers: the order of sources repeats after that many sequences."""
 COMPONENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S(?:.*\S)?)\s*")
 
 

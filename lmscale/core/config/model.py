@@ -1,4 +1,4 @@
-"""What the model is: the shape, the kind of each part, and how it is set up to be trained."""
+"""The model: its shape, the kind of each part, and its parametrization."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from lmscale.core.config.checks import check, check_types, positive
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer with norms before each part (Vaswani 2017; Radford 2019; Touvron 2023).
+    """A decoder-only transformer, pre-norm (Vaswani 2017; Radford 2019; Touvron 2023).
 
-    The last five fields say how it is computed, not what is learned, and are no part of a run's identity.
+    The last three fields say how it is computed, not what is learned, and are not part of a run's identity.
     """
 
     width: int
@@ -24,7 +24,7 @@ class ModelConfig:
     vocab: int = 256
     """Size of the token table; 256 is the byte tokenizer."""
     context: int = 128
-    """Tokens a prediction can see, itself included; the length of a training sequence."""
+    """Tokens a prediction can see, the current one included; the length of a training sequence."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     positions: Literal["rotary", "learned", "alibi", "none"] = "rotary"
     """Su 2021; a table of `context` vectors; Press 2022; or what the causal mask alone gives."""
@@ -40,17 +40,18 @@ class ModelConfig:
     logit_softcap: float | None = None
     """c: logits become c tanh(logits / c) (Gemma 2, 2024)."""
     document_end: int | None = None
-    """The token that closes a document (255 in bytes): where given, no token sees across it. None lets documents that
-    share a sequence see each other."""
+    """The token that closes a document (255 in bytes); if set, no token attends across it. None lets documents in one
+    sequence attend to each other."""
     residual_dropout: float = 0.0
-    """Share of the features dropped from what each part, and the embedding, adds to the stream; training only."""
+    """Fraction of the features dropped from what each sublayer and the embedding add to the residual stream, in training
+    only."""
     attention_dropout: float = 0.0
-    """Share of the attention weights dropped; training only."""
+    """Fraction of the attention weights dropped; training only."""
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
     init: Literal["fan-in", "gpt2", "zero-out"] = "fan-in"
     """Initial matrices: variance 1 / fan-in (LeCun 1998); .02 standard deviation (Radford 2019); fan-in with every
-    matrix that writes to the stream at zero. The first two divide those by sqrt(2 layers)."""
+    matrix that writes to the residual stream at zero. The first two divide those by sqrt(2 layers)."""
     parametrization: Literal["standard", "mup", "completep"] = "standard"
     """How initial values, rates and multipliers change with the shape: not at all; with the width (Yang 2022); with
     width and depth (Dey 2025). Both leave a model of the base shape as it is under standard."""
@@ -64,9 +65,9 @@ class ModelConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = field(default="none", metadata={"identity": False})
-    """What the backward pass computes again: nothing; all but matrix products; each layer from its input."""
+    """What the backward pass recomputes: nothing; all but matrix products; each layer from its input."""
     scan_layers: bool | None = field(default=None, metadata={"identity": False})
-    """One compiled layer run in a loop: compile time does not grow with depth. None does so on accelerators only."""
+    """Compile one layer and loop over it: compile time does not grow with depth. None does so on accelerators only."""
     loss_chunk: int | None = field(default=None, metadata={"identity": False})
     """Positions whose logits are held at once; None chooses by their size."""
 
@@ -145,5 +146,5 @@ class ModelConfig:
         return self.layers / self.base_layers if self.parametrization == "completep" and self.base_layers else 1.0
 
 
-def _nearest(choices: list[int], given: int) -> int:
-    return min(choices, key=lambda choice: abs(choice - given))
+def _nearest(choices: list[int], value: int) -> int:
+    return min(choices, key=lambda choice: abs(choice - value))

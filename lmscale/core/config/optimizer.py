@@ -1,4 +1,4 @@
-"""How a run learns."""
+"""The optimizer and its schedule."""
 
 import math
 from dataclasses import dataclass, field
@@ -24,30 +24,30 @@ class OptimizerConfig:
     """After warmup: to the floor along half a cosine; straight; not at all; as 1 / sqrt(step) (Vaswani 2017); held,
     then cooled down (warmup-stable-decay, Hu 2024)."""
     final_lr_fraction: float = 0.0
-    """Learning rate at the last step, as a share of the peak; of no meaning to `constant` and `inverse-sqrt`."""
+    """Learning rate at the last step, as a fraction of the peak; `constant` and `inverse-sqrt` ignore it."""
     warmup_fraction: float = 0.1
     """Share of the steps over which the learning rate rises linearly from zero."""
     warmup_steps: int | None = None
-    """The same in steps; where given, it takes the place of the fraction."""
+    """Warmup in steps; if set, it replaces the fraction."""
     cooldown_fraction: float = 0.2
     """Share of the steps at the end over which `wsd` cools down."""
     cooldown: Literal["1-sqrt", "linear"] = "1-sqrt"
-    """Shape of that: 1 - sqrt(t) or 1 - t (Haegele 2024)."""
+    """Shape of the cooldown: 1 - sqrt(t) or 1 - t (Haegele 2024)."""
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95
-    """Of `sgd` and `muon`."""
+    """Momentum of `sgd` and `muon`."""
     epsilon: float = 1e-8
     weight_decay: float = 0.1
-    """Decoupled, multiplied by the learning rate; on matrices only."""
+    """Decoupled, multiplied by the learning rate; applied to matrices only."""
     clip_norm: float | None = 1.0
     """Largest global gradient norm; None does not clip."""
     z_loss: float = 0.0
     """Weight of the squared log-partition in the training loss (PaLM, Chowdhery 2022: 1e-4)."""
     ema_decay: float | None = None
-    """Share of the averaged weights that is kept at every step; where given, the averaged weights are validated."""
+    """Decay per step of an exponential moving average of the weights; if set, validation uses the average."""
     micro_batches: int = field(default=1, metadata={"identity": False})
-    """Parts of a global batch that are run one after the other, for less memory; the update is the same."""
+    """Micro-batches of a global batch, run one after the other to save memory; the update is the same."""
 
     def __post_init__(self) -> None:
         check_types(self)

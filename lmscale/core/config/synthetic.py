@@ -1,6 +1,7 @@
-"""Which language made by a rule, with which parameters: `synthetic:zipf-facts(gamma=1.5, facts=4096)`.
+"""Synthetic languages and their parameters, as in `synthetic:zipf-facts(gamma=1.5, facts=4096)`.
 
-What each says and what is known of it stands in `lmscale.lm.data.languages`; here are only names, ranges and defaults.
+What each language is and what is known about it stands in `lmscale.lm.data.languages`; here are only names, ranges and
+defaults.
 """
 
 import ast
@@ -19,14 +20,14 @@ MOST_SYMBOLS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """What all languages share."""
+    """The parameters that all languages share."""
 
     NAME = ""
 
     seed: int = 0
     """Which language of its kind: its facts, its probabilities. The order of the text has its own seed, the run's."""
     documents: int | None = None
-    """Write so many documents to disk, as a corpus like any other; None makes endless text on the device."""
+    """Write this many documents to disk, as a corpus like any other; None generates endless text on the device."""
     document_tokens: int = 512
     """Length of a document on disk, in symbols of the language."""
 
@@ -58,19 +59,19 @@ class Language:
 
     @property
     def tokenizer(self) -> str:
-        """How the endless text is written."""
+        """The tokenizer of the endless text."""
         return f"symbols:{self.vocab}"
 
     @property
     def spec(self) -> str:
-        """The language as `DataConfig.source` says it, only what differs from the defaults."""
-        given = {
+        """The language as in `DataConfig.source`, with the parameters that differ from their defaults."""
+        changed = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
             if getattr(self, item.name) != item.default
         }
-        said = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return f"{PREFIX}{self.NAME}({said})" if said else PREFIX + self.NAME
+        parameters = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        return f"{PREFIX}{self.NAME}({parameters})" if parameters else PREFIX + self.NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class ZipfFacts(Language):
     base: int = 16
     """A fact's rank is written with digits of this base, the most significant first."""
     answers: int = 16
-    """Symbols that an answer can be, each as likely."""
+    """Number of different answers, all equally likely."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +120,7 @@ class HiddenMarkov(Language):
     zipf: float = 1.0
     """The symbol of rank r has probability ~ r^-zipf over a long text."""
     spread: float = 1.0
-    """Standard deviation, in nats, of a state's part in the log-probability of a symbol; 0: states tell nothing."""
+    """Standard deviation, in nats, of a state's effect on the log-probability of a symbol; 0: states do not matter."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,7 +142,7 @@ class Tasks(Language):
     NAME = "tasks"
 
     only: str = ""
-    """Names of tasks, separated by spaces; empty takes all."""
+    """Names of tasks, separated by spaces; empty means all."""
     letters: int = 8
     """Size of the alphabet of copy, reverse, histogram, sort and most-frequent."""
     length: int = 8
@@ -175,8 +176,8 @@ class Tasks(Language):
     @property
     def names(self) -> tuple[str, ...]:
         """The tasks in use, in the order of `TASKS`."""
-        given = self.only.split()
-        return tuple(dict.fromkeys(given)) if given else TASKS
+        names = self.only.split()
+        return tuple(dict.fromkeys(names)) if names else TASKS
 
 
 TASKS = ("copy", "reverse", "histogram", "sort", "most-frequent", "brackets", "addition")
@@ -184,26 +185,26 @@ LANGUAGES: dict[str, type[Language]] = {kind.NAME: kind for kind in (ZipfFacts, 
 
 
 def is_synthetic(source: str) -> bool:
-    """Whether a source is a language made by a rule."""
+    """Whether a source is a synthetic language."""
     return source.startswith(PREFIX)
 
 
 def parse(source: str) -> Any:
     """The language that `source` names, checked. Raises `UserError` naming the parameter or the nearest name."""
-    found = re.fullmatch(r"([^()]*?)\s*(?:\((.*)\))?\s*", source.removeprefix(PREFIX).strip())
+    match = re.fullmatch(r"([^()]*?)\s*(?:\((.*)\))?\s*", source.removeprefix(PREFIX).strip())
     check(
-        found is not None,
+        match is not None,
         f"{source!r} cannot be read; write it as {PREFIX}zipf-facts(gamma=1.5, facts=4096)",
     )
-    assert found is not None
-    name, arguments = found[1], found[2] or ""
+    assert match is not None
+    name, arguments = match[1], match[2] or ""
     check(name in LANGUAGES, f"there is no synthetic language {name!r}{nearest(name, LANGUAGES)}")
     kind = LANGUAGES[name]
     known = {item.name for item in dataclasses.fields(kind)}
-    given = _arguments(source, arguments)
-    for field in given:
+    parameters = _arguments(source, arguments)
+    for field in parameters:
         check(field in known, f"{PREFIX}{name} has no parameter {field!r}{nearest(field, known)}")
-    return kind(**given)
+    return kind(**parameters)
 
 
 def _arguments(source: str, arguments: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def params_with_head(model: ModelConfig) -> int:
 
 
 def layer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
-    """(how many, inputs, outputs) of the matrices of the layers; queries, keys and values count apart."""
+    """(how many, inputs, outputs) of the matrices of the layers; query, key and value projections are listed apart."""
     width, keys = model.width, model.num_kv_heads * model.head_width
     projections = model.heads // model.num_kv_heads + 2
     return [
@@ -81,8 +81,8 @@ def layer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
 
 
 def outer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
-    """The same of the tables and of a head of its own."""
-    found = [(1, model.vocab, model.width)]
+    """(how many, inputs, outputs) of the tables and of an untied head."""
+    matrices = [(1, model.vocab, model.width)]
     if model.positions == "learned":
-        found.append((1, model.context, model.width))
-    return found if model.tied_embeddings else [*found, (1, model.width, model.vocab)]
+        matrices.append((1, model.context, model.width))
+    return matrices if model.tied_embeddings else [*matrices, (1, model.width, model.vocab)]
