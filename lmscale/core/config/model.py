@@ -43,7 +43,7 @@ class ModelConfig:
     """The token that closes a document (255 in bytes); if set, no token attends across it. None lets documents in one
     sequence attend to each other."""
     residual_dropout: float = 0.0
-    """Fraction of the features dropped from what each sublayer and the embedding add to the residual stream, in training
+    """Fraction of the features dropped from what each sublayer and the embedding add to the residual stream; training
     only."""
     attention_dropout: float = 0.0
     """Fraction of the attention weights dropped; training only."""
