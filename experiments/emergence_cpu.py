@@ -34,15 +34,12 @@ and `.svg`.
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
-from lmscale.commands.run import exit_status_of, run_sweep
+import lmscale
 from lmscale.core.files import write_text
-from lmscale.study import emergence, plots, sweep
+from lmscale.study import emergence, plots
 from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.folder import read_scores
 
@@ -103,10 +100,7 @@ def draw(found: emergence.Emergence, file: Path) -> None:
 
 def main(runs: Path, output: Path) -> None:
     """Train, judge, print, draw."""
-    planned = sweep.plan(sweep.load(SWEEP))
-    if status := exit_status_of(run_sweep(planned, runs, Console())):
-        sys.exit(status)
-    table = read_scores(runs / planned.sweep.name)
+    table = read_scores(lmscale.run(SWEEP, runs))
     table = table[table["metric"].isin([HARD, GRADED])].assign(task=lambda d: d["task"].map(short))
     by_size = emergence.detect(table, "params")
     found = {"params": by_size, "loss": emergence.detect(table, "loss", rho=by_size.rho)}

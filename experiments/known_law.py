@@ -35,7 +35,6 @@ at 2.5e5 tokens to 96 % at 1e6 and those of rank 256 to 1023 from 3 % at 5e5 to 
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import lmscale
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, synthetic
 from lmscale.core.counting import params_total
 from lmscale.core.errors import UserError
-from lmscale.study.sweep import Plan, Point, Sweep, grid, plan, whole_batches
+from lmscale.study.sweep import Point, Sweep, grid, plan, whole_batches
 
 FACTS = "synthetic:zipf-facts(gamma=1.5, facts=1048576, base=32, answers=32)"
 MARKOV = "synthetic:hidden-markov(states=8, symbols=16)"
@@ -208,16 +208,6 @@ def chain(runs: Path) -> Iterator[str]:
     yield f"{fit}\n"
 
 
-def trained(planned: Plan, runs: Path) -> None:
-    """Train what is missing of one sweep; leaves the program if a run is lacking then."""
-    from rich.console import Console
-
-    from lmscale.commands.run import exit_status_of, run_sweep
-
-    if status := exit_status_of(run_sweep(planned, runs, Console())):
-        sys.exit(status)
-
-
 def main() -> None:
     """Train, fit, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,7 +215,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder of the figure")
     args = parser.parse_args()
     for sweep in (SWEEP, CHAIN):
-        trained(plan(sweep), args.runs)
+        lmscale.run(sweep, args.runs, force=True)
     print(f"\n{'':<34} {'fitted':>8}  {'95 % interval':<16}  {'truth':>8}")
     for line in (*facts(args.runs, args.output), *chain(args.runs)):
         print(line, flush=True)

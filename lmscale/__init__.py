@@ -1,21 +1,25 @@
 """Scaling-law experiments on language models: plan, price, run, fit, predict, verify, report.
 
+    import lmscale
     from lmscale import Sweep, isoflop, recipes, fits
 
-    sweep = Sweep(name="mine", points=isoflop(budgets=[1e11, 3e11], ...), recipe=recipes.cpu)
-    lmscale.plan(sweep)                  # every run with N, D, C, rate, memory and time; starts nothing
-    lmscale.run(sweep)                   # trains what is missing, one process per core or GPU
-    fits.fit("runs/mine")                # Approaches 1, 2 and 3 with intervals and checks
-    lmscale.report("runs/mine")          # one self-contained HTML page
+    sweep = Sweep(name="mine", points=isoflop(budgets=[1e11, 3e11]), recipe=recipes.cpu)
+    print(lmscale.plan(sweep))               # every run with N, D, C, steps, batch and rate; starts nothing
+    folder = lmscale.run(sweep)              # trains what is missing, one process per core or GPU: runs/mine
+    fits.fit(folder)                         # Approaches 1, 2 and 3 with intervals and checks
+    lmscale.report(folder)                   # one self-contained HTML page
     config, params, tokenizer = lmscale.load("runs/mine/RUN")
 
-Declare   Sweep, Plan, and builders of points: isoflop, ladder, grid, trunk, ...; recipes and presets
-Describe  RunConfig, ModelConfig, OptimizerConfig, DataConfig, MeshConfig, ExamConfig
-Do        plan, run, report, load
-Judge     laws, fits, emergence, design; read_table for tables of others
+Do         plan, run, report, load
+Declare    Sweep, Plan; recipes, presets
+Points     isoflop, ladder, over_training, fixed_model, repeat_data, lr_transfer, trunk, grid; combined by chain,
+           product, where, seeds and hold_out; chinchilla_params gives N* of a budget
+Describe   RunConfig of ModelConfig, OptimizerConfig, DataConfig, MeshConfig, ExamConfig; Outcome is what a run leaves
+Judge      fits, laws, emergence, design, plots; read_table reads tables of others
+Errors     UserError is a sentence that names the fix; RunsFailed holds the reason of every run that failed
 
-Names are loaded on first use, so that importing `lmscale`, planning and fitting never import JAX. The list stands in
-`__init__.pyi`; what is not on it may move.
+Names are loaded on first use: importing `lmscale`, planning and fitting never import JAX. The list is in
+`__init__.pyi`; anything that is not on it may move.
 """
 
 import lazy_loader

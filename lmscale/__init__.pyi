@@ -8,6 +8,7 @@ from .core.config import MeshConfig as MeshConfig
 from .core.config import ModelConfig as ModelConfig
 from .core.config import OptimizerConfig as OptimizerConfig
 from .core.config import RunConfig as RunConfig
+from .core.errors import RunsFailed as RunsFailed
 from .core.errors import UserError as UserError
 from .core.results import Outcome as Outcome
 from .study import design as design

@@ -8,13 +8,20 @@ if TYPE_CHECKING:
 
 
 def plan(sweep: "Sweep | Plan | str | Path") -> "Plan":
-    """The runs of a sweep, counted and checked; nothing is started."""
+    """The runs of a sweep, counted and checked; nothing is started. `print` shows every run.
+
+    Args:
+        sweep: a `Sweep`, a file that defines one as SWEEP, or a file that `lmscale plan --json` wrote. A `Plan` is
+            returned as it is.
+
+    Raises `UserError` for a sweep that cannot be planned.
+    """
     from lmscale.study.sweep import Plan, Sweep, read
-    from lmscale.study.sweep import plan as planned
+    from lmscale.study.sweep import plan as plan_of_sweep
 
     if isinstance(sweep, Plan):
         return sweep
-    return planned(sweep) if isinstance(sweep, Sweep) else read(Path(sweep))
+    return plan_of_sweep(sweep) if isinstance(sweep, Sweep) else read(Path(sweep))
 
 
 def run(
@@ -24,22 +31,84 @@ def run(
     workers: int | None = None,
     pack: int = 1,
     wandb: Literal["off", "offline", "online"] = "off",
+    force: bool = False,
 ) -> Path:
-    """Train what is missing of a sweep, as `lmscale run` does; the sweep's folder."""
-    from rich.console import Console
+    """Train every run of a sweep that has no outcome yet, each in a process of its own; the sweep's folder.
 
+    The folder is what `fits.fit`, `lmscale.report` and `read_table` take. Runs that diverge stay in the table with
+    their state, and no fit sees them. Calling this again continues where an interrupted call stopped.
+
+    Args:
+        sweep: as `lmscale.plan` takes it.
+        runs: folder that holds one folder per sweep.
+        workers: runs at once; None is one per GPU, or one per core.
+        pack: up to this many runs of one shape and length share a program, for small models on a GPU.
+        wandb: sends metrics to Weights & Biases as well.
+        force: trains a plan that cannot identify its law, too.
+
+    Raises `RunsFailed` once all other runs are at an end, with the reasons in `.failed`; `KeyboardInterrupt` where the
+    sweep was interrupted or stopped, after every run has saved a checkpoint; and `UserError` for a plan that cannot
+    identify its law, that would spend more than the sweep may, or whose folder holds another sweep.
+    """
+    from lmscale.commands.console import open_console
+    from lmscale.commands.plan.verb import check_plan
     from lmscale.commands.run import run_sweep
+    from lmscale.core.errors import RunsFailed
 
-    planned = plan(sweep)
-    run_sweep(planned, Path(runs), Console(), workers=workers, pack=pack, wandb=wandb)
-    return Path(runs) / planned.sweep.name
+    planned, folder = plan(sweep), Path(runs)
+    check_plan(planned, force)
+    summary = run_sweep(planned, folder, open_console(), workers, pack, wandb)
+    folder = folder / planned.sweep.name
+    if summary.interrupted:
+        raise KeyboardInterrupt(f"{folder} was stopped; the same call continues from its checkpoints")
+    if summary.failed:
+        raise RunsFailed(summary.failed, folder)
+    return folder
 
 
-def report(folder: str | Path, output: str | Path | None = None, **options: Any) -> Path:
-    """Fit a sweep's folder, check its held-out runs and write the report; the page's path."""
-    from lmscale.study.report import of_sweep
+def report(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    title: str = "",
+    question: str = "",
+    resamples: int | None = None,
+    seed: int = 0,
+    columns: "dict[str, str] | str | None" = None,
+    where: str | None = None,
+) -> Path:
+    """Fit a sweep's folder or a table, check its held-out runs and write one self-contained page; the page's path.
 
-    return of_sweep(folder, output, **options)
+    Args:
+        source: the folder of a sweep; or a table as `read_table` takes it: a file, or `"chinchilla"` for the published
+            runs that ship with lmscale.
+        output: folder of the report; None is `<source>/report` for a sweep, `reports/<name>` for a table.
+        title: of the page; empty names the source.
+        question: the sentence that the page answers; empty asks how to split compute between model size and tokens.
+        resamples: bootstrap resamples behind each interval; None is 4000 for Approach 3 and 1000 for 1 and 2.
+        seed: of the resampling.
+        columns: what a table calls our columns, {"params": "n_params"}; usual names are recognised.
+        where: keeps only rows of a table for which this expression is true.
+
+    Raises `UserError` for a folder without a plan, a corrupt file, or a table that cannot be read.
+    """
+    from lmscale.commands.report import corpus_baselines
+    from lmscale.core.config import check
+    from lmscale.study import report
+
+    question = question or report.QUESTION
+    if Path(source).is_dir():
+        check(
+            columns is None and where is None, "columns and where are for a table; leave them out for a sweep's folder"
+        )
+        return report.of_sweep(
+            source, output, resamples=resamples, seed=seed, title=title, question=question,
+            baselines=corpus_baselines(Path(source)),
+        )  # fmt: skip
+    output = output or Path("reports") / Path(source).name.split(".")[0]
+    return report.of_table(
+        source, output, resamples=resamples, seed=seed, columns=columns, where=where, title=title, question=question
+    )
 
 
 def load(folder: str | Path, step: int | None = None) -> Any:

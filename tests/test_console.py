@@ -10,13 +10,13 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
-from lmscale.commands.console import duration, quantity
 from lmscale.commands.progress import Bars, label
 from lmscale.commands.run import exit_status_of, prepare_data, run_sweep
 from lmscale.core.config import DataConfig
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import duration, quantity
 from lmscale.study import sweep
 from lmscale.study.launch import Slot
 from lmscale.study.sweep import Sweep

@@ -11,7 +11,6 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
-from lmscale.commands.console import quantity
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.limits import check_limits, within_hours
@@ -27,6 +26,7 @@ from lmscale.core.files import write_json
 from lmscale.core.host import usable_cores
 from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.quantities import quantity
 from lmscale.core.run_folder import STOP_FILE
 from lmscale.study import laws, prices, recipes, sweep
 from lmscale.study.launch import Slot

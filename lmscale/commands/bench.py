@@ -72,8 +72,8 @@ def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
     Runs share a machine's memory and clock: alone, each would be faster than in a sweep. Raises `UserError` where a
     shape cannot be trained here.
     """
-    from lmscale.commands.console import quantity
     from lmscale.core.counting import params_total
+    from lmscale.core.quantities import quantity
     from lmscale.study import launch
 
     slots = launch.slots()

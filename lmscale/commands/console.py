@@ -1,4 +1,4 @@
-"""What the verbs share on a terminal: the console itself, how numbers are written, whole tables, progress bars.
+"""What the verbs share on a terminal: the console itself, whole tables, progress bars.
 
 Importing this loads nothing heavy: every verb's file imports it, and `--help` every verb's file.
 """
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_PIPE = 160
 """Columns of a file or a pipe, which has no width of its own: enough for every table."""
-THOUSANDS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def open_console() -> "Console":
@@ -22,24 +21,6 @@ def open_console() -> "Console":
 
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_A_PIPE)
-
-
-def quantity(value: float) -> str:
-    """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""
-    for size, letter in THOUSANDS:
-        if abs(value) >= 0.9995 * size:  # 999,900 is 1M, not 1e+03k
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def print_whole(table: "Table", console: "Console") -> None:

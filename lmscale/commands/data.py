@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from lmscale.commands.console import preparing, quantity
+from lmscale.commands.console import preparing
+from lmscale.core.quantities import quantity
 
 if TYPE_CHECKING:
     from rich.console import Console

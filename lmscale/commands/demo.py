@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmscale.commands.console import duration, quantity
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import duration, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console

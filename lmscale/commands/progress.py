@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lmscale.commands.console import quantity
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import quantity
 from lmscale.core.results import Outcome
 from lmscale.study.launch import Slot
 

@@ -180,7 +180,8 @@ def prepare_data(config: "DataConfig", console: "Console", allow_download: bool 
     """Prepare a corpus on disk under a progress bar, and describe it in one line."""
     from rich.markup import escape
 
-    from lmscale.commands.console import preparing, quantity
+    from lmscale.commands.console import preparing
+    from lmscale.core.quantities import quantity
     from lmscale.lm import data
 
     with preparing(console) as progress:

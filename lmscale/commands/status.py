@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from lmscale.commands.console import duration, quantity
+from lmscale.core.quantities import duration, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

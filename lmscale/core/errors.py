@@ -5,7 +5,8 @@ a defect of `lmscale` and keeps its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -22,6 +23,19 @@ class StorageError(UserError):
 
 class MemoryShortage(UserError):
     """A run needs more memory than there is: in more micro-batches it may fit."""
+
+
+class RunsFailed(UserError):
+    """Some runs of a sweep have no outcome, although all that could be trained has been."""
+
+    def __init__(self, failed: Mapping[str, str], folder: Path) -> None:
+        self.failed = dict(failed)
+        """run_id -> why it has none."""
+        first = next(iter(self.failed))
+        super().__init__(
+            f"{len(self.failed)} runs in {folder} failed, among them {first} ({self.failed[first]}); `lmscale logs "
+            f"{first}` shows its log, and `lmscale retry {folder}` allows failed runs another attempt"
+        )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ MODULES: dict[str, str] = {
     "core/errors": "trouble that the user can mend, in one sentence",
     "core/exit_status": "exit statuses of every process, and which error ends with which",
     "core/signals": "how a process is asked to stop",
+    "core/quantities": "numbers as people read them",
     "core/host": "usable cores, available memory, when a process began",
     "core/files": "files written whole or not at all",
     "core/config": "RunConfig and its parts: frozen, checked, JSON, run_id",

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmscale.commands.console import duration, print_whole, quantity
+from lmscale.commands.console import print_whole
 from lmscale.commands.plan.rows import Priced, Row
 from lmscale.core.counting import count
+from lmscale.core.quantities import duration, quantity
 from lmscale.study.design import Proposal, Verdict, bias_of_exponent
 
 LEGEND = (

@@ -1,3 +1,3 @@
 from .detector import detect as detect
+from .finding import Finding as Finding
 from .result import Emergence as Emergence
-from .result import Finding as Finding

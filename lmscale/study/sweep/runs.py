@@ -12,15 +12,16 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.points import Point, said
+from lmscale.study.sweep.text import table
 from lmscale.study.sweep.warnings import of_runs
 
 NEAR = 0.02
 """Relative: two budgets this near are one, met as well as whole batches allow."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """The runs of a sweep, checked and counted."""
+    """The runs of a sweep, checked and counted; `print(plan)` shows every run."""
 
     sweep: Sweep
     runs: list[PlannedRun] = field(default_factory=list)
@@ -36,6 +37,16 @@ class Plan:
     def flops_apart(self) -> int:
         """The same with every branch trained from its first step."""
         return sum(count(run.config).flops for run in self.runs)
+
+    def __str__(self) -> str:
+        title = f"{self.sweep.name}: {self.sweep.question}" if self.sweep.question else self.sweep.name
+        held_out = sum(run.held_out for run in self.runs)
+        totals = f"{len(self.runs)} runs, {held_out} of them held out; {self.flops:.3g} training FLOPs"
+        if self.flops_apart > self.flops:
+            totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
+        return "\n".join([title, *table(self.runs), totals, *(f"note: {sentence}" for sentence in self.warnings)])
+
+    __repr__ = __str__  # what a notebook shows
 
 
 def plan(sweep: Sweep) -> Plan:

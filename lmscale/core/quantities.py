@@ -1,0 +1,21 @@
+"""Numbers as people read them: 33.4k parameters, 3 min 05 s."""
+
+THOUSANDS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(value: float) -> str:
+    """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""
+    for size, letter in THOUSANDS:
+        if abs(value) >= 0.9995 * size:  # 999,900 is 1M, not 1e+03k
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
