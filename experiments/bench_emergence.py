@@ -37,9 +37,9 @@ from lmscale.study.emergence.finding import Finding
 ENOUGH_EXAMPLES = 90
 
 
-def f1(said: np.ndarray, true: np.ndarray) -> float:
+def f1(called: np.ndarray, true: np.ndarray) -> float:
     """Harmonic mean of precision and recall."""
-    return float(2 * (said & true).sum() / max(1, said.sum() + true.sum()))
+    return float(2 * (called & true).sum() / max(1, called.sum() + true.sum()))
 
 
 def auc(score: np.ndarray, true: np.ndarray) -> float:
@@ -48,9 +48,9 @@ def auc(score: np.ndarray, true: np.ndarray) -> float:
     return float((one > other).mean() + 0.5 * (one == other).mean())
 
 
-def by_task(found: emergence.Emergence, metric: str) -> dict[str, Finding]:
+def by_task(result: emergence.Emergence, metric: str) -> dict[str, Finding]:
     """The findings about one metric, by task."""
-    return {finding.curve.task: finding for finding in found.findings if finding.curve.metric == metric}
+    return {finding.curve.task: finding for finding in result.findings if finding.curve.metric == metric}
 
 
 def line(case: str, reached: str, goal: str) -> None:
@@ -70,23 +70,23 @@ def threshold_line(case: str, findings: list[Finding], true: np.ndarray, goal: s
 def synthetic(table: pd.DataFrame, truth: pd.DataFrame, name: str) -> None:
     """Classes and onsets of curves whose truth (class, log10 onset; by task) is known."""
     started = time.process_time()
-    found = by_task(emergence.detect(table, "params"), "accuracy")
+    findings = by_task(emergence.detect(table, "params"), "accuracy")
     seconds = time.process_time() - started
-    said = np.array([found[task].cls for task in truth.index])
+    called = np.array([findings[task].cls for task in truth.index])
     true = truth["class"].to_numpy()
     emergent, flat = true == "emergent", true == "flat"
-    reached = f"{f1(said == 'emergent', emergent):.2f} / {np.mean(said == true):.2f}"
+    reached = f"{f1(called == 'emergent', emergent):.2f} / {np.mean(called == true):.2f}"
     line(f"{name}: F1 of emergent / accuracy over five classes", reached, ">= .90 / >= .90")
-    alarms = int((said[flat] == "emergent").sum())
+    alarms = int((called[flat] == "emergent").sum())
     line(f"{name}: flat curves called emergent", f"{alarms} of {flat.sum()}", "<= 1 %")
-    hit = truth.index[emergent & (said == "emergent")]
+    hit = truth.index[emergent & (called == "emergent")]
     onsets = truth.loc[hit, "onset"].to_numpy(float)
-    threshold_line(f"{name}: threshold, median error / coverage of 95 %", [found[task] for task in hit], onsets,
+    threshold_line(f"{name}: threshold, median error / coverage of 95 %", [findings[task] for task in hit], onsets,
                    "<= .2 / .90-.99")  # fmt: skip
     line(f"{name}: time for {len(truth)} curves", f"{seconds:.1f} s of CPU", "seconds")
 
 
-def of_file(folder: Path) -> None:
+def reference_curves(folder: Path) -> None:
     """The synthetic curves that come with the data."""
     d = pd.read_csv(folder / "synthetic_curves_dev.csv.gz")
     task = d["curve"].map("curve {}".format)
@@ -107,19 +107,19 @@ def mirage(folder: Path) -> None:
                           "n": d["n_examples"], "chance": d["chance"]})  # fmt: skip
     token = pd.DataFrame({**shared, "metric": "token accuracy", "kind": "graded", "score": d["token_accuracy"],
                           "stderr": d["token_accuracy_se"]})  # fmt: skip
-    found = by_task(emergence.detect(pd.concat([exact, token]), "params"), "exact match")
+    findings = by_task(emergence.detect(pd.concat([exact, token]), "params"), "exact match")
     truth = d.groupby(shared["task"])["truth"].first() == "metric_induced"
-    induced = np.array([found[task].verdict == "metric-induced" for task in truth.index])
+    induced = np.array([findings[task].verdict == "metric-induced" for task in truth.index])
     line("synthetic mirage: F1 of metric-induced", f"{f1(induced, truth.to_numpy()):.2f}", ">= .96")
-    emergent = np.array([found[task].cls == "emergent" for task in truth.index])
+    emergent = np.array([findings[task].cls == "emergent" for task in truth.index])
     reached = f"{f1(induced[emergent], truth.to_numpy()[emergent]):.2f} of {emergent.sum()}"
     line("the same, where exact match is called emergent", reached, "-")
 
 
-def spread_of_f1(said: np.ndarray, true: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+def spread_of_f1(called: np.ndarray, true: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
     """95 % of the F1 that as many tasks, drawn anew from these, would give; draws without a true one are left out."""
     drawn = np.random.default_rng(0).integers(len(true), size=(draws, len(true)))
-    values = [f1(said[tasks], true[tasks]) for tasks in drawn if true[tasks].any()]
+    values = [f1(called[tasks], true[tasks]) for tasks in drawn if true[tasks].any()]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
@@ -133,18 +133,18 @@ def labels(folder: Path) -> None:
     d = pd.read_csv(folder / "bigbench_results.csv.gz")
     d = d[["task", "metric", "n_params", "n_correct", "n_examples", "chance"]].assign(kind="hard")
     d = d[d.groupby("task")["n_examples"].transform("min") >= ENOUGH_EXAMPLES]
-    found = {one.curve.task: one for one in emergence.detect(d, "params", resamples=0).findings}
+    findings = {one.curve.task: one for one in emergence.detect(d, "params", resamples=0).findings}
     label = pd.read_csv(folder / "labels_dev.csv").set_index("task")["label"]
     for name, left_out in (("all labels", ()), ("without emergent_palm", ("emergent_palm",))):
-        tasks = [t for t in found if t in label.index and label[t] not in left_out]
+        tasks = [t for t in findings if t in label.index and label[t] not in left_out]
         true = np.array([label[task] == "emergent_gpt3_lamda" for task in tasks])
-        score = np.array([found[task].evidence["margin"] for task in tasks])
-        said = np.array([found[task].cls == "emergent" for task in tasks])
+        score = np.array([findings[task].evidence["margin"] for task in tasks])
+        called = np.array([findings[task].cls == "emergent" for task in tasks])
         line(f"BIG-G 3-shot against Wei, {name}: {len(tasks)} tasks, {true.sum()} positive: AUC / F1",
-             f"{auc(score, true):.2f} / {f1(said, true):.2f}", ">= .80 / >= .60")  # fmt: skip
-        low, high = spread_of_f1(said, true)
+             f"{auc(score, true):.2f} / {f1(called, true):.2f}", ">= .80 / >= .60")  # fmt: skip
+        low, high = spread_of_f1(called, true)
         line(f"the same, {name}: F1 of 95 % of resampled tasks", f"{low:.2f} to {high:.2f}", "-")
-        baseline = np.array([found[task].evidence["breakthroughness"] for task in tasks])
+        baseline = np.array([findings[task].evidence["breakthroughness"] for task in tasks])
         line(f"the same by breakthroughness, {name}: AUC", f"{auc(baseline, true):.2f}", "-")
 
 
@@ -155,8 +155,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     print("| case | reached | goal |\n|---|---|---|")
     if arguments.data:
-        of_file(arguments.data)
+        reference_curves(arguments.data)
         mirage(arguments.data)
         labels(arguments.data)
     for shape in simulate.RISES:
-        synthetic(*simulate.curves(arguments.draws, shape=shape, seed=1), name=f"simulated, {shape} rises")
+        synthetic(*simulate.simulated_scores(arguments.draws, shape=shape, seed=1), name=f"simulated, {shape} rises")

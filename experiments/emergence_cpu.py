@@ -49,16 +49,16 @@ HARD, GRADED = "exact_match", "share_in_place"
 
 def short(task: str) -> str:
     """A task that two languages have, called by its digits: "addition, 9 digits"."""
-    said = re.fullmatch(r"(\S+) of synthetic:.*digits=(\d+)\)", task)
-    return f"{said[1]}, {said[2]} digits" if said else task
+    parts = re.fullmatch(r"(\S+) of synthetic:.*digits=(\d+)\)", task)
+    return f"{parts[1]}, {parts[2]} digits" if parts else task
 
 
-def rows(found: emergence.Emergence) -> Iterator[str]:
+def rows(result: emergence.Emergence) -> Iterator[str]:
     """A line of Markdown for every task: what its two metrics say."""
     yield "| task | exact match, first to last | chance | class | foot [95 %] | share in place | verdict |"
     yield "|---|---|---|---|---|---|---|"
-    for hard in (one for one in found.findings if one.curve.metric == HARD):
-        (graded,) = found.of(hard.curve.task, GRADED)
+    for hard in (one for one in result.findings if one.curve.metric == HARD):
+        (graded,) = result.select(hard.curve.task, GRADED)
         cells = (
             hard.curve.task,
             f"{hard.curve.score_S[0]:.2f} to {hard.curve.score_S[-1]:.2f}",
@@ -74,17 +74,17 @@ def rows(found: emergence.Emergence) -> Iterator[str]:
 def page(by_axis: dict[str, emergence.Emergence]) -> str:
     """The verdicts on every axis as Markdown."""
     lines = ["# Abilities in byte models on a CPU"]
-    for axis, found in by_axis.items():
-        lines += ["", f"## Over {axis}", "", *rows(found), "", *(f"- {note}" for note in found.notes)]
+    for axis, result in by_axis.items():
+        lines += ["", f"## Over {axis}", "", *rows(result), "", *(f"- {note}" for note in result.notes)]
     return "\n".join(lines) + "\n"
 
 
-def draw(found: emergence.Emergence, file: Path) -> None:
+def draw(result: emergence.Emergence, file: Path) -> None:
     """Both metrics of every task, one above the other, over the size of the model."""
     from matplotlib.figure import Figure
 
-    hard = [one for one in found.findings if one.curve.metric == HARD]
-    pairs: list[tuple[Finding, Finding]] = [(one, found.of(one.curve.task, GRADED)[0]) for one in hard]
+    hard = [one for one in result.findings if one.curve.metric == HARD]
+    pairs: list[tuple[Finding, Finding]] = [(one, result.select(one.curve.task, GRADED)[0]) for one in hard]
     columns = 4
     with plots.style():
         figure = Figure(figsize=(3.7 * columns, 10), layout="constrained")
@@ -103,11 +103,11 @@ def main(runs: Path, output: Path) -> None:
     table = read_scores(lmscale.run(SWEEP, runs))
     table = table[table["metric"].isin([HARD, GRADED])].assign(task=lambda d: d["task"].map(short))
     by_size = emergence.detect(table, "params")
-    found = {"params": by_size, "loss": emergence.detect(table, "loss", rho=by_size.rho)}
-    text = page(found)
+    results = {"params": by_size, "loss": emergence.detect(table, "loss", rho=by_size.rho)}
+    text = page(results)
     print(text)
     write_text(output / "emergence_cpu.md", text)
-    draw(found["params"], output / "emergence_cpu.svg")
+    draw(results["params"], output / "emergence_cpu.svg")
 
 
 if __name__ == "__main__":

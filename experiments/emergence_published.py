@@ -28,7 +28,7 @@ from lmscale.core.files import write_text
 from lmscale.study import emergence, plots
 from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.ladder import Ladder, ladder
-from lmscale.study.emergence.words import row
+from lmscale.study.emergence.summary import finding_cells
 
 TOKENS_PER_STEP = 2_097_152
 LAST_STEP = 143_000
@@ -125,48 +125,48 @@ def ladders(table: pd.DataFrame) -> Iterator[LadderFit]:
         yield str(task), ladder(runs, chance=float(runs["chance"].iloc[0])), runs
 
 
-def cases(found: dict[str, emergence.Emergence]) -> list[tuple[str, str, bool]]:
+def cases(results: dict[str, emergence.Emergence]) -> list[tuple[str, str, bool]]:
     """What is known of some of these abilities, what was found, and whether they agree."""
 
     def one(study: str, task: str, metric: str | None = None, **setting: str) -> Finding:
-        return found[study].of(task, metric, **setting)[0]
+        return results[study].select(task, metric, **setting)[0]
 
-    said = []
+    checks = []
     lambada = one("Pythia by size", "lambada_openai")
-    said.append(("Pythia LAMBADA accuracy by size is smooth", lambada.cls, lambada.cls == "smooth"))
-    steps = [one for one in found["Pythia by training step"].findings if one.curve.kind == "hard"]
+    checks.append(("Pythia LAMBADA accuracy by size is smooth", lambada.cls, lambada.cls == "smooth"))
+    steps = [one for one in results["Pythia by training step"].findings if one.curve.kind == "hard"]
     verdicts = Counter(str(finding.verdict) for finding in steps)
     most = verdicts.most_common(1)[0][0] == "metric-induced"
     of_models = ", ".join(f"{verdict} for {count} of {len(steps)} sizes" for verdict, count in verdicts.items())
-    said.append(("Pythia LAMBADA over training steps is metric-induced", of_models, most))
+    checks.append(("Pythia LAMBADA over training steps is metric-induced", of_models, most))
     logiqa = one("Pythia by size", "logiqa")
-    said.append(("Pythia LogiQA is at chance", logiqa.cls, logiqa.cls == "flat"))
+    checks.append(("Pythia LogiQA is at chance", logiqa.cls, logiqa.cls == "flat"))
     for task in ("arithmetic_2da", "arithmetic_3da", "arithmetic_3ds"):
         finding = one("Wei's tasks by compute", task, family="Pythia")
         near = finding.interval is not None and finding.interval[0] <= 10**21.3 <= finding.interval[1]
-        said.append((f"Pythia {task} emerges near 10^21.3 FLOPs", f"{finding.cls} {plots.threshold_text(finding)}",
+        checks.append((f"Pythia {task} emerges near 10^21.3 FLOPs", f"{finding.cls} {plots.threshold_text(finding)}",
                      finding.cls == "emergent" and near))  # fmt: skip
     for family in ("Pythia", "OPT"):
         finding = one("Wei's tasks by compute", "parsinlu_qa", family=family)
-        said.append((f"{family} parsinlu_qa is flat", finding.cls, finding.cls == "flat"))
+        checks.append((f"{family} parsinlu_qa is flat", finding.cls, finding.cls == "flat"))
     winogrande = one("OLMo ladder", "winogrande_rc", "acc_norm")
     graded = winogrande.evidence.get("graded", {})
     each = ", ".join(f"{metric} {cls}" for metric, cls in graded.items())
-    said.append(("OLMo winogrande: graded metrics disagree, and are named", each, len(set(graded.values())) > 1))
-    return said
+    checks.append(("OLMo winogrande: graded metrics disagree, and are named", each, len(set(graded.values())) > 1))
+    return checks
 
 
 def cells(finding: Finding) -> tuple[str, ...]:
     """The cells of one finding, numbers of the axis as figures write them: 363M, not 3.63e+08."""
-    name, metric, cls, _, *others = row(finding)
+    name, metric, cls, _, *others = finding_cells(finding)
     return name, metric, cls, plots.threshold_text(finding) or "–", *others
 
 
-def page(found: dict[str, emergence.Emergence], predicted: list[LadderFit]) -> str:
+def page(results: dict[str, emergence.Emergence], predicted: list[LadderFit]) -> str:
     """The verdicts as Markdown."""
     lines = ["# Emergence in published tables", "", "| known | found | agrees |", "|---|---|---|"]
-    lines += [f"| {known} | {verdict} | {'yes' if agrees else 'NO'} |" for known, verdict, agrees in cases(found)]
-    for study, result in found.items():
+    lines += [f"| {known} | {verdict} | {'yes' if agrees else 'NO'} |" for known, verdict, agrees in cases(results)]
+    for study, result in results.items():
         count = Counter(finding.cls for finding in result.findings)
         lines += ["", f"## {study}: {', '.join(f'{n} {cls}' for cls, n in count.most_common())}", ""]
         notable = [f for f in result.findings if f.cls in ("emergent", "u-shaped", "inverse") or f.verdict]
@@ -194,29 +194,31 @@ def save(figure: Any, path: Path) -> None:
         plots.save(figure, path.with_suffix(suffix))
 
 
-def draw(found: dict[str, emergence.Emergence], predicted: list[LadderFit], folder: Path) -> None:
+def draw(results: dict[str, emergence.Emergence], predicted: list[LadderFit], folder: Path) -> None:
     """The figures of the page."""
     with plots.style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9.6, 5.6), layout="constrained")
         axes = [[figure.add_subplot(2, 2, 2 * row + column + 1) for row in range(2)] for column in range(2)]
-        steps = found["Pythia by training step"]
-        hard, soft = (steps.of("lambada_openai", metric, family="1.4b")[0] for metric in ("acc", "log perplexity"))
+        steps = results["Pythia by training step"]
+        hard, soft = (steps.select("lambada_openai", metric, family="1.4b")[0] for metric in ("acc", "log perplexity"))
         plots.hard_and_graded(axes[0], hard, soft, "training step of Pythia 1.4B")
-        hard, soft = (found["OLMo ladder"].of("winogrande_rc", m, "flops")[0] for m in ("acc_norm", "p_correct_soft"))
+        hard, soft = (
+            results["OLMo ladder"].select("winogrande_rc", m, "flops")[0] for m in ("acc_norm", "p_correct_soft")
+        )
         plots.hard_and_graded(axes[1], hard, soft)
         save(figure, folder / "emergence_published_hard_and_graded")
 
         figure, panels = plots.canvas(9.6, 3.4, panels=3)
         for ax, task in zip(panels, ("arithmetic_2da", "arithmetic_3da", "parsinlu_qa")):
-            plots.scores(ax, found["Wei's tasks by compute"].of(task, family="Pythia")[0])
+            plots.scores(ax, results["Wei's tasks by compute"].select(task, family="Pythia")[0])
             ax.set_title(f"{task}, Pythia")
         save(figure, folder / "emergence_published_wei_tasks")
 
         figure = Figure(figsize=(12.5, 15), layout="constrained")
         order = {cls: place for place, cls in enumerate(plots.CLASS)}
-        tasks = sorted(found["BIG-G by size"].findings, key=lambda f: (order[f.cls], f.threshold or 0, f.curve.task))
+        tasks = sorted(results["BIG-G by size"].findings, key=lambda f: (order[f.cls], f.threshold or 0, f.curve.task))
         plots.glance(figure, tasks)
         save(figure, folder / "emergence_published_big_g_at_a_glance")
 
@@ -242,12 +244,12 @@ def main(data: Path, output: Path) -> None:
         "open_lm by C4 loss": (open_lm(data), "loss"),
         "BIG-G by size": (big_g(data), "params"),
     }
-    found = {study: emergence.detect(table, axis) for study, (table, axis) in tables.items()}
+    results = {study: emergence.detect(table, axis) for study, (table, axis) in tables.items()}
     predicted = list(ladders(olmo(data)))
-    text = page(found, predicted)
+    text = page(results, predicted)
     print(text)
     write_text(output / "emergence_published.md", text)
-    draw(found, predicted, output)
+    draw(results, predicted, output)
 
 
 if __name__ == "__main__":

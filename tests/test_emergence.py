@@ -12,9 +12,9 @@ from lmscale.commands import emergence as command
 from lmscale.core.errors import UserError
 from lmscale.study import emergence
 from lmscale.study.emergence import bigbench, simulate
-from lmscale.study.emergence.classes import adjusted, batch, combined, examine
-from lmscale.study.emergence.curves import curves
-from lmscale.study.emergence.likelihood import fit, log_likelihood
+from lmscale.study.emergence.classes import adjusted, combined, fit_and_test, padded_batch
+from lmscale.study.emergence.curves import curves_along
+from lmscale.study.emergence.likelihood import fit_knots, log_likelihood
 from lmscale.study.emergence.scores import canonical
 from lmscale.study.emergence.shapes import bases
 
@@ -44,7 +44,7 @@ def hinge(foot, top, chance=0.0, sizes=SIZES):
 
 @pytest.fixture(scope="module")
 def simulated():
-    table, truth = simulate.curves(40, seed=3)
+    table, truth = simulate.simulated_scores(40, seed=3)
     found = emergence.detect(table, "params", resamples=40)
     return truth, {finding.curve.task: finding for finding in found.findings}
 
@@ -121,7 +121,7 @@ def test_a_graded_metric_judges_a_hard_one(other, verdict):
 def test_graded_metrics_that_disagree_leave_it_open():
     rise = hinge(0.6, 0.6)
     table = pd.concat([scores(rise), graded(0.1 + rise), graded(np.linspace(0.2, 0.9, 10), metric="brier skill")])
-    hard = emergence.detect(table, "params").of("t", "accuracy")[0]
+    hard = emergence.detect(table, "params").select("t", "accuracy")[0]
     assert hard.verdict == "undetermined"
     assert hard.evidence["graded"] == {"token accuracy": "emergent", "brier skill": "smooth"}
 
@@ -181,7 +181,7 @@ def test_an_interval_depends_on_its_own_curve_only():
     one = scores(hinge(0.6, 0.5, 0.25), n=200, chance=0.25)
     others = [scores(hinge(0.7, 0.6), task=f"o{i}") for i in range(3)]
     alone = only(one)
-    beside = emergence.detect(pd.concat([*others, one]), "params").of("t")[0]
+    beside = emergence.detect(pd.concat([*others, one]), "params").select("t")[0]
     assert (alone.threshold, alone.interval) == (beside.threshold, beside.interval)
     assert alone.evidence["likelihood_cut"] == beside.evidence["likelihood_cut"]
 
@@ -209,7 +209,7 @@ def test_the_fit_is_the_maximum_of_its_likelihood():
     u = np.linspace(0, 1, 8)[None]
     score, weight = rng.binomial(50, 0.3, (1, 8)) / 50, np.full((1, 8), 40.0)
     for name, basis in bases(u).items():
-        values, best = fit(basis, score, weight, "binomial")
+        values, best = fit_knots(basis, score, weight, "binomial")
         for _ in range(20):
             moved = (values + rng.normal(0, 0.02, values.shape)).clip(1e-4, 1 - 1e-4)
             mean = (basis @ moved[..., None])[..., 0]
@@ -217,8 +217,8 @@ def test_the_fit_is_the_maximum_of_its_likelihood():
 
 
 def test_p_values_of_flat_curves_are_uniform_enough():
-    found, _, _ = curves(canonical(at_chance(400)), "params")
-    for name, p in examine(batch(found, "binomial")).p_T.items():
+    found, _, _ = curves_along(canonical(at_chance(400)), "params")
+    for name, p in fit_and_test(padded_batch(found, "binomial")).p_T.items():
         assert (p < 0.05).mean() <= 0.08, name  # 400 draws at 5 %: more than 32 come once in two hundred times
         assert (p < 0.5).mean() >= 0.3, name
 

@@ -139,6 +139,10 @@ def test_the_folder_holds_every_number(page, sweep):
     assert {path.name for path in (folder / "figures").iterdir()} == {f"{n}.{k}" for n in names for k in ("svg", "png")}
 
 
+def test_the_versions_that_the_runs_were_trained_with_are_stated(page):
+    assert "trained with</dt><dd>jax 0.11.2, lmscale 0.1.0, python 3.12.4</dd>" in page
+
+
 def test_no_path_of_this_machine_is_printed(page, sweep):
     assert str(sweep.parent) not in page and f"lmscale report {sweep.name}" in page
 

@@ -63,6 +63,8 @@ def test_the_commonest_reason_comes_first_and_many_runs_are_counted():
     first, second = lines(runs(), fit(dropped=[("a", "bad"), *many]))
     assert first == f"odd – 14 runs: {', '.join(f'run {index}' for index in range(12))} and 2 more."
     assert second == "bad – 1 run: a."
+    (line,) = lines(runs(), fit(dropped=many[:12]))
+    assert line.endswith("run 10, run 11.")
 
 
 @pytest.mark.parametrize(
@@ -203,17 +205,17 @@ def test_warnings_come_first_and_are_called_so():
 def test_where_the_numbers_come_from():
     table = runs(
         device=["B200", "A100", None, "B200"], source=["/data/texts", "stdlib", "stdlib", "stdlib"],
-        data_fingerprint="5f0c", seconds=[60.0, 90.0, 30.0, 0.0],
+        data_fingerprint="5f0c", seconds=[6000.0, 90.0, 30.0, 0.0],
     )  # fmt: skip
     hashed = SimpleNamespace(approach="3", table_hash="0123456789abcdef0123")
     found = dict(account.provenance(table, [hashed], None))
     assert found["on"] == "A100, B200"
     assert found["data"] == "texts, stdlib"
     assert found["data fingerprint"] == "5f0c"
-    assert found["training time"] == "3.0 minutes over all runs, start-up left out"
+    assert found["training time"] == "102.0 minutes over all runs, start-up left out"
     assert found["Approach 3"] == "SHA-256 of the fitted rows 0123456789abcdef"
     assert found["report by"].startswith("lmscale ") and "Python 3" in found["report by"]
     assert "trained with" not in found
-    partly = dict(account.provenance(table.assign(seconds=[60.0, None, None, 30.0]), [], None))
-    assert partly["training time"] == "1.5 minutes over the 2 of 4 runs that state theirs, start-up left out"
+    partly = dict(account.provenance(table.assign(seconds=[6000.0, None, None, 30.0]), [], None))
+    assert partly["training time"] == "100.5 minutes over the 2 of 4 runs that state theirs, start-up left out"
     assert list(dict(account.provenance(runs(), [], None))) == ["report by"]

@@ -39,12 +39,12 @@ class EmergenceArgs:
 def parse_columns(text: str | None) -> dict[str, str]:
     """{our name: the table's} from "params=size,correct=hits". Raises `UserError` for a bad pair."""
     pairs = [pair.partition("=") for pair in (text or "").split(",") if pair.strip()]
-    for name, sign, given in pairs:
-        if not (name.strip() and sign and given.strip()):
+    for name, sign, source in pairs:
+        if not (name.strip() and sign and source.strip()):
             raise UserError(
                 f"--columns has {name!r} without a source column: write pairs as in params=size,correct=hits"
             )
-    return {name.strip(): given.strip() for name, _, given in pairs}
+    return {name.strip(): source.strip() for name, _, source in pairs}
 
 
 def main(args: EmergenceArgs, console: "Console") -> None:
@@ -52,10 +52,10 @@ def main(args: EmergenceArgs, console: "Console") -> None:
     from lmscale.core.files import write_json
     from lmscale.study.emergence.detector import detect
 
-    found = detect(
+    result = detect(
         args.table, args.axis, columns=parse_columns(args.columns), where=args.where, rho=args.rho, q=args.q,
         resamples=args.resamples, seed=args.seed,
     )  # fmt: skip
     if args.json is not None:
-        write_json(args.json, found.to_json())
-    print(found)
+        write_json(args.json, result.to_json())
+    print(result)

@@ -22,8 +22,8 @@ from scipy import stats
 
 from lmscale.study.emergence.curves import Curve
 from lmscale.study.emergence.foot import FLAT_HANDICAP, margin
-from lmscale.study.emergence.likelihood import EDGE, Noise, pearson
-from lmscale.study.emergence.shapes import PARAMETERS, Shape, fit_all
+from lmscale.study.emergence.likelihood import EDGE, NoiseKind, pearson
+from lmscale.study.emergence.shapes import PARAMETERS, FittedShape, fit_all
 
 CLASSES = ("emergent", "smooth", "flat", "inverse", "u-shaped", "undetermined")
 BEND = 3.84
@@ -44,7 +44,7 @@ class Batch:
     """Curves of one kind of noise side by side, padded with scales of no weight; a better score is a higher one."""
 
     curves: Sequence[Curve]
-    noise: Noise
+    noise: NoiseKind
     u_TS: np.ndarray
     score_TS: np.ndarray
     weight_TS: np.ndarray
@@ -54,10 +54,10 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Tests:
+class CurveTests:
     """Fits and tests of a batch, all (T,)."""
 
-    shapes: dict[str, Shape]
+    shapes: dict[str, FittedShape]
     phi_T: np.ndarray
     """Factor of the assumed variance that the scatter about the best curve asks for."""
     p_T: dict[str, np.ndarray]
@@ -79,7 +79,7 @@ class Tests:
         return -2 * self.shapes[name].log_likelihood_T / self.phi_T + PARAMETERS[name] * np.log(scales_T)
 
 
-def batch(curves: Sequence[Curve], noise: Noise) -> Batch:
+def padded_batch(curves: Sequence[Curve], noise: NoiseKind) -> Batch:
     """Curves that share their kind of noise as padded arrays."""
     scales_T = np.array([len(curve.x_S) for curve in curves])
     shape = (len(curves), int(scales_T.max()))
@@ -93,7 +93,7 @@ def batch(curves: Sequence[Curve], noise: Noise) -> Batch:
     return Batch(curves, noise, u_TS, score_TS, weight_TS, chance_T, scales_T)
 
 
-def examine(data: Batch) -> Tests:
+def fit_and_test(data: Batch) -> CurveTests:
     """Fit every shape to every curve and test it."""
     shapes = fit_all(data.u_TS, data.score_TS, data.weight_TS, data.noise)
     phi_T, estimated_T = _scatter(data, shapes)
@@ -101,26 +101,26 @@ def examine(data: Batch) -> Tests:
     hard_T = np.array([curve.kind == "hard" for curve in data.curves])
     margin_T = margin(data.u_TS, data.score_TS, data.weight_TS, data.chance_T, hard_T, phi_T, shapes)
     detectable_T = _detectable(data, top_weight_T, phi_T)
-    found = Tests(shapes, phi_T, {}, np.ones(len(phi_T), bool), margin_T, detectable_T)
+    tests = CurveTests(shapes, phi_T, {}, np.ones(len(phi_T), bool), margin_T, detectable_T)
     sign_T = np.sign(shapes["line"].values_TK[:, 1] - shapes["line"].values_TK[:, 0])
-    line_T = _tail(found.ratio("line", "flat"), 1, data.scales_T, estimated_T)
+    line_T = _tail(tests.ratio("line", "flat"), 1, data.scales_T, estimated_T)
     ways = {}
     for name, way in (("up", 1), ("down", -1)):
         one_sided_T = np.where(sign_T == way, line_T / 2, 1 - line_T / 2)
         bent_T = np.zeros(len(phi_T))
         for shape in ("hinge", "saturating"):
             going_T = way * (shapes[shape].values_TK[:, 1] - shapes[shape].values_TK[:, 0]) > 0
-            bent_T = np.maximum(bent_T, np.where(going_T, found.ratio(shape, "flat"), 0))
+            bent_T = np.maximum(bent_T, np.where(going_T, tests.ratio(shape, "flat"), 0))
         bent_T = _tail(bent_T, TREND_FREEDOM, data.scales_T, estimated_T)
         ways[name] = combined(one_sided_T, np.where(bent_T < 1, bent_T / 2, 1 - bent_T / 2))
-    found.p_T["trend"] = np.minimum(1, 2 * np.minimum(ways["up"], ways["down"]))
-    found.up_T[:] = ways["up"] < ways["down"]
-    found.p_T["bend"] = _tail(found.ratio("vee", "flat"), BEND_FREEDOM, data.scales_T, estimated_T)
-    found.p_T["above_chance"] = _above_chance(data, top_score_T, top_weight_T / phi_T)
-    return found
+    tests.p_T["trend"] = np.minimum(1, 2 * np.minimum(ways["up"], ways["down"]))
+    tests.up_T[:] = ways["up"] < ways["down"]
+    tests.p_T["bend"] = _tail(tests.ratio("vee", "flat"), BEND_FREEDOM, data.scales_T, estimated_T)
+    tests.p_T["above_chance"] = _above_chance(data, top_score_T, top_weight_T / phi_T)
+    return tests
 
 
-def classify(data: Batch, tests: Tests, q_T: dict[str, np.ndarray], q: float) -> np.ndarray:
+def classify(data: Batch, tests: CurveTests, q_T: dict[str, np.ndarray], q: float) -> np.ndarray:
     """The class of every curve; `q_T` are the tests' adjusted p-values."""
     shapes = tests.shapes
     hard_T = np.array([curve.kind == "hard" for curve in data.curves])
@@ -136,7 +136,7 @@ def classify(data: Batch, tests: Tests, q_T: dict[str, np.ndarray], q: float) ->
     return np.select(order, ["u-shaped", "emergent", "inverse", "smooth", "undetermined"], "flat")
 
 
-def leaves_floor(data: Batch, tests: Tests) -> np.ndarray:
+def leaves_floor(data: Batch, tests: CurveTests) -> np.ndarray:
     """Curves that a flat start explains better than a trend from the first scale on: they bend upwards."""
     foot_bic_T = np.minimum(tests.bic("hinge", data.scales_T), tests.bic("ramp", data.scales_T))
     without_T = np.minimum(tests.bic("line", data.scales_T), tests.bic("saturating", data.scales_T))
@@ -145,7 +145,7 @@ def leaves_floor(data: Batch, tests: Tests) -> np.ndarray:
     return better_T & (levels_T2[:, 1] > levels_T2[:, 0])
 
 
-def _levels(data: Batch, tests: Tests) -> np.ndarray:
+def _levels(data: Batch, tests: CurveTests) -> np.ndarray:
     """Scores (T, 2) before and after the rise, of the ramp where it is the better of the two curves with a foot."""
     ramp_T = tests.bic("ramp", data.scales_T) < tests.bic("hinge", data.scales_T)
     return np.where(ramp_T[:, None], tests.shapes["ramp"].values_TK, tests.shapes["hinge"].values_TK)
@@ -162,7 +162,7 @@ def combined(*p: np.ndarray) -> np.ndarray:
     return np.asarray(stats.cauchy.sf((1 / np.tan(np.pi * inside)).mean(axis=0)))
 
 
-def _scatter(data: Batch, shapes: dict[str, Shape]) -> tuple[np.ndarray, np.ndarray]:
+def _scatter(data: Batch, shapes: dict[str, FittedShape]) -> tuple[np.ndarray, np.ndarray]:
     """Phi (T,), and where it is estimated rather than 1."""
     phi_T = np.full(len(data.curves), np.inf)
     rare_T = np.ones(len(data.curves), bool)

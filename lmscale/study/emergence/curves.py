@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.emergence.likelihood import Noise
+from lmscale.study.emergence.likelihood import NoiseKind
 from lmscale.study.emergence.scores import refuse
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Axis = Literal["params", "flops", "loss", "x"]
 AXES: tuple[Axis, ...] = ("params", "flops", "loss", "x")
 RHO = 0.003
-"""Intra-class correlation of a scale's answers where no seeds tell it: models of one size differ by this much."""
+"""Intra-class correlation of a scale's answers, assumed where no seeds show it: models of one size differ by this."""
 FEWEST = 5
 """Scales below which no shape can be told from another."""
 SEED_FREEDOM = 10
@@ -40,7 +40,7 @@ class Curve:
     """Examples, seeds together; NaN for graded metrics without n."""
     weight_S: np.ndarray
     """n_eff for hard metrics; 1/variance for graded ones, all 1 where no standard error is known."""
-    noise: Noise
+    noise: NoiseKind
     noise_known: bool
     chance: float
     """NaN where a graded metric has none."""
@@ -51,23 +51,23 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """Task and setting, as a reader would say it."""
+        """Task and setting in words."""
         return ", ".join([self.task, *(f"{key} {value}" for key, value in self.setting.items())])
 
     @property
     def u_S(self) -> np.ndarray:
         """Position on the measured range, 0 to 1: by logarithm, or by minus the loss."""
-        position_S = scale(self.x_S, self.axis)
+        position_S = axis_position(self.x_S, self.axis)
         return (position_S - position_S[0]) / (position_S[-1] - position_S[0])
 
     def at(self, u: float) -> float:
         """The value of the axis at position `u`."""
-        first, last = scale(self.x_S[[0, -1]], self.axis)
+        first, last = axis_position(self.x_S[[0, -1]], self.axis)
         value = first + u * (last - first)
         return float(-value if self.axis == "loss" else 10.0**value)
 
 
-def scale(x: np.ndarray, axis: str) -> np.ndarray:
+def axis_position(x: np.ndarray, axis: str) -> np.ndarray:
     """What grows evenly along the axis: log10 of sizes and FLOPs, minus a loss."""
     return -np.asarray(x, float) if axis == "loss" else np.log10(x)
 
@@ -77,16 +77,16 @@ def axes_of(rows: "pd.DataFrame") -> list[Axis]:
     return [axis for axis in AXES if axis in rows and rows[axis].notna().any()]
 
 
-def curves(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> tuple[list[Curve], float, list[str]]:
+def curves_along(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> tuple[list[Curve], float, list[str]]:
     """The curves of canonical `rows` along `axis`, the over-dispersion assumed, and what a reader should know.
 
     `rho` unset is estimated from seeds, where there are enough of them, else `RHO`. Curves of fewer than `FEWEST`
-    scales are left out and said. Raises `UserError` for an axis that is absent or not positive, for two rows of one
-    scale that are no seeds, and where no curve is left.
+    scales are left out, and a note names them. Raises `UserError` for an axis that is absent or not positive, for two
+    rows of one scale that are no seeds, and where no curve is left.
     """
     if axis not in rows or not rows[axis].notna().any():
-        have = ", ".join(axes_of(rows)) or "no axis at all"
-        raise UserError(f"the table has no values of {axis!r}: it has {have}")
+        others = ", ".join(axes_of(rows)) or "no axis at all"
+        raise UserError(f"the table has no values of {axis!r}: it has {others}")
     notes = []
     if (absent := int(rows[axis].isna().sum())) > 0:
         notes.append(f"{absent} of {len(rows)} rows state no {axis} and are left out")
@@ -99,15 +99,15 @@ def curves(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> tuple[
     _check_repeats(rows, [*keys, axis], axis)
     rho_assumed, note = _dispersion(rows, [*keys, axis]) if rho is None else (rho, None)
     notes += [note] if note else []
-    found: list[Curve] = []
+    curves: list[Curve] = []
     short: list[str] = []
     for values, group in rows.groupby(keys, sort=False):
         if group[axis].nunique() < FEWEST:
             short.append(f"{values[0]} ({values[1]})")
         else:
             setting = {name: str(value) for name, value in zip(settings, values[3:]) if value}
-            found.append(_curve(group, axis, rho_assumed, setting))
-    if not found:
+            curves.append(_curve(group, axis, rho_assumed, setting))
+    if not curves:
         most = rows.groupby(keys)[axis].nunique().max()
         raise UserError(
             f"no task is measured at {FEWEST} or more different values of {axis} (the most is {most}): with fewer no "
@@ -116,7 +116,7 @@ def curves(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> tuple[
     if short:
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         notes.append(f"left out, fewer than {FEWEST} scales: {', '.join(short[:5])}{more}")
-    return found, rho_assumed, notes
+    return curves, rho_assumed, notes
 
 
 def _text(value: Any) -> str:
@@ -170,13 +170,13 @@ def _curve(group: "pd.DataFrame", axis: Axis, rho: float, setting: Mapping[str, 
     known = True
     if hard:
         if np.isnan(n).any():  # what the standard errors imply, one n for the task: they say nothing at 0 and at 1
-            said = (stderr > 0) & (score > 0) & (score < 1)
-            if not said.any():
+            stated = (stderr > 0) & (score > 0) & (score < 1)
+            if not stated.any():
                 raise UserError(
                     f"task {first['task']!r}, metric {first['metric']!r} has no n, and none of its standard errors is "
                     f"positive: give n"
                 )
-            n = np.where(np.isnan(n), max(2.0, np.median((score * (1 - score))[said] / stderr[said] ** 2)), n)
+            n = np.where(np.isnan(n), max(2.0, np.median((score * (1 - score))[stated] / stderr[stated] ** 2)), n)
         weight = n / (1 + (n - 1) * rho)
     else:
         known = bool((stderr > 0).all())
@@ -184,7 +184,7 @@ def _curve(group: "pd.DataFrame", axis: Axis, rho: float, setting: Mapping[str, 
     x_S, scale_of = np.unique(x, return_inverse=True)
     weight_S = np.bincount(scale_of, weight)
     score_S = np.bincount(scale_of, (n if hard else weight) * score) / np.bincount(scale_of, n if hard else weight)
-    order = np.argsort(scale(x_S, axis))
+    order = np.argsort(axis_position(x_S, axis))
     return Curve(
         task=str(first["task"]), metric=str(first["metric"]), kind=str(first["kind"]), axis=axis,
         x_S=x_S[order], score_S=score_S[order], n_S=np.bincount(scale_of, n)[order], weight_S=weight_S[order],

@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.emergence import bigbench, onset
-from lmscale.study.emergence.classes import Batch, Tests, adjusted, batch, classify, examine, leaves_floor
-from lmscale.study.emergence.curves import AXES, Axis, Curve, axes_of, curves
+from lmscale.study.emergence import bigbench
+from lmscale.study.emergence.classes import (
+    Batch,
+    CurveTests,
+    adjusted,
+    classify,
+    fit_and_test,
+    leaves_floor,
+    padded_batch,
+)
+from lmscale.study.emergence.curves import AXES, Axis, Curve, axes_of, curves_along
 from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.folder import holds_scores, read_scores
-from lmscale.study.emergence.likelihood import Noise
+from lmscale.study.emergence.likelihood import NoiseKind
+from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
 from lmscale.study.emergence.scores import canonical
+from lmscale.study.emergence.verdicts import with_verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,22 +59,22 @@ def detect(
         raise UserError(f"q = {q:g} and rho = {rho} lie between 0 and 1; resamples = {resamples} is not negative")
     table = _rows(table, where)
     rows = canonical(table, columns)
-    wanted = axes_of(rows) if axis is None else [axis]
-    if not wanted:
+    axes = axes_of(rows) if axis is None else [axis]
+    if not axes:
         raise UserError("the table has no axis: give a column params, flops, loss, or x for any other scale")
     findings: list[Finding] = []
     notes: list[str] = list(table.attrs.get("notes", []))
     assumed = rho if rho is not None else float("nan")
-    for one in wanted:
+    for name in axes:
         try:
-            found, assumed, said = curves(rows, one, rho)
+            curves, assumed, remarks = curves_along(rows, name, rho)
         except UserError as error:
-            if axis is not None or (one == wanted[-1] and not findings):
+            if axis is not None or (name == axes[-1] and not findings):
                 raise
-            notes.append(f"axis {one} is left out: {error}")
+            notes.append(f"axis {name} is left out: {error}")
             continue
-        notes += [f"axis {one}: {sentence}" for sentence in said]
-        findings += of_curves(found, q=q, resamples=resamples, seed=seed)
+        notes += [f"axis {name}: {remark}" for remark in remarks]
+        findings += judge_curves(curves, q=q, resamples=resamples, seed=seed)
     return Emergence(tuple(findings), tuple(notes), q, assumed)
 
 
@@ -78,14 +88,14 @@ def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFram
     return table if where is None else query(table, where)
 
 
-def of_curves(found: Sequence[Curve], *, q: float = 0.05, resamples: int = 100, seed: int = 0) -> list[Finding]:
-    """The verdicts on curves of one axis: one family of tests. Order is kept."""
-    batches: list[tuple[Batch, Tests]] = []
-    noises: tuple[Noise, ...] = ("binomial", "gaussian")
+def judge_curves(curves: Sequence[Curve], *, q: float = 0.05, resamples: int = 100, seed: int = 0) -> list[Finding]:
+    """The findings about curves of one axis, in their order: one family of tests."""
+    batches: list[tuple[Batch, CurveTests]] = []
+    noises: tuple[NoiseKind, ...] = ("binomial", "gaussian")
     for noise in noises:
-        members = [curve for curve in found if curve.noise == noise]
+        members = [curve for curve in curves if curve.noise == noise]
         for part in _parts(members):
-            batches.append((data := batch(part, noise), examine(data)))
+            batches.append((data := padded_batch(part, noise), fit_and_test(data)))
     names = ("above_chance", "trend", "bend")
     q_values = {name: adjusted(np.concatenate([tests.p_T[name] for _, tests in batches])) for name in names}
     findings: dict[int, Finding] = {}
@@ -94,8 +104,8 @@ def of_curves(found: Sequence[Curve], *, q: float = 0.05, resamples: int = 100, 
         here = slice(start, start := start + len(data.curves))
         q_T = {name: values[here] for name, values in q_values.items()}
         for curve, finding in zip(data.curves, _findings(data, tests, q_T, q, resamples, seed)):
-            findings[id(curve)] = replace(finding, evidence={**finding.evidence, "family_size": len(found)})
-    return with_verdicts([findings[id(curve)] for curve in found])
+            findings[id(curve)] = replace(finding, evidence={**finding.evidence, "family_size": len(curves)})
+    return with_verdicts([findings[id(curve)] for curve in curves])
 
 
 def _parts(members: Sequence[Curve]) -> list[Sequence[Curve]]:
@@ -111,17 +121,16 @@ def _parts(members: Sequence[Curve]) -> list[Sequence[Curve]]:
 
 
 def _findings(
-    data: Batch, tests: Tests, q_T: dict[str, np.ndarray], q: float, resamples: int, seed: int
+    data: Batch, tests: CurveTests, q_T: dict[str, np.ndarray], q: float, resamples: int, seed: int
 ) -> list[Finding]:
-    """The findings of one batch, the verdicts still to come."""
-
+    """The findings of one batch, without the verdicts."""
     class_T = classify(data, tests, q_T, q)
     bent_T = leaves_floor(data, tests)
     bic = {name: tests.bic(name, data.scales_T) for name in tests.shapes}
-    found = []
+    findings = []
     for row, curve in enumerate(data.curves):
         best = _onset(data, tests, row, resamples, seed) if class_T[row] == "emergent" else None
-        found.append(
+        findings.append(
             Finding(
                 curve=curve,
                 cls=str(class_T[row]),
@@ -132,15 +141,15 @@ def _findings(
                 fitted=_fitted(data, tests, bic, row, str(class_T[row]), best),
             )
         )
-    return found
+    return findings
 
 
-def _onset(data: Batch, tests: Tests, row: int, resamples: int, seed: int) -> onset.Onset:
+def _onset(data: Batch, tests: CurveTests, row: int, resamples: int, seed: int) -> Onset:
     size, curve = int(data.scales_T[row]), data.curves[row]
     # each curve has a stream of its own, so that its interval does not depend on what else the table holds
     rng = np.random.default_rng([seed, *f"{curve.name} {curve.metric}".encode()])
     weight_S = data.weight_TS[row, :size] / tests.phi_T[row]
-    return onset.find(data.u_TS[row, :size], data.score_TS[row, :size], weight_S, curve.n_S, data.noise, resamples, rng)
+    return find_onset(data.u_TS[row, :size], data.score_TS[row, :size], weight_S, curve.n_S, data.noise, resamples, rng)
 
 
 def _ascending(curve: Curve, interval: tuple[float, float]) -> tuple[float, float]:
@@ -150,11 +159,11 @@ def _ascending(curve: Curve, interval: tuple[float, float]) -> tuple[float, floa
 
 def _evidence(
     data: Batch,
-    tests: Tests,
+    tests: CurveTests,
     q_T: dict[str, np.ndarray],
     bic_T: dict[str, np.ndarray],
     row: int,
-    best: onset.Onset | None,
+    best: Onset | None,
 ) -> dict[str, Any]:
     """The numbers behind a class."""
     curve = data.curves[row]
@@ -209,7 +218,7 @@ def bracket(curve: Curve, p: float = 0.05) -> list[float | None]:
 
 
 def _fitted(
-    data: Batch, tests: Tests, bic_T: dict[str, np.ndarray], row: int, cls: str, best: onset.Onset | None
+    data: Batch, tests: CurveTests, bic_T: dict[str, np.ndarray], row: int, cls: str, best: Onset | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The curve of the class, for a figure."""
     curve = data.curves[row]
@@ -221,36 +230,3 @@ def _fitted(
     name = min(names, key=lambda name: bic_T[name][row])
     size = data.scales_T[row]
     return curve.x_S, curve.better * tests.shapes[name].mean_TS[row, :size]
-
-
-def with_verdicts(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, hard metrics that bend upwards from a floor judged by graded metrics of the same task and setting.
-
-    A graded metric that is emergent too corroborates; one that improves smoothly says that the metric made the bend. Of
-    several graded metrics all that are either must agree, and the evidence names each. A hard metric that is smooth,
-    because its bend comes early or its gain is small yet, may owe the bend to the metric as well; it has no emergence
-    to corroborate.
-    """
-    graded: dict[tuple[Any, ...], list[Finding]] = {}
-    for finding in findings:
-        if finding.curve.kind == "graded":
-            graded.setdefault(_key(finding), []).append(finding)
-    return [_judged(finding, graded.get(_key(finding), [])) for finding in findings]
-
-
-def _judged(finding: Finding, beside: Sequence[Finding]) -> Finding:
-    emergent = finding.cls == "emergent"
-    bent = finding.cls == "smooth" and finding.evidence["leaves_floor"]
-    if finding.curve.kind != "hard" or not (emergent or bent):
-        return finding
-    said = {"emergent": "corroborated", "smooth": "metric-induced"}
-    votes = {said[other.cls] for other in beside if other.cls in said}
-    verdict = votes.pop() if len(votes) == 1 else "undetermined"
-    if not emergent and verdict != "metric-induced":
-        return finding
-    evidence = {**finding.evidence, "graded": {other.curve.metric: other.cls for other in beside}}
-    return replace(finding, verdict=verdict, evidence=evidence)
-
-
-def _key(finding: Finding) -> tuple[Any, ...]:
-    return finding.curve.task, finding.curve.axis, *sorted(finding.curve.setting.items())

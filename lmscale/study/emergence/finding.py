@@ -1,4 +1,4 @@
-"""`Finding`: what the detector says of one curve."""
+"""`Finding`: the class of one curve, its threshold, and the evidence for both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Finding:
     cls: str
     """emergent, smooth, flat, inverse, u-shaped or undetermined."""
     verdict: str | None
-    """Of a hard metric that bends upwards from a floor: corroborated, metric-induced or undetermined; else None."""
+    """corroborated, metric-induced or undetermined, for a hard metric that bends upwards from a floor; else None."""
     threshold: float | None
     """The foot of the rise, on the axis: the last scale with the score of the floor."""
     interval: tuple[float, float] | None

@@ -9,7 +9,7 @@ emergent: one whose foot comes too early, whose floor is no chance, or whose gai
 import numpy as np
 
 from lmscale.study.emergence.likelihood import EDGE, log_likelihood
-from lmscale.study.emergence.shapes import KNOTS, PARAMETERS, WIDTHS, Shape, bases
+from lmscale.study.emergence.shapes import KNOTS, PARAMETERS, WIDTHS, FittedShape, bases
 
 EARLIEST = 1 / 3
 """A foot in the lower third shows no absence: a rise from the first models on looks the same."""
@@ -29,7 +29,7 @@ def margin(
     chance_T: np.ndarray,
     hard_T: np.ndarray,
     phi_T: np.ndarray,
-    shapes: dict[str, Shape],
+    shapes: dict[str, FittedShape],
 ) -> np.ndarray:
     """BIC of the best curve that is not emergent less that of the best that is (T,).
 

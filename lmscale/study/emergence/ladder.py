@@ -1,4 +1,4 @@
-"""The downstream ladder: from scale to task loss to score, fitted on small models and held against larger ones.
+"""The downstream ladder: from scale to task loss to score, fitted on small models and checked on larger ones.
 
 Two steps (Bhagia 2024, arXiv 2412.04403). Task loss follows L = E + A/N^alpha + B/D^beta, or E + A/C^alpha where only
 compute is known; the score follows the loss by a sigmoid, score = b + a / (1 + exp(k (L - L0))), or by the error law of
@@ -15,21 +15,22 @@ come fits them equally well; the status says so.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.emergence import ladder_fit
+from lmscale.study.emergence.ladder_fit import LINKS, GridFit, Link, power_basis
 from lmscale.study.fits.results.common import Status, clean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Link = Literal["sigmoid", "error-law"]
-LINKS = ("sigmoid", "error-law")
 FEWEST = 5
 LEVEL = 0.95
-EXPONENTS = np.geomspace(0.05, 1.2, 24)
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+"""Quantiles at the ends of every interval."""
 NARROW = 0.5
 """An interval wider than this share of what lies between chance and the ceiling predicts nothing."""
 ABOVE = 3.0
@@ -38,25 +39,25 @@ ABOVE = 3.0
 
 @dataclass(frozen=True)
 class PredictedScore:
-    """One model larger than those fitted."""
+    """The predicted score of one model that is larger than those fitted."""
 
     scale: Mapping[str, float]
     measured: float | None
     predicted: float
     interval: tuple[float, float]
-    """95 % of one new model: of the law and of a model's own scatter."""
+    """Where one new model lands, 95 %: the law's own uncertainty and a model's scatter."""
     loss: float
     """Predicted task loss."""
 
     def __str__(self) -> str:
         where = " ".join(f"{name} = {value:.3g}" for name, value in self.scale.items())
-        said = f"{where}: predicted {self.predicted:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
-        return said if self.measured is None else f"{said}, measured {self.measured:.3f}"
+        prediction = f"{where}: predicted {self.predicted:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+        return prediction if self.measured is None else f"{prediction}, measured {self.measured:.3f}"
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """A fitted ladder and what it says of the models that it has not seen."""
+    """A fitted ladder and its predictions for the models that it has not seen."""
 
     link: str
     inputs: tuple[str, ...]
@@ -77,9 +78,9 @@ class Ladder:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        held = [vars(one) | {"scale": dict(one.scale)} for one in self.held_out]
+        held_out = [vars(one) | {"scale": dict(one.scale)} for one in self.held_out]
         return clean(
-            {"link": self.link, "inputs": self.inputs, "fitted_runs": self.fitted_runs, "held_out": held,
+            {"link": self.link, "inputs": self.inputs, "fitted_runs": self.fitted_runs, "held_out": held_out,
              "mean_error": self.mean_error, "inside": self.inside, "can_predict": self.can_predict,
              "status": [status.to_json() for status in self.status]}
         )  # fmt: skip
@@ -87,8 +88,8 @@ class Ladder:
     def __str__(self) -> str:
         head = f"Ladder over {', '.join(self.inputs)} with the {self.link} link, {self.fitted_runs} models fitted"
         rows = [f"  {one}" for one in self.held_out]
-        said = [f" {'!' if status.severity == 'warning' else '-'} {status.sentence}" for status in self.status]
-        return "\n".join([head, *rows, *said])
+        remarks = [f" {'!' if status.severity == 'warning' else '-'} {status.sentence}" for status in self.status]
+        return "\n".join([head, *rows, *remarks])
 
 
 def ladder(
@@ -100,7 +101,7 @@ def ladder(
     resamples: int = 200,
     seed: int = 0,
 ) -> Ladder:
-    """Fit the runs of `table` that are not `held_out` and predict the others.
+    """Fit the runs of `table` that are not `held_out` and predict the scores of the others.
 
     Columns: `task_loss`, `score`, `held_out`, and `params` with `tokens`, or `flops`. A held-out run may lack its
     score.
@@ -109,153 +110,103 @@ def ladder(
     if link not in LINKS:
         raise UserError(f"no link from loss to score is called {link!r}{nearest(link, LINKS)}")
     inputs = ("params", "tokens") if {"params", "tokens"} <= set(table) else ("flops",)
+    small, large = _split(table, inputs)
+    rng = np.random.default_rng(seed)
+    weight_Rn = np.concatenate([np.ones((1, len(small))), rng.exponential(size=(resamples, len(small)))])
+    steps = _Steps(small, inputs, link, weight_Rn)
+    predictions = tuple(steps.predict(large.iloc[[index]], ceiling, rng) for index in range(len(large)))
+    known = [(one, one.measured) for one in predictions if one.measured is not None]
+    errors = [abs(one.predicted - measured) for one, measured in known]
+    inside = [one.interval[0] <= measured <= one.interval[1] for one, measured in known]
+    return Ladder(
+        link=link,
+        inputs=inputs,
+        fitted_runs=len(small),
+        held_out=predictions,
+        mean_error=float(np.mean(errors)) if errors else math.nan,
+        inside=float(np.mean(inside)) if inside else math.nan,
+        status=tuple(_status(steps, chance, ceiling, predictions, errors)),
+        curve=steps.curve(min([*steps.loss_n, *(one.loss for one in predictions)])),
+    )
+
+
+def _split(table: "pd.DataFrame", inputs: Sequence[str]) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The runs to fit and those to predict. Raises `UserError` for what cannot be fitted."""
     for name in ("task_loss", "score", "held_out", *inputs):
         if name not in table:
             raise UserError(
                 f"a ladder needs the column {name!r}: task_loss, score, held_out, params and tokens or flops"
             )
-    held = table["held_out"].astype(bool).to_numpy()
-    small, large = table[~held], table[held]
+    is_held_out = table["held_out"].astype(bool).to_numpy()
+    small, large = table[~is_held_out], table[is_held_out]
     if len(small) < FEWEST:
         raise UserError(f"a ladder has {len(small)} runs to fit: it needs {FEWEST} or more that are not held out")
-    rng = np.random.default_rng(seed)
-    weight_Rn = np.concatenate([np.ones((1, len(small))), rng.exponential(size=(resamples, len(small)))])
-    small_scale, large_scale = ([part[name].to_numpy(float) for name in inputs] for part in (small, large))
-    loss_n, score_n = small["task_loss"].to_numpy(float), small["score"].to_numpy(float)
-    if not (np.isfinite(loss_n).all() and np.isfinite(score_n).all() and all((s > 0).all() for s in small_scale)):
+    values = small[["task_loss", "score", *inputs]].to_numpy(float)
+    if not (np.isfinite(values[:, :2]).all() and (values[:, 2:] > 0).all()):
         raise UserError("the fitted runs of a ladder need a task loss, a score and positive scales, all of them finite")
-    losses = _Fit(_power_basis(small_scale), loss_n, weight_Rn, least=(0.0,) * (1 + len(inputs)))
-    scores = _Fit(_link_basis(loss_n, link, loss_n), score_n, weight_Rn, least=_least(link))
-    loss_spread, score_spread = losses.scatter(), scores.scatter()
-    found = []
-    for index in range(len(large)):
-        at = [values[index : index + 1] for values in large_scale]
-        loss_R = losses.at(_power_basis(at, small_scale))[:, 0]
-        drawn_R = loss_R + loss_spread * rng.normal(size=len(loss_R))
-        score_R = _link_at(scores, drawn_R, link, loss_n) + score_spread * rng.normal(size=len(loss_R))
-        centre = float(_link_at(scores, loss_R[:1], link, loss_n)[0])
-        low, high = np.quantile(score_R[1:] if resamples else score_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        measured = float(large["score"].iloc[index])
-        found.append(
-            PredictedScore(
-                scale={name: float(value[0]) for name, value in zip(inputs, at)},
-                measured=None if math.isnan(measured) else measured,
-                predicted=float(np.clip(centre, 0, ceiling)),
-                interval=(float(np.clip(low, 0, ceiling)), float(np.clip(high, 0, ceiling))),
-                loss=float(loss_R[0]),
-            )
+    return small, large
+
+
+class _Steps:
+    """Both steps fitted to the small models: from scale to task loss, and from task loss to score."""
+
+    def __init__(self, small: "pd.DataFrame", inputs: Sequence[str], link: Link, weight_Rn: np.ndarray) -> None:
+        self.inputs, self.link, self.resamples = inputs, link, len(weight_Rn) - 1
+        self.scales = [small[name].to_numpy(float) for name in inputs]
+        self.loss_n, self.score_n = small["task_loss"].to_numpy(float), small["score"].to_numpy(float)
+        least = (0.0,) * (1 + len(inputs))
+        self.losses = GridFit(power_basis(self.scales), self.loss_n, weight_Rn, least=least)
+        basis = ladder_fit.link_basis(self.loss_n, link, self.loss_n)
+        self.scores = GridFit(basis, self.score_n, weight_Rn, least=ladder_fit.least_coefficients(link))
+        self.loss_scatter, self.score_scatter = self.losses.scatter(), self.scores.scatter()
+
+    def score_at(self, loss_R: np.ndarray) -> np.ndarray:
+        """The score of every resample at its own loss (R,)."""
+        return ladder_fit.link_at(self.scores, loss_R, self.link, self.loss_n)
+
+    def predict(self, run: "pd.DataFrame", ceiling: float, rng: np.random.Generator) -> PredictedScore:
+        """The score of one larger model; its interval adds the scatter of both steps."""
+        scales = [run[name].to_numpy(float) for name in self.inputs]
+        loss_R = self.losses.at(power_basis(scales, self.scales))[:, 0]
+        drawn_R = loss_R + self.loss_scatter * rng.normal(size=len(loss_R))
+        score_R = self.score_at(drawn_R) + self.score_scatter * rng.normal(size=len(loss_R))
+        centre = float(self.score_at(loss_R[:1])[0])
+        low, high = np.quantile(score_R[1:] if self.resamples else score_R, ENDS)
+        measured = float(run["score"].iloc[0])
+        return PredictedScore(
+            scale={name: float(value[0]) for name, value in zip(self.inputs, scales)},
+            measured=None if math.isnan(measured) else measured,
+            predicted=float(np.clip(centre, 0, ceiling)),
+            interval=(float(np.clip(low, 0, ceiling)), float(np.clip(high, 0, ceiling))),
+            loss=float(loss_R[0]),
         )
-    known = [one for one in found if one.measured is not None]
-    errors = [abs(one.predicted - one.measured) for one in known if one.measured is not None]
-    inside = [one.interval[0] <= one.measured <= one.interval[1] for one in known if one.measured is not None]
-    status = _status(score_n, score_spread, chance, ceiling, found, errors)
-    lowest = min([*loss_n, *(one.loss for one in found)])
-    grid = np.linspace(lowest, loss_n.max(), 80)
-    scores_RG = np.stack([_link_at(scores, np.full(len(weight_Rn), value), link, loss_n) for value in grid], axis=1)
-    ends = np.quantile(scores_RG, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Ladder(
-        link, inputs, len(small), tuple(found), float(np.mean(errors)) if errors else math.nan,
-        float(np.mean(inside)) if inside else math.nan, tuple(status), (grid, scores_RG[0], ends[0], ends[1]),
-    )  # fmt: skip
+
+    def curve(self, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Loss, score, and the ends of its interval, from the `lowest` loss to the highest that was fitted."""
+        grid = np.linspace(lowest, self.loss_n.max(), 80)
+        scores_RG = np.stack([self.score_at(np.full(self.resamples + 1, value)) for value in grid], axis=1)
+        low, high = np.quantile(scores_RG, ENDS, axis=0)
+        return grid, scores_RG[0], low, high
 
 
 def _status(
-    score_n: np.ndarray,
-    spread: float,
-    chance: float,
-    ceiling: float,
-    found: Sequence[PredictedScore],
-    errors: Sequence[float],
+    steps: _Steps, chance: float, ceiling: float, predictions: Sequence[PredictedScore], errors: Sequence[float]
 ) -> list[Status]:
+    """Whether the small models fix the scores of the large ones, and by how much these are missed."""
     status = []
-    top = float(np.sort(score_n)[-2:].mean())
-    if top - chance <= ABOVE * spread:
-        said = (
+    top = float(np.sort(steps.score_n)[-2:].mean())
+    if top - chance <= ABOVE * steps.score_scatter:
+        sentence = (
             f"the best fitted models score {top:.3f}, not clear of chance ({chance:.3f}) beside their scatter "
-            f"({spread:.3f}): no foot can be predicted from them, since any that is still to come fits as well"
+            f"({steps.score_scatter:.3f}): no foot can be predicted from them, since any that is still to come fits as "
+            f"well"
         )
-        status.append(Status("at chance", said, "warning"))
-    widest = max((one.interval[1] - one.interval[0] for one in found), default=0.0)
+        status.append(Status("at chance", sentence, "warning"))
+    widest = max((one.interval[1] - one.interval[0] for one in predictions), default=0.0)
     if widest > NARROW * (ceiling - chance):
-        said = f"the 95 % interval is up to {widest:.2f} wide: the small models do not fix the scores of the large ones"
-        status.append(Status("wide", said, "warning"))
+        sentence = f"the 95 % interval is up to {widest:.2f} wide: the small models do not fix the large ones' scores"
+        status.append(Status("wide", sentence, "warning"))
     if errors:
-        said = f"held-out scores are missed by {np.mean(errors):.3f} on average, {np.max(errors):.3f} at most"
-        status.append(Status("held out", said))
+        sentence = f"held-out scores are missed by {np.mean(errors):.3f} on average, {np.max(errors):.3f} at most"
+        status.append(Status("held out", sentence))
     return status
-
-
-class _Fit:
-    """Weighted least squares with the nonlinear unknowns on a grid: the best of all grid points for every resample."""
-
-    def __init__(self, basis_GnK: np.ndarray, y_n: np.ndarray, weight_Rn: np.ndarray, least: Sequence[float]) -> None:
-        gram_RGKL = np.einsum("rn,gnk,gnl->rgkl", weight_Rn, basis_GnK, basis_GnK, optimize=True)
-        right_RGK = np.einsum("rn,gnk,n->rgk", weight_Rn, basis_GnK, y_n, optimize=True)
-        scale = np.trace(gram_RGKL, axis1=-2, axis2=-1)[..., None, None]
-        gram_RGKL = gram_RGKL + 1e-10 * scale * np.eye(basis_GnK.shape[-1])
-        values_RGK = np.linalg.solve(gram_RGKL, right_RGK[..., None])[..., 0]
-        values_RGK = np.maximum(values_RGK, np.asarray(least))
-        # the squared error less y's own square: a quadratic form, without the residuals of every grid point
-        error_RG = np.einsum("rgk,rgkl,rgl->rg", values_RGK, gram_RGKL, values_RGK, optimize=True)
-        error_RG -= 2 * np.einsum("rgk,rgk->rg", values_RGK, right_RGK)
-        self.best_R = error_RG.argmin(-1)
-        here = np.arange(len(weight_Rn))
-        self.values_RK = values_RGK[here, self.best_R]
-        self.residual_n = y_n - basis_GnK[self.best_R[0]] @ self.values_RK[0]
-        self.unknowns = basis_GnK.shape[-1] + 2
-
-    def scatter(self) -> float:
-        """Standard deviation of one run about the fit."""
-        return float(np.sqrt((self.residual_n**2).sum() / max(1, len(self.residual_n) - self.unknowns)))
-
-    def at(self, basis_GmK: np.ndarray) -> np.ndarray:
-        """Values (R, m) at new points."""
-        return np.einsum("rmk,rk->rm", basis_GmK[self.best_R], self.values_RK)
-
-
-def _power_basis(scales: Sequence[np.ndarray], fitted: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    """1, N^-alpha, D^-beta (or 1, C^-alpha) at every pair of exponents (G, n, K); scales in units of their median."""
-    units = [float(np.median(values)) for values in (fitted or scales)]
-    powers = [(values / unit)[None, :] ** -EXPONENTS[:, None] for values, unit in zip(scales, units)]
-    if len(powers) == 1:
-        return np.stack([np.ones_like(powers[0]), powers[0]], axis=-1)
-    size = len(EXPONENTS)
-    first, second = np.repeat(powers[0], size, axis=0), np.tile(powers[1], (size, 1))
-    return np.stack([np.ones_like(first), first, second], axis=-1)
-
-
-def _least(link: Link) -> tuple[float, float]:
-    return (0.0, 0.0) if link == "sigmoid" else (-np.inf, 0.0)
-
-
-def _grid(link: Link, fitted_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two nonlinear unknowns: steepness and middle of the sigmoid (G,), or gamma of the error law alone."""
-    span = float(np.ptp(fitted_n)) or 1.0
-    steep = np.geomspace(0.7, 30, 28) / span
-    if link == "error-law":
-        return steep, np.zeros(len(steep))
-    middle = np.linspace(fitted_n.min() - 1.5 * span, fitted_n.max() + 0.5 * span, 91)
-    return np.repeat(steep, len(middle)), np.tile(middle, len(steep))
-
-
-def _link_basis(loss: np.ndarray, link: Link, fitted_n: np.ndarray) -> np.ndarray:
-    """Basis (G, m, 2) of the score at losses (m,): a floor, and what rises as the loss falls."""
-    steep_G, middle_G = _grid(link, fitted_n)
-    if link == "error-law":  # score = 1 - eps + c exp(-gamma L): the same as floor + c exp(-gamma (L - max L))
-        rising = np.exp(-steep_G[:, None] * (loss[None, :] - fitted_n.max()))
-    else:
-        rising = 1 / (1 + np.exp(np.clip(steep_G[:, None] * (loss[None, :] - middle_G[:, None]), -50, 50)))
-    return np.stack([np.ones_like(rising), rising], axis=-1)
-
-
-def _link_at(scores: _Fit, loss_R: np.ndarray, link: Link, fitted_n: np.ndarray) -> np.ndarray:
-    """The score of every resample (R,) at its own loss."""
-    steep_G, middle_G = _grid(link, fitted_n)
-    best_R = scores.best_R[: len(loss_R)]
-    steep_R, middle_R = steep_G[best_R], middle_G[best_R]
-    if link == "error-law":
-        rising_R = np.exp(-steep_R * (loss_R - fitted_n.max()))
-    else:
-        rising_R = 1 / (1 + np.exp(np.clip(steep_R * (loss_R - middle_R), -50, 50)))
-    values_RK = scores.values_RK[: len(loss_R)]
-    return np.asarray(values_RK[:, 0] + values_RK[:, 1] * rising_R)

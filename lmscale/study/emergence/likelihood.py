@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-Noise = Literal["binomial", "gaussian"]
+NoiseKind = Literal["binomial", "gaussian"]
 
 EDGE = 1e-4
 """Fitted rates stay this far from 0 and 1, where a single answer would have an infinite weight."""
@@ -22,12 +22,12 @@ ENOUGH = 1e-4
 """Newton steps end when no knot value moves more than this: the next step would move it by about its square."""
 
 
-def fit(
-    basis_TGSK: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise: Noise, steps: int = STEPS
+def fit_knots(
+    basis_TGSK: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise: NoiseKind, steps: int = STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Knot values (T, G, K) and log likelihoods (T, G) of the best curves `basis @ values`.
 
-    `weight_TS` is n_eff (binomial) or 1/variance (Gaussian), 0 where a curve has no such scale. Rates are held in
+    `weight_TS` is n_eff (binomial) or 1/variance (Gaussian), 0 where a curve has no such scale. Rates are kept in
     [0, 1] at every knot by projected Newton steps: a line that is clipped at chance would imitate a hinge.
     """
     basis_TGSK = np.broadcast_to(basis_TGSK, (len(score_TS), *basis_TGSK.shape[1:]))
@@ -42,16 +42,16 @@ def fit(
         information_TGS = weight_TGS / (mean_TGS * (1 - mean_TGS)) if noise == "binomial" else weight_TGS
         weighted_TGSK = basis_TGSK * np.broadcast_to(information_TGS, mean_TGS.shape)[..., None]
         slope_TGK = ((score_TGS - mean_TGS)[..., None, :] @ weighted_TGSK)[..., 0, :]
-        held_TGK = ((values_TGK <= low) & (slope_TGK < 0)) | ((values_TGK >= high) & (slope_TGK > 0))
-        moved_TGK = (values_TGK + _newton(basis_TGSK, weighted_TGSK, slope_TGK, held_TGK)).clip(low, high)
-        change = float(np.abs(moved_TGK - values_TGK).max(initial=0))
-        values_TGK = moved_TGK
+        at_bound_TGK = ((values_TGK <= low) & (slope_TGK < 0)) | ((values_TGK >= high) & (slope_TGK > 0))
+        next_TGK = (values_TGK + _newton(basis_TGSK, weighted_TGSK, slope_TGK, at_bound_TGK)).clip(low, high)
+        change = float(np.abs(next_TGK - values_TGK).max(initial=0))
+        values_TGK = next_TGK
         if change < ENOUGH:
             break
     return values_TGK, log_likelihood((basis_TGSK @ values_TGK[..., None])[..., 0], score_TGS, weight_TGS, noise)
 
 
-def log_likelihood(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, noise: Noise) -> np.ndarray:
+def log_likelihood(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, noise: NoiseKind) -> np.ndarray:
     """The quasi-likelihood of `mean` (..., S), summed over scales; 0 for a curve through every score."""
     if noise == "gaussian":
         return -0.5 * (weight * (score - mean) ** 2).sum(-1)
@@ -62,7 +62,7 @@ def log_likelihood(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, nois
     return (weight * (score * np.log(mean) + (1 - score) * np.log1p(-mean) - best)).sum(-1)
 
 
-def pearson(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, noise: Noise) -> np.ndarray:
+def pearson(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, noise: NoiseKind) -> np.ndarray:
     """Pearson's X^2 of `mean` (..., S): its expectation is the number of scales less the number of parameters."""
     if noise == "gaussian":
         return (weight * (score - mean) ** 2).sum(-1)
@@ -72,11 +72,11 @@ def pearson(mean: np.ndarray, score: np.ndarray, weight: np.ndarray, noise: Nois
     return (weight * (score - mean) ** 2 / variance).sum(-1)
 
 
-def _newton(basis: np.ndarray, weighted: np.ndarray, slope: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Fisher scoring step (T, G, K) in the knot values that are not `held` at a bound."""
+def _newton(basis: np.ndarray, weighted: np.ndarray, slope: np.ndarray, at_bound: np.ndarray) -> np.ndarray:
+    """Fisher scoring step (T, G, K) in the knot values that are not `at_bound`."""
     curvature = weighted.swapaxes(-1, -2) @ basis
-    free = ~held
+    free = ~at_bound
     knots = slope.shape[-1]
     ridge = 1e-9 * np.trace(curvature, axis1=-2, axis2=-1)[..., None, None] + 1e-12
-    curvature = curvature * (free[..., None] & free[..., None, :]) + np.eye(knots) * (held[..., None] + ridge)
+    curvature = curvature * (free[..., None] & free[..., None, :]) + np.eye(knots) * (at_bound[..., None] + ridge)
     return np.linalg.solve(curvature, (slope * free)[..., None])[..., 0]

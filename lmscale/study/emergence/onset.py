@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import xlogy
 
-from lmscale.study.emergence.likelihood import EDGE, Noise
+from lmscale.study.emergence.likelihood import EDGE, NoiseKind
 
 FEET = np.linspace(0.015, 0.975, 33)
 HALF = float(FEET[1] - FEET[0]) / 2
@@ -54,12 +54,12 @@ def rises(u_S: np.ndarray) -> np.ndarray:
     return np.concatenate([line, ramp, np.sqrt(root), *(share * share * (3 - 2 * share) for share in shapes)])
 
 
-def find(
+def find_onset(
     u_S: np.ndarray,
     score_S: np.ndarray,
     weight_S: np.ndarray,
     n_S: np.ndarray,
-    noise: Noise,
+    noise: NoiseKind,
     resamples: int,
     rng: np.random.Generator,
 ) -> Onset:
@@ -69,7 +69,7 @@ def find(
     With no resamples the cut is that of chi^2.
     """
     share_CS = rises(u_S)
-    levels_C2, ratio_C = (found[:, 0] for found in _fit(share_CS, score_S[None], weight_S, noise))
+    levels_C2, ratio_C = (values[:, 0] for values in _fit(share_CS, score_S[None], weight_S, noise))
     profile_WF = _penalised(ratio_C, len(u_S))
     profile_F = profile_WF.max(0)
     passed_F = np.cumsum(np.exp(np.delete(profile_WF, SHORT_LINE, 0) - profile_F.max()).sum(0))
@@ -80,7 +80,7 @@ def find(
         for at in {int(inside[0]), int(np.abs(FEET - foot).argmin()), int(inside[-1])}:
             best_C = int(profile_WF[:, at].argmax()) * len(FEET) + at
             low, high = levels_C2[best_C]
-            drawn_RS = draw(low + (high - low) * share_CS[best_C], weight_S, n_S, noise, resamples, rng)
+            drawn_RS = draw_scores(low + (high - low) * share_CS[best_C], weight_S, n_S, noise, resamples, rng)
             _, ratio_CR = _fit(share_CS, drawn_RS, weight_S, noise, start=(low, high))
             profile_FR = _penalised(ratio_CR, len(u_S)).max(0)
             cut = max(cut, float(np.quantile(profile_FR.max(0) - profile_FR[at], LEVEL)))
@@ -96,8 +96,13 @@ def _curve(profile_WF: np.ndarray, levels_C2: np.ndarray) -> tuple[np.ndarray, n
     return u, low + (high - low) * rises(u)[best_C]
 
 
-def draw(
-    mean_S: np.ndarray, weight_S: np.ndarray, n_S: np.ndarray, noise: Noise, resamples: int, rng: np.random.Generator
+def draw_scores(
+    mean_S: np.ndarray,
+    weight_S: np.ndarray,
+    n_S: np.ndarray,
+    noise: NoiseKind,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Scores (R, S) as `mean_S` would give them: beta-binomial of n_S examples worth `weight_S`, or Gaussian."""
     size = (resamples, len(mean_S))
@@ -121,7 +126,7 @@ def _fit(
     share_CS: np.ndarray,
     score_RS: np.ndarray,
     weight_S: np.ndarray,
-    noise: Noise,
+    noise: NoiseKind,
     start: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levels (C, R, 2) and log likelihoods (C, R) of rises that follow share_CS: `likelihood.fit`, written out.
@@ -162,10 +167,10 @@ def _fit(
 
 def _step(levels_CR2: np.ndarray, curvature_CR3: np.ndarray, slope_CR2: np.ndarray, low: float, high: float) -> None:
     """One step of Fisher scoring, in place; a level that is held at a bound stays there."""
-    held_CR2 = ((levels_CR2 <= low) & (slope_CR2 < 0)) | ((levels_CR2 >= high) & (slope_CR2 > 0))
-    slope_CR2[held_CR2] = 0
+    at_bound_CR2 = ((levels_CR2 <= low) & (slope_CR2 < 0)) | ((levels_CR2 >= high) & (slope_CR2 > 0))
+    slope_CR2[at_bound_CR2] = 0
     a, b, c = curvature_CR3.transpose(2, 0, 1)
-    b = np.where(held_CR2[..., 0] | held_CR2[..., 1], 0, b)
+    b = np.where(at_bound_CR2[..., 0] | at_bound_CR2[..., 1], 0, b)
     ridge = 1e-9 * (a + c) + 1e-12
     a, c = a + ridge, c + ridge
     down, up = slope_CR2.transpose(2, 0, 1)

@@ -1,11 +1,11 @@
-"""`Emergence`: what the detector says of all curves of a table, with the family that they were tested in."""
+"""`Emergence`: the findings about all curves of a table, with the family that they were tested in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmscale.study.emergence.finding import Finding
-from lmscale.study.emergence.words import lines
+from lmscale.study.emergence.summary import summary_lines
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,18 @@ class Emergence:
         """A list of objects, one per finding."""
         return [finding.to_json() for finding in self.findings]
 
-    def of(self, task: str, metric: str | None = None, axis: str | None = None, **setting: str) -> Sequence[Finding]:
+    def select(
+        self, task: str, metric: str | None = None, axis: str | None = None, **setting: str
+    ) -> Sequence[Finding]:
         """The findings about a task, narrowed by metric, axis and settings."""
         return [
-            one
-            for one in self.findings
-            if one.curve.task == task
-            and metric in (None, one.curve.metric)
-            and axis in (None, one.curve.axis)
-            and all(one.curve.setting.get(key) == value for key, value in setting.items())
+            finding
+            for finding in self.findings
+            if finding.curve.task == task
+            and metric in (None, finding.curve.metric)
+            and axis in (None, finding.curve.axis)
+            and all(finding.curve.setting.get(key) == value for key, value in setting.items())
         ]
 
     def __str__(self) -> str:
-        return "\n".join(lines(self.findings, self.notes, self.q, self.rho))
+        return "\n".join(summary_lines(self.findings, self.notes, self.q, self.rho))

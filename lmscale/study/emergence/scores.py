@@ -45,19 +45,19 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
     """
     import pandas as pd
 
-    have = [str(name) for name in table.columns]
-    taken = {}
-    for wanted, given in (columns or {}).items():
-        if wanted not in KNOWN:
-            raise UserError(f"--columns maps to {wanted!r}, which is no column of scores{nearest(wanted, KNOWN)}")
-        if given not in have:
-            raise UserError(f"the table has no column {given!r} (asked for as {wanted}){nearest(given, have)}")
-        taken[wanted] = table[given]
-    for wanted, usual in KNOWN.items():
-        name = next((name for name in usual if name in have), None)
-        if wanted not in taken and name is not None:
-            taken[wanted] = table[name]
-    rows = pd.DataFrame(taken)
+    present = [str(name) for name in table.columns]
+    by_name = {}
+    for name, source in (columns or {}).items():
+        if name not in KNOWN:
+            raise UserError(f"--columns maps to {name!r}, which is no column of scores{nearest(name, KNOWN)}")
+        if source not in present:
+            raise UserError(f"the table has no column {source!r} (asked for as {name}){nearest(source, present)}")
+        by_name[name] = table[source]
+    for name, usual in KNOWN.items():
+        known = next((other for other in usual if other in present), None)
+        if name not in by_name and known is not None:
+            by_name[name] = table[known]
+    rows = pd.DataFrame(by_name)
     for name in ("task", "metric"):
         if name not in rows:
             raise UserError(
@@ -82,8 +82,8 @@ def _kinds(rows: "pd.DataFrame") -> Any:
         raise UserError("the table has no column 'kind': write hard for all-or-nothing metrics, graded for the others")
     kinds = rows["kind"].astype(str).str.strip().str.lower()
     if (bad := ~kinds.isin(KINDS)).any():
-        given = rows["kind"][bad].iloc[0]
-        raise UserError(f"column 'kind' holds {given!r}: write hard for all-or-nothing metrics, graded for the others")
+        value = rows["kind"][bad].iloc[0]
+        raise UserError(f"column 'kind' holds {value!r}: write hard for all-or-nothing metrics, graded for the others")
     return kinds
 
 
@@ -117,11 +117,11 @@ def _scores(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def refuse(rows: "pd.DataFrame", bad: Any, column: str, rule: str) -> None:
-    """Raise `UserError` that names the first of the `bad` rows, what it gives for `column`, and the rule."""
+    """Raise a `UserError` that names the first of the `bad` rows, its value of `column`, and the rule."""
     if not bad.any():
         return
     row = rows[bad].iloc[0]
-    given = row[column]
-    said = f"no {column}" if given is None or math.isnan(given) else f"{column} = {given:g}"
+    value = row[column]
+    stated = f"no {column}" if value is None or math.isnan(value) else f"{column} = {value:g}"
     more = f" and {int(bad.sum()) - 1} more rows" if bad.sum() > 1 else ""
-    raise UserError(f"task {row['task']!r}, metric {row['metric']!r} has {said}{more}: {rule}")
+    raise UserError(f"task {row['task']!r}, metric {row['metric']!r} has {stated}{more}: {rule}")

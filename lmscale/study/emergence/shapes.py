@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmscale.study.emergence.likelihood import Noise, fit
+from lmscale.study.emergence.likelihood import NoiseKind, fit_knots
 
 KNOTS = np.linspace(0.02, 0.98, 33)
 WIDTHS = (0.15, 0.35, 0.65)
@@ -24,7 +24,7 @@ PARAMETERS = {"flat": 1, "line": 2, "hinge": 3, "saturating": 3, "ramp": 4, "vee
 
 
 @dataclass(frozen=True)
-class Shape:
+class FittedShape:
     """The best curve of one shape for every curve of a batch."""
 
     log_likelihood_T: np.ndarray
@@ -63,16 +63,16 @@ def bases(u_TS: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def fit_all(u_TS: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise: Noise) -> dict[str, Shape]:
+def fit_all(u_TS: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise: NoiseKind) -> dict[str, FittedShape]:
     """The best curve of every shape, by name."""
     scales_T = (weight_TS > 0).sum(-1)
-    found = {}
+    best = {}
     for name, basis_TGSK in bases(u_TS).items():
-        values_TGK, likelihood_TG = fit(basis_TGSK, score_TS, weight_TS, noise)
+        values_TGK, likelihood_TG = fit_knots(basis_TGSK, score_TS, weight_TS, noise)
         best_T = likelihood_TG.argmax(-1)
         here = np.arange(len(best_T))
         values_TK, highest_T = values_TGK[here, best_T], likelihood_TG[here, best_T]
-        found[name] = Shape(
+        best[name] = FittedShape(
             log_likelihood_T=highest_T,
             bic_T=-2 * highest_T + PARAMETERS[name] * np.log(scales_T),
             knot_T=np.full(len(best_T), np.nan) if name in ("flat", "line") else KNOTS[best_T % len(KNOTS)],
@@ -81,4 +81,4 @@ def fit_all(u_TS: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise
             log_likelihood_TG=likelihood_TG,
             values_TGK=values_TGK,
         )
-    return found
+    return best

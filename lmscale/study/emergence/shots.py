@@ -26,8 +26,8 @@ def gains(table: "pd.DataFrame", *, rho: float = RHO) -> "pd.DataFrame":
     keys = ["task", "metric", *(name for name in ("family", "subtask", "seed") if name in rows), *axes]
     rows = rows.assign(variance=_variance(rows, rho))
     without, with_shots = rows[rows["shots"] == 0], rows[rows["shots"] > 0]
-    wanted = [*keys, "score", "variance"]
-    both = with_shots[[*wanted, "shots", "higher_is_better"]].merge(without[wanted], on=keys, suffixes=("", "_0"))
+    values = [*keys, "score", "variance"]
+    both = with_shots[[*values, "shots", "higher_is_better"]].merge(without[values], on=keys, suffixes=("", "_0"))
     if not len(both):
         raise UserError(f"no row with examples has one without of the same {', '.join(keys)}")
     both["metric"] = both["metric"] + " gained by examples"
@@ -38,7 +38,7 @@ def gains(table: "pd.DataFrame", *, rho: float = RHO) -> "pd.DataFrame":
 
 
 def _variance(rows: "pd.DataFrame", rho: float) -> "pd.Series[float]":
-    """Of a score: stated, or beta-binomial with an answer added so that 0 and 1 have an error too."""
+    """Variance of every score: as stated, or beta-binomial with an answer added, so that 0 and 1 have an error too."""
     n = rows["n"] / (1 + (rows["n"] - 1) * rho)
     shrunk = (rows["score"] * n + 0.5) / (n + 1)
     return (rows["stderr"] ** 2).fillna(shrunk * (1 - shrunk) / n)

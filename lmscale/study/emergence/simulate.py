@@ -1,4 +1,4 @@
-"""Curves of known class and onset, with the noise that the detector assumes: what its promises are checked on."""
+"""Curves of known class and onset, with the noise that the detector assumes, on which its error rates are checked."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from lmscale.study.emergence.curves import RHO
 if TYPE_CHECKING:
     import pandas as pd
 
-Shape = Callable[[np.ndarray], np.ndarray]
+Rise = Callable[[np.ndarray], np.ndarray]
 
-RISES: dict[str, Shape] = {
+RISES: dict[str, Rise] = {
     "straight": np.asarray,
     "saturating": lambda v: np.minimum(1, 2 * v),
     "s-shaped": lambda v: v * v * (3 - 2 * v),
@@ -27,7 +27,7 @@ FEET = (0.38, 0.8)
 """Where onsets lie on the range: clear of the third in which a foot shows no absence."""
 
 
-def curves(
+def simulated_scores(
     per_class: int, *, shape: str = "straight", rho: float = RHO, seed: int = 0
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """A table of scores, and the truth by task: its `class` and, of emergent ones, the log10 `onset`."""
@@ -50,11 +50,11 @@ def curves(
             for log10, correct in zip(log10_S, correct_S):
                 rows.append((task, "accuracy", "hard", 10.0**log10, int(correct), n, chance))
     columns = ["task", "metric", "kind", "params", "correct", "n", "chance"]
-    found = pd.DataFrame.from_dict(truth, orient="index", columns=["class", "onset"])
-    return pd.DataFrame(rows, columns=columns), found
+    classes = pd.DataFrame.from_dict(truth, orient="index", columns=["class", "onset"])
+    return pd.DataFrame(rows, columns=columns), classes
 
 
-def _excess(cls: str, u_S: np.ndarray, foot: float, rise: Shape, rng: np.random.Generator) -> np.ndarray:
+def _excess(cls: str, u_S: np.ndarray, foot: float, rise: Rise, rng: np.random.Generator) -> np.ndarray:
     """Score above chance at u (S,)."""
     size = float(rng.uniform(0.15, 0.45))
     if cls == "emergent":

@@ -12,48 +12,48 @@ ROWS = 60
 LONG = ("smooth", "flat", "undetermined")
 
 
-def lines(findings: Sequence[Finding], notes: Sequence[str], q: float, rho: float) -> list[str]:
+def summary_lines(findings: Sequence[Finding], notes: Sequence[str], q: float, rho: float) -> list[str]:
     """The whole result: per axis a summary, the curves by class, and what was assumed."""
-    said: list[str] = []
+    lines: list[str] = []
     for axis in axes(findings):
-        found = [finding for finding in findings if finding.curve.axis == axis]
-        said += [*_axis(found, axis), ""]
-    said.append(
+        lines += [*_axis([finding for finding in findings if finding.curve.axis == axis], axis), ""]
+    lines.append(
         f"Tests are one family per axis, false discovery rate {q:g} (Benjamini and Hochberg); rho = "
         f"{rho:.3g}. The threshold is the foot of the rise, the last scale with the score of the floor; "
         f"its interval is 95 %."
     )
-    said.append(f"A foot in the first {100 * EARLIEST:.0f} % of the range shows no absence: such curves are smooth.")
-    return said + [f" - {note}" for note in notes]
+    lines.append(f"A foot in the first {100 * EARLIEST:.0f} % of the range shows no absence: such curves are smooth.")
+    return lines + [f" - {note}" for note in notes]
 
 
-def _axis(found: Sequence[Finding], axis: str) -> list[str]:
-    count = Counter(finding.cls for finding in found)
+def _axis(findings: Sequence[Finding], axis: str) -> list[str]:
+    count = Counter(finding.cls for finding in findings)
     summary = ", ".join(f"{count[cls]} {cls}" for cls in CLASSES if count[cls])
-    head = f"{len(found)} curves over {axis} ({UNIT[axis]}): {summary}"
-    shown = [one for cls in CLASSES for one in _sorted(found, cls) if len(found) <= ROWS or cls not in LONG]
-    rows = [row(finding) for finding in shown]
+    head = f"{len(findings)} curves over {axis} ({UNIT[axis]}): {summary}"
+    many = len(findings) > ROWS
+    shown = [one for cls in CLASSES for one in _sorted(findings, cls) if not many or cls not in LONG]
+    rows = [finding_cells(finding) for finding in shown]
     columns = ("task", "metric", "class", "threshold [95 %]", "score, first to last", "chance", "verdict")
     widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
     body = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [columns, *rows]]
     named = []
-    for cls in LONG if len(found) > ROWS else ():
+    for cls in LONG if many else ():
         if count[cls]:
-            names = sorted({f"{one.curve.name} ({one.curve.metric})" for one in found if one.cls == cls})
+            names = sorted({f"{one.curve.name} ({one.curve.metric})" for one in findings if one.cls == cls})
             named.append(f"{cls}: {', '.join(names)}")
     return [head, *(body if rows else []), *named]
 
 
-def _sorted(found: Sequence[Finding], cls: str) -> list[Finding]:
-    better = -1 if found[0].curve.axis == "loss" else 1
+def _sorted(findings: Sequence[Finding], cls: str) -> list[Finding]:
+    better = -1 if findings[0].curve.axis == "loss" else 1
     return sorted(
-        (finding for finding in found if finding.cls == cls),
+        (finding for finding in findings if finding.cls == cls),
         key=lambda finding: (better * (finding.threshold or 0), finding.curve.name, finding.curve.metric),
     )
 
 
-def row(finding: Finding) -> tuple[str, ...]:
-    """The cells of one finding."""
+def finding_cells(finding: Finding) -> tuple[str, ...]:
+    """The cells of one finding, in the order of the columns."""
     curve = finding.curve
     form = ".3f" if curve.axis == "loss" else ".2e"
     threshold = "–"
