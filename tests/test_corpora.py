@@ -369,7 +369,9 @@ def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
     corpus = corpora.prepare(config(source))
     texts = [text.decode() for split in held(corpus).values() for text in split]
     assert len(texts) == 40 == sum(corpus.documents(split) for split in corpora.SPLITS)
-    assert all(line.partition(" ")[0] in tasks.WORDS.values() and "=" in line for t in texts for line in t.split("\n"))
+    assert all(
+        line.partition(" ")[0] in tasks.TASK_WORDS.values() and "=" in line for t in texts for line in t.split("\n")
+    )
     assert corpora.find_corpus(config(source)) == corpus
     with pytest.raises(UserError, match="is endless; give documents=N"):
         corpora.prepare(config("synthetic:tasks"))

@@ -25,7 +25,7 @@ TASKS = "synthetic:tasks(letters=4, length=6, digits=2)"
 
 def windows(source: str, count: int, context: int = 60, split: str = "train") -> np.ndarray:
     numbers = np.stack([np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32)], axis=1)
-    return np.asarray(languages.generator(synthetic.parse(source), split, context)(numbers))
+    return np.asarray(languages.window_generator(synthetic.parse(source), split, context)(numbers))
 
 
 def batches(source: str, batch: int = 4, context: int = 33, seed: int = 0, **changes: object) -> Batches:
@@ -60,7 +60,7 @@ import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from lmscale.lm.data import languages
 from lmscale.core.config import synthetic
-made = languages.generator(synthetic.parse(sys.argv[1]), "train", 33, 1)
+made = languages.window_generator(synthetic.parse(sys.argv[1]), "train", 33, 1)
 numbers = np.stack([np.zeros(8, np.uint32), np.arange(8, dtype=np.uint32)], axis=1)
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 shared = jax.jit(made, out_shardings=NamedSharding(mesh, PartitionSpec("data")))(numbers)
@@ -207,7 +207,7 @@ def test_the_entropy_of_a_long_window_is_the_rate() -> None:
 
 def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
     spec, rows = synthetic.parse(TASKS), windows(TASKS, 400, context=300)
-    named = {tasks.WORDS[task.name]: task for task in tasks.all_tasks(spec)}
+    named = {tasks.TASK_WORDS[task.name]: task for task in tasks.all_tasks(spec)}
     counted: Counter[str] = Counter()
     for row in rows.astype(np.uint8):
         *lines, rest = row.tobytes().decode("latin-1").split("\xff")[1:]
@@ -259,7 +259,7 @@ def test_examples_are_answered_and_brackets_are_half_balanced() -> None:
 @pytest.mark.parametrize(("letters", "length"), [(2, 4), (3, 5), (4, 2), (5, 4)])
 def test_chance_is_the_best_fixed_answer_over_all_questions(name: str, letters: int, length: int) -> None:
     spec = synthetic.Tasks(only=name, letters=letters, length=length)
-    task = tasks.Task(name, spec)
+    task = tasks.LanguageTask(name, spec)
     answers = [task.answer("".join(q)) for q in itertools.product("abcdefgh"[:letters], repeat=length)]
     exact = Counter(answers).most_common(1)[0][1] / len(answers)
     graded = np.mean([Counter(place).most_common(1)[0][1] / len(answers) for place in zip(*answers)])
@@ -273,7 +273,7 @@ def test_chance_of_addition_and_brackets(digits: int) -> None:
     answers = [f"{a + b:0{digits + 1}d}" for a in numbers for b in numbers]
     exact = Counter(answers).most_common(1)[0][1] / len(answers)
     graded = np.mean([Counter(place).most_common(1)[0][1] / len(answers) for place in zip(*answers)])
-    assert tasks.Task("addition", spec).chance == pytest.approx((exact, graded))
+    assert tasks.LanguageTask("addition", spec).chance == pytest.approx((exact, graded))
     assert chance.chance_of("brackets", spec) == (0.5, 0.5)
 
 

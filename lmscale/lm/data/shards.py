@@ -24,7 +24,7 @@ FORMAT = 1
 """Counts up when what lies on disk or its meaning changes, so that no older cache is read."""
 
 
-def fingerprint(corpus: Corpus, tokenizer: Tokenizer) -> str:
+def shards_fingerprint(corpus: Corpus, tokenizer: Tokenizer) -> str:
     """What identifies the tokens that `tokenizer` makes of `corpus`."""
     identity = json.dumps([FORMAT, corpus.fingerprint, tokenizer.name, tokenizer.fingerprint])
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -32,7 +32,7 @@ def fingerprint(corpus: Corpus, tokenizer: Tokenizer) -> str:
 
 def find_shards(corpus: Corpus, tokenizer: Tokenizer) -> Manifest | None:
     """The manifest of the tokens of `corpus`; None unless it was written and every file is as long as it says."""
-    folder = files.cache_dir() / "tokens" / fingerprint(corpus, tokenizer)
+    folder = files.cache_dir() / "tokens" / shards_fingerprint(corpus, tokenizer)
     try:
         counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         for split in _splits_with_documents(corpus):
@@ -59,7 +59,7 @@ def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int]) -> M
         counts[f"{split}_bytes"] = corpus.text_bytes(split)
     return Manifest(
         source=corpus.source,
-        fingerprint=fingerprint(corpus, tokenizer),
+        fingerprint=shards_fingerprint(corpus, tokenizer),
         corpus_fingerprint=corpus.fingerprint,
         tokenizer=tokenizer.name,
         vocab=tokenizer.vocab,
@@ -76,7 +76,7 @@ def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int]) -> M
 
 def write_shards(corpus: Corpus, tokenizer: Tokenizer, report: Progress) -> Manifest:
     """Tokenize `corpus`, unless another process just did. Raises `UserError` where a text cannot be tokenized."""
-    name = fingerprint(corpus, tokenizer)
+    name = shards_fingerprint(corpus, tokenizer)
     folder = files.cache_dir() / "tokens" / name
     with locked(folder.with_suffix(".lock"), report):
         if manifest := find_shards(corpus, tokenizer):

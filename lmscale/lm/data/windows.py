@@ -54,7 +54,7 @@ class SyntheticWindows:
 
         self.key = spec.spec
         self.count = count
-        self.generate = languages.generator(spec, split, context, stream)
+        self.generate = languages.window_generator(spec, split, context, stream)
         """Jitted: numbers uint32 [n, 2], high and low half -> windows int32 [n, C + 1]."""
 
     def take(self, numbers: NDArray[np.int64]) -> Any:

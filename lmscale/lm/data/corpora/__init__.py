@@ -32,7 +32,7 @@ from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
 from lmscale.lm.data.corpora.corpus import READ_DOCUMENTS, SPLITS, Corpus
-from lmscale.lm.data.corpora.made import MadeText
+from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.sources import Skipped, Source, Unreadable
 from lmscale.lm.data.corpora.survey import Survey
 
@@ -113,7 +113,7 @@ def _build(config: DataConfig, key_path: Path, report: Progress, allow_download:
     """Read everything: hash, split, store, and note what was read."""
     place, found, source = _open(config, allow_download)
     surveyed = survey.survey(source, config, report)
-    splits, near = survey.split(surveyed, config, source.name)
+    splits, near = survey.split_documents(surveyed, config, source.name)
     corpus = _corpus(source.name, surveyed, splits, near)
     if not corpus.readable():
         shutil.rmtree(corpus.folder, ignore_errors=True)
@@ -129,7 +129,7 @@ def _build(config: DataConfig, key_path: Path, report: Progress, allow_download:
 def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Source]:
     """The folder or file of the source, its files as they are now, and the source itself."""
     if synthetic.is_synthetic(config.source):
-        return _place(config), [], MadeText(config.source)
+        return _place(config), [], LanguageText(config.source)
     if _is_tfds(config):
         source: Source = (dataset := tfds.open_by_name(config.source, config.text_field, allow_download))
         place = dataset.folder
@@ -159,7 +159,7 @@ def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], n
         counts[f"{split}_bytes"] = int(surveyed.sizes[splits[split]].sum())
     return Corpus(
         source=name,
-        fingerprint=survey.fingerprint(FORMAT, surveyed, splits),
+        fingerprint=survey.corpus_fingerprint(FORMAT, surveyed, splits),
         duplicates_removed=len(surveyed.sizes) - kept - near,
         near_duplicates_removed=near,
         empty_removed=surveyed.empty,

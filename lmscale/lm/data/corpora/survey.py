@@ -1,4 +1,4 @@
-"""One pass over a source: a hash of every document, what cannot be read, and from the hashes the splits."""
+"""One pass over a source that hashes every document and notes what is unreadable; the splits follow from the hashes."""
 
 import hashlib
 from array import array
@@ -14,7 +14,7 @@ from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources
 from lmscale.lm.data.corpora.cache import Progress
 from lmscale.lm.data.corpora.corpus import SPLITS
-from lmscale.lm.data.corpora.near import NearDuplicates
+from lmscale.lm.data.corpora.near_duplicates import NearDuplicates
 from lmscale.lm.data.corpora.sources import Document, Foreign, Skipped, Source, Unreadable
 
 DIGEST_BYTES = 16
@@ -31,18 +31,18 @@ class Survey:
     empty: int
     skipped: list[Skipped]
     unreadable: set[str]
-    """Units that are not used at all."""
+    """Units that are skipped as a whole."""
     near: NearDuplicates | None
-    """The shapes of all texts, where near duplicates are to go."""
+    """The MinHashes of all texts, where near duplicates are to be removed."""
 
 
 def digest(text: bytes) -> bytes:
-    """What tells a text from every other."""
+    """The leading bytes of a text's SHA-256, which identify it."""
     return hashlib.sha256(text).digest()[:DIGEST_BYTES]
 
 
 def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
-    """Hash every document once. A unit that breaks off gives nothing.
+    """Hash every document once. A unit that turns out to be unreadable contributes nothing.
 
     Raises `UserError` when no text is left, and for anything unreadable where `config.unreadable` is "refuse".
     """
@@ -66,7 +66,7 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
         except Unreadable as error:
             del digests[DIGEST_BYTES * before :], sizes[before:]
             if near:
-                near.forget(before)
+                near.truncate(before)
             skipped.append(Skipped(unit, str(error), isinstance(error, Foreign)))
             unreadable.add(unit)
         else:
@@ -89,11 +89,11 @@ def _first_three(skipped: list[Skipped]) -> str:
 
 def _nothing_left(name: str, skipped: list[Skipped], empty: int) -> str:
     reasons = [_first_three(skipped)] * bool(skipped) + [f"{empty} empty"] * (empty > 0)
-    found = f" ({'; '.join(reasons)})" if reasons else ", which holds no files"
-    return f"there is no text to use in {name}{found}; give UTF-8 text, JSONL or Parquet, plain, .gz or .zst"
+    why = f" ({'; '.join(reasons)})" if reasons else ", which holds no files"
+    return f"there is no text to use in {name}{why}; give UTF-8 text, JSONL or Parquet, plain, .gz or .zst"
 
 
-def split(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDArray[np.int64]], int]:
+def split_documents(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDArray[np.int64]], int]:
     """For each split the numbers of its documents in the order of their hash, each text once; near duplicates removed.
 
     A text is held out for validation when its hash, as a share of the largest possible, is below
@@ -107,26 +107,26 @@ def split(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDAr
     order = order[np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])]
     different = len(order)
     if survey.near:
-        order = survey.near.first_of_each(order)
+        order = survey.near.without_near_duplicates(order)
     least = 2 + (config.test_fraction > 0)
     if len(order) < least:
-        held = f"{len(order)} different documents" if len(order) > 1 else "one document"
+        documents = f"{len(order)} different documents" if len(order) > 1 else "one document"
         raise UserError(
-            f"{name} holds {held}, so none can be held out for {'the test' * (least == 3) or 'validation'}; give at "
-            f"least {least} different documents, or one plain text file of over {sources.PASSAGE_BYTES:,} bytes, which "
-            f"is cut into passages"
+            f"{name} holds {documents}, so none can be held out for {'the test' * (least == 3) or 'validation'}; give "
+            f"at least {least} different documents, or one plain text file of over {sources.PASSAGE_BYTES:,} bytes, "
+            f"which is cut into passages"
         )
     share = digests[order, 0].astype(np.float64) / 2.0**64
     validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), len(order) - least + 1)
     test = int(np.count_nonzero(share >= 1.0 - config.test_fraction)) if least == 3 else 0
     test = min(max(test, least - 2), len(order) - validation - 1)
     train = slice(validation, len(order) - test)
-    kept = {"train": order[train], "validation": order[:validation], "test": order[len(order) - test :]}
-    return kept, different - len(order)
+    splits = {"train": order[train], "validation": order[:validation], "test": order[len(order) - test :]}
+    return splits, different - len(order)
 
 
-def fingerprint(version: int, survey: Survey, splits: dict[str, NDArray[np.int64]]) -> str:
-    """Of the content of all splits, in order; an empty test split leaves no trace."""
+def corpus_fingerprint(version: int, survey: Survey, splits: dict[str, NDArray[np.int64]]) -> str:
+    """A hash of the content of all splits, in order; an empty test split does not enter it."""
     identity = hashlib.sha256(f"lmscale corpus {version}".encode())
     for name in SPLITS:
         if name != "test" or len(splits[name]):

@@ -1,4 +1,4 @@
-"""What can be scored on a task without looking at the question: the best fixed answer, exactly.
+"""The chance level of a task: the exact expected score of the best answer that ignores the question.
 
 Letters: questions are `length` letters, each of `letters` with the same probability; a composition says how often each
 letter occurs in one.
@@ -15,7 +15,7 @@ from lmscale.core.config.synthetic import Tasks
 
 
 class Chance(NamedTuple):
-    """Expected scores of the best fixed answer; each score has its own."""
+    """Expected scores of the best fixed answer, which may differ between the two scores."""
 
     exact: float
     graded: float
@@ -40,7 +40,7 @@ def chance_of(name: str, spec: Tasks) -> Chance:
 
 
 def _histogram(letters: int, length: int) -> Chance:
-    """A count string is right for every way to give its groups of equal places different letters."""
+    """A string of counts is correct for every assignment of different letters to its groups of equal positions."""
     total = letters**length
     exact: dict[tuple[int, ...], int] = defaultdict(int)
     for pattern in _patterns(length):
@@ -55,7 +55,7 @@ def _histogram(letters: int, length: int) -> Chance:
 
 
 def _patterns(length: int) -> Iterator[tuple[int, ...]]:
-    """Every way to cut `length` places into groups, as the number of the group of each place, groups in order."""
+    """Every partition of `length` positions into groups, as the number of each position's group, groups in order."""
 
     def grow(pattern: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         if len(pattern) == length:
@@ -68,16 +68,16 @@ def _patterns(length: int) -> Iterator[tuple[int, ...]]:
 
 
 def _sort(letters: int, length: int) -> Chance:
-    """Sorted strings are compositions, the most even one the likeliest; place i holds a letter of order statistics."""
+    """Sorted strings are compositions, the most even one the likeliest; position i holds the i-th order statistic."""
     even = [length // letters + (i < length % letters) for i in range(letters)]
     exact = math.factorial(length) / math.prod(map(math.factorial, even)) / letters**length
     graded = 0.0
-    for place in range(length):
-        # P(the letter at `place` is at most v) = P(more than `place` letters are at most v).
+    for position in range(length):
+        # P(the letter at `position` is at most v) = P(more than `position` letters are at most v).
         below = [
             sum(
                 math.comb(length, k) * ((v + 1) / letters) ** k * (1 - (v + 1) / letters) ** (length - k)
-                for k in range(place + 1, length + 1)
+                for k in range(position + 1, length + 1)
             )
             for v in range(letters)
         ]
@@ -86,11 +86,11 @@ def _sort(letters: int, length: int) -> Chance:
 
 
 def _most(letters: int, length: int) -> Chance:
-    """The first letter of the alphabet wins ties, so it is the best guess: its count is beaten by none."""
+    """The first letter of the alphabet wins ties, so it is the best guess: correct when no other count is larger."""
     wins = 0
     for own in range(1, length + 1):
-        # Ways to fill the other places with the other letters, none of them more than `own` times: the coefficient of
-        # z^(length - own) in (sum of z^k / k! up to own)^(letters - 1), times the factorial.
+        # Ways to fill the other positions with the other letters, none of them more than `own` times: the coefficient
+        # of z^(length - own) in (sum of z^k / k! up to own)^(letters - 1), times the factorial.
         ways = [1.0] + [0.0] * length
         for _ in range(letters - 1):
             ways = [

@@ -3,9 +3,9 @@
     copy abca=abca      reverse abca=acba    count abca=2112    sort abca=aabc    most abca=a
     brackets (()())=y   add 123+456=0579
 
-A window is an end of document and then line after line, each closed by one; every line is of a task drawn at random,
-with letters, digits and brackets drawn uniformly (brackets: half of them balanced). `count` is how often each letter
-occurs, `most` the letter that occurs most often, the first in the alphabet where several do.
+A window is an end of document and then line after line, each closed by an end of document. The task of every line is
+drawn at random, and its letters, digits and brackets uniformly (half of the bracket strings are balanced). `count` is
+how often each letter occurs, `most` the letter that occurs most often, the first in the alphabet where several do.
 
 Mixed into text at a rate: `mix: 0.9 * stdlib + 0.1 * synthetic:tasks(letters=4)`.
 """
@@ -23,9 +23,9 @@ from lmscale.core.config.synthetic import Tasks
 from lmscale.lm.data.languages.chance import Chance, chance_of
 
 A, ZERO, OPEN, CLOSE, YES, NO = (np.int32(ord(char)) for char in "a0()yn")
-EXAMPLES = 0x7461736B
-"""Seed of the examples; windows use other ones."""
-WORDS = {
+EXAMPLES_SEED = 0x7461736B
+"""Seed of the examples; windows use others."""
+TASK_WORDS = {
     "copy": "copy",
     "reverse": "reverse",
     "histogram": "count",
@@ -35,22 +35,22 @@ WORDS = {
     "addition": "add",
 }
 """How a line of each task begins."""
-Pair = tuple[jax.Array, jax.Array]
+QuestionAnswer = tuple[jax.Array, jax.Array]
 """Question and answer as character codes, int32 [Q] and [R]."""
-Make = Callable[[jax.Array], Pair]
-"""From random numbers, uint32 [`_draws`], to a question and its answer."""
+MakePair = Callable[[jax.Array], QuestionAnswer]
+"""Makes a question and its answer from random numbers, uint32 [`_draws`]."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task with its scores: `exact` is all or nothing, `graded` the share of the answer's characters in place."""
+class LanguageTask:
+    """One task and its scores: `exact` is all or nothing, `graded` the fraction of the answer's characters in place."""
 
     name: str
     spec: Tasks
 
     @property
     def chance(self) -> Chance:
-        """The expected scores of the best answer that does not look at the question, exactly."""
+        """The exact expected scores of the best answer that does not depend on the question."""
         return chance_of(self.name, self.spec)
 
     @property
@@ -61,45 +61,47 @@ class Task:
 
     def prompt(self, question: str) -> str:
         """The line up to the answer."""
-        return f"{WORDS[self.name]} {question}="
+        return f"{TASK_WORDS[self.name]} {question}="
 
     def answer(self, question: str) -> str:
-        """The right answer, computed in plain Python."""
+        """The correct answer, computed in plain Python."""
         if self.name == "addition":
             return f"{sum(map(int, question.split('+'))):0{self.spec.digits + 1}d}"
         if self.name == "brackets":
             heights = np.cumsum([1 if char == "(" else -1 for char in question])
             return "y" if heights[-1] == 0 and heights.min() >= 0 else "n"
-        counted = Counter(question)
+        counts = Counter(question)
         return {
             "copy": question,
             "reverse": question[::-1],
-            "histogram": "".join(str(counted[char]) for char in question),
+            "histogram": "".join(str(counts[char]) for char in question),
             "sort": "".join(sorted(question)),
-            "most-frequent": min(counted, key=lambda char: (-counted[char], char)),
+            "most-frequent": min(counts, key=lambda char: (-counts[char], char)),
         }[self.name]
 
-    def exact(self, question: str, given: str) -> bool:
-        """Whether an answer is right."""
-        return given == self.answer(question)
+    def exact(self, question: str, response: str) -> bool:
+        """Whether a response is correct."""
+        return response == self.answer(question)
 
-    def graded(self, question: str, given: str) -> float:
-        """The share of the right answer's characters that an answer has in their place."""
-        right = self.answer(question)
-        return sum(a == b for a, b in zip(right, given)) / len(right)
+    def graded(self, question: str, response: str) -> float:
+        """The fraction of the correct answer's characters that a response has in their place."""
+        answer = self.answer(question)
+        return sum(a == b for a, b in zip(answer, response)) / len(answer)
 
     def examples(self, count: int, stream: int = 0) -> list[tuple[str, str]]:
-        """Questions and right answers, drawn independently of every window."""
-        key = jax.random.key(EXAMPLES, impl="threefry2x32")
-        for part in (self.spec.seed, stream):
-            key = jax.random.fold_in(key, part)
+        """Questions and correct answers, drawn independently of every window."""
+        key = jax.random.key(EXAMPLES_SEED, impl="threefry2x32")
+        for number in (self.spec.seed, stream):
+            key = jax.random.fold_in(key, number)
         questions, answers = _maker(self.name, self.spec)(jax.random.bits(key, (count, _draws(self.spec)), "uint32"))
-        return [(_text(line), _text(right)) for line, right in zip(np.asarray(questions), np.asarray(answers))]
+        return [
+            (_text(question), _text(answer)) for question, answer in zip(np.asarray(questions), np.asarray(answers))
+        ]
 
 
 @lru_cache(maxsize=32)
 def _maker(name: str, spec: Tasks) -> jax.stages.Wrapped:
-    """The questions and answers of many random numbers at once, compiled once."""
+    """Makes questions and answers from rows of random numbers, compiled once."""
     return jax.jit(jax.vmap(_PAIRS[name](spec)))
 
 
@@ -107,13 +109,13 @@ def _text(codes: np.ndarray) -> str:
     return codes.astype(np.uint8).tobytes().decode()
 
 
-def all_tasks(spec: Tasks) -> list[Task]:
+def all_tasks(spec: Tasks) -> list[LanguageTask]:
     """The tasks of a language."""
-    return [Task(name, spec) for name in spec.names]
+    return [LanguageTask(name, spec) for name in spec.names]
 
 
 def _draws(spec: Tasks) -> int:
-    """Random numbers that a line takes at most."""
+    """The most random numbers that a line takes."""
     return max(2 * spec.length + 1, 2 * spec.digits)
 
 
@@ -122,73 +124,75 @@ def _letters(draws: jax.Array, spec: Tasks) -> jax.Array:
     return (draws[: spec.length] % jnp.uint32(spec.letters)).astype(jnp.int32)
 
 
-def _copy(spec: Tasks) -> Make:
+def _copy(spec: Tasks) -> MakePair:
     return lambda draws: ((x := A + _letters(draws, spec)), x)
 
 
-def _reverse(spec: Tasks) -> Make:
+def _reverse(spec: Tasks) -> MakePair:
     return lambda draws: ((x := A + _letters(draws, spec)), x[::-1])
 
 
-def _sort(spec: Tasks) -> Make:
+def _sort(spec: Tasks) -> MakePair:
     return lambda draws: ((x := A + _letters(draws, spec)), jnp.sort(x))
 
 
-def _histogram(spec: Tasks) -> Make:
-    def pair(draws: jax.Array) -> Pair:
+def _histogram(spec: Tasks) -> MakePair:
+    def pair(draws: jax.Array) -> QuestionAnswer:
         x = _letters(draws, spec)
         return A + x, ZERO + (x[:, None] == x[None]).sum(axis=1).astype(jnp.int32)
 
     return pair
 
 
-def _most(spec: Tasks) -> Make:
-    def pair(draws: jax.Array) -> Pair:
+def _most(spec: Tasks) -> MakePair:
+    def pair(draws: jax.Array) -> QuestionAnswer:
         x = _letters(draws, spec)
-        counted = (x[:, None] == jnp.arange(spec.letters)[None]).sum(axis=0)
-        return A + x, A + jnp.argmax(counted)[None].astype(jnp.int32)  # argmax takes the first of several
+        counts = (x[:, None] == jnp.arange(spec.letters)[None]).sum(axis=0)
+        return A + x, A + jnp.argmax(counts)[None].astype(jnp.int32)  # argmax takes the first of several
 
     return pair
 
 
-def _addition(spec: Tasks) -> Make:
+def _addition(spec: Tasks) -> MakePair:
     plus = np.full(1, ord("+"), np.int32)
 
-    def pair(draws: jax.Array) -> Pair:
+    def pair(draws: jax.Array) -> QuestionAnswer:
         a, b = (draws[: 2 * spec.digits] % jnp.uint32(10)).astype(jnp.int32).reshape(2, spec.digits)
-        digits, over = [], jnp.int32(0)
-        for place in reversed(range(spec.digits)):
-            total = a[place] + b[place] + over
+        digits, carry = [], jnp.int32(0)
+        for position in reversed(range(spec.digits)):
+            total = a[position] + b[position] + carry
             digits.append(total % 10)
-            over = total // 10
-        return jnp.concatenate([ZERO + a, plus, ZERO + b]), ZERO + jnp.stack([over, *digits[::-1]])
+            carry = total // 10
+        return jnp.concatenate([ZERO + a, plus, ZERO + b]), ZERO + jnp.stack([carry, *digits[::-1]])
 
     return pair
 
 
-def _brackets(spec: Tasks) -> Make:
+def _brackets(spec: Tasks) -> MakePair:
     length = spec.length
 
-    def pair(draws: jax.Array) -> Pair:
-        good, walk, order = draws[0] % 2 == 0, draws[1 : length + 1], draws[length + 1 : 2 * length + 1]
+    def pair(draws: jax.Array) -> QuestionAnswer:
+        is_balanced, walk, order = draws[0] % 2 == 0, draws[1 : length + 1], draws[length + 1 : 2 * length + 1]
         height, balanced = jnp.int32(0), []
-        for place in range(length):
-            # The share of balanced endings that open next (ballot numbers), so every balanced string is as likely.
-            left = length - place
+        for position in range(length):
+            # Open with the share of balanced endings that open next (ballot numbers): all are equally likely.
+            left = length - position
             ups, every = (height + 2) * (left - height), 2 * left * (height + 1)
-            up = (walk[place] % every.astype(jnp.uint32)).astype(jnp.int32) < ups
+            up = (walk[position] % every.astype(jnp.uint32)).astype(jnp.int32) < ups
             height = height + jnp.where(up, 1, -1)
             balanced.append(up)
-        mixed = jnp.argsort(order) < length // 2
-        fine = (jnp.cumsum(jnp.where(mixed, 1, -1)) >= 0).all()
-        wrong = jnp.where(fine, mixed[::-1], mixed)  # a balanced string read backwards begins by closing
-        chosen = jnp.where(good, jnp.stack(balanced), wrong)
-        return jnp.where(chosen, OPEN, CLOSE), jnp.where(good, YES, NO)[None]
+        shuffled = jnp.argsort(order) < length // 2
+        by_chance = (jnp.cumsum(jnp.where(shuffled, 1, -1)) >= 0).all()
+        unbalanced = jnp.where(
+            by_chance, shuffled[::-1], shuffled
+        )  # a balanced string read backwards begins by closing
+        chosen = jnp.where(is_balanced, jnp.stack(balanced), unbalanced)
+        return jnp.where(chosen, OPEN, CLOSE), jnp.where(is_balanced, YES, NO)[None]
 
     return pair
 
 
-_PAIRS: dict[str, Callable[[Tasks], Make]] = {
+_PAIRS: dict[str, Callable[[Tasks], MakePair]] = {
     "copy": _copy,
     "reverse": _reverse,
     "histogram": _histogram,
@@ -199,32 +203,32 @@ _PAIRS: dict[str, Callable[[Tasks], Make]] = {
 }
 
 
-def writer(spec: Tasks) -> Callable[[jax.Array, int], jax.Array]:
-    """See `languages.Writer`. Ids are bytes; 0xFF ends a line."""
+def sampler(spec: Tasks) -> Callable[[jax.Array, int], jax.Array]:
+    """See `languages.Sampler`. Ids are bytes; 0xFF ends a line."""
     pairs = [_PAIRS[name](spec) for name in spec.names]
-    heads = [np.array([*f"{WORDS[name]} ".encode()], np.int32) for name in spec.names]
+    heads = [np.array([*f"{TASK_WORDS[name]} ".encode()], np.int32) for name in spec.names]
     equals, end = np.full(1, ord("="), np.int32), np.full(1, spec.end_of_document, np.int32)
 
     def line(draws: jax.Array, task: int) -> jax.Array:
         question, answer = pairs[task](draws)
         return jnp.concatenate([heads[task], question, equals, answer, end])
 
-    given = jax.ShapeDtypeStruct((_draws(spec),), jnp.uint32)
-    lengths = [jax.eval_shape(partial(line, task=task), given).shape[0] for task in range(len(pairs))]
+    draws_shape = jax.ShapeDtypeStruct((_draws(spec),), jnp.uint32)
+    lengths = [jax.eval_shape(partial(line, task=task), draws_shape).shape[0] for task in range(len(pairs))]
     longest, shortest = max(lengths), min(lengths)
 
     def any_line(draws: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """A line of a task at random, filled up, and its length."""
+        """A line of a random task, padded to the longest, and its length."""
         task = draws[0] % jnp.uint32(len(pairs))
         lines = [jnp.pad(line(draws[1:], i), (0, longest - length)) for i, length in enumerate(lengths)]
         return jnp.stack(lines)[task], jnp.array(lengths)[task]
 
-    def write(key: jax.Array, length: int) -> jax.Array:
+    def sample(key: jax.Array, length: int) -> jax.Array:
         number = -(-(length - 1) // shortest)
         lines, sizes = jax.vmap(any_line)(jax.random.bits(key, (number, 1 + _draws(spec)), "uint32"))
         ends = jnp.cumsum(sizes)
-        place = jnp.arange(length - 1)
-        row = jnp.searchsorted(ends, place, side="right")
-        return jnp.concatenate([end, lines[row, place - (ends - sizes)[row]]])
+        position = jnp.arange(length - 1)
+        row = jnp.searchsorted(ends, position, side="right")
+        return jnp.concatenate([end, lines[row, position - (ends - sizes)[row]]])
 
-    return write
+    return sample
