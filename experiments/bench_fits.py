@@ -87,7 +87,7 @@ def times(starts: int) -> None:
     one = median_seconds(lambda: fits.loss_law(table, resamples=0, check=False), 11)
     fit = fits.loss_law(table, resamples=0, check=False)
     many = median_seconds(lambda: fits.loss_law(table, resamples=4000, check=False), 3)
-    valleys = median_seconds(lambda: fits.isoflop(table, method="akima", noise_nats=0.01, resamples=1000, check=False))
+    valleys = median_seconds(lambda: fits.isoflop(table, valley="akima", noise_nats=0.01, resamples=1000, check=False))
     command = [sys.executable, "-m", "lmscale", "fit", "chinchilla"]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)

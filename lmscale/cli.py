@@ -34,6 +34,7 @@ from lmscale.commands import (
     train,
 )
 from lmscale.commands.console import open_console
+from lmscale.commands.flags import as_flags
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_CTRL_C, exit_status
 
@@ -72,7 +73,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(status)
     except UserError as error:
-        print(f"lmscale: {error}", file=sys.stderr)
+        print(f"lmscale: {as_flags(str(error))}", file=sys.stderr)
         sys.exit(exit_status(error))
     except KeyboardInterrupt:
         print("lmscale: stopped", file=sys.stderr)

@@ -9,7 +9,7 @@ from helpers.command_line import call
 from lmscale.commands import demo
 from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
-from lmscale.study.fits import side_by_side
+from lmscale.study.fits import options
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_demo_goes_on_and_then_trains_nothing(
     begun: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "published", lambda console: console.print("N* and D*"))
-    monkeypatch.setattr(side_by_side, "RESAMPLES", dict.fromkeys(side_by_side.APPROACHES, 50))
+    monkeypatch.setattr(options, "RESAMPLES", dict.fromkeys(options.APPROACHES, 50))
     assert call("demo") == 0
     first = capsys.readouterr().out
     parts = [

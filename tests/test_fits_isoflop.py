@@ -39,7 +39,7 @@ def named(fit: IsoFlop | Frontier) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["parabola", "akima"])
 def test_symmetric_valleys_are_found_exactly(method: str) -> None:
-    fit = fits.isoflop(sweep(), method=method, resamples=0, noise_nats=0.001)
+    fit = fits.isoflop(sweep(), valley=method, resamples=0, noise_nats=0.001)
     assert fit.a == pytest.approx(0.5, abs=3e-3)  # Akima's minimum is one of a grid's points
     for point in fit.minima:
         truth = SYMMETRIC.optimum(point.flops)
@@ -50,7 +50,7 @@ def test_symmetric_valleys_are_found_exactly(method: str) -> None:
 
 def test_the_parabolas_bias_is_stated() -> None:
     law = Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28)
-    fit = fits.isoflop(sweep(0.0, law, factor=16.0), method="parabola", resamples=0, noise_nats=1e-3)
+    fit = fits.isoflop(sweep(0.0, law, factor=16.0), valley="parabola", resamples=0, noise_nats=1e-3)
     gap = np.mean([m.params / law.optimum(m.flops).params - 1 for m in fit.minima])
     assert gap > 0.02  # wide valleys pull it to the flatter side, to larger models
     said = float(named(fit)["bias of the interpolation"].split("N* off by ")[1].split()[0])
@@ -60,7 +60,7 @@ def test_the_parabolas_bias_is_stated() -> None:
 def test_intervals_hold_the_parabolas_bias() -> None:
     law = Chinchilla(1.69, 406.4, 410.7, 0.465, 0.155)
     fit, alone = (
-        fits.isoflop(sweep(0.0002, law, factor=16.0), method="parabola", resamples=400, noise_nats=given)
+        fits.isoflop(sweep(0.0002, law, factor=16.0), valley="parabola", resamples=400, noise_nats=given)
         for given in (None, 1e-3)
     )
     at, truth = max(BUDGETS), float(law.optimum(max(BUDGETS)).params)
@@ -91,7 +91,7 @@ def test_parabolas_give_way_where_they_miss_the_runs() -> None:
 
 def test_intervals_narrow_with_the_noise_and_hold_the_truth() -> None:
     loud, quiet = (
-        fits.isoflop(sweep(s, seed=3), resamples=400, noise_nats=s * 3, method="parabola", check=False)
+        fits.isoflop(sweep(s, seed=3), resamples=400, noise_nats=s * 3, valley="parabola", check=False)
         for s in (0.004, 0.0004)
     )
     low, high = loud.interval("a")
@@ -112,7 +112,7 @@ def test_noise_comes_from_repeated_runs_where_there_are_some() -> None:
     single = fits.isoflop(sweep(0.003), resamples=20, check=False)
     assert "about the parabolas" in single.noise_source
     assert single.noise_nats == pytest.approx(0.003 * table["loss_nats"].mean(), rel=0.4)
-    akima = fits.isoflop(sweep(0.003), method="akima", resamples=20, check=False)
+    akima = fits.isoflop(sweep(0.003), valley="akima", resamples=20, check=False)
     assert "third differences" in akima.noise_source
 
 
@@ -125,20 +125,20 @@ def test_bad_valleys_are_left_out_by_name() -> None:
     table.loc[two, "loss_nats"] = 4 + 0.1 * (x - x[two].max() - 1)[two] ** 2  # falls throughout
     extra = pd.concat([table, sweep().query(f"flops_budget == {third}").assign(flops_budget=9e18)], ignore_index=True)
     extra = extra.drop(extra.index[extra["flops_budget"] == third][2:])  # two sizes
-    fit = fits.isoflop(extra, method="parabola", resamples=0, noise_nats=1e-3)
+    fit = fits.isoflop(extra, valley="parabola", resamples=0, noise_nats=1e-3)
     reasons = {d.run: d.reason for d in fit.dropped}
     assert reasons[f"budget {first:.4g}"].startswith("non-convex")
     assert reasons[f"budget {second:.4g}"].startswith(("out of range", "edge"))
     assert reasons[f"budget {third:.4g}"].startswith("2 model sizes")
     assert "3 of 5 budgets" in named(fit)["minima rejected"]
     with pytest.raises(UserError, match="at least two compute budgets and found 1"):
-        fits.isoflop(extra[extra["flops_budget"] < 5e18], method="parabola", resamples=0)
+        fits.isoflop(extra[extra["flops_budget"] < 5e18], valley="parabola", resamples=0)
 
 
 def test_a_budget_that_noise_washes_out_is_named() -> None:
     table = sweep(factor=1.2)
     with pytest.raises(UserError, match="unstable: only"):
-        fits.isoflop(table, method="parabola", noise_nats=0.5, resamples=200)
+        fits.isoflop(table, valley="parabola", noise_nats=0.5, resamples=200)
 
 
 def test_runs_above_a_cheaper_one_are_not_on_the_envelope() -> None:
@@ -230,7 +230,7 @@ def curves(law: Chinchilla) -> pd.DataFrame:
 @pytest.mark.parametrize("method", ["bins", "hull"])
 def test_the_envelope_of_curves_has_the_laws_exponent(method: str) -> None:
     law = CHINCHILLA_REFIT
-    fit = fits.frontier(curves(law), method=method, resamples=20)
+    fit = fits.frontier(curves(law), envelope=method, resamples=20)
     # The hull touches few of the curves, so its exponent is coarser.
     assert fit.a == pytest.approx(law.exponents()["params"], abs={"bins": 0.02, "hull": 0.05}[method])
     assert fit.optimum(1e19).params == pytest.approx(law.optimum(1e19).params, rel={"bins": 0.1, "hull": 0.3}[method])
@@ -271,7 +271,7 @@ def test_porians_chain(setting: tuple[str, str, str], published: tuple[float, fl
     (warmup, decay, count), (a, low, high) = setting, published
     where = f"warmup == '{warmup}' and decay == '{decay}' and flop_count == '{count}'"
     table = read_table(SHARED / "porian2024_isoflop.csv", "budget=flops", where)
-    fit = fits.isoflop(table, method="akima", noise_nats=0.002, resamples=1000, check=False)
+    fit = fits.isoflop(table, valley="akima", noise_nats=0.002, resamples=1000, check=False)
     assert fit.a == pytest.approx(a, abs=0.004)
     assert fit.interval("a") == pytest.approx((low, high), abs=0.006)
     assert fits.isoflop(table, resamples=200, check=False).a == pytest.approx(a, abs=0.03)
@@ -291,6 +291,6 @@ def test_open_athenas_budgets_are_fitted_or_named() -> None:
 @needs_shared
 def test_published_chinchilla_valleys() -> None:
     """The parabola through all points of each budget, no noise weights: a in Hoffmann's [.462, .534]."""
-    fit = fits.isoflop(read_table("chinchilla"), method="parabola", resamples=0, check=False)
+    fit = fits.isoflop(read_table("chinchilla"), valley="parabola", resamples=0, check=False)
     assert 0.462 <= fit.a <= 0.534
     assert 0.462 <= fits.isoflop(read_table("chinchilla"), resamples=500, check=False).a <= 0.534

@@ -253,7 +253,7 @@ def test_a_prediction_is_registered_once_and_judged(tmp_path: Path) -> None:
 def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, prediction = tmp_path / "f.json", tmp_path / "p.json"
     args = FitArgs(
-        "chinchilla", resamples=50, at="1e20,1e22", json=out, predict="params=1e9,tokens=2e10", prediction=prediction
+        "chinchilla", resamples=50, at=(1e20, 1e22), json=out, predict="params=1e9,tokens=2e10", prediction=prediction
     )
     fit_verb.main(args, Console())
     said = capsys.readouterr().out
@@ -288,8 +288,6 @@ def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     for args, said in (
-        (FitArgs("chinchilla", at="1e20,many"), "--at has 'many'"),
-        (FitArgs("chinchilla", resamples=-1), "resamples = -1"),
         (FitArgs("chinchilla", law="chinchila", approach="3"), "did you mean 'chinchilla'"),
         (FitArgs("chinchilla", predict="params=1e9", approach="2"), "use --approach 3"),
         (FitArgs("chinchilla", predict="params=x", approach="3"), "name=number pairs"),
@@ -301,7 +299,9 @@ def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             fit_verb.main(args, Console())
     assert not (tmp_path / "p").exists()
-    assert budgets(None) is None
+    assert budgets("1e20, 3e21") == (1e20, 3e21)
+    with pytest.raises(UserError, match="--at has 'many'"):
+        budgets("1e20,many")
 
 
 @needs_shared

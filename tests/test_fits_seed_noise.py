@@ -161,7 +161,7 @@ def test_noise_shared_by_a_trunk_widens_what_its_runs_say_together() -> None:
     table = sweep(seeds=1).assign(trunk="only one")
     alone = fits.loss_law(table, bootstrap="noise", noise_nats=0.003, resamples=300, check=False)
     shared = fits.loss_law(table, bootstrap="noise", noise_nats=0.003, shared_noise=0.8, resamples=300, check=False)
-    assert "--shared-noise" in named(alone)["shared noise"]
+    assert "`shared_noise`" in named(alone)["shared noise"]
     assert "shared noise" not in named(shared)
     assert "80% of its variance" in named(shared)["kind of bootstrap"]
     assert shared.interval("a") != alone.interval("a")
@@ -186,7 +186,12 @@ def test_the_fit_says_which_bootstrap_made_its_intervals(tmp_path: Path) -> None
     assert plain["noise_nats"] is None and set(plain) == set(fit.to_json())
     sweep().to_csv(tmp_path / "t.csv", index=False)
     args = FitArgs(
-        str(tmp_path / "t.csv"), bootstrap="noise", noise=0.004, resamples=20, check=False, json=tmp_path / "f.json"
+        str(tmp_path / "t.csv"),
+        bootstrap="noise",
+        noise_nats=0.004,
+        resamples=20,
+        check=False,
+        json=tmp_path / "f.json",
     )
     fit_verb.main(args, Console())
     two, three = (f for f in json.loads((tmp_path / "f.json").read_text())["fits"] if f["approach"] in "23")

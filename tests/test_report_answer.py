@@ -269,7 +269,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def valleys(table):
-    return fits.isoflop(table, method="parabola", resamples=20, noise_nats=0.001, check=False)
+    return fits.isoflop(table, valley="parabola", resamples=20, noise_nats=0.001, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,9 @@ from helpers.simulated import TRUTH
 from lmscale.core.counting import Counts
 from lmscale.study import fits
 from lmscale.study.fits import learning_rates
-from lmscale.study.fits.approaches import envelope, isoflop_minima
+from lmscale.study.fits.options import choices
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.results.run_noise import RunNoise
-from lmscale.study.fits.solvers.problem import LOSSES
-from lmscale.study.fits.uncertainty import bootstrap
 from lmscale.study.laws import FORMS, ComputeModel, form
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.methods import RATES, intervals, levels, method
@@ -59,7 +57,7 @@ def test_the_objective_of_a_law(law, loss, phrase, residual, quantity):
 
 
 def test_no_loss_function_lacks_a_phrase():
-    assert LOSSES == ("huber", "lad", "squared")
+    assert choices("loss") == ("huber", "lad", "squared")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def _targets():
     return {law.TARGET: name for name, law in FORMS.items() if law.TARGET != "loss_nats"}
 
 
-@pytest.mark.parametrize("rates", learning_rates.RATES)
+@pytest.mark.parametrize("rates", choices("rates"))
 def test_which_learning_rates_enter_is_stated_where_cells_have_several(law, rates):
     several = Status("several learning rates", "2 of 9 runs are not at the best")
     sentence = method(replace(law, rates=rates, status=(several,)))
@@ -92,14 +90,14 @@ def test_the_choices_of_learning_rates_are_what_the_fits_do():
     """One cell of three rates with its best in the middle, one with its best at an edge."""
     rows = pd.DataFrame({"params": [1.0] * 3 + [2.0] * 3, "tokens": 1.0, "lr": [1, 2, 3] * 2,
                          "loss_nats": [3, 2, 3, 1, 2, 3]})  # fmt: skip
-    out = {rates: set(learning_rates.left_out(rows, "loss_nats", rates)) for rates in learning_rates.RATES}
+    out = {rates: set(learning_rates.left_out(rows, "loss_nats", rates)) for rates in choices("rates")}
     assert out == {"all": set(), "best": {0, 2, 4, 5}, "inside": {0, 2, 3, 4, 5}}
     assert RATES["all"] == "the runs at every rate enter"
     assert RATES["best"] == "only the runs at the best rate enter"
     assert RATES["inside"] == f"{RATES['best']}, and none where that is the smallest or largest of three or more"
 
 
-KINDS = [kind for kind in bootstrap.METHODS if kind != "auto"]
+KINDS = [kind for kind in choices("bootstrap") if kind != "auto"]
 DRAWN = {
     "runs": "Each draws whole runs with replacement.",
     "weights": "Each keeps every run and gives every run an exponential weight of mean one.",
@@ -175,7 +173,7 @@ def test_without_resamples_there_are_no_intervals(law, valleys, frontier):
     ],
 )
 def test_the_minimum_of_a_valley(valleys, how, window, phrase):
-    assert how in isoflop_minima.METHODS
+    assert how in choices("valley")
     assert method(replace(valleys, method=how, window=window)) == (
         f"For each budget the minimum of {phrase}; then least squares of ln N* on ln C through 3 minima (15 runs), "
         f"weighted by the minima's noise."
@@ -183,10 +181,10 @@ def test_the_minimum_of_a_valley(valleys, how, window, phrase):
 
 
 def test_minima_without_noise_are_not_weighted(valleys):
-    bare = fits.isoflop(table(), resamples=0, method="akima", check=False)
+    bare = fits.isoflop(table(), resamples=0, valley="akima", check=False)
     assert method(bare).endswith("interpolation of ln L on ln N; then least squares of ln N* on ln C through 3 minima "
                                  "(15 runs), unweighted.")  # fmt: skip
-    assert isoflop_minima.METHODS == ("auto", "parabola", "akima")
+    assert choices("valley") == ("auto", "parabola", "akima")
 
 
 def test_the_noise_of_the_minima(valleys):
@@ -217,7 +215,7 @@ def test_the_noise_of_the_minima(valleys):
     ],
 )
 def test_the_envelope(frontier, how, phrase):
-    assert how in envelope.METHODS and len(envelope.METHODS) == 2
+    assert how in choices("envelope") and len(choices("envelope")) == 2
     points = tuple(replace(frontier.frontier[0], in_line=index < 2) for index in range(3))
     assert method(replace(frontier, method=how, frontier=points)) == (
         f"The lower envelope of the curves of 15 runs: {phrase}; then least squares of ln N* on ln C through 2 of its "

@@ -42,9 +42,9 @@ NUMBERS = ("params", "tokens", "flops", "loss_nats", "flops_budget", "unique_tok
 
 
 def read_table(
-    source: str | Path, columns: Mapping[str, str] | str | None = None, where: str | None = None
+    source: "str | Path | pd.DataFrame", columns: Mapping[str, str] | str | None = None, where: str | None = None
 ) -> "pd.DataFrame":
-    """The runs of `source` in canonical columns.
+    """The runs of `source`, a file, a sweep's folder, "chinchilla" or a DataFrame, in canonical columns.
 
     `columns` maps canonical names (also `loss`, `budget`) to the source's, as a mapping or as
     "params=n_params,loss=val_loss"; what it leaves out is recognised by its usual names. `where` is an expression
@@ -57,6 +57,7 @@ def read_table(
     import pandas as pd
 
     table = _load(source)
+    source = "the table" if isinstance(source, pd.DataFrame) else source
     mapping = parse_columns(columns)
     notes: list[str] = list(table.attrs.get("notes", []))
     dropped: list[dict[str, str]] = list(table.attrs.get("dropped", []))
@@ -92,7 +93,7 @@ def read_table(
     if where is not None:
         before = len(table)
         table = query(table, where)
-        notes.append(f"--where {where!r} keeps {len(table)} of {before} rows")
+        notes.append(f"`where={where!r}` keeps {len(table)} of {before} rows")
     _complete(table := table.copy(), notes)
     if "flops_budget" not in table:
         table["flops_budget"] = float("nan")
@@ -133,13 +134,13 @@ def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
         pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
         if bad := [name for name, sign, given in pairs if not (sign and given.strip())]:
             raise UserError(
-                f"--columns has {bad[0]!r} without a source column: write pairs as in params=n_params,loss=loss"
+                f"`columns` has {bad[0]!r} without a source column: write pairs as in params=n_params,loss=loss"
             )
         columns = {name.strip(): given.strip() for name, _, given in pairs}
     columns = {SHORT.get(name, name): given for name, given in columns.items()}
     for name in columns:
         if name not in KNOWN and not name.isidentifier():
-            raise UserError(f"--columns cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
+            raise UserError(f"`columns` cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
     likely = [name for name in columns if name not in KNOWN]
     extra = {
         "rate_sum",
@@ -154,13 +155,15 @@ def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
     }
     for name in likely:
         if name not in extra and not name.startswith("params_"):
-            raise UserError(f"--columns maps to {name!r}, which no fit reads{nearest(name, [*KNOWN, *SHORT, *extra])}")
+            raise UserError(f"`columns` maps to {name!r}, which no fit reads{nearest(name, [*KNOWN, *SHORT, *extra])}")
     return columns
 
 
-def _load(source: str | Path) -> "pd.DataFrame":
+def _load(source: "str | Path | pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
+    if isinstance(source, pd.DataFrame):
+        return source.copy()
     path = PUBLISHED / "chinchilla.csv" if str(source) == CHINCHILLA else Path(source)
     if path.is_dir():
         if not (path / PLAN_FILE).exists():
@@ -277,14 +280,14 @@ def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     except NameError as error:  # pandas' UndefinedVariableError is one
         name = str(error).split("'")[1] if "'" in str(error) else where
         raise UserError(
-            f"--where {where!r} names {name!r}, which is no column{nearest(name, map(str, table.columns))}"
+            f"`where={where!r}` names {name!r}, which is no column{nearest(name, map(str, table.columns))}"
         ) from None
     except Exception as error:  # the expression is the user's: whatever it raises is to be said, not traced
         raise UserError(
-            f"--where {where!r} cannot be evaluated ({error}): write a comparison of columns, as in 'params > 1e8'"
+            f"`where={where!r}` cannot be evaluated ({error}): write a comparison of columns, as in 'params > 1e8'"
         ) from None
     if not len(kept):
-        raise UserError(f"--where {where!r} keeps none of the {len(table)} rows")
+        raise UserError(f"`where={where!r}` keeps none of the {len(table)} rows")
     return kept
 
 

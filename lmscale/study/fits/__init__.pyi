@@ -1,6 +1,8 @@
 from .approaches.envelope import frontier as frontier
 from .approaches.isoflop import isoflop as isoflop
 from .approaches.parametric import loss_law as loss_law
+from .options import APPROACHES as APPROACHES
+from .options import FitOptions as FitOptions
 from .predict.compare import Comparison as Comparison
 from .predict.compare import compare as compare
 from .predict.held_out import HeldOut as HeldOut
@@ -16,5 +18,4 @@ from .results.frontier import Frontier as Frontier
 from .results.isoflop import IsoFlop as IsoFlop
 from .results.loss_law import PUBLISHED_AT as PUBLISHED_AT
 from .results.loss_law import LossLaw as LossLaw
-from .side_by_side import APPROACHES as APPROACHES
 from .side_by_side import fit as fit

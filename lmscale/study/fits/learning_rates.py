@@ -12,7 +12,6 @@ from lmscale.study.tables import numbers
 if TYPE_CHECKING:
     import pandas as pd
 
-RATES = ("all", "best", "inside")
 COLUMNS = ("learning_rate", "peak_lr", "lr")
 BRACKET = 3  # rates from which on a cell can show its best one between two others
 
@@ -64,7 +63,7 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
     for cell in cells(table, target) if rates != "all" else ():
         if rates == "inside" and cell.bracketed is False:
             said = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
-            out.update(dict.fromkeys(cell.rows.tolist(), f"{said}; --rates best keeps it"))
+            out.update(dict.fromkeys(cell.rows.tolist(), f"{said}; `rates='best'` keeps it"))
         else:
             others = cell.rows[cell.rates != cell.best].tolist()
             out.update(dict.fromkeys(others, f"not at the best learning rate of its cell, {cell.best:.3g}"))
@@ -79,9 +78,9 @@ def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
     worse = sum(int((cell.rates != cell.best).sum()) for cell in found)
     sentence = f"{worse} of {len(table)} runs are not at the best learning rate of their cell"
     if rates == "all":
-        sentence += " and enter all the same; --rates best leaves them out"
+        sentence += " and enter all the same; `rates='best'` leaves them out"
     else:
-        sentence += ", and are left out; --rates all keeps them"
+        sentence += ", and are left out; `rates='all'` keeps them"
     said = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
     judged = [cell for cell in found if cell.bracketed is not None]
     if edge := [cell.name for cell in judged if not cell.bracketed]:
@@ -89,7 +88,7 @@ def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
             f"in {len(edge)} of {len(judged)} cells the best learning rate is the smallest or largest tried "
             f"({'; '.join(edge[:3])}): their loss is not the size's best, and bends the exponent; "
         )
-        sentence += "they are left out" if rates == "inside" else "--rates inside leaves them out"
+        sentence += "they are left out" if rates == "inside" else "`rates='inside'` leaves them out"
         said.append(Status("learning rate on the edge", sentence, "warning"))
     if few := len(found) - len(judged):
         sentence = f"{few} of {len(found)} cells were run at two learning rates: neither can be shown to be the best"

@@ -70,13 +70,11 @@ def usable(
     out is in `dropped`, and the statuses say what is in doubt.
     Raises `UserError` where a column is missing or no row is left.
     """
-    if rates not in learning_rates.RATES:
-        raise UserError(f"no choice of learning rates is called {rates!r}{nearest(rates, learning_rates.RATES)}")
     for name in (*inputs, target):
         if name not in table.columns:
             raise UserError(
                 f"the table has no column {name!r}{nearest(name, map(str, table.columns))}; "
-                f"name it with --columns, for example params=n_params"
+                f"name it with `columns`, for example `columns='params=n_params'`"
             )
     table = table.copy()
     if "run" not in table:
@@ -114,7 +112,7 @@ def usable(
     kept = table[keep]
     if not len(kept):
         reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
-        raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check --where and --columns")
+        raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
     lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
     missing = [item.run for item in dropped if item.reason.startswith(lost)]
     statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *tried]

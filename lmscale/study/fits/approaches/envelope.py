@@ -1,15 +1,16 @@
 """Approach 1: the lower envelope of all training curves, and whose size is on it (Hoffmann 2022, section 3.1)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError, nearest
+from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches.envelope_curves import Curves, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
+from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.fits.results.frontier import EnvelopePoint, Frontier
 from lmscale.study.fits.runs import compute_model, usable
@@ -17,24 +18,15 @@ from lmscale.study.fits.solvers.power_law import loss_through, regress
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from lmscale.study.fits.options import TableSource
 
-METHODS = ("bins", "hull")
 BINS = 200
 
 
-def frontier(
-    table: "pd.DataFrame",
-    *,
-    method: str = "bins",
-    resamples: int = 1000,
-    seed: int = 0,
-    at: Sequence[float] | None = None,
-    bins: int = BINS,
-    rates: str = "inside",
-    check: bool = True,
-) -> Frontier:
+def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: int = BINS, **changes: Any) -> Frontier:
     """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
+
+    `changes` are fields of `FitOptions`: envelope, resamples, seed, rates, at, check, columns, where.
 
     "bins": at each of `bins` log-spaced budgets the run whose curve, straight in ln C between its points, is lowest; a
     run of one row counts in its own bin; budgets at which a smaller one had a lower loss are not on the envelope.
@@ -44,9 +36,9 @@ def frontier(
     (through all, with a warning, where these are too few). Only valid for curves whose schedule ended at each point,
     or is constant. Raises `UserError` where fewer than three points or two model sizes are on the envelope.
     """
-    if method not in METHODS:
-        raise UserError(f"no envelope is called {method!r}{nearest(method, METHODS)}")
-    runs = usable(table, ("params", "flops"), rates=rates)
+    rows, options = chosen("frontier", options, changes).read(table)
+    method, resamples = options.envelope, options.count("1")
+    runs = usable(rows, ("params", "flops"), rates=options.rates)
     curves = curves_of(runs)
     edges = np.concatenate(
         [np.concatenate(curves.log_flops).min(keepdims=True), np.concatenate(curves.log_flops).max(keepdims=True)]
@@ -65,7 +57,7 @@ def frontier(
     if on.sum() < 3 or sizes < 2:
         raise UserError(
             f"Approach 1 found {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
-            f"it needs 3 points and 2 sizes: give the runs' training curves, or fit with --approach 3"
+            f"it needs 3 points and 2 sizes: give the runs' training curves, or fit Approach 3"
         )
     compute, compute_status = compute_model(runs.table)
     between = _between(curves, log_flops, loss, who, on)
@@ -73,7 +65,7 @@ def frontier(
     a, shift, curve, objective = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], used[:, None])
     samples = None
     if resamples:
-        counts = resample_counts(np.random.default_rng(seed), len(curves.names), resamples)
+        counts = resample_counts(np.random.default_rng(options.seed), len(curves.names), resamples)
         drawn = by_bins(curves, grid, counts) if method == "bins" else by_hull(curves, counts)
         within = drawn[3] if between is None else drawn[3] & between(drawn[0])
         a_r, shift_r, curve_r, _ = _fit(curves, *drawn[:3], within)
@@ -90,12 +82,12 @@ def frontier(
     )
     largest = float(np.exp(edges[1]))
     wanted = (
-        tuple(at)
-        if at is not None
+        options.budgets
+        if options.budgets is not None
         else tuple(10.0**p for p in range(math.ceil(edges[0] / math.log(10)), math.ceil(edges[1] / math.log(10)) + 1))
     )
     status = [*runs.statuses, compute_status]
-    if check:
+    if options.check:
         status += [
             envelope.ends(curves, log_flops, who, on, None if between is None else used, float(a[0])),
             *envelope.schedules(runs, curves),
@@ -123,9 +115,9 @@ def frontier(
         dropped=runs.dropped,
         notes=runs.notes,
         table_hash=runs.digest(),
-        seed=seed,
+        seed=options.seed,
         at=wanted,
-        rates=rates,
+        rates=options.rates,
         frontier=points,
     )
     return replace(fit, status=tuple(status))

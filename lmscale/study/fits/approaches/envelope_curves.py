@@ -36,7 +36,7 @@ def curves_of(runs: UsableRuns) -> Curves:
         if np.ptp(of) > 0:
             raise UserError(
                 f"run {str(name)!r} has several model sizes: Approach 1 takes rows with the same run as one training "
-                f"curve; give each run its own name with --columns run=..."
+                f"curve; give each run its own name with `columns='run=...'`"
             )
     return Curves(tuple(map(str, names)), np.array([of[0] for of in sizes]), tuple(flops), tuple(losses))
 

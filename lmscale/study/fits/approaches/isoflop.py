@@ -1,15 +1,15 @@
 """Approach 2: the lowest loss of each compute budget, and how its model size grows with compute (IsoFLOP)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError, nearest
+from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches import isoflop_minima
 from lmscale.study.fits.approaches.isoflop_valleys import valleys_of
+from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import (
     Dropped,
     Status,
@@ -22,24 +22,14 @@ from lmscale.study.fits.uncertainty import isoflop_bias, isoflop_noise
 from lmscale.study.laws import ComputeModel
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from lmscale.study.fits.options import TableSource
 
 
-def isoflop(
-    table: "pd.DataFrame",
-    *,
-    method: str = "auto",
-    resamples: int = 1000,
-    seed: int = 0,
-    noise_nats: float | None = None,
-    window: float | None = None,
-    rates: str = "inside",
-    at: Sequence[float] | None = None,
-    check: bool = True,
-) -> IsoFlop:
+def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: Any) -> IsoFlop:
     """Find each budget's minimum and fit ln N* on ln C, weighted by the minima's noise; `held_out` rows are left out.
 
-    Budgets are the column `flops_budget` (or `flops`, where its values repeat). `method` is "parabola" (of the loss in
+    `changes` are fields of `FitOptions`: valley, noise_nats, window, resamples, seed, rates, at, check, columns, where.
+    Budgets are the column `flops_budget` (or `flops`, where its values repeat). `valley` is "parabola" (of the loss in
     ln N, Hoffmann 2022; over sizes within a factor `window` of the lowest, None takes all), "akima" (Porian 2024,
     arXiv 2406.19146: Akima interpolation of ln L on ln N, minimum on a fine grid), or "auto": parabolas unless they
     miss the runs by more than three times its noise. Each of `resamples` draws adds
@@ -54,17 +44,18 @@ def isoflop(
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
     """
-    if method not in isoflop_minima.METHODS:
-        raise UserError(f"no IsoFLOP method is called {method!r}{nearest(method, isoflop_minima.METHODS)}")
-    runs = usable(table, ("params",), rates=rates)
+    rows, options = chosen("isoflop", options, changes).read(table)
+    method, noise_nats, window = str(options.valley), options.noise_nats, options.window
+    resamples, seed = options.count("2"), options.seed
+    runs = usable(rows, ("params",), rates=options.rates)
     budgets, notes, dropped = _budgets(runs)
     notes, dropped = [*runs.notes, *notes], [*runs.dropped, *dropped]
     valleys = valleys_of(runs, budgets)
     noise = isoflop_noise.noise(valleys) if noise_nats is None else RunNoise(noise_nats, "given", None)
-    chosen = Status("method", f"{method}, as asked for")
+    method_status = Status("method", f"{method}, as asked for")
     if method == "auto":
         method, why = isoflop_noise.choose(valleys, noise.sd)
-        chosen = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
+        method_status = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
     compute, compute_status = compute_model(runs.table)
     ideal = isoflop_bias.ideal(runs, valleys, compute)
     if method == "parabola" and window is None and noise.source.startswith("third"):
@@ -94,8 +85,8 @@ def isoflop(
         kept = gaps.in_half_the_draws(kept)
     line = isoflop_minima.power_law(flops, kept, resamples, noise_nats is None, seed)
     points = tuple(_minimum(found, compute, resamples) for found in kept)
-    wanted = tuple(at) if at is not None else tuple(float(f) for f in flops)
-    status = [*runs.statuses, compute_status, chosen]
+    budgets_stated = options.budgets if options.budgets is not None else tuple(float(f) for f in flops)
+    status = [*runs.statuses, compute_status, method_status]
     fit = IsoFlop(
         G=line.G,
         a=line.a,
@@ -116,10 +107,10 @@ def isoflop(
         notes=tuple(notes),
         table_hash=runs.digest(),
         seed=seed,
-        at=wanted,
-        rates=rates,
+        at=budgets_stated,
+        rates=options.rates,
     )
-    if check:
+    if options.check:
         from lmscale.study.fits.checks import isoflop
 
         status += isoflop.of_isoflop(fit, runs, used, kept, line=line, window=window, seed=seed)
@@ -159,5 +150,5 @@ def _budgets(runs: UsableRuns) -> tuple[np.ndarray, list[str], list[Dropped]]:
             return flops, ["the table states no budgets; rows with equal FLOPs are taken as one"], []
     raise UserError(
         "Approach 2 needs the compute budget of each run, and the table has no column flops_budget above 0: "
-        "name it with --columns budget=..., or fit with --approach 3"
+        "name it with `columns='budget=...'`, or fit Approach 3"
     )

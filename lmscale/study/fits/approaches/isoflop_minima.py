@@ -12,7 +12,6 @@ from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
 from lmscale.study.fits.results.common import counted
 from lmscale.study.fits.solvers.power_law import loss_through, regress
 
-METHODS = ("auto", "parabola", "akima")
 GRID_PER_SIZE = 25  # Akima's minimum is looked for on 25 (k - 1) points (Porian 2024)
 GRID_FLOOR = 0.33 * GRID_PER_SIZE  # Porian's floor of a minimum's s.d., in grid steps: a third of the spacing of sizes
 DIP = 0.25  # an interpolated minimum may lie below the lowest run by this share of the valley's depth

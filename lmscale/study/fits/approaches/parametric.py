@@ -1,102 +1,64 @@
 """Approach 3: a parametric loss law through all runs (Hoffmann 2022, section 3.3; refit by Besiroglu 2024)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.checks import parametric
+from lmscale.study.fits.options import FitOptions, chosen, require_noise_bootstrap
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
-from lmscale.study.fits.uncertainty import bootstrap as draw
-from lmscale.study.fits.uncertainty import seed_noise
+from lmscale.study.fits.uncertainty import bootstrap, seed_noise
 from lmscale.study.laws import ComputeModel, Law, form
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from lmscale.study.fits.options import TableSource
 
 
 def loss_law(
-    table: "pd.DataFrame",
-    law: str | type[Law] = "chinchilla",
-    *,
-    loss: str = "huber",
-    delta: float = 1e-3,
-    residual: str | None = None,
-    resamples: int = 4000,
-    seed: int = 0,
-    bootstrap: str = "auto",
-    noise_nats: float | None = None,
-    shared_noise: float = 0.0,
-    strata: str | None = None,
-    clusters: str | None = None,
-    fixed: Mapping[str, float] | None = None,
-    rates: str = "inside",
-    at: Sequence[float] | None = None,
-    check: bool = True,
+    table: "TableSource",
+    law: str | type[Law] | None = None,
+    options: FitOptions | None = None,
+    **changes: Any,
 ) -> LossLaw:
-    """Fit a law to the rows of a canonical table (see `lmscale.study.tables`); rows marked `held_out` are left out.
+    """Fit a law to the rows of a table, or of what `read_table` reads; rows marked `held_out` are left out.
+
+    `law` is a name, a class or an import path (mine.py:MyLaw); None takes that of `options`, Chinchilla's. `changes`
+    are fields of `FitOptions`: loss, delta, residual, resamples, seed, bootstrap, noise_nats, shared_noise, strata,
+    clusters, fixed, rates, at, check, columns, where.
 
     `loss` is "huber" (Hoffmann 2022, eq. 3; summed, not averaged), "lad" or "squared"; `residual` is "log" or "raw",
     None takes the form's own. `bootstrap` draws whole "runs", or gives every run exponential "weights"; "auto" takes
     weights for fewer than 100 runs under a loss that is nearer to absolute deviations than to squares (`bootstrap.py`
     says why). `strata` and `clusters` name columns whose groups keep their size, or are drawn whole (a column `trunk`
-    with shared values is a cluster unless told otherwise). "noise" keeps every run and draws its loss about the law
+    with shared values is a cluster unless another is named). "noise" keeps every run and draws its loss about the law
     (`seed_noise.py`): with a standard deviation of `noise_nats` (in the target's unit), None for that of the table's
-    seeds, and with `shared_noise` as the share of its variance that the runs of a cluster have in common. `fixed` holds
-    parameters. `rates` says what enters of a cell run at several learning rates (see `runs.usable`). `at` are the
-    budgets whose allocation is stated. `check` False leaves out the checks that fit again.
+    seeds, and with `shared_noise` as the share of its variance that the runs of a cluster have in common.
 
     Raises `UserError` for unknown columns, no usable run, fewer runs than parameters, or a noise that is not known.
     """
-    draw.known(bootstrap)
-    if bootstrap != "noise" and (noise_nats is not None or shared_noise):
-        raise UserError(f"bootstrap = {bootstrap!r} draws no noise: give noise and shared noise with bootstrap 'noise'")
-    shape = form(law)
-    runs = usable(table, shape.INPUTS, shape.TARGET, rates)
-    problem = Problem(
-        shape,
-        tuple(runs.column(name) for name in shape.INPUTS),
-        runs.column(shape.TARGET),
-        loss,
-        delta,
-        residual or shape.RESIDUAL,
-        fixed,
-    )
-    distinct = len(runs.table.drop_duplicates(list(shape.INPUTS)))
-    if distinct < len(problem.free):
-        count = f"{counted(len(runs), 'run')} at {counted(distinct, 'distinct point')}"
-        raise UserError(
-            f"{count} cannot fix the {len(problem.free)} parameters of the law {shape.NAME!r}: "
-            f"add runs, or hold parameters with fixed"
-        )
-    if np.ptp(problem.target_n) == 0:
-        raise UserError(
-            f"all {len(runs)} runs have the same {shape.TARGET}, {problem.target_n[0]:g}: there is nothing to fit; "
-            f"check --columns"
-        )
+    changes = changes if law is None else {**changes, "law": law}
+    rows, options = chosen("loss_law", options, changes).read(table)
+    require_noise_bootstrap(options, changes)
+    shape = form(options.law)
+    runs = usable(rows, shape.INPUTS, shape.TARGET, options.rates)
+    problem = _problem(shape, runs, options)
     best = minimise(problem)
     compute, compute_status = compute_model(runs.table)
-    clusters, notes, doubts = _trunks(runs, clusters, bootstrap, shared_noise)
-    drawn = _Drawn(None, 0, "", None, ())
-    if bootstrap == "noise":
-        seed_noise.check(noise_nats, shared_noise, strata, clusters is not None)
-        noise = RunNoise(noise_nats, "given", None) if noise_nats is not None else None
-        if resamples:
-            drawn = _by_noise(problem, best, runs, resamples, noise, seed, shared_noise, draw.labels(runs, clusters))
-    elif resamples:
-        drawn = _by_runs(problem, best, runs, resamples, bootstrap, seed, strata, clusters)
-    status = [*runs.statuses, compute_status, *doubts, *drawn.said]
+    clusters, notes, doubts = _trunks(runs, options)
+    drawn = _draw(problem, best, runs, options, clusters)
+    status = [*runs.statuses, compute_status, *doubts, *drawn.statuses]
     fitted = shape(*[float(v) for v in best.values_p])
     largest = largest_flops(runs)
-    wanted, without = _with_optimum(fitted, compute, tuple(at) if at is not None else decades(runs))
+    at, without = _with_optimum(fitted, compute, decades(runs) if options.budgets is None else options.budgets)
     status += without
     status += parametric.of_loss_law(
         problem,
@@ -105,71 +67,108 @@ def loss_law(
         compute,
         samples=drawn.samples,
         converged=drawn.converged,
-        at=wanted,
+        at=at,
         largest_flops=largest,
-        refit=check,
+        refit=options.check,
     )
-    measured = problem.target_n
-    predicted = np.asarray(fitted.loss(*problem.inputs))
-    residuals = {
-        "run": runs.names,
-        **dict(zip(shape.INPUTS, problem.inputs)),
-        "measured": measured,
-        "predicted": predicted,
-        "residual": problem.residuals(best.values_p),
-    }
+    grouped = options.count("3") > 0
     return LossLaw(
         law=fitted,
         samples=drawn.samples,
-        loss_function=loss,
-        delta=delta,
+        loss_function=options.loss,
+        delta=options.delta,
         residual=problem.residual,
         objective=best.objective,
-        residuals=residuals,
+        residuals=_residuals(problem, best, runs),
         compute=compute,
         largest_flops=largest,
         status=tuple(status),
         dropped=runs.dropped,
         notes=(*runs.notes, *notes),
         table_hash=runs.digest(),
-        seed=seed,
-        at=wanted,
-        fixed=tuple(fixed or ()),
-        rates=rates,
+        seed=options.seed,
+        at=at,
+        fixed=tuple(options.fixed or ()),
+        rates=options.rates,
         bootstrap=drawn.bootstrap,
         noise=drawn.noise,
-        shared_noise=shared_noise,
-        clusters=(clusters or "") if resamples and (bootstrap != "noise" or shared_noise) else "",
-        strata=(strata or "") if resamples else "",
+        shared_noise=options.shared_noise,
+        clusters=(clusters or "") if grouped and (options.bootstrap != "noise" or options.shared_noise) else "",
+        strata=(options.strata or "") if grouped else "",
     )
 
 
+def _problem(shape: type[Law], runs: UsableRuns, options: FitOptions) -> Problem:
+    """Raises `UserError` where the runs cannot fix the law."""
+    problem = Problem(
+        shape,
+        tuple(runs.column(name) for name in shape.INPUTS),
+        runs.column(shape.TARGET),
+        options.loss,
+        options.delta,
+        options.residual or shape.RESIDUAL,
+        options.fixed,
+    )
+    distinct = len(runs.table.drop_duplicates(list(shape.INPUTS)))
+    if distinct < len(problem.free):
+        count = f"{counted(len(runs), 'run')} at {counted(distinct, 'distinct point')}"
+        raise UserError(
+            f"{count} cannot fix the {len(problem.free)} parameters of the law {shape.NAME!r}: "
+            f"add runs, or hold parameters with `fixed`"
+        )
+    if np.ptp(problem.target_n) == 0:
+        raise UserError(
+            f"all {len(runs)} runs have the same {shape.TARGET}, {problem.target_n[0]:g}: there is nothing to fit; "
+            f"check `columns`"
+        )
+    return problem
+
+
+def _residuals(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> dict[str, Any]:
+    """The columns of `LossLaw.residuals`."""
+    return {
+        "run": runs.names,
+        **dict(zip(problem.form.INPUTS, problem.inputs)),
+        "measured": problem.target_n,
+        "predicted": np.asarray(problem.law(best.values_p).loss(*problem.inputs)),
+        "residual": problem.residuals(best.values_p),
+    }
+
+
 @dataclass(frozen=True)
-class _Drawn:
-    """The law of the resamples, how many of them converged, the bootstrap they come from, its noise and its doubts."""
+class _Resamples:
+    """The law of the resamples, how many of them converged, the bootstrap they come from, its noise and statuses."""
 
     samples: Law | None
     converged: int
     bootstrap: str
     noise: RunNoise | None
-    said: tuple[Status, ...]
+    statuses: tuple[Status, ...]
 
 
-def _by_runs(
-    problem: Problem,
-    best: GlobalMinimum,
-    runs: UsableRuns,
-    resamples: int,
-    method: str,
-    seed: int,
-    strata: str | None,
-    clusters: str | None,
-) -> _Drawn:
-    weights, method, said = draw.resample(
-        problem, best.values_p, runs, resamples, method=method, seed=seed, strata=strata, clusters=clusters
+def _draw(
+    problem: Problem, best: GlobalMinimum, runs: UsableRuns, options: FitOptions, clusters: str | None
+) -> _Resamples:
+    """The resamples that the options ask for. Raises `UserError` for a bootstrap that the table does not allow."""
+    resamples = options.count("3")
+    if options.bootstrap == "noise":
+        seed_noise.check(options.noise_nats, options.shared_noise, options.strata, clusters is not None)
+    if not resamples:
+        return _Resamples(None, 0, "", None, ())
+    if options.bootstrap == "noise":
+        return _by_noise(problem, best, runs, resamples, options, bootstrap.labels(runs, clusters))
+    weights, method, statuses = bootstrap.resample(
+        problem,
+        best.values_p,
+        runs,
+        resamples,
+        method=options.bootstrap,
+        seed=options.seed,
+        strata=options.strata,
+        clusters=clusters,
     )
     values_pb, good = minimise_many(problem, weights, best.values_p)
-    return _Drawn(problem.law(values_pb), int(good.sum()), method, None, tuple(said))
+    return _Resamples(problem.law(values_pb), int(good.sum()), method, None, tuple(statuses))
 
 
 def _by_noise(
@@ -177,37 +176,44 @@ def _by_noise(
     best: GlobalMinimum,
     runs: UsableRuns,
     resamples: int,
-    noise: RunNoise | None,
-    seed: int,
-    shared: float,
+    options: FitOptions,
     clusters_n: np.ndarray | None,
-) -> _Drawn:
-    """`noise` None is that of the table's seeds."""
-    noise = noise or seed_noise.estimate(runs, problem.form.INPUTS, problem.form.TARGET)
-    targets, said = seed_noise.draw(
-        problem, best.values_p, noise, resamples, seed=seed, shared=shared, clusters_n=clusters_n
+) -> _Resamples:
+    """Resamples of the losses, with the given noise or that of the table's seeds."""
+    if options.noise_nats is None:
+        noise = seed_noise.estimate(runs, problem.form.INPUTS, problem.form.TARGET)
+    else:
+        noise = RunNoise(options.noise_nats, "given", None)
+    targets, statuses = seed_noise.draw(
+        problem,
+        best.values_p,
+        noise,
+        resamples,
+        seed=options.seed,
+        shared=options.shared_noise,
+        clusters_n=clusters_n,
     )
     values_pb, good = minimise_many(problem.using(target_n=targets), np.ones_like(targets), best.values_p)
-    return _Drawn(problem.law(values_pb), int(good.sum()), "noise", noise, tuple(said))
+    return _Resamples(problem.law(values_pb), int(good.sum()), "noise", noise, tuple(statuses))
 
 
-def _trunks(
-    runs: UsableRuns, clusters: str | None, bootstrap: str, shared_noise: float
-) -> tuple[str | None, list[str], list[Status]]:
-    """The clusters, trunks unless told otherwise, with what a reader should know of trunks."""
-    if clusters is not None or "trunk" not in runs.table or not runs.table["trunk"].dropna().duplicated().any():
-        return clusters, [], []
-    if bootstrap == "noise" and shared_noise:
+def _trunks(runs: UsableRuns, options: FitOptions) -> tuple[str | None, list[str], list[Status]]:
+    """The column of clusters, trunks unless another is named, with what a reader should know of trunks."""
+    trunks = runs.table.get("trunk")
+    if options.clusters is not None or trunks is None or not trunks.dropna().duplicated().any():
+        return options.clusters, [], []
+    if options.bootstrap == "noise" and options.shared_noise:
         return "trunk", [], []
-    if bootstrap == "noise":
-        said = (
+    if options.bootstrap == "noise":
+        sentence = (
             "branches of one trunk share noise, and the bootstrap takes theirs as independent: say which share of its "
+            "variance they have in common with `shared_noise`"
         )
-        return "trunk", [], [Status("shared noise", f"{said}variance they have in common (--shared-noise)", "warning")]
-    if runs.table["trunk"].nunique(dropna=False) > 1:
+        return "trunk", [], [Status("shared noise", sentence, "warning")]
+    if trunks.nunique(dropna=False) > 1:
         return "trunk", ["branches of one trunk share their noise: the bootstrap draws whole trunks"], []
-    said = "all runs are branches of one trunk and share its noise, which no bootstrap shows: intervals are too narrow"
-    return None, [], [Status("one trunk", said, "warning")]
+    sentence = "all runs are branches of one trunk and share its noise, which no bootstrap shows: intervals are too "
+    return None, [], [Status("one trunk", f"{sentence}narrow", "warning")]
 
 
 def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple[tuple[float, ...], list[Status]]:

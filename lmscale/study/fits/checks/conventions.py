@@ -43,7 +43,7 @@ def _by_name(table: "pd.DataFrame") -> list[Status]:
             values = ", ".join(sorted(map(str, table[name].unique()))[:6])
             said = (
                 f"the column {name!r} takes several values ({values}): one law is fitted "
-                f"through runs that are not comparable; choose with --where \"{name} == '...'\""
+                f"through runs that are not comparable; choose with `where=\"{name} == '...'\"`"
             )
             statuses.append(Status("mixed conventions", said, "warning"))
     return statuses

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.approaches.parametric import loss_law
+from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.runs import UsableRuns, usable
@@ -16,6 +17,10 @@ from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lmscale.study.fits.options import TableSource
+
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -81,43 +86,33 @@ class Comparison:
 
 
 def compare(
-    table: "pd.DataFrame",
-    laws: Sequence[str | type[Law]] = ("chinchilla", "outer-exponent", "over-training", "kaplan"),
-    *,
-    loss: str = "huber",
-    delta: float = 1e-3,
-    resamples: int = 200,
-    seed: int = 0,
-    rates: str = "inside",
+    table: "TableSource",
+    laws: str | type[Law] | Sequence[str | type[Law]] = ("chinchilla", "outer-exponent", "over-training", "kaplan"),
+    options: FitOptions | None = None,
+    **changes: Any,
 ) -> Comparison:
     """Fit every law to the smaller runs and predict the rest.
 
-    Unseen are the rows marked `held_out`; without any, those of the largest budget (or, where rows have no budgets, the
-    largest tenth by FLOPs). Seen and unseen rows pass through `runs.usable`, as those of any fit, with the inputs of
-    all laws together: so every law sees the same runs and resamples, and is judged by the same losses. A law whose
-    columns the table lacks, or whose target is not the first one's, is left out. `rates` says what enters of a cell run
-    at several learning rates. Raises `UserError` where no law can be fitted, or no run is left to predict.
+    `laws` are names, classes or import paths; `changes` are fields of `FitOptions`: loss, delta, resamples (200 unless
+    given), seed, rates, columns, where. Unseen are the rows marked `held_out`; without any, those of the largest budget
+    (or, where rows have no budgets, the largest tenth by FLOPs). Seen and unseen rows pass through `runs.usable`, as
+    those of any fit, with the inputs of all laws together: so every law sees the same runs and resamples, and is judged
+    by the same losses. A law whose columns the table lacks, or whose target is not the first one's, is left out. Raises
+    `UserError` where no law can be fitted, or no run is left to predict.
     """
-    shapes = [form(law) for law in laws]
-    shapes, left_out = _fitting(table, shapes)
+    rows, options = chosen("compare", options, changes).read(table)
+    resamples = RESAMPLES if options.resamples is None else options.resamples
+    options = replace(options, resamples=resamples, check=False, at=(), residual=None, fixed=None)
+    shapes = [form(law) for law in ([laws] if isinstance(laws, str | type) else laws)]
+    shapes, left_out = _fitting(rows, shapes)
     inputs = tuple(dict.fromkeys(name for shape in shapes for name in shape.INPUTS))
     target = shapes[0].TARGET
-    train, test, rule = split(table, inputs, target, rates)
+    train, test, rule = split(rows, inputs, target, options.rates)
     measured = test.column(target)
     candidates, errors = [], {}
     for shape in shapes:
         try:
-            fitted = loss_law(
-                train.table,
-                shape,
-                loss=loss,
-                delta=delta,
-                resamples=resamples,
-                seed=seed,
-                check=False,
-                at=(),
-                rates=rates,
-            )
+            fitted = loss_law(train.table, shape, options)
         except UserError as error:
             left_out.append((shape.NAME, str(error)))
             continue

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
 from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.isoflop import IsoFlop
     from lmscale.study.fits.results.loss_law import LossLaw
 
@@ -126,7 +128,7 @@ class HeldOut:
         return "\n".join(lines)
 
 
-def held_out_check(fit: "LossLaw | IsoFlop", table: "pd.DataFrame", level: float = 0.95) -> HeldOut:
+def held_out_check(fit: "LossLaw | IsoFlop", table: "TableSource", level: float = 0.95) -> HeldOut:
     """Check a fit on the rows of `table` marked `held_out` (on every row where none is marked).
 
     A loss law predicts each run's loss, with the interval of one new run. An IsoFLOP fit extrapolates N* to each
@@ -135,11 +137,12 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "pd.DataFrame", level: float
     """
     from lmscale.study.fits.results.loss_law import LossLaw
 
-    if "held_out" in table and (held := flags(table, "held_out")).any():
-        table = table[held]
+    rows = read(table)
+    if "held_out" in rows and (held := flags(rows, "held_out")).any():
+        rows = rows[held]
     if isinstance(fit, LossLaw):
-        return _runs(fit, table, level)
-    return _budgets(fit, table, level)
+        return _runs(fit, rows, level)
+    return _budgets(fit, rows, level)
 
 
 def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:

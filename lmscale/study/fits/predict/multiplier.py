@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, Status, clean, percentiles, span, status_lines
 from lmscale.study.laws import ComputeLaw
 from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lmscale.study.fits.options import TableSource
 
 ASYMPTOTES = 300  # values of E that are scanned
 
@@ -70,8 +73,8 @@ class ComputeMultiplier:
 
 
 def compute_multiplier(
-    baseline: "pd.DataFrame",
-    recipe: "pd.DataFrame",
+    baseline: "TableSource",
+    recipe: "TableSource",
     *,
     asymptote: float | str = "shared",
     resamples: int = 2000,
@@ -86,7 +89,7 @@ def compute_multiplier(
 
     Raises `UserError` where a ladder has fewer than three budgets, or the ladders share no loss.
     """
-    ladders = [_ladder(table, name) for table, name in ((baseline, "baseline"), (recipe, "recipe"))]
+    ladders = [_ladder(read(table), name) for table, name in ((baseline, "baseline"), (recipe, "recipe"))]
     if isinstance(asymptote, str) and asymptote not in ("shared", "free"):
         raise UserError(f"asymptote = {asymptote!r}: 'shared', 'free' or a number of nats")
     low, high = max(y.min() for _, y in ladders), min(y.max() for _, y in ladders)

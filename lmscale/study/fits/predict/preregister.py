@@ -6,7 +6,6 @@ fitted them, a time, and a hash of all of this, so that a later edit shows.
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
+from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.loss_law import LossLaw
 
 SAME_POINT = 0.02  # a run counts as the predicted one when every input agrees within 2 %
@@ -33,31 +32,6 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def parse_points(text: str) -> list[dict[str, float]]:
-    """[{"params": 1e9, "tokens": 2e10}, ...] from "params=1e9,tokens=2e10;params=...".
-
-    Raises `UserError` for a bad pair.
-    """
-    points = []
-    for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        point = {}
-        for pair in part.split(","):
-            name, _, given = (item.strip() for item in pair.partition("="))
-            try:
-                value = float(given)
-            except ValueError:
-                raise UserError(
-                    f"--predict has {pair.strip()!r}: write name=number pairs, as in params=1e9,tokens=2e10"
-                ) from None
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"--predict has {pair.strip()!r}: {name} must be positive")
-            point[name] = value
-        points.append(point)
-    if not points:
-        raise UserError("--predict is empty: write name=number pairs, as in params=1e9,tokens=2e10")
-    return points
-
-
 def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | Path) -> dict[str, Any]:
     """Write the predictions of `fit` at `points` to `path` and return them.
 
@@ -65,11 +39,9 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
     or where the fit has no resamples to state an interval with.
     """
     if Path(path).exists():
-        raise UserError(
-            f"{path} already holds a registered prediction: give another --prediction path, or delete it knowingly"
-        )
+        raise UserError(f"{path} already holds a registered prediction: give another path, or delete it knowingly")
     if fit.samples is None:
-        raise UserError("a prediction needs an interval: fit with --resamples 4000")
+        raise UserError("a prediction needs an interval: fit with `resamples=4000`")
     said = []
     for point in points:
         levels = {f"{level:g}": fit.predict(level, **point) for level in LEVELS}
@@ -106,7 +78,7 @@ def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def check(path: str | Path, *, loss_nats: float | None = None, table: "pd.DataFrame | None" = None) -> dict[str, Any]:
+def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSource | None" = None) -> dict[str, Any]:
     """The verdict on a registered prediction: `loss_nats` measured for its one point, or the runs of a table.
 
     Returns {"verdicts": [...], "intact": bool, "same_code": bool, "written": ...}; each verdict holds inputs,
@@ -125,10 +97,11 @@ def check(path: str | Path, *, loss_nats: float | None = None, table: "pd.DataFr
         raise UserError(
             f"{path} holds {len(predictions)} predictions and one loss was given: give the table of the runs instead"
         )
+    rows = None if table is None else read(table)
     verdicts = []
     for prediction in predictions:
         measured, runs = (
-            ([float(loss_nats)], ["given"]) if loss_nats is not None else _measured(prediction, table, value["target"])
+            ([float(loss_nats)], ["given"]) if loss_nats is not None else _measured(prediction, rows, value["target"])
         )
         mean = sum(measured) / len(measured)
         verdicts.append(

@@ -94,7 +94,7 @@ class LossLaw:
     def resample(self, index: int | slice = slice(None)) -> "LossLaw":
         """This fit with the parameters of one resample, or of all (then every answer is an array)."""
         if self.samples is None:
-            raise UserError("this fit has no resamples; fit with --resamples 4000 to state intervals")
+            raise UserError("this fit has no resamples; fit with `resamples=4000` to state intervals")
         values = {name: value[index] for name, value in self.samples.values().items()}
         return replace(self, law=type(self.law)(**values), samples=None)
 

@@ -71,7 +71,7 @@ class PowerFit:
     def resample(self, index: int | slice = slice(None)) -> Self:
         """This fit in one draw, or in all (then every answer is an array). Raises `UserError` without draws."""
         if self.samples is None:
-            raise UserError("this fit has no resamples; fit with --resamples 1000 to state intervals")
+            raise UserError("this fit has no resamples; fit with `resamples=1000` to state intervals")
         drawn = self.samples
         return replace(
             self,

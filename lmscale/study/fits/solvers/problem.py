@@ -43,12 +43,7 @@ class Problem:
     fixed: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UserError(f"no loss function is called {self.loss!r}{nearest(self.loss, LOSSES)}")
-        if self.residual not in ("log", "raw"):
-            raise UserError(f"residual = {self.residual!r}: residuals are taken of ln L ('log') or of L ('raw')")
-        if not self.delta > 0:
-            raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
+        assert self.loss in LOSSES and self.residual in ("log", "raw") and self.delta > 0, self
         for name in self.fixed or {}:
             if name not in self.form.names():
                 raise UserError(

@@ -40,17 +40,10 @@ from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
 
-METHODS = ("auto", "runs", "weights", "noise")
 SMALL = 100  # from here on the two agree, and drawing runs is what the literature prints
 MOSTLY_ABSOLUTE = 0.5  # below this share of residuals inside delta, the Huber loss is nearer to absolute deviations
 FEW = 4  # runs per parameter below which drawing whole runs widens more than squares need
 THIN = 2  # independent runs per parameter up to which no bootstrap is to be trusted
-
-
-def known(method: str) -> None:
-    """Raises `UserError` for a `method` that is none, with the nearest."""
-    if method not in METHODS:
-        raise UserError(f"no bootstrap is called {method!r}{nearest(method, METHODS)}")
 
 
 def resample(
@@ -70,7 +63,7 @@ def resample(
     resamples are kept that hold as many distinct points as there are unknowns. Raises `UserError` where none does, or
     for an unknown column.
     """
-    assert method in METHODS and method != "noise", method
+    assert method in ("auto", "runs", "weights"), method
     strata_n, clusters_n = labels(runs, strata), labels(runs, clusters)
     units = len(runs) if clusters_n is None else len(np.unique(clusters_n))
     if units == 1:
@@ -205,5 +198,5 @@ def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tupl
         return counts, []
     said = f"{int((~good).sum())} of {len(good)} resamples hold fewer than {unknowns} distinct points and are left out"
     if not good.any():
-        raise UserError(f"{said}: the table is too small for a bootstrap; fit with --resamples 0")
+        raise UserError(f"{said}: the table is too small for a bootstrap; fit with `resamples=0`")
     return counts[:, good], [Status("thin resamples", f"{said}: intervals are too narrow", "warning")]

@@ -48,12 +48,12 @@ def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
     if freedom < LEAST_FREEDOM:
         raise UserError(
             f"one run's noise cannot be told from this table: its seeds leave {counted(freedom, 'degree')} of freedom; "
-            f"{LEAST_FREEDOM} are needed (two seeds at three points, or four at one): add seeds or give --noise"
+            f"{LEAST_FREEDOM} are needed (two seeds at three points, or four at one): add seeds or give `noise_nats`"
         )
     sd = math.sqrt(float(((table[target] - losses.transform("mean")) ** 2).sum()) / freedom)
     if sd == 0:
         raise UserError(
-            "the seeds of every point have the same loss to the last digit, so they are no seeds: state --noise instead"
+            "the seeds of every point have the same loss to the last digit, so they are no seeds: give `noise_nats`"
         )
     groups = int((losses.count() > 1).sum())
     return RunNoise(sd, f"the seeds of {groups} points, {freedom} degrees of freedom", freedom)
@@ -63,11 +63,9 @@ def check(noise_nats: float | None, shared: float, strata: str | None, has_clust
     """Raises `UserError` for a noise or a share that is none, and for what only a bootstrap over runs has."""
     if noise_nats is not None and not 0 < noise_nats < math.inf:
         raise UserError(f"noise = {noise_nats} nats: it must be positive; leave it out to take it from the seeds")
-    if not 0 <= shared <= 1:
-        raise UserError(f"shared noise = {shared}: a share of the variance, from 0 to 1")
     if shared and not has_clusters:
         raise UserError(
-            f"shared noise = {shared}, and no runs of the table share a trunk: name their column with --clusters"
+            f"shared noise = {shared}, and no runs of the table share a trunk: name their column with `clusters`"
         )
     if strata is not None:
         raise UserError(f"strata = {strata!r}: the noise bootstrap draws no runs, so it has no strata; leave it out")
@@ -102,7 +100,9 @@ def draw(
         return targets, said
     lost = f"{int((~good).sum())} of {resamples} resamples have a loss that is not positive"
     if good.sum() < resamples / 2:
-        raise UserError(f"a noise of {noise.sd:.3g} nats is as large as the losses: {lost}; give a smaller --noise")
+        raise UserError(
+            f"a noise of {noise.sd:.3g} nats is as large as the losses: {lost}; give a smaller `noise_nats`"
+        )
     return targets[:, good], [*said, Status("thin resamples", f"{lost} and are left out", "warning")]
 
 

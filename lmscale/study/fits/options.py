@@ -1,0 +1,190 @@
+"""What can be asked of a fit: one checked value for Python and for `lmscale fit`, whose flags are its fields."""
+
+import functools
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_type_hints
+
+from lmscale.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    TableSource: TypeAlias = pd.DataFrame | str | Path
+    """A table, a CSV, Parquet or JSONL file, the name of a published table ("chinchilla"), or the folder of a sweep."""
+
+APPROACHES = ("1", "2", "3")
+RESAMPLES = {"1": 1000, "2": 1000, "3": 4000}
+"""Of an approach, where `FitOptions.resamples` is None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How a table is read and fitted; each approach takes what concerns it. Raises `UserError` for what cannot be."""
+
+    law: str | type[Any] = "chinchilla"
+    """The form of Approach 3: chinchilla, kaplan, data-constrained, over-training, outer-exponent, power-mean, ..., or
+    one of your own, mine.py:MyLaw."""
+    loss: Literal["huber", "lad", "squared"] = "huber"
+    """The loss function of Approach 3, summed over runs."""
+    delta: float = 1e-3
+    """Threshold of the Huber loss."""
+    residual: Literal["log", "raw"] | None = None
+    """Residuals of ln L or of L; unset, the law's own."""
+    resamples: int | None = None
+    """Bootstrap resamples or noise draws; unset, 4000 for Approach 3 and 1000 for 1 and 2."""
+    seed: int = 0
+    columns: str | Mapping[str, str] | None = None
+    """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
+    where: str | None = None
+    """Keep only rows for which this is true, for example "params > 1e8"."""
+    at: float | Sequence[float] | None = None
+    """Budgets in FLOPs whose compute-optimal allocation is stated."""
+    rates: Literal["inside", "best", "all"] = "inside"
+    """Of an N and D run at several learning rates: the best rate's if it is inside those tried, that anyway, or all."""
+    bootstrap: Literal["auto", "runs", "weights", "noise"] = "auto"
+    """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few.
+    noise: it keeps the runs and draws their losses about the law."""
+    strata: str | None = None
+    """Column whose groups keep their size in every resample, for example budget."""
+    clusters: str | None = None
+    """Column whose groups are drawn whole, for example trunk or seed."""
+    fixed: Mapping[str, float] | None = None
+    """Parameters of the law that are held at a value, for example {"E": 1.8}."""
+    valley: Literal["auto", "parabola", "akima"] = "auto"
+    """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
+    noise_nats: float | None = None
+    """Standard deviation of one run's loss in nats, for Approach 2 and for the noise bootstrap; unset, it is estimated
+    (for that bootstrap, from runs that differ in their seed alone)."""
+    shared_noise: float = 0.0
+    """Share of its variance which the runs of one cluster have in common, for the noise bootstrap."""
+    window: float | None = None
+    """Parabolas see only sizes within this factor of the lowest; unset, all."""
+    envelope: Literal["bins", "hull"] = "bins"
+    """How Approach 1 finds the envelope."""
+    check: bool = True
+    """The checks that fit again: influence of runs, largest budget left out, sensitivity."""
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "residual", "rates", "bootstrap", "valley", "envelope"):
+            _check_choice(name, getattr(self, name))
+        if not self.delta > 0:
+            raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
+        if self.resamples is not None and self.resamples < 0:
+            raise UserError(f"resamples = {self.resamples}: it is a count; 0 states no intervals")
+        if self.noise_nats is not None and not 0 <= self.noise_nats < math.inf:
+            raise UserError(f"noise = {self.noise_nats} nats: it is a standard deviation; leave it out to estimate it")
+        if not 0 <= self.shared_noise <= 1:
+            raise UserError(f"shared noise = {self.shared_noise}: a share of the variance, from 0 to 1")
+        if self.shared_noise and self.bootstrap != "noise":
+            raise UserError(_draws_no_noise(self.bootstrap))
+        if self.window is not None and not self.window >= 1:
+            raise UserError(f"window = {self.window}: a factor of model sizes, at least 1; leave it out to see all")
+        if self.at is not None:
+            object.__setattr__(self, "at", _budgets(self.at))
+
+    @property
+    def budgets(self) -> tuple[float, ...] | None:
+        """`at` as a tuple."""
+        return None if self.at is None else _budgets(self.at)
+
+    def count(self, approach: str) -> int:
+        """Resamples or draws of an approach."""
+        return RESAMPLES[approach] if self.resamples is None else self.resamples
+
+    def read(self, source: "TableSource") -> tuple["pd.DataFrame", Self]:
+        """The table of `source`, and these options without what reading has used."""
+        return read(source, self.columns, self.where), replace(self, columns=None, where=None)
+
+
+def read(
+    source: "TableSource", columns: str | Mapping[str, str] | None = None, where: str | None = None
+) -> "pd.DataFrame":
+    """The table of `source`: as it is where it is one already and nothing is asked of it, else by `read_table`."""
+    import pandas as pd
+
+    from lmscale.study.tables import read_table
+
+    if isinstance(source, pd.DataFrame) and columns is None and where is None:
+        return source
+    if not isinstance(source, pd.DataFrame | str | Path):
+        raise UserError(
+            f"a table of type {type(source).__name__} was given: give a DataFrame, the path of a CSV, Parquet or JSONL "
+            f"file, the folder of a sweep, or 'chinchilla'"
+        )
+    return read_table(source, columns, where)
+
+
+FIELDS = tuple(field.name for field in fields(FitOptions))
+EVERY = {"columns", "where", "resamples", "seed", "at", "rates", "check"}
+"""Options of every approach."""
+OPTIONS = {
+    "frontier": EVERY | {"envelope"},
+    "isoflop": EVERY | {"valley", "noise_nats", "window"},
+    "loss_law": EVERY
+    | {"law", "loss", "delta", "residual", "bootstrap", "strata", "clusters", "fixed", "noise_nats", "shared_noise"},
+    "compare": {"columns", "where", "resamples", "seed", "rates", "loss", "delta"},
+    "fit": set(FIELDS),
+}
+
+
+def chosen(function: str, options: FitOptions | None, changes: Mapping[str, Any]) -> FitOptions:
+    """`options` with the keyword arguments of `function` in their place.
+
+    Raises `UserError` that names the nearest for one that `function` does not take.
+    """
+    for name in changes:
+        if name not in OPTIONS[function]:
+            elsewhere = [other for other, names in OPTIONS.items() if name in names and other != "fit"]
+            hint = f"; it is one of {', '.join(elsewhere)}" if elsewhere else nearest(name, OPTIONS[function])
+            raise UserError(f"fits.{function} has no option {name!r}{hint}")
+    return replace(options or FitOptions(), **changes)
+
+
+def require_noise_bootstrap(options: FitOptions, changes: Mapping[str, Any]) -> None:
+    """Raises `UserError` where Approach 3 alone is given a noise that its bootstrap does not draw."""
+    if changes.get("noise_nats") is not None and options.bootstrap != "noise":
+        raise UserError(_draws_no_noise(options.bootstrap))
+
+
+def approach_names(approaches: Any) -> tuple[str, ...]:
+    """("1", "3") from 1, "3", [1, 3], "all", ...: in order, each once. Raises `UserError` for what is none."""
+    if isinstance(approaches, str) and approaches == "all":
+        return APPROACHES
+    several = isinstance(approaches, Collection) and not isinstance(approaches, str)
+    names = {str(name) for name in (approaches if several else [approaches])}
+    if unknown := sorted(names - set(APPROACHES)):
+        raise UserError(f"no approach is called {unknown[0]!r}{nearest(unknown[0], APPROACHES)}: 1, 2, 3 or all")
+    if not names:
+        raise UserError("no approach was asked for: give 1, 2, 3 or all")
+    return tuple(sorted(names))
+
+
+def _draws_no_noise(bootstrap: str) -> str:
+    return f"bootstrap = {bootstrap!r} draws no noise: give noise and shared noise with `bootstrap='noise'`"
+
+
+@functools.cache
+def choices(name: str) -> tuple[str | None, ...]:
+    """The values that a field may take."""
+    hint = get_type_hints(FitOptions)[name]
+    literals = [part for part in get_args(hint) if get_args(part)] or [hint]
+    optional = (None,) if type(None) in get_args(hint) else ()
+    return (*get_args(literals[0]), *optional)
+
+
+def _check_choice(name: str, value: Any) -> None:
+    if value not in choices(name):
+        raise UserError(f"{name} = {value!r} is no choice{nearest(str(value), filter(None, choices(name)))}")
+
+
+def _budgets(at: Any) -> tuple[float, ...]:
+    try:
+        values = tuple(float(value) for value in (at if isinstance(at, Iterable) and not isinstance(at, str) else [at]))
+    except (TypeError, ValueError):
+        values = (math.nan,)
+    if not all(0 < value < math.inf for value in values):
+        raise UserError(f"at = {at!r}: budgets are positive numbers of FLOPs, as in [1e20, 1e21]")
+    return values
