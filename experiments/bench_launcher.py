@@ -27,7 +27,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.lm import data
 from lmscale.study import launch
-from lmscale.study.launch.watchers import Insistent
+from lmscale.study.launch.watchers import RaiseOnFailure
 
 STEPS = 100
 
@@ -56,12 +56,12 @@ def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         # The first one compiles, which the others then do not.
-        launch.run("first", runs[:1], folder / "first", Insistent(), workers=1)
+        launch.run("first", runs[:1], folder / "first", RaiseOnFailure(), workers=1)
         python, notes = timed_python(folder)
         before, sys.executable = sys.executable, python
         try:
             start = time.time()
-            launch.run("bench", runs[1:], folder / "runs", Insistent(), workers=1)
+            launch.run("bench", runs[1:], folder / "runs", RaiseOnFailure(), workers=1)
             seconds = time.time() - start
         finally:
             sys.executable = before

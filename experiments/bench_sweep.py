@@ -30,7 +30,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.lm import data
 from lmscale.study import launch, sweep
-from lmscale.study.launch.watchers import Insistent
+from lmscale.study.launch.watchers import RaiseOnFailure
 
 SWEEP = "sweeps/isoflop_cpu.py"
 
@@ -60,7 +60,7 @@ def mix(runs: Sequence[PlannedRun], workers: int) -> tuple[float, list[Outcome]]
         try:
             fresh_cache(programs)
             start = time.perf_counter()
-            launch.run("bench", runs, folder, Insistent(), workers=workers)
+            launch.run("bench", runs, folder, RaiseOnFailure(), workers=workers)
             seconds = time.perf_counter() - start
         finally:
             os.environ.pop("LMSCALE_CACHE")

@@ -12,7 +12,7 @@ from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunCon
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.lm.devices import machine
 from lmscale.study.launch import branches
-from lmscale.study.launch.branches import begin, source, told_what_to_keep
+from lmscale.study.launch.branches import begin, source, with_kept_steps
 from lmscale.study.launch.pool import Pool
 from lmscale.study.launch.slot import Slot
 
@@ -60,7 +60,7 @@ def compiled_programs(cache: Path) -> Iterator[Path]:
 
 
 def test_a_trunk_is_told_where_its_branches_leave(family: list[PlannedRun]) -> None:
-    told = told_what_to_keep(family)
+    told = with_kept_steps(family)
     assert [run.config.kept_steps for run in told] == [(16, 24), (), ()]
     assert [run.config.run_id for run in told] == [run.config.run_id for run in family]
 
@@ -71,7 +71,7 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     from lmscale.lm.train.loop import train
 
     monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
-    trunk, branch, _ = told_what_to_keep(family)
+    trunk, branch, _ = with_kept_steps(family)
     folder = tmp_path / "runs"
     train(trunk.config, folder / trunk.config.run_id)
     kept = folder / trunk.config.run_id / "checkpoints"

@@ -18,6 +18,7 @@ from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import failure_reason
 from lmscale.study.launch import control, lease
+from lmscale.study.launch.process import Process
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(3)]
 NAMES = [config.run_id for config in CONFIGS]
@@ -38,8 +39,8 @@ def sweep(tmp_path: Path) -> Path:
         write_json(folder / name / "config.json", {})
     for name in NAMES[:2]:
         write_json(folder / name / "failed.json", {"reason": "exit status 3", "log": []})
-        with lease.held([folder / name], {}) as (path,):
-            lease.finish(path, 3, "exit status 3")
+        with lease.hold([folder / name], {}) as (path,):
+            lease.record_end(path, 3, "exit status 3")
     return folder
 
 
@@ -103,7 +104,7 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     held = threading.Event()
 
     def work() -> None:
-        with pytest.MonkeyPatch.context() as patch, lease.held([sweep / NAMES[2]], {}):
+        with pytest.MonkeyPatch.context() as patch, lease.hold([sweep / NAMES[2]], {}):
             patch.setattr(lease.os, "kill", lambda pid, number: None)  # the test's own process
             held.set()
             while not lease.stop_asked(sweep / NAMES[2]):
@@ -114,12 +115,12 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     thread.start()
     held.wait()
     assert stop.main(StopArgs(sweep), Console()) == 0 and (sweep / "stop").exists()
-    assert "stopped 1 runs" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).held()
+    assert "stopped 1 runs" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).at_work()
     thread.join()
 
 
 def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(lease.Process.this())})
+    write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(Process.this())})
     assert stop.main(StopArgs(sweep, (NAMES[2][:4],), wait_seconds=0.05), Console()) == 130
     assert f"still at work after 0 s: {NAMES[2]}" in capsys.readouterr().out
     assert (sweep / NAMES[2] / "stop").exists() and not (sweep / "stop").exists()

@@ -18,8 +18,8 @@ from lmscale.core.errors import UserError
 from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.run_folder import last_metrics
-from lmscale.study.launch import Summary, branches, failures, lease, pool, slot, slots
-from lmscale.study.launch.failures import judge, lighter
+from lmscale.study.launch import Summary, branches, failures, lease, program, slot, slots
+from lmscale.study.launch.failures import judge, with_less_memory
 
 
 def test_only_what_is_missing_is_started_and_the_longest_first(trainer: Path, tmp_path: Path) -> None:
@@ -94,13 +94,16 @@ def test_too_large_is_cut_into_more_parts_and_full_is_waited_for(trainer: Path, 
 
 
 def test_less_memory_step_by_step_and_then_no_more() -> None:
-    cut = [lighter(RUN, times) for times in range(6)]
+    cut = [with_less_memory(RUN, times) for times in range(6)]
     assert [one and (one.optimizer.micro_batches, one.model.remat) for one in cut] == [
         (1, "none"), (2, "none"), (4, "none"), (4, "dots"), (4, "full"), None,
     ]  # fmt: skip
     assert {one.run_id for one in cut if one} == {RUN.run_id}
     odd = replace(RUN, tokens=64_080, optimizer=replace(RUN.optimizer, batch_sequences=15))
-    assert [one and one.optimizer.micro_batches for one in (lighter(odd), lighter(odd, 2), lighter(odd, 3))] == [
+    assert [
+        one and one.optimizer.micro_batches
+        for one in (with_less_memory(odd), with_less_memory(odd, 2), with_less_memory(odd, 3))
+    ] == [
         3,
         15,
         15,
@@ -222,7 +225,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_a_run_that_will_not_stop_is_killed(trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(program, "STOP_SECONDS", 0.1)
 
     def interrupt() -> None:
         wait_until(lambda: bool(journal(trainer)))
@@ -315,7 +318,7 @@ def test_a_run_of_several_devices_takes_several_gpus(
     watcher = Watcher()
     watcher.started = lambda slot, run: watcher.told.append((run.config.run_id, slot.name))  # type: ignore[method-assign]
     assert go(tmp_path / "runs", wide, RUN, OTHER, watcher=watcher, workers=None).finished == 3
-    assert watcher.told[0] == (wide.run_id, "gpu 4,5") and ("gpu 6" in words[1] for words in watcher.told)
+    assert watcher.told[0] == (wide.run_id, "gpu 4,5") and "gpu 6" in {words[1] for words in watcher.told}
     with pytest.raises(UserError, match=r"is spread over 4 devices, and 3 are here"):
         go(tmp_path / "more", replace(LONG, mesh=replace(LONG.mesh, data=4)), workers=None)
 

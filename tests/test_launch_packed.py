@@ -89,7 +89,7 @@ def test_what_ended_in_company_is_remembered_by_the_next_launch(tmp_path: Path) 
     for number, value in enumerate(ends, 1):
         (tmp_path / ATTEMPTS_FOLDER / f"{number:04}.json").write_text(json.dumps(value))
     tally = failures.tally(tmp_path)
-    assert tally.company == 2 and dict(tally.counts) == {"stopped": 1, "crash": 1}
+    assert tally.max_pack_size == 2 and dict(tally.counts) == {"stopped": 1, "crash": 1}
 
 
 def test_one_run_of_a_program_is_stopped_and_the_others_go_on(

@@ -15,15 +15,16 @@ import pytest
 
 from lmscale.core.errors import Busy
 from lmscale.core.files import write_json
-from lmscale.study.launch import lease as attempts
-from lmscale.study.launch.lease import Observer, Process, finish, held, history, newest
+from lmscale.study.launch import lease
+from lmscale.study.launch.lease import Observer, history, hold, newest, record_end
+from lmscale.study.launch.process import Process
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(attempts, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(attempts, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.2)
 
 
 def leave(folder: Path, number: int = 1, **changes: Any) -> Path:
@@ -36,12 +37,12 @@ def leave(folder: Path, number: int = 1, **changes: Any) -> Path:
 HOLD = """
 import sys
 from pathlib import Path
-from lmscale.study.launch.lease import held
+from lmscale.study.launch.lease import hold
 from lmscale.core.errors import Busy
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with held([Path(sys.argv[1])], {}):
+    with hold([Path(sys.argv[1])], {}):
         print("held", flush=True)
         sys.stdin.readline()
 except Busy as busy: print(busy, flush=True)
@@ -72,16 +73,16 @@ def test_of_many_at_once_one_gets_it_and_of_a_dead_one_the_next(tmp_path: Path) 
     said = [process.stdout.readline() for process in many if process.stdout]
     (winner,) = (process for process, words in zip(many, said) if words == "held\n")
     assert sum("is being trained by process" in words for words in said) == 5
-    lease = newest(tmp_path)
-    assert lease and lease.number == 1 and lease.holder and lease.holder.pid == winner.pid
+    attempt = newest(tmp_path)
+    assert attempt and attempt.number == 1 and attempt.holder and attempt.holder.pid == winner.pid
     with (
         pytest.raises(Busy, match=f"is being trained by process {winner.pid} on .*`lmscale stop` ends that"),
-        held([tmp_path], {}),
+        hold([tmp_path], {}),
     ):
         pass
     winner.kill()
     winner.wait()
-    with held([tmp_path], {"remat": "full"}):
+    with hold([tmp_path], {"remat": "full"}):
         assert [attempt.number for attempt in history(tmp_path)] == [1, 2]
         assert history(tmp_path)[1].value["remat"] == "full"
     for process in many:
@@ -92,17 +93,17 @@ def test_of_many_at_once_one_gets_it_and_of_a_dead_one_the_next(tmp_path: Path) 
 def test_a_killed_process_that_nobody_has_asked_after_is_dead(tmp_path: Path) -> None:
     (process,) = holders(tmp_path, 1)
     tell(process)
-    assert process.stdout and process.stdout.readline() == "held\n" and Observer(tmp_path).held()
+    assert process.stdout and process.stdout.readline() == "held\n" and Observer(tmp_path).at_work()
     process.kill()
     while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
         time.sleep(0.001)
-    assert not Observer(tmp_path).held()
+    assert not Observer(tmp_path).at_work()
     process.communicate()
 
 
 def test_a_number_that_another_process_got_later_is_not_its_holder(tmp_path: Path) -> None:
     leave(tmp_path, started="1")
-    with held([tmp_path], {}) as (path,):
+    with hold([tmp_path], {}) as (path,):
         assert path.name == "0002.json"
 
 
@@ -115,15 +116,15 @@ def test_a_lease_on_another_machine_lives_as_long_as_its_heart_beats(
 ) -> None:
     """Neither clock matters: that of the holder, which sets the times of its file, may jump, and so may ours."""
     path, now = leave(tmp_path, **ELSEWHERE), time.time()
-    observer, end = Observer(tmp_path), time.monotonic() + 3 * attempts.STALE_SECONDS
+    observer, end = Observer(tmp_path), time.monotonic() + 3 * lease.STALE_SECONDS
     monkeypatch.setattr(time, "time", lambda: now + jump)
     while time.monotonic() < end:
         os.utime(path, (now + jump + time.monotonic(), now + jump + time.monotonic()))
-        assert observer.held()
+        assert observer.at_work()
         time.sleep(0.01)
     os.utime(path, (now - jump, now - jump))
-    assert observer.held()
-    wait_until(lambda: not observer.held())
+    assert observer.at_work()
+    wait_until(lambda: not observer.at_work())
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -136,35 +137,35 @@ def wait_until(true: Callable[[], bool]) -> None:
 def test_who_comes_waits_for_the_heart_of_a_far_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = leave(tmp_path, **ELSEWHERE)
     begun = time.monotonic()
-    with held([tmp_path], {}):
-        assert time.monotonic() - begun >= attempts.STALE_SECONDS
+    with hold([tmp_path], {}):
+        assert time.monotonic() - begun >= lease.STALE_SECONDS
     (tmp_path / "b").mkdir()
     path = leave(tmp_path / "b", **ELSEWHERE)
     monkeypatch.setattr(time, "sleep", lambda seconds: os.utime(path, (1, 1)))
-    with pytest.raises(Busy, match="on far"), held([tmp_path / "b"], {}):
+    with pytest.raises(Busy, match="on far"), hold([tmp_path / "b"], {}):
         pass
-    monkeypatch.setenv(attempts.SEEN_DEAD_VARIABLE, "1")
+    monkeypatch.setenv(lease.SEEN_DEAD_VARIABLE, "1")
     begun = time.monotonic()
-    with held([tmp_path / "b"], {}):
-        assert time.monotonic() - begun < attempts.STALE_SECONDS, "the launcher has waited already"
+    with hold([tmp_path / "b"], {}):
+        assert time.monotonic() - begun < lease.STALE_SECONDS, "the launcher has waited already"
 
 
 def test_the_heart_beats_and_stops_with_the_end(tmp_path: Path) -> None:
-    with held([tmp_path], {}) as (path,):
+    with hold([tmp_path], {}) as (path,):
         first = path.stat().st_mtime_ns
         wait_until(lambda: path.stat().st_mtime_ns > first)
-        finish(path, 75, "stopped")
+        record_end(path, 75, "stopped")
     last = path.stat().st_mtime_ns
     time.sleep(0.1)
-    lease = newest(tmp_path)
-    assert path.stat().st_mtime_ns == last and lease and lease.end
-    assert (lease.end["status"], lease.end["reason"], lease.dead()) == (75, "stopped", True)
+    attempt = newest(tmp_path)
+    assert path.stat().st_mtime_ns == last and attempt and attempt.end
+    assert (attempt.end["status"], attempt.end["reason"], attempt.dead()) == (75, "stopped", True)
 
 
 def test_the_first_word_on_an_end_stays(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), held([tmp_path], {}) as (path,):
+    with pytest.raises(ZeroDivisionError), hold([tmp_path], {}) as (path,):
         _ = 1 / 0
-    finish(path, 0, "all is well")
+    record_end(path, 0, "all is well")
     assert json.loads(path.read_text())["end"]["reason"] == "ended without a word"
 
 
@@ -173,7 +174,7 @@ def test_a_stop_file_asks_the_holder_to_stop(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     try:
         for place in (tmp_path / "sweep" / "run", tmp_path / "sweep"):
-            with held([tmp_path / "sweep" / "run"], {}):
+            with hold([tmp_path / "sweep" / "run"], {}):
                 (place / "stop").touch()
                 wait_until(lambda: bool(asked))
             (place / "stop").unlink()
@@ -204,8 +205,8 @@ def test_a_lease_that_cannot_be_read_counts_as_far_away(tmp_path: Path, content:
     (tmp_path / "attempts").mkdir()
     (tmp_path / "attempts" / "0001.json").write_text(content)
     observer = Observer(tmp_path)
-    assert observer.held()
-    wait_until(lambda: not observer.held())
+    assert observer.at_work()
+    wait_until(lambda: not observer.at_work())
 
 
 def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +214,8 @@ def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with held([tmp_path], {}) as (path,):
-        assert not attempts._create(path, "another")
+    with hold([tmp_path], {}) as (path,):
+        assert not lease._create(path, "another")
     assert [item.name for item in path.parent.iterdir()] == ["0001.json"]
 
 
@@ -226,6 +227,6 @@ def test_a_link_whose_confirmation_was_lost_was_made(tmp_path: Path, monkeypatch
         raise FileExistsError(17, "File exists")
 
     monkeypatch.setattr(os, "link", lost)
-    assert attempts._create(tmp_path / "x", "ours") and (tmp_path / "x").read_text() == "ours"
+    assert lease._create(tmp_path / "x", "ours") and (tmp_path / "x").read_text() == "ours"
     monkeypatch.setattr(os, "link", link)
-    assert not attempts._create(tmp_path / "x", "theirs") and (tmp_path / "x").read_text() == "ours"
+    assert not lease._create(tmp_path / "x", "theirs") and (tmp_path / "x").read_text() == "ours"

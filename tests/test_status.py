@@ -18,7 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.study.launch import lease
-from lmscale.study.launch.lease import Process
+from lmscale.study.launch.process import Process
 from lmscale.study.launch.states import read_states
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(8)]

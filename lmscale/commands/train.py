@@ -82,11 +82,11 @@ def _attempt(configs: "list[RunConfig]", folders: list[Path]) -> Iterator[None]:
 
     first = configs[0]  # runs of one program use memory alike
     notes = {"micro_batches": first.optimizer.micro_batches, "remat": first.model.remat, "together": len(configs)}
-    with lease.held(folders, notes) as paths:
+    with lease.hold(folders, notes) as paths:
 
         def ended(status: int, reason: str = "") -> None:
             for path in paths:
-                lease.finish(path, status, reason)
+                lease.record_end(path, status, reason)
 
         try:
             yield

@@ -27,9 +27,9 @@ from lmscale.core.exit_status import EXIT_STORAGE
 from lmscale.core.plans import read_plan
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import failure_reason
-from lmscale.study.launch import lease as attempts
 from lmscale.study.launch.failures import KINDS
-from lmscale.study.launch.lease import Attempt
+from lmscale.study.launch.lease import Attempt, newest
+from lmscale.study.launch.lease import history as history_of
 
 pytestmark = pytest.mark.slow
 
@@ -118,9 +118,7 @@ class Trouble:
 
     def at_work(self) -> list[tuple[Path, Attempt]]:
         """Runs whose process lives and that may be killed once more."""
-        leases = [
-            (path, attempts.newest(path)) for path in sorted(self.folder.iterdir()) if (path / "attempts").is_dir()
-        ]
+        leases = [(path, newest(path)) for path in sorted(self.folder.iterdir()) if (path / "attempts").is_dir()]
         return [
             (path, lease)
             for path, lease in leases
@@ -243,7 +241,7 @@ def test_a_disturbed_sweep_ends_as_one_left_alone(tmp_path: Path, disk: Path) ->
     assert not any(failure_reason(folder / run_id) for run_id in expected)
     for log in list(trouble.promised):
         trouble.settle(log)
-    history = [attempt for run_id in expected for attempt in attempts.history(folder / run_id)]
+    history = [attempt for run_id in expected for attempt in history_of(folder / run_id)]
     kinds = Counter(KINDS.get(attempt.end["status"], "crash") if attempt.end else "crash" for attempt in history)
     assert kinds["done"] >= 12 and kinds["memory"] >= 1 and kinds["crash"] >= trouble.done["a worker killed"]
     logs = "".join((folder / run_id / "log.txt").read_text() for run_id in expected)

@@ -16,7 +16,8 @@ from lmscale.core.host import CORES_VARIABLE
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.study import launch
-from lmscale.study.launch import Slot, Summary, failures, lease, pool
+from lmscale.study.launch import Slot, Summary, failures, pool
+from lmscale.study.launch.process import start_of
 
 LONG = replace(RUN, tokens=2 * RUN.tokens)
 REAL_PYTHON = sys.executable
@@ -41,7 +42,7 @@ signal.signal(signal.SIGTERM, stop)
 lease.WATCH_SECONDS = 0.01
 signals.end_with_launcher()
 try:
-    with lease.held(folders, {{"together": len(files)}}):
+    with lease.hold(folders, {{"together": len(files)}}):
         if (config.parent / "outcome.json").exists(): sys.exit(0)
         others = [folder.name for folder in folders[1:]]
         note("begun", os.getpid(), os.environ.get("{CORES_VARIABLE}"), value["optimizer"]["micro_batches"], *others)
@@ -88,7 +89,7 @@ def none_left_behind(trainer: Path) -> Iterator[None]:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     for words in journal(trainer):
         if words[1] == "begun":
-            assert lease._started(int(words[2])) is None
+            assert start_of(int(words[2])) is None
 
 
 def journal(trainer: Path) -> list[list[str]]:

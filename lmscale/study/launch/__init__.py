@@ -1,8 +1,8 @@
-"""Finish a sweep: one process per run, as many at once as the machine carries; what fails is tried again.
+"""Finish a sweep: one process per run, as many at once as the machine has slots; failed attempts are repeated.
 
 A run is `python -m lmscale train <folder>/config.json` and nothing more. Its state is in its folder: a run with an
-outcome is not started again, an interrupted one goes on from its last checkpoint, one that another launcher trains is
-waited for (`attempts`), one that keeps failing is given up (`failures`).
+outcome is not started again, an interrupted one continues from its last checkpoint, one that another launcher trains is
+waited for (`lease`), one that keeps failing is given up (`failures`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from lmscale.core.config import check
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import STOP_FILE
-from lmscale.study.launch.branches import told_what_to_keep
+from lmscale.study.launch.branches import with_kept_steps
 from lmscale.study.launch.changes import changes
 from lmscale.study.launch.pool import Pool, Summary, Watcher
 from lmscale.study.launch.slot import Slot, slots
@@ -31,14 +31,14 @@ def run(
 ) -> Summary:
     """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
 
-    Up to `pack` runs that are `packable` share a GPU and a program. Several launchers may do so at once, on
-    one machine or many; each ends when all runs are at an end. Raises `UserError` for a corrupt outcome, the folder of
-    another sweep (`changes`), a full disk before the start, a folder that cannot be written and a `pack` below 1.
+    Up to `pack` runs that are `packable` share a GPU and a program. Several launchers may do so at once, on one machine
+    or many; each ends when all runs are at an end. Raises `UserError` for a corrupt outcome, the folder of another
+    sweep (`changes`), a disk that is full before the start, a folder that cannot be written and a `pack` below 1.
     """
     check(pack > 0, f"--pack {pack}: must be at least 1, which trains every run by itself")
-    places = slots(workers)
+    free = slots(workers)
     changes(name, runs, folder)
     write_plan(folder, name, list(runs))
-    for place in (folder, *(folder / planned.config.run_id for planned in runs)):
-        (place / STOP_FILE).unlink(missing_ok=True)  # what `lmscale stop` has stopped goes on
-    return Pool(told_what_to_keep(runs), folder, watcher, places, wandb=wandb, pack=pack).to_the_end()
+    for stopped in (folder, *(folder / planned.config.run_id for planned in runs)):
+        (stopped / STOP_FILE).unlink(missing_ok=True)  # runs that `lmscale stop` has stopped continue
+    return Pool(with_kept_steps(runs), folder, watcher, free, wandb=wandb, pack=pack).run()

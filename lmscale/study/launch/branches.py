@@ -1,7 +1,7 @@
-"""Runs that share a trunk: it keeps a checkpoint where each branch leaves it, and the branch begins from that.
+"""Runs that share a trunk: it keeps a checkpoint where each branch leaves it, and the branch starts from that.
 
-A branch that cannot have its trunk's checkpoint, since the trunk failed or was trained before the branch was planned,
-begins with its own first step and ends the same: that is what a branch is.
+A branch without its trunk's checkpoint, because the trunk failed or was trained before the branch was planned, starts
+from its own first step and ends the same: that is what a branch is.
 """
 
 import json
@@ -22,8 +22,8 @@ from lmscale.core.run_folder import CHECKPOINT_FOLDER, METRICS_FILE, read_metric
 FACTS = Path("facts") / "metadata"
 
 
-def told_what_to_keep(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The runs, every trunk with the steps at which its branches leave it."""
+def with_kept_steps(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs, every trunk with the steps whose checkpoints it keeps because branches start there."""
     steps: defaultdict[str, set[int]] = defaultdict(set)
     for run in runs:
         if run.branch_step is not None:
@@ -34,7 +34,7 @@ def told_what_to_keep(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def source(run: PlannedRun, folder: Path) -> Path:
-    """Where the checkpoint appears, whole, that the branch `run` begins from."""
+    """Where the whole checkpoint appears that the branch `run` starts from."""
     return folder / run.trunk / CHECKPOINT_FOLDER / str(run.branch_step)
 
 

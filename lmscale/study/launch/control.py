@@ -71,12 +71,12 @@ def stop(folder: Path, runs: Sequence[str] = (), wait_seconds: float = 120.0) ->
     """
     chosen = _chosen(folder, runs)
     observers = [lease.Observer(run) for run in chosen if lease.newest(run) is not None]
-    before = sum(observer.held() for observer in observers)
+    before = sum(observer.at_work() for observer in observers)
     for target in chosen if runs else [folder]:
         write_text(target / STOP_FILE, "")
     limit = time.monotonic() + wait_seconds
     time.sleep(2 * lease.WATCH_SECONDS)  # a run may be just about to start
-    while at_work := [observer.folder.name for observer in observers if observer.held()]:
+    while at_work := [observer.folder.name for observer in observers if observer.at_work()]:
         if time.monotonic() > limit:
             return before, at_work
         time.sleep(POLL_SECONDS)

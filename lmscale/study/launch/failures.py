@@ -1,4 +1,4 @@
-"""What the end of an attempt means, and what is to be done about it."""
+"""What the end of an attempt means, and what to do about it."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from lmscale.study.launch import lease
 Kind = Literal["done", "stopped", "busy", "input", "memory", "storage", "crash"]
 
 CRASHES = 3
-"""How often a run that crashed, or was killed, is started again."""
+"""How often a run that crashed or was killed is started again."""
 STORAGE_TRIES = 12
-"""How often one that met a full disk is: with the pauses between, for some seven minutes."""
+"""How often a run that met a full disk is started again: with the pauses between, for some seven minutes."""
 LONGEST_PAUSE_SECONDS = 60.0
 LOG_LINES = 12
-UNCLEAR_TOGETHER: frozenset[Kind] = frozenset({"crash", "memory", "input"})
-"""Endings of a program of several runs that say nothing of one of them: each is tried in smaller company first."""
+AMBIGUOUS_IN_A_PACK: frozenset[Kind] = frozenset({"crash", "memory", "input"})
+"""Endings that do not say which of several runs in a program is at fault: smaller packs are tried first."""
 
 KINDS: dict[int, Kind] = {
     0: "done",
@@ -33,7 +33,7 @@ KINDS: dict[int, Kind] = {
     EXIT_MEMORY: "memory",
     EXIT_STORAGE: "storage",
     EXIT_INTERRUPTED: "stopped",
-    -signal.SIGTERM: "stopped",  # asked before it could listen
+    -signal.SIGTERM: "stopped",  # asked before it had installed its handler
 }
 
 
@@ -46,12 +46,12 @@ class Ending:
 
     @property
     def kind(self) -> Kind:
-        """What the status stands for; what is not known is a crash."""
+        """What the status stands for; an unknown one is a crash."""
         return KINDS.get(self.status, "crash")
 
 
 def judge(status: int, folder: Path, memory_ran_out: bool) -> Ending:
-    """The ending of a process that left `status`; `memory_ran_out`: the system has killed processes meanwhile."""
+    """The ending of a process with exit `status`; `memory_ran_out`: the system killed processes in the meantime."""
     kind = KINDS.get(status, "crash")
     if kind == "stopped":
         return Ending(status, "stopped")
@@ -74,7 +74,7 @@ def last_lines(folder: Path, number: int = LOG_LINES) -> list[str]:
 
 
 def memory_kills() -> int:
-    """How many processes the system has killed for want of memory since it started; 0 where it does not say."""
+    """How many processes the system has killed since boot because memory ran out; 0 where it does not say."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
         return int(next(line for line in lines if line.startswith("oom_kill ")).split()[1])
@@ -86,21 +86,21 @@ class Tally:
     """How the attempts at a run have ended since it was last retried."""
 
     counts: Counter[Kind] = field(default_factory=Counter)
-    """How often in which way, as far as that says something of this run."""
-    company: float = math.inf
-    """The most runs that it may share a program with the next time, itself included."""
+    """How often each kind occurred, as far as it says something about this run."""
+    max_pack_size: float = math.inf
+    """The most runs that may share a program in the next attempt, this one included."""
 
-    def add(self, kind: Kind, together: int) -> bool:
-        """Note an attempt by a program of so many runs; whether it counts as one of this run."""
-        if together > 1 and kind in UNCLEAR_TOGETHER:
-            self.company = min(self.company, together // 2)
+    def add(self, kind: Kind, pack_size: int) -> bool:
+        """Note an attempt by a program of `pack_size` runs; whether it counts as an attempt at this run."""
+        if pack_size > 1 and kind in AMBIGUOUS_IN_A_PACK:
+            self.max_pack_size = min(self.max_pack_size, pack_size // 2)
             return False
         self.counts[kind] += 1
         return True
 
 
 def tally(folder: Path) -> Tally:
-    """The tally of the run in `folder`. Who died unheard has crashed."""
+    """The tally of the run in `folder`. An attempt that died without a record of its end has crashed."""
     forgiven, total = 0, Tally()
     with suppress(OSError, ValueError, KeyError):
         forgiven = int(json.loads((folder / RETRIED_FILE).read_text(encoding="utf-8"))["attempts"])
@@ -120,17 +120,17 @@ def pause_seconds(kind: Kind, counts: Counter[Kind], crashes: int = CRASHES) -> 
     return None if kind == "input" else 0.0
 
 
-def lighter(config: RunConfig, times: int = 1) -> RunConfig | None:
-    """The same run in less memory, `times` steps further: its batch in twice as many parts, then more computed again.
+def with_less_memory(config: RunConfig, times: int = 1) -> RunConfig | None:
+    """The same run in less memory: its batch in twice as many micro-batches, then more rematerialisation, `times` over.
 
-    None where nothing is left to give up. Neither is part of the run's identity: the update stays the same.
+    None where no step is left. Neither is part of the run's identity: the update stays the same.
     """
     for _ in range(times):
         rows = config.optimizer.batch_sequences // (config.mesh.data * config.mesh.fsdp)
         now = config.optimizer.micro_batches
-        parts = next((parts for parts in range(2 * now, rows + 1) if rows % parts == 0), None)
-        if parts is not None:
-            config = replace(config, optimizer=replace(config.optimizer, micro_batches=parts))
+        more = next((number for number in range(2 * now, rows + 1) if rows % number == 0), None)
+        if more is not None:
+            config = replace(config, optimizer=replace(config.optimizer, micro_batches=more))
         elif config.model.remat != "full":
             stronger: Literal["dots", "full"] = "dots" if config.model.remat == "none" else "full"
             config = replace(config, model=replace(config.model, remat=stronger))
@@ -140,12 +140,12 @@ def lighter(config: RunConfig, times: int = 1) -> RunConfig | None:
 
 
 def give_up(folder: Path, reason: str) -> None:
-    """Write down that the run in `folder` has failed, with the last lines of its log."""
+    """Record that the run in `folder` has failed, with the last lines of its log."""
     write_json(folder / FAILED_FILE, {"reason": reason, "log": last_lines(folder)})
 
 
 def forgive(folder: Path) -> None:
-    """Let the run in `folder` be tried anew, as if it had never failed."""
+    """Allow the run in `folder` new attempts, as if it had never failed."""
     last = lease.newest(folder)
     write_json(folder / RETRIED_FILE, {"attempts": last.number if last else 0})
     (folder / FAILED_FILE).unlink(missing_ok=True)

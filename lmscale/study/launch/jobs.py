@@ -21,7 +21,7 @@ from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, JOBS_FOLDER
 from lmscale.core.signals import STOP_SECONDS
-from lmscale.study.launch.branches import told_what_to_keep
+from lmscale.study.launch.branches import with_kept_steps
 from lmscale.study.launch.changes import changes
 from lmscale.study.launch.failures import CRASHES
 from lmscale.study.launch.slurm import MEMORY_BYTES, MEMORY_FACTOR
@@ -34,17 +34,17 @@ class Pod:
     """What a Kubernetes job needs beyond its run."""
 
     image: str
-    """With lmscale installed."""
+    """A container image with lmscale installed."""
     claim: str
     """PersistentVolumeClaim that holds the sweep's folder, shared by all pods."""
     mount: str = "/lmscale"
-    """Where it is mounted: the sweep lies in <mount>/runs/<sweep>, prepared corpora in <mount>/cache."""
+    """Where the claim is mounted: the sweep lies in <mount>/runs/<sweep>, prepared corpora in <mount>/cache."""
     gpus: bool = False
-    """Give a run a GPU for every device of its mesh; else it trains on CPUs."""
+    """Whether a run gets a GPU for every device of its mesh; otherwise it trains on CPUs."""
 
 
 def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, pod: Pod | None = None) -> str:
-    """Write the plan and, for every run without an outcome, its configuration and a job into `jobs`; a sentence.
+    """Write the plan and, for every run without an outcome, its configuration and a job; a sentence that says where.
 
     Raises `UserError` for Kubernetes without an image and a claim, and for the folder of another sweep.
     """
@@ -52,10 +52,9 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
     changes(name, runs, folder)
     write_plan(folder, name, list(runs))
     paths = []
-    for planned in (
-        planned for planned in told_what_to_keep(runs) if Outcome.read(folder / planned.config.run_id) is None
-    ):
-        config = planned.config
+    for config in [planned.config for planned in with_kept_steps(runs)]:
+        if Outcome.read(folder / config.run_id) is not None:
+            continue
         write_json(folder / config.run_id / CONFIG_FILE, config.to_json())
         path = folder / JOBS_FOLDER / f"{config.run_id}.{'yaml' if form == 'k8s' else 'sh'}"
         write_text(path, _manifest(name, config, pod) if pod and form == "k8s" else _script(config, folder))
@@ -124,5 +123,5 @@ def _rule(action: str, *statuses: int) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """At most 63 characters, letters and digits at both ends."""
+    """A valid label: at most 63 characters, letters and digits at both ends."""
     return name[:63].strip("-_.")

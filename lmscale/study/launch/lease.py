@@ -1,9 +1,9 @@
 """Who trains a run, and who tried before: one numbered file per attempt, the newest of which is the lease on the run.
 
-`attempts/0001.json`, `0002.json`, ...: to take a run is to create the next number, which a file system grants to one
-process only (a hard link, which is atomic on NFS too; no flock). No number is ever used twice and none is deleted, so
-who has a stale view of the folder can only lose. A file has one writer at a time: its holder, and after the holder's
-death the launcher that was its parent.
+`attempts/0001.json`, `0002.json`, ...: taking a run means creating the next number, which a file system grants to one
+process only (a hard link, which is atomic on NFS too; no flock). No number is ever used twice and none is deleted, so a
+process with a stale view of the folder can only lose. A file has one writer at a time: its holder, and after the
+holder's death the launcher that was its parent.
 
 No clock is compared with another: on the holder's machine the system says whether its process lives; elsewhere a lease
 is dead once its heartbeat, the time of the file's last change, has stood still for `STALE_SECONDS` of the observer's
@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -22,71 +21,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lmscale.core.errors import Busy, UserError
 from lmscale.core.exit_status import EXIT_BUSY
 from lmscale.core.files import storage_error, write_json
-from lmscale.core.host import start_ticks
 from lmscale.core.run_folder import ATTEMPTS_FOLDER, STOP_FILE
+from lmscale.study.launch.process import Process
 
 LAUNCH_VARIABLE = "LMSCALE_LAUNCH"
-"""Environment variable: the name of the launch, under which a launcher finds the attempts of its own runs."""
+"""Environment variable: the name of the launch, by which a launcher recognises the attempts at its own runs."""
 SEEN_DEAD_VARIABLE = "LMSCALE_SEEN_DEAD"
-"""Environment variable: number of the attempt that the launcher has watched for `STALE_SECONDS` already."""
+"""Environment variable: number of the attempt that the launcher has already watched for `STALE_SECONDS`."""
 
 BEAT_SECONDS = 10.0
 WATCH_SECONDS = 1.0
-"""How often a holder looks whether it is to stop."""
+"""How often a holder checks whether it is asked to stop."""
 STALE_SECONDS = 90.0
 """Several heartbeats, and more than the minute for which NFS may show an old state of a file."""
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process, told apart from any other that has or had its number."""
-
-    host: str
-    pid: int
-    machine: str
-    """Boot and space of process numbers, within which `pid` means something; empty where the system does not say."""
-    started: str
-    """When it began, in ticks since boot: no clock that is set moves this."""
-
-    @classmethod
-    def this(cls) -> "Process":
-        """The one that runs this."""
-        return cls(socket.gethostname(), os.getpid(), _machine(), _started(os.getpid()) or "")
-
-    def dead(self) -> bool | None:
-        """Whether it has ended; None where that cannot be known from here."""
-        if not self.machine:
-            return None
-        if self.machine != _machine():
-            return None
-        return _started(self.pid) != self.started
-
-
-@cache
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """The start of a process that lives, in ticks since boot; a dead one that nobody has asked after is dead too."""
-    ticks = start_ticks(pid)
-    return None if ticks is None else str(ticks)
-
-
-@dataclass(frozen=True)
 class Attempt:
-    """One file of the folder, as it was read; `holder` is None where its content cannot be."""
+    """One file of the folder, as it was read; `holder` is None where its content cannot be read."""
 
     path: Path
     number: int
@@ -96,38 +54,38 @@ class Attempt:
 
     @property
     def end(self) -> dict[str, Any] | None:
-        """How it ended: status, reason, time; None while nobody has said so."""
+        """How it ended: status, reason, time; None while nobody has recorded that."""
         return self.value.get("end")
 
     @property
     def mark(self) -> tuple[int, int]:
-        """Moves with every heartbeat and every new attempt."""
+        """Changes with every heartbeat and every new attempt."""
         return self.number, self.changed_ns
 
     @property
     def where(self) -> str:
-        """Whose it is, for a sentence."""
+        """Its process and machine, for a sentence."""
         return f"by process {self.holder.pid} on {self.holder.host}" if self.holder else "elsewhere"
 
     def dead(self) -> bool | None:
-        """Whether nobody is at work on it any more; None where only the heartbeat can tell."""
+        """Whether nobody works on it any more; None where only the heartbeat can tell."""
         if self.end is not None:
             return True
         return None if self.holder is None else self.holder.dead()
 
 
 def newest(folder: Path) -> Attempt | None:
-    """The lease on the run in `folder`, None where nobody has tried yet."""
-    number = _last(folder)
+    """The lease on the run in `folder`; None before the first attempt."""
+    number = _last_number(folder)
     return _read(folder, number) if number else None
 
 
 def history(folder: Path) -> list[Attempt]:
     """All attempts at the run, the oldest first."""
-    return [_read(folder, number) for number in range(1, _last(folder) + 1)]
+    return [_read(folder, number) for number in range(1, _last_number(folder) + 1)]
 
 
-def _last(folder: Path) -> int:
+def _last_number(folder: Path) -> int:
     try:
         names = os.listdir(folder / ATTEMPTS_FOLDER)  # noqa: PTH208 - thousands of folders are read at once
     except OSError:
@@ -142,7 +100,7 @@ def _path(folder: Path, number: int) -> Path:
 def _read(folder: Path, number: int) -> Attempt:
     path, value, changed, holder = _path(folder, number), {}, 0, None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        with path.open(encoding="utf-8") as file:  # opening makes NFS look at the server
+        with path.open(encoding="utf-8") as file:  # opening makes NFS ask the server
             changed = os.fstat(file.fileno()).st_mtime_ns
             value = json.load(file)
         holder = Process(**value["holder"])
@@ -150,15 +108,15 @@ def _read(folder: Path, number: int) -> Attempt:
 
 
 class Observer:
-    """Watches the lease on one run from outside; the time that it stands still is the observer's own."""
+    """Watches the lease on one run from outside, and times a silent heartbeat by its own clock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._seen: tuple[int, int] = (0, 0)
         self._since = time.monotonic()
 
-    def held(self) -> bool:
-        """Whether somebody is at work, as far as is known by now."""
+    def at_work(self) -> bool:
+        """Whether somebody trains the run, as far as is known by now."""
         lease = newest(self.folder)
         if lease is None:
             return False
@@ -171,17 +129,40 @@ class Observer:
 
     @property
     def number(self) -> int:
-        """That of the attempt last looked at."""
+        """Number of the attempt that was last looked at."""
         return self._seen[0]
 
 
+@contextmanager
+def hold(folders: Sequence[Path], notes: dict[str, Any]) -> Iterator[list[Path]]:
+    """Hold the leases on the runs in `folders` during the block; gives the files of the attempts, with `notes` in them.
+
+    A thread sends their heartbeats, asks this process to stop (SIGTERM) when a stop file says so, and ends it at once
+    where its lease was taken over: it was thought dead, and two must not write into one folder.
+    Raises `Busy` where a run is being trained, `StorageError` on a full disk.
+    """
+    paths: list[Path] = []
+    over = threading.Event()
+    with ExitStack() as stack:
+        for folder in folders:
+            paths.append(path := _take(folder, notes))
+            stack.callback(record_end, path, 1, "ended without a word")  # unless a better reason is recorded by then
+        keeper = threading.Thread(target=_keep, args=(paths, over), name="heartbeat", daemon=True)
+        keeper.start()
+        try:
+            yield paths
+        finally:
+            over.set()
+            keeper.join()
+
+
 def _take(folder: Path, notes: dict[str, Any]) -> Path:
-    """Create the next attempt at the run in `folder`. Raises `Busy` where its lease is held."""
+    """Create the next attempt at the run in `folder`. Raises `Busy` where somebody holds its lease."""
     observer, first = Observer(folder), newest(folder)
     seen_dead = os.environ.get(SEEN_DEAD_VARIABLE)
     while True:
         lease = newest(folder)
-        if lease is not None and lease.dead() is not True and str(lease.number) != seen_dead and observer.held():
+        if lease is not None and lease.dead() is not True and str(lease.number) != seen_dead and observer.at_work():
             if lease.dead() is False or first is None or lease.mark != first.mark:
                 raise Busy(f"{folder} is being trained {lease.where}; `lmscale stop` ends that")
             time.sleep(WATCH_SECONDS)  # on another machine: only its heartbeat can tell
@@ -198,7 +179,7 @@ def _take(folder: Path, notes: dict[str, Any]) -> Path:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Whether this process is the one that made `path`, whole, and no other."""
+    """Whether this process, and no other, has created `path` with the whole text."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,11 +190,11 @@ def _create(path: Path, text: str) -> bool:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return temporary.stat().st_nlink == 2  # over NFS the answer to a link that was made can get lost
+            return temporary.stat().st_nlink == 2  # over NFS the reply to a successful link can get lost
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                 raise
-            return _create_alone(path, text)  # a file system without hard links
+            return _create_exclusively(path, text)  # a file system without hard links
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
@@ -222,7 +203,7 @@ def _create(path: Path, text: str) -> bool:
     return True
 
 
-def _create_alone(path: Path, text: str) -> bool:
+def _create_exclusively(path: Path, text: str) -> bool:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -231,8 +212,8 @@ def _create_alone(path: Path, text: str) -> bool:
     return True
 
 
-def finish(path: Path, status: int, reason: str) -> None:
-    """Write down how an attempt ended, unless that stands there; a disk in trouble is no reason to fail once more."""
+def record_end(path: Path, status: int, reason: str) -> None:
+    """Record how an attempt ended, unless that is recorded; a disk in trouble is no reason to fail once more."""
     with suppress(UserError, OSError, ValueError):
         value = json.loads(path.read_text(encoding="utf-8"))
         if "end" not in value:
@@ -240,31 +221,9 @@ def finish(path: Path, status: int, reason: str) -> None:
             write_json(path, {**value, "end": {"status": status, "reason": reason, "at": at}})
 
 
-@contextmanager
-def held(folders: Sequence[Path], notes: dict[str, Any]) -> Iterator[list[Path]]:
-    """Hold the leases on the runs in `folders` during the block; gives the files of the attempts, with `notes` in them.
-
-    A thread keeps their hearts beating, asks this process to stop (SIGTERM) when a stop file says so, and ends it at
-    once where its lease was taken over: it was thought dead, and two must not write into one folder.
-    Raises `Busy` where a run is being trained, `StorageError` on a full disk.
-    """
-    paths: list[Path] = []
-    over = threading.Event()
-    with ExitStack() as stack:
-        for folder in folders:
-            paths.append(path := _take(folder, notes))
-            stack.callback(finish, path, 1, "ended without a word")  # unless a better one stands there by then
-        keeper = threading.Thread(target=_keep, args=(paths, over), name="heartbeat", daemon=True)
-        keeper.start()
-        try:
-            yield paths
-        finally:
-            over.set()
-            keeper.join()
-
-
 def _keep(paths: list[Path], over: threading.Event) -> None:
-    beaten, asked = time.monotonic(), False
+    """Send heartbeats until `over`, and watch for stop files and for a holder that took over."""
+    beat, asked = time.monotonic(), False
     while not over.wait(WATCH_SECONDS):
         for path in paths:
             if _path(path.parent.parent, int(path.stem) + 1).exists():
@@ -273,13 +232,13 @@ def _keep(paths: list[Path], over: threading.Event) -> None:
         if not asked and any(stop_asked(path.parent.parent) for path in paths):
             asked = True
             os.kill(os.getpid(), signal.SIGTERM)
-        if time.monotonic() - beaten >= BEAT_SECONDS:
-            beaten = time.monotonic()
+        if time.monotonic() - beat >= BEAT_SECONDS:
+            beat = time.monotonic()
             for path in paths:
                 with suppress(OSError):
                     os.utime(path)
 
 
 def stop_asked(folder: Path) -> bool:
-    """Whether the run in `folder`, or its whole sweep, is to stop."""
+    """Whether the run in `folder`, or its whole sweep, is asked to stop."""
     return (folder / STOP_FILE).exists() or (folder.parent / STOP_FILE).exists()

@@ -1,11 +1,9 @@
-"""The runs of a sweep on their way to the end, on the places of one machine."""
+"""A pool: the runs of a sweep, trained to their ends in the slots of one machine."""
 
 import math
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,23 +16,25 @@ from lmscale.core.config.packable import packing_conflict
 from lmscale.core.counting import count
 from lmscale.core.errors import StorageError
 from lmscale.core.exit_status import EXIT_STORAGE
-from lmscale.core.files import storage_error, write_json
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, STOP_FILE, failure_reason, last_metrics
-from lmscale.core.signals import LIFELINE_VARIABLE, STOP_SECONDS, stop_requested
-from lmscale.study.launch import branches, failures, lease
+from lmscale.core.run_folder import STOP_FILE, failure_reason, last_metrics
+from lmscale.core.signals import stop_requested
+from lmscale.study.launch import branches, failures, lease, program
 from lmscale.study.launch.failures import Ending
-from lmscale.study.launch.lease import LAUNCH_VARIABLE, SEEN_DEAD_VARIABLE, Observer, stop_asked
+from lmscale.study.launch.lease import Observer, stop_asked
+from lmscale.study.launch.program import Program
 from lmscale.study.launch.slot import Slot
 from lmscale.study.launch.watchers import Watcher
-from lmscale.study.launch.work import Program, Work
+from lmscale.study.launch.work import Work
 
 POLL_SECONDS = 0.2
 ELSEWHERE_SECONDS = 2.0
-"""How often runs that other launchers train are looked at."""
-BAD_PLACE = 3
-"""So many different runs in a row that crash in one place: the place is at fault, and gets no more."""
+"""How often the runs that other launchers train are looked at."""
+BAD_SLOT = 3
+"""So many different runs in a row that crash in one slot: the slot is at fault, and gets no more runs."""
+ELSEWHERE = Slot("another launcher")
+STOPPED = "stopped by `lmscale stop`"
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,10 @@ class Summary:
     interrupted: bool
 
 
-ELSEWHERE = Slot("another launcher")
-
-
 class Pool:
-    """Trains every run of `runs` that has no outcome in `folder`, on `places`; `command` comes before the worker's.
+    """Trains every run of `runs` that has no outcome in `folder`, in `slots`; `command` comes before the worker's.
 
-    Up to `pack` runs that are alike (`config.packable`) share a place and a program.
+    Up to `pack` runs that may be packed (`config.packable`) share a slot and a program.
     """
 
     def __init__(
@@ -62,56 +59,56 @@ class Pool:
         runs: Sequence[PlannedRun],
         folder: Path,
         watcher: Watcher,
-        places: list[Slot],
+        slots: list[Slot],
         *,
         wandb: str = "off",
         pack: int = 1,
         command: Sequence[str] = (),
         crashes: int = failures.CRASHES,
     ) -> None:
-        self.runs, self.folder, self.watcher, self.free = list(runs), folder, watcher, list(places)
+        self.runs, self.folder, self.watcher, self.free = list(runs), folder, watcher, list(slots)
         self.wandb, self.pack, self.command, self.crashes = wandb, pack, tuple(command), crashes
         self.active: list[Program] = []
         self.waiting: list[Work] = []
         self.elsewhere: list[Work] = []
         self.failed: dict[str, str] = {}
-        self._bad: defaultdict[str, set[str]] = defaultdict(set)
+        self._crashed: defaultdict[str, set[str]] = defaultdict(set)
         self._name, self._numbers = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}", numbers(1)
-        self._looked, self._reading = 0.0, -1
-        self._check_places()
+        self._looked, self._lifeline = 0.0, -1
+        self._check_meshes()
         for planned in sorted(runs, key=lambda planned: -count(planned.config).flops):
-            self._sort_in(planned)
+            self._enqueue(planned)
 
-    def _check_places(self) -> None:
+    def _check_meshes(self) -> None:
         gpus = sum(slot.has_gpu for slot in self.free)
         for planned in self.runs if gpus else ():
-            wanted = planned.config.mesh.devices
+            devices = planned.config.mesh.devices
             check(
-                wanted <= gpus,
-                f"run {planned.config.run_id} is spread over {wanted} devices, and {gpus} are here; take fewer in its "
+                devices <= gpus,
+                f"run {planned.config.run_id} is spread over {devices} devices, and {gpus} are here; take fewer in its "
                 f"mesh, or a machine with more",
             )
 
-    def _sort_in(self, planned: PlannedRun) -> None:
-        place = self.folder / planned.config.run_id
-        if Outcome.read(place) is not None:
+    def _enqueue(self, planned: PlannedRun) -> None:
+        folder = self.folder / planned.config.run_id
+        if Outcome.read(folder) is not None:
             return
-        if (reason := failure_reason(place)) is not None:
+        if (reason := failure_reason(folder)) is not None:
             self.failed[planned.config.run_id] = reason
             return
-        work = Work(planned, place, failures.tally(place), Observer(place))
-        (self.elsewhere if work.observer.held() else self.waiting).append(work)
+        work = Work(planned, folder, failures.tally(folder), Observer(folder))
+        (self.elsewhere if work.observer.at_work() else self.waiting).append(work)
 
-    def to_the_end(self) -> Summary:
+    def run(self) -> Summary:
         """Train until every run is at an end, or this process is asked to stop."""
-        self._reading, lifeline = os.pipe()  # the runs stop when nobody holds its other end any more
+        self._lifeline, other_end = os.pipe()  # the runs stop when nobody holds its other end any more
         try:
             with stop_requested() as asked:
                 file = self.folder / STOP_FILE
                 interrupted = self._loop(lambda: asked() or file.exists())
         finally:
-            os.close(self._reading)
-            os.close(lifeline)
+            os.close(self._lifeline)
+            os.close(other_end)
         outcomes = [Outcome.read(self.folder / planned.config.run_id) for planned in self.runs]
         states = [outcome.state for outcome in outcomes if outcome]
         failed = {} if interrupted else self.failed
@@ -121,76 +118,68 @@ class Pool:
         try:
             while self.active or ((self.waiting or self.elsewhere) and not stop()):
                 if stop():
-                    self._terminate()
+                    program.terminate(self.active)
                 else:
                     self._fill()
                     self._look_elsewhere()
-                    self._give_up_without_places()
+                    self._give_up_without_slots()
                 time.sleep(POLL_SECONDS)
                 for one in list(self.active):
-                    self._look(one)
+                    self._report_steps(one)
                     if one.process.poll() is not None:
                         self._ended(one, stop())
         finally:
-            self._terminate()
+            program.terminate(self.active)
         return stop()
 
     def _fill(self) -> None:
-        """Start what is due, longest first, as long as there is room."""
+        """Start the runs that are due, longest first, while there is room."""
         now = time.monotonic()
         due = [work for work in self.waiting if work.not_before <= now]
         while due:
-            wanted = due[0].config.mesh.devices if self.free and self.free[0].has_gpu else 1
-            if len(self.free) < wanted:
+            needed = due[0].config.mesh.devices if self.free and self.free[0].has_gpu else 1
+            if len(self.free) < needed:
                 return
-            if company := self._company(due):
-                taken = [self.free.pop(0) for _ in range(wanted)]
-                self.waiting = [work for work in self.waiting if work not in company]
-                try:
-                    self.active.append(self._start(taken, company))
-                except StorageError as error:
-                    self.free.extend(taken)
-                    for work in company:
-                        self._again(taken[0], work, Ending(EXIT_STORAGE, str(error)), len(company))
+            if works := self._packed(due):
+                self.waiting = [work for work in self.waiting if work not in works]
+                self._start(works, [self.free.pop(0) for _ in range(needed)])
             due = [work for work in due[1:] if work in self.waiting and work.not_before <= now]
 
-    def _company(self, due: list[Work]) -> list[Work]:
-        """The first of `due` with those that share its program; none where it cannot start now.
+    def _packed(self, due: list[Work]) -> list[Work]:
+        """The first of `due` with the runs that share its program; none where it cannot start now.
 
-        No more than leaves something to do for every free place.
+        A pack is small enough to leave something to do for every free slot.
         """
         first = due[0]
         if not self._ready(first):
             return []
-        if min(self.pack, first.tally.company) < 2 or first.config.mesh.devices > 1 or first.seen_dead:
+        if min(self.pack, first.tally.max_pack_size) < 2 or first.config.mesh.devices > 1 or first.seen_dead:
             return [first]
         alike = [work for work in due[1:] if not work.seen_dead and not packing_conflict(first.config, work.config)]
         most = min(self.pack, math.ceil((1 + len(alike)) / len(self.free)))
-        company = [first]
+        works = [first]
         for work in alike:
-            if len(company) >= min(most, *(one.tally.company for one in (*company, work))):
-                continue
-            if self._ready(work):
-                company.append(work)
-        return company
+            if len(works) < min(most, *(one.tally.max_pack_size for one in (*works, work))) and self._ready(work):
+                works.append(work)
+        return works
 
     def _ready(self, work: Work) -> bool:
         """Whether the run can start now; one that no longer needs to leaves the queue."""
         if self._waits_for_trunk(work):
             return False
-        if Outcome.read(work.folder) is not None:  # another launcher's work
-            self.watcher.ended(ELSEWHERE, work.run, Outcome.read(work.folder), "")
-        elif work.observer.held():
+        if (outcome := Outcome.read(work.folder)) is not None:  # from another launcher
+            self.watcher.ended(ELSEWHERE, work.run, outcome, "")
+        elif work.observer.at_work():
             self.elsewhere.append(work)
         elif (work.folder / STOP_FILE).exists():
-            self.failed[work.run_id] = "stopped by `lmscale stop`"
+            self.failed[work.run_id] = STOPPED
         else:
             return True
         self.waiting.remove(work)
         return False
 
     def _waits_for_trunk(self, work: Work) -> bool:
-        """Whether this is a branch whose trunk is yet to reach the point where it leaves."""
+        """Whether this is a branch whose trunk has yet to reach the step where it leaves."""
         run = work.run
         if not run.trunk or branches.begun(run, self.folder) or branches.source(run, self.folder).is_dir():
             return False
@@ -198,45 +187,28 @@ class Pool:
         ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
         return ours and Outcome.read(trunk) is None and failure_reason(trunk) is None
 
-    def _start(self, taken: list[Slot], works: list[Work]) -> Program:
-        launch, slot, log_file = f"{self._name} {next(self._numbers)}", Slot.of(taken), works[0].folder / LOG_FILE
-        configs = [work.folder / CONFIG_FILE for work in works]
-        for work, config in zip(works, configs):
-            work.begin()
-            if work.run.trunk:
-                branches.begin(work.run, self.folder)
-            write_json(config, work.config.to_json())
-        marks = {LAUNCH_VARIABLE: launch}
-        if not self.command:  # srun hands no descriptors on, and Slurm itself ends what a dead job has left
-            marks[LIFELINE_VARIABLE] = str(self._reading)
-        if works[0].seen_dead:
-            marks[SEEN_DEAD_VARIABLE] = str(works[0].seen_dead)
-        trainer = [sys.executable, "-m", "lmscale", "train", *map(str, configs), "--wandb", self.wandb]
+    def _start(self, works: list[Work], slots: list[Slot]) -> None:
+        launch = f"{self._name} {next(self._numbers)}"
         try:
-            for work in works[1:]:
-                with (work.folder / LOG_FILE).open("a", encoding="utf-8") as log:
-                    log.write(f"in one program with run {works[0].run_id}: see its log\n")
-            with log_file.open("ab") as log:
-                process = subprocess.Popen(
-                    [*self.command, *trainer],
-                    env={**os.environ, **slot.environment, **marks},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(self._reading,),
-                    start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops its runs in order
-                )
-        except OSError as error:
-            raise storage_error(log_file, error) from error
+            for work in works:
+                work.begin()
+                if work.run.trunk:
+                    branches.begin(work.run, self.folder)
+            one = program.start(works, slots, launch, self._lifeline, self.wandb, self.command)
+        except StorageError as error:
+            self.free.extend(slots)
+            for work in works:
+                self._try_again(slots[0], work, Ending(EXIT_STORAGE, str(error)), len(works))
+            return
+        self.active.append(one)
         for work in works:
-            self.watcher.started(slot, work.run)
-        return Program(taken, works, process, launch, failures.memory_kills())
+            self.watcher.started(one.slot, work.run)
 
-    def _look(self, one: Program) -> None:
+    def _report_steps(self, one: Program) -> None:
         for work in one.works:
             row = last_metrics(work.folder)
-            if row is not None and row["step"] != work.seen:
-                work.seen = row["step"]
+            if row is not None and row["step"] != work.last_step:
+                work.last_step = row["step"]
                 self.watcher.advanced(one.slot, work.run, row)
 
     def _ended(self, one: Program, stopping: bool) -> None:
@@ -247,16 +219,16 @@ class Pool:
         for work in one.works:
             for attempt in reversed(lease.history(work.folder)):
                 if attempt.value.get("launch") == one.launch:
-                    lease.finish(attempt.path, ending.status, ending.reason)
+                    lease.record_end(attempt.path, ending.status, ending.reason)
         asked = stopping or any(stop_asked(work.folder) for work in one.works)
-        if ending.kind == "stopped" and not asked and not one.got_on:  # by whom? at least it must get on
+        if ending.kind == "stopped" and not asked and not one.advanced:  # by someone unknown; it must at least advance
             ending = Ending(1, "stopped before it had done a step more")
-        self._blame(one, ending)
+        self._blame_slot(one, ending)
         for work in one.works:
-            self._sort_out(one, work, ending, stopping)
+            self._decide(one, work, ending, stopping)
 
-    def _sort_out(self, one: Program, work: Work, ending: Ending, stopping: bool) -> None:
-        """Say how an attempt at a run has ended, and do what is to be done about it."""
+    def _decide(self, one: Program, work: Work, ending: Ending, stopping: bool) -> None:
+        """Report how an attempt at a run has ended, and do what follows from it."""
         outcome = Outcome.read(work.folder)
         if outcome is not None:
             self.watcher.ended(one.slot, work.run, outcome, "")
@@ -264,40 +236,40 @@ class Pool:
             self.elsewhere.append(work)
             self.watcher.ended(one.slot, work.run, None, "is being trained by another launcher")
         elif ending.kind == "stopped" and stop_asked(work.folder):
-            self.failed[work.run_id] = "stopped by `lmscale stop`"
+            self.failed[work.run_id] = STOPPED
             self.watcher.ended(one.slot, work.run, None, "stopped")
         elif stopping:
             self.watcher.ended(one.slot, work.run, None, ending.reason)
         else:
-            self._again(one.slot, work, ending, len(one.works))
+            self._try_again(one.slot, work, ending, len(one.works))
 
-    def _blame(self, one: Program, ending: Ending) -> None:
-        """Note which runs crash where before they have done a step; take out a place where one after the other does."""
-        bad = self._bad[one.slot.name]
-        if ending.kind != "crash" or one.got_on or any(Outcome.read(work.folder) for work in one.works):
-            bad.clear()
-        elif ending.status != -signal.SIGKILL:  # that was somebody's will, no fault of the place
-            bad.add(one.works[0].run_id)
-        if len(bad) >= BAD_PLACE:
+    def _blame_slot(self, one: Program, ending: Ending) -> None:
+        """Note which runs crash in a slot before their first step; remove a slot in which one after the other does."""
+        crashed = self._crashed[one.slot.name]
+        if ending.kind != "crash" or one.advanced or any(Outcome.read(work.folder) for work in one.works):
+            crashed.clear()
+        elif ending.status != -signal.SIGKILL:  # somebody wanted that; the slot is not at fault
+            crashed.add(one.works[0].run_id)
+        if len(crashed) >= BAD_SLOT:
             self.free = [slot for slot in self.free if slot not in one.slots]
 
-    def _again(self, slot: Slot, work: Work, ending: Ending, together: int) -> None:
-        """Put a run that has no outcome back into the queue, or give it up; say which."""
-        counts = work.tally.add(ending.kind, together)
+    def _try_again(self, slot: Slot, work: Work, ending: Ending, pack_size: int) -> None:
+        """Put a run without an outcome back into the queue, or give it up; report which."""
+        counts = work.tally.add(ending.kind, pack_size)
         pause = failures.pause_seconds(ending.kind, work.tally.counts, self.crashes) if counts else 0.0
-        lighter = failures.lighter(work.run.config, work.tally.counts["memory"])
-        if pause is None or lighter is None:
+        smaller = failures.with_less_memory(work.run.config, work.tally.counts["memory"])
+        if pause is None or smaller is None:
             self._fail(slot, work, ending.reason)
             return
         work.not_before = time.monotonic() + pause
         self.waiting.append(work)
         self.waiting.sort(key=lambda work: -count(work.config).flops)
-        now = f"once more in {pause:.0f} s"
+        next_attempt = f"in {pause:.0f} s"
         if not counts:
-            now = f"once more with {work.tally.company:.0f} in one program instead of {together}"
+            next_attempt = f"with {work.tally.max_pack_size:.0f} in one program instead of {pack_size}"
         elif ending.kind == "memory":
-            now = f"once more with {lighter.optimizer.micro_batches} micro-batches, remat {lighter.model.remat!r}"
-        self.watcher.ended(slot, work.run, None, f"{ending.reason}; {now}")
+            next_attempt = f"with {smaller.optimizer.micro_batches} micro-batches, remat {smaller.model.remat!r}"
+        self.watcher.ended(slot, work.run, None, f"{ending.reason}; once more {next_attempt}")
 
     def _fail(self, slot: Slot, work: Work, reason: str) -> None:
         self.failed[work.run_id] = reason
@@ -307,17 +279,17 @@ class Pool:
             reason = f"{reason} ({error})"
         self.watcher.ended(slot, work.run, None, reason)
 
-    def _give_up_without_places(self) -> None:
-        """Where every place was taken out, leave the runs as they are: another machine may do better."""
+    def _give_up_without_slots(self) -> None:
+        """Where every slot was removed, leave the runs as they are: another machine may do better."""
         if self.free or self.active or not self.waiting:
             return
         host = socket.gethostname()
         for work in self.waiting:
-            self.failed[work.run_id] = f"not started again: every place on {host} has failed {BAD_PLACE} runs in a row"
+            self.failed[work.run_id] = f"not started again: every slot of {host} has failed {BAD_SLOT} runs in a row"
         self.waiting.clear()
 
     def _look_elsewhere(self) -> None:
-        """See how runs in other hands are; take those over whose holder is dead."""
+        """Check the runs that other launchers train; take over those whose holder is dead."""
         if not self.elsewhere or time.monotonic() - self._looked < ELSEWHERE_SECONDS:
             return
         self._looked = time.monotonic()
@@ -328,20 +300,7 @@ class Pool:
             elif (reason := failure_reason(work.folder)) is not None:
                 self.elsewhere.remove(work)
                 self.failed[work.run_id] = reason
-            elif not work.observer.held():
+            elif not work.observer.at_work():
                 self.elsewhere.remove(work)
                 work.tally, work.seen_dead = failures.tally(work.folder), work.observer.number
                 self.waiting.append(work)
-
-    def _terminate(self) -> None:
-        """Ask every run to save and stop; kill what has not stopped in time."""
-        for one in self.active:
-            if one.process.poll() is None:
-                one.process.send_signal(signal.SIGTERM)
-        limit = time.monotonic() + STOP_SECONDS
-        for one in self.active:
-            try:
-                one.process.wait(max(0.0, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()

@@ -1,4 +1,4 @@
-"""Where runs can live on this machine: a GPU each, or a share of the cores."""
+"""Slots: the places of this machine in which a run can train, a GPU each or a share of the cores."""
 
 import os
 import shutil
@@ -10,40 +10,39 @@ from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE, available_memory_
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 MEMORY_SHARE = 0.9
-"""Of the memory that is available now, what the runs may plan with together."""
+"""Share of the memory available now that all runs together may plan with."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where one run at a time can live: environment variables that confine it."""
+    """Room for one run at a time: environment variables that confine it."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, parts: "list[Slot]") -> "Slot":
-        """Several GPUs as one place, for a run whose mesh wants them."""
-        if len(parts) == 1:
-            return parts[0]
-        gpus = ",".join(part.environment[GPUS_VARIABLE] for part in parts)
-        return cls(f"gpu {gpus}", {**parts[0].environment, GPUS_VARIABLE: gpus})
+    def joined(cls, slots: "list[Slot]") -> "Slot":
+        """Several GPUs as one slot, for a run whose mesh needs them."""
+        if len(slots) == 1:
+            return slots[0]
+        gpus = ",".join(slot.environment[GPUS_VARIABLE] for slot in slots)
+        return cls(f"gpu {gpus}", {**slots[0].environment, GPUS_VARIABLE: gpus})
 
     @property
     def has_gpu(self) -> bool:
-        """Whether a mesh of several devices takes several such places."""
+        """Whether a mesh of several devices takes several such slots."""
         return GPUS_VARIABLE in self.environment
 
 
 def slots(workers: int | None = None) -> list[Slot]:
-    """One slot per GPU where there are GPUs, else one per core; `workers` cuts or widens the list.
+    """One slot per GPU where there are GPUs, else one per core; `workers` sets another number of them.
 
-    On a CPU, runs side by side on a core each beat one run on all cores: the products of small models are too small to
-    share out. Each may plan with an even share of the memory.
+    On a CPU, runs side by side on a core each are faster than one run on all cores: the matrix products of small models
+    are too small to be split. Each may plan with an even share of the memory.
     """
     check(workers is None or workers > 0, f"--workers {workers}: must be at least 1")
     if gpus := _gpus():
-        found = [Slot(f"gpu {gpu}", {GPUS_VARIABLE: gpu}) for gpu in gpus]
-        return found[:workers]
+        return [Slot(f"gpu {gpu}", {GPUS_VARIABLE: gpu}) for gpu in gpus][:workers]
     cores = usable_cores()
     workers = workers or len(cores)
     shares = [cores[i :: min(workers, len(cores))] for i in range(min(workers, len(cores)))]
@@ -58,14 +57,14 @@ def slots(workers: int | None = None) -> list[Slot]:
 
 
 def allocation() -> Slot:
-    """All that this process may use, as one place: what a job was given."""
+    """Everything that this process may use as one slot: what a job was given."""
     return Slot("this job", {} if _gpus() else slots(1)[0].environment)
 
 
 def _memory_share(workers: int) -> dict[str, str]:
-    """The variable that gives one of `workers` runs its part; a share that this process was given is shared on."""
-    if given := os.environ.get(MEMORY_VARIABLE):
-        return {MEMORY_VARIABLE: str(int(given) // workers)}
+    """The variable that limits the memory of one of `workers` runs; a limit of this process is divided further."""
+    if limit := os.environ.get(MEMORY_VARIABLE):
+        return {MEMORY_VARIABLE: str(int(limit) // workers)}
     available = available_memory_bytes()
     if available is None:
         return {}
@@ -73,6 +72,7 @@ def _memory_share(workers: int) -> dict[str, str]:
 
 
 def _gpus() -> list[str]:
+    """Numbers of the GPUs that runs may use."""
     visible = os.environ.get(GPUS_VARIABLE)
     if visible is not None:
         return [item for item in visible.split(",") if item.strip() and item.strip() != "-1"]

@@ -1,8 +1,8 @@
-"""Runs as Slurm jobs: arrays of `lmscale finish FOLDER`, one array for all runs that want the same resources.
+"""Runs as Slurm jobs: arrays of `lmscale finish FOLDER`, one array for all runs that need the same resources.
 
 Plain `sbatch` scripts and not submitit: a run is a command, so there is no Python function to pickle and none to
 unpickle on a node with other packages; the script can be read, changed and submitted by hand; and submitit asks
-`sacct` for states, which without an accounting database knows none, while a run's folder says all.
+`sacct` for states, which it does not know without an accounting database, while a run's folder has all of them.
 
 A run that Slurm preempts is requeued by Slurm; before the time limit Slurm sends SIGUSR1, the run saves a checkpoint,
 and its job requeues itself. A node that dies or is drained loses its job, which Slurm requeues too.
@@ -34,57 +34,60 @@ from lmscale.study.launch.lease import Observer
 WARNING_SECONDS = 120
 """Before the time limit: long enough to save a checkpoint."""
 MEMORY_FACTOR, MEMORY_BYTES = 1.5, 2**31
-"""Host memory of a job: so many times the estimate of a step, and what Python, JAX and the data take."""
+"""Host memory of a job: this multiple of the estimate for a step, and what Python, JAX and the data take."""
 NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What the runs are given; what is unset is the cluster's default."""
+    """What the runs are given; None is the cluster's default."""
 
     partition: str | None = None
     account: str | None = None
     time: str | None = None
-    """Limit of a job as Slurm writes it (2:00:00); a run that needs longer is requeued and goes on."""
+    """Time limit of a job as Slurm writes it (2:00:00); a run that needs longer is requeued and continues."""
     cores: int = 1
-    """Of every process."""
+    """CPU cores of each process."""
     gpus_per_node: int = 0
-    """GPUs of a node that runs may take; 0 trains on CPUs."""
+    """GPUs of a node that runs may use; 0 trains on CPUs."""
     at_once: int | None = None
-    """Jobs of an array at the same time."""
+    """Jobs of an array that run at the same time."""
     options: tuple[str, ...] = ()
-    """Further options of sbatch, as they are: --qos=low."""
+    """Further options for sbatch, passed unchanged: --qos=low."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one run asks for; runs that ask for the same share an array."""
+    """The resources of one run; runs with the same share an array."""
 
     nodes: int
     processes: int
     gpus_per_node: int
     memory_gib: int
-    """Of a node."""
+    """Memory per node."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One array."""
+    """One job array."""
 
     script: Path
     text: str
     runs: tuple[str, ...]
     branches: bool = False
-    """Whether they begin from the checkpoints of other runs."""
+    """Whether its runs start from the checkpoints of other runs."""
 
     def command(self, trunks: Sequence[str] = ()) -> list[str]:
-        """As it is called, once the jobs `trunks` are submitted, whose checkpoints its runs begin from."""
+        """The call of sbatch; branches wait for the jobs `trunks`, whose checkpoints they start from."""
         wait = [f"--dependency=afterany:{':'.join(trunks)}"] if self.branches and trunks else []
         return ["sbatch", "--parsable", *wait, str(self.script)]
 
 
 def resources(config: RunConfig, cluster: Cluster) -> Resources:
-    """Of one run: on GPUs a process per node, which drives all it has; on CPUs one per device of the mesh."""
+    """The resources of a run: on GPUs a process per node, which drives all of them; on CPUs one per mesh device.
+
+    Raises `UserError` for devices that nodes cannot share evenly.
+    """
     devices, gpus = config.mesh.devices, cluster.gpus_per_node
     nodes = math.ceil(devices / gpus) if gpus else 1
     check(
@@ -97,25 +100,25 @@ def resources(config: RunConfig, cluster: Cluster) -> Resources:
 
 
 def _power(value: float) -> int:
-    """The next power of two: few different amounts make few arrays."""
+    """The next power of two: few distinct amounts make few arrays."""
     return int(2 ** math.ceil(math.log2(max(1.0, value))))
 
 
 def submissions(name: str, runs: Sequence[PlannedRun], folder: Path, cluster: Cluster) -> list[Submission]:
     """The arrays that train `runs`, those with the longest runs first, branches after their trunks."""
-    together: dict[tuple[bool, Resources], list[PlannedRun]] = {}
+    groups: dict[tuple[bool, Resources], list[PlannedRun]] = {}
     for planned in sorted(runs, key=lambda planned: (bool(planned.trunk), -count(planned.config).flops)):
-        together.setdefault((bool(planned.trunk), resources(planned.config, cluster)), []).append(planned)
-    made = []
+        groups.setdefault((bool(planned.trunk), resources(planned.config, cluster)), []).append(planned)
+    arrays = []
     number = 1 + max((int(path.stem.split("-")[1]) for path in (folder / SLURM_FOLDER).glob("array-*.sh")), default=0)
-    for place, ((branches, wanted), members) in enumerate(together.items()):
-        script = folder / SLURM_FOLDER / f"array-{number + place}.sh"
+    for index, ((branches, needed), members) in enumerate(groups.items()):
+        script = folder / SLURM_FOLDER / f"array-{number + index}.sh"
         names = tuple(planned.config.run_id for planned in members)
-        made.append(Submission(script, _script(name, names, folder, wanted, cluster), names, branches))
-    return made
+        arrays.append(Submission(script, _script(name, names, folder, needed, cluster), names, branches))
+    return arrays
 
 
-def _script(name: str, runs: Sequence[str], folder: Path, wanted: Resources, cluster: Cluster) -> str:
+def _script(name: str, runs: Sequence[str], folder: Path, needed: Resources, cluster: Cluster) -> str:
     limit = f"%{cluster.at_once}" if cluster.at_once else ""
     options = [
         f"--job-name=lmscale-{NAME.sub('-', name)}",
@@ -124,11 +127,11 @@ def _script(name: str, runs: Sequence[str], folder: Path, wanted: Resources, clu
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{WARNING_SECONDS}",
-        f"--nodes={wanted.nodes}",
-        f"--ntasks={wanted.processes}",
+        f"--nodes={needed.nodes}",
+        f"--ntasks={needed.processes}",
         f"--cpus-per-task={cluster.cores}",
-        f"--mem={wanted.memory_gib}G",
-        *([f"--gpus-per-node={wanted.gpus_per_node}"] if wanted.gpus_per_node else []),
+        f"--mem={needed.memory_gib}G",
+        *([f"--gpus-per-node={needed.gpus_per_node}"] if needed.gpus_per_node else []),
         *([f"--partition={cluster.partition}"] if cluster.partition else []),
         *([f"--account={cluster.account}"] if cluster.account else []),
         *([f"--time={cluster.time}"] if cluster.time else []),
@@ -140,7 +143,7 @@ def _script(name: str, runs: Sequence[str], folder: Path, wanted: Resources, clu
             "#!/bin/bash",
             *(f"#SBATCH {option}" for option in options),
             *here,
-            *([] if wanted.gpus_per_node else ["export JAX_PLATFORMS=cpu"]),
+            *([] if needed.gpus_per_node else ["export JAX_PLATFORMS=cpu"]),
             f"runs=({' '.join(runs)})",
             f"cd {shlex.quote(str(Path.cwd()))}",
             f"exec {shlex.quote(sys.executable)} -m lmscale finish {shlex.quote(str(folder.absolute()))}"
@@ -151,7 +154,7 @@ def _script(name: str, runs: Sequence[str], folder: Path, wanted: Resources, clu
 
 
 def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
-    """The runs that are neither at an end, nor at work, nor in the queue already."""
+    """The runs that are not at an end, not at work, and not in the queue already."""
     queued = _queued(folder)
     return [
         planned
@@ -159,22 +162,22 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
         if (run_id := planned.config.run_id) not in queued
         and Outcome.read(folder / run_id) is None
         and failure_reason(folder / run_id) is None
-        and not Observer(folder / run_id).held()
+        and not Observer(folder / run_id).at_work()
     ]
 
 
 def _queued(folder: Path) -> set[str]:
-    found: set[str] = set()
+    queued: set[str] = set()
     for path in (folder / SLURM_FOLDER).glob("job-*.json"):
         with suppress(OSError, ValueError, KeyError):
             value = json.loads(path.read_text(encoding="utf-8"))
-            listed = _ask(["squeue", "--noheader", "--array", "--jobs", value["job"], "--format=%K"])
-            found |= {value["runs"][int(place)] for place in listed.split() if place.isdigit()}
-    return found
+            listed = _output(["squeue", "--noheader", "--array", "--jobs", value["job"], "--format=%K"])
+            queued |= {value["runs"][int(index)] for index in listed.split() if index.isdigit()}
+    return queued
 
 
-def _ask(command: Sequence[str]) -> str:
-    """What a command of Slurm says, nothing where it fails."""
+def _output(command: Sequence[str]) -> str:
+    """What a command of Slurm prints; nothing where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
@@ -186,21 +189,21 @@ def check_cluster(cluster: Cluster) -> None:
     """Raise `UserError` where there is no Slurm here or it has no such partition."""
     if shutil.which("sbatch") is None:
         raise UserError("--launcher slurm: there is no sbatch on this machine; call this where jobs are submitted from")
-    partitions = [name.rstrip("*") for name in _ask(["sinfo", "--noheader", "--format=%R"]).split()]
+    partitions = [name.rstrip("*") for name in _output(["sinfo", "--noheader", "--format=%R"]).split()]
     if cluster.partition and partitions and cluster.partition not in partitions:
         raise UserError(f"--partition {cluster.partition}: no such one here{nearest(cluster.partition, partitions)}")
 
 
-def submit(made: Sequence[Submission], runs: Sequence[PlannedRun], folder: Path) -> list[str]:
+def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     """Write the runs' configurations and the scripts, and submit them; a sentence for each array.
 
-    Raises `UserError` with what sbatch says where it refuses one.
+    Raises `UserError` with the message of sbatch where it refuses one.
     """
     configs = {planned.config.run_id: planned.config for planned in runs}
     (folder / STOP_FILE).unlink(missing_ok=True)
-    said: list[str] = []
+    sentences: list[str] = []
     trunks: list[str] = []
-    for one in made:
+    for one in arrays:
         for run_id in one.runs:
             (folder / run_id / STOP_FILE).unlink(missing_ok=True)
             if not (folder / run_id / CONFIG_FILE).exists():
@@ -212,13 +215,13 @@ def submit(made: Sequence[Submission], runs: Sequence[PlannedRun], folder: Path)
         job = done.stdout.strip().split(";")[0]
         trunks += [] if one.branches else [job]
         write_json(folder / SLURM_FOLDER / f"job-{job}.json", {"job": job, "runs": list(one.runs)})
-        said.append(f"job {job}: {len(one.runs)} runs, {one.script}")
-    return said
+        sentences.append(f"job {job}: {len(one.runs)} runs, {one.script}")
+    return sentences
 
 
 @contextmanager
 def requeued_at_the_limit() -> Iterator[None]:
-    """Stop this process in order at SIGUSR1, which announces the end of the job's time, and put the job back."""
+    """Stop this process cleanly at SIGUSR1, which announces the end of the job's time, and requeue the job."""
     near = False
 
     def stop(number: int, frame: object) -> None:
@@ -232,11 +235,11 @@ def requeued_at_the_limit() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGUSR1, before)
         if near and (job := os.environ.get("SLURM_JOB_ID")):
-            print("the time of this job ends: it is requeued, and goes on from the checkpoint", flush=True)
-            _ask(["scontrol", "requeue", job])
+            print("the time of this job ends: it is requeued, and continues from the checkpoint", flush=True)
+            _output(["scontrol", "requeue", job])
 
 
 def step_command() -> list[str]:
-    """What stands before a worker's command where the job has several processes for one run."""
+    """The prefix of a worker's command where the job has several processes for one run."""
     processes = int(os.environ.get("SLURM_NTASKS", "1") or 1)
     return ["srun", "--kill-on-bad-exit=0"] if "SLURM_JOB_ID" in os.environ and processes > 1 else []

@@ -1,4 +1,4 @@
-"""Who is told how the runs of a pool get on."""
+"""Watchers of a launch: what a launcher calls as its runs begin, advance and end."""
 
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from lmscale.study.launch.slot import Slot
 
 
 class Watcher(Protocol):
-    """Told what happens; `progress.Bars` draws it."""
+    """What a launcher calls; `commands.progress.Bars` draws it."""
 
     def started(self, slot: Slot, run: PlannedRun) -> None:
         """`run` begins in `slot`."""
@@ -18,11 +18,11 @@ class Watcher(Protocol):
         """`row` is the newest line of the run's metrics."""
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        """The attempt is over; `problem` says why there is no outcome, and what happens now."""
+        """The attempt is over; `problem` says why there is no outcome, and what happens next."""
 
 
-class Lines:
-    """A watcher that says in a line what a job's log should hold."""
+class LogLines:
+    """A watcher that prints a line per event, for the log of a cluster's job."""
 
     def started(self, slot: Slot, run: PlannedRun) -> None:
         print(f"run {run.config.run_id} begins on {slot.name}", flush=True)
@@ -31,12 +31,12 @@ class Lines:
         """Nothing: the metrics are in the run's folder."""
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        said = problem if outcome is None else f"{outcome.state} {outcome.reason}"
-        print(f"run {run.config.run_id}: {said}", flush=True)
+        result = problem if outcome is None else f"{outcome.state} {outcome.reason}"
+        print(f"run {run.config.run_id}: {result}", flush=True)
 
 
-class Insistent:
-    """A watcher for measurements: says nothing, and gives up where a run does not finish, which is then none."""
+class RaiseOnFailure:
+    """A watcher for measurements: silent, and an error where a run does not finish, whose time would mean nothing."""
 
     def started(self, slot: Slot, run: PlannedRun) -> None:
         """Nothing."""
