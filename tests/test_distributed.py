@@ -3,18 +3,20 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.tiny_runs import assert_close, ends, rows, run, saved_steps, start, start_several, wait_for, write_corpus
 
 from lmscale.core.config import ExamConfig, MeshConfig, ModelConfig
-from lmscale.core.errors import UserError
+from lmscale.core.errors import MemoryShortage, UserError
+from lmscale.core.exit_status import EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.run_folder import CHECKPOINT_FOLDER
-from lmscale.lm.devices import collectives, distributed
+from lmscale.lm.devices import distributed
 from lmscale.lm.train.loop import train
 
 WIDE = ModelConfig(width=16, layers=2, heads=4, context=16, residual_dropout=0.1)
@@ -145,30 +147,76 @@ def test_flags_that_do_not_say_which_process_this_is(flags: tuple[Any, Any, Any]
 def test_one_process_and_no_launcher_are_alone() -> None:
     distributed.start(None, 1, None)
     distributed.start()
-    assert distributed.is_main() and collectives.any_process(True, False) == (True, False)
-    assert collectives.broadcast([5, 3, 1], 2) == [5, 3]
+    assert distributed.is_main()
 
 
-def test_processes_ask_each_other_about_once_a_second_however_far_ahead_they_dispatch(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("flags", [(), ("localhost:45001", None, None)], ids=["launcher alone", "and an address"])
+def test_a_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch, flags: tuple[Any, ...]) -> None:
+    joined, settings = {}, {}
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda **options: joined.update(options))
+    monkeypatch.setattr(distributed.jax.config, "update", settings.__setitem__)
+    monkeypatch.setattr(distributed, "_check_reachable", lambda *_: None)
+    monkeypatch.setattr(distributed, "_exit_at_abort", lambda sentence: None)
+    for name, value in {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(name, value)
+    distributed.start(*flags, wait_seconds=7)
+    assert (joined["num_processes"], joined["process_id"], joined["initialization_timeout"]) == (4, 2, 7)
+    found = joined["cluster_detection_method"], joined["coordinator_address"]
+    assert found == (("deactivate", flags[0]) if flags else ("slurm", None))
+    assert settings == {"jax_enable_preemption_service": False}  # a run handles SIGTERM itself
+
+
+def test_a_process_that_cannot_join_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise RuntimeError("the address is wrong\nand much more")
+
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(distributed.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(distributed, "_exit_at_abort", lambda sentence: None)
+    monkeypatch.setattr(distributed, "_check_reachable", lambda *_: None)
+    with pytest.raises(UserError, match=r"process 1 of 2 could not join the others \(the address is wrong\); say"):
+        distributed.start("localhost:45001", 2, 1)
+
+
+def test_an_abort_ends_with_a_sentence_and_asks_to_be_started_again() -> None:
+    program = "import os\nfrom lmscale.lm.devices import distributed\ndistributed._exit_at_abort('gone')\nos.abort()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "lmscale: gone\n")
+
+
+class Orderly(Exception):
+    """What all processes raise together."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (UserError("no such thing; take another"), EXIT_USER_ERROR, "lmscale: no such thing; take another"),
+        (MemoryShortage("too large"), EXIT_MEMORY, "lmscale: too large"),
+        (
+            OSError("Connection reset by peer"),
+            EXIT_INTERRUPTED,
+            "lmscale: another process of this run is gone",
+        ),
+        (ZeroDivisionError("a defect"), 1, "Traceback"),
+    ],
+    ids=["user", "memory", "connection", "defect"],
+)
+def test_an_error_in_one_of_several_processes_ends_it_at_once(
+    error: Exception, status: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A step is dispatched in a millisecond and done half a second later: the clock alone would see the first."""
-    now, queued, asked = 0.0, 0.0, []
-
-    def allgather(values: tuple[float, ...]) -> np.ndarray:
-        nonlocal now, queued
-        now, queued = now + queued, 0.0
-        asked.append(now)
-        return np.array([values, values], np.float32)
-
-    monkeypatch.setattr(collectives.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(collectives, "_allgather", allgather)
-    monkeypatch.setattr(collectives.time, "perf_counter", lambda: now)
-    poll = collectives.AnyProcessPoll(0)
-    for step in range(100):
-        assert poll(step, step > 50, False) == (step > 50 and asked[-1] == now, False)
-        now, queued = now + 0.001, queued + 0.5
-    assert len(asked) > 40 and np.diff(asked).max() < 2 * collectives.POLL_SECONDS
+    with pytest.raises(type(error)), distributed.abort_on_error(Orderly):  # alone: the caller's to handle
+        raise error
+    waited: list[float] = []
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
+    monkeypatch.setattr(distributed.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as end, distributed.abort_on_error(Orderly):
+        raise error
+    assert end.value.code == status and capsys.readouterr().err.startswith(sentence)
+    assert waited == [distributed.LEAVE_SECONDS]  # the first process is the one that the others are connected to
+    with pytest.raises(Orderly), distributed.abort_on_error(Orderly):
+        raise Orderly
 
 
 def test_a_port_that_is_taken_and_a_first_process_that_does_not_answer() -> None:
