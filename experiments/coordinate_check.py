@@ -35,7 +35,7 @@ from lmscale.lm.model.transformer import forward
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, train_step
 from lmscale.study import plots
-from lmscale.study.plots.paper import word_key
+from lmscale.study.plots.axes import word_key
 
 PARTS = ("attention", "MLP", "stream", "logits")
 STEPS, PEAK_LR, SEEDS = 10, 0.01, 3
@@ -125,7 +125,7 @@ def draw(studies: list[tuple[str, tuple[int, ...], dict[str, dict[str, np.ndarra
             for ax, part in zip(row, PARTS):
                 plots.coordinates(ax, sizes, {name: values[part] for name, values in found.items()}, axis)
                 ax.set_title(part)
-            word_key(row[0], [(name, plots.PARAMETRIZATION[name]) for name in found])
+            word_key(row[0], [(name, plots.PARAMETRIZATION_COLOUR[name]) for name in found])
             row[0].set_ylabel("mean |change| since the start")
         print(plots.save(figure, folder / "coordinate_check.svg"))
 

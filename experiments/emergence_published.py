@@ -217,9 +217,9 @@ def draw(results: dict[str, emergence.Emergence], predicted: list[LadderFit], fo
         save(figure, folder / "emergence_published_wei_tasks")
 
         figure = Figure(figsize=(12.5, 15), layout="constrained")
-        order = {cls: place for place, cls in enumerate(plots.CLASS)}
+        order = {cls: place for place, cls in enumerate(plots.CLASS_COLOUR)}
         tasks = sorted(results["BIG-G by size"].findings, key=lambda f: (order[f.cls], f.threshold or 0, f.curve.task))
-        plots.glance(figure, tasks)
+        plots.small_multiples(figure, tasks)
         save(figure, folder / "emergence_published_big_g_at_a_glance")
 
         figure, panels = plots.canvas(9.6, 3.4, panels=3)

@@ -171,7 +171,7 @@ def facts(runs: Path, folder: Path) -> Iterator[str]:
 def draw(table: Any, law: Any, truth: float, accuracy: dict[int, NDArray[np.float64]], folder: Path) -> Path:
     """Left: excess loss against D, a line per size. Right: answers known of each band, widest model, against D."""
     from lmscale.study import plots
-    from lmscale.study.plots.paper import log_axis
+    from lmscale.study.plots.axes import log_axis
 
     with plots.style():
         figure, (left, right) = plots.canvas(10, 4.2, panels=2)

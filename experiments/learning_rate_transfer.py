@@ -33,7 +33,7 @@ from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.lm.devices import machine
 from lmscale.lm.train.loop import Interrupted, train_packed
 from lmscale.study import plots
-from lmscale.study.plots.transfer import Optimum, lowest
+from lmscale.study.plots.transfer import BestRate, best_rate
 
 BASE_WIDTH, BASE_LAYERS = 64, 2
 WIDTHS, DEPTHS = (32, 64, 128, 256), (2, 4, 8)
@@ -95,7 +95,7 @@ def loss_at(rate: float, values: list[float]) -> float:
     return float(np.polyfit(apart[near], np.array(values)[near], 2)[-1])
 
 
-def rows(axis: str, name: str, found: dict[int, list[float]], optima: dict[int, Optimum]) -> list[str]:
+def rows(axis: str, name: str, found: dict[int, list[float]], optima: dict[int, BestRate]) -> list[str]:
     """One line per size, then how the optimum moves and what the base's rate costs the largest model."""
     base, largest = BASE_WIDTH if axis == "width" else BASE_LAYERS, max(optima)
     slope = plots.slope(list(optima), [optimum.rate for optimum in optima.values()])
@@ -114,7 +114,7 @@ def limits(studies: list[dict[int, list[float]]]) -> tuple[float, float]:
     return min(finite) - margin, max(finite) + margin
 
 
-def draw(studies: list[tuple[str, str, dict[int, list[float]], dict[int, Optimum]]], folder: Path) -> None:
+def draw(studies: list[tuple[str, str, dict[int, list[float]], dict[int, BestRate]]], folder: Path) -> None:
     """One panel per study (axis, parametrization, losses, optima), one row per axis."""
     from matplotlib.figure import Figure
 
@@ -138,7 +138,7 @@ def main() -> None:
     for axis, sizes, pair in STUDIES:
         for name in pair:
             found = study(axis, sizes, name)
-            optima = {size: lowest(RATES, values) for size, values in found.items()}
+            optima = {size: best_rate(RATES, values) for size, values in found.items()}
             print("\n".join(rows(axis, name, found, optima)), end="\n\n", flush=True)
             studies.append((axis, name, found, optima))
     draw(studies, args.output)

@@ -137,11 +137,11 @@ def test_a_page_has_one_panel_per_task(findings):
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     with plots.style():
-        plots.glance(figure, list(findings), columns=2)
+        plots.small_multiples(figure, list(findings), columns=2)
         assert plots.render(figure, "svg")
     assert [ax.texts[0].get_text() for ax in figure.axes] == ["emergent", "smooth"]
     with pytest.raises(UserError, match="nothing to draw"):
-        plots.glance(figure, [])
+        plots.small_multiples(figure, [])
 
 
 def test_a_ladder_is_drawn_against_falling_loss():

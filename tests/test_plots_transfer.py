@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmscale.study import plots
-from lmscale.study.plots.transfer import Optimum, lowest
+from lmscale.study.plots.transfer import BestRate, best_rate
 
 RATES = [2.0**power for power in range(-9, -1)]
 BEST = 2**-5.3
@@ -18,13 +18,13 @@ def parabola(noise: float = 0.0, seed: int = 0) -> list[float]:
 
 
 def test_the_vertex_of_a_parabola_is_found() -> None:
-    found = lowest(RATES, parabola())
+    found = best_rate(RATES, parabola())
     assert (found.rate, found.loss_nats) == (pytest.approx(BEST, rel=1e-9), min(parabola()))
     assert found.log_rate_stderr == pytest.approx(0, abs=1e-6) and not found.edge
 
 
 def test_its_standard_error_is_the_scatter_of_repeated_sweeps() -> None:
-    sweeps = [lowest(RATES, parabola(0.005, seed)) for seed in range(400)]
+    sweeps = [best_rate(RATES, parabola(0.005, seed)) for seed in range(400)]
     errors = [math.log(found.rate / BEST) for found in sweeps]
     said = [found.log_rate_stderr for found in sweeps if found.log_rate_stderr is not None]
     assert len(said) == 400 and abs(np.mean(errors)) < 0.005
@@ -33,19 +33,19 @@ def test_its_standard_error_is_the_scatter_of_repeated_sweeps() -> None:
 
 def test_a_lowest_loss_at_an_edge_is_flagged() -> None:
     for losses in (list(range(8)), list(range(8))[::-1], [*range(8)[:0:-1], math.inf]):
-        found = lowest(RATES, [float(loss) for loss in losses])
+        found = best_rate(RATES, [float(loss) for loss in losses])
         finite = [(loss, rate) for rate, loss in zip(RATES, losses) if math.isfinite(loss)]
-        assert found == Optimum(pytest.approx(min(finite)[1]), None, min(finite)[0], edge=True)
+        assert found == BestRate(pytest.approx(min(finite)[1]), None, min(finite)[0], edge=True)
         assert "at the edge of the rates" in str(found)
 
 
 def test_runs_that_diverged_are_left_out() -> None:
     losses = [*parabola()[:6], math.inf, math.inf]
-    assert lowest(RATES, losses).rate == pytest.approx(BEST)
+    assert best_rate(RATES, losses).rate == pytest.approx(BEST)
 
 
 def test_three_points_leave_nothing_to_judge_the_error_by() -> None:
-    assert lowest(RATES[2:5], parabola()[2:5]).log_rate_stderr is None
+    assert best_rate(RATES[2:5], parabola()[2:5]).log_rate_stderr is None
 
 
 def test_the_figures_show_every_size_once() -> None:
@@ -53,7 +53,7 @@ def test_the_figures_show_every_size_once() -> None:
         _, (left, right) = plots.canvas(8, 4, panels=2)
         found = {64: parabola(), 128: [*parabola()[:-1], math.inf]}
         plots.rate_sweep(
-            left, {size: (RATES, losses) for size, losses in found.items()}, {64: lowest(RATES, found[64])}
+            left, {size: (RATES, losses) for size, losses in found.items()}, {64: best_rate(RATES, found[64])}
         )
         change = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]])
         plots.coordinates(right, [64, 128, 256], {"mup": change / change, "standard": change}, "width")

@@ -184,7 +184,15 @@ def test_minima_without_noise_are_not_weighted(valleys):
     bare = fits.isoflop(table(), resamples=0, valley="akima", check=False)
     assert method(bare).endswith("interpolation of ln L on ln N; then least squares of ln N* on ln C through 3 minima "
                                  "(15 runs), unweighted.")  # fmt: skip
+    quiet = tuple(replace(minimum, log_params_sd=0.0) for minimum in valleys.minima)
+    assert method(replace(valleys, minima=quiet)).endswith("(15 runs), unweighted.")
+    unknown = replace(bare, samples=valleys_of_akima().samples, noise_nats=0.0)
+    assert "median" in method(valleys_of_akima()) and "median" not in method(unknown)
     assert choices("valley") == ("auto", "parabola", "akima")
+
+
+def valleys_of_akima():
+    return fits.isoflop(table(), resamples=9, valley="akima", check=False)
 
 
 def test_the_noise_of_the_minima(valleys):

@@ -11,42 +11,39 @@ them, losses in nats per token. Colours are told apart by colour-blind readers (
 `INK` and `SEQUENCE`, so that a page can exchange them for a dark background.
 """
 
-from lmscale.study.plots.agreement import prediction_errors, predictions, residuals
-from lmscale.study.plots.compute import curves, lower_frontier, read_curves, visible_baselines
-from lmscale.study.plots.emergence import CLASS, glance, hard_and_graded, ladder, scores, threshold_text
+from lmscale.study.plots.allocations import allocation
+from lmscale.study.plots.emergence import CLASS_COLOUR, hard_and_graded, ladder, scores, small_multiples, threshold_text
+from lmscale.study.plots.fit_quality import prediction_errors, predictions, residuals
 from lmscale.study.plots.isoflop import valleys
-from lmscale.study.plots.paper import (
-    APPROACH,
+from lmscale.study.plots.loss_curves import curves, lower_frontier, read_curves, visible_baselines
+from lmscale.study.plots.numerals import compact, number, power
+from lmscale.study.plots.rows import held_out_mask, measured_runs
+from lmscale.study.plots.style import (
+    APPROACH_LABEL,
+    APPROACH_NAME,
     INK,
     SEQUENCE,
-    SHORT,
     TOKENS_PER_PARAM,
     canvas,
-    compact,
-    number,
-    power,
     render,
     save,
     style,
 )
-from lmscale.study.plots.rows import held_out_mask, measured_runs
-from lmscale.study.plots.split import allocation
-from lmscale.study.plots.transfer import PARAMETRIZATION, coordinates, rate_sweep, slope
+from lmscale.study.plots.transfer import PARAMETRIZATION_COLOUR, coordinates, rate_sweep, slope
 
 __all__ = [
-    "APPROACH",
-    "CLASS",
+    "APPROACH_LABEL",
+    "APPROACH_NAME",
+    "CLASS_COLOUR",
     "INK",
-    "PARAMETRIZATION",
+    "PARAMETRIZATION_COLOUR",
     "SEQUENCE",
-    "SHORT",
     "TOKENS_PER_PARAM",
     "allocation",
     "canvas",
     "compact",
     "coordinates",
     "curves",
-    "glance",
     "hard_and_graded",
     "held_out_mask",
     "ladder",
@@ -63,6 +60,7 @@ __all__ = [
     "save",
     "scores",
     "slope",
+    "small_multiples",
     "style",
     "threshold_text",
     "valleys",

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.plots.paper import INK, log_axis, word_key
+from lmscale.study.plots.axes import log_axis, word_key
+from lmscale.study.plots.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.plots.paper import COMPUTE, INK, LOSS, compact, log_axis, note, padded, power, word_key
+from lmscale.study.plots.axes import log_axis, note, padded, word_key
+from lmscale.study.plots.numerals import compact, power
+from lmscale.study.plots.style import COMPUTE, INK, LOSS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from lmscale.study.emergence import Finding
     from lmscale.study.emergence.ladder import Ladder
 
-CLASS = {
+CLASS_COLOUR = {
     "emergent": INK["2"],
     "smooth": INK["3"],
     "flat": INK["muted"],
@@ -39,7 +41,7 @@ def scores(ax: "Axes", finding: "Finding", label: str | None = None) -> None:
 
     The band is the 95 % interval of the foot. `label` names the axis of scale; unset, by the axis of the finding.
     """
-    curve, colour = finding.curve, CLASS[finding.cls]
+    curve, colour = finding.curve, CLASS_COLOUR[finding.cls]
     if finding.threshold is not None and finding.interval is not None:
         ax.axvspan(*finding.interval, color=colour, alpha=0.12, lw=0, zorder=0)
         ax.axvline(finding.threshold, color=colour, lw=1.0, zorder=1)
@@ -47,7 +49,7 @@ def scores(ax: "Axes", finding: "Finding", label: str | None = None) -> None:
         ax.axhline(curve.chance, color=INK["muted"], lw=0.9, ls=(0, (4, 3)), zorder=1)
     if finding.fitted is not None:
         ax.plot(*finding.fitted, color=colour, lw=1.8, zorder=2)
-    error = ERRORS * noise(finding)
+    error = ERRORS * score_stderr(finding)
     if curve.kind == "hard":
         error = np.stack([np.minimum(error, curve.score_S), np.minimum(error, 1 - curve.score_S)])
     ax.errorbar(curve.x_S, curve.score_S, yerr=error, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, zorder=2.5)
@@ -57,8 +59,8 @@ def scores(ax: "Axes", finding: "Finding", label: str | None = None) -> None:
     ax.set_ylabel(curve.metric)
 
 
-def noise(finding: "Finding") -> np.ndarray:
-    """Standard error (S,) of every score as the detector assumed it."""
+def score_stderr(finding: "Finding") -> np.ndarray:
+    """Standard error (S,) of every score, as the detector assumed it."""
     curve, widened = finding.curve, math.sqrt(finding.evidence["scatter_factor"])
     if curve.noise == "gaussian":
         return np.asarray(widened * curve.weight_S**-0.5)
@@ -89,7 +91,7 @@ def hard_and_graded(axes: "Sequence[Axes]", hard: "Finding", graded: "Finding", 
         below.invert_yaxis()
 
 
-def glance(figure: "Figure", findings: "Sequence[Finding]", columns: int = 8) -> None:
+def small_multiples(figure: "Figure", findings: "Sequence[Finding]", columns: int = 8) -> None:
     """One small panel per finding, all on one axis of scale; the score from the lowest to the highest of each task.
 
     Dashed: chance. A vertical line: the threshold. Colour: the class, named in the panel.
@@ -105,7 +107,7 @@ def glance(figure: "Figure", findings: "Sequence[Finding]", columns: int = 8) ->
 
 
 def _tile(ax: "Axes", finding: "Finding") -> None:
-    curve, colour = finding.curve, CLASS[finding.cls]
+    curve, colour = finding.curve, CLASS_COLOUR[finding.cls]
     if finding.threshold is not None and finding.interval is not None:
         ax.axvspan(*finding.interval, color=colour, alpha=0.14, lw=0)
         ax.axvline(finding.threshold, color=colour, lw=0.9)
@@ -166,5 +168,5 @@ def threshold_text(finding: "Finding") -> str:
     if finding.threshold is None or finding.interval is None:
         return ""
     axis = finding.curve.axis
-    say = {"flops": power, "loss": "{:.2f}".format}.get(axis, compact)
-    return f"{say(finding.threshold)} [{say(finding.interval[0])}, {say(finding.interval[1])}]"
+    text = {"flops": power, "loss": "{:.2f}".format}.get(axis, compact)
+    return f"{text(finding.threshold)} [{text(finding.interval[0])}, {text(finding.interval[1])}]"

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.plots.paper import INK, LOSS, colour, log_axis, note, padded, power
+from lmscale.study.plots.axes import log_axis, note, padded
+from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
+from lmscale.study.plots.style import INK, LOSS, colour
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     if not len(runs):
         raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
     budgets = np.unique(runs["flops_budget"])
-    kept = {minimum.flops: minimum for minimum in fit.minima}
+    minima = {minimum.flops: minimum for minimum in fit.minima}
     own = {budget.flops: budget for budget in checked.budgets} if checked else {}
     out = held_out_mask(runs)
     for budget in budgets:
@@ -39,19 +41,19 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
             shade = colour(budgets, float(budget))
             x, y = np.asarray(part["params"], dtype=float), np.asarray(part["loss_nats"], dtype=float)
             ax.plot(x, y, "o", ms=4.5, mfc=INK["paper"] if is_held else shade, mec=shade, mew=1.1, zorder=3)
-            said = power(float(budget)) + (", held out" if is_held else "")
-            lowest = _lowest(kept.get(float(budget)), own.get(float(budget)), is_held)
-            if lowest is None:
-                said += ", no minimum"
+            label = power(float(budget)) + (", held out" if is_held else "")
+            mark = _minimum_mark(minima.get(float(budget)), own.get(float(budget)), is_held)
+            if mark is None:
+                label += ", no minimum"
             else:
-                params, loss, intervals = lowest
+                params, loss, intervals = mark
                 grid, curve = _valley_curve(x, y, params, loss, fit.method)
                 ax.plot(grid, curve, color=shade, lw=1.3, ls=(0, (3, 2)) if is_held else "-", zorder=2)
                 for width, interval in zip((1.2, 3.2), intervals):
                     ax.plot(interval, [loss, loss], color=INK["text"], lw=width, zorder=4, solid_capstyle="butt")
                 face = INK["paper"] if is_held else INK["text"]
                 ax.plot(params, loss, "D", ms=5, mfc=face, mec=INK["text"], zorder=5)
-            ax.annotate(said, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=shade)
+            ax.annotate(label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=shade)
     low, high = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     smallest, largest = padded(runs["params"], 0.04)
@@ -62,7 +64,8 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     ax.set_ylabel(f"final validation {LOSS}" if "loss_stderr" in runs else f"final {LOSS}")
 
 
-def _lowest(minimum: Any, own: Any, is_held: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
+def _minimum_mark(minimum: Any, own: Any, is_held: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
+    """N*, its loss, and its intervals from wide to narrow; None where the budget has no minimum."""
     if is_held:
         if own is None or own.measured_params is None:
             return None

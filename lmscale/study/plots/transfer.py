@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.plots.paper import INK, LOSS, colour, end_labels, log_axis, padded
+from lmscale.study.plots.axes import end_labels, log_axis, padded
+from lmscale.study.plots.style import INK, LOSS, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PARAMETRIZATION = {"standard": INK["2"], "mup": INK["1"], "completep": INK["3"]}
+PARAMETRIZATION_COLOUR = {"standard": INK["2"], "mup": INK["1"], "completep": INK["3"]}
 """Colour of each parametrization."""
 NEAR = 5
 """Rates around the lowest loss that its parabola goes through."""
 
 
 @dataclass(frozen=True)
-class Optimum:
+class BestRate:
     """The best peak rate of one size of model."""
 
     rate: float
@@ -37,7 +38,7 @@ class Optimum:
         return f"{self.rate:.5f} +- {error}   {self.loss_nats:.3f} nats"
 
 
-def lowest(rates: Sequence[float], losses: Sequence[float]) -> Optimum:
+def best_rate(rates: Sequence[float], losses: Sequence[float]) -> BestRate:
     """The vertex of the parabola in ln(rate) through the `NEAR` rates around the lowest loss.
 
     `rates` rise; an infinite loss, a run that diverged, is left out. Where the lowest loss is at an edge, or the
@@ -48,21 +49,21 @@ def lowest(rates: Sequence[float], losses: Sequence[float]) -> Optimum:
     x, y = np.array(finite).T
     best = int(y.argmin())
     if best in (0, len(y) - 1):
-        return Optimum(math.exp(x[best]), None, float(y[best]), edge=True)
+        return BestRate(math.exp(x[best]), None, float(y[best]), edge=True)
     near = slice(max(0, best - NEAR // 2), best + NEAR // 2 + 1)
     centred = x[near] - x[best]
     design = np.vander(centred, 3)
     curve, tilt, level = np.linalg.lstsq(design, y[near], rcond=None)[0]
     vertex = -tilt / (2 * curve) if curve > 0 else math.inf
     if not centred[0] <= vertex <= centred[-1]:
-        return Optimum(math.exp(x[best]), None, float(y[best]), edge=False)
+        return BestRate(math.exp(x[best]), None, float(y[best]), edge=False)
     stderr, free = None, len(centred) - 3
     if free > 0:
         residual = y[near] - design @ (curve, tilt, level)
         covariance = np.linalg.inv(design.T @ design) * (residual @ residual) / free
         gradient = np.array([tilt / (2 * curve**2), -1 / (2 * curve), 0.0])
         stderr = math.sqrt(gradient @ covariance @ gradient)
-    return Optimum(math.exp(x[best] + vertex), stderr, float(y[best]), edge=False)
+    return BestRate(math.exp(x[best] + vertex), stderr, float(y[best]), edge=False)
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -77,7 +78,7 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
     """
     labels = []
     for name, change in changes.items():
-        shade = PARAMETRIZATION[name]
+        shade = PARAMETRIZATION_COLOUR[name]
         for step, values in enumerate(change):
             last = step == len(change) - 1
             alpha = 0.2 + 0.8 * step / max(1, len(change) - 1)
@@ -92,7 +93,7 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
 
 
 def rate_sweep(
-    ax: "Axes", curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], optima: Mapping[int, Optimum]
+    ax: "Axes", curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], optima: Mapping[int, BestRate]
 ) -> None:
     """Final loss against peak rate, one line per size from `curves`, its optimum as a diamond, open at an edge.
 

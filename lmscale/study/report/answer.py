@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.plots import SHORT, TOKENS_PER_PARAM, compact, number, power
+from lmscale.study.plots import APPROACH_NAME, TOKENS_PER_PARAM, compact, number, power
 from lmscale.study.report.account import fitted_rows
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _exponent(fits: Sequence[Any], runs: "pd.DataFrame") -> str:
     )
     exponents = " and ".join(
         _with_interval(f"{fit.exponents()['params']:.3f}", fit, "a", ".3f")
-        + f" by the {SHORT[fit.approach]} (Approach {fit.approach})"
+        + f" by the {APPROACH_NAME[fit.approach]} (Approach {fit.approach})"
         for fit in fits
     )
     even = sorted({f"{1 / (1 + fit.compute.p):.3g}" for fit in fits})  # C = k N^p D and D ~ N: N ~ C^(1 / (1 + p))

@@ -110,7 +110,9 @@ def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: 
             "schedule lies above a schedule that ends there, so the curves never feed the frontier"
         )
     if fits:
-        caption += f". Dashed: the loss L*(C) that the {plots.SHORT[fits[-1].approach]} gives the best allocation"
+        caption += (
+            f". Dashed: the loss L*(C) that the {plots.APPROACH_NAME[fits[-1].approach]} gives the best allocation"
+        )
     if visible := plots.visible_baselines(runs, baselines, bool(curves)):
         caption += f". Dotted: simple models on the same validation text ({', '.join(visible)})"
     return Sketch(

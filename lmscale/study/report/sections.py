@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmscale.study.plots import SHORT, measured_runs
+from lmscale.study.plots import APPROACH_NAME, measured_runs
 from lmscale.study.report import account, methods, page, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
@@ -42,7 +42,7 @@ def sections(
     parts += [tables.runs(table, fits)] if len(table) else []
     parts += [page.heading("What was left out, and why"), page.bullets(account.left_out_lines(table, fits, checked))]
     for fit in fits:
-        parts.append(page.heading(f"Approach {fit.approach}, {SHORT[fit.approach]}: the fit and its checks"))
+        parts.append(page.heading(f"Approach {fit.approach}, {APPROACH_NAME[fit.approach]}: the fit and its checks"))
         parts += [page.paragraphs([account.parameters(fit)]), page.definitions(_method(fit))]
         parts.append(page.bullets(account.statuses(fit)))
     parts += [page.heading("Conventions"), page.definitions(conventions(table, fits))]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.plots.paper import INK, LOSS, log_axis, note, padded
+from lmscale.study.plots.axes import log_axis, note, padded
+from lmscale.study.plots.style import INK, LOSS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +24,11 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
     if against not in law.law.INPUTS:
         raise UserError(f"the law {law.law.NAME!r} has no input {against!r}{nearest(against, law.law.INPUTS)}")
     inputs = np.asarray(law.residuals[against], dtype=float)
-    found = 100 * (np.asarray(law.residuals["measured"]) / np.asarray(law.residuals["predicted"]) - 1)
-    spread = float(np.sqrt(np.mean(found**2)))
+    errors = 100 * (np.asarray(law.residuals["measured"]) / np.asarray(law.residuals["predicted"]) - 1)
+    spread = float(np.sqrt(np.mean(errors**2)))
     ax.axhspan(-2 * spread, 2 * spread, color=INK["line"], alpha=0.35, lw=0, zorder=0)
     ax.axhline(0, color=INK["muted"], lw=0.9, zorder=1)
-    ax.plot(inputs, found, "o", ms=4, mfc=INK["3"], mec=INK["3"], alpha=0.75, zorder=3)
+    ax.plot(inputs, errors, "o", ms=4, mfc=INK["3"], mec=INK["3"], alpha=0.75, zorder=3)
     every = [inputs]
     if checked and checked.runs:
         x = np.array([run.prediction.inputs[against] for run in checked.runs])
@@ -44,8 +45,8 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
         every.append(x)
     ax.set_xlim(*padded(np.concatenate(every), 0.04))
     log_axis(ax, "x", "compact", 6)
-    known = {"params": "model size N, all parameters", "tokens": "training length D, tokens"}
-    ax.set_xlabel(known.get(against, against))
+    labels = {"params": "model size N, all parameters", "tokens": "training length D, tokens"}
+    ax.set_xlabel(labels.get(against, against))
     ax.set_ylabel(ERROR)
     if len(every) > 1:
         note(ax, "filled: fitted; open: held out")
@@ -56,12 +57,12 @@ def predictions(ax: "Axes", checked: "HeldOut") -> None:
 
     Raises `UserError` where nothing was held out.
     """
-    true, said, edges = _checked(checked)
-    every = np.concatenate([true, said, edges[np.isfinite(edges)]])
+    measured_n, predicted_n, ends_n2 = _checked(checked)
+    every = np.concatenate([measured_n, predicted_n, ends_n2[np.isfinite(ends_n2)]])
     margin = 0.06 * (every.max() - every.min() or 0.1)
     limits = (every.min() - margin, every.max() + margin)
     ax.plot(limits, limits, color=INK["muted"], lw=0.9, zorder=1)
-    for measured, predicted, interval in zip(true, said, edges):
+    for measured, predicted, interval in zip(measured_n, predicted_n, ends_n2):
         ax.plot([measured, measured], interval, color=INK["3"], lw=1.4, zorder=2)
         ax.plot(measured, predicted, "o", ms=5.5, mec=INK["3"], mew=1.3, mfc=INK["paper"], zorder=3)
     ax.set_xlim(*limits)
@@ -75,10 +76,10 @@ def prediction_errors(ax: "Axes", checked: "HeldOut") -> None:
 
     Raises `UserError` where nothing was held out.
     """
-    true, said, edges = _checked(checked)
+    measured_n, predicted_n, ends_n2 = _checked(checked)
     params = np.array([run.prediction.inputs["params"] for run in checked.runs])
     ax.axhline(0, color=INK["muted"], lw=0.9, zorder=1)
-    for x, measured, predicted, interval in zip(params, true, said, edges):
+    for x, measured, predicted, interval in zip(params, measured_n, predicted_n, ends_n2):
         ax.plot([x, x], 100 * (interval / predicted - 1), color=INK["3"], lw=5, alpha=0.28, zorder=2)
         ax.plot(x, 100 * (measured / predicted - 1), "o", ms=5.5, mec=INK["3"], mew=1.3, mfc=INK["paper"], zorder=3)
     ax.set_xlim(*padded(params, 0.08))

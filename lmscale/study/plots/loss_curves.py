@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
-from lmscale.study.plots.paper import COMPUTE, INK, LOSS, SHORT, colour, colour_key, end_labels, log_axis, note, padded
+from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded
 from lmscale.study.plots.rows import held_out_mask, measured_runs
+from lmscale.study.plots.style import APPROACH_NAME, COMPUTE, INK, LOSS, colour
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +53,10 @@ def curves(
     runs = measured_runs(table)
     sizes = runs["params"]
     for run, rows in (metrics or {}).items():
-        of = runs[runs["run"] == run]
-        if len(of) and len(rows):
+        row = runs[runs["run"] == run]
+        if len(row) and len(rows):
             x, y = _binned(rows)
-            ax.plot(x, y, color=colour(sizes, float(of["params"].iloc[0])), lw=0.7, alpha=0.55, zorder=1)
+            ax.plot(x, y, color=colour(sizes, float(row["params"].iloc[0])), lw=0.7, alpha=0.55, zorder=1)
     out = held_out_mask(runs)
     shades = np.array([colour(sizes, value) for value in sizes])
     ax.scatter(
@@ -79,7 +80,7 @@ def curves(
                 ls=(0, (4, 2)),
                 zorder=4,
             )
-            labels.append((rows[-1]["loss_nats"], f"L*(C), {SHORT[fit.approach]}", INK[fit.approach]))
+            labels.append((rows[-1]["loss_nats"], f"L*(C), {APPROACH_NAME[fit.approach]}", INK[fit.approach]))
     log_axis(ax, "x", "power")
     log_axis(ax, "y", "plain")
     _levels(ax, visible_baselines(runs, baselines or {}, bool(metrics)))
@@ -142,7 +143,7 @@ def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "p
     """
     import pandas as pd
 
-    found: dict[str, pd.DataFrame] = {}
+    curves: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for run in map(str, table.get("run", ())):
         path = Path(folder) / run / METRICS_FILE
@@ -159,5 +160,5 @@ def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "p
         if corrupt is not None:
             notes.append(f"the metrics of run {run} are corrupt from line {corrupt}: its curve ends there")
         if rows:
-            found[run] = pd.DataFrame(rows, columns=["flops", "loss_nats"])
-    return found, notes
+            curves[run] = pd.DataFrame(rows, columns=["flops", "loss_nats"])
+    return curves, notes

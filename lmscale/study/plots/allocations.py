@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.plots.paper import (
-    APPROACH,
-    COMPUTE,
-    INK,
-    TOKENS_PER_PARAM,
-    end_labels,
-    log_axis,
-    note,
-    padded,
-    word_key,
-)
+from lmscale.study.plots.axes import end_labels, log_axis, note, padded, word_key
+from lmscale.study.plots.style import APPROACH_LABEL, COMPUTE, INK, TOKENS_PER_PARAM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +59,7 @@ def allocation(
         ax.plot(grid, centre, color=colour, lw=1.2, ls=(0, (3, 2)), zorder=2.5)
         ax.plot(grid[inside], centre[inside], color=colour, lw=2, zorder=2.6)
         seen += [*centre]
-        ends.append((float(centre[-1]), APPROACH[fit.approach], colour))
+        ends.append((float(centre[-1]), APPROACH_LABEL[fit.approach], colour))
         if fit.approach == "2":
             seen += _minima(ax, fit, quantity, checked)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
