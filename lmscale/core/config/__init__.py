@@ -9,15 +9,19 @@ from lmscale.core.config.checks import check, check_types, from_json
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
 
 __all__ = [
     "RUN_ID_LENGTH",
+    "Completion",
     "DataConfig",
     "ExamConfig",
     "MeshConfig",
     "ModelConfig",
+    "NextToken",
+    "ObjectiveConfig",
     "OptimizerConfig",
     "RunConfig",
     "check",

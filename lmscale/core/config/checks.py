@@ -47,13 +47,26 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     arguments: dict[str, Any] = {}
     for name, item in value.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint) and not isinstance(item, hint):  # type: ignore[arg-type]
+        variants = [kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)]
+        if isinstance(item, dict) and len(variants) > 1:
+            arguments[name] = from_json(_variant(variants, item, f"{where}.{name}"), item, f"{where}.{name}")
+        elif dataclasses.is_dataclass(hint) and not isinstance(item, hint):  # type: ignore[arg-type]
             arguments[name] = from_json(hint, item, f"{where}.{name}")  # type: ignore[arg-type]
         elif isinstance(item, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
             arguments[name] = tuple(item)
         else:
             arguments[name] = item
     return cls(**arguments)
+
+
+def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
+    """The one of several dataclasses, told apart by the default of their field `kind`, that `value` describes."""
+    by_kind = {variant.kind: variant for variant in variants}
+    kind = value.get("kind")
+    if kind not in by_kind:
+        known = ", ".join(map(repr, by_kind))
+        raise UserError(f"{where}.kind = {kind!r}: one of {known}{nearest(str(kind), by_kind)}")
+    return by_kind[kind]
 
 
 def check_types(config: Any) -> None:

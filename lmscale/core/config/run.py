@@ -10,6 +10,7 @@ from lmscale.core.config.checks import check, check_types, from_json, positive
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.objective import NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.errors import UserError
 
@@ -45,6 +46,8 @@ class RunConfig:
     tokens: int
     """D: training tokens, repeats counted; a whole number of global batches."""
     data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=NextToken)
+    """What a step minimises."""
     seed: int = 0
     """Seeds both the initial parameters and the order of the data."""
     validation_tokens: int = 131_072
@@ -143,7 +146,8 @@ def _identity(config: Any) -> dict[str, Any]:
             continue
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            if inner := _identity(value):
+            another = item.default_factory is not dataclasses.MISSING and type(value) is not item.default_factory
+            if inner := ({"kind": value.kind} if another else {}) | _identity(value):  # type: ignore[attr-defined]
                 kept[item.name] = inner
         elif value != item.default:
             kept[item.name] = value

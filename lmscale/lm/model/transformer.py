@@ -80,13 +80,21 @@ def unembed(final_BTD: jax.Array, head_DV: jax.Array, config: ModelConfig) -> ja
 
 
 def token_losses(
-    params: Params, tokens_BS: jax.Array, config: ModelConfig, dropout_key: jax.Array | None = None
+    params: Params,
+    tokens_BS: jax.Array,
+    config: ModelConfig,
+    dropout_key: jax.Array | None = None,
+    scored_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy in nats of each token of [B, S] given those before it in its row, and the log-partition.
 
-    Both are [B, S - 1]. A token below 0 is not scored: its cross-entropy is 0. Dropout is off without a key.
+    Both are [B, S - 1]. Where `scored_BT` [B, S - 1] is False the token that is predicted there is read by those after
+    it and not scored: its cross-entropy is 0. A token below 0 is padding, read as 0 and not scored. Dropout is off
+    without a key.
     """
     inputs_BT, targets_BT = jnp.maximum(tokens_BS[:, :-1], 0), tokens_BS[:, 1:]
+    if scored_BT is not None:
+        targets_BT = jnp.where(scored_BT, targets_BT, -1)
     final_BTD, params, _ = _final_residual(params, inputs_BT, config, dropout_key)
     return cross_entropy(
         final_BTD,

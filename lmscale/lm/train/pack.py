@@ -16,6 +16,7 @@ import numpy as np
 
 from lmscale.core.config import RunConfig, check
 from lmscale.core.config.packable import MAY_DIFFER, OPTIMIZER_MAY_DIFFER, packing_conflict
+from lmscale.lm.objectives import Objective, make_objective
 from lmscale.lm.train.optimizer import make_optimizer
 from lmscale.lm.train.step import Compiled, train_step
 
@@ -39,11 +40,17 @@ def check_alike(configs: Sequence[RunConfig]) -> None:
     )
 
 
-def packed_step(programs: Compiled, config: RunConfig, runs: int) -> jax.stages.Wrapped:
-    """`programs.step` for `runs` runs at once: all arguments and results have a leading axis. One run has none."""
+def packed_step(
+    programs: Compiled, config: RunConfig, runs: int, objective: Objective | None = None
+) -> jax.stages.Wrapped:
+    """`programs.step` for `runs` runs at once: arguments and results have a leading axis, but for the reference.
+
+    A single run has no such axis.
+    """
     if runs == 1:
         return programs.step
-    return jax.jit(jax.vmap(partial(train_step, config, make_optimizer(config))), donate_argnums=0)
+    step = partial(train_step, config, objective or make_objective(config), make_optimizer(config))
+    return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=0)
 
 
 def stack(parts: Sequence[T]) -> T:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from lmscale.core.config import RunConfig
 from lmscale.lm.devices.sharding import batch_sharding, constrain, replicated, shardings
 from lmscale.lm.model.parameters import Params, init, parameter_table
-from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.objectives import Batch, Objective, Reference, make_objective
 from lmscale.lm.train.health import Health, healthy, watch
 from lmscale.lm.train.optimizer import Hyperparameters, apply, make_optimizer
 
@@ -30,20 +30,22 @@ class TrainState:
     health: Health
 
     @property
-    def validated(self) -> Params:
-        """The parameters that are validated."""
+    def eval_params(self) -> Params:
+        """The parameters that are evaluated: the averaged ones where there are any."""
         return self.params if self.ema is None else self.ema
 
 
 @flax.struct.dataclass
 class Metrics:
-    """What a step says of itself; scalars, left on the device until they are logged."""
+    """Scalars of one step, left on the device until they are logged."""
 
     loss_nats: jax.Array
-    """Mean cross-entropy of the batch's tokens, without z-loss."""
+    """Mean cross-entropy of the batch's scored tokens, without z-loss."""
     grad_norm: jax.Array
     learning_rate: jax.Array
     health: Health
+    reported: dict[str, jax.Array]
+    """Means of what the objective reports besides."""
 
 
 def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -55,66 +57,74 @@ def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: 
 
 def train_step(
     config: RunConfig,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    tokens_BS: jax.Array,
+    batch: Batch,
     hyper: Hyperparameters,
+    reference: Reference = (),
 ) -> tuple[TrainState, Metrics]:
-    """One update from one global batch of token windows [B, context + 1]. Pure."""
+    """One update from one global batch. Pure."""
     key = jax.random.fold_in(hyper.dropout_key, state.step)
-    loss_nats, grads = mean_loss_and_gradient(config, state.params, tokens_BS, key)
+    means, grads = means_and_gradient(config, objective, state.params, reference, batch, key)
     directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = hyper.schedule.at(state.step)
     params = apply(state.params, directions, learning_rate, hyper, config.model)
-    ema, kept = None, config.optimizer.ema_decay
-    if state.ema is not None and kept is not None:
-        ema = optax.incremental_update(params, state.ema, 1 - kept)
+    ema, decay = None, config.optimizer.ema_decay
+    if state.ema is not None and decay is not None:
+        ema = optax.incremental_update(params, state.ema, 1 - decay)
     grad_norm = optax.tree.norm(grads)
-    health = watch(state.health, state.step, loss_nats, grad_norm, hyper.divergence_nats)
+    health = watch(state.health, state.step, means.loss, grad_norm, hyper.divergence_nats)
     return TrainState(state.step + 1, params, opt_state, ema, health), Metrics(
-        loss_nats, grad_norm, learning_rate, health
+        means.loss, grad_norm, learning_rate, health, means.reported
     )
 
 
-class Sums(NamedTuple):
-    """Over the scored tokens of some sequences."""
+class Means(NamedTuple):
+    """An objective's terms over their weight."""
 
-    nats: jax.Array
-    tokens: jax.Array
+    loss: jax.Array
+    reported: dict[str, jax.Array]
 
 
-def mean_loss_and_gradient(
-    config: RunConfig, params: Params, tokens_BS: jax.Array, key: jax.Array
-) -> tuple[jax.Array, Params]:
-    """Mean cross-entropy over the scored tokens of a batch, and the gradient of the training loss.
+class _Sums(NamedTuple):
+    """An objective's terms but for the one that is differentiated."""
 
-    Micro-batches add up sums over tokens, so that the mean is that of the whole batch however their counts differ.
+    loss: jax.Array
+    weight: jax.Array
+    reported: dict[str, jax.Array]
+
+
+def means_and_gradient(
+    config: RunConfig, objective: Objective, params: Params, reference: Reference, batch: Batch, key: jax.Array
+) -> tuple[Means, Params]:
+    """The means of a batch, and the gradient of its mean objective.
+
+    Micro-batches add up sums over examples, so that the mean is that of the whole batch however their weights differ.
     """
-    model, z_loss = config.model, config.optimizer.z_loss
-    dropped = model.residual_dropout > 0 or model.attention_dropout > 0
 
-    def summed(params: Params, tokens_BS: jax.Array, key: jax.Array) -> tuple[jax.Array, Sums]:
-        nats_BT, log_z_BT = token_losses(params, tokens_BS, model, key if dropped else None)
-        scored_BT = tokens_BS[:, 1:] >= 0
-        objective = nats_BT + z_loss * jnp.where(scored_BT, log_z_BT, 0) ** 2 if z_loss else nats_BT
-        return objective.sum(), Sums(nats_BT.sum(), scored_BT.sum())
+    def summed(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, _Sums]:
+        terms = objective(params, reference, batch, key)
+        return terms.objective, _Sums(terms.loss, terms.weight, terms.reported)
 
     gradient = jax.grad(summed, has_aux=True)
-    parts = config.optimizer.micro_batches
-    if parts == 1:
-        grads, sums = gradient(params, tokens_BS, key)
+    micro_batches = config.optimizer.micro_batches
+    if micro_batches == 1:
+        grads, sums = gradient(params, batch, key)
     else:
-        # Part m takes the rows m, m + M, ...: every device has its share of every part.
-        tokens_MBS = tokens_BS.reshape(-1, parts, tokens_BS.shape[1]).swapaxes(0, 1)
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, tokens_MBS[0], key))
+        # Micro-batch m takes the examples m, m + M, ...: every device has its share of each.
+        stacked = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
+        first = jax.tree.map(lambda x: x[0], stacked)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first, key))
 
-        def add(total: tuple[Params, Sums], part: tuple[jax.Array, jax.Array]) -> tuple[tuple[Params, Sums], None]:
-            tokens_BS = constrain(part[0], "batch", None)
-            return jax.tree.map(jnp.add, total, gradient(params, tokens_BS, part[1])), None
+        def add(total: tuple[Params, _Sums], one: tuple[Batch, jax.Array]) -> tuple[tuple[Params, _Sums], None]:
+            micro_batch = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), one[0])
+            return jax.tree.map(jnp.add, total, gradient(params, micro_batch, one[1])), None
 
-        (grads, sums), _ = jax.lax.scan(add, zero, (tokens_MBS, jax.random.split(key, parts)))
-    tokens = jnp.maximum(sums.tokens, 1)
-    return sums.nats / tokens, jax.tree.map(lambda grad: grad / tokens, grads)
+        (grads, sums), _ = jax.lax.scan(add, zero, (stacked, jax.random.split(key, micro_batches)))
+    weight = jnp.maximum(sums.weight, 1)
+    means = Means(sums.loss / weight, {name: value / weight for name, value in sums.reported.items()})
+    return means, jax.tree.map(lambda grad: grad / weight, grads)
 
 
 class Compiled(NamedTuple):
@@ -123,26 +133,31 @@ class Compiled(NamedTuple):
     start: jax.stages.Wrapped
     """key -> state"""
     step: jax.stages.Wrapped
-    """state, tokens, hyperparameters -> state, metrics. The state given is donated: its memory is used again."""
+    """state, batch, hyperparameters, reference -> state, metrics. The state given is donated: its memory is reused."""
     state: TrainState
     """Shapes, types and placements of the state."""
 
 
-def make_step(config: RunConfig, mesh: Mesh) -> Compiled:
-    """Initialisation and step of a run on a mesh; lower them under `jax.set_mesh(mesh)`."""
+def make_step(
+    config: RunConfig, mesh: Mesh, objective: Objective | None = None, reference: Reference = ()
+) -> Compiled:
+    """Initialisation and step of a run on a mesh; lower them under `jax.set_mesh(mesh)`.
+
+    `objective` None takes the one that the configuration names; the arrays of `reference` say where they are placed.
+    """
     optimizer = make_optimizer(config)
     shapes = jax.eval_shape(partial(init_state, config, optimizer), jax.random.key(0))
     placed = _placements(config, optimizer, shapes, mesh)
     everywhere = replicated(mesh)
     start = jax.jit(partial(init_state, config, optimizer), out_shardings=placed)
     step = jax.jit(
-        partial(train_step, config, optimizer),
-        in_shardings=(placed, batch_sharding(mesh), everywhere),
+        partial(train_step, config, objective or make_objective(config), optimizer),
+        in_shardings=(placed, batch_sharding(mesh), everywhere, jax.tree.map(lambda x: x.sharding, reference)),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
     )
-    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, placed)
-    return Compiled(start, step, like)
+    abstract = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, placed)
+    return Compiled(start, step, abstract)
 
 
 def _placements(

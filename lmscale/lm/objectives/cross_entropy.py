@@ -1,0 +1,48 @@
+"""Cross-entropy objectives: of every token, and of completions alone."""
+
+import jax
+import jax.numpy as jnp
+
+from lmscale.core.config import RunConfig
+from lmscale.lm.model.parameters import Params
+from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.objectives.objective import Batch, Objective, Reference, Terms
+
+
+def next_token(config: RunConfig) -> Objective:
+    """Mean cross-entropy of every token given those before it (Bengio 2003); batches are tokens [B, T + 1].
+
+    Tokens below 0 are padding: read as 0, and not scored.
+    """
+
+    def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
+        nats_BT, log_z_BT = token_losses(params, batch, config.model, _dropout_key(config, key))
+        return _sums(config, nats_BT, log_z_BT, batch[:, 1:] >= 0)
+
+    return terms
+
+
+def completion(config: RunConfig) -> Objective:
+    """Mean cross-entropy of the tokens that `scored` marks, given all before them: prompts are read and not scored.
+
+    Batches are {"tokens": int32 [B, T + 1], "scored": bool [B, T]}: whether the target at each position counts
+    (supervised fine-tuning, Ouyang 2022, section 3.5).
+    """
+
+    def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
+        tokens_BS, scored_BT = batch["tokens"], batch["scored"]
+        nats_BT, log_z_BT = token_losses(params, tokens_BS, config.model, _dropout_key(config, key), scored_BT)
+        return _sums(config, nats_BT, log_z_BT, scored_BT)
+
+    return terms
+
+
+def _dropout_key(config: RunConfig, key: jax.Array) -> jax.Array | None:
+    return key if config.model.residual_dropout > 0 or config.model.attention_dropout > 0 else None
+
+
+def _sums(config: RunConfig, nats_BT: jax.Array, log_z_BT: jax.Array, scored_BT: jax.Array) -> Terms:
+    """With the z-loss of PaLM (Chowdhery 2022, section 5): its weight times the squared log-partition."""
+    z_loss = config.optimizer.z_loss
+    objective_BT = nats_BT + z_loss * jnp.where(scored_BT, log_z_BT, 0) ** 2 if z_loss else nats_BT
+    return Terms(objective_BT.sum(), nats_BT.sum(), scored_BT.sum(), {})
