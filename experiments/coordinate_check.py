@@ -33,6 +33,7 @@ from lmscale.lm.model.parameters import Params, residual_multiplier
 from lmscale.lm.model.tap import record
 from lmscale.lm.model.transformer import forward
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
+from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.step import init_state, train_step
 from lmscale.study import plots
 from lmscale.study.plots.axes import word_key
@@ -87,7 +88,7 @@ def changes(
         seed=seed,
     )
     transformation, hyper = make_optimizer(run), Hyperparameters.of(run)
-    step = jax.jit(partial(train_step, run, transformation), donate_argnums=0)
+    step = jax.jit(partial(train_step, run, make_objective(run), transformation), donate_argnums=0)
     measured = jax.jit(partial(activations, config=config))
     state = jax.jit(partial(init_state, run, transformation))(jax.random.key(seed))
     start = measured(state.params, probe_BT)

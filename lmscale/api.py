@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from lmscale.lm.use.load import TrainedRun
     from lmscale.study.sweep import Plan, Sweep
 
 
@@ -111,6 +112,13 @@ def report(
     )
 
 
-def load(folder: str | Path, step: int | None = None) -> Any:
-    """(configuration, parameters, tokenizer) of a trained run."""
-    raise NotImplementedError
+def load(folder: str | Path, step: int | None = None) -> "TrainedRun":
+    """(configuration, parameters, tokenizer) of a trained run, after `step` updates or at its newest checkpoint.
+
+        config, params, tokenizer = lmscale.load("runs/mine/0123456789ab")
+
+    Raises `UserError` for a folder without a run, and for a run without that checkpoint.
+    """
+    from lmscale.lm.use.load import load as load_run
+
+    return load_run(folder, step)

@@ -15,6 +15,7 @@ from lmscale.core.errors import UserError
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.model.transformer import token_losses
 from lmscale.lm.train.optimizer import Hyperparameters, Schedule, apply, make_optimizer
+from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.step import init_state, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
@@ -120,7 +121,7 @@ def test_the_whole_step_is_optax_with_the_same_schedule(kind: str) -> None:
     optimizer = make_optimizer(config)
     params = random_parameters()
     state = init_state(config, optimizer, jax.random.key(0)).replace(params=params, opt_state=optimizer.init(params))
-    step = jax.jit(partial(train_step, config, optimizer))
+    step = jax.jit(partial(train_step, config, make_objective(config), optimizer))
 
     @jax.jit
     def their_step(params: dict, opt_state: optax.OptState, tokens: jax.Array) -> tuple[dict, optax.OptState]:

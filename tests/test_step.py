@@ -11,8 +11,9 @@ import pytest
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
-from lmscale.lm.train.step import TrainState, init_state, make_step, mean_loss_and_gradient, train_step
+from lmscale.lm.train.step import TrainState, init_state, make_step, means_and_gradient, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
 
@@ -37,7 +38,7 @@ def stepped(config: RunConfig, steps: int) -> tuple[list[TrainState], list[Any]]
     """States before and after every step, and the metrics."""
     optimizer = make_optimizer(config)
     states, metrics = [first_state(config)], []
-    step = jax.jit(partial(train_step, config, optimizer))
+    step = jax.jit(partial(train_step, config, make_objective(config), optimizer))
     for number in range(steps):
         state, found = step(states[-1], batch(number), Hyperparameters.of(config))
         states.append(state)
@@ -47,7 +48,9 @@ def stepped(config: RunConfig, steps: int) -> tuple[list[TrainState], list[Any]]
 
 def gradient(config: RunConfig, tokens: np.ndarray) -> tuple[jax.Array, dict[str, jax.Array]]:
     params = first_state(config).params
-    return jax.jit(partial(mean_loss_and_gradient, config))(params, tokens, jax.random.key(1))
+    found = partial(means_and_gradient, config, make_objective(config))
+    means, grads = jax.jit(found)(params, (), tokens, jax.random.key(1))
+    return means.loss, grads
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
@@ -89,16 +92,16 @@ def test_averaged_weights() -> None:
     for state in states[1:]:
         expected = 0.75 * expected + 0.25 * state.params["mlp_in"]
     np.testing.assert_allclose(states[-1].ema["mlp_in"], expected, rtol=1e-5)
-    assert states[-1].validated is states[-1].ema
+    assert states[-1].eval_params is states[-1].ema
     plain, _ = stepped(run(), 4)
-    assert plain[-1].ema is None and plain[-1].validated is plain[-1].params
+    assert plain[-1].ema is None and plain[-1].eval_params is plain[-1].params
     np.testing.assert_array_equal(plain[-1].params["mlp_in"], states[-1].params["mlp_in"])
 
 
 def test_dropout_is_another_at_every_step_and_the_same_again() -> None:
     config = run(model=ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8, residual_dropout=0.3), peak_lr=1e-9)
     optimizer = make_optimizer(config)
-    state, step = first_state(config), jax.jit(partial(train_step, config, optimizer))
+    state, step = first_state(config), jax.jit(partial(train_step, config, make_objective(config), optimizer))
     losses = [
         float(step(state.replace(step=jnp.int32(number)), batch(), Hyperparameters.of(config))[1].loss_nats)
         for number in (0, 1, 0)
@@ -111,7 +114,7 @@ def test_health_goes_with_the_state() -> None:
     assert [int(state.step) for state in states] == [0, 1, 2, 3]
     assert float(states[3].health.lowest) <= min(float(m.loss_nats) for m in metrics[:1])
     broken = states[3].replace(params={**states[3].params, "mlp_in": jnp.nan * states[3].params["mlp_in"]})
-    step = jax.jit(partial(train_step, run(), make_optimizer(run())))
+    step = jax.jit(partial(train_step, run(), make_objective(run()), make_optimizer(run())))
     _, found = step(broken, batch(), Hyperparameters.of(run()))
     assert (int(found.health.code), int(found.health.step)) == (1, 4)
 

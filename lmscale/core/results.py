@@ -18,8 +18,11 @@ from lmscale.core.run_folder import OUTCOME_FILE, failure_reason
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_IN_TABLE = ("run_id", "versions", "loss_by_position_nats", "tokens_by_source", "epochs_by_source")
-"""Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value."""
+NOT_IN_TABLE = (
+    "run_id", "versions", "loss_by_position_nats", "reported", "tokens_by_source", "epochs_by_source",
+)  # fmt: skip
+"""Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value. Those
+of `reported` have columns `reported_NAME`."""
 
 State = Literal["finished", "diverged", "failed"]
 
@@ -42,6 +45,8 @@ class Outcome:
     """Validation loss of the tokens predicted from 2^i to 2^(i+1) - 1 tokens, i = 0, 1, ...: what context is worth."""
     train_loss_nats: float | None = None
     """Mean training loss over the last logged interval."""
+    reported: dict[str, float | None] | None = None
+    """What the objective reports besides, by name: means over the last logged interval; null where not finite."""
     validation_tokens: int | None = None
     spikes: int = 0
     """Steps whose training loss was more than six standard deviations from the recent ones."""
@@ -52,6 +57,8 @@ class Outcome:
     flops: int
     """Exact training FLOPs (`counting.count`), validation left out."""
     flops_6n: int
+    batch_flops: int = 0
+    """FLOPs of making the batches, beside `flops`: of samples that the model itself draws; 0 for text from disk."""
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float
@@ -145,6 +152,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if outcome is not None:
         result = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
+        result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
     elif (reason := failure_reason(folder)) is not None:
         result = {"state": "failed", "reason": reason}
     return {**row, **blank, **result}

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmscale.core.errors import UserError
+
 PLAN_FILE = "plan.json"
 SLURM_FOLDER = "slurm"
 """In a sweep's folder: the array scripts that were submitted, the runs of each job, what Slurm wrote."""
@@ -54,6 +56,20 @@ def failure_reason(folder: Path) -> str | None:
     except ValueError:
         return "failed; why cannot be read any more"
     return str(value.get("reason", "")) if isinstance(value, dict) else ""
+
+
+def find_run(run_id: str, beside: Path) -> Path:
+    """The folder of a run by its id: in the sweep that the run folder `beside` is of, else in a sweep next to that.
+
+    Raises `UserError` where there is none.
+    """
+    sweep = beside.absolute().parent
+    for folder in (sweep / run_id, *sorted(sweep.parent.glob(f"*/{run_id}"))):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    raise UserError(
+        f"there is no run {run_id} in {sweep} or in another sweep of {sweep.parent}; train or import it first"
+    )
 
 
 def read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int | None]:

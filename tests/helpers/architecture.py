@@ -30,6 +30,7 @@ MODULES: dict[str, str] = {
     "lm/data/corpora": "text from the standard library, files or TFDS; splits, duplicates removed",
     "lm/data": "token files, mixtures, the order of training, validation windows, what a run has seen",
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
+    "lm/objectives": "what a step minimises: next token, completions; sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
     "lm/use": "a trained run: scored on tasks",

@@ -12,9 +12,11 @@ from lmscale.core.config.model import ModelConfig
 from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
+from lmscale.core.config.start import CheckpointName
 
 __all__ = [
     "RUN_ID_LENGTH",
+    "CheckpointName",
     "Completion",
     "DataConfig",
     "ExamConfig",

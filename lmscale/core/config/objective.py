@@ -1,6 +1,6 @@
 """What a training step minimises, as a field of the run's configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lmscale.core.config.checks import check_types
@@ -20,11 +20,11 @@ class NextToken:
 class Completion:
     """Cross-entropy of the answers alone: prompts are read and not scored. The corpus says which tokens are which."""
 
-    kind: Literal["completion"] = "completion"
+    kind: Literal["completion"] = field(default="completion", metadata={"identity": "always"})
 
     def __post_init__(self) -> None:
         check_types(self)
 
 
 ObjectiveConfig = NextToken | Completion
-"""One of these, told apart by `kind`."""
+"""One of these, told apart by `kind`: all but the default have it in the identity of a run."""

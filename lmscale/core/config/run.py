@@ -12,6 +12,7 @@ from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
 from lmscale.core.config.objective import NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
+from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
 
 RUN_ID_LENGTH = 12
@@ -48,6 +49,12 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=NextToken)
     """What a step minimises."""
+    init_from: str | None = None
+    """`run_id[@step]` of a run whose parameters this one starts from, after its last step unless one is named; None
+    starts from random numbers. The optimizer starts anew."""
+    continue_from: str | None = field(default=None, metadata={"identity": False})
+    """`run_id@step` of a run that is the same as this one up to that step: the whole state is taken from it where it is
+    there, so that a branch pays for its own steps only and ends as it would from its first step."""
     seed: int = 0
     """Seeds both the initial parameters and the order of the data."""
     validation_tokens: int = 131_072
@@ -80,11 +87,23 @@ class RunConfig:
                 f"the nearest is {near:,}"
             )
         self._check_mesh()
+        self._check_start()
         check(
             self.model.parametrization == "standard" or self.optimizer.kind not in ("sgd", "adafactor"),
             f"parametrization = {self.model.parametrization!r} is defined for optimizers whose update has the size of "
             f"the learning rate, which {self.optimizer.kind!r} does not have; take 'adamw', 'lion' or 'muon'",
         )
+
+    def _check_start(self) -> None:
+        if self.init_from is not None:
+            CheckpointName.parse(self.init_from, "RunConfig.init_from")
+        if self.continue_from is not None:
+            name = CheckpointName.parse(self.continue_from, "RunConfig.continue_from")
+            check(
+                name.step is not None and 0 < name.step < self.steps,
+                f"RunConfig.continue_from = {self.continue_from!r}: name a step after the first and before the last of "
+                f"this run's {self.steps:,}",
+            )
 
     def _check_mesh(self) -> None:
         rows, parts = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
@@ -146,9 +165,8 @@ def _identity(config: Any) -> dict[str, Any]:
             continue
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            another = item.default_factory is not dataclasses.MISSING and type(value) is not item.default_factory
-            if inner := ({"kind": value.kind} if another else {}) | _identity(value):  # type: ignore[attr-defined]
+            if inner := _identity(value):
                 kept[item.name] = inner
-        elif value != item.default:
+        elif value != item.default or item.metadata.get("identity") == "always":
             kept[item.name] = value
     return kept

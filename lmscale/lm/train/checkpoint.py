@@ -1,8 +1,8 @@
 """Checkpoints of a run: the whole train state and how far it is, saved by Orbax in the background, atomically.
 
-Neither data nor randomness need a state of their own: batch t is a pure function of (data, seed, t), and the key of
-step t's dropout one of (seed, t), so the step is the position of both. Orbax does not notice numbers that have changed
-on the disk; so every array is saved with a sum of its bits, which is the same on every mesh.
+Neither data nor randomness need a state of their own: batch t is a pure function of (data, seed, t), of the parameters
+too where a model learns from its own samples, and the key of step t's dropout one of (seed, t); so the step is the
+position of both.
 """
 
 import errno
@@ -11,25 +11,24 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Sharding
 
 from lmscale.core.config import check
 from lmscale.core.files import storage_error
 from lmscale.core.run_folder import CHECKPOINT_FOLDER
 from lmscale.lm.devices.collectives import any_process, barrier, broadcast
 from lmscale.lm.devices.distributed import is_main
+from lmscale.lm.train import checkpoint_content as content
 
 KEPT = 2
 """Checkpoints kept: where the newest turns out to be corrupt, the one before is the next best."""
+MOST_STEPS = 1024
+"""Checkpoints of one run that are looked at: `KEPT`, and those that branches start from."""
 ROOM_FACTOR, ROOM_BYTES = 1.1, 2**20
 """Free space wanted before a save: so many times the state, and a little for Orbax's own files."""
 
@@ -91,7 +90,7 @@ class Checkpoints:
             if step in manager.all_steps():
                 return
             self._check_room(state)
-            facts = {"run_id": self.run_id, "arrays": _described(state), "bits": _bits(state), **facts}
+            facts = {**content.facts_of(self.run_id, state), **facts}
             items = {"state": ocp.args.StandardSave(state), "facts": ocp.args.JsonSave(facts)}
             manager.save(step, args=ocp.args.Composite(**items))
 
@@ -107,53 +106,34 @@ class Checkpoints:
         Returns (state or None, its facts, one sentence for every checkpoint that could not be read and was skipped).
         Raises `UserError` for a checkpoint of another run, architecture or optimizer.
         """
-        if not any(any_process(self.folder.is_dir())):
-            return None, {}, []
         skipped: list[str] = []
-        for step in broadcast(sorted(self._open().all_steps(), reverse=True), KEPT + 1):
-            state, facts, problem = self._read(step, like)
+        for step in self.steps():
+            state, facts, problem = content.read(self.folder / str(step), self.run_id, like)
             if not problem:
                 return state, facts, skipped
             skipped.append(f"the checkpoint of step {step} in {self.folder} cannot be read and is skipped: {problem}")
             self._set_aside(step)
         return None, {}, skipped
 
-    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any], str]:
-        """The state and facts of `step`, or why they cannot be used; the same in all processes.
+    def restore_step(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """The state, or the part of it that `like` names, and the facts of `step`.
 
-        Orbax's handlers read without waiting for other processes: one alone may fail.
+        Raises `UserError` where that checkpoint is not there or cannot be read.
         """
-        import orbax.checkpoint as ocp
-
-        folder = self.folder / str(step)
-        facts, problem = _attempt(lambda: _facts(folder))
-        if any(any_process(bool(problem))):
-            return None, {}, problem or "another process could not read it"
-        self._check_same(step, facts, _described(like))
-        handler = ocp.StandardCheckpointHandler()
-        state, problem = _attempt(lambda: handler.restore(folder / "state", args=ocp.args.StandardRestore(like)))
-        if any(any_process(bool(problem))):
-            return None, {}, problem or "another process could not read it"
-        changed = [name for name, bits in _bits(state).items() if bits != facts["bits"][name]]
-        return state, facts, f"the numbers of {changed[0]} have changed since they were saved" if changed else ""
-
-    def _check_same(self, step: int, facts: dict[str, Any], here: dict[str, str]) -> None:
-        there = facts["arrays"]
-        differs = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-        said = "".join(
-            f"{name} is {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in differs[:1]
-        )
+        steps = self.steps()
         check(
-            facts["run_id"] == self.run_id,
-            f"{self.folder} holds checkpoints of run {facts['run_id']}, but this configuration is run {self.run_id}"
-            + f" ({said})" * bool(said)
-            + "; train it in a folder of its own",
+            step in steps,
+            f"run {self.run_id} has no checkpoint of step {step} in {self.folder}; there are those of "
+            f"{', '.join(map(str, sorted(steps))) or 'no step'}",
         )
-        check(
-            not differs,
-            f"the checkpoint of step {step} in {self.folder} is of another version of lmscale ({said}); go on with "
-            f"that version, or delete the folder to begin anew",
-        )
+        state, facts, problem = content.read(self.folder / str(step), self.run_id, like)
+        check(not problem, f"the checkpoint of step {step} in {self.folder} cannot be read: {problem}")
+        return state, facts
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a whole checkpoint, the newest first. A folder gets such a name when it is whole."""
+        found = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        return broadcast(sorted(found, reverse=True), MOST_STEPS)
 
     def _set_aside(self, step: int) -> None:
         """Rename an unreadable checkpoint: the step can be saved again, and nothing is lost if the fault was ours."""
@@ -178,58 +158,6 @@ class Checkpoints:
         for path in (self.folder.glob("*") if kept else [self.folder]) if is_main() else []:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    """What was saved beside the state. Raises `ValueError` where that is not whole, as a full disk can leave it."""
-    import orbax.checkpoint as ocp
-
-    try:
-        facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
-    except ValueError as error:  # of JSON, or of its characters
-        raise ValueError(f"its facts are empty or spoiled ({error})") from None
-    arrays, bits = (facts.get(name) if isinstance(facts, dict) else None for name in ("arrays", "bits"))
-    if not (isinstance(arrays, dict) and isinstance(bits, dict) and "run_id" in facts and {*arrays} == {*bits}):
-        raise ValueError("its facts are incomplete")
-    return dict(facts)
-
-
-def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:
-    """What `read` returns, or the first line of what went wrong."""
-    try:
-        return read(), ""
-    except Exception as error:
-        return None, (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__
-
-
-def _named(state: Any) -> dict[str, Any]:
-    """The arrays of a state, present or abstract, by their path."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): x
-        for path, x in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def _described(state: Any) -> dict[str, str]:
-    """Name -> type and shape, as in "float32[256, 64]"."""
-    return {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(state).items()}
-
-
-def _bits(state: Any) -> dict[str, int]:
-    """Name -> sum of the array's bits as unsigned integers, modulo 2^32: exact in any order, so on any mesh."""
-    arrays = _named(state)
-    sums = _sums(state.step.sharding)(list(arrays.values()))
-    return dict(zip(arrays, np.asarray(sums).tolist()))
-
-
-@cache
-def _sums(everywhere: Sharding) -> jax.stages.Wrapped:
-    return jax.jit(lambda arrays: jnp.stack([_sum(x) for x in arrays]), out_shardings=everywhere)
-
-
-def _sum(x: jax.Array) -> jax.Array:
-    words = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-    return jnp.sum(words, dtype=jnp.uint32)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

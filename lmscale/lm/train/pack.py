@@ -62,11 +62,11 @@ def _stacked(*leaves: Any) -> Any:
     return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
 
 
-def part(whole: T, place: int, runs: int) -> T:
-    """A copy of what `stack` got from the run at `place`; of one run the whole."""
-    return whole if runs == 1 else _taken(whole, place)
+def unstack(stacked: T, index: int, runs: int) -> T:
+    """A copy of the tree that `stack` got from run `index` of `runs`; of a single run the tree itself."""
+    return stacked if runs == 1 else _row(stacked, index)
 
 
 @jax.jit
-def _taken(whole: Any, place: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[place], whole)
+def _row(stacked: Any, index: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], stacked)

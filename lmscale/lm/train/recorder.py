@@ -1,9 +1,10 @@
-"""What one run keeps beside its state on the device: the order of its data, metrics, checkpoints, outcome."""
+"""What one run keeps on disk while it trains: metrics, checkpoints, outcome."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import flax
 import jax
@@ -16,18 +17,22 @@ from lmscale.core.results import Outcome
 from lmscale.lm import data
 from lmscale.lm.devices import distributed, machine
 from lmscale.lm.eval.validation import Validation
+from lmscale.lm.train.batch_source import BatchSource
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.logs.jsonl import MetricsLog
 from lmscale.lm.train.logs.wandb import Tracker
-from lmscale.lm.train.step import Metrics, TrainState
+from lmscale.lm.train.start import first_state
+from lmscale.lm.train.step import Compiled, Metrics, TrainState
 
 
-class Ledger:
-    """Of the run at `place` among those that share a program; `train` tells it what happens."""
+class RunRecorder:
+    """Records one run: its progress, clock, metrics, checkpoints and outcome. The training loop drives it."""
 
-    def __init__(self, config: RunConfig, folder: Path, place: int, tokens: data.Tokens, wandb: str) -> None:
-        self.config, self.folder, self.place, self.tokens = config, folder, place, tokens
-        self.batches = data.Batches(tokens, config.model.context, config.optimizer.batch_sequences, config.seed)
+    def __init__(
+        self, config: RunConfig, folder: Path, index: int, tokens: data.Tokens, batches: BatchSource, wandb: str
+    ) -> None:
+        """`index` is the run's own among those that share a program."""
+        self.config, self.folder, self.index, self.tokens, self.batches = config, folder, index, tokens, batches
         self.done = 0
         """Steps dispatched."""
         self.validation: Validation | None = None
@@ -50,23 +55,24 @@ class Ledger:
         return self.done in self._validation_steps
 
     @property
-    def examined(self) -> bool:
+    def scores_tasks(self) -> bool:
         """Whether benchmark scores are due after the last step."""
         return self.done in self._exam_steps and not self.log.diverged
 
-    def resume(self, start: Callable[[jax.Array], TrainState], like: TrainState, peak: float) -> TrainState:
-        """The state to go on from, of the last checkpoint or new; opens the log."""
-        state, facts, skipped = self.checkpoints.restore(like)
-        for sentence in skipped:
-            self._say(sentence)
+    def resume(self, programs: Compiled, peak: float) -> TrainState:
+        """The state of the newest checkpoint, or the one that the run starts from; opens the log."""
+        state, facts, problems = self.checkpoints.restore(programs.state)
+        earlier = self.folder
+        for problem in problems:
+            self._print(problem)
         if state is None:
-            state, facts = start(jax.random.key(self.config.seed)), {"seconds": 0.0, "losses": []}
-        else:
-            self._say(f"going on from step {int(state.step):,} of {self.config.steps:,}")
+            state, facts, earlier = first_state(self.config, self.folder, programs)
         self.done, self._seconds_before = int(state.step), facts["seconds"]
+        if self.done:
+            self._print(f"going on from step {self.done:,} of {self.config.steps:,}")
         self.log = MetricsLog(
             self.folder, self.config, self.tracker,
-            peak=peak, first=self.done, losses=facts["losses"], place=self.place,
+            peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts), index=self.index,
         )  # fmt: skip
         return state
 
@@ -97,7 +103,10 @@ class Ledger:
         """Start a checkpoint, unless the run has diverged."""
         self.log.flush()
         if not self.log.diverged:
-            self.checkpoints.save(state, {"seconds": self.seconds(), "losses": self.log.open_losses()})
+            steps = self.log.open_steps()
+            columns = {name: [step[name] for step in steps] for name in (steps[0] if steps else ())}
+            losses = columns.pop("loss_nats", [])
+            self.checkpoints.save(state, {"seconds": self.seconds(), "losses": losses, "reported": columns})
 
     def finish(self, seconds: float, peak: float, runs: int) -> None:
         """Write the outcome; `peak` is the matmul peak of the mesh, which `runs` runs have shared."""
@@ -115,7 +124,7 @@ class Ledger:
         finally:
             self.tracker.close()
 
-    def _say(self, sentence: str) -> None:
+    def _print(self, sentence: str) -> None:
         if distributed.is_main():
             print(sentence, flush=True)
 
@@ -134,6 +143,7 @@ class Ledger:
             bits_per_byte=None if validation is None else validation.bits_per_byte,
             loss_by_position_nats=None if validation is None else validation.by_position,
             train_loss_nats=log.last_loss,
+            reported=log.reported or None,
             validation_tokens=None if validation is None else validation.tokens,
             spikes=log.spikes,
             params=counts.params,
@@ -141,6 +151,7 @@ class Ledger:
             tokens=tokens,
             flops=counts.flops,
             flops_6n=counts.flops_6n,
+            batch_flops=done * self.batches.flops_per_batch,
             **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,
@@ -151,3 +162,12 @@ class Ledger:
             device=machine.device_name() + (f", shared by {runs} runs in one program" if runs > 1 else ""),
             versions={module.__name__: module.__version__ for module in (jax, flax, optax, np)},
         )
+
+
+def _open_steps(facts: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The inverse of how `save` keeps them: columns of numbers. Older checkpoints have losses only."""
+    reported = facts.get("reported", {})
+    return [
+        {"loss_nats": loss, **{name: values[number] for name, values in reported.items()}}
+        for number, loss in enumerate(facts["losses"])
+    ]

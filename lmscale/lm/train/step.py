@@ -49,8 +49,12 @@ class Metrics:
 
 
 def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first step."""
-    params = init(config.model, key)
+    """The state before the first step, of random parameters."""
+    return state_from(config, optimizer, init(config.model, key))
+
+
+def state_from(config: RunConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+    """The state before the first step, of given parameters."""
     ema = None if config.optimizer.ema_decay is None else params
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema, healthy())
 
@@ -132,15 +136,15 @@ class Compiled(NamedTuple):
 
     start: jax.stages.Wrapped
     """key -> state"""
+    start_from: jax.stages.Wrapped
+    """parameters -> state"""
     step: jax.stages.Wrapped
     """state, batch, hyperparameters, reference -> state, metrics. The state given is donated: its memory is reused."""
     state: TrainState
     """Shapes, types and placements of the state."""
 
 
-def make_step(
-    config: RunConfig, mesh: Mesh, objective: Objective | None = None, reference: Reference = ()
-) -> Compiled:
+def make_step(config: RunConfig, mesh: Mesh, objective: Objective | None = None, reference: Reference = ()) -> Compiled:
     """Initialisation and step of a run on a mesh; lower them under `jax.set_mesh(mesh)`.
 
     `objective` None takes the one that the configuration names; the arrays of `reference` say where they are placed.
@@ -150,6 +154,7 @@ def make_step(
     placed = _placements(config, optimizer, shapes, mesh)
     everywhere = replicated(mesh)
     start = jax.jit(partial(init_state, config, optimizer), out_shardings=placed)
+    start_from = jax.jit(partial(state_from, config, optimizer), out_shardings=placed)
     step = jax.jit(
         partial(train_step, config, objective or make_objective(config), optimizer),
         in_shardings=(placed, batch_sharding(mesh), everywhere, jax.tree.map(lambda x: x.sharding, reference)),
@@ -157,7 +162,7 @@ def make_step(
         donate_argnums=0,
     )
     abstract = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, placed)
-    return Compiled(start, step, abstract)
+    return Compiled(start, start_from, step, abstract)
 
 
 def _placements(

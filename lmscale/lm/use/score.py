@@ -4,17 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmscale.core.config import RunConfig, check, from_json
-from lmscale.core.files import read_json
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CONFIG_FILE, RESPONSES_FOLDER, SCORES_FILE
-from lmscale.lm import data
-from lmscale.lm.devices.sharding import make_mesh
+from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.eval import lm_eval_adapter, task_eval
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Shots, Task
-from lmscale.lm.train.checkpoint import Checkpoints
-from lmscale.lm.train.step import make_step
+from lmscale.lm.use.load import open_run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,11 +33,13 @@ def newest_scorer(folder: Path) -> tuple[LMScorer, dict[str, Any]]:
 
     Raises `UserError` for a folder without a run or a checkpoint.
     """
-    config = from_json(RunConfig, read_json(folder / CONFIG_FILE, "run configuration"), where=str(folder / CONFIG_FILE))
-    scorer, step = _restore(config, folder)
+    opened = open_run(folder)
+    config, params, tokenizer = opened.run
     outcome = Outcome.read(folder)
-    loss_nats = outcome.loss_nats if outcome is not None and step == config.steps else None
-    return scorer, task_eval.model_columns(config, step, loss_nats)
+    loss_nats = outcome.loss_nats if outcome is not None and opened.step == config.steps else None
+    return LMScorer(params, config.model, tokenizer, opened.mesh), task_eval.model_columns(
+        config, opened.step, loss_nats
+    )
 
 
 def show(
@@ -72,16 +69,3 @@ def show_lm_eval(
     manager = lm_eval_adapter.task_manager(specs, include)
     scorer, model_columns = newest_scorer(folder)
     lm_eval_adapter.show(scorer, model_columns, folder, specs, manager, shots, most_items, seed, console)
-
-
-def _restore(config: RunConfig, folder: Path) -> tuple[LMScorer, int]:
-    """The model of the newest checkpoint, and its step."""
-    mesh = make_mesh(config.mesh)
-    checkpoints = Checkpoints(folder, config.run_id)
-    state, _, skipped = checkpoints.restore(make_step(config, mesh).state)
-    checkpoints.close()
-    for sentence in skipped:
-        print(sentence)
-    check(state is not None, f"{folder} has no checkpoint to score; train the run with keep_checkpoint=True")
-    tokenizer = data.load_tokenizer(data.prepare(config.data).manifest)
-    return LMScorer(state.validated, config.model, tokenizer, mesh), int(state.step)

@@ -1,8 +1,9 @@
-"""`metrics.jsonl`: what a run says of itself while it trains."""
+"""`metrics.jsonl`: the metrics of a run while it trains."""
 
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ LOG_ROWS = 200
 
 
 class MetricsLog:
-    """`metrics.jsonl`: a row for every interval. A row waits for the device only when the next one is due."""
+    """`metrics.jsonl`: a row for every interval. A row waits for the device only when the next one is due.
+
+    What the objective reports besides the loss stands in the row under its own names, as a mean over the interval.
+    """
 
     def __init__(
         self,
@@ -34,45 +38,52 @@ class MetricsLog:
         *,
         peak: float,
         first: int,
-        losses: list[float],
-        place: int = 0,
+        earlier: Path,
+        open_steps: Sequence[Mapping[str, float]] = (),
+        index: int = 0,
     ) -> None:
-        """Keep the rows up to step `first`; `losses` are those of the steps after the last of them.
+        """Begin with the rows up to step `first` in the run folder `earlier`, which is this one or a trunk's.
 
-        `place` is the run's own in metrics that are stacked.
+        `open_steps` are the means of the steps after the last of those rows; `index` is the run's own in metrics that
+        are stacked.
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
-        kept = [row for row in read_metrics(folder)[0] if row["step"] <= first]
+        rows = [row for row in read_metrics(earlier)[0] if row["step"] <= first]
         if is_main():
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.last_loss: float | None = kept[-1]["loss_nats"] if kept else None
-        self._place = place
-        self._losses: list[jax.Array | float] = [*losses]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.last_loss: float | None = rows[-1]["loss_nats"] if rows else None
+        self.reported: dict[str, float | None] = {}
+        """What the objective reported in the newest row."""
+        self._index = index
+        self._interval: list[Mapping[str, jax.Array | float]] = [*open_steps]
         self._newest: Metrics | None = None
-        self._waiting: tuple[int, list[jax.Array | float], Metrics, Validation | None] | None = None
+        self._waiting: tuple[int, list[Mapping[str, jax.Array | float]], Metrics, Validation | None] | None = None
         self._timed, self._clock = first, time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
         """Remember one step's metrics, still on the device."""
-        self._losses.append(metrics.loss_nats)
+        self._interval.append({"loss_nats": metrics.loss_nats, **metrics.reported})
         self._newest = metrics
 
     def row(self, done: int, validation: Validation | None) -> None:
         """Close an interval that ends after `done` steps; write the interval before it."""
         self.flush()
         assert self._newest is not None
-        self._waiting = (done, self._losses, self._newest, validation)
-        self._losses = []
+        self._waiting = (done, self._interval, self._newest, validation)
+        self._interval = []
 
-    def open_losses(self) -> list[float]:
-        """Losses of the steps since the last closed interval."""
-        return [float(self._own(loss)) for loss in self._losses]
+    def open_steps(self) -> list[dict[str, float]]:
+        """The means of each step since the last closed interval: a checkpoint keeps them."""
+        return [self._on_host(step) for step in self._interval]
+
+    def _on_host(self, step: Mapping[str, jax.Array | float]) -> dict[str, float]:
+        return {name: float(self._own(value)) for name, value in step.items()}
 
     def _own(self, values: jax.Array | float) -> Any:
-        """This run's number of those that all runs of its program have put there, on the host."""
-        found = np.asarray(values)
-        return found[self._place] if found.ndim else found
+        """This run's number of those that all runs of its program share an array for, on the host."""
+        on_host = np.asarray(values)
+        return on_host[self._index] if on_host.ndim else on_host
 
     def pause(self, seconds: float) -> None:
         """Leave so many seconds that have just passed out of the rates."""
@@ -82,41 +93,53 @@ class MetricsLog:
         """Write what is waiting."""
         if self._waiting is None:
             return
-        done, on_device, newest, validation = self._waiting
+        done, interval, newest, validation = self._waiting
         self._waiting = None
-        losses = [float(self._own(loss)) for loss in on_device]
+        steps = [self._on_host(step) for step in interval]
         newest = jax.tree.map(self._own, newest)
-        grad_norm = float(newest.grad_norm)
         now = time.perf_counter()
         rate = (done - self._timed) * self.config.batch_tokens / (now - self._clock)
         self._timed, self._clock = done, now
         self.spikes = int(newest.health.spikes)
-        if found := trouble(newest.health, self.config.divergence_nats):
-            self.diverged, self.done, self.reason = True, found.step, f"{found.reason} at step {found.step:,}"
+        if problem := trouble(newest.health, self.config.divergence_nats):
+            self.diverged, self.done, self.reason = True, problem.step, f"{problem.reason} at step {problem.step:,}"
             return
         if validation is not None and not math.isfinite(validation.loss_nats):
             self.diverged, self.done = True, done
             self.reason = f"the validation loss was {validation.loss_nats} at step {done:,}"
             return
-        per_token = flops_per_token(self.config.model)
-        self.done, self.last_loss = done, float(np.mean(losses))
+        self.done, self.last_loss = done, float(np.mean([step["loss_nats"] for step in steps]))
+        self.reported = {name: _mean([step[name] for step in steps]) for name in newest.reported}
+        if is_main():
+            self._write(self._row(done, newest, rate, validation))
+
+    def _row(self, done: int, newest: Metrics, rate: float, validation: Validation | None) -> dict[str, Any]:
+        flops = flops_per_token(self.config.model)
         row: dict[str, Any] = {
             "step": done,
             "tokens": done * self.config.batch_tokens,
-            "flops": done * self.config.batch_tokens * per_token,
+            "flops": done * self.config.batch_tokens * flops,
             "loss_nats": self.last_loss,
             "learning_rate": float(newest.learning_rate),
-            "grad_norm": grad_norm,
+            "grad_norm": float(newest.grad_norm),
             "tokens_per_second": rate,
-            "mfu": rate * per_token / self.peak,
+            "mfu": rate * flops / self.peak,
         }
         if validation is not None:
             row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
-        if not is_main():
-            return
+        assert not row.keys() & self.reported.keys(), "an objective reports under a name of its own"
+        return row | self.reported
+
+    def _write(self, row: dict[str, Any]) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
         except OSError as error:
             raise storage_error(self.path, error) from error
         self._tracker.log(row)
+
+
+def _mean(values: list[float]) -> float | None:
+    """None where it is not finite: JSON has no such number."""
+    mean = float(np.mean(values))
+    return mean if math.isfinite(mean) else None

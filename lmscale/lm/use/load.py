@@ -1,0 +1,81 @@
+"""Open a trained run: its configuration, its parameters on this machine's devices, and its tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from lmscale.core.config import MeshConfig, RunConfig, check, from_json
+from lmscale.core.errors import UserError
+from lmscale.core.files import read_json
+from lmscale.core.run_folder import CONFIG_FILE
+from lmscale.lm import data
+from lmscale.lm.data.tokenizer import Tokenizer
+from lmscale.lm.devices.sharding import make_mesh, shardings
+from lmscale.lm.model.parameters import Params, parameter_table
+from lmscale.lm.train.checkpoint import Checkpoints
+
+
+class TrainedRun(NamedTuple):
+    """A trained model and what it reads with."""
+
+    config: RunConfig
+    params: Params
+    """The parameters that are evaluated: the averaged ones where the run has them."""
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained run with where it came from and where it lies."""
+
+    run: TrainedRun
+    step: int
+    """Updates done."""
+    mesh: Mesh
+
+
+def load(folder: str | Path, step: int | None = None) -> TrainedRun:
+    """(configuration, parameters, tokenizer) of the run in `folder`, after `step` updates or at its newest checkpoint.
+
+    The parameters lie on the run's own mesh where this machine has its devices, else on one device. Raises `UserError`
+    for a folder without a run, and for a run without that checkpoint.
+    """
+    return open_run(Path(folder), step).run
+
+
+def open_run(folder: Path, step: int | None = None) -> Opened:
+    """As `load`; of several checkpoints that cannot be read the newest that can is taken, and said."""
+    file = folder / CONFIG_FILE
+    check(file.is_file(), f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>")
+    config = from_json(RunConfig, read_json(file, "run configuration"), where=str(file))
+    mesh = make_mesh(config.mesh if config.mesh.devices <= jax.device_count() else MeshConfig())
+    params, step = _params(config, folder, step, mesh)
+    tokenizer = data.load_tokenizer(data.prepare(config.data).manifest)
+    return Opened(TrainedRun(config, params, tokenizer), step, mesh)
+
+
+def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tuple[Params, int]:
+    checkpoints = Checkpoints(folder, config.run_id)
+    field = "params" if config.optimizer.ema_decay is None else "ema"
+    table = parameter_table(config.model)
+    placed = shardings({name: (row.shape, row.axes) for name, row in table.items()}, mesh)
+    dtype = config.model.param_dtype
+    like = {
+        field: {name: jax.ShapeDtypeStruct(row.shape, dtype, sharding=placed[name]) for name, row in table.items()}
+    }
+    steps = checkpoints.steps() if step is None else [step]
+    check(bool(steps), f"{folder} has no checkpoint; train the run with keep_checkpoint=True")
+    problems: list[UserError] = []
+    for one in steps:
+        try:
+            params: Params = checkpoints.restore_step(one, like)[0][field]
+        except UserError as error:
+            problems.append(error)
+            continue
+        for problem in problems:
+            print(problem)
+        return params, one
+    raise problems[0]
