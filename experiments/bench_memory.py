@@ -69,7 +69,7 @@ def compiled_bytes(config: RunConfig) -> int:
         programs = make_step(config, mesh)
         tokens = jax.ShapeDtypeStruct((config.optimizer.batch_sequences, config.model.context + 1), jnp.int32)
         hyper = jax.eval_shape(lambda: Hyperparameters.of(config))
-        counted = programs.step.lower(programs.state, tokens, hyper).compile().memory_analysis()
+        counted = programs.step.lower(programs.state, tokens, hyper, ()).compile().memory_analysis()
     whole = counted.argument_size_in_bytes + counted.output_size_in_bytes + counted.temp_size_in_bytes
     return int(whole - counted.alias_size_in_bytes)
 

@@ -67,7 +67,7 @@ def step_seconds(configs: list[RunConfig], steps: int) -> float:
         step = pack.packed_step(programs, first, count)
         ends = []
         for _ in range(WARM_STEPS + steps + 1):
-            state, metrics = step(state, batch(), hyper)
+            state, metrics = step(state, batch(), hyper, ())
             jax.block_until_ready(metrics)
             ends.append(time.perf_counter())
     return statistics.median(end - start for start, end in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :]))

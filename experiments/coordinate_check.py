@@ -32,8 +32,8 @@ from lmscale.lm.devices import machine
 from lmscale.lm.model.parameters import Params, residual_multiplier
 from lmscale.lm.model.tap import record
 from lmscale.lm.model.transformer import forward
-from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.objectives import make_objective
+from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, train_step
 from lmscale.study import plots
 from lmscale.study.plots.axes import word_key

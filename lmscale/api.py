@@ -1,7 +1,7 @@
 """One call for what each main verb does, for notebooks and scripts; imported as `lmscale.plan`, `lmscale.run`, ..."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from lmscale.lm.use.load import TrainedRun

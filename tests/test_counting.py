@@ -249,5 +249,5 @@ def test_the_estimate_is_within_15_percent_of_the_compilers_figure() -> None:
         programs = make_step(config, mesh)
         tokens = jax.ShapeDtypeStruct((8, 129), jnp.int32)
         hyper = jax.eval_shape(lambda: Hyperparameters.of(config))
-        compiled = programs.step.lower(programs.state, tokens, hyper).compile()
+        compiled = programs.step.lower(programs.state, tokens, hyper, ()).compile()
     assert counting.memory_bytes(config) == pytest.approx(machine.peak_memory_bytes(compiled), rel=0.15)

@@ -14,8 +14,8 @@ from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.model.transformer import token_losses
-from lmscale.lm.train.optimizer import Hyperparameters, Schedule, apply, make_optimizer
 from lmscale.lm.objectives import make_objective
+from lmscale.lm.train.optimizer import Hyperparameters, Schedule, apply, make_optimizer
 from lmscale.lm.train.step import init_state, train_step
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)

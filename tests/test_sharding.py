@@ -75,7 +75,7 @@ def train_on(shape: Shape, optimizer: str, model: dict[str, Any]) -> dict[str, A
         losses = []
         for number in range(STEPS):
             tokens = np.random.default_rng(number).integers(0, VOCAB, (BATCH, CONTEXT + 1), np.int32)
-            state, metrics = programs.step(state, jax.device_put(tokens, batch_sharding(mesh)), hyper)
+            state, metrics = programs.step(state, jax.device_put(tokens, batch_sharding(mesh)), hyper, ())
             losses.append(float(metrics.loss_nats))
     parts = {name: value.addressable_shards[0].data.shape for name, value in state.params.items()}
     moments = [x.addressable_shards[0].data.shape for x in jax.tree.leaves(state.opt_state)]

@@ -137,7 +137,7 @@ def test_runs_that_differ_in_numbers_alone_share_one_program(changed: dict[str, 
         compiled = make_step(config, mesh)
         tokens = jax.ShapeDtypeStruct((8, MODEL.context + 1), jnp.int32)
         with jax.set_mesh(mesh):
-            return compiled.step.lower(compiled.state, tokens, Hyperparameters.of(config)).as_text()
+            return compiled.step.lower(compiled.state, tokens, Hyperparameters.of(config), ()).as_text()
 
     assert program(run(**changed)) == program(run())
     assert program(run(beta1=0.8)) != program(run())

@@ -154,7 +154,7 @@ def _compiled(programs: Compiled, tokens: jax.Array, hyper: Hyperparameters) -> 
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # JAX asks once per process whether there is one
         start = time.perf_counter()
-        step = programs.step.lower(programs.state, tokens, hyper).compile()
+        step = programs.step.lower(programs.state, tokens, hyper, ()).compile()
         return step, time.perf_counter() - start
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -171,17 +171,17 @@ def _step_seconds(
 ) -> list[float]:
     """Time from the end of one step to the end of the next, of `steps` of them."""
     state = programs.start(jax.random.key(0))
-    state, newest = step(state, batch(0), hyper)
+    state, newest = step(state, batch(0), hyper, ())
     ends = []
     for t in range(1, WARM_STEPS + steps + 1):
         before = newest
-        state, newest = step(state, batch(t), hyper)
+        state, newest = step(state, batch(t), hyper, ())
         before.loss_nats.block_until_ready()
         ends.append(time.perf_counter())
     if profile is not None:
         with jax.profiler.trace(str(profile)):
             for t in range(PROFILED_STEPS):
-                state, newest = step(state, batch(t), hyper)
+                state, newest = step(state, batch(t), hyper, ())
             jax.block_until_ready(state)
     jax.block_until_ready(state)
     return [end - start for start, end in zip(ends[WARM_STEPS - 1 :], ends[WARM_STEPS:])]

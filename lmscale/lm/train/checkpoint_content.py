@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, Sharding
+from jax.sharding import Mesh, Sharding
 
 from lmscale.core.config import check
 from lmscale.lm.devices.collectives import any_process
@@ -113,8 +113,8 @@ def _bit_sums(state: Any) -> dict[str, int]:
     """Path -> sum of the array's bits as unsigned integers, modulo 2^32: exact in any order, so on any mesh."""
     arrays = _by_path(state)
     first = next(iter(arrays.values())).sharding
-    everywhere = replicated(first.mesh) if isinstance(first, NamedSharding) else first
-    sums = _summed(everywhere)(list(arrays.values()))
+    mesh = getattr(first, "mesh", None)
+    sums = _summed(replicated(mesh) if isinstance(mesh, Mesh) else first)(list(arrays.values()))
     return dict(zip(arrays, np.asarray(sums).tolist()))
 
 

@@ -221,7 +221,7 @@ class TrainLoop:
         start = time.perf_counter()
         loss_nats = run.validation.loss_nats if run.validates and run.validation is not None else None
         params = self._state_of(run, state).eval_params
-        self.task_evaluator.score(run.config, run.folder, params, run.done, loss_nats)
+        self.task_evaluator.evaluate(run.config, run.folder, params, run.done, loss_nats)
         run.pause(time.perf_counter() - start)
 
     def _decisions(self, active: list[RunRecorder]) -> tuple[bool, bool]:

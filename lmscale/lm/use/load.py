@@ -63,9 +63,7 @@ def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tu
     table = parameter_table(config.model)
     placed = shardings({name: (row.shape, row.axes) for name, row in table.items()}, mesh)
     dtype = config.model.param_dtype
-    like = {
-        field: {name: jax.ShapeDtypeStruct(row.shape, dtype, sharding=placed[name]) for name, row in table.items()}
-    }
+    like = {field: {name: jax.ShapeDtypeStruct(row.shape, dtype, sharding=placed[name]) for name, row in table.items()}}
     steps = checkpoints.steps() if step is None else [step]
     check(bool(steps), f"{folder} has no checkpoint; train the run with keep_checkpoint=True")
     problems: list[UserError] = []

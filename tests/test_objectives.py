@@ -1,0 +1,149 @@
+"""What a step minimises is an argument: tokens that are read and not scored, references, reported sums."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_runs import MODEL, assert_same, outcome, rows, run, write_corpus
+
+from lmscale.core.config import Completion, ModelConfig, NextToken, OptimizerConfig, RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.results import Outcome
+from lmscale.lm.model.parameters import init
+from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.objectives import Objective, Terms, make_objective
+from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.step import means_and_gradient
+
+SMALL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
+
+
+def config(objective: Any, **changed: Any) -> RunConfig:
+    optimizer = OptimizerConfig(**{"peak_lr": 0.01, "batch_sequences": 8, **changed})
+    return RunConfig(model=SMALL, optimizer=optimizer, tokens=64, objective=objective)
+
+
+def examples(seed: int = 0) -> dict[str, np.ndarray]:
+    """Eight rows; the answers of the first four are long, those of the others short."""
+    tokens = np.random.default_rng(seed).integers(0, 16, (8, 9), np.int32)
+    scored = np.arange(8)[None] >= np.array([2] * 4 + [6] * 4)[:, None]
+    return {"tokens": tokens, "scored": scored}
+
+
+def means(config: RunConfig, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
+    params = init(SMALL, jax.random.key(0))
+    return jax.jit(partial(means_and_gradient, config, make_objective(config)))(params, (), batch, jax.random.key(1))
+
+
+def test_a_completion_reads_its_prompt_and_scores_its_answer() -> None:
+    batch, params = examples(), init(SMALL, jax.random.key(0))
+    every_token = np.asarray(jax.jit(partial(token_losses, config=SMALL))(params, batch["tokens"])[0])
+    found, _ = means(config(Completion()), batch)
+    assert float(found.loss) == pytest.approx(every_token[batch["scored"]].mean(), rel=1e-6)
+    prompt_changed = {**batch, "tokens": batch["tokens"].copy()}
+    prompt_changed["tokens"][:, 0] = (prompt_changed["tokens"][:, 0] + 1) % 16
+    assert float(means(config(Completion()), prompt_changed)[0].loss) != pytest.approx(float(found.loss), rel=1e-4)
+
+
+def test_the_gradient_of_a_completion_is_that_of_its_answers_alone() -> None:
+    batch, params = examples(), init(SMALL, jax.random.key(0))
+
+    @jax.jit
+    @jax.grad
+    def by_hand(params: Any) -> jax.Array:
+        losses = token_losses(params, batch["tokens"], SMALL)[0]
+        return (losses * batch["scored"]).sum() / batch["scored"].sum()
+
+    _, grads = means(config(Completion()), batch)
+    for name, grad in by_hand(params).items():
+        np.testing.assert_allclose(grads[name], grad, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_z_loss_is_of_scored_tokens_alone() -> None:
+    batch, params = examples(), init(SMALL, jax.random.key(0))
+    _, log_z = jax.jit(partial(token_losses, config=SMALL))(params, batch["tokens"])
+    terms = [make_objective(config(Completion(), z_loss=z))(params, (), batch, jax.random.key(0)) for z in (0.0, 0.5)]
+    penalty = 0.5 * (np.asarray(log_z) ** 2)[batch["scored"]].sum()
+    assert float(terms[1].objective - terms[0].objective) == pytest.approx(penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+def test_micro_batches_with_answers_of_unequal_lengths_give_the_whole(micro_batches: int) -> None:
+    whole, grads = means(config(Completion()), examples())
+    found, part_grads = means(config(Completion(), micro_batches=micro_batches), examples())
+    assert float(found.loss) == pytest.approx(float(whole.loss), rel=1e-6)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(part_grads[name], grad, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_the_default_objective_leaves_no_trace_in_a_runs_name_and_another_does() -> None:
+    default, explicit, other = config(NextToken()), config(NextToken(kind="next-token")), config(Completion())
+    assert default.run_id == explicit.run_id != other.run_id
+    assert RunConfig.from_json(other.to_json()) == other and RunConfig.from_json(default.to_json()) == default
+    old = default.to_json()
+    del old["objective"], old["init_from"], old["continue_from"]
+    assert RunConfig.from_json(old) == default
+    with pytest.raises(UserError, match=r"objective\.kind = 'completions'.* did you mean 'completion'\?"):
+        RunConfig.from_json({**old, "objective": {"kind": "completions"}})
+
+
+# From here on a whole run with an objective of its own: cross-entropy and the distance from a reference.
+
+
+def near_reference(config: RunConfig) -> Objective:
+    next_token = make_objective(config)
+
+    def terms(params: Any, reference: Any, batch: Any, key: jax.Array) -> Terms:
+        of_text = next_token(params, reference, batch, key)
+        distance = sum(jnp.sum((params[name] - reference[name]) ** 2) for name in params) * of_text.weight
+        longest = (batch[:, 1:] == 32).sum()
+        return of_text._replace(
+            objective=of_text.objective + 0.1 * distance, reported={"distance": distance, "spaces": longest}
+        )
+
+    return terms
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    from lmscale.core.config import MeshConfig
+    from lmscale.lm.devices.sharding import make_mesh, replicated
+
+    return jax.device_put(init(MODEL, jax.random.key(7)), replicated(make_mesh(MeshConfig())))
+
+
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+def test_an_objective_with_a_reference_trains_reports_and_resumes(
+    corpus: str, reference: Any, tmp_path: Path, stop_after: Any
+) -> None:
+    one = run(corpus, 12)
+    options = {"objective": near_reference(one), "reference": reference}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmscale.lm.train.loop.LOG_ROWS", 4)
+        result = train(one, tmp_path / "whole", **options)
+        stop_after(7)
+        with pytest.raises(Interrupted):
+            train(one, tmp_path / "stopped", **options)
+        stop_after(10**6)
+        train(one, tmp_path / "stopped", **options)
+    assert_same(one, tmp_path / "stopped", tmp_path / "whole")
+    assert result.reported is not None and set(result.reported) == {"distance", "spaces"}
+    assert rows(tmp_path / "whole")[-1]["distance"] == result.reported["distance"] > 0
+    assert Outcome.read(tmp_path / "whole") == result
+    pulled = [row["distance"] for row in rows(tmp_path / "whole")]
+    assert pulled == sorted(pulled, reverse=True), "the pull towards the reference is part of what is minimised"
+
+
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+def test_a_run_without_reports_says_none(corpus: str, tmp_path: Path) -> None:
+    train(run(corpus, 2), tmp_path)
+    assert outcome(tmp_path)["reported"] is None

@@ -1,0 +1,129 @@
+"""A run starts from random numbers, from another run's parameters, or from its own samples, and resumes alike."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, run, write_corpus
+
+import lmscale
+from lmscale.core.config import RunConfig
+from lmscale.core.errors import UserError
+from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.model.transformer import logits
+from lmscale.lm.train.batch_source import TextBatches
+from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.start import first_state
+from lmscale.lm.train.step import make_step
+
+pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
+AVERAGED = {"optimizer": {"ema_decay": 0.8}}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def parent(corpus: str, tmp_path: Path) -> RunConfig:
+    """A run trained in `runs/first/<run_id>`, its step 4 kept."""
+    config = run(corpus, 8, kept_steps=(4,))
+    train(config, tmp_path / "runs" / "first" / config.run_id)
+    return config
+
+
+def first_params(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh):
+        state, facts, _ = first_state(config, folder, make_step(config, mesh))
+    assert int(state.step) == 0 and facts["losses"] == []
+    return {name: np.asarray(value) for name, value in state.params.items()}
+
+
+def test_a_run_starts_from_the_parameters_of_another(parent: RunConfig, corpus: str, tmp_path: Path) -> None:
+    """Of another sweep, after its last step or one that it kept; another seed and rate make no difference."""
+    runs = tmp_path / "runs"
+    child = run(corpus, 3, init_from=parent.run_id, seed=3, peak_lr=0.5)
+    last = final_parameters(parent, runs / "first" / parent.run_id)
+    found = first_params(child, runs / "second" / child.run_id)
+    assert all(np.array_equal(found[name], value) for name, value in last.items())
+    middle = first_params(replace(child, init_from=f"{parent.run_id}@4"), runs / "second" / child.run_id)
+    assert any(not np.array_equal(middle[name], value) for name, value in last.items())
+    plain = replace(child, init_from=None)
+    assert len({child.run_id, plain.run_id, replace(child, init_from=f"{parent.run_id}@4").run_id}) == 3
+    assert train(child, runs / "second" / child.run_id).loss_nats != train(plain, tmp_path / "plain").loss_nats
+
+
+def test_averaged_weights_are_what_another_run_starts_from(corpus: str, tmp_path: Path) -> None:
+    config = run(corpus, 6, **AVERAGED)
+    train(config, tmp_path / "sweep" / config.run_id)
+    child = run(corpus, 3, init_from=config.run_id)
+    found = first_params(child, tmp_path / "sweep" / child.run_id)
+    loaded = lmscale.load(tmp_path / "sweep" / config.run_id)
+    assert all(np.array_equal(found[name], value) for name, value in loaded.params.items())
+    last = final_parameters(config, tmp_path / "sweep" / config.run_id)
+    assert any(not np.array_equal(found[name], value) for name, value in last.items())
+
+
+def test_a_start_that_cannot_be_had_is_one_sentence(parent: RunConfig, corpus: str, tmp_path: Path) -> None:
+    folder, child = tmp_path / "runs" / "first" / "child", run(corpus, 3, init_from=parent.run_id)
+    with pytest.raises(UserError, match=r"there is no run 0123456789ab in .*first"):
+        train(replace(child, init_from="0123456789ab"), folder)
+    with pytest.raises(UserError, match=r"no checkpoint of step 5 .* there are those of 4, 8"):
+        train(replace(child, init_from=f"{parent.run_id}@5"), folder)
+    with pytest.raises(UserError, match=r"parameter \w+ is \(.*\) there and \(.*\) here; give both runs one model"):
+        train(replace(child, model=replace(MODEL, width=32)), folder)
+    with pytest.raises(UserError, match=r"init_from = 'runs/first': write the id of a run"):
+        run(corpus, 3, init_from="runs/first")
+    for step in (0, 3, 9):
+        with pytest.raises(UserError, match=r"continue_from = .*name a step after the first and before the last"):
+            run(corpus, 3, continue_from=f"{parent.run_id}@{step}")
+
+
+def test_load_gives_configuration_parameters_and_tokenizer(parent: RunConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "first" / parent.run_id
+    config, params, tokenizer = lmscale.load(folder)
+    assert config.run_id == parent.run_id and tokenizer.vocab == config.model.vocab
+    for name, value in final_parameters(parent, folder).items():
+        assert np.array_equal(params[name], value), name
+    earlier = lmscale.load(folder, step=4).params
+    assert any(not np.array_equal(earlier[name], value) for name, value in params.items())
+    with pytest.raises(UserError, match=r"no checkpoint of step 3 "):
+        lmscale.load(folder, step=3)
+    with pytest.raises(UserError, match=r"is no run folder: it has no config\.json"):
+        lmscale.load(tmp_path)
+
+
+class OwnContinuations(TextBatches):
+    """Batches whose second half the model writes: the likeliest next token of each position."""
+
+    reads_params = True
+    flops_per_batch = 1000
+
+    def __call__(self, t: int, params: Any) -> Any:
+        text = super().__call__(t, params)
+        return _continued(params, text)
+
+
+@jax.jit
+def _continued(params: Any, text: jax.Array) -> jax.Array:
+    half = text.shape[1] // 2
+    likeliest = logits(params, text[:, :-1], MODEL).argmax(axis=-1).astype(text.dtype)
+    return jax.numpy.concatenate([text[:, :half], likeliest[:, half - 1 :]], axis=1)
+
+
+def test_a_run_on_its_own_samples_resumes_to_the_last_bit(corpus: str, tmp_path: Path, stop_after: Any) -> None:
+    config = run(corpus, 10)
+    result = train(config, tmp_path / "whole", batches=OwnContinuations)
+    stop_after(6)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "stopped", batches=OwnContinuations)
+    stop_after(10**6)
+    train(config, tmp_path / "stopped", batches=OwnContinuations)
+    assert_same(config, tmp_path / "stopped", tmp_path / "whole")
+    assert result.batch_flops == 10 * 1000
+    assert outcome(tmp_path / "whole")["loss_nats"] != train(config, tmp_path / "text").loss_nats
