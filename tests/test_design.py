@@ -152,7 +152,7 @@ def test_the_bias_of_a_parabola(spread: float, bias: float) -> None:
     """Hoffmann's rounded exponents .34 and .28, sizes evenly within a factor `spread` of the minimum."""
     law = Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28)
     centre = float(law.optimum(1e20).params)
-    found = design.valley(law, 1e20, centre * np.geomspace(1 / spread, spread, 15))
+    found = design.planned_valley(law, 1e20, centre * np.geomspace(1 / spread, spread, 15))
     assert found.bias == pytest.approx(bias, rel=0.02) and found.inside
     assert found.params == pytest.approx(centre)
 
@@ -160,7 +160,7 @@ def test_the_bias_of_a_parabola(spread: float, bias: float) -> None:
 def test_the_bias_of_an_exponent_needs_two_valleys() -> None:
     law = CHINCHILLA_REFIT
     off = [
-        design.valley(law, c, shift * float(law.optimum(c).params) * np.geomspace(0.25, 4, 7))
+        design.planned_valley(law, c, shift * float(law.optimum(c).params) * np.geomspace(0.25, 4, 7))
         for c, shift in ((1e18, 0.5), (1e19, 1.0), (1e20, 2.0))
     ]
     assert design.bias_of_exponent(off[:1]) is None
@@ -189,12 +189,12 @@ LINE = [(width, 20 * width * width // 10) for width in (16, 24, 32, 48, 64, 96)]
 
 def test_a_line_is_refused_with_a_fix_that_mends_it() -> None:
     runs = planned([(run.config.model.width, 4 * round(5 * params(run) / 128)) for run in planned(LINE)])
-    verdict = design.judge(runs)
+    verdict = design.judge_plan(runs)
     assert verdict.refused and "all runs lie on the line D = 20 N" in verdict.sentence()
     assert "cond(J)" in verdict.sentence() and verdict.sd_log_ratio is None
     assert "the 3 smallest sizes also at D = 5 N and 80 N (6 runs, " in verdict.fix
     more = planned([(width, 128 * ratio * params(planned([(width, 1)])[0]) // 128**2) for width, ratio in MENDING])
-    assert not design.judge([*runs, *more]).refused
+    assert not design.judge_plan([*runs, *more]).refused
 
 
 MENDING = [(width, ratio) for width in (16, 24, 32) for ratio in (5, 80)]
@@ -208,19 +208,19 @@ def params(run: PlannedRun) -> int:
 
 def test_held_out_runs_say_nothing_and_may_be_the_target() -> None:
     seen, unseen = planned([(w, b) for w in (16, 32, 64) for b in (100, 400, 1600)]), planned([(96, 6400)])
-    alone = design.judge(seen)
-    ahead = design.judge([*seen, PlannedRun(unseen[0].config, held_out=True)])
+    alone = design.judge_plan(seen)
+    ahead = design.judge_plan([*seen, PlannedRun(unseen[0].config, held_out=True)])
     assert ahead.information.condition == alone.information.condition
     assert (alone.target, ahead.target) == ("ten times the largest run", "the largest held-out run")
     with pytest.raises(UserError, match="every run of the plan is held out"):
-        design.judge(planned([(16, 100)], held_out=True))
+        design.judge_plan(planned([(16, 100)], held_out=True))
 
 
 def test_a_prior_far_above_the_runs_is_said_to_be_too_sure() -> None:
     runs = planned([(w, b) for w in (16, 32, 64) for b in (100, 400, 1600)])
-    assert any("these standard deviations too small" in said for said in design.judge(runs).cautions())
+    assert any("these standard deviations too small" in said for said in design.judge_plan(runs).cautions())
     own = Prior(smallest_flops=None)
-    assert not any("too small" in said for said in design.judge(runs, own).cautions())
+    assert not any("too small" in said for said in design.judge_plan(runs, own).cautions())
 
 
 def test_a_prior_that_cannot_judge_runs() -> None:

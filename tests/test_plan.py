@@ -273,9 +273,9 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     told = re.search(r"of ln D/N at 1e\+15 FLOPs goes from ([\d.]+) to (0[\d.]*\d)", said(console))
     assert told and float(told[2]) < 0.9 * float(told[1])
     # What was promised is what the grown plan is judged to have.
-    from lmscale.study.design import judge
+    from lmscale.study.design import judge_plan
 
-    assert judge(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
+    assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
     with pytest.raises(UserError, match="--improve needs what it may spend"):
         main(replace(asked, spend=None), screen())
     with pytest.raises(UserError, match="buys no run"):

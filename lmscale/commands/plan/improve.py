@@ -9,7 +9,7 @@ from lmscale.core.config import check
 from lmscale.core.counting import count, flops_per_token, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
-from lmscale.study.design import Candidates, Information, Prior, Proposal, improve, information, runs_of
+from lmscale.study.design import Candidates, Information, Prior, Proposal, fitted_runs, improve, information
 from lmscale.study.laws import Law
 from lmscale.study.sweep import KEPT, Plan, of_runs_made
 
@@ -36,7 +36,7 @@ def more_runs(
     check(spend > 0 and most > 0, f"--spend {spend:g} --most {most}: both must be positive")
     candidates = _candidates(plan, spend)
     what, of = QUANTITIES[quantity]
-    seen = runs_of(plan.runs)
+    seen = fitted_runs(plan.runs)
     wanted = of(information(prior, seen), target_flops)
     proposal = improve(prior, seen, candidates, wanted, spend=spend, most=most)
     chosen = proposal.chosen

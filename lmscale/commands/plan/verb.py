@@ -1,4 +1,4 @@
-"""What `lmscale plan` does: read or make a plan, price it, judge it, say it; start nothing."""
+"""What `lmscale plan` does: read or make a plan, price it, judge it, print it; start nothing."""
 
 from rich.console import Console
 
@@ -11,7 +11,7 @@ from lmscale.commands.plan.show import show, show_proposal, show_verdict
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
-from lmscale.study.design import Prior, Verdict, judge, line_through, runs_of
+from lmscale.study.design import Prior, Verdict, fitted_runs, judge_plan, line_through
 from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
 
@@ -70,11 +70,11 @@ def _verdict(plan: Plan, asked: PlanArgs) -> Verdict | None:
     seen = sum(not run.held_out for run in plan.runs)
     if seen < len(prior.law.names()) and (seen < LEAST_OF_A_LINE or not _on_a_line(plan)):
         return None
-    return judge(plan.runs, prior, asked.target or plan.sweep.target_flops)
+    return judge_plan(plan.runs, prior, asked.target or plan.sweep.target_flops)
 
 
 def _on_a_line(plan: Plan) -> bool:
-    runs = runs_of(plan.runs)
+    runs = fitted_runs(plan.runs)
     line = line_through(runs.params_n, runs.tokens_n)
     return line is not None and line.sloped
 
@@ -94,9 +94,9 @@ def _improve(plan: Plan, asked: PlanArgs, console: Console) -> None:
     assert asked.spend is not None
     check(bool(plan.sweep.law), f"sweep {plan.sweep.name!r} asks for no law (law=''), so nothing can be improved")
     prior = _prior(plan, asked)
-    target = judge(plan.runs, prior, asked.target or plan.sweep.target_flops).target_flops
+    target = judge_plan(plan.runs, prior, asked.target or plan.sweep.target_flops).target_flops
     grown, proposal, what = more_runs(plan, prior, asked.quantity, target, asked.spend, asked.most)
-    found = priced(grown, _hardware(grown, asked), judge(grown.runs, prior, target))
+    found = priced(grown, _hardware(grown, asked), judge_plan(grown.runs, prior, target))
     console.print(
         f"{plan.sweep.name}: {len(plan.runs)} runs planned, up to {asked.most} more for {asked.spend:.3g} FLOPs that "
         f"say most of {what}"

@@ -1,13 +1,13 @@
 """What a plan can identify, before a FLOP is spent: Fisher information under a named prior law and noise.
 
-`judge` gives the verdict on a plan, `improve` the next best runs.
+`judge_plan` gives the verdict on a plan, `improve` the next best runs.
 """
 
-from lmscale.study.design.bias import Valley, bias_of_exponent, valley
+from lmscale.study.design.bias import Valley, bias_of_exponent, planned_valley
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Prior, Runs, condition, information, jacobian
 from lmscale.study.design.line import Line, line_through
-from lmscale.study.design.next_runs import Candidates, Proposal, improve, joined
-from lmscale.study.design.verdict import Verdict, judge, runs_of
+from lmscale.study.design.next_runs import Candidates, Proposal, improve, with_candidates
+from lmscale.study.design.verdict import Verdict, fitted_runs, judge_plan
 
 __all__ = [
     "UNIDENTIFIED",
@@ -21,12 +21,12 @@ __all__ = [
     "Verdict",
     "bias_of_exponent",
     "condition",
+    "fitted_runs",
     "improve",
     "information",
     "jacobian",
-    "joined",
-    "judge",
+    "judge_plan",
     "line_through",
-    "runs_of",
-    "valley",
+    "planned_valley",
+    "with_candidates",
 ]

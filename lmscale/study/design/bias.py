@@ -7,13 +7,14 @@ arXiv 2603.22339). Runs do not show this, since it is no noise: it is worked out
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
 LEAST_SIZES = 3
-"""Below this there is no parabola."""
+"""Fewer sizes fix no parabola."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Valley:
     sizes: int
     params: float
     """N* of the prior law."""
-    found: float | None
-    """Minimum of the parabola; None where it has none."""
+    parabola_params: float | None
+    """N at the minimum of the parabola; None where it has none."""
     lowest: float
     highest: float
     """The smallest and the largest planned N."""
@@ -35,13 +36,26 @@ class Valley:
         """Whether N* lies between the planned sizes."""
         return self.lowest < self.params < self.highest
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "flops": self.flops,
+            "sizes": self.sizes,
+            "params": self.params,
+            "found": self.parabola_params,
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "bias": self.bias,
+            "inside": self.inside,
+        }
+
     @property
     def bias(self) -> float | None:
-        """Of N*, relative."""
-        return None if self.found is None else self.found / self.params - 1
+        """Relative error of the parabola's N*; None where it has none."""
+        return None if self.parabola_params is None else self.parabola_params / self.params - 1
 
 
-def valley(law: Law, flops: float, params_n: np.ndarray, compute: ComputeModel = SIX_ND) -> Valley:
+def planned_valley(law: Law, flops: float, params_n: np.ndarray, compute: ComputeModel = SIX_ND) -> Valley:
     """The parabola through the law's own losses at the sizes `params_n` of one budget."""
     x_n = np.log(params_n)
     centre = float(x_n.mean())
@@ -50,7 +64,7 @@ def valley(law: Law, flops: float, params_n: np.ndarray, compute: ComputeModel =
         flops=flops,
         sizes=len(params_n),
         params=float(law.optimum(flops, compute).params),
-        found=math.exp(centre - slope / (2 * curved)) if curved > 0 else None,
+        parabola_params=math.exp(centre - slope / (2 * curved)) if curved > 0 else None,
         lowest=float(params_n.min()),
         highest=float(params_n.max()),
     )
@@ -58,8 +72,12 @@ def valley(law: Law, flops: float, params_n: np.ndarray, compute: ComputeModel =
 
 def bias_of_exponent(valleys: Sequence[Valley]) -> float | None:
     """What the parabolas add to a of N* ~ C^a; None for fewer than two minima."""
-    found = [(math.log(one.flops), math.log(one.found / one.params)) for one in valleys if one.found is not None]
-    if len({x for x, _ in found}) < 2:
+    gaps = [
+        (math.log(valley.flops), math.log(valley.parabola_params / valley.params))
+        for valley in valleys
+        if valley.parabola_params is not None
+    ]
+    if len({x for x, _ in gaps}) < 2:
         return None
-    x, y = zip(*found)
+    x, y = zip(*gaps)
     return float(np.polyfit(x, y, 1)[0])

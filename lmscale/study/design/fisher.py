@@ -83,7 +83,7 @@ def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
     for index in range(len(theta_p)):
         shifted_p = theta_p.copy()
         shifted_p[index] += 1j * STEP
-        values = {one.name: np.exp(x) if one.log else x for one, x in zip(law.PARAMETERS, shifted_p)}
+        values = {parameter.name: np.exp(x) if parameter.log else x for parameter, x in zip(law.PARAMETERS, shifted_p)}
         columns.append(np.asarray(quantity(replace(law, **values))).imag / STEP)
     return np.stack(columns, axis=-1)
 
@@ -99,12 +99,12 @@ def condition(law: Law, runs: Runs) -> float:
     Whole layers and whole batches move runs a little off the line that they were meant to lie on, which lowers cond(J)
     and tells the terms apart no better. So runs near one line are judged as if they lay on it.
     """
-    placed, line = runs, line_through(runs.params_n, runs.tokens_n)
+    on_line, line = runs, line_through(runs.params_n, runs.tokens_n)
     if line is not None:
         tokens_n = runs.tokens_n if line.one_tokens is None else np.full(len(runs), line.one_tokens)
         params_n = runs.params_n if line.one_params is None else np.full(len(runs), line.one_params)
-        placed = replace(runs, params_n=params_n, tokens_n=line.tokens(params_n) if line.sloped else tokens_n)
-    slopes_np = jacobian(law, placed)
+        on_line = replace(runs, params_n=params_n, tokens_n=line.tokens(params_n) if line.sloped else tokens_n)
+    slopes_np = jacobian(law, on_line)
     if len(np.unique(slopes_np, axis=0)) < slopes_np.shape[1]:
         return math.inf
     return float(np.linalg.cond(slopes_np)) if np.isfinite(slopes_np).all() else math.inf
@@ -163,12 +163,12 @@ class Information:
 
 def information(prior: Prior, runs: Runs, compute: ComputeModel = SIX_ND) -> Information:
     """Judge `runs` under `prior`. `compute` splits a budget into N and D for the quantities at a target."""
-    found = condition(prior.law, runs)
+    cond_J = condition(prior.law, runs)
     line = line_through(runs.params_n, runs.tokens_n)
     covariance_pp = None
-    if found < UNIDENTIFIED:
+    if cond_J < UNIDENTIFIED:
         covariance_pp = np.linalg.inv(fisher(prior, runs))
-    return Information(prior, runs, found, line, compute, covariance_pp)
+    return Information(prior, runs, cond_J, line, compute, covariance_pp)
 
 
 def fisher(prior: Prior, runs: Runs) -> np.ndarray:
@@ -177,6 +177,6 @@ def fisher(prior: Prior, runs: Runs) -> np.ndarray:
     if runs.clusters_n is None or prior.shared == 0:
         return slopes_np.T @ slopes_np / prior.noise_nats**2
     labels_n = np.array([str(label) for label in runs.clusters_n])
-    together_nn = (labels_n[:, None] == labels_n[None, :]) & (labels_n[:, None] != "")
-    noise_nn = prior.noise_nats**2 * np.where(np.eye(len(runs), dtype=bool), 1.0, prior.shared * together_nn)
+    same_cluster_nn = (labels_n[:, None] == labels_n[None, :]) & (labels_n[:, None] != "")
+    noise_nn = prior.noise_nats**2 * np.where(np.eye(len(runs), dtype=bool), 1.0, prior.shared * same_cluster_nn)
     return slopes_np.T @ np.linalg.solve(noise_nn, slopes_np)

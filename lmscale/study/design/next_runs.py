@@ -20,8 +20,8 @@ from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
 EXPONENTS_OF_COST = (0.0, 0.5, 1.0)
 VAGUE = 10.0
-"""Standard deviation of every unknown, in its own unit, that stands in for what runs have not said yet: while fewer
-runs than unknowns are there, gains can still be compared."""
+"""Standard deviation of every unknown, in its own unit, before any run: while there are fewer runs than unknowns, gains
+can still be compared."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,21 @@ def improve(
             f"--spend {spend:.3g} FLOPs buys none of the {len(candidates)} candidate runs; the cheapest costs "
             f"{candidates.flops_m.min():.3g}"
         )
-    tried = [_greedy(prior, runs, candidates, quantity, spend, most, power) for power in EXPONENTS_OF_COST]
-    _, chosen = min(tried, key=lambda found: found[0])
+    choices = [_greedy(prior, runs, candidates, quantity, spend, most, power) for power in EXPONENTS_OF_COST]
+    _, chosen = min(choices, key=lambda variance_and_choice: variance_and_choice[0])
     picked = candidates.take(chosen)
     before = information(prior, runs, compute)
-    after = information(prior, joined(runs, picked), compute)
+    after = information(prior, with_candidates(runs, picked), compute)
     along = [
-        information(prior, joined(runs, candidates.take(chosen[: count + 1])), compute) for count in range(len(chosen))
+        information(prior, with_candidates(runs, candidates.take(chosen[: count + 1])), compute)
+        for count in range(len(chosen))
     ]
     return Proposal(
         picked, before, after, before.sd(quantity), after.sd(quantity), tuple(one.sd(quantity) for one in along)
     )
 
 
-def joined(runs: Runs, more: Candidates) -> Runs:
+def with_candidates(runs: Runs, more: Candidates) -> Runs:
     """The runs and the candidates, each of these in a cluster of its own."""
     clusters = None if runs.clusters_n is None else [*runs.clusters_n, *[""] * len(more)]
     unique = None if runs.unique_n is None else np.concatenate([runs.unique_n, more.tokens_m])
@@ -108,7 +109,7 @@ def _greedy(
     most: int,
     power: float,
 ) -> tuple[float, list[int]]:
-    """Variance of the quantity and the candidates that lead to it, dearest gain per FLOP^power first."""
+    """Variance of the quantity and the candidates that lead to it, largest gain per FLOP^power first."""
     slope_p = gradient(prior.law, quantity)
     slopes_mp = jacobian(prior.law, Runs(candidates.params_m, candidates.tokens_m)) / prior.noise_nats
     known_pp = fisher(prior, runs) + np.eye(len(slope_p)) / VAGUE**2

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from lmscale.core.counting import count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
-from lmscale.study.design.bias import LEAST_SIZES, Valley, bias_of_exponent, valley
+from lmscale.study.design.bias import LEAST_SIZES, Valley, bias_of_exponent, planned_valley
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Prior, Runs, condition, information
 from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
 
@@ -27,24 +27,24 @@ FAR = 100.0
 """Times the largest run: a target further out rests on the form of the law more than on the runs."""
 
 
-def runs_of(planned: Sequence[PlannedRun]) -> Runs:
+def fitted_runs(planned: Sequence[PlannedRun]) -> Runs:
     """The runs that a fit may see. Raises `UserError` where all are held out."""
-    seen = [run for run in planned if not run.held_out]
-    if not seen:
+    fitted = [run for run in planned if not run.held_out]
+    if not fitted:
         raise UserError("every run of the plan is held out, so no fit sees any; leave some to be fitted")
-    counts = [count(run.config) for run in seen]
-    unique = [min(run.config.tokens, run.config.data.unique_tokens or run.config.tokens) for run in seen]
+    counts = [count(run.config) for run in fitted]
+    unique = [min(run.config.tokens, run.config.data.unique_tokens or run.config.tokens) for run in fitted]
     return Runs(
         params_n=np.array([one.params for one in counts], dtype=float),
         tokens_n=np.array([one.tokens for one in counts], dtype=float),
         unique_n=np.array(unique, dtype=float),
-        clusters_n=[run.group for run in seen],
+        clusters_n=[run.group for run in fitted],
     )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a plan can identify, said in a sentence."""
+    """What a plan can identify, how well, and in which sentence."""
 
     information: Information
     target_flops: float
@@ -81,59 +81,59 @@ class Verdict:
 
     def sentence(self) -> str:
         """The verdict."""
-        found, where = self.information, f"at {self.target_flops:.3g} FLOPs"
+        information, where = self.information, f"at {self.target_flops:.3g} FLOPs"
         if self.refused:
-            said = f"{found.line}: " if found.line else ""
+            line = f"{information.line}: " if information.line else ""
             return (
-                f"this plan cannot identify the law: {said}cond(J) = {found.condition:.2g}, above {UNIDENTIFIED:.0e}, "
-                f"so that the terms of N and D cannot be told apart"
+                f"this plan cannot identify the law: {line}cond(J) = {information.condition:.2g}, above "
+                f"{UNIDENTIFIED:.0e}, so that the terms of N and D cannot be told apart"
             )
         if self.factor is None:
-            return f"this plan can identify the law {found.prior.law.NAME!r}"
+            return f"this plan can identify the law {information.prior.law.NAME!r}"
         if self.factor > LOOSE:
             return (
                 f"this plan identifies the law in principle, but leaves D/N {where} open by a factor "
                 f"{_factor(self.factor)} either way (95 %): `--improve` proposes the runs that narrow it"
             )
-        said = f"this plan gives D/N {where} within a factor {_factor(self.factor)} either way (95 %)"
+        sentence = f"this plan gives D/N {where} within a factor {_factor(self.factor)} either way (95 %)"
         if self.factor <= FIRM:
-            said = f"this plan pins down D/N {where} within {100 * (self.factor - 1):.0f} % (95 %)"
-        bent = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
+            sentence = f"this plan pins down D/N {where} within {100 * (self.factor - 1):.0f} % (95 %)"
+        bias = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
         if self.beyond_prior:
-            said = f"taken at its word, the prior says that {said}"
-        if bent > NOTABLE_BIAS:
-            said += f"; a parabola per budget is off by up to {100 * bent:.1f} %, so take the law's own optimum"
-        return said
+            sentence = f"taken at its word, the prior says that {sentence}"
+        if bias > NOTABLE_BIAS:
+            sentence += f"; a parabola per budget is off by up to {100 * bias:.1f} %, so take the law's own optimum"
+        return sentence
 
     def cautions(self) -> list[str]:
         """What the numbers do not say by themselves."""
-        found = []
+        cautions = []
         if not self.refused and self.target_flops > FAR * self.largest_flops:
-            found.append(
+            cautions.append(
                 f"the target is {self.target_flops / self.largest_flops:.2g} times the largest run: there the form of "
                 f"the law counts for more than its intervals say"
             )
         prior = self.information.prior
         if self.beyond_prior:
-            found.append(
+            cautions.append(
                 f"the largest run has {self.largest_flops:.2g} FLOPs, the prior {prior.name} was fitted from "
                 f"{prior.smallest_flops:.2g} on: so far below, its slopes are too steep and these standard deviations "
                 f"too small; give the fit of a small sweep of your own with --prior FITS.json"
             )
         outside = [one for one in self.valleys if not one.inside]
         if outside:
-            one = outside[0]
-            found.append(
-                f"under the prior the minimum at {one.flops:.3g} FLOPs, N* = {one.params:.3g}, lies outside the "
-                f"planned {one.lowest:.3g} to {one.highest:.3g}"
+            first = outside[0]
+            cautions.append(
+                f"under the prior the minimum at {first.flops:.3g} FLOPs, N* = {first.params:.3g}, lies outside the "
+                f"planned {first.lowest:.3g} to {first.highest:.3g}"
                 + (f" (and at {len(outside) - 1} other budgets)" if len(outside) > 1 else "")
             )
-        return found
+        return cautions
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        prior, found = self.information.prior, self.information
-        sds = {name: found.sd(name) for name in _named(found)}
+        prior, information = self.information.prior, self.information
+        sds = {name: information.sd(name) for name in _quantities(information)}
         return {
             "prior": {
                 "name": prior.name,
@@ -142,13 +142,13 @@ class Verdict:
                 "noise_nats": prior.noise_nats,
                 "shared_noise": prior.shared,
             },
-            "runs": len(found.runs),
-            "condition": found.condition if math.isfinite(found.condition) else None,
-            "identified": found.identified,
+            "runs": len(information.runs),
+            "condition": information.condition if math.isfinite(information.condition) else None,
+            "identified": information.identified,
             "sd": sds,
             "target_flops": self.target_flops,
             "sd_log_tokens_per_param": self.sd_log_ratio,
-            "valleys": [{**asdict(one), "bias": one.bias, "inside": one.inside} for one in self.valleys],
+            "valleys": [valley.to_json() for valley in self.valleys],
             "bias_of_a": bias_of_exponent(self.valleys),
             "verdict": self.sentence(),
             "fix": self.fix,
@@ -156,17 +156,17 @@ class Verdict:
         }
 
 
-def _named(found: Information) -> list[str]:
-    """Quantities of the law whose standard deviations are told."""
-    law = found.prior.law
-    return [*(["a"] if law.exponents(found.compute) else []), *law.names()]
+def _quantities(information: Information) -> list[str]:
+    """Quantities of the law whose standard deviations are stated."""
+    law = information.prior.law
+    return [*(["a"] if law.exponents(information.compute) else []), *law.names()]
 
 
 def _factor(value: float) -> str:
     return f"{value:.2f}" if value < 100 else "of more than 100"
 
 
-def judge(
+def judge_plan(
     planned: Sequence[PlannedRun],
     prior: Prior | None = None,
     target_flops: float | None = None,
@@ -176,16 +176,16 @@ def judge(
     Without a target: the largest held-out budget, where it is above all fitted ones, else ten times the largest run.
     """
     prior = prior or Prior()
-    runs = runs_of(planned)
+    runs = fitted_runs(planned)
     largest = max(count(run.config).flops for run in planned if not run.held_out)
     why = "--target"
     if target_flops is None:
         ahead = max((count(run.config).flops for run in planned if run.held_out), default=0)
         target_flops = float(ahead) if ahead > 1.05 * largest else 10.0 * largest
         why = "the largest held-out run" if ahead > 1.05 * largest else "ten times the largest run"
-    found = information(prior, runs)
-    fix = "" if found.identified else _fix(prior, planned)
-    return Verdict(found, target_flops, why, _valleys(prior, planned), float(largest), fix)
+    known = information(prior, runs)
+    fix = "" if known.identified else _fix(prior, planned)
+    return Verdict(known, target_flops, why, _valleys(prior, planned), float(largest), fix)
 
 
 def _valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley, ...]:
@@ -197,12 +197,12 @@ def _valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley, ...]:
         if run.flops_budget is not None and not run.held_out:
             counts = count(run.config)
             budgets.setdefault(run.flops_budget, set()).add((counts.params, counts.tokens, counts.flops))
-    found = []
+    valleys = []
     for flops, members in sorted(budgets.items()):
         if len({params for params, _, _ in members}) >= LEAST_SIZES:
             params_n, tokens_n, flops_n = np.array(sorted(members), dtype=float).T
-            found.append(valley(prior.law, flops, params_n, _cost(params_n, tokens_n, flops_n)))
-    return tuple(found)
+            valleys.append(planned_valley(prior.law, flops, params_n, _cost(params_n, tokens_n, flops_n)))
+    return tuple(valleys)
 
 
 def _cost(params_n: np.ndarray, tokens_n: np.ndarray, flops_n: np.ndarray) -> ComputeModel:
@@ -215,11 +215,11 @@ def _cost(params_n: np.ndarray, tokens_n: np.ndarray, flops_n: np.ndarray) -> Co
 
 
 def _fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
-    """Runs that would make the law identifiable, with what they cost: worked out, not recited."""
-    seen = sorted((run for run in planned if not run.held_out), key=lambda run: count(run.config).flops)
-    runs = runs_of(planned)
+    """Runs that would make the law identifiable, with what they cost, computed for this plan."""
+    fitted = sorted((run for run in planned if not run.held_out), key=lambda run: count(run.config).flops)
+    runs = fitted_runs(planned)
     ratio = float(np.median(runs.tokens_n / runs.params_n))
-    shapes = {count(run.config).params: run.config.model for run in seen}
+    shapes = {count(run.config).params: run.config.model for run in fitted}
     sizes = sorted(shapes)[:3]
     if len(sizes) < 2:
         smallest = sizes[0]
@@ -231,10 +231,10 @@ def _fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
         np.append(runs.params_n, [params for params, _ in more]),
         np.append(runs.tokens_n, [tokens for _, tokens in more]),
     )
-    said = (
+    sentence = (
         f"add runs that vary D at fixed N: the {len(sizes)} smallest sizes also at D = {ratios[0]:.3g} N and "
         f"{ratios[1]:.3g} N ({len(more)} runs, {cost:.2g} FLOPs)"
     )
     if not isinstance(prior.law, DataConstrained):
-        said += f" bring cond(J) to {condition(prior.law, added):.2g}"
-    return said
+        sentence += f" bring cond(J) to {condition(prior.law, added):.2g}"
+    return sentence
