@@ -17,7 +17,7 @@ from helpers.texts import TEXTS, config, held, jsonl, write
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
-from lmscale.lm.data.corpora import sources, tfds
+from lmscale.lm.data.corpora import sources, text_formats, tfds_write
 from lmscale.lm.data.languages import tasks
 
 
@@ -119,8 +119,8 @@ def test_one_text_file_is_cut_into_passages_without_loss(tmp_path: Path) -> None
     assert len(passages) == 8
     assert sum(map(len, passages)) == len(paragraphs) and all(passage in paragraphs for passage in passages)
     assert all(passage.endswith(b"\n\n") for passage in passages if not paragraphs.endswith(passage))
-    assert b"".join(sources._passages(paragraphs)) == paragraphs
-    assert b"".join(sources._passages(b"x" * 30_000)) == b"x" * 30_000
+    assert b"".join(text_formats.passages(paragraphs)) == paragraphs
+    assert b"".join(text_formats.passages(b"x" * 30_000)) == b"x" * 30_000
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(tfds, "write_dataset", refuse)
+    monkeypatch.setattr(tfds_write, "write_dataset", refuse)
     with pytest.raises(UserError if isinstance(error, OSError) else RuntimeError, match=r"is full|unexpected"):
         corpora.prepare(config(source))
     assert corpora.find_corpus(config(source)) is None

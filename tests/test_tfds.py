@@ -9,7 +9,7 @@ from helpers.texts import TEXTS, config, held, jsonl, write
 
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
-from lmscale.lm.data.corpora import tfds
+from lmscale.lm.data.corpora import tfds, tfds_download, tfds_write
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_dataset(folder: Path, texts: dict[str, list[str]]) -> None:
-    tfds.write_dataset(
+    tfds_write.write_dataset(
         folder,
         list(texts),
         lambda split: ((i, {"id": str(i), "text": text, "source": split}) for i, text in enumerate(texts[split])),
@@ -33,7 +33,7 @@ def test_the_record_writers_full_disk_is_an_os_error(tmp_path: Path) -> None:
         raise RuntimeError("write() failed: No space left on device; writing somewhere")
 
     with pytest.raises(OSError, match="No space left"):
-        tfds.write_dataset(tmp_path, ["train"], examples)
+        tfds_write.write_dataset(tmp_path, ["train"], examples)
 
 
 def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_what_was_prepared_of_the_hub_is_read_and_nothing_is_asked_of_the_networ
     assert sorted(held(corpus)["train"] + held(corpus)["validation"]) == sorted(text.encode() for text in TEXTS)
     assert corpus.source == "tfds:huggingface:documents/1.0.0"
     features = tfds.tfds().features
-    assert tfds._is_text(features.Scalar(np.object_)) and not tfds._is_text(features.Scalar(np.int64))
-    assert not tfds._is_text(features.Sequence(features.Text()))
+    assert tfds_download._is_text(features.Scalar(np.object_)) and not tfds_download._is_text(features.Scalar(np.int64))
+    assert not tfds_download._is_text(features.Sequence(features.Text()))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_lost_tfds_data_set_is_not_believed(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_read_is_said_and_nothing_is_downloaded(
     source: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tfds, "_download", lambda *_: pytest.fail("downloaded unasked"))
+    monkeypatch.setattr(tfds_download, "_download", lambda *_: pytest.fail("downloaded unasked"))
     with pytest.raises(UserError, match=message):
         corpora.prepare(config(source))
 

@@ -8,9 +8,9 @@ Which split a document falls into depends on the SHA-256 of its text alone, and 
 that hash: neither file names nor their order nor the machine matter, and any leading part is a fair sample. Validation
 has the lowest hashes and the test the highest, so that asking for a test split only shortens the training split.
 
-Under `files.cache_dir()/corpora`, `keys/<config>.json` says what a source held when it was last read, and is believed
-while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or where that
-lies) and, for each split, the positions of its documents in it. TFDS is imported only where a source is read.
+Under `files.cache_dir()/corpora`, `keys/<config>.json` records what a source held when it was last read, and is valid
+while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or the path of
+one) and, for each split, the positions of its documents in it. TFDS is imported only where a source is read.
 """
 
 import dataclasses
@@ -29,30 +29,31 @@ from numpy.typing import NDArray
 from lmscale.core import files
 from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
-from lmscale.lm.data.corpora import sources, survey, tfds
+from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
 from lmscale.lm.data.corpora.corpus import READ_DOCUMENTS, SPLITS, Corpus
 from lmscale.lm.data.corpora.language_text import LanguageText
-from lmscale.lm.data.corpora.sources import Skipped, Source, Unreadable
+from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey
+from lmscale.lm.data.corpora.text_formats import Unreadable
 
 __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "atomic_folder", "find_corpus", "locked", "prepare"]
 
 FORMAT = 1
-"""Counts up when documents, splits or their order change, so that no older cache is believed."""
-CUTTING = ("test_fraction", "unreadable", "near_duplicates")
-"""Settings that say which documents are kept; where one has its default it leaves no trace in the name of a cache."""
+"""Counts up when documents, splits or their order change, so that no older cache is read."""
+SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates")
+"""Settings that select documents; one with its default value does not enter the name of a cache."""
 
 
 def find_corpus(config: DataConfig) -> Corpus | None:
-    """What the source held when it was last read, if no file of it changed. Imports no TFDS and reads no text."""
+    """The prepared corpus, None unless no file of the source has changed since. Imports no TFDS and reads no text."""
     try:
         record = json.loads(_key_path(config).read_text(encoding="utf-8"))
         if record["signature"] != signature(_list_files(config, Path(record["place"]))):
             return None
-        known = record["corpus"]
-        return Corpus(**{**known, "skipped": tuple(Skipped(**item) for item in known["skipped"])})
-    except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or of another version: made again
+        fields = record["corpus"]
+        return Corpus(**{**fields, "skipped": tuple(Skipped(**item) for item in fields["skipped"])})
+    except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or of another version: read again
         return None
 
 
@@ -68,7 +69,7 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
     if corpus is None or not corpus.readable():
         key_path = _key_path(config)
         if not _is_tfds(config):
-            _list_files(config, _place(config))  # a source that is not there is said before anything is written
+            _list_files(config, _source_path(config))  # fail for a missing source before anything is written
         with locked(key_path.with_suffix(".lock"), report):
             corpus = find_corpus(config)  # another process may have done it while this one waited
             if corpus is None or not corpus.readable():
@@ -77,14 +78,14 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
 
 
 def _key_path(config: DataConfig) -> Path:
-    """One file for each place that `config` can mean on this machine and each way to cut it."""
-    place = _place(config)
+    """One file for each path that `config` can mean on this machine and each way to split it."""
+    path = _source_path(config)
     changed = [
         [item.name, getattr(config, item.name)]
         for item in dataclasses.fields(config)
-        if item.name in CUTTING and getattr(config, item.name) != item.default
+        if item.name in SELECTION_FIELDS and getattr(config, item.name) != item.default
     ]
-    key = json.dumps([FORMAT, config.source, str(place), config.text_field, config.validation_fraction, *changed])
+    key = json.dumps([FORMAT, config.source, str(path), config.text_field, config.validation_fraction, *changed])
     return files.cache_dir() / "corpora" / "keys" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
@@ -92,8 +93,8 @@ def _is_tfds(config: DataConfig) -> bool:
     return config.source.startswith("tfds:")
 
 
-def _place(config: DataConfig) -> Path:
-    """The file or folder that is read; for a TFDS name the folder that holds all data sets; nothing for a language."""
+def _source_path(config: DataConfig) -> Path:
+    """The file or folder that is read: for a TFDS name the folder of all data sets, for a language an empty path."""
     if synthetic.is_synthetic(config.source):
         return Path()
     if _is_tfds(config):
@@ -101,17 +102,17 @@ def _place(config: DataConfig) -> Path:
     return sources.stdlib_folder() if config.source == "stdlib" else Path(config.source).expanduser().resolve()
 
 
-def _list_files(config: DataConfig, place: Path) -> Listing:
+def _list_files(config: DataConfig, path: Path) -> Listing:
     if synthetic.is_synthetic(config.source):
         return []
     if _is_tfds(config):
-        return tfds.records_listing(place)
-    return sources.stdlib_listing(place) if config.source == "stdlib" else sources.files_listing(place)
+        return tfds.records_listing(path)
+    return sources.stdlib_listing(path) if config.source == "stdlib" else sources.files_listing(path)
 
 
 def _build(config: DataConfig, key_path: Path, report: Progress, allow_download: bool) -> Corpus:
-    """Read everything: hash, split, store, and note what was read."""
-    place, found, source = _open(config, allow_download)
+    """Read everything: hash, split, store, and record what was read."""
+    path, listing, source = _open(config, allow_download)
     surveyed = survey.survey(source, config, report)
     splits, near = survey.split_documents(surveyed, config, source.name)
     corpus = _corpus(source.name, surveyed, splits, near)
@@ -119,29 +120,28 @@ def _build(config: DataConfig, key_path: Path, report: Progress, allow_download:
         shutil.rmtree(corpus.folder, ignore_errors=True)
         with atomic_folder(corpus.folder, key_path.stem) as partial:
             _write(partial, source, surveyed, splits, report)
-    if signature(_list_files(config, place)) != signature(found):
+    if signature(_list_files(config, path)) != signature(listing):
         raise _changed(source.name)
-    record = {"place": str(place), "signature": signature(found), "corpus": dataclasses.asdict(corpus)}
+    record = {"place": str(path), "signature": signature(listing), "corpus": dataclasses.asdict(corpus)}
     files.write_json(key_path, record)
     return corpus
 
 
 def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Source]:
     """The folder or file of the source, its files as they are now, and the source itself."""
+    path = _source_path(config)
     if synthetic.is_synthetic(config.source):
-        return _place(config), [], LanguageText(config.source)
+        return path, [], LanguageText(config.source)
     if _is_tfds(config):
-        source: Source = (dataset := tfds.open_by_name(config.source, config.text_field, allow_download))
-        place = dataset.folder
-        found = _list_files(config, place)
-    else:
-        place = _place(config)
-        found = _list_files(config, place)
-        stdlib = config.source == "stdlib"
-        name = sources.stdlib_name() if stdlib else config.source
-        source = sources.TextFiles(name, place, found, config.text_field, whole_files=stdlib)
-    settle(found)
-    return place, found, source
+        records = tfds_download.open_by_name(config.source, config.text_field, allow_download)
+        listing = _list_files(config, records.folder)
+        settle(listing)
+        return records.folder, listing, records
+    listing = _list_files(config, path)
+    settle(listing)
+    stdlib = config.source == "stdlib"
+    name = sources.stdlib_name() if stdlib else config.source
+    return path, listing, sources.TextFiles(name, path, listing, config.text_field, whole_files=stdlib)
 
 
 def _changed(name: str) -> UserError:
@@ -149,7 +149,7 @@ def _changed(name: str) -> UserError:
 
 
 def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], near: int) -> Corpus:
-    kept = sum(map(len, splits.values()))
+    in_splits = sum(map(len, splits.values()))
     versions = {"python": platform.python_version(), "tensorflow-datasets": version("tensorflow-datasets")}
     if surveyed.near:
         versions["datasketch"] = version("datasketch")
@@ -160,7 +160,7 @@ def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], n
     return Corpus(
         source=name,
         fingerprint=survey.corpus_fingerprint(FORMAT, surveyed, splits),
-        duplicates_removed=len(surveyed.sizes) - kept - near,
+        duplicates_removed=len(surveyed.sizes) - in_splits - near,
         near_duplicates_removed=near,
         empty_removed=surveyed.empty,
         skipped=tuple(surveyed.skipped),
@@ -172,7 +172,7 @@ def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], n
 def _write(
     partial: Path, source: Source, surveyed: Survey, splits: dict[str, NDArray[np.int64]], report: Progress
 ) -> None:
-    """Fill a folder of content: the TFDS data set, or where it lies, and each split's positions in it."""
+    """Fill a folder of content: the TFDS data set, or its path, and each split's positions in it."""
     positions = splits
     if isinstance(source, tfds.Records):
         content = {
@@ -182,8 +182,8 @@ def _write(
         }
     else:
         _write_dataset(partial, source, surveyed, splits, report)
-        # That data set lies in reading order: a document's position is its rank among those of its split.
-        positions = {split: np.searchsorted(np.sort(kept), kept) for split, kept in splits.items()}
+        # That data set is in reading order: a document's position is its rank among those of its split.
+        positions = {split: np.searchsorted(np.sort(numbers), numbers) for split, numbers in splits.items()}
         content = {
             "text_field": "text",
             "dataset": "documents/1.0.0",
@@ -198,20 +198,20 @@ def _write(
 def _write_dataset(
     partial: Path, source: Source, surveyed: Survey, splits: dict[str, NDArray[np.int64]], report: Progress
 ) -> None:
-    """Store the kept documents as the TFDS data set `documents` with features id, text and source."""
+    """Store the documents of all splits as the TFDS data set `documents` with features id, text and source."""
 
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        kept = np.zeros(len(surveyed.sizes), bool)
-        kept[splits[split]] = True
+        in_split = np.zeros(len(surveyed.sizes), bool)
+        in_split[splits[split]] = True
         try:
             for number, document in enumerate(survey.readable_documents(source, surveyed.unreadable)):
                 if number % READ_DOCUMENTS == 0:
-                    report(f"storing the {split} documents of {source.name}", number / len(kept))
-                if number >= len(kept) or survey.digest(document.text) != surveyed.digests[number].tobytes():
+                    report(f"storing the {split} documents of {source.name}", number / len(in_split))
+                if number >= len(in_split) or survey.digest(document.text) != surveyed.digests[number].tobytes():
                     raise _changed(source.name)
-                if kept[number]:
+                if in_split[number]:
                     yield number, document._asdict()
         except Unreadable:
             raise _changed(source.name) from None
 
-    tfds.write_dataset(partial, [split for split in SPLITS if len(splits[split])], examples)
+    tfds_write.write_dataset(partial, [split for split in SPLITS if len(splits[split])], examples)

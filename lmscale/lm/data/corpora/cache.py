@@ -1,4 +1,4 @@
-"""Folders written whole or not at all, one process at a time at a job, and a cheap look at whether files changed."""
+"""Folders written whole or not at all, locks between processes, and a cheap check of whether files have changed."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from lmscale.core import files
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, 0 ... 1."""
+"""Called with a description of the work and the fraction that is done, 0 to 1."""
 
 Listing = list[tuple[str, int, int, int]]
 """Relative path, bytes, time of the last write and of the last change of the inode in ns; -1 bytes: cannot be read."""
@@ -25,7 +25,7 @@ CLOCK_TICK_SECONDS = 0.02
 
 @contextlib.contextmanager
 def locked(path: Path, report: Progress) -> Iterator[None]:
-    """Hold the lock file `path` during the block; the system frees it when its holder dies, however it dies.
+    """Hold the lock file `path` during the block; the system frees it when its holder dies in any way.
 
     Where the file system has no locks, processes may do the same work twice; the renaming keeps that harmless.
     """
@@ -51,8 +51,8 @@ def locked(path: Path, report: Progress) -> Iterator[None]:
 def atomic_folder(folder: Path, label: str) -> Iterator[Path]:
     """A temporary folder beside `folder` to fill; renamed onto it when the block ends well, removed otherwise.
 
-    To be called under a lock of `label`: what a killed process left under that label is removed. If another label's
-    process put `folder` there meanwhile, that one stays. Raises `UserError` for a full disk or a folder that cannot be
+    To be called under a lock of `label`: what a killed process left under that label is removed. A `folder` that a
+    process with another label put there meanwhile stays. Raises `UserError` for a full disk or a folder that cannot be
     written.
     """
     partial = None
@@ -74,18 +74,18 @@ def atomic_folder(folder: Path, label: str) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def listing(place: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool]) -> Listing:
-    """Every kept file under `place`, or `place` itself, sorted by path; links to folders are not followed."""
-    if not place.is_dir():
-        return [_stat("", place)]
-    found: Listing = []
-    folders = [("", str(place))]
+def listing(root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool]) -> Listing:
+    """The files under `root` that pass both filters, or `root` itself, by path; links to folders are not followed."""
+    if not root.is_dir():
+        return [_stat("", root)]
+    files_below: Listing = []
+    folders = [("", str(root))]
     while folders:
         prefix, path = folders.pop()
         try:
             entries = os.scandir(path)
         except OSError:
-            found.append((prefix.rstrip("/"), -1, 0, 0))
+            files_below.append((prefix.rstrip("/"), -1, 0, 0))
             continue
         with entries:
             for entry in entries:
@@ -93,8 +93,8 @@ def listing(place: Path, keep_folder: Callable[[str], bool], keep_file: Callable
                     if keep_folder(entry.name):
                         folders.append((f"{prefix}{entry.name}/", entry.path))
                 elif keep_file(entry.name) and not entry.is_dir():
-                    found.append(_stat(prefix + entry.name, entry))
-    return sorted(found)
+                    files_below.append(_stat(prefix + entry.name, entry))
+    return sorted(files_below)
 
 
 def _stat(relative: str, entry: "Path | os.DirEntry[str]") -> tuple[str, int, int, int]:
@@ -105,12 +105,12 @@ def _stat(relative: str, entry: "Path | os.DirEntry[str]") -> tuple[str, int, in
     return relative, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def signature(found: Listing) -> str:
-    """A hash that changes when a file comes, goes or is written to."""
-    return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()[:16]
+def signature(listing: Listing) -> str:
+    """A hash that changes when a file is added, removed or written to."""
+    return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def settle(found: Listing) -> None:
+def settle(listing: Listing) -> None:
     """Wait until a further write to any file would show in its times, which move by ticks of the system's clock."""
-    newest = max((max(written, changed) for _, _, written, changed in found), default=0) / 1e9
+    newest = max((max(written, changed) for _, _, written, changed in listing), default=0) / 1e9
     time.sleep(min(CLOCK_TICK_SECONDS, max(0.0, newest + CLOCK_TICK_SECONDS - time.time())))

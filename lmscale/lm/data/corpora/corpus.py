@@ -1,4 +1,4 @@
-"""A prepared corpus: what one source held, and its texts by split."""
+"""A prepared corpus: counts of one source, and its texts by split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ READ_DOCUMENTS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What one source held. `fingerprint` is of the content of all splits, in order."""
+    """Counts and content of one source. `fingerprint` is a hash of the content of all splits, in order."""
 
     source: str
     """The source in words, with its version."""
@@ -33,7 +33,7 @@ class Corpus:
     duplicates_removed: int
     """Documents left out because another has exactly the same text."""
     near_duplicates_removed: int = 0
-    """Documents left out because much of their text stands in another."""
+    """Documents left out because they share much of their text with another."""
     empty_removed: int
     """Documents of nothing but white space."""
     skipped: tuple[Skipped, ...]
@@ -55,7 +55,7 @@ class Corpus:
         return {"train": self.train_bytes, "validation": self.validation_bytes, "test": self.test_bytes}[split]
 
     def readable(self) -> bool:
-        """Whether the content is there, not only what is known of it."""
+        """Whether the content is on disk, not only its counts."""
         try:
             content = files.read_json(self.folder / "content.json", "prepared corpus")
         except UserError:
@@ -75,7 +75,7 @@ class Corpus:
             yield stored.read(positions[first : min(stop, first + READ_DOCUMENTS)])
 
     def document(self, split: str, number: int) -> Document:
-        """Document `number` of `split`, with its id in the source that first had this content.
+        """Document `number` of `split`, with its id in the source that first stored this content.
 
         Raises `UserError` where there is none.
         """

@@ -1,4 +1,4 @@
-"""A finite sample of a synthetic language as documents, so that it can be stored, split and tokenized like any text."""
+"""A finite sample of a synthetic language as documents, to be stored, split and tokenized like any text."""
 
 from collections.abc import Iterator
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.data.corpora import sources
 from lmscale.lm.data.corpora.cache import Progress
 from lmscale.lm.data.corpora.corpus import SPLITS
 from lmscale.lm.data.corpora.near_duplicates import NearDuplicates
-from lmscale.lm.data.corpora.sources import Document, Foreign, Skipped, Source, Unreadable
+from lmscale.lm.data.corpora.sources import Document, Skipped, Source
+from lmscale.lm.data.corpora.text_formats import PASSAGE_BYTES, Foreign, Unreadable
 
 DIGEST_BYTES = 16
 
@@ -113,7 +113,7 @@ def split_documents(survey: Survey, config: DataConfig, name: str) -> tuple[dict
         documents = f"{len(order)} different documents" if len(order) > 1 else "one document"
         raise UserError(
             f"{name} holds {documents}, so none can be held out for {'the test' * (least == 3) or 'validation'}; give "
-            f"at least {least} different documents, or one plain text file of over {sources.PASSAGE_BYTES:,} bytes, "
+            f"at least {least} different documents, or one plain text file of over {PASSAGE_BYTES:,} bytes, "
             f"which is cut into passages"
         )
     share = digests[order, 0].astype(np.float64) / 2.0**64
