@@ -1,7 +1,7 @@
-"""The loss of every next token from the last activations; where all logits would be large they never exist at once.
+"""Cross-entropy of every next token from the last activations, in chunks where all logits would be large.
 
 Letters: B batch, T time, D width, V vocabulary; N stands for the positions scored together, laid flat or, where the
-mesh cuts time, as [B, T].
+mesh divides time, as [B, T].
 """
 
 import math
@@ -42,16 +42,16 @@ def cross_entropy(
     """Cross-entropy in nats and log normaliser, both [B, T], of the logits scale x head.
 
     Logits are float32 and, with a softcap c, c tanh(logits / c) (Gemma 2, 2024). A target below 0 is not scored: both
-    results are 0 there, and so is what they pass back. A target of V or more gives NaN.
+    results are 0 there, and so are their gradients. A target of V or more gives NaN.
 
     With `chunk`, at most that many positions of every row are scored at a time, and again for the gradient.
     """
     time, width = x_BTD.shape[1:]
     if chunk is not None and chunk < time:
         chunks = -(-time // chunk)
-        fill = -time % chunks
-        x_BTD = jnp.pad(x_BTD, ((0, 0), (0, fill), (0, 0)))
-        targets_BT = jnp.pad(targets_BT, ((0, 0), (0, fill)), constant_values=-1)
+        padding = -time % chunks
+        x_BTD = jnp.pad(x_BTD, ((0, 0), (0, padding), (0, 0)))
+        targets_BT = jnp.pad(targets_BT, ((0, 0), (0, padding)), constant_values=-1)
         nats_BT, log_z_BT = _by_chunks(x_BTD, head_DV, targets_BT, chunks, scale, softcap)
         return nats_BT[:, :time], log_z_BT[:, :time]
     shape = targets_BT.shape
@@ -74,7 +74,7 @@ def _logits(x_ND: jax.Array, head_DV: jax.Array, scale: float, softcap: float | 
 
 
 def _is_target(logits_NV: jax.Array, targets_N: jax.Array) -> jax.Array:
-    # A comparison, where a gather would bring a vocabulary that is cut over devices together.
+    # A comparison, because a gather would bring together a vocabulary that is divided over devices.
     return jax.lax.broadcasted_iota(targets_N.dtype, logits_NV.shape, logits_NV.ndim - 1) == targets_N[..., None]
 
 
@@ -97,12 +97,12 @@ def _gradients(
     exps_NV: jax.Array,
     sum_N: jax.Array | float,
     capped_NV: jax.Array | None,
-    given: Pair,
+    cotangents: Pair,
     scale: float,
     softcap: float | None,
 ) -> Pair:
-    """What nats and log normaliser pass back to x and, in float32, to the head: softmax less target."""
-    d_nats_N, d_log_z_N = (jnp.where(targets_N >= 0, d_N, 0) for d_N in given)
+    """Gradients of x and, in float32, of the head from those of nats and log normaliser: softmax less target."""
+    d_nats_N, d_log_z_N = (jnp.where(targets_N >= 0, d_N, 0) for d_N in cotangents)
     softmax_NV = exps_NV * ((d_nats_N + d_log_z_N) / sum_N)[..., None]
     d_logits_NV = softmax_NV - jnp.where(_is_target(exps_NV, targets_N), d_nats_N[..., None], 0)
     if softcap is not None and capped_NV is not None:
@@ -130,10 +130,10 @@ def _at_once_forward(
 
 
 def _at_once_backward(
-    scale: float, softcap: float | None, saved: Any, given: Pair
+    scale: float, softcap: float | None, saved: Any, cotangents: Pair
 ) -> tuple[jax.Array, jax.Array, None]:
     x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV = saved
-    d_x_ND, d_head_DV = _gradients(x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV, given, scale, softcap)
+    d_x_ND, d_head_DV = _gradients(x_ND, head_DV, targets_N, exps_NV, sum_N, capped_NV, cotangents, scale, softcap)
     return d_x_ND, d_head_DV.astype(head_DV.dtype), None
 
 
@@ -147,49 +147,51 @@ def _by_chunks(
     return _by_chunks_forward(x_BTD, head_DV, targets_BT, chunks, scale, softcap)[0]
 
 
-def _cut(x_BT: jax.Array, chunks: int) -> jax.Array:
-    """[B, T, ...] -> [chunks, N, ...]. Chunk c takes the times c, c + chunks, ...: each device its share of each."""
+def _split(x_BT: jax.Array, chunks: int) -> jax.Array:
+    """[B, T, ...] -> [chunks, N, ...]. Chunk c takes the times c, c + chunks, ...: a share of every device's."""
     batch, time, *rest = x_BT.shape
-    parted = jnp.moveaxis(x_BT.reshape(batch, time // chunks, chunks, *rest), 2, 0)
-    return parted.reshape(chunks, -1, *rest) if _flat() else parted
+    chunked = jnp.moveaxis(x_BT.reshape(batch, time // chunks, chunks, *rest), 2, 0)
+    return chunked.reshape(chunks, -1, *rest) if _flat() else chunked
 
 
-def _whole(parted: jax.Array, batch: int) -> jax.Array:
-    """The inverse of `_cut`."""
-    chunks, rest = parted.shape[0], parted.shape[2 if _flat() else 3 :]
-    return jnp.moveaxis(parted.reshape(chunks, batch, -1, *rest), 0, 2).reshape(batch, -1, *rest)
+def _merge(chunked: jax.Array, batch: int) -> jax.Array:
+    """The inverse of `_split`."""
+    chunks, rest = chunked.shape[0], chunked.shape[2 if _flat() else 3 :]
+    return jnp.moveaxis(chunked.reshape(chunks, batch, -1, *rest), 0, 2).reshape(batch, -1, *rest)
 
 
 def _by_chunks_forward(
     x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, chunks: int, scale: float, softcap: float | None
 ) -> tuple[Pair, Any]:
-    def score(_: None, part: Pair) -> tuple[None, Pair]:
-        x_ND, targets_N = part
+    def score_chunk(_: None, chunk: Pair) -> tuple[None, Pair]:
+        x_ND, targets_N = chunk
         return None, _scores(_logits(x_ND, head_DV, scale, softcap), targets_N)[:2]
 
-    _, scores = jax.lax.scan(score, None, (_cut(x_BTD, chunks), _cut(targets_BT, chunks)))
-    nats_BT, log_z_BT = _whole(scores[0], len(x_BTD)), _whole(scores[1], len(x_BTD))
+    _, scores = jax.lax.scan(score_chunk, None, (_split(x_BTD, chunks), _split(targets_BT, chunks)))
+    nats_BT, log_z_BT = _merge(scores[0], len(x_BTD)), _merge(scores[1], len(x_BTD))
     return (nats_BT, log_z_BT), (x_BTD, head_DV, targets_BT, log_z_BT)
 
 
 def _by_chunks_backward(
-    chunks: int, scale: float, softcap: float | None, saved: Any, given: Pair
+    chunks: int, scale: float, softcap: float | None, saved: Any, cotangents: Pair
 ) -> tuple[jax.Array, jax.Array, None]:
     x_BTD, head_DV, targets_BT, log_z_BT = saved
 
-    def pass_back(total_DV: jax.Array, part: tuple[jax.Array, ...]) -> Pair:
-        x_ND, targets_N, log_z_N, d_nats_N, d_log_z_N = part
+    def add_gradients(total_DV: jax.Array, chunk: tuple[jax.Array, ...]) -> Pair:
+        x_ND, targets_N, log_z_N, d_nats_N, d_log_z_N = chunk
         logits_NV = _logits(x_ND, head_DV, scale, softcap)
-        # The normaliser of a position that is not scored was given as 0: its exponentials could be infinite.
+        # The normaliser of a position that is not scored is stored as 0: its exponentials could be infinite.
         softmax_NV = jnp.exp(logits_NV - jnp.where(targets_N >= 0, log_z_N, jnp.inf)[..., None])
-        given_N = (d_nats_N, d_log_z_N)
-        d_x_ND, d_head_DV = _gradients(x_ND, head_DV, targets_N, softmax_NV, 1.0, logits_NV, given_N, scale, softcap)
+        cotangents_N = (d_nats_N, d_log_z_N)
+        d_x_ND, d_head_DV = _gradients(
+            x_ND, head_DV, targets_N, softmax_NV, 1.0, logits_NV, cotangents_N, scale, softcap
+        )
         return total_DV + d_head_DV, d_x_ND
 
     zero_DV = jnp.zeros(head_DV.shape, log_z_BT.dtype)
-    parted = tuple(_cut(array, chunks) for array in (x_BTD, targets_BT, log_z_BT, *given))
-    d_head_DV, d_x = jax.lax.scan(pass_back, zero_DV, parted)
-    return _whole(d_x, len(x_BTD)), d_head_DV.astype(head_DV.dtype), None
+    chunked = tuple(_split(array, chunks) for array in (x_BTD, targets_BT, log_z_BT, *cotangents))
+    d_head_DV, d_x = jax.lax.scan(add_gradients, zero_DV, chunked)
+    return _merge(d_x, len(x_BTD)), d_head_DV.astype(head_DV.dtype), None
 
 
 _by_chunks.defvjp(_by_chunks_forward, _by_chunks_backward)

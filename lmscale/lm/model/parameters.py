@@ -3,8 +3,9 @@
 Initialisation, sharding, the optimizer's masks and rates, and the parametrization follow from the table; the three
 multipliers of the forward pass that belong to a parametrization stand here too.
 
-Letters: D width, L layers, H heads, G heads of keys and values, P = H / G + 2 projections of such a group (its queries,
-key, value), K features of a head, F hidden units, C branches of the MLP (2 for SwiGLU), V vocabulary, T context.
+Letters: D width, L layers, H heads, G heads of keys and values, P = H / G + 2 projections of such a head (those of its
+queries, the key, the value), K features of a head, F hidden units, C branches of the MLP (2 for SwiGLU), V vocabulary,
+T context.
 """
 
 import math
@@ -22,8 +23,8 @@ Params = dict[str, jax.Array]
 
 GPT2_STD = 0.02
 ONE_DRAW = 2**26
-"""Models up to this size draw all initial values at once: the program compiles ten times as fast. Above it, each matrix
-draws its own, so that no device ever holds more than one of them whole."""
+"""Models up to this size draw all initial values at once, which compiles ten times as fast. Above it, each matrix
+draws its own, so that no device ever holds more than one of them undivided."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,30 @@ class Parameter:
     """Axes of a matrix that are summed over, and that it gives; the others count separate matrices."""
     lr_multiplier: float = 1.0
     decay_multiplier: float = 1.0
-    """Of the weight decay; 0 for vectors."""
+    """Factor of the weight decay; 0 for vectors."""
     epsilon_multiplier: float = 1.0
-    """Of Adam's epsilon."""
+    """Factor of Adam's epsilon."""
 
 
 def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
     """Name -> row, for every parameter.
 
-    Fan-in: matrices have variance 1 / inputs; those that write to the stream also over 2 L (Radford 2019). Token
-    vectors have variance 1 / D and come in times sqrt(D), so that the stream starts with unit variance.
+    Fan-in: matrices have variance 1 / inputs; those that write to the residual stream also over 2 L (Radford 2019).
+    Token vectors have variance 1 / D and enter times sqrt(D), so that the residual stream starts with unit variance.
     """
     D, L, H, G, K = config.width, config.layers, config.heads, config.num_kv_heads, config.head_width
     F, P, C = config.hidden, config.heads // config.num_kv_heads + 2, 2 if config.mlp == "swiglu" else 1
-    stream = "layers", None, None, "embed"
+    to_residual = "layers", None, None, "embed"
     table = {
         "embedding": _table(config, config.vocab, "vocab"),
         "attention_norm": _gain(config, (L, D)),
         "attention_qkv": _hidden(config, (L, D, G, P, K), ("layers", "embed", "heads", None, None), (1,), (2, 4)),
         "attention_out": _hidden(
-            config, (L, H, K, D), ("layers", "heads", *stream[2:]), (1, 2), (3,), writes_to_stream=True
+            config, (L, H, K, D), ("layers", "heads", *to_residual[2:]), (1, 2), (3,), writes_to_residual=True
         ),
         "mlp_norm": _gain(config, (L, D)),
         "mlp_in": _hidden(config, (L, D, C, F), ("layers", "embed", None, "hidden"), (1,), (3,)),
-        "mlp_out": _hidden(config, (L, F, D), ("layers", "hidden", "embed"), (1,), (2,), writes_to_stream=True),
+        "mlp_out": _hidden(config, (L, F, D), ("layers", "hidden", "embed"), (1,), (2,), writes_to_residual=True),
         "final_norm": _gain(config, (D,)),
     }
     if config.positions == "learned":
@@ -95,7 +96,10 @@ def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
 
 
 def _outer_std(config: ModelConfig) -> float:
-    """Of tables and heads: that of the base width at every width (Yang 2022, table 8; Dey 2025, table 1)."""
+    """Initial standard deviation of tables and heads, that of the base width at every width.
+
+    Yang 2022, table 8; Dey 2025, table 1.
+    """
     return GPT2_STD if config.init == "gpt2" else (config.base_width or config.width) ** -0.5
 
 
@@ -112,13 +116,13 @@ def _hidden(
     axes: Axes,
     inputs: tuple[int, ...],
     outputs: tuple[int, ...],
-    writes_to_stream: bool = False,
+    writes_to_residual: bool = False,
 ) -> Parameter:
     """A matrix of the layers: variance and rate fall as 1 / m_N under mup and completep, which add that
     rate x decay stays as it is and that Adam's epsilon follows the gradient (Dey 2025, table 1, alpha = 1)."""
     fan_in = math.prod(shape[axis] for axis in inputs)
     std = GPT2_STD * config.width_ratio**-0.5 if config.init == "gpt2" else fan_in**-0.5
-    if writes_to_stream:
+    if writes_to_residual:
         std *= 0.0 if config.init == "zero-out" else (2 * config.layers / config.depth_ratio) ** -0.5
     return Parameter(
         shape, axes, "hidden", std=std, inputs=inputs, outputs=outputs,
@@ -142,8 +146,8 @@ def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float
 
 
 def embedding_multiplier(config: ModelConfig) -> float:
-    """Of token and position vectors on their way into the stream: it starts with unit variance, but as in the paper
-    under gpt2."""
+    """The factor of token and position vectors at the entry of the residual stream: it starts with unit variance, under
+    gpt2 as in the paper."""
     return 1.0 if config.init == "gpt2" else 1 / _outer_std(config)
 
 
@@ -151,8 +155,9 @@ def logit_multiplier(config: ModelConfig) -> float:
     """1 / m_N (Yang 2022, table 8); 1 under the standard parametrization.
 
     Logits then start with unit variance. Where the head is tied, that of the token just read is the exception: it
-    starts near sqrt(D), since the stream still carries the token's own vector. Scaling all logits down to meet it slows
-    the head, which costs more over a whole run than the steps in which a model learns not to repeat itself.
+    starts near sqrt(D), since the residual stream still carries the token's own vector. Scaling all logits down to
+    meet it slows the head, which costs more over a whole run than the steps in which a model learns not to repeat
+    itself.
     """
     return 1 / config.width_ratio
 
@@ -165,7 +170,8 @@ def attention_scale(config: ModelConfig) -> float:
 
 
 def residual_multiplier(config: ModelConfig) -> float:
-    """1 / m_L of what every part adds to the stream (Dey 2025, alpha = 1); 1 but under completep."""
+    """1 / m_L: the factor of what attention and MLP add to the residual stream (Dey 2025, alpha = 1); 1 except under
+    completep."""
     return 1 / config.depth_ratio
 
 
@@ -177,10 +183,10 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     if sum(sizes.values()) <= ONE_DRAW:
         ends = [sum(list(sizes.values())[: number + 1]) for number in range(len(sizes))]
         split = jnp.split(jax.random.normal(key, (ends[-1],), dtype), ends[:-1])
-        draws = {name: constrain(part, None) for name, part in zip(sizes, split)}  # whole everywhere before it is cut
+        draws = {name: constrain(draw, None) for name, draw in zip(sizes, split)}  # replicated before it is divided
     else:
         keys = jax.random.split(key, len(sizes))
-        draws = {name: jax.random.normal(one, table[name].shape, dtype) for name, one in zip(sizes, keys)}
+        draws = {name: jax.random.normal(draw_key, table[name].shape, dtype) for name, draw_key in zip(sizes, keys)}
     return {
         name: row.std * draws[name].reshape(row.shape) if row.std else jnp.full(row.shape, row.mean, dtype)
         for name, row in table.items()

@@ -157,7 +157,7 @@ def _layers(
     keys: jax.Array | None,
     tap: Tap | None,
 ) -> tuple[jax.Array, Reports, Reports]:
-    """All layers, one after the other: as a loop of one compiled layer, or written out.
+    """All layers in turn, as a loop of one compiled layer or written out.
 
     Returns the residual stream; what the tap keeps and what the layers report, each [L, ...].
     """

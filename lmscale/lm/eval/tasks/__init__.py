@@ -1,7 +1,7 @@
-"""Benchmark tasks in their official files, prompts with worked examples, and scores from what a model did.
+"""Benchmark tasks in their official files, prompts with worked examples, and scores from a model's responses.
 
     load("mmlu:data/mmlu")               # a list of Task
-    prompt(task, item, Shots(5))         # what stands before an answer
+    prompt(task, item, Shots(5))         # the text before an answer
     scores(task, responses)              # every metric with standard error, chance and n
 
 Nothing here runs a model or downloads a file.

@@ -1,4 +1,4 @@
-"""BIG-bench's JSON tasks (Srivastava 2022, arXiv 2206.04615), formatted as its own evaluation formats them."""
+"""BIG-bench's JSON tasks (Srivastava 2022, arXiv 2206.04615), formatted as in its own evaluation."""
 
 import json
 from functools import lru_cache
@@ -13,13 +13,13 @@ from lmscale.lm.eval.tasks.task import Item, Metric, Task
 
 DEFAULT_REGEX = r"[^\.\?\!\;\n]+"
 CHOICE_ORDER_SEED = 42
-"""Choices are appended to a question in an order drawn from this seed anew for every question, as there."""
+"""Choices are appended to each question in an order drawn afresh from this seed, as in BIG-bench."""
 METRICS: dict[str, tuple[Metric, ...]] = {
     "multiple_choice_grade": ("grade", "accuracy", "gold_probability", "brier", "calibration_error"),
     "exact_str_match": ("exact_match", "edit_similarity"),
 }
-"""Its names -> ours. `brier` here sums over choices, theirs is also divided by their number. Bits per byte of the right
-answer stand beside in every task."""
+"""Its names -> ours. `brier` here sums over choices, theirs is also divided by their number. Every task
+also has bits per byte of the right answer."""
 
 
 def load(path: Path) -> list[Task]:
@@ -38,9 +38,9 @@ def load(path: Path) -> list[Task]:
 def _task(given: dict[str, Any], name: str, where: str) -> Task:
     examples = field(given, "examples", list, where)
     distinct = list({json.dumps(example): example for example in examples}.values())
-    wanted = [str(metric) for metric in given.get("metrics", [])]
-    metrics = dict.fromkeys(ours for theirs in wanted for ours in METRICS.get(theirs, ()))
-    left_out = [f"metric {metric}" for metric in wanted if metric not in METRICS]
+    requested = [str(metric) for metric in given.get("metrics", [])]
+    metrics = dict.fromkeys(ours for theirs in requested for ours in METRICS.get(theirs, ()))
+    left_out = [f"metric {metric}" for metric in requested if metric not in METRICS]
     if len(distinct) < len(examples):
         left_out.append(f"{len(examples) - len(distinct)} duplicate examples")
     stop = given.get("stop_string")

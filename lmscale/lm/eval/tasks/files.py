@@ -1,4 +1,4 @@
-"""Reading a task's file: every complaint names the file, the item and the field."""
+"""Reading a task's file: every error names the file, the item and the field."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from lmscale.core.errors import UserError
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a line stands and its object, for every line of a JSONL file that is not empty."""
+    """The location and the object of every line of a JSONL file that is not empty."""
     for number, line in enumerate(_text(path).split("\n"), 1):  # JSON may hold other line breaks as they are
         if line.strip():
             yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
@@ -32,19 +32,19 @@ def read_rows(path: Path) -> list[list[str]]:
 
 def files_in(path: Path, pattern: str, what: str) -> list[Path]:
     """`path` itself where it is a file, else the files below it, in order. Raises `UserError` where there is none."""
-    found = [path] if path.is_file() else sorted(path.rglob(pattern))
-    if not found:
+    files = [path] if path.is_file() else sorted(path.rglob(pattern))
+    if not files:
         raise UserError(f"{path}: no {what} ({pattern}) here; give the file or the folder that holds it")
-    return found
+    return files
 
 
 def field(given: dict[str, Any], name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`given[name]`, which must be there and of this kind."""
+    """`given[name]`, checked to be present and of this type."""
     if name not in given:
         raise UserError(f"{where}: the field {name!r} is missing; there are {', '.join(map(repr, given)) or 'none'}")
     if not isinstance(given[name], kind):
-        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
-        raise UserError(f"{where}: the field {name!r} is {given[name]!r:.80}; it must be a {wanted}")
+        expected = kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
+        raise UserError(f"{where}: the field {name!r} is {given[name]!r:.80}; it must be a {expected}")
     return given[name]
 
 
@@ -58,9 +58,9 @@ def _text(path: Path) -> str:
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: a {type(found).__name__} stands where an object is expected")
-    return found
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a {type(value).__name__} stands where an object is expected")
+    return value

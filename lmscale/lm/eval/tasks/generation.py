@@ -1,4 +1,4 @@
-"""Tasks whose answers are generated: GSM8K, TinyStories' openings, algorithmic lines; and one's own in JSON."""
+"""Tasks whose answers are generated: GSM8K, TinyStories' openings, algorithmic lines; and tasks of your own in JSON."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -41,7 +41,7 @@ def _problems(file: Path) -> tuple[Item, ...]:
 
 
 def stories(path: Path) -> list[Task]:
-    """Openings of TinyStories (Eldan 2023, arXiv 2305.07759), to be written on and read: there is no score."""
+    """Openings of TinyStories (Eldan 2023, arXiv 2305.07759), continued for a person to read: there is no score."""
     import yaml
 
     (file,) = files_in(path, "*.yaml", "file of story openings")[:1]
@@ -56,7 +56,7 @@ def stories(path: Path) -> list[Task]:
 
 
 def synthetic_tasks(spec: str, count: int = 500) -> list[Task]:
-    """The algorithmic tasks of a language, `synthetic:tasks(...)`: `count` lines each, never of the training text."""
+    """The algorithmic tasks of a language, `synthetic:tasks(...)`: `count` lines each, none of which is trained on."""
     from lmscale.lm.data.languages import tasks
 
     language = synthetic.parse(spec)
@@ -99,7 +99,7 @@ def own_task(path: Path) -> list[Task]:
             {"question": "The capital of Italy is", "answers": ["Rome"]}]}
 
     `gold` is the number of the right choice or one value per choice. `description`, `delimiter`, `separator`, `stop`,
-    `extract`, `ignore`, `longest_answer` and `exemplars` (items) may stand beside.
+    `extract`, `ignore`, `longest_answer` and `exemplars` (items) are optional.
     """
     given, where = read_object(path), str(path)
     metrics = tuple(field(given, "metrics", list, where))

@@ -1,4 +1,4 @@
-"""Benchmarks of questions with given answers: MMLU, TruthfulQA, Word-in-Context.
+"""Benchmarks with answers to choose from: MMLU, TruthfulQA, Word-in-Context.
 
 Prompts are those of the papers, as lm-evaluation-harness (Gao 2021) writes them.
 """
@@ -14,7 +14,7 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def mmlu(path: Path) -> list[Task]:
-    """MMLU (Hendrycks 2021): one task per subject of `test/*_test.csv`, exemplars from `dev/*_dev.csv` where it stands.
+    """MMLU (Hendrycks 2021): one task per subject of `test/*_test.csv`, exemplars from `dev/*_dev.csv` if it exists.
 
     `path` is the folder that holds both, or one file. Rows are question, four choices, letter; no header.
     """
@@ -61,7 +61,7 @@ PRIMER = (
     ),
     ("Where were the 1992 Olympics held?", "The 1992 Olympics were held in Barcelona, Spain."),
 )
-"""The six questions that stand before every question of TruthfulQA (Lin 2021, appendix E): part of the benchmark."""
+"""The six worked examples before every question of TruthfulQA (Lin 2021, appendix E): part of the benchmark."""
 
 
 def truthfulqa(path: Path) -> list[Task]:

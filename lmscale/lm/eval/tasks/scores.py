@@ -1,7 +1,7 @@
-"""From what a model did with every item to scores, each with its standard error, its chance level and its n.
+"""Scores of a task from a model's responses, each with its standard error, its chance level and its n.
 
 Kinds: a *hard* metric gives an item all or nothing, a *graded* one moves with every change of a probability
-(Schaeffer 2023, arXiv 2304.15004), which is why both are kept of one evaluation.
+(Schaeffer 2023, arXiv 2304.15004); one evaluation keeps both.
 """
 
 import math
@@ -16,14 +16,14 @@ from lmscale.core.errors import UserError
 from lmscale.lm.eval.tasks.task import Item, Metric, Task
 
 CALIBRATION_BUCKETS = 15
-"""Of equal width in the probability of the likeliest choice, as BIG-bench has them (Guo 2017)."""
+"""Buckets of equal width in the probability of the likeliest choice, as in BIG-bench (Guo 2017)."""
 RESAMPLES = 200
 """Bootstrap resamples for the standard error of a score that is not a mean over items."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What a model did with one item, kept so that any metric can be computed later without the model."""
+    """A model's response to one item, from which any metric can be computed later without the model."""
 
     item: str
     choice_logprobs: tuple[float, ...] = ()
@@ -31,10 +31,10 @@ class Response:
     choice_greedy: tuple[bool, ...] = ()
     """Whether every token of the choice was the likeliest."""
     answer_logprobs: tuple[float, ...] = ()
-    """ln p of each right answer, the same way."""
+    """ln p of each right answer, likewise."""
     answer_greedy: tuple[bool, ...] = ()
     generated: str | None = None
-    """What the model wrote by itself, greedily; None where it was not asked to."""
+    """The greedy continuation of the prompt; None where no metric needs one."""
     tokens_cut: int = 0
     """Tokens of the prompt that did not fit the context, cut from its left."""
 
@@ -49,7 +49,7 @@ class Score:
     shots: int
     score: float
     stderr: float | None
-    """Of the mean over items; None with a single item."""
+    """Standard error of the mean over items; None with a single item."""
     n: int
     chance: float | None
     """Expected score of guessing; None where guessing has no score, as for bits per byte."""
@@ -61,10 +61,10 @@ def scores(task: Task, responses: Sequence[Response], shots: int = 0) -> list[Sc
 
     Raises `UserError` where an item has no response, or one without what a metric needs.
     """
-    found = {response.item: response for response in responses}
-    if missing := [item.name for item in task.items if item.name not in found]:
+    by_item = {response.item: response for response in responses}
+    if missing := [item.name for item in task.items if item.name not in by_item]:
         raise UserError(f"task {task.name}: {len(missing)} items have no response, the first is {missing[0]}")
-    pairs = [(item, found[item.name]) for item in task.items]
+    pairs = [(item, by_item[item.name]) for item in task.items]
     return [_score(task, metric, pairs, shots) for metric in task.metrics]
 
 
@@ -84,7 +84,7 @@ def _score(task: Task, metric: Metric, pairs: list[Pair], shots: int) -> Score:
 
 
 def _probabilities(response: Response) -> NDArray[np.float64]:
-    """Of the choices among themselves."""
+    """Probabilities of the choices among themselves."""
     logprobs = np.array(response.choice_logprobs)
     weights = np.exp(logprobs - logprobs.max())
     return weights / weights.sum()
@@ -119,13 +119,13 @@ def _gold_probability(task: Task, item: Item, response: Response) -> float:
 
 def _brier(task: Task, item: Item, response: Response) -> float:
     """sum_k (p_k - o_k)^2 with o uniform over the right choices (Brier 1950): 0 at best, 2 at worst."""
-    wanted = np.zeros(len(item.choices))
-    wanted[list(item.right)] = 1 / len(item.right)
-    return float(((_probabilities(response) - wanted) ** 2).sum())
+    outcome = np.zeros(len(item.choices))
+    outcome[list(item.right)] = 1 / len(item.right)
+    return float(((_probabilities(response) - outcome) ** 2).sum())
 
 
 def _gold_bits_per_byte(task: Task, item: Item, response: Response) -> float:
-    """Of the likeliest right answer, its delimiter counted."""
+    """Bits per byte of the likeliest right answer, its delimiter counted."""
     if item.answers:
         texts, logprobs = item.answers, response.answer_logprobs
     else:
@@ -155,7 +155,7 @@ def _edit_similarity(task: Task, item: Item, response: Response) -> float:
 
 
 def _share_in_place(task: Task, item: Item, response: Response) -> float:
-    """Share of a right answer's characters that stand in their place."""
+    """Share of a right answer's characters that are generated at their position."""
     given = _generated(task, response)
     return max(sum(map(str.__eq__, given, right)) / len(right) for right in task.right_answers(item))
 

@@ -1,4 +1,4 @@
-"""A benchmark task: its questions, how a prompt is written, and what a right answer is."""
+"""A benchmark task: its questions, how a prompt is written, and which answers are right."""
 
 import re
 from collections.abc import Sequence
@@ -53,19 +53,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Task:
-    """Items that are asked in one way and scored together."""
+    """Items with one form of prompt, scored together."""
 
     name: str
     items: tuple[Item, ...]
     metrics: tuple[Metric, ...]
     description: str = ""
-    """Stands before everything else."""
+    """Text before everything else in a prompt."""
     delimiter: str = " "
-    """Between a question and its answer."""
+    """Text between a question and its answer."""
     separator: str | None = "\n\n"
-    """After every exemplar; None where each is a document of its own."""
+    """Text after every exemplar; None where each is a document of its own."""
     exemplars: tuple[Item, ...] = ()
-    """Taken from the front where shots are asked for; empty: drawn from the other items."""
+    """Worked examples, taken from the front; where there are none, they are drawn from the other items."""
     stop: tuple[str, ...] = ()
     """A generated answer ends before the first of these."""
     extract: str | None = None
@@ -75,9 +75,9 @@ class Task:
     longest_answer: int = 128
     """Characters that are generated at most."""
     chance: tuple[tuple[Metric, float], ...] = ()
-    """Expected scores of guessing, where they do not follow from the choices (then 0)."""
+    """Expected scores of guessing, where they do not follow from the choices; 0 where not given."""
     left_out: tuple[str, ...] = ()
-    """What the file asks for and is not computed: metrics of other libraries, duplicates."""
+    """Requests of the file that are not fulfilled: metrics of other libraries, duplicate items."""
 
     def __post_init__(self) -> None:
         check(bool(self.items), f"task {self.name} has no items")
@@ -91,21 +91,21 @@ class Task:
             )
 
     def answer_in(self, generated: str) -> str:
-        """What counts as the answer in a text that a model wrote."""
+        """The answer in a text that a model generated."""
         for mark in self.stop:
             generated = generated.split(mark, maxsplit=1)[0]
         if self.extract is not None:
-            found = re.search(self.extract, generated)
-            generated = "" if found is None else found.group(1 if found.re.groups else 0)
+            match = re.search(self.extract, generated)
+            generated = "" if match is None else match.group(1 if match.re.groups else 0)
         return generated.strip()
 
     def right_answers(self, item: Item) -> tuple[str, ...]:
-        """The right answers to `item` as `answer_in` would find them: whole, or what `extract` finds in them."""
+        """The right answers to `item`, whole and as `answer_in` extracts them."""
         whole = {answer.strip() for answer in item.answers}
         return tuple(sorted((whole | {self.answer_in(answer) for answer in item.answers}) - {""}))
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two answers are equal but for what is ignored."""
+        """Whether two answers are equal apart from what `ignore` matches."""
         if self.ignore is None:
             return one == other
         return re.sub(self.ignore, "", one) == re.sub(self.ignore, "", other)
@@ -118,8 +118,8 @@ class Shots:
     count: int = 0
     seed: int = 0
     draw: Literal["shared", "each"] = "shared"
-    """The same ones for all questions of a task, which a model then reads once, or other ones for each question, as
-    BIG-bench and the evaluation harness draw them. A task with exemplars of its own takes the first of those."""
+    """The same examples for all questions of a task, which a model then reads once, or new ones for each question, as
+    in BIG-bench and the evaluation harness. A task with exemplars of its own takes the first of those."""
 
     def __post_init__(self) -> None:
         check(self.count >= 0, f"shots = {self.count}: must be 0 or more")
@@ -147,12 +147,12 @@ def exemplars(task: Task, item: Item, shots: Shots) -> tuple[Item, ...]:
 
 
 class Prompt(NamedTuple):
-    """What stands before an answer. All but the question may be the same for many items."""
+    """The text before an answer. All but the question may be the same for many items."""
 
     documents: tuple[str, ...]
-    """Documents before the one of the question."""
+    """Documents before that of the question."""
     opening: str
-    """What stands before the question in its document."""
+    """Text before the question in its document."""
     question: str
 
 

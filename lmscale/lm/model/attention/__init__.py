@@ -1,4 +1,4 @@
-"""Causal self-attention: one function, with the fast way on each kind of device.
+"""Causal self-attention: one function that takes the fastest implementation on each kind of device.
 
 Letters: B batch, T time (queries), S time (keys), H query heads, G key/value heads, R = H / G query heads that share
 one key/value head, K features of a head. Query head h reads key/value head h // R (Ainslie 2023).
@@ -11,7 +11,7 @@ import jax
 from lmscale.lm.devices.sharding import mesh_axis_size
 from lmscale.lm.model.attention import chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import FEATURES, alibi_slopes
-from lmscale.lm.model.attention.placement import divides
+from lmscale.lm.model.attention.per_device import divides
 from lmscale.lm.model.tap import NO_TAP, BoundTap
 
 __all__ = ["alibi_slopes", "causal_attention", "implementation"]
@@ -56,9 +56,9 @@ def causal_attention(
 def implementation(
     backend: str, q_BTHK: jax.Array, kv_heads: int, biased: bool, segmented: bool
 ) -> Literal["chunked", "cudnn", "splash", "plain"]:
-    """The fastest way that can do this on the mesh that is set. Only shape and dtype of the queries count.
+    """The fastest implementation that supports this on the current mesh. Only shape and dtype of the queries count.
 
-    Nothing but `plain` works where time is cut into parts; a kernel further needs batch and heads that divide.
+    Only `plain` works where time is divided over devices; a kernel also needs batch and heads that divide evenly.
     """
     batch, time, _, features = q_BTHK.shape
     if mesh_axis_size("sequence") > 1:

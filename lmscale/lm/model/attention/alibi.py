@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 FEATURES = 8
-"""Features that `as_features` adds to a head; kernels want multiples of eight."""
+"""Features that `as_features` adds to a head; kernels need multiples of eight."""
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:
@@ -22,12 +22,12 @@ def alibi_slopes(heads: int) -> tuple[float, ...]:
 def as_features(
     q_BTHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, slopes: tuple[float, ...], scale: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries and keys with eight more features, so that scale q k^T has the bias in it; values with eight zeros.
+    """Queries and keys with eight more features, so that scale q k^T includes the bias; values with eight zeros.
 
-    A softmax does not see what all keys of a query share, so -slope (t - s) may be slope s: a product of a number of
-    the head and one of the key. Written as sums of parts that bfloat16 holds exactly (the digits of s to base 256; the
-    slope as two parts, exact to 2^-17) it passes through a fused kernel that takes no bias, in memory for [T] instead
-    of [T, S]. Positions up to 2^24.
+    A softmax does not depend on what all keys of a query share, so -slope (t - s) may be slope s: a product of a number
+    of the head and one of the key. Written as sums of terms that bfloat16 holds exactly (the digits of s to base 256;
+    the slope as two terms, exact to 2^-17) it passes through a fused kernel that takes no bias, in memory for [T]
+    instead of [T, S]. Positions up to 2^24.
     """
     time = k_BSGK.shape[1]
     assert time <= 2**24

@@ -13,9 +13,9 @@ import numpy as np
 from lmscale.core.counting.chunks import attention_chunks
 from lmscale.lm.model.attention.plain import MASKED
 
-# XLA's CPU backend folds a transposition into a matrix product and then leaves its fast kernel. A barrier keeps the two
-# apart; it costs nothing else.
-_apart = jax.lax.optimization_barrier
+# XLA's CPU backend folds a transposition into a matrix product and then leaves its fast kernel. The barrier prevents
+# that and costs nothing else.
+_barrier = jax.lax.optimization_barrier
 
 
 def attend(
@@ -26,12 +26,12 @@ def attend(
     slopes: tuple[float, ...] | None = None,
     segments_BT: jax.Array | None = None,
 ) -> jax.Array:
-    """As `plain.attend` without dropout. Of the scores above the diagonal a triangle per chunk is made, no more.
+    """`plain.attend` without dropout. Above the diagonal only one triangle of scores per chunk is computed.
 
     The softmax weights are kept for the gradient: memory for about half of [B, H, T, S].
     """
-    heads_first = [_apart(x.transpose(0, 2, 1, 3)) for x in (q_BTHK * scale, k_BSGK, v_BSGK)]
-    return _apart(_heads_first(*heads_first, segments_BT, slopes)).transpose(0, 2, 1, 3)
+    heads_first = [_barrier(x.transpose(0, 2, 1, 3)) for x in (q_BTHK * scale, k_BSGK, v_BSGK)]
+    return _barrier(_heads_first(*heads_first, segments_BT, slopes)).transpose(0, 2, 1, 3)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -56,8 +56,8 @@ def _rows(x_BHTK: jax.Array, kv_heads: int, start: int, stop: int) -> jax.Array:
     return x_BHTK[:, :, start:stop].reshape(x_BHTK.shape[0], kv_heads, -1, x_BHTK.shape[3])
 
 
-def _together(chunks: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    """Chunks [B, G, C, K] as a whole of `shape` [B, H, T, K]."""
+def _concatenate(chunks: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
+    """Chunks [B, G, C, K] as one array of `shape` [B, H, T, K]."""
     return jnp.concatenate([rows.reshape(*shape[:2], -1, shape[3]) for rows in chunks], axis=2)
 
 
@@ -73,24 +73,24 @@ def _forward(
     outputs, weights = [], []
     for start, stop in _chunks(q_BHTK.shape[2]):
         q_BGCK, k, v = _rows(q_BHTK, kv_heads, start, stop), k_BGSK[:, :, :stop], v_BGSK[:, :, :stop]
-        scores_BGCS = _apart(jnp.einsum("bgck,bgsk->bgcs", q_BGCK, k, preferred_element_type=exact))
+        scores_BGCS = _barrier(jnp.einsum("bgck,bgsk->bgcs", q_BGCK, k, preferred_element_type=exact))
         scores_BGCS = _masked(scores_BGCS, start, segments_BT, slopes)
-        weights_BGCS = _apart(jax.nn.softmax(scores_BGCS, axis=-1).astype(v.dtype))
-        outputs.append(_apart(jnp.einsum("bgcs,bgsk->bgck", weights_BGCS, v)))
+        weights_BGCS = _barrier(jax.nn.softmax(scores_BGCS, axis=-1).astype(v.dtype))
+        outputs.append(_barrier(jnp.einsum("bgcs,bgsk->bgck", weights_BGCS, v)))
         weights.append(weights_BGCS)
-    output_BHTK = _together(outputs, q_BHTK.shape)
+    output_BHTK = _concatenate(outputs, q_BHTK.shape)
     return output_BHTK, (q_BHTK, k_BGSK, v_BGSK, weights, output_BHTK)
 
 
 def _masked(
     scores_BGCS: jax.Array, start: int, segments_BT: jax.Array | None, slopes: tuple[float, ...] | None
 ) -> jax.Array:
-    """The scores of the chunk from query `start` on: biased, and at minus infinity where a query must not see."""
+    """The scores of the chunk from query `start` on: biased, and `MASKED` where a key is not visible."""
     _, kv_heads, rows, stop = scores_BGCS.shape
     queries = stop - start
     sharing = rows // queries
     if slopes is not None:
-        # -slope (t - s) less what all keys of a query share, which the softmax does not see: a product of two vectors.
+        # -slope (t - s) less what all keys of a query share, on which the softmax does not depend: an outer product.
         slope_GC = np.repeat(np.reshape(slopes, (kv_heads, sharing)), queries, axis=1)
         away_S = np.arange(stop) - stop + 1
         slope, away = (jnp.asarray(x, scores_BGCS.dtype) for x in (slope_GC, away_S))
@@ -107,29 +107,29 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """The gradient of softmax attention (Dao 2022, appendix B.2), chunk by chunk.
 
-    Gradients of keys and values are made as [features, time], from rows that were turned beforehand: of the products
-    over a chunk's queries that is the one for which XLA's CPU backend has its fast kernel.
+    Gradients of keys and values are computed as [features, time], from rows transposed beforehand: XLA's CPU backend
+    has a fast kernel for that one of the possible products over a chunk's queries.
     """
     del slopes  # a constant added to a score leaves its gradient alone
     q_BHTK, k_BGSK, v_BGSK, weights, output_BHTK = saved
     kv_heads, time = k_BGSK.shape[1], q_BHTK.shape[2]
-    d_output_BHTK = _apart(d_output_BHTK)
+    d_output_BHTK = _barrier(d_output_BHTK)
     rowsum_BHT1 = jnp.sum(d_output_BHTK * output_BHTK, axis=-1, keepdims=True)
     d_q, d_k, d_v = [], [], []
     for (start, stop), weights_BGCS in zip(_chunks(time), weights):
         d_out_BGCK, rowsum_BGC1 = _rows(d_output_BHTK, kv_heads, start, stop), _rows(rowsum_BHT1, kv_heads, start, stop)
-        d_weights_BGCS = _apart(jnp.einsum("bgck,bgsk->bgcs", d_out_BGCK, v_BGSK[:, :, :stop]))
-        d_scores_BGCS = _apart(weights_BGCS * (d_weights_BGCS - rowsum_BGC1))
-        d_q.append(_apart(jnp.einsum("bgcs,bgsk->bgck", d_scores_BGCS, k_BGSK[:, :, :stop])))
-        q_BGKC = _apart(_rows(q_BHTK, kv_heads, start, stop).swapaxes(2, 3))
-        d_k.append(_apart(jnp.einsum("bgkc,bgcs->bgks", q_BGKC, d_scores_BGCS)))
-        d_v.append(_apart(jnp.einsum("bgkc,bgcs->bgks", _apart(d_out_BGCK.swapaxes(2, 3)), weights_BGCS)))
-    return _together(d_q, q_BHTK.shape), _sum_of_prefixes(d_k, time), _sum_of_prefixes(d_v, time), None
+        d_weights_BGCS = _barrier(jnp.einsum("bgck,bgsk->bgcs", d_out_BGCK, v_BGSK[:, :, :stop]))
+        d_scores_BGCS = _barrier(weights_BGCS * (d_weights_BGCS - rowsum_BGC1))
+        d_q.append(_barrier(jnp.einsum("bgcs,bgsk->bgck", d_scores_BGCS, k_BGSK[:, :, :stop])))
+        q_BGKC = _barrier(_rows(q_BHTK, kv_heads, start, stop).swapaxes(2, 3))
+        d_k.append(_barrier(jnp.einsum("bgkc,bgcs->bgks", q_BGKC, d_scores_BGCS)))
+        d_v.append(_barrier(jnp.einsum("bgkc,bgcs->bgks", _barrier(d_out_BGCK.swapaxes(2, 3)), weights_BGCS)))
+    return _concatenate(d_q, q_BHTK.shape), _sum_of_prefixes(d_k, time), _sum_of_prefixes(d_v, time), None
 
 
-def _sum_of_prefixes(parts: list[jax.Array], time: int) -> jax.Array:
+def _sum_of_prefixes(prefixes: list[jax.Array], time: int) -> jax.Array:
     """Add arrays [B, G, K, S] of growing S, each from key 0 on; returns [B, G, time, K]."""
-    padded = [jnp.pad(part, ((0, 0), (0, 0), (0, 0), (0, time - part.shape[-1]))) for part in parts]
+    padded = [jnp.pad(prefix, ((0, 0), (0, 0), (0, 0), (0, time - prefix.shape[-1]))) for prefix in prefixes]
     return sum(padded[1:], padded[0]).swapaxes(2, 3)
 
 

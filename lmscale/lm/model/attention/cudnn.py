@@ -1,4 +1,4 @@
-"""Attention by cuDNN's fused kernel on NVIDIA GPUs, and what it asks for."""
+"""Attention by cuDNN's fused kernel on NVIDIA GPUs, and the kernel's requirements."""
 
 from typing import Literal
 
@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.lm.model.attention.alibi import as_features
-from lmscale.lm.model.attention.placement import on_each_device
+from lmscale.lm.model.attention.per_device import on_each_device
 
 
 def restriction(
     capability: tuple[int, int] | None, dtype: jnp.dtype, time: int, features: int, segmented: bool
 ) -> str | None:
-    """Why cuDNN cannot do this, or None. `capability` is that of the GPU, None where it is not NVIDIA's.
+    """Why cuDNN cannot compute this, or None. `capability` is that of the GPU, None where it is not NVIDIA's.
 
     After `check_layout` and `check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py (JAX 0.10.2), and
-    cuDNN's own need of an Ampere GPU.
+    cuDNN's own requirement of an Ampere GPU.
     """
     if capability is None or capability < (8, 0):
         return "cuDNN's fused attention needs an NVIDIA GPU of compute capability 8.0 or more"
@@ -47,18 +47,19 @@ def attend(
     segments_BT: jax.Array | None = None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """Each device's part by `jax.nn.dot_product_attention`. Segments become a mask, which takes memory for [B, T, S].
+    """`jax.nn.dot_product_attention` on each device's share of batch and heads. Segments become a mask,
+    which takes memory for [B, T, S].
 
-    Tests put XLA's implementation in cuDNN's place.
+    `implementation` lets tests run it without a GPU.
     """
     features = q_BTHK.shape[-1]
     if slopes is not None:
         q_BTHK, k_BSGK, v_BSGK = as_features(q_BTHK, k_BSGK, v_BSGK, slopes, scale)
 
-    def part(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
+    def local(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
         same = None if segments is None else (segments[:, :, None] == segments[:, None, :])[:, None]
         return jax.nn.dot_product_attention(
             q, k, v, mask=same, scale=scale, is_causal=True, implementation=implementation
         )
 
-    return on_each_device(part, q_BTHK, k_BSGK, v_BSGK, segments_BT)[..., :features]
+    return on_each_device(local, q_BTHK, k_BSGK, v_BSGK, segments_BT)[..., :features]

@@ -1,4 +1,4 @@
-"""Attention as the formula says it, for every option, every device and every placement: what XLA makes of it."""
+"""Attention by its formula, compiled by XLA: it supports every option, device and sharding."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from lmscale.lm.devices.sharding import constrain, mesh_axis_size
 from lmscale.lm.model.tap import NO_TAP, BoundTap
 
 MASKED = -1e30
-"""Stands for minus infinity in a masked score: finite, so that no NaN can arise from a difference."""
+"""Stands for minus infinity in a masked score: finite, so that no difference of scores is NaN."""
 
 
 def attend(
@@ -21,9 +21,9 @@ def attend(
     key: jax.Array | None = None,
     tap: BoundTap = NO_TAP,
 ) -> jax.Array:
-    """Scores and softmax in at least float32; takes memory for [B, H, T, S] of them.
+    """`causal_attention`, with scores and softmax in at least float32; takes memory for [B, H, T, S] of them.
 
-    Over a mesh axis for time, queries keep their part of it and keys and values are gathered.
+    On a mesh that divides time, queries stay divided and keys and values are gathered.
     """
     return attend_at(
         jnp.arange(q_BTHK.shape[1])[None],
@@ -67,12 +67,12 @@ def attend_at(
     visible_BTS = distance_BTS >= 0
     if segments is not None:
         visible_BTS &= segments[0][:, :, None] == segments[1][:, None, :]
-    seen_BGRTS = jnp.where(visible_BTS[:, None, None], scores_BGRTS, MASKED)
-    seen_BGRTS = _tapped(tap, "attention_scores", seen_BGRTS)
-    weights_BGRTS = _tapped(tap, "attention_weights", jax.nn.softmax(seen_BGRTS, axis=-1).astype(v_BSGK.dtype))
+    masked_BGRTS = jnp.where(visible_BTS[:, None, None], scores_BGRTS, MASKED)
+    masked_BGRTS = _tapped(tap, "attention_scores", masked_BGRTS)
+    weights_BGRTS = _tapped(tap, "attention_weights", jax.nn.softmax(masked_BGRTS, axis=-1).astype(v_BSGK.dtype))
     if key is not None and dropout > 0:
-        kept = jax.random.bernoulli(key, 1 - dropout, weights_BGRTS.shape)
-        weights_BGRTS = jnp.where(kept, weights_BGRTS / (1 - dropout), 0)
+        keep_BGRTS = jax.random.bernoulli(key, 1 - dropout, weights_BGRTS.shape)
+        weights_BGRTS = jnp.where(keep_BGRTS, weights_BGRTS / (1 - dropout), 0)
     output_BTGRK = jnp.einsum("bgrts,bsgk->btgrk", weights_BGRTS, v_BSGK)
     return output_BTGRK.reshape(q_BTHK.shape)
 

@@ -1,4 +1,4 @@
-"""Attention by JAX's splash kernel on TPUs, and what it asks for."""
+"""Attention by JAX's splash kernel on TPUs, and the kernel's requirements."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.lm.model.attention.alibi import as_features
-from lmscale.lm.model.attention.placement import on_each_device
+from lmscale.lm.model.attention.per_device import on_each_device
 
 LANES = 128
 BLOCKS = (512, 256, 128)
@@ -14,10 +14,11 @@ BLOCKS = (512, 256, 128)
 
 
 def restriction(dtype: jnp.dtype, time: int) -> str | None:
-    """Why the splash kernel cannot do this, or None.
+    """Why the splash kernel cannot compute this, or None.
 
     After `_splash_attention_forward` (blocks of whole lanes) and `_process_mask` (blocks divide the length) in
-    jax/experimental/pallas/ops/tpu/splash_attention (JAX 0.10.2). Any number of features will do: `attend` fills up.
+    jax/experimental/pallas/ops/tpu/splash_attention (JAX 0.10.2). Any number of features works:
+    `attend` pads them.
     """
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"splash attention takes bfloat16 or float32, not {dtype}"
@@ -35,7 +36,9 @@ def attend(
     segments_BT: jax.Array | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Each device's part. Features are filled up to whole lanes, as the registers of a TPU are anyway.
+    """The splash kernel on each device's share of batch and heads.
+
+    Features are padded to whole lanes, as the registers of a TPU are anyway.
 
     `interpret` runs the kernel step by step on any device, for tests.
     """
@@ -43,14 +46,14 @@ def attend(
     q_BTHK = q_BTHK * scale
     if slopes is not None:
         q_BTHK, k_BSGK, v_BSGK = as_features(q_BTHK, k_BSGK, v_BSGK, slopes, scale=1.0)
-    fill = ((0, 0), (0, 0), (0, 0), (0, -q_BTHK.shape[-1] % LANES))
-    filled = [jnp.pad(x, fill) for x in (q_BTHK, k_BSGK, v_BSGK)]
+    padding = ((0, 0), (0, 0), (0, 0), (0, -q_BTHK.shape[-1] % LANES))
+    padded = [jnp.pad(x, padding) for x in (q_BTHK, k_BSGK, v_BSGK)]
 
-    def part(q: jax.Array, k: jax.Array, v: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
+    def local(q: jax.Array, k: jax.Array, v: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
         heads_first = [x.swapaxes(1, 2) for x in (q, k, v)]
         return jax.vmap(_kernel(q.shape[1], q.shape[2], interpret))(*heads_first, segments_BT).swapaxes(1, 2)
 
-    return on_each_device(part, *filled, segments_BT)[..., :features]
+    return on_each_device(local, *padded, segments_BT)[..., :features]
 
 
 def _kernel(time: int, heads: int, interpret: bool) -> Callable[..., jax.Array]:
@@ -64,8 +67,8 @@ def _kernel(time: int, heads: int, interpret: bool) -> Callable[..., jax.Array]:
     mask = splash.MultiHeadMask([splash.CausalMask((time, time))] * heads)
     kernel = splash.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
 
-    def of_row(q_HTK: jax.Array, k_GSK: jax.Array, v_GSK: jax.Array, segments_T: jax.Array | None) -> jax.Array:
+    def attend_row(q_HTK: jax.Array, k_GSK: jax.Array, v_GSK: jax.Array, segments_T: jax.Array | None) -> jax.Array:
         ids = None if segments_T is None else splash.SegmentIds(segments_T, segments_T)
         return kernel(q_HTK, k_GSK, v_GSK, ids)
 
-    return of_row
+    return attend_row

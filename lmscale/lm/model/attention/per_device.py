@@ -1,4 +1,4 @@
-"""What attention asks of the mesh: a fused kernel for each device's own part of batch and heads."""
+"""A fused attention kernel on a mesh: each device computes its own share of batch and heads."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from lmscale.lm.devices.sharding import mesh_axis_size, spec
 
 
 def divides(batch: int, kv_heads: int) -> bool:
-    """Whether batch and heads divide evenly over the mesh that is set, so that each device can do its own."""
+    """Whether batch and heads divide evenly over the current mesh, as `on_each_device` needs."""
     return batch % (mesh_axis_size("data") * mesh_axis_size("fsdp")) == 0 and kv_heads % mesh_axis_size("tensor") == 0
 
 
 def on_each_device(attend: Callable[..., jax.Array], *arrays: jax.Array | None) -> jax.Array:
-    """`attend` of each device's own part of arrays [B, T, H, K] and [B, T]; the result is like the first.
+    """`attend` on each device's share of arrays [B, T, H, K] and [B, T]; the result is shaped like the first.
 
-    The compiler does not cut a hand-written kernel by itself. See `divides`; the time axis must be whole.
+    The compiler does not divide a hand-written kernel by itself. Needs `divides`; time must not be divided.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
