@@ -97,7 +97,7 @@ def test_recording_leaves_the_logits_alone() -> None:
 
 @pytest.mark.parametrize("name", TAPS)
 def test_patching_with_the_recorded_value_changes_no_bit(name: str) -> None:
-    """An optimising compiler may fuse the softmax with the scores that it reads: they alone may differ by a rounding."""
+    """An optimising compiler may fuse softmax and scores, so that patched scores alone may differ by a rounding."""
     logits, kept = recorded(PLAIN, 0, record(name))
     tolerance = 1e-6 if name == "attention_scores" else 0
     np.testing.assert_allclose(patched(PLAIN, kept), logits, rtol=tolerance, atol=tolerance)
