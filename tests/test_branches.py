@@ -1,18 +1,18 @@
 """A branch that begins from its trunk's checkpoint ends as one that was trained from its first step, bit for bit."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.stand_in import Watcher
 
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.lm.devices import machine
-from lmscale.study.launch import branches
-from lmscale.study.launch.branches import begin, source, with_kept_steps
+from lmscale.lm.train import checkpoint_content
+from lmscale.lm.train.loop import train
+from lmscale.study.launch.branches import source, with_starts
 from lmscale.study.launch.pool import Pool
 from lmscale.study.launch.slot import Slot
 
@@ -43,54 +43,59 @@ def family(tmp_path: Path) -> list[PlannedRun]:
     return runs
 
 
-@pytest.fixture
-def compiled_programs(cache: Path) -> Iterator[Path]:
-    """The compilation cache that `machine.set_up` gives a run: one program serves trunk and branches."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    folder, least = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield cache / "xla"
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
-    compilation_cache.reset_cache()
+def test_a_trunk_keeps_what_its_branches_continue_from(family: list[PlannedRun]) -> None:
+    started = with_starts(family)
+    trunk = family[0].config.run_id
+    assert [run.config.kept_steps for run in started] == [(16, 24), (), ()]
+    assert [run.config.continue_from for run in started] == [None, f"{trunk}@16", f"{trunk}@24"]
+    assert [run.config.run_id for run in started] == [run.config.run_id for run in family]
 
 
-def test_a_trunk_is_told_where_its_branches_leave(family: list[PlannedRun]) -> None:
-    told = with_kept_steps(family)
-    assert [run.config.kept_steps for run in told] == [(16, 24), (), ()]
-    assert [run.config.run_id for run in told] == [run.config.run_id for run in family]
+def trained(config: RunConfig, folder: Path) -> tuple[dict[str, Any], dict[str, int], list[Any]]:
+    """Outcome but for times, sums of the bits of the whole last state, steps of the metrics."""
+    outcome = train(replace(config, keep_checkpoint=True), folder)
+    facts = checkpoint_content.read_facts(folder / "checkpoints" / str(config.steps))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return {**vars(outcome), **dict.fromkeys(TIMED)}, facts["bits"], [json.loads(line)["step"] for line in lines]
 
 
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
-    family: list[PlannedRun], tmp_path: Path, compiled_programs: Path, monkeypatch: pytest.MonkeyPatch
+    family: list[PlannedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lmscale.lm.train.loop import train
-
-    monkeypatch.setattr(machine, "matmul_peak", lambda dtype: 1e11)
-    trunk, branch, _ = with_kept_steps(family)
+    trunk, branch, _ = with_starts(family)
     folder = tmp_path / "runs"
     train(trunk.config, folder / trunk.config.run_id)
     kept = folder / trunk.config.run_id / "checkpoints"
     assert sorted(path.name for path in kept.iterdir()) == ["16", "24"], "all others went with the end of the run"
-    begin(branch, folder)
-    ends = []
-    for place in (folder / branch.config.run_id, tmp_path / "alone"):
-        outcome = train(replace(branch.config, keep_checkpoint=True), place)
-        facts = json.loads((place / "checkpoints" / "20" / branches.FACTS).read_text())
-        ends.append(({**vars(outcome), **dict.fromkeys(TIMED)}, facts["bits"], facts["run_id"]))
-    assert ends[0] == ends[1], "losses, counts, and every parameter and moment"
-    said = (folder / branch.config.run_id / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in said] == list(range(1, 21)), "the trunk's rows, then its own"
+    capsys.readouterr()
+    continued = trained(branch.config, folder / branch.config.run_id)
+    assert "going on from step 16 of 20" in capsys.readouterr().out
+    alone = trained(replace(branch.config, continue_from=None), tmp_path / "alone")
+    assert continued == alone, "losses, counts, and every parameter and moment"
+    assert continued[2] == list(range(1, 21)), "the trunk's rows, then its own"
+    assert sorted(path.name for path in kept.iterdir()) == ["16", "24"], "a trunk is read, and never written to"
+
+
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+@pytest.mark.parametrize("facts", [None, "", "\0\0", "null", '{"run_id": "another"}'])
+def test_a_branch_without_its_trunks_checkpoint_starts_with_its_first_step_and_ends_the_same(
+    family: list[PlannedRun], tmp_path: Path, facts: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, branch, _ = with_starts(family)
+    folder = tmp_path / "runs"
+    if facts is not None:
+        checkpoint(branch, folder)
+        (source(branch, folder) / "facts" / "metadata").write_text(facts)
+    continued = trained(branch.config, folder / branch.config.run_id)
+    assert "starting with the first step: " in capsys.readouterr().out
+    assert continued == trained(replace(branch.config, continue_from=None), tmp_path / "alone")
 
 
 def checkpoint(run: PlannedRun, folder: Path) -> None:
-    """What the trunk leaves at the branch's step."""
+    """A folder as the trunk leaves it at the branch's step."""
     (source(run, folder) / "facts").mkdir(parents=True)
-    (source(run, folder) / branches.FACTS).write_text(json.dumps({"run_id": run.trunk, "bits": {}}))
+    (folder / run.trunk / "config.json").write_text("{}")
 
 
 def test_a_branch_waits_for_its_trunk_and_no_longer(family: list[PlannedRun], tmp_path: Path) -> None:
@@ -104,20 +109,3 @@ def test_a_branch_waits_for_its_trunk_and_no_longer(family: list[PlannedRun], tm
     assert not pool._waits_for_trunk(late), "then it begins with its own first step"
     alone = Pool([late.run], tmp_path, Watcher(), [Slot("one")])
     assert not alone._waits_for_trunk(alone.waiting[0]), "nobody here will train the trunk"
-
-
-def test_a_branch_takes_its_trunks_checkpoint_once(family: list[PlannedRun], tmp_path: Path) -> None:
-    trunk, early, _ = family
-    begin(early, tmp_path)
-    assert not (tmp_path / early.config.run_id).exists(), "there is none yet"
-    checkpoint(early, tmp_path)
-    rows = "".join(json.dumps({"step": step}) + "\n" for step in range(1, 30))
-    (tmp_path / trunk.config.run_id / "metrics.jsonl").write_text(rows)
-    begin(early, tmp_path)
-    ours = tmp_path / early.config.run_id
-    assert json.loads((ours / "checkpoints" / "16" / branches.FACTS).read_text())["run_id"] == early.config.run_id
-    assert len((ours / "metrics.jsonl").read_text().splitlines()) == 16
-    (ours / "metrics.jsonl").write_text("its own by now")
-    begin(early, tmp_path)
-    assert (ours / "metrics.jsonl").read_text() == "its own by now"
-    assert [path.name for path in (ours / "checkpoints").iterdir()] == ["16"]

@@ -18,7 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.run_folder import last_metrics
-from lmscale.study.launch import Summary, branches, failures, lease, program, slot, slots
+from lmscale.study.launch import Summary, failures, lease, program, slot, slots
 from lmscale.study.launch.failures import judge, with_less_memory
 
 
@@ -359,18 +359,3 @@ def test_a_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> Non
         assert (last_metrics(tmp_path) or {}).get("step") == step
     path.write_text("".join(f'{{"step": {step}}}\n' for step in range(5000)))
     assert last_metrics(tmp_path) == {"step": 4999}
-
-
-@pytest.mark.parametrize("left", ["", "\0\0", "null"])
-def test_a_branch_whose_trunk_has_a_checkpoint_without_facts_begins_alone(tmp_path: Path, left: str) -> None:
-    branch = PlannedRun(OTHER, trunk=RUN.run_id, branch_step=3)
-    facts = branches.source(branch, tmp_path) / branches.FACTS
-    facts.parent.mkdir(parents=True)
-    facts.write_text(left)
-    branches.begin(branch, tmp_path)
-    assert not branches.begun(branch, tmp_path)
-    facts.write_text('{"run_id": "any"}')
-    branches.begin(branch, tmp_path)
-    assert json.loads((tmp_path / OTHER.run_id / "checkpoints" / "3" / branches.FACTS).read_text()) == {
-        "run_id": OTHER.run_id
-    }

@@ -5,7 +5,10 @@ from typing import Any
 
 from lmscale.core.config.run import RunConfig
 
-MAY_DIFFER = ("seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps", "exam", "name", "tags")
+MAY_DIFFER = (
+    "init_from", "continue_from", "seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps",
+    "exam", "name", "tags",
+)  # fmt: skip
 """Fields of a `RunConfig` in which runs of one program may differ."""
 OPTIMIZER_MAY_DIFFER = (
     "peak_lr", "schedule", "final_lr_fraction", "warmup_fraction", "warmup_steps", "cooldown_fraction", "cooldown",

@@ -11,7 +11,7 @@ from pathlib import Path
 from lmscale.core.config import check
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import STOP_FILE
-from lmscale.study.launch.branches import with_kept_steps
+from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.changes import changes
 from lmscale.study.launch.pool import Pool, Summary, Watcher
 from lmscale.study.launch.slot import Slot, slots
@@ -41,4 +41,4 @@ def run(
     write_plan(folder, name, list(runs))
     for stopped in (folder, *(folder / planned.config.run_id for planned in runs)):
         (stopped / STOP_FILE).unlink(missing_ok=True)  # runs that `lmscale stop` has stopped continue
-    return Pool(with_kept_steps(runs), folder, watcher, free, wandb=wandb, pack=pack).run()
+    return Pool(with_starts(runs), folder, watcher, free, wandb=wandb, pack=pack).run()

@@ -6,7 +6,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.core.exit_status import EXIT_INTERRUPTED
 from lmscale.core.plans import read_plan
 from lmscale.study.launch import slot, slurm
-from lmscale.study.launch.branches import with_kept_steps
+from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.pool import Pool
 from lmscale.study.launch.slot import Slot
 from lmscale.study.launch.watchers import LogLines
@@ -18,7 +18,7 @@ def finish(folder: Path, wandb: str = "off") -> int:
     Raises `UserError` where the plan beside it has no such run.
     """
     _, runs = read_plan(folder.parent)
-    chosen = [planned for planned in with_kept_steps(runs) if planned.config.run_id == folder.name]
+    chosen = [planned for planned in with_starts(runs) if planned.config.run_id == folder.name]
     if not chosen:
         known = [planned.config.run_id for planned in runs]
         raise UserError(f"the plan of {folder.parent} has no run {folder.name!r}{nearest(folder.name, known)}")

@@ -21,7 +21,7 @@ from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, JOBS_FOLDER
 from lmscale.core.signals import STOP_SECONDS
-from lmscale.study.launch.branches import with_kept_steps
+from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.changes import changes
 from lmscale.study.launch.failures import CRASHES
 from lmscale.study.launch.slurm import MEMORY_BYTES, MEMORY_FACTOR
@@ -52,7 +52,7 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
     changes(name, runs, folder)
     write_plan(folder, name, list(runs))
     paths = []
-    for config in [planned.config for planned in with_kept_steps(runs)]:
+    for config in [planned.config for planned in with_starts(runs)]:
         if Outcome.read(folder / config.run_id) is not None:
             continue
         write_json(folder / config.run_id / CONFIG_FILE, config.to_json())

@@ -192,8 +192,6 @@ class Pool:
         try:
             for work in works:
                 work.begin()
-                if work.run.trunk:
-                    branches.begin(work.run, self.folder)
             one = program.start(works, slots, launch, self._lifeline, self.wandb, self.command)
         except StorageError as error:
             self.free.extend(slots)
