@@ -129,7 +129,7 @@ def coverages(sweeps: int) -> None:
     for design, approach, noise, options in rows:
         law, points = designs[design]
         found = coverage(law, points, noise, approach=approach, sweeps=sweeps, curves=approach == "1", **options)
-        held = "  ".join(f"{found.held[name]:.3f}" if name in found.held else "     " for name in names)
+        held = "  ".join(f"{found.covered[name]:.3f}" if name in found.covered else "     " for name in names)
         new = "" if found.new_runs is None else f"{found.new_runs:.3f}, {found.new_runs_law:.3f}"
         print(f"{' '.join([approach, *options.values()]):30} {design:19} {noise:<5}  {held}  {new}", flush=True)
 

@@ -95,9 +95,9 @@ def test_weights_are_narrower_for_few_runs() -> None:
 def test_small_tables_are_named() -> None:
     points = grid_design(np.geomspace(1e7, 1e8, 3), np.geomspace(1e9, 1e10, 2))
     table = simulate(CHINCHILLA_REFIT, points, 0.001, np.random.default_rng(0))
-    said = named(fits.loss_law(table, resamples=50, bootstrap="runs", check=False))
-    assert "fewer than 5 distinct points" in said["thin resamples"]
-    assert "6 independent runs for 5 parameters" in said["small table"]
+    sentences = named(fits.loss_law(table, resamples=50, bootstrap="runs", check=False))
+    assert "fewer than 5 distinct points" in sentences["thin resamples"]
+    assert "6 independent runs for 5 parameters" in sentences["small table"]
     few = named(fits.loss_law(sweep(sizes=5), loss="squared", resamples=20, check=False))
     assert "too wide" in few["kind of bootstrap"]
     assert "small table" not in few

@@ -1,4 +1,4 @@
-"""Do 95 % intervals hold the truth 95 % of the time? Minutes: run with -m slow."""
+"""Do 95 % intervals cover the truth 95 % of the time? Minutes: run with -m slow."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ CURVES = grid_design(np.geomspace(3e6, 3e9, 24), np.geomspace(1e8, 3e11, 40))
 )
 def test_coverage_counts(approach: str, design: list[tuple[float, float, float]], curves: bool) -> None:
     """Small enough for every day: 24 sweeps cannot tell 92 % from 98 %, only a broken interval."""
-    found = coverage(CHINCHILLA_REFIT, design, 0.005, approach=approach, sweeps=24, resamples=150, curves=curves)
-    assert found.sweeps == 24
-    assert {"a", "N*", "D*/N*", "L*"} <= set(found.held)
-    assert min(found.held.values()) > 0.75
+    measured = coverage(CHINCHILLA_REFIT, design, 0.005, approach=approach, sweeps=24, resamples=150, curves=curves)
+    assert measured.sweeps == 24
+    assert {"a", "N*", "D*/N*", "L*"} <= set(measured.covered)
+    assert min(measured.covered.values()) > 0.75
     if approach == "3":
-        assert found.new_runs > 0.75
-        assert found.new_runs_law < found.new_runs
+        assert measured.new_runs > 0.75
+        assert measured.new_runs_law < measured.new_runs
 
 
 def test_a_curve_is_one_run() -> None:
@@ -60,19 +60,19 @@ DESIGNS = {
         ("2", "wide", 0.003, {"valley": "parabola"}),
     ],
 )
-def test_intervals_hold_the_truth(approach: str, design: str, noise: float, options: dict[str, str]) -> None:
+def test_intervals_cover_the_truth(approach: str, design: str, noise: float, options: dict[str, str]) -> None:
     """92-98 %, give or take the binomial error of 400 sweeps: 1.4 % at 92 %, 0.7 % at 98 % (one standard error).
 
     The middle 95 % of R draws hold one more draw in 0.95 (R - 1) / (R + 1) of cases: 94.1 % at 200, 94.5 % at 400.
     """
     law, points = DESIGNS[design]
-    found = coverage(law, points, noise, approach=approach, sweeps=400, resamples=200, **options)
-    for name, share in found.held.items():
+    measured = coverage(law, points, noise, approach=approach, sweeps=400, resamples=200, **options)
+    for name, share in measured.covered.items():
         assert 0.92 - 0.015 <= share <= 0.98 + 0.01, name
-    assert found.new_runs is None or 0.91 <= found.new_runs <= 0.98
+    assert measured.new_runs is None or 0.91 <= measured.new_runs <= 0.98
 
 
 def test_the_law_alone_is_recovered_within_its_interval() -> None:
     truth = Chinchilla(1.5, 60.0, 900.0, 0.28, 0.41)
-    found = coverage(truth, isoflop_design(truth, [1e17, 1e18, 1e19, 1e20]), 0.002, sweeps=8, resamples=100)
-    assert found.held["N*"] >= 0.6
+    measured = coverage(truth, isoflop_design(truth, [1e17, 1e18, 1e19, 1e20]), 0.002, sweeps=8, resamples=100)
+    assert measured.covered["N*"] >= 0.6

@@ -53,11 +53,11 @@ def test_the_parabolas_bias_is_stated() -> None:
     fit = fits.isoflop(sweep(0.0, law, factor=16.0), valley="parabola", resamples=0, noise_nats=1e-3)
     gap = np.mean([m.params / law.optimum(m.flops).params - 1 for m in fit.minima])
     assert gap > 0.02  # wide valleys pull it to the flatter side, to larger models
-    said = float(named(fit)["bias of the interpolation"].split("N* off by ")[1].split()[0])
-    assert said == pytest.approx(100 * gap, abs=0.2)  # in percent
+    percent = float(named(fit)["bias of the interpolation"].split("N* off by ")[1].split()[0])
+    assert percent == pytest.approx(100 * gap, abs=0.2)  # in percent
 
 
-def test_intervals_hold_the_parabolas_bias() -> None:
+def test_intervals_include_the_parabolas_bias() -> None:
     law = Chinchilla(1.69, 406.4, 410.7, 0.465, 0.155)
     fit, alone = (
         fits.isoflop(sweep(0.0002, law, factor=16.0), valley="parabola", resamples=400, noise_nats=given)
@@ -78,7 +78,7 @@ def test_intervals_hold_the_parabolas_bias() -> None:
     # A noise that is given is taken at its word, as published intervals are.
     low, high = alone.interval(lambda one: one.optimum(at).params)
     assert not low <= truth <= high
-    assert "do not hold it" in named(alone)["bias of the interpolation"]
+    assert "do not include it" in named(alone)["bias of the interpolation"]
 
 
 def test_parabolas_give_way_where_they_miss_the_runs() -> None:
@@ -89,7 +89,7 @@ def test_parabolas_give_way_where_they_miss_the_runs() -> None:
     assert "too wide" in named(wide)["method"]
 
 
-def test_intervals_narrow_with_the_noise_and_hold_the_truth() -> None:
+def test_intervals_narrow_with_the_noise_and_cover_the_truth() -> None:
     loud, quiet = (
         fits.isoflop(sweep(s, seed=3), resamples=400, noise_nats=s * 3, valley="parabola", check=False)
         for s in (0.004, 0.0004)
@@ -250,9 +250,9 @@ def test_an_envelope_of_one_size_is_refused() -> None:
 
 def test_fit_runs_what_the_table_supports_and_says_the_rest() -> None:
     table = simulate(SYMMETRIC, grid_design([1e7, 2e7, 4e7, 8e7], [1e9, 2e9, 4.1e9]), 0.001, np.random.default_rng(0))
-    found = fits.fit(table, resamples=20)
-    assert [one.approach for one in found] == ["1", "3"]
-    assert any(s.name == "approach 2 not fitted" for s in found[0].status)
+    results = fits.fit(table, resamples=20)
+    assert [one.approach for one in results] == ["1", "3"]
+    assert any(s.name == "approach 2 not fitted" for s in results[0].status)
     with pytest.raises(UserError, match="flops_budget"):
         fits.fit(table, ["2"])
 

@@ -67,15 +67,15 @@ def test_least_absolute_deviations_of_many_resamples_are_minima(chinchilla: pd.D
     data = [chinchilla[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
     points = ChinchillaPoints.of(*data, loss="lad", log_residual=residual == "log")
     weights = resample_counts(np.random.default_rng(0), len(chinchilla), 64)
-    found = solve_many(points, weights)
-    assert found.converged_b.mean() > 0.95
-    lowest = chinchilla_vertex.height(points, weights, found.theta_pb)
+    ends = solve_many(points, weights)
+    assert ends.converged_b.mean() > 0.95
+    lowest = chinchilla_vertex.height(points, weights, ends.theta_pb)
     rng = np.random.default_rng(1)
     for size in (1e-5, 1e-4, 1e-3):
-        moved = found.theta_pb[:, None] + size * rng.standard_normal((5, 40, 1))
+        moved = ends.theta_pb[:, None] + size * rng.standard_normal((5, 40, 1))
         for step in moved.transpose(1, 0, 2):
             assert (chinchilla_vertex.height(points, weights, step) > lowest * (1 - 1e-7)).all()
-    near = np.sort(np.abs(chinchilla_vertex._residual(points, found.theta_pb)) + (weights == 0), axis=0)
+    near = np.sort(np.abs(chinchilla_vertex._residual(points, ends.theta_pb)) + (weights == 0), axis=0)
     assert np.median(near[4]) < 1e-7 < np.median(near[5])
 
 
@@ -85,9 +85,9 @@ def test_bootstrap_of_the_published_resamples(chinchilla: pd.DataFrame) -> None:
     drawn = [np.bincount(legacy.choice(240, size=240, replace=True), minlength=240) for _ in range(1000)]
     data = (chinchilla[name].to_numpy() for name in ("params", "tokens", "loss_nats"))
     points = ChinchillaPoints.of(*data)
-    found = solve_many(points, np.stack(drawn, axis=1).astype(float))
-    assert found.converged_b.all()
-    values = points.named(found.theta_pb)
+    ends = solve_many(points, np.stack(drawn, axis=1).astype(float))
+    assert ends.converged_b.all()
+    values = points.named(ends.theta_pb)
     # Standard errors of the whole 4000 (the data's README) within what a quarter of them lets expect.
     assert values.std(axis=1, ddof=1) == pytest.approx([0.0256570, 124.4936, 1293.1691, 0.0153975, 0.0205942], rel=0.08)
     assert np.percentile(values[3], [2.5, 97.5]) == pytest.approx([0.316823, 0.373283], abs=0.003)
@@ -156,9 +156,15 @@ def test_held_out_check_of_a_true_law_and_of_a_wrong_one() -> None:
 
 
 def test_a_new_run_scatters_more_than_the_law(law: LossLaw) -> None:
-    said = law.predict(params=1e9, tokens=2e10)
-    assert said.interval[0] < said.law_interval[0] < said.loss_nats < said.law_interval[1] < said.interval[1]
-    assert law.predict(params=1e9, tokens=2e10) == said
+    prediction = law.predict(params=1e9, tokens=2e10)
+    assert (
+        prediction.interval[0]
+        < prediction.law_interval[0]
+        < prediction.loss_nats
+        < prediction.law_interval[1]
+        < prediction.interval[1]
+    )
+    assert law.predict(params=1e9, tokens=2e10) == prediction
     with pytest.raises(UserError, match="takes params, tokens"):
         law.predict(params=1e9)
 
@@ -238,9 +244,9 @@ def test_doubtful_tables_are_named() -> None:
     table["flop_count"] = ["kaplan", *["standard"] * (len(table) - 1)]
     table["epochs"] = [9.0, *[1.0] * (len(table) - 1)]
     table["warmup_fraction"] = [0.01, 0.5, *[0.01] * (len(table) - 2)]
-    said = named(fits.loss_law(table, resamples=0, check=False))
-    assert {"duplicate rows", "mixed conventions", "repeated data", "long warmup"} <= set(said)
-    assert "simulated 0" in said["repeated data"]
+    sentences = named(fits.loss_law(table, resamples=0, check=False))
+    assert {"duplicate rows", "mixed conventions", "repeated data", "long warmup"} <= set(sentences)
+    assert "simulated 0" in sentences["repeated data"]
 
 
 def test_points_inside_a_decaying_schedule_are_named() -> None:
@@ -251,11 +257,11 @@ def test_points_inside_a_decaying_schedule_are_named() -> None:
 
 
 def test_checks_that_fit_again(law: LossLaw) -> None:
-    said = named(law)
-    assert "row " in said["influence"]
-    assert "misses them by" in said["largest budget left out"]
-    assert "0.5126 by lad" in said["loss function"]
-    assert said["delta"].startswith("a = 0.5139 at delta = 0.001")
+    sentences = named(law)
+    assert "row " in sentences["influence"]
+    assert "misses them by" in sentences["largest budget left out"]
+    assert "0.5126 by lad" in sentences["loss function"]
+    assert sentences["delta"].startswith("a = 0.5139 at delta = 0.001")
 
 
 def test_an_influential_run_is_named() -> None:
@@ -269,8 +275,8 @@ def test_counting_conventions_are_spread() -> None:
     table = sweep(0.001)
     table["params_non_embedding"] = table["params"] * (table["params"] / table["params"].max()) ** 0.2
     table["flops_kaplan"] = 6 * table["params_non_embedding"] * table["tokens"]
-    said = named(fits.loss_law(table, resamples=0))["counting conventions"]
-    assert "N = params_non_embedding" in said and "C = flops_kaplan" in said
+    sentence = named(fits.loss_law(table, resamples=0))["counting conventions"]
+    assert "N = params_non_embedding" in sentence and "C = flops_kaplan" in sentence
 
 
 def test_exact_flops_become_a_named_compute_model() -> None:
@@ -297,10 +303,10 @@ def test_trunks_are_drawn_whole() -> None:
         fits.loss_law(table, clusters="trnk")
 
 
-def test_held_parameters_stay() -> None:
+def test_fixed_parameters_stay() -> None:
     fit = fits.loss_law(sweep(0.002), fixed={"E": CHINCHILLA_REFIT.E}, resamples=40, check=False)
     assert fit.law.E == CHINCHILLA_REFIT.E
-    assert "(held)" in str(fit)
+    assert "(fixed)" in str(fit)
     free = fits.loss_law(sweep(0.002), resamples=40, check=False)
     assert fit.objective > free.objective
     with pytest.raises(UserError, match="no parameter 'e'"):

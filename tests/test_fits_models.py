@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,16 +137,16 @@ def test_a_parameter_at_its_bound_is_named() -> None:
 
 
 def test_comparison_ranks_by_unseen_runs() -> None:
-    found = fits.compare(
+    comparison = fits.compare(
         sweep(0.001, law=Kaplan(5e13, 2e13, 0.08, 0.1)), ["chinchilla", "kaplan", "data-constrained"], resamples=30
     )
-    assert [c.law for c in found.candidates] == ["kaplan", "chinchilla"]
-    assert found.candidates[1].beaten > 0.9
-    assert found.left_out[0][0] == "data-constrained"
-    assert "unique_tokens" in found.left_out[0][1]
-    assert len(found.unseen) == 7
-    assert "largest budget, 1e+20" in str(found)
-    json.dumps(found.to_json(), allow_nan=False)
+    assert [c.law for c in comparison.candidates] == ["kaplan", "chinchilla"]
+    assert comparison.candidates[1].beaten > 0.9
+    assert comparison.left_out[0][0] == "data-constrained"
+    assert "unique_tokens" in comparison.left_out[0][1]
+    assert len(comparison.unseen) == 7
+    assert "largest budget, 1e+20" in str(comparison)
+    json.dumps(comparison.to_json(), allow_nan=False)
 
 
 def test_a_comparison_takes_the_runs_that_any_fit_takes() -> None:
@@ -162,30 +163,30 @@ def test_a_comparison_takes_the_runs_that_any_fit_takes() -> None:
         (26, "loss_nats", np.nan),
     ):
         spoiled.loc[row, column] = value
-    found = fits.compare(spoiled, ["chinchilla", "kaplan"], resamples=10)
-    reasons = {item.run: item.reason for item in found.dropped}
+    comparison = fits.compare(spoiled, ["chinchilla", "kaplan"], resamples=10)
+    reasons = {item.run: item.reason for item in comparison.dropped}
     of_fits = [fits.loss_law(one, resamples=0, check=False) for one in (spoiled, spoiled.assign(held_out=False))]
-    said = {item.run: item.reason for fit in of_fits for item in fit.dropped if "held out" not in item.reason}
-    assert reasons == said
+    expected = {item.run: item.reason for fit in of_fits for item in fit.dropped if "held out" not in item.reason}
+    assert reasons == expected
     assert set(reasons) == {f"simulated {row}" for row in (1, 2, 3, 24, 25, 26)}
-    assert found.unseen == tuple(f"simulated {row}" for row in (21, 22, 23, 27))
+    assert comparison.unseen == tuple(f"simulated {row}" for row in (21, 22, 23, 27))
     clean = fits.compare(table.drop(index=[1, 2, 3, 24, 25, 26]), ["chinchilla", "kaplan"], resamples=10)
-    assert [(c.law, c.error, c.interval) for c in found.candidates] == [
+    assert [(c.law, c.error, c.interval) for c in comparison.candidates] == [
         (c.law, c.error, c.interval) for c in clean.candidates
     ]
-    assert "cells missing" in {status.name for status in found.status}
-    assert "loss_nats is infinite" in str(found)
-    assert [item["run"] for item in found.to_json()["dropped"]] == [item.run for item in found.dropped]
-    assert all(set(reasons) >= {item.run for item in c.fit.dropped} for c in found.candidates)
+    assert "cells missing" in {status.name for status in comparison.status}
+    assert "loss_nats is infinite" in str(comparison)
+    assert [item["run"] for item in comparison.to_json()["dropped"]] == [item.run for item in comparison.dropped]
+    assert all(set(reasons) >= {item.run for item in c.fit.dropped} for c in comparison.candidates)
 
 
 def test_laws_are_compared_on_runs_that_all_can_use() -> None:
     table = sweep(0.001).assign(error=0.5)
     table["unique_tokens"] = table["tokens"].where(table.index != 5)
-    found = fits.compare(table, ["chinchilla", "data-constrained", "downstream-error"], resamples=0)
-    assert {c.fit.n_runs for c in found.candidates} == {20}
-    assert [(item.run, item.reason) for item in found.dropped] == [("simulated 5", "unique_tokens is missing")]
-    assert found.left_out == (("downstream-error", "it states error, and 'chinchilla' states loss_nats"),)
+    comparison = fits.compare(table, ["chinchilla", "data-constrained", "downstream-error"], resamples=0)
+    assert {c.fit.n_runs for c in comparison.candidates} == {20}
+    assert [(item.run, item.reason) for item in comparison.dropped] == [("simulated 5", "unique_tokens is missing")]
+    assert comparison.left_out == (("downstream-error", "it states error, and 'chinchilla' states loss_nats"),)
     with pytest.raises(UserError, match="no law could be fitted: data-constrained: the table has no column"):
         fits.compare(sweep(), ["data-constrained"])
 
@@ -194,9 +195,9 @@ def test_a_comparison_takes_the_best_learning_rate_of_a_cell() -> None:
     table = pd.concat([sweep(0.001).assign(learning_rate=rate, run=f"{rate} ") for rate in (1e-3, 2e-3, 4e-3)])
     table["run"] += np.tile(np.arange(28), 3).astype(str)
     table["loss_nats"] *= np.where(table["learning_rate"] == 2e-3, 1.0, 1.05)
-    found = fits.compare(table.reset_index(drop=True), ["chinchilla"], resamples=0)
-    assert len(found.unseen) == 7 and all(run.startswith("0.002") for run in found.unseen)
-    assert len(found.dropped) == 56
+    comparison = fits.compare(table.reset_index(drop=True), ["chinchilla"], resamples=0)
+    assert len(comparison.unseen) == 7 and all(run.startswith("0.002") for run in comparison.unseen)
+    assert len(comparison.dropped) == 56
     assert len(fits.compare(table.reset_index(drop=True), ["chinchilla"], resamples=0, rates="all").unseen) == 21
 
 
@@ -234,11 +235,11 @@ def test_a_prediction_is_registered_once_and_judged(tmp_path: Path) -> None:
     fits.register(fit, [{"params": 1e9, "tokens": 2e10}], path)
     with pytest.raises(UserError, match="already holds"):
         fits.register(fit, [{"params": 1e9, "tokens": 2e10}], path)
-    held = fits.check(path, loss_nats=float(CHINCHILLA_REFIT.loss(1e9, 2e10)))
-    assert held["verdicts"][0]["inside"]["0.95"]
-    assert held["intact"]
-    assert held["same_code"]
-    assert "HELD" in "\n".join(preregister.verdict_lines(held))
+    verdict = fits.check(path, loss_nats=float(CHINCHILLA_REFIT.loss(1e9, 2e10)))
+    assert verdict["verdicts"][0]["inside"]["0.95"]
+    assert verdict["intact"]
+    assert verdict["same_code"]
+    assert "HELD" in "\n".join(preregister.verdict_lines(verdict))
     assert not fits.check(path, loss_nats=3.3)["verdicts"][0]["inside"]["0.95"]
     run = pd.DataFrame({"run": ["new"], "params": [1.01e9], "tokens": [2e10], "loss_nats": [2.53]})
     assert fits.check(path, table=run)["verdicts"][0]["runs"] == ["new"]
@@ -250,16 +251,47 @@ def test_a_prediction_is_registered_once_and_judged(tmp_path: Path) -> None:
     assert not fits.check(path, loss_nats=3.3)["intact"]
 
 
+def test_the_code_hash_is_of_every_source_that_makes_a_prediction(tmp_path: Path) -> None:
+    study = Path(laws.__file__).parents[1]
+    for name in ("fits", "laws"):
+        shutil.copytree(study / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(study / "tables.py", tmp_path)
+    assert preregister.code_hash(tmp_path) == preregister.code_hash()
+    rooms = {file.parent for file in (tmp_path / "fits").rglob("*.py")}
+    assert {room.name for room in rooms} >= {"approaches", "solvers", "uncertainty", "checks", "predict", "results"}
+    for source in [
+        *(next(room.glob("[a-z]*.py")) for room in rooms),
+        tmp_path / "laws" / "law.py",
+        tmp_path / "tables.py",
+    ]:
+        before = source.read_bytes()
+        source.write_bytes(before + b"\n")
+        assert preregister.code_hash(tmp_path) != preregister.code_hash(), source
+        source.write_bytes(before)
+    (tmp_path / "laws" / "law.py").rename(tmp_path / "laws" / "moved.py")
+    assert preregister.code_hash(tmp_path) != preregister.code_hash()
+
+
+def test_a_prediction_of_other_code_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits.register(
+        fits.loss_law(sweep(0.002), resamples=20, check=False), [{"params": 1e9, "tokens": 2e10}], tmp_path / "p"
+    )
+    monkeypatch.setattr(preregister, "code_hash", lambda: "another")
+    verdict = fits.check(tmp_path / "p", loss_nats=2.5)
+    assert verdict["intact"] and not verdict["same_code"]
+    assert "the code has changed since" in preregister.verdict_lines(verdict)[0]
+
+
 def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, prediction = tmp_path / "f.json", tmp_path / "p.json"
     args = FitArgs(
         "chinchilla", resamples=50, at=(1e20, 1e22), json=out, predict="params=1e9,tokens=2e10", prediction=prediction
     )
     fit_verb.main(args, Console())
-    said = capsys.readouterr().out
-    assert "Approach 1" in said and "Approach 2" in said and "Approach 3" in said and "Registered" in said
-    found = json.loads(out.read_text())["fits"]
-    assert [one["approach"] for one in found] == ["1", "2", "3"]
+    printed = capsys.readouterr().out
+    assert "Approach 1" in printed and "Approach 2" in printed and "Approach 3" in printed and "Registered" in printed
+    results = json.loads(out.read_text())["fits"]
+    assert [one["approach"] for one in results] == ["1", "2", "3"]
     keys = {
         "approach",
         "law",
@@ -274,20 +306,20 @@ def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "allocations",
         "dropped",
     }
-    for one in found:
+    for one in results:
         assert keys <= set(one)
         assert [row["flops"] for row in one["allocations"]] == [1e20, 1e22]
         assert {"flops", "params", "tokens", "tokens_per_param", "loss_nats", "intervals"} <= set(one["allocations"][0])
         assert set(one["intervals"]) == {"0.8", "0.95"}
         assert {"name", "sentence"} <= set(one["status"][0])
-    assert found[0]["frontier"] and found[1]["minima"]
+    assert results[0]["frontier"] and results[1]["minima"]
     check_verb.main(CheckArgs(prediction, loss=2.53, json=tmp_path / "v.json"), Console())
     assert json.loads((tmp_path / "v.json").read_text()) == fits.check(prediction, loss_nats=2.53)
     assert "HELD" in capsys.readouterr().out
 
 
 def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
-    for args, said in (
+    for args, sentence in (
         (FitArgs("chinchilla", law="chinchila", approach="3"), "did you mean 'chinchilla'"),
         (FitArgs("chinchilla", predict="params=1e9", approach="2"), "use --approach 3"),
         (FitArgs("chinchilla", predict="params=x", approach="3"), "name=number pairs"),
@@ -296,7 +328,7 @@ def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
             "takes params, tokens",
         ),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=sentence):
             fit_verb.main(args, Console())
     assert not (tmp_path / "p").exists()
     assert budgets("1e20, 3e21") == (1e20, 3e21)

@@ -1,4 +1,4 @@
-"""What can be asked of a fit: from anything that holds a table, by one checked value, in the words of who asks."""
+"""The options of a fit: tables from anywhere, one checked value, sentences for Python and for the command line."""
 
 import inspect
 import json
@@ -100,7 +100,7 @@ def test_an_unknown_approach_is_refused(asked: Any) -> None:
 
 
 def test_no_approach_is_refused() -> None:
-    with pytest.raises(UserError, match="no approach was asked for"):
+    with pytest.raises(UserError, match="no approach was given"):
         fits.fit("chinchilla", ())
 
 

@@ -1,4 +1,4 @@
-"""Which rows enter a fit, and what is said of the others: states, learning rates, conventions, hostile tables."""
+"""Which rows enter a fit, and the reasons why others do not: states, learning rates, conventions, hostile tables."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def sweep(noise: float = 0.003, seed: int = 0) -> pd.DataFrame:
     return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
 
 
-def said(runs: UsableRuns) -> dict[str, str]:
+def sentences(runs: UsableRuns) -> dict[str, str]:
     return {status.name: status.sentence for status in runs.statuses}
 
 
@@ -52,7 +52,7 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
     (dropped,) = runs.dropped
     assert dropped.run == "simulated 4"
     assert dropped.reason == f"its loss is not that of a finished run: {state}, the loss rose by 2 nats"
-    assert "simulated 4" in said(runs)["cells missing"]
+    assert "simulated 4" in sentences(runs)["cells missing"]
     assert len(fits.isoflop(table, resamples=0, check=False).dropped) == 1
 
 
@@ -60,9 +60,9 @@ def test_learning_rates_are_all_kept_and_flagged_when_asked_for() -> None:
     runs = usable(with_rates(), rates="all")
     assert len(runs) == 63
     assert not runs.dropped
-    assert "42 of 63 runs" in said(runs)["several learning rates"]
-    assert "in 1 of 21 cells" in said(runs)["learning rate on the edge"]
-    assert "`rates='inside'` leaves them out" in said(runs)["learning rate on the edge"]
+    assert "42 of 63 runs" in sentences(runs)["several learning rates"]
+    assert "in 1 of 21 cells" in sentences(runs)["learning rate on the edge"]
+    assert "`rates='inside'` leaves them out" in sentences(runs)["learning rate on the edge"]
 
 
 def test_the_best_learning_rate_of_each_cell() -> None:
@@ -73,7 +73,7 @@ def test_the_best_learning_rate_of_each_cell() -> None:
         "not at the best learning rate of its cell, 0.001",
         "not at the best learning rate of its cell, 0.002",
     }
-    assert "and are left out" in said(runs)["several learning rates"]
+    assert "and are left out" in sentences(runs)["several learning rates"]
     fit = fits.loss_law(with_rates(), rates="best", resamples=0, check=False)
     assert fit.rates == fit.to_json()["rates"] == "best"
 
@@ -81,8 +81,8 @@ def test_the_best_learning_rate_of_each_cell() -> None:
 def test_cells_whose_best_learning_rate_is_on_the_edge_are_left_out() -> None:
     runs = usable(with_rates())
     assert len(runs) == 20
-    assert "in 1 of 21 cells" in said(runs)["learning rate on the edge"]
-    assert "they are left out" in said(runs)["learning rate on the edge"]
+    assert "in 1 of 21 cells" in sentences(runs)["learning rate on the edge"]
+    assert "they are left out" in sentences(runs)["learning rate on the edge"]
     edge = [d for d in runs.dropped if "on the edge" in d.reason]
     assert {d.run for d in edge} == {"simulated 0 at 0.001", "simulated 0 at 0.002", "simulated 0 at 0.004"}
     assert runs.column("peak_lr").tolist() == [2e-3] * 20
@@ -94,7 +94,7 @@ def test_cells_whose_best_learning_rate_is_on_the_edge_are_left_out() -> None:
 def test_two_rates_cannot_bracket_the_best() -> None:
     runs = usable(with_rates().query("peak_lr < 3e-3"))
     assert len(runs) == 21
-    assert "21 of 21 cells were run at two" in said(runs)["two learning rates"]
+    assert "21 of 21 cells were run at two" in sentences(runs)["two learning rates"]
 
 
 def test_seeds_of_one_learning_rate_are_one_rate() -> None:
@@ -106,7 +106,7 @@ def test_seeds_of_one_learning_rate_are_one_rate() -> None:
 def test_two_counts_of_flops_in_one_column_are_seen() -> None:
     table = sweep()
     table.loc[::3, "flops"] *= 0.8
-    sentence = said(usable(table))["mixed conventions"]
+    sentence = sentences(usable(table))["mixed conventions"]
     assert sentence.startswith("C/(6 N D) falls into two groups, near 0.8 (7 runs")
     assert "begins with simulated 0" in sentence
 
@@ -115,36 +115,36 @@ def test_two_counts_of_params_in_one_column_are_seen() -> None:
     table = sweep()
     embedding = 5e3 * np.sqrt(table["params"])
     table["params"] = np.where(np.arange(len(table)) % 2, table["params"], table["params"] + embedding)
-    sentence = said(usable(table))["mixed conventions"]
+    sentence = sentences(usable(table))["mixed conventions"]
     assert sentence.startswith("C/(6 N D) jumps from size to size, in 1") and "of 21 runs by more than 5%" in sentence
     table = sweep().assign(params_non_embedding=lambda t: t["params"] - 1e5)
     table.loc[:5, "params"] = table["params_non_embedding"]
     table["flops"] = np.nan
-    assert "in 6 of 21 rows" in said(usable(table.drop(columns="flops_budget")))["mixed conventions"]
+    assert "in 6 of 21 rows" in sentences(usable(table.drop(columns="flops_budget")))["mixed conventions"]
 
 
 def test_params_are_held_against_width_and_layers() -> None:
     table = sweep().drop(columns=["flops", "flops_budget"])
     table["layers"], table["width"] = 8, np.sqrt(table["params"] / 96)
-    assert "mixed conventions" not in said(usable(table))
+    assert "mixed conventions" not in sentences(usable(table))
     table.loc[::2, "params"] *= 1.4
-    assert "N/(12 layers width^2)" in said(usable(table))["mixed conventions"]
+    assert "N/(12 layers width^2)" in sentences(usable(table))["mixed conventions"]
 
 
 def test_one_convention_is_no_mixture() -> None:
     """FLOPs that are smooth in N, and a single outlying row, are not two conventions."""
     table = sweep()
     table["flops"] = 21.0 * table["params"] ** 0.94 * table["tokens"] * np.exp(0.01 * np.sin(np.arange(len(table))))
-    assert "mixed conventions" not in said(usable(table))
+    assert "mixed conventions" not in sentences(usable(table))
     table = sweep()
     table.loc[3, "flops"] *= 3
-    assert "mixed conventions" not in said(usable(table))
-    assert "mixed conventions" not in said(usable(read_table("chinchilla")))
+    assert "mixed conventions" not in sentences(usable(table))
+    assert "mixed conventions" not in sentences(usable(read_table("chinchilla")))
 
 
 def test_named_conventions_are_seen() -> None:
     table = sweep().assign(tokenizer=["a"] * 10 + ["b"] * 11)
-    assert "several values (a, b)" in said(usable(table))["mixed conventions"]
+    assert "several values (a, b)" in sentences(usable(table))["mixed conventions"]
 
 
 def test_bad_rows_are_named_and_do_not_reach_the_compute_model() -> None:
@@ -187,7 +187,7 @@ def test_runs_of_one_loss_are_refused_or_flat() -> None:
         fits.fit(table)
 
 
-def test_one_budget_is_said() -> None:
+def test_one_budget_is_sentences() -> None:
     table = sweep().query("flops_budget == 1e18")
     (fit,) = fits.fit(table, resamples=0)
     names = {status.name for status in fit.status}
@@ -229,22 +229,25 @@ def test_a_run_far_from_the_law_is_named() -> None:
     ],
     ids=["flops without N", "perplexity", "one trunk", "negative flops", "a loss that rises"],
 )
-def test_odd_tables_are_said_in_a_status(change: dict[str, Any], approach: str, status: str, sentence: str) -> None:
+def test_odd_tables_have_a_status(change: dict[str, Any], approach: str, status: str, sentence: str) -> None:
     (fit,) = fits.fit(sweep().assign(**change), (approach,), resamples=10, check=False)
     assert sentence in {s.name: s.sentence for s in fit.status}[status]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
-        ({"loss_nats": lambda t: 1e200 * t["loss_nats"]}, "no run is left to fit .loss_nats is no size that occurs"),
+        (
+            {"loss_nats": lambda t: 1e200 * t["loss_nats"]},
+            "no run is left to fit .loss_nats is beyond any size that occurs",
+        ),
         ({"peak_lr": "high"}, "'peak_lr' of the table holds 'high'"),
         ({"epochs": "many"}, "'epochs' of the table holds 'many'"),
         ({"loss_nats": np.nan}, "^no run is left to fit"),  # once, though all three approaches say it
     ],
 )
-def test_unusable_tables_are_refused_in_one_sentence(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_unusable_tables_are_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         fits.fit(sweep().assign(**change), resamples=10)
 
 
@@ -264,9 +267,9 @@ def test_only_the_weightiest_runs_of_a_large_table_are_left_out() -> None:
     table = pd.concat([sweep(seed=seed).assign(run=lambda t, s=seed: t["run"] + f" {s}") for seed in range(25)])
     table.iloc[300, table.columns.get_loc("loss_nats")] *= 1.5
     law = fits.loss_law(table, loss="squared", resamples=0)
-    said = {s.name: s.sentence for s in law.status}["influence"]
-    assert str(table["run"].iloc[300]) in said
-    assert "the 476 weightiest tried" in said
+    sentence = {s.name: s.sentence for s in law.status}["influence"]
+    assert str(table["run"].iloc[300]) in sentence
+    assert "the 476 weightiest tried" in sentence
 
 
 def test_the_envelopes_ends_do_not_bend_its_line() -> None:
@@ -281,7 +284,7 @@ def test_the_envelopes_ends_do_not_bend_its_line() -> None:
     assert 0 < sum(p.in_line for p in fit.frontier) < len(fit.frontier)
 
 
-def test_an_envelope_that_nothing_contests_is_said() -> None:
+def test_an_envelope_that_nothing_contests_is_sentences() -> None:
     points = [(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 9)]
     fit = fits.frontier(simulate(CHINCHILLA_REFIT, points, 0.0, np.random.default_rng(0)), resamples=0)
     assert "fewer than three of 9 points" in {s.name: s.sentence for s in fit.status}["envelope not contested"]

@@ -1,4 +1,4 @@
-"""The bootstrap over the noise of the losses: what it draws, how wide it is, how often it holds the truth."""
+"""The bootstrap over the noise of the losses: what it draws, how wide it is, how often it covers the truth."""
 
 import dataclasses
 import json
@@ -58,10 +58,10 @@ def test_problems_with_targets_of_their_own_are_each_solved(form: type, loss: st
     law = {Chinchilla: CHINCHILLA_REFIT, Kaplan: Kaplan(5e13, 2e13, 0.08, 0.1)}[form]
     one = dataclasses.replace(problem_of(sweep()), form=form, loss=loss)
     targets = law.loss(*one.inputs)[:, None] * np.exp(0.01 * np.random.default_rng(0).standard_normal((one.runs, 4)))
-    found, _ = minimise_many(one.using(target_n=targets), np.ones_like(targets), np.array(list(law.values().values())))
+    values, _ = minimise_many(one.using(target_n=targets), np.ones_like(targets), np.array(list(law.values().values())))
     for index in range(4):
         alone = one.using(target_n=targets[:, index])
-        assert alone.objective(found[:, index]) <= minimise(alone).objective * (1 + 1e-9)
+        assert alone.objective(values[:, index]) <= minimise(alone).objective * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("log_residual", [True, False])
@@ -79,9 +79,9 @@ def test_starts_are_those_of_each_problems_own_losses(log_residual: bool) -> Non
 
 
 def test_the_noise_is_that_of_the_seeds() -> None:
-    found = seed_noise.estimate(usable(sweep(0.004, seeds=12)), ("params", "tokens"), "loss_nats")
-    assert found.freedom == 11 * len(POINTS)
-    assert found.sd == pytest.approx(0.004, rel=3 / np.sqrt(2 * found.freedom))
+    noise = seed_noise.estimate(usable(sweep(0.004, seeds=12)), ("params", "tokens"), "loss_nats")
+    assert noise.freedom == 11 * len(POINTS)
+    assert noise.sd == pytest.approx(0.004, rel=3 / np.sqrt(2 * noise.freedom))
     by_hand = sweep(0.004).groupby(["params", "tokens"])["loss_nats"].var(ddof=1)
     pooled = seed_noise.estimate(usable(sweep(0.004)), ("params", "tokens"), "loss_nats")
     assert pooled.sd == pytest.approx(np.sqrt(by_hand.mean()), rel=1e-12)
@@ -144,16 +144,16 @@ def test_it_agrees_with_the_bootstrap_of_runs_where_runs_are_many(loss: str, wit
 
 
 @pytest.mark.parametrize("noise_nats", [0.01, None], ids=["given", "from seeds"])
-def test_intervals_hold_the_truth(noise_nats: float | None) -> None:
-    """Of 50 sweeps; of 200 the same intervals held it in 93-97 %, whether the noise is given or that of the seeds."""
+def test_intervals_cover_the_truth(noise_nats: float | None) -> None:
+    """In 50 sweeps; in 200 the same intervals covered it in 93-97 %, with the given noise or that of the seeds."""
     truth = {**CHINCHILLA_REFIT.values(), "a": CHINCHILLA_REFIT.exponents()["params"]}
-    held = []
+    covered = []
     for seed in range(50):
         options = {"bootstrap": "noise", "noise_nats": noise_nats, "resamples": 300, "at": (), "check": False}
         fit = fits.loss_law(sweep(0.01, seed=seed), loss="squared", seed=seed, **options)
         limits = {name: fit.interval(name) for name in QUANTITIES}
-        held.append([low <= truth[name] <= high for name, (low, high) in limits.items()])
-    assert np.mean(held, axis=0) == pytest.approx(0.95 * np.ones(4), abs=0.07)  # two binomial standard errors
+        covered.append([low <= truth[name] <= high for name, (low, high) in limits.items()])
+    assert np.mean(covered, axis=0) == pytest.approx(0.95 * np.ones(4), abs=0.07)  # two binomial standard errors
 
 
 def test_noise_shared_by_a_trunk_widens_what_its_runs_say_together() -> None:
@@ -168,9 +168,9 @@ def test_noise_shared_by_a_trunk_widens_what_its_runs_say_together() -> None:
     assert width(shared, "a") < 0.7 * width(alone, "a")  # a level common to all runs leaves the exponents alone
 
 
-def test_runs_that_miss_the_law_by_more_than_the_noise_are_said() -> None:
-    told = named(fits.loss_law(sweep(0.01), bootstrap="noise", noise_nats=0.002, resamples=20, check=False))
-    assert "times one run's noise" in told["misfit"]
+def test_runs_that_miss_the_law_by_more_than_the_noise_have_a_status() -> None:
+    sentences = named(fits.loss_law(sweep(0.01), bootstrap="noise", noise_nats=0.002, resamples=20, check=False))
+    assert "times one run's noise" in sentences["misfit"]
     assert "misfit" not in named(fits.loss_law(sweep(0.01), bootstrap="noise", resamples=20, check=False))
 
 
@@ -201,14 +201,14 @@ def test_the_fit_says_which_bootstrap_made_its_intervals(tmp_path: Path) -> None
 
 def test_noise_that_is_none_is_refused() -> None:
     table = sweep()
-    for options, said in (
+    for options, sentence in (
         ({"noise_nats": 0.0}, "must be positive"),
         ({"noise_nats": 50.0}, "as large as the losses"),
         ({"shared_noise": 1.5}, "a share of the variance"),
         ({"shared_noise": 0.5}, "no runs of the table share a trunk"),
         ({"strata": "budget"}, "draws no runs"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=sentence):
             fits.loss_law(table, bootstrap="noise", resamples=20, **options)
     with pytest.raises(UserError, match="draws no noise"):
         fits.loss_law(table, noise_nats=0.01)

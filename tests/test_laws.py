@@ -267,7 +267,7 @@ def test_an_import_path_that_leads_nowhere_is_refused(mine: Path, path: str, sen
         laws.form(path)
 
 
-def test_a_file_that_fails_is_said(mine: Path) -> None:
+def test_a_file_that_fails_is_refused(mine: Path) -> None:
     mine.write_text("1 / 0")
     with pytest.raises(UserError, match=r"mine\.py fails as it is imported: ZeroDivisionError"):
         laws.form("mine.py:Mine")
@@ -341,7 +341,7 @@ def test_a_form_with_an_unknown_function_says_so() -> None:
         np.arctan(Dual(1.0, {0: 1.0}))
 
 
-def test_unknown_names_and_missing_optima_are_said() -> None:
+def test_unknown_names_and_missing_optima_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'chinchilla'"):
         laws.form("chinchila")
     with pytest.raises(UserError, match="states no optimal model size"):

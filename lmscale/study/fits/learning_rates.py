@@ -1,4 +1,4 @@
-"""Cells: the same N and D run at several learning rates. A law describes the best of them, if a grid brackets it."""
+"""Cells of runs with the same N and D at several learning rates: a law describes the best, if the rates bracket it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,8 +62,8 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
     out: dict[int, str] = {}
     for cell in cells(table, target) if rates != "all" else ():
         if rates == "inside" and cell.bracketed is False:
-            said = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
-            out.update(dict.fromkeys(cell.rows.tolist(), f"{said}; `rates='best'` keeps it"))
+            reason = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
+            out.update(dict.fromkeys(cell.rows.tolist(), f"{reason}; `rates='best'` keeps it"))
         else:
             others = cell.rows[cell.rates != cell.best].tolist()
             out.update(dict.fromkeys(others, f"not at the best learning rate of its cell, {cell.best:.3g}"))
@@ -71,26 +71,26 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
 
 
 def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
-    """What the learning rates leave in doubt, of rows before `left_out`."""
-    found = list(cells(table, target))
-    if not found:
+    """What the learning rates leave in doubt; the rows are those before `left_out`."""
+    several = list(cells(table, target))
+    if not several:
         return []
-    worse = sum(int((cell.rates != cell.best).sum()) for cell in found)
+    worse = sum(int((cell.rates != cell.best).sum()) for cell in several)
     sentence = f"{worse} of {len(table)} runs are not at the best learning rate of their cell"
     if rates == "all":
-        sentence += " and enter all the same; `rates='best'` leaves them out"
+        sentence += " and enter; `rates='best'` leaves them out"
     else:
         sentence += ", and are left out; `rates='all'` keeps them"
-    said = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
-    judged = [cell for cell in found if cell.bracketed is not None]
+    doubts = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
+    judged = [cell for cell in several if cell.bracketed is not None]
     if edge := [cell.name for cell in judged if not cell.bracketed]:
         sentence = (
             f"in {len(edge)} of {len(judged)} cells the best learning rate is the smallest or largest tried "
             f"({'; '.join(edge[:3])}): their loss is not the size's best, and bends the exponent; "
         )
         sentence += "they are left out" if rates == "inside" else "`rates='inside'` leaves them out"
-        said.append(Status("learning rate on the edge", sentence, "warning"))
-    if few := len(found) - len(judged):
-        sentence = f"{few} of {len(found)} cells were run at two learning rates: neither can be shown to be the best"
-        said.append(Status("two learning rates", sentence, "note"))
-    return said
+        doubts.append(Status("learning rate on the edge", sentence, "warning"))
+    if few := len(several) - len(judged):
+        sentence = f"{few} of {len(several)} cells were run at two learning rates: neither can be shown to be the best"
+        doubts.append(Status("two learning rates", sentence, "note"))
+    return doubts

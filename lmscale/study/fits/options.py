@@ -1,4 +1,4 @@
-"""What can be asked of a fit: one checked value for Python and for `lmscale fit`, whose flags are its fields."""
+"""The options of a fit: one checked value for Python and for `lmscale fit`, whose flags are its fields."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 APPROACHES = ("1", "2", "3")
 RESAMPLES = {"1": 1000, "2": 1000, "3": 4000}
-"""Of an approach, where `FitOptions.resamples` is None."""
+"""Resamples of an approach, where `FitOptions.resamples` is None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class FitOptions:
     at: float | Sequence[float] | None = None
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     rates: Literal["inside", "best", "all"] = "inside"
-    """Of an N and D run at several learning rates: the best rate's if it is inside those tried, that anyway, or all."""
+    """Which runs enter where one N and D was run at several learning rates: those of the best rate if it lies inside
+    those tried, of the best rate anyway, or all."""
     bootstrap: Literal["auto", "runs", "weights", "noise"] = "auto"
     """Approach 3 draws whole runs, or gives each an exponential weight; auto: weights where runs are few.
     noise: it keeps the runs and draws their losses about the law."""
@@ -52,7 +53,7 @@ class FitOptions:
     clusters: str | None = None
     """Column whose groups are drawn whole, for example trunk or seed."""
     fixed: Mapping[str, float] | None = None
-    """Parameters of the law that are held at a value, for example {"E": 1.8}."""
+    """Parameters of the law that are fixed at a value, for example {"E": 1.8}."""
     valley: Literal["auto", "parabola", "akima"] = "auto"
     """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
     noise_nats: float | None = None
@@ -158,7 +159,7 @@ def approach_names(approaches: Any) -> tuple[str, ...]:
     if unknown := sorted(names - set(APPROACHES)):
         raise UserError(f"no approach is called {unknown[0]!r}{nearest(unknown[0], APPROACHES)}: 1, 2, 3 or all")
     if not names:
-        raise UserError("no approach was asked for: give 1, 2, 3 or all")
+        raise UserError("no approach was given: give 1, 2, 3 or all")
     return tuple(sorted(names))
 
 

@@ -1,4 +1,4 @@
-"""From a table to the rows that a fit may use: checked, in an order of their own, every left-out row named."""
+"""The rows of a table that a fit may use: checked and sorted, every other row named with the reason."""
 
 import hashlib
 import math
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
 LARGEST = 1e40
-"""Numbers above it, or below its inverse, are none of parameters, tokens, FLOPs or nats, and squares overflow."""
+"""Above it, or below its inverse, no number of parameters, tokens, FLOPs or nats lies, and squares overflow."""
 UNFINISHED = ("diverged", "failed", "missing")
 """Values of a column `state` that mark a run whose loss, if it has one, is not that of a trained model."""
 
 
 @dataclass(frozen=True)
 class UsableRuns:
-    """The usable rows of a table, sorted so that no fit depends on the order they came in."""
+    """The usable rows of a table, sorted, so that no fit depends on the order of the table."""
 
     table: "pd.DataFrame"
     dropped: tuple[Dropped, ...]
@@ -86,15 +86,15 @@ def usable(
         dropped.extend(Dropped(str(run), f"{reason}{why[run]}") for run in table["run"][keep & bad])
         keep[bad] = False
 
-    # A sweep's table knows what became of a run that has no loss.
+    # A sweep's table states why a run has no loss.
     why = dict.fromkeys(table["run"], "")
 
     if "held_out" in table:
         leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
     if "state" in table:
-        told = table.reindex(columns=["run", "state", "reason"]).astype(object).fillna("").astype(str)
-        told = told.replace({"state": {"missing": "not run yet"}})
-        why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in told.itertuples(index=False)}
+        states = table.reindex(columns=["run", "state", "reason"]).astype(object).fillna("").astype(str)
+        states = states.replace({"state": {"missing": "not run yet"}})
+        why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in states.itertuples(index=False)}
         unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
         leave_out(unfinished & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
     for name in (target, *inputs):
@@ -102,43 +102,43 @@ def usable(
         leave_out(np.isnan(values), f"{name} is missing")
         leave_out(np.isinf(values), f"{name} is infinite")
         leave_out(~(values > 0), f"{name} is not positive")
-        leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is no size that occurs")
+        leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
     tried = learning_rates.statuses(table[keep], target, rates)
     worse = learning_rates.left_out(table[keep], target, rates)
     for position, reason in worse.items():
         at = np.flatnonzero(keep)[position]
         dropped.append(Dropped(str(table["run"].iloc[at]), reason))
     keep[np.flatnonzero(keep)[list(worse)]] = False
-    kept = table[keep]
-    if not len(kept):
+    rows = table[keep]
+    if not len(rows):
         reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
         raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
     lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
     missing = [item.run for item in dropped if item.reason.startswith(lost)]
-    statuses = [*conventions.mixed(kept), *_repeated(kept, inputs, target), *tried]
+    statuses = [*conventions.mixed(rows), *_repeated(rows, inputs, target), *tried]
     if missing:
-        said = (
+        sentence = (
             f"{len(missing)} of {len(table)} rows have no {target} of a finished run (first: {', '.join(missing[:3])})"
         )
-        statuses.append(Status("cells missing", f"{said}: the design is not the one that was planned", "warning"))
-    order = [name for name in (*inputs, target, "flops") if name in kept] + ["run"]
-    kept = kept.sort_values(order, kind="stable").reset_index(drop=True)
-    return UsableRuns(kept, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
+        statuses.append(Status("cells missing", f"{sentence}: the design is not the one that was planned", "warning"))
+    order = [name for name in (*inputs, target, "flops") if name in rows] + ["run"]
+    rows = rows.sort_values(order, kind="stable").reset_index(drop=True)
+    return UsableRuns(rows, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
 
 
 def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
-    """Rows that repeat another's inputs and loss to the last digit: two runs never do."""
+    """A warning where rows repeat another's inputs and loss to the last digit, which two runs never do."""
     same = [name for name in dict.fromkeys((*inputs, "params", "tokens", "flops", target)) if name in table]
     repeated = table.duplicated(same, keep=False)
     if not repeated.any():
         return []
     count = int(table.duplicated(same).sum())
     first = ", ".join(map(str, table["run"][repeated][:4]))
-    said = (
+    sentence = (
         f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "
         f"they are kept, and make intervals too narrow if they are one run"
     )
-    return [Status("duplicate rows", said, "warning")]
+    return [Status("duplicate rows", sentence, "warning")]
 
 
 def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
@@ -160,12 +160,12 @@ def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:
     if np.ptp(log_params) < 0.02:
         k = float(np.exp((log_cost - log_params).mean()))
         worst = float(np.abs(np.expm1(log_cost - log_params - math.log(k))).max())
-        said = "every run has one model size: FLOPs are taken proportional to N D"
-        return ComputeModel(k, 1.0, worst), Status("compute model", said, "note")
+        sentence = "every run has one model size: FLOPs are taken proportional to N D"
+        return ComputeModel(k, 1.0, worst), Status("compute model", sentence, "note")
     slope, intercept = np.polyfit(log_params, log_cost, 1)
     if not STEEPEST[0] < slope < STEEPEST[1]:
-        said = f"the table's FLOPs grow as N^{slope:.3g} D, which no model's do: allocations take C = 6 N D"
-        return SIX_ND, Status("compute model", said, "warning")
+        sentence = f"the table's FLOPs grow as N^{slope:.3g} D, which no model's do: allocations take C = 6 N D"
+        return SIX_ND, Status("compute model", sentence, "warning")
     worst = float(np.abs(np.expm1(log_cost - intercept - slope * log_params)).max())
     model = ComputeModel(float(np.exp(intercept)), float(slope), worst)
     mixed = worst > 0.1

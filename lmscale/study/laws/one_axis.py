@@ -107,10 +107,10 @@ def annealing_areas(learning_rates: Any, decay: float = 0.999, warmup_sum: float
     rates = np.asarray(learning_rates, dtype=float)
     falls = np.concatenate([[0.0], rates[:-1] - rates[1:]])
     momentum = np.empty_like(falls)
-    kept = 0.0
+    average = 0.0
     for step, fall in enumerate(falls):
-        kept = decay * kept + fall
-        momentum[step] = kept
+        average = decay * average + fall
+        momentum[step] = average
     return warmup_sum + np.cumsum(rates), np.cumsum(momentum)
 
 

@@ -1,4 +1,4 @@
-"""Approach 1: the lower envelope of all training curves, and whose size is on it (Hoffmann 2022, section 3.1)."""
+"""Approach 1: the lower envelope of all training curves, and the model sizes on it (Hoffmann 2022, section 3.1)."""
 
 import math
 from collections.abc import Callable
@@ -50,13 +50,13 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
         )
     grid = np.linspace(edges[0], edges[1], bins)
     everyone = np.ones((len(curves.names), 1))
-    found = by_bins(curves, grid, everyone) if method == "bins" else by_hull(curves, everyone)
-    log_flops, loss, who, on = (item[:, 0] for item in found)
+    points = by_bins(curves, grid, everyone) if method == "bins" else by_hull(curves, everyone)
+    log_flops, loss, who, on = (item[:, 0] for item in points)
     on = on.astype(bool)
     sizes = len(np.unique(curves.log_params[who[on]]))
     if on.sum() < 3 or sizes < 2:
         raise UserError(
-            f"Approach 1 found {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
+            f"Approach 1 finds {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
             f"it needs 3 points and 2 sizes: give the runs' training curves, or fit Approach 3"
         )
     compute, compute_status = compute_model(runs.table)
@@ -76,12 +76,12 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
             **{n: v[good] for n, v in zip(("E", "A", "gamma"), curve_r)},
         }
     params = np.exp(curves.log_params[who])
-    points = tuple(
+    on_envelope = tuple(
         EnvelopePoint(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
         for c, n, y, w, u in zip(np.exp(log_flops[on]), params[on], loss[on], who[on], used[on])
     )
     largest = float(np.exp(edges[1]))
-    wanted = (
+    stated = (
         options.budgets
         if options.budgets is not None
         else tuple(10.0**p for p in range(math.ceil(edges[0] / math.log(10)), math.ceil(edges[1] / math.log(10)) + 1))
@@ -92,7 +92,7 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
             envelope.ends(curves, log_flops, who, on, None if between is None else used, float(a[0])),
             *envelope.schedules(runs, curves),
             *parametric.of_training(runs),
-            *parametric.extrapolation(wanted, largest),
+            *parametric.extrapolation(stated, largest),
         ]
         if samples is not None and len(samples["a"]) < resamples:
             status.append(
@@ -116,9 +116,9 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
         notes=runs.notes,
         table_hash=runs.digest(),
         seed=options.seed,
-        at=wanted,
+        at=stated,
         rates=options.rates,
-        frontier=points,
+        frontier=on_envelope,
     )
     return replace(fit, status=tuple(status))
 

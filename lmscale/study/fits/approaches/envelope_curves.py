@@ -1,4 +1,4 @@
-"""Training curves, and which points of them no cheaper run has beaten: the envelope, by bins or by its hull.
+"""Training curves and their lower envelope, by bins of compute or by a convex hull.
 
 Axes: n runs, r resamples; the resample index last.
 """
@@ -12,7 +12,7 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.runs import UsableRuns
 
 NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
-MARGIN = math.log(2)  # a best size nearer to the smallest or largest there was may be the design's, not the optimum
+MARGIN = math.log(2)  # a best size nearer to the smallest or largest size run may be the design's, not the optimum
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
 
 
 def by_hull(curves: Curves, counts_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `by_bins`, with the hull's corners, padded to the longest hull."""
+    """The corners of the convex hull in the shape of `by_bins`, padded to the longest hull."""
     # The hull of all points is the hull of the runs' own hulls: few points are left to resample.
     own = [_lower_hull(x, np.log(y)) for x, y in zip(curves.log_flops, curves.loss)]
     x = np.concatenate([curves.log_flops[i][corners] for i, corners in enumerate(own)])

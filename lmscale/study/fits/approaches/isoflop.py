@@ -38,7 +38,7 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
 
     Where the minima scatter about the line by more than that noise explains, the rest enters weights and draws too;
     and every second draw is less the interpolation's bias (`isoflop_bias.py`), so that intervals hold it. A given
-    `noise_nats` is taken at its word, as in Porian 2024: draws of that noise and of nothing else. `rates` says what
+    `noise_nats` is all that is drawn, as in Porian 2024. `rates` says what
     enters of a cell run at several learning rates (see `runs.usable`). `check` adds the statuses.
 
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
@@ -52,39 +52,39 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     notes, dropped = [*runs.notes, *notes], [*runs.dropped, *dropped]
     valleys = valleys_of(runs, budgets)
     noise = isoflop_noise.noise(valleys) if noise_nats is None else RunNoise(noise_nats, "given", None)
-    method_status = Status("method", f"{method}, as asked for")
+    method_status = Status("method", f"{method}, as given")
     if method == "auto":
         method, why = isoflop_noise.choose(valleys, noise.sd)
         method_status = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
     compute, compute_status = compute_model(runs.table)
-    ideal = isoflop_bias.ideal(runs, valleys, compute)
+    noiseless = isoflop_bias.noiseless_valleys(runs, valleys, compute)
     if method == "parabola" and window is None and noise.source.startswith("third"):
-        noise = isoflop_noise.parabola_noise(valleys, ideal.valleys)
+        noise = isoflop_noise.parabola_noise(valleys, noiseless.valleys)
     rng = np.random.default_rng(seed)
     noise_r = noise.draws(resamples, rng) if resamples else np.zeros(1)
-    kept = []
+    minima = []
     for valley in valleys:
-        found = isoflop_minima.valley_minimum(valley, method, noise_r=noise_r, rng=rng, window=window)
-        if isinstance(found, str):
-            dropped.append(Dropped(f"budget {valley.flops:.4g}", found))
+        minimum = isoflop_minima.valley_minimum(valley, method, noise_r=noise_r, rng=rng, window=window)
+        if isinstance(minimum, str):
+            dropped.append(Dropped(f"budget {valley.flops:.4g}", minimum))
         else:
-            kept.append(found)
-    if len(kept) < 2:
+            minima.append(minimum)
+    if len(minima) < 2:
         reasons = (
             "; ".join(f"{d.run}: {d.reason}" for d in dropped if d.run.startswith("budget"))
             or "the table has one budget"
         )
         raise UserError(
-            f"Approach 2 needs the minima of at least two compute budgets and found {len(kept)} ({reasons}): "
+            f"Approach 2 needs the minima of at least two compute budgets and found {len(minima)} ({reasons}): "
             f"add budgets, or sizes on both sides of each minimum"
         )
-    flops = np.array([found.flops for found in kept])
-    used = [valley for valley in valleys if any(valley.flops == found.flops for found in kept)]
-    gaps = isoflop_bias.gaps(ideal, kept, method=method, window=window, compute=compute)
+    flops = np.array([minimum.flops for minimum in minima])
+    used = [valley for valley in valleys if any(valley.flops == minimum.flops for minimum in minima)]
+    gaps = isoflop_bias.gaps(noiseless, minima, method=method, window=window, compute=compute)
     if noise_nats is None:
-        kept = gaps.in_half_the_draws(kept)
-    line = isoflop_minima.power_law(flops, kept, resamples, noise_nats is None, seed)
-    points = tuple(_minimum(found, compute, resamples) for found in kept)
+        minima = gaps.in_half_the_draws(minima)
+    line = isoflop_minima.power_law(flops, minima, resamples, noise_nats is None, seed)
+    points = tuple(_minimum(minimum, compute, resamples) for minimum in minima)
     budgets_stated = options.budgets if options.budgets is not None else tuple(float(f) for f in flops)
     status = [*runs.statuses, compute_status, method_status]
     fit = IsoFlop(
@@ -113,26 +113,26 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     if options.check:
         from lmscale.study.fits.checks import isoflop
 
-        status += isoflop.of_isoflop(fit, runs, used, kept, line=line, window=window, seed=seed)
+        status += isoflop.of_isoflop(fit, runs, used, minima, line=line, window=window, seed=seed)
     return replace(fit, status=tuple(status))
 
 
-def _minimum(found: isoflop_minima.ValleyMinimum, compute: ComputeModel, resamples: int) -> BudgetMinimum:
-    params = found.params
+def _minimum(minimum: isoflop_minima.ValleyMinimum, compute: ComputeModel, resamples: int) -> BudgetMinimum:
+    params = minimum.params
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     if resamples:
-        drawn = np.exp(found.log_params_r)
-        tokens = compute.tokens(found.flops, drawn)
+        drawn = np.exp(minimum.log_params_r)
+        tokens = compute.tokens(minimum.flops, drawn)
         intervals = both_levels(
-            {"params": drawn, "tokens": tokens, "tokens_per_param": tokens / drawn, "loss_nats": found.loss_r}
+            {"params": drawn, "tokens": tokens, "tokens_per_param": tokens / drawn, "loss_nats": minimum.loss_r}
         )
     return BudgetMinimum(
-        found.flops,
+        minimum.flops,
         params,
-        float(compute.tokens(found.flops, params)),
-        found.loss_nats,
-        found.n_runs,
-        found.log_params_sd if resamples else math.nan,
+        float(compute.tokens(minimum.flops, params)),
+        minimum.loss_nats,
+        minimum.n_runs,
+        minimum.log_params_sd if resamples else math.nan,
         intervals,
     )
 

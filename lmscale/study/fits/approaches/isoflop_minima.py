@@ -16,12 +16,12 @@ GRID_PER_SIZE = 25  # Akima's minimum is looked for on 25 (k - 1) points (Porian
 GRID_FLOOR = 0.33 * GRID_PER_SIZE  # Porian's floor of a minimum's s.d., in grid steps: a third of the spacing of sizes
 DIP = 0.25  # an interpolated minimum may lie below the lowest run by this share of the valley's depth
 FLAT = 1e-9  # a valley that is less deep than this share of its loss is rounding
-LEAST_KEPT = 0.5  # a budget that loses more of its draws has no reliable minimum
+LEAST_USABLE = 0.5  # a budget that loses more of its draws has no reliable minimum
 
 
 @dataclass(frozen=True)
 class ValleyMinimum:
-    """One budget's minimum; `log_params_r` and `loss_r` hold the draws that have one."""
+    """One budget's minimum; `log_params_r` and `loss_r` are those of the draws that have one."""
 
     flops: float
     params: float
@@ -45,11 +45,11 @@ class MinimaLine:
     residual_sd: float
     """Scatter of ln N* about the line, per degree of freedom."""
     expected_sd: float
-    """What one run's noise alone would give."""
+    """The scatter that one run's noise alone would give."""
     unexplained_sd: float
-    """tau: the rest, which the weights and the draws include."""
+    """tau: the rest of the scatter, which the weights and the draws include."""
     weights: np.ndarray
-    """Of the minima in the line (k,)."""
+    """Weights of the minima in the line (k,)."""
 
 
 def valley_minimum(
@@ -79,11 +79,11 @@ def valley_minimum(
         end = "smallest" if lowest == 0 else "largest"
         return f"edge: lowest at the {end} size, with the parabola's minimum beyond the next: nothing brackets it"
     good = np.isfinite(log_params[1:])
-    kept = int(good.sum())
-    if kept < LEAST_KEPT * draws:
-        return f"unstable: only {kept} of {draws} noise draws have a minimum inside the sizes"
+    usable = int(good.sum())
+    if usable < LEAST_USABLE * draws:
+        return f"unstable: only {usable} of {draws} noise draws have a minimum inside the sizes"
     spread = float(log_params[1:][good].std())
-    sd = max(spread, GRID_FLOOR * spacing) * draws / kept
+    sd = max(spread, GRID_FLOOR * spacing) * draws / usable
     # Akima's grid minimum jumps; the median of the draws is the steadier centre (Porian 2024).
     centre = float(np.median(log_params[1:][good])) if method == "akima" and noisy else float(log_params[0])
     return ValleyMinimum(
@@ -141,7 +141,7 @@ def akima_slopes(x: np.ndarray, y_kr: np.ndarray) -> np.ndarray:
 
 
 def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, str, float]:
-    """As `_parabola`, by Akima interpolation of ln L on a fine grid, and the grid's spacing."""
+    """What `_parabola` returns, by Akima interpolation of ln L on a fine grid, and the grid's spacing."""
     x = valley.sizes
     with np.errstate(invalid="ignore", divide="ignore"):  # a noise as large as the loss: such a draw has no minimum
         y = np.log(valley.by_size(loss_nr))
@@ -165,29 +165,29 @@ def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def power_law(
-    flops: np.ndarray, kept: Sequence[ValleyMinimum], draws: int, between: bool = True, seed: int = 0
+    flops: np.ndarray, minima: Sequence[ValleyMinimum], draws: int, between: bool = True, seed: int = 0
 ) -> MinimaLine:
     """Weighted regression of ln N* on ln C, in the data and in every draw that all budgets share.
 
     Weights are 1 / (sd^2 + tau^2). tau is the scatter of the minima that one run's noise does not explain, estimated so
     that chi^2 equals its degrees of freedom (Paule and Mandel 1982, doi 10.6028/jres.087.022), and added to the draws;
-    `between` False takes the noise at its word (tau = 0), as Porian 2024 does.
+    `between` False adds none (tau = 0), as Porian 2024 does.
     """
-    x, sd = np.log(flops), np.array([found.log_params_sd for found in kept])
-    y = np.log([found.params for found in kept])
+    x, sd = np.log(flops), np.array([minimum.log_params_sd for minimum in minima])
+    y = np.log([minimum.params for minimum in minima])
     noisy = bool(draws) and bool((sd > 0).all())
     tau = _unexplained(x, y, sd) if noisy and between else 0.0
     weights = 1 / (sd**2 + tau**2) if noisy else np.ones(len(x))
     a, shift = regress(x, y[:, None], weights[:, None])
     residual = y - shift[0] - a[0] * x
-    level, scale, gamma = loss_through(flops, np.array([[found.loss_nats] for found in kept]))
+    level, scale, gamma = loss_through(flops, np.array([[minimum.loss_nats] for minimum in minima]))
     samples = None
     if draws:
-        shared = min(len(found.log_params_r) for found in kept)
-        drawn = np.stack([found.log_params_r[:shared] for found in kept])
+        shared = min(len(minimum.log_params_r) for minimum in minima)
+        drawn = np.stack([minimum.log_params_r[:shared] for minimum in minima])
         drawn = drawn + tau * np.random.default_rng(seed).standard_normal(drawn.shape)
         a_r, shift_r = regress(x, drawn, weights[:, None])
-        curve = loss_through(flops, np.stack([found.loss_r[:shared] for found in kept]))
+        curve = loss_through(flops, np.stack([minimum.loss_r[:shared] for minimum in minima]))
         samples = {"G": np.exp(shift_r), "a": a_r, **dict(zip(("E", "A", "gamma"), curve))}
     unweighted, _ = regress(x, y[:, None], np.ones((len(x), 1)))
     return MinimaLine(

@@ -220,19 +220,19 @@ def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple
     """The budgets at which the law has an optimum, and a status for the others; none for a law without model sizes."""
     if law.INPUTS[:2] != ("params", "tokens"):
         return (), []
-    good, said = [], ""
+    good, sentence = [], ""
     for flops in at:
         try:
             with np.errstate(all="ignore"):
-                found = law.optimum(flops, compute)
+                optimum = law.optimum(flops, compute)
         except UserError as error:
-            said = str(error)
+            sentence = str(error)
             continue
-        if np.isfinite(found.params):
+        if np.isfinite(optimum.params):
             good.append(flops)
         else:
-            said = f"the fitted law has no optimum at {flops:.3g} FLOPs: it does not trade model size against data"
-    return tuple(good), [Status("no optimum", said, "warning")] if said else []
+            sentence = f"the fitted law has no optimum at {flops:.3g} FLOPs: it does not trade model size against data"
+    return tuple(good), [Status("no optimum", sentence, "warning")] if sentence else []
 
 
 def largest_flops(runs: UsableRuns) -> float:

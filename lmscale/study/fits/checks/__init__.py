@@ -1,1 +1,1 @@
-"""What could make a fit wrong, each check a status sentence."""
+"""What could make a fit wrong: each check is a status with a sentence."""

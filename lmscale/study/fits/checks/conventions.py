@@ -1,4 +1,4 @@
-"""Rows that count N, D, C or the loss in different ways do not belong to one law: found by name, and by arithmetic."""
+"""Do all rows count N, D, C and the loss in one way? Judged by the names of columns and by arithmetic."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from lmscale.study.laws import SIX_ND
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns whose values name a way of counting or measuring.
+# Columns whose values name a convention of counting or measuring.
 NAMED = (
     "convention",
     "flop_count",
@@ -41,11 +41,11 @@ def _by_name(table: "pd.DataFrame") -> list[Status]:
     for name in NAMED:
         if name in table and table[name].nunique(dropna=True) > 1:
             values = ", ".join(sorted(map(str, table[name].unique()))[:6])
-            said = (
+            sentence = (
                 f"the column {name!r} takes several values ({values}): one law is fitted "
                 f"through runs that are not comparable; choose with `where=\"{name} == '...'\"`"
             )
-            statuses.append(Status("mixed conventions", said, "warning"))
+            statuses.append(Status("mixed conventions", sentence, "warning"))
     return statuses
 
 
@@ -98,12 +98,12 @@ def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[St
         if min(len(low), len(high)) >= ENOUGH and steps[cut] > max(LEAST, APART * widest):
             few = low if len(low) < len(high) else high
             names = ", ".join(map(str, table["run"].iloc[good[np.sort(few)[:3]]]))
-            said = (
+            sentence = (
                 f"{label} falls into two groups, near {np.exp(np.median(y[low])):.3g} ({len(low)} runs) and near "
                 f"{np.exp(np.median(y[high])):.3g} ({len(high)} runs; the smaller group begins with {names}): "
                 f"rows seem to count N, D or C in two ways; fit each group alone"
             )
-            return [Status("mixed conventions", said, "warning")]
+            return [Status("mixed conventions", sentence, "warning")]
     # A budget is a plan's round number, which whole models and batches meet to some per cent: it may jump.
     return [] if "budget" in label else _jumps(table["run"].iloc[good], x, y, label)
 
@@ -120,11 +120,11 @@ def _jumps(names: "pd.Series[str]", x: np.ndarray, y: np.ndarray, label: str) ->
         return []
     worst = int(off.argmax())
     most = f"most in {names.iloc[order[worst + 1]]}, {np.expm1(off[worst]):.0%}"
-    said = (
+    sentence = (
         f"{label} jumps from size to size, in {count} of {len(x)} runs by more than {JUMP:.0%} ({most}): "
         f"rows seem to count N, D or C in two ways"
     )
-    return [Status("mixed conventions", said, "warning")]
+    return [Status("mixed conventions", sentence, "warning")]
 
 
 def _another_count(table: "pd.DataFrame", has: set[str]) -> list[Status]:
@@ -134,6 +134,6 @@ def _another_count(table: "pd.DataFrame", has: set[str]) -> list[Status]:
             same = np.isclose(_numbers(table, "params"), _numbers(table, name), rtol=1e-6)
             known = np.isfinite(_numbers(table, name))
             if ENOUGH <= same.sum() < known.sum():
-                said = f"N equals {name} in {int(same.sum())} of {int(known.sum())} rows and differs in the others"
-                return [Status("mixed conventions", f"{said}: rows count N in two ways", "warning")]
+                sentence = f"N equals {name} in {int(same.sum())} of {int(known.sum())} rows and differs in the others"
+                return [Status("mixed conventions", f"{sentence}: rows count N in two ways", "warning")]
     return []

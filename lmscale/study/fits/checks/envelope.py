@@ -1,4 +1,4 @@
-"""The doubts a reader should have about an envelope, each answered by a named status."""
+"""Checks of an envelope: each is a status with a name and one sentence."""
 
 import numpy as np
 
@@ -14,17 +14,19 @@ def ends(
     """Where the best size is near the smallest or largest of its compute, no better one was there to be chosen."""
     every = int(on.sum())
     if used is None:
-        said = (
+        sentence = (
             f"at fewer than three of {every} points of the envelope were sizes a factor 2 above and below the best run"
         )
-        return Status("envelope not contested", f"{said}: a is that of the design, not of the losses", "warning")
+        return Status("envelope not contested", f"{sentence}: a is that of the design, not of the losses", "warning")
     if outside := every - int(used.sum()):
         slope, _ = regress(log_flops[on], curves.log_params[who[on]][:, None], np.ones((every, 1)))
-        said = f"at {outside} of {every} points of the envelope the optimum is within a factor 2 of the smallest or "
-        said += (
+        sentence = (
+            f"at {outside} of {every} points of the envelope the optimum is within a factor 2 of the smallest or "
+        )
+        sentence += (
             f"largest size run there; the line leaves them out: with them a = {float(slope[0]):.4f} instead of {a:.4f}"
         )
-        return Status("envelope ends", said, "note")
+        return Status("envelope ends", sentence, "note")
     return Status(
         "envelope ends", "at every point of the envelope sizes a factor 2 above and below the optimum were run"
     )

@@ -1,4 +1,4 @@
-"""The doubts a reader should have about an IsoFLOP fit, each answered by a named status."""
+"""Checks of an IsoFLOP fit: each is a status with a name and one sentence."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def of_isoflop(
     fit: IsoFlop,
     runs: UsableRuns,
     valleys: Sequence[IsoFlopValley],
-    kept: Sequence[isoflop_minima.ValleyMinimum],
+    minima: Sequence[isoflop_minima.ValleyMinimum],
     *,
     line: isoflop_minima.MinimaLine,
     window: float | None,
@@ -26,7 +26,7 @@ def of_isoflop(
     statuses = [_left_out(fit), _scatter(fit, line), *_weights(fit, line)]
     statuses += _other_method(fit, valleys, seed, window)
     statuses += [] if fit.bias is None else [fit.bias.status(fit.method)]
-    statuses += _leave_one_out(fit, kept)
+    statuses += _leave_one_out(fit, minima)
     statuses += parametric.extrapolation(fit.at, fit.largest_flops)
     statuses += parametric.of_training(runs)
     return statuses
@@ -36,9 +36,9 @@ def _left_out(fit: IsoFlop) -> Status:
     budgets = [d for d in fit.dropped if d.run.startswith("budget")]
     if not budgets:
         return Status("minima", f"all {len(fit.minima)} budgets have a convex valley with its minimum inside the sizes")
-    said = "; ".join(f"{d.run[7:]} FLOPs ({d.reason})" for d in budgets)
+    sentence = "; ".join(f"{d.run[7:]} FLOPs ({d.reason})" for d in budgets)
     return Status(
-        "minima rejected", f"{len(budgets)} of {len(budgets) + len(fit.minima)} budgets left out: {said}", "warning"
+        "minima rejected", f"{len(budgets)} of {len(budgets) + len(fit.minima)} budgets left out: {sentence}", "warning"
     )
 
 
@@ -46,10 +46,12 @@ def _scatter(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> Status:
     """Do the minima lie on the line as closely as their noise allows?"""
     if len(fit.minima) < 3:
         return Status("line", "two minima fix the line: nothing is left to judge it by", "warning")
-    said = f"the minima scatter by {line.residual_sd:.3f} in ln N* about the line; noise gives {line.expected_sd:.3f}"
+    sentence = (
+        f"the minima scatter by {line.residual_sd:.3f} in ln N* about the line; noise gives {line.expected_sd:.3f}"
+    )
     if line.unexplained_sd > 0:
-        said += f"; the rest, {line.unexplained_sd:.3f}, is added to the weights and the draws"
-    return Status("line", said, "warning" if line.residual_sd > 2.5 * max(line.expected_sd, 1e-3) else "ok")
+        sentence += f"; the rest, {line.unexplained_sd:.3f}, is added to the weights and the draws"
+    return Status("line", sentence, "warning" if line.residual_sd > 2.5 * max(line.expected_sd, 1e-3) else "ok")
 
 
 def _weights(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> list[Status]:
@@ -67,37 +69,37 @@ def _other_method(fit: IsoFlop, valleys: Sequence[IsoFlopValley], seed: int, win
     rng = np.random.default_rng(seed)
     draws, between = 200 if fit.resamples else 1, fit.noise_freedom is not None
     noise_r = np.full(draws, fit.noise_nats if fit.resamples else 0.0)
-    found = [
+    others = [
         f
         for v in valleys
         if not isinstance(f := isoflop_minima.valley_minimum(v, other, noise_r=noise_r, rng=rng, window=window), str)
     ]
-    if len(found) < 2:
+    if len(others) < 2:
         return [Status("interpolation", f"{other} finds fewer than two minima", "note")]
     line = isoflop_minima.power_law(
-        np.array([f.flops for f in found]), found, draws if fit.resamples else 0, between, seed
+        np.array([f.flops for f in others]), others, draws if fit.resamples else 0, between, seed
     )
     return [
         Status(
             "interpolation",
-            f"a = {fit.a:.4f} by {fit.method}, {line.a:.4f} by {other} ({len(found)} budgets)",
+            f"a = {fit.a:.4f} by {fit.method}, {line.a:.4f} by {other} ({len(others)} budgets)",
             "note" if abs(line.a - fit.a) > 0.03 else "ok",
         )
     ]
 
 
-def _leave_one_out(fit: IsoFlop, kept: Sequence[isoflop_minima.ValleyMinimum]) -> list[Status]:
+def _leave_one_out(fit: IsoFlop, minima: Sequence[isoflop_minima.ValleyMinimum]) -> list[Status]:
     """The budget that moves a most, and what the largest budget does to a line through the others."""
-    if len(kept) < 3:
+    if len(minima) < 3:
         return []
-    flops, between = np.array([f.flops for f in kept]), fit.noise_freedom is not None
+    flops, between = np.array([f.flops for f in minima]), fit.noise_freedom is not None
     moved = []
-    for index in range(len(kept)):
-        rest = [f for j, f in enumerate(kept) if j != index]
+    for index in range(len(minima)):
+        rest = [f for j, f in enumerate(minima) if j != index]
         moved.append(isoflop_minima.power_law(np.delete(flops, index), rest, fit.resamples, between).a - fit.a)
     worst = int(np.argmax(np.abs(moved)))
-    smaller = isoflop_minima.power_law(flops[:-1], kept[:-1], fit.resamples, between)
-    miss = smaller.G * flops[-1] ** smaller.a / kept[-1].params - 1
+    smaller = isoflop_minima.power_law(flops[:-1], minima[:-1], fit.resamples, between)
+    miss = smaller.G * flops[-1] ** smaller.a / minima[-1].params - 1
     return [
         Status(
             "influence",

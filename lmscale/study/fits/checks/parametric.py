@@ -1,4 +1,4 @@
-"""The doubts a reader should have about a loss law, each answered by a named status in one sentence."""
+"""Checks of a loss law: each is a status with a name and one sentence."""
 
 import math
 from collections.abc import Sequence
@@ -63,9 +63,9 @@ def of_loss_law(
 
 
 def search(best: GlobalMinimum) -> list[Status]:
-    said = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
+    sentence = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
     return [
-        Status("starts", said, "ok" if best.agreeing > 1 else "warning"),
+        Status("starts", sentence, "ok" if best.agreeing > 1 else "warning"),
         Status(
             "gradient",
             f"largest component {best.gradient:.1e} at the minimum",
@@ -75,7 +75,7 @@ def search(best: GlobalMinimum) -> list[Status]:
 
 
 def identified(problem: Problem, best: GlobalMinimum) -> Status:
-    """By cond(J), never by a pseudo-inverse, which would print a harmless-looking number.
+    """Whether the runs identify the law: by cond(J), never by a pseudo-inverse, which would look harmless.
 
     Noise alone sets alpha and beta of a D = 20 N line apart, and cond(J) at the fit then looks better than the design
     is. So Chinchilla's form is judged at the published refit too, and any form by whether its runs lie on one line.
@@ -95,7 +95,7 @@ def identified(problem: Problem, best: GlobalMinimum) -> Status:
 
 
 def _one_line(problem: Problem) -> str:
-    """Where all runs lie on one line in (ln N, ln D), which line: along it N's term cannot be told from D's."""
+    """The line in (ln N, ln D) that all runs lie on, along which the terms of N and D look alike; "" without one."""
     if problem.form.INPUTS[:2] != ("params", "tokens"):
         return ""
     line = line_through(problem.inputs[0], problem.inputs[1], same=SAME)
@@ -103,18 +103,18 @@ def _one_line(problem: Problem) -> str:
 
 
 def one_budget(problem: Problem) -> list[Status]:
-    """Runs of one compute budget show one valley: where it goes with compute is the form's word, not the data's."""
+    """Runs of one compute budget show one valley; how it moves with compute is then assumed by the form."""
     if problem.form.INPUTS[:2] != ("params", "tokens"):
         return []
     product = np.log(problem.inputs[0]) + np.log(problem.inputs[1])
     if np.ptp(product) >= 2 * SAME:
         return []
-    said = f"all {problem.runs} runs have one N D, {math.exp(float(product.mean())):.3g}"
-    return [Status("one budget", f"{said}: how the optimum moves with compute is not in them", "warning")]
+    sentence = f"all {problem.runs} runs have one N D, {math.exp(float(product.mean())):.3g}"
+    return [Status("one budget", f"{sentence}: they do not show how the optimum moves with compute", "warning")]
 
 
 def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> list[Status]:
-    """Parameters that the data push to the end of their range: they are not estimated, only limited."""
+    """Parameters that the data push to the end of their range: limited, not estimated."""
     statuses = []
     for parameter, value in zip(problem.form.PARAMETERS, best.values_p):
         if parameter.name not in problem.free:
@@ -122,20 +122,20 @@ def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> lis
         ends = (parameter.low, parameter.high)
         slack = 1e-6 * np.abs(ends)
         if not parameter.low - slack[0] <= value <= parameter.high + slack[1]:
-            said = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
-            said += ": the data do not follow this form (does the loss fall with size and tokens?)"
-            statuses.append(Status("outside its range", said, "warning"))
+            sentence = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
+            sentence += ": the data do not follow this form (does the loss fall with size and tokens?)"
+            statuses.append(Status("outside its range", sentence, "warning"))
         elif any(math.isclose(value, end, rel_tol=1e-6) for end in ends):
-            said = f"{parameter.name} = {value:.4g} rests on the end of its range: the data give it no value"
-            statuses.append(Status("at a bound", said, "warning"))
+            sentence = f"{parameter.name} = {value:.4g} rests on the end of its range: the data do not determine it"
+            statuses.append(Status("at a bound", sentence, "warning"))
         elif samples is not None:
             drawn = np.asarray(getattr(samples, parameter.name))
             share = max(float(np.mean(np.isclose(drawn, end, rtol=1e-6, atol=0))) for end in ends)
             if share > 0.025:
-                said = (
+                sentence = (
                     f"{parameter.name} runs to the end of its range in {share:.0%} of resamples: its interval is open"
                 )
-                statuses.append(Status("open interval", said, "warning"))
+                statuses.append(Status("open interval", sentence, "warning"))
     return statuses
 
 
@@ -148,9 +148,9 @@ def outliers(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> list[St
         return []
     far = far[np.argsort(-np.abs(residual[far]), kind="stable")]
     of = "ln L" if problem.residual == "log" else "L"
-    said = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
+    worst = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
     limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of}"
-    sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {said}"
+    sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {worst}"
     harmless = problem.loss != "squared" and np.abs(residual[far[0]]) < FAR_OUT * usual
     return [Status("outliers", sentence, "note" if harmless else "warning")]
 
@@ -199,7 +199,7 @@ def extrapolation(at: Sequence[float], largest_flops: float) -> list[Status]:
 
 
 def of_training(runs: UsableRuns) -> list[Status]:
-    """What the table says about how the runs were trained, where it says it."""
+    """What in the training of the runs would bend a law, as far as the table states it."""
     table, statuses = runs.table, []
     has = set(map(str, table.columns))
 

@@ -1,4 +1,4 @@
-"""The doubts about a loss law that need other fits: without a run or a budget, by another loss, under another count."""
+"""Checks of a loss law that fit again: without a run or a budget, by another loss, under another count."""
 
 import math
 from dataclasses import replace
@@ -39,12 +39,14 @@ def influence(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute: 
     if not np.isfinite(moved).any():
         return []
     worst = int(np.nanargmax(np.abs(moved)))
-    said = f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[chosen[worst]]})"
+    sentence = f"leaving out one run moves {name} by at most {moved[worst]:+.4f} ({runs.names[chosen[worst]]})"
     squares = float(np.nansum((moved - np.nanmean(moved)) ** 2))
     spread = math.sqrt((problem.runs - 1) / problem.runs * squares)
-    said += f"; jackknife s.e. {spread:.4f}" if len(chosen) == problem.runs else f"; the {len(chosen)} weightiest tried"
+    sentence += (
+        f"; jackknife s.e. {spread:.4f}" if len(chosen) == problem.runs else f"; the {len(chosen)} weightiest tried"
+    )
     large = abs(moved[worst]) > max(0.5 * spread, 1e-9)
-    return [Status("influence", said, "note" if large else "ok")]
+    return [Status("influence", sentence, "note" if large else "ok")]
 
 
 def _weightiest(problem: Problem, best: GlobalMinimum) -> np.ndarray:
@@ -58,7 +60,7 @@ def _weightiest(problem: Problem, best: GlobalMinimum) -> np.ndarray:
 
 
 def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
-    """Fit without the largest budget, predict it: the error a planner would have met."""
+    """Fit without the largest budget and predict it: the error that a planner would have met."""
     column = next(
         (name for name in ("flops_budget", "flops") if name in runs.table and runs.table[name].notna().all()), None
     )
@@ -89,20 +91,20 @@ def sensitivity(problem: Problem, best: GlobalMinimum, compute: ComputeModel) ->
     statuses = []
     if problem.loss == "huber":
         deltas = [problem.delta * factor for factor in (0.1, 10.0, 100.0)]
-        found = [
+        values = [
             float(_headline(problem, minimise(problem.using(delta=delta)).values_p, compute)[1]) for delta in deltas
         ]
-        said = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(found, deltas))
-        statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {said}"))
-    others = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
-    found = [float(_headline(problem, minimise(problem.using(loss=loss)).values_p, compute)[1]) for loss in others]
+        others = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(values, deltas))
+        statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {others}"))
+    losses = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
+    values = [float(_headline(problem, minimise(problem.using(loss=loss)).values_p, compute)[1]) for loss in losses]
     raw = problem.using(residual="raw" if problem.residual == "log" else "log")
-    said = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(found, others))
+    by_others = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(values, losses))
     other = float(_headline(problem, minimise(raw).values_p, compute)[1])
     statuses.append(
         Status(
             "loss function",
-            f"{name} = {float(mine):.4f} by {problem.loss}; {said}; {other:.4f} with {raw.residual} residuals",
+            f"{name} = {float(mine):.4f} by {problem.loss}; {by_others}; {other:.4f} with {raw.residual} residuals",
         )
     )
     return statuses
@@ -117,7 +119,7 @@ def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute
     if problem.form.INPUTS != ("params", "tokens"):
         return []
     name, mine = _headline(problem, best.values_p, compute)
-    found: dict[str, float] = {}
+    headlines: dict[str, float] = {}
     for column in map(str, runs.table.columns):
         stem = column.removeprefix("n_")
         if (
@@ -131,13 +133,13 @@ def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute
             continue
         if stem.startswith("flops_"):
             model, _ = compute_model(runs.table.assign(flops=values))
-            found[f"C = {column}"] = float(_headline(problem, best.values_p, model)[1])
+            headlines[f"C = {column}"] = float(_headline(problem, best.values_p, model)[1])
         elif not np.allclose(values, problem.inputs[0]):
             other = replace(problem, inputs=(values, problem.inputs[1]))
-            found[f"N = {column} and C = 6ND"] = float(_headline(other, minimise(other).values_p, SIX_ND)[1])
-    if not found:
+            headlines[f"N = {column} and C = 6ND"] = float(_headline(other, minimise(other).values_p, SIX_ND)[1])
+    if not headlines:
         return []
-    every = [*found.values(), float(mine)]
-    said = ", ".join(f"{value:.4f} with {column}" for column, value in found.items())
+    every = [*headlines.values(), float(mine)]
+    others = ", ".join(f"{value:.4f} with {column}" for column, value in headlines.items())
     spread = f"spread {max(every) - min(every):.4f}"
-    return [Status("counting conventions", f"{name} = {float(mine):.4f} as fitted; {said}; {spread}", "note")]
+    return [Status("counting conventions", f"{name} = {float(mine):.4f} as fitted; {others}; {spread}", "note")]

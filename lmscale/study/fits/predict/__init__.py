@@ -1,1 +1,1 @@
-"""From a fit to runs nobody has seen: held-out checks, comparisons, multipliers, registered predictions."""
+"""From a fit to unseen runs: held-out checks, comparisons, multipliers, registered predictions."""

@@ -34,7 +34,7 @@ class Candidate:
     bias: float
     """Mean of ln(predicted / measured): above 0 the law is too pessimistic."""
     in_sample: float
-    """The same error on the fitted runs: shown because everyone asks, not used."""
+    """The same error on the fitted runs: shown, not used."""
     beaten: float
     """Share of resamples in which this law's error is above the best law's."""
     fit: LossLaw
@@ -175,8 +175,8 @@ def _together(*dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:
 
 
 def _doubts(train: UsableRuns, test: UsableRuns) -> tuple[Status, ...]:
-    said = [replace(status, sentence=f"unseen runs: {status.sentence}") for status in test.statuses]
-    return (*train.statuses, *(said if test.statuses != train.statuses else ()))
+    unseen = [replace(status, sentence=f"unseen runs: {status.sentence}") for status in test.statuses]
+    return (*train.statuses, *(unseen if test.statuses != train.statuses else ()))
 
 
 def split(
@@ -187,11 +187,11 @@ def split(
 ) -> tuple[UsableRuns, UsableRuns, str]:
     """(seen, unseen, rule), both as `runs.usable` leaves them.
 
-    Raises `UserError` where no run is left on either side, or the table says not which are large.
+    Raises `UserError` where no run is left on either side, or the table does not state which are large.
     """
-    if "held_out" in table and (held := flags(table, "held_out")).any():
+    if "held_out" in table and (marked := flags(table, "held_out")).any():
         rows = table.drop(columns="held_out")
-        seen, unseen = (_usable(rows[side], inputs, target, rates) for side in (~held, held))
+        seen, unseen = (_usable(rows[side], inputs, target, rates) for side in (~marked, marked))
         return seen, unseen, "marked held_out"
     runs = usable(table, inputs, target, rates)
     rows = runs.table
@@ -209,7 +209,7 @@ def split(
 
 
 def _usable(rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str) -> UsableRuns:
-    """`usable`, with what it drops remembered by the table, for the fits that take it."""
+    """`usable` rows whose table also states what was dropped, for the fits that take it."""
     runs = usable(rows, inputs, target, rates)
     return _part(runs, np.ones(len(runs), dtype=bool))
 

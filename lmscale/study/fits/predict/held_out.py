@@ -1,4 +1,4 @@
-"""Was the prediction right? Held-out runs against the fits that never saw them."""
+"""Was the prediction right? Held-out runs against the fits that did not see them."""
 
 import math
 from dataclasses import dataclass
@@ -114,17 +114,17 @@ class HeldOut:
                     f"measured {run.measured:.4f} ({100 * run.error:+.2f} %){'' if run.inside else '  OUTSIDE'}"
                 )
         for budget in self.budgets:
-            said = f"  {budget.flops:.4g} FLOPs: extrapolated N* = {budget.predicted_params:.4g} "
-            said += span(budget.predicted_interval)
+            line = f"  {budget.flops:.4g} FLOPs: extrapolated N* = {budget.predicted_params:.4g} "
+            line += span(budget.predicted_interval)
             if budget.measured_params is None:
-                said += f"; its own runs give no minimum ({budget.reason})"
+                line += f"; its own runs give no minimum ({budget.reason})"
             else:
-                said += (
+                line += (
                     f", its own runs {budget.measured_params:.4g} {span(budget.measured_interval)} "
                     f"({100 * (budget.predicted_params / budget.measured_params - 1):+.1f} %): "
                     f"the intervals {'overlap' if budget.agree else 'DO NOT overlap'}"
                 )
-            lines.append(said)
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -132,14 +132,14 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "TableSource", level: float 
     """Check a fit on the rows of `table` marked `held_out` (on every row where none is marked).
 
     A loss law predicts each run's loss, with the interval of one new run. An IsoFLOP fit extrapolates N* to each
-    held-out budget, where the budget's own minimum is found by the same method. Raises `UserError` where no row can be
-    checked.
+    held-out budget, where the budget's own minimum is estimated by the same method. Raises `UserError` where no row can
+    be checked.
     """
     from lmscale.study.fits.results.loss_law import LossLaw
 
     rows = read(table)
-    if "held_out" in rows and (held := flags(rows, "held_out")).any():
-        rows = rows[held]
+    if "held_out" in rows and (marked := flags(rows, "held_out")).any():
+        rows = rows[marked]
     if isinstance(fit, LossLaw):
         return _runs(fit, rows, level)
     return _budgets(fit, rows, level)
@@ -172,7 +172,7 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
         raise UserError("no held-out run states its compute budget: an IsoFLOP fit is checked at budgets")
     runs = usable(table, ("params",), rates=fit.rates)
     draws = fit.resamples
-    found = []
+    budgets = []
     rng = np.random.default_rng(0)
     noise_r = RunNoise(fit.noise_nats, "", fit.noise_freedom).draws(draws, rng) if draws else np.zeros(1)
     for valley in valleys_of(runs, runs.column("flops_budget")):
@@ -186,7 +186,7 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
             window=fit.window,
         )
         if isinstance(own, str):
-            found.append(
+            budgets.append(
                 HeldOutBudget(
                     valley.flops,
                     float(optimum.params),
@@ -200,7 +200,7 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
             )
             continue
         interval = percentiles(np.exp(own.log_params_r), level) if draws else (math.nan, math.nan)
-        found.append(
+        budgets.append(
             HeldOutBudget(
                 valley.flops,
                 float(optimum.params),
@@ -211,4 +211,4 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
                 own.loss_nats,
             )
         )
-    return HeldOut(fit.approach, level, (), tuple(found))
+    return HeldOut(fit.approach, level, (), tuple(budgets))

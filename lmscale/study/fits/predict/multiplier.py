@@ -67,8 +67,10 @@ class ComputeMultiplier:
             f"  recipe   {self.recipe}",
         ]
         for r in self.ratios:
-            said = " ".join(f" {100 * float(level):g} % {span(pair, '.3g')}" for level, pair in r.intervals.items())
-            lines.append(f"  at {r.loss_nats:.4f} nats: x{r.multiplier:.3f} {said}")
+            intervals = " ".join(
+                f" {100 * float(level):g} % {span(pair, '.3g')}" for level, pair in r.intervals.items()
+            )
+            lines.append(f"  at {r.loss_nats:.4f} nats: x{r.multiplier:.3f} {intervals}")
         return "\n".join([*lines, *status_lines(self.status)])
 
 
@@ -101,8 +103,8 @@ def compute_multiplier(
     floor = min(float(y.min()) for _, y in ladders)
     if isinstance(asymptote, int | float) and not 0 <= asymptote < floor:
         raise UserError(f"asymptote = {asymptote}: it must lie between 0 and the lowest loss, {floor:.4f} nats")
-    found = [float(value[0]) for value in _fit([(x, y[:, None]) for x, y in ladders], asymptote)]
-    laws = [ComputeLaw(*found[:3]), ComputeLaw(*found[3:])]
+    parameters = [float(value[0]) for value in _fit([(x, y[:, None]) for x, y in ladders], asymptote)]
+    laws = [ComputeLaw(*parameters[:3]), ComputeLaw(*parameters[3:])]
     rng = np.random.default_rng(seed)
     scatter, drawn = [], []
     for (x, y), law in zip(ladders, laws):
@@ -115,9 +117,9 @@ def compute_multiplier(
         spread = sd * np.sqrt(freedom / rng.chisquare(freedom, size=resamples))
         drawn.append((x, fitted[:, None] + spread * rng.standard_normal((len(y), resamples))))
     sampled = _fit(drawn, asymptote)
-    wanted = np.linspace(high, low, 5) if losses is None else np.asarray(losses, dtype=float)
+    stated = np.linspace(high, low, 5) if losses is None else np.asarray(losses, dtype=float)
     ratios = []
-    for loss in wanted:
+    for loss in stated:
         value = float(laws[0].flops(loss) / laws[1].flops(loss))
         many = ComputeLaw(*sampled[:3]).flops(loss) / ComputeLaw(*sampled[3:]).flops(loss)
         ratios.append(Ratio(float(loss), value, {f"{level:g}": percentiles(many, level) for level in LEVELS}))

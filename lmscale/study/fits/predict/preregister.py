@@ -15,6 +15,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean
+from lmscale.study.fits.results.loss_law import law_source
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 SAME_POINT = 0.02  # a run counts as the predicted one when every input agrees within 2 %
 
 
-def code_hash() -> str:
-    """SHA-256 over the sources that turn a table into a prediction."""
-    study = Path(__file__).parents[2]
+SOURCES = ("fits", "laws", "tables.py")
+"""Folders and files of `study` that turn a table into a prediction."""
+
+
+def code_hash(study: Path = Path(__file__).parents[2]) -> str:
+    """SHA-256 over the sources that turn a table into a prediction, by their paths and contents."""
     digest = hashlib.sha256()
-    for source in sorted([*study.glob("fits/**/*.py"), *study.glob("laws/**/*.py"), study / "tables.py"]):
-        digest.update(source.relative_to(study).as_posix().encode() + b"\0" + source.read_bytes())
+    for name in SOURCES:
+        place = study / name
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        assert files, f"{place} holds no sources: preregister.SOURCES names the folders that make a prediction"
+        for file in files:
+            digest.update(file.relative_to(study).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -42,11 +50,11 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
         raise UserError(f"{path} already holds a registered prediction: give another path, or delete it knowingly")
     if fit.samples is None:
         raise UserError("a prediction needs an interval: fit with `resamples=4000`")
-    said = []
+    predictions = []
     for point in points:
         levels = {f"{level:g}": fit.predict(level, **point) for level in LEVELS}
         one = levels["0.95"]
-        said.append(
+        predictions.append(
             {
                 "inputs": dict(point),
                 "loss_nats": one.loss_nats,
@@ -56,9 +64,10 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
         )
     value = clean(
         {
-            "predictions": said,
+            "predictions": predictions,
             "target": fit.law.TARGET,
             "law": fit.law.NAME,
+            **law_source(type(fit.law)),
             "parameters": fit.law.values(),
             "loss_function": fit.loss_function,
             "delta": fit.delta,

@@ -1,4 +1,4 @@
-"""What every fit states: statuses, left-out runs, intervals, predictions, and numbers that JSON can hold."""
+"""The vocabulary of every fit: statuses, left-out runs, intervals, predictions, and numbers that JSON can hold."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ LEVELS = (0.8, 0.95)
 
 @dataclass(frozen=True)
 class Status:
-    """One named finding about a fit, in a sentence; a `warning` must be known before the number is used."""
+    """One finding about a fit, with a name and in a sentence; a `warning` must be known before the number is used."""
 
     name: str
     sentence: str
@@ -95,7 +95,7 @@ def allocation_json(allocation: Allocation, samples: Allocation | None) -> dict[
 
 
 def shared_json(fit: Any) -> dict[str, Any]:
-    """What every kind of fit writes of itself alike, before `clean`."""
+    """The part of the JSON that all kinds of fit share, before `clean`."""
     return {
         "n_runs": fit.n_runs,
         "objective": fit.objective,
@@ -166,7 +166,7 @@ def allocation_lines(rows: Sequence[Mapping[str, Any]], compute: str) -> list[st
 
 
 def status_lines(statuses: Sequence[Status]) -> list[str]:
-    """One line per status; those to be known before use come first and are marked."""
+    """One line per status; warnings come first and are marked."""
     order = {"warning": 0, "note": 1, "ok": 2}
     mark = {"warning": "!", "note": "-", "ok": " "}
     return [f" {mark[s.severity]} {s.name}: {s.sentence}" for s in sorted(statuses, key=lambda s: order[s.severity])]

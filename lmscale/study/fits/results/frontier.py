@@ -38,7 +38,7 @@ class Frontier(PowerFit):
     LOSS_FUNCTION: ClassVar[str] = "squares of ln N*"
 
     def to_json(self, samples: bool = False) -> dict[str, Any]:
-        """As every fit's, with `frontier`."""
+        """Plain numbers as of every fit, with `frontier`."""
         return {**super().to_json(samples), "frontier": [point.to_json() for point in self.frontier]}
 
     @classmethod

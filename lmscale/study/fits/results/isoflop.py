@@ -24,15 +24,15 @@ NOTABLE = 0.01  # in a, or relative in N*
 
 @dataclass(frozen=True)
 class InterpolationBias:
-    """Found less true, on a noiseless law: `a` of N* = G C^a, `log_G` of ln G, and the mean of ln N* at the budgets."""
+    """Interpolated minus true on a noiseless law: in a and ln G of N* = G C^a, and in the budgets' mean ln N*."""
 
     a: float
     log_G: float
     log_params: float
     law: str
-    """Whose law it is."""
+    """The law that is known, in words."""
     in_draws: bool
-    """Whether every second draw is less the gaps; not where the noise was given, and so taken at its word."""
+    """Whether every second draw is less the gaps; not where the noise was given."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(clean(self.__dict__))
@@ -42,13 +42,17 @@ class InterpolationBias:
         return cls(**{name: value[name] for name in ("a", "log_G", "log_params", "law", "in_draws")})
 
     def status(self, method: str) -> Status:
-        said = (
+        sentence = (
             f"on {self.law} without noise, these sizes give N* off by {100 * np.expm1(self.log_params):+.2f} % "
             f"on average and a off by {self.a:+.4f} ({method}); "
-            + ("the intervals hold it" if self.in_draws else "the intervals, of the given noise alone, do not hold it")
+            + (
+                "the intervals include it"
+                if self.in_draws
+                else "the intervals, of the given noise alone, do not include it"
+            )
         )
         notable = max(abs(self.a), abs(self.log_params)) > NOTABLE
-        return Status("bias of the interpolation", said, "note" if notable else "ok")
+        return Status("bias of the interpolation", sentence, "note" if notable else "ok")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class BudgetMinimum:
 
 @dataclass(frozen=True, kw_only=True)
 class IsoFlop(PowerFit):
-    """N* = G C^a through the minima of the budgets; the draws add a run's noise to every loss, and hold the bias."""
+    """N* = G C^a through the minima of the budgets; the draws add a run's noise to every loss, and include the bias."""
 
     minima: tuple[BudgetMinimum, ...]
     noise_nats: float
@@ -79,14 +83,14 @@ class IsoFlop(PowerFit):
     """Degrees of freedom behind `noise_nats`; None where it was given."""
     window: float | None = None
     bias: InterpolationBias | None = None
-    """That of the interpolation; None where fewer than two valleys of the known law have a minimum."""
+    """The bias of the interpolation; None where fewer than two valleys of the known law have a minimum."""
 
     approach: ClassVar[str] = "2"
     SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.2"
     LOSS_FUNCTION: ClassVar[str] = "weighted squares of ln N*"
 
     def to_json(self, samples: bool = False) -> dict[str, Any]:
-        """As every fit's, with `minima` and `bias`."""
+        """Plain numbers as of every fit, with `minima` and `bias`."""
         own = {
             "minima": [m.to_json() for m in self.minima],
             "noise_nats": self.noise_nats,

@@ -1,4 +1,4 @@
-"""A fitted loss law: what it states, and where it lies. `parametric.py` fits one."""
+"""A fitted loss law with its intervals. `approaches/parametric.py` fits one."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -55,14 +55,14 @@ class LossLaw:
     at: tuple[float, ...] = ()
     name: str = ""
     fixed: tuple[str, ...] = ()
-    """Parameters that were held, not fitted."""
+    """Parameters that were fixed, not fitted."""
     rates: str = "inside"
-    """What entered of cells run at several learning rates (see `runs.usable`)."""
+    """Which runs of several learning rates at one N and D entered (see `runs.usable`)."""
     bootstrap: str = ""
-    """How the resamples were made: whole "runs" drawn, exponential "weights" (see `bootstrap.py`), or the "noise"
+    """How the resamples were drawn: whole "runs", exponential "weights" (see `bootstrap.py`), or the "noise"
     of the losses drawn (`seed_noise.py`); "" without."""
     noise: RunNoise | None = None
-    """Of one run, where the resamples draw it."""
+    """Noise of one run, where the resamples draw it."""
     shared_noise: float = 0.0
     """Share of its variance which the runs of one cluster have in common."""
     clusters: str = ""
@@ -166,7 +166,7 @@ class LossLaw:
             {
                 "approach": self.approach,
                 "law": self.law.NAME,
-                **_law_source(type(self.law)),
+                **law_source(type(self.law)),
                 "formula": self.law.FORMULA,
                 "source": self.law.SOURCE,
                 "name": self.name,
@@ -243,15 +243,15 @@ class LossLaw:
         ]
         for name, value in {**self.law.values(), **_exponent_names(self.exponents())}.items():
             label = {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}.get(name, name) if self.exponents() else name
-            said = f"  {label:>14} = {value:<12.7g}"
+            line = f"  {label:>14} = {value:<12.7g}"
             if name in self.fixed:
-                said += " (held)"
+                line += " (fixed)"
             elif name in draws and self.resamples > 1:
-                said += f" s.e. {np.std(draws[name], ddof=1):<9.4g}"
-                said += " ".join(
+                line += f" s.e. {np.std(draws[name], ddof=1):<9.4g}"
+                line += " ".join(
                     f" {100 * level:g} % {span(percentiles(draws[name], level), '.5g')}" for level in LEVELS
                 )
-            lines.append(said)
+            lines.append(line)
         if rows := self.allocations():
             lines += allocation_lines(rows, str(self.compute))
         lines += [f"  {note}" for note in self.notes]
@@ -259,7 +259,7 @@ class LossLaw:
         return "\n".join([*lines, *status_lines(self.status)])
 
 
-def _law_source(law: type[Law]) -> dict[str, str]:
+def law_source(law: type[Law]) -> dict[str, str]:
     """What a law of the user's is read back by; nothing for the package's own."""
     path = import_path(law)
     return {"law_import": path, "law_source_sha256": source_hash(law)} if path else {}

@@ -1,4 +1,4 @@
-"""What Approaches 1 and 2 have in common: N* = G C^a, and the loss along it."""
+"""A fitted power law, as Approaches 1 and 2 state it: N* = G C^a, and the loss along it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,11 +43,11 @@ class PowerFit:
     notes: tuple[str, ...] = ()
     table_hash: str = ""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
     at: tuple[float, ...] = ()
     name: str = ""
     rates: str = "inside"
-    """What entered of cells run at several learning rates (see `runs.usable`)."""
+    """Which runs of several learning rates at one N and D entered (see `runs.usable`)."""
 
     approach: ClassVar[str] = ""
     SOURCE: ClassVar[str] = ""
@@ -162,11 +162,11 @@ class PowerFit:
             ("b (D* ~ C^b)", "b", self.exponents()["tokens"]),
             ("G", "G", self.G),
         ):
-            said = f"  {label:>14} = {value:<10.5g}"
+            line = f"  {label:>14} = {value:<10.5g}"
             if key in draws and self.resamples > 1:
-                said += f" s.e. {_deviation(draws[key]):<9.3g}"
-                said += " ".join(f" {100 * level:g} % {span(percentiles(draws[key], level))}" for level in LEVELS)
-            lines.append(said)
+                line += f" s.e. {_deviation(draws[key]):<9.3g}"
+                line += " ".join(f" {100 * level:g} % {span(percentiles(draws[key], level))}" for level in LEVELS)
+            lines.append(line)
         return lines
 
 

@@ -138,7 +138,7 @@ def _narrow(points: ChinchillaPoints) -> bool:
 
 
 def _refine_most(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
-    """As `refine`, for one of many chunks: of a narrow loss, only those that a vertex settles in a few steps.
+    """`refine` for one of many chunks; under a narrow loss only the problems that a vertex settles in a few steps.
 
     Nine in ten do. The others take a hundred steps each, which cost little more for a thousand problems than for ten.
     """
@@ -229,16 +229,16 @@ def solve_many(
         return _refine_most(those, weights, start)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = _joined(list(pool.map(one, chunks)))
-        left = np.flatnonzero(~found.converged_b)
+        ends = _joined(list(pool.map(one, chunks)))
+        left = np.flatnonzero(~ends.converged_b)
         if _narrow(points) and len(left):
             parts = [part for part in np.array_split(left, os.cpu_count() or 1) if len(part)]
             again = _joined(
-                list(pool.map(lambda b: refine(points.among(b), weights_nb[:, b], found.theta_pb[:, b]), parts))
+                list(pool.map(lambda b: refine(points.among(b), weights_nb[:, b], ends.theta_pb[:, b]), parts))
             )
-            for old, new in zip(vars(found).values(), vars(again).values()):
+            for old, new in zip(vars(ends).values(), vars(again).values()):
                 old[..., left] = new
-    return found
+    return ends
 
 
 def _joined(parts: list[Solution]) -> Solution:

@@ -61,13 +61,13 @@ def grid_starts(points: ChinchillaPoints, weights_nb: Array, size: int, keep: in
     best = residual.argmin(axis=0)[None] if keep == 1 else np.argsort(residual, axis=0, kind="stable")[:keep]
     alphas, betas = np.repeat(axis, size)[best], np.tile(axis, size)[best]
     chosen = np.take_along_axis(coefficients, best[None], axis=1)
-    found = np.isfinite(np.take_along_axis(residual, best, axis=0))
+    solved = np.isfinite(np.take_along_axis(residual, best, axis=0))
     stand_in = np.array([0.6, 0.2, 0.2])[:, None, None] * points.loss_nb.mean(axis=0)
     theta = np.concatenate(
         [
-            np.log(np.where(found, chosen, stand_in)),
-            np.where(found, alphas, 0.3)[None],
-            np.where(found, betas, 0.3)[None],
+            np.log(np.where(solved, chosen, stand_in)),
+            np.where(solved, alphas, 0.3)[None],
+            np.where(solved, betas, 0.3)[None],
         ]
     )
     return np.asarray(theta)

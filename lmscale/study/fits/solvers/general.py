@@ -68,7 +68,7 @@ def refine(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """theta (q, b), objective (b,), largest gradient component (b,), converged (b,).
 
-    Bounds are kept by clipping; a component that rests on a bound it pushes against leaves the system.
+    Bounds are enforced by clipping; a component that rests on a bound it pushes against leaves the system.
     """
     _, low, high = (np.asarray(item)[:, None] for item in search_scale(problem))
     theta = np.clip(theta_qb, low, high)
@@ -154,9 +154,11 @@ def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     order = np.argsort(values, kind="stable")[:KEEP]
     some, values, sizes, _ = refine(problem, np.repeat(weights_n[:, None], len(order), axis=1), some[:, order])
     index = int(values.argmin())
-    found = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
+    best_values = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
-    return GlobalMinimum(found, problem.objective(found, weights_n), float(sizes[index]), len(order), agreeing)
+    return GlobalMinimum(
+        best_values, problem.objective(best_values, weights_n), float(sizes[index]), len(order), agreeing
+    )
 
 
 def _first(problem: Problem, weights_nb: np.ndarray) -> np.ndarray:

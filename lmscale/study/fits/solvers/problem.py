@@ -14,7 +14,7 @@ LOSSES = ("huber", "lad", "squared")
 
 @dataclass(frozen=True)
 class GlobalMinimum:
-    """The lowest minimum found: parameters by name order (p,), and how surely it is the global one."""
+    """The lowest minimum: parameters in order (p,), and the evidence that it is the global one."""
 
     values_p: np.ndarray
     objective: float
@@ -31,7 +31,7 @@ class Problem:
 
     `target_n` may be (n, b): then `minimise_many` solves b problems that each have targets of their own.
     `loss` is "huber" (threshold `delta`), "lad" or "squared"; `residual` is "log" (of ln L) or "raw" (of L, in nats).
-    `fixed` holds parameters at given values.
+    `fixed` gives parameters that are not fitted.
     """
 
     form: type[Law]

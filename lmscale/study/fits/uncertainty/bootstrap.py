@@ -57,7 +57,7 @@ def resample(
     strata: str | None,
     clusters: str | None,
 ) -> tuple[np.ndarray, str, list[Status]]:
-    """Weights (n, R), the bootstrap they come from ("runs" or "weights"), and what a reader should know of it.
+    """Weights (n, R), the bootstrap they come from ("runs" or "weights"), and the statuses that a reader should know.
 
     `values_p` are the fitted parameters; `strata` and `clusters` name columns as in `loss_law`. Of whole runs only the
     resamples are kept that hold as many distinct points as there are unknowns. Raises `UserError` where none does, or
@@ -68,7 +68,7 @@ def resample(
     units = len(runs) if clusters_n is None else len(np.unique(clusters_n))
     if units == 1:
         raise UserError(
-            f"all runs have one value of {clusters!r}: a bootstrap of one cluster draws the same runs always"
+            f"all runs have one value of {clusters!r}: a bootstrap of one cluster always draws the same runs"
         )
     inside = share_inside(problem, values_p)
     if method == "auto":
@@ -84,16 +84,16 @@ def resample(
         weights, thin = _rich_enough(problem, runs, resample_counts(rng, len(runs), resamples, strata_n, clusters_n))
         status += thin
     if units <= THIN * len(problem.free):
-        said = (
-            f"{units} independent runs for {len(problem.free)} parameters: no bootstrap of so few holds the truth as "
-            f"often as it says"
+        sentence = (
+            f"{units} independent runs for {len(problem.free)} parameters: the intervals of so few do not cover the "
+            f"truth at their stated rate"
         )
-        status.append(Status("small table", said, "warning"))
+        status.append(Status("small table", sentence, "warning"))
     return weights, method, status
 
 
 def share_inside(problem: Problem, values_p: np.ndarray) -> float:
-    """Of the residuals that the fit left free (n - p of n), the share to which the loss is quadratic."""
+    """The share of the free residuals (n - p of n) to which the loss is quadratic."""
     if problem.loss == "squared":
         return 1.0
     delta = problem.delta if problem.loss == "huber" else 0.0
@@ -104,14 +104,16 @@ def share_inside(problem: Problem, values_p: np.ndarray) -> float:
 
 def _chosen(problem: Problem, method: str, units: int, inside: float) -> list[Status]:
     if problem.loss == "squared" and units < FEW * len(problem.free):
-        said = (
+        sentence = (
             f"whole runs are drawn: by squares, {units} runs for {len(problem.free)} parameters make intervals somewhat"
         )
-        return [Status("kind of bootstrap", f"{said} too wide", "note")]
+        return [Status("kind of bootstrap", f"{sentence} too wide", "note")]
     if problem.loss == "squared" or units >= SMALL:
         return []
-    said = f"{inside:.0%} of the free residuals lie within delta = {problem.delta:g}" if problem.loss == "huber" else ""
-    why = f"fewer than {SMALL} runs, and {said or 'absolute deviations'}"
+    share = (
+        f"{inside:.0%} of the free residuals lie within delta = {problem.delta:g}" if problem.loss == "huber" else ""
+    )
+    why = f"fewer than {SMALL} runs, and {share or 'absolute deviations'}"
     if method == "weights":
         sentence = f"every run keeps an exponential weight: {why}, where drawing whole runs gives too wide intervals"
     else:
@@ -191,12 +193,14 @@ def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tupl
     """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
     unknowns = len(problem.free)
     point = runs.table.groupby(list(problem.form.INPUTS), sort=False).ngroup().to_numpy()
-    held = np.zeros((point.max() + 1, counts.shape[1]), dtype=bool)
-    np.logical_or.at(held, point, counts > 0)
-    good = held.sum(axis=0) >= unknowns
+    present = np.zeros((point.max() + 1, counts.shape[1]), dtype=bool)
+    np.logical_or.at(present, point, counts > 0)
+    good = present.sum(axis=0) >= unknowns
     if good.all():
         return counts, []
-    said = f"{int((~good).sum())} of {len(good)} resamples hold fewer than {unknowns} distinct points and are left out"
+    sentence = (
+        f"{int((~good).sum())} of {len(good)} resamples hold fewer than {unknowns} distinct points and are left out"
+    )
     if not good.any():
-        raise UserError(f"{said}: the table is too small for a bootstrap; fit with `resamples=0`")
-    return counts[:, good], [Status("thin resamples", f"{said}: intervals are too narrow", "warning")]
+        raise UserError(f"{sentence}: the table is too small for a bootstrap; fit with `resamples=0`")
+    return counts[:, good], [Status("thin resamples", f"{sentence}: intervals are too narrow", "warning")]

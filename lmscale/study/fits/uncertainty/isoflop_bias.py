@@ -1,10 +1,10 @@
-"""How far an interpolated valley lies from the true one, by the same sizes on a law whose answer is known.
+"""The bias of an interpolated minimum: that of the same sizes on a noiseless law, whose minimum is known.
 
 A parabola in ln N is symmetric and a valley is not: its minimum is pulled to the flatter side, the more the wider the
 sizes and the more alpha differs from beta (Czech 2026, arXiv 2603.22339). Noise draws cannot show this. The gap is
-known only as well as the law it is taken from, so it is not taken off: every second draw is less its gap. Where
-the gap is small beside the noise, intervals hardly change; where it is large, they reach from one answer to the other
-and hold a truth at either end as often as they say.
+known only as well as the law that it is computed on, so it is not subtracted from the estimate, but from every second
+draw. Where the gap is small beside the noise, intervals hardly change; where it is large, they reach from one answer to
+the other and cover a truth at either end at their stated rate.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from lmscale.study.laws import HOFFMANN_2022, Chinchilla, ComputeModel
 
 
 @dataclass(frozen=True)
-class Gaps:
-    """Found less true at every minimum (k,), of ln N* and of the loss in nats; zero where the law's valley has none."""
+class InterpolationGaps:
+    """Interpolated minus true at every minimum (k,), in ln N* and in nats; zero where the law's valley has none."""
 
     flops: np.ndarray
     log_params: np.ndarray
@@ -31,13 +31,13 @@ class Gaps:
     known: np.ndarray
     law: str
 
-    def in_half_the_draws(self, kept: Sequence[isoflop_minima.ValleyMinimum]) -> list[isoflop_minima.ValleyMinimum]:
+    def in_half_the_draws(self, minima: Sequence[isoflop_minima.ValleyMinimum]) -> list[isoflop_minima.ValleyMinimum]:
         """The minima with every second draw less its gap: the same draws at every budget."""
         out = []
-        for found, log_params, loss in zip(kept, self.log_params, self.loss_nats):
-            half = np.arange(len(found.loss_r)) % 2
-            less = {"log_params_r": found.log_params_r - half * log_params, "loss_r": found.loss_r - half * loss}
-            out.append(replace(found, **less))
+        for minimum, log_params, loss in zip(minima, self.log_params, self.loss_nats):
+            half = np.arange(len(minimum.loss_r)) % 2
+            less = {"log_params_r": minimum.log_params_r - half * log_params, "loss_r": minimum.loss_r - half * loss}
+            out.append(replace(minimum, **less))
         return out
 
     def along(self, weights: np.ndarray, in_draws: bool) -> InterpolationBias | None:
@@ -50,7 +50,7 @@ class Gaps:
 
 
 @dataclass(frozen=True)
-class Ideal:
+class NoiselessValleys:
     """The same sizes and budgets on a law whose optimum is known."""
 
     law: Chinchilla
@@ -58,33 +58,40 @@ class Ideal:
     valleys: list[IsoFlopValley]
 
 
-def ideal(runs: UsableRuns, valleys: Sequence[IsoFlopValley], compute: ComputeModel) -> Ideal:
-    """By Approach 3's law of the same runs, or by Hoffmann's constants where that cannot be identified."""
+def noiseless_valleys(runs: UsableRuns, valleys: Sequence[IsoFlopValley], compute: ComputeModel) -> NoiselessValleys:
+    """On Approach 3's law of the same runs, or on Hoffmann's where that cannot be identified."""
     law, whose = _known_law(runs)
-    made = []
+    exact = []
     for valley in valleys:
         params = np.exp(valley.log_params_n)
         loss = np.asarray(law.loss(params, compute.tokens(valley.flops, params)))
-        made.append(replace(valley, loss_n=loss))
-    return Ideal(law, whose, made)
+        exact.append(replace(valley, loss_n=loss))
+    return NoiselessValleys(law, whose, exact)
 
 
 def gaps(
-    of: Ideal, kept: Sequence[isoflop_minima.ValleyMinimum], *, method: str, window: float | None, compute: ComputeModel
-) -> Gaps:
+    noiseless: NoiselessValleys,
+    minima: Sequence[isoflop_minima.ValleyMinimum],
+    *,
+    method: str,
+    window: float | None,
+    compute: ComputeModel,
+) -> InterpolationGaps:
     """The gaps of `method` at the budgets of the minima `kept`."""
     rng = np.random.default_rng(0)
-    valleys = {valley.flops: valley for valley in of.valleys}
-    flops = np.array([own.flops for own in kept])
-    log_params, loss_nats = np.full((2, len(kept)), np.nan)
+    valleys = {valley.flops: valley for valley in noiseless.valleys}
+    flops = np.array([own.flops for own in minima])
+    log_params, loss_nats = np.full((2, len(minima)), np.nan)
     for index, budget in enumerate(flops):
-        found = isoflop_minima.valley_minimum(valleys[budget], method, noise_r=np.zeros(1), rng=rng, window=window)
-        if not isinstance(found, str):
-            truth = of.law.optimum(budget, compute)
-            log_params[index] = np.log(found.params / truth.params)
-            loss_nats[index] = found.loss_nats - truth.loss_nats
+        minimum = isoflop_minima.valley_minimum(valleys[budget], method, noise_r=np.zeros(1), rng=rng, window=window)
+        if not isinstance(minimum, str):
+            truth = noiseless.law.optimum(budget, compute)
+            log_params[index] = np.log(minimum.params / truth.params)
+            loss_nats[index] = minimum.loss_nats - truth.loss_nats
     known = np.isfinite(log_params)
-    return Gaps(flops, np.where(known, log_params, 0.0), np.where(known, loss_nats, 0.0), known, of.whose)
+    return InterpolationGaps(
+        flops, np.where(known, log_params, 0.0), np.where(known, loss_nats, 0.0), known, noiseless.whose
+    )
 
 
 def _known_law(runs: UsableRuns) -> tuple[Chinchilla, str]:

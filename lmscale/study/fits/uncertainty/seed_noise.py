@@ -11,8 +11,8 @@ s is given, or pooled from the seeds of a table, `s^2 = sum_g sum_i (y_gi - mean
 of runs that differ in nothing but the seed. A pooled s is itself uncertain: each resample draws its own, as Student's t
 does.
 
-What the law misses of the runs is no noise, so these intervals leave it out; a status says how large it is. A bootstrap
-over runs holds it.
+What the law misses of the runs is no noise, so these intervals leave it out; a status states how large it is. A
+bootstrap over runs includes it.
 """
 
 import math
@@ -27,7 +27,7 @@ from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
 
-LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table tell the noise, as in Approach 2
+LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table determine the noise, as in Approach 2
 MISFIT = 2.0  # runs that scatter about the law by more than this many noises follow another one
 ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", *COLUMNS)
 """What runs that are seeds of each other have in common, besides the law's inputs."""
@@ -47,7 +47,7 @@ def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
     freedom = int((losses.count() - 1).sum())
     if freedom < LEAST_FREEDOM:
         raise UserError(
-            f"one run's noise cannot be told from this table: its seeds leave {counted(freedom, 'degree')} of freedom; "
+            f"this table does not determine one run's noise: its seeds leave {counted(freedom, 'degree')} of freedom; "
             f"{LEAST_FREEDOM} are needed (two seeds at three points, or four at one): add seeds or give `noise_nats`"
         )
     sd = math.sqrt(float(((table[target] - losses.transform("mean")) ** 2).sum()) / freedom)
@@ -60,7 +60,7 @@ def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
 
 
 def check(noise_nats: float | None, shared: float, strata: str | None, has_clusters: bool) -> None:
-    """Raises `UserError` for a noise or a share that is none, and for what only a bootstrap over runs has."""
+    """Raises `UserError` for a noise that is not positive, a share without clusters, or strata (of drawn runs)."""
     if noise_nats is not None and not 0 < noise_nats < math.inf:
         raise UserError(f"noise = {noise_nats} nats: it must be positive; leave it out to take it from the seeds")
     if shared and not has_clusters:
@@ -81,7 +81,7 @@ def draw(
     shared: float = 0.0,
     clusters_n: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[Status]]:
-    """Targets (n, R) about the law with the parameters `values_p`, and what a reader should know of them.
+    """Targets (n, R) about the law with the parameters `values_p`, and the statuses that a reader should know.
 
     Resamples in which a loss is not positive are left out. Raises `UserError` where these are more than half.
     """
@@ -94,16 +94,16 @@ def draw(
         own = math.sqrt(shared) * together + math.sqrt(1 - shared) * own
     fitted = np.asarray(problem.law(values_p).loss(*problem.inputs))
     targets = fitted[:, None] + size * own
-    said = [_kind(noise, shared), *_misfit(problem, values_p, fitted, noise)]
+    statuses = [_kind(noise, shared), *_misfit(problem, values_p, fitted, noise)]
     good = (targets > 0).all(axis=0)
     if good.all():
-        return targets, said
+        return targets, statuses
     lost = f"{int((~good).sum())} of {resamples} resamples have a loss that is not positive"
     if good.sum() < resamples / 2:
         raise UserError(
             f"a noise of {noise.sd:.3g} nats is as large as the losses: {lost}; give a smaller `noise_nats`"
         )
-    return targets[:, good], [*said, Status("thin resamples", f"{lost} and are left out", "warning")]
+    return targets[:, good], [*statuses, Status("thin resamples", f"{lost} and are left out", "warning")]
 
 
 def _kind(noise: RunNoise, shared: float) -> Status:
@@ -119,5 +119,5 @@ def _misfit(problem: Problem, values_p: np.ndarray, fitted_n: np.ndarray, noise:
     scatter = 1.4826 * float(np.median(residual)) * widen
     if scatter <= MISFIT * noise.sd:
         return []
-    said = f"the runs scatter about the law by {scatter:.3g} nats, {scatter / noise.sd:.1f} times one run's noise"
-    return [Status("misfit", f"{said}: what the law misses is not in the intervals; draw runs instead", "warning")]
+    sentence = f"the runs scatter about the law by {scatter:.3g} nats, {scatter / noise.sd:.1f} times one run's noise"
+    return [Status("misfit", f"{sentence}: what the law misses is not in the intervals; draw runs instead", "warning")]

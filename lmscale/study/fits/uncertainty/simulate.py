@@ -1,4 +1,4 @@
-"""Simulated sweeps from a known law: does a fit find it again, and do its intervals hold it as often as they say?"""
+"""Simulated sweeps from a known law: do fits recover it, and do their intervals cover it at the stated rate?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,11 +52,11 @@ def simulate(
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the interval of each quantity held the truth, over `sweeps` simulated sweeps that could be fitted."""
+    """How often the interval of each quantity covers the truth, over `sweeps` simulated sweeps that could be fitted."""
 
     sweeps: int
     level: float
-    held: dict[str, float]
+    covered: dict[str, float]
     new_runs: float | None
     """Share of new runs inside the *prediction* interval of a run; None where the approach predicts none."""
     new_runs_law: float | None
@@ -93,32 +93,34 @@ def coverage(
     }
     if approach == "3":
         quantities |= {name: (name, float(getattr(law, name))) for name in ("E", "alpha", "beta")}
-    held: dict[str, list[bool]] = {name: [] for name in quantities}
+    covered: dict[str, list[bool]] = {name: [] for name in quantities}
     inside: list[tuple[bool, bool]] = []
     trouble = ""
     for sweep in range(sweeps):
         table = simulate(law, points, noise, rng, curves)
         try:
-            (found,) = fit(table, (approach,), resamples=resamples, seed=sweep, check=False, at=(), **options)
+            (fitted,) = fit(table, (approach,), resamples=resamples, seed=sweep, check=False, at=(), **options)
         except UserError as error:
             trouble = str(error)
             continue
         for name, (quantity, true) in quantities.items():
-            low, high = found.interval(quantity, level)
-            held[name].append(low <= true <= high)
+            low, high = fitted.interval(quantity, level)
+            covered[name].append(low <= true <= high)
         if approach == "3":
-            inside.append(_new_run(law, points, noise, found, level, rng))
-    if not held["a"]:
+            inside.append(_new_run(law, points, noise, fitted, level, rng))
+    if not covered["a"]:
         raise UserError(f"none of {sweeps} simulated sweeps could be fitted: {trouble}")
     new = np.mean(inside, axis=0) if inside else (None, None)
-    return Coverage(len(held["a"]), level, {name: float(np.mean(of)) for name, of in held.items()}, *new)
+    return Coverage(len(covered["a"]), level, {name: float(np.mean(of)) for name, of in covered.items()}, *new)
 
 
 def _new_run(
-    law: Chinchilla, points: Sequence[Point], noise: float, found: Any, level: float, rng: np.random.Generator
+    law: Chinchilla, points: Sequence[Point], noise: float, fitted: Any, level: float, rng: np.random.Generator
 ) -> tuple[bool, bool]:
     """Is a new run at one of `points` inside the interval of a run, and inside that of the law?"""
     params, tokens, _ = points[int(rng.integers(len(points)))]
     loss = float(law.loss(params, tokens) * np.exp(noise * rng.standard_normal()))
-    said = found.predict(level, params=params, tokens=tokens)
-    return said.interval[0] <= loss <= said.interval[1], said.law_interval[0] <= loss <= said.law_interval[1]
+    prediction = fitted.predict(level, params=params, tokens=tokens)
+    return prediction.interval[0] <= loss <= prediction.interval[1], prediction.law_interval[
+        0
+    ] <= loss <= prediction.law_interval[1]
