@@ -14,7 +14,7 @@ from rich.console import Console
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.limits import check_limits, within_hours
-from lmscale.commands.plan.rows import priced
+from lmscale.commands.plan.rows import price_plan
 from lmscale.commands.plan.show import show
 from lmscale.commands.plan.verb import check_plan, main
 from lmscale.core import measured_speeds
@@ -67,7 +67,7 @@ def planned(**changes: Any) -> Plan:
 
 def shown(plan: Plan, folder: Path, width: int = 160, **place: Any) -> str:
     console = screen(width)
-    show(priced(plan, hardware_of(plan.runs, folder, **place), None), console)
+    show(price_plan(plan, hardware_of(plan.runs, folder, **place), None), console)
     return said(console)
 
 
@@ -117,7 +117,7 @@ def test_speeds_measured_on_more_cores_are_shared_out(tmp_path: Path, monkeypatc
     ).write()  # fmt: skip
     found = hardware_of([PlannedRun(RUN)], tmp_path / "runs")
     assert found.speed(RUN).flops_per_second == pytest.approx(2e6)
-    assert "taken on 4 cores and shared out" in found.title
+    assert "taken on 4 cores and divided among the runs" in found.title
 
 
 def test_a_speed_between_two_measured_ones() -> None:
@@ -214,7 +214,7 @@ def test_a_line_is_shown_and_refused_with_the_fix_unless_forced(tmp_path: Path) 
 
 def test_a_trial_of_a_few_runs_is_not_judged_but_a_short_line_is(tmp_path: Path) -> None:
     check_plan(planned())
-    assert "a trial, not judged as a design" in shown(planned(), tmp_path)
+    assert "a trial, so its design is not judged" in shown(planned(), tmp_path)
     few = "'few', ladder([2e4, 6e4], [5, 80]), recipes.step_law(FAMILY, validation_tokens=4096)"
     check_plan(sweep.read(write(tmp_path, few)))
     with pytest.raises(UserError, match="cannot identify the law: all runs lie on the line"):
@@ -276,7 +276,7 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     from lmscale.study.design import judge_plan
 
     assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
-    with pytest.raises(UserError, match="--improve needs what it may spend"):
+    with pytest.raises(UserError, match="--improve needs the training FLOPs that it may spend"):
         main(replace(asked, spend=None), screen())
     with pytest.raises(UserError, match="buys no run"):
         main(replace(asked, spend=1e6), screen())

@@ -235,24 +235,24 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
     """A branch stays a branch, held out stays held out, limits stay."""
-    from lmscale.commands.plan.rows import priced
+    from lmscale.commands.plan.rows import price_plan
     from lmscale.study.prices import Hardware
 
     points = sweep.hold_out(sweep.trunk([2e3], tokens=LENGTHS), lambda point: point["tokens"] == LENGTHS[0])
     before = plan(made(points, RECIPE, law="", max_flops=1e12, question="Which?"))
-    write_json(tmp_path / "p.json", priced(before, Hardware("here", 1, assumed=1e9), None).to_json())
+    write_json(tmp_path / "p.json", price_plan(before, Hardware("here", 1, assumed=1e9), None).to_json())
     after = sweep.read(tmp_path / "p.json")
     assert after.runs == before.runs and after.warnings == before.warnings[: len(after.warnings)]
     assert (after.sweep.name, after.sweep.law, after.sweep.max_flops) == ("one", "", 1e12)
     assert plan(after.sweep).runs[0].config == before.runs[0].config
     (tmp_path / "bad.json").write_text('{"sweep": "x"}')
-    with pytest.raises(UserError, match=r"bad.json is no plan"):
+    with pytest.raises(UserError, match=r"bad.json is not a plan"):
         sweep.read(tmp_path / "bad.json")
 
 
 def test_one_run_of_two_points_is_trained_once() -> None:
     found = plan(made([{"seed": 0, "extra": 1}, {"seed": 0, "extra": 2}, {"seed": 1}]))
-    assert len(found.runs) == 2 and "1 points are runs that other points have made already" in found.warnings[0]
+    assert len(found.runs) == 2 and "1 points give a run that another point gives already" in found.warnings[0]
     assert not any("already" in said for said in plan(made(grid(seed=[0, 1]))).warnings)
 
 
@@ -285,7 +285,7 @@ def fails(point: Point) -> RunConfig:
 
 def test_what_a_plan_refuses() -> None:
     refused = {
-        r"are the same run .* not for the same thing .*: point\(seed=0, flops=1\) and point\(seed=0, flops=2\)": made(
+        r"give the same run .* differ in purpose .*: point\(seed=0, flops=1\) and point\(seed=0, flops=2\)": made(
             [{"seed": 0, "flops": 1}, {"seed": 0, "flops": 2}]
         ),
         r"passes its 1,000 unique tokens 64 times, more than data.max_epochs = 4; train on at most 4,000": made(

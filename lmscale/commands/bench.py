@@ -17,7 +17,7 @@ SHAPES = 5
 
 @dataclass(frozen=True)
 class BenchArgs:
-    """How fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
+    """Measure how fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
 
     layers: int | None = None
     width: int | None = None
@@ -26,17 +26,18 @@ class BenchArgs:
     context: int | None = None
     vocab: int | None = None
     batch: int | None = None
-    """Sequences of a global batch. Unset: 4 layers, width 128, 4 heads, context 256, vocab 256, batch 16."""
+    """Sequences of a global batch. By default: 4 layers, width 128, 4 heads, context 256, vocab 256, batch 16."""
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     remat: Literal["none", "dots", "full"] | None = None
     config: Path | None = None
     """A RunConfig as JSON, instead of a shape."""
     sweep: Path | None = None
-    """A sweep or plan, of which some shapes are measured, as many at once as `lmscale run` starts; `lmscale plan` takes
-    its times from all figures that were ever measured here."""
+    """A sweep or plan: measure some of its shapes, as many at once as `lmscale run` starts. `lmscale plan` takes its
+    times from everything that was ever measured here."""
     steps: int = 30
+    """Steps that are timed."""
     json: Path | None = None
-    """Write the figures here as well."""
+    """Also write the figures to this file."""
     profile: Path | None = None
     """Write a trace of a few steps into this folder."""
 

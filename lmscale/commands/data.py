@@ -1,4 +1,4 @@
-"""`lmscale data`: a corpus prepared, and what is in it: counts, rank and frequency, lengths, baselines."""
+"""`lmscale data`: prepare a corpus and report what is in it: counts, rank and frequency, lengths, baselines."""
 
 import math
 from collections.abc import Sequence
@@ -19,36 +19,39 @@ if TYPE_CHECKING:
     from lmscale.lm.data.statistics import Statistics
 
 WIDTH, HEIGHT = 60, 14
-"""Characters of a drawing."""
+"""Characters of the plot of rank and frequency."""
 BAR = 40
 SHOWN_SKIPPED = 20
 CONTEXT = 128
 FAR = 2.0
-"""A split this many times too large or too small is said."""
+"""A split that is too large or too small by this factor is reported."""
 
 
 @dataclass(frozen=True)
 class DataArgs:
-    """Prepare a corpus, once, and say what is in it."""
+    """Prepare a corpus, once, and report what is in it."""
 
     source: Positional[str] = "stdlib"
     """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), or a mixture of these:
     "mix: 0.7 * stdlib + 0.3 * books/"."""
     text_field: str = "text"
+    """Field of JSONL rows, Parquet columns or TFDS examples that holds the text."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
     validation_fraction: float = 0.05
+    """Share of the documents for the validation split."""
     test_fraction: float = 0.0
+    """Share of the documents for the test split."""
     unreadable: Literal["skip", "refuse"] = "skip"
-    """What to do about files and lines that are not UTF-8 text."""
+    """What to do with files and lines that are not UTF-8 text."""
     near_duplicates: float | None = None
-    """Remove documents that share this share of their five-word runs with another (needs datasketch)."""
+    """Remove documents that share this fraction of their five-word sequences with another (needs datasketch)."""
     unique_tokens: int | None = None
-    """Use the leading U training tokens only."""
+    """Use only this many training tokens, from the first on."""
     allow_download: bool = False
-    """Let TFDS download the data set."""
+    """Allow TFDS to download the data set."""
     output: Path | None = None
-    """Folder for a figure."""
+    """Folder for a figure of the same."""
 
 
 def main(args: DataArgs, console: "Console") -> None:
@@ -93,7 +96,7 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
             )
         if output is not None and not manifest.endless:
             path = _figure(found[manifest.fingerprint], output)
-            console.print(f"drawn in {escape(str(path))}")
+            console.print(f"figure: {escape(str(path))}")
 
 
 def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
@@ -122,7 +125,7 @@ def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
 
 
 def _print_held_out(manifest: "Manifest", config: "DataConfig", console: "Console") -> None:
-    """A sentence for each split that is not near the size asked for: whole documents fall by their hash."""
+    """Print a sentence for each split far from the size asked for: whole documents are assigned by their hash."""
     total = manifest.train_bytes + manifest.validation_bytes + manifest.test_bytes
     documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
     for split, asked in (("validation", config.validation_fraction), ("test", config.test_fraction)):
@@ -162,15 +165,15 @@ def _print_statistics(found: "Statistics", console: "Console") -> None:
     for low, high, count in zip(found.length_edges, found.length_edges[1:], found.length_counts):
         bar = "█" * math.ceil(BAR * count / most)
         console.print(f"{quantity(low):>6} to {quantity(high):<6} {bar} {count:,}", markup=False)
-    said = ", ".join(f"{name} {bits:.4f}" for name, bits in found.baselines.items())
+    baselines = ", ".join(f"{name} {bits:.4f}" for name, bits in found.baselines.items())
     console.print(
-        f"\nbaselines in bits per byte of validation text: {said}\n({found.scored_tokens:,} tokens scored, "
+        f"\nbaselines in bits per byte of validation text: {baselines}\n({found.scored_tokens:,} tokens scored, "
         f"{found.compressed_bytes:,} bytes compressed)"
     )
 
 
 def _scatter(series: Sequence[tuple[Sequence[int], Sequence[int]]], marks: str) -> list[str]:
-    """Lines of characters: points at the logarithms of x and y, with the ends of both axes."""
+    """A scatter plot in characters, both axes logarithmic, with the ends of both labelled."""
     top = max(max(counts) for _, counts in series)
     right = max(max(ranks) for ranks, _ in series)
     grid = [[" "] * WIDTH for _ in range(HEIGHT)]
@@ -185,7 +188,7 @@ def _scatter(series: Sequence[tuple[Sequence[int], Sequence[int]]], marks: str) 
 
 
 def _figure(found: "Statistics", folder: Path) -> Path:
-    """The same as one SVG with two panels."""
+    """Draw rank and frequency beside document lengths as one SVG; its path."""
     from lmscale.study import plots
     from lmscale.study.plots import corpus
 

@@ -19,7 +19,7 @@ RULE = 20.0
 
 @dataclass(frozen=True)
 class DemoArgs:
-    """Refit the published Chinchilla runs, train the CPU IsoFLOP sweep, fit it, check it, write the report."""
+    """Refit the published Chinchilla runs, train the CPU IsoFLOP sweep, fit it, check it, and write the report."""
 
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
@@ -96,7 +96,7 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def _verdict(holding: list[float]) -> str:
-    """Where 20 lies within the 95 % interval, in a sentence."""
+    """A sentence on the budgets at which 20 lies within the 95 % interval."""
     outside = [flops for flops in PUBLISHED_BUDGETS if flops not in holding]
     exceptions = ", ".join(f"{flops:.0e}" for flops in outside)
     if not holding:

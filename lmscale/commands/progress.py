@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a bar for the whole and one for every run at work."""
+"""Progress of a sweep on a terminal: a bar for the whole and one for every run at work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from lmscale.study.launch import Slot
 
 
 def label(run: PlannedRun) -> str:
-    """N and C of a run, as it is called in a bar."""
+    """N and C of a run, which name its bar."""
     counts = count(run.config)
     return f"N {quantity(counts.params):>6}  C {counts.flops:.2e}"
 
 
 class Bars:
-    """A `launch.Watcher` that draws bars on a terminal and writes a line per finished run elsewhere."""
+    """A `launch.Watcher` that draws bars on a terminal and prints a line for every run that ends."""
 
     def __init__(self, runs: list[PlannedRun], done_flops: int, console: Console) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),  # gives way to the figures: all of them fit into 80 columns
+            BarColumn(bar_width=None),  # shrinks so that all figures fit into 80 columns
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(compact=True),
@@ -64,9 +64,9 @@ class Bars:
         self._progress.update(self._tasks[run_id], completed=row["flops"], speed=speed)
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        """Close the bar and say how it went."""
+        """Close the bar and print how the run ended."""
         run_id = run.config.run_id
-        if (task := self._tasks.pop(run_id, None)) is not None:  # another launcher's has no bar
+        if (task := self._tasks.pop(run_id, None)) is not None:  # a run of another launcher has no bar
             self._progress.remove_task(task)
         if outcome is None:
             self._console.print(f"{label(run)}  [red]{escape(problem)}[/red]", highlight=False)
@@ -74,11 +74,11 @@ class Bars:
         self._ended += 1
         self._progress.advance(self._whole, count(run.config).flops - self._seen.get(run_id, 0.0))
         if outcome.state == "finished":
-            said = (
+            result = (
                 f"loss {outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} nats/token  "
                 f"{outcome.seconds:.0f} s  MFU {outcome.mfu:.2f}"
             )
         else:
-            said = f"[yellow]{outcome.state}: {escape(outcome.reason)}[/yellow]"
-        held = "  held out" if run.held_out else ""
-        self._console.print(f"{label(run)}  {said}{held}", highlight=False)
+            result = f"[yellow]{outcome.state}: {escape(outcome.reason)}[/yellow]"
+        held_out = "  held out" if run.held_out else ""
+        self._console.print(f"{label(run)}  {result}{held_out}", highlight=False)

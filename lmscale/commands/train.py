@@ -23,21 +23,22 @@ REFUSED = ("RESOURCE_EXHAUSTED", "out of memory", "bad_alloc")
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Train one run, what `lmscale run` starts for each; or several of one shape in one program, for accelerators."""
+    """Train one run, as `lmscale run` does for each; or several of one shape in one program, for accelerators."""
 
     config: Positional[Path]
     """A RunConfig as JSON; metrics, checkpoints and the outcome go beside it."""
     more: Positional[tuple[Path, ...]] = ()
-    """Further ones, each in a folder of its own, that differ in seed, learning rate, schedule or weight decay."""
+    """Further configurations, each in its own folder, that differ in seed, learning rate, schedule or weight decay."""
     wandb: Literal["off", "offline", "online"] = "off"
+    """Send metrics to Weights & Biases as well."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where several train one run; Slurm, Open MPI and Cloud TPU are asked when it is unset."""
+    """HOST:PORT of process 0, where several processes train one run; by default Slurm, Open MPI or Cloud TPU say."""
     processes: int | None = None
-    """How many; 1 asks no launcher."""
+    """Number of these processes; 1 asks no launcher."""
     process: int | None = None
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
     wait_seconds: int = 300
-    """How long they wait for each other at the start."""
+    """How long the processes wait for each other at the start."""
 
 
 def main(args: TrainArgs, console: "Console") -> None:

@@ -1,7 +1,7 @@
-"""Shapes that others have published, as values of `ModelConfig`; `dataclasses.replace` gives them another context,
-dtype or parametrization.
+"""Published model shapes as values of `ModelConfig`; `dataclasses.replace` gives them another context, dtype or
+parametrization.
 
-Where this model cannot be the published one, the family says how it differs. Dropout is off: it is a choice of the run.
+Where our model differs from the published one, its family says how. Dropout is off: it is a choice of the run.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ class Preset:
     model: ModelConfig
     source: str
     params: int
-    """All parameters as published; rounded to millions where the source is."""
+    """All parameters as published; rounded to millions where the source rounds."""
 
 
 def preset(name: str) -> ModelConfig:
-    """The published shape `name`, one of `PRESETS`. Raises `UserError` that names the nearest for an unknown one."""
+    """The published shape `name`, one of `PRESETS`. Raises `UserError` for an unknown name, with the nearest."""
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name].model
 
 
 def _gpt2(width: int, layers: int, heads: int) -> ModelConfig:
-    """Exact in shape. The released code draws positions with half the deviation of tokens; here both have .02."""
+    """A GPT-2, exact in shape. The released code initialises positions with half the deviation of tokens;
+    both have .02 here."""
     return ModelConfig(
         width=width, layers=layers, heads=heads, vocab=50_257, context=1024, norm="layernorm", norm_epsilon=1e-5,
         positions="learned", mlp="gelu", biases=True, tied_embeddings=True, init="gpt2",
@@ -37,7 +38,7 @@ def _gpt2(width: int, layers: int, heads: int) -> ModelConfig:
 
 
 def _llama(width: int, layers: int, heads: int, mlp_width: int, **changed: Any) -> ModelConfig:
-    """Exact in shape: RMSNorm, rotary positions, SwiGLU, no biases, a head of its own."""
+    """A Llama, exact in shape: RMSNorm, rotary positions, SwiGLU, no biases, an untied head."""
     settings: dict[str, Any] = {"vocab": 32_000, "context": 4096, "norm_epsilon": 1e-5, **changed}
     return ModelConfig(
         width=width, layers=layers, heads=heads, mlp_width=mlp_width, norm="rmsnorm", positions="rotary", mlp="swiglu",
@@ -46,8 +47,8 @@ def _llama(width: int, layers: int, heads: int, mlp_width: int, **changed: Any) 
 
 
 def _chinchilla(width: int, layers: int, heads: int) -> ModelConfig:
-    """Heads of the published width and an MLP four times as wide as the model, for which the paper does not name the
-    activation. Positions are rotary: the relative ones of the paper (Dai 2019) take width^2 more numbers per layer."""
+    """A Chinchilla with the published heads and an MLP four times as wide as the model, whose activation the paper does
+    not name. Positions are rotary: the relative ones of the paper (Dai 2019) have width^2 more parameters per layer."""
     return ModelConfig(
         width=width, layers=layers, heads=heads, vocab=32_000, context=2048, norm="rmsnorm", positions="rotary",
         mlp="gelu", mlp_width=4 * width, tied_embeddings=True,
@@ -99,4 +100,4 @@ PRESETS: dict[str, Preset] = {
     },
     "chinchilla-70b": Preset(_chinchilla(8192, 80, 64), "Hoffmann 2022, arXiv 2203.15556, table 4", 70 * 10**9),
 }
-"""Name -> shape."""
+"""Name -> published shape."""

@@ -12,16 +12,16 @@ from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
 
 UTILISATION = 0.35
-"""Share of a device's peak that training is taken to reach unless said otherwise: a usual figure, not a promise."""
+"""Share of a device's peak that training is assumed to reach by default: a usual figure, not a promise."""
 STARTUP_SECONDS = 5.0
-"""From the start of a process to its first step, compilation apart."""
+"""From the start of a process to its first step, without compilation."""
 COMPILE_SECONDS = 3.0
-"""Taken where no measurement says."""
+"""Assumed where nothing was measured."""
 
 
 @dataclass(frozen=True)
-class Speed:
-    """FLOP/s of one run while others run beside it, and who says so."""
+class SpeedEstimate:
+    """FLOP/s of one run while others run beside it, and where that figure comes from."""
 
     flops_per_second: float
     compile_seconds: float
@@ -31,7 +31,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where the runs of a plan are trained."""
+    """The hardware that a plan is priced for, and what is known of its speed."""
 
     title: str
     """A sentence on where times come from."""
@@ -41,25 +41,25 @@ class Hardware:
     count: int = 1
     utilisation: float = UTILISATION
     price_per_hour: float | None = None
-    """Of one device, in the reader's money."""
+    """Price of one device for an hour, in any currency."""
     figures: tuple[MeasuredSpeed, ...] = ()
-    """Measurements, the nearest of which give the speed of a run."""
+    """Measured speeds; the nearest shapes give the speed of a run."""
     figures_source: str = ""
     assumed: float = 0.0
-    """FLOP/s where neither a device nor a figure says."""
+    """FLOP/s where neither a device nor a measurement is known."""
 
-    def speed(self, config: RunConfig) -> Speed:
-        """Of one run like `config`."""
+    def speed(self, config: RunConfig) -> SpeedEstimate:
+        """The speed of one run like `config`."""
         if self.device is not None:
             peak = self.device.flops_per_second(config.model.compute_dtype) * config.mesh.devices
-            return Speed(self.utilisation * peak, COMPILE_SECONDS, self.device.name)
+            return SpeedEstimate(self.utilisation * peak, COMPILE_SECONDS, self.device.name)
         if self.figures:
-            return Speed(*between(self.figures, config), self.figures_source)
-        return Speed(self.assumed, COMPILE_SECONDS, "assumed")
+            return SpeedEstimate(*between(self.figures, config), self.figures_source)
+        return SpeedEstimate(self.assumed, COMPILE_SECONDS, "assumed")
 
 
 def on_devices(device: Accelerator, count: int, utilisation: float | None, price_per_hour: float | None) -> Hardware:
-    """`count` devices of a kind. Raises `UserError` for a number that cannot be."""
+    """`count` devices of a kind. Raises `UserError` for an impossible number."""
     utilisation = UTILISATION if utilisation is None else utilisation
     check(count >= 1, f"--devices {count}: must be at least 1")
     check(0 < utilisation <= 1, f"--utilisation {utilisation:g}: a share of the peak, above 0 and at most 1; try 0.35")
@@ -72,10 +72,10 @@ def on_devices(device: Accelerator, count: int, utilisation: float | None, price
 
 
 def between(figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float, float]:
-    """FLOP/s and seconds to compile of a shape, from measured ones: their logarithms, weighted by nearness.
+    """FLOP/s and seconds to compile of a shape, interpolated between measured ones in logarithms, weighted by nearness.
 
-    Shapes are near whose FLOPs per token and tokens per update are of one size: these set how well products fill the
-    machine, and how much of a step is overhead.
+    Two shapes are near if their FLOPs per token and tokens per update are similar: these set how well matrix products
+    fill the machine, and how much of a step is overhead.
     """
     weights = [1 / (1e-6 + _distance(figure.config, config) ** 2) for figure in figures]
     total = sum(weights)
@@ -93,31 +93,31 @@ def _distance(one: RunConfig, other: RunConfig) -> float:
 
 @dataclass(frozen=True)
 class Price:
-    """Of one run."""
+    """What one run takes in time and memory."""
 
     seconds: float
     """Start-up, training and validation."""
     device_seconds: float
-    """The same times the devices that the run takes."""
+    """Seconds times the devices that the run takes."""
     memory_bytes: int
-    """Of all its devices together, at most."""
+    """Estimated peak over all its devices together."""
     source: str
     fits: bool
-    """Whether its share fits the memory of a device, where that is known."""
+    """Whether its share fits into the memory of a device; True where that memory is unknown."""
 
 
 def price(run: PlannedRun, hardware: Hardware) -> Price:
-    """Time and memory of one run; a branch pays the steps after its trunk alone."""
+    """Time and memory of one run; a branch pays only for the steps after it leaves its trunk."""
     config, speed = run.config, hardware.speed(run.config)
     flops = run.paid_flops + validation_flops(config)
     seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
-    held = memory_bytes(config, accelerator=hardware.device is not None)
+    needed = memory_bytes(config, accelerator=hardware.device is not None)
     limit = None if hardware.device is None else hardware.device.memory_bytes * config.mesh.devices
-    return Price(seconds, seconds * config.mesh.devices, held, speed.source, limit is None or held <= limit)
+    return Price(seconds, seconds * config.mesh.devices, needed, speed.source, limit is None or needed <= limit)
 
 
 def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], hardware: Hardware) -> float:
-    """Seconds until the last run ends, when as many as fit run side by side, the longest first."""
+    """Seconds until the last run ends if as many as fit run side by side, the longest first."""
     free = [0.0] * max(1, hardware.at_once)
     for run, one in sorted(zip(runs, prices), key=lambda pair: -pair[1].seconds):
         needed = min(run.config.mesh.devices if hardware.device is not None else 1, len(free))
@@ -128,7 +128,7 @@ def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], hardware: Hardw
 
 
 def money(prices: Sequence[Price], hardware: Hardware) -> float | None:
-    """What the runs cost, None where no price is known."""
+    """What the runs cost; None where no price is known."""
     if hardware.price_per_hour is None:
         return None
     return hardware.price_per_hour * sum(one.device_seconds for one in prices) / 3600

@@ -1,4 +1,4 @@
-"""`lmscale plan --improve`: the runs to add to a plan, made by its own recipe."""
+"""`lmscale plan --improve`: runs to add to a plan, made by its own recipe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,40 +11,40 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design import Candidates, Information, Prior, Proposal, fitted_runs, improve, information
 from lmscale.study.laws import Law
-from lmscale.study.sweep import KEPT, Plan, of_runs_made
+from lmscale.study.sweep import STORED_FIELDS, Plan, plan_of_runs
 
 SIZES, RATIOS = 25, 17
-"""Of the grid of candidates, evenly in the logarithm."""
+"""Points of the grid of candidates along N and D/N, evenly spaced in the logarithm."""
 WIDER = 2.0
-"""Candidates go this factor beyond the planned N and D/N: further out, nobody has looked whether the recipe holds."""
+"""Factor by which candidates go beyond the planned N and D/N: further out, the recipe is untested."""
 SMALL_CHANGE = 200.0
-"""No candidate costs less than this part of what may be spent: a run has costs beside its FLOPs."""
+"""No candidate costs less than this fraction, 1/200, of the budget: a run has costs besides its FLOPs."""
 QUANTITIES: dict[str, tuple[str, Callable[[Information, float], Callable[[Law], Any]]]] = {
-    "ratio": ("ln D/N", lambda found, flops: found.log_ratio(flops)),
-    "params": ("ln N*", lambda found, flops: found.log_params(flops)),
-    "loss": ("the loss", lambda found, flops: found.loss(flops)),
+    "ratio": ("ln D/N", lambda information, flops: information.log_ratio(flops)),
+    "params": ("ln N*", lambda information, flops: information.log_params(flops)),
+    "loss": ("the loss", lambda information, flops: information.loss(flops)),
 }
 
 
-def more_runs(
+def improved_plan(
     plan: Plan, prior: Prior, quantity: str, target_flops: float, spend: float, most: int
 ) -> tuple[Plan, Proposal, str]:
-    """The plan with the proposed runs at its end, the proposal, and the name of what it improves.
+    """The plan with the proposed runs at its end, the proposal, and the name of the quantity that it narrows.
 
-    Raises `UserError` where the recipe cannot make a run of params and tokens, or nothing is to be had for `spend`.
+    Raises `UserError` where the recipe cannot make a run of params and tokens, or where `spend` buys no run.
     """
     check(spend > 0 and most > 0, f"--spend {spend:g} --most {most}: both must be positive")
     candidates = _candidates(plan, spend)
-    what, of = QUANTITIES[quantity]
-    seen = fitted_runs(plan.runs)
-    wanted = of(information(prior, seen), target_flops)
-    proposal = improve(prior, seen, candidates, wanted, spend=spend, most=most)
+    name, narrowed = QUANTITIES[quantity]
+    fitted = fitted_runs(plan.runs)
+    target = narrowed(information(prior, fitted), target_flops)
+    proposal = improve(prior, fitted, candidates, target, spend=spend, most=most)
     chosen = proposal.chosen
     known = {run.config.run_id for run in plan.runs}
     runs = [_run(plan, float(n), float(d), known) for n, d in zip(chosen.params_m, chosen.tokens_m)]
     sweep = plan.sweep
-    grown = of_runs_made(sweep.name, [*plan.runs, *runs], **{name: getattr(sweep, name) for name in KEPT})
-    return grown, proposal, f"{what} at {target_flops:.3g} FLOPs"
+    improved = plan_of_runs(sweep.name, [*plan.runs, *runs], **{name: getattr(sweep, name) for name in STORED_FIELDS})
+    return improved, proposal, f"{name} at {target_flops:.3g} FLOPs"
 
 
 def _candidates(plan: Plan, spend: float) -> Candidates:
@@ -59,7 +59,7 @@ def _candidates(plan: Plan, spend: float) -> Candidates:
         try:
             model = plan.sweep.recipe({"params": float(size), "tokens": float(20 * size), "seed": 0}).model
         except UserError:
-            continue  # beyond the recipe's family
+            continue  # outside the recipe's family
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"the recipe of sweep {plan.sweep.name!r} makes no run of params and tokens ({error!r}), which "
@@ -67,12 +67,12 @@ def _candidates(plan: Plan, spend: float) -> Candidates:
             ) from None
         n = params_total(model)
         rows |= {(float(n), float(n * ratio), float(flops_per_token(model) * n * ratio)) for ratio in grid}
-    kept = [row for row in sorted(rows) if spend / SMALL_CHANGE <= row[2] <= spend]
+    affordable = [row for row in sorted(rows) if spend / SMALL_CHANGE <= row[2] <= spend]
     check(
-        bool(kept),
+        bool(affordable),
         f"--spend {spend:.3g} FLOPs buys no run of {min(params) / WIDER:.3g} to {max(params) * WIDER:.3g} parameters",
     )
-    return Candidates(*np.array(kept).T)
+    return Candidates(*np.array(affordable).T)
 
 
 def _run(plan: Plan, params: float, tokens: float, known: set[str]) -> PlannedRun:

@@ -1,4 +1,4 @@
-"""What a sweep may spend: checked before anything starts, and while runs are at work."""
+"""The limits of a sweep, `max_flops` and `max_hours`, checked before anything starts and while runs are at work."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.commands.plan.hardware import hardware_of
-from lmscale.commands.plan.rows import priced
+from lmscale.commands.plan.rows import price_plan
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -18,18 +18,18 @@ from lmscale.study.sweep import Plan
 
 
 def check_limits(plan: Plan, folder: Path) -> None:
-    """Raise `UserError` where what was spent and what is still to be trained is more than the sweep may spend.
+    """Raise `UserError` where finished and remaining runs together exceed what the sweep may spend.
 
-    FLOPs of a plan are exact, hours are estimated: by the sweep's own finished runs as soon as there are any.
+    FLOPs are exact, hours are estimated, from the sweep's own finished runs as soon as there are any.
     """
     limit_flops, limit_hours = plan.sweep.max_flops, plan.sweep.max_hours
     if limit_flops is None and limit_hours is None:
         return
     outcomes = {run.config.run_id: Outcome.read(folder / run.config.run_id) for run in plan.runs}
-    ended = [one for one in outcomes.values() if one is not None]
+    ended = [outcome for outcome in outcomes.values() if outcome is not None]
     left = [run for run in plan.runs if outcomes[run.config.run_id] is None]
-    # Branches count whole: one whose trunk has failed is trained from its first step.
-    spent = sum(one.flops for one in ended)
+    # Branches count in full: one whose trunk has failed is trained from its first step.
+    spent = sum(outcome.flops for outcome in ended)
     ahead = sum(count(run.config).flops for run in left)
     if limit_flops is not None and spent + ahead > limit_flops:
         raise UserError(
@@ -38,9 +38,9 @@ def check_limits(plan: Plan, folder: Path) -> None:
         )
     if limit_hours is not None and left:
         hardware = hardware_of(plan.runs, folder)
-        hours = sum(one.seconds + one.startup_seconds for one in ended) / 3600
+        hours = sum(outcome.seconds + outcome.startup_seconds for outcome in ended) / 3600
         apart = [replace(run, trunk="", branch_step=None) for run in left]
-        rest = priced(Plan(plan.sweep, apart), hardware, None).run_hours
+        rest = price_plan(Plan(plan.sweep, apart), hardware, None).run_hours
         if hours + rest > limit_hours:
             raise UserError(
                 f"the sweep may take {limit_hours:g} hours of runs, {hours:.3g} are spent and {rest:.3g} are still "
@@ -48,27 +48,29 @@ def check_limits(plan: Plan, folder: Path) -> None:
             )
 
 
-def within_hours(plan: Plan, folder: Path, watcher: Watcher, say: Callable[[str], object]) -> Watcher:
-    """`watcher`, which also stops the sweep where its runs have taken the hours that it may take."""
+def within_hours(plan: Plan, folder: Path, watcher: Watcher, report: Callable[[str], object]) -> Watcher:
+    """`watcher`, extended to stop the sweep once its runs have taken `Sweep.max_hours`."""
     if plan.sweep.max_hours is None:
         return watcher
     before = sum(
-        one.seconds + one.startup_seconds for run in plan.runs if (one := Outcome.read(folder / run.config.run_id))
+        outcome.seconds + outcome.startup_seconds
+        for run in plan.runs
+        if (outcome := Outcome.read(folder / run.config.run_id))
     )
-    return WithinHours(watcher, folder, plan.sweep.max_hours, before, say)
+    return WithinHours(watcher, folder, plan.sweep.max_hours, before, report)
 
 
 class WithinHours:
-    """A watcher that adds up the time of all runs and, at the limit, asks the launcher to stop: every run saves."""
+    """A watcher that adds up the time of all runs and, at the limit, asks the launcher to stop; every run saves."""
 
     def __init__(
-        self, watcher: Watcher, folder: Path, max_hours: float, before: float, say: Callable[[str], object]
+        self, watcher: Watcher, folder: Path, max_hours: float, before: float, report: Callable[[str], object]
     ) -> None:
-        self.watcher, self.folder, self.max_hours, self.say = watcher, folder, max_hours, say
+        self.watcher, self.folder, self.max_hours, self.report = watcher, folder, max_hours, report
         self.spent = before
-        """Seconds of runs that are over."""
+        """Seconds of runs that have ended."""
         self.since: dict[str, float] = {}
-        """When the runs at work were started."""
+        """run_id of every run at work -> when it was started, on the steady clock."""
 
     def started(self, slot: Slot, run: PlannedRun) -> None:
         """Start the run's clock."""
@@ -76,15 +78,15 @@ class WithinHours:
         self.watcher.started(slot, run)
 
     def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        """Look at the clocks of all."""
+        """Compare the time of all runs with the limit."""
         self.watcher.advanced(slot, run, row)
         now = time.monotonic()
         hours = (self.spent + sum(now - begun for begun in self.since.values())) / 3600
         if hours >= self.max_hours and not (self.folder / STOP_FILE).exists():
             (self.folder / STOP_FILE).touch()
-            self.say(
-                f"the sweep has taken the {self.max_hours:g} hours that it may; its runs save and stop; to go on, "
-                f"raise Sweep.max_hours"
+            self.report(
+                f"the sweep has taken the {self.max_hours:g} hours that it may take; its runs save and stop; to "
+                f"continue, raise Sweep.max_hours"
             )
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""`lmscale plan --optimal`: from a fitted law and a budget to one run, with the loss that is predicted of it."""
+"""`lmscale plan --optimal`: the run that a fitted law predicts to be best for a budget, and its predicted loss."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,60 +12,57 @@ from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.study.fits import LossLaw, loss_law
 from lmscale.study.fits.results.common import Prediction
-from lmscale.study.sweep import Plan, Sweep, load, of_runs_made
+from lmscale.study.sweep import Plan, Sweep, load, plan_of_runs
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Optimal:
-    """One run, and what the law says of it."""
+class OptimalRun:
+    """One run, and what the law predicts of it."""
 
     plan: Plan
     fit: LossLaw
     flops: float
     tokens_per_param: float | None
-    """D/N that was asked for; None took the law's own optimum."""
+    """D/N that was asked for; None took the law's optimum."""
     prediction: Prediction
     ratio_interval: tuple[float, float] | None
-    """Of D*/N* at the budget, 95 %."""
+    """95 % interval of D*/N* at the budget."""
 
     def lines(self) -> list[str]:
-        """What is printed under the plan."""
+        """Sentences for below the plan."""
         counts = count(self.plan.runs[0].config)
-        law, found = self.fit.law, self.prediction
-        said = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
+        law, prediction = self.fit.law, self.prediction
+        sentences = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
         if self.tokens_per_param is None:
             optimum = self.fit.optimum(self.flops)
             line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}, D*/N* = "
             line += f"{float(optimum.tokens_per_param):.3g}"
             if self.ratio_interval is not None:
                 line += f" [{self.ratio_interval[0]:.3g}, {self.ratio_interval[1]:.3g}] ({LEVEL:.0%})"
-            said.append(f"{line}; this run has D/N = {counts.tokens_per_param:.3g}")
+            sentences.append(f"{line}; this run has D/N = {counts.tokens_per_param:.3g}")
         else:
-            said.append(f"D/N = {self.tokens_per_param:g} was asked for; this run has {counts.tokens_per_param:.3g}")
+            sentences.append(
+                f"D/N = {self.tokens_per_param:g} was asked for; this run has {counts.tokens_per_param:.3g}"
+            )
+        loss = f"predicted loss {prediction.loss_nats:.4f} nats per token"
         if self.fit.samples is None:
-            said.append(
-                f"predicted loss {found.loss_nats:.4f} nats per token; no interval, since the fit's table is not here"
-            )
-        else:
-            said.append(
-                f"predicted loss {found.loss_nats:.4f} nats per token; the law lies in [{found.law_interval[0]:.4f}, "
-                f"{found.law_interval[1]:.4f}], this run in [{found.interval[0]:.4f}, {found.interval[1]:.4f}] "
-                f"({LEVEL:.0%})"
-            )
-        return said
+            return [*sentences, f"{loss}; no interval, since the fit's table is not here"]
+        (law_low, law_high), (low, high) = prediction.law_interval, prediction.interval
+        where = f"the law lies in [{law_low:.4f}, {law_high:.4f}], this run in [{low:.4f}, {high:.4f}] ({LEVEL:.0%})"
+        return [*sentences, f"{loss}; {where}"]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """The budget, the law and the prediction as plain numbers."""
         return {"flops": self.flops, "law": self.fit.law.values(), "prediction": self.prediction.to_json()}
 
 
-def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Sweep | None) -> Optimal:
-    """The run that the fit in `path` holds best for `flops`, by the recipe of `sweep`.
+def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Sweep | None) -> OptimalRun:
+    """The run that the fit in `path` predicts to be best for `flops`, made by the recipe of `sweep`.
 
-    Without `sweep` it is the one that the fitted runs were planned by: sweeps/NAME.py of the table's name. Raises
-    `UserError` where that is not to be found or its family has no such size.
+    Without `sweep` the recipe is that of the fitted runs: of sweeps/NAME.py, after the table's name. Raises `UserError`
+    where there is no such file or the family has no such size.
     """
     check(flops > 0, f"--flops {flops:g}: must be positive")
     check(tokens_per_param is None or tokens_per_param > 0, f"--tokens-per-param {tokens_per_param}: must be positive")
@@ -89,17 +86,17 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
             "point": f"the optimum of {path.name} at {flops:.4g} FLOPs",
         },
     )
-    plan = of_runs_made(f"{sweep.name}-optimal-{flops:.3g}".replace("+", ""), [run], question=sweep.question, law="")
+    plan = plan_of_runs(f"{sweep.name}-optimal-{flops:.3g}".replace("+", ""), [run], question=sweep.question, law="")
     fit, counts = _with_samples(path, fit), count(config)
     prediction = fit.predict(LEVEL, params=float(counts.params), tokens=float(counts.tokens))
     interval = None
     if fit.samples is not None and tokens_per_param is None:
         interval = fit.interval(lambda one: one.optimum(flops).tokens_per_param, LEVEL)
-    return Optimal(plan, fit, flops, tokens_per_param, prediction, interval)
+    return OptimalRun(plan, fit, flops, tokens_per_param, prediction, interval)
 
 
 def _params(fit: LossLaw, flops: float, tokens_per_param: float | None) -> float:
-    """N: the law's, or where the compute model gives C = k N^p D at the ratio asked for."""
+    """N: the law's optimum, or the N at which C = k N^p D meets the budget at the given D/N."""
     if tokens_per_param is None:
         return float(fit.optimum(flops).params)
     compute = fit.compute
@@ -107,14 +104,14 @@ def _params(fit: LossLaw, flops: float, tokens_per_param: float | None) -> float
 
 
 def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
-    """The fit, with its resamples: where the file has none, fitted again to the same table as the same seed gives."""
+    """The fit with its resamples; where the file has none, they are drawn again with its seed if its table is here."""
     if fit.samples is not None:
         return fit
     from lmscale.study.tables import read_table
 
-    named = read_json(path, "fit").get("table")
+    source = read_json(path, "fit").get("table")
     try:
-        table = read_table(str(named), None, None)
+        table = read_table(str(source), None, None)
         again = loss_law(
             table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
             seed=fit.seed, rates=fit.rates, check=False, at=(),
@@ -125,7 +122,7 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
 
 
 def _sweep_of(path: Path) -> Sweep:
-    """The sweep file of the runs that were fitted, by name."""
+    """The sweep that planned the fitted runs, from the sweep file of its name."""
     table = read_json(path, "fit").get("table", "")
     name = ""
     if Path(table).is_dir():

@@ -1,4 +1,4 @@
-"""The law that a design is judged at: a published one by name, or that of a fit."""
+"""The law that a design is judged by: a published one by name, or that of a fit."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ FITTED_FROM = {
 }
 """Smallest budget, in FLOPs, of the published runs behind a law."""
 DEFAULTS = {"chinchilla": "chinchilla-refit", "data-constrained": "muennighoff-2023"}
-"""Law that a sweep is to identify -> the published instance of it."""
+"""Law that a sweep is to identify -> its published constants."""
 
 
 def prior_of(named: str | None, law: str, noise_nats: float, shared: float) -> Prior:
@@ -53,9 +53,9 @@ def fitted_law(path: Path) -> "LossLaw":
     fits = value.get("fits", []) if isinstance(value, dict) else []
     for one in fits:
         if isinstance(one, dict) and one.get("approach") == "3" and "parameters" in one:
-            found = LossLaw.from_json(one)
-            if found.law.INPUTS == ("params", "tokens"):
-                return found
+            fit = LossLaw.from_json(one)
+            if fit.law.INPUTS == ("params", "tokens"):
+                return fit
     raise UserError(
         f"{path} holds no law of params and tokens; `lmscale fit TABLE --approach 3 --json {path.name}` writes one"
     )

@@ -1,4 +1,4 @@
-"""A plan as rows: what each run is, costs and takes, for the table on the terminal and for `--json`."""
+"""A priced plan: what each run is, costs and takes, for the table on the terminal and for `--json`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,14 +15,14 @@ from lmscale.study.sweep import Plan
 
 
 @dataclass(frozen=True)
-class Row:
+class PricedRun:
     """One run of a plan, counted and priced."""
 
     run: PlannedRun
     counts: Counts
     price: Price
     epochs: float | None
-    """Passes over its text; None while the corpus is not prepared."""
+    """Passes over the training text; None while the corpus is not prepared, 0 where it is endless."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -45,37 +45,37 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Priced:
-    """A plan with its rows."""
+class PricedPlan:
+    """A plan with the price of every run."""
 
     plan: Plan
     hardware: Hardware
-    rows: tuple[Row, ...]
+    rows: tuple[PricedRun, ...]
     verdict: Verdict | None
     """None where the sweep is not meant to identify a law."""
 
     @property
     def seconds(self) -> float:
-        """Until the last run ends."""
+        """Seconds until the last run ends."""
         return elapsed([row.run for row in self.rows], [row.price for row in self.rows], self.hardware)
 
     @property
     def run_hours(self) -> float:
-        """Summed over runs, as `Sweep.max_hours` counts them."""
+        """Hours summed over runs, as `Sweep.max_hours` counts them."""
         return sum(row.price.seconds for row in self.rows) / 3600
 
     @property
     def device_hours(self) -> float:
-        """The same times the devices that each run takes."""
+        """Hours summed over runs and the devices of each."""
         return sum(row.price.device_seconds for row in self.rows) / 3600
 
     @property
     def cost(self) -> float | None:
-        """In the money of `--price`."""
+        """Cost of all runs in the currency of `--price`; None without a price."""
         return money([row.price for row in self.rows], self.hardware)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` writes: a plan that `lmscale run` takes, with all that was printed of it."""
+        """What `--json` writes: a plan that `lmscale run` takes, with everything that was printed."""
         sweep, hardware = self.plan.sweep, self.hardware
         return {
             "sweep": sweep.name,
@@ -107,24 +107,25 @@ class Priced:
         }
 
 
-def priced(plan: Plan, hardware: Hardware, verdict: Verdict | None) -> Priced:
+def price_plan(plan: Plan, hardware: Hardware, verdict: Verdict | None) -> PricedPlan:
     """Count and price every run. Raises `UserError` where a prepared corpus is too small for one."""
-    known = manifests(plan.runs)
-    rows = []
-    for run in plan.runs:
-        rows.append(Row(run, count(run.config), price(run, hardware), _epochs(run, known[run.config.data])))
-    return Priced(plan, hardware, tuple(rows), verdict)
+    corpora = manifests(plan.runs)
+    rows = (
+        PricedRun(run, count(run.config), price(run, hardware), _epochs(run, corpora[run.config.data]))
+        for run in plan.runs
+    )
+    return PricedPlan(plan, hardware, tuple(rows), verdict)
 
 
 def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:
-    """The corpus of every run, where it is prepared, found large enough. Raises `UserError` where it is not."""
-    known: dict[DataConfig, Manifest | None] = {}
+    """The manifest of every run's corpus, None while not prepared. Raises `UserError` for one too small for its run."""
+    corpora: dict[DataConfig, Manifest | None] = {}
     for run in runs:
-        if run.config.data not in known:
-            known[run.config.data] = data.find_manifest(run.config.data)
-        if (manifest := known[run.config.data]) is not None:
+        if run.config.data not in corpora:
+            corpora[run.config.data] = data.find_manifest(run.config.data)
+        if (manifest := corpora[run.config.data]) is not None:
             data.check_enough(manifest, run.config)
-    return known
+    return corpora
 
 
 def _epochs(run: PlannedRun, manifest: Manifest | None) -> float | None:

@@ -1,4 +1,4 @@
-"""A priced plan on a terminal: every run on a line, the totals, what the design can identify."""
+"""Print a priced plan: a line per run, the totals, and what the design can identify."""
 
 import math
 
@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lmscale.commands.console import print_whole
-from lmscale.commands.plan.rows import Priced, Row
+from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
 from lmscale.core.quantities import duration, quantity
 from lmscale.study.design import Proposal, Verdict, bias_of_exponent
@@ -26,36 +26,36 @@ CONVENTION_NAMES = {
 }
 
 
-def show(found: Priced, console: Console, convention: str = "flops") -> None:
-    """Print a plan."""
-    sweep = found.plan.sweep
+def show(priced: PricedPlan, console: Console, convention: str = "flops") -> None:
+    """Print every run of a plan with its price, the totals, warnings, and the verdict on the design."""
+    sweep = priced.plan.sweep
     title = f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for heading in ("run", "shape", "N", "D", "D/N", "C", "epochs", "steps", "batch", "lr", "memory", "time", "by"):
         left = heading in ("run", "shape", "by")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    if found.hardware.price_per_hour is not None:
+    if priced.hardware.price_per_hour is not None:
         table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in found.rows:
-        table.add_row(*_cells(row, found, convention))
+    for row in priced.rows:
+        table.add_row(*_cells(row, priced, convention))
     print_whole(table, console)
-    console.print(_totals(found, convention))
-    console.print(f"Times: {found.hardware.title}.")
+    console.print(_totals(priced, convention))
+    console.print(f"Times: {priced.hardware.title}.")
     console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
-    if any(row.epochs is None for row in found.rows):
+    if any(row.epochs is None for row in priced.rows):
         console.print("epochs are unknown until the corpus is prepared: `lmscale data SOURCE`, or `lmscale run`.")
-    for sentence in (*found.plan.warnings, *_memory(found), *_limits(found)):
+    for sentence in (*priced.plan.warnings, *_memory(priced), *_limits(priced)):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}")
-    if found.verdict is not None:
-        show_verdict(found.verdict, console)
+    if priced.verdict is not None:
+        show_verdict(priced.verdict, console)
     elif sweep.law:
         console.print(
-            f"The runs are fewer than the unknowns of the law {sweep.law!r}: a trial, not judged as a design."
+            f"The runs are fewer than the unknowns of the law {sweep.law!r}: a trial, so its design is not judged."
         )
 
 
-def _cells(row: Row, found: Priced, convention: str) -> list[str]:
+def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> list[str]:
     config, counts = row.run.config, row.counts
     cells = [
         config.run_id,
@@ -72,8 +72,8 @@ def _cells(row: Row, found: Priced, convention: str) -> list[str]:
         duration(row.price.seconds),
         row.price.source,
     ]
-    if found.hardware.price_per_hour is not None:
-        cells.append(f"{found.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}")
+    if priced.hardware.price_per_hour is not None:
+        cells.append(f"{priced.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}")
     notes = ["held out"] if row.run.held_out else []
     if row.run.branch_step is not None:
         notes.append(f"from {row.run.trunk} at step {row.run.branch_step:,}")
@@ -82,64 +82,66 @@ def _cells(row: Row, found: Priced, convention: str) -> list[str]:
     return [*cells, ", ".join(notes)]
 
 
-def _totals(found: Priced, convention: str) -> str:
-    plan = found.plan
-    held = sum(run.held_out for run in plan.runs)
-    said = f"{len(plan.runs)} runs, {held} of them held out; {plan.flops:.3g} training FLOPs"
+def _totals(priced: PricedPlan, convention: str) -> str:
+    plan = priced.plan
+    held_out = sum(run.held_out for run in plan.runs)
+    sentence = f"{len(plan.runs)} runs, {held_out} of them held out; {plan.flops:.3g} training FLOPs"
     if convention != "flops":
-        said += f" ({sum(getattr(row.counts, convention) for row in found.rows):.3g} as {convention})"
+        sentence += f" ({sum(getattr(row.counts, convention) for row in priced.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:
-        said += f" ({plan.flops_apart:.3g} if no branch shared its trunk)"
-    said += f", {found.hardware.at_once} at once: about {duration(found.seconds)}"
-    if found.hardware.device is not None:
-        said += f", {found.device_hours:.3g} device-hours"
-    return said + (f", {found.cost:,.2f} in all." if found.cost is not None else ".")
+        sentence += f" ({plan.flops_apart:.3g} if no branch shared its trunk)"
+    sentence += f", {priced.hardware.at_once} at once: about {duration(priced.seconds)}"
+    if priced.hardware.device is not None:
+        sentence += f", {priced.device_hours:.3g} device-hours"
+    return sentence + (f", {priced.cost:,.2f} in all." if priced.cost is not None else ".")
 
 
-def _memory(found: Priced) -> list[str]:
-    large = [row for row in found.rows if not row.price.fits]
-    device = found.hardware.device
+def _memory(priced: PricedPlan) -> list[str]:
+    large = [row for row in priced.rows if not row.price.fits]
+    device = priced.hardware.device
     if not large or device is None:
         return []
     most = max(large, key=lambda row: row.price.memory_bytes)
     return [
-        f"{len(large)} of {len(found.rows)} runs need more than the {device.memory_bytes / 1e9:.0f} GB of one "
+        f"{len(large)} of {len(priced.rows)} runs need more than the {device.memory_bytes / 1e9:.0f} GB of one "
         f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB): raise "
         f"optimizer.micro_batches, set model.remat, or spread the run with mesh.fsdp"
     ]
 
 
-def _limits(found: Priced) -> list[str]:
-    sweep, said = found.plan.sweep, []
+def _limits(priced: PricedPlan) -> list[str]:
+    sweep, sentences = priced.plan.sweep, []
     if sweep.max_flops is not None:
-        takes = f"{found.plan.flops_apart:.3g}"
-        takes += ", branches counted whole" if found.plan.flops_apart > found.plan.flops else ""
-        said.append(f"the sweep may spend {sweep.max_flops:.3g} FLOPs, of which the plan takes {takes}")
+        planned = f"{priced.plan.flops_apart:.3g}"
+        planned += ", branches counted in full" if priced.plan.flops_apart > priced.plan.flops else ""
+        sentences.append(f"the sweep may spend {sweep.max_flops:.3g} FLOPs, of which the plan takes {planned}")
     if sweep.max_hours is not None:
-        said.append(f"the sweep may take {sweep.max_hours:g} hours of runs, of which these take {found.run_hours:.3g}")
-    return said
+        sentences.append(
+            f"the sweep may take {sweep.max_hours:g} hours of runs, of which these take {priced.run_hours:.3g}"
+        )
+    return sentences
 
 
 def show_verdict(verdict: Verdict, console: Console) -> None:
     """Print what a design can identify."""
-    found, prior = verdict.information, verdict.information.prior
-    shared = f", {prior.shared:.0%} of its variance shared inside a trunk" if prior.shared else ""
+    information, prior = verdict.information, verdict.information.prior
+    shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
     console.print(
-        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, {len(found.runs)} runs that a fit "
+        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, {len(information.runs)} runs that a fit "
         f"may see:"
     )
-    line = f"  cond(J) = {found.condition:.2g} (trouble starts at 1e6)"
-    if found.identified:
+    line = f"  cond(J) = {information.condition:.2g} (ill-conditioned from 1e6)"
+    if information.identified:
         names = [name for name in ("alpha", "beta", "a", "R_D") if name == "a" or name in prior.law.names()]
-        if not prior.law.exponents(found.compute):
+        if not prior.law.exponents(information.compute):
             names.remove("a")
-        line += "; standard deviations: " + ", ".join(f"{name} {found.sd(name):.2g}" for name in names)
+        line += "; standard deviations: " + ", ".join(f"{name} {information.sd(name):.2g}" for name in names)
         if verdict.sd_log_ratio is not None:
             line += f", ln D/N at {verdict.target_flops:.3g} FLOPs ({verdict.target}) {verdict.sd_log_ratio:.2g}"
     console.print(line)
-    bent = [one for one in verdict.valleys if one.bias is not None]
-    if bent:
-        worst = max(bent, key=lambda one: abs(one.bias or 0.0))
+    biased = [one for one in verdict.valleys if one.bias is not None]
+    if biased:
+        worst = max(biased, key=lambda one: abs(one.bias or 0.0))
         slope = bias_of_exponent(verdict.valleys)
         console.print(
             f"  parabolas: N* off by up to {100 * (worst.bias or 0.0):+.2f} % (at {worst.flops:.3g} FLOPs)"
@@ -147,18 +149,18 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
         )
     for sentence in verdict.cautions():
         console.print(f"  [yellow]note:[/yellow] {escape(sentence)}")
-    said = verdict.sentence()
-    console.print(f"  [bold]{escape(said[0].upper() + said[1:])}.[/bold]")
+    sentence = verdict.sentence()
+    console.print(f"  [bold]{escape(sentence[0].upper() + sentence[1:])}.[/bold]")
     if verdict.fix:
-        console.print(f"  To mend it, {escape(verdict.fix)}.")
+        console.print(f"  To fix it, {escape(verdict.fix)}.")
 
 
-def show_proposal(found: Priced, proposal: Proposal, new: int, what: str, console: Console) -> None:
-    """Print the runs that `--improve` proposes, which are the last `new` of a plan, and what they bring."""
+def show_proposal(priced: PricedPlan, proposal: Proposal, new: int, quantity_name: str, console: Console) -> None:
+    """Print the runs that `--improve` proposes, the last `new` of a plan, and how they narrow a quantity."""
     table = Table(box=None, pad_edge=False, title="Proposed, the most useful first", title_justify="left")
-    for heading in ("run", "shape", "N", "D", "D/N", "C", "time", "by", f"sd of {what} then"):
+    for heading in ("run", "shape", "N", "D", "D/N", "C", "time", "by", f"sd of {quantity_name} with it"):
         table.add_column(heading, justify="left" if heading in ("run", "shape", "by") else "right", no_wrap=True)
-    for row, sd in zip(found.rows[-new:], proposal.sd_along):
+    for row, sd in zip(priced.rows[-new:], proposal.sd_along):
         counts = row.counts
         table.add_row(
             row.run.config.run_id,
@@ -169,11 +171,13 @@ def show_proposal(found: Priced, proposal: Proposal, new: int, what: str, consol
             f"{counts.flops:.2e}",
             duration(row.price.seconds),
             row.price.source,
-            "cannot be told" if sd is None else f"{sd:.3g}",
+            "unidentified" if sd is None else f"{sd:.3g}",
         )
     print_whole(table, console)
-    spent = sum(count(row.run.config).flops for row in found.rows[-new:])
+    spent = sum(count(row.run.config).flops for row in priced.rows[-new:])
     before, after = proposal.sd_before, proposal.sd_after
-    start = "cannot be told from the runs so far" if before is None else f"{before:.3g}"
-    end = "still cannot be told" if after is None else f"{after:.3g}"
-    console.print(f"{new} runs, {spent:.3g} FLOPs: the standard deviation of {what} goes from {start} to {end}.")
+    start = "unidentified by the planned runs" if before is None else f"{before:.3g}"
+    end = "still unidentified" if after is None else f"{after:.3g}"
+    console.print(
+        f"{new} runs, {spent:.3g} FLOPs: the standard deviation of {quantity_name} goes from {start} to {end}."
+    )

@@ -1,12 +1,12 @@
-"""What `lmscale plan` does: read or make a plan, price it, judge it, print it; start nothing."""
+"""What `lmscale plan` does: read or make a plan, price it, judge its design and print it; start nothing."""
 
 from rich.console import Console
 
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
-from lmscale.commands.plan.improve import more_runs
+from lmscale.commands.plan.improve import improved_plan
 from lmscale.commands.plan.prior import prior_of
-from lmscale.commands.plan.rows import Priced, priced
+from lmscale.commands.plan.rows import PricedPlan, price_plan
 from lmscale.commands.plan.show import show, show_proposal, show_verdict
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
@@ -16,26 +16,26 @@ from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
 
 LEAST_OF_A_LINE = 3
-"""Runs through which a line says something: any two lie on one."""
+"""Fewest runs through which a line means anything: any two lie on one."""
 
 
-def main(asked: PlanArgs, console: Console) -> None:
-    """Do what was asked. Raises `UserError` where a plan cannot identify its law, after it was shown."""
-    if asked.optimal is not None:
-        _optimal(asked, console)
+def main(args: PlanArgs, console: Console) -> None:
+    """Do what was asked. Raises `UserError` where a plan cannot identify its law, after printing it."""
+    if args.optimal is not None:
+        _optimal(args, console)
         return
-    check(asked.sweep is not None, "lmscale plan needs a sweep file, or --optimal FITS.json --flops C")
-    assert asked.sweep is not None
-    plan = read(asked.sweep)
-    if asked.improve:
-        _improve(plan, asked, console)
+    check(args.sweep is not None, "lmscale plan needs a sweep file, or --optimal FITS.json --flops C")
+    assert args.sweep is not None
+    plan = read(args.sweep)
+    if args.improve:
+        _improve(plan, args, console)
         return
-    found = _priced(plan, asked)
-    show(found, console, asked.convention)
-    if asked.json is not None:
-        write_json(asked.json, found.to_json())
-    if found.verdict is not None:
-        _check_design(found.verdict, asked.force)
+    priced = price_plan(plan, _hardware(plan, args), _verdict(plan, args))
+    show(priced, console, args.convention)
+    if args.json is not None:
+        write_json(args.json, priced.to_json())
+    if priced.verdict is not None:
+        _check_design(priced.verdict, args.force)
 
 
 def check_plan(plan: Plan, force: bool = False) -> None:
@@ -44,33 +44,29 @@ def check_plan(plan: Plan, force: bool = False) -> None:
         _check_design(verdict, force)
 
 
-def _priced(plan: Plan, asked: PlanArgs) -> Priced:
-    return priced(plan, _hardware(plan, asked), _verdict(plan, asked))
-
-
-def _hardware(plan: Plan, asked: PlanArgs) -> Hardware:
-    device = plan.sweep.device if asked.device is None else asked.device
+def _hardware(plan: Plan, args: PlanArgs) -> Hardware:
+    device = plan.sweep.device if args.device is None else args.device
     check(
-        bool(device) or (asked.devices == 1 and asked.utilisation is None),
-        "--devices and --utilisation are of a named device: add --device h100, or leave them out",
+        bool(device) or (args.devices == 1 and args.utilisation is None),
+        "--devices and --utilisation belong to a named device: add --device h100, or leave them out",
     )
-    folder = asked.runs / plan.sweep.name
-    return hardware_of(plan.runs, folder, device, asked.devices, asked.utilisation, asked.price)
+    folder = args.runs / plan.sweep.name
+    return hardware_of(plan.runs, folder, device, args.devices, args.utilisation, args.price)
 
 
-def _prior(plan: Plan, asked: PlanArgs) -> Prior:
-    return prior_of(asked.prior, str(plan.sweep.law or "chinchilla"), asked.noise, asked.shared_noise)
+def _prior(plan: Plan, args: PlanArgs) -> Prior:
+    return prior_of(args.prior, str(plan.sweep.law or "chinchilla"), args.noise, args.shared_noise)
 
 
-def _verdict(plan: Plan, asked: PlanArgs) -> Verdict | None:
-    """None where no law is asked of the sweep, or it is a trial: fewer runs than a law has unknowns, on no line."""
+def _verdict(plan: Plan, args: PlanArgs) -> Verdict | None:
+    """None for a sweep without a law, and for a trial: fewer runs than the law has unknowns, not on a line."""
     if not plan.sweep.law:
         return None
-    prior = _prior(plan, asked)
-    seen = sum(not run.held_out for run in plan.runs)
-    if seen < len(prior.law.names()) and (seen < LEAST_OF_A_LINE or not _on_a_line(plan)):
+    prior = _prior(plan, args)
+    fitted = sum(not run.held_out for run in plan.runs)
+    if fitted < len(prior.law.names()) and (fitted < LEAST_OF_A_LINE or not _on_a_line(plan)):
         return None
-    return judge_plan(plan.runs, prior, asked.target or plan.sweep.target_flops)
+    return judge_plan(plan.runs, prior, args.target or plan.sweep.target_flops)
 
 
 def _on_a_line(plan: Plan) -> bool:
@@ -82,50 +78,49 @@ def _on_a_line(plan: Plan) -> bool:
 def _check_design(verdict: Verdict, force: bool) -> None:
     if verdict.refused and not force:
         raise UserError(
-            f"{verdict.sentence()}; {verdict.fix}; or, where no law is asked of it, say Sweep(law='') or --force"
+            f"{verdict.sentence()}; {verdict.fix}; or, if it is for no law, set Sweep(law='') or give --force"
         )
 
 
-def _improve(plan: Plan, asked: PlanArgs, console: Console) -> None:
-    check(
-        asked.spend is not None,
-        "--improve needs what it may spend, in training FLOPs: --spend 2e18",
-    )
-    assert asked.spend is not None
-    check(bool(plan.sweep.law), f"sweep {plan.sweep.name!r} asks for no law (law=''), so nothing can be improved")
-    prior = _prior(plan, asked)
-    target = judge_plan(plan.runs, prior, asked.target or plan.sweep.target_flops).target_flops
-    grown, proposal, what = more_runs(plan, prior, asked.quantity, target, asked.spend, asked.most)
-    found = priced(grown, _hardware(grown, asked), judge_plan(grown.runs, prior, target))
+def _improve(plan: Plan, args: PlanArgs, console: Console) -> None:
+    check(args.spend is not None, "--improve needs the training FLOPs that it may spend: --spend 2e18")
+    assert args.spend is not None
+    check(bool(plan.sweep.law), f"sweep {plan.sweep.name!r} is for no law (law=''), so nothing can be improved")
+    prior = _prior(plan, args)
+    target = judge_plan(plan.runs, prior, args.target or plan.sweep.target_flops).target_flops
+    improved, proposal, quantity = improved_plan(plan, prior, args.quantity, target, args.spend, args.most)
+    priced = price_plan(improved, _hardware(improved, args), judge_plan(improved.runs, prior, target))
     console.print(
-        f"{plan.sweep.name}: {len(plan.runs)} runs planned, up to {asked.most} more for {asked.spend:.3g} FLOPs that "
-        f"say most of {what}"
+        f"{plan.sweep.name}: {len(plan.runs)} runs planned; up to {args.most} more for {args.spend:.3g} FLOPs, chosen "
+        f"to narrow {quantity}"
     )
-    show_proposal(found, proposal, len(grown.runs) - len(plan.runs), what, console)
-    console.print(f"Times: {found.hardware.title}.")
-    if found.verdict is not None:
-        show_verdict(found.verdict, console)
-    _keep(found, asked, "all runs, old and new", console)
+    show_proposal(priced, proposal, len(improved.runs) - len(plan.runs), quantity, console)
+    console.print(f"Times: {priced.hardware.title}.")
+    if priced.verdict is not None:
+        show_verdict(priced.verdict, console)
+    _write(priced, args, "all runs, old and new", console)
 
 
-def _optimal(asked: PlanArgs, console: Console) -> None:
+def _optimal(args: PlanArgs, console: Console) -> None:
     from lmscale.commands.plan.optimal import optimal
 
-    check(asked.flops is not None, "--optimal needs a budget of training FLOPs: --flops 1e21")
-    assert asked.optimal is not None and asked.flops is not None
-    sweep = None if asked.sweep is None else read(asked.sweep).sweep
-    made = optimal(asked.optimal, asked.flops, asked.tokens_per_param, sweep)
-    found = priced(made.plan, _hardware(made.plan, asked), None)
-    show(found, console, asked.convention)
-    for line in made.lines():
+    check(args.flops is not None, "--optimal needs a budget of training FLOPs: --flops 1e21")
+    assert args.optimal is not None and args.flops is not None
+    sweep = None if args.sweep is None else read(args.sweep).sweep
+    run = optimal(args.optimal, args.flops, args.tokens_per_param, sweep)
+    priced = price_plan(run.plan, _hardware(run.plan, args), None)
+    show(priced, console, args.convention)
+    for line in run.lines():
         console.print(line[0].upper() + line[1:] + ".")
-    _keep(found, asked, "a sweep of one", console, {"optimal": made.to_json()})
+    _write(priced, args, "a sweep of one run", console, {"optimal": run.to_json()})
 
 
-def _keep(found: Priced, asked: PlanArgs, what: str, console: Console, more: dict[str, object] | None = None) -> None:
-    """Write the plan, or say how to."""
-    if asked.json is None:
-        console.print(f"With --json FILE.json this is written down ({what}), and `lmscale run FILE.json` trains it.")
+def _write(
+    priced: PricedPlan, args: PlanArgs, content: str, console: Console, more: dict[str, object] | None = None
+) -> None:
+    """Write the plan with --json, or say that this is possible."""
+    if args.json is None:
+        console.print(f"--json FILE.json would store this ({content}), and `lmscale run FILE.json` would train it.")
         return
-    write_json(asked.json, {**found.to_json(), **(more or {})})
-    console.print(f"{asked.json} holds {what}; `lmscale run {asked.json}` trains what is missing of it.")
+    write_json(args.json, {**priced.to_json(), **(more or {})})
+    console.print(f"{args.json} holds {content}; `lmscale run {args.json}` trains the runs that have no outcome.")

@@ -1,10 +1,10 @@
-"""Opinions: what turns a point (N, D, C) into a run, each rule with its source.
+"""Recipes: every opinion that turns a point (N, D, C) into a run, each rule with its source.
 
-Arithmetic is in `counting`; nothing here is a law, and every number can be argued with.
+Arithmetic is in `counting`; nothing here is a law, and every number is open to debate.
 """
 
 from lmscale.study.recipes.family import Family, nearest_model
-from lmscale.study.recipes.from_sweep import Cell, cells, tuned
+from lmscale.study.recipes.from_sweep import BestCell, best_cells, tuned
 from lmscale.study.recipes.published import (
     completep,
     deepseek,
@@ -21,11 +21,11 @@ from lmscale.study.recipes.small import CPU_FAMILY, cpu
 
 __all__ = [
     "CPU_FAMILY",
-    "Cell",
+    "BestCell",
     "Family",
     "Recipe",
     "Rule",
-    "cells",
+    "best_cells",
     "completep",
     "constant",
     "cpu",

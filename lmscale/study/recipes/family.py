@@ -8,7 +8,7 @@ from lmscale.core.config import ModelConfig, check
 from lmscale.core.counting import flops_per_token, params_non_embedding, params_total
 
 FARTHEST = 1.5
-"""A shape further than this factor from the size asked for is no answer."""
+"""Largest ratio between the size asked for and that of the nearest shape."""
 
 
 @dataclass(frozen=True)
@@ -16,23 +16,23 @@ class Family:
     """A one-dimensional family of shapes: depth and heads follow from the width."""
 
     width_multiple: int
-    """Widths are multiples of this: 64 or 128 fill the tiles of an accelerator's products."""
+    """Widths are multiples of this: 64 or 128 fill the tiles of an accelerator's matrix units."""
     aspect_ratio: float | None
-    """Width over layers, as near as whole layers allow; None keeps `min_layers`."""
+    """Width divided by layers, as near as whole layers allow; None gives every member `min_layers`."""
     head_width: int
     """Features per head, as near as whole heads allow."""
     min_layers: int = 2
     min_heads: int = 1
     max_width: int = 16_384
     mlp_multiple: int | None = None
-    """Hidden units of the MLP are rounded up to a multiple of this; None takes the model's own rule."""
+    """The hidden width of the MLP is rounded up to a multiple of this; None keeps the model's own rule."""
     base: ModelConfig = field(default_factory=lambda: ModelConfig(width=16, layers=1, heads=1))
-    """All that is alike in the family: vocabulary, context, kind of MLP, ..."""
+    """Everything that the members share: vocabulary, context, kind of MLP, ..."""
 
     def shape(self, width: int) -> ModelConfig:
         """The member of a given width."""
         layers = max(self.min_layers, round(width / (self.aspect_ratio or math.inf)))
-        # Rotary positions turn pairs of features, so a head's width is even.
+        # Rotary positions rotate pairs of features, so a head's width is even.
         even_heads = [h for h in range(self.min_heads, width // 2 + 1) if width % (2 * h) == 0]
         heads = min(even_heads, key=lambda h: abs(math.log(width / h / self.head_width)))
         model = replace(self.base, width=width, layers=layers, heads=heads)
@@ -41,7 +41,7 @@ class Family:
         return replace(model, mlp_width=-(-model.hidden // self.mlp_multiple) * self.mlp_multiple)
 
     def up_to(self, params: float) -> Iterator[ModelConfig]:
-        """Members from the narrowest to the first with more than `params` parameters."""
+        """Members from the narrowest up to the first with more than `params` parameters."""
         for width in range(self.width_multiple, self.max_width + 1, self.width_multiple):
             model = self.shape(width)
             yield model
@@ -49,12 +49,12 @@ class Family:
                 return
 
     def table(self, smallest: float, largest: float, rows: int = 12) -> str:
-        """Members between two sizes as text: width, layers, heads, MLP, N and FLOPs per token, evenly chosen."""
+        """Up to `rows` members between two sizes as text: width, layers, heads, MLP, N and FLOPs per token."""
         members = [model for model in self.up_to(largest) if smallest <= params_total(model) <= largest]
         check(bool(members), f"the family has no member between {smallest:.3g} and {largest:.3g} parameters")
-        places = sorted({round(i * (len(members) - 1) / max(1, rows - 1)) for i in range(rows)})
+        indices = sorted({round(i * (len(members) - 1) / max(1, rows - 1)) for i in range(rows)})
         lines = ["width  layers  heads  head width    MLP               N   N non-embedding   FLOPs per token"]
-        for model in (members[place] for place in places if place < len(members)):
+        for model in (members[index] for index in indices if index < len(members)):
             lines.append(
                 f"{model.width:5}  {model.layers:6}  {model.heads:5}  {model.head_width:10}  {model.hidden:5}  "
                 f"{params_total(model):14,}  {params_non_embedding(model):16,}  {flops_per_token(model):16,}"

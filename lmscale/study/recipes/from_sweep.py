@@ -1,4 +1,4 @@
-"""Rate and batch from a finished sweep: the best cell of every size and length, and a power law through these."""
+"""Rate and batch from a finished sweep: the best run of every size and length, and power laws through these."""
 
 import math
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from lmscale.core.results import Outcome
 from lmscale.study.recipes.recipe import Recipe, Rule
 
 LEAST_RATES = 3
-"""Rates of a cell; fewer say nothing of where the best lies."""
+"""Fewest learning rates of a cell, a size at one length: fewer cannot bracket the best."""
 NEAR = 0.05
-"""Relative: runs whose D differs less belong to one cell; whole batches of another size move it."""
+"""Relative difference of D within one cell: whole batches of different sizes move it a little."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One size at one length: the best of its rates and batches."""
+class BestCell:
+    """The best rate and batch of one size at one length."""
 
     params: int
     tokens: float
@@ -33,53 +33,56 @@ class Cell:
     """Whether the best rate is the lowest or highest that was tried: the true best may lie further out."""
 
 
-def cells(folder: str | Path) -> list[Cell]:
-    """The cells of a finished sweep. Raises `UserError` where the folder holds none."""
+def best_cells(folder: str | Path) -> list[BestCell]:
+    """The best rate and batch of every size and length of a finished sweep.
+
+    Raises `UserError` where no size has enough finished learning rates.
+    """
     folder = Path(folder)
     _, runs = read_plan(folder)
-    found: dict[tuple[int, int], list[tuple[Any, float]]] = {}
+    cells: dict[tuple[int, int], list[tuple[Any, float]]] = {}
     for run in runs:
         outcome = Outcome.read(folder / run.config.run_id)
         if outcome is not None and outcome.loss_nats is not None:
             length = round(math.log(run.config.tokens) / NEAR)
-            found.setdefault((count(run.config).params, length), []).append((run.config, outcome.loss_nats))
-    made = [_cell(params, members) for (params, _), members in found.items() if _rates(members) >= LEAST_RATES]
+            cells.setdefault((count(run.config).params, length), []).append((run.config, outcome.loss_nats))
+    best = [_best(params, members) for (params, _), members in cells.items() if _rates(members) >= LEAST_RATES]
     check(
-        bool(made),
+        bool(best),
         f"{folder} has no size with {LEAST_RATES} finished learning rates at one length; run a sweep over peak_lr "
         f"first, as sweeps/tune_cpu.py does",
     )
-    return made
+    return best
 
 
 def _rates(members: list[tuple[Any, float]]) -> int:
     return len({config.optimizer.peak_lr for config, _ in members})
 
 
-def _cell(params: int, members: list[tuple[Any, float]]) -> Cell:
+def _best(params: int, members: list[tuple[Any, float]]) -> BestCell:
     config, loss = min(members, key=lambda pair: pair[1])
     beside = sorted(
         one.optimizer.peak_lr for one, _ in members if one.optimizer.batch_sequences == config.optimizer.batch_sequences
     )
     rate = config.optimizer.peak_lr
-    return Cell(params, config.tokens, rate, config.batch_tokens, loss, rate in (beside[0], beside[-1]))
+    return BestCell(params, config.tokens, rate, config.batch_tokens, loss, rate in (beside[0], beside[-1]))
 
 
 def tuned(from_: str | Path, recipe: Recipe, *, edges: bool = False, name: str = "tuned") -> Recipe:
-    """`recipe` with the rate and batch that a finished sweep in the folder `from_` has shown to be best.
+    """`recipe` with the rate and batch that were best in a finished sweep, whose folder is `from_`.
 
-    Through the best cells go ln rate = c + n ln N + d ln D and the same for the batch; a power is left at zero where
-    the cells do not vary it. A best rate at the edge of its grid corrupts the exponents, so such cells are left out
-    unless `edges`. Raises `UserError` where nothing is left.
+    ln rate = c + n ln N + d ln D is fitted through the best cells, and the same for the batch; an exponent is zero
+    where the cells do not vary its quantity. A best rate at the edge of its grid corrupts the exponents, so such cells
+    are left out unless `edges`. Raises `UserError` where no cell remains.
     """
-    found = cells(from_)
-    inside = [cell for cell in found if edges or not cell.at_edge]
+    cells = best_cells(from_)
+    inside = [cell for cell in cells if edges or not cell.at_edge]
     check(
         bool(inside),
         f"in {from_} every best rate lies at the edge of its grid: try lower and higher rates, or take the edges "
         f"knowingly with tuned(..., edges=True)",
     )
-    dropped = f", {len(found) - len(inside)} at the edge of their rates left out" if len(inside) < len(found) else ""
+    dropped = f", {len(cells) - len(inside)} at the edge of their rates left out" if len(inside) < len(cells) else ""
     source = f"{Path(from_).name}: {len(inside)} best cells{dropped}"
     rate = _power_law([cell.peak_lr for cell in inside], inside)
     batch = _power_law([cell.batch_tokens for cell in inside], inside)
@@ -107,14 +110,14 @@ class _PowerLaw:
         return f"{self.scale:.3g} " + " ".join(f"{name}^{power:.3g}" for name, power in self.powers.items() if power)
 
 
-def _power_law(values: list[float], found: list[Cell]) -> _PowerLaw:
+def _power_law(values: list[float], cells: list[BestCell]) -> _PowerLaw:
     columns = {
-        "N": np.log([cell.params for cell in found]),
-        "D": np.log([cell.tokens for cell in found]),
+        "N": np.log([cell.params for cell in cells]),
+        "D": np.log([cell.tokens for cell in cells]),
     }
     free = [name for name, column in columns.items() if np.ptp(column) > NEAR]
-    matrix = np.stack([np.ones(len(found)), *(columns[name] for name in free)], axis=1)
-    if np.linalg.matrix_rank(matrix, tol=1e-3) < matrix.shape[1]:  # N and D moved together: one power tells it all
+    matrix = np.stack([np.ones(len(cells)), *(columns[name] for name in free)], axis=1)
+    if np.linalg.matrix_rank(matrix, tol=1e-3) < matrix.shape[1]:  # N and D vary together: one exponent describes both
         free = free[:1]
         matrix = matrix[:, :2]
     solved, *_ = np.linalg.lstsq(matrix, np.log(values), rcond=None)

@@ -1,6 +1,6 @@
 """A recipe is a value: a family of shapes and a rule for every number, each rule with its source.
 
-Called with a point (N, D or C, ...) it gives the run; `origins` says of each value where it comes from.
+Called with a point (N, D or C, ...) it gives the run; `origins` states where each value comes from.
 """
 
 import math
@@ -14,14 +14,14 @@ from lmscale.study.recipes.family import Family, nearest_model
 from lmscale.study.sweep import Point, whole_batches
 
 TRUNK_WARMUP = 0.1
-"""Share of a trunk's shortest branch over which the rate rises: all branches share the warmup."""
-TOLD = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
-"""Settings of the optimizer whose origin is told even where they are its defaults."""
+"""Share of a trunk's shortest branch that is warmup: all branches share it."""
+ALWAYS_REPORTED = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
+"""Settings of the optimizer whose origin is stated even where they are defaults."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A number that follows from (model, D tokens), and who says so."""
+    """A number that follows from (model, D tokens), and its source."""
 
     value: Callable[[ModelConfig, float], float]
     source: str
@@ -31,7 +31,7 @@ class Rule:
 
 
 def constant(value: float, source: str) -> Rule:
-    """The same at every size and length."""
+    """A rule that gives the same number at every size and length."""
     return Rule(lambda model, tokens: value, source)
 
 
@@ -41,7 +41,7 @@ class Recipe:
 
     name: str
     source: str
-    """Where the settings come from that have no rule of their own."""
+    """Source of the settings that have no rule of their own."""
     family: Family
     lr: Rule
     """Peak learning rate."""
@@ -53,27 +53,27 @@ class Recipe:
     run: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the run."""
     micro_batch_tokens: int | None = None
-    """Tokens that are run at once, at most: larger batches are cut into micro-batches, which changes memory alone."""
+    """Most tokens of a micro-batch: larger batches are divided, which changes nothing but memory."""
 
     def __call__(self, point: Point) -> RunConfig:
         """The run at a point with `params` (N) or `width`, and `flops` (exact C), `tokens` (D) or `tokens_per_param`.
 
-        What a point says goes before the rules: `peak_lr`, `batch_sequences`, `parametrization`, `unique_tokens`,
+        Values of the point override the rules: `peak_lr`, `batch_sequences`, `parametrization`, `unique_tokens`,
         `seed`, and any setting of the optimizer. D follows from C by the exact count of the chosen shape, so that every
         run of a budget costs the same, and from D/N by its own N. Branches of a trunk share rate, batch and warmup: the
-        rules are asked at the geometric middle of their lengths.
+        rules are evaluated at the geometric mean of their lengths.
         """
         model = self.model(point)
         tokens = self.tokens(point, model)
-        judged = _judged(point, tokens)
-        sequences = max(1, round(point.get("batch_sequences", 0) or self.batch_sequences(model, judged)))
+        rule_tokens = _rule_tokens(point, tokens)
+        sequences = max(1, round(point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)))
         return RunConfig(
             model=model,
             data=self._data(point),
             optimizer=OptimizerConfig(
-                peak_lr=float(point.get("peak_lr", 0) or self.lr(model, judged)),
+                peak_lr=float(point.get("peak_lr", 0) or self.lr(model, rule_tokens)),
                 batch_sequences=sequences,
-                **self._settings(point, model, judged, sequences * model.context),
+                **self._settings(point, model, rule_tokens, sequences * model.context),
             ),
             tokens=whole_batches(tokens, sequences * model.context),
             seed=int(point.get("seed", 0)),
@@ -103,7 +103,7 @@ class Recipe:
             "tokens" in point or "flops" in point,
             f"recipe {self.name!r} needs the length of a run: give the point tokens (D) or flops (exact C)",
         )
-        if "tokens_per_param" in point:  # of the shape that was found, not of the N that was asked for
+        if "tokens_per_param" in point:  # N of the chosen shape, not the N that was asked for
             return float(point["tokens_per_param"] * params_total(model))
         return float(point["tokens"] if "tokens" in point else point["flops"] / flops_per_token(model))
 
@@ -111,7 +111,7 @@ class Recipe:
         """Field of the run -> where its value comes from."""
         own = "the point's own"
         rule = {name: value.source for name, value in self.optimizer.items() if isinstance(value, Rule)}
-        found = {
+        origins = {
             "model": f"{own} width, in a family of {self.family}"
             if "width" in point
             else f"nearest to N = {point['params']:.4g} in a family of {self.family}",
@@ -123,22 +123,22 @@ class Recipe:
             "optimizer.peak_lr": own if "peak_lr" in point else self.lr.source,
             "optimizer.batch_sequences": own if "batch_sequences" in point else self.batch_sequences.source,
         }
-        for name in dict.fromkeys((*TOLD, *self.optimizer)):
+        for name in dict.fromkeys((*ALWAYS_REPORTED, *self.optimizer)):
             given = rule.get(name, self.source) if name in self.optimizer else "the default of OptimizerConfig"
-            found[f"optimizer.{name}"] = own if name in point else given
+            origins[f"optimizer.{name}"] = own if name in point else given
         if "trunk" in point:
-            found |= {f"optimizer.{name}": "branches of a trunk (Haegele 2024)" for name in ("schedule", "cooldown")}
-            found["optimizer.warmup_steps"] = f"{TRUNK_WARMUP:.0%} of the trunk's shortest branch"
-            found.pop("optimizer.warmup_fraction")
+            origins |= {f"optimizer.{name}": "branches of a trunk (Haegele 2024)" for name in ("schedule", "cooldown")}
+            origins["optimizer.warmup_steps"] = f"{TRUNK_WARMUP:.0%} of the trunk's shortest branch"
+            origins.pop("optimizer.warmup_fraction")
         if "unique_tokens" in point:
-            found["data.unique_tokens"] = own
-        return found
+            origins["data.unique_tokens"] = own
+        return origins
 
     def _data(self, point: Point) -> DataConfig:
         if "unique_tokens" not in point:
             return self.data
         unique, tokens = int(point["unique_tokens"]), point.get("tokens", point["unique_tokens"])
-        # Asked for by the point, so no surprise; whole batches may round D up a little.
+        # The point asks for these repeats; whole batches may round D up a little.
         passes = max(self.data.max_epochs, 1.05 * tokens / unique)
         return replace(self.data, unique_tokens=unique, max_epochs=passes)
 
@@ -149,7 +149,9 @@ class Recipe:
         known = {name for name in OptimizerConfig.__dataclass_fields__ if name not in ("peak_lr", "batch_sequences")}
         settings |= {name: value for name, value in point.items() if name in known}
         if self.micro_batch_tokens is not None:
-            settings["micro_batches"] = _parts(batch_tokens // model.context, batch_tokens / self.micro_batch_tokens)
+            settings["micro_batches"] = _micro_batches(
+                batch_tokens // model.context, batch_tokens / self.micro_batch_tokens
+            )
         if "trunk" in point:
             settings.pop("warmup_fraction", None)
             settings |= {
@@ -159,15 +161,16 @@ class Recipe:
         return settings
 
 
-def _judged(point: Point, tokens: float) -> float:
-    """The D at which rules are asked: that of the run, for branches the geometric middle of all."""
+def _rule_tokens(point: Point, tokens: float) -> float:
+    """The D at which rules are evaluated: that of the run; for branches the geometric mean of all."""
     lengths = point.get("trunk_tokens")
     return math.exp(sum(map(math.log, lengths)) / len(lengths)) if lengths else tokens
 
 
-def _parts(sequences: int, least: float) -> int:
-    """The fewest equal parts of a batch that are at least so many; single sequences, where there are no others."""
-    return next(parts for parts in range(1, sequences + 1) if sequences % parts == 0 and parts >= min(least, sequences))
+def _micro_batches(sequences: int, least: float) -> int:
+    """The smallest number, at least `least`, of equal micro-batches of a batch; at most one per sequence."""
+    divisors = (number for number in range(1, sequences + 1) if sequences % number == 0)
+    return next(number for number in divisors if number >= min(least, sequences))
 
 
 def power_of_two(value: float) -> int:

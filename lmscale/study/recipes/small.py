@@ -1,4 +1,4 @@
-"""Byte models for a CPU, tuned here."""
+"""Byte models for a CPU, with rates and batches tuned by a sweep of this repository."""
 
 from lmscale.core.config import ModelConfig
 from lmscale.core.counting import params_total
@@ -14,8 +14,8 @@ CPU_FAMILY = Family(
     min_heads=2,
     base=ModelConfig(width=16, layers=1, heads=1, vocab=256, context=128),
 )
-"""Byte models of 10k to 1M parameters that a CPU trains in seconds. All have two layers: at this size a third is a jump
-of 40 % in N, which would put a kink into every valley."""
+"""Byte models of 10k to 1M parameters that a CPU trains in seconds. All have two layers: at this size a third
+would add 40 % to N and put a kink into every valley."""
 
 cpu = Recipe(
     name="cpu",
@@ -31,6 +31,6 @@ cpu = Recipe(
 """Byte models on the standard library's source, for a CPU.
 
 From `sweeps/tune_cpu.py` (its docstring has the outcome): peak rate .009 (N / 1e5)^-1/2 and batch .56 D^1/2 tokens,
-which lie within the best cell or beside it at every size. The batch follows D, so along an IsoFLOP it falls as N grows:
-each run gets the batch that suits its length.
+which lie within the best cell or next to it at every size. The batch follows D, so along an IsoFLOP it falls as N
+grows: each run gets the batch that suits its length.
 """

@@ -1,4 +1,4 @@
-"""A sweep is a value: points in the space of a scaling law, a recipe that turns each into a run, and what is held out.
+"""A sweep is a value: points in the space of a scaling law, a recipe that turns each into a run, and the held-out runs.
 
 Importing a sweep file does nothing; `plan` checks and counts every run before a FLOP is spent.
 """
@@ -17,10 +17,10 @@ from lmscale.study.sweep.builders import (
 from lmscale.study.sweep.declare import Sweep, load
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, plan, whole_batches
-from lmscale.study.sweep.stored import KEPT, of_runs_made, read
+from lmscale.study.sweep.stored import STORED_FIELDS, plan_of_runs, read
 
 __all__ = [
-    "KEPT",
+    "STORED_FIELDS",
     "Plan",
     "Point",
     "Points",
@@ -34,9 +34,9 @@ __all__ = [
     "ladder",
     "load",
     "lr_transfer",
-    "of_runs_made",
     "over_training",
     "plan",
+    "plan_of_runs",
     "product",
     "read",
     "repeat_data",

@@ -1,4 +1,4 @@
-"""Builders that know the field: each gives the points of one classical design."""
+"""Builders: each gives the points of one classical experiment."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,7 +11,7 @@ COOLDOWN = 0.2
 
 
 def chinchilla_params(flops: float) -> float:
-    """The N* of a budget by the refit of the published Chinchilla runs, at C = 6 N D."""
+    """N* of a budget by the refit of the published Chinchilla runs, at C = 6 N D."""
     return float(CHINCHILLA_REFIT.optimum(flops).params)
 
 
@@ -27,11 +27,11 @@ def isoflop(
 
     Args:
         budgets: C, exact training FLOPs.
-        centre: expected optimal N (all parameters) at a budget; the published Chinchilla runs' unless given.
+        centre: expected optimal N (all parameters) at a budget; by default that of the published Chinchilla runs.
         sizes: model sizes per budget; 7 is enough for a parabola and its check.
         spread: the grid runs from centre / spread to centre * spread. Approach 2 is biased by a grid that is wide or
             off centre (laws of unequal exponents: +1.3 % in N* at spread 4, +5.4 % at 16).
-        seeds: repeats of each point.
+        seeds: one repeat of each point per seed.
     """
     check(sizes >= 3, f"isoflop(sizes={sizes}): a parabola takes at least 3 sizes, and 7 are advised")
     check(spread > 1, f"isoflop(spread={spread}): must be larger than 1, and 4 is advised")
@@ -45,7 +45,7 @@ def isoflop(
 
 
 def ladder(sizes: Sequence[float], tokens_per_param: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
-    """Model sizes N (all parameters) times training lengths D/N, kept for the shape that a recipe finds for N."""
+    """Model sizes N (all parameters) times training lengths D/N; D/N is exact for the shape that a recipe picks."""
     return tuple(
         {"params": float(params), "tokens": float(params * ratio), "tokens_per_param": float(ratio), "seed": seed}
         for params in sizes
@@ -63,8 +63,8 @@ def over_training(
 ) -> Points:
     """Sizes trained up to far past the compute-optimal length: D/N = optimal x multiple (Gadre 2024, arXiv 2403.08540).
 
-    Runs of the largest size, and those of `hold_out_from` times the optimal length or more, are the prediction: they
-    are held out where `hold_out_from` is given.
+    With `hold_out_from`, runs of the largest size and runs of at least that multiple of the optimal length are held
+    out: they are the prediction.
     """
     check(min(multiples) > 0, f"over_training(multiples={tuple(multiples)}): must be positive")
     points = ladder(sizes, [optimal * multiple for multiple in multiples])
@@ -78,16 +78,16 @@ def over_training(
 
 
 def fixed_model(params: float, tokens: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
-    """One model at several lengths: what data alone is worth. It cannot identify a law of N and D."""
+    """One model at several lengths, which shows what data alone is worth; it cannot identify a law of N and D."""
     return tuple({"params": float(params), "tokens": float(count), "seed": seed} for count in tokens for seed in seeds)
 
 
 def repeat_data(
     params: float | Sequence[float], tokens: float, epochs: Sequence[float] = (1, 2, 4, 8, 16, 40)
 ) -> Points:
-    """One length D, the text cut to D / epochs: what a token is worth that was seen before (Muennighoff 2023).
+    """One length D on texts cut to D / epochs, which shows what a repeated token is worth (Muennighoff 2023).
 
-    All runs of a size cost the same, so that the repeats alone tell them apart.
+    All runs of a size cost the same, so that they differ in the repeats alone.
     """
     check(min(epochs) >= 1, f"repeat_data(epochs={tuple(epochs)}): a run passes its text at least once")
     sizes = [params] if isinstance(params, int | float) else params
@@ -110,7 +110,7 @@ def lr_transfer(
 
 
 def seeds(points: Iterable[Point], count: int) -> Points:
-    """Every point so many times, with the seeds 0, 1, ..."""
+    """Every point `count` times, with the seeds 0, 1, ..."""
     check(count >= 1, f"seeds({count}): must be at least 1")
     bare = [{name: value for name, value in point.items() if name != "seed"} for point in points]
     return product(bare, grid(seed=range(count)))
@@ -126,16 +126,16 @@ def trunk(
 ) -> Points:
     """Per size one warmup-stable-decay trunk with a cooldown branch for every length (Haegele 2024, arXiv 2405.18392).
 
-    Each branch is a whole run with its own D and C, and the steps that it shares with the longest are paid once: D in
-    {1, 2, 4, 8} costs 9.4 units instead of 15. Branches of a trunk share noise, so they are one cluster for the
+    Each branch is a complete run with its own D and C, and the steps that it shares with the longest are paid once: D
+    in {1, 2, 4, 8} costs 9.4 units instead of 15. Branches of a trunk share noise, so they are one cluster for the
     bootstrap.
 
     Args:
-        sizes: N of each trunk.
+        sizes: N of each trunk; all parameters.
         tokens: D of the branches; or
         tokens_per_param: D/N of the branches.
         cooldown: share of a branch's steps over which its rate falls.
-        seed: of all of them.
+        seed: seed of all runs.
     """
     check(
         bool(tokens) != bool(tokens_per_param),

@@ -1,4 +1,4 @@
-"""What a sweep file declares: `Sweep`, a value that says what is to be learned before any of it is run."""
+"""What a sweep file declares: `Sweep`, a value that states what is to be learned before anything is run."""
 
 import runpy
 import traceback
@@ -14,19 +14,19 @@ from lmscale.study.sweep.points import Point
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is to be learned, before any of it is run."""
+    """What is to be learned, stated before anything is run."""
 
     name: str
     points: Sequence[Point]
     recipe: Callable[[Point], RunConfig]
-    """Every opinion that turns a point into a run; see `recipes`."""
+    """Turns a point into a run, and holds every opinion about how; see `recipes`."""
     held_out: Callable[[Point], bool] = lambda point: bool(point.get("held_out", False))
-    """Points that no fit may see: they are the prediction, fixed before anything runs. Unless given, those that
-    `hold_out` or a builder has marked."""
+    """Whether no fit may see the runs of a point: they are the prediction, fixed before anything runs. By default the
+    points that `hold_out` or a builder has marked."""
     tokens_per_param: tuple[float, float] = (0.1, 10_000.0)
-    """D/N (N all parameters) outside of this range is refused."""
+    """Allowed range of D/N, N all parameters."""
     exam: ExamConfig | None = None
-    """Benchmark tasks that every run is scored on; None leaves what the recipe asks for."""
+    """Benchmark tasks that every run is scored on; None keeps those of the recipe."""
     question: str = ""
     """One sentence, printed above the plan and the report."""
     device: str = ""
@@ -37,9 +37,9 @@ class Sweep:
     target_flops: float | None = None
     """The budget at which the law is to be used."""
     max_flops: float | None = None
-    """Training FLOPs that launching may not overspend."""
+    """Training FLOPs that all runs together may spend; a launch that would exceed them is refused."""
     max_hours: float | None = None
-    """Hours of wall time, summed over runs, that launching may not overspend."""
+    """Hours of wall time, summed over runs, that the sweep may take."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -78,10 +78,10 @@ def load(path: str | Path) -> Sweep:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else "?"
         raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
-    found = names.get("SWEEP")
-    if found is None:
+    sweep = names.get("SWEEP")
+    if sweep is None:
         variables = [name for name, value in names.items() if isinstance(value, Sweep)]
         hint = f"; it defines a Sweep as {variables[0]}: call that SWEEP" if variables else "; write SWEEP = Sweep(...)"
         raise UserError(f"{path} defines no SWEEP{hint}")
-    check(isinstance(found, Sweep), f"{path}: SWEEP is of type {type(found).__name__}; write SWEEP = Sweep(...)")
-    return found
+    check(isinstance(sweep, Sweep), f"{path}: SWEEP is of type {type(sweep).__name__}; write SWEEP = Sweep(...)")
+    return sweep

@@ -1,4 +1,4 @@
-"""From points to runs: every one made, checked and counted, duplicates merged, trunks found."""
+"""From points to runs: every run made, checked and counted, duplicates merged, branches joined to their trunks."""
 
 import math
 import traceback
@@ -11,12 +11,12 @@ from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.declare import Sweep
-from lmscale.study.sweep.points import Point, said
+from lmscale.study.sweep.points import Point, describe
 from lmscale.study.sweep.text import table
-from lmscale.study.sweep.warnings import of_runs
+from lmscale.study.sweep.warnings import warnings_of
 
 NEAR = 0.02
-"""Relative: two budgets this near are one, met as well as whole batches allow."""
+"""Relative difference up to which two budgets count as one, since runs have whole batches."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +26,7 @@ class Plan:
     sweep: Sweep
     runs: list[PlannedRun] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
-    """What a reader of the plan should know, a sentence each."""
+    """Sentences on what would bend a law."""
 
     @property
     def flops(self) -> int:
@@ -35,7 +35,7 @@ class Plan:
 
     @property
     def flops_apart(self) -> int:
-        """The same with every branch trained from its first step."""
+        """Training FLOPs if every branch were trained from its first step."""
         return sum(count(run.config).flops for run in self.runs)
 
     def __str__(self) -> str:
@@ -52,9 +52,9 @@ class Plan:
 def plan(sweep: Sweep) -> Plan:
     """Turn every point into a run and check the whole.
 
-    Two points that are the same run are merged, and that is said. Raises `UserError` where they differ in what they are
-    for, for a D/N outside `Sweep.tokens_per_param`, for text repeated more often than the run allows, and for branches
-    of one trunk that differ in more than their length.
+    Points that give the same run are merged, with a note. Raises `UserError` where such points differ in purpose, for a
+    D/N outside `Sweep.tokens_per_param`, for text repeated more often than the run allows, and for branches of one
+    trunk that differ in more than their length.
     """
     runs: dict[str, PlannedRun] = {}
     points: dict[str, Point] = {}
@@ -67,23 +67,23 @@ def plan(sweep: Sweep) -> Plan:
             merged += 1
             continue
         runs[name], points[name] = run, point
-    made = _with_trunks(list(runs.values()), list(points.values()))
-    notes = [f"{merged} points are runs that other points have made already: each is trained once"] if merged else []
-    return Plan(sweep, made, (*notes, *of_runs(made)))
+    joined = _with_trunks(list(runs.values()), list(points.values()))
+    notes = [f"{merged} points give a run that another point gives already: each is trained once"] if merged else []
+    return Plan(sweep, joined, (*notes, *warnings_of(joined)))
 
 
 def _planned(sweep: Sweep, point: Point) -> PlannedRun:
     config = _called(sweep, "recipe", point)
     check(
         isinstance(config, RunConfig),
-        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {said(point)}, not a RunConfig",
+        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig",
     )
     if sweep.exam is not None:
         config = replace(config, exam=sweep.exam)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
         low <= counts.tokens_per_param <= high,
-        f"{said(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
+        f"{describe(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
         f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
         f"Sweep(tokens_per_param=...)",
     )
@@ -99,40 +99,40 @@ def _planned(sweep: Sweep, point: Point) -> PlannedRun:
 
 
 def _check_epochs(config: RunConfig, point: Point) -> None:
-    """What can be said of repeats before the corpus is there: the run's own limit of unique tokens."""
+    """Check the repeats that are known before the corpus is prepared: those of the run's own limit of unique tokens."""
     unique, most = config.data.unique_tokens, config.data.max_epochs
     if unique is not None and config.tokens > most * unique:
         raise UserError(
-            f"{said(point)} passes its {unique:,} unique tokens {config.tokens / unique:.3g} times, more than "
+            f"{describe(point)} passes its {unique:,} unique tokens {config.tokens / unique:.3g} times, more than "
             f"data.max_epochs = {most:g}; train on at most {int(most * unique):,} tokens or raise max_epochs"
         )
 
 
 def _check_same(first: PlannedRun, second: PlannedRun, one: Point, other: Point) -> None:
-    """Raise `UserError` where two points that are one run are meant for different things."""
+    """Raise `UserError` where two points that give one run differ in purpose."""
     same = first.held_out == second.held_out and first.group == second.group
     if first.flops_budget is not None and second.flops_budget is not None:
         same &= math.isclose(first.flops_budget, second.flops_budget, rel_tol=NEAR)
     check(
         same,
-        f"two points are the same run {first.config.run_id} but not for the same thing (held out, group or budget): "
-        f"{said(one)} and {said(other)}; give one another size, length or seed",
+        f"two points give the same run {first.config.run_id} but differ in purpose (held out, group or budget): "
+        f"{describe(one)} and {describe(other)}; give one another size, length or seed",
     )
 
 
 def _with_trunks(runs: Sequence[PlannedRun], points: Sequence[Point]) -> list[PlannedRun]:
-    """The runs, with every branch but the longest told whose checkpoint it starts from, and at which step."""
+    """The runs, where every branch but the longest states the trunk and the step from which it starts."""
     families: dict[str, list[int]] = {}
-    for place, (run, point) in enumerate(zip(runs, points)):
+    for index, (run, point) in enumerate(zip(runs, points)):
         if "trunk" in point:
-            families.setdefault(run.group, []).append(place)
-    made = list(runs)
+            families.setdefault(run.group, []).append(index)
+    joined = list(runs)
     for name, members in families.items():
-        longest = max(members, key=lambda place: runs[place].config.tokens)
-        for place in members:
-            if place != longest:
-                made[place] = _branch(name, runs[place], runs[longest])
-    return made
+        longest = max(members, key=lambda index: runs[index].config.tokens)
+        for index in members:
+            if index != longest:
+                joined[index] = _branch(name, runs[index], runs[longest])
+    return joined
 
 
 def _branch(name: str, run: PlannedRun, trunk: PlannedRun) -> PlannedRun:
@@ -156,16 +156,16 @@ def _branch(name: str, run: PlannedRun, trunk: PlannedRun) -> PlannedRun:
 
 
 def _called(sweep: Sweep, name: str, point: Point) -> Any:
-    """`sweep.recipe` or `sweep.held_out` of a point; what it raises is said with the point."""
+    """`sweep.recipe` or `sweep.held_out` of a point; an error in it names the point."""
     try:
         return getattr(sweep, name)(point)
     except UserError as error:
-        raise UserError(f"{said(point)}: {error}") from None
+        raise UserError(f"{describe(point)}: {error}") from None
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         raise UserError(
-            f"the {name} of sweep {sweep.name!r} fails at {said(point)}: {type(error).__name__}: {error} "
-            f"({place.filename}, line {place.lineno})"
+            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {type(error).__name__}: {error} "
+            f"({frame.filename}, line {frame.lineno})"
         ) from error
 
 

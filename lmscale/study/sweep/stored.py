@@ -8,14 +8,14 @@ from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.declare import Sweep, load
 from lmscale.study.sweep.runs import Plan, plan
-from lmscale.study.sweep.warnings import of_runs
+from lmscale.study.sweep.warnings import warnings_of
 
-KEPT = ("question", "law", "target_flops", "max_flops", "max_hours")
-"""Fields of a `Sweep` that go with its plan."""
+STORED_FIELDS = ("question", "law", "target_flops", "max_flops", "max_hours")
+"""Fields of a `Sweep` that its stored plan keeps."""
 
 
-def of_runs_made(name: str, runs: list[PlannedRun], **fields: object) -> Plan:
-    """A plan of runs that are made already; `fields` are those of the `Sweep`."""
+def plan_of_runs(name: str, runs: list[PlannedRun], **fields: object) -> Plan:
+    """The plan of given runs; `fields` are those of its `Sweep`."""
     by_id = {run.config.run_id: run for run in runs}
     sweep = Sweep(
         name=name,
@@ -24,11 +24,11 @@ def of_runs_made(name: str, runs: list[PlannedRun], **fields: object) -> Plan:
         held_out=lambda point: by_id[point["run"]].held_out,
         **fields,  # type: ignore[arg-type]
     )
-    return Plan(sweep, list(by_id.values()), of_runs(list(by_id.values())))
+    return Plan(sweep, list(by_id.values()), warnings_of(list(by_id.values())))
 
 
 def read(path: str | Path) -> Plan:
-    """The plan of a sweep file, or of a file that ends in .json, as `lmscale plan --json` writes one.
+    """The plan of a sweep file, or of a .json file that `lmscale plan --json` wrote.
 
     Raises `UserError` for what `load` and `plan` refuse and for a corrupt plan.
     """
@@ -38,10 +38,10 @@ def read(path: str | Path) -> Plan:
     value = read_json(path, "plan")
     try:
         name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
-        fields = {key: value[key] for key in KEPT if key in value}
+        fields = {key: value[key] for key in STORED_FIELDS if key in value}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is no plan ({error!r}); `lmscale plan SWEEP.py --json {path.name}` writes one"
+            f"{path} is not a plan ({error!r}); `lmscale plan SWEEP.py --json {path.name}` writes one"
         ) from None
     check(bool(runs), f"the plan {path} holds no runs")
-    return of_runs_made(name, runs, **fields)
+    return plan_of_runs(name, runs, **fields)

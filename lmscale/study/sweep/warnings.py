@@ -1,4 +1,4 @@
-"""What would bend a law and is no error: said with the plan, before anything runs."""
+"""Warnings about what would bend a law but is no error, printed with the plan before anything runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,15 +6,15 @@ from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 
 FEW_STEPS = 100
-"""Fewer updates than this, and a run is mostly warmup and chance."""
+"""With fewer updates than this, a run is mostly warmup and chance."""
 LONG_WARMUP = 0.2
 """Above this share of a run, warmup itself bends the law (Porian 2024, arXiv 2406.19146)."""
 MANY_EPOCHS = 4.0
-"""Repeats are nearly as good as fresh text up to here (Muennighoff 2023, arXiv 2305.16264)."""
+"""Up to so many epochs, repeated text is nearly as good as fresh text (Muennighoff 2023, arXiv 2305.16264)."""
 
 
-def of_runs(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
-    """A sentence for each thing to know about the runs of a plan."""
+def warnings_of(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
+    """One sentence per warning about the runs of a plan."""
     return (
         *_tied("batch", "tokens", "optimizer.batch_sequences", runs, lambda run: run.config.batch_tokens),
         *_tied("weight decay", "", "optimizer.weight_decay", runs, lambda run: run.config.optimizer.weight_decay),
@@ -26,7 +26,7 @@ def of_runs(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
 def _tied(
     what: str, unit: str, field: str, runs: Sequence[PlannedRun], value: Callable[[PlannedRun], float]
 ) -> Iterator[str]:
-    """Along one budget, something that moves with N moves the valley's minimum too: a confound, if unsaid."""
+    """Warn of a setting that changes with N along one budget: it moves the minimum of the valley, a confound."""
     budgets: dict[float, list[PlannedRun]] = {}
     for run in runs:
         if run.flops_budget is not None:
