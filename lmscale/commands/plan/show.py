@@ -127,8 +127,8 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     information, prior = verdict.information, verdict.information.prior
     shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
     console.print(
-        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, {len(information.runs)} runs that a fit "
-        f"may see:"
+        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, {len(information.runs)} runs "
+        f"that a fit may see:"
     )
     line = f"  cond(J) = {information.condition:.2g} (ill-conditioned from 1e6)"
     if information.identified:
