@@ -30,22 +30,22 @@ def test_set_up_gives_a_process_its_core_and_the_shared_programs(cache: object) 
     assert device.startswith("cpu x 1 (")
 
 
-def test_the_programs_used_longest_ago_are_forgotten(tmp_path: Path) -> None:
+def test_the_least_recently_used_programs_are_deleted(tmp_path: Path) -> None:
     for number, (used, written) in enumerate([(50, 10), (20, 20), (30, 30), (5, 40)]):
         program = tmp_path / f"jit_step-{number}-cache"
         program.write_bytes(bytes(100))
         os.utime(program, (used, written))
     (tmp_path / "note.txt").write_bytes(bytes(1000))
-    machine._forget_programs(tmp_path, most_bytes=250)
+    machine._evict_programs(tmp_path, most_bytes=250)
     assert {path.name for path in tmp_path.iterdir()} == {"jit_step-0-cache", "jit_step-3-cache", "note.txt"}
-    machine._forget_programs(tmp_path / "none yet")
+    machine._evict_programs(tmp_path / "none yet")
 
 
-def test_processes_that_forget_at_once_do_not_mind_each_other(tmp_path: Path) -> None:
+def test_processes_that_delete_programs_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}-cache").write_bytes(b"program")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: machine._forget_programs(tmp_path, most_bytes=70), range(4)))
+        list(pool.map(lambda _: machine._evict_programs(tmp_path, most_bytes=70), range(4)))
     assert len(list(tmp_path.iterdir())) <= 10
 
 
@@ -55,7 +55,7 @@ def test_another_c_library_is_slower_and_not_wrong(missing: type[Exception], mon
         raise missing(name)
 
     monkeypatch.setattr(machine.ctypes, "CDLL", load)
-    machine._keep_memory()
+    machine._keep_freed_memory()
 
 
 def test_the_peak_is_what_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The machine under a run: its cores, its memory allocator, its compiled programs, its matrix-product peak."""
+"""The machine of a run: its cores, memory, compiled programs and matrix-product peak."""
 
 import ctypes
 import os
@@ -32,27 +32,27 @@ PROGRAM_BYTES = 2**31
 def set_up() -> None:
     """Prepare this process for training; call it before anything imports JAX."""
     _claim_cores()
-    _keep_memory()
+    _keep_freed_memory()
     _overlap_communication()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     import jax
 
     programs = cache_dir() / "xla"
-    _forget_programs(programs)
+    _evict_programs(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _claim_cores() -> None:
-    """Run on the cores that the launcher named: XLA sizes its thread pool by this."""
+    """Run on the cores that the launcher assigned: XLA sizes its thread pool by them."""
     cores = os.environ.get(CORES_VARIABLE)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 
-def _keep_memory() -> None:
-    """Have glibc keep what it got from the system instead of giving it back after every training step.
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory instead of returning it to the system after every training step.
 
     XLA's CPU backend allocates each step's working memory anew; by default glibc maps and unmaps large blocks, and
     page faults then take a large part of the step.
@@ -68,12 +68,12 @@ def _keep_memory() -> None:
         pass  # another C library: slower, not wrong
 
 
-def _forget_programs(folder: Path, most_bytes: int = PROGRAM_BYTES) -> None:
-    """Delete the compiled programs that were used longest ago, until the rest take at most `most_bytes`.
+def _evict_programs(folder: Path, most_bytes: int = PROGRAM_BYTES) -> None:
+    """Delete the least recently used compiled programs until the rest take at most `most_bytes`.
 
     JAX's own bound (jax_compilation_cache_max_size) keeps the time of use in a second file beside each program: after a
     run that is killed between writing the two, no process can write to the cache again. Here the file system keeps
-    it, and a process whose program another one deletes compiles it anew.
+    it, and a process whose program was deleted by another compiles it again.
     """
     programs = []
     for path in folder.glob("*-cache"):
@@ -98,9 +98,9 @@ def _overlap_communication() -> None:
 def matmul_peak(dtype: str = "float32", tries: int = 10) -> float:
     """FLOP/s of the best of a few square matrix products in `dtype` on one device, measured now.
 
-    On a busy machine this is low: take the largest of several measurements. An accelerator is given several products
-    in a row, so that the time of starting one does not count, and of random numbers: zeros and ones draw less power,
-    and the clock then runs faster than in training.
+    On a busy machine this is low: take the largest of several measurements. An accelerator computes several products
+    in a row, so that launch time does not count, and on random numbers: zeros and ones draw less power, and the clock
+    then runs faster than in training.
     """
     import jax
     import jax.numpy as jnp
@@ -119,14 +119,14 @@ def matmul_peak(dtype: str = "float32", tries: int = 10) -> float:
 
 @cache
 def _multiply(products: int) -> Any:
-    """A matrix times itself so many times, compiled once in a process."""
+    """A matrix multiplied by itself `products` times, compiled once in a process."""
     import jax
 
     return jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, power: power @ matrix, matrix))
 
 
 def datasheet_peak(dtype: str) -> float | None:
-    """FLOP/s of one device in `dtype` as its maker states them, None where this module does not know."""
+    """FLOP/s of one device in `dtype` as its maker states them, None for an unknown device or dtype."""
     import jax
 
     kind = jax.devices()[0].device_kind
@@ -148,10 +148,10 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
         return
     settings, mesh = config.optimizer, config.mesh
     rows = settings.batch_sequences // (mesh.data * mesh.fsdp)
-    for parts in (parts for parts in range(settings.micro_batches + 1, rows + 1) if rows % parts == 0):
-        smaller = replace(config, optimizer=replace(settings, micro_batches=parts))
+    for number in (number for number in range(settings.micro_batches + 1, rows + 1) if rows % number == 0):
+        smaller = replace(config, optimizer=replace(settings, micro_batches=number))
         if runs * step_bytes(smaller) <= free:
-            fix = f"set optimizer.micro_batches = {parts}"
+            fix = f"set optimizer.micro_batches = {number}"
             break
     else:
         fix = "take a smaller model, or spread it over more devices with mesh.fsdp"
@@ -164,10 +164,10 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
 
 
 def free_memory_bytes(devices: int) -> int | None:
-    """Bytes that `devices` devices can still take together, None where the system does not say.
+    """Free bytes on `devices` devices together, None where the system does not say.
 
-    On a CPU that is what the system has available or, if less, what the limit of its control group leaves or the share
-    that a launcher has given this run.
+    On a CPU this is the least of what the system has available, what its control group leaves, and the share that a
+    launcher has assigned to this run.
     """
     import jax
 
@@ -175,20 +175,20 @@ def free_memory_bytes(devices: int) -> int | None:
         stats = jax.local_devices()[0].memory_stats() or {}
         limit = stats.get("bytes_limit")
         return None if limit is None else devices * (limit - stats.get("bytes_in_use", 0))
-    found = []
+    limits = []
     if (available := available_memory_bytes()) is not None:
-        found.append(available)
+        limits.append(available)
     with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         used = int((group / "memory.current").read_text())
-        found.append(int((group / "memory.max").read_text()) - used)
+        limits.append(int((group / "memory.max").read_text()) - used)
     if share := os.environ.get(MEMORY_VARIABLE):
-        found.append(int(share))
-    return min(found, default=None)
+        limits.append(int(share))
+    return min(limits, default=None)
 
 
 def peak_memory_bytes(program: Any) -> int:
-    """The most bytes so far in use on all local devices; on a CPU, what the compiler counts for a compiled program."""
+    """Peak bytes in use so far on all local devices; on a CPU, the compiler's count for a compiled program."""
     import jax
 
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
@@ -200,7 +200,7 @@ def peak_memory_bytes(program: Any) -> int:
 
 
 def resident_bytes() -> int:
-    """The most of the machine's memory that this process has held at once."""
+    """Peak resident memory of this process."""
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,13 +1,13 @@
 """Text to token ids and back, with the bytes of text that each token stands for.
 
 `bytes` is a token per byte; `bpe:V` is byte-level BPE trained on the corpus; a path ending in .json is a file of the
-Hugging Face library `tokenizers`. Every id stands for a fixed string of bytes, and joined they are the text: that is
-checked on every document, so the bytes of any tokens are known exactly.
+Hugging Face library `tokenizers`. Every id stands for a fixed string of bytes, and joined they are the text: this
+is checked on every document, so the bytes of any tokens are known exactly.
 
 Bits per byte is the loss that tokenizers share: the nats of all scored tokens, the end-of-document tokens among them,
 over ln 2 and over the bytes of text of those very tokens. An end-of-document token, like every special token, counts
-zero bytes: a model pays for saying where a text stops and gets no bytes for it. Special tokens other than the end of a
-document are never written by `encode_documents`; text that spells one is split like any other text.
+zero bytes: a model pays for predicting where a text ends and gets no bytes for it. `encode_documents` produces no
+special tokens other than the end of a document; text that spells one is split like any other text.
 
 Letters: V vocabulary, T tokens.
 """
@@ -40,11 +40,11 @@ __all__ = [
 
 
 class Tokenizer(Protocol):
-    """What data preparation, scoring and sampling ask of a tokenizer."""
+    """The interface of a tokenizer, for data preparation, scoring and sampling."""
 
     @property
     def name(self) -> str:
-        """As `DataConfig.tokenizer` says it."""
+        """As in `DataConfig.tokenizer`."""
 
     @property
     def fingerprint(self) -> str:
@@ -60,7 +60,7 @@ class Tokenizer(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type that holds an id: how tokens lie on disk."""
+        """The smallest unsigned type that holds an id, and the type of tokens on disk."""
 
     @property
     def byte_lengths(self) -> NDArray[np.int64]:
@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
 
 
 def load(name: str) -> Tokenizer:
-    """The tokenizer `bytes`, that of a language or of a file.
+    """The tokenizer `bytes`, that of a synthetic language, or that of a file.
 
     Raises `UserError` for an unknown name, a bad file and `bpe:V`.
     """

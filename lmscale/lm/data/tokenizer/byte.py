@@ -44,7 +44,7 @@ class ByteTokenizer:
         for number, text in enumerate(texts):
             if end in text:
                 raise UserError(f"text {number} holds the byte 0xFF, which UTF-8 never uses; give UTF-8 text")
-        tokens = np.frombuffer(b"".join(part for text in texts for part in (text, end)), np.uint8)
+        tokens = np.frombuffer(b"".join(piece for text in texts for piece in (text, end)), np.uint8)
         return tokens, np.array([len(text) + 1 for text in texts], np.int64)
 
     def decode_documents(self, tokens: Any) -> list[bytes]:

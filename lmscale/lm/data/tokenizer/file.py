@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from lmscale.core.errors import UserError
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>", "[SEP]", "[EOS]", "<end>")
-"""Names under which published tokenizers keep the end of a text, the likelier first."""
+"""Names of the end of a text in published tokenizers, the likelier first."""
 SPACE = "\u2581"
-"""How SentencePiece writes a space."""
+"""SentencePiece's character for a space."""
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -29,25 +29,25 @@ def byte_alphabet() -> dict[str, int]:
 
 
 class FileTokenizer:
-    """See `Tokenizer`. Ends of documents take the file's own id for them, or one more id where it has none."""
+    """See `Tokenizer`. The end of a document has the file's own id, or one more id where the file has none."""
 
     def __init__(self, content: str, name: str) -> None:
-        """`content` is that of a tokenizer.json. Raises `UserError` where it is not one or its tokens are not text."""
+        """`content` is that of a tokenizer.json. Raises `UserError` if it is not one or if its tokens are not text."""
         self.name = name
         self._content = content
         try:
-            self._described = json.loads(content)
-            added = self._described.get("added_tokens") or []
+            self._spec = json.loads(content)
+            added = self._spec.get("added_tokens") or []
             self._special = {item["id"]: item["content"] for item in added if item["special"]}
             self._added = {item["id"]: item["content"] for item in added if not item["special"]}
-            self._written = {number: piece for piece, number in _vocabulary(self._described["model"])}
+            self._pieces = {number: piece for piece, number in _vocabulary(self._spec["model"])}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{name} is no tokenizer.json ({type(error).__name__}: {error}); give one that the library "
                 f"`tokenizers` saved"
             ) from None
         known = {text: number for number, text in self._special.items()}
-        size = max([*self._written, *self._special, *self._added], default=-1) + 1
+        size = max([*self._pieces, *self._special, *self._added], default=-1) + 1
         self.end_of_document: int = next((known[end] for end in ENDS if end in known), size)
         self.vocab: int = max(size, self.end_of_document + 1)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -71,13 +71,13 @@ class FileTokenizer:
     @functools.cached_property
     def pieces(self) -> list[bytes]:
         """[V]: the bytes that each id stands for, none for special tokens."""
-        kinds = _kinds(self._described.get("decoder"))
-        write = (
+        kinds = _kinds(self._spec.get("decoder"))
+        to_bytes = (
             _from_bytes if "ByteLevel" in kinds else _from_spaces if kinds & {"Metaspace", "ByteFallback"} else _plain
         )
         pieces = [b""] * self.vocab
-        for number, text in self._written.items():
-            pieces[number] = write(text)
+        for number, text in self._pieces.items():
+            pieces[number] = to_bytes(text)
         for number, text in self._added.items():
             pieces[number] = text.encode()
         for number in (*self._special, self.end_of_document):
@@ -119,23 +119,23 @@ class FileTokenizer:
 
     def encode_documents(self, texts: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """([T] ids, [documents] lengths, ends included). Raises `UserError` for a text that its tokens do not spell."""
-        found = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
-        pieces, parts = self.pieces, []
-        for number, (text, encoding) in enumerate(zip(texts, found)):
+        encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
+        pieces, tokens = self.pieces, []
+        for number, (text, encoding) in enumerate(zip(texts, encodings)):
             ids = encoding.ids
             spelled = b"".join([pieces[i] for i in ids])
             if spelled != text:
-                raise UserError(self._lost(number, text, spelled))
-            parts += [ids, [self.end_of_document]]
-        lengths = [len(part) + 1 for part in parts[::2]]
-        tokens = [np.array(part, self.dtype) for part in parts]
-        return np.concatenate([np.empty(0, self.dtype), *tokens]), np.array(lengths, np.int64)
+                raise UserError(self._mismatch(number, text, spelled))
+            tokens += [ids, [self.end_of_document]]
+        lengths = [len(ids) + 1 for ids in tokens[::2]]
+        arrays = [np.array(ids, self.dtype) for ids in tokens]
+        return np.concatenate([np.empty(0, self.dtype), *arrays]), np.array(lengths, np.int64)
 
-    def _lost(self, number: int, text: bytes, spelled: bytes) -> str:
+    def _mismatch(self, number: int, text: bytes, spelled: bytes) -> str:
         at = next((i for i, (a, b) in enumerate(zip(text, spelled)) if a != b), min(len(text), len(spelled)))
         return (
             f"the tokenizer {self.name} does not give text {number} back: from byte {at:,} on it reads "
-            f"{_shown(spelled[at:])} instead of {_shown(text[at:])}; bits per byte would be wrong, so take bytes, "
+            f"{_excerpt(spelled[at:])} instead of {_excerpt(text[at:])}; bits per byte would be wrong, so take bytes, "
             f"bpe:V or a byte-level tokenizer.json that neither normalises text nor puts a space before it"
         )
 
@@ -152,7 +152,7 @@ class FileTokenizer:
         ]
 
 
-def _shown(text: bytes) -> str:
+def _excerpt(text: bytes) -> str:
     return repr(text[:20].decode(errors="replace"))
 
 
@@ -163,10 +163,10 @@ def _vocabulary(model: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def _kinds(decoder: Any) -> set[str]:
-    """The types of a decoder and of what it is made of."""
+    """The types of a decoder and of the decoders that it consists of."""
     if not decoder:
         return set()
-    return {decoder["type"]}.union(*(_kinds(part) for part in decoder.get("decoders", [])))
+    return {decoder["type"]}.union(*(_kinds(inner) for inner in decoder.get("decoders", [])))
 
 
 _BYTES = byte_alphabet()

@@ -35,7 +35,7 @@ class SymbolTokenizer:
         self.fingerprint = hashlib.sha256(f"{self.name} from {self._first}".encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> NDArray[Any]:
-        """[T] ids of `text`. Raises `UserError` for a character that is no symbol."""
+        """[T] ids of `text`. Raises `UserError` for a character that is not a symbol."""
         ids = np.array([ord(char) - self._first for char in text], np.int64)
         if len(wrong := np.flatnonzero((ids < 0) | (ids >= self.end_of_document))):
             raise UserError(f"character {wrong[0]} of the text, {text[wrong[0]]!r}, is no symbol of {self.name}")
@@ -48,9 +48,9 @@ class SymbolTokenizer:
     def encode_documents(self, texts: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """([T] ids, [documents] lengths, ends included). Raises `UserError` as `encode` does."""
         end = np.array([self.end_of_document], self.dtype)
-        parts = [part for text in texts for part in (self.encode(text.decode()), end)]
-        lengths = [len(part) + 1 for part in parts[::2]]
-        return np.concatenate([np.empty(0, self.dtype), *parts]), np.array(lengths, np.int64)
+        tokens = [ids for text in texts for ids in (self.encode(text.decode()), end)]
+        lengths = [len(ids) + 1 for ids in tokens[::2]]
+        return np.concatenate([np.empty(0, self.dtype), *tokens]), np.array(lengths, np.int64)
 
     def decode_documents(self, tokens: Any) -> list[bytes]:
         """The texts of whole documents. Raises `UserError` where the last one has no end."""

@@ -7,7 +7,7 @@ from lmscale.lm.data.tokenizer.file import ENDS
 
 BPE = "bpe:"
 VERSION = 1
-"""Counts up when the same text and size would give other tokens by a change here."""
+"""Counts up when a change here gives other tokens for the same text and size."""
 
 
 def train_bpe(vocab: int, texts: Iterable[list[bytes]], source: str) -> str:
@@ -28,15 +28,15 @@ def train_bpe(vocab: int, texts: Iterable[list[bytes]], source: str) -> str:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
 
-    def decoded() -> Iterator[list[str]]:
-        for part in texts:
-            yield [text.decode() for text in part]
+    def batches() -> Iterator[list[str]]:
+        for batch in texts:
+            yield [text.decode() for text in batch]
 
-    tokenizer.train_from_iterator(decoded(), trainer)
-    if (found := tokenizer.get_vocab_size()) != vocab - 1:
+    tokenizer.train_from_iterator(batches(), trainer)
+    if (size := tokenizer.get_vocab_size()) != vocab - 1:
         raise UserError(
-            f"the training text of {source} has no more pairs to merge after {found + 1:,} ids, fewer than "
-            f"{BPE}{vocab}; take {BPE}{found + 1} or less, or give more text"
+            f"the training text of {source} has no more pairs to merge after {size + 1:,} ids, fewer than "
+            f"{BPE}{vocab}; take {BPE}{size + 1} or less, or give more text"
         )
     tokenizer.add_special_tokens([ENDS[0]])
     content: str = tokenizer.to_str()

@@ -9,12 +9,12 @@ every operation is a long contiguous loop, and a resample is a column of weights
 """
 
 import concurrent.futures
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.core.host import usable_cores
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
 from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
 from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
@@ -228,11 +228,11 @@ def solve_many(
             start = np.where(lower, other, start)
         return _refine_most(those, weights, start)
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
         ends = _joined(list(pool.map(one, chunks)))
         left = np.flatnonzero(~ends.converged_b)
         if _narrow(points) and len(left):
-            parts = [part for part in np.array_split(left, os.cpu_count() or 1) if len(part)]
+            parts = [part for part in np.array_split(left, len(usable_cores())) if len(part)]
             again = _joined(
                 list(pool.map(lambda b: refine(points.among(b), weights_nb[:, b], ends.theta_pb[:, b]), parts))
             )

@@ -9,11 +9,11 @@ Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are 
 
 import concurrent.futures
 import itertools
-import os
 
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.core.host import usable_cores
 from lmscale.study.fits.solvers.chinchilla_points import LAD_DELTA
 from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, to_theta, to_values
 from lmscale.study.fits.solvers.newton import solve_positive
@@ -203,6 +203,6 @@ def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) 
         values = [np.broadcast_to(v, (weights.shape[1],)) for v in to_values(problem, theta_qb)]
         return np.stack(values), np.stack([end[3] for end in ends])[lowest, columns]
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
         parts = list(pool.map(one, [slice(begin, begin + CHUNK) for begin in range(0, count, CHUNK)]))
     return np.concatenate([p[0] for p in parts], axis=1), np.concatenate([p[1] for p in parts])
