@@ -26,11 +26,11 @@ def main(source: str, folder: Path) -> None:
     runs = plots.measured_runs(table)
     fitted = runs[~plots.held_out_mask(runs)]["flops"]
     by_approach = {fit.approach: fit for fit in fits}
-    of_budgets = next((one for one in checked if one.budgets), None)
+    checked_budgets = next((check for check in checked if check.budgets), None)
 
     paint = {"loss": lambda ax: plots.curves(ax, table, curves, fits)}
     if isoflop := by_approach.get("2"):
-        paint["valleys"] = lambda ax: plots.valleys(ax, table, isoflop, of_budgets)
+        paint["valleys"] = lambda ax: plots.valleys(ax, table, isoflop, checked_budgets)
     if fits:
         low, high = float(fitted.min()), float(fitted.max())
         paint["tokens_per_param"] = lambda ax: plots.allocation(

@@ -20,22 +20,22 @@ from lmscale.study.tables import read_table
 def main(source: str, columns: str | None, where: str | None, out: Path | None) -> None:
     """Fit, print, and write every number to `out`."""
     table = read_table(source, columns, where)
-    found = fits.fit(table)
-    print("\n\n".join(map(str, found)))
-    said = {"fits": [one.to_json() for one in found]}
+    results = fits.fit(table)
+    print("\n\n".join(map(str, results)))
+    numbers = {"fits": [one.to_json() for one in results]}
     if "held_out" in table and table["held_out"].any():
-        checks = [fits.held_out_check(one, table) for one in found if not isinstance(one, fits.Frontier)]
+        checks = [fits.held_out_check(one, table) for one in results if not isinstance(one, fits.Frontier)]
         print("\n" + "\n".join(map(str, checks)))
-        said["held_out"] = [check.to_json() for check in checks]
+        numbers["held_out"] = [check.to_json() for check in checks]
     try:
         ranked = fits.compare(table)
     except UserError as error:
         print(f"\nForms are not compared: {error}")
     else:
         print(f"\n{ranked}")
-        said["comparison"] = [ranked.to_json()]
+        numbers["comparison"] = [ranked.to_json()]
     if out is not None:
-        write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
+        write_text(out, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

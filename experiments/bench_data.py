@@ -47,14 +47,14 @@ BPE = "bpe:4096"
 
 def rate(amount: int, work: Callable[[int], object], rounds: int) -> float:
     """`amount` per second of processor time of `work(t)`, t = 0, 1, ...: the median of so many rounds."""
-    found, t = [], 0
+    rates, t = [], 0
     for _ in range(rounds + 1):
         start, before = time.process_time(), t
         while (spent := time.process_time() - start) < SECONDS:
             work(t)
             t += 1
-        found.append(amount * (t - before) / spent)
-    return statistics.median(found[1:])  # the first also compiles and brings the file into memory
+        rates.append(amount * (t - before) / spent)
+    return statistics.median(rates[1:])  # the first also compiles and brings the file into memory
 
 
 def batches(source: str, rounds: int) -> Iterator[str]:

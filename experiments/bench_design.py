@@ -46,8 +46,8 @@ def candidates(spend: float, runs: Runs, wider: float = 2.0) -> Candidates:
     )
     params_m, ratio_m = (axis.ravel() for axis in grid)
     flops_m = 6 * params_m**2 * ratio_m
-    kept = (flops_m <= spend) & (flops_m >= spend / 200)
-    return Candidates(params_m[kept], (params_m * ratio_m)[kept], flops_m[kept])
+    affordable_m = (flops_m <= spend) & (flops_m >= spend / 200)
+    return Candidates(params_m[affordable_m], (params_m * ratio_m)[affordable_m], flops_m[affordable_m])
 
 
 def rivals(spend: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -61,17 +61,17 @@ def rivals(spend: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "3 x 3 grid": (crossed_n, 20 * crossed_d),
         "the same valleys, new seeds": (again[0], again[1]),
     }
-    found = {}
+    designs = {}
     for name, (params_n, tokens_n) in shapes.items():
         scale = np.sqrt(spend / (6 * params_n @ tokens_n))
-        found[name] = (params_n * scale, tokens_n * scale)
-    return found
+        designs[name] = (params_n * scale, tokens_n * scale)
+    return designs
 
 
 def simulated(runs: Runs, target: float, noise: float, sweeps: int, seed: int) -> np.ndarray:
     """ln D*/N* at the target of `sweeps` simulated and fitted sweeps."""
     rng = np.random.default_rng(seed)
-    loss_n, found = LAW.loss(runs.params_n, runs.tokens_n), []
+    loss_n, log_ratios = LAW.loss(runs.params_n, runs.tokens_n), []
     for _ in range(sweeps):
         noisy_n = loss_n + noise * rng.standard_normal(len(runs))
         points = ChinchillaPoints.of(
@@ -79,8 +79,8 @@ def simulated(runs: Runs, target: float, noise: float, sweeps: int, seed: int) -
         )
         solved = solve_many(points, np.ones((len(runs), 1)), also_p=None, grid=16)
         law = type(LAW)(*points.named(solved.theta_pb)[:, 0])
-        found.append(float(np.log(law.optimum(target).tokens_per_param)))
-    return np.array(found)
+        log_ratios.append(float(np.log(law.optimum(target).tokens_per_param)))
+    return np.array(log_ratios)
 
 
 def main(spend: float, target: float, sweeps: int, noise: float) -> None:
@@ -107,8 +107,8 @@ def main(spend: float, target: float, sweeps: int, noise: float) -> None:
         rows.append((name, joined))
     best = None
     for name, runs in rows:
-        found = information(prior, runs)
-        sd = found.sd(found.log_ratio(target))
+        known = information(prior, runs)
+        sd = known.sd(known.log_ratio(target))
         drawn = simulated(runs, target, noise, sweeps, seed=1)
         # By quartiles: a few sweeps of a poor design cannot be fitted, and their law lies anywhere.
         spread = float(np.subtract(*np.percentile(drawn, [75, 25])) / 1.349)
@@ -120,7 +120,7 @@ def main(spend: float, target: float, sweeps: int, noise: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spend", type=float, default=2e18, help="FLOPs for the added runs")
-    parser.add_argument("--target", type=float, default=1e21, help="budget at which D/N is wanted")
+    parser.add_argument("--target", type=float, default=1e21, help="budget at which D/N is estimated")
     parser.add_argument("--sweeps", type=int, default=400, help="simulated sweeps per design")
     parser.add_argument("--noise", type=float, default=0.01, help="standard deviation of a loss, in nats")
     arguments = parser.parse_args()

@@ -62,30 +62,32 @@ def main(arguments: argparse.Namespace) -> None:
         return jnp.where(scored_BS[:, 1:], transformer.token_losses(params, row_BS, config)[0], 0).sum()
 
     def loop() -> list[list[float]]:
-        found = []
+        logprobs = []
         for item in task.items:
             _, opening, question = prompt(task, item, shots)
-            given = len(tokenizer.encode(opening + question))
-            said = []
+            prompt_tokens = len(tokenizer.encode(opening + question))
+            of_choices = []
             for choice in item.choices:
                 whole = tokenizer.encode(f"{opening}{question}{task.delimiter}{choice}")
-                row, place = np.full((1, config.context + 1), -1, np.int32), np.arange(config.context + 1)[None]
+                row, position = np.full((1, config.context + 1), -1, np.int32), np.arange(config.context + 1)[None]
                 row[0, : len(whole) + 1] = [tokenizer.end_of_document, *whole]
-                said.append(-float(nats(params, jnp.asarray(row), jnp.asarray((place > given) & (row >= 0)))))
-            found.append(said)
-        return found
+                of_choices.append(
+                    -float(nats(params, jnp.asarray(row), jnp.asarray((position > prompt_tokens) & (row >= 0))))
+                )
+            logprobs.append(of_choices)
+        return logprobs
 
     def timed(work: Callable[[], list[list[float]]]) -> tuple[float, list[list[float]]]:
-        best, found = math.inf, []
+        best, result = math.inf, []
         for _ in range(arguments.rounds + 1):
             start = time.perf_counter()
-            found = work()
+            result = work()
             best = min(best, time.perf_counter() - start)
-        return best, found
+        return best, result
 
-    ours, found = timed(lambda: [list(one.choice_logprobs) for one in scorer.responses(task, shots)])
-    theirs, wanted = timed(loop)
-    worst = max(abs(a - b) for one, other in zip(found, wanted) for a, b in zip(one, other))
+    ours, our_logprobs = timed(lambda: [list(one.choice_logprobs) for one in scorer.responses(task, shots)])
+    theirs, their_logprobs = timed(loop)
+    worst = max(abs(a - b) for one, other in zip(our_logprobs, their_logprobs) for a, b in zip(one, other))
     tokens = sum(len(tokenizer.encode(text)) for text in prompt(task, task.items[0], shots)[1:])
     print(f"{len(task.items)} items of 4 choices, {arguments.shots} shots, about {tokens} tokens each")
     print(f"{machine.device_name()}, {config.layers} layers of width {config.width}, {arguments.dtype}")

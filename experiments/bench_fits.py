@@ -128,10 +128,10 @@ def coverages(sweeps: int) -> None:
     print(f"{'approach':30} {'design':19} noise  {'  '.join(f'{n:5}' for n in names)}  new run: predicted, by law")
     for design, approach, noise, options in rows:
         law, points = designs[design]
-        found = coverage(law, points, noise, approach=approach, sweeps=sweeps, curves=approach == "1", **options)
-        held = "  ".join(f"{found.covered[name]:.3f}" if name in found.covered else "     " for name in names)
-        new = "" if found.new_runs is None else f"{found.new_runs:.3f}, {found.new_runs_law:.3f}"
-        print(f"{' '.join([approach, *options.values()]):30} {design:19} {noise:<5}  {held}  {new}", flush=True)
+        result = coverage(law, points, noise, approach=approach, sweeps=sweeps, curves=approach == "1", **options)
+        shares = "  ".join(f"{result.covered[name]:.3f}" if name in result.covered else "     " for name in names)
+        new = "" if result.new_runs is None else f"{result.new_runs:.3f}, {result.new_runs_law:.3f}"
+        print(f"{' '.join([approach, *options.values()]):30} {design:19} {noise:<5}  {shares}  {new}", flush=True)
 
 
 if __name__ == "__main__":

@@ -70,10 +70,10 @@ def main() -> None:
         for _ in range(5):
             began = time.perf_counter()
             command = ["bash", "-c", f'TIMEFORMAT="%U %S"; time {sys.executable} -m lmscale status {folder}']
-            said = subprocess.run(command, capture_output=True, text=True, check=True)
+            status = subprocess.run(command, capture_output=True, text=True, check=True)
             times.append(time.perf_counter() - began)
-            used.append(sum(map(float, said.stderr.split()[-2:])))
-        print("\n".join(said.stdout.splitlines()[-4:]))
+            used.append(sum(map(float, status.stderr.split()[-2:])))
+        print("\n".join(status.stdout.splitlines()[-4:]))
         print(
             f"{arguments.runs:,} runs: {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f}), "
             f"{statistics.median(used):.2f} s of a core"

@@ -158,14 +158,14 @@ def _gpt2(shape: Shape) -> Any:
 
 def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu: bool) -> None:
     """Print a row per shape: tokens/s of all, and the ratio of ours to the best of the others."""
-    found: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
+    measurements: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
     for number in range(rounds):
         for shape in shapes:
-            found.setdefault((shape, "lmscale"), []).append(ours(shape, steps, gpu))
+            measurements.setdefault((shape, "lmscale"), []).append(ours(shape, steps, gpu))
             for peer in PEERS:
-                found.setdefault((shape, peer), []).append(theirs(python, peer, shape, steps, gpu))
+                measurements.setdefault((shape, peer), []).append(theirs(python, peer, shape, steps, gpu))
             print(f"round {number + 1} of {rounds}: {shape}", file=sys.stderr, flush=True)
-    print(f"median tokens/s of {rounds} rounds on {found[shapes[0], 'lmscale'][0]['device']}")
+    print(f"median tokens/s of {rounds} rounds on {measurements[shapes[0], 'lmscale'][0]['device']}")
     print(
         f"{'(d, L, heads, context, vocab, batch)':38} {'lmscale':>9} "
         + " ".join(f"{p:>13}" for p in PEERS)
@@ -173,11 +173,12 @@ def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu
     )
     for shape in shapes:
         rate = {
-            who: statistics.median(one["tokens_per_second"] for one in found[shape, who]) for who in ("lmscale", *PEERS)
+            who: statistics.median(one["tokens_per_second"] for one in measurements[shape, who])
+            for who in ("lmscale", *PEERS)
         }
-        mine = found[shape, "lmscale"]
+        mine = measurements[shape, "lmscale"]
         mfu = statistics.median(one["mfu_of_datasheet"] or one["mfu"] for one in mine)
-        params = [found[shape, who][0]["params"] for who in ("lmscale", "llama eager")]
+        params = [measurements[shape, who][0]["params"] for who in ("lmscale", "llama eager")]
         if params[0] != params[1]:
             sys.exit(f"{shape}: Llama has {params[1]:,} parameters, ours {params[0]:,}")
         print(

@@ -69,10 +69,10 @@ def shape(parametrization: str, width: int, layers: int, **changed: Any) -> Mode
 def activations(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> dict[str, jax.Array]:
     """The values of every part; those of all layers stand one behind the other."""
     tap = record("attention_output", "mlp_output", "residual_post")
-    logits_BTV, kept = forward(params, tokens_BT, config, tap)
+    logits_BTV, taps = forward(params, tokens_BT, config, tap)
     scale = residual_multiplier(config)
-    attention, mlp = kept["attention_output"] / scale, kept["mlp_output"] / scale
-    return dict(zip(PARTS, (attention, mlp, kept["residual_post"][-1], logits_BTV)))
+    attention, mlp = taps["attention_output"] / scale, taps["mlp_output"] / scale
+    return dict(zip(PARTS, (attention, mlp, taps["residual_post"][-1], logits_BTV)))
 
 
 def changes(
@@ -92,13 +92,13 @@ def changes(
     measured = jax.jit(partial(activations, config=config))
     state = jax.jit(partial(init_state, run, transformation))(jax.random.key(seed))
     start = measured(state.params, probe_BT)
-    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    changes: dict[str, list[float]] = {part: [] for part in PARTS}
     for batch in batches:
         state, _ = step(state, batch, hyper)
         now = measured(state.params, probe_BT)
         for part in PARTS:
-            found[part].append(float(jnp.abs(now[part] - start[part]).mean()))
-    return found
+            changes[part].append(float(jnp.abs(now[part] - start[part]).mean()))
+    return changes
 
 
 def check(shapes: list[ModelConfig], tokens: data.Tokens) -> dict[str, np.ndarray]:
@@ -111,7 +111,7 @@ def check(shapes: list[ModelConfig], tokens: data.Tokens) -> dict[str, np.ndarra
             batches = [jnp.asarray(source[number]) for number in range(STEPS)]
             by_seed.append(changes(config, batches, jnp.asarray(source[HELD_BACK])[:, :-1], seed))
         for part in PARTS:
-            logs[part].append(np.log([found[part] for found in by_seed]).mean(axis=0))
+            logs[part].append(np.log([changes[part] for changes in by_seed]).mean(axis=0))
     return {part: np.exp(np.array(values)).T for part, values in logs.items()}
 
 
@@ -122,11 +122,11 @@ def draw(studies: list[tuple[str, tuple[int, ...], dict[str, dict[str, np.ndarra
     with plots.style():
         figure = Figure(figsize=(11, 5.6), layout="constrained")
         panels = figure.subplots(len(studies), len(PARTS))
-        for row, (axis, sizes, found) in zip(panels, studies):
+        for row, (axis, sizes, changes) in zip(panels, studies):
             for ax, part in zip(row, PARTS):
-                plots.coordinates(ax, sizes, {name: values[part] for name, values in found.items()}, axis)
+                plots.coordinates(ax, sizes, {name: values[part] for name, values in changes.items()}, axis)
                 ax.set_title(part)
-            word_key(row[0], [(name, plots.PARAMETRIZATION_COLOUR[name]) for name in found])
+            word_key(row[0], [(name, plots.PARAMETRIZATION_COLOUR[name]) for name in changes])
             row[0].set_ylabel("mean |change| since the start")
         print(plots.save(figure, folder / "coordinate_check.svg"))
 
@@ -141,15 +141,15 @@ def main() -> None:
     print(f"slope of ln(mean |change| after {STEPS} steps) against ln(size); 0: the same at every size\n")
     print(f"{'':<10} {'':<14} {'sizes':<22}" + "".join(f"{part:>12}" for part in PARTS))
     for axis, sizes, pair in (("width", WIDTHS, ("standard", "mup")), ("layers", DEPTHS, ("mup", "completep"))):
-        found = {}
+        changes = {}
         for name in pair:
             shapes = [
                 shape(name, size, BASE_LAYERS) if axis == "width" else shape(name, BASE_WIDTH, size) for size in sizes
             ]
-            found[name] = check(shapes, tokens)
-            slopes = "".join(f"{plots.slope(sizes, found[name][part][-1]):>+12.2f}" for part in PARTS)
+            changes[name] = check(shapes, tokens)
+            slopes = "".join(f"{plots.slope(sizes, changes[name][part][-1]):>+12.2f}" for part in PARTS)
             print(f"{axis:<10} {name:<14} {', '.join(map(str, sizes)):<22}{slopes}", flush=True)
-        studies.append((axis, sizes, found))
+        studies.append((axis, sizes, changes))
     draw(studies, args.output)
 
 

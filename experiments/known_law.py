@@ -121,9 +121,9 @@ def known(config: RunConfig, folder: Path, windows: NDArray[np.int32]) -> NDArra
     if state is None:
         raise UserError(f"{folder} holds no checkpoint; delete it, and this script trains the run again")
     best = jax.jit(lambda params, tokens: logits(params, tokens, config.model).argmax(axis=-1))
-    given = np.concatenate([np.asarray(best(state.params, part[:, :-1])) for part in np.split(windows, 8)])
+    answers = np.concatenate([np.asarray(best(state.params, part[:, :-1])) for part in np.split(windows, 8)])
     place = np.arange(spec.digits + 1, windows.shape[1], spec.digits + 1)
-    right, ranks = given[:, place - 1] == windows[:, place], zipf_facts.ranks(spec, windows)
+    right, ranks = answers[:, place - 1] == windows[:, place], zipf_facts.ranks(spec, windows)
     band = np.digitize(ranks.ravel(), BANDS) - 1
     counted = np.bincount(band, minlength=len(BANDS))
     return (np.bincount(band, weights=right.ravel(), minlength=len(BANDS)) / np.maximum(counted, 1))[: len(BANDS) - 1]
@@ -137,7 +137,7 @@ def judged(name: str, fit: Any, quantity: str, truth: float) -> str:
 
 
 def facts(runs: Path, folder: Path) -> Iterator[str]:
-    """Fit the sweep on facts, draw it, and say what was found, line by line."""
+    """Fit the sweep on facts, draw it, and yield the results line by line."""
     from lmscale.lm.data.languages import zipf_facts
     from lmscale.study import fits
     from lmscale.study.tables import read_table
@@ -145,12 +145,12 @@ def facts(runs: Path, folder: Path) -> Iterator[str]:
     table, planned = read_table(runs / SWEEP.name), plan(SWEEP)
     windows = sample(planned.runs[0].config)
     truth, (alpha, beta) = floor_nats(windows), zipf_facts.exponents(synthetic.parse(FACTS))
-    free, held = fits.loss_law(table), fits.loss_law(table, fixed={"E": truth})
+    free, fixed = fits.loss_law(table), fits.loss_law(table, fixed={"E": truth})
     yield judged("facts, all free: E", free, "E", truth)
-    for what, fit in (("all free", free), ("E held", held)):
+    for what, fit in (("all free", free), ("E held", fixed)):
         yield judged(f"facts, {what}: model exponent", fit, "alpha", alpha)
         yield judged(f"facts, {what}: data exponent", fit, "beta", beta)
-    yield f"{free}\n\n{held}\n"
+    yield f"{free}\n\n{fixed}\n"
     yield "loss above the entropy, by parameters (rows) and training tokens (columns)"
     yield " " * 9 + " ".join(f"{tokens:>9,.0f}" for tokens in sorted(table["tokens"][table["width"] == WIDTHS[-1]]))
     for params, rows in table.sort_values("tokens").groupby("params"):
@@ -165,7 +165,7 @@ def facts(runs: Path, folder: Path) -> Iterator[str]:
             yield f"{width:>5} {tokens:>10,} " + " ".join(f"{share:>11.3f}" for share in shares)
             if width == WIDTHS[-1]:
                 accuracy[tokens] = shares
-    yield str(draw(table, held.law, truth, accuracy, folder))
+    yield str(draw(table, fixed.law, truth, accuracy, folder))
 
 
 def draw(table: Any, law: Any, truth: float, accuracy: dict[int, NDArray[np.float64]], folder: Path) -> Path:

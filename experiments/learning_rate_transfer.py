@@ -81,11 +81,11 @@ def losses(model: ModelConfig) -> list[float]:
 
 def study(axis: str, sizes: tuple[int, ...], parametrization: str) -> dict[int, list[float]]:
     """Size -> losses at each rate."""
-    found = {}
+    losses_by_size = {}
     for size in sizes:
         width, layers = (size, BASE_LAYERS) if axis == "width" else (BASE_WIDTH, size)
-        found[size] = losses(shape(parametrization, width, layers))
-    return found
+        losses_by_size[size] = losses(shape(parametrization, width, layers))
+    return losses_by_size
 
 
 def loss_at(rate: float, values: list[float]) -> float:
@@ -95,11 +95,11 @@ def loss_at(rate: float, values: list[float]) -> float:
     return float(np.polyfit(apart[near], np.array(values)[near], 2)[-1])
 
 
-def rows(axis: str, name: str, found: dict[int, list[float]], optima: dict[int, BestRate]) -> list[str]:
+def rows(axis: str, name: str, losses_by_size: dict[int, list[float]], optima: dict[int, BestRate]) -> list[str]:
     """One line per size, then how the optimum moves and what the base's rate costs the largest model."""
     base, largest = BASE_WIDTH if axis == "width" else BASE_LAYERS, max(optima)
     slope = plots.slope(list(optima), [optimum.rate for optimum in optima.values()])
-    carried = loss_at(optima[base].rate, found[largest])
+    carried = loss_at(optima[base].rate, losses_by_size[largest])
     return [
         *(f"{axis:<7} {name:<10} {size:>5}  {optimum}" for size, optimum in optima.items()),
         f"{axis:<7} {name:<10} the optimum goes as {axis}^{slope:+.2f}; at that of {axis} {base}, {axis} {largest} "
@@ -108,8 +108,14 @@ def rows(axis: str, name: str, found: dict[int, list[float]], optima: dict[int, 
 
 
 def limits(studies: list[dict[int, list[float]]]) -> tuple[float, float]:
-    """Of the axis that the panels of a row share: the labels at its edge are placed by it."""
-    finite = [loss for found in studies for losses in found.values() for loss in losses if math.isfinite(loss)]
+    """Ends of the axis that the panels of a row share; the labels at its edge are placed by them."""
+    finite = [
+        loss
+        for losses_by_size in studies
+        for losses in losses_by_size.values()
+        for loss in losses
+        if math.isfinite(loss)
+    ]
     margin = 0.05 * (max(finite) - min(finite))
     return min(finite) - margin, max(finite) + margin
 
@@ -121,9 +127,9 @@ def draw(studies: list[tuple[str, str, dict[int, list[float]], dict[int, BestRat
     with plots.style():
         figure = Figure(figsize=(10, 6.6), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey="row").flat
-        for ax, (axis, name, found, optima) in zip(panels, studies):
+        for ax, (axis, name, losses_by_size, optima) in zip(panels, studies):
             ax.set_ylim(*limits([both for same, _, both, _ in studies if same == axis]))
-            plots.rate_sweep(ax, {size: (RATES, values) for size, values in found.items()}, optima)
+            plots.rate_sweep(ax, {size: (RATES, values) for size, values in losses_by_size.items()}, optima)
             ax.set_title(f"{name}, by {axis}")
             ax.label_outer()
         print(plots.save(figure, folder / "learning_rate_transfer.svg"))
@@ -137,10 +143,10 @@ def main() -> None:
     studies = []
     for axis, sizes, pair in STUDIES:
         for name in pair:
-            found = study(axis, sizes, name)
-            optima = {size: best_rate(RATES, values) for size, values in found.items()}
-            print("\n".join(rows(axis, name, found, optima)), end="\n\n", flush=True)
-            studies.append((axis, name, found, optima))
+            losses_by_size = study(axis, sizes, name)
+            optima = {size: best_rate(RATES, values) for size, values in losses_by_size.items()}
+            print("\n".join(rows(axis, name, losses_by_size, optima)), end="\n\n", flush=True)
+            studies.append((axis, name, losses_by_size, optima))
     draw(studies, args.output)
 
 

@@ -36,8 +36,8 @@ def unfinished(folder: Path) -> str:
     if not (folder / "plan.json").exists():
         return f"there is no sweep in {folder}; train it first: {command}"
     states = read_table(folder)["state"]
-    lacking = int((states == "missing").sum())
-    return f"{lacking} of {len(states)} runs of {folder} are missing; finish them first: {command}" if lacking else ""
+    missing = int((states == "missing").sum())
+    return f"{missing} of {len(states)} runs of {folder} are missing; finish them first: {command}" if missing else ""
 
 
 def study(name: str, source: str | Path) -> dict[str, Any]:

@@ -209,7 +209,8 @@ def test_the_verdict_on_runs():
 
 def test_a_fit_that_saw_the_runs_says_so():
     check = HeldOut("3", 0.95, (held_out_run("a", 2.1, 2.0), held_out_run("b", 3.0, 3.0)))
-    assert "Approach 3, fitted to 1 of them, predicted" in verdict([seen("b", "x")], [check])[0]
+    (sentence,) = verdict([seen("b", "x")], [check])
+    assert "Approach 3, fitted to 1 of them, predicted the final losses of 2 held-out runs with a mean" in sentence
 
 
 def test_without_resamples_no_loss_lies_inside_or_outside():
@@ -239,6 +240,8 @@ def test_the_verdict_on_a_budget():
     )
     (sentence,) = verdict([], [HeldOut("2", 0.95, (), (budget(1000.0, 800.0, measured_ends=(700.0, 890.0)),))])
     assert sentence.endswith("so the prediction was 25.0 % too large; the 95 % intervals do not overlap.")
+    (sentence,) = verdict([], [HeldOut("2", 0.95, (), (budget(1005.0, 1000.0),))])
+    assert "so the prediction was 0.5 % too large;" in sentence
 
 
 def test_a_budget_without_intervals_or_without_a_minimum():

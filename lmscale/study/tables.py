@@ -48,8 +48,8 @@ def read_table(
 
     `columns` maps canonical names (also `loss`, `budget`) to the source's, as a mapping or as
     "params=n_params,loss=val_loss"; what it leaves out is recognised by its usual names. `where` is an expression
-    over source or canonical columns, as of `pandas.DataFrame.query`. Tokens that are lacking are C/(6N), FLOPs that
-    are lacking 6ND, and the notes say so.
+    over source or canonical columns, as of `pandas.DataFrame.query`. Missing tokens become C/(6N), missing FLOPs
+    6ND, and the notes say so.
 
     Raises `UserError` for a source that is absent or corrupt, an unknown column (naming the nearest), a column that is
     not numeric, or an expression that fails.
@@ -61,18 +61,18 @@ def read_table(
     mapping = parse_columns(columns)
     notes: list[str] = list(table.attrs.get("notes", []))
     dropped: list[dict[str, str]] = list(table.attrs.get("dropped", []))
-    have = [str(name) for name in table.columns]
-    table.columns = pd.Index(have)
-    for wanted, given in mapping.items():
-        if given not in have:
-            raise UserError(f"{source} has no column {given!r} (asked for as {wanted}){nearest(given, have)}")
+    present = [str(name) for name in table.columns]
+    table.columns = pd.Index(present)
+    for name, column in mapping.items():
+        if column not in present:
+            raise UserError(f"{source} has no column {column!r} (asked for as {name}){nearest(column, present)}")
     canonical = {}
-    for wanted, usual in KNOWN.items():
-        name = mapping.get(wanted) or next((n for n in usual if n in have), None) or _other_case(usual, have)
-        if name is not None:
-            canonical[wanted] = table[name]
-    for wanted, given in mapping.items():
-        canonical[wanted] = table[given]
+    for name, usual in KNOWN.items():
+        known = next((other for other in usual if other in present), None) or _other_case(usual, present)
+        if (column_ := mapping.get(name) or known) is not None:
+            canonical[name] = table[column_]
+    for name, column in mapping.items():
+        canonical[name] = table[column]
     table = table.assign(**canonical)
     if "run" not in table:
         table["run"] = [f"row {index + 1}" for index in range(len(table))]
@@ -107,10 +107,10 @@ def read_table(
     return table
 
 
-def _other_case(usual: Sequence[str], have: Sequence[str]) -> str | None:
+def _other_case(usual: Sequence[str], present: Sequence[str]) -> str | None:
     """The one column that differs from a usual name only in upper and lower case."""
-    found = [name for name in have if name.lower() in usual]
-    return found[0] if len(found) == 1 else None
+    names = [name for name in present if name.lower() in usual]
+    return names[0] if len(names) == 1 else None
 
 
 def flags(table: "pd.DataFrame", name: str, source: object = "the table") -> "pd.Series[bool]":
@@ -132,12 +132,12 @@ def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
         return {}
     if isinstance(columns, str):
         pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
-        if bad := [name for name, sign, given in pairs if not (sign and given.strip())]:
+        if bad := [name for name, sign, column in pairs if not (sign and column.strip())]:
             raise UserError(
                 f"`columns` has {bad[0]!r} without a source column: write pairs as in params=n_params,loss=loss"
             )
-        columns = {name.strip(): given.strip() for name, _, given in pairs}
-    columns = {SHORT.get(name, name): given for name, given in columns.items()}
+        columns = {name.strip(): column.strip() for name, _, column in pairs}
+    columns = {SHORT.get(name, name): column for name, column in columns.items()}
     for name in columns:
         if name not in KNOWN and not name.isidentifier():
             raise UserError(f"`columns` cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
@@ -255,10 +255,10 @@ def _jsonl(path: Path) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def numbers(table: "pd.DataFrame", name: str, given: str | None = None, source: object = "the table") -> np.ndarray:
+def numbers(table: "pd.DataFrame", name: str, column: str | None = None, source: object = "the table") -> np.ndarray:
     """A column as float64 (n,), NaN where it is missing. Raises `UserError` for the first value that is no number.
 
-    `given` is what `source` calls the column.
+    `column` is what `source` calls it.
     """
     import pandas as pd
 
@@ -267,7 +267,7 @@ def numbers(table: "pd.DataFrame", name: str, given: str | None = None, source: 
     if bad.any():
         first = table[bad].iloc[0]
         raise UserError(
-            f"column {(given or name)!r} of {source} holds '{first[name]}' (run {first['run']}), which is no number: "
+            f"column {(column or name)!r} of {source} holds '{first[name]}' (run {first['run']}), which is no number: "
             f"{name} must be numeric"
         )
     return values
@@ -276,34 +276,34 @@ def numbers(table: "pd.DataFrame", name: str, given: str | None = None, source: 
 def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     """The rows for which the expression `where` holds. Raises `UserError` where it cannot be evaluated, or for none."""
     try:
-        kept = table.query(where)
+        rows = table.query(where)
     except NameError as error:  # pandas' UndefinedVariableError is one
         name = str(error).split("'")[1] if "'" in str(error) else where
         raise UserError(
             f"`where={where!r}` names {name!r}, which is no column{nearest(name, map(str, table.columns))}"
         ) from None
-    except Exception as error:  # the expression is the user's: whatever it raises is to be said, not traced
+    except Exception as error:  # the expression is the user's: whatever it raises becomes one sentence, not a traceback
         raise UserError(
             f"`where={where!r}` cannot be evaluated ({error}): write a comparison of columns, as in 'params > 1e8'"
         ) from None
-    if not len(kept):
+    if not len(rows):
         raise UserError(f"`where={where!r}` keeps none of the {len(table)} rows")
-    return kept
+    return rows
 
 
 def _complete(table: "pd.DataFrame", notes: list[str]) -> None:
-    """Tokens = C/(6N) and C = 6ND where one is lacking, row by row."""
+    """Fill in tokens = C/(6N) and C = 6ND where one is missing, row by row."""
     columns = set(map(str, table.columns))
     if {"flops", "params"} <= columns:
-        lacking = table["tokens"].isna() if "tokens" in columns else table["params"].notna()
-        lacking &= table["flops"].notna() & table["params"].notna()
-        if lacking.any():
-            table.loc[lacking, "tokens"] = table["flops"][lacking] / (6 * table["params"][lacking])
-            notes.append(f"{int(lacking.sum())} rows state no tokens: D = C/(6N)")
+        missing = table["tokens"].isna() if "tokens" in columns else table["params"].notna()
+        missing &= table["flops"].notna() & table["params"].notna()
+        if missing.any():
+            table.loc[missing, "tokens"] = table["flops"][missing] / (6 * table["params"][missing])
+            notes.append(f"{int(missing.sum())} rows state no tokens: D = C/(6N)")
     columns = set(map(str, table.columns))
     if {"tokens", "params"} <= columns:
-        lacking = table["flops"].isna() if "flops" in columns else table["params"].notna()
-        lacking &= table["tokens"].notna() & table["params"].notna()
-        if lacking.any():
-            table.loc[lacking, "flops"] = SIX_ND.flops(table["params"][lacking], table["tokens"][lacking])
-            notes.append(f"{int(lacking.sum())} rows state no FLOPs: C = 6ND")
+        missing = table["flops"].isna() if "flops" in columns else table["params"].notna()
+        missing &= table["tokens"].notna() & table["params"].notna()
+        if missing.any():
+            table.loc[missing, "flops"] = SIX_ND.flops(table["params"][missing], table["tokens"][missing])
+            notes.append(f"{int(missing.sum())} rows state no FLOPs: C = 6ND")

@@ -22,7 +22,7 @@ from lmscale.study.laws import CHINCHILLA_REFIT, SIX_ND, ComputeModel, Law
 UNIDENTIFIED = 1e6
 """cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9."""
 STEP = 1e-30
-"""Of the complex-step derivative, which has no rounding error to balance."""
+"""Step of the complex-step derivative, which has no rounding error to balance."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Proposal:
     before: Information
     after: Information
     sd_before: float | None
-    """Of the target quantity; None where the runs so far cannot identify the law."""
+    """Standard deviation of the target quantity; None where the runs so far cannot identify the law."""
     sd_after: float | None
     sd_along: tuple[float | None, ...]
     """After each further run."""

@@ -20,7 +20,7 @@ FIRM, LOOSE = 1.5, 3.0
 """Factors by which D/N may be off at the target (95 %): up to the first it is pinned down, above the second it is not
 known in any useful sense."""
 NOTABLE_BIAS = 0.02
-"""Of N* by the parabola."""
+"""Relative error of a parabola's N* from which on it is stated."""
 BELOW = 1e3
 """Times smaller than the smallest run of the prior: there its form is a guess."""
 FAR = 100.0

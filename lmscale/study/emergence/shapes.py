@@ -35,7 +35,7 @@ class FittedShape:
     mean_TS: np.ndarray
     """The fitted scores."""
     log_likelihood_TG: np.ndarray
-    """Of every candidate."""
+    """The likelihood of every candidate."""
     values_TGK: np.ndarray
 
 

@@ -25,7 +25,7 @@ class BestRate:
 
     rate: float
     log_rate_stderr: float | None
-    """Of ln(rate), from the scatter of the losses about their parabola; None where there is none to judge by."""
+    """Standard error of ln(rate), from the losses' scatter about their parabola; None where nothing shows it."""
     loss_nats: float
     """The lowest that was measured."""
     edge: bool
