@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -163,3 +164,62 @@ def test_what_a_kernel_cannot_do_is_left_to_the_formula(monkeypatch: pytest.Monk
     assert chosen("gpu", "bfloat16", 2048, 60) == "plain"
     assert chosen("tpu", "bfloat16", 2048, 64) == "splash"
     assert chosen("tpu", "bfloat16", 2000, 64) == "plain"
+
+
+@pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
+def test_cudnns_arguments_compute_the_formula(option: dict[str, Any]) -> None:
+    """With XLA's implementation of the same interface in the kernel's place."""
+    qkv, segments = random_qkv(12, option["kv_heads"]), documents(12, option["segmented"])
+    output = cudnn.attend(*qkv, SCALE, option["slopes"], segments, implementation="xla")
+    np.testing.assert_allclose(output, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
+
+
+def test_cudnn_is_called_with_a_mask_and_wider_heads_only_where_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def kernel(q: jax.Array, k: jax.Array, v: jax.Array, **options: Any) -> jax.Array:
+        calls.append({"features": (q.shape[-1], k.shape[-1], v.shape[-1]), **options})
+        return q
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    qkv, segments = random_qkv(12, 2, features=8), documents(12, True)
+    assert cudnn.attend(*qkv, SCALE).shape == qkv[0].shape
+    always = {"scale": SCALE, "is_causal": True, "implementation": "cudnn"}
+    assert calls.pop() == {"features": (8, 8, 8), "mask": None, **always}
+    assert cudnn.attend(*qkv, SCALE, alibi_slopes(HEADS), segments).shape == qkv[0].shape
+    call = calls.pop()
+    assert call["features"] == (16, 16, 16) and call["mask"].shape == (2, 1, 12, 12)
+    assert np.array_equal(call["mask"][0, 0], np.arange(12)[:, None] // 5 == np.arange(12)[None] // 5)
+
+
+HOPPER, AMPERE, TURING = (9, 0), (8, 6), (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "time", "features", "segmented", "reason"),
+    [
+        (HOPPER, "bfloat16", 11, 256, False, None),
+        (AMPERE, "float16", 12, 128, True, None),
+        (None, "bfloat16", 12, 64, False, "needs an NVIDIA GPU of compute capability 8.0 or more"),
+        (TURING, "float16", 12, 64, False, "needs an NVIDIA GPU of compute capability 8.0 or more"),
+        (HOPPER, "float32", 12, 64, False, "takes bfloat16 or float16, not float32"),
+        (AMPERE, "bfloat16", 12, 136, False, "a multiple of 8 up to 128 features, not 136"),
+        (HOPPER, "bfloat16", 12, 264, False, "a multiple of 8 up to 256 features, not 264"),
+        (HOPPER, "bfloat16", 12, 60, False, "a multiple of 8 up to 256 features, not 60"),
+        (HOPPER, "bfloat16", 11, 64, True, "takes a mask for even lengths only, not 11"),
+    ],
+)
+def test_why_cudnn_is_not_used(
+    capability: tuple[int, int] | None, dtype: str, time: int, features: int, segmented: bool, reason: str | None
+) -> None:
+    restriction = cudnn.restriction(capability, jnp.dtype(dtype), time, features, segmented)
+    assert restriction is None if reason is None else restriction is not None and restriction.endswith(reason)
+
+
+@pytest.mark.parametrize(("version", "expected"), [("PJRT C API\ncuda 13000", (9, 0)), ("rocm 60300", None)])
+def test_the_capability_of_a_gpu(
+    version: str, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimpleNamespace(client=SimpleNamespace(platform_version=version), compute_capability="9.0")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert cudnn.capability() == expected
