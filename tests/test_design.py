@@ -265,5 +265,5 @@ def test_the_next_runs_of_a_line_leave_it() -> None:
 
 def test_too_little_money_buys_nothing() -> None:
     runs = valleys(np.array([1e17, 3e17]))
-    with pytest.raises(UserError, match=r"--spend 1e\+10 FLOPs buys none of the"):
+    with pytest.raises(UserError, match=r"`spend=1e\+10` FLOPs buys none of the"):
         design.improve(Prior(), runs, pool(1e18), lambda law: law.alpha, spend=1e10)

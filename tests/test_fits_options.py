@@ -13,6 +13,7 @@ from helpers.command_line import call
 
 from lmscale.commands.fit import FitArgs
 from lmscale.commands.flags import NAMES, as_flags
+from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.core.errors import UserError
 from lmscale.study import fits, laws
 from lmscale.study.fits.options import OPTIONS, FitOptions, approach_names
@@ -87,6 +88,7 @@ def test_what_is_no_table_is_refused(source: Any) -> None:
         ("all", ("1", "2", "3")),
         (np.int64(2), ("2",)),
         ({1, 2}, ("1", "2")),
+        ([3, 2, 1], ("1", "2", "3")),
     ],
 )
 def test_approaches_are_numbers_or_text_one_or_several(asked: Any, names: tuple[str, ...]) -> None:
@@ -179,9 +181,9 @@ def test_every_option_is_documented_and_belongs_to_some_approach() -> None:
 
 
 def test_sentences_name_options_as_python_has_them() -> None:
-    """No source of a fit or a table writes a flag of the command line, but in an account of a command."""
-    folder = Path(inspect.getfile(fits)).parent
-    for source in [*folder.rglob("*.py"), folder.parent / "tables.py"]:
+    """No source of fits, emergence or tables writes a flag of the command line, except in an example of a command."""
+    study = Path(inspect.getfile(fits)).parents[1]
+    for source in [*(study / "fits").rglob("*.py"), *(study / "emergence").rglob("*.py"), study / "tables.py"]:
         for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
             command = "lmscale fit" in line or "experiments/" in line
             assert command or " --" not in line, f"{source.name}:{number}: {line}"
@@ -203,7 +205,8 @@ def test_the_command_line_names_its_flags(python: str, flags: str) -> None:
 
 
 def test_every_option_that_a_sentence_names_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(NAMES) <= {field.name for field in fields(FitArgs)}
+    flags = {field.name for kind in (FitArgs, PlanArgs) for field in fields(kind)}
+    assert set(NAMES) <= flags
     assert call("fit", "chinchilla", "--approach", "3", "--where", "params > 1e30") == 2
     assert capsys.readouterr().err == "lmscale: --where 'params > 1e30' keeps none of the 245 rows\n"
 

@@ -11,6 +11,7 @@ NAMES = {
     "rates": "rates",
     "resamples": "resamples",
     "shared_noise": "shared-noise",
+    "spend": "spend",
     "where": "where",
 }
 """Option of Python that sentences name -> flag."""

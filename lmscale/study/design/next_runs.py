@@ -75,7 +75,7 @@ def improve(
     """
     if not (candidates.flops_m <= spend).any():
         raise UserError(
-            f"--spend {spend:.3g} FLOPs buys none of the {len(candidates)} candidate runs; the cheapest costs "
+            f"`spend={spend:.3g}` FLOPs buys none of the {len(candidates)} candidate runs; the cheapest costs "
             f"{candidates.flops_m.min():.3g}"
         )
     choices = [_greedy(prior, runs, candidates, quantity, spend, most, power) for power in EXPONENTS_OF_COST]

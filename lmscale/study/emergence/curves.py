@@ -133,7 +133,7 @@ def _check_repeats(rows: "pd.DataFrame", keys: list[str], axis: str) -> None:
         same = int((rows[seeds] == row[seeds]).all(axis=1).sum())
         raise UserError(
             f"task {row['task']!r}, metric {row['metric']!r} has {same} rows at {axis} = {row[axis]:.6g}: a scale has "
-            f"one row, or one row per seed in a column 'seed'; keep one with --where, or choose another axis"
+            f"one row, or one row per seed in a column 'seed'; keep one with `where`, or choose another axis"
         )
 
 

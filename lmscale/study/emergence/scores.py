@@ -49,7 +49,7 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
     by_name = {}
     for name, source in (columns or {}).items():
         if name not in KNOWN:
-            raise UserError(f"--columns maps to {name!r}, which is no column of scores{nearest(name, KNOWN)}")
+            raise UserError(f"`columns` maps to {name!r}, which is no column of scores{nearest(name, KNOWN)}")
         if source not in present:
             raise UserError(f"the table has no column {source!r} (asked for as {name}){nearest(source, present)}")
         by_name[name] = table[source]
