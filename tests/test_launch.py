@@ -20,9 +20,10 @@ from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.run_folder import last_metrics
 from lmscale.study.launch import Summary, failures, lease, program, slot, slots
 from lmscale.study.launch.failures import judge, with_less_memory
+from lmscale.study.launch.watchers import RaiseOnFailure
 
 
-def test_only_what_is_missing_is_started_and_the_longest_first(trainer: Path, tmp_path: Path) -> None:
+def test_only_missing_runs_are_started_the_longest_first(trainer: Path, tmp_path: Path) -> None:
     runs, watcher = tmp_path / "runs", Watcher()
     outcome_of(OTHER).write(runs / OTHER.run_id)
     summary = go(runs, RUN, OTHER, LONG, watcher=watcher)
@@ -41,7 +42,7 @@ def test_a_second_launch_starts_nothing(trainer: Path, tmp_path: Path) -> None:
     assert go(tmp_path / "runs", RUN, OTHER).finished == 2 and journal(trainer) == once
 
 
-def test_a_run_that_cannot_be_is_given_up_at_once_and_the_others_go_on(trainer: Path, tmp_path: Path) -> None:
+def test_a_run_with_bad_input_is_given_up_at_once_and_the_others_continue(trainer: Path, tmp_path: Path) -> None:
     summary = go(tmp_path / "runs", named(LONG, "fail"), RUN)
     assert summary.failed == {LONG.run_id: "lmscale: the tokens are missing"}
     assert summary.finished == 1 and not summary.interrupted
@@ -53,7 +54,7 @@ def test_a_run_that_cannot_be_is_given_up_at_once_and_the_others_go_on(trainer: 
     assert go(tmp_path / "runs", LONG, RUN).finished == 2
 
 
-def test_a_crash_is_tried_three_times_more_and_over_all_launches(trainer: Path, tmp_path: Path) -> None:
+def test_a_crashed_run_is_repeated_three_times_over_all_launches(trainer: Path, tmp_path: Path) -> None:
     watcher = Watcher()
     summary = go(tmp_path / "runs", named(OTHER, "silent"), watcher=watcher)
     assert summary.failed == {OTHER.run_id: "exit status 3"}
@@ -72,7 +73,13 @@ def test_a_crash_is_tried_three_times_more_and_over_all_launches(trainer: Path, 
     assert len(begun(trainer)) == 9, "until it is retried"
 
 
-def test_a_killed_run_goes_on(trainer: Path, tmp_path: Path) -> None:
+def test_a_measurement_ends_where_a_run_does_not_finish(trainer: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"run {RUN.run_id} did not finish: lmscale: the tokens are missing"):
+        go(tmp_path / "runs", named(RUN, "fail"), watcher=RaiseOnFailure())
+    assert go(tmp_path / "runs", LONG, watcher=RaiseOnFailure()).finished == 1
+
+
+def test_a_killed_run_continues(trainer: Path, tmp_path: Path) -> None:
     watcher = Watcher()
     assert go(tmp_path / "runs", named(LONG, "killed"), RUN, watcher=watcher).finished == 2
     assert [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id] == [
@@ -82,7 +89,9 @@ def test_a_killed_run_goes_on(trainer: Path, tmp_path: Path) -> None:
     assert [end and end["reason"] for end in ends[:2]] == ["killed by SIGKILL"] * 2
 
 
-def test_too_large_is_cut_into_more_parts_and_full_is_waited_for(trainer: Path, tmp_path: Path) -> None:
+def test_too_little_memory_means_more_micro_batches_and_a_full_disk_means_waiting(
+    trainer: Path, tmp_path: Path
+) -> None:
     watcher = Watcher()
     assert go(tmp_path / "runs", named(LONG, "large"), named(RUN, "full"), watcher=watcher).finished == 2
     assert [words[4] for words in begun(trainer) if words[0] == LONG.run_id] == ["1", "2", "4"]
@@ -93,7 +102,7 @@ def test_too_large_is_cut_into_more_parts_and_full_is_waited_for(trainer: Path, 
     assert stored.run_id == LONG.run_id and stored.optimizer.micro_batches == 4
 
 
-def test_less_memory_step_by_step_and_then_no_more() -> None:
+def test_memory_is_reduced_step_by_step() -> None:
     cut = [with_less_memory(RUN, times) for times in range(6)]
     assert [one and (one.optimizer.micro_batches, one.model.remat) for one in cut] == [
         (1, "none"), (2, "none"), (4, "none"), (4, "dots"), (4, "full"), None,
@@ -124,8 +133,8 @@ def test_a_run_that_only_stops_is_given_up(trainer: Path, tmp_path: Path) -> Non
     assert summary.failed == {RUN.run_id: "stopped before it had done a step more"} and len(begun(trainer)) == 4
 
 
-def test_a_place_in_which_every_run_crashes_gets_no_more(trainer: Path, tmp_path: Path) -> None:
-    """But what is left to do is not thereby failed: another machine may do better."""
+def test_a_slot_in_which_every_run_crashes_gets_no_more_runs(trainer: Path, tmp_path: Path) -> None:
+    """The remaining runs are not marked as failed: another machine may do better."""
     every = [replace(RUN, seed=seed, name="silent") for seed in range(4)]
     summary = go(tmp_path / "runs", *every)
     assert len(begun(trainer)) == 3 and all(
@@ -141,10 +150,10 @@ def test_a_stop_file_ends_the_launch_and_its_runs(trainer: Path, tmp_path: Path)
 
     assert go(tmp_path / "runs", named(RUN, "wait"), OTHER, watcher=Watcher(stop)).interrupted
     assert [words[1] for words in journal(trainer)] == ["begun", "asked"]
-    assert go(tmp_path / "runs", RUN, OTHER).finished == 2, "who runs it again has changed his mind"
+    assert go(tmp_path / "runs", RUN, OTHER).finished == 2, "a new launch removes the stop file"
 
 
-def test_a_single_run_is_stopped_and_the_others_go_on(trainer: Path, tmp_path: Path) -> None:
+def test_a_single_run_is_stopped_and_the_others_continue(trainer: Path, tmp_path: Path) -> None:
     def stop() -> None:
         wait_until(lambda: bool(journal(trainer)))
         (tmp_path / "runs" / LONG.run_id / "stop").touch()
@@ -196,7 +205,7 @@ def test_what_a_killed_launcher_leaves_stops_by_itself_and_is_taken_over(trainer
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_every_run_and_the_same_call_goes_on(trainer: Path, tmp_path: Path, number: int) -> None:
+def test_a_signal_stops_every_run_and_the_same_call_continues(trainer: Path, tmp_path: Path, number: int) -> None:
     begun = []
 
     def interrupt() -> None:

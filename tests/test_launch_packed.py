@@ -1,4 +1,4 @@
-"""Runs that are alike share a program and a place; what fails in company is tried in less."""
+"""Runs that are alike share a program and a slot; a pack that fails is tried again in smaller ones."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_runs_of_one_shape_share_a_program(trainer: Path, tmp_path: Path, alike:
     ]
 
 
-def test_every_place_gets_its_share(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
+def test_every_slot_gets_a_share(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
     assert go(tmp_path / "runs", *alike, workers=2, pack=4).finished == 4
     assert sorted(programs(trainer)) == sorted([ids(alike[:2]), ids(alike[2:])])
 
@@ -60,8 +60,8 @@ def test_a_run_of_several_devices_stays_alone(trainer: Path, tmp_path: Path, ali
     assert programs(trainer) == [[config.run_id] for config in spread]
 
 
-def test_too_many_for_the_memory_are_fewer_the_next_time(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
-    """None of them is cut smaller for it."""
+def test_a_pack_too_large_for_the_memory_is_halved(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
+    """None of its runs is divided into more micro-batches for that."""
     watcher = Watcher()
     assert go(tmp_path / "runs", *(named(one, "crowded") for one in alike), pack=4, watcher=watcher).finished == 4
     assert programs(trainer) == [ids(alike), ids(alike[:2]), ids(alike[2:])]
@@ -71,7 +71,7 @@ def test_too_many_for_the_memory_are_fewer_the_next_time(trainer: Path, tmp_path
 
 
 @pytest.mark.parametrize("fault", ["fail", "silent", "large"])
-def test_the_run_at_fault_is_found_and_the_others_end_well(
+def test_the_failing_run_of_a_pack_is_found_and_the_others_finish(
     trainer: Path, tmp_path: Path, alike: list[RunConfig], fault: str
 ) -> None:
     summary = go(tmp_path / "runs", alike[0], named(alike[1], fault), *alike[2:], pack=4)
@@ -81,8 +81,8 @@ def test_the_run_at_fault_is_found_and_the_others_end_well(
     assert len(programs(trainer)) == {"fail": 5, "silent": 8, "large": 7}[fault]
 
 
-def test_what_ended_in_company_is_remembered_by_the_next_launch(tmp_path: Path) -> None:
-    """And counts against nobody, save a stop, which is no failure."""
+def test_the_next_launch_remembers_how_packs_ended(tmp_path: Path) -> None:
+    """Their endings count against no run, except a stop, which is no failure."""
     ends = [{"together": 8, "end": {"status": EXIT_MEMORY}}, {"together": 4, "end": {"status": 1}},
             {"together": 4, "end": {"status": EXIT_INTERRUPTED}}, {"together": 1, "end": {"status": 3}}]  # fmt: skip
     (tmp_path / ATTEMPTS_FOLDER).mkdir()
@@ -92,7 +92,7 @@ def test_what_ended_in_company_is_remembered_by_the_next_launch(tmp_path: Path) 
     assert tally.max_pack_size == 2 and dict(tally.counts) == {"stopped": 1, "crash": 1}
 
 
-def test_one_run_of_a_program_is_stopped_and_the_others_go_on(
+def test_one_run_of_a_pack_is_stopped_and_the_others_continue(
     trainer: Path, tmp_path: Path, alike: list[RunConfig]
 ) -> None:
     class Stopper(Watcher):
@@ -107,6 +107,6 @@ def test_one_run_of_a_program_is_stopped_and_the_others_go_on(
     assert programs(trainer) == [ids(alike[:2]), ids(alike[:1])]
 
 
-def test_fewer_than_one_is_refused(tmp_path: Path) -> None:
+def test_a_pack_below_1_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--pack 0: must be at least 1"):
         go(tmp_path / "runs", RUN, pack=0)

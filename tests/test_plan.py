@@ -396,16 +396,6 @@ def test_hours_are_limited_by_what_runs_have_taken(tmp_path: Path) -> None:
         check_limits(planned(max_hours=1.0), tmp_path)
 
 
-def test_the_shapes_that_are_measured_span_the_sweep() -> None:
-    from lmscale.commands.bench import SHAPES, spread_of_sizes
-
-    runs = sweep.plan(Sweep("one", sweep.ladder([2e4 * 2**i for i in range(8)], [20, 40]), RECIPE)).runs
-    sizes = [count(run.config).params for run in spread_of_sizes(runs)]
-    every = sorted({count(run.config).params for run in runs})
-    assert sizes == sorted(set(sizes)) and len(sizes) == SHAPES and (sizes[0], sizes[-1]) == (every[0], every[-1])
-    assert len(spread_of_sizes(runs[:2])) == 1
-
-
 class Silent:
     """A watcher that counts what it is told."""
 

@@ -116,7 +116,7 @@ class Watcher:
 
 
 def go(
-    folder: Path, *configs: RunConfig, watcher: Watcher | None = None, workers: int | None = 1, pack: int = 1
+    folder: Path, *configs: RunConfig, watcher: launch.Watcher | None = None, workers: int | None = 1, pack: int = 1
 ) -> Summary:
     runs = [PlannedRun(config) for config in configs]
     return launch.run("two", runs, folder, watcher or Watcher(), workers=workers, pack=pack)
