@@ -1,4 +1,4 @@
-"""Trouble that the user can mend is a `UserError`: what was given, the rule, the nearest fix, in one sentence.
+"""A problem that the user can solve is a `UserError`: what was given, the rule, the nearest fix, in one sentence.
 
 The command line prints the sentence alone and exits with the status that `exit_status` gives it; any other exception is
 a defect of `lmscale` and keeps its traceback.

@@ -72,7 +72,7 @@ class Outcome:
     repeats_max: float | None = None
     data_fingerprint: str
     seconds: float
-    """Wall time of training, validation included, start-up and compilation left out; resumed parts add up."""
+    """Wall time of training, validation included, without start-up and compilation, summed over resumed attempts."""
     startup_seconds: float
     """From process start to the first finished step."""
     tokens_per_second: float | None = None

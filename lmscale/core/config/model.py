@@ -1,4 +1,4 @@
-"""The model: its shape, the kind of each part, and its parametrization."""
+"""The model: its shape, the kind of each component, and its parametrization."""
 
 import math
 from dataclasses import dataclass, field
@@ -88,8 +88,8 @@ class ModelConfig:
         )
 
     def _check_heads(self) -> None:
-        part, why = (2, " of an even size (rotary positions turn pairs)") if self.positions == "rotary" else (1, "")
-        fitting = [heads for heads in range(1, self.width // part + 1) if self.width % (part * heads) == 0]
+        multiple, why = (2, " of an even size (rotary positions turn pairs)") if self.positions == "rotary" else (1, "")
+        fitting = [heads for heads in range(1, self.width // multiple + 1) if self.width % (multiple * heads) == 0]
         check(bool(fitting), f"width = {self.width}: rotary positions turn pairs, so take {self.width + 1}")
         check(
             self.heads in fitting,

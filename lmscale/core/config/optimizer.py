@@ -74,7 +74,7 @@ class OptimizerConfig:
             self.batch_sequences % self.micro_batches == 0,
             f"batch_sequences = {self.batch_sequences} cannot be cut into micro_batches = {self.micro_batches} equal "
             f"parts; the nearest number is "
-            f"{min(_divisors(self.batch_sequences), key=lambda parts: abs(parts - self.micro_batches))}",
+            f"{min(_divisors(self.batch_sequences), key=lambda number: abs(number - self.micro_batches))}",
         )
         if self.clip_norm is not None:
             positive(self, "clip_norm")

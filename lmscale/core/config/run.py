@@ -106,13 +106,13 @@ class RunConfig:
             )
 
     def _check_mesh(self) -> None:
-        rows, parts = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
+        rows, micro_batches = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
         sequences = self.optimizer.batch_sequences
         check(
-            sequences % (rows * parts) == 0,
+            sequences % (rows * micro_batches) == 0,
             f"batch_sequences = {sequences} does not divide over data x fsdp = {rows} devices"
-            + (f" and {parts} micro-batches" if parts > 1 else "")
-            + f"; the nearest batch is {max(1, round(sequences / (rows * parts))) * rows * parts}",
+            + (f" and {micro_batches} micro-batches" if micro_batches > 1 else "")
+            + f"; the nearest batch is {max(1, round(sequences / (rows * micro_batches))) * rows * micro_batches}",
         )
         check(
             self.model.context % self.mesh.sequence == 0,
@@ -133,8 +133,8 @@ class RunConfig:
     @property
     def warmup_steps(self) -> int:
         """Updates during which the learning rate rises."""
-        given = self.optimizer.warmup_steps
-        return round(self.optimizer.warmup_fraction * self.steps) if given is None else min(given, self.steps)
+        steps = self.optimizer.warmup_steps
+        return round(self.optimizer.warmup_fraction * self.steps) if steps is None else min(steps, self.steps)
 
     @property
     def cooldown_steps(self) -> int:
@@ -153,20 +153,20 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """A `RunConfig` of the mapping that `to_json` made. Raises `UserError` naming a wrong or unknown field."""
+        """The `RunConfig` of a mapping from `to_json`. Raises `UserError` naming a wrong or unknown field."""
         return from_json(cls, value)
 
 
 def _identity(config: Any) -> dict[str, Any]:
     """The fields that make a run what it is and differ from their defaults, nested alike."""
-    kept: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         if not item.metadata.get("identity", True):
             continue
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             if inner := _identity(value):
-                kept[item.name] = inner
+                identity[item.name] = inner
         elif value != item.default or item.metadata.get("identity") == "always":
-            kept[item.name] = value
-    return kept
+            identity[item.name] = value
+    return identity

@@ -104,8 +104,8 @@ class ValidationSet:
     def __init__(self, tokens: Tokens, context: int, max_tokens: int, split: str = "validation") -> None:
         sources = held_out(tokens, split, context)
         schedule = MixtureSchedule(tokens.manifest.weights or (1,))
-        asked = max(1, max_tokens // context)
-        n = schedule.most_rows([source.count for source in sources], asked)
+        requested = max(1, max_tokens // context)
+        n = schedule.most_rows([source.count for source in sources], requested)
         self.sources: NDArray[np.int64] = schedule.sources(0, n)
         self.windows: NDArray[np.int32] = np.empty((n, context + 1), np.int32)
         for number, source in enumerate(sources):
@@ -116,9 +116,9 @@ class ValidationSet:
         self.tokens: int = n * context
         self.bytes: int = tokenizer.count_bytes(load_tokenizer(tokens.manifest), self.windows[:, 1:])
         self.shortfall = ""
-        if n < asked:
+        if n < requested:
             self.shortfall = (
-                f"{asked * context:,} {SPLIT_NAMES[split]} tokens were asked for, but {tokens.manifest.source} holds "
-                f"out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a larger "
+                f"{requested * context:,} {SPLIT_NAMES[split]} tokens were asked for, but {tokens.manifest.source} "
+                f"holds out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a larger "
                 f"{split}_fraction holds out more"
             )

@@ -25,7 +25,7 @@ class Manifest:
     source: str
     """The source in words, with its version."""
     fingerprint: str
-    """Of the tokens: the corpus and the tokenizer."""
+    """What identifies the tokens: the corpus and the tokenizer."""
     corpus_fingerprint: str
     tokenizer: str
     tokenizer_file: str | None = None

@@ -75,11 +75,11 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, start: int, stop: 
     tokens, lengths = [np.empty(0, tokenizer.dtype)], [np.empty(0, np.int64)]
     for texts in corpus.texts(split, start, stop):
         try:
-            part = tokenizer.encode_documents(texts)
+            ids, text_lengths = tokenizer.encode_documents(texts)
         except UserError:
             raise _refusal(corpus, split, tokenizer, start, texts) from None
-        tokens.append(part[0])
-        lengths.append(part[1])
+        tokens.append(ids)
+        lengths.append(text_lengths)
         start += len(texts)
     return np.concatenate(tokens), np.concatenate(lengths)
 

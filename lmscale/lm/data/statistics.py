@@ -25,6 +25,7 @@ from lmscale.lm.data.prepare import load_tokenizer
 from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte, count_bytes
 
 FORMAT = 1
+STATISTICS_FILE = "statistics.json"
 COUNTED_TOKENS = 16 << 20
 """Leading training tokens that are counted: documents lie in the order of their hash, so they are a fair sample."""
 COMPRESSED_BYTES = 8 << 20
@@ -47,7 +48,7 @@ class Statistics:
     """How often the token of each such rank comes among the counted training tokens."""
     word_ranks: tuple[int, ...]
     word_counts: tuple[int, ...]
-    """The same for what white space separates."""
+    """Ranks and counts of words, which white space separates."""
     length_edges: tuple[int, ...]
     """Lengths of training documents in tokens, their end included: powers of two."""
     length_counts: tuple[int, ...]
@@ -72,7 +73,7 @@ class Statistics:
 def find_statistics(manifest: Manifest) -> Statistics | None:
     """The statistics that are stored beside the tokens, None where there are none."""
     try:
-        stored = json.loads((manifest.folder / "statistics.json").read_text(encoding="utf-8"))
+        stored = json.loads((manifest.folder / STATISTICS_FILE).read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             return None
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
@@ -82,55 +83,66 @@ def find_statistics(manifest: Manifest) -> Statistics | None:
 
 
 def corpus_statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
-    """Count one corpus, unless that was done, and keep the result beside its tokens.
+    """The statistics of one corpus, from the file beside its tokens or counted now and stored there.
 
     Raises `UserError` where the validation split has no text to score.
     """
     manifest = tokens.manifest
     assert not tokens.components and not manifest.endless, "each component of a mixture is counted by itself"
-    if (known := find_statistics(manifest)) is not None:
-        return known
-    report = progress or (lambda what, share: None)
-    what, tokenizer = f"counting {manifest.source}", load_tokenizer(manifest)
-    train, held_out = tokens.train[:COUNTED_TOKENS], tokens.validation
-    report(what, 0.0)
-    counts = np.bincount(train, minlength=manifest.vocab)
-    ranks, rank_counts = _by_rank(counts)
-    words = _word_counts(tokenizer, train[:WORD_TOKENS])
-    report(what, 0.2)
-    word_ranks, word_counts = _by_rank(words)
+    if (stored := find_statistics(manifest)) is not None:
+        return stored
+
+    def report(share: float) -> None:
+        if progress is not None:
+            progress(f"counting {manifest.source}", share)
+
+    tokenizer = load_tokenizer(manifest)
+    report(0.0)
+    fields = _frequencies(tokens, tokenizer)
+    report(0.2)
+    fields |= _prediction_baselines(tokens, tokenizer)
+    report(0.5)
+    text = _leading_text(tokenizer, tokens.validation, COMPRESSED_BYTES)
+    for number, (name, size) in enumerate(_COMPRESSORS.items()):
+        fields[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
+        report(0.6 + 0.2 * number)
+    result = Statistics(source=manifest.source, fingerprint=manifest.fingerprint, compressed_bytes=len(text), **fields)
+    files.write_json(manifest.folder / STATISTICS_FILE, {"format": FORMAT, **asdict(result)})
+    report(1.0)
+    return result
+
+
+def _frequencies(tokens: Tokens, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How often tokens and words come in the training split, and how long its documents are, by field."""
+    train = tokens.train[:COUNTED_TOKENS]
+    token_ranks, token_counts = _by_rank(np.bincount(train, minlength=tokenizer.vocab))
+    word_ranks, word_counts = _by_rank(_word_counts(tokenizer, train[:WORD_TOKENS]))
     edges, lengths = _lengths(np.diff(tokens.train_starts))
-    scored_bytes = count_bytes(tokenizer, held_out[1:])
+    return {
+        "token_ranks": token_ranks,
+        "token_counts": token_counts,
+        "word_ranks": word_ranks,
+        "word_counts": word_counts,
+        "length_edges": edges,
+        "length_counts": lengths,
+    }
+
+
+def _prediction_baselines(tokens: Tokens, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Unigram and bigram in bits per byte of the validation split, by field."""
+    scored = tokens.validation[1:]
+    scored_bytes = count_bytes(tokenizer, scored)
     if not scored_bytes:
         raise UserError(
-            f"the validation split of {manifest.source} has no text beyond its first token, so nothing can be scored; "
-            f"give more text or a larger validation_fraction"
+            f"the validation split of {tokens.manifest.source} has no text beyond its first token, so nothing can be "
+            f"scored; give more text or a larger validation_fraction"
         )
-    unigram, bigram = baseline_nats(train, held_out, manifest.vocab)
-    report(what, 0.5)
-    text = _leading_text(tokenizer, held_out, COMPRESSED_BYTES)
-    sizes: dict[str, Any] = {}
-    for number, (name, size) in enumerate(_COMPRESSORS.items()):
-        sizes[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
-        report(what, 0.6 + 0.2 * number)
-    result = Statistics(
-        source=manifest.source,
-        fingerprint=manifest.fingerprint,
-        token_ranks=ranks,
-        token_counts=rank_counts,
-        word_ranks=word_ranks,
-        word_counts=word_counts,
-        length_edges=edges,
-        length_counts=lengths,
-        unigram_bits_per_byte=bits_per_byte(unigram, scored_bytes),
-        bigram_bits_per_byte=bits_per_byte(bigram, scored_bytes),
-        scored_tokens=len(held_out) - 1,
-        compressed_bytes=len(text),
-        **sizes,
-    )
-    files.write_json(manifest.folder / "statistics.json", {"format": FORMAT, **asdict(result)})
-    report(what, 1.0)
-    return result
+    unigram, bigram = baseline_nats(tokens.train[:COUNTED_TOKENS], tokens.validation, tokenizer.vocab)
+    return {
+        "unigram_bits_per_byte": bits_per_byte(unigram, scored_bytes),
+        "bigram_bits_per_byte": bits_per_byte(bigram, scored_bytes),
+        "scored_tokens": len(scored),
+    }
 
 
 def _by_rank(counts: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...]]:

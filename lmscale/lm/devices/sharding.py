@@ -16,8 +16,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "hidden": "tensor",
     "layers": None,
 }
-"""Logical axis -> mesh axis (None: on every device). Parameters are cut over fsdp and tensor, activations over the
-rest and, between the two products of a part, over tensor."""
+"""Logical axis -> mesh axis (None: on every device). Parameters are sharded over fsdp and tensor, activations over
+the rest and, between the two matrix products of attention or MLP, over tensor."""
 
 Axes = tuple[str | None, ...]
 """One logical name per axis of an array; None is an axis that is never cut."""
@@ -92,5 +92,5 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same values on every device."""
+    """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
