@@ -119,6 +119,6 @@ class ValidationSet:
         if n < requested:
             self.shortfall = (
                 f"{requested * context:,} {SPLIT_NAMES[split]} tokens were asked for, but {tokens.manifest.source} "
-                f"holds out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a larger "
-                f"{split}_fraction holds out more"
+                f"holds out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a "
+                f"larger {split}_fraction holds out more"
             )
