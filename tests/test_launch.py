@@ -76,7 +76,7 @@ def test_a_crashed_run_is_repeated_three_times_over_all_launches(trainer: Path, 
 def test_a_measurement_ends_where_a_run_does_not_finish(trainer: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"run {RUN.run_id} did not finish: lmscale: the tokens are missing"):
         go(tmp_path / "runs", named(RUN, "fail"), watcher=RaiseOnFailure())
-    assert go(tmp_path / "runs", LONG, watcher=RaiseOnFailure()).finished == 1
+    assert go(tmp_path / "others", LONG, watcher=RaiseOnFailure()).finished == 1
 
 
 def test_a_killed_run_continues(trainer: Path, tmp_path: Path) -> None:
