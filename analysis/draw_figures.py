@@ -22,7 +22,7 @@ def main(source: str, folder: Path) -> None:
     """Draw the figures of `source` into `folder`."""
     table = read_table(source)
     curves, corrupt = plots.read_curves(source, table) if Path(source).is_dir() else ({}, [])
-    fits, checked, notes = report.fitted(table)
+    fits, checked, notes = report.fit_and_check(table)
     runs = plots.measured_runs(table)
     fitted = runs[~plots.held_out_mask(runs)]["flops"]
     by_approach = {fit.approach: fit for fit in fits}

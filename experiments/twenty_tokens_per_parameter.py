@@ -43,7 +43,7 @@ def unfinished(folder: Path) -> str:
 def study(name: str, source: str | Path) -> dict[str, Any]:
     """Table, fits and held-out checks of one source."""
     table = read_table(source)
-    fits, checked, notes = report.fitted(table)
+    fits, checked, notes = report.fit_and_check(table)
     if not fits:
         raise UserError(f"{name}: {' '.join(notes)}")
     flops, _ = largest_budget(fitted_rows(table, usable(fits)))

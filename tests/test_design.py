@@ -216,11 +216,11 @@ def test_held_out_runs_say_nothing_and_may_be_the_target() -> None:
         design.judge_plan(planned([(16, 100)], held_out=True))
 
 
-def test_a_prior_far_above_the_runs_is_said_to_be_too_sure() -> None:
+def test_a_prior_far_above_the_runs_is_too_sure_and_the_cautions_say_so() -> None:
     runs = planned([(w, b) for w in (16, 32, 64) for b in (100, 400, 1600)])
-    assert any("these standard deviations too small" in said for said in design.judge_plan(runs).cautions())
+    assert any("these standard deviations too small" in caution for caution in design.judge_plan(runs).cautions())
     own = Prior(smallest_flops=None)
-    assert not any("too small" in said for said in design.judge_plan(runs, own).cautions())
+    assert not any("too small" in caution for caution in design.judge_plan(runs, own).cautions())
 
 
 def test_a_prior_that_cannot_judge_runs() -> None:

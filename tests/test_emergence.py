@@ -51,12 +51,12 @@ def simulated():
 
 def test_simulated_curves_are_told_apart(simulated):
     truth, found = simulated
-    said = np.array([found[task].cls for task in truth.index])
+    classes = np.array([found[task].cls for task in truth.index])
     true = truth["class"].to_numpy()
-    hits = ((said == "emergent") & (true == "emergent")).sum()
-    assert 2 * hits / ((said == "emergent").sum() + (true == "emergent").sum()) >= 0.9
-    assert (said == true).mean() >= 0.9
-    assert not (said[true == "flat"] == "emergent").any()
+    hits = ((classes == "emergent") & (true == "emergent")).sum()
+    assert 2 * hits / ((classes == "emergent").sum() + (true == "emergent").sum()) >= 0.9
+    assert (classes == true).mean() >= 0.9
+    assert not (classes[true == "flat"] == "emergent").any()
 
 
 def test_the_interval_holds_the_foot_as_often_as_it_says(simulated):
@@ -104,8 +104,8 @@ def at_chance(curves, n=500, chance=0.25, seed=0):
 def test_the_flat_curves_of_a_large_family_stay_flat():
     """Each tested alone, four of these 150 would be called something else."""
     found = emergence.detect(at_chance(150), "params", resamples=0).findings
-    said = [finding.cls for finding in found]
-    assert said.count("emergent") == 0 and said.count("flat") >= 149
+    classes = [finding.cls for finding in found]
+    assert classes.count("emergent") == 0 and classes.count("flat") >= 149
 
 
 @pytest.mark.parametrize("other, verdict", [("emergent", "corroborated"), ("smooth", "metric-induced")])
@@ -247,21 +247,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("spoil, said", BAD.values(), ids=BAD)
-def test_bad_input_is_refused_in_a_sentence(spoil, said):
+@pytest.mark.parametrize("spoil, message", BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_a_sentence(spoil, message):
     with pytest.raises(UserError) as error:
         emergence.detect(spoil(scores(hinge(0.6, 0.8))), "params")
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_curve_too_short_is_left_out_and_said():
+def test_a_curve_too_short_is_left_out_and_noted():
     table = pd.concat([scores(hinge(0.6, 0.8)), scores(hinge(0.6, 0.8), task="short").head(3)])
     result = emergence.detect(table, "params")
     assert len(result.findings) == 1
     assert any("fewer than 5 scales: short (accuracy)" in note for note in result.notes)
 
 
-def test_an_axis_that_cannot_be_used_is_said_where_another_can():
+def test_an_axis_that_cannot_be_used_is_noted_where_another_can():
     table = scores(hinge(0.6, 0.8)).assign(flops=1e20)
     result = emergence.detect(table)
     assert {finding.curve.axis for finding in result.findings} == {"params"}
@@ -283,9 +283,9 @@ def test_the_verb_reads_a_file_and_writes_json(tmp_path, capsys, suffix):
     hard, soft = json.loads((tmp_path / "e.json").read_text())
     assert set(hard) == {"task", "metric", "kind", "axis", "class", "verdict", "threshold", "interval", "evidence"}
     assert (hard["class"], hard["verdict"], soft["class"]) == ("emergent", "metric-induced", "smooth")
-    said = capsys.readouterr().out
-    assert "2 curves over params (parameters): 1 emergent, 1 smooth" in said
-    assert "metric-induced (token accuracy smooth)" in said and "0.250 to 0.800" in said
+    output = capsys.readouterr().out
+    assert "2 curves over params (parameters): 1 emergent, 1 smooth" in output
+    assert "metric-induced (token accuracy smooth)" in output and "0.250 to 0.800" in output
 
 
 def test_the_verb_takes_other_names_and_conditions(tmp_path, capsys):

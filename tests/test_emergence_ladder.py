@@ -73,15 +73,15 @@ def test_a_run_to_come_has_no_score_yet():
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    "spoil, message",
     [
         (lambda t: t.drop(columns="task_loss"), "needs the column 'task_loss'"),
         (lambda t: t[t["held_out"]], "0 runs to fit"),
         (lambda t: t.assign(score=np.nan), "all of them finite"),
     ],
 )
-def test_a_ladder_refuses_what_it_cannot_fit(spoil, said):
-    with pytest.raises(UserError, match=said):
+def test_a_ladder_refuses_what_it_cannot_fit(spoil, message):
+    with pytest.raises(UserError, match=message):
         ladder(spoil(runs()), chance=0.25)
     with pytest.raises(UserError, match="did you mean 'sigmoid'"):
         ladder(runs(), chance=0.25, link="sigmod")  # type: ignore[arg-type]

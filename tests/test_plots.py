@@ -40,16 +40,16 @@ def lines_of(ax, colour):
 
 
 @pytest.mark.parametrize(
-    "value, said",
+    "value, text",
     [(26100, "26.1k"), (1.4e6, "1.40M"), (67.3e9, "67.3B"), (999.7e3, "1.00M"), (0.5, "0.500"), (None, "–")],
 )
-def test_counts_are_compact(value, said):
-    assert plots.compact(value) == said
+def test_counts_are_compact(value, text):
+    assert plots.compact(value) == text
 
 
-@pytest.mark.parametrize("value, said", [(3e12, "3×10¹²"), (1e18, "10¹⁸"), (5.76e23, "5.8×10²³"), (2e-3, "2×10⁻³")])
-def test_budgets_are_powers_of_ten(value, said):
-    assert plots.power(value) == said
+@pytest.mark.parametrize("value, text", [(3e12, "3×10¹²"), (1e18, "10¹⁸"), (5.76e23, "5.8×10²³"), (2e-3, "2×10⁻³")])
+def test_budgets_are_powers_of_ten(value, text):
+    assert plots.power(value) == text
 
 
 def test_the_frontier_holds_only_runs_that_nothing_cheaper_beats():
@@ -182,7 +182,7 @@ def test_figures_are_text_small_and_the_same_every_time(table, both, tmp_path):
         plots.save(figure, tmp_path / "valleys.bmp")
 
 
-def test_a_cut_off_last_line_is_passed_over_and_a_corrupt_one_is_said(tmp_path, table):
+def test_a_cut_off_last_line_is_passed_over_and_a_corrupt_one_is_named(tmp_path, table):
     whole, cut, bad = table["run"].iloc[:3]
     row = json.dumps({"step": 1, "flops": 10, "loss_nats": 2.0})
     for run, text in (

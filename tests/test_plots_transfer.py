@@ -18,25 +18,25 @@ def parabola(noise: float = 0.0, seed: int = 0) -> list[float]:
 
 
 def test_the_vertex_of_a_parabola_is_found() -> None:
-    found = best_rate(RATES, parabola())
-    assert (found.rate, found.loss_nats) == (pytest.approx(BEST, rel=1e-9), min(parabola()))
-    assert found.log_rate_stderr == pytest.approx(0, abs=1e-6) and not found.edge
+    best = best_rate(RATES, parabola())
+    assert (best.rate, best.loss_nats) == (pytest.approx(BEST, rel=1e-9), min(parabola()))
+    assert best.log_rate_stderr == pytest.approx(0, abs=1e-6) and not best.edge
 
 
 def test_its_standard_error_is_the_scatter_of_repeated_sweeps() -> None:
     sweeps = [best_rate(RATES, parabola(0.005, seed)) for seed in range(400)]
-    errors = [math.log(found.rate / BEST) for found in sweeps]
-    said = [found.log_rate_stderr for found in sweeps if found.log_rate_stderr is not None]
-    assert len(said) == 400 and abs(np.mean(errors)) < 0.005
-    assert math.sqrt(np.mean(np.square(said))) == pytest.approx(np.std(errors), rel=0.15)
+    errors = [math.log(best.rate / BEST) for best in sweeps]
+    stderrs = [best.log_rate_stderr for best in sweeps if best.log_rate_stderr is not None]
+    assert len(stderrs) == 400 and abs(np.mean(errors)) < 0.005
+    assert math.sqrt(np.mean(np.square(stderrs))) == pytest.approx(np.std(errors), rel=0.15)
 
 
 def test_a_lowest_loss_at_an_edge_is_flagged() -> None:
     for losses in (list(range(8)), list(range(8))[::-1], [*range(8)[:0:-1], math.inf]):
-        found = best_rate(RATES, [float(loss) for loss in losses])
+        best = best_rate(RATES, [float(loss) for loss in losses])
         finite = [(loss, rate) for rate, loss in zip(RATES, losses) if math.isfinite(loss)]
-        assert found == BestRate(pytest.approx(min(finite)[1]), None, min(finite)[0], edge=True)
-        assert "at the edge of the rates" in str(found)
+        assert best == BestRate(pytest.approx(min(finite)[1]), None, min(finite)[0], edge=True)
+        assert "at the edge of the rates" in str(best)
 
 
 def test_runs_that_diverged_are_left_out() -> None:
@@ -51,14 +51,14 @@ def test_three_points_leave_nothing_to_judge_the_error_by() -> None:
 def test_the_figures_show_every_size_once() -> None:
     with plots.style():
         _, (left, right) = plots.canvas(8, 4, panels=2)
-        found = {64: parabola(), 128: [*parabola()[:-1], math.inf]}
+        losses = {64: parabola(), 128: [*parabola()[:-1], math.inf]}
         plots.rate_sweep(
-            left, {size: (RATES, losses) for size, losses in found.items()}, {64: best_rate(RATES, found[64])}
+            left, {size: (RATES, values) for size, values in losses.items()}, {64: best_rate(RATES, losses[64])}
         )
         change = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]])
         plots.coordinates(right, [64, 128, 256], {"mup": change / change, "standard": change}, "width")
     assert {text.get_text() for text in left.texts} == {"64", "128"}
     diamonds = [line for line in left.lines if line.get_marker() == "D"]
-    assert [line.get_xydata()[0] == pytest.approx((BEST, min(found[64]))) for line in diamonds] == [True]
+    assert [line.get_xydata()[0] == pytest.approx((BEST, min(losses[64]))) for line in diamonds] == [True]
     assert sorted(len(line.get_xdata()) for line in left.lines if line not in diamonds) == [7, 8]
     assert {text.get_text() for text in right.texts} == {"+1.00", "+0.00"}

@@ -77,19 +77,19 @@ def test_colours_follow_the_reader_s_theme(page):
 
 def test_sections_come_in_the_order_a_reader_asks(page):
     heads = re.findall("<h2[^>]*>([^<]+)<", page)
-    wanted = [
+    titles = [
         "Was the prediction right?",
         "Figures",
         "Compute-optimal allocation",
         "Runs",
         "What was left out, and why",
     ]
-    wanted += [
+    titles += [
         "Approach 2, IsoFLOP minima: the fit and its checks",
         "Approach 3, parametric law: the fit and its checks",
     ]
     assert [head for head in heads if head != "Before using these numbers"] == [
-        *wanted,
+        *titles,
         "Conventions",
         "How to reproduce",
     ]
@@ -164,21 +164,21 @@ def small(count):
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_table_too_small_to_fit_gets_a_page_that_says_so(tmp_path, count):
     table = small(count)
-    found, checked, notes = report.fitted(table, resamples=20)
-    path = report.write(table, found, tmp_path, title="Small", held_out=checked, notes=notes)
+    results, checked, notes = report.fit_and_check(table, resamples=20)
+    path = report.write(table, results, tmp_path, title="Small", held_out=checked, notes=notes)
     text = Outline(path.read_text(encoding="utf-8")).text
     assert "cannot answer the question" in text and "Nothing could be fitted" in text
     assert all(run in text for run in table["run"])
 
 
 def test_a_law_that_cannot_be_identified_gives_no_answer(tmp_path):
-    found, _, notes = report.fitted(small(12), ("3",), resamples=20)
-    path = report.write(small(12), found, tmp_path, title="A line", notes=notes)
+    results, _, notes = report.fit_and_check(small(12), ("3",), resamples=20)
+    path = report.write(small(12), results, tmp_path, title="A line", notes=notes)
     text = Outline(path.read_text(encoding="utf-8")).text
     assert "cannot answer the question" in text and "all runs lie on the line D = 20 N" in text
     assert "Compute-optimal allocation" not in text
 
 
-def test_a_folder_without_a_plan_is_said(tmp_path):
+def test_a_folder_without_a_plan_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no plan"):
         report.of_sweep(tmp_path)

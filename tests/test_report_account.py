@@ -89,7 +89,7 @@ def test_what_reading_left_out_is_stated_also_where_nothing_was_fitted():
     assert lines(table, fit("2"), fit("3")) == ["an outlier – 1 run: z."]
 
 
-def test_nothing_left_out_is_said_only_of_a_table_that_was_fitted():
+def test_nothing_is_left_out_only_of_a_table_that_was_fitted():
     assert lines(runs(), fit()) == ["Nothing: every run of the table was fitted."]
     assert lines(runs()) == ["No run was fitted."]
 
@@ -198,8 +198,8 @@ def test_parameters_with_their_95_per_cent():
 
 
 def test_warnings_come_first_and_are_called_so():
-    found = SimpleNamespace(status=[Status("x", "fine"), Status("y", "mind", "note"), Status("z", "stop", "warning")])
-    assert account.statuses(found) == ["Warning – z: stop.", "y: mind.", "x: fine."]
+    fit_ = SimpleNamespace(status=[Status("x", "fine"), Status("y", "mind", "note"), Status("z", "stop", "warning")])
+    assert account.statuses(fit_) == ["Warning – z: stop.", "y: mind.", "x: fine."]
 
 
 def test_where_the_numbers_come_from():
@@ -208,14 +208,14 @@ def test_where_the_numbers_come_from():
         data_fingerprint="5f0c", seconds=[6000.0, 90.0, 30.0, 0.0],
     )  # fmt: skip
     hashed = SimpleNamespace(approach="3", table_hash="0123456789abcdef0123")
-    found = dict(account.provenance(table, [hashed], None))
-    assert found["on"] == "A100, B200"
-    assert found["data"] == "texts, stdlib"
-    assert found["data fingerprint"] == "5f0c"
-    assert found["training time"] == "102.0 minutes over all runs, start-up left out"
-    assert found["Approach 3"] == "SHA-256 of the fitted rows 0123456789abcdef"
-    assert found["report by"].startswith("lmscale ") and "Python 3" in found["report by"]
-    assert "trained with" not in found
+    lines_ = dict(account.provenance(table, [hashed], None))
+    assert lines_["on"] == "A100, B200"
+    assert lines_["data"] == "texts, stdlib"
+    assert lines_["data fingerprint"] == "5f0c"
+    assert lines_["training time"] == "102.0 minutes over all runs, start-up left out"
+    assert lines_["Approach 3"] == "SHA-256 of the fitted rows 0123456789abcdef"
+    assert lines_["report by"].startswith("lmscale ") and "Python 3" in lines_["report by"]
+    assert "trained with" not in lines_
     partly = dict(account.provenance(table.assign(seconds=[6000.0, None, None, 30.0]), [], None))
     assert partly["training time"] == "100.5 minutes over the 2 of 4 runs that state theirs, start-up left out"
     assert list(dict(account.provenance(runs(), [], None))) == ["report by"]

@@ -143,6 +143,9 @@ def test_every_crossing_of_twenty_is_stated_if_it_is_near():
         (1.92e23, "The compute of the largest fitted run is 3 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), "
                   "at "
                   "which 20 tokens per parameter was proposed."),
+        (5.4857e22, "The compute of the largest fitted run is 10.5 times smaller than Chinchilla's 5.76×10²³ FLOPs "
+                    "(6ND), so "
+                    "that a ratio stated for that budget is an extrapolation by this factor."),
         (5.76e21, "The compute of the largest fitted run is 100 times smaller than Chinchilla's 5.76×10²³ FLOPs "
                   "(6ND), so "
                   "that a ratio stated for that budget is an extrapolation by this factor."),

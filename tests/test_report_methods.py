@@ -250,7 +250,7 @@ def counted(**columns):
     """Two runs of a sweep that this package counted: C is 6ND and 7ND."""
     runs = pd.DataFrame({item.name: [1.0, 2.0] for item in fields(Counts)})
     return runs.assign(**{
-        "run": ["one", "two"], "params": [100.0, 200.0], "params_non_embedding": [40.0, 150.0], "tokens": 1000.0,
+        "run": ["one", "two"], "params": [100.0, 200.0], "params_non_embedding": [60.0, 150.0], "tokens": 1000.0,
         "flops": [6e5, 1.4e6], "loss_nats": 2.0, "validation_tokens": 5000.0, "loss_stderr": 0.01, **columns,
     })  # fmt: skip
 
@@ -258,7 +258,7 @@ def counted(**columns):
 def test_a_sweep_s_own_symbols():
     lines = meanings(counted())
     assert lines["N"] == "all trained parameters, embeddings and output head included (column params)"
-    assert lines["N non-embedding"] == ("the matrices of the layers alone (Kaplan 2020): 40 to 75 % of N in these runs")
+    assert lines["N non-embedding"] == ("the matrices of the layers alone (Kaplan 2020): 60 to 75 % of N in these runs")
     assert lines["D"] == "training tokens, repeats counted"
     assert lines["C"] == (
         "exact training FLOPs: projections, causal attention, MLP, head; forward and backward; without validation. "
@@ -299,6 +299,8 @@ def test_every_formula_of_c_that_allocations_use_is_stated(law, valleys):
         "allocations convert with C = 6 N D (Approach 3)",
         "allocations convert with C = 7 N D (Approach 2)",
     ]
+    two = conventions(table(), [law, valleys, replace(law, compute=ComputeModel(7.0))])
+    assert ("C(N, D)", "allocations convert with C = 6 N D (Approach 3 and 2)") in two
 
 
 def test_the_convention_of_intervals_follows_the_fits(law, valleys):

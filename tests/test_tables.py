@@ -73,7 +73,7 @@ def test_unknown_columns_name_the_nearest(tmp_path: Path) -> None:
         read_table(path, "params")
 
 
-def test_missing_tokens_and_flops_are_completed_and_said(tmp_path: Path) -> None:
+def test_missing_tokens_and_flops_are_completed_with_a_note(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, params=[1e6, 2e6], flops=[1.2e14, 4.8e14], loss=[3.0, 2.9]))
     assert table["tokens"].tolist() == pytest.approx([2e7, 4e7])
     assert "D = C/(6N)" in table.attrs["notes"][0]
@@ -96,7 +96,7 @@ def test_where_filters_and_says_how_many(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("t.parquet", b"no parquet", "corrupt or no parquet file"),
         ("t.csv.gz", b"no gzip", "corrupt or no csv file"),
@@ -108,10 +108,10 @@ def test_where_filters_and_says_how_many(tmp_path: Path) -> None:
         ("t.csv", b"params,tokens,loss\n1e6,2e7,3.0\n1e6,many,3.0\n", r"holds 'many'.*tokens must be numeric"),
     ],
 )
-def test_unusable_files_are_one_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_unusable_files_are_one_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         read_table(path)
     assert "\n" not in str(error.value)
 

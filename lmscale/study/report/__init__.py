@@ -79,14 +79,14 @@ def of_table(
     from lmscale.study.tables import read_table
 
     table = read_table(source, columns, where)
-    fits, checked, notes = fitted(table, approaches, resamples=resamples, seed=seed)
+    fits, checked, notes = fit_and_check(table, approaches, resamples=resamples, seed=seed)
     return write(
         table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
     )  # fmt: skip
 
 
-def fitted(
+def fit_and_check(
     table: "pd.DataFrame", approaches: Sequence[str] = ("2", "3"), *, resamples: int | None = None, seed: int = 0
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""

@@ -133,7 +133,7 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
         css, use = _use(bool(is_held_out), reasons.get(str(row["run"]), ""), bool(fits))
         rows.append((css, [*(_cell(row[name], text) for _, name, text in columns), use]))
     heads = [*(head for head, _, _ in columns), ("fitted", "")]
-    constants = page.paragraphs([f"The same in every run: {'; '.join(same)}."], "small") if same else ""
+    constants = page.paragraphs([f"The same in every run that states it: {'; '.join(same)}."], "small") if same else ""
     whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1))
     return page.folded(f"Table of {len(rows)} run{'s' * (len(rows) != 1)}", whole, open_=len(rows) <= MANY)
 
