@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.approaches.envelope_curves import Curves, bracketed, by_bins, by_hull, curves_of
+from lmscale.study.fits.approaches.envelope_curves import Curves, Envelope, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
 from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Status, counted
@@ -16,6 +15,7 @@ from lmscale.study.fits.results.frontier import EnvelopePoint, Frontier
 from lmscale.study.fits.runs import compute_model, usable
 from lmscale.study.fits.solvers.power_law import loss_through, regress
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
+from lmscale.study.laws import ComputeModel
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
@@ -37,119 +37,139 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
     or is constant. Raises `UserError` where fewer than three points or two model sizes are on the envelope.
     """
     rows, options = chosen("frontier", options, changes).read(table)
-    method, resamples = options.envelope, options.count("1")
     runs = usable(rows, ("params", "flops"), rates=options.rates)
     curves = curves_of(runs)
-    edges = np.concatenate(
-        [np.concatenate(curves.log_flops).min(keepdims=True), np.concatenate(curves.log_flops).max(keepdims=True)]
-    )
-    if edges[1] - edges[0] < math.log(1.1):
-        raise UserError(
-            f"Approach 1 needs losses over a range of compute, and all rows lie near {math.exp(edges[0]):.3g} FLOPs: "
-            f"give the runs' training curves, or more budgets"
-        )
-    grid = np.linspace(edges[0], edges[1], bins)
-    everyone = np.ones((len(curves.names), 1))
-    points = by_bins(curves, grid, everyone) if method == "bins" else by_hull(curves, everyone)
-    log_flops, loss, who, on = (item[:, 0] for item in points)
-    on = on.astype(bool)
-    sizes = len(np.unique(curves.log_params[who[on]]))
-    if on.sum() < 3 or sizes < 2:
-        raise UserError(
-            f"Approach 1 finds {counted(int(on.sum()), 'point')} of {counted(sizes, 'model size')} on the envelope; "
-            f"it needs 3 points and 2 sizes: give the runs' training curves, or fit Approach 3"
-        )
+    low, high = _range(curves)
+    grid = np.linspace(low, high, bins)
+    lowest = _envelope(curves, options, grid, np.ones((len(curves.names), 1)))
+    _check_points(lowest, curves)
     compute, compute_status = compute_model(runs.table)
-    between = _between(curves, log_flops, loss, who, on)
-    used = on if between is None else on & between(log_flops)
-    a, shift, curve, objective = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], used[:, None])
-    samples = None
-    if resamples:
-        counts = resample_counts(np.random.default_rng(options.seed), len(curves.names), resamples)
-        drawn = by_bins(curves, grid, counts) if method == "bins" else by_hull(curves, counts)
-        within = drawn[3] if between is None else drawn[3] & between(drawn[0])
-        a_r, shift_r, curve_r, _ = _fit(curves, *drawn[:3], within)
-        good = np.isfinite(a_r)
-        samples = {
-            "G": np.exp(shift_r[good]),
-            "a": a_r[good],
-            **{n: v[good] for n, v in zip(("E", "A", "gamma"), curve_r)},
-        }
-    params = np.exp(curves.log_params[who])
-    on_envelope = tuple(
-        EnvelopePoint(float(c), float(n), float(compute.tokens(c, n)), float(y), curves.names[w], bool(u))
-        for c, n, y, w, u in zip(np.exp(log_flops[on]), params[on], loss[on], who[on], used[on])
-    )
-    largest = float(np.exp(edges[1]))
-    stated = (
-        options.budgets
-        if options.budgets is not None
-        else tuple(10.0**p for p in range(math.ceil(edges[0] / math.log(10)), math.ceil(edges[1] / math.log(10)) + 1))
-    )
+    between = _between(curves, lowest)
+    used = lowest if between is None else lowest.where(between(lowest.log_flops))
+    a, shift, curve, objective = _fit(curves, used)
+    samples = _samples(curves, options, grid, between)
+    at = _decades(low, high) if options.budgets is None else options.budgets
     status = [*runs.statuses, compute_status]
     if options.check:
+        on, run = lowest.on[:, 0], lowest.run[:, 0]
+        contested = None if between is None else used.on[:, 0]
         status += [
-            envelope.ends(curves, log_flops, who, on, None if between is None else used, float(a[0])),
+            envelope.ends(curves, lowest.log_flops[:, 0], run, on, contested, float(a[0])),
             *envelope.schedules(runs, curves),
             *parametric.of_training(runs),
-            *parametric.extrapolation(stated, largest),
+            *parametric.extrapolation(at, float(np.exp(high))),
+            *_lost(samples, options.count("1")),
         ]
-        if samples is not None and len(samples["a"]) < resamples:
-            status.append(
-                Status(
-                    "bootstrap",
-                    f"{resamples - len(samples['a'])} of {resamples} resamples have no envelope of two sizes",
-                    "note",
-                )
-            )
-    fit = Frontier(
+    return Frontier(
         G=float(np.exp(shift[0])),
         a=float(a[0]),
         loss_curve=(float(curve[0][0]), float(curve[1][0]), float(curve[2][0])),
         samples=samples,
-        method=method,
+        method=options.envelope,
         objective=float(objective[0]),
         n_runs=len(curves.names),
-        largest_flops=largest,
+        largest_flops=float(np.exp(high)),
         compute=compute,
+        status=tuple(status),
         dropped=runs.dropped,
         notes=runs.notes,
         table_hash=runs.digest(),
         seed=options.seed,
-        at=stated,
+        at=at,
         rates=options.rates,
-        frontier=on_envelope,
+        frontier=_points(lowest, used, curves, compute),
     )
-    return replace(fit, status=tuple(status))
 
 
-def _between(
-    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray] | None:
+def _range(curves: Curves) -> tuple[float, float]:
+    """The smallest and the largest ln C. Raises `UserError` where there is no range between them."""
+    low, high = float(np.concatenate(curves.log_flops).min()), float(np.concatenate(curves.log_flops).max())
+    if high - low < math.log(1.1):
+        raise UserError(
+            f"Approach 1 needs losses over a range of compute, and all rows lie near {math.exp(low):.3g} FLOPs: "
+            f"give the runs' training curves, or more budgets"
+        )
+    return low, high
+
+
+def _envelope(curves: Curves, options: FitOptions, grid: np.ndarray, counts_nr: np.ndarray) -> Envelope:
+    return by_bins(curves, grid, counts_nr) if options.envelope == "bins" else by_hull(curves, counts_nr)
+
+
+def _check_points(lowest: Envelope, curves: Curves) -> None:
+    """Raises `UserError` where too few points are on the envelope for a line."""
+    points, sizes = int(lowest.on.sum()), lowest.sizes(curves)
+    if points < 3 or sizes < 2:
+        raise UserError(
+            f"Approach 1 finds {counted(points, 'point')} of {counted(sizes, 'model size')} on the envelope; "
+            f"it needs 3 points and 2 sizes: give the runs' training curves, or fit Approach 3"
+        )
+
+
+def _points(lowest: Envelope, used: Envelope, curves: Curves, compute: ComputeModel) -> tuple[EnvelopePoint, ...]:
+    """The points of the envelope in plain numbers."""
+    on, run = lowest.on[:, 0], lowest.run[:, 0]
+    flops, params = np.exp(lowest.log_flops[:, 0]), np.exp(curves.log_params[run])
+    return tuple(
+        EnvelopePoint(float(c), float(n), float(compute.tokens(c, n)), float(loss), curves.names[index], bool(in_line))
+        for c, n, loss, index, in_line in zip(flops[on], params[on], lowest.loss[on, 0], run[on], used.on[on, 0])
+    )
+
+
+def _samples(
+    curves: Curves, options: FitOptions, grid: np.ndarray, between: Callable[[np.ndarray], np.ndarray] | None
+) -> dict[str, np.ndarray] | None:
+    """G, a and the loss curve of the resamples that have an envelope of two sizes; None where none are asked for."""
+    if not options.count("1"):
+        return None
+    counts = resample_counts(np.random.default_rng(options.seed), len(curves.names), options.count("1"))
+    drawn = _envelope(curves, options, grid, counts)
+    used = drawn if between is None else drawn.where(between(drawn.log_flops))
+    a_r, shift_r, curve_r, _ = _fit(curves, used)
+    good = np.isfinite(a_r)
+    loss_curve = {name: values[good] for name, values in zip(("E", "A", "gamma"), curve_r)}
+    return {"G": np.exp(shift_r[good]), "a": a_r[good], **loss_curve}
+
+
+def _lost(samples: dict[str, np.ndarray] | None, resamples: int) -> list[Status]:
+    lost = 0 if samples is None else resamples - len(samples["a"])
+    if not lost:
+        return []
+    return [Status("bootstrap", f"{lost} of {resamples} resamples have no envelope of two sizes", "note")]
+
+
+def _decades(low: float, high: float) -> tuple[float, ...]:
+    """Powers of ten from the smallest to the largest ln C."""
+    first, last = math.ceil(low / math.log(10)), math.ceil(high / math.log(10))
+    return tuple(10.0**power for power in range(first, last + 1))
+
+
+def _between(curves: Curves, lowest: Envelope) -> Callable[[np.ndarray], np.ndarray] | None:
     """At which ln C the optimum lies well between the sizes that were run there; None where too few points are.
 
     Elsewhere the best size is the design's. Judged by the line, not by the size that happened to win: leaving out
     points because noise moved their winner to the edge would bend the line.
     """
-    inside = on & bracketed(curves, log_flops, curves.log_params[who])
+    inside = lowest.where(bracketed(curves, lowest.log_flops, curves.log_params[lowest.run]))
     for _ in range(3):
-        if inside.sum() < 3 or len(np.unique(curves.log_params[who[inside]])) < 2:
+        if inside.on.sum() < 3 or inside.sizes(curves) < 2:
             return None
-        a, shift, _, _ = _fit(curves, log_flops[:, None], loss[:, None], who[:, None], inside[:, None])
+        a, shift, _, _ = _fit(curves, inside)
 
         def between(x: np.ndarray, a: float = float(a[0]), shift: float = float(shift[0])) -> np.ndarray:
             return bracketed(curves, x, shift + a * x)
 
-        inside = on & between(log_flops)
-    return between if inside.sum() >= 3 and len(np.unique(curves.log_params[who[inside]])) >= 2 else None
+        inside = lowest.where(between(lowest.log_flops))
+    return between if inside.on.sum() >= 3 and inside.sizes(curves) >= 2 else None
 
 
 def _fit(
-    curves: Curves, log_flops: np.ndarray, loss: np.ndarray, who: np.ndarray, on: np.ndarray
+    curves: Curves, points: Envelope
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """Slope, intercept, (E, A, gamma) and sum of squares, each (r,)."""
+    log_flops, loss, on = points.log_flops, points.loss, points.on
     weights = on.astype(float)
-    y = curves.log_params[who]
+    y = curves.log_params[points.run]
     if np.ptp(log_flops, axis=1).max() == 0:
         slope, shift = regress(log_flops[:, 0], y, weights)
         curve = loss_through(np.exp(log_flops[:, 0]), np.where(on, loss, 1.0), weights)

@@ -4,7 +4,7 @@ Axes: n runs, r resamples; the resample index last.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,10 +41,26 @@ def curves_of(runs: UsableRuns) -> Curves:
     return Curves(tuple(map(str, names)), np.array([of[0] for of in sizes]), tuple(flops), tuple(losses))
 
 
-def by_bins(
-    curves: Curves, grid: np.ndarray, counts_nr: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ln C, loss, the run's index and whether it is on the envelope, each (bins, r)."""
+@dataclass(frozen=True)
+class Envelope:
+    """Points of r lower envelopes, one per column, (k, r): ln C, loss, index of the run, and whether each is on it."""
+
+    log_flops: np.ndarray
+    loss: np.ndarray
+    run: np.ndarray
+    on: np.ndarray
+
+    def where(self, inside: np.ndarray) -> "Envelope":
+        """With only those points on it that are `inside`."""
+        return replace(self, on=self.on & inside)
+
+    def sizes(self, curves: Curves) -> int:
+        """How many model sizes are on it (the first column)."""
+        return len(np.unique(curves.log_params[self.run[:, 0][self.on[:, 0]]]))
+
+
+def by_bins(curves: Curves, grid: np.ndarray, counts_nr: np.ndarray) -> Envelope:
+    """At each ln C of `grid` the lowest curve of a run that the resample holds."""
     step = grid[1] - grid[0]
     heights = np.full((len(curves.names), len(grid)), np.inf)
     for index, (x, y) in enumerate(zip(curves.log_flops, curves.loss)):
@@ -63,7 +79,7 @@ def by_bins(
         who[:, column] = order[first, rows]
     best_before = np.minimum.accumulate(np.vstack([np.full((1, loss.shape[1]), np.inf), loss[:-1]]), axis=0)
     on = np.isfinite(loss) & (loss < best_before)
-    return np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who.astype(int), on
+    return Envelope(np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who.astype(int), on)
 
 
 def bracketed(curves: Curves, log_flops: np.ndarray, log_params: np.ndarray) -> np.ndarray:
@@ -89,7 +105,7 @@ def _lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
     return hull[:end]
 
 
-def by_hull(curves: Curves, counts_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def by_hull(curves: Curves, counts_nr: np.ndarray) -> Envelope:
     """The corners of the convex hull in the shape of `by_bins`, padded to the longest hull."""
     # The hull of all points is the hull of the runs' own hulls: few points are left to resample.
     own = [_lower_hull(x, np.log(y)) for x, y in zip(curves.log_flops, curves.loss)]
@@ -103,4 +119,4 @@ def by_hull(curves: Curves, counts_nr: np.ndarray) -> tuple[np.ndarray, np.ndarr
     size = max(map(len, hulls))
     picked = np.stack([np.pad(h, (0, size - len(h)), mode="edge") for h in hulls], axis=1)
     on = np.arange(size)[:, None] < np.array([len(h) for h in hulls])[None]
-    return x[picked], y[picked], whose[picked], on
+    return Envelope(x[picked], y[picked], whose[picked], on)

@@ -1,6 +1,7 @@
 """Approach 2: the lowest loss of each compute budget, and how its model size grows with compute (IsoFLOP)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches import isoflop_minima
-from lmscale.study.fits.approaches.isoflop_valleys import valleys_of
+from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley, valleys_of
 from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import (
     Dropped,
@@ -32,14 +33,14 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     Budgets are the column `flops_budget` (or `flops`, where its values repeat). `valley` is "parabola" (of the loss in
     ln N, Hoffmann 2022; over sizes within a factor `window` of the lowest, None takes all), "akima" (Porian 2024,
     arXiv 2406.19146: Akima interpolation of ln L on ln N, minimum on a fine grid), or "auto": parabolas unless they
-    miss the runs by more than three times its noise. Each of `resamples` draws adds
-    normal noise of `noise_nats` to every run and finds the minima again; None takes the spread of equal runs (seeds),
-    else the scatter about the parabolas, or for Akima what no parabola through four neighbouring sizes explains.
+    miss the runs by more than three times its noise. Each of `resamples` draws adds normal noise of `noise_nats` to
+    every run and finds the minima again; None takes the spread of equal runs (seeds), else the scatter about the
+    parabolas, or for Akima what no parabola through four neighbouring sizes explains.
 
     Where the minima scatter about the line by more than that noise explains, the rest enters weights and draws too;
-    and every second draw is less the interpolation's bias (`isoflop_bias.py`), so that intervals hold it. A given
-    `noise_nats` is all that is drawn, as in Porian 2024. `rates` says what
-    enters of a cell run at several learning rates (see `runs.usable`). `check` adds the statuses.
+    and every second draw is less the interpolation's bias (`isoflop_bias.py`), so that intervals include it. A given
+    `noise_nats` is all that is drawn, as in Porian 2024. `rates` chooses among the runs of several learning rates at
+    one N and D (see `runs.usable`). `check` adds the statuses.
 
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
@@ -62,22 +63,8 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
         noise = isoflop_noise.parabola_noise(valleys, noiseless.valleys)
     rng = np.random.default_rng(seed)
     noise_r = noise.draws(resamples, rng) if resamples else np.zeros(1)
-    minima = []
-    for valley in valleys:
-        minimum = isoflop_minima.valley_minimum(valley, method, noise_r=noise_r, rng=rng, window=window)
-        if isinstance(minimum, str):
-            dropped.append(Dropped(f"budget {valley.flops:.4g}", minimum))
-        else:
-            minima.append(minimum)
-    if len(minima) < 2:
-        reasons = (
-            "; ".join(f"{d.run}: {d.reason}" for d in dropped if d.run.startswith("budget"))
-            or "the table has one budget"
-        )
-        raise UserError(
-            f"Approach 2 needs the minima of at least two compute budgets and found {len(minima)} ({reasons}): "
-            f"add budgets, or sizes on both sides of each minimum"
-        )
+    minima, rejected = _minima(valleys, method, noise_r=noise_r, rng=rng, window=window)
+    dropped += rejected
     flops = np.array([minimum.flops for minimum in minima])
     used = [valley for valley in valleys if any(valley.flops == minimum.flops for minimum in minima)]
     gaps = isoflop_bias.gaps(noiseless, minima, method=method, window=window, compute=compute)
@@ -115,6 +102,31 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
 
         status += isoflop.of_isoflop(fit, runs, used, minima, line=line, window=window, seed=seed)
     return replace(fit, status=tuple(status))
+
+
+def _minima(
+    valleys: Sequence[IsoFlopValley],
+    method: str,
+    *,
+    noise_r: np.ndarray,
+    rng: np.random.Generator,
+    window: float | None,
+) -> tuple[list[isoflop_minima.ValleyMinimum], list[Dropped]]:
+    """The minima of the budgets that have one; the others with the reason. Raises `UserError` for fewer than two."""
+    minima, dropped = [], []
+    for valley in valleys:
+        minimum = isoflop_minima.valley_minimum(valley, method, noise_r=noise_r, rng=rng, window=window)
+        if isinstance(minimum, str):
+            dropped.append(Dropped(f"budget {valley.flops:.4g}", minimum))
+        else:
+            minima.append(minimum)
+    if len(minima) < 2:
+        reasons = "; ".join(f"{item.run}: {item.reason}" for item in dropped) or "the table has one budget"
+        raise UserError(
+            f"Approach 2 needs the minima of at least two compute budgets and found {len(minima)} ({reasons}): "
+            f"add budgets, or sizes on both sides of each minimum"
+        )
+    return minima, dropped
 
 
 def _minimum(minimum: isoflop_minima.ValleyMinimum, compute: ComputeModel, resamples: int) -> BudgetMinimum:
