@@ -127,6 +127,11 @@ def test_tokens_per_parameter_with_interval_and_side():
     )
 
 
+def test_the_tokens_per_parameter_of_two_fits_stand_side_by_side():
+    start = "That is, in tokens per parameter, D*/N* = 30 by Approach 3 and 25 by Approach 2"
+    assert sentences(Line(resamples=0), Line("2", ratio=25.0, resamples=0))[2] == f"{start}."
+
+
 def test_every_crossing_of_twenty_is_stated_if_it_is_near():
     rising = Line(ratio=lambda flops: 20 * (flops / 3e13) ** 0.1)
     assert sentences(rising)[2].endswith("; Approach 3 crosses 20 at C = 3×10¹³ FLOPs.")
@@ -140,6 +145,8 @@ def test_every_crossing_of_twenty_is_stated_if_it_is_near():
     [
         (5.76e23, "The compute of the largest fitted run reaches the 5.76×10²³ FLOPs (6ND) at which 20 tokens per "
                   "parameter was proposed."),
+        (4e23, "The compute of the largest fitted run is 1.44 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), at "
+               "which 20 tokens per parameter was proposed."),
         (1.92e23, "The compute of the largest fitted run is 3 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), "
                   "at "
                   "which 20 tokens per parameter was proposed."),
