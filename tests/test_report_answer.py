@@ -145,7 +145,8 @@ def test_every_crossing_of_twenty_is_stated_if_it_is_near():
     [
         (5.76e23, "The compute of the largest fitted run reaches the 5.76×10²³ FLOPs (6ND) at which 20 tokens per "
                   "parameter was proposed."),
-        (4e23, "The compute of the largest fitted run is 1.44 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), at "
+        (4e23, "The compute of the largest fitted run is 1.44 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), "
+               "at "
                "which 20 tokens per parameter was proposed."),
         (1.92e23, "The compute of the largest fitted run is 3 times smaller than Chinchilla's 5.76×10²³ FLOPs (6ND), "
                   "at "
