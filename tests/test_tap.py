@@ -17,7 +17,7 @@ from lmscale.lm.model.tap import TAPS, Tap, record
 GROUPED: dict[str, Any] = {"heads": 4, "kv_heads": 2, "positions": "alibi", "document_end": 3, "mlp": "gelu"}
 SIZES = {"B": 2, "T": 10, "S": 10, "D": 16, "H": 4, "G": 2, "K": 4, "F": 24, "V": 32}
 LAYERS = 3
-Kept = dict[str, jax.Array]
+Activations = dict[str, jax.Array]
 
 
 def tiny(**changed: Any) -> ModelConfig:
@@ -46,15 +46,15 @@ FORWARD = jax.jit(transformer.forward, static_argnames=("config", "tap"))
 
 
 @cache
-def recorded(config: ModelConfig, seed: int = 0, tap: Tap = record(*TAPS)) -> tuple[jax.Array, Kept]:  # noqa: B008
-    """Logits of some tokens, and the values of every place."""
+def recorded(config: ModelConfig, seed: int = 0, tap: Tap = record(*TAPS)) -> tuple[jax.Array, Activations]:  # noqa: B008
+    """Logits of some tokens, and the values of every site."""
     return FORWARD(params(config), tokens(seed), config, tap)
 
 
-def patched(config: ModelConfig, values: Kept, seed: int = 0) -> jax.Array:
-    """Logits of some tokens with these values, [L, ...] inside the layers, in the places of the model's own."""
+def patched(config: ModelConfig, values: Activations, seed: int = 0) -> jax.Array:
+    """Logits of some tokens with these values, [L, ...] inside the layers, in place of the model's own."""
 
-    def run(params: Params, tokens_BT: jax.Array, values: Kept) -> jax.Array:
+    def run(params: Params, tokens_BT: jax.Array, values: Activations) -> jax.Array:
         def replace(name: str, _: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, None]:
             return values[name] if layer is None else values[name][layer], None
 
@@ -64,27 +64,29 @@ def patched(config: ModelConfig, values: Kept, seed: int = 0) -> jax.Array:
 
 
 @pytest.mark.parametrize("name", TAPS)
-def test_a_place_has_the_shape_that_the_list_says(name: str) -> None:
+def test_a_site_has_the_shape_that_the_list_says(name: str) -> None:
     shape = tuple(SIZES[letter] for letter in TAPS[name].shape.split())
     assert recorded(tiny(**GROUPED))[1][name].shape == ((LAYERS,) if TAPS[name].in_layer else ()) + shape
 
 
 def test_the_recorded_residual_stream_gives_the_logits() -> None:
-    logits, kept = recorded(PLAIN)
+    logits, activations = recorded(PLAIN)
 
     @jax.jit
     def read_out(residual_BTD: jax.Array) -> jax.Array:
         final_BTD = layers.norm(residual_BTD, "final_norm", params(PLAIN), PLAIN)
         return transformer.unembed(final_BTD, transformer.head(params(PLAIN), PLAIN), PLAIN)
 
-    np.testing.assert_array_equal(read_out(kept["residual_post"][-1]), logits)
-    np.testing.assert_array_equal(kept["logits"], logits)
-    np.testing.assert_array_equal(kept["residual_pre"][0], kept["embedding"])
-    np.testing.assert_array_equal(kept["residual_pre"][1:], kept["residual_post"][:-1])
+    np.testing.assert_array_equal(read_out(activations["residual_post"][-1]), logits)
+    np.testing.assert_array_equal(activations["logits"], logits)
+    np.testing.assert_array_equal(activations["residual_pre"][0], activations["embedding"])
+    np.testing.assert_array_equal(activations["residual_pre"][1:], activations["residual_post"][:-1])
     np.testing.assert_allclose(
-        kept["residual_mid"], kept["residual_pre"] + kept["attention_output"], rtol=1e-6, atol=1e-6
+        activations["residual_mid"], activations["residual_pre"] + activations["attention_output"], rtol=1e-6, atol=1e-6
     )
-    np.testing.assert_allclose(kept["residual_post"], kept["residual_mid"] + kept["mlp_output"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        activations["residual_post"], activations["residual_mid"] + activations["mlp_output"], rtol=1e-6, atol=1e-6
+    )
 
 
 def test_recording_leaves_the_logits_alone() -> None:
@@ -98,9 +100,9 @@ def test_recording_leaves_the_logits_alone() -> None:
 @pytest.mark.parametrize("name", TAPS)
 def test_patching_with_the_recorded_value_changes_no_bit(name: str) -> None:
     """An optimising compiler may fuse softmax and scores, so that patched scores alone may differ by a rounding."""
-    logits, kept = recorded(PLAIN, 0, record(name))
+    logits, activations = recorded(PLAIN, 0, record(name))
     tolerance = 1e-6 if name == "attention_scores" else 0
-    np.testing.assert_allclose(patched(PLAIN, kept), logits, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(patched(PLAIN, activations), logits, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +140,11 @@ def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection() -> None:
         return jnp.where(layer == at, heads_BTHK.at[:, :, head].set(0), heads_BTHK), None
 
     for config in (PLAIN, tiny(scan_layers=True)):
-        ablated, kept = FORWARD(params(PLAIN), tokens(), config, Tap(("head_outputs",), ablate))
+        ablated, activations = FORWARD(params(PLAIN), tokens(), config, Tap(("head_outputs",), ablate))
         without = {**params(PLAIN), "attention_out": params(PLAIN)["attention_out"].at[at, head].set(0)}
         expected, _ = FORWARD(without, tokens(), config)
         np.testing.assert_allclose(ablated, expected, rtol=1e-5, atol=1e-5)
-        assert not kept and not np.allclose(ablated, recorded(PLAIN)[0], atol=1e-2)
+        assert not activations and not np.allclose(ablated, recorded(PLAIN)[0], atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -150,24 +152,24 @@ def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection() -> None:
 )
 def test_how_layers_are_run_changes_nothing(changed: dict[str, Any]) -> None:
     _, expected = recorded(tiny(**GROUPED))
-    _, kept = recorded(tiny(**GROUPED, **changed))
-    assert kept.keys() == expected.keys() == TAPS.keys()
+    _, activations = recorded(tiny(**GROUPED, **changed))
+    assert activations.keys() == expected.keys() == TAPS.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(kept[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(activations[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_attention_weights_are_shares_of_what_is_visible_and_give_the_head_outputs() -> None:
     config = tiny(**GROUPED)
-    kept = {name: np.asarray(value) for name, value in recorded(config)[1].items()}
-    weights_LBHTS, sharing = kept["attention_weights"], config.heads // config.num_kv_heads
+    activations = {name: np.asarray(value) for name, value in recorded(config)[1].items()}
+    weights_LBHTS, sharing = activations["attention_weights"], config.heads // config.num_kv_heads
     np.testing.assert_allclose(weights_LBHTS.sum(axis=-1), 1, rtol=1e-5)
-    np.testing.assert_allclose(weights_LBHTS, jax.nn.softmax(kept["attention_scores"]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(weights_LBHTS, jax.nn.softmax(activations["attention_scores"]), rtol=1e-5, atol=1e-6)
     documents_BT = np.asarray(transformer.segments(tokens(), 3))
     visible_BTS = np.tril(documents_BT[:, :, None] == documents_BT[:, None, :])
     assert np.array_equal(weights_LBHTS > 0, np.broadcast_to(visible_BTS[None, :, None], weights_LBHTS.shape))
-    values_LBSHK = np.repeat(kept["values"], sharing, axis=3)
+    values_LBSHK = np.repeat(activations["values"], sharing, axis=3)
     expected = np.einsum("lbhts,lbshk->lbthk", weights_LBHTS, values_LBSHK)
-    np.testing.assert_allclose(kept["head_outputs"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(activations["head_outputs"], expected, rtol=1e-5, atol=1e-5)
     chunked = recorded(config, 0, record("head_outputs"))[1]["head_outputs"]
     np.testing.assert_allclose(chunked, expected, rtol=1e-5, atol=1e-5)
 
@@ -196,14 +198,14 @@ def test_a_tap_keeps_what_it_likes() -> None:
     def last_norm(_: str, residual_BTD: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         return residual_BTD, jnp.linalg.norm(residual_BTD[:, -1], axis=-1)
 
-    _, kept = FORWARD(params(PLAIN), tokens(), PLAIN, Tap(("residual_mid",), last_norm))
+    _, activations = FORWARD(params(PLAIN), tokens(), PLAIN, Tap(("residual_mid",), last_norm))
     expected = np.linalg.norm(recorded(PLAIN)[1]["residual_mid"][:, :, -1], axis=-1)
-    np.testing.assert_allclose(kept["residual_mid"], expected, rtol=1e-5)
+    np.testing.assert_allclose(activations["residual_mid"], expected, rtol=1e-5)
 
 
 def test_what_a_tap_must_not_do_is_a_sentence() -> None:
     with pytest.raises(
-        UserError, match="'residual_past' names no place of the forward pass; did you mean 'residual_post'"
+        UserError, match="'residual_past' names no site of the forward pass; did you mean 'residual_post'"
     ):
         record("residual_past")
 

@@ -228,16 +228,16 @@ class LMScorer:
             cache = self._extend_rows(prefix, [0] * len(batch), [heads[n] for n in batch])
             row_of = {n: row for row, n in enumerate(batch)}
             tails = [(n, k) for n in batch for k in range(len(questions[n].tails))]
-            for part in self._batches(tails, lambda nk: len(questions[nk[0]].tails[nk[1]]), start + room):
-                texts = [questions[n].tails[k] for n, k in part]
+            for tail_batch in self._batches(tails, lambda nk: len(questions[nk[0]].tails[nk[1]]), start + room):
+                texts = [questions[n].tails[k] for n, k in tail_batch]
                 tokens = self._block([text[:-1] for text in texts], 0)
                 targets = self._block([text[1:] for text in texts], -1)
-                for row, (n, k) in enumerate(part):
+                for row, (n, k) in enumerate(tail_batch):
                     targets[row, : len(texts[row]) - 1 - questions[n].scored[k]] = -1
-                source = self._source_rows([row_of[n] for n, _ in part], len(tokens))
+                source = self._source_rows([row_of[n] for n, _ in tail_batch], len(tokens))
                 arrays = self._score(self.params, cache, self._shard(tokens), self._shard(targets), source)
                 logprobs, greedy = (np.asarray(array).tolist() for array in arrays)
-                for (n, k), logprob, is_greedy in zip(part, logprobs, greedy):
+                for (n, k), logprob, is_greedy in zip(tail_batch, logprobs, greedy):
                     scores[n][k] = (logprob, is_greedy)
 
     def _begin(self, tokens: Ids, room: int) -> KVCache:

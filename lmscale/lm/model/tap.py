@@ -1,8 +1,8 @@
-"""Taps: named places of the forward pass where values can be recorded and replaced.
+"""Taps: named sites of the forward pass where values can be recorded and replaced.
 
     tap = record("residual_post", "attention_weights")
-    logits_BTV, kept = forward(params, tokens_BT, config, tap)
-    kept["residual_post"]                                        # [L, B, T, D]
+    logits_BTV, activations = forward(params, tokens_BT, config, tap)
+    activations["residual_post"]                                 # [L, B, T, D]
 
     def without_head_2_of_layer_5(name, heads_BTHK, layer):
         ablated = heads_BTHK.at[:, :, 2].set(0)
@@ -10,7 +10,7 @@
 
     logits_BTV, _ = forward(params, tokens_BT, config, Tap(("head_outputs",), without_head_2_of_layer_5))
 
-Which places are tapped is known when the program is built, so that an untapped pass is the program it always was. A tap
+Which sites are tapped is known when the program is built, so that an untapped pass is the program it always was. A tap
 is hashable and may be a static argument of `jax.jit`; one that patches with arrays is made inside the jitted function.
 Letters as in `transformer`.
 """
@@ -26,7 +26,7 @@ from lmscale.core.errors import nearest
 
 
 class Site(NamedTuple):
-    """A place that can be tapped."""
+    """A site that can be tapped."""
 
     shape: str
     """Axes of its value; what a tap keeps inside the layers is stacked along a further axis in front, [L, ...]."""
@@ -54,7 +54,7 @@ TAPS: dict[str, Site] = {
     "final_norm": Site("B T D", "residual stream after the last norm: what the head reads", in_layer=False),
     "logits": Site("B T V", "float32, scaled and capped as they are returned", in_layer=False),
 }
-"""Name -> place, in the order of the forward pass. Scores and weights of attention exist only where it is computed by
+"""Name -> site, in the order of the forward pass. Scores and weights of attention exist only where it is computed by
 its formula: tapping them takes that path, which needs memory for [B, H, T, S] per layer."""
 
 Patch = Callable[[str, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]]
@@ -66,18 +66,18 @@ What is kept may have any shape, the same in every layer."""
 
 @dataclass(frozen=True)
 class Tap:
-    """A function and the places that it is called at. Raises `UserError` for a place that does not exist."""
+    """A function and the sites at which it is called. Raises `UserError` for a site that does not exist."""
 
     names: tuple[str, ...]
     function: Patch
 
     def __post_init__(self) -> None:
         for name in self.names:
-            check(name in TAPS, f"{name!r} names no place of the forward pass{nearest(name, TAPS)}")
+            check(name in TAPS, f"{name!r} names no site of the forward pass{nearest(name, TAPS)}")
 
 
 def record(*names: str) -> Tap:
-    """The tap that keeps the values of the named places and changes nothing."""
+    """The tap that keeps the values of the named sites and changes nothing."""
     return Tap(names, _keep)
 
 
@@ -90,24 +90,24 @@ class BoundTap:
 
     def __init__(self, tap: Tap | None, layer: jax.Array | None = None) -> None:
         self._tap, self._layer = tap, layer
-        self.kept: dict[str, jax.Array] = {}
+        self.activations: dict[str, jax.Array] = {}
 
     def taps(self, *names: str) -> bool:
-        """Whether one of these places is tapped."""
+        """Whether one of these sites is tapped."""
         return self._tap is not None and not set(names).isdisjoint(self._tap.names)
 
     def __call__(self, name: str, value: jax.Array) -> jax.Array:
         """The value to go on with. Raises `UserError` where the tap changes its shape or type."""
         if self._tap is None or name not in self._tap.names:
             return value
-        patched, kept = self._tap.function(name, value, self._layer)
+        patched, activation = self._tap.function(name, value, self._layer)
         check(
             (patched.shape, patched.dtype) == (value.shape, value.dtype),
             f"the tap at {name!r} turns {value.dtype}{list(value.shape)} into {patched.dtype}{list(patched.shape)}; "
             "return a value of the same shape and type",
         )
-        if kept is not None:
-            self.kept[name] = kept
+        if activation is not None:
+            self.activations[name] = activation
         return patched
 
 

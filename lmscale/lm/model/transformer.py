@@ -61,14 +61,14 @@ def logits(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> jax.Arr
 def forward(
     params: Params, tokens_BT: jax.Array, config: ModelConfig, tap: Tap | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """`logits`, and what `tap` keeps: name -> [L, ...], or without an axis of layers for places outside of them.
+    """`logits`, and what `tap` keeps: name -> [L, ...], or without an axis of layers for sites outside of them.
 
-    `tap.TAPS` lists the places. Raises `UserError` where the tap changes the shape or type of a value.
+    `tap.TAPS` lists the sites. Raises `UserError` where the tap changes the shape or type of a value.
     """
-    final_BTD, params, kept = _final_residual(params, tokens_BT, config, None, tap)
+    final_BTD, params, activations = _final_residual(params, tokens_BT, config, None, tap)
     outside = BoundTap(tap)
     logits_BTV = outside("logits", unembed(final_BTD, head(params, config), config))
-    return logits_BTV, kept | outside.kept
+    return logits_BTV, activations | outside.activations
 
 
 def unembed(final_BTD: jax.Array, head_DV: jax.Array, config: ModelConfig) -> jax.Array:
@@ -128,9 +128,9 @@ def _final_residual(
         residual_BTD = residual_BTD + params["positions"][None, : tokens_BT.shape[1]]
     residual_BTD = constrain(residual_BTD * embedding_multiplier(config), "batch", "time", None)
     residual_BTD = dropout(residual_BTD, config.residual_dropout, None if keys is None else keys[-1])
-    residual_BTD, kept, _ = _layers(params, outside("embedding", residual_BTD), inputs, config, keys, tap)
+    residual_BTD, activations, _ = _layers(params, outside("embedding", residual_BTD), inputs, config, keys, tap)
     final_BTD = outside("final_norm", norm(residual_BTD, "final_norm", params, config))
-    return final_BTD, params, kept | outside.kept
+    return final_BTD, params, activations | outside.activations
 
 
 def layer_inputs(tokens_BT: jax.Array, config: ModelConfig) -> LayerInputs:
@@ -168,7 +168,7 @@ def _layers(
         inside = BoundTap(tap, number)
         functions = layer_functions(layer_params, inputs.rope, full_attention(inputs, config, inside), config, inside)
         residual_BTD, reports = block(residual_BTD, functions, config, key, inside)
-        return residual_BTD, (inside.kept, reports)
+        return residual_BTD, (inside.activations, reports)
 
     if config.remat != "none":
         policies = jax.checkpoint_policies
@@ -178,8 +178,8 @@ def _layers(
     if _scanned(config):
         numbers = None if tap is None else jnp.arange(config.layers, dtype=jnp.int32)
         arrays = stacked, None if keys is None else keys[:-1], numbers
-        residual_BTD, (kept, reports) = jax.lax.scan(layer, residual_BTD, arrays)
-        return residual_BTD, kept, reports
+        residual_BTD, (activations, reports) = jax.lax.scan(layer, residual_BTD, arrays)
+        return residual_BTD, activations, reports
     outputs = []
     for number, layer_params in enumerate(unstack(stacked, config.layers)):
         key = None if keys is None else keys[number]

@@ -65,13 +65,13 @@ def synthetic_tasks(spec: str, count: int = 500) -> list[Task]:
         f"{spec} has no tasks; the language synthetic:tasks(...) does",
     )
     assert isinstance(language, synthetic.Tasks)
-    found = []
+    algorithmic = []
     for one in tasks.all_tasks(language):
         items = tuple(
             Item(str(number), one.prompt(question), answers=(answer,))
             for number, (question, answer) in enumerate(one.examples(count))
         )
-        found.append(
+        algorithmic.append(
             Task(
                 name=one.name,
                 items=items,
@@ -82,7 +82,7 @@ def synthetic_tasks(spec: str, count: int = 500) -> list[Task]:
                 chance=(("exact_match", one.chance.exact), ("share_in_place", one.chance.graded)),
             )
         )
-    return found
+    return algorithmic
 
 
 SETTINGS: dict[str, type | tuple[type, ...]] = {
@@ -110,7 +110,7 @@ def own_task(path: Path) -> list[Task]:
     if strange := sorted(given.keys() - fields):
         raise UserError(f"{where}: there is no field {strange[0]!r}; there are {', '.join(sorted(fields))}")
     settings: dict[str, Any] = {name: field(given, name, SETTINGS[name], where) for name in SETTINGS if name in given}
-    items, shown = (_own_items(given.get(part, []), f"{where}, {part}") for part in ("items", "exemplars"))
+    items, shown = (_own_items(given.get(name, []), f"{where}, {name}") for name in ("items", "exemplars"))
     name, stop = field(given, "name", str, where), tuple(map(str, given.get("stop", [])))
     return [Task(name, items, metrics, exemplars=shown, stop=stop, **settings)]
 
