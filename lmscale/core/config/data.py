@@ -23,6 +23,9 @@ class DataConfig:
     `mix: 0.7 * stdlib + 0.3 * books/`, whose weights are shares of the training tokens."""
     text_field: str = "text"
     """The field of a record of a JSONL or Parquet file or a TFDS data set that holds the text."""
+    prompt_field: str | None = None
+    """Where such a record keeps a prompt, which is put before its text: the objective `completion` reads it and scores
+    the text alone. None: records have no prompts."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` (byte-level BPE of V ids, trained on the training split), or a path to a `tokenizer.json`."""
     validation_fraction: float = 0.05
@@ -46,6 +49,11 @@ class DataConfig:
         for _, source in mixture.components(self.source):
             if synthetic.is_synthetic(source):
                 synthetic.parse(source)
+        check(
+            self.prompt_field is None or not (self.source == "stdlib" or synthetic.is_synthetic(self.source)),
+            f"DataConfig.prompt_field = {self.prompt_field!r}, but {self.source} has no records with fields; give "
+            f"JSONL, Parquet or tfds:NAME, or leave it out",
+        )
         check(
             0.0 < self.validation_fraction < 1.0,
             f"DataConfig.validation_fraction = {self.validation_fraction!r}: must lie strictly between 0 and 1",

@@ -10,7 +10,7 @@ from lmscale.core.config.checks import check, check_types, from_json, positive
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
-from lmscale.core.config.objective import NextToken, ObjectiveConfig
+from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
@@ -88,6 +88,11 @@ class RunConfig:
             )
         self._check_mesh()
         self._check_start()
+        check(
+            not isinstance(self.objective, Completion) or self.data.prompt_field is not None,
+            "objective = Completion() scores answers alone, so the data must say which text is a prompt: give "
+            "DataConfig(prompt_field=...), or take NextToken()",
+        )
         check(
             self.model.parametrization == "standard" or self.optimizer.kind not in ("sgd", "adafactor"),
             f"parametrization = {self.model.parametrization!r} is defined for optimizers whose update has the size of "

@@ -13,7 +13,7 @@ from lmscale.lm.data.manifest import ENDLESS, Tokens
 from lmscale.lm.data.order import EpochOrder, MixtureSchedule, Shuffle
 from lmscale.lm.data.prepare import load_tokenizer
 from lmscale.lm.data.usage import DataUsage, repeats
-from lmscale.lm.data.windows import SPLIT_NAMES, held_out, training
+from lmscale.lm.data.windows import SPLIT_NAMES, Windows, held_out, training
 
 
 class Batches:
@@ -41,18 +41,27 @@ class Batches:
 
     def rows(self, t: int, start: int, stop: int) -> Any:
         """Rows `start` ... `stop` - 1 of batch t, int32 [stop - start, C + 1]: one host's share."""
+        return self._take(t, start, stop, "take", np.empty((stop - start, self.context + 1), np.int32))
+
+    def scored(self, t: int, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each target of those rows, [stop - start, C], is scored: False for those of prompts."""
+        scored: NDArray[np.bool_] = self._take(t, start, stop, "scored", np.empty((stop - start, self.context), bool))
+        return scored
+
+    def _take(self, t: int, start: int, stop: int, method: str, mixed: NDArray[Any]) -> Any:
+        """What `method` of the windows gives for some rows of batch t; of a mixture, written into `mixed`."""
         if t < 0 or not 0 <= start <= stop <= self.batch_sequences:
             raise IndexError(f"batch {t} has no rows {start}:{stop}; there are {self.batch_sequences} and t >= 0")
         first, last = t * self.batch_sequences + start, t * self.batch_sequences + stop
         if len(self._sources) == 1:
-            return self._sources[0].take(self._orders[0](first, last))
-        rows = np.empty((stop - start, self.context + 1), np.int32)
+            return getattr(self._sources[0], method)(self._orders[0](first, last))
         source_of_row = self._schedule.sources(first, last)
         begins, ends = self._schedule.counts(first), self._schedule.counts(last)
         for number, (source, order) in enumerate(zip(self._sources, self._orders)):
             if ends[number] > begins[number]:
-                rows[source_of_row == number] = source.take(order(int(begins[number]), int(ends[number])))
-        return rows
+                windows = order(int(begins[number]), int(ends[number]))
+                mixed[source_of_row == number] = getattr(source, method)(windows)
+        return mixed
 
     def epochs(self, tokens: int) -> float:
         """Passes over the unique tokens that training on `tokens` makes; 0 where the text has no end."""
@@ -61,10 +70,11 @@ class Batches:
     def usage(self, tokens: int) -> DataUsage:
         """What training on `tokens` of these batches reads: every token counted once, as fresh or as repeated."""
         rows_by_source = self._schedule.counts(tokens // self.context).tolist()
-        tokens_by_source, epochs_by_source, unique, repeats_by_source = {}, {}, 0, []
+        tokens_by_source, epochs_by_source, unique, repeats_by_source, scored = {}, {}, 0, [], 0
         components = self._tokens.components or (self._tokens,)
-        for component, order, rows in zip(components, self._orders, rows_by_source):
+        for component, source, order, rows in zip(components, self._sources, self._orders, rows_by_source):
             name = component.manifest.source
+            scored += rows * self.context if component.train_scored is None else _scored(source, order, rows)
             tokens_by_source[name] = rows * self.context
             unique += min(rows, order.windows) * self.context
             epochs_by_source[name] = 0.0 if order.windows == ENDLESS else rows / order.windows
@@ -74,6 +84,7 @@ class Batches:
         per_document = np.concatenate(repeats_by_source) if repeats_by_source else None
         return DataUsage(
             tokens_by_source=tokens_by_source,
+            answer_tokens=scored if self._tokens.manifest.prompts else None,
             unique_tokens=unique,
             epochs=self.epochs(tokens),
             epochs_by_source=epochs_by_source,
@@ -81,6 +92,11 @@ class Batches:
             repeats_mean=None if per_document is None else float(per_document.mean()),
             repeats_max=None if per_document is None else float(per_document.max()),
         )
+
+
+def _scored(source: Windows, order: EpochOrder, rows: int) -> int:
+    """Targets that are scored in the first `rows` windows that are drawn from a source with prompts."""
+    return int(_visits(order, rows) @ source.scored(np.arange(order.windows)).sum(axis=1))
 
 
 def _visits(order: EpochOrder, rows: int) -> NDArray[np.int64]:
@@ -99,22 +115,33 @@ class ValidationSet:
     runs out. `windows` is int32 [n, C + 1], `sources` [n] the component of the mixture each is of, `tokens` the n C
     targets that are scored, `bytes` the bytes of text of exactly those targets, `shortfall` a sentence where the split
     has fewer than were asked for. At least one window is taken. Raises `UserError` when the split is smaller than that.
+
+    With `answers_only`, `scored` [n, C] is False for the targets of prompts, and `tokens` and `bytes` count the others;
+    else `scored` is None.
     """
 
-    def __init__(self, tokens: Tokens, context: int, max_tokens: int, split: str = "validation") -> None:
+    def __init__(
+        self, tokens: Tokens, context: int, max_tokens: int, split: str = "validation", answers_only: bool = False
+    ) -> None:
         sources = held_out(tokens, split, context)
         schedule = MixtureSchedule(tokens.manifest.weights or (1,))
         requested = max(1, max_tokens // context)
         n = schedule.most_rows([source.count for source in sources], requested)
         self.sources: NDArray[np.int64] = schedule.sources(0, n)
         self.windows: NDArray[np.int32] = np.empty((n, context + 1), np.int32)
+        scored = np.ones((n, context), bool)
         for number, source in enumerate(sources):
             if len(rows := np.flatnonzero(self.sources == number)):
                 order = Shuffle(source.count, f"{source.key} {context} {split}")
                 numbers = np.arange(len(rows)) if source.count == ENDLESS else order(0, len(rows))
                 self.windows[rows] = source.take(numbers)
-        self.tokens: int = n * context
-        self.bytes: int = tokenizer.count_bytes(load_tokenizer(tokens.manifest), self.windows[:, 1:])
+                scored[rows] = source.scored(numbers)
+        self.scored: NDArray[np.bool_] | None = scored if answers_only else None
+        targets = self.windows[:, 1:]
+        self.tokens: int = int(scored.sum()) if answers_only else n * context
+        self.bytes: int = tokenizer.count_bytes(
+            load_tokenizer(tokens.manifest), targets[scored] if answers_only else targets
+        )
         self.shortfall = ""
         if n < requested:
             self.shortfall = (

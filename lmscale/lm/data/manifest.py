@@ -45,6 +45,10 @@ class Manifest:
     """Bytes of text as UTF-8; ends of documents count none."""
     validation_bytes: int
     test_bytes: int = 0
+    train_scored_tokens: int | None = None
+    """Training tokens that are no prompt; None where documents have no prompts."""
+    validation_scored_tokens: int | None = None
+    test_scored_tokens: int | None = None
     duplicates_removed: int
     near_duplicates_removed: int = 0
     empty_removed: int
@@ -61,6 +65,11 @@ class Manifest:
     def folder(self) -> Path:
         """Where the tokens are cached; of a mixture, where its statistics are."""
         return files.cache_dir() / "tokens" / self.fingerprint
+
+    @property
+    def prompts(self) -> bool:
+        """Whether documents begin with prompts; of a mixture, those of any component."""
+        return any(each.prompts for each in self.components) or self.train_scored_tokens is not None
 
     @property
     def endless(self) -> bool:
@@ -134,7 +143,15 @@ class Tokens:
     validation_starts: NDArray[np.int64] = field(default_factory=_no_starts)
     test: NDArray[Any] = field(default_factory=_none)
     test_starts: NDArray[np.int64] = field(default_factory=_no_starts)
+    train_scored: NDArray[np.bool_] | None = None
+    """[tokens]: False for the tokens of prompts; None where documents have none."""
+    validation_scored: NDArray[np.bool_] | None = None
+    test_scored: NDArray[np.bool_] | None = None
     components: tuple["Tokens", ...] = ()
+
+    def scored(self, split: str) -> NDArray[np.bool_] | None:
+        """[tokens] of one split: False for those of prompts; None where documents have none."""
+        return {"train": self.train_scored, "validation": self.validation_scored, "test": self.test_scored}[split]
 
     def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Tokens and starts of one split."""

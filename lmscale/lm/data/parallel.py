@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ from lmscale.core.host import usable_cores
 from lmscale.lm.data.corpora import Corpus
 from lmscale.lm.data.tokenizer import ByteTokenizer, Tokenizer
 
-Encoded = tuple[NDArray[Any], NDArray[np.int64]]
+
+class Encoded(NamedTuple):
+    """The tokens of some documents, one after the other."""
+
+    tokens: NDArray[Any]
+    lengths: NDArray[np.int64]
+    """[documents]: tokens of each."""
+    scored: NDArray[np.bool_] | None
+    """[tokens]: False for those of a prompt; None where the corpus has no prompts."""
+
 
 STRETCH_BYTES = 2 << 20
 LEAST_BYTES = 16 << 20
@@ -26,7 +35,7 @@ LEAST_BYTES = 16 << 20
 
 
 def encode_split(corpus: Corpus, split: str, tokenizer: Tokenizer, workers: int | None = None) -> Iterator[Encoded]:
-    """Tokens and lengths of the documents of `split`, in order, in pieces. The pieces do not depend on `workers`.
+    """The encoded documents of `split`, in order, in pieces. The pieces do not depend on `workers`.
 
     Raises `UserError` where a document cannot be tokenized.
     """
@@ -71,17 +80,37 @@ def _in_processes(
 
 
 def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, start: int, stop: int) -> Encoded:
-    """Tokens and lengths of one stretch. A text that the tokenizer refuses is named by its id in the source."""
-    tokens, lengths = [np.empty(0, tokenizer.dtype)], [np.empty(0, np.int64)]
+    """One stretch. A text that the tokenizer refuses is named by its id in the source."""
+    pieces = [Encoded(np.empty(0, tokenizer.dtype), np.empty(0, np.int64), np.empty(0, bool))]
     for texts in corpus.texts(split, start, stop):
         try:
-            ids, text_lengths = tokenizer.encode_documents(texts)
+            if corpus.prompts:
+                pieces.append(_with_prompts(tokenizer, texts, corpus.prompt_bytes(split, start, start + len(texts))))
+            else:
+                pieces.append(Encoded(*tokenizer.encode_documents(texts), None))
         except UserError:
             raise _refusal(corpus, split, tokenizer, start, texts) from None
-        tokens.append(ids)
-        lengths.append(text_lengths)
         start += len(texts)
-    return np.concatenate(tokens), np.concatenate(lengths)
+    scored = [piece.scored for piece in pieces if piece.scored is not None]
+    return Encoded(
+        np.concatenate([piece.tokens for piece in pieces]),
+        np.concatenate([piece.lengths for piece in pieces]),
+        np.concatenate(scored) if corpus.prompts else None,
+    )
+
+
+def _with_prompts(tokenizer: Tokenizer, texts: list[bytes], prompt_bytes: NDArray[np.int64]) -> Encoded:
+    """Prompts and the rest are tokenized apart, so that no token belongs to both; one end closes the two."""
+    prompts = [text[:size] for text, size in zip(texts, prompt_bytes)]
+    answers = [text[size:] for text, size in zip(texts, prompt_bytes)]
+    (prompt_tokens, prompt_ends), (answer_tokens, answer_lengths) = map(tokenizer.encode_documents, (prompts, answers))
+    ends = np.cumsum(prompt_ends) - 1  # where the tokenizer closed a prompt
+    prompt_tokens, prompt_lengths = np.delete(prompt_tokens, ends), prompt_ends - 1
+    lengths = np.stack([prompt_lengths, answer_lengths], axis=1).ravel()
+    scored = np.repeat(np.tile([False, True], len(texts)), lengths)
+    tokens = np.empty(len(scored), tokenizer.dtype)
+    tokens[~scored], tokens[scored] = prompt_tokens, answer_tokens
+    return Encoded(tokens, prompt_lengths + answer_lengths, scored)
 
 
 def _refusal(corpus: Corpus, split: str, tokenizer: Tokenizer, first: int, texts: list[bytes]) -> UserError:

@@ -67,7 +67,7 @@ def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, repo
     """The manifest of `config`, from those of its components; None as soon as one step gives None."""
     components = mixture.components(config.source)
     weights = tuple(weight for weight, _ in components)
-    configs = [dataclasses.replace(config, source=source, unique_tokens=None) for _, source in components]
+    configs = [_component(config, source) for _, source in components]
     corpora_by_config: dict[DataConfig, Corpus] = {}
     for component in configs:
         if not _endless(component):
@@ -92,6 +92,12 @@ def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, repo
         manifests.append(manifest)
     whole = manifests[0] if len(manifests) == 1 else _mixture_manifest(weights, tuple(manifests))
     return dataclasses.replace(whole, unique_limit=config.unique_tokens)
+
+
+def _component(config: DataConfig, source: str) -> DataConfig:
+    """The configuration of one source of a mixture."""
+    prompt_field = None if source == "stdlib" or synthetic.is_synthetic(source) else config.prompt_field
+    return dataclasses.replace(config, source=source, prompt_field=prompt_field, unique_tokens=None)
 
 
 def _endless(component: DataConfig) -> bool:

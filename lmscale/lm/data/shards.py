@@ -8,6 +8,8 @@ of tokens), and `manifest.json`.
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,9 +42,9 @@ def find_shards(corpus: Corpus, tokenizer: Tokenizer) -> Manifest | None:
                 return None
             if (folder / f"{split}_starts.npy").stat().st_size != counts["starts_bytes"][split]:
                 return None
-        return _manifest(
-            corpus, tokenizer, {split: counts["tokens"][split] for split in _splits_with_documents(corpus)}
-        )
+            if corpus.prompts and (folder / f"{split}_scored.bin").stat().st_size != counts["tokens"][split]:
+                return None
+        return _manifest(corpus, tokenizer, counts["tokens"], counts.get("scored", {}))
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: written again
         return None
 
@@ -51,10 +53,11 @@ def _splits_with_documents(corpus: Corpus) -> list[str]:
     return [split for split in SPLITS if corpus.documents(split)]
 
 
-def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int]) -> Manifest:
+def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int], scored: dict[str, int]) -> Manifest:
     counts: dict[str, Any] = {}
     for split in SPLITS:
         counts[f"{split}_tokens"] = tokens.get(split, 0)
+        counts[f"{split}_scored_tokens"] = scored.get(split, 0) if corpus.prompts else None
         counts[f"{split}_documents"] = corpus.documents(split)
         counts[f"{split}_bytes"] = corpus.text_bytes(split)
     return Manifest(
@@ -83,31 +86,41 @@ def write_shards(corpus: Corpus, tokenizer: Tokenizer, report: Progress) -> Mani
             return manifest
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder, name) as partial:
-            tokens, starts_bytes = {}, {}
+            tokens, starts_bytes, scored = {}, {}, {}
             for split in _splits_with_documents(corpus):
-                with files.atomic_write(partial / f"{split}.bin", "wb") as file:
-                    starts = _write_split(corpus, split, tokenizer, file, report)
+                with ExitStack() as stack:
+                    names = [f"{split}.bin"] + [f"{split}_scored.bin"] * corpus.prompts
+                    opened = [stack.enter_context(files.atomic_write(partial / name, "wb")) for name in names]
+                    starts, scored[split] = _write_split(corpus, split, tokenizer, opened, report)
                 with files.atomic_write(partial / f"{split}_starts.npy", "wb") as file:
                     np.save(file, starts)
                 tokens[split] = int(starts[-1])
                 starts_bytes[split] = (partial / f"{split}_starts.npy").stat().st_size
-            manifest = _manifest(corpus, tokenizer, tokens)
+            manifest = _manifest(corpus, tokenizer, tokens, scored)
             described = {"tokens": tokens, "starts_bytes": starts_bytes, "manifest": manifest.to_json()}
+            if corpus.prompts:
+                described["scored"] = scored
             files.write_json(partial / "manifest.json", described)
     return manifest
 
 
 def _write_split(
-    corpus: Corpus, split: str, tokenizer: Tokenizer, file: IO[bytes], report: Progress
-) -> NDArray[np.int64]:
-    """Append the tokens of every document of `split` to `file`; the starts of documents [documents + 1]."""
-    total, lengths, done = corpus.documents(split), [np.zeros(1, np.int64)], 0
-    for tokens, counts in encode_split(corpus, split, tokenizer):
-        file.write(tokens.astype(_on_disk(tokenizer.dtype), copy=False).tobytes())
+    corpus: Corpus, split: str, tokenizer: Tokenizer, opened: Sequence[IO[bytes]], report: Progress
+) -> tuple[NDArray[np.int64], int]:
+    """The starts of documents [documents + 1] of `split`, and how many tokens are scored.
+
+    Appends the tokens of every document to the first of the `opened` files, and to the second whether each is scored.
+    """
+    total, lengths, done, scored_tokens = corpus.documents(split), [np.zeros(1, np.int64)], 0, 0
+    for tokens, counts, scored in encode_split(corpus, split, tokenizer):
+        opened[0].write(tokens.astype(_on_disk(tokenizer.dtype), copy=False).tobytes())
+        if scored is not None:
+            opened[1].write(scored.tobytes())
+            scored_tokens += int(scored.sum())
         lengths.append(counts)
         done += len(counts)
         report(f"tokenizing the {split} documents of {corpus.source}", done / total)
-    return np.cumsum(np.concatenate(lengths))
+    return np.cumsum(np.concatenate(lengths)), scored_tokens
 
 
 def _on_disk(dtype: np.typing.DTypeLike) -> np.dtype[Any]:
@@ -123,4 +136,6 @@ def open_shards(manifest: Manifest) -> Tokens:
             path: Path = manifest.folder / f"{split}.bin"
             arrays[split] = np.asarray(np.memmap(path, _on_disk(manifest.dtype), "r"))
             arrays[f"{split}_starts"] = np.asarray(np.load(manifest.folder / f"{split}_starts.npy", mmap_mode="r"))
+            if manifest.prompts:
+                arrays[f"{split}_scored"] = np.asarray(np.memmap(manifest.folder / f"{split}_scored.bin", bool, "r"))
     return Tokens(manifest, **arrays)

@@ -26,6 +26,9 @@ class Windows(Protocol):
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """The windows `numbers` as int32 [n, C + 1]."""
 
+    def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each target of the windows `numbers`, [n, C], is scored: False for those of prompts."""
+
 
 class StoredWindows:
     """See `Windows`: a view of the tokens of one split. Raises `UserError` when there is not one window."""
@@ -40,10 +43,20 @@ class StoredWindows:
         self.key = tokens.manifest.fingerprint
         self._view = np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context]
         self.count = len(self._view) if count is None else count
+        scored = tokens.scored(split)
+        self._scored = None
+        if scored is not None:
+            self._scored = np.lib.stride_tricks.sliding_window_view(scored, context + 1)[::context, 1:]
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
         """The windows `numbers` as int32 [n, C + 1]."""
         return self._view[numbers].astype(np.int32)
+
+    def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See `Windows`."""
+        if self._scored is None:
+            return np.ones((len(numbers), self._view.shape[1] - 1), bool)
+        return self._scored[numbers]
 
 
 class SyntheticWindows:
@@ -54,12 +67,17 @@ class SyntheticWindows:
 
         self.key = spec.spec
         self.count = count
+        self._context = context
         self.generate = languages.window_generator(spec, split, context, stream)
         """Jitted: numbers uint32 [n, 2], high and low half -> windows int32 [n, C + 1]."""
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
         """The windows `numbers`, left on the device."""
         return self.generate(halves(numbers))
+
+    def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See `Windows`: a language has no prompts."""
+        return np.ones((len(numbers), self._context), bool)
 
 
 def halves(numbers: NDArray[np.int64]) -> NDArray[np.uint32]:

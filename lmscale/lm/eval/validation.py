@@ -33,8 +33,9 @@ class Validation:
     bits_per_byte: float
     """All nats, document ends included, over ln 2 times the bytes of text scored."""
     tokens: int
-    by_position: tuple[float, ...]
-    """Mean nats of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens: element i from 2^i to 2^(i+1) - 1."""
+    by_position: tuple[float, ...] | None
+    """Mean nats of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens: element i from 2^i to 2^(i+1) - 1;
+    None where only answers are scored."""
 
 
 def make_validation(
@@ -63,6 +64,8 @@ def make_validation(
         starts = range(0, len(windows.windows), batch)
         batches = [batch_nats(params, windows.windows[start : start + batch]) for start in starts]
         nats_WT = np.concatenate(batches).astype(np.float64)
+        if windows.scored is not None:
+            return _of_answers(nats_WT, windows.scored, windows.bytes)
         means = nats_WT.mean(axis=1)
         return Validation(
             loss_nats=float(means.mean()),
@@ -73,6 +76,22 @@ def make_validation(
         )
 
     return validate
+
+
+def _of_answers(nats_WT: NDArray[np.float64], scored_WT: NDArray[np.bool_], text_bytes: int) -> Validation:
+    """The mean over scored tokens, a ratio of two sums over windows, with its linearised standard error
+    (Cochran 1977, equation 6.13)."""
+    nats_W, tokens_W = np.where(scored_WT, nats_WT, 0).sum(axis=1), scored_WT.sum(axis=1)
+    windows, tokens = len(nats_W), int(tokens_W.sum())
+    loss = float(nats_W.sum() / tokens)
+    spread = math.sqrt(windows / (windows - 1) * ((nats_W - loss * tokens_W) ** 2).sum()) if windows > 1 else None
+    return Validation(
+        loss_nats=loss,
+        stderr=None if spread is None else spread / tokens,
+        bits_per_byte=bits_per_byte(float(nats_W.sum()), text_bytes),
+        tokens=tokens,
+        by_position=None,
+    )
 
 
 def by_position(nats_WT: NDArray[np.float64]) -> tuple[float, ...]:

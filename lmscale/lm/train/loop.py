@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from lmscale.core.config import RunConfig, check
+from lmscale.core.config import Completion, RunConfig, check
 from lmscale.core.files import write_json
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE
@@ -132,7 +132,10 @@ class TrainLoop:
         self.runs, self.mesh, self.stop, self.config = runs, mesh, stop, runs[0].config
         self.objective, self.reference = objective, reference
         self.validation_set = data.ValidationSet(
-            runs[0].tokens, self.config.model.context, self.config.validation_tokens
+            runs[0].tokens,
+            self.config.model.context,
+            self.config.validation_tokens,
+            answers_only=isinstance(self.config.objective, Completion),
         )
         if self.validation_set.shortfall and distributed.is_main():
             print(self.validation_set.shortfall, flush=True)

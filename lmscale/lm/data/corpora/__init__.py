@@ -41,7 +41,7 @@ __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "atomic_folder", "find_cor
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is read."""
-SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates")
+SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_field")
 """Settings that select documents; one with its default value does not enter the name of a cache."""
 
 
@@ -133,7 +133,7 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
     if synthetic.is_synthetic(config.source):
         return path, [], LanguageText(config.source)
     if _is_tfds(config):
-        records = tfds_download.open_by_name(config.source, config.text_field, allow_download)
+        records = tfds_download.open_by_name(config.source, config.text_field, config.prompt_field, allow_download)
         listing = _list_files(config, records.folder)
         settle(listing)
         return records.folder, listing, records
@@ -141,7 +141,8 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
     settle(listing)
     stdlib = config.source == "stdlib"
     name = sources.stdlib_name() if stdlib else config.source
-    return path, listing, sources.TextFiles(name, path, listing, config.text_field, whole_files=stdlib)
+    text, prompt = config.text_field, None if stdlib else config.prompt_field
+    return path, listing, sources.TextFiles(name, path, listing, text, prompt, whole_files=stdlib)
 
 
 def _changed(name: str) -> UserError:
@@ -165,6 +166,7 @@ def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], n
         empty_removed=surveyed.empty,
         skipped=tuple(surveyed.skipped),
         versions=versions,
+        prompts=bool(surveyed.prompts.any()),
         **counts,
     )
 
@@ -177,6 +179,7 @@ def _write(
     if isinstance(source, tfds.Records):
         content = {
             "text_field": source.text_field,
+            "prompt_field": source.prompt_field,
             "dataset": str(source.folder),
             "splits": dict.fromkeys(SPLITS, source.splits),
         }
@@ -192,6 +195,9 @@ def _write(
     for split in SPLITS:
         with files.atomic_write(partial / f"{split}.npy", "wb") as file:
             np.save(file, positions[split])
+        if surveyed.prompts.any():
+            with files.atomic_write(partial / f"{split}_prompts.npy", "wb") as file:
+                np.save(file, surveyed.prompts[splits[split]])
     files.write_json(partial / "content.json", content)
 
 
@@ -207,10 +213,10 @@ def _write_dataset(
             for number, document in enumerate(survey.readable_documents(source, surveyed.unreadable)):
                 if number % READ_DOCUMENTS == 0:
                     report(f"storing the {split} documents of {source.name}", number / len(in_split))
-                if number >= len(in_split) or survey.digest(document.text) != surveyed.digests[number].tobytes():
+                if number >= len(in_split) or survey.digest(document) != surveyed.digests[number].tobytes():
                     raise _changed(source.name)
                 if in_split[number]:
-                    yield number, document._asdict()
+                    yield number, {"id": document.id, "text": document.text, "source": document.source}
         except Unreadable:
             raise _changed(source.name) from None
 

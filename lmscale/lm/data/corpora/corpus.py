@@ -38,6 +38,8 @@ class Corpus:
     """Documents of nothing but white space."""
     skipped: tuple[Skipped, ...]
     versions: dict[str, str]
+    prompts: bool = False
+    """Whether documents begin with prompts."""
 
     @property
     def folder(self) -> Path:
@@ -74,6 +76,12 @@ class Corpus:
         for first in range(start, stop, READ_DOCUMENTS):
             yield stored.read(positions[first : min(stop, first + READ_DOCUMENTS)])
 
+    def prompt_bytes(self, split: str, start: int, stop: int) -> NDArray[np.int64]:
+        """How much of the beginning of each of the documents `start` ... `stop` - 1 of `split` is a prompt."""
+        if not self.prompts:
+            return np.zeros(stop - start, np.int64)
+        return np.load(self.folder / f"{split}_prompts.npy", mmap_mode="r")[start:stop]
+
     def document(self, split: str, number: int) -> Document:
         """Document `number` of `split`, with its id in the source that first stored this content.
 
@@ -89,5 +97,10 @@ class Corpus:
 
     def _stored(self, split: str) -> tuple[tfds.Records, NDArray[np.int64]]:
         content: dict[str, Any] = files.read_json(self.folder / "content.json", "prepared corpus")
-        stored = tfds.Records(self.folder / content["dataset"], content["splits"][split], content["text_field"])
+        stored = tfds.Records(
+            self.folder / content["dataset"],
+            content["splits"][split],
+            content["text_field"],
+            content.get("prompt_field"),
+        )
         return stored, np.load(self.folder / f"{split}.npy", mmap_mode="r")

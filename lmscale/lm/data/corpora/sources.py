@@ -3,7 +3,7 @@
 import platform
 import sysconfig
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +19,7 @@ from lmscale.lm.data.corpora.text_formats import (
     read_chunks,
     read_lines,
     read_text,
-    text_of_line,
+    texts_of_line,
 )
 
 READ_ROWS = 256
@@ -35,6 +35,8 @@ class Document(NamedTuple):
     id: str
     text: bytes
     source: str
+    prompt_bytes: int = 0
+    """How much of the beginning of the text is a prompt."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,18 @@ class TextFiles:
     folder: Path
     listing: Listing
     text_field: str
+    prompt_field: str | None = None
     whole_files: bool = False
     """Make each file one document even if it is the only file."""
     sizes: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sizes = {path: size for path, size, _, _ in self.listing}
+
+    @property
+    def _fields(self) -> list[str]:
+        """The fields of a record that make up a document, in their order."""
+        return [*filter(None, [self.prompt_field]), self.text_field]
 
     def units(self) -> Iterator[tuple[str, float]]:
         total, before = max(1, sum(size for size in self.sizes.values() if size > 0)), 0
@@ -136,6 +144,8 @@ class TextFiles:
                 yield from self._records(unit, read_lines(path), skipped)
             elif plain.endswith(COLUMN_SUFFIXES):
                 yield from self._column(unit, path, skipped)
+            elif self.prompt_field is not None:
+                raise Unreadable(f"plain text, which has no field {self.prompt_field!r}")
             elif len(self.sizes) == 1 and not self.whole_files:
                 for number, text in enumerate(passages(read_text(path))):
                     yield Document(f"{unit}:{number + 1}", text, unit)
@@ -149,11 +159,11 @@ class TextFiles:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            text, problem, detail = text_of_line(line, self.text_field)
+            parts, problem, detail = texts_of_line(line, self._fields)
             if problem:
                 problems.setdefault(problem, [0, number, detail])[0] += 1
             else:
-                yield Document(f"{unit}:{number}", text, unit)
+                yield _document(f"{unit}:{number}", parts, unit)
         for problem, (count, number, detail) in problems.items():
             skipped.append(Skipped(unit, f"{count} line{'s' * (count > 1)} {problem}, first line {number}{detail}"))
 
@@ -166,27 +176,38 @@ class TextFiles:
                 pyarrow.BufferReader(b"".join(read_chunks(path))) if path.suffix.lower() in (".gz", ".zst") else path
             )
             table = pyarrow.parquet.ParquetFile(content)
-            names = table.schema_arrow.names
-            if self.text_field not in names:
-                raise Unreadable(
-                    f"without the column {self.text_field!r}, with {', '.join(map(repr, names)) or 'none'}"
-                )
-            kind = table.schema_arrow.field(self.text_field).type
-            if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
-                raise Unreadable(f"whose column {self.text_field!r} is not text: {kind}")
+            for name in self._fields:
+                _check_column(table.schema_arrow, name)
             number, missing = 0, 0
-            for batch in table.iter_batches(READ_ROWS, columns=[self.text_field]):
-                for value in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
+            for batch in table.iter_batches(READ_ROWS, columns=self._fields):
+                columns = [batch.column(name).cast(pyarrow.large_binary()).to_pylist() for name in self._fields]
+                for parts in zip(*columns):
                     number += 1
-                    if value is None:
+                    if None in parts:
                         missing += 1
                         continue
                     try:
-                        value.decode()
+                        b"".join(parts).decode()
                     except UnicodeDecodeError:
                         raise Unreadable(f"not UTF-8 in row {number:,}") from None
-                    yield Document(f"{unit}:{number}", value, unit)
+                    yield _document(f"{unit}:{number}", parts, unit)
         except pyarrow.ArrowException as error:
             raise Unreadable(f"corrupt: {str(error).splitlines()[0]}") from None
         if missing:
             skipped.append(Skipped(unit, f"{missing} row{'s' * (missing > 1)} without a text"))
+
+
+def _document(name: str, parts: Sequence[bytes], source: str) -> Document:
+    """A document of one text, or of a prompt and a text."""
+    return Document(name, b"".join(parts), source, prompt_bytes=sum(map(len, parts[:-1])))
+
+
+def _check_column(schema: Any, name: str) -> None:
+    """Raise `Unreadable` unless a Parquet schema has a column of text by that name."""
+    import pyarrow
+
+    if name not in schema.names:
+        raise Unreadable(f"without the column {name!r}, with {', '.join(map(repr, schema.names)) or 'none'}")
+    kind = schema.field(name).type
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+        raise Unreadable(f"whose column {name!r} is not text: {kind}")

@@ -28,6 +28,8 @@ class Survey:
     """[documents, 2]: the leading 16 bytes of the SHA-256 of each text as two big-endian numbers."""
     sizes: NDArray[np.int64]
     """[documents]: bytes."""
+    prompts: NDArray[np.int64]
+    """[documents]: bytes of the beginning that are a prompt."""
     empty: int
     skipped: list[Skipped]
     unreadable: set[str]
@@ -36,9 +38,15 @@ class Survey:
     """The MinHashes of all texts, where near duplicates are to be removed."""
 
 
-def digest(text: bytes) -> bytes:
-    """The leading bytes of a text's SHA-256, which identify it."""
-    return hashlib.sha256(text).digest()[:DIGEST_BYTES]
+def digest(document: Document) -> bytes:
+    """The leading bytes of the SHA-256 of a text, and of where its prompt ends if it has one: they identify it."""
+    prompt = f"prompt of {document.prompt_bytes} bytes\n".encode() if document.prompt_bytes else b""
+    return hashlib.sha256(prompt + document.text).digest()[:DIGEST_BYTES]
+
+
+def has_text(document: Document) -> bool:
+    """Whether there is anything to learn: more than white space, after the prompt if there is one."""
+    return bool(document.text[document.prompt_bytes :].strip())
 
 
 def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
@@ -46,7 +54,7 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
 
     Raises `UserError` when no text is left, and for anything unreadable where `config.unreadable` is "refuse".
     """
-    digests, sizes, empty = bytearray(), array("q"), 0
+    digests, sizes, prompts, empty = bytearray(), array("q"), array("q"), 0
     near = None if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
     skipped: list[Skipped] = []
     unreadable = set()
@@ -56,15 +64,16 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
         remarks: list[Skipped] = []
         try:
             for document in source.documents(unit, remarks):
-                if document.text.strip():
-                    digests += digest(document.text)
+                if has_text(document):
+                    digests += digest(document)
                     sizes.append(len(document.text))
+                    prompts.append(document.prompt_bytes)
                     if near:
                         near.add(document.text)
                 else:
                     empty_here += 1
         except Unreadable as error:
-            del digests[DIGEST_BYTES * before :], sizes[before:]
+            del digests[DIGEST_BYTES * before :], sizes[before:], prompts[before:]
             if near:
                 near.truncate(before)
             skipped.append(Skipped(unit, str(error), isinstance(error, Foreign)))
@@ -79,7 +88,8 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
         )
     if not sizes:
         raise UserError(_nothing_left(source.name, skipped, empty))
-    return Survey(np.frombuffer(digests, ">u8").reshape(-1, 2), np.array(sizes), empty, skipped, unreadable, near)
+    hashes = np.frombuffer(digests, ">u8").reshape(-1, 2)
+    return Survey(hashes, np.array(sizes), np.array(prompts), empty, skipped, unreadable, near)
 
 
 def _first_three(skipped: list[Skipped]) -> str:
@@ -138,4 +148,4 @@ def readable_documents(source: Source, unreadable: set[str]) -> Iterator[Documen
     """The documents that the survey counted, in its order. Raises `Unreadable` where the source has changed."""
     for unit, _ in source.units():
         if unit not in unreadable:
-            yield from (document for document in source.documents(unit, []) if document.text.strip())
+            yield from (document for document in source.documents(unit, []) if has_text(document))

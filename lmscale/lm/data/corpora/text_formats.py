@@ -3,8 +3,9 @@
 import codecs
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 PASSAGE_BYTES = 8192
 READ_BYTES = 1 << 20
@@ -18,26 +19,32 @@ class Foreign(Unreadable):
     """A unit that is not meant as text."""
 
 
-def text_of_line(  # noqa: PLR0911 - one return for each thing that can be wrong
-    line: bytes, text_field: str
-) -> tuple[bytes, str, str]:
-    """The text of one line of JSONL as UTF-8; else what is wrong with the line, and a detail."""
+def texts_of_line(line: bytes, fields: Sequence[str]) -> tuple[list[bytes], str, str]:
+    """The texts of some fields of one line of JSONL as UTF-8; else what is wrong with the line, and a detail."""
     try:
         record = json.loads(line)
     except UnicodeDecodeError:
-        return b"", "not UTF-8", ""
+        return [], "not UTF-8", ""
     except (ValueError, RecursionError):
-        return b"", "not JSON", ""
+        return [], "not JSON", ""
+    problem, detail = _problem_of(record, fields)
+    return [] if problem else [record[name].encode() for name in fields], problem, detail
+
+
+def _problem_of(record: Any, fields: Sequence[str]) -> tuple[str, str]:
+    """What is wrong with a record, and a detail; both empty where every field is a text."""
     if not isinstance(record, dict):
-        return b"", "not a JSON object", ""
-    if text_field not in record:
-        return b"", f"without the field {text_field!r}", f" with fields {', '.join(map(repr, record)) or 'none'}"
-    if not isinstance(record[text_field], str):
-        return b"", f"whose field {text_field!r} is not text", f": {type(record[text_field]).__name__}"
-    try:
-        return record[text_field].encode(), "", ""
-    except UnicodeEncodeError:
-        return b"", "with a lone surrogate, which UTF-8 cannot write", ""
+        return "not a JSON object", ""
+    for name in fields:
+        if name not in record:
+            return f"without the field {name!r}", f" with fields {', '.join(map(repr, record)) or 'none'}"
+        if not isinstance(record[name], str):
+            return f"whose field {name!r} is not text", f": {type(record[name]).__name__}"
+        try:
+            record[name].encode()
+        except UnicodeEncodeError:
+            return "with a lone surrogate, which UTF-8 cannot write", ""
+    return "", ""
 
 
 def read_text(path: Path) -> bytes:

@@ -64,6 +64,7 @@ class Records:
     folder: Path
     splits: list[str]
     text_field: str
+    prompt_field: str | None = None
     name: str = ""
     sources: list[Any] = field(init=False)
     """TFDS's data source of each split."""
@@ -89,25 +90,33 @@ class Records:
         number = self.splits.index(unit)
         start, stop = self.starts[number : number + 2]
         for first in range(start, stop, READ_RECORDS):
-            texts = self.read(range(first, min(stop, first + READ_RECORDS)))
-            for index, text in enumerate(texts, start=first - start):
+            records = self._records(range(first, min(stop, first + READ_RECORDS)))
+            for index, record in enumerate(records, start=first - start):
+                document = self._document(record, f"{unit}:{index}", unit)
                 try:
-                    text.decode()
+                    document.text.decode()
                 except UnicodeDecodeError:
                     raise Unreadable(f"record {index} is not UTF-8") from None
-                yield Document(f"{unit}:{index}", text, unit)
+                yield document
 
     def read(self, positions: Sequence[int] | np.ndarray[Any, Any]) -> list[bytes]:
-        """The texts at `positions`, counted through all splits."""
+        """The texts at `positions`, counted through all splits, each after its prompt."""
+        return [self._document(record, "", "").text for record in self._records(positions)]
+
+    def _records(self, positions: Sequence[int] | np.ndarray[Any, Any]) -> list[dict[str, Any]]:
         positions = np.asarray(positions)
         splits = np.searchsorted(self.starts, positions, side="right") - 1
-        texts: list[bytes] = [b""] * len(positions)
+        records: list[dict[str, Any]] = [{}] * len(positions)
         for split in np.unique(splits):
             indices = np.flatnonzero(splits == split)
-            records = self.sources[split].__getitems__((positions[indices] - self.starts[split]).tolist())
-            for index, record in zip(indices, records):
-                texts[index] = _bytes(record[self.text_field])
-        return texts
+            rows = self.sources[split].__getitems__((positions[indices] - self.starts[split]).tolist())
+            for index, record in zip(indices, rows):
+                records[index] = record
+        return records
+
+    def _document(self, record: dict[str, Any], name: str, source: str) -> Document:
+        prompt = b"" if self.prompt_field is None else _bytes(record[self.prompt_field])
+        return Document(name, prompt + _bytes(record[self.text_field]), source, len(prompt))
 
     def document(self, position: int) -> Document:
         """The record at `position`, counted through all splits, with its own id or its number in its split."""
@@ -116,8 +125,8 @@ class Records:
         record = self.sources[split][index]
         if {"id", "source"} <= record.keys() and self.text_field == "text":
             name, source = (_bytes(record[key]).decode() for key in ("id", "source"))
-            return Document(name, _bytes(record[self.text_field]), source)
-        return Document(f"{self.splits[split]}:{index}", _bytes(record[self.text_field]), self.splits[split])
+            return self._document(record, name, source)
+        return self._document(record, f"{self.splits[split]}:{index}", self.splits[split])
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -18,7 +18,7 @@ HUB = "huggingface:"
 """How TFDS names data sets of the Hugging Face Hub, which it converts."""
 
 
-def open_by_name(source: str, text_field: str, allow_download: bool) -> Records:
+def open_by_name(source: str, text_field: str, prompt_field: str | None, allow_download: bool) -> Records:
     """The data set `tfds:NAME[/CONFIG][:VERSION]`: its train split, or all where it has none by that name.
 
     The splits that TFDS's authors held out are not read, so that published test sets can be used for testing. `NAME`
@@ -39,15 +39,21 @@ def open_by_name(source: str, text_field: str, allow_download: bool) -> Records:
             )
         builder = _download(source, lambda: builder or tfds().builder(name, data_dir=str(data_folder())))
     features = builder.info.features
-    if text_field not in features:
-        raise UserError(
-            f"{source} has no feature {text_field!r} (DataConfig.text_field){nearest(text_field, features)}"
-        )
-    if not _is_text(features[text_field]):
-        texts = [key for key, value in features.items() if _is_text(value)]
-        raise UserError(f"the feature {text_field!r} of {source} is not text; text are: {', '.join(texts) or 'none'}")
+    for setting, feature in (("text_field", text_field), ("prompt_field", prompt_field)):
+        if feature is not None:
+            _check_feature(source, features, setting, feature)
     splits = ["train"] if "train" in builder.info.splits else sorted(builder.info.splits)
-    return Records(Path(builder.data_dir), splits, text_field, name=f"tfds:{HUB * hub}{builder.info.full_name}")
+    title = f"tfds:{HUB * hub}{builder.info.full_name}"
+    return Records(Path(builder.data_dir), splits, text_field, prompt_field, name=title)
+
+
+def _check_feature(source: str, features: Any, setting: str, name: str) -> None:
+    """Raise `UserError` unless the data set has a feature of text by that name."""
+    if name not in features:
+        raise UserError(f"{source} has no feature {name!r} (DataConfig.{setting}){nearest(name, features)}")
+    if not _is_text(features[name]):
+        texts = [key for key, value in features.items() if _is_text(value)]
+        raise UserError(f"the feature {name!r} of {source} is not text; text are: {', '.join(texts) or 'none'}")
 
 
 def _is_text(feature: Any) -> bool:
