@@ -3,6 +3,7 @@
 Letters: B sequences of a batch, C context, W windows, K sources.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,27 +42,28 @@ class Batches:
 
     def rows(self, t: int, start: int, stop: int) -> Any:
         """Rows `start` ... `stop` - 1 of batch t, int32 [stop - start, C + 1]: one host's share."""
-        return self._take(t, start, stop, "take", np.empty((stop - start, self.context + 1), np.int32))
+        return self._take(t, start, stop, lambda source, numbers: source.take(numbers))
 
     def scored(self, t: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Whether each target of those rows, [stop - start, C], is scored: False for those of prompts."""
-        scored: NDArray[np.bool_] = self._take(t, start, stop, "scored", np.empty((stop - start, self.context), bool))
-        return scored
+        return np.asarray(self._take(t, start, stop, lambda source, numbers: source.scored(numbers)))
 
-    def _take(self, t: int, start: int, stop: int, method: str, mixed: NDArray[Any]) -> Any:
-        """What `method` of the windows gives for some rows of batch t; of a mixture, written into `mixed`."""
+    def _take(self, t: int, start: int, stop: int, take: Callable[[Windows, NDArray[np.int64]], Any]) -> Any:
+        """What `take` gives for the windows of some rows of batch t."""
         if t < 0 or not 0 <= start <= stop <= self.batch_sequences:
             raise IndexError(f"batch {t} has no rows {start}:{stop}; there are {self.batch_sequences} and t >= 0")
         first, last = t * self.batch_sequences + start, t * self.batch_sequences + stop
-        if len(self._sources) == 1:
-            return getattr(self._sources[0], method)(self._orders[0](first, last))
+        if len(self._sources) == 1 or start == stop:
+            return take(self._sources[0], self._orders[0](first, last))
+        rows: NDArray[Any] | None = None
         source_of_row = self._schedule.sources(first, last)
         begins, ends = self._schedule.counts(first), self._schedule.counts(last)
         for number, (source, order) in enumerate(zip(self._sources, self._orders)):
             if ends[number] > begins[number]:
-                windows = order(int(begins[number]), int(ends[number]))
-                mixed[source_of_row == number] = getattr(source, method)(windows)
-        return mixed
+                part = np.asarray(take(source, order(int(begins[number]), int(ends[number]))))
+                rows = np.empty((stop - start, part.shape[1]), part.dtype) if rows is None else rows
+                rows[source_of_row == number] = part
+        return rows
 
     def epochs(self, tokens: int) -> float:
         """Passes over the unique tokens that training on `tokens` makes; 0 where the text has no end."""

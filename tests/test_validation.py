@@ -11,7 +11,7 @@ from lmscale.lm import data
 from lmscale.lm.data import ValidationSet
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.devices.sharding import make_mesh
-from lmscale.lm.eval import validation as evaluate
+from lmscale.lm.eval import validation
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.model.transformer import logits
 
@@ -35,12 +35,14 @@ def windows() -> ValidationSet:
         fingerprint="hand", tokenizer="bytes", tokenizer_file=None, endless=False, weights=(), source="hand",
         unique_limit=None,
     )  # fmt: skip
-    tokens = SimpleNamespace(manifest=manifest, components=(), split=lambda name: (split, np.zeros(1)))
+    tokens = SimpleNamespace(
+        manifest=manifest, components=(), split=lambda name: (split, np.zeros(1)), scored=lambda name: None
+    )
     return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
 
 
-def validation(windows: ValidationSet, params: dict[str, jax.Array]) -> evaluate.Validation:
-    return evaluate.make_validation(CONFIG, make_mesh(MeshConfig()), windows, params)(params)
+def validate(windows: ValidationSet, params: dict[str, jax.Array]) -> validation.Validation:
+    return validation.make_validation(CONFIG, make_mesh(MeshConfig()), windows, params)(params)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_mean_error_and_bits_are_those_computed_by_hand(
     windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", 2 * CONTEXT)  # batches of 2, 2 and 1 windows
-    found = validation(windows, params)
+    found = validate(windows, params)
 
     assert windows.windows.shape == (5, CONTEXT + 1)
     scores = np.asarray(jax.jit(lambda tokens: logits(params, tokens, CONFIG.model))(windows.windows[:, :-1]), float)
@@ -74,7 +76,7 @@ def test_mean_error_and_bits_are_those_computed_by_hand(
 def test_a_model_that_knows_nothing_pays_eight_bits_per_token(
     windows: ValidationSet, params: dict[str, jax.Array]
 ) -> None:
-    found = validation(windows, jax.tree.map(jnp.zeros_like, params))
+    found = validate(windows, jax.tree.map(jnp.zeros_like, params))
     assert found.loss_nats == pytest.approx(math.log(256), rel=1e-6)
     assert found.stderr == pytest.approx(0, abs=1e-6)
     assert found.bits_per_byte == pytest.approx(8 * 30 / 29, rel=1e-6)
@@ -86,7 +88,7 @@ def test_the_result_does_not_depend_on_the_batch(
     results = []
     for rows in (1, 3, 100):
         monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", rows * CONTEXT)
-        results.append(validation(windows, params))
+        results.append(validate(windows, params))
     for result in results[1:]:
         assert result.loss_nats == pytest.approx(results[0].loss_nats, rel=1e-6)
         assert result.stderr == pytest.approx(results[0].stderr, rel=1e-4)
@@ -94,4 +96,4 @@ def test_the_result_does_not_depend_on_the_batch(
 
 def test_one_window_has_no_standard_error(windows: ValidationSet, params: dict[str, jax.Array]) -> None:
     windows.windows = windows.windows[:1]
-    assert validation(windows, params).stderr is None
+    assert validate(windows, params).stderr is None
