@@ -57,7 +57,7 @@ def params() -> dict[str, jax.Array]:
 def test_mean_error_and_bits_are_those_computed_by_hand(
     windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", 2 * CONTEXT)  # batches of 2, 2 and 1 windows
+    monkeypatch.setattr(validation, "TOKENS_PER_BATCH", 2 * CONTEXT)  # batches of 2, 2 and 1 windows
     found = validate(windows, params)
 
     assert windows.windows.shape == (5, CONTEXT + 1)
@@ -87,7 +87,7 @@ def test_the_result_does_not_depend_on_the_batch(
 ) -> None:
     results = []
     for rows in (1, 3, 100):
-        monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", rows * CONTEXT)
+        monkeypatch.setattr(validation, "TOKENS_PER_BATCH", rows * CONTEXT)
         results.append(validate(windows, params))
     for result in results[1:]:
         assert result.loss_nats == pytest.approx(results[0].loss_nats, rel=1e-6)
