@@ -150,7 +150,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(smoke: Path, root: Pa
     said, errors = process.communicate()
     guard.cancel()
     assert (process.returncode, errors) == (130, ""), said + errors
-    assert said.rstrip().endswith("stopped; what was trained is kept, and the same command goes on from there")
+    assert said.rstrip().endswith("stopped; checkpoints are kept, and the same command continues from them")
     (run,) = (path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir())
     assert not (run / "outcome.json").exists() and "a checkpoint is saved" in (run / "log.txt").read_text()
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout

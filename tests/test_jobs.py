@@ -93,11 +93,11 @@ def planned(*seeds: int) -> list[PlannedRun]:
     return [PlannedRun(replace(RUN, seed=seed)) for seed in seeds]
 
 
-def test_a_changed_sweep_says_what_is_kept_new_and_orphaned(folder: Path) -> None:
+def test_a_changed_sweep_says_which_runs_stay_are_new_or_orphaned(folder: Path) -> None:
     assert changes("four", planned(0, 1, 2, 3), folder) == changes("four", planned(0), folder / "new") == []
     assert changes("four", planned(0, 2, 3, 8, 9), folder) == [
-        "the sweep has changed: 3 runs are kept, 1 of them with an outcome; 2 are new",
-        f"no longer planned, so in no table, but left in {folder}: {planned(1)[0].config.run_id}",
+        "the sweep has changed: 3 runs stay, 1 of them with an outcome; 2 are new",
+        f"no longer planned, so in no table, but still in {folder}: {planned(1)[0].config.run_id}",
     ]
 
 
@@ -114,5 +114,5 @@ def test_the_folder_of_another_sweep_is_left_alone(folder: Path) -> None:
 def test_a_plan_whose_runs_were_never_begun_is_replaced(tmp_path: Path) -> None:
     write_plan(tmp_path, "four", planned(0, 1))
     assert changes("four", planned(7), tmp_path) == [
-        "the sweep has changed: 0 runs are kept, 0 of them with an outcome; 1 are new"
+        "the sweep has changed: 0 runs stay, 0 of them with an outcome; 1 are new"
     ]

@@ -96,7 +96,7 @@ def test_only_what_is_missing_and_not_queued_is_submitted(tmp_path: Path, monkey
     (tmp_path / "slurm").mkdir()
     job = {"job": "5", "runs": [configs[2].run_id, configs[3].run_id]}
     (tmp_path / "slurm" / "job-5.json").write_text(json.dumps(job))
-    monkeypatch.setattr(slurm, "_ask", lambda command: "1\n" if "squeue" in command else "")
+    monkeypatch.setattr(slurm, "_output", lambda command: "1\n" if "squeue" in command else "")
     with lease.hold([tmp_path / configs[4].run_id], {}):
         assert [one.config.seed for one in to_submit(planned(*configs), tmp_path)] == [2]
 

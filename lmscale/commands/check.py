@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckArgs:
-    """The verdict on a prediction that `lmscale fit --predict` wrote before the run."""
+    """Judge a prediction that `lmscale fit --predict` wrote before the run."""
 
     prediction: Positional[Path]
     """The file that --predict wrote."""

@@ -125,7 +125,7 @@ def _print_summary(summary: "Summary", folder: Path, console: "Console") -> None
     from lmscale.core.run_folder import LOG_FILE
 
     if summary.interrupted:
-        console.print("stopped; finished work is saved, and the same command continues from there")
+        console.print("stopped; checkpoints are kept, and the same command continues from them")
         return
     for run_id, problem in summary.failed.items():
         console.print(f"[red]run {run_id} failed:[/red] {escape(problem)}  (log: {folder / run_id / LOG_FILE})")

@@ -63,7 +63,7 @@ def _candidates(plan: Plan, spend: float) -> Candidates:
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"the recipe of sweep {plan.sweep.name!r} makes no run of params and tokens ({error!r}), which "
-                f"--improve needs; a recipe of `lmscale.study.recipes` does"
+                f"--improve needs; a recipe of `lmscale.recipes` does"
             ) from None
         n = params_total(model)
         rows |= {(float(n), float(n * ratio), float(flops_per_token(model) * n * ratio)) for ratio in grid}
