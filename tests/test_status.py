@@ -116,3 +116,13 @@ def test_a_plan_without_counts_is_counted(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(UserError, match="config"):
         read_states(folder)
+
+
+def test_what_an_objective_reports_is_shown_while_a_run_trains_and_after(folder: Path) -> None:
+    running, finished = CONFIGS[2], CONFIGS[0]
+    (folder / running.run_id / "metrics.jsonl").write_text(json.dumps({**ROW, "accuracy": 0.41234}) + "\n")
+    outcome_of(finished, reported={"accuracy": 0.75, "margin": None}).write(folder / finished.run_id)
+    assert [run.reported for run in read_states(folder)[1]][:3] == [{"accuracy": 0.75}, {}, {"accuracy": 0.41234}]
+    lines = said(folder).splitlines()
+    assert "accuracy 0.412" in next(line for line in lines if running.run_id in line)
+    assert "accuracy 0.75" in next(line for line in lines if finished.run_id in line)

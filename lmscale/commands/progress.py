@@ -12,6 +12,7 @@ from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import quantity
 from lmscale.core.results import Outcome
+from lmscale.core.run_folder import reported
 from lmscale.study.launch import Slot
 
 
@@ -61,6 +62,7 @@ class Bars:
         self._progress.advance(self._whole, row["flops"] - self._seen.get(run_id, 0.0))
         self._seen[run_id] = row["flops"]
         speed = f"{quantity(row['tokens_per_second'])} tokens/s MFU {row['mfu']:.2f} loss {row['loss_nats']:.3f}"
+        speed += "".join(f" {name} {value:.3g}" for name, value in reported(row).items())
         self._progress.update(self._tasks[run_id], completed=row["flops"], speed=speed)
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:

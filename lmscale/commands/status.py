@@ -101,7 +101,7 @@ def _cells(run: "RunState") -> tuple[str, ...]:
         _number(run.loss_nats, ".4f"),
         _number(run.mfu, ".2f"),
         "" if run.seconds_left is None else duration(run.seconds_left),
-        run.remark,
+        ", ".join([*(f"{name} {value:.3g}" for name, value in run.reported.items()), *filter(None, [run.remark])]),
     )
 
 

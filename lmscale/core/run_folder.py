@@ -9,6 +9,7 @@ runs/<sweep>/<run_id>/outcome.json                  what came out
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ STOP_FILE = "stop"
 """In a run's folder, or in its sweep's: whoever trains there is to stop. `lmscale stop` writes and removes it."""
 RETRIED_FILE = "retried.json"
 """The number of the last attempt that no longer counts; `lmscale retry` writes it."""
+
+METRICS_COLUMNS = (
+    "step", "tokens", "flops", "loss_nats", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
+    "validation_loss_nats", "validation_stderr",
+)  # fmt: skip
+"""Columns of a run's metrics whatever it learns; others are what its objective reports."""
 
 TAIL_BYTES = 4096
 """Read from the end of a run's metrics for its newest row; a row takes some 500."""
@@ -100,6 +107,11 @@ def last_metrics(folder: Path) -> dict[str, Any] | None:
         return _row(lines[-1]) if lines else None
     except OSError:
         return None
+
+
+def reported(row: Mapping[str, Any]) -> dict[str, float]:
+    """What the objective of a run reports in a row of its metrics, by name."""
+    return {name: value for name, value in row.items() if name not in METRICS_COLUMNS and isinstance(value, float)}
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

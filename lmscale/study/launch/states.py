@@ -3,13 +3,13 @@
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmscale.core.files import read_json
 from lmscale.core.plans import plan_path, read_plan
-from lmscale.core.run_folder import OUTCOME_FILE, failure_reason, last_metrics
+from lmscale.core.run_folder import OUTCOME_FILE, failure_reason, last_metrics, reported
 from lmscale.study.launch import failures, lease
 from lmscale.study.launch.lease import Attempt
 
@@ -36,6 +36,8 @@ class RunState:
     seconds: float = 0.0
     """Wall time of training, known at the end."""
     seconds_left: float | None = None
+    reported: dict[str, float] = field(default_factory=dict)
+    """What the run's objective reports besides the loss, by name."""
 
 
 def read_states(folder: Path) -> tuple[str, list[RunState]]:
@@ -65,6 +67,7 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
             remark=outcome["reason"] or note,
             flops_done=outcome["flops"],
             **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds")},
+            reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
         )
     except FileNotFoundError:
         pass
@@ -96,6 +99,7 @@ def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunSt
         loss_nats=row.get("loss_nats"),
         mfu=row.get("mfu"),
         seconds_left=left,
+        reported=reported(row),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import flops_per_token
 from lmscale.core.files import storage_error, write_text
-from lmscale.core.run_folder import METRICS_FILE, read_metrics
+from lmscale.core.run_folder import METRICS_COLUMNS, METRICS_FILE, read_metrics
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval.validation import Validation
 from lmscale.lm.train.health import trouble
@@ -127,7 +127,7 @@ class MetricsLog:
         }
         if validation is not None:
             row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
-        assert not row.keys() & self.reported.keys(), "an objective reports under a name of its own"
+        assert not set(METRICS_COLUMNS) & self.reported.keys(), "an objective reports under names of its own"
         return row | self.reported
 
     def _write(self, row: dict[str, Any]) -> None:
