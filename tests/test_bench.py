@@ -133,7 +133,7 @@ def test_the_verb_prints_and_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lmscale", *words, "--json", str(figures), "--profile", str(traces)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    speed = bench.Speed(**json.loads(figures.read_text("utf-8")))
+    speed = bench.TrainingSpeed(**json.loads(figures.read_text("utf-8")))
     assert {field.name for field in fields(speed)} >= PROMISED
     assert speed.steps == 3 and speed.mfu == pytest.approx(speed.flops_per_second / speed.matmul_peak_flops_per_second)
     assert f"{speed.tokens_per_second:,.0f}" in done.stdout and done.stdout.count("\n") == len(list(bench.lines(speed)))

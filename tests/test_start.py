@@ -45,7 +45,7 @@ def first_params(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_run_starts_from_the_parameters_of_another(parent: RunConfig, corpus: str, tmp_path: Path) -> None:
-    """Of another sweep, after its last step or one that it kept; another seed and rate make no difference."""
+    """The parent is in another sweep; its last step or one that it kept; another seed and rate make no difference."""
     runs = tmp_path / "runs"
     child = run(corpus, 3, init_from=parent.run_id, seed=3, peak_lr=0.5)
     last = final_parameters(parent, runs / "first" / parent.run_id)

@@ -60,7 +60,7 @@ class Outcome:
     batch_flops: int = 0
     """FLOPs of making the batches, beside `flops`: of samples that the model itself draws; 0 for text from disk."""
     answer_tokens: int | None = None
-    """Of `tokens`, those that are no prompt; None where documents have no prompts."""
+    """Those of `tokens` that are no prompt; None where documents have no prompts."""
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float

@@ -69,7 +69,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Of the whole checkpoints."""
+    """The steps of the whole checkpoints."""
     return sorted(int(path.name) for path in (folder / CHECKPOINT_FOLDER).glob("*") if path.name.isdigit())
 
 

@@ -60,7 +60,7 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
 
 
 def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
-    """The one of several dataclasses, told apart by the default of their field `kind`, that `value` describes."""
+    """The one of several dataclasses, distinguished by the default of their field `kind`, that `value` describes."""
     by_kind = {variant.kind: variant for variant in variants}
     kind = value.get("kind")
     if kind not in by_kind:

@@ -27,4 +27,4 @@ class Completion:
 
 
 ObjectiveConfig = NextToken | Completion
-"""One of these, told apart by `kind`: all but the default have it in the identity of a run."""
+"""One of these, distinguished by `kind`, which is part of a run's identity for all but the default."""

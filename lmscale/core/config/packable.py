@@ -6,7 +6,7 @@ from typing import Any
 from lmscale.core.config.run import RunConfig
 
 MAY_DIFFER = (
-    "init_from", "continue_from", "seed", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps",
+    "seed", "init_from", "continue_from", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps",
     "exam", "name", "tags",
 )  # fmt: skip
 """Fields of a `RunConfig` in which runs of one program may differ."""

@@ -19,7 +19,7 @@ class DataUsage:
     tokens_by_source: dict[str, int]
     """Tokens trained on, repeats counted; their sum is the run's D."""
     answer_tokens: int | None
-    """Of these, tokens that are no prompt, repeats counted; None where documents have no prompts."""
+    """Tokens trained on that are no prompt, repeats counted; None where documents have no prompts."""
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float

@@ -1,4 +1,4 @@
-"""How fast a configuration trains here, and how near that is to what the machine can do.
+"""How fast a configuration trains here, and how close that is to what the machine can do.
 
 The step measured is the one that `train` runs, fed from the same batches in the same way: step n + 1 is dispatched
 before step n is waited for. MFU is the exact count of training FLOPs over the matmul peak measured in this process.
@@ -22,10 +22,11 @@ from lmscale.core.counting import flops_per_token, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.lm import data
-from lmscale.lm.data import Batches, Manifest, Tokens
+from lmscale.lm.data import Manifest, Tokens
 from lmscale.lm.devices import machine
-from lmscale.lm.devices.collectives import make_global_array
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
+from lmscale.lm.devices.sharding import make_mesh, replicated
+from lmscale.lm.objectives import Batch
+from lmscale.lm.train.batch_source import TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import Compiled, make_step
 
@@ -39,19 +40,19 @@ DEFAULT_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
-    """What was measured; FLOPs are exact training FLOPs, peaks and memory those of all devices of the mesh."""
+class TrainingSpeed:
+    """A measured training speed; FLOPs are exact training FLOPs, peaks and memory those of all devices of the mesh."""
 
     tokens_per_second: float
     """Tokens of a batch over the median step."""
     flops_per_second: float
     matmul_peak_flops_per_second: float
-    """Of square matrix products in the compute dtype, the best of two measurements after the steps."""
+    """FLOP/s of square matrix products in the compute dtype, the best of two measurements after the steps."""
     mfu: float
     mfu_of_datasheet: float | None
     """The same over the maker's figure; None where it is not known or the dtype is not bfloat16."""
     compile_seconds: float
-    """Of the step, from Python to a program, with no compilation cache."""
+    """Time from Python to a program of the step, with no compilation cache."""
     step_seconds_median: float
     step_seconds_min: float
     step_seconds_max: float
@@ -93,8 +94,8 @@ def configuration(file: Path | None, batch: int | None, **shape: Any) -> RunConf
     return RunConfig(model=model, optimizer=optimizer, tokens=optimizer.batch_sequences * model.context)
 
 
-def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> Speed:
-    """Train `config` for a few steps and say how fast it went; its own number of steps does not count.
+def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> TrainingSpeed:
+    """The speed of a few training steps of `config`; its own number of steps does not matter.
 
     `profile` is a folder that gets a trace of some more steps, for TensorBoard or XProf. Raises `UserError` for fewer
     than 2 steps and where `train` would for the mesh and the memory.
@@ -103,11 +104,10 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
     mesh = make_mesh(config.mesh)
     machine.check_memory(config)
     with _tokens(config, steps) as tokens, jax.set_mesh(mesh):
-        batches = Batches(tokens, config.model.context, config.optimizer.batch_sequences, config.seed)
-        rows, sharding = config.optimizer.batch_sequences, batch_sharding(mesh)
+        batches = TextBatches(config, tokens, mesh)
 
-        def batch(t: int) -> jax.Array:
-            return make_global_array(lambda a, b: batches.rows(t, a, b), (rows, config.model.context + 1), sharding)
+        def batch(t: int) -> Batch:
+            return batches(t, {})
 
         programs, hyper = make_step(config, mesh), jax.device_put(Hyperparameters.of(config), replicated(mesh))
         step, compile_seconds = _compiled(programs, batch(0), hyper)
@@ -120,7 +120,7 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
     rate = config.batch_tokens / statistics.median(seconds)
     flops = rate * flops_per_token(config.model)
     stated = machine.datasheet_peak(config.model.compute_dtype)
-    return Speed(
+    return TrainingSpeed(
         tokens_per_second=rate,
         flops_per_second=flops,
         matmul_peak_flops_per_second=peak,
@@ -145,7 +145,7 @@ def _peak(config: RunConfig) -> float:
     return machine.matmul_peak(config.model.compute_dtype) * config.mesh.devices
 
 
-def _compiled(programs: Compiled, tokens: jax.Array, hyper: Hyperparameters) -> tuple[jax.stages.Compiled, float]:
+def _compiled(programs: Compiled, tokens: Batch, hyper: Hyperparameters) -> tuple[jax.stages.Compiled, float]:
     """The step, and how long it took to make: a program from the cache would say nothing."""
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -164,7 +164,7 @@ def _compiled(programs: Compiled, tokens: jax.Array, hyper: Hyperparameters) -> 
 def _step_seconds(
     programs: Compiled,
     step: jax.stages.Compiled,
-    batch: Callable[[int], jax.Array],
+    batch: Callable[[int], Batch],
     hyper: Hyperparameters,
     steps: int,
     profile: Path | None,
@@ -187,14 +187,14 @@ def _step_seconds(
     return [end - start for start, end in zip(ends[WARM_STEPS - 1 :], ends[WARM_STEPS:])]
 
 
-def _batch_seconds(batch: Callable[[int], jax.Array], least: int) -> float:
+def _batch_seconds(batch: Callable[[int], Batch], least: int) -> float:
     """The median time to make one batch and place it."""
-    batch(0).block_until_ready()
+    jax.block_until_ready(batch(0))
     seconds: list[float] = []
     began = time.perf_counter()
     while len(seconds) < least or time.perf_counter() - began < DATA_SECONDS:
         start = time.perf_counter()
-        batch(len(seconds)).block_until_ready()
+        jax.block_until_ready(batch(len(seconds)))
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
@@ -246,7 +246,7 @@ def _random(config: RunConfig, steps: int, folder: Path) -> Tokens:
     return Tokens(manifest, train=np.asarray(np.memmap(path, dtype, "r")), train_starts=np.array([0, count]))
 
 
-def lines(speed: Speed) -> Iterator[tuple[str, str]]:
+def lines(speed: TrainingSpeed) -> Iterator[tuple[str, str]]:
     """Name and value of every line that `lmscale bench` prints."""
     milliseconds = [1e3 * getattr(speed, f"step_seconds_{name}") for name in ("min", "median", "max")]
     yield "model", f"{speed.params:,} parameters on {speed.device}"

@@ -25,12 +25,12 @@ from lmscale.lm.devices.collectives import any_process, barrier, broadcast
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.train import checkpoint_content as content
 
-KEPT = 2
-"""Checkpoints kept: where the newest turns out to be corrupt, the one before is the next best."""
+NEWEST = 2
+"""Newest checkpoints kept: where the last turns out to be corrupt, the one before is the next best."""
 MOST_STEPS = 1024
-"""Checkpoints of one run that are looked at: `KEPT`, and those that branches start from."""
+"""Checkpoints of one run that are looked at: `NEWEST`, and those that branches start from."""
 ROOM_FACTOR, ROOM_BYTES = 1.1, 2**20
-"""Free space wanted before a save: so many times the state, and a little for Orbax's own files."""
+"""Free space required before a save: so many times the state, and a little for Orbax's own files."""
 
 
 class Checkpoints:
@@ -52,9 +52,9 @@ class Checkpoints:
             # What Orbax logs with a traceback it also raises, and here that becomes a sentence.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
             policies = ocp.checkpoint_managers
-            kept = [policies.LatestN(n=KEPT), policies.CustomSteps(self.kept_steps)]
+            preserved = [policies.LatestN(n=NEWEST), policies.CustomSteps(self.kept_steps)]
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
             )
@@ -63,7 +63,7 @@ class Checkpoints:
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """A write that the file system refuses, now or in the background, becomes a `UserError` and leaves nothing."""
+        """Turn a write that the file system refuses, now or in the background, into a `UserError`; nothing is left."""
         problem = None
         try:
             yield
@@ -96,12 +96,12 @@ class Checkpoints:
 
     def _check_room(self, state: Any) -> None:
         """Orbax must not be the one to find the disk full: its threads then write tracebacks that none can catch."""
-        wanted = ROOM_FACTOR * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + ROOM_BYTES
-        if any(any_process(shutil.disk_usage(self.folder).free < wanted)):
+        required = ROOM_FACTOR * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + ROOM_BYTES
+        if any(any_process(shutil.disk_usage(self.folder).free < required)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]]:
-        """The newest sound checkpoint, placed as the abstract state `like` says: no other state is made beside it.
+        """The newest readable checkpoint, placed as the abstract state `like` says: no second state is made beside it.
 
         Returns (state or None, its facts, one sentence for every checkpoint that could not be read and was skipped).
         Raises `UserError` for a checkpoint of another run, architecture or optimizer.

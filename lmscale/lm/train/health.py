@@ -11,7 +11,7 @@ SMOOTHING = 0.95
 SPIKE_DEVIATIONS = 6.0
 """A loss so many standard deviations of the recent ones above their mean is a spike."""
 SETTLING_STEPS = 20
-"""Steps before a spike can be told from the fall at the beginning."""
+"""Steps before a spike can be distinguished from the fall at the beginning."""
 
 
 class Trouble(NamedTuple):
@@ -27,15 +27,15 @@ class Health:
 
     smoothed: jax.Array
     variance: jax.Array
-    """Of the loss about its smoothed value."""
+    """Variance of the loss about its smoothed value."""
     lowest: jax.Array
     """The lowest smoothed loss so far."""
     spikes: jax.Array
-    """Steps whose loss stood out of the recent ones: a warning, no end."""
+    """Steps whose loss was far above the recent ones: a warning, not an end."""
     code: jax.Array
-    """0 healthy; else an index into `REASONS`. The first trouble stays."""
+    """0 healthy; otherwise an index into `REASONS`. The first problem stays."""
     step: jax.Array
-    """Of that trouble."""
+    """The step of that problem."""
 
 
 REASONS = (
@@ -47,24 +47,24 @@ REASONS = (
 
 
 def healthy() -> Health:
-    """Before the first step."""
+    """The health of a run before its first step."""
     zero, none = jnp.float32(0), jnp.int32(0)
     return Health(zero, zero, jnp.float32(jnp.inf), none, none, none)
 
 
 def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.Array, limit_nats: jax.Array) -> Health:
-    """After update number `step`, counted from 0."""
+    """The health after update number `step`, counted from 0."""
     first = step == 0
-    off = jnp.where(first, 0.0, loss_nats - health.smoothed)
-    spike = (step >= SETTLING_STEPS) & (off > SPIKE_DEVIATIONS * jnp.sqrt(health.variance))
-    smoothed = jnp.where(first, loss_nats, health.smoothed + (1 - SMOOTHING) * off)
+    deviation = jnp.where(first, 0.0, loss_nats - health.smoothed)
+    spike = (step >= SETTLING_STEPS) & (deviation > SPIKE_DEVIATIONS * jnp.sqrt(health.variance))
+    smoothed = jnp.where(first, loss_nats, health.smoothed + (1 - SMOOTHING) * deviation)
     code = jnp.select(
         [~jnp.isfinite(loss_nats), ~jnp.isfinite(grad_norm), smoothed > health.lowest + limit_nats], [1, 2, 3], 0
     )
     sick = health.code > 0
     return Health(
         smoothed=smoothed,
-        variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * off**2),
+        variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * deviation**2),
         lowest=jnp.minimum(health.lowest, smoothed),
         spikes=health.spikes + spike,
         code=jnp.where(sick, health.code, code),
@@ -73,6 +73,6 @@ def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.
 
 
 def trouble(health: Health, limit_nats: float) -> Trouble | None:
-    """What `health`, read from the device, says; None while the run is well."""
+    """The problem that `health`, read from the device, records; None while the run is healthy."""
     code = int(health.code)
     return Trouble(REASONS[code].format(limit=limit_nats), int(health.step)) if code else None

@@ -47,7 +47,7 @@ def load(folder: str | Path, step: int | None = None) -> TrainedRun:
 
 
 def open_run(folder: Path, step: int | None = None) -> Opened:
-    """As `load`; of several checkpoints that cannot be read the newest that can is taken, and said."""
+    """As `load`; where the newest checkpoint cannot be read the one before is taken, and a sentence says so."""
     file = folder / CONFIG_FILE
     check(file.is_file(), f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>")
     config = from_json(RunConfig, read_json(file, "run configuration"), where=str(file))

@@ -26,7 +26,7 @@ class Program:
     process: "subprocess.Popen[bytes]"
     launch: str
     memory_kills: int
-    """Of the whole system, when it was started."""
+    """Processes that the system had killed for lack of memory when this one was started."""
 
     @property
     def slot(self) -> Slot:

@@ -1,4 +1,4 @@
-"""The metrics of a sweep's runs as TensorBoard's event files; `metrics.jsonl` stays the truth."""
+"""The metrics of a sweep's runs as TensorBoard's event files, written anew from `metrics.jsonl`."""
 
 import shutil
 import uuid
@@ -10,7 +10,7 @@ from lmscale.core.run_folder import EVENTS_FOLDER, METRICS_FILE, read_metrics
 
 
 def write_events(folder: Path) -> int:
-    """Write the metrics that every run in `folder` has by now to `<run>/tensorboard`, anew; the number of runs.
+    """Write the metrics of every run in `folder` to `<run>/tensorboard`, replacing what is there; the number of runs.
 
     Raises `UserError` without the extra `tensorboard`, where no run has metrics yet, and on a full disk.
     """

@@ -1,6 +1,6 @@
 """Weights & Biases beside the local metrics: optional, and never able to harm a run.
 
-`metrics.jsonl` is complete without it; whatever goes wrong here is said once and the run goes on.
+`metrics.jsonl` is complete without it; whatever goes wrong here is printed once, and the run continues.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ class Tracker:
         self._guard(lambda: self._run and self._run.summary.update(summary))
 
     def close(self) -> None:
-        """Send what is still waiting; nothing can be logged any more."""
+        """Send what is still waiting; afterwards nothing can be logged."""
         run, self._run = self._run, None
         self._guard(lambda: run and run.finish())
 
@@ -50,5 +50,8 @@ class Tracker:
         try:
             action()
         except Exception as error:
-            print(f"Weights & Biases is left out from here on: {type(error).__name__}: {error}", flush=True)
+            print(
+                f"Weights & Biases is switched off for the rest of this run: {type(error).__name__}: {error}",
+                flush=True,
+            )
             self._run = None

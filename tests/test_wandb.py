@@ -73,7 +73,7 @@ def test_trouble_is_said_once_and_the_run_goes_on(
     order = ["init", "log 3", "summary", "finish"]
     assert recorder.calls == order[: order.index(broken)]
     assert capsys.readouterr().out.splitlines() == [
-        f"Weights & Biases is left out from here on: RuntimeError: {broken} does not answer"
+        f"Weights & Biases is switched off for the rest of this run: RuntimeError: {broken} does not answer"
     ]
 
 
