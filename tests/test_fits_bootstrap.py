@@ -7,9 +7,10 @@ import pytest
 from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.fits.results.loss_law import LossLaw
-from lmscale.study.fits.uncertainty.bootstrap import exponential_weights, resample_counts
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty.bootstrap import exponential_weights, resample_counts, share_inside
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
-from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla
 from lmscale.study.tables import read_table
 
 BUDGETS = (1e17, 1e18, 1e19)
@@ -56,6 +57,44 @@ def test_few_runs_near_absolute_deviations_are_weighted(loss: str, noise: float,
     assert LossLaw.from_json(fit.to_json()).bootstrap == taken
     if taken == "weights":
         assert "exponential weight" in named(fit)["kind of bootstrap"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "fixed", "share"),
+    [
+        ("huber", {}, (7 - 5) / (11 - 5)),
+        ("huber", {"E": 1.8, "A": 400.0}, (7 - 3) / (11 - 3)),
+        ("lad", {}, 0.0),
+        ("squared", {}, 1.0),
+    ],
+)
+def test_residuals_that_the_law_has_used_up_do_not_count_as_inside_delta(
+    loss: str, fixed: dict[str, float], share: float
+) -> None:
+    """Of 11 residuals 7 lie within delta, 4 of them on its edge; a law goes through as many runs as it has unknowns."""
+    params, tokens = np.full(11, 1e8), np.full(11, 2e9)
+    residuals = np.array([0.25] * 4 + [-0.125] * 3 + [0.5, -0.5, 1.0, -1.0])
+    law = Chinchilla(2.0, 1e-6, 1e-6, 5.0, 5.0)  # exactly 2 nats in float64, so that the residuals are as written
+    problem = Problem(Chinchilla, (params, tokens), 2.0 - residuals, loss, delta=0.25, residual="raw", fixed=fixed)
+    assert share_inside(problem, np.array(list(law.values().values()))) == pytest.approx(share)
+
+
+def test_a_small_table_is_one_of_few_clusters_not_of_few_runs() -> None:
+    """105 runs of 35 trunks are 35 independent ones; below 100 of those the runs are weighted."""
+    table = sweep(sizes=35).assign(cell=[f"cell {index // 3}" for index in range(105)])
+    alone, together = (fits.loss_law(table, resamples=5, clusters=clusters, check=False) for clusters in (None, "cell"))
+    assert alone.bootstrap == "runs" and "kind of bootstrap" not in named(alone)
+    assert together.bootstrap == "weights"
+    assert "fewer than 100 independent runs" in named(together)["kind of bootstrap"]
+
+
+@pytest.mark.parametrize(("cells", "small"), [(10, True), (11, False)])
+def test_a_table_of_two_clusters_per_parameter_is_small(cells: int, small: bool) -> None:
+    table = sweep().assign(cell=[f"cell {index % cells}" for index in range(21)])
+    sentences = named(fits.loss_law(table, resamples=5, clusters="cell", check=False))
+    assert ("small table" in sentences) == small
+    if small:
+        assert "10 independent runs for 5 parameters" in sentences["small table"]
 
 
 @pytest.mark.parametrize(

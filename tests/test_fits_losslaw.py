@@ -169,6 +169,24 @@ def test_a_new_run_scatters_more_than_the_law(law: LossLaw) -> None:
         law.predict(params=1e9)
 
 
+@pytest.mark.parametrize(("fixed", "unknowns"), [((), 5), (("E", "beta"), 3)])
+@pytest.mark.parametrize("residual", ["log", "raw"])
+def test_a_new_runs_scatter_is_that_of_the_residuals_per_degree_of_freedom(
+    residual: str, fixed: tuple[str, ...], unknowns: int
+) -> None:
+    """Eight runs, half of them 0.1 below the law, half on it, and a law that all resamples agree on."""
+    law = Chinchilla(2.0, 400.0, 1000.0, 0.3, 0.3)
+    samples = Chinchilla(*(np.full(100, value) for value in law.values().values()))
+    residuals = {"residual": np.array([0.1, 0.0] * 4)}
+    fit = LossLaw(law, samples, "huber", 1e-3, residual, 0.0, residuals, fixed=fixed)
+    prediction = fit.predict(params=1e9, tokens=2e10)
+    below = 0.1 * (8 / (8 - unknowns)) ** 0.5
+    loss = 2.0 + 400.0 / 1e9**0.3 + 1000.0 / 2e10**0.3
+    lowest = loss * np.exp(-below) if residual == "log" else loss - below
+    assert prediction.law_interval == pytest.approx((loss, loss), rel=1e-12)
+    assert prediction.interval == pytest.approx((lowest, loss), rel=1e-12)
+
+
 def test_intervals_of_any_quantity(law: LossLaw) -> None:
     by_name, by_function = law.interval("alpha"), law.interval(lambda fit: fit.law.alpha)
     assert by_name == by_function

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from lmscale.commands import fit as fit_verb
 from lmscale.commands.fit import FitArgs
@@ -47,6 +48,21 @@ def named(fit: LossLaw) -> dict[str, str]:
 def problem_of(table: pd.DataFrame, loss: str = "huber") -> Problem:
     inputs = tuple(table[name].to_numpy() for name in ("params", "tokens"))
     return Problem(Chinchilla, inputs, table["loss_nats"].to_numpy(), loss)
+
+
+@pytest.mark.parametrize(("fixed", "unknowns"), [({}, 5), ({"E": CHINCHILLA_REFIT.E}, 4)])
+def test_the_misfit_is_the_scatter_per_degree_of_freedom(fixed: dict[str, float], unknowns: int) -> None:
+    """Losses 0.01 nats off the law throughout: a normal scatter with that median, widened by sqrt(n / (n - p))."""
+    table = simulate(CHINCHILLA_REFIT, POINTS[:8], 0.0, np.random.default_rng(0))
+    table["loss_nats"] += np.tile([0.01, -0.01], 4)
+    problem = dataclasses.replace(problem_of(table), fixed=fixed)
+    values = np.array(list(CHINCHILLA_REFIT.values().values()))
+    scatter = 0.01 / stats.norm.ppf(0.75) * (8 / (8 - unknowns)) ** 0.5
+    for factor, named in ((0.99, ["misfit"]), (1.01, [])):
+        noise = RunNoise(factor * scatter / seed_noise.MISFIT, "given", None)
+        _, statuses = seed_noise.draw(problem, values, noise, 10, seed=0)
+        assert [status.name for status in statuses if status.name == "misfit"] == named
+        assert all(f"by {scatter:.3g} nats" in status.sentence for status in statuses if status.name == "misfit")
 
 
 @pytest.mark.parametrize(

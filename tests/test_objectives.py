@@ -1,5 +1,6 @@
 """What a step minimises is an argument: tokens that are read and not scored, references, reported sums."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,22 @@ import numpy as np
 import pytest
 from helpers.tiny_runs import MODEL, assert_same, outcome, rows, run, write_corpus
 
-from lmscale.core.config import Completion, ModelConfig, NextToken, OptimizerConfig, RunConfig
+from lmscale.core.config import Completion, DataConfig, ModelConfig, NextToken, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.core.results import Outcome
 from lmscale.lm.model.parameters import init
-from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.model.transformer import logits, token_losses
 from lmscale.lm.objectives import Objective, Terms, make_objective
 from lmscale.lm.train.loop import Interrupted, train
 from lmscale.lm.train.step import means_and_gradient
 
 SMALL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
+QUESTIONS = DataConfig(source="questions.jsonl", prompt_field="question")
 
 
 def config(objective: Any, **changed: Any) -> RunConfig:
     optimizer = OptimizerConfig(**{"peak_lr": 0.01, "batch_sequences": 8, **changed})
-    return RunConfig(model=SMALL, optimizer=optimizer, tokens=64, objective=objective)
+    return RunConfig(model=SMALL, optimizer=optimizer, tokens=64, data=QUESTIONS, objective=objective)
 
 
 def examples(seed: int = 0) -> dict[str, np.ndarray]:
@@ -63,12 +65,27 @@ def test_the_gradient_of_a_completion_is_that_of_its_answers_alone() -> None:
         np.testing.assert_allclose(grads[name], grad, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_z_loss_is_of_scored_tokens_alone() -> None:
+@pytest.mark.parametrize("objective", [Completion(), NextToken()], ids=lambda objective: objective.kind)
+@pytest.mark.parametrize("loss_chunk", [None, 3], ids=["at once", "in chunks"])
+def test_z_loss_is_of_scored_tokens_alone(objective: Any, loss_chunk: int | None) -> None:
+    """Prompts of a completion, padding of a text: read, and without a share in the penalty."""
     batch, params = examples(), init(SMALL, jax.random.key(0))
-    _, log_z = jax.jit(partial(token_losses, config=SMALL))(params, batch["tokens"])
-    terms = [make_objective(config(Completion(), z_loss=z))(params, (), batch, jax.random.key(0)) for z in (0.0, 0.5)]
-    penalty = 0.5 * (np.asarray(log_z) ** 2)[batch["scored"]].sum()
-    assert float(terms[1].objective - terms[0].objective) == pytest.approx(penalty, rel=1e-5)
+    tokens, scored = batch["tokens"], batch["scored"]
+    if objective == NextToken():
+        scored = scored[:, ::-1]
+        tokens = np.where(np.pad(scored, ((0, 0), (1, 0)), constant_values=True), tokens, -1)
+    log_z = np.log(np.exp(jax.jit(partial(logits, config=SMALL))(params, np.maximum(tokens[:, :-1], 0))).sum(-1))
+
+    def terms(z_loss: float) -> Terms:
+        chosen = config(objective, z_loss=z_loss)
+        chosen = replace(chosen, model=replace(SMALL, loss_chunk=loss_chunk))
+        given = batch if objective == Completion() else tokens
+        return jax.jit(make_objective(chosen))(params, (), given, jax.random.key(0))
+
+    plain, penalised = terms(0.0), terms(0.5)
+    assert float(plain.weight) == float(penalised.weight) == scored.sum() < scored.size
+    assert float(penalised.loss) == float(plain.loss) == float(plain.objective)
+    assert float(penalised.objective - plain.objective) == pytest.approx(0.5 * (log_z**2)[scored].sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])

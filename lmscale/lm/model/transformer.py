@@ -89,8 +89,8 @@ def token_losses(
     """Cross-entropy in nats of each token of [B, S] given those before it in its row, and the log-partition.
 
     Both are [B, S - 1]. Where `scored_BT` [B, S - 1] is False the token that is predicted there is read by those after
-    it and not scored: its cross-entropy is 0. A token below 0 is padding, read as 0 and not scored. Dropout is off
-    without a key.
+    it and not scored: both are 0 there. A token below 0 is padding, read as 0 and not scored. Dropout is off without a
+    key.
     """
     inputs_BT, targets_BT = jnp.maximum(tokens_BS[:, :-1], 0), tokens_BS[:, 1:]
     if scored_BT is not None:

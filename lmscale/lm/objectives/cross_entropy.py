@@ -1,7 +1,6 @@
 """Cross-entropy objectives: of every token, and of completions alone."""
 
 import jax
-import jax.numpy as jnp
 
 from lmscale.core.config import RunConfig
 from lmscale.lm.model.parameters import Params
@@ -42,7 +41,10 @@ def _dropout_key(config: RunConfig, key: jax.Array) -> jax.Array | None:
 
 
 def _sums(config: RunConfig, nats_BT: jax.Array, log_z_BT: jax.Array, scored_BT: jax.Array) -> Terms:
-    """With the z-loss of PaLM (Chowdhery 2022, section 5): its weight times the squared log-partition."""
+    """With the z-loss of PaLM (Chowdhery 2022, section 5): its weight times the squared log-partition.
+
+    Both inputs are 0 where nothing is scored, so no position without a score has a share in the sums.
+    """
     z_loss = config.optimizer.z_loss
-    objective_BT = nats_BT + z_loss * jnp.where(scored_BT, log_z_BT, 0) ** 2 if z_loss else nats_BT
+    objective_BT = nats_BT + z_loss * log_z_BT**2 if z_loss else nats_BT
     return Terms(objective_BT.sum(), nats_BT.sum(), scored_BT.sum(), {})

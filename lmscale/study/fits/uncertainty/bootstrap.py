@@ -113,7 +113,7 @@ def _chosen(problem: Problem, method: str, units: int, inside: float) -> list[St
     share = (
         f"{inside:.0%} of the free residuals lie within delta = {problem.delta:g}" if problem.loss == "huber" else ""
     )
-    why = f"fewer than {SMALL} runs, and {share or 'absolute deviations'}"
+    why = f"fewer than {SMALL} independent runs, and {share or 'absolute deviations'}"
     if method == "weights":
         sentence = f"every run keeps an exponential weight: {why}, where drawing whole runs gives too wide intervals"
     else:
