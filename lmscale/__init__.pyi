@@ -2,10 +2,12 @@ from .api import load as load
 from .api import plan as plan
 from .api import report as report
 from .api import run as run
+from .core.config import Completion as Completion
 from .core.config import DataConfig as DataConfig
 from .core.config import ExamConfig as ExamConfig
 from .core.config import MeshConfig as MeshConfig
 from .core.config import ModelConfig as ModelConfig
+from .core.config import NextToken as NextToken
 from .core.config import OptimizerConfig as OptimizerConfig
 from .core.config import RunConfig as RunConfig
 from .core.errors import RunsFailed as RunsFailed

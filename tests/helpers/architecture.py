@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MODULES: dict[str, str] = {
-    "core/errors": "trouble that the user can mend, in one sentence",
+    "core/errors": "errors that the user can fix, in one sentence",
     "core/exit_status": "exit statuses of every process, and which error ends with which",
     "core/signals": "how a process is asked to stop",
     "core/quantities": "numbers as people read them",
@@ -21,7 +21,7 @@ MODULES: dict[str, str] = {
     "core/counting": "parameters, FLOPs and bytes under every named convention",
     "core/accelerators": "accelerators by name: peak, memory, each figure with its source",
     "core/measured_speeds": "how fast shapes were measured to train here",
-    "core/run_folder": "what stands in the folder of a sweep and of a run",
+    "core/run_folder": "the files of a sweep's and of a run's folder, and who reads them",
     "core/plans": "PlannedRun; the plan of a sweep on disk",
     "core/results": "Outcome; the table that joins a plan with its outcomes",
     "lm/devices": "this machine, the mesh and its rules, processes of one run",
@@ -30,10 +30,10 @@ MODULES: dict[str, str] = {
     "lm/data/corpora": "text from the standard library, files or TFDS; splits, duplicates removed",
     "lm/data": "token files, mixtures, the order of training, validation windows, what a run has seen",
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
-    "lm/objectives": "what a step minimises: next token, completions; sums over examples",
+    "lm/objectives": "what a step minimises: next token, completions; as sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
-    "lm/use": "a trained run: scored on tasks",
+    "lm/use": "a trained run: loaded, scored on tasks",
     "study/laws": "forms of scaling laws and published constants with their sources",
     "study/presets": "published shapes: GPT-2, Llama, Chinchilla",
     "study/tables": "tables of others, read and checked",
@@ -43,16 +43,22 @@ MODULES: dict[str, str] = {
     "study/prices": "what a plan costs in time, memory and money",
     "study/launch": "finishes a sweep: slots, leases, one process per run, Slurm, failures handled",
     "study/fits": "Approaches 1, 2, 3: solvers, uncertainty, checks, predictions",
-    "study/emergence": "at which scale an ability appears, and whether a graded metric says so too",
+    "study/emergence": "at which scale an ability appears, and whether a graded metric agrees",
     "study/plots": "figures from a table or a fit",
-    "study/report": "the page",
+    "study/report": "the self-contained page: answer, verdict, methods, account",
     "commands": "one file per verb: its arguments and what it prints",
     "api": "one call for what each main verb does",
-    "cli": "the command line",
+    "cli": "the verbs, the parser and the exit status",
 }
 """Path below `lmscale/` -> what it is. A folder stands for all below it that is not listed itself."""
 
 HALVES = ("lm", "study")
+FOLDERS = {
+    "core": "what both halves share: a RunConfig goes into a run, an Outcome comes out",
+    "lm": "one training run; the only folder that imports JAX",
+    "study": "many runs, without JAX",
+}
+"""Folders whose modules are listed one by one, and what they have in common."""
 
 
 def owner(path: str) -> str:
@@ -62,6 +68,19 @@ def owner(path: str) -> str:
         if (name := "/".join(parts[:length])) in MODULES:
             return name
     raise KeyError(path)
+
+
+def tree() -> list[str]:
+    """The lines of the tree in the README: folders, and in them the modules, in the order of the list."""
+    lines, last = ["lmscale/"], ""
+    for path, meaning in MODULES.items():
+        folder, _, name = path.partition("/")
+        ending = "/" if (PACKAGE / path).is_dir() else ".py"
+        if name and folder != last:
+            lines.append(f"  {folder + '/':<22}{FOLDERS[folder]}")
+        lines.append(f"    {name + ending:<20}{meaning}" if name else f"  {folder + ending:<22}{meaning}")
+        last = folder
+    return lines
 
 
 def may_import(importer: str, imported: str) -> bool:

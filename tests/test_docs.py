@@ -1,0 +1,124 @@
+"""README and CONTRIBUTING agree with the package: the tree, every path they name, and the Python that they show."""
+
+import re
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import jax
+import pytest
+from helpers.architecture import FOLDERS, MODULES, PACKAGE, ROOT, tree
+
+import lmscale
+from lmscale.lm.data import tokenizer
+from lmscale.lm.model.parameters import init
+from lmscale.study.fits import options
+
+README, CONTRIBUTING = (ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING"))
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+FOLDERS_OF_FILES = ("lmscale", "sweeps", "experiments", "analysis", "tests", ".ci")
+ENDINGS = r"\.(?:py|pyi|md|toml|lock|svg)"
+
+
+def block(text: str) -> str:
+    """The one Python block of the README that holds `text`."""
+    (found,) = [code for code in BLOCKS if text in code]
+    return found
+
+
+def run(code: str) -> dict[str, object]:
+    """What a block defines, as a module of its own; a class of a law needs no file."""
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_the_readme_draws_the_list_of_modules() -> None:
+    text = README.read_text(encoding="utf-8")
+    drawn = text.split("## The tree\n\n```\n")[1].split("```")[0].splitlines()
+    count = len(MODULES) + len(FOLDERS) + 1
+    assert drawn[:count] == tree()
+    beside = [line.split("/")[0] for line in drawn[count:]]
+    assert beside == ["sweeps", "experiments", "analysis", "tests"] and all((ROOT / name).is_dir() for name in beside)
+
+
+def paths(text: str) -> set[str]:
+    """Files and folders that a text names in backticks, in commands and in links, from the repository's root."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
+    words = {word.strip("(),;:") for span in spans for word in span.split()}
+    in_folders = {word for word in words if word.split("/")[0] in FOLDERS_OF_FILES and "/" in word or word[-1:] == "/"}
+    files = {word for word in words if re.fullmatch(r"[\w-]+" + ENDINGS, word)}
+    return in_folders | files | set(re.findall(r"\]\(([^)#:]+)\)", text))
+
+
+NO_FILES_OF_OURS = {"mine.py", "sweeps/mine.py"}
+"""Names of files that the reader is to write."""
+
+
+@pytest.mark.parametrize("file", [README, CONTRIBUTING], ids=lambda file: file.stem)
+def test_every_path_exists(file: Path) -> None:
+    named = paths(file.read_text(encoding="utf-8")) - NO_FILES_OF_OURS
+    assert len(named) > 8, "the pattern finds them"
+    assert not [path for path in named if not any(ROOT.glob(path))]
+
+
+@pytest.mark.parametrize("file", [README, CONTRIBUTING], ids=lambda file: file.stem)
+def test_every_dotted_name_exists(file: Path) -> None:
+    """`lmscale.presets`, `lmscale.lm.model.tap.TAPS`, ...: a public name, or a module and what it defines."""
+    text = file.read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r"\blmscale((?:\.[A-Za-z_]\w*)+)", text))):
+        first, *rest = name[1:].split(".")
+        if first in lmscale.__all__:
+            assert not rest or hasattr(getattr(lmscale, first), rest[0]), name
+            continue
+        module = [PACKAGE.joinpath(first, *rest[:n]) for n in range(len(rest), -1, -1)]
+        found = next((path for path in module if path.is_dir() or path.with_suffix(".py").is_file()), None)
+        assert found, f"{name}: no public name, and no module"
+        beyond = [first, *rest][len(found.relative_to(PACKAGE).parts) :]
+        source = (found / "__init__.py" if found.is_dir() else found.with_suffix(".py")).read_text(encoding="utf-8")
+        assert not beyond or re.search(rf"^(?:def |class )?{beyond[0]}\b", source, re.MULTILINE), name
+
+
+def test_the_sweep_is_planned() -> None:
+    sweep = run(block("SWEEP = Sweep("))["SWEEP"]
+    assert isinstance(sweep, lmscale.Sweep)
+    planned = lmscale.plan(sweep)
+    assert len(planned.runs) == 15 and sum(one.held_out for one in planned.runs) == 5
+
+
+def test_the_verbs_are_called_as_they_are_defined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`run` gives published runs in place of trained ones; `report` writes nothing. Their signatures are checked."""
+    monkeypatch.chdir(tmp_path)
+    Path("sweeps").mkdir()
+    Path("sweeps/mine.py").write_text(block("SWEEP = Sweep("), encoding="utf-8")
+    monkeypatch.setattr(lmscale, "run", create_autospec(lmscale.run, return_value="chinchilla"))
+    monkeypatch.setattr(lmscale, "report", create_autospec(lmscale.report))
+    assert run(block("lmscale.run(").replace("resamples=1000", "resamples=10, check=False"))["law"]
+
+
+def test_the_law_is_fitted_and_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(options.RESAMPLES, "3", 10)
+    run(block("class SharedExponent"))
+    printed = capsys.readouterr().out
+    assert "L = E + A/N^alpha + B/D^alpha through 240 runs" in printed and "unseen runs" in printed
+
+
+def test_a_recipe_passes_objective_and_start_to_its_runs() -> None:
+    recipe = run(block("Completion()"))["answers"]
+    assert callable(recipe)
+    config = recipe({"width": 16, "tokens": 50_000})
+    assert config.objective == lmscale.Completion() and config.init_from == "0123456789ab"
+
+
+def test_a_trained_run_is_loaded_and_tapped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = lmscale.recipes.cpu({"width": 16, "tokens": 50_000})
+    trained = (config, init(config.model, jax.random.key(0)), tokenizer.load("bytes"))
+    monkeypatch.setattr(lmscale, "load", create_autospec(lmscale.load, return_value=trained))
+    run(block("tap.record("))
+    assert capsys.readouterr().out == "(2, 1, 9, 16)\n"
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    assert len(BLOCKS) == 5, "a new Python block in the README needs a test here"
