@@ -1,7 +1,7 @@
 # Set-up and everyday commands. Needs Python 3.11, 3.12 or 3.13 and make, nothing else; `make help` lists them.
 #
-# .venv holds exactly what requirements.lock names, by hash, and this folder as an editable install. It is made anew when
-# the lock changes, when an install was cut short, and when .venv was copied here from elsewhere; otherwise nothing runs.
+# .venv holds exactly what requirements.lock names, by hash, and this folder as an editable install. It is built again when
+# the lock changes, when an install was interrupted, and when .venv was copied here from elsewhere; otherwise nothing runs.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGES := $(VENV)/packages.stamp
 PROJECT := $(VENV)/project.stamp
 
-# What the stamp says, with the version of the Python that reads it, against what it should say.
-FOUND := $(shell $(BIN)/python -c "import platform; print(open('$(PACKAGES)').read(), platform.python_version())" 2>/dev/null)
-WANTED := in $(CURDIR) with Python
+# Content of the stamp and version of the Python in .venv, and what they should be.
+INSTALLED := $(shell $(BIN)/python -c "import platform; print(open('$(PACKAGES)').read(), platform.python_version())" 2>/dev/null)
+EXPECTED := in $(CURDIR) with Python
 ifneq ($(PYTHON),)
-WANTED := $(WANTED) $(shell $(PYTHON) -c "import platform; print(platform.python_version())" 2>/dev/null)
+EXPECTED := $(EXPECTED) $(shell $(PYTHON) -c "import platform; print(platform.python_version())" 2>/dev/null)
 endif
 
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -22,13 +22,13 @@ USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[
 .PHONY: help setup demo test lint format clean
 
 help:
-	@echo "make demo     fit the published runs, train a small sweep here, fit it, write the report"
-	@echo "make test     linters, type checker and tests; ARGS='-k config' chooses, ARGS='-m slow' runs the slow ones"
+	@echo "make demo     fit the published runs, train a small sweep on this machine, fit it and write the report"
+	@echo "make test     linters, type checker and tests; ARGS='-k config' selects tests, ARGS='-m slow' runs the slow ones"
 	@echo "make lint     ruff and mypy"
-	@echo "make format   let ruff rewrite the layout of the code"
-	@echo "make setup    only the virtual environment $(VENV); every command above sets it up when it is missing"
+	@echo "make format   format the code with ruff"
+	@echo "make setup    only the virtual environment $(VENV); the commands above set it up if it is missing"
 	@echo "make clean    remove $(VENV) and caches; runs/ and reports/ stay"
-	@echo "With another interpreter: make setup PYTHON=/path/to/python3.12"
+	@echo "With another Python: make setup PYTHON=/path/to/python3.12"
 
 setup: $(PROJECT)
 
@@ -51,7 +51,7 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find lmscale sweeps experiments analysis tests -name __pycache__ -prune -exec rm -rf {} +
 
-ifeq ($(findstring $(WANTED),$(FOUND)),)
+ifeq ($(findstring $(EXPECTED),$(INSTALLED)),)
 .PHONY: $(PACKAGES)
 endif
 
@@ -74,7 +74,7 @@ $(PACKAGES): requirements.lock
 		Collecting*|Processing*) n=$$((n + 1)); if [ $$((n % 20)) -eq 0 ]; then echo "  $$n fetched"; fi;; \
 		"Installing collected"*) echo "  $$n fetched, unpacking";; \
 	esac; done; }
-	@test -s $@ || { echo "the packages could not be installed (the reason stands above); mend it and call make again" >&2; exit 1; }
+	@test -s $@ || { echo "the packages could not be installed (the reason is above); fix it and run make again" >&2; exit 1; }
 
 $(PROJECT): $(PACKAGES) pyproject.toml
 	@$(PIP) install -q --no-index --no-deps --no-build-isolation -e .
