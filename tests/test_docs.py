@@ -46,9 +46,8 @@ def paths(text: str) -> set[str]:
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
     words = {word.strip("(),;:") for span in spans for word in span.split()}
-    in_folders = {
-        word for word in words if (word.split("/")[0] in FOLDERS_OF_FILES and "/" in word) or word[-1:] == "/"
-    }
+    in_folders = {word for word in words if word.split("/")[0] in FOLDERS_OF_FILES and "/" in word}
+    folders = {word for word in words if word.endswith("/")}
     files = {word for word in words if re.fullmatch(r"[\w-]+" + ENDINGS, word)}
     return in_folders | folders | files | set(re.findall(r"\]\(([^)#:]+)\)", text))
 
