@@ -44,7 +44,7 @@ def test_the_readme_draws_the_list_of_modules() -> None:
 def paths(text: str) -> set[str]:
     """Files and folders that a text names in backticks, in commands and in links, from the repository's root."""
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
+    spans = re.findall(r"`([^`]+)`", text) + re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
     words = {word.strip("(),;:") for span in spans for word in span.split()}
     in_folders = {word for word in words if word.split("/")[0] in FOLDERS_OF_FILES and "/" in word}
     folders = {word for word in words if word.endswith("/")}
