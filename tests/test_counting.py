@@ -179,16 +179,18 @@ def test_a_runs_counts_agree_with_each_other() -> None:
     assert counts.tokens_per_param == run.tokens / counts.params
     half = counting.count(run, run.tokens // 2)
     assert (half.tokens, half.flops, half.params) == (run.tokens // 2, counts.flops // 2, counts.params)
-    assert counting.validation_flops(run) > 0
+    checked = replace(run, validation_tokens=2560, validations=3)
+    assert counting.validation_flops(checked) == 3 * 2560 * counting.flops_per_token_forward(run.model)
     assert counting.memory_bytes(run) > counting.state_bytes(run)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd", "lion", "muon", "adafactor", "rmsprop"])
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "lion", "muon", "adafactor", "rmsprop"])
 @pytest.mark.parametrize("ema", [None, 0.99])
-def test_a_checkpoint_holds_the_state(kind: Any, ema: float | None) -> None:
+@pytest.mark.parametrize("width", [192, 128, 120])  # Adafactor factors a matrix of width 128, and none of width 120
+def test_a_checkpoint_holds_the_state(kind: Any, ema: float | None, width: int) -> None:
     """Within a thousandth of the arrays of the state as built: counters and placeholders are left out."""
     settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8, kind=kind, ema_decay=ema, weight_decay=0.0)
-    run = RunConfig(model=SHAPES[2], optimizer=settings, tokens=2048 * 100)
+    run = RunConfig(model=replace(SHAPES[2], width=width, heads=2), optimizer=settings, tokens=2048 * 100)
     state = jax.eval_shape(partial(init_state, run, make_optimizer(run)), jax.random.key(0))
     built = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert counting.state_bytes(run) == pytest.approx(built, rel=1e-3)
@@ -215,6 +217,70 @@ def test_what_takes_less_memory_is_estimated_to() -> None:
     assert memory_of(64, vocab=2**15, loss_chunk=8) < memory_of(64, vocab=2**15)
     large = {"accelerator": True, "vocab": 2**17, "context": 2048, **narrow}
     assert memory_of(64, **large) < 2 * memory_of(32, **large)  # the logits are cut at 512 MiB
+
+
+LAYERS, WIDTH, HIDDEN, HEADS, CONTEXT, SEQUENCES = 3, 64, 320, 4, 128, 5
+LOGITS = 2 * 4 * SEQUENCES * CONTEXT * 256
+NUMBERS = {"swiglu": 10 * WIDTH + 5 * HIDDEN, "gelu": 10 * WIDTH + 4 * HIDDEN, "relu2": 10 * WIDTH + 3 * HIDDEN}
+"""That a layer saves of a token, attention apart."""
+CHUNKED = HEADS * 96 + 2 * 32 * 1.5
+"""Numbers that two chunks of 64 queries save of a token: weights on 64 or 128 keys; keys and values, copied 1 or 2
+times, of 2 of the 4 heads."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "accelerator", "layers_save", "number_bytes"),
+    [
+        ({}, False, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 4),
+        ({"mlp": "gelu"}, False, LAYERS * (NUMBERS["gelu"] + CHUNKED), 4),
+        ({"mlp": "relu2"}, False, LAYERS * (NUMBERS["relu2"] + CHUNKED), 4),
+        ({"compute_dtype": "bfloat16"}, False, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 3),
+        ({"compute_dtype": "bfloat16"}, True, LAYERS * NUMBERS["swiglu"], 2),
+        ({}, True, LAYERS * (NUMBERS["swiglu"] + 2 * HEADS * CONTEXT), 4),
+        (
+            {"compute_dtype": "bfloat16", "remat": "dots"},
+            True,
+            LAYERS * (5 * WIDTH + 2 * HIDDEN) + NUMBERS["swiglu"],
+            2,
+        ),
+        (
+            {"compute_dtype": "bfloat16", "remat": "dots", "mlp": "gelu"},
+            True,
+            LAYERS * (5 * WIDTH + HIDDEN) + NUMBERS["gelu"],
+            2,
+        ),
+        ({"compute_dtype": "bfloat16", "remat": "full"}, True, LAYERS * WIDTH + NUMBERS["swiglu"], 2),
+        ({"remat": "full", "scan_layers": True}, False, LAYERS * WIDTH + NUMBERS["swiglu"] + CHUNKED, 4),
+        ({"remat": "full", "scan_layers": False}, True, LAYERS * (NUMBERS["swiglu"] + 2 * HEADS * CONTEXT), 4),
+    ],
+    ids=lambda value: named(value) if isinstance(value, dict) else str(value),
+)
+def test_the_estimated_activations_are_those_of_the_docstring(
+    shape: dict[str, Any], accelerator: bool, layers_save: float, number_bytes: int
+) -> None:
+    base = ModelConfig(width=WIDTH, layers=LAYERS, heads=HEADS, kv_heads=2, vocab=256, context=CONTEXT)
+    model = replace(base, mlp_width=HIDDEN, **shape)
+    estimate = memory.activation_bytes(model, SEQUENCES, accelerator)
+    assert estimate == SEQUENCES * CONTEXT * (layers_save + 4 * WIDTH) * number_bytes + LOGITS
+
+
+def test_a_steps_memory_is_its_state_gradients_and_activations() -> None:
+    model = SHAPES[0]
+    params = counting.params_total(model)
+    for micro_batches, gradients in ((1, 4 * params), (4, 8 * params)):  # of several, their sum and the next ones
+        settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8, micro_batches=micro_batches)
+        run = RunConfig(model=model, optimizer=settings, tokens=2048 * 100)
+        activations = memory.activation_bytes(model, 8 // micro_batches)
+        assert counting.memory_bytes(run) == 3 * 4 * params + gradients + activations
+
+
+def test_how_finely_attention_and_logits_are_cut() -> None:
+    """At least 64 queries and at most 8 chunks; 512 MiB of logits at once on each device."""
+    lengths = {16: 1, 127: 1, 128: 2, 511: 7, 512: 8, 4096: 8}
+    assert {length: chunks.attention_chunks(length) for length in lengths} == lengths
+    assert [chunks.loss_chunks(size) for size in (1, 2**29, 2**29 + 1)] == [1, 1, 2]
+    assert chunks.held_logits_bytes(2**32, devices=4) == 2**31
+    assert chunks.held_logits_bytes(2**20, devices=4) == 2**20
 
 
 def test_attention_and_its_memory_estimate_are_cut_into_the_same_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
