@@ -1,6 +1,7 @@
 """Laws: published vectors, closed-form optima against a search, exact derivatives."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -45,6 +46,29 @@ def test_published_constants_have_the_stated_objective(law: Chinchilla, objectiv
     data = (table["params"].to_numpy(), table["tokens"].to_numpy())
     problem = Problem(Chinchilla, data, table["loss_nats"].to_numpy())
     assert problem.objective(np.array(list(law.values().values()))) == pytest.approx(objective, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("law", "inputs", "loss"),
+    [
+        (Chinchilla(1, 10, 30, 0.5, 0.25), (1e2, 1e4), 1 + 10 / 10 + 30 / 10),
+        (laws.Kaplan(N_c=400, D_c=65e4, alpha_N=0.5, alpha_D=0.25), (1e2, 1e4), 3),  # (4^2 + 65)^(1/4)
+        (DataConstrained(1, 10, 30, 0.5, 0.25, 5, 15), (1e2, 1e4), 1 + 10 / 10 + 30 / 10),
+        (laws.OverTraining(1, 20, 300, -0.5), (1e2, 1e4), 1 + 20 / 10 + 300 / 6**0.25 / 100),
+        (laws.OuterExponent(1, 10, 30, 0.5, 0.25, gamma=0.5), (1e2, 1e4), 1 + 2),  # the root of 1 + 3
+        (laws.PowerMean(1, 30, 40, 0.5, 0.25, q=2), (1e2, 1e4), 1 + 5),  # the root of 3^2 + 4^2
+        (laws.ComputeLaw(1, 8, 0.5), (4e18,), 1 + 8 / 2),
+        (laws.BrokenPowerLaw(1, 8, c0=0.5, c1=2, d=2, f=0.5), (4e18,), 1 + 8 / 2 / 5),  # beyond the break: 1 + (4/2)^2
+        (laws.Annealing(2, 6, 0.5, 0.25), (9, 4), 2 + 6 / 3 - 0.25 * 4),
+        (laws.DownstreamError(0.9, 2, 1.5), (2 * math.log(4),), 0.9 - 2 / 64),  # exp(-1.5 L) = 4^-3
+        (laws.LadderAccuracy(0.25, 0.5, 2, 1.5), (1.5,), 0.25 + 0.5 / 2),
+        (laws.LadderAccuracy(0.25, 0.5, 2, 1.5), (1.5 + math.log(3) / 2,), 0.25 + 0.5 / 4),
+    ],
+    ids=lambda value: value.NAME if isinstance(value, Law) else "",
+)
+def test_every_form_states_the_loss_of_its_formula(law: Law, inputs: tuple[float, ...], loss: float) -> None:
+    """At points where the formula can be worked out by hand."""
+    assert law.loss(*inputs) == pytest.approx(loss, rel=1e-14)
 
 
 def test_published_optimum_of_hoffmann() -> None:
