@@ -55,10 +55,10 @@ def test_published_constants_have_the_stated_objective(law: Chinchilla, objectiv
         (laws.Kaplan(N_c=400, D_c=65e4, alpha_N=0.5, alpha_D=0.25), (1e2, 1e4), 3),  # (4^2 + 65)^(1/4)
         (DataConstrained(1, 10, 30, 0.5, 0.25, 5, 15), (1e2, 1e4), 1 + 10 / 10 + 30 / 10),
         (laws.OverTraining(1, 20, 300, -0.5), (1e2, 1e4), 1 + 20 / 10 + 300 / 6**0.25 / 100),
-        (laws.OuterExponent(1, 10, 30, 0.5, 0.25, gamma=0.5), (1e2, 1e4), 1 + 2),  # the root of 1 + 3
+        (laws.OuterExponent(1, 60, 30, 0.5, 0.25, gamma=0.5), (1e2, 1e4), 1 + 3),  # the root of 6 + 3
         (laws.PowerMean(1, 30, 40, 0.5, 0.25, q=2), (1e2, 1e4), 1 + 5),  # the root of 3^2 + 4^2
         (laws.ComputeLaw(1, 8, 0.5), (4e18,), 1 + 8 / 2),
-        (laws.BrokenPowerLaw(1, 8, c0=0.5, c1=2, d=2, f=0.5), (4e18,), 1 + 8 / 2 / 5),  # beyond the break: 1 + (4/2)^2
+        (laws.BrokenPowerLaw(1, 8, c0=0.5, c1=2, d=0.5, f=0.5), (4e18,), 1 + 8 / 2 / (1 + 8**2)),
         (laws.Annealing(2, 6, 0.5, 0.25), (9, 4), 2 + 6 / 3 - 0.25 * 4),
         (laws.DownstreamError(0.9, 2, 1.5), (2 * math.log(4),), 0.9 - 2 / 64),  # exp(-1.5 L) = 4^-3
         (laws.LadderAccuracy(0.25, 0.5, 2, 1.5), (1.5,), 0.25 + 0.5 / 2),
@@ -121,6 +121,7 @@ def test_data_constrained_is_chinchilla_without_repeats() -> None:
     plain = Chinchilla(*[getattr(MUENNIGHOFF_2023, name) for name in Chinchilla.names()])
     small = 1e7  # fewer parameters than the data can feed: N' = N
     assert MUENNIGHOFF_2023.loss(small, 1e10, 1e10) == pytest.approx(plain.loss(small, 1e10), rel=1e-12)
+    assert MUENNIGHOFF_2023.optimum(1e21).params == pytest.approx(plain.optimum(1e21).params, rel=1e-5)
 
 
 def test_data_constrained_does_not_cancel_at_large_decay_constants() -> None:
@@ -341,6 +342,10 @@ def test_an_impossible_parameter_is_refused_at_birth(arguments: tuple[Any, ...],
         Parameter(*arguments)
 
 
+def test_a_parameter_may_start_at_its_bounds() -> None:
+    assert Parameter("E", 1, 2, (1, 2)).starts == (1, 2)
+
+
 def test_the_middle_of_bounds_is_that_of_the_search() -> None:
     assert Parameter("A", 1, 100).middle == pytest.approx(10)
     assert Parameter("eta", -3, -1, log=False).middle == -2
@@ -370,8 +375,21 @@ def test_unknown_names_and_missing_optima_are_refused() -> None:
         laws.form("chinchila")
     with pytest.raises(UserError, match="states no optimal model size"):
         laws.ComputeLaw(1.0, 1.0, 0.1).optimum(1e20)
-    with pytest.raises(UserError, match="no optimum between 1e2 and"):
-        laws.PowerMean(1.0, 1e-300, 1.0, 0.3, 0.3, 1.0)._search(1e20, SIX_ND)
+    for A, B in ((1e-300, 1.0), (1.0, 1e-300)):  # ever smaller models, ever larger ones
+        with pytest.raises(UserError, match="no optimum between 1e2 and"):
+            laws.PowerMean(1.0, A, B, 0.3, 0.3, 1.0)._search(1e20, SIX_ND)
+
+
+def test_a_resample_without_an_optimum_has_none_and_the_others_keep_theirs() -> None:
+    many = laws.PowerMean(1.7, np.array([400.0, 1e-300]), 1200.0, 0.33, 0.35, 1.3)
+    params = many._search(1e21, SIX_ND).params
+    assert params[0] == laws.PowerMean(1.7, 400.0, 1200.0, 0.33, 0.35, 1.3)._search(1e21, SIX_ND).params
+    assert np.isnan(params[1])
+
+
+def test_laws_of_the_same_numbers_are_one_law_whoever_published_them() -> None:
+    again = Chinchilla(*CHINCHILLA_REFIT.values().values(), citation="another")
+    assert again == CHINCHILLA_REFIT and "another" not in repr(again) and again.citation == "another"
 
 
 def test_every_published_law_says_where_it_is_from() -> None:

@@ -1,11 +1,13 @@
 """Every sentence of a report's account: how many runs, which were left out and why, where the numbers come from."""
 
+import platform
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import lmscale
 from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.report import account, tables
 
@@ -214,8 +216,16 @@ def test_where_the_numbers_come_from():
     assert lines_["data fingerprint"] == "5f0c"
     assert lines_["training time"] == "102.0 minutes over all runs, start-up left out"
     assert lines_["Approach 3"] == "SHA-256 of the fitted rows 0123456789abcdef"
-    assert lines_["report by"].startswith("lmscale ") and "Python 3" in lines_["report by"]
+    assert lines_["report by"] == f"lmscale {lmscale.__version__}, Python {platform.python_version()}"
     assert "trained with" not in lines_
     partly = dict(account.provenance(table.assign(seconds=[6000.0, None, None, 30.0]), [], None))
     assert partly["training time"] == "100.5 minutes over the 2 of 4 runs that state theirs, start-up left out"
     assert list(dict(account.provenance(runs(), [], None))) == ["report by"]
+
+
+def test_the_versions_of_all_runs_are_stated_side_by_side(tmp_path, monkeypatch):
+    versions = {"a": {"jax": "0.9.1", "numpy": "2.3"}, "b": {"jax": "0.9.0", "numpy": "2.3"}, "c": None}
+    written = {tmp_path / run: value and SimpleNamespace(versions=value) for run, value in versions.items()}
+    monkeypatch.setattr(account.Outcome, "read", written.__getitem__)
+    stated_ = dict(account.provenance(runs(3), [], tmp_path))
+    assert stated_["trained with"] == "jax 0.9.0/0.9.1, numpy 2.3"
