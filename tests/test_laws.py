@@ -394,3 +394,20 @@ def test_laws_of_the_same_numbers_are_one_law_whoever_published_them() -> None:
 
 def test_every_published_law_says_where_it_is_from() -> None:
     assert all("arXiv" in law.citation or "Besiroglu" in law.citation for law in laws.PUBLISHED.values())
+
+
+def test_an_optimum_that_is_searched_has_the_derivatives_of_one_in_closed_form() -> None:
+    """By complex steps, as designs take them; the search itself compares real parts alone."""
+
+    class Searched(Chinchilla):
+        NAME = "searched"
+        optimum = Law.optimum
+
+    values = {"E": 1.69, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
+    for name in values:
+        slopes = []
+        for law in (Chinchilla, Searched):
+            stepped = law(**{**values, name: values[name] + 1e-20j})
+            slopes.append(np.imag(np.log(stepped.optimum(1e21).params)) / 1e-20)
+        assert slopes[1] == pytest.approx(slopes[0], rel=1e-4, abs=1e-6), name
+        assert name == "E" or slopes[0] != 0

@@ -112,5 +112,5 @@ def test_tasks_that_cannot_be_read_stop_a_run_at_once(tmp_path: Path) -> None:
 
 def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", CONFIG.to_json())
-    with pytest.raises(UserError, match="has no checkpoint to score; train the run with keep_checkpoint=True"):
+    with pytest.raises(UserError, match="has no checkpoint; train the run with keep_checkpoint=True"):
         show(tmp_path, 0)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -183,9 +184,12 @@ class Law:
         golden = (np.sqrt(5) - 1) / 2
         for _ in range(60):
             left, right = high - golden * (high - low), low + golden * (high - low)
-            smaller = at(left) < at(right)
+            smaller = np.real(at(left)) < np.real(at(right))
             low, high = np.where(smaller, low, left), np.where(smaller, right, high)
-        params = np.where(outside, np.nan, np.exp((low + high) / 2))[()]
+        log_params = (low + high) / 2
+        if np.iscomplexobj(losses):
+            log_params = _newton(at, log_params)
+        params = np.where(outside, np.nan, np.exp(log_params))[()]
         tokens = compute.tokens(flops, params)
         return Allocation(flops, params, tokens, tokens / params, self.loss(params, tokens))
 
@@ -195,3 +199,13 @@ class Law:
 
     def __str__(self) -> str:
         return f"{self.FORMULA}   " + ", ".join(f"{name} = {value:.7g}" for name, value in self.values().items())
+
+
+def _newton(loss: Callable[[Any], Any], log_params: Any, step: float = 1e-3) -> Any:
+    """One Newton step towards the minimum of a complex loss from that of its real part.
+
+    A derivative by a complex step (Squire and Trapp 1998) rides on the imaginary part of the parameters, which a search
+    that compares real numbers loses.
+    """
+    right, here, left = (loss(log_params + offset) for offset in (step, 0.0, -step))
+    return log_params - step / 2 * (right - left) / (right - 2 * here + left)
