@@ -404,10 +404,10 @@ def test_an_optimum_that_is_searched_has_the_derivatives_of_one_in_closed_form()
         optimum = Law.optimum
 
     values = {"E": 1.69, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
-    for name in values:
+    for name, value in values.items():
         slopes = []
         for law in (Chinchilla, Searched):
-            stepped = law(**{**values, name: values[name] + 1e-20j})
+            stepped = law(**{**values, name: value + 1e-20j})
             slopes.append(np.imag(np.log(stepped.optimum(1e21).params)) / 1e-20)
         assert slopes[1] == pytest.approx(slopes[0], rel=1e-4, abs=1e-6), name
         assert name == "E" or slopes[0] != 0
