@@ -1,78 +1,66 @@
-"""The command line: the verbs in the order of work, the parser, and the exit status.
+"""The command line: the verbs in the order of work, the help that lists them, and the exit status.
 
 A verb is a file in `commands`: its arguments, a dataclass whose docstring is the help, and `main(args, console)`, which
-loads what it needs and returns an exit status or None.
+loads what it needs and returns an exit status or None. Only the file of the verb that is called is imported.
 """
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, Union
+from typing import Any, NamedTuple, NoReturn
 
-import tyro
-from tyro.conf import OmitArgPrefixes
+from lmscale.core.errors import UserError, nearest
+from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_USER_ERROR, exit_status
 
-from lmscale.commands import (
-    bench,
-    check,
-    data,
-    demo,
-    emergence,
-    eval,
-    export_jobs,
-    finish,
-    fit,
-    import_table,
-    logs,
-    plan,
-    report,
-    retry,
-    run,
-    status,
-    stop,
-    table,
-    train,
-)
-from lmscale.commands.console import open_console
-from lmscale.commands.flags import as_flags
-from lmscale.core.errors import UserError
-from lmscale.core.exit_status import EXIT_CTRL_C, exit_status
 
-VERBS: dict[str, tuple[type, Callable[..., int | None]]] = {
-    "demo": (demo.DemoArgs, demo.main),
-    "plan": (plan.PlanArgs, plan.main),
-    "run": (run.RunArgs, run.main),
-    "finish": (finish.FinishArgs, finish.main),
-    "train": (train.TrainArgs, train.main),
-    "status": (status.StatusArgs, status.main),
-    "logs": (logs.LogsArgs, logs.main),
-    "retry": (retry.RetryArgs, retry.main),
-    "stop": (stop.StopArgs, stop.main),
-    "table": (table.TableArgs, table.main),
-    "import": (import_table.ImportArgs, import_table.main),
-    "export-jobs": (export_jobs.ExportJobsArgs, export_jobs.main),
-    "fit": (fit.FitArgs, fit.main),
-    "check": (check.CheckArgs, check.main),
-    "emergence": (emergence.EmergenceArgs, emergence.main),
-    "report": (report.ReportArgs, report.main),
-    "data": (data.DataArgs, data.main),
-    "eval": (eval.EvalArgs, eval.main),
-    "bench": (bench.BenchArgs, bench.main),
+class Verb(NamedTuple):
+    """Where a verb stands, and what it does in a line."""
+
+    module: str
+    """In `lmscale.commands`."""
+    arguments: str
+    """The class of its arguments there."""
+    summary: str
+    """The beginning of that class's docstring."""
+
+    def load(self) -> Any:
+        """The verb's module."""
+        return importlib.import_module(f"lmscale.commands.{self.module}")
+
+
+VERBS = {
+    "demo": Verb("demo", "DemoArgs", "Refit the published Chinchilla runs, train the CPU IsoFLOP sweep"),
+    "plan": Verb("plan", "PlanArgs", "Print every run of a sweep with its size, length, cost and time"),
+    "run": Verb("run", "RunArgs", "Train the runs of a sweep that have no result yet"),
+    "finish": Verb("finish", "FinishArgs", "Train one run of a planned sweep to its end"),
+    "train": Verb("train", "TrainArgs", "Train one run, as `lmscale run` does for each"),
+    "status": Verb("status", "StatusArgs", "Show how far every run of a sweep is"),
+    "logs": Verb("logs", "LogsArgs", "Print the end of a run's log"),
+    "retry": Verb("retry", "RetryArgs", "Allow failed runs another attempt"),
+    "stop": Verb("stop", "StopArgs", "Stop a sweep, or some of its runs, wherever they are trained"),
+    "table": Verb("table", "TableArgs", "Write a sweep's table: one row per planned run, with its outcome"),
+    "import": Verb("import_table", "ImportArgs", "Read other people's runs (CSV, JSONL, Parquet, a W&B export)"),
+    "export-jobs": Verb("export_jobs", "ExportJobsArgs", "Write one job per run of a sweep, for any scheduler"),
+    "fit": Verb("fit", "FitArgs", "Fit scaling laws to a table of runs, with intervals and checks"),
+    "check": Verb("check", "CheckArgs", "Judge a prediction that `lmscale fit --predict` wrote"),
+    "emergence": Verb("emergence", "EmergenceArgs", "At which scale each ability appears, how sure that is"),
+    "report": Verb("report", "ReportArgs", "Fit a sweep, check its held-out runs"),
+    "data": Verb("data", "DataArgs", "Prepare a corpus, once, and report what is in it"),
+    "eval": Verb("eval", "EvalArgs", "Score benchmark tasks on the checkpoint of a run"),
+    "bench": Verb("bench", "BenchArgs", "Measure how fast a model trains here"),
 }
-"""Verb -> its arguments and what it does, in the order of the help."""
+"""In the order of work."""
 
 
 def main() -> NoReturn:
     """The console command. A `UserError` is printed as one sentence; `core.exit_status` lists the exit statuses."""
-    subcommands = tuple(Annotated[args, tyro.conf.subcommand(verb)] for verb, (args, _) in VERBS.items())
-    union: Any = Annotated[Union[subcommands], OmitArgPrefixes]  # noqa: UP007 - of a tuple
     try:
-        args = tyro.cli(union, prog="lmscale", description="Scaling laws of language models: plan, run, fit, report.")
-        act = next(act for kind, act in VERBS.values() if isinstance(args, kind))
-        status = act(args, open_console()) or 0
+        status = _call(sys.argv[1:])
         sys.stdout.flush()
         sys.exit(status)
     except UserError as error:
+        from lmscale.commands.flags import as_flags
+
         print(f"lmscale: {as_flags(str(error))}", file=sys.stderr)
         sys.exit(exit_status(error))
     except KeyboardInterrupt:
@@ -81,3 +69,46 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader left early; what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _call(words: list[str]) -> int:
+    """Do what the words of a call say; the exit status."""
+    if not words:
+        print(_help(), file=sys.stderr)
+        return EXIT_USER_ERROR
+    name, *rest = words
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        from lmscale import __version__
+
+        print(f"lmscale {__version__}")
+        return 0
+    if name not in VERBS:
+        raise UserError(f"there is no verb {name!r}{nearest(name, VERBS)}; `lmscale --help` lists them")
+    import tyro
+
+    from lmscale.commands.console import open_console
+
+    verb = VERBS[name]
+    module = verb.load()
+    args = tyro.cli(
+        getattr(module, verb.arguments), prog=f"lmscale {name}", args=rest, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    return module.main(args, open_console()) or 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: lmscale VERB ... | --version | --help",
+            "",
+            "Scaling laws of language models: plan, run, fit, report.",
+            "",
+            *(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()),
+            "",
+            "`lmscale VERB --help` lists the arguments of a verb.",
+        ]
+    )

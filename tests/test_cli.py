@@ -32,8 +32,10 @@ def runs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(verb, "--help") == 0
-    said, first = capsys.readouterr().out, (cli.VERBS[verb][0].__doc__ or "").split(".")[0].split(";")[0]
-    assert f"usage: lmscale {verb}" in said and first in re.sub(r"\s+", " ", said)
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    docstring = re.sub(r"\s+", " ", getattr(cli.VERBS[verb].load(), cli.VERBS[verb].arguments).__doc__)
+    assert f"usage: lmscale {verb}" in printed and docstring.split(".")[0].split(";")[0] in printed
+    assert docstring.startswith(cli.VERBS[verb].summary) and len(cli.VERBS[verb].summary) <= 80 - 15
 
 
 def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -48,7 +50,15 @@ def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.stdout.splitlines()[-1] == "LOADED" and done.stderr == ""
-    assert all(f"• {verb} " in done.stdout for verb in cli.VERBS)
+    assert all(f"  {verb} " in done.stdout for verb in cli.VERBS)
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_a_verb_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reprot", "runs/smoke") == 2
+    assert "there is no verb 'reprot'; did you mean 'report'?" in capsys.readouterr().err
+    assert call() == 2 and "usage: lmscale VERB" in capsys.readouterr().err
+    assert call("--version") == 0 and capsys.readouterr().out.startswith("lmscale 0.")
 
 
 def test_plan_prints_and_starts_nothing(
@@ -193,7 +203,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def interrupted(args: object, console: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "status", (cli.VERBS["status"][0], interrupted))
+    monkeypatch.setattr("lmscale.commands.status.main", interrupted)
     assert call("status", "x") == 130
     assert capsys.readouterr().err == "lmscale: stopped\n"
 

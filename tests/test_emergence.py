@@ -297,7 +297,7 @@ def test_the_verb_takes_other_names_and_conditions(tmp_path, capsys):
     )
     command.main(args, Console())
     assert "1 curves over params (parameters): 1 emergent" in capsys.readouterr().out
-    assert VERBS["emergence"][0] is command.EmergenceArgs
+    assert VERBS["emergence"].load() is command
     with pytest.raises(UserError, match="without a source column"):
         command.parse_columns("params")
     with pytest.raises(UserError, match="did you mean 'hits'"):
