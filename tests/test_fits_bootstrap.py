@@ -88,6 +88,18 @@ def test_a_small_table_is_one_of_few_clusters_not_of_few_runs() -> None:
     assert "fewer than 100 independent runs" in named(together)["kind of bootstrap"]
 
 
+@pytest.mark.parametrize(("runs", "bootstrap"), [(99, "weights"), (100, "runs")])
+def test_from_a_hundred_runs_on_they_are_drawn_whole(runs: int, bootstrap: str) -> None:
+    assert fits.loss_law(sweep(sizes=34)[:runs], resamples=5, check=False).bootstrap == bootstrap
+
+
+def test_one_cluster_is_no_bootstrap_and_two_are() -> None:
+    table = sweep().assign(one="same", two=["same", *["other"] * 20])
+    with pytest.raises(UserError, match="all runs have one value of 'one'"):
+        fits.loss_law(table, resamples=5, clusters="one", check=False)
+    assert fits.loss_law(table, resamples=5, clusters="two", check=False).resamples == 5
+
+
 @pytest.mark.parametrize(("cells", "small"), [(10, True), (11, False)])
 def test_a_table_of_two_clusters_per_parameter_is_small(cells: int, small: bool) -> None:
     table = sweep().assign(cell=[f"cell {index % cells}" for index in range(21)])

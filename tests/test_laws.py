@@ -104,6 +104,21 @@ def test_exponents_are_the_slopes_of_the_optimum(law: Law) -> None:
     assert np.log10(high.tokens / low.tokens) == pytest.approx(law.exponents(compute)["tokens"], abs=1e-6)
 
 
+def test_a_compute_model_states_its_formula_and_how_well_it_holds() -> None:
+    assert str(SIX_ND) == "C = 6 N D"
+    assert str(ComputeModel(21.34567, 0.93)) == "C = 21.35 N^0.9300 D"
+    assert (
+        str(ComputeModel(21.34567, 0.93, largest_residual=0.0123))
+        == "C = 21.35 N^0.9300 D, regressed from the table's FLOPs (largest misfit 1.2 %)"
+    )
+
+
+def test_a_law_states_its_formula_and_its_numbers() -> None:
+    law = laws.ComputeLaw(1.5, 0.25, 0.123456789)
+    assert str(law) == "L = E + A (C/1e18)^-gamma   E = 1.5, A = 0.25, gamma = 0.1234568"
+    assert law.exponents() == {}
+
+
 def test_optimum_broadcasts_over_resamples() -> None:
     many = Chinchilla(*[np.array([v, 1.01 * v]) for v in HOFFMANN_2022.values().values()])
     assert many.optimum(1e20).params[0] == HOFFMANN_2022.optimum(1e20).params
@@ -333,6 +348,8 @@ def test_an_incomplete_law_is_refused_at_its_first_use(attributes: dict[str, Any
         (("E", 0, 1), "give a positive one"),
         (("E", 2, 1), "give finite bounds, the lower one first"),
         (("E", 1, np.inf), "give finite bounds"),
+        (("E", -np.inf, 1), "give finite bounds"),
+        (("E", 1, 1), "give finite bounds, the lower one first"),
         (("E", 1, 2, (3,)), "starts at 3, outside of its bounds 1 to 2"),
         (("a b", 1, 2), "the name is that of a field of the law"),
     ],

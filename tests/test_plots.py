@@ -125,7 +125,7 @@ def test_allocation_draws_the_optimum_and_twenty_tokens_per_parameter(both, chec
         assert (solid[0], solid[-1]) == pytest.approx((3e11, 3e12)), "solid where runs were fitted, dashed beyond"
     (rule,) = lines_of(ax, plots.INK["rule"])
     flops, value, compute = rule.get_xdata()[3], rule.get_ydata()[3], both[0].compute
-    params = {"params": value, "tokens": value / 20, "tokens_per_param": compute.params(flops, 1) ** 0.5}[quantity]
+    params = {"params": value, "tokens": value / 20, "tokens_per_param": (flops / compute.k) ** 0.5}[quantity]
     if quantity == "tokens_per_param":
         assert value == 20
     else:

@@ -28,9 +28,6 @@ class ComputeModel:
     def flops(self, params: Any, tokens: Any) -> Any:
         return self.k * params**self.p * tokens
 
-    def params(self, flops: Any, tokens: Any) -> Any:
-        return (flops / (self.k * tokens)) ** (1 / self.p)
-
     def __str__(self) -> str:
         if self.p == 1:
             return f"C = {self.k:.4g} N D"
