@@ -1,6 +1,7 @@
 """Approach 3: the exact optimum, published intervals, recovery, and every doubt a fit must voice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,47 @@ def test_a_new_runs_scatter_is_that_of_the_residuals_per_degree_of_freedom(
     lowest = loss * np.exp(-below) if residual == "log" else loss - below
     assert prediction.law_interval == pytest.approx((loss, loss), rel=1e-12)
     assert prediction.interval == pytest.approx((lowest, loss), rel=1e-12)
+
+
+def three_resamples(residual: str = "log") -> LossLaw:
+    """A fit of four runs with E fixed; its resamples have A = 300, 400 and 500 and share the rest."""
+    law = Chinchilla(2.0, 400.0, 1000.0, 0.3, 0.3)
+    columns = [np.full(3, value) for value in law.values().values()]
+    samples = Chinchilla(columns[0], np.array([300.0, 400.0, 500.0]), *columns[2:])
+    residuals = {"residual": np.array([0.1, -0.1, 0.1, -0.1])}
+    return LossLaw(law, samples, "huber", 1e-3, residual, 0.125, residuals, fixed=("E",), at=(6e20,))
+
+
+@pytest.mark.parametrize(("residual", "quantity"), [("log", "ln L"), ("raw", "L")])
+def test_the_text_states_objective_errors_and_what_was_fixed(residual: str, quantity: str) -> None:
+    """The standard error of 300, 400 and 500 is 100; the middle 80 % of them reach from 320 to 480."""
+    lines = [line.strip() for line in str(three_resamples(residual)).splitlines()]
+    assert lines[0] == "Approach 3: L = E + A/N^alpha + B/D^beta through 4 runs"
+    assert lines[1] == f"sum of Huber (delta = 0.001) on {quantity}: 0.125; rms residual 0.1000"
+    assert lines[2].split() == ["E", "=", "2", "(fixed)"]
+    words = "A = 400 s.e. 100 80 % [320, 480] 95 % [305, 495]"
+    assert " ".join(lines[3].split()) == words
+    assert " ".join(lines[7].split()).startswith("a (N* ~ C^a) = 0.5 s.e.")
+
+
+def test_the_numbers_on_disk_are_those_of_the_text() -> None:
+    stated = three_resamples().to_json()
+    assert stated["standard_errors"]["A"] == pytest.approx(100) and stated["standard_errors"]["a"] == 0
+    assert stated["intervals"]["0.8"]["A"] == pytest.approx([320, 480])
+    assert stated["intervals"]["0.95"]["A"] == pytest.approx([305, 495])
+    (optimum,) = stated["allocations"]
+    params = (0.4 * 1e20**0.3) ** (1 / 0.6)  # A/N^alpha = B/D^beta where alpha = beta, and N D = 1e20
+    assert optimum["params"] == pytest.approx(params) and optimum["tokens"] == pytest.approx(1e20 / params)
+    assert (stated["resamples"], stated["n_runs"], stated["fixed"]) == (3, 4, ["E"])
+
+
+def test_a_fit_without_resamples_predicts_without_an_interval() -> None:
+    fit = replace(three_resamples(), samples=None)
+    prediction = fit.predict(params=1e9, tokens=2e10)
+    assert fit.resamples == 0
+    assert prediction.loss_nats == pytest.approx(2 + 400 / 1e9**0.3 + 1000 / 2e10**0.3)
+    assert np.isnan([*prediction.interval, *prediction.law_interval]).all()
+    assert fit.to_json()["intervals"] == {"0.8": {}, "0.95": {}}
 
 
 def test_intervals_of_any_quantity(law: LossLaw) -> None:
