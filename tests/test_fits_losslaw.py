@@ -9,6 +9,8 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
+from lmscale.study.fits.predict.held_out import HeldOut, HeldOutBudget, HeldOutRun
+from lmscale.study.fits.results.common import Dropped, Prediction, dropped_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers import chinchilla_vertex
 from lmscale.study.fits.solvers.chinchilla import evaluate, solve_many
@@ -154,6 +156,47 @@ def test_held_out_check_of_a_true_law_and_of_a_wrong_one() -> None:
     assert wrong.coverage == 0
     assert "OUTSIDE" in str(wrong)
     json.dumps(right.to_json(), allow_nan=False)
+
+
+def test_the_share_of_losses_inside_their_interval() -> None:
+    """Of four runs predicted at 2 nats, between 1.9 and 2.5, two lie on the edges, one inside and one below."""
+    prediction = Prediction({"params": 1e9}, 2.0, (1.95, 2.05), (1.9, 2.5), 0.95)
+    losses = {"a": 1.9, "b": 2.5, "c": 2.0, "d": 1.6}
+    check = HeldOut("3", 0.95, tuple(HeldOutRun(run, prediction, loss) for run, loss in losses.items()))
+    assert [run.inside for run in check.runs] == [True, True, True, False]
+    assert check.coverage == check.to_json()["coverage"] == 0.75
+    heading, *rows = str(check).splitlines()
+    mean = 100 * (2 / 1.9 + 2 / 2.5 + 2 / 2.0 + 2 / 1.6 - 4) / 4
+    assert f"3 of 4 losses inside their 95 % prediction interval; mean error {mean:+.2f} %" in heading
+    assert heading.endswith("largest 25.00 %")  # 2 / 1.6, predicted over measured
+    assert rows[3] == "  d: params 1e+09: predicted 2.0000 [1.9000, 2.5000], measured 1.6000 (+25.00 %)  OUTSIDE"
+    assert [row.endswith("OUTSIDE") for row in rows] == [False, False, False, True]
+    assert np.isnan(HeldOut("3", 0.95).coverage)
+
+
+@pytest.mark.parametrize(
+    ("own", "agree", "phrase"),
+    [
+        ((8e8, 9e8), True, "1e+09 [8e+08, 9e+08] (-20.0 %): the intervals overlap"),
+        ((7e8, 7e8), True, "the intervals overlap"),
+        ((9e8, 9.5e8), True, "the intervals overlap"),
+        ((9.1e8, 9.5e8), False, "the intervals DO NOT overlap"),
+        ((6e8, 6.9e8), False, "the intervals DO NOT overlap"),
+    ],
+)
+def test_two_minima_agree_where_their_intervals_meet(own: tuple[float, float], agree: bool, phrase: str) -> None:
+    budget = HeldOutBudget(1e19, 8e8, (7e8, 9e8), 1e9, own, 2.0, 2.0)
+    assert budget.agree == agree
+    assert phrase in str(HeldOut("2", 0.95, budgets=(budget,)))
+    alone = replace(budget, measured_params=None, reason="flat")
+    assert alone.agree is None and "its own runs give no minimum (flat)" in str(HeldOut("2", 0.95, budgets=(alone,)))
+
+
+def test_many_left_out_runs_are_counted() -> None:
+    dropped = [Dropped(f"run {index}", "odd") for index in range(9)]
+    first_eight = ", ".join(f"run {index}" for index in range(8))
+    assert dropped_lines(dropped) == [f"  9 left out (odd): {first_eight} and 1 more"]
+    assert dropped_lines(dropped[:8]) == [f"  8 left out (odd): {first_eight}"]
 
 
 def test_a_new_run_scatters_more_than_the_law(law: LossLaw) -> None:
