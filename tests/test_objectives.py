@@ -88,6 +88,16 @@ def test_z_loss_is_of_scored_tokens_alone(objective: Any, loss_chunk: int | None
     assert float(penalised.objective - plain.objective) == pytest.approx(0.5 * (log_z**2)[scored].sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("dropout", ["residual_dropout", "attention_dropout"])
+def test_either_dropout_of_a_model_is_drawn_from_the_key(dropout: str) -> None:
+    chosen = config(NextToken())
+    chosen = replace(chosen, model=replace(SMALL, **{dropout: 0.5}))
+    terms = jax.jit(make_objective(chosen))
+    batch, params = examples()["tokens"], init(SMALL, jax.random.key(0))
+    losses = [float(terms(params, (), batch, jax.random.key(seed)).loss) for seed in (0, 0, 1)]
+    assert losses[0] == losses[1] != pytest.approx(losses[2], rel=1e-4)
+
+
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
 def test_micro_batches_with_answers_of_unequal_lengths_give_the_whole(micro_batches: int) -> None:
     whole, grads = means(config(Completion()), examples())
