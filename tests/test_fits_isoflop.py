@@ -12,6 +12,7 @@ from scipy.interpolate import Akima1DInterpolator
 from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.fits.approaches import isoflop_minima
+from lmscale.study.fits.approaches.isoflop_minima import ValleyMinimum, power_law
 from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
 from lmscale.study.fits.results.frontier import Frontier
 from lmscale.study.fits.results.isoflop import IsoFlop
@@ -178,6 +179,45 @@ def test_held_out_budget_is_extrapolated_and_checked() -> None:
     assert checked.budgets[0].agree
     assert checked.budgets[0].predicted_params == pytest.approx(checked.budgets[0].measured_params, rel=0.1)
     assert "overlap" in str(checked)
+
+
+def four_minima(sd: float) -> tuple[np.ndarray, list[ValleyMinimum]]:
+    """N* = 1e8 (C/1e18)^0.5 at four budgets, a factor e apart, and 0.1 off in ln N by turns, so that no line is nearer.
+
+    All draws of a minimum are alike.
+    """
+    step = np.arange(4.0)
+    log_params = np.log(1e8) + 0.5 * step + 0.1 * np.array([1, -1, -1, 1])
+    losses = 2 + np.exp(-0.3 * step)
+    minima = [
+        ValleyMinimum(c, float(np.exp(n)), float(loss), 7, np.full(4000, n), np.full(4000, loss), sd)
+        for c, n, loss in zip(1e18 * np.exp(step), log_params, losses)
+    ]
+    return 1e18 * np.exp(step), minima
+
+
+def test_scatter_about_the_line_of_minima_is_per_degree_of_freedom() -> None:
+    """Squares of 4 x 0.1^2 over 4 - 2 degrees of freedom; what a noise of 0.05 leaves unexplained is tau."""
+    flops, minima = four_minima(sd=0.05)
+    line = power_law(flops, minima, draws=4000)
+    assert (line.a, line.unweighted) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert line.G * 1e18**line.a == pytest.approx(1e8)
+    assert line.residual_sd == pytest.approx(0.02**0.5)
+    assert line.expected_sd == pytest.approx(0.05)
+    assert line.unexplained_sd == pytest.approx((0.02 - 0.05**2) ** 0.5)
+    assert line.weights == pytest.approx([1 / 0.02] * 4)
+    assert line.objective == pytest.approx(2)  # chi^2, as large as its degrees of freedom
+    assert line.samples is not None
+    assert line.samples["a"].std() == pytest.approx(line.unexplained_sd / 5**0.5, rel=0.05)  # 5 = sum of (x - mean)^2
+
+
+@pytest.mark.parametrize(("sd", "between", "chi2"), [(0.05, False, 16.0), (0.2, True, 1.0)])
+def test_minima_have_no_scatter_of_their_own_unasked_or_where_noise_explains_it(
+    sd: float, between: bool, chi2: float
+) -> None:
+    line = power_law(*four_minima(sd), draws=4000, between=between)
+    assert line.unexplained_sd == 0 and line.objective == pytest.approx(chi2)
+    assert line.samples is not None and line.samples["a"].std() == pytest.approx(0, abs=1e-12)
 
 
 def test_akima_slopes_are_scipys() -> None:
