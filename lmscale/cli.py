@@ -86,7 +86,7 @@ def _call(words: list[str]) -> int:
         print(f"lmscale {__version__}")
         return 0
     if name not in VERBS:
-        raise UserError(f"there is no verb {name!r}{nearest(name, VERBS)}")
+        raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){nearest(name, VERBS)}")
     import tyro
 
     from lmscale.commands.console import open_console

@@ -56,7 +56,7 @@ def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_a_verb_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reprot", "runs/smoke") == 2
-    assert "there is no verb 'reprot'; did you mean 'report'?" in capsys.readouterr().err
+    assert "there is no verb 'reprot' (`lmscale --help` lists them); did you mean 'report'?" in capsys.readouterr().err
     assert call() == 2 and "usage: lmscale VERB" in capsys.readouterr().err
     assert call("--version") == 0 and capsys.readouterr().out.startswith("lmscale 0.")
 
