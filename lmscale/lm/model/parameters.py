@@ -28,7 +28,7 @@ draws its own, so that no device ever holds more than one of them undivided."""
 
 
 @dataclass(frozen=True)
-class Parameter:
+class ParameterSpec:
     """One row of the parameter table."""
 
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class Parameter:
     """Factor of Adam's epsilon."""
 
 
-def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
+def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
     """Name -> row, for every parameter.
 
     Fan-in: matrices have variance 1 / inputs; those that write to the residual stream also over 2 L (Radford 2019).
@@ -88,7 +88,7 @@ def parameter_table(config: ModelConfig) -> dict[str, Parameter]:
                 "final_norm_bias": _bias(config, (D,), (None,)),
             }
     if not config.tied_embeddings:
-        table["head"] = Parameter(
+        table["head"] = ParameterSpec(
             (D, config.vocab), ("embed", "vocab"), "head", std=_outer_std(config), inputs=(0,), outputs=(1,),
             epsilon_multiplier=1 / config.width_ratio,
         )  # fmt: skip
@@ -103,9 +103,9 @@ def _outer_std(config: ModelConfig) -> float:
     return GPT2_STD if config.init == "gpt2" else (config.base_width or config.width) ** -0.5
 
 
-def _table(config: ModelConfig, rows: int, axis: str | None) -> Parameter:
+def _table(config: ModelConfig, rows: int, axis: str | None) -> ParameterSpec:
     std, epsilon = _outer_std(config), 1 / config.width_ratio
-    return Parameter(
+    return ParameterSpec(
         (rows, config.width), (axis, "embed"), "table", std=std, inputs=(0,), outputs=(1,), epsilon_multiplier=epsilon
     )
 
@@ -117,14 +117,14 @@ def _hidden(
     inputs: tuple[int, ...],
     outputs: tuple[int, ...],
     writes_to_residual: bool = False,
-) -> Parameter:
+) -> ParameterSpec:
     """A matrix of the layers: variance and rate fall as 1 / m_N under mup and completep, which add that
     rate x decay stays as it is and that Adam's epsilon follows the gradient (Dey 2025, table 1, alpha = 1)."""
     fan_in = math.prod(shape[axis] for axis in inputs)
     std = GPT2_STD * config.width_ratio**-0.5 if config.init == "gpt2" else fan_in**-0.5
     if writes_to_residual:
         std *= 0.0 if config.init == "zero-out" else (2 * config.layers / config.depth_ratio) ** -0.5
-    return Parameter(
+    return ParameterSpec(
         shape, axes, "hidden", std=std, inputs=inputs, outputs=outputs,
         lr_multiplier=1 / config.width_ratio,
         decay_multiplier=config.width_ratio,
@@ -132,17 +132,17 @@ def _hidden(
     )  # fmt: skip
 
 
-def _gain(config: ModelConfig, shape: tuple[int, ...]) -> Parameter:
+def _gain(config: ModelConfig, shape: tuple[int, ...]) -> ParameterSpec:
     return _vector(config, shape, (None,) * len(shape) if len(shape) == 1 else ("layers", None), 1.0)
 
 
-def _bias(config: ModelConfig, shape: tuple[int, ...], axes: Axes) -> Parameter:
+def _bias(config: ModelConfig, shape: tuple[int, ...], axes: Axes) -> ParameterSpec:
     return _vector(config, shape, axes, 0.0)
 
 
-def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float) -> Parameter:
+def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float) -> ParameterSpec:
     epsilon = 1 / (config.width_ratio * (config.depth_ratio if "layers" in axes else 1))
-    return Parameter(shape, axes, "vector", mean=mean, decay_multiplier=0.0, epsilon_multiplier=epsilon)
+    return ParameterSpec(shape, axes, "vector", mean=mean, decay_multiplier=0.0, epsilon_multiplier=epsilon)
 
 
 def embedding_multiplier(config: ModelConfig) -> float:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
-from lmscale.lm.model.parameters import Parameter, Params, parameter_table
+from lmscale.lm.model.parameters import ParameterSpec, Params, parameter_table
 
 SCHEDULES = ("cosine", "linear", "constant", "inverse-sqrt", "wsd 1-sqrt", "wsd linear")
 MUON_RMS = 0.2
@@ -108,7 +108,7 @@ def _multiplied(factors: dict[str, float]) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, _: {name: factors[name] * grad for name, grad in grads.items()})
 
 
-def _direction(settings: OptimizerConfig, table: dict[str, Parameter]) -> optax.GradientTransformation:
+def _direction(settings: OptimizerConfig, table: dict[str, ParameterSpec]) -> optax.GradientTransformation:
     adam = optax.scale_by_adam(b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon)
     if settings.kind in ("adamw", "adam"):
         return adam
@@ -125,7 +125,7 @@ def _direction(settings: OptimizerConfig, table: dict[str, Parameter]) -> optax.
 
 
 def _muon(
-    settings: OptimizerConfig, adam: optax.GradientTransformation, table: dict[str, Parameter]
+    settings: OptimizerConfig, adam: optax.GradientTransformation, table: dict[str, ParameterSpec]
 ) -> optax.GradientTransformation:
     """Muon on the matrices of the layers, queries, keys and values each for itself; `adam` on the rest."""
     axes = {
@@ -140,13 +140,13 @@ def _muon(
     return optax.chain(optax.partition({"muon": muon, "adam": adam}, labels), _multiplied(sizes))
 
 
-def _muon_size(row: Parameter) -> float:
+def _muon_size(row: ParameterSpec) -> float:
     """What an orthogonal matrix is multiplied by, so that its entries have the size `MUON_RMS`."""
     inputs, outputs = (math.prod(row.shape[axis] for axis in axes) for axes in (row.inputs, row.outputs))
     return MUON_RMS * math.sqrt(max(inputs, outputs))
 
 
-def _as_matrices(inner: optax.GradientTransformation, table: dict[str, Parameter]) -> optax.GradientTransformation:
+def _as_matrices(inner: optax.GradientTransformation, table: dict[str, ParameterSpec]) -> optax.GradientTransformation:
     """`inner` with every matrix as [matrices, inputs, outputs], which is what a factored second moment is made of."""
 
     def matrices(values: Params) -> Params:
@@ -159,19 +159,19 @@ def _as_matrices(inner: optax.GradientTransformation, table: dict[str, Parameter
     return optax.GradientTransformation(lambda params: inner.init(matrices(params)), update)
 
 
-def _matrix_axes(row: Parameter) -> tuple[int, ...]:
+def _matrix_axes(row: ParameterSpec) -> tuple[int, ...]:
     inner = row.inputs + row.outputs
     return tuple(axis for axis in range(len(row.shape)) if axis not in inner) + inner
 
 
-def _matrices(value: jax.Array, row: Parameter) -> jax.Array:
+def _matrices(value: jax.Array, row: ParameterSpec) -> jax.Array:
     if row.role == "vector":
         return value
     inputs, outputs = (math.prod(row.shape[axis] for axis in axes) for axes in (row.inputs, row.outputs))
     return value.transpose(_matrix_axes(row)).reshape(-1, inputs, outputs)
 
 
-def _from_matrices(value: jax.Array, row: Parameter) -> jax.Array:
+def _from_matrices(value: jax.Array, row: ParameterSpec) -> jax.Array:
     if row.role == "vector":
         return value
     order = _matrix_axes(row)
