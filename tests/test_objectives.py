@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_runs import MODEL, assert_same, outcome, rows, run, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, rows, run, write_corpus
 
 from lmscale.core.config import Completion, DataConfig, ModelConfig, NextToken, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
@@ -166,6 +166,9 @@ def test_an_objective_with_a_reference_trains_reports_and_resumes(
     assert result.reported is not None and set(result.reported) == {"distance", "spaces"}
     assert rows(tmp_path / "whole")[-1]["distance"] == result.reported["distance"] > 0
     assert Outcome.read(tmp_path / "whole") == result
+    last = final_parameters(one, tmp_path / "whole")
+    distance = sum(float(((last[name] - np.asarray(reference[name])) ** 2).sum()) for name in last)
+    assert result.reported["distance"] == pytest.approx(distance, rel=0.1), "a mean per unit of weight, as the loss is"
     pulled = [row["distance"] for row in rows(tmp_path / "whole")]
     assert pulled == sorted(pulled, reverse=True), "the pull towards the reference is part of what is minimised"
 
