@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 MODEL = ModelConfig(width=16, layers=1, heads=2, context=16, residual_dropout=0.1)
 STEPS = 20
 ROUNDING = 2e-4
-"""Of losses near 5 nats after twenty steps of products summed in another order."""
+"""Relative difference of losses near 5 nats after twenty steps of products summed in another order."""
 
 
 @pytest.fixture(scope="module")

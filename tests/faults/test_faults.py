@@ -34,7 +34,7 @@ from lmscale.study.launch.lease import history as history_of
 pytestmark = pytest.mark.slow
 
 MEMORY_BYTES = 90_000_000
-"""Of every launcher, which trains one run at a time: the largest run is estimated to need some 150 MB."""
+"""Memory of every launcher, which trains one run at a time: the largest run is estimated to need some 150 MB."""
 DISK = "48m"
 SAME = ("state", "loss_nats", "loss_stderr", "bits_per_byte", "tokens", "flops", "unique_tokens", "spikes", "reason")
 MOST_KILLS_OF_A_RUN = 2
