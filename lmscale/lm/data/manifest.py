@@ -25,7 +25,9 @@ class Manifest:
     source: str
     """The source in words, with its version."""
     fingerprint: str
-    """What identifies the tokens: the corpus and the tokenizer."""
+    """A hash of what is read: the text of every document of every split, in order, and the tokenizer; of a mixture, of
+    its components and their weights. Two manifests with one fingerprint describe the same tokens, on any machine: a
+    run's outcome, checkpoint and plan hold it as `data_fingerprint`."""
     corpus_fingerprint: str
     tokenizer: str
     tokenizer_file: str | None = None
