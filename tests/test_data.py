@@ -1,6 +1,10 @@
 import dataclasses
+import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,14 +92,76 @@ def test_prepared_tokens_need_no_tfds_and_no_jax(source: DataConfig, tokens: dat
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["train.bin", "validation_starts.npy", "manifest.json"])
-def test_damaged_tokens_are_made_again(source: DataConfig, tokens: data.Tokens, name: str) -> None:
-    expected = bytes(tokens.train)
-    path = tokens.manifest.folder / name
-    path.write_bytes(path.read_bytes()[:-1] if name != "manifest.json" else b"{")
-    assert data.find_manifest(source) is None
-    assert bytes(data.prepare(source).train) == expected
-    assert data.find_manifest(source) is not None
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file, and nothing of its size and times."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def same(one: data.Tokens, other: data.Tokens) -> bool:
+    """Whether two preparations agree in their manifest and in every token and start."""
+    return one.manifest == other.manifest and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS
+    )
+
+
+ARRAYS = ("train", "validation", "train_starts", "validation_starts")
+CACHED = ["manifest.json", "train.bin", "train_starts.npy", "validation.bin", "validation_starts.npy"]
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+@pytest.mark.parametrize("name", CACHED)
+def test_damaged_tokens_are_made_again(
+    source: DataConfig, tokens: data.Tokens, name: str, damage: Callable[[Path], object]
+) -> None:
+    before = dataclasses.replace(tokens, **{name: getattr(tokens, name).copy() for name in ARRAYS})  # not mapped
+    assert sorted(path.name for path in tokens.manifest.folder.iterdir()) == CACHED
+    damage(tokens.manifest.folder / name)
+    assert same(data.prepare(source), before)
+
+
+@pytest.mark.parametrize("name", ["train.npy", "content.json", "documents-train.array_record-00000-of-00001"])
+def test_tokens_are_not_made_of_a_damaged_corpus(
+    source: DataConfig, tokens: data.Tokens, tmp_path: Path, name: str
+) -> None:
+    (path,) = (tmp_path / "cache/corpora").rglob(name)
+    flip(path)
+    shutil.rmtree(tokens.manifest.folder)
+    assert same(data.prepare(source), tokens)
+
+
+def test_a_key_that_was_edited_is_not_believed(source: DataConfig, tokens: data.Tokens, tmp_path: Path) -> None:
+    (key,) = (tmp_path / "cache/corpora/keys").glob("*.json")
+    stored = json.loads(key.read_text())
+    for changes in ({"validation_documents": 1}, {"fingerprint": "0" * 16}, {"prompts": True}):
+        key.write_text(json.dumps({**stored, "corpus": {**stored["corpus"], **changes}}))
+        assert data.find_manifest(source) is None
+        assert same(data.prepare(source), tokens)
+
+
+def test_a_trained_tokenizer_that_was_damaged_is_trained_again(source: DataConfig) -> None:
+    trained = dataclasses.replace(source, tokenizer="bpe:300")
+    tokens = data.prepare(trained)
+    path = Path(str(tokens.manifest.tokenizer_file))
+    content = json.loads(path.read_text())
+    content["model"]["merges"].reverse()
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"tokenizer file .* has changed since the tokens"):
+        data.load_tokenizer(tokens.manifest)
+    assert data.find_manifest(trained) is None
+    assert same(data.prepare(trained), tokens)
+
+
+def test_damaged_tokens_that_cannot_be_replaced_are_refused_by_their_folder(
+    source: DataConfig, tokens: data.Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(tokens.manifest.folder / "validation.bin")
+    monkeypatch.setattr(shards.shutil, "rmtree", lambda *_, **__: None)  # a folder of somebody else
+    with pytest.raises(UserError, match=f"{tokens.manifest.folder} are damaged: validation.bin is not as it was"):
+        data.prepare(source)
 
 
 def test_progress_is_told_and_ends_at_one(source: DataConfig) -> None:

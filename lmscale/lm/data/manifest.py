@@ -32,6 +32,8 @@ class Manifest:
     tokenizer: str
     tokenizer_file: str | None = None
     """Where the tokenizer lies, if in a file."""
+    tokenizer_fingerprint: str = ""
+    """Changes whenever the same text would give other tokens."""
     vocab: int
     end_of_document: int
     """The id that follows the last token of every document."""

@@ -1,5 +1,6 @@
 """From a `DataConfig` to tokens: the corpus of each source, the tokenizer that they share, the tokens of each."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,6 +12,7 @@ from lmscale.core.config import DataConfig, mixture, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
 from lmscale.lm.data.corpora import Corpus, Progress, locked
+from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record, write_record
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
 from lmscale.lm.data.tokenizer import BPE, FileTokenizer, Tokenizer
 from lmscale.lm.data.tokenizer.train import VERSION
@@ -33,34 +35,42 @@ def find_manifest(config: DataConfig) -> Manifest | None:
 def prepare(config: DataConfig, *, progress: Progress | None = None, allow_download: bool = False) -> Tokens:
     """Bring the tokens of `config` onto disk, unless they are there, and map them.
 
-    Safe under several processes at once. Raises `UserError` as `corpora.prepare` does, and for a tokenizer that is not
-    there, does not fit the sources or does not give a document back.
+    Every file is compared with its checksum, and damaged ones are made again from the source. Safe under several
+    processes at once. Raises `UserError` as `corpora.prepare` does, for a tokenizer that is not there, does not fit the
+    sources or does not give a document back, and for damaged files that cannot be replaced.
     """
-    manifest = find_manifest(config)
-    if manifest is None:
-        report = progress or (lambda what, share: None)
-        manifest = _assemble(
-            config,
-            lambda component: corpora.prepare(component, progress=report, allow_download=allow_download),
-            lambda corpus, tokenizer: shards.write_shards(corpus, tokenizer, report),
-            report,
-        )
+    report = progress or (lambda what, share: None)
+    if (manifest := find_manifest(config)) is not None:
+        with contextlib.suppress(Damaged):
+            return _open_tokens(manifest, report)
+    manifest = _assemble(
+        config,
+        lambda component: corpora.prepare(component, progress=report, allow_download=allow_download),
+        lambda corpus, tokenizer: shards.write_shards(corpus, tokenizer, report),
+        report,
+    )
     assert manifest is not None
-    return open_tokens(manifest)
+    return _open_tokens(manifest, report)
 
 
-def open_tokens(manifest: Manifest) -> Tokens:
-    """The tokens that a manifest describes."""
+def _open_tokens(manifest: Manifest, report: Progress) -> Tokens:
+    """The tokens that a manifest describes. Raises `Damaged` unless every file is as it was written."""
     if manifest.components:
-        return Tokens(manifest, components=tuple(open_tokens(component) for component in manifest.components))
-    return Tokens(manifest) if manifest.endless else shards.open_shards(manifest)
+        return Tokens(manifest, components=tuple(_open_tokens(component, report) for component in manifest.components))
+    return Tokens(manifest) if manifest.endless else shards.open_shards(manifest, report)
 
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """The tokenizer that wrote the tokens of `manifest`. Raises `UserError` where its file is gone or another now."""
     if manifest.tokenizer_file is None:
         return tokenizer.load(manifest.tokenizer)
-    return FileTokenizer.read(manifest.tokenizer_file, manifest.tokenizer)
+    stored = FileTokenizer.read(manifest.tokenizer_file, manifest.tokenizer)
+    if stored.fingerprint != manifest.tokenizer_fingerprint:
+        raise UserError(
+            f"the tokenizer file {manifest.tokenizer_file} has changed since the tokens of {manifest.source} were "
+            f"written; run again, and they are written with the new one"
+        )
+    return stored
 
 
 def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, report: Progress | None) -> Manifest | None:
@@ -116,16 +126,30 @@ def _shared_tokenizer(
             f"{name} is trained on text, and there is none on disk; a language without end takes no tokenizer"
         )
     path = _bpe_path(name, weighted)
-    if not path.exists():
+    if not _is_as_written(path):
         if report is None:
             return None
         with locked(path.with_suffix(".lock"), report):
-            if not path.exists():
+            if not _is_as_written(path):
                 total = sum(weight for weight, _ in weighted)
                 texts = _sample([(corpus, BPE_BYTES * weight // total) for weight, corpus in weighted], name, report)
                 sources = " + ".join(corpus.source for _, corpus in weighted)
                 files.write_text(path, tokenizer.train_bpe(_bpe_vocab(name), texts, sources))
+                write_record(_record_path(path), {"content": checksum(path)})
     return FileTokenizer.read(path, name), str(path)
+
+
+def _record_path(trained: Path) -> Path:
+    """Where the checksum of a trained tokenizer lies; the file itself is a plain tokenizer.json."""
+    return trained.with_suffix(".checksum")
+
+
+def _is_as_written(trained: Path) -> bool:
+    """Whether a trained tokenizer is there and undamaged; training it again gives the same one."""
+    try:
+        return bool(read_record(_record_path(trained))["content"] == checksum(trained))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _bpe_vocab(name: str) -> int:
@@ -171,6 +195,7 @@ def _endless_manifest(config: DataConfig) -> Manifest | None:
         fingerprint=identity,
         corpus_fingerprint=identity,
         tokenizer=symbols.name,
+        tokenizer_fingerprint=symbols.fingerprint,
         vocab=symbols.vocab,
         end_of_document=symbols.end_of_document,
         dtype=symbols.dtype.name,
@@ -219,6 +244,7 @@ def _mixture_manifest(weights: tuple[int, ...], components: tuple[Manifest, ...]
         corpus_fingerprint=hashlib.sha256(corpus_identity.encode()).hexdigest()[:16],
         tokenizer=first.tokenizer,
         tokenizer_file=next((component.tokenizer_file for component in components if component.tokenizer_file), None),
+        tokenizer_fingerprint=first.tokenizer_fingerprint,
         vocab=first.vocab,
         end_of_document=first.end_of_document,
         dtype=first.dtype,

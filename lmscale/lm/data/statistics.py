@@ -7,7 +7,6 @@ are counted on the training split; compression sees the validation text alone, d
 Saved as `statistics.json` beside the tokens. Letters: V vocabulary, T tokens.
 """
 
-import json
 import lzma
 import math
 import zlib
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import Progress
+from lmscale.lm.data.corpora.checksums import read_record, write_record
 from lmscale.lm.data.manifest import Manifest, Tokens
 from lmscale.lm.data.prepare import load_tokenizer
 from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte, count_bytes
@@ -73,7 +72,7 @@ class Statistics:
 def find_statistics(manifest: Manifest) -> Statistics | None:
     """The statistics that are stored beside the tokens, None where there are none."""
     try:
-        stored = json.loads((manifest.folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+        stored = read_record(manifest.folder / STATISTICS_FILE)
         if stored.pop("format") != FORMAT:
             return None
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
@@ -107,7 +106,7 @@ def corpus_statistics(tokens: Tokens, progress: Progress | None = None) -> Stati
         fields[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
         report(0.6 + 0.2 * number)
     result = Statistics(source=manifest.source, fingerprint=manifest.fingerprint, compressed_bytes=len(text), **fields)
-    files.write_json(manifest.folder / STATISTICS_FILE, {"format": FORMAT, **asdict(result)})
+    write_record(manifest.folder / STATISTICS_FILE, {"format": FORMAT, **asdict(result)})
     report(1.0)
     return result
 

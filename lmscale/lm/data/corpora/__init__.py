@@ -10,7 +10,8 @@ has the lowest hashes and the test the highest, so that asking for a test split 
 
 Under `files.cache_dir()/corpora`, `keys/<config>.json` records what a source held when it was last read, and is valid
 while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or the path of
-one) and, for each split, the positions of its documents in it. TFDS is imported only where a source is read.
+one) and, for each split, the positions of its documents in it. Both hold checksums, and what was damaged is read again.
+TFDS is imported only where a source is read.
 """
 
 import dataclasses
@@ -31,7 +32,8 @@ from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
-from lmscale.lm.data.corpora.corpus import READ_DOCUMENTS, SPLITS, Corpus
+from lmscale.lm.data.corpora.checksums import Damaged, read_record, write_record
+from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey
@@ -48,7 +50,7 @@ SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_fi
 def find_corpus(config: DataConfig) -> Corpus | None:
     """The prepared corpus, None unless no file of the source has changed since. Imports no TFDS and reads no text."""
     try:
-        record = json.loads(_key_path(config).read_text(encoding="utf-8"))
+        record = read_record(_key_path(config))
         if record["signature"] != signature(_list_files(config, Path(record["place"]))):
             return None
         fields = record["corpus"]
@@ -120,10 +122,12 @@ def _build(config: DataConfig, key_path: Path, report: Progress, allow_download:
         shutil.rmtree(corpus.folder, ignore_errors=True)
         with atomic_folder(corpus.folder, key_path.stem) as partial:
             _write(partial, source, surveyed, splits, report)
+        if not corpus.readable():  # a folder that could not be removed is in the way
+            raise Damaged(corpus.folder, CONTENT_FILE)
     if signature(_list_files(config, path)) != signature(listing):
         raise _changed(source.name)
     record = {"place": str(path), "signature": signature(listing), "corpus": dataclasses.asdict(corpus)}
-    files.write_json(key_path, record)
+    write_record(key_path, record)
     return corpus
 
 
@@ -198,7 +202,7 @@ def _write(
         if surveyed.prompts.any():
             with files.atomic_write(partial / f"{split}_prompts.npy", "wb") as file:
                 np.save(file, surveyed.prompts[splits[split]])
-    files.write_json(partial / "content.json", content)
+    write_record(partial / CONTENT_FILE, {**content, "checksums": checksums(partial)})
 
 
 def _write_dataset(

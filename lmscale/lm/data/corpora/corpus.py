@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import tfds
+from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record
 from lmscale.lm.data.corpora.sources import Document, Skipped
 
+CONTENT_FILE = "content.json"
 SPLITS = ("train", "validation", "test")
 READ_DOCUMENTS = 256
 
@@ -57,12 +59,13 @@ class Corpus:
         return {"train": self.train_bytes, "validation": self.validation_bytes, "test": self.test_bytes}[split]
 
     def readable(self) -> bool:
-        """Whether the content is on disk, not only its counts."""
+        """Whether the content is on disk, not only its counts, and every file of it as it was written."""
         try:
-            content = files.read_json(self.folder / "content.json", "prepared corpus")
-        except UserError:
+            content = read_record(self.folder / CONTENT_FILE)
+            stored = (self.folder / content["dataset"] / "dataset_info.json").is_file()
+            return stored and content["checksums"] == checksums(self.folder)
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return (self.folder / content["dataset"] / "dataset_info.json").is_file()
 
     def texts(self, split: str, start: int = 0, stop: int | None = None) -> Iterator[list[bytes]]:
         """Documents `start` ... `stop` - 1 of `split` as UTF-8 in the order of their hash, some hundred at a time.
@@ -96,7 +99,7 @@ class Corpus:
         return stored.document(int(positions[number]))
 
     def _stored(self, split: str) -> tuple[tfds.Records, NDArray[np.int64]]:
-        content: dict[str, Any] = files.read_json(self.folder / "content.json", "prepared corpus")
+        content = self._content()
         stored = tfds.Records(
             self.folder / content["dataset"],
             content["splits"][split],
@@ -104,3 +107,15 @@ class Corpus:
             content.get("prompt_field"),
         )
         return stored, np.load(self.folder / f"{split}.npy", mmap_mode="r")
+
+    def _content(self) -> dict[str, Any]:
+        try:
+            return read_record(self.folder / CONTENT_FILE)
+        except (OSError, ValueError):
+            raise Damaged(self.folder, CONTENT_FILE) from None
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The checksum of every file of a corpus but its `CONTENT_FILE`, which holds them, by its path. Raises OSError."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / CONTENT_FILE)
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in paths}
