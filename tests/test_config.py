@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from lmscale.core.config import DataConfig, ExamConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, from_json
+from lmscale.core.config import (
+    DataConfig,
+    ExamConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RopeScaling,
+    RunConfig,
+    from_json,
+)
 from lmscale.core.errors import UserError
 
 RUN = RunConfig(
@@ -27,7 +36,10 @@ def optimizer(**fields: Any) -> RunConfig:
 
 
 def test_json_round_trip() -> None:
-    run = replace(RUN, tags=("a", "b"), name="first", mesh=MeshConfig(data=2), data=DataConfig(max_epochs=2))
+    scaled = replace(RUN.model, rope_scaling=RopeScaling(factor=8.0, original_context=64))
+    run = replace(
+        RUN, model=scaled, tags=("a", "b"), name="first", mesh=MeshConfig(data=2), data=DataConfig(max_epochs=2)
+    )
     again = RunConfig.from_json(json.loads(json.dumps(run.to_json())))
     assert again == run and again.run_id == run.run_id
 
@@ -95,13 +107,26 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: model(layers=-1), "ModelConfig.layers = -1: must be positive"),
     (lambda: model(layers=2.0), "ModelConfig.layers = 2.0: must be of type int"),
     (lambda: model(layers=True), "ModelConfig.layers = True: must be of type int"),
-    (lambda: model(mlp="swiglo"), "must be one of 'swiglu', 'gelu', 'relu2'; did you mean 'swiglu'?"),
+    (
+        lambda: model(mlp="swiglo"),
+        "must be one of 'swiglu', 'geglu', 'gelu', 'gelu-erf', 'relu2'; did you mean 'swiglu'?",
+    ),
     (lambda: model(mlp_width=0), "ModelConfig.mlp_width = 0: must be positive"),
     (lambda: model(compute_dtype="bf16"), "must be one of 'float32', 'bfloat16'; did you mean 'bfloat16'?"),
     (lambda: model(heads=5), "heads = 5 must cut width = 64 into equal parts of an even size (rotary positions turn"),
     (lambda: model(heads=5), "the nearest is 4"),
     (lambda: model(heads=60, positions="alibi"), "must cut width = 64 into equal parts; the nearest is 64"),
     (lambda: model(width=15, heads=3), "width = 15: rotary positions turn pairs, so take 16"),
+    (lambda: model(head_features=0), "ModelConfig.head_features = 0: must be positive"),
+    (lambda: model(head_features=7), "rope_fraction = 1 of 7 features is 7: rotary positions turn pairs of features"),
+    (lambda: model(head_features=1), "head_features = 1: rotary positions turn pairs, so take 2"),
+    (lambda: model(rope_fraction=0.2), "rope_fraction = 0.2 of 16 features is 3: rotary positions turn pairs"),
+    (lambda: model(rope_fraction=0.2), "the nearest is 0.25"),
+    (lambda: model(rope_fraction=0.0), "rope_fraction = 0.0: must be above 0 and at most 1"),
+    (lambda: model(rope_fraction=0.5, positions="alibi"), "rope_fraction = 0.5 has no meaning under positions ="),
+    (lambda: model(embedding_scale=0.0), "ModelConfig.embedding_scale = 0.0: must be positive"),
+    (lambda: RopeScaling(factor=0.0, original_context=8), "RopeScaling.factor = 0.0: must be positive"),
+    (lambda: RopeScaling(factor=8.0, original_context=8, low_frequency=4.0), "low_frequency = 4 must be below"),
     (lambda: model(kv_heads=3), "kv_heads = 3 must divide heads = 4; the nearest is 2"),
     (lambda: model(kv_heads=8), "kv_heads = 8 must divide heads = 4; the nearest is 4"),
     (lambda: model(document_end=256), "document_end = 256: must be a token, 0 to 255"),

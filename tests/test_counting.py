@@ -32,8 +32,8 @@ SHAPES = [
 
 
 def causal_attention(config: ModelConfig) -> int:
-    """6 L d s."""
-    return 6 * config.layers * config.width * config.context
+    """6 L h k s."""
+    return 6 * config.layers * config.heads * config.head_width * config.context
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"qk_norm": True}, {"tied_embeddings": False}, {"logit_softcap": 30.0}, {"document_end": 3}, {"kv_heads": 1},
     {"kv_heads": 2}, {"parametrization": "mup", "base_width": 64}, {"init": "gpt2"}, {"remat": "full"},
     {"compute_dtype": "bfloat16"}, {"residual_dropout": 0.1},
+    {"mlp": "geglu"}, {"mlp": "gelu-erf", "parallel_block": True, "biases": True}, {"qkv_biases": True},
+    {"head_features": 40}, {"heads": 5, "head_features": 16, "kv_heads": 1, "biases": True}, {"rope_fraction": 0.25},
+    {"embedding_scale": 1.0},
 ]  # fmt: skip
 
 
@@ -125,7 +128,7 @@ def matmul_flops(jaxpr: Any) -> int:
 def computed_beyond_need(config: ModelConfig) -> int:
     """Attention FLOPs of one forward token above `counting`'s: a chunk of queries also meets masked keys of its own."""
     keys = sum((stop - start) * stop for start, stop in chunked._chunks(config.context))
-    return config.layers * 4 * config.width * keys // config.context - causal_attention(config) // 3
+    return config.layers * 4 * config.heads * config.head_width * keys // config.context - causal_attention(config) // 3
 
 
 def abstract(config: ModelConfig, sequences: int, tokens: int) -> tuple[Any, jax.ShapeDtypeStruct]:

@@ -18,6 +18,7 @@ OPTIONS: list[dict[str, Any]] = [
         "positions": "alibi", "kv_heads": 1, "document_end": 3, "qk_norm": True, "logit_softcap": 5.0,
         "tied_embeddings": False,
     },
+    {"parallel_block": True, "rope_fraction": 0.5, "head_features": 12, "mlp": "geglu", "qkv_biases": True},
 ]  # fmt: skip
 ROWS, TIME, ROOM = 3, 12, 16
 

@@ -25,6 +25,11 @@ VARIANTS: dict[str, dict[str, object]] = {
     "grouped": {"kv_heads": 2, "heads": 4, "qk_norm": True, "mlp": "relu2", "norm": "layernorm"},
     "multi-query, ALiBi, soft-cap": {"kv_heads": 1, "positions": "alibi", "logit_softcap": 5.0},
     "no positions, documents": {"positions": "none", "document_end": 3, "tied_embeddings": False},
+    "neox": {
+        "norm": "layernorm", "mlp": "gelu-erf", "biases": True, "parallel_block": True, "rope_fraction": 0.25,
+        "embedding_scale": 1.0,
+    },
+    "heads of their own width": {"mlp": "geglu", "heads": 3, "head_features": 6, "qkv_biases": True},
     "mup": {
         "parametrization": "mup", "base_width": 8, "base_head_width": 4, "tied_embeddings": False,
         "mlp": "gelu", "mlp_width": 20,

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -6,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RopeScaling
 from lmscale.core.errors import UserError
 from lmscale.lm.model import layers, transformer
 from lmscale.lm.model.parameters import Params, parameter_table
+from lmscale.lm.model.tap import TAPS, record
 
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -18,6 +20,17 @@ VARIANTS: dict[str, dict[str, object]] = {
     "grouped": {"kv_heads": 2, "heads": 4, "qk_norm": True, "mlp": "relu2"},
     "multi-query, ALiBi": {"kv_heads": 1, "positions": "alibi", "logit_softcap": 5.0},
     "no positions, documents": {"positions": "none", "document_end": 3, "tied_embeddings": False},
+    "neox": {
+        "norm": "layernorm",
+        "mlp": "gelu-erf",
+        "biases": True,
+        "parallel_block": True,
+        "rope_fraction": 0.25,
+        "tied_embeddings": False,
+        "embedding_scale": 1.0,
+    },
+    "gemma": {"mlp": "geglu", "heads": 3, "kv_heads": 1, "head_features": 6, "embedding_scale": 4.0, "qk_norm": True},
+    "llama 3": {"qkv_biases": True, "rope_scaling": RopeScaling(factor=8.0, original_context=4)},
     "completep": {"parametrization": "completep", "base_width": 8, "base_layers": 1, "biases": True},
 }
 
@@ -233,3 +246,53 @@ def test_more_tokens_than_the_context_are_refused() -> None:
     for function, length in ((transformer.logits, 13), (transformer.token_losses, 14)):
         with pytest.raises(UserError, match="13 tokens do not fit the context of 12; cut them to that many"):
             function(start(config), some_tokens(config, length=length), config)
+
+
+def test_llama_3_slows_down_the_long_waves_alone() -> None:
+    """Each pair of features against the rule of Llama 3.1: wavelengths below s / 4 stay, those above s are `factor`
+    times as long, and between the two the frequency is a mean whose weight is linear in s / wavelength."""
+    base, factor, context = 500_000.0, 8.0, 8192
+    config = tiny(
+        heads=1, head_features=128, rope_base=base, rope_scaling=RopeScaling(factor=factor, original_context=context)
+    )
+    for pair, frequency in enumerate(layers.rope_frequencies(config)):
+        plain = base ** (-2 * pair / 128)
+        wavelength = 2 * np.pi / plain
+        if wavelength < context / 4:
+            expected = plain
+        elif wavelength > context:
+            expected = plain / factor
+        else:
+            weight = (context / wavelength - 1) / 3
+            expected = (1 - weight) * plain / factor + weight * plain
+        assert frequency == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_parallel_block_adds_both_to_the_stream_at_its_entry() -> None:
+    """x + attention(norm(x)) + MLP(norm(x)), from the sites of the tap."""
+    config = tiny(layers=1, parallel_block=True)
+    params, tokens = start(config), some_tokens(config)
+    _, recorded = transformer.forward(params, tokens, config, record(*TAPS))
+    entry = recorded["residual_pre"][0]
+    layer_params = {name: value[0] for name, value in params.items() if name.startswith("mlp")}
+    added = layers.mlp(layer_params, layers.norm(entry, "mlp_norm", layer_params, config), config)
+    np.testing.assert_allclose(recorded["mlp_output"][0], added, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        recorded["residual_post"][0], entry + recorded["attention_output"][0] + added, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_only_a_part_of_a_head_turns() -> None:
+    """The features behind the first quarter keep their values at every position."""
+    config = tiny(heads=1, rope_fraction=0.25)
+    x = jax.random.normal(jax.random.key(0), (1, 12, 1, 16))
+    rotated = layers.apply_rope(x, layers.rope_cos_sin(np.arange(12)[None], config))
+    np.testing.assert_array_equal(rotated[..., 4:], x[..., 4:])
+    assert float(jnp.abs(rotated[:, 1:, :, :4] - x[:, 1:, :, :4]).min()) > 0
+
+
+def test_gelu_by_the_error_function() -> None:
+    x = np.linspace(-4, 4, 33)
+    expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x]
+    np.testing.assert_allclose(layers.ACTIVATIONS["gelu-erf"](x), expected, atol=1e-6)
+    assert np.abs(np.asarray(layers.ACTIVATIONS["gelu"](x)) - expected).max() > 1e-4

@@ -8,7 +8,7 @@ not part of it: they do not change what is learned.
 from lmscale.core.config.checks import check, check_types, from_json
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
-from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
@@ -25,6 +25,7 @@ __all__ = [
     "NextToken",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "RopeScaling",
     "RunConfig",
     "check",
     "check_types",

@@ -48,10 +48,10 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     for name, item in value.items():
         hint = hints[name]
         variants = [kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)]
-        if isinstance(item, dict) and len(variants) > 1:
-            arguments[name] = from_json(_variant(variants, item, f"{where}.{name}"), item, f"{where}.{name}")
-        elif dataclasses.is_dataclass(hint) and not isinstance(item, hint):  # type: ignore[arg-type]
-            arguments[name] = from_json(hint, item, f"{where}.{name}")  # type: ignore[arg-type]
+        if variants and (isinstance(item, dict) or (variants == [hint] and not isinstance(item, hint))):
+            place = f"{where}.{name}"
+            variant = _variant(variants, item, place) if len(variants) > 1 else variants[0]
+            arguments[name] = from_json(variant, item, place)
         elif isinstance(item, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
             arguments[name] = tuple(item)
         else:

@@ -8,6 +8,30 @@ from lmscale.core.config.checks import check, check_types, positive
 
 
 @dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Rotary frequencies for a context longer than the first one (Llama 3.1, 2024).
+
+    With the wavelength w of a pair of features, in tokens, and the first context s: pairs with w below
+    s / high_frequency turn as before, those with w above s / low_frequency turn `factor` times more slowly, and between
+    the two the frequency is interpolated in s / w.
+    """
+
+    factor: float
+    original_context: int
+    """s: tokens of the context that the frequencies were made for."""
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "factor", "original_context", "low_frequency", "high_frequency")
+        check(
+            self.low_frequency < self.high_frequency,
+            f"low_frequency = {self.low_frequency:g} must be below high_frequency = {self.high_frequency:g}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A decoder-only transformer, pre-norm (Vaswani 2017; Radford 2019; Touvron 2023).
 
@@ -21,6 +45,8 @@ class ModelConfig:
     kv_heads: int | None = None
     """Heads of keys and values, shared by heads / kv_heads query heads each: None is one per query head, 1 is
     multi-query (Shazeer 2019), between is grouped-query attention (Ainslie 2023)."""
+    head_features: int | None = None
+    """Features of one head; None takes width / heads, else heads need not divide the width (Qwen3, Gemma)."""
     vocab: int = 256
     """Size of the token table; 256 is the byte tokenizer."""
     context: int = 128
@@ -28,12 +54,18 @@ class ModelConfig:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     positions: Literal["rotary", "learned", "alibi", "none"] = "rotary"
     """Su 2021; a table of `context` vectors; Press 2022; or what the causal mask alone gives."""
-    mlp: Literal["swiglu", "gelu", "relu2"] = "swiglu"
-    """Shazeer 2020; Hendrycks 2016; squared ReLU, So 2021."""
+    mlp: Literal["swiglu", "geglu", "gelu", "gelu-erf", "relu2"] = "swiglu"
+    """Gated by SiLU or GELU (Shazeer 2020); GELU by its tanh formula, as in GPT-2 and in GEGLU here, or by the error
+    function (Hendrycks 2016, section 2); squared ReLU (So 2021)."""
     mlp_width: int | None = None
-    """Hidden units of the MLP; None takes 4 x width, for SwiGLU 8/3 x width rounded up to 8."""
+    """Hidden units of the MLP; None takes 4 x width, for SwiGLU and GEGLU 8/3 x width rounded up to 8."""
+    parallel_block: bool = False
+    """Attention and MLP both read the residual stream at the layer's entry, each through its own norm (GPT-NeoX, Black
+    2022); otherwise the MLP reads the stream that attention has added to."""
     biases: bool = False
     """Add a vector after every matrix but the head, and one to LayerNorm."""
+    qkv_biases: bool = False
+    """Add a vector to queries, keys and values alone (Qwen2); `biases` include it."""
     qk_norm: bool = False
     """Normalise queries and keys over each head's features, with a gain (Dehghani 2023)."""
     tied_embeddings: bool = True
@@ -48,6 +80,13 @@ class ModelConfig:
     attention_dropout: float = 0.0
     """Fraction of the attention weights dropped; training only."""
     rope_base: float = 10_000.0
+    rope_fraction: float = 1.0
+    """Share of each head's features that rotary positions turn, the first ones (GPT-NeoX takes a quarter)."""
+    rope_scaling: RopeScaling | None = None
+    """How the angles are slowed down for a context longer than the model was first trained with; None leaves them."""
+    embedding_scale: float | None = None
+    """The factor of token and position vectors at the entry of the residual stream; None takes 1 under init = "gpt2",
+    else one over their initial standard deviation, so that the stream starts with unit variance."""
     norm_epsilon: float = 1e-6
     init: Literal["fan-in", "gpt2", "zero-out"] = "fan-in"
     """Initial matrices: variance 1 / fan-in (LeCun 1998); .02 standard deviation (Radford 2019); fan-in with every
@@ -74,10 +113,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types(self)
         positive(self, "width", "layers", "heads", "vocab", "context", "rope_base", "norm_epsilon")
-        for name in ("kv_heads", "mlp_width", "logit_softcap", "base_width", "base_layers", "loss_chunk"):
+        for name in (
+            "kv_heads", "head_features", "mlp_width", "logit_softcap", "base_width", "base_layers", "loss_chunk",
+            "embedding_scale",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 positive(self, name)
         self._check_heads()
+        self._check_rope()
         self._check_parametrization()
         for name in ("residual_dropout", "attention_dropout"):
             value = getattr(self, name)
@@ -88,6 +131,16 @@ class ModelConfig:
         )
 
     def _check_heads(self) -> None:
+        if self.head_features is None:
+            self._check_heads_divide_width()
+        dividing = [heads for heads in range(1, self.heads + 1) if self.heads % heads == 0]
+        check(
+            self.num_kv_heads in dividing,
+            f"kv_heads = {self.kv_heads} must divide heads = {self.heads}; the nearest is "
+            f"{_nearest(dividing, self.num_kv_heads)}",
+        )
+
+    def _check_heads_divide_width(self) -> None:
         multiple, why = (2, " of an even size (rotary positions turn pairs)") if self.positions == "rotary" else (1, "")
         fitting = [heads for heads in range(1, self.width // multiple + 1) if self.width % (multiple * heads) == 0]
         check(bool(fitting), f"width = {self.width}: rotary positions turn pairs, so take {self.width + 1}")
@@ -96,11 +149,23 @@ class ModelConfig:
             f"heads = {self.heads} must cut width = {self.width} into equal parts{why}; the nearest is "
             f"{_nearest(fitting, self.heads)}",
         )
-        dividing = [heads for heads in range(1, self.heads + 1) if self.heads % heads == 0]
+
+    def _check_rope(self) -> None:
+        if self.positions != "rotary":
+            for name, default in (("rope_fraction", 1.0), ("rope_scaling", None)):
+                check(
+                    getattr(self, name) == default,
+                    f"{name} = {getattr(self, name)!r} has no meaning under positions = {self.positions!r}; leave it "
+                    f"out, or take positions = 'rotary'",
+                )
+            return
+        check(0 < self.rope_fraction <= 1, f"rope_fraction = {self.rope_fraction!r}: must be above 0 and at most 1")
+        check(self.head_width > 1, f"head_features = {self.head_width}: rotary positions turn pairs, so take 2")
+        nearest = max(2, 2 * round(self.head_width * self.rope_fraction / 2 - 0.01))
         check(
-            self.num_kv_heads in dividing,
-            f"kv_heads = {self.kv_heads} must divide heads = {self.heads}; the nearest is "
-            f"{_nearest(dividing, self.num_kv_heads)}",
+            self.rotary_features > 0 and self.rotary_features % 2 == 0,
+            f"rope_fraction = {self.rope_fraction:g} of {self.head_width} features is {self.rotary_features}: rotary "
+            f"positions turn pairs of features; the nearest is {nearest / self.head_width:g}",
         )
 
     def _check_parametrization(self) -> None:
@@ -125,15 +190,30 @@ class ModelConfig:
 
     @property
     def head_width(self) -> int:
-        """Features of one attention head."""
-        return self.width // self.heads
+        """Features of one attention head, the default resolved."""
+        return self.head_features or self.width // self.heads
+
+    @property
+    def attention_width(self) -> int:
+        """Features of all heads together: the width, unless `head_features` says otherwise."""
+        return self.heads * self.head_width
+
+    @property
+    def rotary_features(self) -> int:
+        """Features of a head that rotary positions turn."""
+        return int(self.head_width * self.rope_fraction)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP gates one projection with another."""
+        return self.mlp in ("swiglu", "geglu")
 
     @property
     def hidden(self) -> int:
         """Hidden units of the MLP, the default resolved."""
         if self.mlp_width is not None:
             return self.mlp_width
-        return 8 * math.ceil(self.width / 3) if self.mlp == "swiglu" else 4 * self.width
+        return 8 * math.ceil(self.width / 3) if self.gated else 4 * self.width
 
     @property
     def width_ratio(self) -> float:

@@ -15,10 +15,10 @@ def flops_per_token_forward(model: ModelConfig) -> int:
     """Exact forward FLOPs of one token of a full context: projections, MLP, causal attention, head.
 
     A token attends to s / 2 keys on average (the diagonal's half key is left out, as in the field's tables); a key
-    costs 2 d for its score and 2 d for its value, so 2 d s per layer: what is needed, not what a kernel without a
+    costs 2 a for its score and 2 a for its value, so 2 a s per layer: what is needed, not what a kernel without a
     causal mask computes.
     """
-    return 2 * params_with_head(model) + model.layers * 2 * model.width * model.context
+    return 2 * params_with_head(model) + model.layers * 2 * model.attention_width * model.context
 
 
 def flops_per_token(model: ModelConfig) -> int:
@@ -27,9 +27,9 @@ def flops_per_token(model: ModelConfig) -> int:
 
 
 def flops_per_token_full_attention(model: ModelConfig) -> int:
-    """6 (N_non-embedding + head) + 12 L d s: every query meets every key, masked or not (Chowdhery 2022, PaLM,
+    """6 (N_non-embedding + head) + 12 L a s: every query meets every key, masked or not (Chowdhery 2022, PaLM,
     appendix B)."""
-    return flops_per_token_with_head(model) + 12 * model.layers * model.width * model.context
+    return flops_per_token_with_head(model) + 12 * model.layers * model.attention_width * model.context
 
 
 def flops_per_token_with_head(model: ModelConfig) -> int:
@@ -48,9 +48,9 @@ def flops_per_token_kaplan(model: ModelConfig) -> int:
 
 
 def flops_per_token_deepseek(model: ModelConfig) -> int:
-    """M, non-embedding FLOPs with full attention: 72 L d^2 + 12 L d s where f = 4 d (DeepSeek-AI 2024, arXiv
+    """M, non-embedding FLOPs with full attention: 72 L d^2 + 12 L d s where f = 4 d and a = d (DeepSeek-AI 2024, arXiv
     2401.02954, eq. 2)."""
-    return flops_per_token_kaplan(model) + 12 * model.layers * model.width * model.context
+    return flops_per_token_kaplan(model) + 12 * model.layers * model.attention_width * model.context
 
 
 def validation_flops(config: RunConfig) -> int:

@@ -50,26 +50,26 @@ def state_bytes(config: RunConfig) -> int:
 
 WIDENED_BYTES = 3
 """Bytes of a bfloat16 number on a CPU, whose products are float32: half of the numbers have a float32 copy."""
-MLP_SAVED = {"swiglu": 5, "gelu": 4, "relu2": 3}
+MLP_SAVED = {"swiglu": 5, "geglu": 5, "gelu": 4, "gelu-erf": 4, "relu2": 3}
 """Numbers per hidden unit that an MLP saves for its backward pass."""
 
 
 def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = False, devices: int = 1) -> int:
     """Estimated peak bytes of a step for `sequences` sequences, besides state and gradients.
 
-    Per token and layer 10 d (both residuals, both norms, queries, keys, values, the attention's output and its
+    Per token and layer 4 d (both residuals, both norms), 6 a (queries, keys, values, the attention's output and its
     transposed copies), 3 to 5 f in the MLP, and what attention saves; then twice the logits and 4 d at the ends of the
     model. On a CPU attention saves its weights and the prefixes of keys and values that each chunk of queries attends
     to; a kernel on an accelerator saves neither. With `remat` the layers save their input, and one layer at a time the
     rest; "dots" also saves the outputs of its matrices. Unrolled layers on a CPU save everything all the same, since
     XLA merges what is computed twice. Coefficients: `experiments/bench_memory.py`.
     """
-    layer: float = 10 * model.width + MLP_SAVED[model.mlp] * model.hidden
+    layer: float = 4 * model.width + 6 * model.attention_width + MLP_SAVED[model.mlp] * model.hidden
     if not accelerator:
         layer += _chunked_attention(model)
     elif model.compute_dtype == "float32":  # no kernel of a GPU takes it: scores and weights exist
         layer += 2 * model.heads * model.context
-    dots = 5 * model.width + (mlp_branches(model) - 1) * model.hidden
+    dots = 2 * model.width + 3 * model.attention_width + (mlp_branches(model) - 1) * model.hidden
     saved = {
         "none": model.layers * layer,
         "dots": model.layers * dots + layer,

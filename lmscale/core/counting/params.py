@@ -1,7 +1,7 @@
 """Parameters of a model, by part and under every convention.
 
 Letters: d width, L layers, s context, V vocabulary, f hidden units of the MLP, h heads, g heads of keys and values,
-k = d / h features of a head.
+k features of a head, d / h unless the model says otherwise, a = h k.
 """
 
 from lmscale.core.config import ModelConfig
@@ -23,18 +23,18 @@ def params_positions(model: ModelConfig) -> int:
 
 
 def params_attention(model: ModelConfig) -> int:
-    """2 d^2 + 2 d g k per layer: query and output projections, key and value projections; 4 d^2 where g = h."""
-    return model.layers * 2 * model.width * (model.width + model.num_kv_heads * model.head_width)
+    """2 d a + 2 d g k per layer: query and output projections, key and value projections; 4 d^2 where g k = a = d."""
+    return model.layers * 2 * model.width * (model.attention_width + model.num_kv_heads * model.head_width)
 
 
 def params_mlp(model: ModelConfig) -> int:
-    """2 d f per layer, 3 d f for SwiGLU."""
+    """2 d f per layer, 3 d f for SwiGLU and GEGLU."""
     return model.layers * mlp_branches(model) * model.width * model.hidden
 
 
 def mlp_branches(model: ModelConfig) -> int:
-    """Matrices of an MLP: 3 for SwiGLU, else 2."""
-    return 3 if model.mlp == "swiglu" else 2
+    """Matrices of an MLP: 3 for SwiGLU and GEGLU, else 2."""
+    return 3 if model.gated else 2
 
 
 def params_norm(model: ModelConfig) -> int:
@@ -46,10 +46,10 @@ def params_norm(model: ModelConfig) -> int:
 
 
 def params_bias(model: ModelConfig) -> int:
-    """One number per output of every matrix of the layers, where they have biases."""
-    attention = 2 * model.width + 2 * model.num_kv_heads * model.head_width
-    mlp = (mlp_branches(model) - 1) * model.hidden + model.width
-    return model.layers * (attention + mlp) if model.biases else 0
+    """One number per output of every matrix of the layers that has a bias."""
+    qkv = model.attention_width + 2 * model.num_kv_heads * model.head_width
+    rest = 2 * model.width + (mlp_branches(model) - 1) * model.hidden
+    return model.layers * (qkv * (model.biases or model.qkv_biases) + rest * model.biases)
 
 
 def params_total(model: ModelConfig) -> int:
@@ -74,7 +74,7 @@ def layer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
     projections = model.heads // model.num_kv_heads + 2
     return [
         (model.layers * projections, width, keys),
-        (model.layers, width, width),
+        (model.layers, model.attention_width, width),
         (model.layers * (mlp_branches(model) - 1), width, model.hidden),
         (model.layers, model.hidden, width),
     ]

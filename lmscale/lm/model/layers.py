@@ -4,6 +4,7 @@ Letters as in `transformer`.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,16 @@ from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import NO_TAP, BoundTap
 
 Rope = tuple[jax.Array, jax.Array]
-"""Cosine and sine of rotary positions, [1 or B, T, 1, K / 2]."""
+"""Cosine and sine of rotary positions, [1 or B, T, 1, half of the features that turn]."""
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "swiglu": jax.nn.silu,
+    "geglu": jax.nn.gelu,
+    "gelu": jax.nn.gelu,
+    "gelu-erf": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+}
 
 
 def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -47,18 +57,35 @@ def norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Ar
 
 def rope_cos_sin(positions: "np.ndarray | jax.Array", config: ModelConfig) -> Rope:
     """Cosine and sine of the angle of each position [1 or B, T] and pair of features (Su 2021)."""
-    frequency = config.rope_base ** (-np.arange(0, config.head_width, 2) / config.head_width)
+    frequency = rope_frequencies(config)
     angle = positions[:, :, None, None] * frequency[None, None, None, :]
     dtype = jnp.dtype(config.compute_dtype)
     cos, sin = (np.cos(angle), np.sin(angle)) if isinstance(angle, np.ndarray) else (jnp.cos(angle), jnp.sin(angle))
     return jnp.asarray(cos, dtype), jnp.asarray(sin, dtype)
 
 
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians per position of each pair of features that turns (Su 2021; `RopeScaling`)."""
+    frequencies: np.ndarray = config.rope_base ** (-np.arange(0, config.rotary_features, 2) / config.rotary_features)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_context * frequencies / (2 * np.pi)  # within the first context
+    kept = np.clip((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency), 0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+
+
 def apply_rope(x_BTHK: jax.Array, rope: Rope) -> jax.Array:
-    """Rotate the pairs of features (i, i + K / 2) of every head by the angle of their position."""
+    """Rotate the pairs of features (i, i + R / 2) of every head by the angle of their position.
+
+    The first R features turn; those behind them stay as they are.
+    """
     cos, sin = rope
-    first, second = jnp.split(x_BTHK, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    turning = 2 * cos.shape[-1]
+    first, second = jnp.split(x_BTHK[..., :turning], 2, axis=-1)
+    rotated = [first * cos - second * sin, first * sin + second * cos]
+    still = [] if turning == x_BTHK.shape[-1] else [x_BTHK[..., turning:]]
+    return jnp.concatenate(rotated + still, axis=-1)
 
 
 def queries_keys_values(
@@ -82,15 +109,12 @@ def queries_keys_values(
 
 
 def mlp(layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: BoundTap = NO_TAP) -> jax.Array:
-    """act(x W) W', or as SwiGLU (SiLU(x W) * x U) W' (Shazeer 2020)."""
+    """act(x W) W', or gated, (act(x W) * x U) W' (Shazeer 2020)."""
     hidden_BTCF = linear(x_BTD, layer_params["mlp_in"], layer_params.get("mlp_in_bias"))
     first_BTF = hidden_BTCF[:, :, 0]
-    if config.mlp == "swiglu":
-        hidden_BTF = jax.nn.silu(first_BTF) * hidden_BTCF[:, :, 1]
-    elif config.mlp == "gelu":
-        hidden_BTF = jax.nn.gelu(first_BTF)
-    else:
-        hidden_BTF = jnp.square(jax.nn.relu(first_BTF))
+    hidden_BTF = ACTIVATIONS[config.mlp](first_BTF)
+    if config.gated:
+        hidden_BTF = hidden_BTF * hidden_BTCF[:, :, 1]
     return linear(tap("mlp_hidden", hidden_BTF), layer_params["mlp_out"], layer_params.get("mlp_out_bias"))
 
 

@@ -4,8 +4,8 @@ Initialisation, sharding, the optimizer's masks and rates, and the parametrizati
 multipliers of the forward pass that belong to a parametrization stand here too.
 
 Letters: D width, L layers, H heads, G heads of keys and values, P = H / G + 2 projections of such a head (those of its
-queries, the key, the value), K features of a head, F hidden units, C branches of the MLP (2 for SwiGLU), V vocabulary,
-T context.
+queries, the key, the value), K features of a head, F hidden units, C branches of the MLP (2 where it is gated), V
+vocabulary, T context.
 """
 
 import math
@@ -56,7 +56,7 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
     Token vectors have variance 1 / D and enter times sqrt(D), so that the residual stream starts with unit variance.
     """
     D, L, H, G, K = config.width, config.layers, config.heads, config.num_kv_heads, config.head_width
-    F, P, C = config.hidden, config.heads // config.num_kv_heads + 2, 2 if config.mlp == "swiglu" else 1
+    F, P, C = config.hidden, config.heads // config.num_kv_heads + 2, 2 if config.gated else 1
     to_residual = "layers", None, None, "embed"
     table = {
         "embedding": _table(config, config.vocab, "vocab"),
@@ -74,9 +74,10 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
         table["positions"] = _table(config, config.context, None)
     if config.qk_norm:
         table |= {"query_norm": _gain(config, (L, K)), "key_norm": _gain(config, (L, K))}
+    if config.biases or config.qkv_biases:
+        table["attention_qkv_bias"] = _bias(config, (L, G, P, K), ("layers", "heads", None, None))
     if config.biases:
         table |= {
-            "attention_qkv_bias": _bias(config, (L, G, P, K), ("layers", "heads", None, None)),
             "attention_out_bias": _bias(config, (L, D), ("layers", None)),
             "mlp_in_bias": _bias(config, (L, C, F), ("layers", None, "hidden")),
             "mlp_out_bias": _bias(config, (L, D), ("layers", None)),
@@ -147,7 +148,9 @@ def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float
 
 def embedding_multiplier(config: ModelConfig) -> float:
     """The factor of token and position vectors at the entry of the residual stream: it starts with unit variance, under
-    gpt2 as in the paper."""
+    gpt2 as in the paper, unless `embedding_scale` sets it."""
+    if config.embedding_scale is not None:
+        return config.embedding_scale
     return 1.0 if config.init == "gpt2" else 1 / _outer_std(config)
 
 

@@ -207,7 +207,8 @@ def block(
     tap: BoundTap = NO_TAP,
     axes: Axes = ("batch", "time", None),
 ) -> tuple[jax.Array, Reports]:
-    """One layer: attention, then the MLP, each after a norm of its own and added to the residual stream.
+    """One layer: attention, then the MLP, each after a norm of its own and added to the residual stream; in a parallel
+    block the MLP reads the stream as it was before attention added to it.
 
     Returns the residual stream and what the layer reports. Dropout is off without a key; `axes` are the logical axes
     over which the stream is cut.
@@ -219,8 +220,9 @@ def block(
         tap("attention_input", functions.attention_norm(residual_BTD)), keys[0]
     )
     added_BTD = tap("attention_output", scale * dropout(added_BTD, rate, keys[1]))
-    residual_BTD = tap("residual_mid", constrain(residual_BTD + added_BTD, *axes))
-    added_BTD, mlp_reports = functions.mlp(tap("mlp_input", functions.mlp_norm(residual_BTD)))
+    entry_BTD, residual_BTD = residual_BTD, tap("residual_mid", constrain(residual_BTD + added_BTD, *axes))
+    mlp_input_BTD = functions.mlp_norm(entry_BTD if config.parallel_block else residual_BTD)
+    added_BTD, mlp_reports = functions.mlp(tap("mlp_input", mlp_input_BTD))
     added_BTD = tap("mlp_output", scale * dropout(added_BTD, rate, keys[2]))
     residual_BTD = tap("residual_post", constrain(residual_BTD + added_BTD, *axes))
     return residual_BTD, attention_reports | mlp_reports
