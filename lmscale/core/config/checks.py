@@ -47,7 +47,7 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     arguments: dict[str, Any] = {}
     for name, item in value.items():
         hint = hints[name]
-        variants = [kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)]
+        variants: list[Any] = [kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)]
         if variants and (isinstance(item, dict) or (variants == [hint] and not isinstance(item, hint))):
             place = f"{where}.{name}"
             variant = _variant(variants, item, place) if len(variants) > 1 else variants[0]
