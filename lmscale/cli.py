@@ -5,12 +5,14 @@ loads what it needs and returns an exit status or None. Only the file of the ver
 """
 
 import importlib
-import os
 import sys
 from typing import Any, NamedTuple, NoReturn
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_USER_ERROR, exit_status
+from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_STORAGE, EXIT_USER_ERROR, exit_status
+from lmscale.core.files import check_working_folder, refusal
+from lmscale.core.streams import discard, guarded, is_nowhere
+from lmscale.core.text import printable
 
 
 class Verb(NamedTuple):
@@ -54,21 +56,50 @@ VERBS = {
 
 def main() -> NoReturn:
     """The console command. A `UserError` is printed as one sentence; `core.exit_status` lists the exit statuses."""
-    try:
-        status = _call(sys.argv[1:])
-        sys.stdout.flush()
-        sys.exit(status)
-    except UserError as error:
-        from lmscale.commands.flags import as_flags
+    sys.exit(_status(sys.argv[1:]))
 
-        print(f"lmscale: {as_flags(str(error))}", file=sys.stderr)
-        sys.exit(exit_status(error))
+
+def _status(words: list[str]) -> int | str | None:
+    """The exit status of a call, once everything it printed is written or nobody can read it any more."""
+    try:
+        with guarded():
+            status: int | str | None = 0
+            try:
+                status = _call(words)
+            except SystemExit as end:
+                status = end.code
+            sys.stdout.flush()
+            return status
     except KeyboardInterrupt:
-        print("lmscale: stopped", file=sys.stderr)
-        sys.exit(EXIT_CTRL_C)
-    except BrokenPipeError:  # the reader left early; what is still buffered has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return _complain("stopped", EXIT_CTRL_C)
+    except BrokenPipeError:  # the reader left early
+        discard(sys.stdout)
+        discard(sys.stderr)
+        return 0
+    except (UserError, OSError) as error:
+        return _refuse(error)
+
+
+def _refuse(error: UserError | OSError) -> int:
+    """Print why a call cannot be done, after what it had printed before; the exit status."""
+    from lmscale.commands.flags import as_flags
+
+    error = error if isinstance(error, UserError) else refusal(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard(sys.stdout)
+    return _complain(as_flags(str(error)), exit_status(error))
+
+
+def _complain(sentence: str, status: int) -> int:
+    """Print a sentence on standard error; the exit status, that of a lost output where the sentence is lost too."""
+    try:
+        print(f"lmscale: {printable(sentence)}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+        return EXIT_STORAGE
+    return EXIT_STORAGE if is_nowhere(sys.stderr) else status
 
 
 def _call(words: list[str]) -> int:
@@ -91,6 +122,7 @@ def _call(words: list[str]) -> int:
 
     from lmscale.commands.console import open_console
 
+    check_working_folder()
     verb = VERBS[name]
     module = verb.load()
     args = tyro.cli(

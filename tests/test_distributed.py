@@ -1,10 +1,13 @@
 """Several processes train what one trains, end together, and go on in another number."""
 
+import ipaddress
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,3 +242,79 @@ def test_the_first_process_does_not_wait_for_ever(corpus: str, tmp_path: Path) -
     assert (status, said) == (75, "")
     sentence = "not all processes came within 2 s, so process 0 of 2 ends; start all of them again"
     assert complaints.splitlines()[-1] == f"lmscale: {sentence}"
+
+
+def listening(pid: int, port: int | None = None) -> set[tuple[str, int]]:
+    """(address, port) of the TCP sockets on which process `pid` listens, all or at `port`."""
+    sockets = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if match := re.fullmatch(r"socket:\[(\d+)\]", str(path.readlink())):
+                sockets.add(match[1])
+    found = set()
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            local, state, inode = (line.split()[column] for column in (1, 3, 9))
+            address, _, number = local.rpartition(":")
+            if state == "0A" and inode in sockets and port in (None, int(number, 16)):
+                words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+                shown = socket.inet_ntop(family, b"".join(words)).removeprefix("::ffff:")  # IPv4 within IPv6
+                found.add((shown, int(number, 16)))
+    return found
+
+
+JOIN = """
+import sys
+from lmscale.lm.devices import distributed
+distributed.start(sys.argv[1], 2, 0, wait_seconds=60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="there is no /proc/net/tcp here")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_the_first_process_listens_only_where_it_was_told(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-c", JOIN, f"{host}:{port}"], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: bool(listening(process.pid, port)), process)
+            addresses = {address for address, _ in listening(process.pid)}
+        finally:
+            process.kill()
+    assert addresses and all(ipaddress.ip_address(address).is_loopback for address in addresses), addresses
+    assert host == "localhost" or addresses == {host}
+
+
+@pytest.mark.parametrize(
+    ("host", "resolved", "address"),
+    [
+        ("127.0.0.1", ["127.0.0.1"], "127.0.0.1:{port}"),
+        ("node01", ["127.0.1.1"], "0.0.0.0:{port}"),  # Debian's list of hosts; the others know another address
+        ("localhost", ["127.0.0.1"], "127.0.0.1:{port}"),
+        ("node01", ["192.0.2.1", "127.0.0.1"], "127.0.0.1:{port}"),  # the first is none of this machine's
+        ("0.0.0.0", ["0.0.0.0"], "0.0.0.0:{port}"),
+    ],
+)
+def test_where_the_first_process_listens(
+    host: str, resolved: list[str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in resolved]
+    monkeypatch.setattr(distributed.socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
+    listens = distributed._check_reachable(f"{host}:{port}", 0, 1)
+    assert listens == address.format(port=port)
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "[::]:5")
+    assert distributed._check_reachable(f"{host}:{port}", 0, 1) == "[::]:5"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "[2001:db8::1]"])
+def test_an_address_of_another_machine_is_refused_in_the_first_process(host: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be used here .*give process 0 an address of its own machine"):
+        distributed.start(f"{host}:45001", 2, 0)
+
+
+def test_a_host_that_is_not_known_is_said() -> None:
+    with pytest.raises(UserError, match=r"--coordinator no-such\.invalid:45001: no-such\.invalid is not known here"):
+        distributed.start("no-such.invalid:45001", 2, 0)

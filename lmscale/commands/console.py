@@ -5,22 +5,44 @@ Importing this loads nothing heavy: every verb's file imports it, and `--help` e
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core.streams import unescaped
+from lmscale.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH_OF_A_PIPE = 160
 """Columns of a file or a pipe, which has no width of its own: enough for every table."""
 
 
 def open_console() -> "Console":
-    """The console that the verbs print on."""
+    """The console that the verbs print on: it writes control sequences of its own, and escapes those of others."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_A_PIPE)
+    class PrintableConsole(Console):
+        """A console that makes the text of everything it renders printable."""
+
+        def render_str(self, text: str, **options: Any) -> "Text":  # before its width is taken
+            return super().render_str(printable(text), **options)
+
+        def render(self, *args: Any, **options: Any) -> "Iterator[Segment]":
+            for segment in super().render(*args, **options):
+                if segment.control is None and (text := printable(segment.text)) != segment.text:
+                    segment = Segment(text, segment.style)  # noqa: PLW2901
+                yield segment
+
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - called while one is handled; the command line's door ends quietly
+
+    console = PrintableConsole(highlight=False, file=unescaped())
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_PIPE
+    return console
 
 
 def print_whole(table: "Table", console: "Console") -> None:

@@ -9,7 +9,7 @@ EXIT_BUSY = 69
 EXIT_MEMORY = 71
 """The run needs more memory than there is (EX_OSERR); in more micro-batches it may fit."""
 EXIT_STORAGE = 74
-"""A disk is full or does not answer (EX_IOERR); the same call may succeed later."""
+"""A disk is full or does not answer, or the output cannot be written (EX_IOERR); the same call may succeed later."""
 EXIT_INTERRUPTED = 75
 """A run that should be started again (EX_TEMPFAIL): it was asked to stop and saved a checkpoint, or one of the
 processes that share it has died."""

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,54 @@ from typing import IO, Any
 
 from lmscale.core.errors import StorageError, UserError
 
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""How text is written. What has no UTF-8 is a byte of a file's name that was none: it stands in the text as "\\udcff",
+which JSON reads back as it was."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TROUBLE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""A disk or a server of files in trouble."""
+FIXES = {
+    errno.EACCES: "allow it with chmod or chown, or take another",
+    errno.EPERM: "allow it with chmod or chown, or take another",
+    errno.ENOENT: "give one that is there",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "give a folder",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENAMETOOLONG: "give it a shorter name",
+}
+
 
 def cache_dir() -> Path:
-    """Where prepared corpora, tokens and compiled programs live: $LMSCALE_CACHE, else ~/.cache/lmscale."""
+    """Where prepared corpora, tokens and compiled programs live: $LMSCALE_CACHE, else ~/.cache/lmscale.
+
+    Raises `UserError` for a user without a home who has not set it.
+    """
     if explicit := os.environ.get("LMSCALE_CACHE"):
-        return Path(explicit).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmscale"
+        return expanded(explicit)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lmscale"
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` with a leading ~ as the home folder. Raises `UserError` for a user who has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path} begins with a home folder that is not known: HOME is not set, and the system knows no such user; "
+            f"set HOME, or LMSCALE_CACHE=FOLDER, where prepared data and compiled programs then lie"
+        ) from None
+
+
+def check_working_folder() -> None:
+    """Raise `UserError` where the folder that this process was started in has been removed."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"the folder that this was called in cannot be used ({error.strerror}); cd into another, and call it again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -30,7 +73,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with os.fdopen(descriptor, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -51,16 +94,79 @@ def _umask() -> int:
     return current
 
 
+def open_append(path: Path) -> IO[bytes]:
+    """Open a log or a lock to write at its end; a new one is made.
+
+    Raises `UserError` where a link, a pipe or a device lies there, which could lead what is written elsewhere or wait
+    for ever for a reader, and as `atomic_write` does.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _irregular(path) from None
+        raise storage_error(path, error) from error
+    return _regular(descriptor, path, "ab")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file of a run's folder to read it. Raises `UserError` for a pipe or a device, which might never end.
+
+    Raises `OSError` as `open` does.
+    """
+    return _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path, "rb")
+
+
+def _regular(descriptor: int, path: Path, mode: str) -> IO[Any]:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, mode)
+
+
+def _irregular(path: Path) -> UserError:
+    return UserError(f"{path} is a link, a pipe or a device where an ordinary file belongs; remove it")
+
+
+def own_folder(path: Path) -> Path:
+    """Make a folder within that of a run. Raises `UserError` where a link lies there, and as `atomic_write` does."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if path.is_symlink():
+        raise UserError(f"{path} is a link where a folder of the run's own belongs; remove it")
+    return path
+
+
 def storage_error(path: str | Path, error: OSError) -> UserError:
     """The sentence for a write that the file system refused."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return StorageError(
             f"the disk that holds {path} is full; nothing was written there: free some space "
             f"or point LMSCALE_CACHE or --runs to another disk"
         )
-    if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):  # a disk or a server of files in trouble
+    if error.errno in TROUBLE:
         return StorageError(f"cannot write {path}: {error.strerror or error}; see to the disk, then go on")
-    return UserError(f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to")
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to, with --runs or an "
+        f"option for the output, or for prepared data with LMSCALE_CACHE"
+    )
+
+
+def refusal(error: OSError) -> UserError:
+    """The sentence for what the system refused, where nobody nearer had one: a folder that may not be listed."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        kind = StorageError if error.errno in FULL + TROUBLE else UserError
+        return kind(f"the system refused a file or a connection ({reason}); see to that, then call it again")
+    if error.errno in FULL + TROUBLE:
+        return storage_error(os.fsdecode(error.filename), error)
+    fix = FIXES.get(error.errno or 0, "take another")
+    return UserError(f"{os.fsdecode(error.filename)} cannot be used: {reason}; {fix}")
 
 
 def write_text(path: str | Path, text: str) -> None:

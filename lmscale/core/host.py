@@ -1,8 +1,13 @@
 """The machine as the operating system describes it: usable cores, available memory, when a process began."""
 
 import os
+import platform
+import zlib
 from contextlib import suppress
 from pathlib import Path
+
+from lmscale.core import cgroups
+from lmscale.core.errors import UserError
 
 CORES_VARIABLE = "LMSCALE_CORES"
 """Environment variable: comma-separated numbers of the processors that one run may use."""
@@ -11,18 +16,45 @@ MEMORY_VARIABLE = "LMSCALE_MEMORY_BYTES"
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the processors that this process may run on, ascending."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    """Numbers of the processors that this process may use, ascending: by affinity, cpuset and quota, but at least one.
+
+    A quota limits how many are used at a time, not which. Which ones depends on the machine's name, which in a
+    container is its own: those side by side on one host would otherwise all use the first ones.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if in_set := [core for core in cores if core in (cgroups.set_cores() or cores)]:
+        cores = in_set
+    quota = cgroups.quota_cores()
+    most = len(cores) if quota is None else max(1, int(quota))
+    if most >= len(cores):
+        return cores
+    first = zlib.crc32(platform.node().encode()) % len(cores)
+    return sorted((cores * 2)[first : first + most])
 
 
 def available_memory_bytes() -> int | None:
-    """Bytes of the machine's memory that new work can take without swapping; None where the system does not say."""
+    """Bytes of memory that new work can take without swapping, within the limits of its container.
+
+    None where the system does not say.
+    """
+    limits = [cgroups.free_memory_bytes()]
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return None
+        limits.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def memory_share_bytes() -> int | None:
+    """Bytes of memory that a launcher has assigned to this process; None where none has.
+
+    Raises `UserError` for what is no number.
+    """
+    share = os.environ.get(MEMORY_VARIABLE)
+    if not share:
+        return None
+    if not (share.isascii() and share.isdigit()):
+        raise UserError(f"{MEMORY_VARIABLE}={share}: give a number of bytes, or unset it")
+    return int(share)
 
 
 def start_ticks(pid: int) -> int | None:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 MODULES: dict[str, str] = {
     "core/errors": "errors that the user can fix, in one sentence",
+    "core/text": "text of others made printable; names checked before they become paths",
     "core/exit_status": "exit statuses of every process, and which error ends with which",
     "core/signals": "how a process is asked to stop",
     "core/quantities": "numbers as people read them",
+    "core/cgroups": "what a container may use",
     "core/host": "usable cores, available memory, when a process began",
     "core/files": "files written whole or not at all",
+    "core/streams": "standard output: printable, and a failed write a sentence",
     "core/config": "RunConfig and its parts: frozen, checked, JSON, run_id",
     "core/counting": "parameters, FLOPs and bytes under every named convention",
     "core/accelerators": "accelerators by name: peak, memory, each figure with its source",

@@ -1,6 +1,7 @@
 """One run in several processes: how they join each other, and how they end."""
 
 import ctypes
+import ipaddress
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import jax
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
+from lmscale.core.text import printable
 from lmscale.lm.devices import cluster
 
 LEAVE_SECONDS = 2.0
@@ -59,9 +61,9 @@ def start(
     process = launched.process if launched and process is None else process
     _check_arguments(coordinator, processes, process)
     assert coordinator is not None and processes is not None and process is not None
-    _check_reachable(coordinator, process, wait_seconds)
+    bind = _check_reachable(coordinator, process, wait_seconds)
     devices = launched.devices if launched else None
-    _join(processes, process, wait_seconds, devices, detection="deactivate", coordinator=coordinator)
+    _join(processes, process, wait_seconds, devices, detection="deactivate", coordinator=coordinator, bind=bind)
 
 
 def _check_arguments(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -81,25 +83,20 @@ def _check_arguments(coordinator: str | None, processes: int | None, process: in
     )
 
 
-def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> None:
-    """Raise `UserError` unless process 0 answers, or, in process 0 itself, unless its port is free.
+def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> str | None:
+    """The address at which process 0 is to listen; None in the others, which it has answered.
 
-    JAX would end the process with a stack trace.
+    Raises `UserError` unless process 0 answers, or, in process 0 itself, unless its port is free: JAX would end the
+    process with a stack trace.
     """
     host, port = coordinator.rpartition(":")[0].strip("[]"), int(coordinator.rpartition(":")[2])
     if process == 0:
-        try:
-            socket.create_server(("", port)).close()
-        except OSError as error:
-            raise UserError(
-                f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); take another"
-            ) from None
-        return
+        return _listening_address(coordinator, host, port)
     problem, end = "", time.monotonic() + wait_seconds
     while time.monotonic() < end:
         try:
             socket.create_connection((host, port), timeout=5).close()
-            return
+            return None
         except OSError as error:
             problem = error.strerror or str(error)
             time.sleep(0.2)
@@ -107,6 +104,49 @@ def _check_reachable(coordinator: str, process: int, wait_seconds: int) -> None:
         f"no process 0 answered at {coordinator} within {wait_seconds} s ({problem}); start it with the same "
         f"--coordinator, or correct the address"
     )
+
+
+def _listening_address(coordinator: str, host: str, port: int) -> str:
+    """ADDRESS:PORT of process 0: the address that `host` is, and no other, so that nobody else can reach the run.
+
+    A machine's own name may stand for 127.0.1.1 in its own list of hosts while the other machines know it by another
+    address; only then are all addresses listened on. JAX_COORDINATOR_BIND_ADDRESS overrules all of this. Raises
+    `UserError` where the address is none of this machine's or the port is taken.
+    """
+    if chosen := os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
+        return chosen
+    problem = "it has no address"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UserError(
+            f"--coordinator {coordinator}: {host} is not known here ({error.strerror}); give the address of process 0"
+        ) from None
+    addresses = list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+    if not _is_address(host) and host != "localhost" and all(_is_loopback(address) for _, address in addresses):
+        addresses = [(socket.AF_INET, "0.0.0.0")]
+    for family, address in addresses:
+        try:
+            socket.create_server((address, port), family=family).close()
+        except OSError as error:
+            problem = error.strerror or str(error)
+            continue
+        return f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+    raise UserError(
+        f"--coordinator {coordinator}: port {port} cannot be used here ({problem}); take another, give process 0 an "
+        f"address of its own machine, or set JAX_COORDINATOR_BIND_ADDRESS"
+    )
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(host.partition("%")[0])
+        return True
+    return False
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _join(
@@ -117,6 +157,7 @@ def _join(
     *,
     detection: str | None,
     coordinator: str | None = None,
+    bind: str | None = None,
 ) -> None:
     # A run handles SIGTERM itself, in all its processes together; JAX's handler would take the signal.
     jax.config.update("jax_enable_preemption_service", False)
@@ -130,6 +171,7 @@ def _join(
             initialization_timeout=wait_seconds,
             cluster_detection_method=detection,
             coordinator_address=coordinator,
+            coordinator_bind_address=bind,
         )
     except (RuntimeError, ValueError, OSError) as error:
         summary = str(error).splitlines()[0][:200]
@@ -192,7 +234,7 @@ def abort_on_error(orderly: type[Exception]) -> Iterator[None]:
 def _print_error(error: Exception) -> int:
     """Print why this process ends; returns its exit status."""
     if isinstance(error, UserError):
-        print(f"lmscale: {error}", file=sys.stderr)
+        print(f"lmscale: {printable(str(error))}", file=sys.stderr)
         return exit_status(error)
     if CONNECTION_LOST.search(str(error)):
         print(f"lmscale: {_process_lost(f'process {jax.process_index()} of {jax.process_count()}')}", file=sys.stderr)

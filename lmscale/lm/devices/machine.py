@@ -13,9 +13,9 @@ from typing import Any
 from lmscale.core.accelerators import ACCELERATORS
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import memory_bytes, state_bytes
-from lmscale.core.errors import MemoryShortage
+from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.files import cache_dir
-from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE, available_memory_bytes, start_ticks, usable_cores
+from lmscale.core.host import CORES_VARIABLE, available_memory_bytes, memory_share_bytes, start_ticks, usable_cores
 
 _IMPORTED = time.perf_counter()
 
@@ -45,10 +45,19 @@ def set_up() -> None:
 
 
 def _claim_cores() -> None:
-    """Run on the cores that the launcher assigned: XLA sizes its thread pool by them."""
-    cores = os.environ.get(CORES_VARIABLE)
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    """Run on the cores that the launcher assigned, or on all that are usable: XLA sizes its thread pool by them.
+
+    Raises `UserError` where those assigned are none of this machine.
+    """
+    assigned = os.environ.get(CORES_VARIABLE)
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    try:
+        os.sched_setaffinity(0, {int(core) for core in assigned.split(",")} if assigned else set(usable_cores()))
+    except (OSError, ValueError, OverflowError):
+        raise UserError(
+            f"{CORES_VARIABLE}={assigned}: give numbers of processors of this machine, as in 0,1, or unset it"
+        ) from None
 
 
 def _keep_freed_memory() -> None:
@@ -166,8 +175,8 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
 def free_memory_bytes(devices: int) -> int | None:
     """Free bytes on `devices` devices together, None where the system does not say.
 
-    On a CPU this is the least of what the system has available, what its control group leaves, and the share that a
-    launcher has assigned to this run.
+    On a CPU this is what the system and the limits of its container leave, and at most the share that a launcher has
+    assigned to this run.
     """
     import jax
 
@@ -175,16 +184,8 @@ def free_memory_bytes(devices: int) -> int | None:
         stats = jax.local_devices()[0].memory_stats() or {}
         limit = stats.get("bytes_limit")
         return None if limit is None else devices * (limit - stats.get("bytes_in_use", 0))
-    limits = []
-    if (available := available_memory_bytes()) is not None:
-        limits.append(available)
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        used = int((group / "memory.current").read_text())
-        limits.append(int((group / "memory.max").read_text()) - used)
-    if share := os.environ.get(MEMORY_VARIABLE):
-        limits.append(int(share))
-    return min(limits, default=None)
+    limits = [available_memory_bytes(), memory_share_bytes()]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def peak_memory_bytes(program: Any) -> int:

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass, field
 
 from lmscale.core.config import check
-from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE, available_memory_bytes, usable_cores
+from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE, available_memory_bytes, memory_share_bytes, usable_cores
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 MEMORY_SHARE = 0.9
@@ -63,8 +63,8 @@ def allocation() -> Slot:
 
 def _memory_share(workers: int) -> dict[str, str]:
     """The variable that limits the memory of one of `workers` runs; a limit of this process is divided further."""
-    if limit := os.environ.get(MEMORY_VARIABLE):
-        return {MEMORY_VARIABLE: str(int(limit) // workers)}
+    if limit := memory_share_bytes():
+        return {MEMORY_VARIABLE: str(limit // workers)}
     available = available_memory_bytes()
     if available is None:
         return {}

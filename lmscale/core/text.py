@@ -1,0 +1,81 @@
+"""Text that comes from elsewhere: made printable for a terminal, and checked before it becomes a path or a script."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from lmscale.core.errors import UserError
+
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters that a terminal obeys or hides: C0 but for tab and newline, DEL, C1, marks and overrides of the direction
+of writing, spaces without a width, separators of lines, and what stands for bytes that are not UTF-8."""
+UNSAFE = re.compile("[\t\n]|" + HIDDEN.pattern)
+"""`HIDDEN`, and what ends a line or a column."""
+LONGEST_NAME_BYTES = 200
+"""File systems take 255 bytes, and some of our files put an ending or a prefix around a name."""
+NAME = re.compile(r"(?=.*\w)[\w.+=@-]+")
+
+
+def printable(text: str) -> str:
+    """`text` with every character that a terminal would obey or hide written as an escape: "\\x1b", "\\u202e".
+
+    Tabs and newlines stay. A byte that was no UTF-8, as in a file's name, is shown as "\\xff".
+    """
+    return text if text.isascii() and text.isprintable() else HIDDEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """`printable`, with tabs and newlines written as escapes too: for a name or a reason within a line."""
+    return text if text.isascii() and text.isprintable() else UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that it could not decode
+        code -= 0xDC00
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def checked_name(name: object, what: str) -> str:
+    """`name`, which names a file or folder of its own. Raises `UserError` for what could lead elsewhere.
+
+    Names that were read from a file pass through here before they become part of a path.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME_BYTES:
+        shown = one_line(str(name))
+        shown = repr(shown if len(shown) <= 80 else f"{shown[:77]}...").replace("\\\\", "\\")
+        raise UserError(
+            f"{what} is {shown}: it names a file or folder, so use letters, digits, '-', '_' and '.', at most "
+            f"{LONGEST_NAME_BYTES} bytes"
+        )
+    return name
+
+
+def checked_line(text: str | Path, what: str) -> str:
+    """`text` of one line, for a script or a list. Raises `UserError` where it has a character that a script would obey.
+
+    Such characters are those that end a line or a string, and those that hide what the line does.
+    """
+    if match := UNSAFE.search(str(text)):
+        raise UserError(
+            f"{what} is '{one_line(str(text))}': the character {one_line(match[0])} cannot stand in a script; rename it"
+        )
+    return str(text)
+
+
+def short_name(text: str, most: int) -> str:
+    """`text` as a name of at most `most` letters, digits, '-', '_' and '.', with a letter or digit at both ends.
+
+    Where that changes the text, eight digits of its hash follow, so that different texts keep different names.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", text)
+    if plain == text and len(text) <= most and text[:1].isalnum() and text[-1:].isalnum():
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    kept = plain[: most - len(digest) - 1].strip("-_.")
+    return f"{kept}-{digest}" if kept else digest
