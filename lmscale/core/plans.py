@@ -50,10 +50,13 @@ class PlannedRun:
         return {"run_id": self.config.run_id, **{name: counts[name] for name in COUNTED}, **asdict(self)}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "PlannedRun":
-        """The inverse of `to_json`. Raises `UserError` where the stored run_id is not that of the configuration."""
+    def from_json(cls, value: dict[str, Any], parts: dict[tuple[type[Any], str], Any] | None = None) -> "PlannedRun":
+        """The inverse of `to_json`; `parts` as `from_json` of a configuration takes them.
+
+        Raises `UserError` where the stored run_id is not that of the configuration.
+        """
         fields_only = {name: item for name, item in value.items() if name not in ("run_id", *COUNTED)}
-        run = from_json(cls, fields_only)
+        run = from_json(cls, fields_only, parts=parts)
         if run.config.run_id != value.get("run_id"):
             raise UserError(
                 f"the plan names run {value.get('run_id')} but its configuration is that of {run.config.run_id}: the "
@@ -89,8 +92,9 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     """Name and runs of the sweep whose plan stands in `folder`. Raises `UserError` when it is absent or corrupt."""
     path = plan_path(folder)
     value = read_json(path, "plan")
+    parts: dict[tuple[type[Any], str], Any] = {}
     try:
-        name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
+        name, runs = value["sweep"], [PlannedRun.from_json(line, parts) for line in value["runs"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
     check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")

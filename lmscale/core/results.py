@@ -4,6 +4,7 @@ A row of the table is a planned run with its outcome, so a run that never finish
 an absent row. Columns that a fit reads have the package's canonical names and units.
 """
 
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,7 +96,7 @@ class Outcome:
     def read(cls, folder: Path) -> "Outcome | None":
         """The outcome in a run's folder, None where there is none. Raises `UserError` for a corrupt file."""
         path = folder / OUTCOME_FILE
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110 - thousands of folders are read at once
             return None
         value = read_json(path, "outcome")
         try:
@@ -105,6 +106,9 @@ class Outcome:
                 f"the outcome {path} is corrupt or of another version ({error}); delete it, and `lmscale run` will "
                 f"make it again"
             ) from None
+
+
+OUTCOME_COLUMNS = tuple(item.name for item in fields(Outcome) if item.name not in NOT_IN_TABLE)
 
 
 def collect(folder: str | Path) -> "pd.DataFrame":
@@ -136,7 +140,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "held_out": run.held_out,
         "group": run.group or config.run_id,
         "flops_budget": run.flops_budget,
-        **asdict(counts),
+        **vars(counts),
         "tokens_per_param": counts.tokens_per_param,
         "width": config.model.width,
         "layers": config.model.layers,
@@ -150,10 +154,10 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "seed": config.seed,
         "source": config.data.source,
     }
-    blank = {item.name: None for item in fields(Outcome) if item.name not in (*NOT_IN_TABLE, *row)}
+    blank = {name: None for name in OUTCOME_COLUMNS if name not in row}
     result: dict[str, Any] = {}
     if outcome is not None:
-        result = {name: value for name, value in asdict(outcome).items() if name not in NOT_IN_TABLE}
+        result = {name: getattr(outcome, name) for name in OUTCOME_COLUMNS}
         result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
     elif (reason := failure_reason(folder)) is not None:
         result = {"state": "failed", "reason": reason}

@@ -4,12 +4,13 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from lmscale.core.errors import UserError, nearest
 
 T = TypeVar("T")
-_HINTS: dict[type[Any], dict[str, Any]] = {}
+_LAYOUTS: dict[type[Any], "_Layout"] = {}
 
 
 def check(condition: bool, message: str) -> None:
@@ -30,33 +31,42 @@ def fraction(config: Any, *names: str) -> None:
         check(0.0 <= value <= 1.0, f"{type(config).__name__}.{name} = {value!r}: must lie between 0 and 1")
 
 
-def from_json(cls: type[T], value: Any, where: str = "") -> T:
+def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[Any], str], Any] | None = None) -> T:
     """An instance of the dataclass `cls` from JSON values; the inverse of `dataclasses.asdict`.
+
+    Equal parts of several instances are made once where all calls take the same dictionary `parts`, empty at first.
 
     Raises `UserError` that names the field for an unknown or missing field or a value of the wrong type.
     """
     where = where or cls.__name__
     check(isinstance(value, dict), f"{where} must be a mapping of fields, not {type(value).__name__}")
-    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := [str(name) for name in value if name not in known]:
-        raise UserError(f"{where} has no field {unknown[0]!r}{nearest(unknown[0], known)}")
-    for name, item in known.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        check(name in value or not required, f"{where} lacks the field {name!r}")
-    hints = _hints(cls)
-    arguments: dict[str, Any] = {}
-    for name, item in value.items():
-        hint = hints[name]
-        variants: list[Any] = [kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)]
-        if variants and (isinstance(item, dict) or (variants == [hint] and not isinstance(item, hint))):
+    layout = _layout(cls)
+    if unknown := [str(name) for name in value if name not in layout.fields]:
+        raise UserError(f"{where} has no field {unknown[0]!r}{nearest(unknown[0], layout.fields)}")
+    for name in layout.required:
+        check(name in value, f"{where} lacks the field {name!r}")
+    arguments = dict(value)
+    for name, field in layout.nested:
+        if name not in value:
+            continue
+        item = value[name]
+        variants = field.variants
+        if variants and (isinstance(item, dict) or (variants == [field.hint] and not isinstance(item, field.hint))):
             place = f"{where}.{name}"
             variant = _variant(variants, item, place) if len(variants) > 1 else variants[0]
-            arguments[name] = from_json(variant, item, place)
-        elif isinstance(item, list) and any(typing.get_origin(kind) is tuple for kind in _kinds(hint)):
+            arguments[name] = _part(variant, item, place, parts)
+        elif field.takes_tuple and isinstance(item, list):
             arguments[name] = tuple(item)
-        else:
-            arguments[name] = item
     return cls(**arguments)
+
+
+def _part(cls: type[T], value: Any, where: str, parts: dict[tuple[type[Any], str], Any] | None) -> T:
+    if parts is None:
+        return from_json(cls, value, where)
+    key = cls, repr(value)  # of JSON values, so equal texts are equal values of equal types
+    if key not in parts:
+        parts[key] = from_json(cls, value, where, parts)
+    return parts[key]
 
 
 def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
@@ -71,20 +81,62 @@ def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
 
 def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; a whole number is accepted where a float is expected."""
-    for name, hint in _hints(type(config)).items():
+    for name, field in _layout(type(config)).fields.items():
         value = getattr(config, name)
-        kinds = _kinds(hint)
-        if type(value) is int and float in kinds and int not in kinds:
+        kind = type(value)
+        if kind in field.exact:
+            continue
+        if kind is int and field.takes_int_as_float:
             object.__setattr__(config, name, float(value))
-        elif not _fits(value, hint):
-            raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_expected(hint, value)}")
+        elif not field.fits(value):
+            raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_expected(field.hint, value)}")
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    """The annotated types of a dataclass, read once: a plan makes thousands of configurations."""
-    if cls not in _HINTS:
-        _HINTS[cls] = typing.get_type_hints(cls)
-    return _HINTS[cls]
+class _Field(NamedTuple):
+    """The annotated type of a field, prepared for checks of thousands of values."""
+
+    hint: Any
+    exact: frozenset[type[Any]]
+    """Types whose every value fits."""
+    fits: Callable[[Any], bool]
+    takes_int_as_float: bool
+    takes_tuple: bool
+    variants: list[Any]
+    """The dataclasses that it may hold."""
+
+
+class _Layout(NamedTuple):
+    """The fields of a dataclass, read once: a plan makes thousands of configurations."""
+
+    fields: dict[str, _Field]
+    required: tuple[str, ...]
+    nested: tuple[tuple[str, _Field], ...]
+    """Fields that may hold a dataclass or a tuple, which are a mapping or a list in JSON."""
+
+
+def _layout(cls: type[Any]) -> _Layout:
+    if cls not in _LAYOUTS:
+        fields = {name: _field(hint) for name, hint in typing.get_type_hints(cls).items()}
+        required = (
+            item.name
+            for item in dataclasses.fields(cls)
+            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        )
+        nested = ((name, field) for name, field in fields.items() if field.variants or field.takes_tuple)
+        _LAYOUTS[cls] = _Layout(fields, tuple(required), tuple(nested))
+    return _LAYOUTS[cls]
+
+
+def _field(hint: Any) -> _Field:
+    kinds = _kinds(hint)
+    return _Field(
+        hint=hint,
+        exact=frozenset(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None),
+        fits=_fits(hint),
+        takes_int_as_float=float in kinds and int not in kinds,
+        takes_tuple=any(typing.get_origin(kind) is tuple for kind in kinds),
+        variants=[kind for kind in kinds if dataclasses.is_dataclass(kind)],
+    )
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -92,19 +144,22 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
+def _fits(hint: Any) -> Callable[[Any], bool]:
+    """Whether a value is of the type `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
+        options = [_fits(option) for option in arguments]
+        return lambda value: any(fits(value) for fits in options)
     if origin is Literal:
-        return value in typing.get_args(hint)
+        return lambda value: value in arguments
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
+        fits = _fits(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(fits, value))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
+        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+    return lambda value: isinstance(value, origin or hint)
 
 
 def _expected(hint: Any, value: Any) -> str:

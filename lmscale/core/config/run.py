@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from lmscale.core.config.checks import check, check_types, from_json, positive
@@ -16,6 +17,9 @@ from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
 
 RUN_ID_LENGTH = 12
+PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
+"""Types of most fields, none of which is a configuration."""
+_IDENTITY_FIELDS: dict[type[Any], list[tuple[str, Any, bool]]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,7 @@ class RunConfig:
         """Updates at the end during which a `wsd` schedule cools down."""
         return round(self.optimizer.cooldown_fraction * self.steps)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the fields that differ from their defaults."""
         text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
@@ -165,13 +169,22 @@ class RunConfig:
 def _identity(config: Any) -> dict[str, Any]:
     """The fields that make a run what it is and differ from their defaults, nested alike."""
     identity: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        if not item.metadata.get("identity", True):
-            continue
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
+    for name, default, always in _identity_fields(type(config)):
+        value = getattr(config, name)
+        if type(value) not in PLAIN and dataclasses.is_dataclass(value):
             if inner := _identity(value):
-                identity[item.name] = inner
-        elif value != item.default or item.metadata.get("identity") == "always":
-            identity[item.name] = value
+                identity[name] = inner
+        elif always or value != default:
+            identity[name] = value
     return identity
+
+
+def _identity_fields(cls: type[Any]) -> list[tuple[str, Any, bool]]:
+    """(name, default, whether the default counts too) of the fields that make a run what it is; read once."""
+    if cls not in _IDENTITY_FIELDS:
+        _IDENTITY_FIELDS[cls] = [
+            (item.name, item.default, item.metadata.get("identity") == "always")
+            for item in dataclasses.fields(cls)
+            if item.metadata.get("identity", True)
+        ]
+    return _IDENTITY_FIELDS[cls]
