@@ -9,8 +9,6 @@ model is scored on fresh lines of each task when it ends, by exact match and by 
 `experiments/emergence_cpu.py` trains it, judges it and draws it; its outcome is there.
 """
 
-from dataclasses import replace
-
 from lmscale import DataConfig, ExamConfig, Sweep, grid, recipes, seeds
 
 LANGUAGE = "synthetic:tasks(letters=4, length=4, digits=2)"
@@ -21,7 +19,7 @@ SWEEP = Sweep(
     name="emergence_cpu",
     question="At which size do abilities appear, and does a graded metric say the same?",
     points=seeds(grid(width=WIDTHS, tokens=[TOKENS]), 2),
-    recipe=replace(recipes.cpu, data=DataConfig(source=f"mix: 0.55 * stdlib + 0.4 * {LANGUAGE} + 0.05 * {LONG_SUMS}")),
+    recipe=recipes.cpu(data=DataConfig(source=f"mix: 0.55 * stdlib + 0.4 * {LANGUAGE} + 0.05 * {LONG_SUMS}")),
     exam=ExamConfig(tasks=(LANGUAGE, LONG_SUMS)),
     law="",
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.outcomes import outcome_of
 
-from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.config import DataConfig, ModelConfig, RunConfig
 from lmscale.core.counting import count, flops_per_token, params_non_embedding, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
@@ -171,6 +171,28 @@ def test_a_recipe_takes_settings_of_its_own() -> None:
     for point, sentence in (({"tokens": 1e6}, "needs the size"), ({"params": 5e4}, "needs the length")):
         with pytest.raises(UserError, match=sentence):
             recipe(point)
+
+
+def test_every_recipe_is_called_with_its_settings() -> None:
+    """`cpu` is complete without any; the result of each is called with a point, or with further settings."""
+    point = {"width": 16, "tokens": 50_000}
+    data, optimizer = DataConfig(source="mine.txt"), {"weight_decay": 0.3}
+    tuned = {"base_width": 16, "peak_lr": 0.02, "batch_tokens": 1024}
+    made = (recipes.cpu(), recipes.step_law(FAMILY), recipes.mup(FAMILY, **tuned), recipes.standard(FAMILY))
+    for recipe in (recipes.cpu, *made):
+        changed = recipe(data=data, optimizer=optimizer, keep_checkpoint=True, validations=3)
+        config = changed(point)
+        assert (config.data, config.keep_checkpoint, config.validations) == (data, True, 3)
+        assert config.optimizer == replace(recipe(point).optimizer, weight_decay=0.3)
+        assert changed(validations=5)(point) == replace(config, validations=5)
+        assert recipe()(point).run_id == recipe(point).run_id
+    assert recipes.cpu() == recipes.cpu and recipes.cpu(point).run_id == "5b1e030a4952"
+    assert recipes.mup(FAMILY, **tuned, data=data)(point) == recipes.mup(FAMILY, **tuned)(data=data)(point)
+    for wrong, sentence in (({"dta": data}, "no setting 'dta'; did you mean 'data'"), ({"optimizer": 3}, "mapping")):
+        with pytest.raises(UserError, match=sentence):
+            recipes.cpu(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="called with a point, a mapping"):
+        recipes.cpu(FAMILY)  # type: ignore[call-overload]
 
 
 def test_tokens_per_param_are_of_the_shape_that_was_found() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmscale.core.config.checks import check, check_types, fraction, positive
+from lmscale.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +71,12 @@ class OptimizerConfig:
             self.warmup_steps is None or self.warmup_steps >= 0,
             f"OptimizerConfig.warmup_steps = {self.warmup_steps}: must not be negative",
         )
-        check(
-            self.batch_sequences % self.micro_batches == 0,
-            f"batch_sequences = {self.batch_sequences} cannot be cut into micro_batches = {self.micro_batches} equal "
-            f"parts; the nearest number is "
-            f"{min(_divisors(self.batch_sequences), key=lambda number: abs(number - self.micro_batches))}",
-        )
+        if self.batch_sequences % self.micro_batches:
+            parts = min(_divisors(self.batch_sequences), key=lambda number: abs(number - self.micro_batches))
+            raise UserError(
+                f"batch_sequences = {self.batch_sequences} cannot be cut into micro_batches = {self.micro_batches} "
+                f"equal parts; the nearest number is {parts}"
+            )
         if self.clip_norm is not None:
             positive(self, "clip_norm")
 

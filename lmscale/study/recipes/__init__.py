@@ -1,5 +1,9 @@
 """Recipes: every opinion that turns a point (N, D, C) into a run, each rule with its source.
 
+A recipe is called with a point and gives its run. Every recipe here is called with its settings first:
+`recipes.mup(FAMILY, base_width=64, peak_lr=.01, batch_tokens=4096)`, `recipes.cpu(keep_checkpoint=True)`. As `cpu`
+needs none, it is complete without being called.
+
 Arithmetic is in `counting`; nothing here is a law, and every number is open to debate.
 """
 

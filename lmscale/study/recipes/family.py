@@ -30,10 +30,12 @@ class Family:
     """Everything that the members share: vocabulary, context, kind of MLP, ..."""
 
     def shape(self, width: int) -> ModelConfig:
-        """The member of a given width."""
+        """The member of a given width. Raises `UserError` for a width that heads of an even width cannot share."""
+        check(1 <= width <= self.max_width, f"width = {width}: the family has widths up to {self.max_width:,}")
         layers = max(self.min_layers, round(width / (self.aspect_ratio or math.inf)))
         # Rotary positions rotate pairs of features, so a head's width is even.
         even_heads = [h for h in range(self.min_heads, width // 2 + 1) if width % (2 * h) == 0]
+        check(bool(even_heads), f"width = {width}: no {self.min_heads} or more heads of an even width make it up")
         heads = min(even_heads, key=lambda h: abs(math.log(width / h / self.head_width)))
         model = replace(self.base, width=width, layers=layers, heads=heads)
         if self.mlp_multiple is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lmscale.core.config import DataConfig, ModelConfig, check
+from lmscale.core.config import ModelConfig
 from lmscale.core.counting import flops_per_token_deepseek, params_non_embedding
 from lmscale.study.recipes.family import Family
 from lmscale.study.recipes.recipe import Recipe, Rule, constant, power_of_two
@@ -182,11 +182,6 @@ def _recipe(
     settings: dict[str, Any],
     more: dict[str, Any],
 ) -> Recipe:
-    """`more`: data, micro_batch_tokens, optimizer (settings that go before the recipe's) and fields of the run."""
-    own = more.pop("optimizer", {})
-    check(isinstance(own, dict), f"recipe {name}: optimizer = {own!r} must be a mapping of settings")
-    data, at_once = more.pop("data", DataConfig()), more.pop("micro_batch_tokens", None)
-    return Recipe(
-        name=name, source=source, family=family, lr=lr, batch_sequences=batch, optimizer=settings | own, data=data,
-        run=more, micro_batch_tokens=at_once,
-    )  # fmt: skip
+    """The recipe of a source with the settings `more` that its caller gives, as `Recipe.__call__` takes them."""
+    recipe = Recipe(name=name, source=source, family=family, lr=lr, batch_sequences=batch, optimizer=settings)
+    return recipe(**more)

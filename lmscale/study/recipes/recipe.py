@@ -1,20 +1,24 @@
 """A recipe is a value: a family of shapes and a rule for every number, each rule with its source.
 
-Called with a point (N, D or C, ...) it gives the run; `origins` states where each value comes from.
+Called with a point (N, D or C, ...) it gives the run, called with settings a recipe that has them; `origins` states
+where each value of a run comes from.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, overload
 
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, check
 from lmscale.core.counting import flops_per_token, params_total
+from lmscale.core.errors import UserError, nearest
 from lmscale.study.recipes.family import Family, nearest_model
 from lmscale.study.sweep import Point, whole_batches
 
 TRUNK_WARMUP = 0.1
 """Share of a trunk's shortest branch that is warmup: all branches share it."""
+OF_THE_POINT = ("model", "tokens", "seed")
+"""Fields of a run that no recipe fixes: its point does."""
 ALWAYS_REPORTED = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
 """Settings of the optimizer whose origin is stated even where they are defaults."""
 
@@ -55,7 +59,48 @@ class Recipe:
     micro_batch_tokens: int | None = None
     """Most tokens of a micro-batch: larger batches are divided, which changes nothing but memory."""
 
-    def __call__(self, point: Point) -> RunConfig:
+    @overload
+    def __call__(self, point: Point, /) -> RunConfig: ...
+
+    @overload
+    def __call__(self, /, **settings: Any) -> "Recipe": ...
+
+    def __call__(self, point: Point | None = None, /, **settings: Any) -> "RunConfig | Recipe":
+        """The run at a point; or this recipe with the settings that are given by name: `recipes.cpu(validations=3)`.
+
+        Settings are fields of the recipe, of the run (`keep_checkpoint`, `objective`, `mesh`, ...), and `optimizer`, a
+        mapping that is added to the recipe's own. Raises `UserError` for a setting that there is not.
+        """
+        if point is None:
+            return self._with(settings)
+        check(
+            isinstance(point, Mapping) and not settings,
+            f"recipe {self.name!r} is called with a point, a mapping as {{'params': 1e5, 'flops': 1e12}}, or with "
+            f"settings by name, not with {type(point).__name__}{' and settings' if settings else ''}",
+        )
+        return self._run(point)
+
+    def _with(self, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe with other settings: its own fields replaced, those of optimizer and run added to its own."""
+        own = {item.name for item in fields(self)} - {"optimizer", "run"}
+        of_run = {name for name in RunConfig.__dataclass_fields__ if name not in (*own, "optimizer", *OF_THE_POINT)}
+        if unknown := sorted(settings.keys() - own - of_run - {"optimizer"}):
+            raise UserError(
+                f"recipe {self.name!r} has no setting {unknown[0]!r}{nearest(unknown[0], own | of_run | {'optimizer'})}"
+            )
+        optimizer = settings.get("optimizer", {})
+        check(
+            isinstance(optimizer, Mapping),
+            f"recipe {self.name!r}: optimizer = {optimizer!r} must be a mapping",
+        )
+        return replace(
+            self,
+            optimizer={**self.optimizer, **optimizer},
+            run={**self.run, **{name: value for name, value in settings.items() if name in of_run}},
+            **{name: value for name, value in settings.items() if name in own},
+        )
+
+    def _run(self, point: Point) -> RunConfig:
         """The run at a point with `params` (N) or `width`, and `flops` (exact C), `tokens` (D) or `tokens_per_param`.
 
         Values of the point override the rules: `peak_lr`, `batch_sequences`, `parametrization`, `unique_tokens`,

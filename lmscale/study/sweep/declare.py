@@ -1,15 +1,15 @@
 """What a sweep file declares: `Sweep`, a value that states what is to be learned before anything is run."""
 
-import runpy
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from lmscale.core import accelerators
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
-from lmscale.core.errors import UserError, nearest
 from lmscale.study.laws import Law, form, import_path
-from lmscale.study.sweep.points import Point
+from lmscale.study.sweep.points import Point, check_points
+
+LONGEST_NAME = 200
+"""Letters of a folder's name that every file system takes, with room for endings."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,15 @@ class Sweep:
             bool(self.name.strip(".")) and all(c.isalnum() or c in "-_." for c in self.name),
             f"Sweep.name = {self.name!r}: it names a folder, so use letters, digits, '-', '_' and '.'",
         )
+        check(len(self.name) <= LONGEST_NAME, f"Sweep.name has {len(self.name)} letters: at most {LONGEST_NAME}")
         check(len(self.points) > 0, f"sweep {self.name!r} has no points")
+        check_points(self.name, self.points)
+        check(
+            len(self.tokens_per_param) == 2 and 0 <= self.tokens_per_param[0] < self.tokens_per_param[1],
+            f"Sweep.tokens_per_param = {self.tokens_per_param}: must be the lowest and the highest D/N, as (1, 99)",
+        )
+        if self.device:
+            accelerators.by_name(self.device)
         if self.law:
             law = form(self.law)
             check(
@@ -59,29 +67,3 @@ class Sweep:
         for name in ("target_flops", "max_flops", "max_hours"):
             value = getattr(self, name)
             check(value is None or value > 0, f"Sweep.{name} = {value!r}: must be positive; None is no limit")
-
-
-def load(path: str | Path) -> Sweep:
-    """The `SWEEP` that a sweep file defines.
-
-    Raises `UserError` when the file is absent, defines no `SWEEP`, or fails: the line and its error are named.
-    """
-    path = Path(path)
-    if not path.is_file():
-        others = [other.name for other in (path if path.is_dir() else path.parent).glob("*.py")]
-        raise UserError(f"there is no sweep file {path}{nearest(path.name, others) if others else ''}")
-    try:
-        names = runpy.run_path(str(path), run_name="sweep")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else "?"
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
-    sweep = names.get("SWEEP")
-    if sweep is None:
-        variables = [name for name, value in names.items() if isinstance(value, Sweep)]
-        hint = f"; it defines a Sweep as {variables[0]}: call that SWEEP" if variables else "; write SWEEP = Sweep(...)"
-        raise UserError(f"{path} defines no SWEEP{hint}")
-    check(isinstance(sweep, Sweep), f"{path}: SWEEP is of type {type(sweep).__name__}; write SWEEP = Sweep(...)")
-    return sweep

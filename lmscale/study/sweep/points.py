@@ -5,7 +5,9 @@ associative, and `product` distributes over `chain`.
 """
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lmscale.core.config import check
@@ -13,6 +15,10 @@ from lmscale.core.config import check
 Point = Mapping[str, Any]
 """Coordinates of one run: `flops`, `params`, `tokens`, `seed`, ..."""
 Points = tuple[Point, ...]
+COORDINATES = {
+    "flops", "params", "tokens", "tokens_per_param", "width", "peak_lr", "batch_sequences", "unique_tokens"
+}  # fmt: skip
+"""Names of a point whose values are positive numbers wherever they stand."""
 
 
 def grid(**axes: Iterable[Any]) -> Points:
@@ -71,6 +77,38 @@ def _joined(left: Point, right: Point) -> dict[str, Any]:
             f"alone",
         )
     return {**left, **right}
+
+
+def check_points(name: str, points: Sequence[Point]) -> None:
+    """Raise `UserError` for the first of a sweep's points that is no mapping, or whose coordinate is no number."""
+    for number, point in enumerate(points, start=1):
+        place = f"point {number} of sweep {name!r}"
+        check(
+            isinstance(point, Mapping) and all(isinstance(key, str) for key in point),
+            f"{place} is {_short(point)}: a point maps names to values, as in {{'params': 1e5, 'flops': 1e12}}",
+        )
+        for key in COORDINATES & point.keys():
+            value = point[key]
+            check(
+                isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < _as_float(value) < math.inf,
+                f"{place}: {key} = {_short(value)}: must be a positive number",
+            )
+        seed = point.get("seed", 0)
+        check(
+            isinstance(seed, numbers.Integral) and not isinstance(seed, bool),
+            f"{place}: seed = {_short(seed)}: must be a whole number",
+        )
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)) <= 60 else f"{text[:60]}..."
 
 
 def describe(point: Point) -> str:

@@ -4,8 +4,10 @@ import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import lmscale
 from lmscale.core.config import RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
@@ -15,6 +17,7 @@ from lmscale.study.sweep.points import Point, describe
 from lmscale.study.sweep.text import table
 from lmscale.study.sweep.warnings import warnings_of
 
+PACKAGE = Path(lmscale.__file__).parent
 NEAR = 0.02
 """Relative difference up to which two budgets count as one, since runs have whole batches."""
 
@@ -76,7 +79,8 @@ def _planned(sweep: Sweep, point: Point) -> PlannedRun:
     config = _called(sweep, "recipe", point)
     check(
         isinstance(config, RunConfig),
-        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig",
+        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig"
+        + ("; call it with its settings first, as in recipes.step_law(FAMILY)" if callable(config) else ""),
     )
     if sweep.exam is not None:
         config = replace(config, exam=sweep.exam)
@@ -162,10 +166,11 @@ def _called(sweep: Sweep, name: str, point: Point) -> Any:
     except UserError as error:
         raise UserError(f"{describe(point)}: {error}") from None
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
+        place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         raise UserError(
-            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {type(error).__name__}: {error} "
-            f"({frame.filename}, line {frame.lineno})"
+            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {type(error).__name__}: {error}{place}"
         ) from error
 
 

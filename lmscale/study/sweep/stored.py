@@ -6,8 +6,9 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun
-from lmscale.study.sweep.declare import Sweep, load
+from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.runs import Plan, plan
+from lmscale.study.sweep.sweep_file import load
 from lmscale.study.sweep.warnings import warnings_of
 
 STORED_FIELDS = ("question", "law", "target_flops", "max_flops", "max_hours")
