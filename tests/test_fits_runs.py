@@ -296,3 +296,61 @@ def test_a_table_from_a_file_is_the_same(tmp_path: Path) -> None:
     sweep().to_csv(path, index=False)
     one, other = (fits.loss_law(t, resamples=0, check=False) for t in (read_table(path), sweep()))
     assert one.law == other.law
+
+
+def diverged_above(rate: float) -> pd.DataFrame:
+    """Every cell at three rates, best at the second; the runs above `rate` diverged and have no loss."""
+    table = with_rates().iloc[1:]  # without the odd first row
+    lost = table["peak_lr"] > rate
+    return table.assign(state=np.where(lost, "diverged", "finished"), loss_nats=table["loss_nats"].mask(lost))
+
+
+def test_a_diverged_rate_brackets_the_best_one() -> None:
+    runs = usable(diverged_above(3e-3))
+    assert len(runs) == 21
+    assert "learning rate on the edge" not in sentences(runs)
+    assert "21 more diverged, whose rates count as tried" in sentences(runs)["several learning rates"]
+    assert "cells missing" not in sentences(runs)
+    table = diverged_above(3e-3)
+    whole = fits.loss_law(with_rates().iloc[1:], resamples=0, check=False)
+    assert fits.loss_law(table, resamples=0, check=False).law == whole.law
+
+
+def test_a_cell_of_one_rate_below_two_diverged_ones_is_on_the_edge() -> None:
+    with pytest.raises(UserError, match="on the edge of those tried"):
+        usable(diverged_above(1e-3))
+
+
+def test_an_infinite_loss_is_a_rate_that_diverged_and_a_missing_one_is_not() -> None:
+    table = diverged_above(3e-3).drop(columns="state")
+    assert len(usable(table.fillna({"loss_nats": np.inf}))) == 21
+    with pytest.raises(UserError, match="loss_nats is missing"):
+        usable(table[table["peak_lr"] > 3e-3])
+    assert "two learning rates" in sentences(usable(table))
+
+
+def missing_some() -> pd.DataFrame:
+    """Fifteen of 21 points of an IsoFLOP sweep are not run yet: two budgets lack all sizes but two."""
+    table = sweep().assign(state="finished", reason="")
+    lost = table.index.isin([*range(2, 7), *range(9, 14)])
+    return table.assign(state=np.where(lost, "missing", "finished"), loss_nats=table["loss_nats"].mask(lost))
+
+
+def test_missing_cells_are_named_and_the_fit_of_the_rest_is_partial() -> None:
+    fit = fits.loss_law(missing_some(), resamples=0, check=False)
+    named = {status.name: status for status in fit.status}
+    missing = named["cells missing"]
+    assert missing.severity == "warning"
+    assert "10 of 21 points of the design have no loss" in missing.sentence
+    assert "C = 1e+17" in missing.sentence and "and 4 more" in missing.sentence and "simulated 2" in missing.sentence
+    assert "identified" not in named
+    assert {"partial answer", "cannot be identified"} & set(named)
+
+
+def test_a_lost_seed_of_a_point_that_has_others_is_no_missing_cell() -> None:
+    table = pd.concat([sweep(seed=s).assign(seed=s) for s in (0, 1)], ignore_index=True)
+    table["run"] = [f"run {index}" for index in range(len(table))]
+    table.loc[3, "loss_nats"] = np.nan
+    named = sentences(usable(table))
+    assert "cells missing" not in named and "run 3" in named["runs missing"]
+    assert "identified" in {status.name for status in fits.loss_law(table, resamples=0, check=False).status}

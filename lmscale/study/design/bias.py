@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.study.grouping import group_count
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
 LEAST_SIZES = 3
@@ -77,7 +78,7 @@ def bias_of_exponent(valleys: Sequence[Valley]) -> float | None:
         for valley in valleys
         if valley.parabola_params is not None
     ]
-    if len({x for x, _ in gaps}) < 2:
+    if not gaps or group_count(np.exp([x for x, _ in gaps])) < 2:
         return None
     x, y = zip(*gaps)
     return float(np.polyfit(x, y, 1)[0])

@@ -17,6 +17,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.design.line import Line, line_through
+from lmscale.study.grouping import point_index
 from lmscale.study.laws import CHINCHILLA_REFIT, SIX_ND, ComputeModel, Law
 
 UNIDENTIFIED = 1e6
@@ -105,7 +106,8 @@ def condition(law: Law, runs: Runs) -> float:
         params_n = runs.params_n if line.one_params is None else np.full(len(runs), line.one_params)
         on_line = replace(runs, params_n=params_n, tokens_n=line.tokens(params_n) if line.sloped else tokens_n)
     slopes_np = jacobian(law, on_line)
-    if len(np.unique(slopes_np, axis=0)) < slopes_np.shape[1]:
+    points = point_index(dict(zip(law.INPUTS, on_line.inputs(law))))
+    if points.max(initial=-1) + 1 < slopes_np.shape[1]:
         return math.inf
     return float(np.linalg.cond(slopes_np)) if np.isfinite(slopes_np).all() else math.inf
 

@@ -12,6 +12,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design.bias import LEAST_SIZES, Valley, bias_of_exponent, planned_valley
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Prior, Runs, condition, information
+from lmscale.study.grouping import group_count, group_values
 from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
 
 TWO_SIDED = 1.96
@@ -192,15 +193,15 @@ def _valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley, ...]:
     """One per budget with sizes enough for a parabola."""
     if isinstance(prior.law, DataConstrained):
         return ()
+    fitted = [run for run in planned if run.flops_budget is not None and not run.held_out]
     budgets: dict[float, set[tuple[int, int, int]]] = {}
-    for run in planned:
-        if run.flops_budget is not None and not run.held_out:
-            counts = count(run.config)
-            budgets.setdefault(run.flops_budget, set()).add((counts.params, counts.tokens, counts.flops))
+    for run, flops in zip(fitted, group_values([run.flops_budget for run in fitted]).tolist()):
+        counts = count(run.config)
+        budgets.setdefault(flops, set()).add((counts.params, counts.tokens, counts.flops))
     valleys = []
     for flops, members in sorted(budgets.items()):
-        if len({params for params, _, _ in members}) >= LEAST_SIZES:
-            params_n, tokens_n, flops_n = np.array(sorted(members), dtype=float).T
+        params_n, tokens_n, flops_n = np.array(sorted(members), dtype=float).T
+        if group_count(params_n) >= LEAST_SIZES:
             valleys.append(planned_valley(prior.law, flops, params_n, _cost(params_n, tokens_n, flops_n)))
     return tuple(valleys)
 

@@ -10,6 +10,7 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.emergence.likelihood import NoiseKind
 from lmscale.study.emergence.scores import refuse
+from lmscale.study.grouping import group_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,7 @@ def axes_of(rows: "pd.DataFrame") -> list[Axis]:
 def curves_along(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> tuple[list[Curve], float, list[str]]:
     """The curves of canonical `rows` along `axis`, the over-dispersion assumed, and what a reader should know.
 
+    Sizes and FLOPs within about a per cent are one scale (`grouping.py`).
     `rho` unset is estimated from seeds, where there are enough of them, else `RHO`. Curves of fewer than `FEWEST`
     scales are left out, and a note names them. Raises `UserError` for an axis that is absent or not positive, for two
     rows of one scale that are no seeds, and where no curve is left.
@@ -96,6 +98,14 @@ def curves_along(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> 
     keys = ["task", "metric", "kind", *settings]
     # as text, so that a setting that some rows lack is one more value of it
     rows = rows.assign(**{name: rows[name].map(_text) for name in (*settings, "task", "metric")})
+    if axis != "loss":  # a loss is measured, and another one at any difference
+        rows = rows.assign(**{axis: group_values(rows[axis])})
+    most = rows.groupby(keys)[axis].nunique().max()
+    if most < FEWEST:
+        raise UserError(
+            f"no task is measured at {FEWEST} or more different values of {axis} (the most is {most}; values within "
+            f"about 1 % are one): with fewer no rise can be told from a line; score more models"
+        )
     _check_repeats(rows, [*keys, axis], axis)
     rho_assumed, note = _dispersion(rows, [*keys, axis]) if rho is None else (rho, None)
     notes += [note] if note else []
@@ -107,12 +117,6 @@ def curves_along(rows: "pd.DataFrame", axis: Axis, rho: float | None = None) -> 
         else:
             setting = {name: str(value) for name, value in zip(settings, values[3:]) if value}
             curves.append(_curve(group, axis, rho_assumed, setting))
-    if not curves:
-        most = rows.groupby(keys)[axis].nunique().max()
-        raise UserError(
-            f"no task is measured at {FEWEST} or more different values of {axis} (the most is {most}): with fewer no "
-            f"rise can be told from a line; score more models"
-        )
     if short:
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         notes.append(f"left out, fewer than {FEWEST} scales: {', '.join(short[:5])}{more}")

@@ -1,4 +1,7 @@
-"""Cells of runs with the same N and D at several learning rates: a law describes the best, if the rates bracket it."""
+"""Cells of runs with the same N and D at several learning rates: a law describes the best, if the rates bracket it.
+
+A run that diverged has no loss to fit, but it was tried: its rate is worse than the best of its cell, and brackets it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.study.fits.results.common import Status
+from lmscale.study.grouping import RATES, group_count, group_values, point_index
 from lmscale.study.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("learning_rate", "peak_lr", "lr")
 BRACKET = 3  # rates from which on a cell can show its best one between two others
+DIVERGED = "diverged"
+"""Value of the column `state` of a run whose loss grew without bound."""
 
 
 @dataclass(frozen=True)
@@ -25,39 +30,61 @@ class RateCell:
     best: float
     """The rate whose mean loss is lowest: equal rates are seeds."""
     name: str
+    diverged: np.ndarray
+    """The rates of its runs that diverged (d,), which have no row."""
+
+    @property
+    def tried(self) -> np.ndarray:
+        """Every rate that was tried, with or without a loss (k + d,)."""
+        return np.concatenate([self.rates, self.diverged])
 
     @property
     def bracketed(self) -> bool | None:
         """Whether the best rate lies between two others; None for a cell of fewer than three rates."""
-        if len(np.unique(self.rates)) < BRACKET:
+        if group_count(self.tried) < BRACKET:
             return None
-        return bool(self.rates.min() < self.best < self.rates.max())
+        return bool(self.tried.min() < self.best < self.tried.max())
+
+
+def diverged(table: "pd.DataFrame", target: str) -> np.ndarray:
+    """Which rows are runs that diverged (n,): by the column `state`, or by an infinite loss."""
+    infinite = np.isinf(numbers(table, target))
+    if "state" not in table:
+        return infinite
+    return infinite | np.asarray(table["state"].astype(str).str.strip().str.lower() == DIVERGED)
 
 
 def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:
-    """The cells of a table with more than one learning rate; none where it states no rate."""
-    column = next((name for name in COLUMNS if name in table), None)
+    """The cells of a table with more than one learning rate; none where it states no rate.
+
+    Rows without a loss take part where they diverged.
+    """
+    column = next((name for name in RATES if name in table), None)
     if column is None or not {"params", "tokens", target} <= set(table):
         return
-    rates, losses = (numbers(table, name) for name in (column, target))
+    losses, failed = numbers(table, target), diverged(table, target)
+    rates = group_values(numbers(table, column))
     by = [name for name in ("params", "tokens", "unique_tokens", "flops_budget") if name in table]
-    of = table.groupby(by, sort=True, dropna=False).ngroup().to_numpy()
-    for number in range(int(of.max(initial=-1)) + 1):
-        rows = np.flatnonzero((of == number) & np.isfinite(rates) & np.isfinite(losses))
+    cell_of = point_index({name: table[name] for name in by})
+    order = np.argsort(cell_of, kind="stable")
+    for cell in np.split(order, np.flatnonzero(np.diff(cell_of[order])) + 1):
+        members = cell[np.isfinite(rates[cell])]
+        rows = members[np.isfinite(losses[members]) & ~failed[members]]
+        lost = rates[members[failed[members]]]
         tried = np.unique(rates[rows])
-        if len(tried) < 2:
+        if not len(rows) or len(np.unique([*tried, *lost])) < 2:
             continue
         means = [losses[rows][rates[rows] == rate].mean() for rate in tried]
         first = table.iloc[rows[0]]
         name = f"N = {first['params']:.3g}, D = {first['tokens']:.3g}"
-        yield RateCell(rows, rates[rows], float(tried[int(np.argmin(means))]), name)
+        yield RateCell(rows, rates[rows], float(tried[int(np.argmin(means))]), name, lost)
 
 
 def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
-    """Position of a row -> why `rates` leaves it out.
+    """Position of a row with a loss -> why `rates` leaves it out.
 
     "all" leaves out none; "best" the rows of a cell that are not at its best rate; "inside" also every cell of three or
-    more rates whose best is the smallest or largest tried.
+    more rates whose best is the smallest or largest tried. Runs that diverged count as tried.
     """
     out: dict[int, str] = {}
     for cell in cells(table, target) if rates != "all" else ():
@@ -71,17 +98,11 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
 
 
 def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
-    """What the learning rates leave in doubt; the rows are those before `left_out`."""
+    """What the learning rates leave in doubt; the rows are those before `left_out`, and those that diverged."""
     several = list(cells(table, target))
     if not several:
         return []
-    worse = sum(int((cell.rates != cell.best).sum()) for cell in several)
-    sentence = f"{worse} of {len(table)} runs are not at the best learning rate of their cell"
-    if rates == "all":
-        sentence += " and enter; `rates='best'` leaves them out"
-    else:
-        sentence += ", and are left out; `rates='all'` keeps them"
-    doubts = [Status("several learning rates", sentence, "warning" if rates == "all" else "note")]
+    doubts = [_not_the_best(several, rates)]
     judged = [cell for cell in several if cell.bracketed is not None]
     if edge := [cell.name for cell in judged if not cell.bracketed]:
         sentence = (
@@ -94,3 +115,17 @@ def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
         sentence = f"{few} of {len(several)} cells were run at two learning rates: neither can be shown to be the best"
         doubts.append(Status("two learning rates", sentence, "note"))
     return doubts
+
+
+def _not_the_best(several: list[RateCell], rates: str) -> Status:
+    """How many runs are not at the best rate of their cell, and how many rates have no loss since they diverged."""
+    worse = sum(int((cell.rates != cell.best).sum()) for cell in several)
+    runs = sum(len(cell.rows) for cell in several)
+    sentence = f"{worse} of {runs} runs are not at the best learning rate of their cell"
+    if rates == "all":
+        sentence += " and enter; `rates='best'` leaves them out"
+    else:
+        sentence += ", and are left out; `rates='all'` keeps them"
+    if lost := sum(len(cell.diverged) for cell in several):
+        sentence += f"; {lost} more diverged, whose rates count as tried and worse"
+    return Status("several learning rates", sentence, "warning" if rates == "all" else "note")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits import learning_rates
+from lmscale.study.fits import learning_rates, missing_cells
 from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.laws import SIX_ND, ComputeModel
@@ -81,6 +81,7 @@ def usable(
         table["run"] = [f"row {index + 1}" for index in range(len(table))]
     dropped = [Dropped(str(item["run"]), str(item["reason"])) for item in table.attrs.get("dropped", [])]
     keep = np.ones(len(table), dtype=bool)
+    planned = ~np.asarray(flags(table, "held_out")) if "held_out" in table else keep.copy()
 
     def leave_out(bad: np.ndarray, reason: str) -> None:
         dropped.extend(Dropped(str(run), f"{reason}{why[run]}") for run in table["run"][keep & bad])
@@ -97,30 +98,25 @@ def usable(
         why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in states.itertuples(index=False)}
         unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
         leave_out(unfinished & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
+    lost = planned & ~(keep & np.isfinite(numbers(table, target)))
     for name in (target, *inputs):
         values = numbers(table, name)
         leave_out(np.isnan(values), f"{name} is missing")
         leave_out(np.isinf(values), f"{name} is infinite")
         leave_out(~(values > 0), f"{name} is not positive")
         leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
-    tried = learning_rates.statuses(table[keep], target, rates)
-    worse = learning_rates.left_out(table[keep], target, rates)
-    for position, reason in worse.items():
-        at = np.flatnonzero(keep)[position]
-        dropped.append(Dropped(str(table["run"].iloc[at]), reason))
-    keep[np.flatnonzero(keep)[list(worse)]] = False
+    measured = keep.copy()
+    tried = np.flatnonzero(keep | (planned & learning_rates.diverged(table, target)))
+    doubts = learning_rates.statuses(table.iloc[tried], target, rates)
+    worse = learning_rates.left_out(table.iloc[tried], target, rates)
+    dropped.extend(Dropped(str(table["run"].iloc[tried[position]]), reason) for position, reason in worse.items())
+    keep[tried[list(worse)]] = False
     rows = table[keep]
     if not len(rows):
         reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
         raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
-    lost = (f"{target} is missing", f"{target} is infinite", "its loss is not")
-    missing = [item.run for item in dropped if item.reason.startswith(lost)]
-    statuses = [*conventions.mixed(rows), *_repeated(rows, inputs, target), *tried]
-    if missing:
-        sentence = (
-            f"{len(missing)} of {len(table)} rows have no {target} of a finished run (first: {', '.join(missing[:3])})"
-        )
-        statuses.append(Status("cells missing", f"{sentence}: the design is not the one that was planned", "warning"))
+    statuses = [*conventions.mixed(rows), *_repeated(rows, inputs, target), *doubts]
+    statuses += missing_cells.statuses(table, lost, measured, inputs)
     order = [name for name in (*inputs, target, "flops") if name in rows] + ["run"]
     rows = rows.sort_values(order, kind="stable").reset_index(drop=True)
     return UsableRuns(rows, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))

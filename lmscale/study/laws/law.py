@@ -38,6 +38,8 @@ class ComputeModel:
 
 
 SIX_ND = ComputeModel()
+AT_END = 1e-6
+"""A parameter this near to an end of its range, relatively, rests on it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,15 @@ class Law:
     def values(self) -> dict[str, Any]:
         """Parameter values by name."""
         return {name: getattr(self, name) for name in self.names()}
+
+    def at_bounds(self) -> tuple[str, ...]:
+        """The parameters that rest on an end of their range: limited by it, not estimated."""
+        ends = {parameter.name: (parameter.low, parameter.high) for parameter in self.PARAMETERS}
+        return tuple(
+            name
+            for name, value in self.values().items()
+            if np.ndim(value) == 0 and any(math.isclose(value, end, rel_tol=AT_END) for end in ends[name])
+        )
 
     def loss(self, *inputs: Any) -> Any:
         """The loss at INPUTS, in the order of INPUTS; broadcasts."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.study.grouping import group_values
 from lmscale.study.plots.axes import log_axis, note, padded
 from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
@@ -28,12 +29,17 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     runs = runs[runs["flops_budget"].astype(float).notna()]
     if not len(runs):
         raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
-    budgets = np.unique(runs["flops_budget"])
-    minima = {minimum.flops: minimum for minimum in fit.minima}
-    own = {budget.flops: budget for budget in checked.budgets} if checked else {}
+    own_budgets = checked.budgets if checked else ()
+    known = [one.flops for one in (*fit.minima, *own_budgets)]
+    # One grouping for runs, minima and held-out budgets: each may name another value of one group.
+    groups = group_values([*runs["flops_budget"].astype(float), *known])
+    run_budgets, known = groups[: len(runs)], groups[len(runs) :]
+    budgets = np.unique(run_budgets)
+    minima = dict(zip(known, fit.minima))
+    own = dict(zip(known[len(fit.minima) :], own_budgets))
     out = held_out_mask(runs)
     for budget in budgets:
-        here = np.asarray(runs["flops_budget"] == budget)
+        here = run_budgets == budget
         for is_held in (False, True):
             part = runs[here & (out == is_held)].sort_values("params")
             if not len(part):

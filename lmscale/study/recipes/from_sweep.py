@@ -12,6 +12,7 @@ from lmscale.core.config import ModelConfig, check
 from lmscale.core.counting import count, params_total
 from lmscale.core.plans import read_plan
 from lmscale.core.results import Outcome
+from lmscale.study.grouping import group_index
 from lmscale.study.recipes.recipe import Recipe, Rule
 
 LEAST_RATES = 3
@@ -40,13 +41,18 @@ def best_cells(folder: str | Path) -> list[BestCell]:
     """
     folder = Path(folder)
     _, runs = read_plan(folder)
+    outcomes = [Outcome.read(folder / run.config.run_id) for run in runs]
+    lengths = group_index([run.config.tokens for run in runs], NEAR)
     cells: dict[tuple[int, int], list[tuple[Any, float]]] = {}
-    for run in runs:
-        outcome = Outcome.read(folder / run.config.run_id)
-        if outcome is not None and outcome.loss_nats is not None:
-            length = round(math.log(run.config.tokens) / NEAR)
-            cells.setdefault((count(run.config).params, length), []).append((run.config, outcome.loss_nats))
-    best = [_best(params, members) for (params, _), members in cells.items() if _rates(members) >= LEAST_RATES]
+    for run, outcome, length in zip(runs, outcomes, lengths.tolist()):
+        loss = None if outcome is None else math.inf if outcome.state == "diverged" else outcome.loss_nats
+        if loss is not None:
+            cells.setdefault((count(run.config).params, length), []).append((run.config, loss))
+    best = [
+        _best(params, members)
+        for (params, _), members in cells.items()
+        if _rates(members) >= LEAST_RATES and min(loss for _, loss in members) < math.inf
+    ]
     check(
         bool(best),
         f"{folder} has no size with {LEAST_RATES} finished learning rates at one length; run a sweep over peak_lr "

@@ -9,6 +9,7 @@ import numpy as np
 
 import lmscale
 from lmscale.core.results import Outcome
+from lmscale.study.grouping import group_values
 from lmscale.study.plots import held_out_mask, measured_runs
 
 if TYPE_CHECKING:
@@ -46,18 +47,15 @@ def _dropped(table: "pd.DataFrame", fits: Sequence[Any]) -> dict[str, list[tuple
 
 def _of_rejected_budgets(table: "pd.DataFrame", fit: Any) -> list[str]:
     """Runs that a fit of valleys did not use because their budget has no minimum."""
-    rejected = {item.run for item in fit.dropped if is_budget(item.run, table)}
+    rejected = [float(item.run.removeprefix("budget ")) for item in fit.dropped if is_budget(item.run, table)]
     if not rejected:
         return []
     planned = "flops_budget" in table and table["flops_budget"].notna().any()
-    budgets = table["flops_budget" if planned else "flops"]
+    budgets = table["flops_budget" if planned else "flops"].astype(float)
+    groups = group_values([*budgets, *rejected])
+    inside = np.isin(groups[: len(table)], groups[len(table) :]) & ~held_out_mask(table)
     names = {item.run for item in fit.dropped}
-    out = held_out_mask(table)
-    return [
-        str(run)
-        for run, budget, held_out in zip(table["run"], budgets, out)
-        if f"budget {budget:.4g}" in rejected and not held_out and str(run) not in names
-    ]
+    return [str(run) for run in table["run"][inside] if str(run) not in names]
 
 
 def is_budget(name: str, table: "pd.DataFrame") -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.study.grouping import group_values
 from lmscale.study.plots import APPROACH_NAME, TOKENS_PER_PARAM, compact, number, power
 from lmscale.study.report.account import fitted_rows
 
@@ -34,7 +35,7 @@ def usable(fits: Sequence[Any]) -> list[Any]:
 def largest_budget(runs: "pd.DataFrame") -> tuple[float, str]:
     """The largest C of the fitted `runs`, and what it is: a planned budget where they have one, else a run's own C."""
     if "flops_budget" in runs and runs["flops_budget"].notna().any():
-        return float(runs["flops_budget"].max()), "the largest fitted budget"
+        return float(np.nanmax(group_values(runs["flops_budget"]))), "the largest fitted budget"
     return float(runs["flops"].max()), "the compute of the largest fitted run"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.study.grouping import group_values
 from lmscale.study.plots import compact, held_out_mask, measured_runs, number, power
 from lmscale.study.report import page
 from lmscale.study.report.account import why_not_used
@@ -31,7 +32,8 @@ def budgets(table: "pd.DataFrame", at: Sequence[float] | None = None) -> list[fl
     if not len(runs):
         return []
     low, high = float(runs["flops"].min()), float(runs["flops"].max())
-    planned = sorted({float(c) for c in runs["flops_budget"].dropna()}) if "flops_budget" in runs else []
+    budgets_ = group_values(runs["flops_budget"].dropna()) if "flops_budget" in runs else np.array([])
+    planned = sorted(set(budgets_.tolist()))
     decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high * BEYOND)) + 1)]
     if not planned or len(planned) > 12 or max(planned) < high / 2:
         return [c for c in decades if low / 2 <= c <= high * BEYOND * 1.01]

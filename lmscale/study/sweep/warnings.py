@@ -27,10 +27,12 @@ def _tied(
     what: str, unit: str, field: str, runs: Sequence[PlannedRun], value: Callable[[PlannedRun], float]
 ) -> Iterator[str]:
     """Warn of a setting that changes with N along one budget: it moves the minimum of the valley, a confound."""
+    from lmscale.study.grouping import group_values
+
+    with_budget = [run for run in runs if run.flops_budget is not None]
     budgets: dict[float, list[PlannedRun]] = {}
-    for run in runs:
-        if run.flops_budget is not None:
-            budgets.setdefault(run.flops_budget, []).append(run)
+    for run, flops in zip(with_budget, group_values([run.flops_budget for run in with_budget]).tolist()):
+        budgets.setdefault(flops, []).append(run)
     for flops, members in budgets.items():
         members.sort(key=lambda run: count(run.config).params)
         sizes = {count(run.config).params: value(run) for run in members}

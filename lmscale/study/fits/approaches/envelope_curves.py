@@ -10,6 +10,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.grouping import group_count
 
 NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
 MARGIN = math.log(2)  # a best size nearer to the smallest or largest size run may be the design's, not the optimum
@@ -33,7 +34,7 @@ def curves_of(runs: UsableRuns) -> Curves:
     first = np.searchsorted(run[order], np.arange(1, len(names)))
     sizes, flops, losses = (np.split(values[order], first) for values in (log_params, log_flops, loss))
     for name, of in zip(names, sizes):
-        if np.ptp(of) > 0:
+        if group_count(np.exp(of)) > 1:
             raise UserError(
                 f"run {str(name)!r} has several model sizes: Approach 1 takes rows with the same run as one training "
                 f"curve; give each run its own name with `columns='run=...'`"
@@ -56,7 +57,7 @@ class Envelope:
 
     def sizes(self, curves: Curves) -> int:
         """How many model sizes are on it (the first column)."""
-        return len(np.unique(curves.log_params[self.run[:, 0][self.on[:, 0]]]))
+        return group_count(np.exp(curves.log_params[self.run[:, 0][self.on[:, 0]]]))
 
 
 def by_bins(curves: Curves, grid: np.ndarray, counts_nr: np.ndarray) -> Envelope:

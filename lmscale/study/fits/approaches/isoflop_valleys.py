@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.grouping import group_index, group_values
 
-SAME_SIZE = 0.02  # sizes closer than 2 % are one: interpolation between them would amplify noise
+SAME_SIZE = 0.02  # sizes this close are one: interpolation between them would amplify noise
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class IsoFlopValley:
 
     @property
     def size_of(self) -> np.ndarray:
-        """Which size each run has (n,): runs whose N differ by less than `SAME_SIZE` in ln N count as one size."""
-        return np.concatenate([[0], np.cumsum(np.diff(self.log_params_n) > SAME_SIZE)])
+        """Which size each run has (n,): sizes are the groups of N with neighbours at most `SAME_SIZE` apart."""
+        return group_index(np.exp(self.log_params_n), SAME_SIZE)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -40,11 +41,12 @@ class IsoFlopValley:
 
 
 def valleys_of(runs: UsableRuns, budgets: np.ndarray) -> list[IsoFlopValley]:
-    """One valley per distinct budget, smallest first."""
+    """One valley per group of budgets, smallest first; its budget is the middle one of the group."""
     log_params, loss = np.log(runs.column("params")), runs.column("loss_nats")
+    middle = group_values(budgets)
     out = []
-    for flops in np.unique(budgets[np.isfinite(budgets)]):
-        member = np.flatnonzero(budgets == flops)
+    for flops in np.unique(middle[np.isfinite(middle)]):
+        member = np.flatnonzero(middle == flops)
         order = member[np.argsort(log_params[member], kind="stable")]
         out.append(IsoFlopValley(float(flops), log_params[order], loss[order], tuple(runs.names[i] for i in order)))
     return out

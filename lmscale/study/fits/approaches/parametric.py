@@ -109,7 +109,7 @@ def _problem(shape: type[Law], runs: UsableRuns, options: FitOptions) -> Problem
         options.residual or shape.RESIDUAL,
         options.fixed,
     )
-    distinct = len(runs.table.drop_duplicates(list(shape.INPUTS)))
+    distinct = int(problem.points.max()) + 1
     if distinct < len(problem.free):
         count = f"{counted(len(runs), 'run')} at {counted(distinct, 'distinct point')}"
         raise UserError(

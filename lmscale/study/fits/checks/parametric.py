@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.study.design import UNIDENTIFIED, line_through
+from lmscale.study.fits import missing_cells
 from lmscale.study.fits.checks import refits
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.fits.runs import UsableRuns
@@ -13,6 +14,7 @@ from lmscale.study.fits.solvers.derivatives import condition
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
 
+IDENTIFIED, PARTIAL = "identified", "partial answer"
 SAME = 0.05  # relative: runs that lie this near to a line lie on it
 OUTLYING = 10.0  # robust standard deviations: what no normal noise does
 FAR_OUT = 100.0  # what no run does: a wrong number
@@ -38,7 +40,8 @@ def of_loss_law(
     `converged` of the `samples` reached their minimum; `refit` includes the checks that fit again (influence, largest
     budget, sensitivity, conventions).
     """
-    statuses = [*search(best), identified(problem, best), *at_bounds(problem, best, samples)]
+    statuses = [*search(best), in_full(identified(problem, best), problem, best, runs)]
+    statuses += at_bounds(problem, best, samples)
     statuses += [*one_budget(problem), *outliers(problem, best, runs)]
     if samples is not None:
         count = len(next(iter(samples.values().values())))
@@ -91,7 +94,27 @@ def identified(problem: Problem, best: GlobalMinimum) -> Status:
             f"the parameters and any allocation are arbitrary; add runs that vary D at fixed N, and N at fixed D",
             "warning",
         )
-    return Status("identified", f"cond(J) = {cond:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
+    return Status(IDENTIFIED, f"cond(J) = {cond:.1e} (trouble starts at {UNIDENTIFIED:.0e})")
+
+
+def in_full(status: Status, problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> Status:
+    """`status`, unless the law is identified and its design is not whole or a parameter rests on its bound.
+
+    Points that are missing and a parameter at its bound together leave nothing to trust.
+    """
+    if status.name != IDENTIFIED:
+        return status
+    missing = next((one.sentence for one in runs.statuses if one.name == missing_cells.NAME), "")
+    bounded = [name for name in problem.law(best.values_p).at_bounds() if name in problem.free]
+    at_bound = f"{' and '.join(bounded)} {'rest' if len(bounded) > 1 else 'rests'} on the end of the range"
+    if missing and bounded:
+        sentence = f"{at_bound}, and {missing}: parameters and allocations are arbitrary; finish the missing runs"
+        return Status("cannot be identified", sentence, "warning")
+    if missing:
+        return Status(PARTIAL, f"{missing}; the runs that are there give {status.sentence}", "warning")
+    if bounded:
+        return Status(PARTIAL, f"{at_bound}; of the other parameters {status.sentence}", "warning")
+    return status
 
 
 def _one_line(problem: Problem) -> str:
@@ -125,7 +148,7 @@ def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> lis
             sentence = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
             sentence += ": the data do not follow this form (does the loss fall with size and tokens?)"
             statuses.append(Status("outside its range", sentence, "warning"))
-        elif any(math.isclose(value, end, rel_tol=1e-6) for end in ends):
+        elif parameter.name in problem.law(best.values_p).at_bounds():
             sentence = f"{parameter.name} = {value:.4g} rests on the end of its range: the data do not determine it"
             statuses.append(Status("at a bound", sentence, "warning"))
         elif samples is not None:

@@ -11,6 +11,7 @@ from lmscale.study.fits.runs import UsableRuns, compute_model
 from lmscale.study.fits.solvers.derivatives import condition, jacobian
 from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
+from lmscale.study.grouping import in_largest_group
 from lmscale.study.laws import SIX_ND, ComputeModel
 
 MOST = 250_000  # runs times fits without one of them: of a larger table only the weightiest runs are left out
@@ -67,7 +68,7 @@ def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
     if column is None:
         return []
     budget = runs.column(column)
-    top = budget >= 0.999 * budget.max()
+    top = in_largest_group(budget)
     if top.sum() < 3:  # no budgets, a cloud of runs: the largest tenth of them
         top = budget >= np.sort(budget)[-max(3, len(budget) // 10)]
     rest = problem.without(top)

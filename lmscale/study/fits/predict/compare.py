@@ -12,6 +12,7 @@ from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.runs import UsableRuns, usable
+from lmscale.study.grouping import group_count, group_values, in_largest_group
 from lmscale.study.laws import Law, form
 from lmscale.study.tables import flags
 
@@ -195,9 +196,10 @@ def split(
         return seen, unseen, "marked held_out"
     runs = usable(table, inputs, target, rates)
     rows = runs.table
-    if "flops_budget" in rows and rows["flops_budget"].notna().all() and rows["flops_budget"].nunique() > 1:
-        largest = float(rows["flops_budget"].max())
-        top = np.asarray(rows["flops_budget"] >= 0.999 * largest)
+    budgets = runs.column("flops_budget") if "flops_budget" in rows else np.full(len(rows), np.nan)
+    if np.isfinite(budgets).all() and group_count(budgets) > 1:
+        top = in_largest_group(budgets)
+        largest = group_values(budgets)[top][0]
         return _part(runs, ~top), _part(runs, top), f"the largest budget, {largest:.3g} FLOPs"
     if "flops" not in rows or len(rows) < 10:
         raise UserError(

@@ -9,7 +9,8 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import read
-from lmscale.study.fits.results.common import LEVELS, Status, clean, percentiles, span, status_lines
+from lmscale.study.fits.results.common import LEVELS, Status, clean, counted, percentiles, span, status_lines
+from lmscale.study.grouping import group_count, group_index
 from lmscale.study.laws import ComputeLaw
 from lmscale.study.tables import flags
 
@@ -137,10 +138,10 @@ def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
     if "held_out" in rows:
         rows = rows[~flags(rows, "held_out")]
     if "flops_budget" in rows and rows["flops_budget"].notna().all():
-        rows = rows.loc[rows.groupby("flops_budget")["loss_nats"].idxmin()]
+        rows = rows.loc[rows.groupby(group_index(rows["flops_budget"]))["loss_nats"].idxmin()]
     rows = rows.sort_values("flops")
-    if rows["flops"].nunique() < 3:
-        raise UserError(f"the {name} ladder has {rows['flops'].nunique()} budgets; L(C) needs at least 3")
+    if (budgets := group_count(rows["flops"])) < 3:
+        raise UserError(f"the {name} ladder has {counted(budgets, 'budget')}; L(C) needs at least 3")
     return np.log(np.asarray(rows["flops"], dtype=float)), np.asarray(rows["loss_nats"], dtype=float)
 
 

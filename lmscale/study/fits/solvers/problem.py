@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.grouping import point_index
 from lmscale.study.laws import Law
 
 LOSSES = ("huber", "lad", "squared")
@@ -53,6 +54,11 @@ class Problem:
     @property
     def runs(self) -> int:
         return len(self.target_n)
+
+    @property
+    def points(self) -> np.ndarray:
+        """Which distinct point of the inputs each run lies at (n,), numbered from 0."""
+        return point_index(dict(zip(self.form.INPUTS, self.inputs)))
 
     @property
     def target_nb(self) -> np.ndarray:

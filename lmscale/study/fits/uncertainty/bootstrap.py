@@ -39,6 +39,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.grouping import SCALES, group_values
 
 SMALL = 100  # from here on the two agree, and drawing runs is what the literature prints
 MOSTLY_ABSOLUTE = 0.5  # below this share of residuals inside delta, the Huber loss is nearer to absolute deviations
@@ -174,8 +175,10 @@ def _codes(of: Any) -> np.ndarray:
 def labels(runs: UsableRuns, column: str | None) -> Any:
     """The values of a grouping column as text, None for None; a run without a value is a group of its own.
 
-    Raises `UserError` that names the nearest column.
+    Budgets, sizes and token counts are grouped first (`grouping.py`). Raises `UserError` that names the nearest column.
     """
+    import pandas as pd
+
     if column is None:
         return None
     if column == "budget":
@@ -186,13 +189,15 @@ def labels(runs: UsableRuns, column: str | None) -> Any:
             f"{nearest(column, map(str, runs.table.columns))}"
         )
     named = runs.table[column]
+    if column in SCALES:
+        named = pd.Series(group_values(named), index=named.index)
     return np.where(named.notna(), named.astype(str), [f"row {index}" for index in range(len(runs))])
 
 
 def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tuple[np.ndarray, list[Status]]:
     """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
     unknowns = len(problem.free)
-    point = runs.table.groupby(list(problem.form.INPUTS), sort=False).ngroup().to_numpy()
+    point = problem.points
     present = np.zeros((point.max() + 1, counts.shape[1]), dtype=bool)
     np.logical_or.at(present, point, counts > 0)
     good = present.sum(axis=0) >= unknowns

@@ -21,16 +21,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.learning_rates import COLUMNS
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.grouping import RATES, point_index
 
 LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table determine the noise, as in Approach 2
 MISFIT = 2.0  # runs that scatter about the law by more than this many noises follow another one
-ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", *COLUMNS)
+ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", *RATES)
 """What runs that are seeds of each other have in common, besides the law's inputs."""
+POINT = "point of the design"
+"""Column that numbers the points, for grouping."""
 
 
 def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
@@ -40,10 +42,10 @@ def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
     `LEAST_FREEDOM` degrees of freedom are left, or all seeds of a point have one loss.
     """
     by = [name for name in dict.fromkeys((*inputs, *ALIKE)) if name in runs.table]
-    table = runs.table
+    table = runs.table.assign(**{POINT: point_index({name: runs.table[name] for name in by})})
     if "seed" in table and table["seed"].notna().all():
-        table = table.drop_duplicates([*by, "seed"])
-    losses = table.groupby(by, dropna=False, sort=False)[target]
+        table = table.drop_duplicates([POINT, "seed"])
+    losses = table.groupby(POINT, sort=False)[target]
     freedom = int((losses.count() - 1).sum())
     if freedom < LEAST_FREEDOM:
         raise UserError(
