@@ -30,9 +30,9 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     if not len(runs):
         raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
     own_budgets = checked.budgets if checked else ()
-    known = [one.flops for one in (*fit.minima, *own_budgets)]
+    stated = [*(one.flops for one in fit.minima), *(one.flops for one in own_budgets)]
     # One grouping for runs, minima and held-out budgets: each may name another value of one group.
-    groups = group_values([*runs["flops_budget"].astype(float), *known])
+    groups = group_values([*runs["flops_budget"].astype(float), *stated])
     run_budgets, known = groups[: len(runs)], groups[len(runs) :]
     budgets = np.unique(run_budgets)
     minima = dict(zip(known, fit.minima))
