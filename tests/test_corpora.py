@@ -101,7 +101,7 @@ def test_unusable_files_are_named_with_their_reason_and_give_nothing(tmp_path: P
         "no.zst": "corrupt",
         "latin.txt": "not UTF-8 at byte 0",
         "image.txt": "zero bytes",
-        "table.csv": "neither text nor JSONL",
+        "table.csv": "neither text nor JSON lines",
         "dangling.txt": "No such file",
     }.items():
         assert part in reasons[path], path
@@ -119,8 +119,8 @@ def test_one_text_file_is_cut_into_passages_without_loss(tmp_path: Path) -> None
     assert len(passages) == 8
     assert sum(map(len, passages)) == len(paragraphs) and all(passage in paragraphs for passage in passages)
     assert all(passage.endswith(b"\n\n") for passage in passages if not paragraphs.endswith(passage))
-    assert b"".join(text_formats.passages(paragraphs)) == paragraphs
-    assert b"".join(text_formats.passages(b"x" * 30_000)) == b"x" * 30_000
+    assert b"".join(text_formats.passages([paragraphs])) == paragraphs
+    assert b"".join(text_formats.passages([b"x" * 30_000])) == b"x" * 30_000
 
 
 @pytest.mark.parametrize(

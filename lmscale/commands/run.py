@@ -194,4 +194,6 @@ def prepare_data(config: "DataConfig", console: "Console", allow_download: bool 
         f"{manifest.train_documents:,} documents, {quantity(manifest.validation_tokens)} validation tokens in "
         f"{manifest.validation_documents:,}"
     )
+    if manifest.skipped:
+        console.print(f"{len(manifest.skipped):,} files or kinds of lines were not read; `lmscale data` names them")
     return manifest

@@ -33,11 +33,11 @@ from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
 from lmscale.lm.data.corpora.checksums import Damaged, read_record, write_record
+from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey
-from lmscale.lm.data.corpora.text_formats import Unreadable
 
 __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "atomic_folder", "find_corpus", "locked", "prepare"]
 
@@ -146,7 +146,8 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
     stdlib = config.source == "stdlib"
     name = sources.stdlib_name() if stdlib else config.source
     text, prompt = config.text_field, None if stdlib else config.prompt_field
-    return path, listing, sources.TextFiles(name, path, listing, text, prompt, whole_files=stdlib)
+    hidden = [] if stdlib else sources.hidden(path)
+    return path, listing, sources.TextFiles(name, path, listing, text, prompt, whole_files=stdlib, hidden=hidden)
 
 
 def _changed(name: str) -> UserError:

@@ -74,27 +74,74 @@ def atomic_folder(folder: Path, label: str) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def listing(root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool]) -> Listing:
-    """The files under `root` that pass both filters, or `root` itself, by path; links to folders are not followed."""
+def listing(
+    root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool], links: bool = False
+) -> Listing:
+    """The files under `root` whose names pass both filters, or `root` itself, by path.
+
+    Linked folders are read where `links` is given, every folder once, whatever links form a circle.
+    """
     if not root.is_dir():
         return [_stat("", root)]
-    files_below: Listing = []
-    folders = [("", str(root))]
-    while folders:
-        prefix, path = folders.pop()
+    return sorted(
+        _stat(relative, entry)
+        for relative, entry, kept in _walk(root, keep_folder, keep_file, links)
+        if kept and not relative.endswith("/")
+    )
+
+
+def left_out(root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool]) -> list[str]:
+    """The files and, ending in "/", the folders under `root` that a filter drops, with linked folders read."""
+    return sorted(relative for relative, _, kept in _walk(root, keep_folder, keep_file, True) if not kept)
+
+
+def _walk(
+    root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool], links: bool
+) -> Iterator[tuple[str, "Path | os.DirEntry[str]", bool]]:
+    """Every file, and every folder with "/" at its end, below the kept folders of `root`; whether it is kept itself.
+
+    A folder that cannot be read is given as a file is. Linked folders come last, in the order of their paths.
+    """
+    folders: list[tuple[str, str]] = [("", str(root))]
+    linked: list[tuple[str, str]] = []
+    read = {_identity(files.cache_dir())}
+    while folders or linked:
+        if not folders:
+            linked.sort()
+        prefix, path = folders.pop() if folders else linked.pop(0)
+        if links and (identity := _identity(Path(path))) is not None:
+            if identity in read:
+                continue
+            read.add(identity)
         try:
-            entries = os.scandir(path)
+            entries = list(os.scandir(path))
         except OSError:
-            files_below.append((prefix.rstrip("/"), -1, 0, 0))
+            yield prefix.rstrip("/"), Path(path), True
             continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if keep_folder(entry.name):
-                        folders.append((f"{prefix}{entry.name}/", entry.path))
-                elif keep_file(entry.name) and not entry.is_dir():
-                    files_below.append(_stat(prefix + entry.name, entry))
-    return sorted(files_below)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) or (links and _links_to_folder(entry)):
+                kept = keep_folder(entry.name)
+                if kept:
+                    (linked if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
+                yield f"{prefix}{entry.name}/", entry, kept
+            elif not _links_to_folder(entry):
+                yield prefix + entry.name, entry, keep_file(entry.name)
+
+
+def _links_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links, or one to where nobody may look
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from every other, whatever its path; None where it cannot be read."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _stat(relative: str, entry: "Path | os.DirEntry[str]") -> tuple[str, int, int, int]:

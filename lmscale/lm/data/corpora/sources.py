@@ -1,32 +1,23 @@
 """Sources of documents: text, JSONL and Parquet files, and the running standard library."""
 
+import io
+import os
 import platform
 import sysconfig
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from lmscale.core import files
 from lmscale.core.errors import UserError
-from lmscale.lm.data.corpora.cache import Listing, listing
-from lmscale.lm.data.corpora.text_formats import (
-    Foreign,
-    Unreadable,
-    passages,
-    read_chunks,
-    read_lines,
-    read_text,
-    texts_of_line,
-)
+from lmscale.lm.data.corpora.cache import Listing, left_out, listing
+from lmscale.lm.data.corpora.chunks import COMPRESSED, Foreign, Unreadable, read_chunks
+from lmscale.lm.data.corpora.kinds import kind_of, plain_name
+from lmscale.lm.data.corpora.text_formats import MOST_BYTES, passages, read_lines, read_text, text_chunks, texts_of_line
 
 READ_ROWS = 256
-RECORD_SUFFIXES = (".jsonl", ".ndjson")
-COLUMN_SUFFIXES = (".parquet",)
-TABLE_SUFFIXES = (".json", ".csv", ".tsv")
-"""Data rather than prose; a JSON file beside JSONL files mostly describes them."""
+PYTHON_CACHE = "__pycache__"
 
 
 class Document(NamedTuple):
@@ -94,76 +85,109 @@ def stdlib_listing(folder: Path) -> Listing:
 
 
 def files_listing(path: Path) -> Listing:
-    """The visible files of a folder, or one file, without the caches of Python and of this package."""
-    cache = files.cache_dir().resolve()
-    if not path.exists():
+    """The visible files of a folder, of folders that it links to, or one file, without the caches of Python and ours.
+
+    Raises `UserError` where there is neither.
+    """
+    if not os.path.lexists(path):
         hint = (
             "did you mean 'stdlib'?" if get_close_matches(path.name, ["stdlib"]) else "give a path, stdlib or tfds:NAME"
         )
-        raise UserError(f"there is no file or folder {path} to read text from; {hint}")
-    inside = cache.is_relative_to(path.absolute()) and cache != path.absolute()
-    top = cache.relative_to(path.absolute()).parts[0] + "/" if inside else None
-    visible = listing(path, lambda name: not name.startswith((".", "__pycache__")), lambda name: name[0] != ".")
-    return [item for item in visible if not (top and item[0].startswith(top))]
+        raise UserError(f"there is no file or folder {printable(str(path))} to read text from; {hint}")
+    return listing(path, _visible_folder, _visible_file, links=True)
 
 
-@dataclass
+def hidden(path: Path) -> list[str]:
+    """What `files_listing` leaves out: files and folders whose names begin with a dot, and Python's caches."""
+    return left_out(path, _visible_folder, _visible_file) if path.is_dir() else []
+
+
+def _visible_folder(name: str) -> bool:
+    return not name.startswith((".", PYTHON_CACHE))
+
+
+def _visible_file(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def printable(name: str) -> str:
+    """A file's name as text that may be printed: bytes that are not UTF-8 and control characters are escaped."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class TextFiles:
-    """The files of `listing` below `folder` (or `folder` itself, if it is a file); see `Source`."""
+    """The files of `listing` below `folder` (or `folder` itself, if it is a file); see `Source`.
 
-    name: str
-    folder: Path
-    listing: Listing
-    text_field: str
-    prompt_field: str | None = None
-    whole_files: bool = False
-    """Make each file one document even if it is the only file."""
-    sizes: dict[str, int] = field(init=False)
+    A unit is a file, under its printable name. With `whole_files` each is one document of text, even if it is the only
+    file; else a single plain text is cut into passages, and files of records are recognised. Those of `hidden` are
+    named, and not read.
+    """
 
-    def __post_init__(self) -> None:
-        self.sizes = {path: size for path, size, _, _ in self.listing}
-
-    @property
-    def _fields(self) -> list[str]:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        listing: Listing,
+        text_field: str,
+        prompt_field: str | None = None,
+        whole_files: bool = False,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        self.name = printable(name)
+        self._fields = [*filter(None, [prompt_field]), text_field]
         """The fields of a record that make up a document, in their order."""
-        return [*filter(None, [self.prompt_field]), self.text_field]
+        self._prompt_field = prompt_field
+        self._whole_files = whole_files
+        self._hidden = {printable(path) for path in hidden}
+        self._paths: dict[str, Path] = {}
+        self._sizes: list[int] = []
+        for relative, size, _, _ in listing:
+            unit = printable(relative or folder.name)
+            while unit in self._paths:  # another name's escapes spell it
+                unit += "'"
+            self._paths[unit] = folder / relative if relative else folder
+            self._sizes.append(max(0, size))
 
     def units(self) -> Iterator[tuple[str, float]]:
-        total, before = max(1, sum(size for size in self.sizes.values() if size > 0)), 0
-        for path, size in self.sizes.items():
-            yield path or self.folder.name, before / total
-            before += max(0, size)
+        total, before = max(1, sum(self._sizes)), 0
+        for unit, size in zip(self._paths, self._sizes):
+            yield unit, before / total
+            before += size
+        for unit in sorted(self._hidden - self._paths.keys()):
+            yield unit, 1.0
 
     def documents(self, unit: str, skipped: list[Skipped]) -> Iterator[Document]:
-        path = self.folder if "" in self.sizes else self.folder / unit
-        plain = unit.removesuffix(".gz").removesuffix(".zst").lower()
-        try:
-            if plain.endswith(TABLE_SUFFIXES):
-                raise Foreign("neither text nor JSONL nor Parquet")
-            if plain.endswith(RECORD_SUFFIXES):
-                yield from self._records(unit, read_lines(path), skipped)
-            elif plain.endswith(COLUMN_SUFFIXES):
-                yield from self._column(unit, path, skipped)
-            elif self.prompt_field is not None:
-                raise Unreadable(f"plain text, which has no field {self.prompt_field!r}")
-            elif len(self.sizes) == 1 and not self.whole_files:
-                for number, text in enumerate(passages(read_text(path))):
-                    yield Document(f"{unit}:{number + 1}", text, unit)
-            else:
-                yield Document(unit, read_text(path), unit)
-        except (OSError, EOFError, zlib.error) as error:
-            raise Unreadable(str(getattr(error, "strerror", None) or error)) from None
+        if unit not in self._paths:
+            raise Foreign(f"{'a cache of Python' if PYTHON_CACHE in unit else 'hidden'}, so it is not read")
+        path = self._paths[unit]
+        kind = "text" if self._whole_files else kind_of(unit, path)
+        if kind == "records":
+            yield from self._records(unit, read_lines(path), skipped)
+        elif kind == "columns":
+            yield from self._column(unit, path, skipped)
+        elif self._prompt_field is not None:
+            raise Unreadable(f"plain text, which has no field {self._prompt_field!r}")
+        elif len(self._paths) == 1 and not self._whole_files:
+            for number, text in enumerate(passages(text_chunks(path))):
+                yield Document(f"{unit}:{number + 1}", text, unit)
+        else:
+            yield Document(unit, read_text(path), unit)
 
     def _records(self, unit: str, lines: Iterator[bytes], skipped: list[Skipped]) -> Iterator[Document]:
         problems: dict[str, list[Any]] = {}
+        read = 0
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            read += 1
             parts, problem, detail = texts_of_line(line, self._fields)
             if problem:
                 problems.setdefault(problem, [0, number, detail])[0] += 1
             else:
                 yield _document(f"{unit}:{number}", parts, unit)
+        if problems and read == 1 and plain_name(unit).endswith(".json"):  # it describes the files beside it
+            raise Foreign(f"one JSON value {next(iter(problems))}")
         for problem, (count, number, detail) in problems.items():
             skipped.append(Skipped(unit, f"{count} line{'s' * (count > 1)} {problem}, first line {number}{detail}"))
 
@@ -172,10 +196,7 @@ class TextFiles:
         import pyarrow.parquet
 
         try:
-            content = (
-                pyarrow.BufferReader(b"".join(read_chunks(path))) if path.suffix.lower() in (".gz", ".zst") else path
-            )
-            table = pyarrow.parquet.ParquetFile(content)
+            table = pyarrow.parquet.ParquetFile(_whole(path))
             for name in self._fields:
                 _check_column(table.schema_arrow, name)
             number, missing = 0, 0
@@ -191,10 +212,23 @@ class TextFiles:
                     except UnicodeDecodeError:
                         raise Unreadable(f"not UTF-8 in row {number:,}") from None
                     yield _document(f"{unit}:{number}", parts, unit)
-        except pyarrow.ArrowException as error:
-            raise Unreadable(f"corrupt: {str(error).splitlines()[0]}") from None
+        except (pyarrow.ArrowException, OSError) as error:
+            raise Unreadable(f"corrupt: {(str(error).splitlines() or ['no Parquet'])[0]}") from None
         if missing:
             skipped.append(Skipped(unit, f"{missing} row{'s' * (missing > 1)} without a text"))
+
+
+def _whole(path: Path) -> Path | io.BytesIO:
+    """What a library may read that wants all of a file at once: the file, or what is packed in it."""
+    if path.suffix.lower() not in COMPRESSED:
+        return path
+    content = io.BytesIO()
+    for chunk in read_chunks(path):
+        if content.tell() + len(chunk) > MOST_BYTES:
+            raise Unreadable(f"unpacks to more than {MOST_BYTES:,} bytes; unpack it to be read piece by piece")
+        content.write(chunk)
+    content.seek(0)
+    return content
 
 
 def _document(name: str, parts: Sequence[bytes], source: str) -> Document:

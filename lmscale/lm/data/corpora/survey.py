@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora.cache import Progress
+from lmscale.lm.data.corpora.chunks import Foreign, Unreadable
 from lmscale.lm.data.corpora.corpus import SPLITS
 from lmscale.lm.data.corpora.near_duplicates import NearDuplicates
 from lmscale.lm.data.corpora.sources import Document, Skipped, Source
-from lmscale.lm.data.corpora.text_formats import PASSAGE_BYTES, Foreign, Unreadable
+from lmscale.lm.data.corpora.text_formats import PASSAGE_BYTES
 
 DIGEST_BYTES = 16
 
@@ -100,7 +101,9 @@ def _first_three(skipped: list[Skipped]) -> str:
 def _nothing_left(name: str, skipped: list[Skipped], empty: int) -> str:
     reasons = [_first_three(skipped)] * bool(skipped) + [f"{empty} empty"] * (empty > 0)
     why = f" ({'; '.join(reasons)})" if reasons else ", which holds no files"
-    return f"there is no text to use in {name}{why}; give UTF-8 text, JSONL or Parquet, plain, .gz or .zst"
+    if reasons and not empty and all(item.foreign and item.reason.startswith("hidden") for item in skipped):
+        why = f", which holds no files but hidden ones{why}"
+    return f"there is no text to use in {name}{why}; give UTF-8 text, JSON lines or Parquet, plain, .gz or .zst"
 
 
 def split_documents(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDArray[np.int64]], int]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora.cache import Listing, listing
+from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.sources import Document, Skipped
-from lmscale.lm.data.corpora.text_formats import Unreadable
 
 READ_RECORDS = 256
 
