@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 import yaml
 from helpers.outcomes import OTHER, RUN, outcome_of
 
-from lmscale.core.config import MeshConfig, ModelConfig, RunConfig
+from lmscale.core.config import ExamConfig, MeshConfig, ModelConfig, RunConfig
 from lmscale.core.counting import memory_bytes
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
+from lmscale.core.text import short_name
 from lmscale.study.launch import changes
 from lmscale.study.launch.jobs import Pod, export
 from lmscale.study.launch.slurm import MEMORY_BYTES, MEMORY_FACTOR
@@ -45,7 +47,7 @@ def test_a_kubernetes_job_says_what_an_exit_status_asks_for(tmp_path: Path) -> N
     export("my_Sweep.", RUNS, tmp_path / "two", "k8s", Pod(image="img:1", claim="disk", gpus=True))
     one, two = (yaml.safe_load((tmp_path / "two" / "jobs" / f"{run.config.run_id}.yaml").read_text()) for run in RUNS)
     assert (one["apiVersion"], one["kind"], one["metadata"]["name"]) == ("batch/v1", "Job", f"lmscale-{RUN.run_id}")
-    assert one["metadata"]["labels"] == {"lmscale.sweep": "my_Sweep"}
+    assert one["metadata"]["labels"] == {"lmscale.sweep": short_name("my_Sweep.", 63)}
     rules = one["spec"]["podFailurePolicy"]["rules"]
     by_status = {status: rule["action"] for rule in rules for status in rule.get("onExitCodes", {}).get("values", [])}
     assert by_status == {2: "FailJob", 71: "FailJob", 69: "Ignore", 75: "Ignore"}
@@ -76,6 +78,118 @@ def test_what_is_at_an_end_needs_no_job_and_kubernetes_needs_an_image(tmp_path: 
     assert export("two", RUNS, tmp_path / "two", "shell").startswith("1 of 2 runs have a job")
     with pytest.raises(UserError, match="--format k8s: say which --image to run and which --claim"):
         export("two", RUNS, tmp_path / "two", "k8s")
+
+
+def job_of(config: RunConfig, folder: Path, **pod: object) -> dict[str, object]:
+    export("one", [PlannedRun(config)], folder, "k8s", Pod(**{"image": "img:1", "claim": "disk", **pod}))  # type: ignore[arg-type]
+    return yaml.safe_load((folder / "jobs" / f"{config.run_id}.yaml").read_text())  # type: ignore[no-any-return]
+
+
+def with_source(source: str, **changed: object) -> RunConfig:
+    return replace(RUN, data=replace(RUN.data, source=source, **changed))  # type: ignore[arg-type]
+
+
+READS = {
+    "corpus": with_source("data/corpus.jsonl"),
+    "component": with_source("mix: 0.5 * stdlib + 0.5 * data/corpus.jsonl"),
+    "tokenizer": with_source("stdlib", tokenizer="data/tokenizer.json"),
+    "task": replace(RUN, exam=ExamConfig(tasks=("task:data/task.json",))),
+}
+
+
+@pytest.mark.parametrize("config", READS.values(), ids=READS)
+def test_a_job_with_relative_paths_runs_in_the_folder_that_they_begin_in(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home := tmp_path / "it's my $HOME").mkdir()
+    monkeypatch.chdir(home)
+    said = export("one", [PlannedRun(config)], Path("my runs/one"), "shell")
+    assert f"relative paths of their data begin in {home}" in said
+    (program := tmp_path / "lmscale").write_text('#!/bin/sh\npwd; test -f "$2" && echo "$@"\n')
+    program.chmod(0o755)
+    job = home / "my runs" / "one" / "jobs" / f"{config.run_id}.sh"
+    done = subprocess.run([job], env={**os.environ, "LMSCALE": str(program)}, cwd="/", capture_output=True, text=True)
+    path = home / "my runs" / "one" / config.run_id / "config.json"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{home}\ntrain {path}\n", "")
+    assert RunConfig.from_json(read_json(path)).run_id == config.run_id, "the same run"
+    home.rename(tmp_path / "elsewhere")
+    job = tmp_path / "elsewhere" / "my runs" / "one" / "jobs" / f"{config.run_id}.sh"
+    assert subprocess.run([job], cwd="/", capture_output=True).returncode == 2, "its corpus is not there any more"
+
+
+@pytest.mark.parametrize("config", READS.values(), ids=READS)
+def test_a_pod_that_could_not_see_a_file_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reads the .*, which lies on this machine and in no pod; copy it into the cl"):
+        job_of(config, tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("source", ["/data/corpus", "~/corpus", "/lmscale/../etc/corpus", "/lmscaled/corpus"])
+def test_a_pod_sees_only_what_is_in_its_claim(source: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which lies on this machine and in no pod"):
+        job_of(with_source(source), tmp_path / "one")
+    job_of(with_source("/lmscale/corpus.txt"), tmp_path / "two")
+    job_of(with_source("tfds:ag_news_subset"), tmp_path / "three")
+    job_of(with_source("/other/corpus.txt"), tmp_path / "four", mount="/other")
+
+
+def test_every_text_of_a_manifest_is_quoted(tmp_path: Path) -> None:
+    """Readers of YAML 1.1 and 1.2 take other words for numbers and truths: 1e3, 0o17, no."""
+    for name in ("1e3", "no", "0o17", "1_000", "null", "0x1f"):
+        export(name, RUNS, tmp_path / name, "k8s", Pod(image="img:1", claim="disk"))
+        text = (tmp_path / name / "jobs" / f"{RUN.run_id}.yaml").read_text()
+        assert f'"lmscale.sweep": "{name}"' in text
+        assert yaml.load(text, yaml.BaseLoader)["metadata"] == yaml.safe_load(text)["metadata"]
+
+
+LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+
+
+def test_labels_are_valid_and_stay_different(tmp_path: Path) -> None:
+    names = ["a", "x" * 63, "x" * 64, "x" * 65, "-a", "a-", "a.", "größe", "grösse", "_", "-_1", "ü" * 90]
+    labels = []
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        export(name, RUNS, folder, "k8s", Pod(image="img:1", claim="disk"))
+        metadata = yaml.safe_load((folder / "jobs" / f"{RUN.run_id}.yaml").read_text())["metadata"]
+        labels.append(metadata["labels"]["lmscale.sweep"])
+        assert LABEL.fullmatch(labels[-1]) and re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", metadata["name"])
+    assert labels[:2] == names[:2] and len({*labels}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"image": "img 1"}, "--image 'img 1': write a container image"),
+        ({"image": "-img"}, "--image"),
+        ({"image": "img\n"}, "--image"),
+        ({"claim": "My_Disk"}, "--claim 'My_Disk': Kubernetes names are of small letters"),
+        ({"claim": "a" * 254}, "--claim"),
+        ({"claim": "disk\n"}, "--claim"),
+        ({"mount": "lmscale"}, "write an absolute path"),
+        ({"mount": "/$(HOME)"}, "write an absolute path"),
+        ({"mount": "/a:b"}, "write an absolute path"),
+    ],
+)
+def test_values_that_kubernetes_refuses_are_refused_here(setting: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        Pod(**{"image": "img:1", "claim": "disk", **setting})
+
+
+@pytest.mark.parametrize("part", ["a\nb", "a\x1bb", "a\u202eb", "a\rb"])
+def test_a_control_character_in_a_path_is_refused_before_anything_is_written(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for form in ("shell", "k8s"):
+        with pytest.raises(UserError, match=r"the folder of the runs is '.*': the character .* cannot stand"):
+            export("one", RUNS, tmp_path / part, form, Pod(image="i", claim="c"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="the name of the sweep is"):
+        export(part, RUNS, tmp_path / "one", "shell")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / part).mkdir()
+    monkeypatch.chdir(tmp_path / part)
+    with pytest.raises(UserError, match="the folder that this is called in is"):
+        export("one", [PlannedRun(READS["corpus"])], tmp_path / "one", "shell")
 
 
 @pytest.fixture

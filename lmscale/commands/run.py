@@ -3,6 +3,7 @@
 This stands above both halves: it prepares the data (training half) and then launches the runs (study half).
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,7 +52,7 @@ class RunArgs:
     at_once: int | None = None
     """Jobs of an array that run at the same time."""
     sbatch: tuple[str, ...] = ()
-    """Further options for sbatch, passed unchanged: --sbatch=--qos=low."""
+    """Further options for sbatch: --sbatch=--qos=low."""
     dry_run: bool = False
     """Print the exact submission and submit nothing."""
 
@@ -153,7 +154,7 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
     submissions = slurm.submissions(plan.sweep.name, missing, folder, cluster)
     if dry_run:
         for one in submissions:
-            print(f"$ {' '.join(one.command(['JOBS_BEFORE'] if one.branches else []))}\n{one.text}")
+            print(f"$ {shlex.join(one.command(['JOBS_BEFORE'] if one.branches else []))}\n{one.text}")
         return 0
     for sentence in changed:
         console.print(escape(sentence))

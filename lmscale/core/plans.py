@@ -11,6 +11,7 @@ from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_text
 from lmscale.core.run_folder import PLAN_FILE
+from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in the plan repeats."""
@@ -94,7 +95,8 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     value = read_json(path, "plan")
     parts: dict[tuple[type[Any], str], Any] = {}
     try:
-        name, runs = value["sweep"], [PlannedRun.from_json(line, parts) for line in value["runs"]]
+        name = checked_name(value["sweep"], f"the sweep of the plan {path}")
+        runs = [PlannedRun.from_json(line, parts) for line in value["runs"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
     check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")

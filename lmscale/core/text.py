@@ -16,7 +16,7 @@ UNSAFE = re.compile("[\t\n]|" + HIDDEN.pattern)
 """`HIDDEN`, and what ends a line or a column."""
 LONGEST_NAME_BYTES = 200
 """File systems take 255 bytes, and some of our files put an ending or a prefix around a name."""
-NAME = re.compile(r"(?=.*\w)[\w.+=@-]+")
+NAME = re.compile(r"(?=.*\w)[\w.-]+")
 
 
 def printable(text: str) -> str:
@@ -50,7 +50,7 @@ def checked_name(name: object, what: str) -> str:
         shown = one_line(str(name))
         shown = repr(shown if len(shown) <= 80 else f"{shown[:77]}...").replace("\\\\", "\\")
         raise UserError(
-            f"{what} is {shown}: it names a file or folder, so use letters, digits, '-', '_' and '.', at most "
+            f"{what} is {shown}: it names a folder or file, so use letters, digits, '-', '_' and '.', at most "
             f"{LONGEST_NAME_BYTES} bytes"
         )
     return name

@@ -12,11 +12,9 @@ import json
 import math
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,42 +27,14 @@ from lmscale.core.files import write_json, write_text
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, SLURM_FOLDER, STOP_FILE, failure_reason
+from lmscale.study.launch import sbatch
 from lmscale.study.launch.lease import Observer
+from lmscale.study.launch.sbatch import Cluster, Resources
 
-WARNING_SECONDS = 120
-"""Before the time limit: long enough to save a checkpoint."""
 MEMORY_FACTOR, MEMORY_BYTES = 1.5, 2**31
 """Host memory of a job: this multiple of the estimate for a step, and what Python, JAX and the data take."""
-NAME = re.compile(r"[^A-Za-z0-9_.-]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What the runs are given; None is the cluster's default."""
-
-    partition: str | None = None
-    account: str | None = None
-    time: str | None = None
-    """Time limit of a job as Slurm writes it (2:00:00); a run that needs longer is requeued and continues."""
-    cores: int = 1
-    """CPU cores of each process."""
-    gpus_per_node: int = 0
-    """GPUs of a node that runs may use; 0 trains on CPUs."""
-    at_once: int | None = None
-    """Jobs of an array that run at the same time."""
-    options: tuple[str, ...] = ()
-    """Further options for sbatch, passed unchanged: --qos=low."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The resources of one run; runs with the same share an array."""
-
-    nodes: int
-    processes: int
-    gpus_per_node: int
-    memory_gib: int
-    """Memory per node."""
+ARRAY_SIZE = 1001
+"""Slurm's own default of MaxArraySize: indices of an array are less."""
 
 
 @dataclass(frozen=True)
@@ -105,52 +75,31 @@ def _power(value: float) -> int:
 
 
 def submissions(name: str, runs: Sequence[PlannedRun], folder: Path, cluster: Cluster) -> list[Submission]:
-    """The arrays that train `runs`, those with the longest runs first, branches after their trunks."""
-    groups: dict[tuple[bool, Resources], list[PlannedRun]] = {}
+    """The arrays that train `runs`, those with the longest runs first, branches after their trunks.
+
+    No array is larger than the cluster allows. Raises `UserError` where a name or path cannot stand in a script.
+    """
+    groups: dict[tuple[bool, Resources], list[str]] = {}
     for planned in sorted(runs, key=lambda planned: (bool(planned.trunk), -count(planned.config).flops)):
-        groups.setdefault((bool(planned.trunk), resources(planned.config, cluster)), []).append(planned)
-    arrays = []
-    number = 1 + max((int(path.stem.split("-")[1]) for path in (folder / SLURM_FOLDER).glob("array-*.sh")), default=0)
-    for index, ((branches, needed), members) in enumerate(groups.items()):
-        script = folder / SLURM_FOLDER / f"array-{number + index}.sh"
-        names = tuple(planned.config.run_id for planned in members)
-        arrays.append(Submission(script, _script(name, names, folder, needed, cluster), names, branches))
+        group = bool(planned.trunk), resources(planned.config, cluster)
+        groups.setdefault(group, []).append(planned.config.run_id)
+    most = largest_array()
+    arrays: list[Submission] = []
+    paths = (folder / SLURM_FOLDER).glob("array-*.sh")
+    number = 1 + max((int(path.stem[6:]) for path in paths if path.stem[6:].isdecimal()), default=0)
+    for (branches, needed), members in groups.items():
+        for names in (tuple(members[at : at + most]) for at in range(0, len(members), most)):
+            path = folder / SLURM_FOLDER / f"array-{number + len(arrays)}.sh"
+            arrays.append(Submission(path, sbatch.script(name, names, folder, needed, cluster), names, branches))
     return arrays
 
 
-def _script(name: str, runs: Sequence[str], folder: Path, needed: Resources, cluster: Cluster) -> str:
-    limit = f"%{cluster.at_once}" if cluster.at_once else ""
-    options = [
-        f"--job-name=lmscale-{NAME.sub('-', name)}",
-        f"--array=0-{len(runs) - 1}{limit}",
-        f"--output={folder.absolute() / SLURM_FOLDER}/%A_%a.txt",
-        "--open-mode=append",
-        "--requeue",
-        f"--signal=B:USR1@{WARNING_SECONDS}",
-        f"--nodes={needed.nodes}",
-        f"--ntasks={needed.processes}",
-        f"--cpus-per-task={cluster.cores}",
-        f"--mem={needed.memory_gib}G",
-        *([f"--gpus-per-node={needed.gpus_per_node}"] if needed.gpus_per_node else []),
-        *([f"--partition={cluster.partition}"] if cluster.partition else []),
-        *([f"--account={cluster.account}"] if cluster.account else []),
-        *([f"--time={cluster.time}"] if cluster.time else []),
-        *cluster.options,
-    ]
-    here = [f"export LMSCALE_CACHE={shlex.quote(os.environ['LMSCALE_CACHE'])}"] if "LMSCALE_CACHE" in os.environ else []
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {option}" for option in options),
-            *here,
-            *([] if needed.gpus_per_node else ["export JAX_PLATFORMS=cpu"]),
-            f"runs=({' '.join(runs)})",
-            f"cd {shlex.quote(str(Path.cwd()))}",
-            f"exec {shlex.quote(sys.executable)} -m lmscale finish {shlex.quote(str(folder.absolute()))}"
-            '/"${runs[$SLURM_ARRAY_TASK_ID]}"',
-            "",
-        ]
-    )
+def largest_array() -> int:
+    """Jobs that an array of this cluster may hold; Slurm's default where there is none. Raises `UserError` for none."""
+    match = re.search(r"^\s*MaxArraySize\s*=\s*(\d+)", _output(["scontrol", "show", "config"]), re.MULTILINE)
+    most = int(match[1]) if match else ARRAY_SIZE
+    check(most > 0, "this cluster has no job arrays (MaxArraySize = 0): write a job for each run with export-jobs")
+    return most
 
 
 def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
@@ -169,9 +118,9 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
 def _queued(folder: Path) -> set[str]:
     queued: set[str] = set()
     for path in (folder / SLURM_FOLDER).glob("job-*.json"):
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             value = json.loads(path.read_text(encoding="utf-8"))
-            listed = _output(["squeue", "--noheader", "--array", "--jobs", value["job"], "--format=%K"])
+            listed = _output(["squeue", "--noheader", "--array", f"--jobs={value['job']}", "--format=%K"])
             queued |= {value["runs"][int(index)] for index in listed.split() if index.isdigit()}
     return queued
 

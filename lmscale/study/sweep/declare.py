@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from lmscale.core import accelerators
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
+from lmscale.core.text import checked_name
 from lmscale.study.laws import Law, form, import_path
 from lmscale.study.sweep.points import Point, check_points
-
-LONGEST_NAME = 200
-"""Letters of a folder's name that every file system takes, with room for endings."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check(
-            bool(self.name.strip(".")) and all(c.isalnum() or c in "-_." for c in self.name),
-            f"Sweep.name = {self.name!r}: it names a folder, so use letters, digits, '-', '_' and '.'",
-        )
-        check(len(self.name) <= LONGEST_NAME, f"Sweep.name has {len(self.name)} letters: at most {LONGEST_NAME}")
+        checked_name(self.name, "Sweep.name")
         check(len(self.points) > 0, f"sweep {self.name!r} has no points")
         check_points(self.name, self.points)
         check(
