@@ -17,7 +17,7 @@ from lmscale.study.launch.pool import Pool
 from lmscale.study.launch.slot import Slot
 
 BATCH = 4 * 16
-TIMED = ("seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second")
+TIMED = ("seconds", "paused_seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second")
 
 
 @pytest.fixture

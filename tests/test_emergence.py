@@ -1,6 +1,9 @@
 """The detector knows curves of known class, says where they begin, and refuses what it cannot read."""
 
 import json
+import math
+import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from lmscale.study import emergence
 from lmscale.study.emergence import bigbench, simulate
 from lmscale.study.emergence.classes import adjusted, combined, fit_and_test, padded_batch
 from lmscale.study.emergence.curves import curves_along
+from lmscale.study.emergence.folder import read_scores
 from lmscale.study.emergence.likelihood import fit_knots, log_likelihood
 from lmscale.study.emergence.scores import canonical
 from lmscale.study.emergence.shapes import bases
@@ -318,6 +322,93 @@ def test_the_scores_of_a_sweeps_runs_are_one_table(tmp_path):
     (tmp_path / "r0" / "scores.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="are corrupt"):
         emergence.detect(str(tmp_path), "params")
+
+
+def score_rows(run, n=500, task="t", **more):
+    return {
+        "run_id": run, "step": 100, "params": 10.0 ** (6 + int(run[1:])), "task": task, "metric": "accuracy",
+        "kind": "hard", "shots": 0, "score": 0.25, "n": n, "chance": 0.25, "higher_is_better": True, **more,
+    }  # fmt: skip
+
+
+def write_scores(folder, rows):
+    for row in rows:
+        (folder / row["run_id"]).mkdir(exist_ok=True)
+        with (folder / row["run_id"] / "scores.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def test_of_several_measurements_the_best_is_used_and_said(tmp_path):
+    """Whichever was made last; what `where` leaves is chosen from; and runs that were measured otherwise are named."""
+    write_scores(tmp_path, [score_rows(f"r{i}") for i in range(6)])
+    write_scores(tmp_path, [score_rows("r0", n=20, score=0.9), score_rows("r1", shots_seed=3, shots=1)])
+    result = emergence.detect(str(tmp_path), "params", resamples=0)
+    assert result.findings[0].curve.n_S.tolist() == [500] * 6
+    assert any("1 of 8 rows are not: t (accuracy) of run r0 has 20 items where 500" in note for note in result.notes)
+    few = read_scores(tmp_path, where="n == 20")
+    assert few["score"].tolist() == [0.9] and few.attrs["notes"] == []
+    write_scores(tmp_path, [score_rows("r0", n=1000), score_rows("r2", task="other", step=50)])
+    table = read_scores(tmp_path)
+    assert table.set_index("run_id")["n"].to_dict()["r0"] == 1000 and "other" not in set(table["task"])
+    notes = " ".join(table.attrs["notes"])
+    assert "task t, 0 shots: its scores come from different numbers of items" in notes
+    assert "task other: 1 rows of checkpoints before the last scored one" in notes
+    assert set(read_scores(tmp_path, every_step=True)["task"]) == {"t", "other"}
+
+
+def test_of_equally_many_items_those_that_most_runs_share_are_used(tmp_path):
+    write_scores(tmp_path, [score_rows(f"r{i}", task_hash="a", score=0.3) for i in range(4)])
+    write_scores(tmp_path, [score_rows("r0", task_hash="b", score=0.9), score_rows("r4", task_hash="b")])
+    table = read_scores(tmp_path)
+    assert table["task_hash"].tolist() == ["a"] * 4 + ["b"]
+    assert "different versions of the task" in " ".join(table.attrs["notes"])
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ({"score": math.nan}, "score = NaN; score is a finite number"),
+        ({"score": math.inf}, "score = Infinity"),
+        ({"score": 87.5}, "score = 87.5; a share of correct answers is in"),
+        ({"score": "0.5"}, 'score = "0.5"'),
+        ({"score": None}, "score is missing"),
+        ({"score": True}, "score = true"),
+        ({"params": 10**400}, "params = 1000"),
+        ({"n": 10**5000}, "corrupt"),
+        ({"n": 0.5}, "n = 0.5; n is a whole number above 0"),
+        ({"stderr": -1.0}, "stderr = -1.0"),
+        ({"task": ["t"]}, 'task = ["t"]; task is a text'),
+        ({"kind": {"a": 1}}, "kind is hard or graded"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "a list stands where a row is expected"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_damaged_row_of_scores_is_one_sentence(tmp_path, line, sentence):
+    write_scores(tmp_path, [score_rows(f"r{i}") for i in range(6)])
+    if isinstance(line, dict):
+        limit = sys.get_int_max_str_digits()
+        sys.set_int_max_str_digits(0)
+        line = json.dumps(score_rows("r2", **line))
+        sys.set_int_max_str_digits(limit)
+    with (tmp_path / "r2" / "scores.jsonl").open("ab") as file:
+        file.write(line if isinstance(line, bytes) else line.encode())
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        emergence.detect(str(tmp_path), "params")
+    assert "r2/scores.jsonl" in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_folder_without_scores_says_what_to_run(tmp_path):
+    with pytest.raises(UserError, match=r"no run in .* has scores; .*`lmscale eval .*/RUN FORMAT:PATH`"):
+        emergence.detect(str(tmp_path))
+
+
+@pytest.mark.parametrize("column", ["score", "stderr", "params"])
+def test_a_table_with_an_infinite_value_is_one_sentence(column):
+    table = graded(np.linspace(0.1, 0.9, 10))
+    table.loc[3, column] = math.inf
+    with pytest.raises(UserError, match=f"has {column} = inf"):
+        emergence.detect(table)
 
 
 def test_many_curves_are_named_rather_than_listed():

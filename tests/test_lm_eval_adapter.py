@@ -231,7 +231,8 @@ def test_the_harness_agrees(scorer: LMScorer, folder: Path, tmp_path: Path, monk
     score.show_lm_eval(tmp_path, write_tasks(folder), [None], None, 0, None, console)
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
     for name, task in ours(folder).items():
-        kept = (tmp_path / RESPONSES_FOLDER / f"harness.{name}-0.jsonl").read_text().splitlines()
+        (file,) = (tmp_path / RESPONSES_FOLDER).glob(f"harness.{name}-0-1-*.jsonl")
+        kept = file.read_text().splitlines()
         theirs = [[(nats, greedy) for ((nats, greedy),) in json.loads(line)["responses"]] for line in kept]
         nats = [tuple(value for value, _ in one) for one in theirs]
         found = {row["metric"]: row["score"] for row in rows if row["task"] == f"harness:{name}"}

@@ -175,11 +175,15 @@ def test_results_are_printed_and_kept(library: ModuleType, tmp_path: Path) -> No
         for n in (0, 1)
     ]
 
+    version = 1
+
     def evaluate(**arguments: Any) -> dict[str, Any]:
         asked.append({name: value for name, value in arguments.items() if name not in ("model", "task_manager")})
         arguments["model"].cut += 1
         values = {"alias": "sums", "sample_len": 2, "exact_match,strict": 1.0, "exact_match_stderr,strict": 0.0}
         return {
+            "lm_eval_version": "0.4.13",
+            "versions": {"sums": version},
             "results": {"sums": values, "all": {"sample_len": 2, "acc,none": 0.5, "f1,none": "unknown"}},
             "samples": {"sums": answers},
             "configs": {"sums": {"output_type": "generate_until"}},
@@ -199,7 +203,24 @@ def test_results_are_printed_and_kept(library: ModuleType, tmp_path: Path) -> No
         ("harness:all", "acc", 0.5, None, 0, "hard"),
     ]
     assert all((row["run_id"], row["step"], row["chance"]) == ("r", 7, None) for row in rows)
-    kept = (tmp_path / RESPONSES_FOLDER / "harness.sums-3.jsonl").read_text().splitlines()
+    (file,) = (tmp_path / RESPONSES_FOLDER).glob("harness.sums-3-7-*.jsonl")
+    assert {row["responses"] for row in rows if row["task"] == "harness:sums"} == {f"{RESPONSES_FOLDER}/{file.name}"}
+    kept = file.read_text().splitlines()
     assert [json.loads(line) for line in kept] == [{"item": n, "responses": [["4"]]} for n in ("0", "1")]
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "left out: all f1,none is not a finite number" in printed and "2 prompts do not fit the context" in printed
+    version = 2  # other answers may count as right
+    lm_eval_adapter.show(scorer, {"run_id": "r", "step": 7}, tmp_path, ["sums"], None, [3], 5, 1, console)
+    rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
+    assert [row["harness"] for row in rows if row["task"] == "harness:sums"] == [
+        "lm-eval 0.4.13, task 1", "lm-eval 0.4.13, task 2",
+    ]  # fmt: skip
+    assert {row["shots_seed"] for row in rows if row["shots"]} == {1}
+
+
+def test_items_without_a_preference_are_counted() -> None:
+    """The harness itself takes the first of equal choices."""
+    items = [{"acc": 1.0, "filter": "none", "filtered_resps": [(-2.0, False), (nats, False)]} for nats in (-2.0, -3.0)]
+    (sentence,) = lm_eval_adapter._ties("harness:arc", items)
+    assert sentence.startswith("harness:arc: all choices of 1 items are equally likely")
+    assert not list(lm_eval_adapter._ties("harness:arc", items[1:]))

@@ -14,8 +14,9 @@ from rich.console import Console
 from lmscale.core.config import DataConfig, ExamConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
-from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
+from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE, SCORING_FILE
 from lmscale.lm.devices import machine
+from lmscale.lm.eval import task_eval
 from lmscale.lm.eval.tasks import Shots, load
 from lmscale.lm.train.loop import train
 from lmscale.lm.use import score
@@ -41,9 +42,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -> Pa
     return folder
 
 
-def show(run: Path, *shots: int, items: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=160, highlight=False)
-    score.show(run, [LANGUAGE], [Shots(count) for count in shots], items, console)
+ADDED = ("shots_seed", "draw", "task_hash", "responses")
+
+
+def show(run: Path, *shots: int | Shots, items: int | None = None) -> str:
+    console = Console(file=io.StringIO(), width=400, highlight=False)
+    drawn = [one if isinstance(one, Shots) else Shots(one) for one in shots]
+    score.show(run, [LANGUAGE], drawn, items, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -61,10 +66,49 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
     ]
     assert {(row["step"], row["tokens"], row["n"]) for row in first} == {(160, CONFIG.tokens, 10)}
     assert first[0]["loss"] == json.loads((run / "outcome.json").read_text())["loss_nats"]
-    show(run, 1, items=20)
-    assert sorted((row["shots"], row["n"]) for row in rows(run)) == [(0, 10)] * 3 + [(1, 20)] * 3
-    kept = (run / RESPONSES_FOLDER / "copy-1.jsonl").read_text().splitlines()
-    assert len(kept) == 20 and json.loads(kept[0])["generated"]
+    assert "items where" not in said
+    # on fewer items, with other examples or other ones for each question: further rows, and none replaces another
+    said = show(run, 1, items=5)
+    assert "the best-measured score of each run is used" in said and "has 5 items where 10 are scored" in said
+    show(run, Shots(1, seed=1), items=10)
+    show(run, Shots(1, draw="each"), items=10)
+    now = rows(run)
+    assert now[: len(first)] == first
+    assert [(row["n"], row["shots_seed"], row["draw"]) for row in now if row["metric"] == "exact_match"] == [
+        (10, None, None), (10, 0, "shared"), (5, 0, "shared"), (10, 1, "shared"), (10, 0, "each"),
+    ]  # fmt: skip
+    show(run, 1, items=10)  # the same once more
+    assert sorted(map(str, rows(run))) == sorted(map(str, now))
+    files = {row["responses"]: row["n"] for row in now}
+    assert len(files) == len(list((run / RESPONSES_FOLDER).glob("*"))) == 5
+    for name, items in files.items():
+        kept = [json.loads(line) for line in (run / name).read_text().splitlines()]
+        assert len(kept) == items and kept[0]["generated"]
+
+
+def test_rows_of_an_older_version_stay(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    show(folder, 0, items=10)
+    old = [{name: row[name] for name in row if name not in ADDED} for row in rows(folder)]
+    (folder / SCORES_FILE).write_text("".join(json.dumps(row) + "\n" for row in old))
+    show(folder, 0, items=5)
+    assert rows(folder)[: len(old)] == old and len(rows(folder)) == len(old) + 3
+    (folder / SCORES_FILE).write_text('{"task": "copy", "score": NaN}\n')
+    with pytest.raises(UserError, match=r"line 1: score = NaN; score is a finite number"):
+        show(folder, 0, items=5)
+
+
+def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) -> None:
+    """A model that has become NaN is neither right nor wrong; other tasks are scored."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / SCORES_FILE).unlink(missing_ok=True)
+    scorer, columns = score.newest_scorer(folder)
+    good, (task,) = scorer.params, load(LANGUAGE)
+    scorer.params = {name: value * float("nan") for name, value in good.items()}
+    (result,) = task_eval.evaluate(scorer, [task], [Shots()], folder, columns)
+    assert not result.scores and "500 of 500 items are not finite, first of item 0" in result.problem
+    assert any("not scored" in sentence for sentence in task_eval.remarks(result))
+    assert not (folder / SCORES_FILE).exists() and not (folder / SCORING_FILE).exists()
 
 
 def test_what_was_learned_is_found(run: Path) -> None:
@@ -89,8 +133,12 @@ def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
     ]
     assert found[6]["flops"] == 4 * found[0]["flops"]
     show(run, 0, 1, items=10)
-    last = {(row["metric"], row["shots"]): row["score"] for row in rows(run)}
+    last = {(row["metric"], row["shots"]): row["score"] for row in rows(run) if _as_exam(row)}
     assert last == {(row["metric"], row["shots"]): row["score"] for row in found[6:]}
+
+
+def _as_exam(row: dict[str, object]) -> bool:
+    return row["n"] == 10 and row["shots_seed"] in (0, None) and row["draw"] in ("shared", None)
 
 
 def test_two_languages_may_have_a_task_of_one_name(run: Path, tmp_path: Path) -> None:

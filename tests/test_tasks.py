@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmscale.core.errors import UserError
-from lmscale.lm.eval.tasks import Item, Response, Shots, Task, exemplars, load, prompt, scores
+from lmscale.lm.eval.tasks import Item, Metric, NotFinite, Response, Shots, Task, exemplars, load, prompt, scores
 from lmscale.lm.eval.tasks.scores import edits
 
 MMLU_ROW = '"Which are even, ""2"" or 3?",2,3,"2, 3",none,A\n'
@@ -246,3 +246,47 @@ def test_official_files_whole(shared: Path) -> None:
             for item in task.items[:20]:
                 assert prompt(task, item, Shots(2)).question == item.question
                 assert not item.answers or task.right_answers(item)
+
+
+CHOICES: tuple[Metric, ...] = (
+    "accuracy", "accuracy_per_byte", "accuracy_per_character", "grade", "gold_probability", "calibration_error",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_a_model_that_knows_nothing_is_at_chance(right: int, rounding: float) -> None:
+    """All choices equally likely, whichever stands first and whatever the last bit is."""
+    gold = tuple(float(number == right) for number in range(2))
+    items = tuple(Item(str(number), "q", ("good one", "evil one"), gold) for number in range(10))
+    equal = [Response(item.name, (-5.0, -5.0 * (1 + rounding)), (False, False)) for item in items]
+    for one in scores(Task("pairs", items, CHOICES), equal):
+        expected = 0.0 if one.metric == "calibration_error" else 0.5
+        assert one.score == pytest.approx(expected, abs=1e-6), one.metric
+        assert one.chance in (None, 0.5)
+
+
+def test_a_tie_is_shared_among_the_tied() -> None:
+    """Two of three tied, one of them right; per byte and per character others tie than in sum."""
+    item = Item("0", "q", ("éé", "ab", "abcd"), (1.0, 0.0, 0.5))
+    task = Task("ties", (item,), ("accuracy", "grade", "accuracy_per_byte", "accuracy_per_character"))
+    found = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -4.0, -9.0), (False,) * 3)])}
+    assert found == {"accuracy": 0.5, "grade": 0.5, "accuracy_per_byte": 1.0, "accuracy_per_character": 0.5}
+    found = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -5.0, -4.0), (False,) * 3)])}
+    assert found == {"accuracy": 0.5, "grade": 0.75, "accuracy_per_byte": 0.5, "accuracy_per_character": 0.0}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_is_neither_right_nor_wrong(bad: float) -> None:
+    items = tuple(Item(str(number), "q", ("a", "b"), (1.0, 0.0), answers=("a",)) for number in range(3))
+    task = Task("pairs", items, ("accuracy", "gold_bits_per_byte"))
+    for broken in (Response("1", (bad, -1.0), (False, False), (-1.0,)), Response("1", (-2.0, -1.0), (), (bad,))):
+        responses = [Response(name, (-1.0, -2.0), (True, False), (-1.0,)) for name in "02"] + [broken]
+        with pytest.raises(NotFinite, match=r"task pairs: .* 1 of 3 items are not finite, first of item 1"):
+            scores(task, responses)
+
+
+def test_bits_per_byte_count_bytes_and_the_delimiter() -> None:
+    task = Task("cb", (Item("0", "q", ("ééé", "abcde"), (1.0, 0.0)),), ("gold_bits_per_byte",))
+    (one,) = scores(task, [Response("0", (-6.0, -6.5), (False, False))])
+    assert one.score == pytest.approx(6 / math.log(2) / 7)

@@ -98,6 +98,7 @@ def run_sweep(
     from lmscale.core.counting import count
     from lmscale.core.results import Outcome
     from lmscale.study import launch
+    from lmscale.study.launch.watchers import WandbWatcher
 
     folder = runs / plan.sweep.name
     check_limits(plan, folder)
@@ -115,6 +116,8 @@ def run_sweep(
     bars = Bars(plan.runs, sum(count(run.config).flops for run in done), console)
     with bars.shown():
         watcher = within_hours(plan, folder, bars, console.print)
+        if wandb != "off":
+            watcher = WandbWatcher(watcher, folder, lambda sentence: console.print(escape(sentence)))
         summary = launch.run(plan.sweep.name, plan.runs, folder, watcher, workers=workers, pack=pack, wandb=wandb)
     _print_summary(summary, folder, console)
     return summary

@@ -1,5 +1,6 @@
 """`lmscale table`: a sweep's results as a table for other programs."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +27,8 @@ class TableArgs:
     """The format; by default that of the file's ending, else CSV. `wandb` sends the table and the report's page;
     `tensorboard` writes the metrics of every run into its folder."""
     scores: bool = False
-    """Write the scores on benchmark tasks instead: a row per run, step, task, metric and number of shots."""
+    """Write the scores on benchmark tasks instead: a row per run, step, task, metric and number of shots, where there
+    are several the one over most items."""
 
 
 def main(args: TableArgs, console: "Console") -> None:
@@ -67,15 +69,13 @@ def _runs(folder: Path) -> "pd.DataFrame":
 
 def _scores(args: TableArgs) -> "pd.DataFrame":
     from lmscale.core.config import check
-    from lmscale.study.emergence.folder import holds_scores, read_scores
+    from lmscale.study.emergence.folder import read_scores
 
     check(args.to != "wandb", "--scores go to a file or the terminal; leave --to wandb out")
-    check(
-        holds_scores(args.folder),
-        f"no run in {args.folder} has scores; name tasks in its sweep (exam=ExamConfig(tasks=...)), or take "
-        f"`lmscale eval`",
-    )
-    return read_scores(args.folder, every_step=True)
+    table = read_scores(args.folder, every_step=True)
+    for sentence in table.attrs["notes"]:
+        print(sentence, file=sys.stderr)  # the table itself may go to the terminal
+    return table
 
 
 def _send_to_wandb(folder: Path, table: "pd.DataFrame") -> str:

@@ -75,18 +75,26 @@ class Outcome:
     repeats_max: float | None = None
     data_fingerprint: str
     seconds: float
-    """Wall time of training, validation included, without start-up and compilation, summed over resumed attempts."""
+    """Time of training, summed over resumed attempts: without start-up and compilation, and without the pauses for
+    validation, scoring and saving. Rates in metrics are on the same clock."""
+    paused_seconds: float | None = None
+    """Wall time of those pauses; None in an old outcome, whose `seconds` include validation."""
     startup_seconds: float
     """From process start to the first finished step."""
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Achieved training FLOP/s over the float32 or bf16 matmul peak measured in the same process."""
+    """Training FLOPs over `seconds`, over the float32 or bf16 matmul peak measured in the same process."""
     matmul_peak_flops_per_second: float | None = None
     device: str
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
         check_types(self)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall time of the run: start-up, training and its pauses."""
+        return self.startup_seconds + self.seconds + (self.paused_seconds or 0.0)
 
     def write(self, folder: Path) -> None:
         """Write `outcome.json` into the run's folder."""

@@ -27,6 +27,7 @@ MODULES: dict[str, str] = {
     "core/run_folder": "the files of a sweep's and of a run's folder, and who reads them",
     "core/plans": "PlannedRun; the plan of a sweep on disk",
     "core/results": "Outcome; the table that joins a plan with its outcomes",
+    "core/scores": "rows of task scores: what tells them apart, and which is used",
     "lm/devices": "this machine, the mesh and its rules, processes of one run",
     "lm/data/tokenizer": "bytes, BPE, any tokenizer.json; the bytes that each token stands for",
     "lm/data/languages": "languages made by a rule, whose law is known",

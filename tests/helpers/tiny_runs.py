@@ -24,7 +24,7 @@ from lmscale.lm.train.step import make_step
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, context=16)
 BATCH = 8
-TIMED = {"seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second"}
+TIMED = {"seconds", "paused_seconds", "startup_seconds", "tokens_per_second", "mfu", "matmul_peak_flops_per_second"}
 PATIENCE = 600
 """Seconds after which another process has failed."""
 

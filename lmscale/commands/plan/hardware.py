@@ -61,7 +61,8 @@ def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, 
         if run.branch_step is not None:  # its FLOPs are those of the whole run, its time is only that of the branch
             continue
         if outcome is not None and outcome.state == "finished" and outcome.seconds > 0:
-            done = outcome.flops + validation_flops(run.config)
+            # in an old outcome the time of validation is part of its seconds
+            done = outcome.flops + (validation_flops(run.config) if outcome.paused_seconds is None else 0)
             compiling = max(0.0, outcome.startup_seconds - STARTUP_SECONDS)
             speeds.append(
                 MeasuredSpeed(

@@ -38,7 +38,7 @@ def check_limits(plan: Plan, folder: Path) -> None:
         )
     if limit_hours is not None and left:
         hardware = hardware_of(plan.runs, folder)
-        hours = sum(outcome.seconds + outcome.startup_seconds for outcome in ended) / 3600
+        hours = sum(outcome.wall_seconds for outcome in ended) / 3600
         apart = [replace(run, trunk="", branch_step=None) for run in left]
         rest = price_plan(Plan(plan.sweep, apart), hardware, None).run_hours
         if hours + rest > limit_hours:
@@ -52,11 +52,7 @@ def within_hours(plan: Plan, folder: Path, watcher: Watcher, report: Callable[[s
     """`watcher`, extended to stop the sweep once its runs have taken `Sweep.max_hours`."""
     if plan.sweep.max_hours is None:
         return watcher
-    before = sum(
-        outcome.seconds + outcome.startup_seconds
-        for run in plan.runs
-        if (outcome := Outcome.read(folder / run.config.run_id))
-    )
+    before = sum(outcome.wall_seconds for run in plan.runs if (outcome := Outcome.read(folder / run.config.run_id)))
     return WithinHours(watcher, folder, plan.sweep.max_hours, before, report)
 
 

@@ -8,6 +8,8 @@ reads what it reads in our own evaluation: the end of a document before every te
 does not fit the context loses its left end. Nothing is downloaded unless HF_HUB_OFFLINE=0.
 """
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -19,8 +21,7 @@ import numpy as np
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
-from lmscale.lm.eval import task_eval
+from lmscale.lm.eval import score_files, task_eval
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PREFIX = "harness:"
 """Stands before the names of its tasks in our tables."""
-HARD_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "em", "mcc"}
+HARD_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "em"}
 """All or nothing per item, unless a task gives items values in between under such a name, as TruthfulQA's mc2 does."""
 CHOSEN_METRICS = {"acc", "acc_norm", "acc_bytes"}
 """Hard metrics on which a guess scores one over the number of choices."""
@@ -63,13 +64,15 @@ def show(
         for name in not_finite:
             console.print(f"  left out: {name} is not a finite number", markup=False)
         for task in dict.fromkeys(score.task for score in rows):
+            samples = results["samples"].get(task.removeprefix(PREFIX), [])
+            for sentence in _ties(task, samples):
+                console.print(f"  {sentence}", markup=False)
             scores = [score for score in rows if score.task == task]
-            responses = _responses(results["samples"].get(task.removeprefix(PREFIX), []))
-            task_rows = [{**model_columns, **asdict(score)} for score in scores]
-            task_eval.write_results(folder, task, scores[0].shots, responses, task_rows)
+            measured = _conditions(results, task.removeprefix(PREFIX), seed if scores[0].shots else None)
+            task_rows = [{**model_columns, **asdict(score), **measured} for score in scores]
+            score_files.write_results(folder, task_rows, _responses(samples))
     if model.cut:
         console.print(f"  {model.cut:,} prompts do not fit the context and lost their left end")
-    console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
 
 
 def language_model(scorer: LMScorer) -> Any:
@@ -202,6 +205,32 @@ def _chance(items: list[dict[str, Any]]) -> float | None:
     if not items or any(not isinstance(item["target"], int) or "acc_mutual_info" in item for item in items):
         return None
     return float(np.mean([1 / len(item["filtered_resps"]) for item in items]))
+
+
+def _conditions(results: dict[str, Any], task: str, seed: int | None) -> dict[str, Any]:
+    """How a task was measured (`core.scores.CONDITIONS`): its version, and what was asked, by the harness's hashes."""
+    asked = [[item.get(f"{part}_hash") for part in ("doc", "prompt", "target")] for item in _samples(results, task)]
+    versions = {"lm-eval": results.get("lm_eval_version"), "task": results.get("versions", {}).get(task)}
+    return {
+        "shots_seed": seed,
+        "draw": None,
+        "task_hash": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16] if asked else None,
+        "harness": ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None) or None,
+    }
+
+
+def _samples(results: dict[str, Any], task: str) -> list[dict[str, Any]]:
+    """A task's items once, however many filters its answers went through."""
+    samples = results["samples"].get(task, [])
+    return [item for item in samples if item["filter"] == samples[0]["filter"]]
+
+
+def _ties(task: str, samples: list[dict[str, Any]]) -> Iterator[str]:
+    """Whether the model preferred no choice of some items: the harness then takes the first of them."""
+    answers = [item["filtered_resps"] for item in samples if "acc" in item]
+    chosen = [[one[0] for one in choices] for choices in answers if all(isinstance(one, tuple) for one in choices)]
+    if tied := sum(len(nats) > 1 and len(set(nats)) == 1 for nats in chosen):
+        yield f"{task}: all choices of {tied:,} items are equally likely, and the harness takes the first as the answer"
 
 
 def _finite(value: Any) -> float | None:

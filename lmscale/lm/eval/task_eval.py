@@ -1,9 +1,9 @@
 """Task evaluation: every item's response and a row for every metric, written into the folder of a run."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,11 @@ from jax.sharding import Mesh
 
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import count
-from lmscale.core.files import write_text
-from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm import data
 from lmscale.lm.devices.distributed import is_main
+from lmscale.lm.eval.score_files import being_scored, conditions_of, write_results
 from lmscale.lm.eval.scorer import LMScorer
-from lmscale.lm.eval.tasks import Response, Score, Shots, Task, load, scores
+from lmscale.lm.eval.tasks import NotFinite, Response, Score, Shots, Task, load, scores
 from lmscale.lm.model.parameters import Params
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ class TaskResult:
     responses: list[Response]
     seconds: float
     """Time to read and generate, compilation included."""
+    problem: str = ""
+    """Why there are no scores, where the model's responses are no numbers."""
 
 
 class TaskEvaluator:
@@ -50,15 +51,16 @@ class TaskEvaluator:
     def evaluate(self, config: RunConfig, folder: Path, params: Params, step: int, loss_nats: float | None) -> None:
         """Evaluate the model of a run after `step` steps and write responses and scores into its folder.
 
-        Several processes call it together; the first writes.
+        Several processes call it together; the first writes, and prints what could not be scored.
         """
         if self._scorer is None:
             self._scorer = LMScorer(params, config.model, data.load_tokenizer(self._manifest), self._mesh)
         self._scorer.params = params
         shots = [Shots(count, config.exam.seed, config.exam.draw) for count in config.exam.shots]
         columns = model_columns(config, step, loss_nats)
-        for _ in evaluate(self._scorer, self._tasks[config.exam], shots, folder, columns):
-            pass
+        for result in evaluate(self._scorer, self._tasks[config.exam], shots, folder, columns):
+            if result.problem and is_main():
+                print(f"not scored at step {step:,}: {result.problem}", flush=True)
 
 
 def load_tasks(specs: Sequence[str]) -> list[Task]:
@@ -80,16 +82,25 @@ def evaluate(
 
     `model_columns` stand in every row of the scores.
     """
-    for task in tasks:
-        for shot in shots:
-            start = time.perf_counter()
-            responses = scorer.responses(task, shot)
-            seconds = time.perf_counter() - start
-            task_scores = scores(task, responses, shot.count)
+    parts = [(task, shot) for task in tasks for shot in shots]
+    for number, (task, shot) in enumerate(parts, 1):
+        with being_scored(folder, task.name, number, len(parts)) if is_main() else nullcontext():
+            result = _result(scorer, task, shot)
             if is_main():
-                rows = [{**model_columns, **asdict(score)} for score in task_scores]
-                write_results(folder, task.name, shot.count, map(asdict, responses), rows)
-            yield TaskResult(task, task_scores, responses, seconds)
+                measured = conditions_of(task, shot)
+                rows = [{**model_columns, **asdict(score), **measured} for score in result.scores]
+                write_results(folder, rows, map(asdict, result.responses))
+        yield result
+
+
+def _result(scorer: LMScorer, task: Task, shots: Shots) -> TaskResult:
+    start = time.perf_counter()
+    responses = scorer.responses(task, shots)
+    seconds = time.perf_counter() - start
+    try:
+        return TaskResult(task, scores(task, responses, shots.count), responses, seconds)
+    except NotFinite as error:
+        return TaskResult(task, [], responses, seconds, str(error))
 
 
 def model_columns(config: RunConfig, step: int, loss_nats: float | None) -> dict[str, Any]:
@@ -106,27 +117,6 @@ def model_columns(config: RunConfig, step: int, loss_nats: float | None) -> dict
         "flops": counts.flops * step / config.steps,
         "loss": loss_nats,
     }
-
-
-def write_results(
-    folder: Path, task: str, shots: int, responses: Iterable[dict[str, Any]], rows: list[dict[str, Any]]
-) -> None:
-    """Write the responses to a task, and its rows of the scores in place of its earlier ones at the same step."""
-    responses_folder = folder / RESPONSES_FOLDER
-    responses_folder.mkdir(exist_ok=True)
-    _write_lines(responses_folder / f"{task.replace(':', '.').replace('/', '.')}-{shots}.jsonl", responses)
-    file = folder / SCORES_FILE
-    earlier = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-    replaced = {_key(row) for row in rows}
-    _write_lines(file, [row for row in earlier if _key(row) not in replaced] + rows)
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["step"], row["task"], row["metric"], row["shots"]
-
-
-def _write_lines(file: Path, rows: Any) -> None:
-    write_text(file, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def print_header(console: "Console") -> None:
@@ -146,6 +136,8 @@ def _number(value: float | None) -> str:
 
 def remarks(result: TaskResult) -> Iterator[str]:
     """What to know about a result besides its scores: speed, prompts cut, metrics not computed."""
+    if result.problem:
+        yield f"not scored: {result.problem}"
     items = len(result.task.items)
     yield f"{items:,} items in {result.seconds:.1f} s, {items / result.seconds:,.0f} per second, compilation included"
     if cut := [response.tokens_cut for response in result.responses if response.tokens_cut]:

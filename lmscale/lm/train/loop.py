@@ -1,12 +1,11 @@
 """Training: a RunConfig goes in, an Outcome comes out.
 
-`train` owns compilation, placement, the loop and the clock; what a step does is in `step`, what a step minimises in
-`objectives`, where its batches come from in `batch_source`, what a run keeps on disk in `recorder`, and how several
-runs become one program in `pack`.
+`train` owns compilation, placement and the loop; what a step does is in `step`, what a step minimises in `objectives`,
+where its batches come from in `batch_source`, what a run keeps on disk in `recorder`, what counts as time of training
+in `clock`, when a checkpoint is saved in `checkpoint_cadence`, and how several runs become one program in `pack`.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -23,10 +22,13 @@ from lmscale.lm import data
 from lmscale.lm.devices import collectives, distributed, machine
 from lmscale.lm.devices.sharding import make_mesh, replicated
 from lmscale.lm.eval.task_eval import TaskEvaluator
-from lmscale.lm.eval.validation import make_validation
+from lmscale.lm.eval.validation import Validation, make_validation
+from lmscale.lm.model.parameters import Params
 from lmscale.lm.objectives import Batch, Objective, Reference
 from lmscale.lm.train import pack
 from lmscale.lm.train.batch_source import MakeBatches, TextBatches
+from lmscale.lm.train.checkpoint_cadence import CheckpointCadence
+from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.logs.jsonl import LOG_ROWS
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.recorder import RunRecorder
@@ -96,10 +98,10 @@ def train_packed(
             machine.check_memory(first, len(missing))
             tokens = data.prepare(first.data)
             data.check_enough(tokens, first)
-            runs = []
+            runs, clock = [], TrainingClock()
             for index, number in enumerate(missing):
                 config, source = configs[number], batches(configs[number], tokens, mesh)
-                recorder = RunRecorder(config, folders[number], index, tokens, source, wandb)
+                recorder = RunRecorder(config, folders[number], index, tokens, source, clock, wandb)
                 runs.append(stack.enter_context(closing(recorder)))
             TrainLoop(runs, mesh, stop, objective, reference).run()
         for run, number in zip(runs, missing):
@@ -130,7 +132,7 @@ class TrainLoop:
         reference: Reference = (),
     ) -> None:
         self.runs, self.mesh, self.stop, self.config = runs, mesh, stop, runs[0].config
-        self.objective, self.reference = objective, reference
+        self.clock, self.objective, self.reference = runs[0].clock, objective, reference
         self.validation_set = data.ValidationSet(
             runs[0].tokens,
             self.config.model.context,
@@ -142,7 +144,6 @@ class TrainLoop:
         self.task_evaluator = TaskEvaluator([run.config for run in runs], runs[0].tokens.manifest, mesh)
         self.steps_per_row = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()
-        self.saved_at = time.perf_counter()
 
     def run(self) -> None:
         """Train until every run has an outcome. Raises `Interrupted` once a requested stop is saved."""
@@ -157,12 +158,11 @@ class TrainLoop:
             step = packed_step.lower(state, self._batch(state), hyper, self.reference).compile()
         validate = make_validation(self.config, self.mesh, self.validation_set, programs.state.eval_params)
         for run in self.runs:
-            run.begin()
             if run.over:  # ended between its last checkpoint and its outcome
                 run.validation = validate(self._state_of(run, state).eval_params)
-        self.saved_at = time.perf_counter()
-        self.any_process = collectives.AnyProcessPoll(self.runs[0].done)
-        stopping, _ = self._decisions(self.runs)  # a stop can be requested while it compiles
+        self.clock.start()
+        cadence = CheckpointCadence(self.config, self.stop, self.runs[0].done)
+        stopping = cadence.decide(self.runs).stop  # a stop can be requested while it compiles
         while active := self._active(state):
             if stopping:
                 self._interrupt(active)
@@ -173,16 +173,16 @@ class TrainLoop:
                     run.startup_seconds = machine.seconds_alive()
             for run in active:
                 run.add(metrics)
-                if run.validates:
-                    run.validation = validate(self._state_of(run, state).eval_params)
+            self._validate([run for run in active if run.validates], validate, state)
+            for run in active:
                 run.close_row(self.steps_per_row)
-                if run.scores_tasks and not run.over:
-                    self._score_tasks(run, state)
-            stopping, saving = self._decisions(active)
+            self._score_tasks([run for run in active if run.scores_tasks and not run.over], state)
+            stopping, saving = cadence.decide(active)
             if saving:
-                for run in active:
-                    run.save(self._state_of(run, state))
-                self.saved_at = time.perf_counter()
+                with self.clock.paused(state):
+                    for run in active:
+                        run.save(self._state_of(run, state))
+                cadence.saved()
 
     def _batch(self, state: TrainState) -> Batch:
         """The next batch of every run; of one that is over, any."""
@@ -204,37 +204,37 @@ class TrainLoop:
         over = [run for run in active if run.over]
         for run in over:
             run.log.flush()
-        for run in over:
-            if run.scores_tasks:
-                self._score_tasks(run, state)
-        seconds = [run.seconds() for run in over]
-        self.peak = max(self.peak, self._matmul_peak())
-        for run, run_seconds in zip(over, seconds):
-            if run.config.keep_checkpoint:
-                run.save(self._state_of(run, state))
-                run.checkpoints.close()
-            run.finish(run_seconds, self.peak, len(self.runs))
+        self._score_tasks([run for run in over if run.scores_tasks], state)
+        with self.clock.paused(state):
+            self.peak = max(self.peak, self._matmul_peak())
+            for run in over:
+                if run.config.keep_checkpoint:
+                    run.save(self._state_of(run, state))
+                    run.checkpoints.close()
+                run.finish(self.peak, len(self.runs))
         return [run for run in active if run.outcome is None]
 
-    def _score_tasks(self, run: RunRecorder, state: TrainState) -> None:
-        """Score the model as it is now, off the clock of training; before a checkpoint of this step is saved."""
-        run.log.flush()
-        if run.log.diverged:
+    def _validate(
+        self, runs: Sequence[RunRecorder], validate: Callable[[Params], Validation], state: TrainState
+    ) -> None:
+        if not runs:
             return
-        start = time.perf_counter()
-        loss_nats = run.validation.loss_nats if run.validates and run.validation is not None else None
-        params = self._state_of(run, state).eval_params
-        self.task_evaluator.evaluate(run.config, run.folder, params, run.done, loss_nats)
-        run.pause(time.perf_counter() - start)
+        with self.clock.paused(state):
+            for run in runs:
+                run.validation = validate(self._state_of(run, state).eval_params)
 
-    def _decisions(self, active: list[RunRecorder]) -> tuple[bool, bool]:
-        """Whether to stop, and whether to save; several processes agree on it about once a second."""
-        if all(run.over for run in active):
-            return False, False
-        due = time.perf_counter() - self.saved_at > self.config.checkpoint_seconds
-        stopping, saving = self.any_process(active[0].done, self.stop(), due)
-        branching = any(run.done in run.config.kept_steps for run in active)
-        return stopping, stopping or saving or branching
+    def _score_tasks(self, runs: Sequence[RunRecorder], state: TrainState) -> None:
+        """Score the models as they are now, before a checkpoint of this step is saved."""
+        if not runs:
+            return
+        for run in runs:
+            run.log.flush()
+        with self.clock.paused(state):
+            for run in runs:
+                if not run.log.diverged:
+                    loss_nats = run.validation.loss_nats if run.validates and run.validation is not None else None
+                    params = self._state_of(run, state).eval_params
+                    self.task_evaluator.evaluate(run.config, run.folder, params, run.done, loss_nats)
 
     def _interrupt(self, active: list[RunRecorder]) -> None:
         for run in active:

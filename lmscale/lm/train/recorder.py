@@ -1,6 +1,5 @@
 """What one run keeps on disk while it trains: metrics, checkpoints, outcome."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from lmscale.lm.devices import distributed, machine
 from lmscale.lm.eval.validation import Validation
 from lmscale.lm.train.batch_source import BatchSource
 from lmscale.lm.train.checkpoint import Checkpoints
+from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.logs.jsonl import MetricsLog
 from lmscale.lm.train.logs.wandb import Tracker
 from lmscale.lm.train.start import first_state
@@ -29,16 +29,24 @@ class RunRecorder:
     """Records one run: its progress, clock, metrics, checkpoints and outcome. The training loop drives it."""
 
     def __init__(
-        self, config: RunConfig, folder: Path, index: int, tokens: data.Tokens, batches: BatchSource, wandb: str
+        self,
+        config: RunConfig,
+        folder: Path,
+        index: int,
+        tokens: data.Tokens,
+        batches: BatchSource,
+        clock: TrainingClock,
+        wandb: str,
     ) -> None:
-        """`index` is the run's own among those that share a program."""
+        """`index` is the run's own among those that share a program and its clock."""
         self.config, self.folder, self.index, self.tokens, self.batches = config, folder, index, tokens, batches
+        self.clock = clock
         self.done = 0
         """Steps dispatched."""
         self.validation: Validation | None = None
         self.outcome: Outcome | None = None
         self.startup_seconds = 0.0
-        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._seconds_before = self._paused_before = 0.0
         self._validation_steps = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
         self._exam_steps = config.exam.steps(config.steps)
         self.checkpoints = Checkpoints(folder, config.run_id, config.kept_steps)
@@ -68,26 +76,20 @@ class RunRecorder:
         if state is None:
             state, facts, earlier = first_state(self.config, self.folder, programs)
         self.done, self._seconds_before = int(state.step), facts["seconds"]
+        self._paused_before = facts.get("paused_seconds", 0.0)
         if self.done:
             self._print(f"going on from step {self.done:,} of {self.config.steps:,}")
         self.log = MetricsLog(
             self.folder, self.config, self.tracker,
-            peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts), index=self.index,
+            clock=self.clock, peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts),
+            open_seconds=self._seconds_before - facts["row_seconds"] if "row_seconds" in facts else None,
+            index=self.index,
         )  # fmt: skip
         return state
 
-    def begin(self) -> None:
-        """Start the clock: everything is compiled."""
-        self._began = time.perf_counter()
-
     def seconds(self) -> float:
-        """Wall time of training so far, resumed parts included."""
-        return self._seconds_before + time.perf_counter() - self._began
-
-    def pause(self, seconds: float) -> None:
-        """Leave so many seconds that have just passed out of the time of training."""
-        self._began += seconds
-        self.log.pause(seconds)
+        """Seconds of training up to the last row of metrics, resumed parts included."""
+        return self._seconds_before + self.log.seconds
 
     def add(self, metrics: Metrics) -> None:
         """Note one more step."""
@@ -106,11 +108,16 @@ class RunRecorder:
             steps = self.log.open_steps()
             columns = {name: [step[name] for step in steps] for name in (steps[0] if steps else ())}
             losses = columns.pop("loss_nats", [])
-            self.checkpoints.save(state, {"seconds": self.seconds(), "losses": losses, "reported": columns})
+            facts = {
+                "seconds": self._seconds_before + self.clock.seconds(),
+                "row_seconds": self.seconds(),
+                "paused_seconds": self._paused_seconds(),
+            }
+            self.checkpoints.save(state, {**facts, "losses": losses, "reported": columns})
 
-    def finish(self, seconds: float, peak: float, runs: int) -> None:
+    def finish(self, peak: float, runs: int) -> None:
         """Write the outcome; `peak` is the matmul peak of the mesh, which `runs` runs have shared."""
-        self.outcome = self._outcome(seconds, peak, runs)
+        self.outcome = self._outcome(peak, runs)
         if distributed.is_main():
             self.outcome.write(self.folder)
             self.tracker.finish(asdict(self.outcome))
@@ -124,12 +131,15 @@ class RunRecorder:
         finally:
             self.tracker.close()
 
+    def _paused_seconds(self) -> float:
+        return self._paused_before + self.clock.paused_seconds()
+
     def _print(self, sentence: str) -> None:
         if distributed.is_main():
             print(sentence, flush=True)
 
-    def _outcome(self, seconds: float, peak: float, runs: int) -> Outcome:
-        config, log = self.config, self.log
+    def _outcome(self, peak: float, runs: int) -> Outcome:
+        config, log, seconds = self.config, self.log, self.seconds()
         validation = None if log.diverged else self.validation
         done = log.done if validation is None else config.steps
         tokens = done * config.batch_tokens
@@ -155,6 +165,7 @@ class RunRecorder:
             **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,
+            paused_seconds=self._paused_seconds(),
             startup_seconds=self.startup_seconds,
             tokens_per_second=tokens / seconds,
             mfu=counts.flops / seconds / peak,

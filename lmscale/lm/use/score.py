@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.errors import UserError
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
+from lmscale.core.scores import best_measured, read_rows
 from lmscale.lm.eval import lm_eval_adapter, task_eval
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Shots, Task
@@ -20,9 +22,9 @@ def score_run(
 ) -> Iterator[task_eval.TaskResult]:
     """Score `tasks` on the newest checkpoint in the run folder, each at each of `shots`, one after the other.
 
-    Writes `responses/TASK-SHOTS.jsonl`, of the last step that was scored, and the rows of `scores.jsonl`, where rows of
-    the same step, task, metric and shots are replaced. Raises `UserError` for a folder without a run or a checkpoint,
-    and as `LMScorer.responses` does.
+    Writes the responses and the rows of `scores.jsonl`, where only rows of the same measurement are replaced
+    (`core.scores.identity`). Raises `UserError` for a folder without a run or a checkpoint, and as
+    `LMScorer.responses` does.
     """
     scorer, model_columns = newest_scorer(folder)
     yield from task_eval.evaluate(scorer, task_eval.first_items(tasks, most_items), shots, folder, model_columns)
@@ -45,15 +47,31 @@ def newest_scorer(folder: Path) -> tuple[LMScorer, dict[str, Any]]:
 def show(
     folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
 ) -> None:
-    """Score the run in `folder` on the tasks that `specs` name, and print each row as soon as it is known."""
+    """Score the run in `folder` on the tasks that `specs` name, and print each row as soon as it is known.
+
+    Raises `UserError` at the end where the model's responses to a task are no numbers.
+    """
     tasks = task_eval.load_tasks(specs)
     task_eval.print_header(console)
+    problems = []
     for result in score_run(folder, tasks, shots, most_items):
         for score in result.scores:
             task_eval.print_score(score, console)
         for sentence in task_eval.remarks(result):
             console.print(f"  {sentence}", markup=False)
-    console.print(f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}")
+        problems += [result.problem] * bool(result.problem)
+    _print_end(folder, console)
+    if problems:
+        raise UserError(f"{len(problems)} of the scores asked for could not be computed: {problems[0]}")
+
+
+def _print_end(folder: Path, console: "Console") -> None:
+    """Where the results are, and which of several measurements of one score counts."""
+    console.print(
+        f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}", markup=False
+    )
+    for sentence in best_measured(read_rows(folder / SCORES_FILE))[1]:
+        console.print(sentence, markup=False)
 
 
 def show_lm_eval(
@@ -69,3 +87,4 @@ def show_lm_eval(
     manager = lm_eval_adapter.task_manager(specs, include)
     scorer, model_columns = newest_scorer(folder)
     lm_eval_adapter.show(scorer, model_columns, folder, specs, manager, shots, most_items, seed, console)
+    _print_end(folder, console)

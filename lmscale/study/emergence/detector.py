@@ -20,7 +20,7 @@ from lmscale.study.emergence.classes import (
 )
 from lmscale.study.emergence.curves import AXES, Axis, Curve, axes_of, curves_along
 from lmscale.study.emergence.finding import Finding
-from lmscale.study.emergence.folder import holds_scores, read_scores
+from lmscale.study.emergence.folder import read_scores
 from lmscale.study.emergence.likelihood import NoiseKind
 from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
@@ -82,9 +82,8 @@ def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFram
     from lmscale.study.tables import query, read_table
 
     if isinstance(table, str | Path):
-        if not holds_scores(Path(table)):
-            return read_table(table, where=where)
-        table = read_scores(Path(table))
+        folder = Path(table).is_dir()
+        return read_scores(Path(table), where=where) if folder else read_table(table, where=where)
     return table if where is None else query(table, where)
 
 

@@ -1,45 +1,59 @@
 """The scores that a sweep's runs keep, as one table: those of `RunConfig.exam`, and what `lmscale eval` wrote."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmscale.core.errors import UserError
-from lmscale.core.run_folder import SCORES_FILE
+from lmscale.core.scores import at_last_step, best_measured, read_rows, scores_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def holds_scores(path: Path) -> bool:
-    """Whether `path` is a run's folder with scores, or a folder of such."""
-    return path.is_dir() and bool(_files(path))
+def read_scores(path: Path, every_step: bool = False, where: str | None = None) -> "pd.DataFrame":
+    """The best-measured scores of every run below `path`, of its last scored step or of all.
 
-
-def read_scores(path: Path, every_step: bool = False) -> "pd.DataFrame":
-    """The rows of every run below `path`, of its last scored step or of all; a sweep's seeds in a column `seed`.
-
-    Raises `UserError` where a file is no JSON lines.
+    A sweep's seeds are in a column `seed`. `where` is applied before one of several rows is chosen. The attribute
+    `notes` of the table says in sentences what was left out. Raises `UserError` where no run has scores or a file is
+    damaged, and as `query` does.
     """
     import pandas as pd
 
-    from lmscale.core.results import collect
-    from lmscale.core.run_folder import PLAN_FILE
-
-    rows = []
-    for file in _files(path):
-        try:
-            rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except ValueError as error:
-            raise UserError(f"the scores {file} are corrupt ({error}); score the run again") from None
+    rows = [row for file in scores_files(path) for row in _of_run(file)]
+    if not rows:
+        raise UserError(
+            f"no run in {path} has scores; name tasks in its sweep (exam=ExamConfig(tasks=...)) before it is trained, "
+            f"or score every run with `lmscale eval {path}/RUN FORMAT:PATH`"
+        )
+    if where is not None:
+        rows = _matching(rows, where)
+    notes: list[str] = []
+    if not every_step:
+        rows, notes = at_last_step(rows)
+    rows, sentences = best_measured(rows)
     table = pd.DataFrame(rows)
-    if not every_step and {"run_id", "step"} <= set(table):
-        table = table[table["step"] == table.groupby("run_id")["step"].transform("max")].reset_index(drop=True)
-    if "run_id" in table and (path / PLAN_FILE).exists():
-        seeds = collect(path).set_index("run")["seed"]
+    if (seeds := _seeds(path)) is not None and "run_id" in table:
         table["seed"] = table["run_id"].map(seeds)
+    table.attrs["notes"] = [*notes, *sentences]
     return table
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(path.glob(SCORES_FILE)) + sorted(path.glob(f"*/{SCORES_FILE}"))
+def _of_run(file: Path) -> "list[dict[str, object]]":
+    return [{"run_id": file.parent.name, **row} for row in read_rows(file)]
+
+
+def _matching(rows: "list[dict[str, object]]", where: str) -> "list[dict[str, object]]":
+    import pandas as pd
+
+    from lmscale.study.tables import query
+
+    table = pd.DataFrame(rows)
+    kept = query(table.assign(_row=range(len(table))), where)["_row"]
+    return [rows[number] for number in kept]
+
+
+def _seeds(path: Path) -> "pd.Series[int] | None":
+    from lmscale.core.results import collect
+    from lmscale.core.run_folder import PLAN_FILE
+
+    return collect(path).set_index("run")["seed"] if (path / PLAN_FILE).exists() else None

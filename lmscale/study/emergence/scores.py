@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmscale.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -66,11 +68,11 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
             )
     for name in NUMBERS:
         if name in rows:
-            values = pd.to_numeric(rows[name], errors="coerce")
+            values = pd.to_numeric(rows[name], errors="coerce").astype(float)
             bad = values.isna() & rows[name].notna()
             if bad.any():
                 raise UserError(f"column {name!r} holds {rows[name][bad].iloc[0]!r}, which is no number")
-            rows[name] = values.astype(float)
+            rows[name] = values
     rows["kind"] = _kinds(rows)
     return _scores(rows)
 
@@ -103,6 +105,8 @@ def _scores(rows: "pd.DataFrame") -> "pd.DataFrame":
             "correct answers lie between 0 and n")  # fmt: skip
     rows["score"] = (rows["correct"] / rows["n"]).where(counted, rows["score"])
     refuse(rows, rows["score"].isna(), "score", "give correct and n, or score with stderr or n, in every row")
+    for name in (name for name in NUMBERS if name in rows):
+        refuse(rows, np.isinf(rows[name]), name, "a score and all about it are finite numbers")
     hard = rows["kind"] == "hard"
     outside = hard & ((rows["score"] < 0) | (rows["score"] > 1))
     refuse(rows, outside, "score", "a hard metric is a share of correct answers and lies in [0, 1]"

@@ -1,10 +1,14 @@
 """Watchers of a launch: what a launcher calls as its runs begin, advance and end."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome
+from lmscale.core.run_folder import METRICS_FILE, WANDB_OFF_FILE
 from lmscale.study.launch.slot import Slot
 
 
@@ -33,6 +37,39 @@ class LogLines:
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
         result = problem if outcome is None else f"{outcome.state} {outcome.reason}"
         print(f"run {run.config.run_id}: {result}", flush=True)
+
+
+class WandbWatcher:
+    """`watcher`, extended to report once that W&B was switched off for the sweep: a run's own log is read by nobody."""
+
+    def __init__(self, watcher: Watcher, folder: Path, report: Callable[[str], object]) -> None:
+        """A new launch tries W&B again."""
+        self.watcher, self.report = watcher, report
+        self._file, self._reported = folder / WANDB_OFF_FILE, False
+        with suppress(OSError):
+            self._file.unlink()
+
+    def started(self, slot: Slot, run: PlannedRun) -> None:
+        self.watcher.started(slot, run)
+
+    def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
+        self._look()
+        self.watcher.advanced(slot, run, row)
+
+    def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
+        self._look()
+        self.watcher.ended(slot, run, outcome, problem)
+
+    def _look(self) -> None:
+        if self._reported:
+            return
+        with suppress(OSError):
+            cause = self._file.read_text(encoding="utf-8", errors="replace").strip()
+            self._reported = True
+            self.report(
+                f"Weights & Biases is switched off for the rest of this sweep: {cause}; every run keeps its rows in "
+                f"{METRICS_FILE}"
+            )
 
 
 class RaiseOnFailure:

@@ -1,7 +1,8 @@
 """Scores of a task from a model's responses, each with its standard error, its chance level and its n.
 
 Kinds: a *hard* metric gives an item all or nothing, a *graded* one moves with every change of a probability
-(Schaeffer 2023, arXiv 2304.15004); one evaluation keeps both.
+(Schaeffer 2023, arXiv 2304.15004); one evaluation keeps both. A tie of choices is shared, so that a model that knows
+nothing is at chance.
 """
 
 import math
@@ -17,6 +18,8 @@ from lmscale.lm.eval.tasks.task import Item, Metric, Task
 
 CALIBRATION_BUCKETS = 15
 """Buckets of equal width in the probability of the likeliest choice, as in BIG-bench (Guo 2017)."""
+TIE = 1e-6
+"""Log-probabilities this close, relative to the largest, are equal: they are sums of float32 numbers."""
 RESAMPLES = 200
 """Bootstrap resamples for the standard error of a score that is not a mean over items."""
 
@@ -59,13 +62,27 @@ class Score:
 def scores(task: Task, responses: Sequence[Response], shots: int = 0) -> list[Score]:
     """All metrics of a task from one response per item, in any order.
 
-    Raises `UserError` where an item has no response, or one without what a metric needs.
+    Raises `UserError` where an item has no response, or one without what a metric needs, and `NotFinite` where a model
+    answers with NaN: such an item is neither right nor wrong.
     """
     by_item = {response.item: response for response in responses}
     if missing := [item.name for item in task.items if item.name not in by_item]:
         raise UserError(f"task {task.name}: {len(missing)} items have no response, the first is {missing[0]}")
     pairs = [(item, by_item[item.name]) for item in task.items]
+    if bad := [item.name for item, response in pairs if not _is_finite(response)]:
+        raise NotFinite(
+            f"task {task.name}: the model's log-probabilities of {len(bad):,} of {len(pairs):,} items are not finite, "
+            f"first of item {bad[0]}; take an earlier checkpoint"
+        )
     return [_score(task, metric, pairs, shots) for metric in task.metrics]
+
+
+class NotFinite(UserError):
+    """A model's responses hold NaN or infinity, so nothing can be scored."""
+
+
+def _is_finite(response: Response) -> bool:
+    return all(map(math.isfinite, (*response.choice_logprobs, *response.answer_logprobs)))
 
 
 Pair = tuple[Item, Response]
@@ -90,26 +107,34 @@ def _probabilities(response: Response) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def _chosen(weights: Sequence[float]) -> int:
-    return int(np.argmax(weights))
+def _chosen(weights: Sequence[float]) -> list[int]:
+    """The choices of the largest weight: several where they are equal but for rounding in the model."""
+    most = max(weights)
+    return [number for number, weight in enumerate(weights) if most - weight <= TIE * abs(most)]
+
+
+def _share_right(weights: Sequence[float], item: Item) -> float:
+    """1 or 0; where several choices are the likeliest, the share of them that is right, as if one were drawn."""
+    chosen = _chosen(weights)
+    return len(set(chosen) & set(item.right)) / len(chosen)
 
 
 def _accuracy(task: Task, item: Item, response: Response) -> float:
-    return float(_chosen(response.choice_logprobs) in item.right)
+    return _share_right(response.choice_logprobs, item)
 
 
 def _per(size: Callable[[str], int]) -> Callable[[Task, Item, Response], float]:
     """Accuracy of the choice whose ln p per unit of length is largest."""
 
     def accuracy(task: Task, item: Item, response: Response) -> float:
-        return float(_chosen([x / size(text) for x, text in zip(response.choice_logprobs, item.choices)]) in item.right)
+        return _share_right([x / size(text) for x, text in zip(response.choice_logprobs, item.choices)], item)
 
     return accuracy
 
 
 def _grade(task: Task, item: Item, response: Response) -> float:
-    """The target score of the likeliest choice: BIG-bench's multiple_choice_grade."""
-    return item.gold[_chosen(response.choice_logprobs)]
+    """The target score of the likeliest choice, or the mean of several: BIG-bench's multiple_choice_grade."""
+    return float(np.mean([item.gold[number] for number in _chosen(response.choice_logprobs)]))
 
 
 def _gold_probability(task: Task, item: Item, response: Response) -> float:
@@ -173,7 +198,7 @@ def edits(one: str, other: str) -> int:
 def _calibration(pairs: list[Pair]) -> tuple[float, float | None]:
     """Expected calibration error (Guo 2017): |accuracy - confidence| averaged over buckets of confidence, by size."""
     confidence = np.array([_probabilities(response).max() for _, response in pairs])
-    right = np.array([_chosen(response.choice_logprobs) in item.right for item, response in pairs], float)
+    right = np.array([_share_right(response.choice_logprobs, item) for item, response in pairs])
     bucket = np.minimum((confidence * CALIBRATION_BUCKETS).astype(int), CALIBRATION_BUCKETS - 1)
 
     def error(rows: NDArray[np.int64]) -> float:

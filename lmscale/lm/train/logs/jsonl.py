@@ -1,11 +1,14 @@
-"""`metrics.jsonl`: the metrics of a run while it trains."""
+"""`metrics.jsonl`: the metrics of a run while it trains.
+
+The rates in a row, `tokens_per_second` and `mfu`, are those of the steps since the row before, on the `TrainingClock`:
+weighted by their tokens, the rates of all rows give that of the outcome.
+"""
 
 import json
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,12 +19,27 @@ from lmscale.core.files import storage_error, write_text
 from lmscale.core.run_folder import METRICS_COLUMNS, METRICS_FILE, read_metrics
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval.validation import Validation
+from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.health import trouble
 from lmscale.lm.train.logs.wandb import Tracker
 from lmscale.lm.train.step import Metrics
 
 LOG_ROWS = 200
 """Rows of metrics that a run writes, at least where it has as many steps."""
+SHORTEST_ROW = 1e-9
+"""Seconds that a row is taken to last at least: one tick of the clock."""
+
+
+class _Interval(NamedTuple):
+    """The steps of one row, whose metrics are still on the device."""
+
+    done: int
+    """Steps of the run when it ended."""
+    steps: list[Mapping[str, jax.Array | float]]
+    newest: Metrics
+    validation: Validation | None
+    ended: Callable[[], float]
+    """The clock's seconds when the device had finished the last step."""
 
 
 class MetricsLog:
@@ -36,16 +54,18 @@ class MetricsLog:
         config: RunConfig,
         tracker: Tracker,
         *,
+        clock: TrainingClock,
         peak: float,
         first: int,
         earlier: Path,
         open_steps: Sequence[Mapping[str, float]] = (),
+        open_seconds: float | None = None,
         index: int = 0,
     ) -> None:
         """Begin with the rows up to step `first` in the run folder `earlier`, which is this one or a trunk's.
 
-        `open_steps` are the means of the steps after the last of those rows; `index` is the run's own in metrics that
-        are stacked.
+        `open_steps` are the means of the steps after the last of those rows, `open_seconds` how long they took (None
+        where an old checkpoint does not say); `index` is the run's own in metrics that are stacked.
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
@@ -58,8 +78,11 @@ class MetricsLog:
         self._index = index
         self._interval: list[Mapping[str, jax.Array | float]] = [*open_steps]
         self._newest: Metrics | None = None
-        self._waiting: tuple[int, list[Mapping[str, jax.Array | float]], Metrics, Validation | None] | None = None
-        self._timed, self._clock = first, time.perf_counter()
+        self._waiting: _Interval | None = None
+        self.seconds = -(open_seconds or 0.0)
+        """When the last closed row ended, on the clock of this process: before 0 where it was an earlier one's."""
+        self._timed = first if open_seconds is None else first - len(open_steps)
+        self._clock = clock
 
     def add(self, metrics: Metrics) -> None:
         """Remember one step's metrics, still on the device."""
@@ -70,7 +93,8 @@ class MetricsLog:
         """Close an interval that ends after `done` steps; write the interval before it."""
         self.flush()
         assert self._newest is not None
-        self._waiting = (done, self._interval, self._newest, validation)
+        ended = self._clock.when_ready(self._newest.loss_nats)
+        self._waiting = _Interval(done, self._interval, self._newest, validation, ended)
         self._interval = []
 
     def open_steps(self) -> list[dict[str, float]]:
@@ -85,21 +109,17 @@ class MetricsLog:
         on_host = np.asarray(values)
         return on_host[self._index] if on_host.ndim else on_host
 
-    def pause(self, seconds: float) -> None:
-        """Leave so many seconds that have just passed out of the rates."""
-        self._clock += seconds
-
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting is None:
             return
-        done, interval, newest, validation = self._waiting
+        done, interval, newest, validation, ended = self._waiting
         self._waiting = None
         steps = [self._on_host(step) for step in interval]
         newest = jax.tree.map(self._own, newest)
-        now = time.perf_counter()
-        rate = (done - self._timed) * self.config.batch_tokens / (now - self._clock)
-        self._timed, self._clock = done, now
+        seconds = ended()
+        rate = (done - self._timed) * self.config.batch_tokens / max(seconds - self.seconds, SHORTEST_ROW)
+        self._timed, self.seconds = done, seconds
         self.spikes = int(newest.health.spikes)
         if problem := trouble(newest.health, self.config.divergence_nats):
             self.diverged, self.done, self.reason = True, problem.step, f"{problem.reason} at step {problem.step:,}"

@@ -1,12 +1,26 @@
 """Weights & Biases beside the local metrics: optional, and never able to harm a run.
 
-`metrics.jsonl` is complete without it; whatever goes wrong here is printed once, and the run continues.
+`metrics.jsonl` is complete without it. Whatever goes wrong here is printed once and switches W&B off for this run and,
+by a file in the sweep's folder, for every run of the sweep that begins later; the launcher tells its terminal.
 """
 
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from lmscale.core.config import RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.files import write_text
+from lmscale.core.run_folder import PLAN_FILE, WANDB_OFF_FILE
+
+CONNECT_SECONDS = 5.0
+"""How long a server may take to accept a connection before W&B is started."""
+INIT_SECONDS = 15.0
+"""How long W&B may take to begin a run; its own default is 90 s."""
+FINISH_SECONDS = 60.0
+"""How long it may take to send what is waiting at the end of a run; by default it tries for days."""
 
 
 class Tracker:
@@ -14,12 +28,17 @@ class Tracker:
 
     def __init__(self, mode: str, config: RunConfig, folder: Path) -> None:
         self._run: Any = None
-        if mode != "off":
+        self._folder = folder
+        if mode != "off" and not _off_file(folder).exists():
             self._guard(lambda: self._start(mode, config, folder))
 
     def _start(self, mode: str, config: RunConfig, folder: Path) -> None:
-        import wandb
-
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(f"it cannot be imported ({error}); pip install wandb") from error
+        if mode == "online":
+            _check_server(wandb)
         self._run = wandb.init(
             project="lmscale",
             group=folder.resolve().parent.name,
@@ -31,6 +50,7 @@ class Tracker:
             mode=mode,  # type: ignore[arg-type]
             resume="allow",
             reinit="create_new",  # runs that share a program are several in one process
+            settings=_time_outs(wandb),
         )
 
     def log(self, row: dict[str, Any]) -> None:
@@ -50,8 +70,46 @@ class Tracker:
         try:
             action()
         except Exception as error:
-            print(
-                f"Weights & Biases is switched off for the rest of this run: {type(error).__name__}: {error}",
-                flush=True,
-            )
             self._run = None
+            cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            print(f"Weights & Biases is switched off for the rest of this run: {' '.join(cause.split())}", flush=True)
+            self._switch_off_sweep(cause)
+
+    def _switch_off_sweep(self, cause: str) -> None:
+        """Spare later runs of the sweep the same wait. A folder that cannot be written costs them that, and no more."""
+        file = _off_file(self._folder)
+        if not (file.parent / PLAN_FILE).exists() or file.exists():
+            return
+        try:
+            write_text(file, " ".join(cause.split()) + "\n")
+        except UserError as error:
+            print(f"the other runs of the sweep cannot be told: {error}", flush=True)
+
+
+def _off_file(folder: Path) -> Path:
+    return folder.absolute().parent / WANDB_OFF_FILE
+
+
+def _time_outs(wandb: Any) -> dict[str, Any]:
+    """Those of our settings that this version of W&B has."""
+    settings = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
+    known = getattr(getattr(wandb, "Settings", None), "model_fields", settings)
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def _check_server(wandb: Any) -> None:
+    """Raise `UserError` where W&B's server does not answer: `wandb.init` would retry for minutes.
+
+    Behind a proxy only W&B itself can tell.
+    """
+    if urllib.request.getproxies() or not hasattr(wandb, "setup"):
+        return
+    address = urllib.parse.urlsplit(wandb.setup().settings.base_url)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"{address.hostname}:{port} does not answer ({error.strerror or error}); without a network take --wandb "
+            f"offline, and `wandb sync` later"
+        ) from error
