@@ -85,6 +85,17 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
     assert "2 runs, 1 of them held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())
 
 
+def test_a_speed_of_few_steps_takes_the_place_of_none_of_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path))
+    for steps, rate in ((30, 4e6), (2, 9e6), (0, 8e6)):
+        MeasuredSpeed(
+            config=RUN, flops_per_second=rate, compile_seconds=1.0, device="cpu", cores=1, steps=steps,
+            machine=measured_speeds.platform.node(),
+        ).write()  # fmt: skip
+    (speed,) = measured_speeds.of_this_machine()
+    assert speed.flops_per_second == 4e6
+
+
 def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
     plan = planned()

@@ -62,7 +62,7 @@ def main(args: BenchArgs, console: "Console") -> None:
     speed = bench.measure(config, args.steps, args.profile)
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
-    measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device)
+    measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device, speed.steps)
     if args.json is not None:
         write_json(args.json, asdict(speed))
 
