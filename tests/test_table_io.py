@@ -11,14 +11,14 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
-from lmscale.commands import import_table, table, table_io
+from lmscale.commands import import_table, table
 from lmscale.commands.import_table import ImportArgs
 from lmscale.commands.table import TableArgs
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import collect
 from lmscale.core.run_folder import SCORES_FILE
-from lmscale.study.tables import read_table
+from lmscale.study.tables import read_table, writing
 
 COLUMNS = ["run", "state", "params", "tokens", "flops", "loss_nats", "flops_budget", "held_out"]
 READ = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
@@ -122,7 +122,7 @@ OTHERS = pd.DataFrame(
 
 @pytest.mark.parametrize("ending", READ)
 def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
-    table_io.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
+    writing.write(OTHERS, tmp_path / f"theirs.{ending}", ending)  # type: ignore[arg-type]
     take_in(
         tmp_path / f"theirs.{ending}",
         tmp_path / "ours.csv",
@@ -147,7 +147,7 @@ NESTED = {
 def test_mappings_in_cells_become_columns(tmp_path: Path, ending: str) -> None:
     """As W&B's own example of an export writes them: as text in CSV, as mappings in JSONL."""
     path = tmp_path / f"project.{ending}"
-    table_io.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
+    writing.write(pd.DataFrame(NESTED), path, ending)  # type: ignore[arg-type]
     mapping = "params=config.n_params,tokens=config.tokens,loss=summary.loss,run=name"
     take_in(path, tmp_path / "ours.parquet", mapping)
     ours = read_table(tmp_path / "ours.parquet")
@@ -156,7 +156,7 @@ def test_mappings_in_cells_become_columns(tmp_path: Path, ending: str) -> None:
 
 
 def test_trouble_with_a_table_of_others_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table_io.write(OTHERS, tmp_path / "t.csv", "csv")
+    writing.write(OTHERS, tmp_path / "t.csv", "csv")
     with pytest.raises(UserError, match="has no column 'lost'"):
         take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=lost")
     with pytest.raises(UserError, match=r"there is no table at .*absent\.csv"):

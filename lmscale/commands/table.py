@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from lmscale.commands import table_io
 from lmscale.core.errors import UserError
+from lmscale.study.tables import writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,12 +52,12 @@ def main(args: TableArgs, console: "Console") -> None:
     if args.to == "wandb":
         print(_send_to_wandb(args.folder, table))
         return
-    form = args.to or table_io.format_of(args.output)
+    form = args.to or writing.format_of(args.output)
     if args.output is None:
         check(form != "parquet", "--to parquet is not for a terminal; add --output FILE.parquet")
-        print(table.to_csv(index=False) if form == "csv" else table.to_json(orient="records", lines=True), end="")
+        print(writing.csv_text(table) if form == "csv" else writing.jsonl_text(table), end="")
         return
-    table_io.write(table, args.output, form)
+    writing.write(table, args.output, form)
     print(f"{len(table)} {'scores' if args.scores else 'runs'} in {args.output}")
 
 

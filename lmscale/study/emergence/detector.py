@@ -47,7 +47,7 @@ def detect(
 ) -> Emergence:
     """The class of every task and metric of `table` along `axis`; unset, along every axis that the table has.
 
-    `table` is a DataFrame, what `tables.read_table` reads, or the folder of a sweep whose runs have scores; its columns
+    `table` is a DataFrame, what `tables.read_rows` reads, or the folder of a sweep whose runs have scores; its columns
     are those of `scores`, or mapped by `columns` (our name -> the table's), and `where` keeps the rows for which it
     holds. `rho` is the intra-class correlation of one scale's answers (unset: from seeds, else .003), `q` the false
     discovery rate, `resamples` the bootstrap's draws at each of three feet. Raises `UserError` for a table that cannot
@@ -79,11 +79,11 @@ def detect(
 
 
 def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFrame":
-    from lmscale.study.tables import query, read_table
+    from lmscale.study.tables import query, read_rows
 
     if isinstance(table, str | Path):
         folder = Path(table).is_dir()
-        return read_scores(Path(table), where=where) if folder else read_table(table, where=where)
+        return read_scores(Path(table), where=where) if folder else read_rows(table, where=where)
     return table if where is None else query(table, where)
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits import learning_rates, missing_cells
+from lmscale.study.fits import learning_rates, missing_cells, repeats
 from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.laws import SIX_ND, ComputeModel
-from lmscale.study.tables import flags, numbers
+from lmscale.study.tables import flags, numbers, units
+from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
 LARGEST = 1e40
 """Above it, or below its inverse, no number of parameters, tokens, FLOPs or nats lies, and squares overflow."""
-UNFINISHED = ("diverged", "failed", "missing")
-"""Values of a column `state` that mark a run whose loss, if it has one, is not that of a trained model."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ def usable(
                 f"the table has no column {name!r}{nearest(name, map(str, table.columns))}; "
                 f"name it with `columns`, for example `columns='params=n_params'`"
             )
+    units.check(table)
     table = table.copy()
     if "run" not in table:
         table["run"] = [f"row {index + 1}" for index in range(len(table))]
@@ -83,21 +83,20 @@ def usable(
     keep = np.ones(len(table), dtype=bool)
     planned = ~np.asarray(flags(table, "held_out")) if "held_out" in table else keep.copy()
 
-    def leave_out(bad: np.ndarray, reason: str) -> None:
-        dropped.extend(Dropped(str(run), f"{reason}{why[run]}") for run in table["run"][keep & bad])
-        keep[bad] = False
-
+    states = unfinished(table)
     # A sweep's table states why a run has no loss.
-    why = dict.fromkeys(table["run"], "")
+    reasons = table["reason"].astype(object).fillna("").astype(str) if "reason" in table else [""] * len(table)
+    words = np.where(states == "missing", "not run yet", states)
+    why = np.array([f": {word}{', ' * bool(reason)}{reason}" if word else "" for word, reason in zip(words, reasons)])
+
+    def leave_out(bad: np.ndarray, reason: str) -> None:
+        out = keep & bad
+        dropped.extend(Dropped(str(run), f"{reason}{more}") for run, more in zip(table["run"][out], why[out]))
+        keep[bad] = False
 
     if "held_out" in table:
         leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
-    if "state" in table:
-        states = table.reindex(columns=["run", "state", "reason"]).astype(object).fillna("").astype(str)
-        states = states.replace({"state": {"missing": "not run yet"}})
-        why = {run: f": {state}{', ' * bool(reason)}{reason}" for run, state, reason in states.itertuples(index=False)}
-        unfinished = np.asarray(table["state"].astype(str).str.lower().isin(UNFINISHED))
-        leave_out(unfinished & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
+    leave_out((states != "") & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
     lost = planned & ~(keep & np.isfinite(numbers(table, target)))
     for name in (target, *inputs):
         values = numbers(table, name)
@@ -106,6 +105,10 @@ def usable(
         leave_out(~(values > 0), f"{name} is not positive")
         leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
     measured = keep.copy()
+    repeated = repeats.copies(table[keep], inputs, target)
+    copied = np.flatnonzero(keep)[list(repeated)]
+    dropped.extend(map(Dropped, map(str, table["run"].iloc[copied]), repeated.values()))
+    keep[copied] = False
     tried = np.flatnonzero(keep | (planned & learning_rates.diverged(table, target)))
     doubts = learning_rates.statuses(table.iloc[tried], target, rates)
     worse = learning_rates.left_out(table.iloc[tried], target, rates)
@@ -115,26 +118,12 @@ def usable(
     if not len(rows):
         reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
         raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
-    statuses = [*conventions.mixed(rows), *_repeated(rows, inputs, target), *doubts]
+    statuses = [*conventions.mixed(rows), *repeats.statuses(rows, repeated, inputs, target), *doubts]
+    statuses += [Status("units", sentence, "warning") for sentence in units.doubts(rows, target)]
     statuses += missing_cells.statuses(table, lost, measured, inputs)
     order = [name for name in (*inputs, target, "flops") if name in rows] + ["run"]
     rows = rows.sort_values(order, kind="stable").reset_index(drop=True)
     return UsableRuns(rows, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
-
-
-def _repeated(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> list[Status]:
-    """A warning where rows repeat another's inputs and loss to the last digit, which two runs never do."""
-    same = [name for name in dict.fromkeys((*inputs, "params", "tokens", "flops", target)) if name in table]
-    repeated = table.duplicated(same, keep=False)
-    if not repeated.any():
-        return []
-    count = int(table.duplicated(same).sum())
-    first = ", ".join(map(str, table["run"][repeated][:4]))
-    sentence = (
-        f"{count} rows repeat the inputs and the loss of another exactly (first: {first}); "
-        f"they are kept, and make intervals too narrow if they are one run"
-    )
-    return [Status("duplicate rows", sentence, "warning")]
 
 
 def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:

@@ -142,6 +142,7 @@ def write(
     from lmscale.study.fits.results.common import clean
     from lmscale.study.report import account, figures, page
     from lmscale.study.report.sections import sections
+    from lmscale.study.tables.writing import csv_text
 
     folder = Path(folder)
     table = _named(table)
@@ -158,7 +159,7 @@ def write(
             }
         ),
     )
-    files.write_text(folder / "table.csv", table.to_csv(index=False, lineterminator="\n"))
+    files.write_text(folder / "table.csv", csv_text(table))
     parts = sections(
         table,
         fits,

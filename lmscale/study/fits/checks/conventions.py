@@ -28,6 +28,7 @@ APART = 3.0  # two groups are two when the gap between them is this many times t
 JUMP = 0.05  # relative: a ratio that leaves its neighbours' by more is not smooth in N
 JUMPING = (5, 0.4)  # rows, and share of rows, that must jump
 ENOUGH = 2  # rows of the smaller group: one alone is a typing error, and still named by the compute model's misfit
+SIZES = 3  # model sizes of a group that shares none with the other: fewer may lie off a line by their shapes
 MOST_ROWS = 1000  # beyond, every k-th row is looked at
 
 
@@ -61,11 +62,22 @@ def _by_arithmetic(table: "pd.DataFrame") -> list[Status]:
     width = next((name for name in ("width", "d_model", "hidden_size") if name in has), None)
     layers = next((name for name in ("layers", "n_layers", "num_layers") if name in has), None)
     if "params" in has and width and layers:
-        body = 12 * _numbers(table, layers) * _numbers(table, width) ** 2
-        body[~(body > 0)] = np.nan
-        statuses += _two_groups(table, _numbers(table, "params") / body, f"N/(12 {layers} {width}^2)")
+        statuses += _against_shape(table, width, layers)
     statuses += _another_count(table, has)
     return statuses[:1]
+
+
+def _against_shape(table: "pd.DataFrame", width: str, layers: str) -> list[Status]:
+    """N against 12 layers width^2, the matrices of the layers; not where a token table of one vocabulary explains it."""
+    params, width_ = _numbers(table, "params"), _numbers(table, width)
+    body = 12 * _numbers(table, layers) * width_**2
+    body[~(body > 0)] = np.nan
+    vocab = (params - body) / width_
+    if np.isfinite(vocab).any() and (typical := float(np.nanmedian(vocab))) > 0:
+        whole = np.log(params / (body + typical * width_))
+        if np.nanmax(whole) - np.nanmin(whole) < JUMP:
+            return []
+    return _two_groups(table, params / body, f"N/(12 {layers} {width}^2)")
 
 
 def _numbers(table: "pd.DataFrame", name: str) -> np.ndarray:
@@ -95,7 +107,8 @@ def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[St
         cut = int(steps.argmax())
         low, high = order[: cut + 1], order[cut + 1 :]
         widest = max(float(np.ptp(rest[low])), float(np.ptp(rest[high])))
-        if min(len(low), len(high)) >= ENOUGH and steps[cut] > max(LEAST, APART * widest):
+        apart_enough = steps[cut] > max(LEAST, APART * widest)
+        if min(len(low), len(high)) >= ENOUGH and apart_enough and not _few_sizes(x[low], x[high]):
             few = low if len(low) < len(high) else high
             names = ", ".join(map(str, table["run"].iloc[good[np.sort(few)[:3]]]))
             sentence = (
@@ -106,6 +119,12 @@ def _two_groups(table: "pd.DataFrame", ratio: np.ndarray, label: str) -> list[St
             return [Status("mixed conventions", sentence, "warning")]
     # A budget is a plan's round number, which whole models and batches meet to some per cent: it may jump.
     return [] if "budget" in label else _jumps(table["run"].iloc[good], x, y, label)
+
+
+def _few_sizes(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether no size is in both groups, and one group has too few sizes to show that its ratio is smooth in N."""
+    sizes = [set(np.round(group, 3)) for group in (low, high)]
+    return sizes[0].isdisjoint(sizes[1]) and min(map(len, sizes)) < SIZES
 
 
 def _jumps(names: "pd.Series[str]", x: np.ndarray, y: np.ndarray, label: str) -> list[Status]:

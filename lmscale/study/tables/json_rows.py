@@ -1,0 +1,83 @@
+"""Tables in JSON: one object per line, an array of objects, or an object of columns."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_json_lines(text: str, path: Path) -> "pd.DataFrame":
+    """The table of one JSON object per line. Raises `UserError` that names the first line which is none.
+
+    Only a line feed ends a line: strings may hold U+2028 and its like.
+    """
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            row = _value(line, path, f" in line {number}", "every line is one JSON object")
+            if not isinstance(row, dict):
+                raise UserError(f"the table {path} is corrupt in line {number}: every line is one JSON object")
+            rows.append(row)
+    return frame(rows)
+
+
+def read_json(text: str, path: Path) -> "pd.DataFrame":
+    """The table of an array of objects, of an object of columns (lists, or index -> value), or of JSON lines."""
+    rule = "a table is an array of objects, an object of columns of one length, or one object per line"
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) > 1 and lines[0].strip().startswith("{") and lines[0].strip().endswith("}"):
+        return read_json_lines(text, path)
+    value = _value(text, path, "", rule)
+    if isinstance(value, dict) and value and all(isinstance(column, dict | list) for column in value.values()):
+        return _of_columns(value, path, rule)
+    rows = [value] if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"the file {path} holds no table: {rule}")
+    return frame(rows)
+
+
+def _of_columns(columns: dict[str, Any], path: Path, rule: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    if all(isinstance(column, dict) for column in columns.values()):
+        keys = list(dict.fromkeys(key for column in columns.values() for key in column))
+        columns = {name: [column.get(key) for key in keys] for name, column in columns.items()}
+    if not all(isinstance(column, list) for column in columns.values()) or len(set(map(len, columns.values()))) != 1:
+        raise UserError(f"the file {path} holds no table: {rule}")
+    return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()}).infer_objects()
+
+
+def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    """Rows as a table; integers beyond 64 bits stay as they are."""
+    import pandas as pd
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
+    return pd.DataFrame(columns, index=range(len(rows))).infer_objects()
+
+
+def _value(text: str, path: Path, where: str, rule: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except _Twice as error:
+        raise UserError(f"the table {path} has two values named {error.args[0]!r}{where}: name each once") from None
+    except RecursionError:
+        raise UserError(f"the table {path} is corrupt{where} (brackets too deep): {rule}") from None
+    except ValueError as error:  # of JSON, or a number of thousands of digits
+        raise UserError(f"the table {path} is corrupt{where} ({str(error).splitlines()[0]}): {rule}") from None
+
+
+class _Twice(Exception):
+    """A name that an object holds twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return value
