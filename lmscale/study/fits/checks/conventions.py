@@ -68,7 +68,7 @@ def _by_arithmetic(table: "pd.DataFrame") -> list[Status]:
 
 
 def _against_shape(table: "pd.DataFrame", width: str, layers: str) -> list[Status]:
-    """N against 12 layers width^2, the matrices of the layers; not where a token table of one vocabulary explains it."""
+    """N against 12 layers width^2, the matrices of the layers; not where one token table explains the rest."""
     params, width_ = _numbers(table, "params"), _numbers(table, width)
     body = 12 * _numbers(table, layers) * width_**2
     body[~(body > 0)] = np.nan
