@@ -40,6 +40,8 @@ class DataArgs:
     """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
     validation_fraction: float = 0.05
     """Share of the documents for the validation split."""
+    validation_source: str | None = None
+    """Validate on this source of its own, and hold nothing of SOURCE out for it."""
     test_fraction: float = 0.0
     """Share of the documents for the test split."""
     unreadable: Literal["skip", "refuse"] = "skip"
@@ -76,27 +78,35 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
 
     with preparing(console) as progress:
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
-        parts = tokens.components or (tokens,)
+        parts, held_out = tokens.components or (tokens,), tokens.held_out
         found = {
-            part.manifest.fingerprint: corpus_statistics(part, progress) for part in parts if not part.manifest.endless
+            part.manifest.fingerprint: corpus_statistics(part, progress, held_out)
+            for part in parts
+            if not (part.manifest.endless or (held_out is not None and held_out.manifest.endless))
         }
     weights, used = tokens.manifest.weights or (1,), tokens.manifest.unique_windows(CONTEXT)
     for weight, part, leading in zip(weights, parts, used):
         manifest = part.manifest
-        share = f", {weight / sum(weights):.4g} of the training tokens" if tokens.components else ""
+        share = f", {weight / sum(weights):.4g} of the training tokens" if len(parts) > 1 else ""
         if manifest.endless:
             _print_language(synthetic.parse(manifest.source), share, console)
         else:
             _print_corpus(manifest, share, console)
-            _print_held_out(manifest, config, console)
-            _print_statistics(found[manifest.fingerprint], console)
+            if held_out is None:
+                _print_held_out(manifest, config, console)
+            if manifest.fingerprint in found:
+                _print_statistics(found[manifest.fingerprint], console)
         if config.unique_tokens is not None:
             console.print(
                 f"of it the leading {leading * CONTEXT:,} training tokens are used, in sequences of {CONTEXT}"
             )
-        if output is not None and not manifest.endless:
+        if output is not None and manifest.fingerprint in found:
             path = _figure(found[manifest.fingerprint], output)
             console.print(f"figure: {escape(str(path))}")
+    if held_out is not None and held_out.manifest.endless:
+        _print_language(synthetic.parse(held_out.manifest.source), ", to validate on", console)
+    elif held_out is not None:
+        _print_corpus(held_out.manifest, ", to validate on", console)
 
 
 def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:

@@ -54,6 +54,9 @@ def corpus_baselines(folder: Path) -> dict[str, float]:
     with suppress(UserError):
         config = configs.pop()
         manifest = data.find_manifest(config)
-        if manifest is not None and not manifest.endless and not manifest.components:
-            return corpus_statistics(data.prepare(config)).baselines
+        if manifest is None or manifest.endless or len(manifest.components) > 1:
+            return {}
+        if manifest.held_out is None or not manifest.held_out.endless:
+            tokens = data.prepare(config)
+            return corpus_statistics((*tokens.components, tokens)[0], held_out=tokens.held_out).baselines
     return {}

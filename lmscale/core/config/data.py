@@ -30,6 +30,9 @@ class DataConfig:
     """`bytes`, `bpe:V` (byte-level BPE of V ids, trained on the training split), or a path to a `tokenizer.json`."""
     validation_fraction: float = 0.05
     """Share of the documents held out for the loss along a run, chosen by a hash of their text."""
+    validation_source: str | None = None
+    """A source of its own for the loss along a run, given as `source` is but no mixture: all of it is validated on, and
+    `source` is trained on whole, so that no text has parts on both sides. None: `validation_fraction` of `source`."""
     test_fraction: float = 0.0
     """Share of the documents held out from every run until the end, taken from the highest hashes: changing it moves
     documents between the training and the test split only."""
@@ -54,6 +57,8 @@ class DataConfig:
             f"DataConfig.prompt_field = {self.prompt_field!r}, but {self.source} has no records with fields; give "
             f"JSONL, Parquet or tfds:NAME, or leave it out",
         )
+        if self.validation_source is not None:
+            self._check_validation_source(self.validation_source)
         check(
             0.0 < self.validation_fraction < 1.0,
             f"DataConfig.validation_fraction = {self.validation_fraction!r}: must lie strictly between 0 and 1",
@@ -72,6 +77,19 @@ class DataConfig:
                 f"DataConfig.near_duplicates = {self.near_duplicates!r}: a share above 0 and at most 1; try 0.8",
             )
         _check_tokenizer(self.tokenizer)
+
+    def _check_validation_source(self, source: str) -> None:
+        check(
+            bool(source.strip()) and not source.startswith(mixture.PREFIX),
+            f"DataConfig.validation_source = {source!r}: give one source, no mixture, or leave it out",
+        )
+        check(
+            source not in [name for _, name in mixture.components(self.source)],
+            f"DataConfig.validation_source = {source!r} is trained on too; give other text, or leave it out and "
+            f"validation_fraction of {self.source} is held out",
+        )
+        if synthetic.is_synthetic(source):
+            synthetic.parse(source)
 
 
 def _check_tokenizer(name: str) -> None:

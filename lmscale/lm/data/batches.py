@@ -125,6 +125,7 @@ class ValidationSet:
     def __init__(
         self, tokens: Tokens, context: int, max_tokens: int, split: str = "validation", answers_only: bool = False
     ) -> None:
+        tokens = tokens.source_of(split)
         sources = held_out(tokens, split, context)
         schedule = MixtureSchedule(tokens.manifest.weights or (1,))
         requested = max(1, max_tokens // context)
@@ -145,9 +146,10 @@ class ValidationSet:
             load_tokenizer(tokens.manifest), targets[scored] if answers_only else targets
         )
         self.shortfall = ""
+        fix = f"a larger {split}_fraction holds out more" if tokens.manifest.train_tokens else "give more of it"
         if n < requested:
             self.shortfall = (
                 f"{requested * context:,} {SPLIT_NAMES[split]} tokens were asked for, but {tokens.manifest.source} "
-                f"holds out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; a "
-                f"larger {split}_fraction holds out more"
+                f"holds out only {n * context:,} in whole sequences of context = {context:,}, which are all scored; "
+                f"{fix}"
             )

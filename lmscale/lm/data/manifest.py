@@ -63,7 +63,9 @@ class Manifest:
     weights: tuple[int, ...] = ()
     """In a mixture: the rows of each component, out of their sum."""
     components: tuple["Manifest", ...] = field(default=())
-    """The sources of a mixture."""
+    """The sources of a mixture; of what is validated on a source of its own, those of training, if only one."""
+    held_out: "Manifest | None" = None
+    """The source of the validation split, where it has one of its own."""
 
     @property
     def folder(self) -> Path:
@@ -137,7 +139,8 @@ def _no_starts() -> NDArray[np.int64]:
 class Tokens:
     """Prepared tokens, mapped from disk: [tokens] of the tokenizer's dtype and [documents + 1] starts, per split.
 
-    A mixture has them in its `components`; an endless language has none.
+    A mixture has them in its `components`, as has all that is validated on a source of its own, `held_out`; an endless
+    language has none.
     """
 
     manifest: Manifest
@@ -152,6 +155,11 @@ class Tokens:
     validation_scored: NDArray[np.bool_] | None = None
     test_scored: NDArray[np.bool_] | None = None
     components: tuple["Tokens", ...] = ()
+    held_out: "Tokens | None" = None
+
+    def source_of(self, split: str) -> "Tokens":
+        """The tokens that hold a split: these, or for validation those of its own source."""
+        return self.held_out if split == "validation" and self.held_out is not None else self
 
     def scored(self, split: str) -> NDArray[np.bool_] | None:
         """[tokens] of one split: False for those of prompts; None where documents have none."""

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from lmscale.core import files
 from lmscale.core.config import DataConfig, mixture, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
-from lmscale.lm.data.corpora import Corpus, Progress, locked
+from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked
 from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record, write_record
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
 from lmscale.lm.data.tokenizer import BPE, FileTokenizer, Tokenizer
@@ -20,7 +21,15 @@ from lmscale.lm.data.tokenizer.train import VERSION
 BPE_BYTES = 64 << 20
 """Text that byte-level BPE is trained on: the leading documents in the order of their hash, a fair sample."""
 
-CorpusOf = Callable[[DataConfig], Corpus | None]
+
+class Part(NamedTuple):
+    """One source of a run's data, and whether all of it is trained on, or validated on."""
+
+    config: DataConfig
+    whole: Whole
+
+
+CorpusOf = Callable[[DataConfig, Whole], Corpus | None]
 TokensOf = Callable[[Corpus, Tokenizer], Manifest | None]
 
 
@@ -45,7 +54,7 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
             return _open_tokens(manifest, report)
     manifest = _assemble(
         config,
-        lambda component: corpora.prepare(component, progress=report, allow_download=allow_download),
+        lambda part, whole: corpora.prepare(part, whole, progress=report, allow_download=allow_download),
         lambda corpus, tokenizer: shards.write_shards(corpus, tokenizer, report),
         report,
     )
@@ -56,7 +65,9 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
 def _open_tokens(manifest: Manifest, report: Progress) -> Tokens:
     """The tokens that a manifest describes. Raises `Damaged` unless every file is as it was written."""
     if manifest.components:
-        return Tokens(manifest, components=tuple(_open_tokens(component, report) for component in manifest.components))
+        components = tuple(_open_tokens(component, report) for component in manifest.components)
+        held_out = None if manifest.held_out is None else _open_tokens(manifest.held_out, report)
+        return Tokens(manifest, components=components, held_out=held_out)
     return Tokens(manifest) if manifest.endless else shards.open_shards(manifest, report)
 
 
@@ -77,37 +88,40 @@ def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, repo
     """The manifest of `config`, from those of its components; None as soon as one step gives None."""
     components = mixture.components(config.source)
     weights = tuple(weight for weight, _ in components)
-    configs = [_component(config, source) for _, source in components]
-    corpora_by_config: dict[DataConfig, Corpus] = {}
-    for component in configs:
-        if not _endless(component):
-            corpus = corpus_of(component)
+    whole: Whole = None if config.validation_source is None else "train"
+    parts = [Part(_component(config, source), whole) for _, source in components]
+    if config.validation_source is not None:
+        parts.append(Part(_component(config, config.validation_source), "validation"))
+    prepared: dict[Part, Corpus] = {}
+    for part in parts:
+        if not _endless(part.config):
+            corpus = corpus_of(*part)
             if corpus is None:
                 return None
-            corpora_by_config[component] = corpus
-    weighted = [
-        (weight, corpora_by_config[each]) for weight, each in zip(weights, configs) if each in corpora_by_config
-    ]
+            prepared[part] = corpus
+    weighted = [(weight, prepared[part]) for weight, part in zip(weights, parts) if part in prepared]
     shared = _shared_tokenizer(config.tokenizer, weighted, report)
     if shared is None:
         return None
     manifests = []
-    for component in configs:
-        manifest = _endless_manifest(component)
-        if manifest is None:
-            stored = tokens_of(corpora_by_config[component], shared[0])
-            if stored is None:
-                return None
-            manifest = dataclasses.replace(stored, tokenizer_file=shared[1])
-        manifests.append(manifest)
-    whole = manifests[0] if len(manifests) == 1 else _mixture_manifest(weights, tuple(manifests))
-    return dataclasses.replace(whole, unique_limit=config.unique_tokens)
+    for part in parts:
+        if (endless := _endless_manifest(part.config)) is not None:
+            manifests.append(endless)
+            continue
+        stored = tokens_of(prepared[part], shared[0])
+        if stored is None:
+            return None
+        manifests.append(dataclasses.replace(stored, tokenizer_file=shared[1]))
+    manifest = manifests[0] if len(manifests) == 1 else _joint_manifest(weights, tuple(manifests))
+    return dataclasses.replace(manifest, unique_limit=config.unique_tokens)
 
 
 def _component(config: DataConfig, source: str) -> DataConfig:
     """The configuration of one source of a mixture."""
     prompt_field = None if source == "stdlib" or synthetic.is_synthetic(source) else config.prompt_field
-    return dataclasses.replace(config, source=source, prompt_field=prompt_field, unique_tokens=None)
+    return dataclasses.replace(
+        config, source=source, validation_source=None, prompt_field=prompt_field, unique_tokens=None
+    )
 
 
 def _endless(component: DataConfig) -> bool:
@@ -213,10 +227,59 @@ def _endless_manifest(config: DataConfig) -> Manifest | None:
     )
 
 
-def _mixture_manifest(weights: tuple[int, ...], components: tuple[Manifest, ...]) -> Manifest:
-    """The manifest of several sources together. Raises `UserError` where they do not share their ids."""
-    first = components[0]
-    for other in components[1:]:
+def _joint_manifest(weights: tuple[int, ...], manifests: tuple[Manifest, ...]) -> Manifest:
+    """The manifest of several weighted sources together, and of one more to validate on if there is one more.
+
+    Raises `UserError` where they do not share their ids.
+    """
+    components, held_out = manifests[: len(weights)], (*manifests[len(weights) :], None)[0]
+    _check_ids(manifests)
+    first, identity = components[0], [list(weights), [component.fingerprint for component in components]]
+    corpus_identity = [list(weights), [component.corpus_fingerprint for component in components]]
+    source = first.source
+    if len(components) > 1:
+        shares = [f"{weight / sum(weights):.4g}" for weight in weights]
+        source = " + ".join(f"{share} * {component.source}" for share, component in zip(shares, components))
+    if held_out is not None:
+        identity.append([held_out.fingerprint])
+        corpus_identity.append([held_out.corpus_fingerprint])
+        source += f", validated on {held_out.source}"
+    counts = {
+        f"{split}_{name}": sum(getattr(manifest, f"{split}_{name}") for manifest in manifests)
+        for split in corpora.SPLITS
+        for name in ("tokens", "documents", "bytes")
+    }
+    if held_out is not None:  # an endless component holds out text that is not used
+        counts |= {name: getattr(held_out, name) for name in counts if name.startswith("validation")}
+    sums = ("duplicates_removed", "near_duplicates_removed", "empty_removed")
+    return Manifest(
+        source=source,
+        fingerprint=_digest(identity),
+        corpus_fingerprint=_digest(corpus_identity),
+        tokenizer=first.tokenizer,
+        tokenizer_file=next((manifest.tokenizer_file for manifest in manifests if manifest.tokenizer_file), None),
+        tokenizer_fingerprint=first.tokenizer_fingerprint,
+        vocab=first.vocab,
+        end_of_document=first.end_of_document,
+        dtype=first.dtype,
+        skipped=tuple(item for manifest in manifests for item in manifest.skipped),
+        versions={name: value for manifest in manifests for name, value in manifest.versions.items()},
+        weights=weights,
+        components=components,
+        held_out=held_out,
+        **counts,
+        **{name: sum(getattr(manifest, name) for manifest in manifests) for name in sums},
+    )
+
+
+def _digest(identity: object) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def _check_ids(manifests: tuple[Manifest, ...]) -> None:
+    """Raise `UserError` unless all sources have the same ids."""
+    first = manifests[0]
+    for other in manifests[1:]:
         if (other.tokenizer, other.vocab, other.end_of_document) != (
             first.tokenizer,
             first.vocab,
@@ -227,31 +290,3 @@ def _mixture_manifest(weights: tuple[int, ...], components: tuple[Manifest, ...]
                 f"{other.tokenizer!r}, so they cannot be mixed; give documents=N to a synthetic language, which then "
                 f"is text like any other"
             )
-    identity = json.dumps([list(weights), [component.fingerprint for component in components]])
-    corpus_identity = json.dumps([list(weights), [component.corpus_fingerprint for component in components]])
-    names = ("tokens", "documents", "bytes")
-    counts = {
-        f"{split}_{name}": sum(getattr(component, f"{split}_{name}") for component in components)
-        for split in corpora.SPLITS
-        for name in names
-    }
-    sums = ("duplicates_removed", "near_duplicates_removed", "empty_removed")
-    return Manifest(
-        source=" + ".join(
-            f"{weight / sum(weights):.4g} * {component.source}" for weight, component in zip(weights, components)
-        ),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        corpus_fingerprint=hashlib.sha256(corpus_identity.encode()).hexdigest()[:16],
-        tokenizer=first.tokenizer,
-        tokenizer_file=next((component.tokenizer_file for component in components if component.tokenizer_file), None),
-        tokenizer_fingerprint=first.tokenizer_fingerprint,
-        vocab=first.vocab,
-        end_of_document=first.end_of_document,
-        dtype=first.dtype,
-        skipped=tuple(item for component in components for item in component.skipped),
-        versions={name: value for component in components for name, value in component.versions.items()},
-        weights=weights,
-        components=components,
-        **counts,
-        **{name: sum(getattr(component, name) for component in components) for name in sums},
-    )

@@ -10,7 +10,8 @@ Saved as `statistics.json` beside the tokens. Letters: V vocabulary, T tokens.
 import lzma
 import math
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,10 @@ class Statistics:
         return {name: getattr(self, f"{name}_bits_per_byte") for name in names}
 
 
-def find_statistics(manifest: Manifest) -> Statistics | None:
+def find_statistics(manifest: Manifest, held_out: Manifest | None = None) -> Statistics | None:
     """The statistics that are stored beside the tokens, None where there are none."""
     try:
-        stored = read_record(manifest.folder / STATISTICS_FILE)
+        stored = read_record(_path(manifest, held_out))
         if stored.pop("format") != FORMAT:
             return None
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in stored.items()}
@@ -81,14 +82,21 @@ def find_statistics(manifest: Manifest) -> Statistics | None:
         return None
 
 
-def corpus_statistics(tokens: Tokens, progress: Progress | None = None) -> Statistics:
+def _path(manifest: Manifest, held_out: Manifest | None) -> Path:
+    return manifest.folder / (STATISTICS_FILE if held_out is None else f"statistics-{held_out.fingerprint}.json")
+
+
+def corpus_statistics(tokens: Tokens, progress: Progress | None = None, held_out: Tokens | None = None) -> Statistics:
     """The statistics of one corpus, from the file beside its tokens or counted now and stored there.
 
-    Raises `UserError` where the validation split has no text to score.
+    `held_out` is what the corpus is validated on, if that is a source of its own. Raises `UserError` where the
+    validation split has no text to score.
     """
-    manifest = tokens.manifest
+    manifest, validated = tokens.manifest, None if held_out is None else held_out.manifest
+    if held_out is not None:
+        tokens = replace(tokens, validation=held_out.validation)
     assert not tokens.components and not manifest.endless, "each component of a mixture is counted by itself"
-    if (stored := find_statistics(manifest)) is not None:
+    if (stored := find_statistics(manifest, validated)) is not None:
         return stored
 
     def report(share: float) -> None:
@@ -106,7 +114,7 @@ def corpus_statistics(tokens: Tokens, progress: Progress | None = None) -> Stati
         fields[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
         report(0.6 + 0.2 * number)
     result = Statistics(source=manifest.source, fingerprint=manifest.fingerprint, compressed_bytes=len(text), **fields)
-    write_record(manifest.folder / STATISTICS_FILE, {"format": FORMAT, **asdict(result)})
+    write_record(_path(manifest, validated), {"format": FORMAT, **asdict(result)})
     report(1.0)
     return result
 

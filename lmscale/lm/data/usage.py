@@ -59,14 +59,15 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
             f"ids; set model.vocab = {manifest.vocab}"
         )
     components, weights = manifest.components or (manifest,), manifest.weights or (1,)
-    for component in components:
-        for split, tokens in (("training", component.train_tokens), ("validation", component.validation_tokens)):
-            if not windows(tokens, context):
-                raise UserError(
-                    f"the {split} split of {component.source} has {tokens:,} tokens, too few for one sequence of "
-                    f"context = {context:,} and its next token; give more text or take a context of at most "
-                    f"{max(1, tokens - 1):,}"
-                )
+    validated = components if manifest.held_out is None else (manifest.held_out,)
+    sizes = [("training", part, part.train_tokens) for part in components]
+    for split, part, tokens in [*sizes, *(("validation", part, part.validation_tokens) for part in validated)]:
+        if not windows(tokens, context):
+            raise UserError(
+                f"the {split} split of {part.source} has {tokens:,} tokens, too few for one sequence of "
+                f"context = {context:,} and its next token; give more text or take a context of at most "
+                f"{max(1, tokens - 1):,}"
+            )
     rows_by_source = MixtureSchedule(weights).counts(config.tokens // context).tolist()
     available_by_source = manifest.unique_windows(context)
     for component, weight, available, rows in zip(components, weights, available_by_source, rows_by_source):

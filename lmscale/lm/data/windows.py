@@ -108,7 +108,8 @@ def training(tokens: Tokens, context: int, seed: int) -> list[Windows]:
 
 
 def held_out(tokens: Tokens, split: str, context: int) -> list[Windows]:
-    """The windows of every source's `split`."""
+    """The windows of every source's `split`; of validation those of its own source, if it has one."""
+    tokens = tokens.source_of(split)
     return [
         SyntheticWindows(synthetic.parse(component.manifest.source), split, context, 0)
         if component.manifest.endless

@@ -37,9 +37,9 @@ from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.sources import Skipped, Source
-from lmscale.lm.data.corpora.survey import Survey
+from lmscale.lm.data.corpora.survey import Survey, Whole
 
-__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "atomic_folder", "find_corpus", "locked", "prepare"]
+__all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "Whole", "atomic_folder", "find_corpus", "locked", "prepare"]
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is read."""
@@ -47,10 +47,10 @@ SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_fi
 """Settings that select documents; one with its default value does not enter the name of a cache."""
 
 
-def find_corpus(config: DataConfig) -> Corpus | None:
+def find_corpus(config: DataConfig, whole: Whole = None) -> Corpus | None:
     """The prepared corpus, None unless no file of the source has changed since. Imports no TFDS and reads no text."""
     try:
-        record = read_record(_key_path(config))
+        record = read_record(_key_path(config, whole))
         if record["signature"] != signature(_list_files(config, Path(record["place"]))):
             return None
         fields = record["corpus"]
@@ -59,7 +59,9 @@ def find_corpus(config: DataConfig) -> Corpus | None:
         return None
 
 
-def prepare(config: DataConfig, *, progress: Progress | None = None, allow_download: bool = False) -> Corpus:
+def prepare(
+    config: DataConfig, whole: Whole = None, *, progress: Progress | None = None, allow_download: bool = False
+) -> Corpus:
     """Read the one source of `config` into a TFDS data set with splits, unless that was done and nothing changed.
 
     Only a `tfds:` source is ever downloaded, and only with `allow_download` or LMSCALE_ALLOW_DOWNLOAD=1. Safe under
@@ -67,19 +69,19 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
     unknown, empty or unreadable throughout, or changes while it is read, and for a full disk.
     """
     report = progress or (lambda what, share: None)
-    corpus = find_corpus(config)
+    corpus = find_corpus(config, whole)
     if corpus is None or not corpus.readable():
-        key_path = _key_path(config)
+        key_path = _key_path(config, whole)
         if not _is_tfds(config):
             _list_files(config, _source_path(config))  # fail for a missing source before anything is written
         with locked(key_path.with_suffix(".lock"), report):
-            corpus = find_corpus(config)  # another process may have done it while this one waited
+            corpus = find_corpus(config, whole)  # another process may have done it while this one waited
             if corpus is None or not corpus.readable():
-                corpus = _build(config, key_path, report, allow_download)
+                corpus = _build(config, whole, key_path, report, allow_download)
     return corpus
 
 
-def _key_path(config: DataConfig) -> Path:
+def _key_path(config: DataConfig, whole: Whole) -> Path:
     """One file for each path that `config` can mean on this machine and each way to split it."""
     path = _source_path(config)
     changed = [
@@ -87,6 +89,8 @@ def _key_path(config: DataConfig) -> Path:
         for item in dataclasses.fields(config)
         if item.name in SELECTION_FIELDS and getattr(config, item.name) != item.default
     ]
+    if whole is not None:
+        changed.append(["whole", whole])
     key = json.dumps([FORMAT, config.source, str(path), config.text_field, config.validation_fraction, *changed])
     return files.cache_dir() / "corpora" / "keys" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
@@ -112,11 +116,11 @@ def _list_files(config: DataConfig, path: Path) -> Listing:
     return sources.stdlib_listing(path) if config.source == "stdlib" else sources.files_listing(path)
 
 
-def _build(config: DataConfig, key_path: Path, report: Progress, allow_download: bool) -> Corpus:
+def _build(config: DataConfig, whole: Whole, key_path: Path, report: Progress, allow_download: bool) -> Corpus:
     """Read everything: hash, split, store, and record what was read."""
     path, listing, source = _open(config, allow_download)
     surveyed = survey.survey(source, config, report)
-    splits, near = survey.split_documents(surveyed, config, source.name)
+    splits, near = survey.split_documents(surveyed, config, source.name, whole)
     corpus = _corpus(source.name, surveyed, splits, near)
     if not corpus.readable():
         shutil.rmtree(corpus.folder, ignore_errors=True)

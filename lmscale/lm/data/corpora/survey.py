@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from lmscale.lm.data.corpora.sources import Document, Skipped, Source
 from lmscale.lm.data.corpora.text_formats import PASSAGE_BYTES
 
 DIGEST_BYTES = 16
+Whole = Literal["train", "validation"] | None
+"""The split that all documents of a source are in, those of the test apart; None: split by their hash."""
 
 
 @dataclass
@@ -106,14 +108,27 @@ def _nothing_left(name: str, skipped: list[Skipped], empty: int) -> str:
     return f"there is no text to use in {name}{why}; give UTF-8 text, JSON lines or Parquet, plain, .gz or .zst"
 
 
-def split_documents(survey: Survey, config: DataConfig, name: str) -> tuple[dict[str, NDArray[np.int64]], int]:
+def split_documents(
+    survey: Survey, config: DataConfig, name: str, whole: Whole = None
+) -> tuple[dict[str, NDArray[np.int64]], int]:
     """For each split the numbers of its documents in the order of their hash, each text once; near duplicates removed.
 
     A text is held out for validation when its hash, as a share of the largest possible, is below
     `validation_fraction`, and for the test when it is at least 1 - `test_fraction`. No split that was asked for stays
     empty: the lowest hash is always for validation, the highest for the test, and one between them for training.
-    Raises `UserError` when there are too few texts for that.
+    With `whole` = "train" none is held out for validation, with "validation" all are. Raises `UserError` when there are
+    too few texts for that.
     """
+    order, near = _different(survey)
+    validation, test = len(order), 0
+    if whole != "validation":
+        validation, test = _held_out(survey.digests[order, 0], config, name, validate=whole is None)
+    last = len(order) - test
+    return {"train": order[validation:last], "validation": order[:validation], "test": order[last:]}, near
+
+
+def _different(survey: Survey) -> tuple[NDArray[np.int64], int]:
+    """The numbers of all different texts in the order of their hash, and how many near duplicates were removed."""
     digests = survey.digests
     order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal texts the one read first is kept
     ordered = digests[order]
@@ -121,21 +136,25 @@ def split_documents(survey: Survey, config: DataConfig, name: str) -> tuple[dict
     different = len(order)
     if survey.near:
         order = survey.near.without_near_duplicates(order)
-    least = 2 + (config.test_fraction > 0)
-    if len(order) < least:
-        documents = f"{len(order)} different documents" if len(order) > 1 else "one document"
+    return order, different - len(order)
+
+
+def _held_out(leading: NDArray[Any], config: DataConfig, name: str, validate: bool) -> tuple[int, int]:
+    """How many of the lowest hashes, whose `leading` half is given, are for validation, of the highest for the test."""
+    count, tested = len(leading), int(config.test_fraction > 0)
+    least = 1 + validate + tested
+    if count < least:
+        documents = f"{count} different documents" if count > 1 else "one document"
         raise UserError(
-            f"{name} holds {documents}, so none can be held out for {'the test' * (least == 3) or 'validation'}; give "
+            f"{name} holds {documents}, so none can be held out for {'the test' if tested else 'validation'}; give "
             f"at least {least} different documents, or one plain text file of over {PASSAGE_BYTES:,} bytes, "
             f"which is cut into passages"
         )
-    share = digests[order, 0].astype(np.float64) / 2.0**64
-    validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), len(order) - least + 1)
-    test = int(np.count_nonzero(share >= 1.0 - config.test_fraction)) if least == 3 else 0
-    test = min(max(test, least - 2), len(order) - validation - 1)
-    train = slice(validation, len(order) - test)
-    splits = {"train": order[train], "validation": order[:validation], "test": order[len(order) - test :]}
-    return splits, different - len(order)
+    share = leading.astype(np.float64) / 2.0**64
+    validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), count - 1 - tested)
+    validation *= validate
+    test = int(np.count_nonzero(share >= 1.0 - config.test_fraction)) if tested else 0
+    return validation, min(max(test, tested), count - validation - 1)
 
 
 def corpus_fingerprint(version: int, survey: Survey, splits: dict[str, NDArray[np.int64]]) -> str:
