@@ -15,11 +15,21 @@ from lmscale.core.results import Outcome
 from lmscale.core.run_folder import reported
 from lmscale.study.launch import Slot
 
+FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
+"""Columns of a row of metrics that a bar shows, with title and format."""
+
 
 def label(run: PlannedRun) -> str:
     """N and C of a run, which name its bar."""
     counts = count(run.config)
     return f"N {quantity(counts.params):>6}  C {counts.flops:.2e}"
+
+
+def _speed(row: dict[str, Any]) -> str:
+    """What a row of metrics says of speed and loss, as far as it says it."""
+    parts = [f"{quantity(row['tokens_per_second'])} tokens/s"] if "tokens_per_second" in row else []
+    parts += [f"{title} {row[name]:{form}}" for name, title, form in FIGURES if name in row]
+    return " ".join([*parts, *(f"{name} {value:.3g}" for name, value in reported(row).items())])
 
 
 class Bars:
@@ -59,11 +69,10 @@ class Bars:
     def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
         """Move the bars of the run and of the whole."""
         run_id = run.config.run_id
-        self._progress.advance(self._whole, row["flops"] - self._seen.get(run_id, 0.0))
-        self._seen[run_id] = row["flops"]
-        speed = f"{quantity(row['tokens_per_second'])} tokens/s MFU {row['mfu']:.2f} loss {row['loss_nats']:.3f}"
-        speed += "".join(f" {name} {value:.3g}" for name, value in reported(row).items())
-        self._progress.update(self._tasks[run_id], completed=row["flops"], speed=speed)
+        flops = row.get("flops", 0.0)
+        self._progress.advance(self._whole, flops - self._seen.get(run_id, 0.0))
+        self._seen[run_id] = flops
+        self._progress.update(self._tasks[run_id], completed=flops, speed=_speed(row))
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
         """Close the bar and print how the run ended."""
@@ -77,8 +86,8 @@ class Bars:
         self._progress.advance(self._whole, count(run.config).flops - self._seen.get(run_id, 0.0))
         if outcome.state == "finished":
             result = (
-                f"loss {outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} nats/token  "
-                f"{outcome.seconds:.0f} s  MFU {outcome.mfu:.2f}"
+                f"loss {outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} nats/token  {outcome.seconds:.0f} s"
+                + ("" if outcome.mfu is None else f"  MFU {outcome.mfu:.2f}")
             )
         else:
             result = f"[yellow]{outcome.state}: {escape(outcome.reason)}[/yellow]"

@@ -96,7 +96,7 @@ def run_sweep(
     from lmscale.commands.plan.limits import check_limits, within_hours
     from lmscale.commands.progress import Bars
     from lmscale.core.counting import count
-    from lmscale.core.results import Outcome
+    from lmscale.core.results import outcome_or_problem
     from lmscale.study import launch
     from lmscale.study.launch.watchers import WandbWatcher
 
@@ -105,7 +105,7 @@ def run_sweep(
     for sentence in launch.changes(plan.sweep.name, plan.runs, folder):
         console.print(escape(sentence))
     _prepare(plan, console)
-    done = [run for run in plan.runs if Outcome.read(folder / run.config.run_id)]
+    done = [run for run in plan.runs if outcome_or_problem(folder / run.config.run_id)[0]]
     if len(done) == len(plan.runs):
         console.print(f"all {len(done)} runs of {plan.sweep.name} are there: {folder}")
     else:

@@ -180,13 +180,29 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError` for what is not JSON: NaN, infinity and nesting without end too."""
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\ud" in text or "\\uD" in text:  # half of a pair of surrogates is no character, and cannot be printed
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _no_number(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
 def read_json(path: str | Path, what: str = "file") -> Any:
     """The value of a JSON file. Raises `UserError` that names `what` when it is absent or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_bytes())
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {path}") from None
     except OSError as error:
         raise UserError(f"the {what} {path} cannot be read: {error.strerror or error}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"the {what} {path} is corrupt ({error}); delete it, and it will be made again") from None

@@ -1,16 +1,19 @@
 """One line of a plan, `PlannedRun`, and the plan of a sweep on disk."""
 
 import json
+import os
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import RunConfig, check, check_types, from_json
+from lmscale.core.config import RunConfig, check, check_types, finite, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_text
-from lmscale.core.run_folder import PLAN_FILE
+from lmscale.core.run_folder import PLAN_FILE, is_run_id
 from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
@@ -35,9 +38,21 @@ class PlannedRun:
     """Updates done where it leaves its trunk: before its cooldown, after the warmup."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where the values of the configuration come from, by field: "optimizer.peak_lr" -> "Step Law ..."."""
+    data_fingerprint: str = ""
+    """The corpus and the tokenizer that the run was planned for; empty while the corpus is not prepared."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        finite(self, "flops_budget")
+        check(
+            not self.trunk or is_run_id(self.trunk),
+            f"PlannedRun.trunk = {self.trunk!r}: must be the run_id of the planned run that it leaves",
+        )
+        check(
+            self.branch_step is None or 0 < self.branch_step < self.config.steps,
+            f"PlannedRun.branch_step = {self.branch_step}: must lie after the first of the run's steps and before the "
+            f"last of its {self.config.steps:,}",
+        )
 
     @property
     def paid_flops(self) -> int:
@@ -60,8 +75,8 @@ class PlannedRun:
         run = from_json(cls, fields_only, parts=parts)
         if run.config.run_id != value.get("run_id"):
             raise UserError(
-                f"the plan names run {value.get('run_id')} but its configuration is that of {run.config.run_id}: the "
-                f"plan is of another version of lmscale; plan the sweep again"
+                f"the plan names run {str(value.get('run_id'))[:40]} but its configuration is that of "
+                f"{run.config.run_id}: the plan is of another version of lmscale; plan the sweep again"
             )
         return run
 
@@ -100,4 +115,23 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
     check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")
+    check_plan_of(folder, [run.config.run_id for run in runs])
     return name, runs
+
+
+def check_plan_of(folder: Path, run_ids: Sequence[str]) -> None:
+    """Raise `UserError` where a plan of these runs is not that of the sweep in `folder`, or names a run twice."""
+    twice = [run_id for run_id, number in Counter(run_ids).items() if number > 1]
+    check(
+        not twice,
+        f"the plan {folder / PLAN_FILE} names run {twice and twice[0]} twice; run `lmscale run` on the sweep again",
+    )
+    try:
+        there = {name for name in os.listdir(folder) if is_run_id(name)}  # noqa: PTH208 - ten thousand at once
+    except OSError:
+        return
+    check(
+        not there or not there.isdisjoint(run_ids),
+        f"the plan in {folder} names none of the {len(there)} runs that lie there: it is the plan of another sweep; "
+        f"put the sweep's own back, or run `lmscale run` on its sweep file with another --runs",
+    )

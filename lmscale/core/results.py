@@ -5,16 +5,19 @@ an absent row. Columns that a fit reads have the package's canonical names and u
 """
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lmscale.core.config import check_types, from_json
+from lmscale.core.config import RunConfig, check, check_types, finite, from_json, not_negative
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.core.run_folder import OUTCOME_FILE, failure_reason
+from lmscale.core.run_identity import check_configured, check_file_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +28,12 @@ NOT_IN_TABLE = (
 """Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value. Those
 of `reported` have columns `reported_NAME`."""
 
+COUNTS = ("params", "params_non_embedding", "tokens", "flops", "flops_6n", "unique_tokens", "epochs", "seconds")
+NAMED = 3
+"""Most corpora that a sentence names."""
+
 State = Literal["finished", "diverged", "failed"]
+STATES: tuple[str, ...] = get_args(State)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +109,60 @@ class Outcome:
         write_json(folder / OUTCOME_FILE, asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> "Outcome | None":
-        """The outcome in a run's folder, None where there is none. Raises `UserError` for a corrupt file."""
+    def read(cls, folder: Path, planned: RunConfig | None = None) -> "Outcome | None":
+        """The outcome in a run's folder, None where there is none.
+
+        `planned` is the configuration that the run should have, if the caller knows it. Raises `UserError` for a
+        corrupt file, and where outcome or configuration are of another run than the folder.
+        """
         path = folder / OUTCOME_FILE
-        if not os.path.exists(path):  # noqa: PTH110 - thousands of folders are read at once
+        if not os.path.lexists(path):  # thousands of folders are read at once
             return None
-        value = read_json(path, "outcome")
+        outcome = cls._parsed(read_json(path, "outcome"), path)
+        check_file_of(outcome.run_id, path)
+        if planned is not None:
+            check(
+                outcome.run_id == planned.run_id,
+                f"{path} is the outcome of run {outcome.run_id}, and not of {planned.run_id}; delete it, and `lmscale "
+                f"run` will make it again",
+            )
+        check_configured(outcome.run_id, folder, planned)
+        return outcome
+
+    @classmethod
+    def _parsed(cls, value: Any, path: Path) -> "Outcome":
         try:
-            return from_json(cls, value)
+            outcome = from_json(cls, value)
+            finite(outcome)
+            not_negative(outcome, *COUNTS)
+            check(outcome.state != "finished" or outcome.loss_nats is not None, "a finished run has a loss")
         except (UserError, TypeError) as error:
             raise UserError(
                 f"the outcome {path} is corrupt or of another version ({error}); delete it, and `lmscale run` will "
                 f"make it again"
             ) from None
+        return outcome
+
+
+def outcome_or_problem(folder: Path, planned: RunConfig | None = None) -> tuple[Outcome | None, str]:
+    """What `Outcome.read` returns, and "" or the sentence that it raises: one run must not stop the others."""
+    try:
+        return Outcome.read(folder, planned), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def corpora_sentence(fingerprints: Iterable[Any], what: str = "runs") -> str:
+    """A sentence where `fingerprints`, one per run, are of several data sets; "" where all are of one, or unknown."""
+    numbers = Counter(value for value in fingerprints if isinstance(value, str) and value)
+    if len(numbers) < 2:
+        return ""
+    corpora = ", ".join(f"{number} on {fingerprint}" for fingerprint, number in numbers.most_common(NAMED))
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    return (
+        f"{len(numbers)} corpora are mixed: by data fingerprint, the {what} were trained {corpora}{more}, and losses "
+        f"on different data belong to different laws"
+    )
 
 
 OUTCOME_COLUMNS = tuple(item.name for item in fields(Outcome) if item.name not in NOT_IN_TABLE)
@@ -123,9 +172,10 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     """The table of a sweep's folder: one row per planned run, joined with its outcome.
 
     Canonical columns: `run` (run_id), `params` (N, all parameters), `tokens` (D), `flops` (C, exact), `loss_nats`,
-    `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out), the other counting
-    conventions, the configuration's main fields and the rest of the `Outcome`. Raises `UserError` as `read_plan` and
-    `Outcome.read` do.
+    `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out, "corrupt" where that cannot
+    be believed), the other counting conventions, the configuration's main fields and the rest of the `Outcome`.
+    `attrs["corrupt"]` has the sentence for every corrupt row, `attrs["notes"]` one where corpora are mixed. Raises
+    `UserError` as `read_plan` does.
     """
     import pandas as pd
 
@@ -136,11 +186,17 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     table["loss_nats"] = table["loss_nats"].astype(float)
     if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
         table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
+    mixed = corpora_sentence(table["data_fingerprint"])
+    table.attrs = {
+        "corrupt": list(table["reason"][table["state"] == "corrupt"]),
+        "notes": [mixed] * bool(mixed),
+    }
     return table
 
 
 def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
-    config, counts, outcome = run.config, count(run.config), Outcome.read(folder)
+    config, counts = run.config, count(run.config)
+    outcome, problem = outcome_or_problem(folder, config)
     row: dict[str, Any] = {
         "run": config.run_id,
         "name": config.name,
@@ -167,6 +223,8 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
     if outcome is not None:
         result = {name: getattr(outcome, name) for name in OUTCOME_COLUMNS}
         result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
+    elif problem:
+        result = {"state": "corrupt", "reason": problem}
     elif (reason := failure_reason(folder)) is not None:
         result = {"state": "failed", "reason": reason}
     return {**row, **blank, **result}

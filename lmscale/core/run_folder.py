@@ -7,14 +7,16 @@ runs/<sweep>/<run_id>/{metrics.jsonl, checkpoints/} while it trains
 runs/<sweep>/<run_id>/outcome.json                  what came out
 """
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmscale.core.config import RUN_ID_LENGTH
 from lmscale.core.errors import UserError
+from lmscale.core.files import parse_json
 
 PLAN_FILE = "plan.json"
 SLURM_FOLDER = "slurm"
@@ -50,23 +52,41 @@ RETRIED_FILE = "retried.json"
 
 METRICS_COLUMNS = (
     "step", "tokens", "flops", "loss_nats", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
-    "validation_loss_nats", "validation_stderr",
+    "validation_loss_nats", "validation_stderr", "run_id",
 )  # fmt: skip
 """Columns of a run's metrics whatever it learns; others are what its objective reports."""
+MOST_STEPS = 10**15
+"""No run has more, so a step beyond it is a corrupt number."""
+
+LARGEST = 1e300
+"""No number in the files of a run is larger, and each fits into a float."""
+RUN_ID = re.compile(f"[0-9a-f]{{{RUN_ID_LENGTH}}}")
 
 TAIL_BYTES = 4096
 """Read from the end of a run's metrics for its newest row; a row takes some 500."""
 
 
+def is_run_id(value: Any) -> bool:
+    """Whether `value` is written as the id of a run."""
+    return isinstance(value, str) and RUN_ID.fullmatch(value) is not None
+
+
+def run_id_of_name(folder: Path) -> str | None:
+    """The run that a folder is named after; None for a folder with a name of the user's own."""
+    name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - thousands of folders are read at once
+    return name if is_run_id(name) else None
+
+
 def failure_reason(folder: Path) -> str | None:
     """Why the run in `folder` has failed, None where it has not."""
     try:
-        value = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))
-    except OSError:
+        value = parse_json((folder / FAILED_FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (OSError, ValueError):
         return "failed; why cannot be read any more"
-    return str(value.get("reason", "")) if isinstance(value, dict) else ""
+    reason = value.get("reason", "") if isinstance(value, dict) else ""
+    return reason if isinstance(reason, str) else "failed; why cannot be read any more"
 
 
 def find_run(run_id: str, beside: Path) -> Path:
@@ -83,19 +103,24 @@ def find_run(run_id: str, beside: Path) -> Path:
     )
 
 
-def read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int | None]:
+def read_metrics(folder: Path, run_id: str | None = None) -> tuple[list[dict[str, Any]], int | None]:
     """The rows of a run's metrics up to the first corrupt line, and the number of that line, counted from 1, or None.
 
-    A killed process or machine can leave a corrupt line. A last line without an end is still being written: it is no
-    row and not corrupt either.
+    A killed process or machine can leave a corrupt line; a row of another run than `run_id`, by default the one that
+    the folder is named after, counts as one. A last line without an end is still being written: it is no row and not
+    corrupt either. Raises `UserError` for a file that cannot be read.
     """
     rows: list[dict[str, Any]] = []
+    path = folder / METRICS_FILE
     try:
-        lines = (folder / METRICS_FILE).read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except (FileNotFoundError, NotADirectoryError):
         return rows, None
+    except OSError as error:
+        raise UserError(f"the metrics {path} cannot be read: {error.strerror or error}") from None
+    run_id = run_id or run_id_of_name(folder)
     for number, line in enumerate(lines, 1):
-        row = _row(line)
+        row = _row(line, run_id)
         if row is None:
             return rows, number if line.endswith(b"\n") and line.strip() else None
         rows.append(row)
@@ -108,7 +133,7 @@ def last_metrics(folder: Path) -> dict[str, Any] | None:
         with (folder / METRICS_FILE).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
-        return _row(lines[-1]) if lines else None
+        return _row(lines[-1], run_id_of_name(folder)) if lines else None
     except OSError:
         return None
 
@@ -118,9 +143,21 @@ def reported(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name not in METRICS_COLUMNS and isinstance(value, float)}
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics, None unless it is an object in UTF-8 with a step."""
-    with suppress(ValueError, RecursionError):
-        row = json.loads(line.decode("utf-8"))
-        return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+def _row(line: bytes, run_id: str | None) -> dict[str, Any] | None:
+    """A line of the metrics of run `run_id`, or of any; None unless it is an object of finite numbers with a step."""
+    with suppress(ValueError):
+        row = parse_json(line)
+        if not isinstance(row, dict) or type(step := row.get("step")) is not int or not 0 <= step <= MOST_STEPS:
+            return None
+        of_run = row.get("run_id")
+        if of_run is not None and (not isinstance(of_run, str) or run_id not in (None, of_run)):
+            return None
+        # What an objective reports is null where it is not finite.
+        none = {name for name, value in row.items() if value is None and name not in METRICS_COLUMNS}
+        return row if all(is_number(row[name]) for name in row.keys() - none - {"run_id"}) else None
     return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float can hold."""
+    return type(value) in (int, float) and abs(value) <= LARGEST

@@ -12,7 +12,7 @@ from lmscale.core.counting import validation_flops
 from lmscale.core.host import usable_cores
 from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
-from lmscale.core.results import Outcome
+from lmscale.core.results import outcome_or_problem
 from lmscale.study import launch
 from lmscale.study.prices import STARTUP_SECONDS, Hardware, on_devices
 
@@ -57,7 +57,7 @@ def hardware_of(
 def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, ...]:
     speeds = []
     for run in runs:
-        outcome = Outcome.read(folder / run.config.run_id)
+        outcome, _ = outcome_or_problem(folder / run.config.run_id, run.config)  # `run` says what is corrupt
         if run.branch_step is not None:  # its FLOPs are those of the whole run, its time is only that of the branch
             continue
         if outcome is not None and outcome.state == "finished" and outcome.seconds > 0:

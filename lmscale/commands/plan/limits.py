@@ -11,7 +11,7 @@ from lmscale.commands.plan.rows import price_plan
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
-from lmscale.core.results import Outcome
+from lmscale.core.results import Outcome, outcome_or_problem
 from lmscale.core.run_folder import STOP_FILE
 from lmscale.study.launch import Slot, Watcher
 from lmscale.study.sweep import Plan
@@ -25,7 +25,7 @@ def check_limits(plan: Plan, folder: Path) -> None:
     limit_flops, limit_hours = plan.sweep.max_flops, plan.sweep.max_hours
     if limit_flops is None and limit_hours is None:
         return
-    outcomes = {run.config.run_id: Outcome.read(folder / run.config.run_id) for run in plan.runs}
+    outcomes = {run.config.run_id: outcome_or_problem(folder / run.config.run_id)[0] for run in plan.runs}
     ended = [outcome for outcome in outcomes.values() if outcome is not None]
     left = [run for run in plan.runs if outcomes[run.config.run_id] is None]
     # Branches count in full: one whose trunk has failed is trained from its first step.
@@ -52,7 +52,8 @@ def within_hours(plan: Plan, folder: Path, watcher: Watcher, report: Callable[[s
     """`watcher`, extended to stop the sweep once its runs have taken `Sweep.max_hours`."""
     if plan.sweep.max_hours is None:
         return watcher
-    before = sum(outcome.wall_seconds for run in plan.runs if (outcome := Outcome.read(folder / run.config.run_id)))
+    outcomes = (outcome_or_problem(folder / run.config.run_id)[0] for run in plan.runs)
+    before = sum(outcome.wall_seconds for outcome in outcomes if outcome)
     return WithinHours(watcher, folder, plan.sweep.max_hours, before, report)
 
 

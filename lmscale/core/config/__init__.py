@@ -5,7 +5,7 @@ defaults, so a new setting whose default keeps the old behaviour leaves every ol
 not part of it: they do not change what is learned.
 """
 
-from lmscale.core.config.checks import check, check_types, from_json
+from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, finite, from_json, not_negative
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
@@ -15,6 +15,7 @@ from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
 from lmscale.core.config.start import CheckpointName
 
 __all__ = [
+    "LARGEST_INTEGER",
     "RUN_ID_LENGTH",
     "CheckpointName",
     "Completion",
@@ -29,5 +30,7 @@ __all__ = [
     "RunConfig",
     "check",
     "check_types",
+    "finite",
     "from_json",
+    "not_negative",
 ]

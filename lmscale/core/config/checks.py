@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from lmscale.core.errors import UserError, nearest
 
 T = TypeVar("T")
 _LAYOUTS: dict[type[Any], "_Layout"] = {}
+LARGEST_INTEGER = 10**30
+"""Beyond any count of a run, and within the range of floats."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def check(condition: bool, message: str) -> None:
@@ -22,13 +27,29 @@ def check(condition: bool, message: str) -> None:
 def positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        check(math.isfinite(value) and value > 0, f"{type(config).__name__}.{name} = {value!r}: must be positive")
+        check(0 < value < math.inf, f"{type(config).__name__}.{name} = {value!r}: must be positive")
 
 
 def fraction(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check(0.0 <= value <= 1.0, f"{type(config).__name__}.{name} = {value!r}: must lie between 0 and 1")
+
+
+def not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        check(value >= 0, f"{type(config).__name__}.{name} = {value!r}: must not be negative")
+
+
+def finite(config: Any, *names: str) -> None:
+    """Refuse a number of the given fields, or of all, that is infinite or not a number."""
+    for name in names or _layout(type(config)).fields:
+        value = getattr(config, name)
+        check(
+            not isinstance(value, float) or math.isfinite(value),
+            f"{type(config).__name__}.{name} = {value!r}: must be a finite number",
+        )
 
 
 def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[Any], str], Any] | None = None) -> T:
@@ -42,7 +63,7 @@ def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[
     check(isinstance(value, dict), f"{where} must be a mapping of fields, not {type(value).__name__}")
     layout = _layout(cls)
     if unknown := [str(name) for name in value if name not in layout.fields]:
-        raise UserError(f"{where} has no field {unknown[0]!r}{nearest(unknown[0], layout.fields)}")
+        raise UserError(f"{where} has no field {_SHORT.repr(unknown[0])}{nearest(unknown[0], layout.fields)}")
     for name in layout.required:
         check(name in value, f"{where} lacks the field {name!r}")
     arguments = dict(value)
@@ -73,9 +94,9 @@ def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
     """The one of several dataclasses, distinguished by the default of their field `kind`, that `value` describes."""
     by_kind = {variant.kind: variant for variant in variants}
     kind = value.get("kind")
-    if kind not in by_kind:
+    if not isinstance(kind, str) or kind not in by_kind:
         known = ", ".join(map(repr, by_kind))
-        raise UserError(f"{where}.kind = {kind!r}: one of {known}{nearest(str(kind), by_kind)}")
+        raise UserError(f"{where}.kind = {_SHORT.repr(kind)}: one of {known}{nearest(str(kind), by_kind)}")
     return by_kind[kind]
 
 
@@ -86,10 +107,12 @@ def check_types(config: Any) -> None:
         kind = type(value)
         if kind in field.exact:
             continue
-        if kind is int and field.takes_int_as_float:
+        if kind is int and field.takes_int_as_float and abs(value) <= LARGEST_INTEGER:
             object.__setattr__(config, name, float(value))
         elif not field.fits(value):
-            raise UserError(f"{type(config).__name__}.{name} = {value!r}: must be {_expected(field.hint, value)}")
+            raise UserError(
+                f"{type(config).__name__}.{name} = {_SHORT.repr(value)}: must be {_expected(field.hint, value)}"
+            )
 
 
 class _Field(NamedTuple):
@@ -131,7 +154,7 @@ def _field(hint: Any) -> _Field:
     kinds = _kinds(hint)
     return _Field(
         hint=hint,
-        exact=frozenset(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None),
+        exact=frozenset(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None) - {int},
         fits=_fits(hint),
         takes_int_as_float=float in kinds and int not in kinds,
         takes_tuple=any(typing.get_origin(kind) is tuple for kind in kinds),
@@ -155,10 +178,13 @@ def _fits(hint: Any) -> Callable[[Any], bool]:
     if origin is tuple:
         fits = _fits(arguments[0])
         return lambda value: isinstance(value, tuple) and all(map(fits, value))
-    if hint is float:
-        return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+    if origin is dict:
+        key, item = map(_fits, arguments)
+        return lambda value: isinstance(value, dict) and all(map(key, value)) and all(map(item, value.values()))
+    if hint in (int, float):
+        return lambda value: (
+            (type(value) is int and abs(value) <= LARGEST_INTEGER) or (hint is float and isinstance(value, float))
+        )
     return lambda value: isinstance(value, origin or hint)
 
 
@@ -166,4 +192,6 @@ def _expected(hint: Any, value: Any) -> str:
     if typing.get_origin(hint) is Literal:
         choices = [str(choice) for choice in typing.get_args(hint)]
         return f"one of {', '.join(map(repr, choices))}{nearest(str(value), choices) if isinstance(value, str) else ''}"
+    if isinstance(value, int) and {int, float} & {*_kinds(hint)} and abs(value) > LARGEST_INTEGER:
+        return f"a number of at most {LARGEST_INTEGER:.0e}"
     return f"of type {getattr(hint, '__name__', hint)}"

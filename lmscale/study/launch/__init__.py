@@ -6,6 +6,7 @@ waited for (`lease`), one that keeps failing is given up (`failures`).
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lmscale.core.config import check
@@ -32,13 +33,15 @@ def run(
     """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
 
     Up to `pack` runs that are `packable` share a GPU and a program. Several launchers may do so at once, on one machine
-    or many; each ends when all runs are at an end. Raises `UserError` for a corrupt outcome, the folder of another
-    sweep (`changes`), a disk that is full before the start, a folder that cannot be written and a `pack` below 1.
+    or many; each ends when all runs are at an end. A run whose files are corrupt fails alone. Raises `UserError` for
+    the folder of another sweep (`changes`), a disk that is full before the start, a folder that cannot be written and a
+    `pack` below 1.
     """
     check(pack > 0, f"--pack {pack}: must be at least 1, which trains every run by itself")
     free = slots(workers)
     changes(name, runs, folder)
     write_plan(folder, name, list(runs))
     for stopped in (folder, *(folder / planned.config.run_id for planned in runs)):
-        (stopped / STOP_FILE).unlink(missing_ok=True)  # runs that `lmscale stop` has stopped continue
+        with suppress(OSError):  # whose run then stays stopped, and says so
+            (stopped / STOP_FILE).unlink()  # runs that `lmscale stop` has stopped continue
     return Pool(with_starts(runs), folder, watcher, free, wandb=wandb, pack=pack).run()

@@ -51,15 +51,22 @@ def follow(folder: Path) -> Iterator[str]:
 def retry(folder: Path, runs: Sequence[str] = ()) -> list[Path]:
     """Allow the given runs of a sweep, or all that failed, new attempts; the folders of those that had failed.
 
-    Raises `UserError` for a given run that has not failed.
+    Raises `UserError` for a given run that has not failed, and, once the others may be tried again, for one whose
+    folder cannot be written.
     """
     chosen = _chosen(folder, runs)
     failed = [run for run in chosen if failure_reason(run) is not None]
     if runs and (others := [run for run in chosen if run not in failed]):
         state = "has an outcome" if (others[0] / OUTCOME_FILE).exists() else "has not failed"
         raise UserError(f"run {others[0].name} {state}; only failed runs can be tried again")
+    problems = []
     for run in failed:
-        failures.forgive(run)
+        try:
+            failures.forgive(run)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError(f"{len(problems)} of {len(failed)} failed runs cannot be tried again: {problems[0]}")
     return failed
 
 

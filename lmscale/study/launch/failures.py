@@ -1,6 +1,5 @@
 """What the end of an attempt means, and what to do about it."""
 
-import json
 import math
 import signal
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Literal
 
 from lmscale.core.config import RunConfig
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_STORAGE, EXIT_USER_ERROR
-from lmscale.core.files import write_json
+from lmscale.core.files import parse_json, storage_error, write_json
 from lmscale.core.run_folder import FAILED_FILE, LOG_FILE, RETRIED_FILE
 from lmscale.study.launch import lease
 
@@ -102,12 +101,13 @@ class Tally:
 def tally(folder: Path) -> Tally:
     """The tally of the run in `folder`. An attempt that died without a record of its end has crashed."""
     forgiven, total = 0, Tally()
-    with suppress(OSError, ValueError, KeyError):
-        forgiven = int(json.loads((folder / RETRIED_FILE).read_text(encoding="utf-8"))["attempts"])
+    with suppress(OSError, ValueError):
+        retried = parse_json((folder / RETRIED_FILE).read_bytes())
+        forgiven = count if isinstance(retried, dict) and type(count := retried.get("attempts")) is int else 0
     for attempt in lease.history(folder):
         if attempt.number > forgiven and (attempt.end is not None or attempt.dead()):
             kind = KINDS.get(attempt.end["status"], "crash") if attempt.end else "crash"
-            total.add(kind, attempt.value.get("together", 1))
+            total.add(kind, attempt.count_of("together"))
     return total
 
 
@@ -145,7 +145,10 @@ def give_up(folder: Path, reason: str) -> None:
 
 
 def forgive(folder: Path) -> None:
-    """Allow the run in `folder` new attempts, as if it had never failed."""
+    """Allow the run in `folder` new attempts, as if it had never failed. Raises `UserError` where it cannot write."""
     last = lease.newest(folder)
     write_json(folder / RETRIED_FILE, {"attempts": last.number if last else 0})
-    (folder / FAILED_FILE).unlink(missing_ok=True)
+    try:
+        (folder / FAILED_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(folder / FAILED_FILE, error) from error

@@ -19,7 +19,7 @@ from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
 from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.core.results import Outcome
+from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CONFIG_FILE, JOBS_FOLDER
 from lmscale.core.signals import STOP_SECONDS
 from lmscale.core.text import checked_line, checked_name, short_name
@@ -81,7 +81,7 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
     checked_name(name, "the name of the sweep")
     checked_line(folder.absolute(), "the folder of the runs")
     open_runs = [
-        planned.config for planned in with_starts(runs) if Outcome.read(folder / planned.config.run_id) is None
+        planned.config for planned in with_starts(runs) if outcome_or_problem(folder / planned.config.run_id)[0] is None
     ]
     if pod is not None and form == "k8s":
         for config in open_runs:

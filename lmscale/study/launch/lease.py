@@ -13,6 +13,7 @@ own steady clock.
 import errno
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -24,9 +25,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.errors import Busy, UserError
+from lmscale.core.config import from_json
+from lmscale.core.errors import Busy
 from lmscale.core.exit_status import EXIT_BUSY
-from lmscale.core.files import storage_error, write_json
+from lmscale.core.files import parse_json, storage_error, write_json
 from lmscale.core.run_folder import ATTEMPTS_FOLDER, STOP_FILE
 from lmscale.study.launch.process import Process
 
@@ -35,6 +37,8 @@ LAUNCH_VARIABLE = "LMSCALE_LAUNCH"
 SEEN_DEAD_VARIABLE = "LMSCALE_SEEN_DEAD"
 """Environment variable: number of the attempt that the launcher has already watched for `STALE_SECONDS`."""
 
+ATTEMPT_NAME = re.compile(r"(?!0000)[0-9]{4}\.json|[1-9][0-9]{4,8}\.json")
+"""Names of the files of attempts, 1 to 999999999; any other file in their folder is none."""
 BEAT_SECONDS = 10.0
 WATCH_SECONDS = 1.0
 """How often a holder checks whether it is asked to stop."""
@@ -55,7 +59,17 @@ class Attempt:
     @property
     def end(self) -> dict[str, Any] | None:
         """How it ended: status, reason, time; None while nobody has recorded that."""
-        return self.value.get("end")
+        end = self.value.get("end")
+        if end is None or (
+            isinstance(end, dict) and type(end.get("status")) is int and isinstance(end.get("reason"), str)
+        ):
+            return end
+        return {"status": 1, "reason": "how it ended cannot be read"}
+
+    def count_of(self, note: str) -> int:
+        """A note of `hold` that is a count, as `together`; 1 where it is absent or cannot be read."""
+        value = self.value.get(note)
+        return value if type(value) is int and value > 0 else 1
 
     @property
     def mark(self) -> tuple[int, int]:
@@ -82,15 +96,19 @@ def newest(folder: Path) -> Attempt | None:
 
 def history(folder: Path) -> list[Attempt]:
     """All attempts at the run, the oldest first."""
-    return [_read(folder, number) for number in range(1, _last_number(folder) + 1)]
+    return [_read(folder, number) for number in sorted(_numbers(folder))]
 
 
 def _last_number(folder: Path) -> int:
+    return max(_numbers(folder), default=0)
+
+
+def _numbers(folder: Path) -> list[int]:
     try:
         names = os.listdir(folder / ATTEMPTS_FOLDER)  # noqa: PTH208 - thousands of folders are read at once
     except OSError:
-        return 0
-    return max((int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()), default=0)
+        return []
+    return [int(name[:-5]) for name in names if ATTEMPT_NAME.fullmatch(name)]
 
 
 def _path(folder: Path, number: int) -> Path:
@@ -99,12 +117,13 @@ def _path(folder: Path, number: int) -> Path:
 
 def _read(folder: Path, number: int) -> Attempt:
     path, value, changed, holder = _path(folder, number), {}, 0, None
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        with path.open(encoding="utf-8") as file:  # opening makes NFS ask the server
+    with suppress(OSError, ValueError):
+        with path.open("rb") as file:  # opening makes NFS ask the server
             changed = os.fstat(file.fileno()).st_mtime_ns
-            value = json.load(file)
-        holder = Process(**value["holder"])
-    return Attempt(path, number, holder, value if isinstance(value, dict) else {}, changed)
+            value = parse_json(file.read())
+        value = value if isinstance(value, dict) else {}
+        holder = from_json(Process, value.get("holder"))
+    return Attempt(path, number, holder, value, changed)
 
 
 class Observer:
@@ -214,9 +233,9 @@ def _create_exclusively(path: Path, text: str) -> bool:
 
 def record_end(path: Path, status: int, reason: str) -> None:
     """Record how an attempt ended, unless that is recorded; a disk in trouble is no reason to fail once more."""
-    with suppress(UserError, OSError, ValueError):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if "end" not in value:
+    with suppress(OSError, ValueError):  # a `UserError` is a `ValueError`
+        value = parse_json(path.read_bytes())
+        if isinstance(value, dict) and "end" not in value:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(path, {**value, "end": {"status": status, "reason": reason, "at": at}})
 

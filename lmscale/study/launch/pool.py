@@ -14,10 +14,10 @@ from pathlib import Path
 from lmscale.core.config import check
 from lmscale.core.config.packable import packing_conflict
 from lmscale.core.counting import count
-from lmscale.core.errors import StorageError
-from lmscale.core.exit_status import EXIT_STORAGE
+from lmscale.core.errors import UserError
+from lmscale.core.exit_status import exit_status
 from lmscale.core.plans import PlannedRun
-from lmscale.core.results import Outcome
+from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import STOP_FILE, failure_reason, last_metrics
 from lmscale.core.signals import stop_requested
 from lmscale.study.launch import branches, failures, lease, program
@@ -91,9 +91,11 @@ class Pool:
 
     def _enqueue(self, planned: PlannedRun) -> None:
         folder = self.folder / planned.config.run_id
-        if Outcome.read(folder) is not None:
+        outcome, problem = outcome_or_problem(folder, planned.config)
+        if outcome is not None:
             return
-        if (reason := failure_reason(folder)) is not None:
+        reason = problem or failure_reason(folder)
+        if reason is not None:
             self.failed[planned.config.run_id] = reason
             return
         work = Work(planned, folder, failures.tally(folder), Observer(folder))
@@ -109,7 +111,7 @@ class Pool:
         finally:
             os.close(self._lifeline)
             os.close(other_end)
-        outcomes = [Outcome.read(self.folder / planned.config.run_id) for planned in self.runs]
+        outcomes = [outcome_or_problem(self.folder / planned.config.run_id)[0] for planned in self.runs]
         states = [outcome.state for outcome in outcomes if outcome]
         failed = {} if interrupted else self.failed
         return Summary(states.count("finished"), states.count("diverged"), failed, interrupted)
@@ -167,8 +169,8 @@ class Pool:
         """Whether the run can start now; one that no longer needs to leaves the queue."""
         if self._waits_for_trunk(work):
             return False
-        if (outcome := Outcome.read(work.folder)) is not None:  # from another launcher
-            self.watcher.ended(ELSEWHERE, work.run, outcome, "")
+        if self._at_an_end(ELSEWHERE, work):
+            pass
         elif work.observer.at_work():
             self.elsewhere.append(work)
         elif (work.folder / STOP_FILE).exists():
@@ -185,7 +187,7 @@ class Pool:
             return False
         trunk = self.folder / run.trunk
         ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
-        return ours and Outcome.read(trunk) is None and failure_reason(trunk) is None
+        return ours and outcome_or_problem(trunk) == (None, "") and failure_reason(trunk) is None
 
     def _start(self, works: list[Work], slots: list[Slot]) -> None:
         launch = f"{self._name} {next(self._numbers)}"
@@ -193,10 +195,10 @@ class Pool:
             for work in works:
                 work.begin()
             one = program.start(works, slots, launch, self._lifeline, self.wandb, self.command)
-        except StorageError as error:
+        except UserError as error:  # a full disk, or a folder that cannot be written
             self.free.extend(slots)
             for work in works:
-                self._try_again(slots[0], work, Ending(EXIT_STORAGE, str(error)), len(works))
+                self._try_again(slots[0], work, Ending(exit_status(error), str(error)), len(works))
             return
         self.active.append(one)
         for work in works:
@@ -227,10 +229,9 @@ class Pool:
 
     def _decide(self, one: Program, work: Work, ending: Ending, stopping: bool) -> None:
         """Report how an attempt at a run has ended, and do what follows from it."""
-        outcome = Outcome.read(work.folder)
-        if outcome is not None:
-            self.watcher.ended(one.slot, work.run, outcome, "")
-        elif ending.kind == "busy":
+        if self._at_an_end(one.slot, work):
+            return
+        if ending.kind == "busy":
             self.elsewhere.append(work)
             self.watcher.ended(one.slot, work.run, None, "is being trained by another launcher")
         elif ending.kind == "stopped" and stop_asked(work.folder):
@@ -241,10 +242,19 @@ class Pool:
         else:
             self._try_again(one.slot, work, ending, len(one.works))
 
+    def _at_an_end(self, slot: Slot, work: Work) -> bool:
+        """Whether the run has an outcome, or one that cannot be believed: that run then fails; report which."""
+        outcome, problem = outcome_or_problem(work.folder, work.run.config)
+        if problem:
+            self.failed[work.run_id] = problem
+        if outcome is not None or problem:
+            self.watcher.ended(slot, work.run, outcome, problem)
+        return outcome is not None or bool(problem)
+
     def _blame_slot(self, one: Program, ending: Ending) -> None:
         """Note which runs crash in a slot before their first step; remove a slot in which one after the other does."""
         crashed = self._crashed[one.slot.name]
-        if ending.kind != "crash" or one.advanced or any(Outcome.read(work.folder) for work in one.works):
+        if ending.kind != "crash" or one.advanced or any(outcome_or_problem(work.folder)[0] for work in one.works):
             crashed.clear()
         elif ending.status != -signal.SIGKILL:  # somebody wanted that; the slot is not at fault
             crashed.add(one.works[0].run_id)
@@ -273,7 +283,7 @@ class Pool:
         self.failed[work.run_id] = reason
         try:
             failures.give_up(work.folder, reason)
-        except StorageError as error:
+        except UserError as error:
             reason = f"{reason} ({error})"
         self.watcher.ended(slot, work.run, None, reason)
 
@@ -292,9 +302,8 @@ class Pool:
             return
         self._looked = time.monotonic()
         for work in list(self.elsewhere):
-            if (outcome := Outcome.read(work.folder)) is not None:
+            if self._at_an_end(ELSEWHERE, work):
                 self.elsewhere.remove(work)
-                self.watcher.ended(ELSEWHERE, work.run, outcome, "")
             elif (reason := failure_reason(work.folder)) is not None:
                 self.elsewhere.remove(work)
                 self.failed[work.run_id] = reason

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from lmscale.core.config import check_types
 from lmscale.core.host import start_ticks
 
 
@@ -19,6 +20,9 @@ class Process:
     """The boot and the namespace of process numbers, within which `pid` means something; empty where unknown."""
     started: str
     """When it began, in ticks since boot: setting a clock does not move this."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @classmethod
     def this(cls) -> "Process":

@@ -45,7 +45,7 @@ def start(
     """Start `lmscale train` for `works` in `slots`, their configurations written; `command` comes before it.
 
     The process ends when nobody holds the other end of the pipe `lifeline` any more. Raises `StorageError` on a full
-    disk.
+    disk, `UserError` where a run's folder cannot be written.
     """
     slot, log_file = Slot.joined(slots), works[0].folder / LOG_FILE
     configs = [work.folder / CONFIG_FILE for work in works]

@@ -25,7 +25,7 @@ from lmscale.core.counting import count, memory_bytes
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import write_json, write_text
 from lmscale.core.plans import PlannedRun
-from lmscale.core.results import Outcome
+from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CONFIG_FILE, SLURM_FOLDER, STOP_FILE, failure_reason
 from lmscale.study.launch import sbatch
 from lmscale.study.launch.lease import Observer
@@ -109,7 +109,7 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
         planned
         for planned in runs
         if (run_id := planned.config.run_id) not in queued
-        and Outcome.read(folder / run_id) is None
+        and outcome_or_problem(folder / run_id)[0] is None
         and failure_reason(folder / run_id) is None
         and not Observer(folder / run_id).at_work()
     ]

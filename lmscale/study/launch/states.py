@@ -1,15 +1,25 @@
 """How far every run of a sweep is, read from its folder: fast, since a folder may hold ten thousand runs."""
 
-import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.files import read_json
-from lmscale.core.plans import plan_path, read_plan
-from lmscale.core.run_folder import OUTCOME_FILE, failure_reason, last_metrics, reported
+from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
+from lmscale.core.errors import UserError
+from lmscale.core.files import parse_json, read_json
+from lmscale.core.plans import COUNTED, check_plan_of, plan_path, read_plan
+from lmscale.core.results import STATES, Outcome
+from lmscale.core.run_folder import (
+    CONFIG_FILE,
+    OUTCOME_FILE,
+    failure_reason,
+    is_number,
+    is_run_id,
+    last_metrics,
+    reported,
+)
 from lmscale.study.launch import failures, lease
 from lmscale.study.launch.lease import Attempt
 
@@ -27,7 +37,7 @@ class RunState:
     """Training FLOPs planned."""
     state: str
     """finished; diverged; running; silent (on another machine, without a heartbeat); stopped (begun, at work nowhere);
-    failed (given up); corrupt; missing."""
+    failed (given up); corrupt (its files are damaged or another run's); missing."""
     remark: str = ""
     """Why the run is not finished, where it runs, how often it was tried."""
     flops_done: float = 0.0
@@ -36,46 +46,95 @@ class RunState:
     seconds: float = 0.0
     """Wall time of training, known at the end."""
     seconds_left: float | None = None
+    data_fingerprint: str = ""
+    """The corpus and the tokenizer that it was trained on, known at the end."""
     reported: dict[str, float] = field(default_factory=dict)
     """What the run's objective reports besides the loss, by name."""
 
 
 def read_states(folder: Path) -> tuple[str, list[RunState]]:
-    """Name of the sweep in `folder` and the states of its runs. Raises `UserError` for an absent or corrupt plan."""
+    """Name of the sweep in `folder` and the states of its runs.
+
+    Raises `UserError` for an absent or corrupt plan, and for the plan of another sweep.
+    """
     plan = read_json(plan_path(folder), "plan")
-    try:
-        return plan["sweep"], [_state(folder, line) for line in plan["runs"]]
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # corrupt, which `read_plan` reports, or from before its lines had counts
+    if not _is_plan(plan):  # corrupt, which `read_plan` reports, or from before its lines had counts
         name, runs = read_plan(folder)
         return name, [_state(folder, run.to_json()) for run in runs]
+    check_plan_of(folder, [line["run_id"] for line in plan["runs"]])
+    return plan["sweep"], [_state(folder, line) for line in plan["runs"]]
+
+
+def _is_plan(plan: Any) -> bool:
+    """Whether `plan` has, of what is read here, everything in its own type."""
+    lines = plan.get("runs") if isinstance(plan, dict) else None
+    return bool(lines) and isinstance(lines, list) and isinstance(plan.get("sweep"), str) and all(map(_is_line, lines))
+
+
+def _is_line(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and is_run_id(line.get("run_id"))
+        and all(type(line.get(name)) is int and 0 < line[name] <= LARGEST_INTEGER for name in COUNTED)
+        and isinstance(line.get("held_out"), bool)
+        and isinstance(line.get("config"), dict)
+    )
 
 
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
     known = {name: line[name] for name in ("run_id", "params", "flops")}
     note = "held out" if line["held_out"] else ""
-    try:
-        with open(f"{run_folder}/{OUTCOME_FILE}", "rb") as file:  # noqa: PTH123
-            outcome = json.load(file)
-        return RunState(
-            **known,
-            state=outcome["state"],
-            remark=outcome["reason"] or note,
-            flops_done=outcome["flops"],
-            **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds")},
-            reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
-        )
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError):
-        return RunState(**known, state="corrupt", remark=f"{run_folder}/{OUTCOME_FILE} cannot be read; delete it")
-    if not os.path.isdir(run_folder):  # noqa: PTH112
+    if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
+        return _ended(Path(run_folder), line, known, note)
+    if not os.path.lexists(run_folder):
         return RunState(**known, state="missing", remark=note)
+    if not os.path.isdir(run_folder):  # noqa: PTH112
+        return RunState(**known, state="corrupt", remark=f"{run_folder} is no folder; move it away")
     return _begun(Path(run_folder), known, line["tokens"], note)
+
+
+def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str) -> RunState:
+    """The state of a run with an outcome, read in full only where it is not plainly the planned run's own."""
+    outcome = _plain_outcome(folder, line)
+    if outcome is None:
+        try:
+            read = Outcome.read(folder, from_json(RunConfig, line["config"]))
+        except UserError as error:
+            return RunState(**known, state="corrupt", remark=str(error))
+        outcome = {} if read is None else asdict(read)
+    return RunState(
+        **known,
+        state=outcome["state"],
+        remark=outcome["reason"] or note,
+        flops_done=outcome["flops"],
+        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds", "data_fingerprint")},
+        reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
+    )
+
+
+def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
+    """The outcome of the planned run `line`, if it and the configuration beside it are as a training writes them."""
+    try:
+        with open(f"{folder}/{OUTCOME_FILE}", "rb") as file:  # noqa: PTH123
+            outcome = parse_json(file.read())
+        with open(f"{folder}/{CONFIG_FILE}", "rb") as file:  # noqa: PTH123
+            config = parse_json(file.read())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"] or config != line["config"]:
+        return None
+    numbers = [outcome.get("flops"), outcome.get("seconds")]
+    numbers += [value for name in ("loss_nats", "mfu") if (value := outcome.get(name)) is not None]
+    reported = outcome.get("reported") or {}
+    plain = (
+        outcome.get("state") in STATES
+        and all(isinstance(outcome.get(name), str) for name in ("state", "reason", "data_fingerprint"))
+        and isinstance(reported, dict)
+        and all(map(is_number, [*numbers, *(value for value in reported.values() if value is not None)]))
+        and (outcome.get("state") != "finished" or outcome.get("loss_nats") is not None)
+    )
+    return {"loss_nats": None, "mfu": None, **outcome} if plain else None
 
 
 def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:
@@ -86,8 +145,8 @@ def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunSt
     elif attempt is not None and not attempt.dead():
         silent = attempt.dead() is None and abs(time.time() - attempt.changed_ns / 1e9) > lease.STALE_SECONDS
         state, remark = "silent" if silent else "running", _how(attempt, note)
-        if row and not silent:
-            left = (tokens - row["tokens"]) / row["tokens_per_second"]
+        if not silent and row.get("tokens_per_second", 0) > 0:
+            left = max(0.0, (tokens - row.get("tokens", 0)) / row["tokens_per_second"])
     elif attempt is not None or row:
         end = (attempt.end if attempt else None) or {"status": 1, "reason": "ended without a word"}
         state, remark = "stopped", "" if failures.KINDS.get(end["status"]) == "stopped" else end["reason"]
@@ -107,5 +166,6 @@ def _how(attempt: Attempt, note: str) -> str:
     """Where a run is at work, the number of its attempt, and how its batch was divided to fit into memory."""
     remarks = [note, attempt.where if attempt.dead() is None else ""]
     remarks += [f"attempt {attempt.number}"] * (attempt.number > 1)
-    remarks += [f"{attempt.value.get('micro_batches')} micro-batches"] * (attempt.value.get("micro_batches", 1) > 1)
+    micro_batches = attempt.count_of("micro_batches")
+    remarks += [f"{micro_batches} micro-batches"] * (micro_batches > 1)
     return ", ".join(remark for remark in remarks if remark)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lmscale
-from lmscale.core.results import Outcome
+from lmscale.core.results import outcome_or_problem
 from lmscale.study.grouping import group_values
 from lmscale.study.plots import held_out_mask, measured_runs
 
@@ -197,7 +197,7 @@ def _versions(table: "pd.DataFrame", runs_folder: str | Path | None) -> dict[str
     """Library -> the versions that the runs were trained with."""
     versions: dict[str, set[str]] = {}
     for run in map(str, table["run"]) if runs_folder is not None else ():
-        outcome = Outcome.read(Path(runs_folder) / run)  # type: ignore[arg-type]
+        outcome, _ = outcome_or_problem(Path(runs_folder) / run)  # type: ignore[arg-type]
         for name, version in (outcome.versions if outcome else {}).items():
             versions.setdefault(name, set()).add(version)
     return versions

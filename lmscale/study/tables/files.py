@@ -71,7 +71,11 @@ def _of_sweep(path: Path) -> "pd.DataFrame":
         )
     from lmscale.core.results import collect
 
-    return collect(path).copy()
+    table = collect(path)
+    if corrupt := table.attrs["corrupt"]:
+        more = f"; {len(corrupt) - 1} more runs are corrupt, as `lmscale status` lists" if len(corrupt) > 1 else ""
+        raise UserError(corrupt[0] + more)
+    return table
 
 
 def _content(path: Path) -> bytes:

@@ -1,0 +1,82 @@
+"""Which run a folder is of: the run_id that it is named after, and the configuration in it.
+
+A file that was copied from another run's folder is refused with a sentence that names the folder: each file states the
+run that it is of, and a configuration hashes to its run_id.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmscale.core.config import RunConfig, check, from_json
+from lmscale.core.files import read_json
+from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in `folder`.
+
+    Raises `UserError` where it is absent or corrupt, and where it is of another run than the folder is named after.
+    """
+    path = folder / CONFIG_FILE
+    return check_config(from_json(RunConfig, read_json(path, "run configuration"), where=str(path)), folder)
+
+
+def check_config(config: RunConfig, folder: Path) -> RunConfig:
+    """`config`. Raises `UserError` where `folder`, which it is of, is named after another run."""
+    name = run_id_of_name(folder)
+    check(
+        name in (None, config.run_id),
+        f"the folder {folder} is of run {name}, but {CONFIG_FILE} is that of run {config.run_id}: it is another "
+        f"run's, or was edited; delete it, and `lmscale run` writes the planned one, or train run {config.run_id} in a "
+        f"folder of its own",
+    )
+    return config
+
+
+def check_file_of(run_id: Any, path: Path) -> None:
+    """Raise `UserError` where `path`, a file that is of run `run_id`, lies in the folder of another run."""
+    name = run_id_of_name(path.parent)
+    check(
+        name in (None, run_id),
+        f"the folder {path.parent} is of run {name}, but {path.name} is that of run {run_id}: it was copied from "
+        f"another run; delete it, and `lmscale run` will make it again",
+    )
+
+
+def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None) -> None:
+    """Raise `UserError` where the folder of run `run_id` holds a configuration that is another run's or corrupt.
+
+    One that equals `planned`, the configuration of the run, is not hashed again.
+    """
+    path = folder / CONFIG_FILE
+    if not os.path.lexists(path):
+        return
+    value = read_json(path, "run configuration")
+    if planned is not None and describes(value, planned):
+        return
+    config = check_config(from_json(RunConfig, value, where=str(path)), folder)
+    check(
+        config.run_id == run_id,
+        f"{folder} holds the outcome of run {run_id}, but the {CONFIG_FILE} of run {config.run_id}: one of them was "
+        f"copied from another run; delete that one",
+    )
+
+
+def describes(value: Any, config: Any) -> bool:
+    """Whether the JSON value `value` states exactly the fields of the configuration `config`."""
+    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    return (
+        isinstance(value, Mapping)
+        and value.keys() == fields.keys()
+        and all(_equal(value[name], field) for name, field in fields.items())
+    )
+
+
+def _equal(value: Any, field: Any) -> bool:
+    if hasattr(field, "__dataclass_fields__"):
+        return describes(value, field)
+    if isinstance(field, tuple):
+        return isinstance(value, list) and len(value) == len(field) and all(map(_equal, value, field))
+    return isinstance(value, bool) == isinstance(field, bool) and bool(value == field)
