@@ -1,4 +1,5 @@
 import errno
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import CHECKPOINT_FOLDER
 from lmscale.lm.train.checkpoint import Checkpoints, _refusal
+from lmscale.lm.train.checkpoint_content import IDENTITY, Identity, OtherData
 
 
 @flax.struct.dataclass
@@ -86,6 +88,12 @@ def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Pat
         (b"null", "its facts are incomplete"),
         (b'{"run_id": "abc", "arrays": 3, "bits": {}}', "its facts are incomplete"),
         (b'{"run_id": "abc", "arrays": {"step": "int32[]"}, "bits": {}}', "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": {}, "bits": {}, "seconds": "1"}', "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": {}, "bits": {}, "seconds": 1' + b"0" * 400 + b"}", "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": {}, "bits": {}, "losses": [[]]}', "its facts are incomplete"),
+        (b'{"run_id": "abc", "arrays": {}, "bits": {}, "losses": [1], "reported": {"a": []}}', "its facts are inc"),
+        (b'{"run_id": "abc", "arrays": {}, "bits": {}, "data_fingerprint": 3}', "its facts are incomplete"),
+        (b"[" * 100_000, "its facts are empty or spoiled"),
     ],
 )
 def test_one_whose_facts_are_not_whole_is_skipped_with_a_sentence(tmp_path: Path, left: bytes, said: str) -> None:
@@ -129,6 +137,46 @@ def test_one_of_another_architecture_names_what_differs(tmp_path: Path) -> None:
         checkpoints.restore(abstract(state(0, size=16)))
     checkpoints.close()
     assert (tmp_path / CHECKPOINT_FOLDER / "1").is_dir()
+
+
+def test_those_of_other_data_are_refused_and_kept(tmp_path: Path) -> None:
+    first, second = Identity("abc", "1111", "the first corpus"), Identity("abc", "2222", "the second corpus")
+    checkpoints = Checkpoints(tmp_path, first)
+    checkpoints.save(state(1), {})
+    checkpoints.close()
+    for like in (abstract(state(0)), {"params": abstract(state(0)).params}):
+        with pytest.raises(OtherData, match="1111, the first corpus, and now it is 2222, the second"):
+            Checkpoints(tmp_path, second).restore_step(1, like)
+    with pytest.raises(OtherData, match=r"restore the corpus .* or train on the new data in another folder"):
+        Checkpoints(tmp_path, second).restore(abstract(state(0)))
+    assert int(Checkpoints(tmp_path, first).restore(abstract(state(0)))[0].step) == 1
+    assert int(Checkpoints(tmp_path, "abc").restore_step(1, abstract(state(0)))[0].step) == 1
+
+
+def test_those_of_older_versions_do_not_know_their_data(tmp_path: Path) -> None:
+    metadata = saved(tmp_path, 1).folder / "1" / "facts" / "metadata"
+    facts = json.loads(metadata.read_text())
+    older = {name: value for name, value in facts.items() if name not in (*IDENTITY, "step")}
+    assert len(older) == len(facts) - 4
+    metadata.write_text(json.dumps(older))
+    checkpoints = Checkpoints(tmp_path, Identity("abc", "2222"))
+    assert int(checkpoints.restore(abstract(state(0)))[0].step) == 1
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_one_under_the_name_of_another_step_is_skipped(tmp_path: Path, older: bool) -> None:
+    folder = saved(tmp_path, 1, 2).folder
+    (folder / "2").rename(folder / "5")
+    metadata = folder / "5" / "facts" / "metadata"
+    facts = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({name: value for name, value in facts.items() if not older or name != "step"}))
+    for other in ("7", "\xb2", "007"):
+        (folder / other).touch()
+    checkpoints = Checkpoints(tmp_path, "abc")
+    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    checkpoints.close()
+    assert int(found.step) == 1 and len(skipped) == 1 and "that of step 2" in skipped[0]
 
 
 def test_numbers_that_are_not_those_that_were_saved_are_not_trusted(tmp_path: Path) -> None:

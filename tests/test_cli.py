@@ -137,11 +137,6 @@ BAD: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
     "tfds": (lambda _: None, ("data", "tfds:lm1b"), "tfds:lm1b is not prepared"),
     "source": (lambda _: None, ("data", "stdlb"), "did you mean 'stdlib'?"),
     "outcome": (lambda runs: spoil(runs, "outcome.json", "{"), ("report", "runs/smoke"), "outcome.json is corrupt"),
-    "outcome while running": (
-        lambda runs: spoil(runs, "outcome.json", "{}"),
-        ("run", "@smoke"),
-        "outcome.json is corrupt or of another version",
-    ),
     "parent": (lambda _: None, ("status", "runs"), "runs is no sweep's folder: give one of runs/smoke"),
     "plan": (lambda runs: (runs / "plan.json").write_text("{}"), ("fit", "runs/smoke"), "plan.json is corrupt"),
     "table": (lambda _: Path("t.csv").write_text('a,b\n"1,2'), ("fit", "t.csv"), "t.csv"),
@@ -175,6 +170,19 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
     error = capsys.readouterr().err
     assert error.startswith("lmscale: ") and error.count("\n") == 1 and sentence in error, error
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_corrupt_outcome_fails_its_own_run_only(
+    runs: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(runs, "outcome.json", "{}")
+    assert call("run", root / "sweeps" / "smoke.py") == 1
+    assert "outcome.json is corrupt or of another version" in " ".join(capsys.readouterr().out.split())
+    assert call("table", runs) == 0
+    table = capsys.readouterr()
+    assert table.out.count(",finished,") == 11 and table.out.count(",corrupt,") == 1
+    assert table.err.startswith("note: the outcome ") and table.err.count("\n") == 1
+    assert call("status", runs) == 0 and "1 corrupt" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_sentence(

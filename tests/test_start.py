@@ -15,7 +15,8 @@ from lmscale.core.errors import UserError
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model.transformer import logits
 from lmscale.lm.train.batch_source import TextBatches
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.checkpoint_content import Identity, OtherData
+from lmscale.lm.train.loop import Interrupted, train, train_packed
 from lmscale.lm.train.start import first_state
 from lmscale.lm.train.step import make_step
 
@@ -39,7 +40,7 @@ def parent(corpus: str, tmp_path: Path) -> RunConfig:
 def first_params(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        state, facts, _ = first_state(config, folder, make_step(config, mesh))
+        state, facts, _ = first_state(config, folder, make_step(config, mesh), Identity(config.run_id))
     assert int(state.step) == 0 and facts["losses"] == []
     return {name: np.asarray(value) for name, value in state.params.items()}
 
@@ -127,3 +128,42 @@ def test_a_run_on_its_own_samples_resumes_to_the_last_bit(corpus: str, tmp_path:
     assert_same(config, tmp_path / "stopped", tmp_path / "whole")
     assert result.batch_flops == 10 * 1000
     assert outcome(tmp_path / "whole")["loss_nats"] != train(config, tmp_path / "text").loss_nats
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, stop_after: Any) -> RunConfig:
+    """A run on a corpus of its own in `stopped/<run_id>`, stopped after step 6 of 10; the corpus then has grown."""
+    (corpus := tmp_path / "text").mkdir()
+    config = run(write_corpus(corpus), 10, kept_steps=(4,), seed=5)
+    stop_after(6)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "stopped" / config.run_id)
+    stop_after(10**6)
+    (corpus / "more.txt").write_text("a text that was not there before " * 40)
+    return config
+
+
+def test_a_run_does_not_go_on_over_a_changed_corpus(stopped: RunConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped" / stopped.run_id
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    refused = r"the checkpoint of step 6 in .* was trained on other data: .*restore the corpus .*`lmscale retry`"
+    with pytest.raises(OtherData, match=refused):
+        train(stopped, folder)
+    other = replace(stopped, seed=6)
+    with pytest.raises(OtherData, match=refused):  # in a pack as alone
+        train_packed([other, stopped], [tmp_path / "stopped" / other.run_id, folder])
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (tmp_path / "text" / "more.txt").unlink()
+    train(stopped, folder)
+    train(stopped, tmp_path / "whole")
+    assert_same(stopped, folder, tmp_path / "whole")
+
+
+def test_a_branch_of_other_data_is_refused_and_a_start_from_parameters_is_not(
+    stopped: RunConfig, tmp_path: Path
+) -> None:
+    branch = replace(stopped, tokens=2 * stopped.tokens, continue_from=f"{stopped.run_id}@4")
+    with pytest.raises(OtherData, match=r"the checkpoint of step 4 in .* was trained on other data"):
+        train(branch, tmp_path / "stopped" / branch.run_id)
+    child = replace(stopped, init_from=f"{stopped.run_id}@4", seed=7)
+    assert train(child, tmp_path / "stopped" / child.run_id).state == "finished"

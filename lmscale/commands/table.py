@@ -62,9 +62,15 @@ def main(args: TableArgs, console: "Console") -> None:
 
 
 def _runs(folder: Path) -> "pd.DataFrame":
-    from lmscale.core.results import collect
+    from lmscale.core.results import STATES, collect
 
-    return collect(folder)
+    table = collect(folder)
+    corrupt, notes = table.attrs["corrupt"], table.attrs["notes"]
+    if corrupt and not table["state"].isin(STATES).any():
+        raise UserError(corrupt[0])
+    for sentence in (*corrupt, *notes):
+        print(f"note: {sentence}", file=sys.stderr)
+    return table
 
 
 def _scores(args: TableArgs) -> "pd.DataFrame":

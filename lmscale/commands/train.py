@@ -49,11 +49,15 @@ def main(args: TrainArgs, console: "Console") -> None:
     """
     from lmscale.core.config import RunConfig, from_json
     from lmscale.core.files import read_json
+    from lmscale.core.run_identity import check_config
     from lmscale.core.signals import end_with_launcher
     from lmscale.lm.devices import cluster, machine
 
     files = [args.config, *args.more]
-    configs = [from_json(RunConfig, read_json(file, "run configuration"), where=str(file)) for file in files]
+    configs = [
+        check_config(from_json(RunConfig, read_json(file, "run configuration"), where=str(file)), file.parent)
+        for file in files
+    ]
     folders = [file.parent for file in files]
     end_with_launcher()
     alone = args.coordinator is None and args.processes in (None, 1) and cluster.detect(os.environ) is None

@@ -29,20 +29,26 @@ NEWEST = 2
 """Newest checkpoints kept: where the last turns out to be corrupt, the one before is the next best."""
 MOST_STEPS = 1024
 """Checkpoints of one run that are looked at: `NEWEST`, and those that branches start from."""
+STEP = re.compile(r"0|[1-9][0-9]{0,9}")
+"""Name of the folder of a checkpoint; any other file or folder there is none."""
 ROOM_FACTOR, ROOM_BYTES = 1.1, 2**20
 """Free space required before a save: so many times the state, and a little for Orbax's own files."""
 
 
 class Checkpoints:
-    """The checkpoints of the run `run_id`. Orbax is imported when the first is saved or looked for.
+    """The checkpoints of one run. Orbax is imported when the first is saved or looked for.
 
     Several processes share the folder and call every method together.
     """
 
-    def __init__(self, folder: Path, run_id: str, kept_steps: Sequence[int] = ()) -> None:
-        """`kept_steps` are those whose checkpoints outlive newer ones, and the run."""
+    def __init__(self, folder: Path, identity: content.Identity | str, kept_steps: Sequence[int] = ()) -> None:
+        """`identity` is that of the run, or its run_id where any data will do.
+
+        `kept_steps` are those whose checkpoints outlive newer ones, and the run.
+        """
         self.folder = (folder / CHECKPOINT_FOLDER).absolute()
-        self.run_id, self.kept_steps = run_id, tuple(kept_steps)
+        self.identity = content.Identity(identity) if isinstance(identity, str) else identity
+        self.kept_steps = tuple(kept_steps)
         self._manager: Any = None
 
     def _open(self) -> Any:
@@ -90,7 +96,7 @@ class Checkpoints:
             if step in manager.all_steps():
                 return
             self._check_room(state)
-            facts = {**content.facts_of(self.run_id, state), **facts}
+            facts = {**content.facts_of(self.identity, state), **facts}
             items = {"state": ocp.args.StandardSave(state), "facts": ocp.args.JsonSave(facts)}
             manager.save(step, args=ocp.args.Composite(**items))
 
@@ -104,11 +110,12 @@ class Checkpoints:
         """The newest readable checkpoint, placed as the abstract state `like` says: no second state is made beside it.
 
         Returns (state or None, its facts, one sentence for every checkpoint that could not be read and was skipped).
-        Raises `UserError` for a checkpoint of another run, architecture or optimizer.
+        Raises `UserError` for a checkpoint of another run, architecture or optimizer, `OtherData` for one of other
+        data.
         """
         skipped: list[str] = []
         for step in self.steps():
-            state, facts, problem = content.read(self.folder / str(step), self.run_id, like)
+            state, facts, problem = content.read(self.folder / str(step), self.identity, like)
             if not problem:
                 return state, facts, skipped
             skipped.append(f"the checkpoint of step {step} in {self.folder} cannot be read and is skipped: {problem}")
@@ -123,16 +130,16 @@ class Checkpoints:
         steps = self.steps()
         check(
             step in steps,
-            f"run {self.run_id} has no checkpoint of step {step} in {self.folder}; there are those of "
+            f"run {self.identity.run_id} has no checkpoint of step {step} in {self.folder}; there are those of "
             f"{', '.join(map(str, sorted(steps))) or 'no step'}",
         )
-        state, facts, problem = content.read(self.folder / str(step), self.run_id, like)
+        state, facts, problem = content.read(self.folder / str(step), self.identity, like)
         check(not problem, f"the checkpoint of step {step} in {self.folder} cannot be read: {problem}")
         return state, facts
 
     def steps(self) -> list[int]:
         """Steps of which there is a whole checkpoint, the newest first. A folder gets such a name when it is whole."""
-        found = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        found = [int(path.name) for path in self.folder.glob("*") if STEP.fullmatch(path.name) and path.is_dir()]
         return broadcast(sorted(found, reverse=True), MOST_STEPS)
 
     def _set_aside(self, step: int) -> None:

@@ -4,6 +4,7 @@ Orbax does not notice numbers that have changed on the disk; the sum of an array
 """
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,53 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from lmscale.core.config import check
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import is_number
 from lmscale.lm.devices.collectives import any_process
 from lmscale.lm.devices.sharding import replicated
 
+IDENTITY = ("data_fingerprint", "data_source", "tokenizer_fingerprint")
+"""Facts that are texts; checkpoints of older versions lack them."""
 
-def facts_of(run_id: str, state: Any) -> dict[str, Any]:
+
+class OtherData(UserError):
+    """A checkpoint was trained on other data than its run is to go on with."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which run a checkpoint is of, and what it was trained on."""
+
+    run_id: str
+    data_fingerprint: str | None = None
+    """The corpus and the tokenizer; None where any will do, as for a start from the parameters of another run."""
+    data_source: str = ""
+    """The corpus in words."""
+    tokenizer_fingerprint: str | None = None
+
+
+def facts_of(identity: Identity, state: Any) -> dict[str, Any]:
     """What is saved beside the state of a run."""
-    return {"run_id": run_id, "arrays": _types(state), "bits": _bit_sums(state)}
+    return {**asdict(identity), "step": int(state.step), "arrays": _types(state), "bits": _bit_sums(state)}
 
 
-def read(folder: Path, run_id: str, like: Any) -> tuple[Any, dict[str, Any], str]:
+def read(folder: Path, identity: Identity, like: Any) -> tuple[Any, dict[str, Any], str]:
     """(state, facts, "") of the checkpoint in `folder`, placed as `like` says, or (None, {}, why it cannot be used).
 
     `like` is an abstract state or, as a mapping of some of its fields, a part of one: only that is read. The answer is
     the same in all processes; Orbax's handlers read without waiting for others, so that one alone may fail. Raises
-    `UserError` for a checkpoint of another run, architecture or optimizer.
+    `UserError` for a checkpoint of another run, architecture or optimizer, and `OtherData` for one of other data.
     """
     facts, problem = _attempt(lambda: read_facts(folder))
     if any(any_process(bool(problem))):
         return None, {}, problem or "another process could not read it"
-    _check_same(folder, run_id, facts, like)
+    _check_same(folder, identity.run_id, facts, like)
+    _check_data(folder, identity, facts)
     state, problem = _attempt(lambda: _restore(folder / "state", like))
     if any(any_process(bool(problem))):
         return None, {}, problem or "another process could not read it"
+    if not isinstance(like, dict) and int(state.step) != int(folder.name):
+        return None, {}, f"its state is that of step {int(state.step)}"
     changed = [name for name, bits in _bit_sums(state).items() if bits != facts["bits"][name]]
     return state, facts, f"the numbers of {changed[0]} have changed since they were saved" if changed else ""
 
@@ -47,12 +72,34 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
     try:
         facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
-    except ValueError as error:  # of JSON, or of its characters
+    except (ValueError, RecursionError) as error:  # of JSON, or of its characters
         raise ValueError(f"its facts are empty or spoiled ({error})") from None
-    arrays, bits = (facts.get(name) if isinstance(facts, dict) else None for name in ("arrays", "bits"))
-    if not (isinstance(arrays, dict) and isinstance(bits, dict) and "run_id" in facts and {*arrays} == {*bits}):
+    if not isinstance(facts, dict) or not _whole(facts):
         raise ValueError("its facts are incomplete")
+    if facts.get("step", int(folder.name)) != int(folder.name):
+        raise ValueError(f"it is that of step {facts['step']}")
     return dict(facts)
+
+
+def _whole(facts: dict[str, Any]) -> bool:
+    """Whether facts have what a run needs to go on, in the right types; what older versions lack may be absent."""
+    arrays, bits = facts.get("arrays"), facts.get("bits")
+    columns = [facts.get("losses", []), *_values(facts.get("reported", {}))]
+    return (
+        isinstance(facts.get("run_id"), str)
+        and isinstance(arrays, dict)
+        and isinstance(bits, dict)
+        and {*arrays} == {*bits}
+        and type(facts.get("step", 0)) is int
+        and all(is_number(facts.get(name, 0)) and facts.get(name, 0) >= 0 for name in ("seconds", "paused_seconds"))
+        and all(isinstance(facts.get(name) or "", str) for name in IDENTITY)
+        and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
+        and all(type(value) in (int, float) for column in columns for value in column)
+    )
+
+
+def _values(mapping: Any) -> list[Any]:
+    return list(mapping.values()) if isinstance(mapping, dict) else [None]
 
 
 def _restore(folder: Path, like: Any) -> Any:
@@ -86,6 +133,18 @@ def _check_same(folder: Path, run_id: str, facts: dict[str, Any], like: Any) -> 
         f"the checkpoint of step {folder.name} in {folder.parent} is of another version of lmscale ({difference}); go "
         f"on with that version, or delete the folder to begin anew",
     )
+
+
+def _check_data(folder: Path, identity: Identity, facts: dict[str, Any]) -> None:
+    """Checkpoints of older versions do not know what they were trained on."""
+    there, here = facts.get("data_fingerprint"), identity.data_fingerprint
+    if there and here and there != here:
+        raise OtherData(
+            f"the checkpoint of step {folder.name} in {folder.parent} was trained on other data: fingerprint {there}, "
+            f"{facts.get('data_source') or 'unknown'}, and now it is {here}, {identity.data_source}; restore the "
+            f"corpus and the tokenizer and go on (after `lmscale retry`, where the run was given up), or train on the "
+            f"new data in another folder"
+        )
 
 
 def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:

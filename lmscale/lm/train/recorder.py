@@ -18,6 +18,7 @@ from lmscale.lm.devices import distributed, machine
 from lmscale.lm.eval.validation import Validation
 from lmscale.lm.train.batch_source import BatchSource
 from lmscale.lm.train.checkpoint import Checkpoints
+from lmscale.lm.train.checkpoint_content import Identity
 from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.logs.jsonl import MetricsLog
 from lmscale.lm.train.logs.wandb import Tracker
@@ -49,7 +50,11 @@ class RunRecorder:
         self._seconds_before = self._paused_before = 0.0
         self._validation_steps = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
         self._exam_steps = config.exam.steps(config.steps)
-        self.checkpoints = Checkpoints(folder, config.run_id, config.kept_steps)
+        manifest = tokens.manifest
+        self.identity = Identity(
+            config.run_id, manifest.fingerprint, manifest.source, manifest.tokenizer_fingerprint or None
+        )
+        self.checkpoints = Checkpoints(folder, self.identity, config.kept_steps)
         self.tracker = Tracker(wandb if distributed.is_main() else "off", config, folder)
 
     @property
@@ -74,7 +79,7 @@ class RunRecorder:
         for problem in problems:
             self._print(problem)
         if state is None:
-            state, facts, earlier = first_state(self.config, self.folder, programs)
+            state, facts, earlier = first_state(self.config, self.folder, programs, self.identity)
         self.done, self._seconds_before = int(state.step), facts["seconds"]
         self._paused_before = facts.get("paused_seconds", 0.0)
         if self.done:

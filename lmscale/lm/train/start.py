@@ -1,37 +1,44 @@
 """Where a run without a checkpoint of its own starts: random numbers, another run's parameters, or its whole state."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from lmscale.core.config import CheckpointName, RunConfig, check, from_json
+from lmscale.core.config import CheckpointName, RunConfig, check
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json
-from lmscale.core.run_folder import CONFIG_FILE, find_run
+from lmscale.core.run_folder import find_run
+from lmscale.core.run_identity import read_config
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
+from lmscale.lm.train.checkpoint_content import Identity, OtherData
 from lmscale.lm.train.step import Compiled, TrainState
 
 NOTHING_DONE: dict[str, Any] = {"seconds": 0.0, "losses": []}
 """Facts beside a state in which no step is done."""
 
 
-def first_state(config: RunConfig, folder: Path, programs: Compiled) -> tuple[TrainState, dict[str, Any], Path]:
+def first_state(
+    config: RunConfig, folder: Path, programs: Compiled, identity: Identity
+) -> tuple[TrainState, dict[str, Any], Path]:
     """The state that the run in `folder` starts from, the facts beside it, and the folder whose metrics come before.
 
     A branch whose trunk has no checkpoint to continue from, since it failed or was trained before the branch was
     planned, starts with its own first step and ends the same. Raises `UserError` for parameters that are not there or
-    do not fit.
+    do not fit, and `OtherData` for a trunk that was trained on other data than those of `identity`, the run's own.
     """
     if config.continue_from is not None:
         name = CheckpointName.parse(config.continue_from, "RunConfig.continue_from")
         assert name.step is not None
         try:
             trunk = find_run(name.run_id, folder)
-            state, facts = Checkpoints(trunk, name.run_id).restore_step(name.step, programs.state)
+            same_data = replace(identity, run_id=name.run_id)
+            state, facts = Checkpoints(trunk, same_data).restore_step(name.step, programs.state)
             return state, facts, trunk
+        except OtherData:
+            raise
         except UserError as error:
             if is_main():
                 print(f"starting with the first step: {error}", flush=True)
@@ -48,7 +55,7 @@ def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
     assert config.init_from is not None
     name = CheckpointName.parse(config.init_from, "RunConfig.init_from")
     parent = find_run(name.run_id, folder)
-    other = from_json(RunConfig, read_json(parent / CONFIG_FILE, "run configuration"), where=str(parent / CONFIG_FILE))
+    other = read_config(parent)
     here, there = parameter_table(config.model), parameter_table(other.model)
     for parameter in {**here, **there}:
         shapes = [table[parameter].shape if parameter in table else "absent" for table in (here, there)]

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from lmscale.core.config import MeshConfig, RunConfig, check, from_json
+from lmscale.core.config import MeshConfig, RunConfig, check
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json
 from lmscale.core.run_folder import CONFIG_FILE
+from lmscale.core.run_identity import read_config
 from lmscale.lm import data
 from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.devices.sharding import make_mesh, shardings
@@ -48,16 +48,25 @@ def load(folder: str | Path, step: int | None = None) -> TrainedRun:
 
 def open_run(folder: Path, step: int | None = None) -> Opened:
     """As `load`; where the newest checkpoint cannot be read the one before is taken, and a sentence says so."""
-    file = folder / CONFIG_FILE
-    check(file.is_file(), f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>")
-    config = from_json(RunConfig, read_json(file, "run configuration"), where=str(file))
+    check(
+        (folder / CONFIG_FILE).is_file(),
+        f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>",
+    )
+    config = read_config(folder)
     mesh = make_mesh(config.mesh if config.mesh.devices <= jax.device_count() else MeshConfig())
-    params, step = _params(config, folder, step, mesh)
-    tokenizer = data.load_tokenizer(data.prepare(config.data).manifest)
+    params, step, facts = _params(config, folder, step, mesh)
+    manifest = data.prepare(config.data).manifest
+    there, here = facts.get("tokenizer_fingerprint"), manifest.tokenizer_fingerprint
+    check(
+        not (there and here) or there == here,
+        f"the run in {folder} was trained with another tokenizer than {config.data.tokenizer!r} is now (fingerprint "
+        f"{there}, now {here}), so its tokens would mean other text; restore the corpus or the file of the tokenizer",
+    )
+    tokenizer = data.load_tokenizer(manifest)
     return Opened(TrainedRun(config, params, tokenizer), step, mesh)
 
 
-def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tuple[Params, int]:
+def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tuple[Params, int, dict[str, Any]]:
     checkpoints = Checkpoints(folder, config.run_id)
     field = "params" if config.optimizer.ema_decay is None else "ema"
     table = parameter_table(config.model)
@@ -69,11 +78,11 @@ def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tu
     problems: list[UserError] = []
     for one in steps:
         try:
-            params: Params = checkpoints.restore_step(one, like)[0][field]
+            state, facts = checkpoints.restore_step(one, like)
         except UserError as error:
             problems.append(error)
             continue
         for problem in problems:
             print(problem)
-        return params, one
+        return state[field], one, facts
     raise problems[0]
