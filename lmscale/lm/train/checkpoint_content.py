@@ -60,10 +60,12 @@ def read(folder: Path, identity: Identity, like: Any) -> tuple[Any, dict[str, An
     state, problem = _attempt(lambda: _restore(folder / "state", like))
     if any(any_process(bool(problem))):
         return None, {}, problem or "another process could not read it"
+    changed = [name for name, bits in _bit_sums(state).items() if bits != facts["bits"][name]]
+    if changed:
+        return None, {}, f"the numbers of {changed[0]} have changed since they were saved"
     if not isinstance(like, dict) and int(state.step) != int(folder.name):
         return None, {}, f"its state is that of step {int(state.step)}"
-    changed = [name for name, bits in _bit_sums(state).items() if bits != facts["bits"][name]]
-    return state, facts, f"the numbers of {changed[0]} have changed since they were saved" if changed else ""
+    return state, facts, ""
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
