@@ -78,7 +78,7 @@ def test_least_absolute_deviations_of_many_resamples_are_minima(chinchilla: pd.D
         moved = ends.theta_pb[:, None] + size * rng.standard_normal((5, 40, 1))
         for step in moved.transpose(1, 0, 2):
             assert (chinchilla_vertex.height(points, weights, step) > lowest * (1 - 1e-7)).all()
-    near = np.sort(np.abs(chinchilla_vertex._residual(points, ends.theta_pb)) + (weights == 0), axis=0)
+    near = np.sort(np.abs(chinchilla_vertex.residual(points, ends.theta_pb)) + (weights == 0), axis=0)
     assert np.median(near[4]) < 1e-7 < np.median(near[5])
 
 

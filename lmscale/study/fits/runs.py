@@ -44,7 +44,7 @@ class UsableRuns:
 
     @property
     def names(self) -> list[str]:
-        return [str(name) for name in self.table["run"]]
+        return list(map(str, self.table["run"].tolist()))
 
     def digest(self) -> str:
         """SHA-256 of the rows and numbers that were fitted."""

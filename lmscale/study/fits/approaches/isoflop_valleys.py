@@ -42,11 +42,11 @@ class IsoFlopValley:
 
 def valleys_of(runs: UsableRuns, budgets: np.ndarray) -> list[IsoFlopValley]:
     """One valley per group of budgets, smallest first; its budget is the middle one of the group."""
-    log_params, loss = np.log(runs.column("params")), runs.column("loss_nats")
+    log_params, loss, names = np.log(runs.column("params")), runs.column("loss_nats"), runs.names
     middle = group_values(budgets)
     out = []
     for flops in np.unique(middle[np.isfinite(middle)]):
         member = np.flatnonzero(middle == flops)
         order = member[np.argsort(log_params[member], kind="stable")]
-        out.append(IsoFlopValley(float(flops), log_params[order], loss[order], tuple(runs.names[i] for i in order)))
+        out.append(IsoFlopValley(float(flops), log_params[order], loss[order], tuple(names[i] for i in order)))
     return out

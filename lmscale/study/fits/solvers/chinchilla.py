@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from lmscale.core.host import usable_cores
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
 from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
-from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
+from lmscale.study.fits.solvers.chinchilla_vertex import height, residual, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
 
-CHUNK = 128  # problems refined together: the temporaries of a chunk stay in a core's cache
+CHUNK = 128  # problems that share the products of the grid
+REFINED = 32_768  # numbers in a temporary of problems refined together, so that a dozen of them stay in a core's cache
+LEAST = 8  # problems refined together, however many runs they have
+MANY = 1_000  # runs from which on the law of all lies so near to that of a resample that Newton steps lead there
 MAX_STEPS = 150
 NARROW = 1e-5  # a Huber loss below this threshold is solved as least absolute deviations first
 WIDER = (1e-3, 1e-2)  # and these from the minima at both, since they have several minima of their own
@@ -50,32 +53,32 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
     second = np.exp((b - e) - beta * y)
     total = 1 + first + second
     if points.log_residual:
-        residual = np.log(total)
-        residual += e - np.log(points.loss_nb)
+        misfit = np.log(total)
+        misfit += e - np.log(points.loss_nb)
         share_1, share_2 = first / total, second / total
         share_0 = 1 / total
     else:
         level = np.exp(e)
-        residual = level * total - points.loss_nb
+        misfit = level * total - points.loss_nb
         share_1, share_2, share_0 = level * first, level * second, np.broadcast_to(level, first.shape)
 
     if points.squared:
-        slope = 2 * residual
-        objective = np.einsum("nb,nb->b", weights_nb, residual**2)
-        curvature = reweighted = np.full_like(residual, 2.0)
+        slope = 2 * misfit
+        value = np.einsum("nb,nb->b", weights_nb, misfit**2)
+        curvature = reweighted = np.full_like(misfit, 2.0)
     else:
-        size = np.abs(residual)
+        size = np.abs(misfit)
         delta = points.delta
-        slope = np.clip(residual, -delta, delta)
-        objective = np.einsum("nb,nb->b", weights_nb, slope * (residual - 0.5 * slope))
+        slope = np.clip(misfit, -delta, delta)
+        value = np.einsum("nb,nb->b", weights_nb, slope * (misfit - 0.5 * slope))
         curvature = (size <= delta).astype(float)
-        reweighted = delta / np.maximum(size, delta)
+        reweighted = delta / np.maximum(size, delta) if mix_b.any() else curvature
 
     # Second derivatives of a residual: of ln L, Z^T (diag(share) - share share^T) Z; of L, Z^T diag(share) Z.
     exact = curvature - slope if points.log_residual else curvature
-    outer = weights_nb * (exact + mix_b * (reweighted - exact))
+    outer = weights_nb * (exact + mix_b * (reweighted - exact) if mix_b.any() else exact)
     slope = weights_nb * slope
-    diagonal = (1 - mix_b) * slope
+    diagonal = (1 - mix_b) * slope if mix_b.any() else slope
 
     design = np.stack(
         [np.ones_like(points.x_n), points.x_n, points.y_n, points.x_n**2, points.y_n**2, points.x_n * points.y_n]
@@ -115,9 +118,21 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
         (3, 4): m12[3],
         (4, 4): m22[2],
     }
-    for (i, j), value in upper.items():
-        matrix[i, j] = matrix[j, i] = value
-    return objective, gradient, matrix
+    for (i, j), entry in upper.items():
+        matrix[i, j] = matrix[j, i] = entry
+    return value, gradient, matrix
+
+
+def objective(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
+    """The objective of `evaluate` alone, (b,)."""
+    size = residual(points, theta_pb)
+    if points.squared:
+        return np.asarray(np.einsum("nb,nb->b", weights_nb, size**2))
+    np.abs(size, out=size)
+    inside = np.minimum(size, points.delta)
+    size -= 0.5 * inside
+    size *= inside
+    return np.asarray(np.einsum("nb,nb->b", weights_nb, size))
 
 
 def refine(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
@@ -137,21 +152,27 @@ def _narrow(points: ChinchillaPoints) -> bool:
     return not points.squared and points.delta < NARROW
 
 
-def _refine_most(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
+def _refine_most(
+    points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, near: bool | NDArray[np.bool_] = False
+) -> Solution:
     """`refine` for one of many chunks; under a narrow loss only the problems that a vertex settles in a few steps.
 
     Nine in ten do. The others take a hundred steps each, which cost little more for a thousand problems than for ten.
     """
     if not _narrow(points):
-        return refine(points, weights_nb, theta_pb)
+        return descend(points, weights_nb, theta_pb, near)
     theta_pb = descend(replace(points, delta=WIDER[0]), weights_nb, theta_pb, steps=WAY_STEPS).theta_pb
     return descend(points, weights_nb, through_runs(points, weights_nb, theta_pb), near=True, steps=3)
 
 
 def descend(
-    points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, near: bool = False, steps: int = MAX_STEPS
+    points: ChinchillaPoints,
+    weights_nb: Array,
+    theta_pb: Array,
+    near: bool | NDArray[np.bool_] = False,
+    steps: int = MAX_STEPS,
 ) -> Solution:
-    """`refine` at one threshold; problems that are done leave the batch. `near` begins with Newton steps."""
+    """`refine` at one threshold; problems that are done leave the batch. `near`, of all or each, begins with Newton."""
     theta_pb = np.array(theta_pb)
     problems = theta_pb.shape[1]
     objective_b, gradient_b = np.full(problems, np.inf), np.full(problems, np.inf)
@@ -161,7 +182,7 @@ def descend(
     theta, weights = theta_pb.copy(), weights_nb
     best, step, scale = theta.copy(), np.zeros_like(theta), np.ones(problems)
     value, slope = np.full(problems, np.inf), np.zeros(problems)
-    mix = np.full(problems, 0.0 if near else 1.0)
+    mix = np.where(np.broadcast_to(near, problems), 0.0, 1.0)
     largest = np.full(problems, np.inf)
     floor_b = 1e-30 * weights_nb.sum(axis=0)  # noiseless data: the objective itself is rounding error
     for _ in range(steps):
@@ -218,15 +239,18 @@ def solve_many(
     problems = weights_nb.shape[1]
     chunks = [slice(start, start + CHUNK) for start in range(0, problems, CHUNK)]
 
+    together = max(LEAST, REFINED // len(weights_nb))
+
     def one(chunk: slice) -> Solution:
-        weights, those = np.ascontiguousarray(weights_nb[:, chunk]), points.among(chunk)
-        start = grid_starts(those, weights, grid, 1)[:, 0]
-        if also_p is not None:
-            other = np.repeat(also_p[:, None], weights.shape[1], axis=1)
-            zero = np.zeros(weights.shape[1])
-            lower = evaluate(those, weights, other, zero)[0] < evaluate(those, weights, start, zero)[0]
-            start = np.where(lower, other, start)
-        return _refine_most(those, weights, start)
+        weights, those = np.asarray(weights_nb[:, chunk], dtype=float, order="C"), points.among(chunk)
+        starts = grid_starts(those, weights, grid, 1)[:, 0]
+        parts = [slice(start, start + together) for start in range(0, weights.shape[1], together)]
+        return _joined(
+            [
+                _from_start(those.among(part), np.ascontiguousarray(weights[:, part]), starts[:, part], also_p)
+                for part in parts
+            ]
+        )
 
     with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
         ends = _joined(list(pool.map(one, chunks)))
@@ -234,11 +258,28 @@ def solve_many(
         if _narrow(points) and len(left):
             parts = [part for part in np.array_split(left, len(usable_cores())) if len(part)]
             again = _joined(
-                list(pool.map(lambda b: refine(points.among(b), weights_nb[:, b], ends.theta_pb[:, b]), parts))
+                list(
+                    pool.map(
+                        lambda b: refine(
+                            points.among(b), np.asarray(weights_nb[:, b], dtype=float), ends.theta_pb[:, b]
+                        ),
+                        parts,
+                    )
+                )
             )
             for old, new in zip(vars(ends).values(), vars(again).values()):
                 old[..., left] = new
     return ends
+
+
+def _from_start(points: ChinchillaPoints, weights_nb: Array, start_pb: Array, also_p: Array | None) -> Solution:
+    """Each problem from its start, or from `also_p` (5,) where that is lower."""
+    if also_p is not None:
+        other = np.repeat(also_p[:, None], weights_nb.shape[1], axis=1)
+        lower = objective(points, weights_nb, other) < objective(points, weights_nb, start_pb)
+        start_pb = np.where(lower, other, start_pb)
+        return _refine_most(points, weights_nb, start_pb, near=lower & (len(weights_nb) >= MANY))
+    return _refine_most(points, weights_nb, start_pb)
 
 
 def _joined(parts: list[Solution]) -> Solution:

@@ -33,7 +33,7 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
     s11, s1t, stt = (moment.sum(axis=0) for moment in (scaled_nb, target_nb, target_nb * loss_nb))
     s1u, suu, sut = u_an @ scaled_nb, u_an**2 @ scaled_nb, u_an @ target_nb
     s1v, svv, svt = v_cn @ scaled_nb, v_cn**2 @ scaled_nb, v_cn @ target_nb
-    suv = ((u_an[:, None] * v_cn).reshape(pairs, -1) @ scaled_nb).reshape(len(alphas), len(betas), problems)
+    suv = np.stack([(u_n * v_cn) @ scaled_nb for u_n in u_an])  # never every pair of every run at once
 
     # Eliminate the constant, then solve the 2 x 2 system by Cramer's rule; centring makes the terms of one size.
     m1u, m1v, mt = s1u / s11, s1v / s11, s1t / s11

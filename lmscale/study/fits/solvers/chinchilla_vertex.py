@@ -45,7 +45,7 @@ def through_runs(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -
 
 def height(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
     """The weighted sums of absolute residuals (b,)."""
-    return np.asarray(np.einsum("nb,nb->b", weights_nb, np.abs(_residual(points, theta_pb))))
+    return np.asarray(np.einsum("nb,nb->b", weights_nb, np.abs(residual(points, theta_pb))))
 
 
 def _terms(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array, Array]:
@@ -55,7 +55,8 @@ def _terms(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array, Arr
     return first, second, e
 
 
-def _residual(points: ChinchillaPoints, theta_pb: Array) -> Array:
+def residual(points: ChinchillaPoints, theta_pb: Array) -> Array:
+    """Predicted less measured loss of every run under every law, or their logarithms, (n, b)."""
     first, second, e = _terms(points, theta_pb)
     if points.log_residual:
         return np.asarray(np.log(1 + first + second) + e - np.log(points.loss_nb))

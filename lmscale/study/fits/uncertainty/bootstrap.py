@@ -44,6 +44,7 @@ from lmscale.study.grouping import SCALES, group_values
 SMALL = 100  # from here on the two agree, and drawing runs is what the literature prints
 MOSTLY_ABSOLUTE = 0.5  # below this share of residuals inside delta, the Huber loss is nearer to absolute deviations
 FEW = 4  # runs per parameter below which drawing whole runs widens more than squares need
+DRAWN_TOGETHER = 2**22  # random numbers that are held at once
 THIN = 2  # independent runs per parameter up to which no bootstrap is to be trusted
 
 
@@ -125,25 +126,27 @@ def _chosen(problem: Problem, method: str, units: int, inside: float) -> list[St
 def resample_counts(
     rng: np.random.Generator, runs: int, resamples: int, strata: Any = None, clusters: Any = None
 ) -> np.ndarray:
-    """How often each run enters each resample: whole numbers as float64, (n, R).
+    """How often each run enters each resample, (n, R), in a byte each: of 255 runs or more none is drawn 256 times.
 
     `clusters` (n,) labels runs that share their noise (branches of one trunk, seeds of one cell) and are drawn
     together; `strata` (n,) labels groups whose size every resample keeps (a compute budget).
     """
     cluster, stratum = _groups(runs, strata, clusters)
-    counts = np.zeros((runs, resamples))
+    counts = np.zeros((runs, resamples), dtype=np.uint8)
     for value in np.unique(stratum):
-        members = np.unique(cluster[stratum == value])
-        drawn = (
-            rng.integers(0, len(members), size=(resamples, len(members))) + len(members) * np.arange(resamples)[:, None]
-        )
-        by_cluster = np.zeros((int(cluster.max()) + 1, resamples))
-        by_cluster[members] = (
-            np.bincount(drawn.reshape(-1), minlength=resamples * len(members)).reshape(resamples, -1).T
-        )
         inside = stratum == value
-        counts[inside] = by_cluster[cluster[inside]]
+        members, of = np.unique(cluster[inside], return_inverse=True)
+        together = max(1, DRAWN_TOGETHER // len(members))
+        for start in range(0, resamples, together):
+            block = slice(start, min(start + together, resamples))
+            counts[inside, block] = _drawn(rng, len(members), block.stop - start)[of]
     return counts
+
+
+def _drawn(rng: np.random.Generator, units: int, resamples: int) -> np.ndarray:
+    """How often each of so many units is drawn, (units, R), where every resample draws that many."""
+    drawn = rng.integers(0, units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
+    return np.bincount(drawn.reshape(-1), minlength=resamples * units).reshape(resamples, -1).T
 
 
 def exponential_weights(
@@ -197,10 +200,13 @@ def labels(runs: UsableRuns, column: str | None) -> Any:
 def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tuple[np.ndarray, list[Status]]:
     """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
     unknowns = len(problem.free)
-    point = problem.points
-    present = np.zeros((point.max() + 1, counts.shape[1]), dtype=bool)
-    np.logical_or.at(present, point, counts > 0)
-    good = present.sum(axis=0) >= unknowns
+    point = runs.table.groupby(list(problem.form.INPUTS), sort=False).ngroup().to_numpy()
+    order = np.argsort(point, kind="stable")
+    first = np.searchsorted(point[order], np.arange(point.max() + 1))
+    together = max(1, DRAWN_TOGETHER // len(point))
+    blocks = (counts[:, start : start + together] for start in range(0, counts.shape[1], together))
+    present = [(np.maximum.reduceat(block[order], first, axis=0) > 0).sum(axis=0) for block in blocks]
+    good = np.concatenate(present) >= unknowns
     if good.all():
         return counts, []
     sentence = (
