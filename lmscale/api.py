@@ -93,23 +93,13 @@ def report(
 
     Raises `UserError` for a folder without a plan, a corrupt file, or a table that cannot be read.
     """
-    from lmscale.commands.report import corpus_baselines
-    from lmscale.core.config import check
-    from lmscale.study import report
+    from lmscale.commands.report import write_report
+    from lmscale.study.report import QUESTION
 
-    question = question or report.QUESTION
-    if Path(source).is_dir():
-        check(
-            columns is None and where is None, "columns and where are for a table; leave them out for a sweep's folder"
-        )
-        return report.of_sweep(
-            source, output, resamples=resamples, seed=seed, title=title, question=question,
-            baselines=corpus_baselines(Path(source)),
-        )  # fmt: skip
-    output = output or Path("reports") / Path(source).name.split(".")[0]
-    return report.of_table(
-        source, output, resamples=resamples, seed=seed, columns=columns, where=where, title=title, question=question
-    )
+    return write_report(
+        source, output, title=title, question=question or QUESTION, resamples=resamples, seed=seed, columns=columns,
+        where=where,
+    )  # fmt: skip
 
 
 def load(folder: str | Path, step: int | None = None) -> "TrainedRun":

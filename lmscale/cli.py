@@ -41,7 +41,7 @@ VERBS = {
     "retry": Verb("retry", "RetryArgs", "Allow failed runs another attempt"),
     "stop": Verb("stop", "StopArgs", "Stop a sweep, or some of its runs, wherever they are trained"),
     "table": Verb("table", "TableArgs", "Write a sweep's table: one row per planned run, with its outcome"),
-    "import": Verb("import_table", "ImportArgs", "Read other people's runs (CSV, JSONL, Parquet, a W&B export)"),
+    "import": Verb("import_table", "ImportArgs", "Read other people's runs (CSV, JSON, Parquet, a W&B export)"),
     "export-jobs": Verb("export_jobs", "ExportJobsArgs", "Write one job per run of a sweep, for any scheduler"),
     "fit": Verb("fit", "FitArgs", "Fit scaling laws to a table of runs, with intervals and checks"),
     "check": Verb("check", "CheckArgs", "Judge a prediction that `lmscale fit --predict` wrote"),

@@ -56,6 +56,72 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
     assert len(fits.isoflop(table, resamples=0, check=False).dropped) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "state", "finished"),
+    [
+        ("state", "crashed", "finished"),
+        ("State", "killed", "finished"),
+        ("State", "Running", "Finished"),
+        ("status", "FAILED", "FINISHED"),
+        ("status", "aborted", "completed"),
+        ("_state", "preempted", "finished"),
+        ("sys/state", "Active", "Inactive"),
+        ("Status", "TERMINATED", "COMPLETED"),
+        ("status", "ERROR", "TERMINATED"),
+        ("State", "half-way", "finished"),
+        ("sys/failed", "True", "False"),
+    ],
+)
+def test_every_trackers_word_for_an_unfinished_run_is_known(column: str, state: str, finished: str) -> None:
+    table = sweep().assign(**{column: finished})
+    table.loc[4, column] = state
+    for rows in (table, read_table(table)):
+        runs = usable(rows)
+        assert [dropped.run for dropped in runs.dropped] == ["simulated 4"]
+        assert runs.dropped[0].reason.startswith("its loss is not that of a finished run: ")
+
+
+def test_a_column_of_that_name_may_mean_something_else() -> None:
+    assert len(usable(sweep().assign(status="published in 2022", state="California"))) == 21
+    assert len(usable(sweep().assign(state=None))) == 21
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{}, {"run": "again"}, {"id": 7}, {"index": 3, "name": "b"}, {"created": "2026-01-02", "summary._runtime": 9.0}],
+)
+def test_a_row_that_is_there_twice_is_one_run(second: dict[str, Any]) -> None:
+    once = sweep().assign(**{name: "a" if name in ("name", "created") else 0 for name in second if name != "run"})
+    twice = pd.concat([once, once.assign(**second)], ignore_index=True)
+    runs = usable(twice)
+    assert len(runs) == 21 and len(runs.dropped) == 21
+    assert runs.dropped[0].reason == "the run simulated 0 again: every number is the same"
+    assert sentences(runs)["duplicate rows"] == (
+        "21 rows repeat the inputs and the loss of another exactly: each run is taken once"
+    )
+    assert runs.digest() == usable(once).digest()
+
+
+def test_seeds_that_differ_are_runs_of_their_own() -> None:
+    table = pd.concat([sweep(seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
+    assert len(usable(table)) == 42 and "duplicate rows" not in sentences(usable(table))
+    same = pd.concat([sweep().assign(seed=seed) for seed in range(2)], ignore_index=True)
+    assert len(usable(same)) == 42 and "they are kept" in sentences(usable(same))["duplicate rows"]
+
+
+def test_a_state_belongs_to_its_row_where_names_repeat() -> None:
+    table = sweep().assign(state="finished", run="one name")
+    table.loc[4, "state"], table.loc[5, "loss_nats"] = "crashed", np.nan
+    reasons = [dropped.reason for dropped in usable(table).dropped]
+    assert reasons == ["its loss is not that of a finished run: crashed", "loss_nats is missing"]
+
+
+def test_small_counts_are_doubted() -> None:
+    table = sweep()
+    table["params"], table["flops"] = (table["params"] / 1e6).round().clip(1), np.nan
+    assert "millions or billions" in sentences(usable(table.drop(columns=["flops", "flops_budget"])))["units"]
+
+
 def test_learning_rates_are_all_kept_and_flagged_when_asked_for() -> None:
     runs = usable(with_rates(), rates="all")
     assert len(runs) == 63
@@ -129,6 +195,19 @@ def test_params_are_held_against_width_and_layers() -> None:
     assert "mixed conventions" not in sentences(usable(table))
     table.loc[::2, "params"] *= 1.4
     assert "N/(12 layers width^2)" in sentences(usable(table))["mixed conventions"]
+
+
+@pytest.mark.parametrize("widths", [(64, 96, 128), (64, 128), (48, 64, 256, 320), (32, 64, 96, 128, 192, 256)])
+@pytest.mark.parametrize("vocab", [0, 256, 4096])
+def test_widths_of_one_sweep_are_no_mixture(widths: tuple[int, ...], vocab: int) -> None:
+    """Token tables and attention are a larger share of small models: the ratios fall with the width, by jumps."""
+    rows = []
+    for width in widths:
+        params = 24 * width**2 + vocab * width + 2 * width
+        rows += [(params, tokens, 6 * params * tokens * (1 + 9 / width), width) for tokens in (2e6, 4e6, 8e6, 16e6)]
+    table = pd.DataFrame(rows, columns=["params", "tokens", "flops", "width"]).assign(layers=2)
+    table["loss_nats"] = 1.8 + 480 * table["params"] ** -0.35 + 2000 * table["tokens"] ** -0.37
+    assert "mixed conventions" not in sentences(usable(table))
 
 
 def test_one_convention_is_no_mixture() -> None:

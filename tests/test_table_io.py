@@ -1,5 +1,6 @@
 """A table is the same in every format, and runs of others become one that a fit takes."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
-from lmscale.commands import import_table, table
+from lmscale.commands import import_table, report, table
 from lmscale.commands.import_table import ImportArgs
 from lmscale.commands.table import TableArgs
 from lmscale.core.errors import UserError
@@ -166,3 +167,93 @@ def test_trouble_with_a_table_of_others_is_said(tmp_path: Path, capsys: pytest.C
     assert not list(tmp_path.glob("o.*"))
     take_in(tmp_path / "t.csv", tmp_path / "o.csv", "loss=eval/loss")
     assert "it has no column params or tokens or flops, which a fit needs" in capsys.readouterr().out
+
+
+HOSTILE = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=already", "''=twice", "'quoted'", "-",
+           " =1", "a,b", 'say "x"', "two\nlines", "-1.5", "plain", ""]  # fmt: skip
+
+
+def test_no_cell_of_csv_is_a_formula_and_every_cell_reads_back(tmp_path: Path) -> None:
+    """As OWASP lists them: =, +, -, @, tab, carriage return; numbers below zero stay numbers."""
+    table = pd.DataFrame({"run": [f"r{row}" for row in range(len(HOSTILE))], "=note": HOSTILE, "x": -1.5}).assign(
+        loss=3.0
+    )
+    writing.write(table, tmp_path / "t.csv", "csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "@", "\t", "\r") or cell[:2] == "-2"]
+    assert cells.count("-1.5") == len(HOSTILE) + 1
+    ours = read_table(tmp_path / "t.csv")
+    assert [None if pd.isna(cell) else cell for cell in ours["=note"]] == [*HOSTILE[:-1], None]
+    assert ours["x"].tolist() == table["x"].tolist()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_every_digit_is_written_and_no_value_lost(tmp_path: Path, ending: Any) -> None:
+    odd: dict[str, Any] = {
+        "run": ["a", "b"],
+        "params": [1e7, 2e7],
+        "tokens": [2e8, 3e8],
+        "loss": [3.123456789012345, float("inf")],
+        "peak_lr": [1.2345678901e-7, 3e-11],
+        "mixed": ["x", 1],
+        "wide": pd.Series([2**70, 1], dtype=object),
+        "nested": pd.Series([[1, 2], None], dtype=object),
+        "half": pd.Series(["\ud800", None], dtype=object),
+        "when": pd.to_datetime(["2026-01-01", None]),
+    }
+    writing.write(pd.DataFrame(odd), tmp_path / f"t.{ending}", ending)
+    ours = read_table(tmp_path / f"t.{ending}")
+    for name in ("loss", "peak_lr"):
+        assert [float(value) for value in ours[name]] == odd[name]
+    assert [float(value) for value in ours["wide"]] == [2.0**70, 1]
+    assert str(ours["mixed"][0]) == "x" and str(ours["mixed"][1]) == "1"
+    assert "2026-01-01" in str(ours["when"][0]) and pd.isna(ours["when"][1])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "{'params': 1e6, 'tokens': 2e7, 'clip': inf, 'x': -inf, 'y': nan}",
+        '{"params": 1e6, "tokens": 2e7, "clip": Infinity, "y": NaN, "z": null, "t": true}',
+        "{'params': 1000000, 'tokens': 20000000, 'big': 1180591620717411303424}",
+        "{'params': np.float64(1000000.0), 'tokens': 2e7, 'when': datetime.datetime(2026, 1, 1), 'f': open('x')}",
+        "{'params': 1e6, 'tokens': 2e7, 'inner': '{\"a\": 1}', 'deep': " + "{'a': " * 30 + "1" + "}" * 30 + "}",
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_no_value_in_a_mapping_costs_the_others(tmp_path: Path, cell: str, ending: Any) -> None:
+    table = pd.DataFrame({"name": ["a", "b"], "config": [cell, "{'params': 2e6, 'tokens': 4e7}"], "loss": [3.1, 3.0]})
+    writing.write(table, tmp_path / f"t.{ending}", ending)
+    for output in ("o.parquet", "o.csv", "o.jsonl"):
+        take_in(tmp_path / f"t.{ending}", tmp_path / output)
+        ours = read_table(tmp_path / output)
+        assert ours[["run", "params", "tokens"]].to_numpy().tolist() == [["a", 1e6, 2e7], ["b", 2e6, 4e7]]
+
+
+def test_values_beside_their_descriptions(tmp_path: Path) -> None:
+    """As W&B's own files write a configuration."""
+    cells = [json.dumps({"params": {"desc": None, "value": n}, "tokens": {"value": 2e7}}) for n in (1e6, 2e6)]
+    pd.DataFrame({"config": cells}).to_csv(tmp_path / "t.csv")
+    assert read_table(tmp_path / "t.csv")["params"].tolist() == [1e6, 2e6]
+
+
+def test_a_mapping_that_cannot_be_read_is_named_with_its_own_file(tmp_path: Path) -> None:
+    pd.DataFrame({"name": ["a", "b"], "config": ["{'params': 1e6}", "{'params': <obj>}"]}).to_csv(tmp_path / "t.csv")
+    with pytest.raises(UserError, match=r"'config' of .*t\.csv holds mappings, but in row 2 '{'params': <obj>}'"):
+        take_in(tmp_path / "t.csv", tmp_path / "o.csv")
+
+
+def test_a_report_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = [(n, d) for n in (1e7, 3e7, 1e8) for d in (1e9, 3e9, 1e10)]
+    rows = [{"run": f"={n}", "N": n, "tokens": d, "loss": 1.8 + 480 * n**-0.35 + 2000 * d**-0.37} for n, d in sizes]
+    pd.DataFrame(rows).to_csv("theirs.csv", index=False)
+    report.main(report.ReportArgs("theirs.csv", where="N > 2e7", resamples=0), Console())
+    assert capsys.readouterr().out == "the report is reports/theirs/report.html\n"
+    assert len(read_table("reports/theirs/table.csv")) == 6
+    assert read_table("reports/theirs/table.csv")["run"][0] == "=30000000.0"
+    with pytest.raises(UserError, match="there is no table at absent"):
+        report.main(report.ReportArgs("absent"), Console())

@@ -60,9 +60,10 @@ class FitArgs(FitOptions):
     """The form of Approach 3: chinchilla, kaplan, data-constrained, over-training, outer-exponent, power-mean, ..., or
     a law of your own by its import path, mine.py:MyLaw or package.module:MyLaw."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = field(default=None, kw_only=True)
-    """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
+    """What the table calls params, tokens, flops, loss, budget; usual names are recognised. A factor states the unit
+    of a column: params=N*1e6 for millions."""
     where: Annotated[str | None, arg(metavar="EXPR")] = field(default=None, kw_only=True)
-    """Keep only rows for which this is true, for example "params > 1e8"."""
+    """Keep only rows for which this is true, for example "params > 1e8 and kind in ('a', 'b')"."""
     at: Annotated[tuple[float, ...] | None, BUDGETS] = field(default=None, kw_only=True)
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     noise_nats: Annotated[float | None, arg(name="noise")] = field(default=None, kw_only=True)

@@ -15,7 +15,7 @@ NEEDED = ("params", "tokens", "flops", "loss_nats")
 
 @dataclass(frozen=True)
 class ImportArgs:
-    """Read other people's runs (CSV, JSONL, Parquet, a W&B export) into a table that fits and reports take."""
+    """Read other people's runs (CSV, JSON, Parquet, a W&B export) into a table that `lmscale fit` and `report` take."""
 
     source: Positional[Path]
     """The file to read."""
@@ -23,7 +23,7 @@ class ImportArgs:
     """A .csv, .parquet or .jsonl file."""
     columns: str | None = None
     """What the source calls our columns: params=n_params,tokens=n_tokens,loss=summary.eval/loss; usual names are
-    recognised."""
+    recognised. A factor states the unit of a column: params=N*1e6 for millions."""
     where: str | None = None
     """Keep only rows for which this expression over the columns is true: "state == 'finished'"."""
 
@@ -33,12 +33,12 @@ def main(args: ImportArgs, console: "Console") -> None:
 
     `columns` and `where` are those of `tables.read_table`. Raises `UserError` as that does.
     """
-    from lmscale.study.tables import read_table, writing
+    from lmscale.study.tables import read_table, units, writing
 
     form = writing.format_of(args.output)
     table = read_table(args.source, columns=args.columns, where=args.where)
     writing.write(table, args.output, form)
-    for note in table.attrs.get("notes", []):
+    for note in [*table.attrs.get("notes", []), *units.doubts(table)]:
         print(f"note: {note}")
     lacking = [name for name in NEEDED if name not in table]
     without = 0 if lacking else int(table["loss_nats"].isna().sum())
@@ -46,4 +46,4 @@ def main(args: ImportArgs, console: "Console") -> None:
     if lacking:
         print(f"it has no column {' or '.join(lacking)}, which a fit needs: --columns {lacking[0]}=YOUR_COLUMN")
     else:
-        print(f"next: lmscale fit {args.output}")
+        print(f"next: lmscale fit {args.output}, or lmscale report {args.output}")

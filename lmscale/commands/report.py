@@ -1,10 +1,11 @@
-"""`lmscale report`: the page about a sweep."""
+"""`lmscale report`: the page about a sweep or a table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it."""
+    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table.
 
-    folder: Positional[Path]
-    """runs/<sweep>."""
+    lmscale report runs/mine
+    lmscale report theirs.csv --columns params=n,loss=val_loss
+    """
+
+    source: Positional[str]
+    """runs/<sweep>; or a CSV (.gz too), Parquet or JSONL file, or `chinchilla` for the published runs that ship."""
     output: Path | None = None
-    """Folder of the report; by default <folder>/report."""
+    """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table."""
+    columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
+    """What a table calls our columns; usual names are recognised."""
+    where: Annotated[str | None, arg(metavar="EXPR")] = None
+    """Keep only rows of a table for which this is true, for example "params > 1e8"."""
     resamples: int = 4000
     """Bootstrap resamples behind each interval."""
     seed: int = 0
@@ -25,13 +34,36 @@ class ReportArgs:
 
 
 def main(args: ReportArgs, console: "Console") -> None:
-    """Write the page. Raises `UserError` where the folder holds no plan or a corrupt file."""
-    from lmscale.study import report
-
-    page = report.of_sweep(
-        args.folder, args.output, resamples=args.resamples, seed=args.seed, baselines=corpus_baselines(args.folder)
+    """Write the page. Raises `UserError` as `write_report` does."""
+    page = write_report(
+        args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed
     )
     print(f"the report is {page}")
+
+
+def write_report(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    columns: Mapping[str, str] | str | None = None,
+    where: str | None = None,
+    **settings: Any,
+) -> Path:
+    """Write the report of a sweep's folder or of a table; the page's path.
+
+    `settings` are those that `report.of_sweep` and `report.of_table` have in common. Raises `UserError` for a folder
+    without a plan, a corrupt file, or a table that cannot be read.
+    """
+    from lmscale.core.config import check
+    from lmscale.study import report
+
+    if Path(source).is_dir():
+        check(
+            columns is None and where is None, "columns and where are for a table; leave them out for a sweep's folder"
+        )
+        return report.of_sweep(source, output, baselines=corpus_baselines(Path(source)), **settings)
+    output = output or Path("reports") / Path(source).name.split(".")[0]
+    return report.of_table(source, output, columns=columns, where=where, **settings)
 
 
 def corpus_baselines(folder: Path) -> dict[str, float]:

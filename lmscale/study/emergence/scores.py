@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,11 +69,8 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
             )
     for name in NUMBERS:
         if name in rows:
-            values = pd.to_numeric(rows[name], errors="coerce").astype(float)
-            bad = values.isna() & rows[name].notna()
-            if bad.any():
-                raise UserError(f"column {name!r} holds {rows[name][bad].iloc[0]!r}, which is no number")
-            rows[name] = values
+            truths = rows[name].map(lambda cell: float(cell) if isinstance(cell, bool) else cell)
+            rows[name] = numbers(rows.assign(**{name: truths}), name)
     rows["kind"] = _kinds(rows)
     return _scores(rows)
 

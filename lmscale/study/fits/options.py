@@ -37,9 +37,10 @@ class FitOptions:
     """Bootstrap resamples or noise draws; unset, 4000 for Approach 3 and 1000 for 1 and 2."""
     seed: int = 0
     columns: str | Mapping[str, str] | None = None
-    """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
+    """What the table calls params, tokens, flops, loss, budget; usual names are recognised. A factor states the unit
+    of a column: params=N*1e6 for millions."""
     where: str | None = None
-    """Keep only rows for which this is true, for example "params > 1e8"."""
+    """Keep only rows for which this is true, for example "params > 1e8 and kind in ('a', 'b')"."""
     at: float | Sequence[float] | None = None
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     rates: Literal["inside", "best", "all"] = "inside"

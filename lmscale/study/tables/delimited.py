@@ -33,7 +33,7 @@ def read_delimited(text: str, path: Path, tabs: bool = False) -> "pd.DataFrame":
     header, rows = _cells(text, path, delimiter)
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
     kept = [place for place, name in enumerate(header) if name or any(map(str.strip, columns[place]))]
-    marks = decimal_marks(itertools.chain.from_iterable(columns)) if _commas_in_numbers(columns) else set[Mark]()
+    marks = decimal_marks(itertools.chain.from_iterable(columns)) if _marks_in_doubt(columns) else set[Mark]()
     table = pd.concat(
         [pd.Series(_column(columns[place], header[place], marks), name=header[place]) for place in kept], axis=1
     )
@@ -123,9 +123,13 @@ def _name(text: str) -> str:
     return " ".join(text.replace("\ufeff", "").split())
 
 
-def _commas_in_numbers(columns: Sequence[Sequence[str]]) -> bool:
-    """Whether some cell that begins like a number holds a comma: only then is a decimal mark in doubt."""
-    return any("," in cell and cell.lstrip(" +-")[:1].isdigit() for column in columns for cell in column)
+def _marks_in_doubt(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether some cell that begins like a number holds a comma or two points: only then is a decimal mark in doubt."""
+    return any(
+        ("," in cell or cell.count(".") > 1) and cell.lstrip(" +-")[:1].isdigit()
+        for column in columns
+        for cell in column
+    )
 
 
 def _column(cells: Sequence[str], name: str, marks: set[Mark]) -> Any:

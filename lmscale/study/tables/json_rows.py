@@ -1,6 +1,7 @@
 """Tables in JSON: one object per line, an array of objects, or an object of columns."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,32 +33,55 @@ def read_json(text: str, path: Path) -> "pd.DataFrame":
     if len(lines) > 1 and lines[0].strip().startswith("{") and lines[0].strip().endswith("}"):
         return read_json_lines(text, path)
     value = _value(text, path, "", rule)
-    if isinstance(value, dict) and value and all(isinstance(column, dict | list) for column in value.values()):
+    apart = isinstance(value, dict) and isinstance(value.get("data"), list) and isinstance(value.get("columns"), list)
+    if isinstance(value, dict) and value and not apart and all(isinstance(c, dict | list) for c in value.values()):
         return _of_columns(value, path, rule)
+    if apart:
+        value = _of_rows(value["columns"], value["data"], path, rule)
     rows = [value] if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row for row in rows):
         raise UserError(f"the file {path} holds no table: {rule}")
     return frame(rows)
 
 
 def _of_columns(columns: dict[str, Any], path: Path, rule: str) -> "pd.DataFrame":
-    import pandas as pd
-
     if all(isinstance(column, dict) for column in columns.values()):
         keys = list(dict.fromkeys(key for column in columns.values() for key in column))
         columns = {name: [column.get(key) for key in keys] for name, column in columns.items()}
     if not all(isinstance(column, list) for column in columns.values()) or len(set(map(len, columns.values()))) != 1:
         raise UserError(f"the file {path} holds no table: {rule}")
-    return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()}).infer_objects()
+    return of_columns(columns, len(next(iter(columns.values()))))
+
+
+def _of_rows(names: list[Any], rows: list[Any], path: Path, rule: str) -> list[dict[str, Any]]:
+    """Rows under names that stand apart from them, as W&B's tables have it."""
+    if not all(isinstance(row, list) and len(row) == len(names) for row in rows) or len({*map(str, names)}) < len(
+        names
+    ):
+        raise UserError(f"the file {path} holds no table: {rule}")
+    return [dict(zip(map(str, names), row, strict=True)) for row in rows]
 
 
 def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
-    """Rows as a table; integers beyond 64 bits stay as they are."""
+    """Rows as a table."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return of_columns({name: [row.get(name) for row in rows] for name in names}, len(rows))
+
+
+def of_columns(columns: Mapping[str, list[Any]], rows: int) -> "pd.DataFrame":
+    """Columns of any cells as a table; integers may exceed 64 bits, and halves of surrogate pairs are spelled."""
     import pandas as pd
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
-    return pd.DataFrame(columns, index=range(len(rows))).infer_objects()
+    spelled = {_spelled(name): [_spelled(cell) for cell in cells] for name, cells in columns.items()}
+    series = {name: pd.Series(cells, dtype=object) for name, cells in spelled.items()}
+    return pd.DataFrame(series, index=range(rows)).infer_objects()
+
+
+def _spelled(cell: Any) -> Any:
+    """Text as UTF-8 can hold it."""
+    if not isinstance(cell, str) or cell.isascii():
+        return cell
+    return cell.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _value(text: str, path: Path, where: str, rule: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError
+from lmscale.study.tables.json_rows import of_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +37,7 @@ def spread(table: "pd.DataFrame", source: object) -> "pd.DataFrame":
         name = str(table.columns[place])
         flat = [dict(_flat(row, name)) for row in rows]
         names = list(dict.fromkeys(key for row in flat for key in row))
-        columns = {key: pd.Series([row.get(key) for row in flat], dtype=object, index=table.index) for key in names}
-        middle = pd.DataFrame(columns, index=table.index).infer_objects()
+        middle = of_columns({key: [row.get(key) for row in flat] for key in names}, len(flat)).set_axis(table.index)
         attrs = table.attrs
         table = pd.concat([table.iloc[:, :place], middle, table.iloc[:, place + 1 :]], axis=1)
         table.attrs = attrs

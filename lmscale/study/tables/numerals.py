@@ -120,7 +120,7 @@ def _plain_number(cell: Any) -> float:
     try:
         return float(cell)
     except OverflowError:  # an integer of hundreds of digits
-        return math.copysign(math.inf, cell)
+        return math.inf if cell > 0 else -math.inf
 
 
 def numbers(table: "pd.DataFrame", name: str, column: str | None = None, source: object = "the table") -> np.ndarray:

@@ -109,9 +109,10 @@ def _check_ratio(table: "pd.DataFrame", cost: str, fractions: list[str]) -> None
     first = "" if far.all() or "run" not in table else f" (first: {table['run'][good][far].iloc[0]})"
     advice = f"give `columns='{','.join(pairs)}'`" if far.all() else "bring all rows to one unit"
     label = "C" if cost == "flops" else "the budget"
+    right = ",".join(pair.rpartition("*")[0] + "*1" for pair in pairs)
     raise UserError(
         f"{label}/(6 N D) is near 1e{round(float(np.median(off[far])))}{rows}{first}, where every way of counting "
-        f"gives about 1: the numbers look like {' and '.join(words)}; {advice}, or a factor of 1 where they are right"
+        f"gives about 1: the numbers look like {' and '.join(words)}; {advice}, or `{right}` where they are right"
     )
 
 
