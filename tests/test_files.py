@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lmscale.core import files
 from lmscale.core.errors import UserError
+from lmscale.lm.data.corpora.cache import locked
+from lmscale.lm.eval.score_files import write_results
+from lmscale.lm.train.logs.tensorboard import write_events
+from lmscale.study.launch import lease
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
@@ -143,3 +148,124 @@ def test_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert files.cache_dir() == tmp_path / "lmscale"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert files.cache_dir() == Path.home() / ".cache" / "lmscale"
+
+
+def plant(path: Path, kind: str, victim: Path) -> None:
+    """A link, a pipe or a folder where a file of ours belongs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match kind:
+        case "link":
+            path.symlink_to(victim)
+        case "dangling":
+            path.symlink_to(victim.with_name("new"))
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/null")
+        case "folder":
+            path.mkdir()
+
+
+KINDS = ("link", "dangling", "pipe", "device", "folder")
+RUN_FOLDER = Path("runs") / "s" / "5f0c5f0c5f0c"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    (victim := tmp_path / "victim").write_text("theirs")
+    yield victim
+    assert victim.read_text() == "theirs" and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_never_opened_to_append_through_what_was_planted(kind: str, tmp_path: Path, victim: Path) -> None:
+    plant(tmp_path / "log.txt", kind, victim)
+    with pytest.raises(UserError, match=r"log\.txt(: Is a directory| is a link, a pipe or a device)"):
+        files.open_append(tmp_path / "log.txt")
+
+
+def test_a_pipe_with_a_reader_is_no_log_either(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.txt")
+    reader = os.open(tmp_path / "log.txt", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(UserError, match="is a link, a pipe or a device"):
+        files.open_append(tmp_path / "log.txt")
+    os.close(reader)
+
+
+def test_a_log_is_made_and_grows(tmp_path: Path) -> None:
+    for text in (b"one\n", b"two\n"):
+        with files.open_append(tmp_path / "new" / "log.txt") as file:
+            file.write(text)
+            assert os.get_blocking(file.fileno()) and not os.get_inheritable(file.fileno())
+    assert (tmp_path / "new" / "log.txt").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_whole_takes_the_place_of_a_link(kind: str, tmp_path: Path, victim: Path) -> None:
+    plant(tmp_path / "outcome.json", kind, victim)
+    if kind == "folder":
+        with pytest.raises(UserError, match="cannot write"):
+            files.write_json(tmp_path / "outcome.json", 1)
+        return
+    files.write_json(tmp_path / "outcome.json", 1)
+    assert (tmp_path / "outcome.json").is_file() and not (tmp_path / "outcome.json").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_no_reader_waits_for_a_pipe(kind: str, tmp_path: Path) -> None:
+    from lmscale.core.run_folder import failure_reason, last_metrics
+    from lmscale.study.launch import failures
+
+    folder = tmp_path / RUN_FOLDER
+    for name in ("metrics.jsonl", "failed.json", "log.txt", "outcome.json", "attempts/0001.json"):
+        plant(folder / name, kind, tmp_path)
+    with pytest.raises(UserError, match=r"the outcome .* cannot be read: (a pipe or a device|Is a dir)"):
+        files.read_json(folder / "outcome.json", "outcome")
+    assert last_metrics(folder) is None and failure_reason(folder) and failures.last_lines(folder) == []
+    assert lease.history(folder)[0].holder is None
+
+
+def _lock(path: Path) -> None:
+    with locked(path, lambda what, share: None):
+        pass
+
+
+def _hold(place: Path) -> None:
+    with lease.hold([place], {}):
+        pass
+
+
+def _respond(place: Path) -> None:
+    write_results(place, [{"task": "words", "step": 1, "metric": "accuracy", "shots": 0, "run_id": "a"}], [])
+
+
+WRITERS = {
+    "the lock of a cache": ("lock", lambda place: _lock(place / "lock")),
+    "attempts": ("attempts", _hold),
+    "responses": ("responses", _respond),
+    "events of TensorBoard": ("tensorboard", lambda place: write_events(place.parent)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writer_leaves_what_a_link_leads_to_alone(writer: str, tmp_path: Path) -> None:
+    place = tmp_path / RUN_FOLDER
+    place.mkdir(parents=True)
+    (place / "metrics.jsonl").write_text('{"step": 1, "loss_nats": 2.0}\n')
+    name, write = WRITERS[writer]
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "file").write_text("theirs")
+    (place / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match=rf"{name} is a link"):
+        write(place)
+    assert [path.name for path in (tmp_path / "victim").iterdir()] == ["file"]
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LMSCALE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    with pytest.raises(UserError, match="HOME is not set, and the system knows no such user; set HOME, or LMSCALE_CA"):
+        files.cache_dir()
+    with pytest.raises(UserError, match="~nobody-of-this-name/x begins with a home folder that is not known"):
+        files.expanded("~nobody-of-this-name/x")

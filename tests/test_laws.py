@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -428,3 +429,24 @@ def test_an_optimum_that_is_searched_has_the_derivatives_of_one_in_closed_form()
             slopes.append(np.imag(np.log(stepped.optimum(1e21).params)) / 1e-20)
         assert slopes[1] == pytest.approx(slopes[0], rel=1e-4, abs=1e-6), name
         assert name == "E" or slopes[0] != 0
+
+
+def test_what_a_file_names_runs_only_from_here(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    evil = tmp_path_factory.mktemp("evil") / "evil.py"
+    evil.write_text(f"import pathlib; pathlib.Path({str(evil.with_name('ran'))!r}).touch()\n")
+    value = loss_law(read_table("chinchilla"), "mine.py:Mine", resamples=0, check=False).to_json()
+    (mine.parent / "link.py").symlink_to(evil)
+    up = os.path.relpath(evil, mine.parent)
+    for path in (f"{evil}:Mine", f"{up}:Mine", "link.py:Mine", "a-b:Mine", "os;x:Mine", "..os:Mine"):
+        for named in ({"law_import": path}, {"law": path, "law_import": ""}):
+            with pytest.raises(UserError, match=r"is code outside of the folder that this is called in"):
+                LossLaw.from_json({**value, **named})
+    assert not evil.with_name("ran").exists()
+
+
+def test_a_law_that_has_changed_since_the_fit_is_not_even_run(mine: Path) -> None:
+    value = loss_law(read_table("chinchilla"), "mine.py:Mine", resamples=0, check=False).to_json()
+    mine.write_text("import pathlib; pathlib.Path('ran').touch()\n" + mine.read_text())
+    with pytest.raises(UserError, match="has changed since the fit was saved"):
+        LossLaw.from_json({**value, "law_source_sha256": "0" * 64})
+    assert not (mine.parent / "ran").exists()

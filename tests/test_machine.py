@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -87,3 +88,65 @@ def test_too_little_memory_is_said_with_what_would_fit(monkeypatch: pytest.Monke
         machine.check_memory(BIG)
     monkeypatch.setattr(machine, "free_memory_bytes", lambda devices: None)
     machine.check_memory(BIG)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "problem"),
+    [
+        (0o700, 0o755, ""),
+        (0o755, 0o755, ""),
+        (0o777, 0o755, "others may write to .*xla; `chmod go-w` it"),
+        (0o1777, 0o755, "others may write to .*xla"),
+        (0o702, 0o755, "others may write to .*xla"),
+        (0o700, 0o777, "others may write to .*cache; `chmod go-w` it"),
+        (0o700, 0o1777, ""),  # as /tmp: others can put nothing in its place
+    ],
+)
+def test_programs_that_others_may_have_written_are_not_run(
+    inner: int, outer: int, problem: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache" / "xla"
+    folder.mkdir(parents=True)
+    folder.chmod(inner)
+    folder.parent.chmod(outer)
+    assert re.match(problem or "$", machine._untrusted(folder))
+
+
+def test_a_folder_of_programs_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    assert machine._untrusted(tmp_path / "cache" / "xla") == ""
+    assert (tmp_path / "cache" / "xla").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("group", [1, None])
+def test_a_group_of_several_counts_as_others(
+    group: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a user has a group alone, its name is the user's and it is often allowed to write."""
+    (folder := tmp_path / "xla").mkdir()
+    folder.chmod(0o770)
+    monkeypatch.setattr(os, "getegid", lambda: os.geteuid() if group is None else group)
+    if folder.stat().st_gid == os.geteuid() and group is None:
+        assert machine._untrusted(folder) == ""
+    else:
+        assert "others may write to" in machine._untrusted(folder)
+
+
+def test_programs_of_another_user_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xla").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert re.match("/.*xla belongs to another user; set LMSCALE_CACHE", machine._untrusted(tmp_path / "xla"))
+    (tmp_path / "file").touch()
+    assert "cannot be used" in machine._untrusted(tmp_path / "file" / "xla")
+
+
+def test_a_process_says_that_it_keeps_no_programs(tmp_path: Path) -> None:
+    (tmp_path / "xla").mkdir()
+    (tmp_path / "xla").chmod(0o777)
+    program = "from lmscale.lm.devices import machine; machine.set_up(); import jax\n"
+    program += "print(jax.config.jax_compilation_cache_dir)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "LMSCALE_CACHE": str(tmp_path)},
+    )  # fmt: skip
+    said, programs = done.stdout.splitlines()
+    assert said.startswith("compiled programs are neither read nor kept: others may write to") and programs == "None"

@@ -2,7 +2,7 @@
 
 A limit holds for everything below it, so the least one on the way from this process's group to the top counts. Inside
 of a container the path of the group may be that of the host, which is not mounted here: then the container's own group
-is the top of what is mounted.
+is the top of what is mounted. Cpusets need no reading: the system itself keeps a process's affinity within its own.
 """
 
 from collections.abc import Iterator
@@ -29,16 +29,6 @@ def quota_cores() -> float | None:
             if quota != "max" and int(quota) > 0 and int(period) > 0:
                 quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
-
-
-def set_cores() -> set[int] | None:
-    """Numbers of the processors of this process's cpuset; None where there is none."""
-    for folder in _folders("cpuset"):
-        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
-            with suppress(OSError, ValueError):
-                if text := (folder / name).read_text(encoding="ascii").strip():
-                    return _numbers(text)
-    return None
 
 
 def free_memory_bytes() -> int | None:
@@ -77,12 +67,3 @@ def _folders(controller: str) -> Iterator[Path]:
             for length in range(len(parts), -1, -1):
                 if (folder := mount.joinpath(*parts[:length])).is_dir():
                     yield folder
-
-
-def _numbers(text: str) -> set[int]:
-    """The numbers of a list such as 0-3,8."""
-    cores: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        cores |= set(range(int(first), int(last or first) + 1))
-    return cores

@@ -13,9 +13,7 @@ from typing import IO, Any
 from lmscale.core.errors import StorageError, UserError
 
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
-"""How text is written. What has no UTF-8 is a byte of a file's name that was none: it stands in the text as "\\udcff",
-which JSON reads back as it was."""
-
+"""How text is written: a byte of a file's name that is no UTF-8 stands in it as "\\udcff"."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TROUBLE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
@@ -103,32 +101,39 @@ def open_append(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        return _regular(os.open(path, flags, 0o666), "ab")
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise _irregular(path) from None
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EINVAL):
+            raise UserError(f"{path} is a link, a pipe or a device where an ordinary file belongs; remove it") from None
         raise storage_error(path, error) from error
-    return _regular(descriptor, path, "ab")
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file of a run's folder to read it. Raises `UserError` for a pipe or a device, which might never end.
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a file of ours to read it. Raises `OSError` as `open` does, and for a pipe or a device, which may never end.
 
-    Raises `OSError` as `open` does.
+    A folder is one of these too.
     """
-    return _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path, "rb")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return _regular(descriptor, "rb")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _regular(descriptor: int, path: Path, mode: str) -> IO[Any]:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+def read_bytes(path: str | Path) -> bytes:
+    """What a file of ours holds. Raises `OSError` as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _regular(descriptor: int, mode: str) -> IO[Any]:
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
-        raise _irregular(path)
+        code = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if stat.S_ISDIR(kind) else "a pipe or a device, not a file")
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, mode)
-
-
-def _irregular(path: Path) -> UserError:
-    return UserError(f"{path} is a link, a pipe or a device where an ordinary file belongs; remove it")
 
 
 def own_folder(path: Path) -> Path:
@@ -199,7 +204,7 @@ def _no_number(constant: str) -> Any:
 def read_json(path: str | Path, what: str = "file") -> Any:
     """The value of a JSON file. Raises `UserError` that names `what` when it is absent or not JSON."""
     try:
-        return parse_json(Path(path).read_bytes())
+        return parse_json(read_bytes(path))
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {path}") from None
     except OSError as error:

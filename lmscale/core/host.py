@@ -16,14 +16,12 @@ MEMORY_VARIABLE = "LMSCALE_MEMORY_BYTES"
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the processors that this process may use, ascending: by affinity, cpuset and quota, but at least one.
+    """Numbers of the processors that this process may use, ascending: by affinity and quota, but at least one.
 
     A quota limits how many are used at a time, not which. Which ones depends on the machine's name, which in a
     container is its own: those side by side on one host would otherwise all use the first ones.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    if in_set := [core for core in cores if core in (cgroups.set_cores() or cores)]:
-        cores = in_set
     quota = cgroups.quota_cores()
     most = len(cores) if quota is None else max(1, int(quota))
     if most >= len(cores):

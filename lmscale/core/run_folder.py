@@ -16,7 +16,7 @@ from typing import Any
 
 from lmscale.core.config import RUN_ID_LENGTH
 from lmscale.core.errors import UserError
-from lmscale.core.files import parse_json
+from lmscale.core.files import open_regular, parse_json, read_bytes
 
 PLAN_FILE = "plan.json"
 SLURM_FOLDER = "slurm"
@@ -80,7 +80,7 @@ def run_id_of_name(folder: Path) -> str | None:
 def failure_reason(folder: Path) -> str | None:
     """Why the run in `folder` has failed, None where it has not."""
     try:
-        value = parse_json((folder / FAILED_FILE).read_bytes())
+        value = parse_json(read_bytes(folder / FAILED_FILE))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def read_metrics(folder: Path, run_id: str | None = None) -> tuple[list[dict[str
     rows: list[dict[str, Any]] = []
     path = folder / METRICS_FILE
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = read_bytes(path).splitlines(keepends=True)
     except (FileNotFoundError, NotADirectoryError):
         return rows, None
     except OSError as error:
@@ -130,7 +130,7 @@ def read_metrics(folder: Path, run_id: str | None = None) -> tuple[list[dict[str
 def last_metrics(folder: Path) -> dict[str, Any] | None:
     """The row in the last whole line of a run's metrics, None where there is none; reads the end of the file only."""
     try:
-        with (folder / METRICS_FILE).open("rb") as file:
+        with open_regular(folder / METRICS_FILE) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
         return _row(lines[-1], run_id_of_name(folder)) if lines else None

@@ -16,6 +16,8 @@ UNSAFE = re.compile("[\t\n]|" + HIDDEN.pattern)
 """`HIDDEN`, and what ends a line or a column."""
 LONGEST_NAME_BYTES = 200
 """File systems take 255 bytes, and some of our files put an ending or a prefix around a name."""
+LONGEST_SHOWN = 80
+"""Letters of a refused name that its error repeats."""
 NAME = re.compile(r"(?=.*\w)[\w.-]+")
 
 
@@ -46,13 +48,12 @@ def checked_name(name: object, what: str) -> str:
 
     Names that were read from a file pass through here before they become part of a path.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME_BYTES:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         shown = one_line(str(name))
-        shown = repr(shown if len(shown) <= 80 else f"{shown[:77]}...").replace("\\\\", "\\")
-        raise UserError(
-            f"{what} is {shown}: it names a folder or file, so use letters, digits, '-', '_' and '.', at most "
-            f"{LONGEST_NAME_BYTES} bytes"
-        )
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN - 3]}..."
+        raise UserError(f"{what} is '{shown}': it names a folder or file, so use letters, digits, '-', '_' and '.'")
+    if len(name.encode()) > LONGEST_NAME_BYTES:
+        raise UserError(f"{what} has {len(name)} letters: at most {LONGEST_NAME_BYTES}, and fewer of other alphabets")
     return name
 
 

@@ -10,6 +10,7 @@ from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.rows import price_plan
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
+from lmscale.core.files import write_text
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import Outcome, outcome_or_problem
 from lmscale.core.run_folder import STOP_FILE
@@ -80,7 +81,7 @@ class WithinHours:
         now = time.monotonic()
         hours = (self.spent + sum(now - begun for begun in self.since.values())) / 3600
         if hours >= self.max_hours and not (self.folder / STOP_FILE).exists():
-            (self.folder / STOP_FILE).touch()
+            write_text(self.folder / STOP_FILE, "")
             self.report(
                 f"the sweep has taken the {self.max_hours:g} hours that it may take; its runs save and stop; to "
                 f"continue, raise Sweep.max_hours"

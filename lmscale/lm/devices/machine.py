@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -38,10 +39,36 @@ def set_up() -> None:
     import jax
 
     programs = cache_dir() / "xla"
+    if problem := _untrusted(programs):
+        print(f"compiled programs are neither read nor kept: {problem}", flush=True)
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
     _evict_programs(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _untrusted(folder: Path) -> str:
+    """Why somebody else may have made or may replace the compiled programs in `folder`; "" where nobody can have.
+
+    A program that is read from there runs as this user. The folder is made if it is absent. It must be this user's;
+    the folder around it, in which another could be put in its place, may be the system's too.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        inner = folder.resolve()
+        for place, owners in ((inner, {os.geteuid()}), (inner.parent, {os.geteuid(), 0})):
+            status = place.stat()
+            if status.st_uid not in owners:
+                return f"{place} belongs to another user; set LMSCALE_CACHE to a folder of your own"
+            own_group = status.st_gid == os.getegid() == os.geteuid()  # many systems give every user such a group
+            shared = status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP)
+            if shared and not (place == inner.parent and status.st_mode & stat.S_ISVTX):
+                return f"others may write to {place}; `chmod go-w` it, or set LMSCALE_CACHE to a folder of your own"
+    except OSError as error:
+        return f"{folder} cannot be used ({error.strerror})"
+    return ""
 
 
 def _claim_cores() -> None:

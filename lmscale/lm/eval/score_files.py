@@ -4,13 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.files import write_text
+from lmscale.core.files import own_folder, write_text
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE, SCORING_FILE
 from lmscale.core.scores import conditions, identity, read_rows
 from lmscale.lm.eval.tasks import Shots, Task
@@ -39,7 +40,7 @@ def write_results(folder: Path, rows: list[dict[str, Any]], responses: Iterable[
     if not rows:
         return
     name = responses_name(rows[0])
-    _write_lines(folder / RESPONSES_FOLDER / name, responses)
+    _write_lines(own_folder(folder / RESPONSES_FOLDER) / name, responses)
     rows = [{**row, "responses": f"{RESPONSES_FOLDER}/{name}"} for row in rows]
     replaced = {identity(row) for row in rows}
     with _locked(folder):
@@ -50,7 +51,7 @@ def write_results(folder: Path, rows: list[dict[str, Any]], responses: Iterable[
 def responses_name(row: dict[str, Any]) -> str:
     """TASK-SHOTS-STEP-HASH.jsonl, whose hash tells conditions apart, and tasks whose names a file cannot hold."""
     key = json.dumps([row["task"], row["step"], row["shots"], *conditions(row)])
-    task = "".join(letter if letter.isalnum() or letter in "-_+" else "." for letter in row["task"])[:LONGEST_NAME]
+    task = re.sub(r"[^A-Za-z0-9_+-]", ".", row["task"])[:LONGEST_NAME]
     return f"{task}-{row['shots']}-{row['step']}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.jsonl"
 
 

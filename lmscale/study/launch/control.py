@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.files import write_text
+from lmscale.core.files import open_regular, write_text
 from lmscale.core.plans import read_plan
 from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, OUTCOME_FILE, STOP_FILE, failure_reason
 from lmscale.study.launch import failures, lease
@@ -41,7 +41,7 @@ def follow(folder: Path) -> Iterator[str]:
     while not (folder / OUTCOME_FILE).exists() and failure_reason(folder) is None:
         time.sleep(POLL_SECONDS)
         if log.exists() and log.stat().st_size > shown:
-            with log.open("rb") as file:
+            with open_regular(log) as file:
                 file.seek(shown)
                 text = file.read()
             shown += len(text)

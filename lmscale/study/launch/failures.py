@@ -10,7 +10,7 @@ from typing import Literal
 
 from lmscale.core.config import RunConfig
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_STORAGE, EXIT_USER_ERROR
-from lmscale.core.files import parse_json, storage_error, write_json
+from lmscale.core.files import open_regular, parse_json, storage_error, write_json
 from lmscale.core.run_folder import FAILED_FILE, LOG_FILE, RETRIED_FILE
 from lmscale.study.launch import lease
 
@@ -64,7 +64,7 @@ def judge(status: int, folder: Path, memory_ran_out: bool) -> Ending:
 def last_lines(folder: Path, number: int = LOG_LINES) -> list[str]:
     """The end of a run's log, without empty lines."""
     try:
-        with (folder / LOG_FILE).open("rb") as file:
+        with open_regular(folder / LOG_FILE) as file:
             file.seek(max(0, file.seek(0, 2) - 200 * 80))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:

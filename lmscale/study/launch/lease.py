@@ -28,7 +28,7 @@ from typing import Any
 from lmscale.core.config import from_json
 from lmscale.core.errors import Busy
 from lmscale.core.exit_status import EXIT_BUSY
-from lmscale.core.files import parse_json, storage_error, write_json
+from lmscale.core.files import open_regular, own_folder, parse_json, storage_error, write_json
 from lmscale.core.run_folder import ATTEMPTS_FOLDER, STOP_FILE
 from lmscale.study.launch.process import Process
 
@@ -118,7 +118,7 @@ def _path(folder: Path, number: int) -> Path:
 def _read(folder: Path, number: int) -> Attempt:
     path, value, changed, holder = _path(folder, number), {}, 0, None
     with suppress(OSError, ValueError):
-        with path.open("rb") as file:  # opening makes NFS ask the server
+        with open_regular(path) as file:  # opening makes NFS ask the server
             changed = os.fstat(file.fileno()).st_mtime_ns
             value = parse_json(file.read())
         value = value if isinstance(value, dict) else {}
@@ -201,8 +201,8 @@ def _create(path: Path, text: str) -> bool:
     """Whether this process, and no other, has created `path` with the whole text."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        own_folder(path.parent)
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -255,7 +255,7 @@ def _keep(paths: list[Path], over: threading.Event) -> None:
             beat = time.monotonic()
             for path in paths:
                 with suppress(OSError):
-                    os.utime(path)
+                    os.utime(path, follow_symlinks=False)
 
 
 def stop_asked(folder: Path) -> bool:

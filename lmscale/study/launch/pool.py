@@ -195,7 +195,7 @@ class Pool:
             for work in works:
                 work.begin()
             one = program.start(works, slots, launch, self._lifeline, self.wandb, self.command)
-        except UserError as error:  # a full disk, or a folder that cannot be written
+        except UserError as error:  # a full disk, a folder that cannot be written, a link where a log belongs
             self.free.extend(slots)
             for work in works:
                 self._try_again(slots[0], work, Ending(exit_status(error), str(error)), len(works))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmscale.core.files import storage_error, write_json
+from lmscale.core.files import open_append, storage_error, write_json
 from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE
 from lmscale.core.signals import LIFELINE_VARIABLE, STOP_SECONDS
 from lmscale.study.launch import failures
@@ -45,7 +45,7 @@ def start(
     """Start `lmscale train` for `works` in `slots`, their configurations written; `command` comes before it.
 
     The process ends when nobody holds the other end of the pipe `lifeline` any more. Raises `StorageError` on a full
-    disk, `UserError` where a run's folder cannot be written.
+    disk, `UserError` where a run's folder cannot be written or its log is a link or a pipe.
     """
     slot, log_file = Slot.joined(slots), works[0].folder / LOG_FILE
     configs = [work.folder / CONFIG_FILE for work in works]
@@ -59,9 +59,9 @@ def start(
     trainer = [sys.executable, "-m", "lmscale", "train", *map(str, configs), "--wandb", wandb]
     try:
         for work in works[1:]:
-            with (work.folder / LOG_FILE).open("a", encoding="utf-8") as log:
-                log.write(f"in one program with run {works[0].run_id}: see its log\n")
-        with log_file.open("ab") as log:
+            with open_append(work.folder / LOG_FILE) as log:
+                log.write(f"in one program with run {works[0].run_id}: see its log\n".encode())
+        with open_append(log_file) as log:
             process = subprocess.Popen(
                 [*command, *trainer],
                 env={**os.environ, **slot.environment, **marks},

@@ -31,7 +31,7 @@ from lmscale.study.laws.constants import (
     MUENNIGHOFF_2023,
     PUBLISHED,
 )
-from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash
+from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash, within_reach
 from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
 from lmscale.study.laws.one_axis import (
     Annealing,
@@ -75,4 +75,5 @@ __all__ = [
     "import_path",
     "saved_form",
     "source_hash",
+    "within_reach",
 ]

@@ -63,20 +63,40 @@ def saved_form(name: str, path: str, sha256: str) -> type[Law]:
     Raises `UserError` where a user's law cannot be found, or its source is another than at the time of the fit.
     """
     if not path:
-        return form(name)
+        return form(within_reach(name) if ":" in name else name)
     candidates = [law for law, birth in BORN.items() if birth.path == path]
     for law in reversed(candidates):
         if BORN[law].sha256 == sha256:
             return form(law)
     try:
-        law = _imported(path)
+        file = Path(within_reach(path).rpartition(":")[0])
+        changed = file.is_file() and sha256 not in ("", hashlib.sha256(file.read_bytes()).hexdigest())
+        restored = None if changed else _imported(path)  # other code than was fitted is not even run
     except UserError as error:
         raise UserError(f"the fit's law {name!r} cannot be read back: {error}") from None
-    if sha256 and BORN[law].sha256 != sha256:
+    if restored is None or (sha256 and BORN[restored].sha256 != sha256):
         raise UserError(
             f"the source of the law {name!r}, {path}, has changed since the fit was saved: fit again, or restore it"
         )
-    return law
+    return restored
+
+
+def within_reach(path: str) -> str:
+    """The import path of a law as a file names it: importing it runs code, so the file chooses from here only.
+
+    Raises `UserError` for a .py file outside of the working directory, and for what is no name of a module.
+    """
+    place, _, name = path.rpartition(":")
+    if place.endswith(".py"):
+        inside = Path(place).resolve().is_relative_to(Path.cwd())
+    else:
+        inside = path in FORMS or all(part.isidentifier() for part in [*place.split("."), name])
+    if not inside:
+        raise UserError(
+            f"{path!r} is code outside of the folder that this is called in, and what a file names is only run from "
+            f"there: call this where the law lies, or copy it here and fit again"
+        )
+    return path
 
 
 def _imported(path: str) -> type[Law]:

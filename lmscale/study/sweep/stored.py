@@ -6,6 +6,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun
+from lmscale.study.laws import within_reach
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.runs import Plan, plan
 from lmscale.study.sweep.sweep_file import load
@@ -40,6 +41,8 @@ def read(path: str | Path) -> Plan:
     try:
         name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
         fields = {key: value[key] for key in STORED_FIELDS if key in value}
+        if isinstance(fields.get("law"), str) and fields["law"]:
+            within_reach(fields["law"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a plan ({error!r}); `lmscale plan SWEEP.py --json {path.name}` writes one"

@@ -29,12 +29,7 @@ def locked(path: Path, report: Progress) -> Iterator[None]:
 
     Where the file system has no locks, processes may do the same work twice; the renaming keeps that harmless.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise files.storage_error(path, error) from error
-    with file:
+    with files.open_append(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lmscale.core import files
 from lmscale.core.errors import UserError
+from lmscale.core.text import checked_name
 from lmscale.lm.data.corpora import tfds
 from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record
 from lmscale.lm.data.corpora.sources import Document, Skipped
@@ -46,7 +47,7 @@ class Corpus:
     @property
     def folder(self) -> Path:
         """Where the content is cached."""
-        return files.cache_dir() / "corpora" / self.fingerprint
+        return files.cache_dir() / "corpora" / checked_name(self.fingerprint, "the fingerprint of a prepared corpus")
 
     def documents(self, split: str) -> int:
         """Documents of one split."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import flops_per_token
-from lmscale.core.files import storage_error, write_text
+from lmscale.core.files import open_append, storage_error, write_text
 from lmscale.core.run_folder import METRICS_COLUMNS, METRICS_FILE, read_metrics
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval.validation import Validation
@@ -152,8 +152,8 @@ class MetricsLog:
 
     def _write(self, row: dict[str, Any]) -> None:
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
+            with open_append(self.path) as file:
+                file.write(f"{json.dumps(row, allow_nan=False)}\n".encode())
         except OSError as error:
             raise storage_error(self.path, error) from error
         self._tracker.log(row)

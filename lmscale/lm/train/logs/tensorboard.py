@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from lmscale.core.errors import UserError
-from lmscale.core.files import storage_error
+from lmscale.core.files import own_folder, storage_error
 from lmscale.core.run_folder import EVENTS_FOLDER, METRICS_FILE, read_metrics
 
 
@@ -29,7 +29,7 @@ def write_events(folder: Path) -> int:
                     for name, value in row.items():
                         if isinstance(value, int | float) and name != "step":
                             writer.add_scalar(name, value, row["step"])
-            shutil.rmtree(run / EVENTS_FOLDER, ignore_errors=True)
+            shutil.rmtree(own_folder(run / EVENTS_FOLDER))
             new.rename(run / EVENTS_FOLDER)
         except OSError as error:
             raise storage_error(run / EVENTS_FOLDER, error) from error
