@@ -168,3 +168,48 @@ def test_runs_without_a_trunk_are_on_their_own() -> None:
 def test_unknown_bootstraps_are_named() -> None:
     with pytest.raises(UserError, match="did you mean 'weights'"):
         fits.loss_law(sweep(), bootstrap="weigths")
+
+
+def six_runs(noise: float = 0.003) -> pd.DataFrame:
+    """A 3 x 2 grid: one run more than the law has parameters, so that most resamples fix no law."""
+    points = grid_design([1e7, 3e7, 1e8], [1e8, 1e9])
+    return simulate(CHINCHILLA_REFIT, points, noise, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("bootstrap", ["runs", "weights"])
+def test_no_interval_is_stated_where_few_resamples_converge(bootstrap: str) -> None:
+    fit = fits.loss_law(six_runs(), resamples=100, check=False, bootstrap=bootstrap)
+    status = next(one for one in fit.status if one.name == "no intervals")
+    assert status.severity == "warning" and "of 100 resamples converged, fewer than 80%" in status.sentence
+    assert fit.samples is None and fit.resamples == 0
+    assert fit.to_json()["intervals"] == {"0.8": {}, "0.95": {}}
+    assert "%" not in "".join(line for line in str(fit).splitlines() if " E = " in line)
+    with pytest.raises(UserError, match=r"this fit has no resamples: .* fewer than 80%"):
+        fit.interval("a")
+
+
+def test_resamples_that_rounding_stops_at_their_minimum_have_converged() -> None:
+    """Losses with a noise of .001 nats leave objectives near 1e-6, whose last fall no line search can see."""
+    table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19)), 0.003,
+                     np.random.default_rng(1))  # fmt: skip
+    fit = fits.loss_law(table, resamples=200, check=False, bootstrap="noise", noise_nats=0.001)
+    (sentence,) = (one.sentence for one in fit.status if one.name == "bootstrap")
+    assert int(sentence.split()[0]) >= 196
+
+
+def test_no_interval_of_approach_1_where_few_resamples_have_an_envelope() -> None:
+    """Of three runs of two sizes, two resamples in three hold both sizes."""
+    table = pd.DataFrame({"params": [1e7, 1e7, 1e8], "tokens": [1e9, 4e9, 2e9], "flops": [6e16, 2.4e17, 1.2e18],
+                          "loss_nats": [4.0, 3.7, 3.3]})  # fmt: skip
+    fit = fits.frontier(table, resamples=200, check=False)
+    assert fit.samples is None
+    assert "have an envelope of two sizes, fewer than 80%" in {s.name: s for s in fit.status}["no intervals"].sentence
+
+
+def test_no_interval_of_approach_2_without_a_noise() -> None:
+    """Three sizes per budget leave no degree of freedom: the draws would all be one, and the interval a point."""
+    design = isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19), sizes=3)
+    table = simulate(CHINCHILLA_REFIT, design, 0.003, np.random.default_rng(1))
+    fit = fits.isoflop(table, valley="parabola", resamples=100)
+    assert fit.resamples == 0 and "0 nats" in {s.name: s for s in fit.status}["no intervals"].sentence
+    assert fits.isoflop(table, valley="parabola", resamples=100, noise_nats=0.003).resamples == 100

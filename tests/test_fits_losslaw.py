@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -446,3 +447,33 @@ def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
         ahead, behind = at(theta + step), at(theta - step)
         assert gradient[k] == pytest.approx((ahead[0] - behind[0]) / 2e-6, rel=1e-5, abs=1e-8)
         assert hessian[k] == pytest.approx((ahead[1] - behind[1]) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+def test_a_parameter_at_its_bound_has_no_interval() -> None:
+    plain = fits.loss_law(sweep(0.003), resamples=60, check=False)
+    fit = replace(plain, law=replace(cast(Chinchilla, plain.law), E=1e-6))
+    assert fit.at_bounds == ("E",) and fit.law.at_bounds() == ("E",)
+    value = fit.to_json()
+    assert value["at_bounds"] == ["E"]
+    assert "E" not in value["intervals"]["0.95"] and "E" not in value["standard_errors"]
+    assert "alpha" in value["intervals"]["0.95"]
+    assert np.isnan(fit.interval("E")).all() and np.isfinite(fit.interval("alpha")).all()
+    (line,) = (line for line in str(fit).splitlines() if line.strip().startswith("E ="))
+    assert line.endswith("at its bound")
+
+
+def test_losses_without_an_asymptote_leave_a_partial_answer_without_intervals() -> None:
+    """Losses that fall faster than any law with E > 0 push E out of its range, where no resample converges."""
+    law = replace(CHINCHILLA_REFIT, E=1e-6)
+    table = simulate(law, isoflop_design(law, BUDGETS), 0.003, np.random.default_rng(3))
+    fit = fits.loss_law(table.assign(loss_nats=table["loss_nats"] - 0.15), resamples=60, check=False)
+    assert fit.law.at_bounds() == ("E",)
+    assert "identified" not in named(fit) and "E rests on the end" in named(fit)["partial answer"]
+    assert "of 60 resamples converged" in named(fit)["no intervals"]
+
+
+def test_a_parameter_that_is_held_at_the_end_of_its_range_is_fixed_and_not_at_a_bound() -> None:
+    table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19)), 0.003,
+                     np.random.default_rng(3))  # fmt: skip
+    fit = fits.loss_law(table, fixed={"E": 1e-6}, resamples=0, check=False)
+    assert fit.at_bounds == () and "partial answer" not in named(fit)

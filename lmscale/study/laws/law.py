@@ -148,13 +148,13 @@ class Law:
         return {name: getattr(self, name) for name in self.names()}
 
     def at_bounds(self) -> tuple[str, ...]:
-        """The parameters that rest on an end of their range: limited by it, not estimated."""
-        ends = {parameter.name: (parameter.low, parameter.high) for parameter in self.PARAMETERS}
-        return tuple(
-            name
-            for name, value in self.values().items()
-            if np.ndim(value) == 0 and any(math.isclose(value, end, rel_tol=AT_END) for end in ends[name])
-        )
+        """The parameters on or beyond an end of their range: limited by it, not estimated. None of a law of arrays."""
+        names = []
+        for parameter, value in zip(self.PARAMETERS, self.values().values()):
+            low, high = parameter.low + AT_END * abs(parameter.low), parameter.high - AT_END * abs(parameter.high)
+            if np.ndim(value) == 0 and not low < value < high:
+                names.append(parameter.name)
+        return tuple(names)
 
     def loss(self, *inputs: Any) -> Any:
         """The loss at INPUTS, in the order of INPUTS; broadcasts."""

@@ -159,6 +159,8 @@ def parameters(fit: Any) -> str:
         ends = stated["intervals"].get("0.95", {}).get(name)
         if name in stated.get("fixed", ()):
             interval = " (held fixed)"
+        elif name in stated.get("at_bounds", ()):
+            interval = " (at its bound)"
         else:
             interval = f" (95 % {ends[0]:.4g} to {ends[1]:.4g})" if ends else ""
         numbers.append(f"{name} = {value:.5g}{interval}")

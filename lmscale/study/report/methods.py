@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmscale.study.fits.results.common import LEVELS
+from lmscale.study.fits.results.common import LEVELS, why_no_interval
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -37,7 +37,8 @@ def method(fit: "Fit") -> str:
 def intervals(fit: "Fit") -> str:
     """How the resamples were drawn from which the fit's intervals are taken."""
     if not fit.resamples:
-        return "None: the fit was made without resamples."
+        reason = why_no_interval(fit.status)
+        return f"None: {reason or 'the fit was made without resamples'}."
     how = {"1": _whole_runs, "2": _noisy_minima, "3": _bootstrap}[fit.approach](fit)  # type: ignore[operator]
     return f"The central {levels()} of {fit.resamples} resamples (seed {fit.seed}). {how}"
 

@@ -10,11 +10,12 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches.envelope_curves import Curves, Envelope, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
 from lmscale.study.fits.options import FitOptions, chosen
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.common import Status, counted, enough, too_few
 from lmscale.study.fits.results.frontier import EnvelopePoint, Frontier
 from lmscale.study.fits.runs import compute_model, usable
 from lmscale.study.fits.solvers.power_law import loss_through, regress
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
+from lmscale.study.grouping import SAME
 from lmscale.study.laws import ComputeModel
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
     between = _between(curves, lowest)
     used = lowest if between is None else lowest.where(between(lowest.log_flops))
     a, shift, curve, objective = _fit(curves, used)
-    samples = _samples(curves, options, grid, between)
+    samples, lost = _samples(curves, options, grid, between)
     at = _decades(low, high) if options.budgets is None else options.budgets
-    status = [*runs.statuses, compute_status]
+    status = [*runs.statuses, compute_status, *lost]
     if options.check:
         on, run = lowest.on[:, 0], lowest.run[:, 0]
         contested = None if between is None else used.on[:, 0]
@@ -58,7 +59,6 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
             *envelope.schedules(runs, curves),
             *parametric.of_training(runs),
             *parametric.extrapolation(at, float(np.exp(high))),
-            *_lost(samples, options.count("1")),
         ]
     return Frontier(
         G=float(np.exp(shift[0])),
@@ -118,24 +118,29 @@ def _points(lowest: Envelope, used: Envelope, curves: Curves, compute: ComputeMo
 
 def _samples(
     curves: Curves, options: FitOptions, grid: np.ndarray, between: Callable[[np.ndarray], np.ndarray] | None
-) -> dict[str, np.ndarray] | None:
-    """G, a and the loss curve of the resamples that have an envelope of two sizes; None where none are asked for."""
-    if not options.count("1"):
-        return None
-    counts = resample_counts(np.random.default_rng(options.seed), len(curves.names), options.count("1"))
+) -> tuple[dict[str, np.ndarray] | None, list[Status]]:
+    """G, a and the loss curve of the resamples that have an envelope of two sizes, and how many have none.
+
+    None where no resamples are asked for, or too few have such an envelope.
+    """
+    resamples = options.count("1")
+    if not resamples:
+        return None, []
+    counts = resample_counts(np.random.default_rng(options.seed), len(curves.names), resamples)
     drawn = _envelope(curves, options, grid, counts)
     used = drawn if between is None else drawn.where(between(drawn.log_flops))
     a_r, shift_r, curve_r, _ = _fit(curves, used)
-    good = np.isfinite(a_r)
+    log_params = curves.log_params[used.run]
+    smallest = np.where(used.on, log_params, np.inf).min(axis=0)
+    largest = np.where(used.on, log_params, -np.inf).max(axis=0)
+    good = np.isfinite(a_r) & (largest - smallest > math.log(1 + SAME))
+    usable = int(good.sum())
+    if not enough(usable, resamples):
+        return None, [too_few(usable, resamples, "have an envelope of two sizes")]
     loss_curve = {name: values[good] for name, values in zip(("E", "A", "gamma"), curve_r)}
-    return {"G": np.exp(shift_r[good]), "a": a_r[good], **loss_curve}
-
-
-def _lost(samples: dict[str, np.ndarray] | None, resamples: int) -> list[Status]:
-    lost = 0 if samples is None else resamples - len(samples["a"])
-    if not lost:
-        return []
-    return [Status("bootstrap", f"{lost} of {resamples} resamples have no envelope of two sizes", "note")]
+    samples = {"G": np.exp(shift_r[good]), "a": a_r[good], **loss_curve}
+    lost = f"{resamples - usable} of {resamples} resamples have no envelope of two sizes"
+    return samples, [Status("bootstrap", lost, "note")] if usable < resamples else []
 
 
 def _decades(low: float, high: float) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from lmscale.study.fits.results.common import (
     Dropped,
     Status,
     both_levels,
+    no_intervals,
 )
 from lmscale.study.fits.results.isoflop import BudgetMinimum, IsoFlop
 from lmscale.study.fits.results.run_noise import RunNoise
@@ -67,6 +68,8 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     noiseless = isoflop_bias.noiseless_valleys(runs, valleys, compute)
     if method == "parabola" and window is None and noise.source.startswith("third"):
         noise = isoflop_noise.parabola_noise(valleys, noiseless.valleys)
+    no_noise = bool(resamples) and noise_nats is None and noise.sd == 0
+    resamples = 0 if no_noise else resamples
     rng = np.random.default_rng(seed)
     noise_r = noise.draws(resamples, rng) if resamples else np.zeros(1)
     minima, rejected = _minima(valleys, method, noise_r=noise_r, rng=rng, window=window)
@@ -80,6 +83,8 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     points = tuple(_minimum(minimum, compute, resamples) for minimum in minima)
     budgets_stated = options.budgets if options.budgets is not None else tuple(float(f) for f in flops)
     status = [*runs.statuses, compute_status, method_status]
+    if no_noise:
+        status.append(no_intervals(f"one run's noise comes out as 0 nats ({noise.source})"))
     fit = IsoFlop(
         G=line.G,
         a=line.a,

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.checks import parametric
 from lmscale.study.fits.options import FitOptions, chosen, require_noise_bootstrap
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.common import Status, counted, enough, too_few
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns, compute_model, usable
@@ -21,6 +21,9 @@ from lmscale.study.laws import ComputeModel, Law, form
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
+
+ALL_BUT_FEW = 0.99
+"""Share of converged resamples below which their number is a warning."""
 
 
 def loss_law(
@@ -66,12 +69,11 @@ def loss_law(
         runs,
         compute,
         samples=drawn.samples,
-        converged=drawn.converged,
         at=at,
         largest_flops=largest,
         refit=options.check,
     )
-    grouped = options.count("3") > 0
+    grouped = drawn.bootstrap != ""
     return LossLaw(
         law=fitted,
         samples=drawn.samples,
@@ -137,10 +139,9 @@ def _residuals(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> dict[
 
 @dataclass(frozen=True)
 class _Resamples:
-    """The law of the resamples, how many of them converged, the bootstrap they come from, its noise and statuses."""
+    """The law of the resamples, None where too few converged, the bootstrap they come from, its noise and statuses."""
 
     samples: Law | None
-    converged: int
     bootstrap: str
     noise: RunNoise | None
     statuses: tuple[Status, ...]
@@ -154,7 +155,7 @@ def _draw(
     if options.bootstrap == "noise":
         seed_noise.check(options.noise_nats, options.shared_noise, options.strata, clusters is not None)
     if not resamples:
-        return _Resamples(None, 0, "", None, ())
+        return _Resamples(None, "", None, ())
     if options.bootstrap == "noise":
         return _by_noise(problem, best, runs, resamples, options, bootstrap.labels(runs, clusters))
     weights, method, statuses = bootstrap.resample(
@@ -168,7 +169,7 @@ def _draw(
         clusters=clusters,
     )
     values_pb, good = minimise_many(problem, weights, best.values_p)
-    return _Resamples(problem.law(values_pb), int(good.sum()), method, None, tuple(statuses))
+    return _judged(problem.law(values_pb), int(good.sum()), resamples, method, None, statuses)
 
 
 def _by_noise(
@@ -194,7 +195,18 @@ def _by_noise(
         clusters_n=clusters_n,
     )
     values_pb, good = minimise_many(problem.using(target_n=targets), np.ones_like(targets), best.values_p)
-    return _Resamples(problem.law(values_pb), int(good.sum()), "noise", noise, tuple(statuses))
+    return _judged(problem.law(values_pb), int(good.sum()), resamples, "noise", noise, statuses)
+
+
+def _judged(
+    samples: Law, converged: int, resamples: int, method: str, noise: RunNoise | None, statuses: Sequence[Status]
+) -> _Resamples:
+    """The resamples with the share that converged, without them where that is too small for an interval."""
+    if not enough(converged, resamples):
+        return _Resamples(None, method, noise, (*statuses, too_few(converged, resamples, "converged")))
+    sentence = f"{converged} of {resamples} resamples converged, each from its own grid"
+    severity: Literal["ok", "warning"] = "ok" if converged >= ALL_BUT_FEW * resamples else "warning"
+    return _Resamples(samples, method, noise, (*statuses, Status("bootstrap", sentence, severity)))
 
 
 def _trunks(runs: UsableRuns, options: FitOptions) -> tuple[str | None, list[str], list[Status]]:

@@ -30,28 +30,17 @@ def of_loss_law(
     compute: ComputeModel,
     *,
     samples: Law | None,
-    converged: int,
     at: Sequence[float],
     largest_flops: float,
     refit: bool,
 ) -> list[Status]:
     """Every check of an Approach 3 fit.
 
-    `converged` of the `samples` reached their minimum; `refit` includes the checks that fit again (influence, largest
-    budget, sensitivity, conventions).
+    `refit` includes the checks that fit again (influence, largest budget, sensitivity, conventions).
     """
     statuses = [*search(best), in_full(identified(problem, best), problem, best, runs)]
     statuses += at_bounds(problem, best, samples)
     statuses += [*one_budget(problem), *outliers(problem, best, runs)]
-    if samples is not None:
-        count = len(next(iter(samples.values().values())))
-        statuses.append(
-            Status(
-                "bootstrap",
-                f"{converged} of {count} resamples converged, each from its own grid",
-                "ok" if converged >= 0.99 * count else "warning",
-            )
-        )
     if problem.form.INPUTS[:2] == ("params", "tokens"):
         statuses += [*inside(problem, best, compute, largest_flops), *extrapolation(at, largest_flops)]
     statuses += of_training(runs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits.options import read
-from lmscale.study.fits.results.common import LEVELS, clean
+from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law import law_source
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
     if Path(path).exists():
         raise UserError(f"{path} already holds a registered prediction: give another path, or delete it knowingly")
     if fit.samples is None:
-        raise UserError("a prediction needs an interval: fit with `resamples=4000`")
+        reason = why_no_interval(fit.status)
+        raise UserError(f"a prediction needs an interval: {reason or 'fit with `resamples=4000`'}")
     predictions = []
     for point in points:
         levels = {f"{level:g}": fit.predict(level, **point) for level in LEVELS}

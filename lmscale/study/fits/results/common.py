@@ -10,6 +10,10 @@ import numpy as np
 from lmscale.study.laws import Allocation
 
 LEVELS = (0.8, 0.95)
+LEAST_CONVERGED = 0.8
+"""Share of the resamples that must have a fit for an interval: those without one are not lost at random."""
+NO_INTERVALS = "no intervals"
+"""The status of a fit that was asked for intervals and states none."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,34 @@ def percentiles(samples: Any, level: float) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.percentile(samples, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
+
+
+def enough(usable: int, resamples: int) -> bool:
+    """Whether so many usable ones of all resamples allow an interval."""
+    return usable >= LEAST_CONVERGED * resamples
+
+
+def no_intervals(reason: str) -> Status:
+    """The status that says why there is no interval."""
+    return Status(NO_INTERVALS, f"{reason}: no interval is stated", "warning")
+
+
+def too_few(usable: int, resamples: int, what: str) -> Status:
+    """`no_intervals` where too few resamples have a fit; `what` they did, "converged"."""
+    return no_intervals(f"{usable} of {resamples} resamples {what}, fewer than {LEAST_CONVERGED:.0%}")
+
+
+def why_no_interval(statuses: Sequence[Status]) -> str:
+    """The sentence of a fit that was asked for intervals and has none; "" for one that was made without resamples."""
+    return next((status.sentence for status in statuses if status.name == NO_INTERVALS), "")
+
+
+def without_resamples(statuses: Sequence[Status], resamples: int) -> str:
+    """The sentence for who asks a fit without resamples for an interval."""
+    reason = why_no_interval(statuses)
+    return (
+        f"this fit has no resamples{f': {reason}' if reason else f'; fit with `resamples={resamples}` for intervals'}"
+    )
 
 
 def both_levels(samples: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:

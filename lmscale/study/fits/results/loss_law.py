@@ -23,6 +23,7 @@ from lmscale.study.fits.results.common import (
     shared_json,
     span,
     status_lines,
+    without_resamples,
 )
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
@@ -77,6 +78,11 @@ class LossLaw:
         return len(self.residuals["residual"])
 
     @property
+    def at_bounds(self) -> tuple[str, ...]:
+        """Fitted parameters that rest on an end of their range: limited, not estimated, and without an interval."""
+        return tuple(name for name in self.law.at_bounds() if name not in self.fixed)
+
+    @property
     def resamples(self) -> int:
         return 0 if self.samples is None else len(next(iter(self.samples.values().values())))
 
@@ -94,7 +100,7 @@ class LossLaw:
     def resample(self, index: int | slice = slice(None)) -> "LossLaw":
         """This fit with the parameters of one resample, or of all (then every answer is an array)."""
         if self.samples is None:
-            raise UserError("this fit has no resamples; fit with `resamples=4000` to state intervals")
+            raise UserError(without_resamples(self.status, 4000))
         values = {name: value[index] for name, value in self.samples.values().items()}
         return replace(self, law=type(self.law)(**values), samples=None)
 
@@ -112,9 +118,11 @@ class LossLaw:
     def interval(self, quantity: str | Callable[["LossLaw"], Any], level: float = 0.95) -> tuple[float, float]:
         """The percentile bootstrap interval of any quantity the law can state: where the *law* lies.
 
-        A new run scatters more; see `predict`. Raises `UserError` for an unknown name or a fit without resamples.
+        (nan, nan) for a parameter that rests on its bound. A new run scatters more; see `predict`. Raises `UserError`
+        for an unknown name or a fit without resamples.
         """
-        return percentiles(self.draws(quantity), level)
+        draws = self.draws(quantity)
+        return (math.nan, math.nan) if quantity in self.at_bounds else percentiles(draws, level)
 
     def predict(self, level: float = 0.95, **inputs: float) -> Prediction:
         """The loss at new inputs (params=..., tokens=...), with the law's interval and one new run's.
@@ -157,10 +165,14 @@ class LossLaw:
         return {
             name: np.asarray(v)
             for name, v in {**self.samples.values(), **_exponent_names(self.resample().exponents())}.items()
+            if name not in self.at_bounds
         }
 
     def to_json(self, samples: bool = False) -> dict[str, Any]:
-        """Plain numbers, JSON-ready; `samples` adds the resampled parameters, which new intervals need."""
+        """Plain numbers, JSON-ready; `samples` adds the resampled parameters, which new intervals need.
+
+        A parameter at its bound has no interval and no standard error.
+        """
         draws = self._all_draws()
         return clean(
             {
@@ -178,6 +190,7 @@ class LossLaw:
                 "standard_errors": {k: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for k, v in draws.items()},
                 "intervals": both_levels(draws),
                 "fixed": list(self.fixed),
+                "at_bounds": list(self.at_bounds),
                 "bootstrap": self.bootstrap,
                 "noise_nats": None if self.noise is None else self.noise.sd,
                 "noise_source": None if self.noise is None else self.noise.source,
@@ -246,6 +259,8 @@ class LossLaw:
             line = f"  {label:>14} = {value:<12.7g}"
             if name in self.fixed:
                 line += " (fixed)"
+            elif name in self.at_bounds:
+                line += " at its bound"
             elif name in draws and self.resamples > 1:
                 line += f" s.e. {np.std(draws[name], ddof=1):<9.4g}"
                 line += " ".join(

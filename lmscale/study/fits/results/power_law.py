@@ -18,6 +18,7 @@ from lmscale.study.fits.results.common import (
     sampled,
     shared_json,
     span,
+    without_resamples,
 )
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel
 
@@ -71,7 +72,7 @@ class PowerFit:
     def resample(self, index: int | slice = slice(None)) -> Self:
         """This fit in one draw, or in all (then every answer is an array). Raises `UserError` without draws."""
         if self.samples is None:
-            raise UserError("this fit has no resamples; fit with `resamples=1000` to state intervals")
+            raise UserError(without_resamples(self.status, 1000))
         drawn = self.samples
         return replace(
             self,

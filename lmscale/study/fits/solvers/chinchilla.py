@@ -25,6 +25,7 @@ REFINED = 32_768  # numbers in a temporary of problems refined together, so that
 LEAST = 8  # problems refined together, however many runs they have
 MANY = 1_000  # runs from which on the law of all lies so near to that of a resample that Newton steps lead there
 MAX_STEPS = 150
+NEARLY_STILL = 1e-5  # a Newton step this short, in a logarithm or an exponent, has arrived
 NARROW = 1e-5  # a Huber loss below this threshold is solved as least absolute deviations first
 WIDER = (1e-3, 1e-2)  # and these from the minima at both, since they have several minima of their own
 WAY_STEPS = 15  # towards those: a vertex needs only the neighbourhood
@@ -173,7 +174,7 @@ def descend(
     steps: int = MAX_STEPS,
 ) -> Solution:
     """`refine` at one threshold; problems that are done leave the batch. `near`, of all or each, begins with Newton."""
-    theta_pb = np.array(theta_pb)
+    theta_pb, whole = np.array(theta_pb), points
     problems = theta_pb.shape[1]
     objective_b, gradient_b = np.full(problems, np.inf), np.full(problems, np.inf)
     converged_b = np.zeros(problems, dtype=bool)
@@ -226,7 +227,21 @@ def descend(
         floor_b = floor_b[stay]
     else:
         theta_pb[:, active], objective_b[active], gradient_b[active] = best, value, largest
+    if steps == MAX_STEPS and len(rest := np.flatnonzero(~converged_b)):
+        converged_b[rest] = _stationary(whole.among(rest), weights_nb[:, rest], theta_pb[:, rest])
     return Solution(theta_pb, objective_b, gradient_b, converged_b)
+
+
+def _stationary(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> NDArray[np.bool_]:
+    """Whether theta is a minimum but for rounding (b,): the Hessian is positive, and its Newton step next to nothing.
+
+    Where the objective is so small that rounding hides its fall, a search stops there without having seen that.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        _, gradient, matrix = evaluate(points, weights_nb, theta_pb, np.zeros(theta_pb.shape[1]))
+    newton, positive = solve_positive(matrix, -gradient)
+    with np.errstate(invalid="ignore"):
+        return positive & (np.abs(newton).max(axis=0) <= NEARLY_STILL)
 
 
 def solve_many(
