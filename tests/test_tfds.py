@@ -144,3 +144,15 @@ def test_every_document_can_be_named(tmp_path: Path) -> None:
             assert document.id == (str(place) if corpus is made else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")
     with pytest.raises(UserError, match=r"validation split .* has no document 99; it has \d+"):
         local.document("validation", 99)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "documents-train.array_record-00000-of-00001"])
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'{"splits": 3, "features": null}', b"\0" * 70_000])
+def test_a_damaged_tfds_data_set_is_said_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    make_dataset(tmp_path / "tfds", {"train": TEXTS})
+    corpora.prepare(config("tfds:documents"))
+    (path,) = tfds.data_folder().rglob(name)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"(is damaged|TFDS cannot open|has no feature).*") as error:
+        corpora.prepare(config("tfds:documents"))
+    assert "\n" not in str(error.value)

@@ -50,6 +50,17 @@ def expanded(path: str | Path) -> Path:
         ) from None
 
 
+def resolved(path: str | Path) -> Path:
+    """`path` from the root, without links. Raises `UserError` as `expanded` does, and for what can be no path."""
+    try:
+        return expanded(path).resolve()
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a zero byte, a name that is too long, a circle of links
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{str(path)[:200]!r} can be no file or folder here: {reason}; give another path") from None
+
+
 def check_working_folder() -> None:
     """Raise `UserError` where the folder that this process was started in has been removed."""
     try:

@@ -18,6 +18,10 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
+LARGEST = (1 << 63) - 1
+"""Whole numbers of a configuration fit into 64 bits."""
+
+
 def check(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless `condition` holds."""
     if not condition:
@@ -105,6 +109,8 @@ def check_types(config: Any) -> None:
     for name, field in _layout(type(config)).fields.items():
         value = getattr(config, name)
         kind = type(value)
+        if kind is int and abs(value) > LARGEST:
+            raise UserError(f"{type(config).__name__}.{name} is beyond {LARGEST:.3g}, more than can be counted here")
         if kind in field.exact:
             continue
         if kind is int and field.takes_int_as_float and abs(value) <= LARGEST_INTEGER:

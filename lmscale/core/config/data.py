@@ -12,6 +12,9 @@ from lmscale.core.errors import nearest
 SMALLEST_BPE_VOCAB = 257
 """A token for each byte and one for the end of a document; every further token is a merge."""
 
+LARGEST_BPE_VOCAB = 1 << 22
+"""Sixteen times the largest vocabulary that is published; its trainer asks for memory by the number of ids."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -95,7 +98,12 @@ class DataConfig:
 def _check_tokenizer(name: str) -> None:
     if name == "bytes" or Path(name).suffix == ".json":
         return
-    if match := re.fullmatch(r"bpe:(\d+)", name):
+    if match := re.fullmatch(r"bpe:(\d+)", name, re.ASCII):
+        check(
+            len(match[1]) <= len(str(LARGEST_BPE_VOCAB)) and int(match[1]) <= LARGEST_BPE_VOCAB,
+            f"DataConfig.tokenizer = {name[:40]!r}: at most {LARGEST_BPE_VOCAB:,} ids; take bpe:{LARGEST_BPE_VOCAB} or "
+            f"less",
+        )
         check(
             int(match[1]) >= SMALLEST_BPE_VOCAB,
             f"DataConfig.tokenizer = {name!r}: byte-level BPE has a token for each byte and one for the end of a "

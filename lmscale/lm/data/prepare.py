@@ -133,8 +133,9 @@ def _shared_tokenizer(
 ) -> tuple[Tokenizer, str | None] | None:
     """The tokenizer `name` and its file, trained on the weighted corpora if it must be and `report` is given."""
     if not name.startswith(BPE):
-        file = str(Path(name).expanduser().resolve()) if Path(name).suffix == ".json" else None
-        return tokenizer.load(name), file
+        if Path(name).suffix != ".json":
+            return tokenizer.load(name), None
+        return tokenizer.load(name), str(files.resolved(name))
     if not weighted:
         raise UserError(
             f"{name} is trained on text, and there is none on disk; a language without end takes no tokenizer"

@@ -105,7 +105,7 @@ def _source_path(config: DataConfig) -> Path:
         return Path()
     if _is_tfds(config):
         return tfds.data_folder()
-    return sources.stdlib_folder() if config.source == "stdlib" else Path(config.source).expanduser().resolve()
+    return sources.stdlib_folder() if config.source == "stdlib" else files.resolved(config.source)
 
 
 def _list_files(config: DataConfig, path: Path) -> Listing:

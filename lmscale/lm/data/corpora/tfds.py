@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora.cache import Listing, listing
 from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.sources import Document, Skipped
 
 READ_RECORDS = 256
+MOST_REASON = 300
+"""Characters of a library's reason that are shown."""
 
 
 def tfds() -> Any:
@@ -46,9 +50,28 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Raise `UserError` where TFDS cannot read a prepared data set, which raises exceptions of many kinds then."""
+    try:
+        yield
+    except (UserError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the TFDS data set in {folder} is damaged ({first_line(error)}); remove that folder and prepare it again"
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of TFDS with something in it."""
+    message = re.sub(r'Failed to construct dataset ".*?", builder_kwargs ".*?": ', "", str(error))
+    return next((line.strip(" .") for line in message.splitlines() if line.strip()), type(error).__name__)[:MOST_REASON]
+
+
 def data_folder() -> Path:
     """The folder of prepared TFDS data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+    return files.expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
 
 
 def records_listing(folder: Path) -> Listing:
@@ -72,15 +95,15 @@ class Records:
 
     def __post_init__(self) -> None:
         try:
-            with quiet():
+            with quiet(), whole(self.folder):
                 builder = tfds().builder_from_directory(self.folder)
                 self.sources = [builder.as_data_source(split) for split in self.splits]
+                self.starts = np.cumsum([0, *map(len, self.sources)]).tolist()
         except NotImplementedError:
             raise UserError(
                 f"the data set in {self.folder} is stored as {builder.info.file_format.value}, which gives no record "
                 f"by number; prepare it again with file_format='array_record'"
             ) from None
-        self.starts = np.cumsum([0, *map(len, self.sources)]).tolist()
 
     def units(self) -> Iterator[tuple[str, float]]:
         for split, start in zip(self.splits, self.starts):
@@ -109,7 +132,8 @@ class Records:
         records: list[dict[str, Any]] = [{}] * len(positions)
         for split in np.unique(splits):
             indices = np.flatnonzero(splits == split)
-            rows = self.sources[split].__getitems__((positions[indices] - self.starts[split]).tolist())
+            with whole(self.folder):
+                rows = self.sources[split].__getitems__((positions[indices] - self.starts[split]).tolist())
             for index, record in zip(indices, rows):
                 records[index] = record
         return records
@@ -122,7 +146,8 @@ class Records:
         """The record at `position`, counted through all splits, with its own id or its number in its split."""
         split = int(np.searchsorted(self.starts, position, side="right")) - 1
         index = position - self.starts[split]
-        record = self.sources[split][index]
+        with whole(self.folder):
+            record = self.sources[split][index]
         if {"id", "source"} <= record.keys() and self.text_field == "text":
             name, source = (_bytes(record[key]).decode() for key in ("id", "source"))
             return self._document(record, name, source)

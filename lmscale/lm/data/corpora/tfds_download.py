@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.lm.data.corpora.tfds import Records, data_folder, quiet, tfds
+from lmscale.lm.data.corpora.tfds import Records, data_folder, first_line, quiet, tfds, whole
 
 DOWNLOAD_RETRIES = 3
 HUB = "huggingface:"
@@ -38,6 +38,12 @@ def open_by_name(source: str, text_field: str, prompt_field: str | None, allow_d
                 f"`lmscale data {source} --allow-download`, or point TFDS_DATA_DIR to where it lies"
             )
         builder = _download(source, lambda: builder or tfds().builder(name, data_dir=str(data_folder())))
+    with whole(Path(builder.data_dir)):
+        return _records(builder, source, hub, text_field, prompt_field)
+
+
+def _records(builder: Any, source: str, hub: bool, text_field: str, prompt_field: str | None) -> Records:
+    """The records of a prepared data set. Raises `UserError` for a feature that is absent or not text."""
     features = builder.info.features
     for setting, feature in (("text_field", text_field), ("prompt_field", prompt_field)):
         if feature is not None:
@@ -70,7 +76,7 @@ def _stored_from_hub(name: str) -> Any:
             return library.core.read_only_builder.builder_from_files(parsed.name, **options)
     except library.core.registered.DatasetNotFoundError:
         return None
-    except ValueError:
+    except Exception:
         raise UserError(f"'tfds:{name}' cannot be read; write tfds:{HUB}OWNER__REPOSITORY[/CONFIG][:VERSION]") from None
 
 
@@ -98,7 +104,11 @@ def _builder(name: str) -> Any:
                 clause = nearest(config, configs) if configs else "; it has none"
                 raise UserError(f"the TFDS data set {bare!r} has no configuration {config!r}{clause}") from None
             raise UserError(
-                f"TFDS cannot open {name!r}: {_first_line(error)}; write tfds:NAME[/CONFIG][:VERSION]"
+                f"TFDS cannot open {name!r}: {first_line(error)}; write tfds:NAME[/CONFIG][:VERSION]"
+            ) from None
+        except Exception as error:  # what TFDS raises for a damaged data set is of many kinds
+            raise UserError(
+                f"TFDS cannot open {name!r} in {data_folder()}: {first_line(error)}; remove it and prepare it again"
             ) from None
 
 
@@ -138,9 +148,4 @@ def _download_trouble(source: str, error: Exception) -> str:
     for cause in causes:
         if isinstance(cause, ImportError):
             return _missing_package(source, cause)
-    return f"TFDS could not prepare {source}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    message = re.sub(r'Failed to construct dataset ".*?", builder_kwargs ".*?": ', "", str(error))
-    return next((line.strip(" .") for line in message.splitlines() if line.strip()), type(error).__name__)
+    return f"TFDS could not prepare {source}: {first_line(error)}"

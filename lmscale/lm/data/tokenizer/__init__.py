@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.core import files
 from lmscale.core.errors import UserError, nearest
 from lmscale.lm.data.tokenizer.byte import ByteTokenizer
 from lmscale.lm.data.tokenizer.file import FileTokenizer
@@ -94,7 +95,7 @@ def load(name: str) -> Tokenizer:
             f"the path of the tokenizer.json that was trained"
         )
     if Path(name).suffix == ".json":
-        return FileTokenizer.read(name)
+        return FileTokenizer.read(files.resolved(name), name)
     raise UserError(f"there is no tokenizer {name!r}{nearest(name, ['bytes', 'bpe:4096', 'path/to/tokenizer.json'])}")
 
 

@@ -1,9 +1,11 @@
 """Any `tokenizer.json` of the library `tokenizers` whose tokens, joined, are the text."""
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from lmscale.core.errors import UserError
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>", "[SEP]", "[EOS]", "<end>")
 """Names of the end of a text in published tokenizers, the likelier first."""
+MOST_IDS = 1 << 24
+"""Ids of published tokenizers stay below a fifteenth of this."""
+MOST_REASON = 300
+"""Characters of a library's reason that are shown."""
 SPACE = "\u2581"
 """SentencePiece's character for a space."""
 
@@ -36,12 +42,13 @@ class FileTokenizer:
         self.name = name
         self._content = content
         try:
-            self._spec = json.loads(content)
-            added = self._spec.get("added_tokens") or []
-            self._special = {item["id"]: item["content"] for item in added if item["special"]}
-            self._added = {item["id"]: item["content"] for item in added if not item["special"]}
-            self._pieces = {number: piece for piece, number in _vocabulary(self._spec["model"])}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            spec = json.loads(content)
+            added = [(item["id"], item["content"], item["special"]) for item in spec.get("added_tokens") or []]
+            self._special = _checked((number, text) for number, text, special in added if special)
+            self._added = _checked((number, text) for number, text, special in added if not special)
+            self._pieces = _checked((number, piece) for piece, number in _vocabulary(spec["model"]))
+            self._decoders = _kinds(spec.get("decoder"))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{name} is no tokenizer.json ({type(error).__name__}: {error}); give one that the library "
                 f"`tokenizers` saved"
@@ -59,22 +66,23 @@ class FileTokenizer:
     def read(cls, path: str | Path, name: str = "") -> "FileTokenizer":
         """The tokenizer of a file. Raises `UserError` where it cannot be read."""
         try:
-            content = Path(path).expanduser().read_text(encoding="utf-8")
+            content = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UserError(
-                f"there is no tokenizer file {path}; give `bytes`, `bpe:4096` or a path that exists"
+                f"there is no tokenizer file {name or path}; give `bytes`, `bpe:4096` or a path that exists"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"the tokenizer file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
         return cls(content, name or str(path))
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
         """[V]: the bytes that each id stands for, none for special tokens."""
-        kinds = _kinds(self._spec.get("decoder"))
-        to_bytes = (
-            _from_bytes if "ByteLevel" in kinds else _from_spaces if kinds & {"Metaspace", "ByteFallback"} else _plain
-        )
+        kinds, to_bytes = self._decoders, _plain
+        if "ByteLevel" in kinds:
+            to_bytes = _from_bytes
+        elif kinds & {"Metaspace", "ByteFallback"}:
+            to_bytes = _from_spaces
         pieces = [b""] * self.vocab
         for number, text in self._pieces.items():
             pieces[number] = to_bytes(text)
@@ -93,10 +101,8 @@ class FileTokenizer:
     def _inner(self) -> Any:
         import tokenizers
 
-        try:
+        with _in_one_sentence(f"the library `tokenizers` cannot read {self.name}"):
             inner = tokenizers.Tokenizer.from_str(self._content)
-        except Exception as error:  # the library raises bare exceptions
-            raise UserError(f"the library `tokenizers` cannot read {self.name}: {error}") from None
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True  # text that spells a special token is text
@@ -111,7 +117,9 @@ class FileTokenizer:
                 f"character {error.start} of the text is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
                 f"write; remove it"
             ) from None
-        return np.array(self._inner.encode(text, add_special_tokens=False).ids, self.dtype)
+        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
+            ids = self._inner.encode(text, add_special_tokens=False).ids
+        return np.array(ids, self.dtype)
 
     def decode(self, tokens: Any) -> str:
         """Text of `tokens` [T]; bytes that are not UTF-8 become U+FFFD and special tokens vanish."""
@@ -119,7 +127,8 @@ class FileTokenizer:
 
     def encode_documents(self, texts: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """([T] ids, [documents] lengths, ends included). Raises `UserError` for a text that its tokens do not spell."""
-        encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
+        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
+            encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
         pieces, tokens = self.pieces, []
         for number, (text, encoding) in enumerate(zip(texts, encodings)):
             ids = encoding.ids
@@ -152,6 +161,29 @@ class FileTokenizer:
         ]
 
 
+@contextlib.contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """Raise `UserError` for what the library `tokenizers` raises: bare exceptions, and panics, which are none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{what}: {' '.join(str(error).split())[:MOST_REASON]}") from None
+
+
+def _checked(tokens: Iterable[tuple[Any, Any]]) -> dict[int, str]:
+    """Texts by id. Raises ValueError for what is no id or no text."""
+    checked = dict(tokens)
+    for number, text in checked.items():
+        if type(number) is not int or not 0 <= number < MOST_IDS:
+            raise ValueError(f"an id must be a whole number from 0 to {MOST_IDS - 1:,}")
+        if not isinstance(text, str):
+            raise ValueError(f"the token {number} is no text")
+        text.encode()
+    return checked
+
+
 def _excerpt(text: bytes) -> str:
     return repr(text[:20].decode(errors="replace"))
 
@@ -177,8 +209,8 @@ def _from_bytes(piece: str) -> bytes:
 
 
 def _from_spaces(piece: str) -> bytes:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)])
+    if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece):
+        return bytes([int(byte[1], 16)])
     return piece.replace(SPACE, " ").encode()
 
 
