@@ -15,7 +15,7 @@ from lmscale.study.plots.allocations import allocation
 from lmscale.study.plots.emergence import CLASS_COLOUR, hard_and_graded, ladder, scores, small_multiples, threshold_text
 from lmscale.study.plots.fit_quality import prediction_errors, predictions, residuals
 from lmscale.study.plots.isoflop import valleys
-from lmscale.study.plots.loss_curves import curves, lower_frontier, read_curves, visible_baselines
+from lmscale.study.plots.loss_curves import MOST_CURVES, curves, lower_frontier, read_curves, visible_baselines
 from lmscale.study.plots.numerals import compact, number, power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import (
@@ -36,6 +36,7 @@ __all__ = [
     "APPROACH_NAME",
     "CLASS_COLOUR",
     "INK",
+    "MOST_CURVES",
     "PARAMETRIZATION_COLOUR",
     "SEQUENCE",
     "TOKENS_PER_PARAM",

@@ -62,9 +62,8 @@ def predictions(ax: "Axes", checked: "HeldOut") -> None:
     margin = 0.06 * (every.max() - every.min() or 0.1)
     limits = (every.min() - margin, every.max() + margin)
     ax.plot(limits, limits, color=INK["muted"], lw=0.9, zorder=1)
-    for measured, predicted, interval in zip(measured_n, predicted_n, ends_n2):
-        ax.plot([measured, measured], interval, color=INK["3"], lw=1.4, zorder=2)
-        ax.plot(measured, predicted, "o", ms=5.5, mec=INK["3"], mew=1.3, mfc=INK["paper"], zorder=3)
+    ax.plot(np.stack([measured_n, measured_n]), ends_n2.T, color=INK["3"], lw=1.4, zorder=2)
+    ax.plot(measured_n, predicted_n, "o", ms=5.5, mec=INK["3"], mew=1.3, mfc=INK["paper"], zorder=3)
     ax.set_xlim(*limits)
     ax.set_ylim(*limits)
     ax.set_xlabel(f"measured {LOSS}")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 CURVE_BINS = 90
+MOST_CURVES = 300
+"""Training curves that are read and drawn; of more runs so many, evenly along C: more would be one dark surface."""
+MOST_VECTORS = 2_000
+"""Points above which an SVG holds a picture of them: a browser draws no ten thousand shapes while a reader waits."""
 BELOW = 0.7
 """A baseline below this share of the lowest loss would only squeeze the runs, and is left out."""
 TEXT_HIGH = 0.045
@@ -51,17 +55,18 @@ def curves(
     token, each a dotted line.
     """
     runs = measured_runs(table)
-    sizes = runs["params"]
+    sizes = runs["params"].to_numpy(dtype=float)
+    size_of = dict(zip(reversed(runs["run"].tolist()), reversed(sizes)))
     for run, rows in (metrics or {}).items():
-        row = runs[runs["run"] == run]
-        if len(row) and len(rows):
+        if run in size_of and len(rows):
             x, y = _binned(rows)
-            ax.plot(x, y, color=colour(sizes, float(row["params"].iloc[0])), lw=0.7, alpha=0.55, zorder=1)
+            ax.plot(x, y, color=colour(sizes, float(size_of[run])), lw=0.7, alpha=0.55, zorder=1)
     out = held_out_mask(runs)
-    shades = np.array([colour(sizes, value) for value in sizes])
+    shade = {value: colour(sizes, value) for value in np.unique(sizes)}
+    shades = np.array([shade[value] for value in sizes])
     ax.scatter(
         runs["flops"], runs["loss_nats"], s=25, zorder=3, linewidths=1.1, edgecolors=list(shades),
-        facecolors=list(np.where(out, INK["paper"], shades)),
+        facecolors=list(np.where(out, INK["paper"], shades)), rasterized=len(runs) > MOST_VECTORS,
     )  # fmt: skip
     x, y = lower_frontier(runs["flops"], runs["loss_nats"])
     ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
@@ -137,15 +142,16 @@ def _binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "pd.DataFrame"], list[str]]:
-    """The logged metrics of every run of `table` under a sweep's folder, and a sentence for each file that is corrupt.
+    """The logged metrics of runs of `table` under a sweep's folder, and a sentence for each file that is corrupt.
 
-    A last line that was cut off by an interruption is passed over.
+    Every run is read, of more than `MOST_CURVES` so many, evenly along C. A last line that was cut off by an
+    interruption is passed over.
     """
     import pandas as pd
 
     curves: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
-    for run in map(str, table.get("run", ())):
+    for run in _read_runs(table):
         path = Path(folder) / run / METRICS_FILE
         if not path.is_file():
             continue
@@ -162,3 +168,13 @@ def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "p
         if rows:
             curves[run] = pd.DataFrame(rows, columns=["flops", "loss_nats"])
     return curves, notes
+
+
+def _read_runs(table: "pd.DataFrame") -> list[str]:
+    """The runs whose metrics are read, in the order of the table."""
+    names = list(map(str, table.get("run", ())))
+    if len(names) <= MOST_CURVES:
+        return names
+    order = table["flops"].argsort(kind="stable") if "flops" in table else np.arange(len(names))
+    chosen = np.asarray(order)[np.linspace(0, len(names) - 1, MOST_CURVES).round().astype(int)]
+    return [names[place] for place in sorted(chosen)]

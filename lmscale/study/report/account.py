@@ -81,9 +81,10 @@ def _states(table: "pd.DataFrame") -> dict[str, str]:
     if "state" not in table:
         return {}
     phrases = {}
-    for _, row in table.iterrows():
+    unfinished = table[table["state"].astype(str) != "finished"].reindex(columns=["run", "state", "reason"])
+    for row in unfinished.to_dict("records"):
         if (state := str(row["state"])) != "finished":
-            reason = row.get("reason")
+            reason = row["reason"]
             if not (isinstance(reason, str) and reason):
                 reason = "no outcome was written" if state == "missing" else ""
             phrases[str(row["run"])] = f"{state}{': ' + reason if reason else ''}"

@@ -105,6 +105,7 @@ def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: 
     drawn = sum(str(run) in curves for run in runs["run"])
     if drawn:
         whose = "each of them" if drawn == len(runs) else f"{drawn} of them"
+        whose += " (evenly along C; `metrics.jsonl` has every curve)" * (len(runs) > plots.MOST_CURVES)
         caption += (
             f"; thin curves: training loss along {whose}, averaged in steps of ln C. A point inside a decaying "
             "schedule lies above a schedule that ends there, so the curves never feed the frontier"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MANY = 60
 """Runs beyond which their table is folded away."""
+MOST_ROWS = 2_000
+"""Rows of runs on the page, which a browser shows at once; a longer table says where all of its rows are."""
 BEYOND = 100.0
 """How far past the largest run allocations are stated, in compute."""
 
@@ -131,13 +133,19 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
     columns, same = _varying(table)
     reasons = why_not_used(table, fits)
     rows = []
-    for is_held_out, (_, row) in zip(held_out_mask(table), table.iterrows()):
+    shown = table.head(MOST_ROWS)
+    for is_held_out, row in zip(held_out_mask(shown), shown.to_dict("records")):
         css, use = _use(bool(is_held_out), reasons.get(str(row["run"]), ""), bool(fits))
         rows.append((css, [*(_cell(row[name], text) for _, name, text in columns), use]))
     heads = [*(head for head, _, _ in columns), ("fitted", "")]
     constants = page.paragraphs([f"The same in every run that states it: {'; '.join(same)}."], "small") if same else ""
     whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1))
-    return page.folded(f"Table of {len(rows)} run{'s' * (len(rows) != 1)}", whole, open_=len(rows) <= MANY)
+    if len(table) > len(rows):
+        rest = (
+            f"These are the first {len(rows):,} of {len(table):,} rows; table.csv beside this page holds all of them."
+        )
+        whole = page.paragraphs([rest], "small") + whole
+    return page.folded(f"Table of {len(table)} run{'s' * (len(table) != 1)}", whole, open_=len(rows) <= MANY)
 
 
 def _varying(table: "pd.DataFrame") -> tuple[list[Column], list[str]]:
