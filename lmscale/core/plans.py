@@ -19,6 +19,9 @@ from lmscale.core.text import checked_name
 COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in the plan repeats."""
 
+_NEWEST: dict[tuple[Any, ...], tuple[str, list["PlannedRun"]]] = {}
+"""The plan that was read last, by path, file, size and time of its last change: a verb asks for it several times."""
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -107,7 +110,21 @@ def plan_path(folder: Path) -> Path:
 def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     """Name and runs of the sweep whose plan stands in `folder`. Raises `UserError` when it is absent or corrupt."""
     path = plan_path(folder)
-    value = read_json(path, "plan")
+    try:
+        facts = path.stat()
+    except OSError:
+        return _parsed(path, read_json(path, "plan"))
+    file = (path, folder.resolve(), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    if file not in _NEWEST:
+        plan = _parsed(path, read_json(path, "plan"))
+        _NEWEST.clear()
+        _NEWEST[file] = plan
+    name, runs = _NEWEST[file]
+    return name, list(runs)
+
+
+def _parsed(path: Path, value: Any) -> tuple[str, list[PlannedRun]]:
+    """Name and runs of a plan as it was read. Raises `UserError` for one that is corrupt."""
     parts: dict[tuple[type[Any], str], Any] = {}
     try:
         name = checked_name(value["sweep"], f"the sweep of the plan {path}")
@@ -115,7 +132,7 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the plan {path} is corrupt ({error!r}); run `lmscale run` on the sweep file again") from None
     check(bool(runs), f"the plan {path} holds no runs; run `lmscale run` on the sweep file again")
-    check_plan_of(folder, [run.config.run_id for run in runs])
+    check_plan_of(path.parent, [run.config.run_id for run in runs])
     return name, runs
 
 

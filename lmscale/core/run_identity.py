@@ -13,6 +13,8 @@ from lmscale.core.config import RunConfig, check, from_json
 from lmscale.core.files import read_json
 from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
 
+SCALARS = frozenset({bool, int, float, str, type(None)})
+
 
 def read_config(folder: Path) -> RunConfig:
     """The configuration of the run in `folder`.
@@ -75,6 +77,8 @@ def describes(value: Any, config: Any) -> bool:
 
 
 def _equal(value: Any, field: Any) -> bool:
+    if type(value) is type(field) and type(field) in SCALARS:  # nearly all fields of thousands of configurations
+        return bool(value == field)
     if hasattr(field, "__dataclass_fields__"):
         return describes(value, field)
     if isinstance(field, tuple):

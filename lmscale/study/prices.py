@@ -4,6 +4,9 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from lmscale.core.accelerators import Accelerator
 from lmscale.core.config import RunConfig, check
@@ -48,13 +51,17 @@ class Hardware:
     assumed: float = 0.0
     """FLOP/s where neither a device nor a measurement is known."""
 
+    @cached_property
+    def _known_kn(self) -> np.ndarray:
+        return _coordinates([figure.config for figure in self.figures])
+
     def speed(self, config: RunConfig) -> SpeedEstimate:
         """The speed of one run like `config`."""
         if self.device is not None:
             peak = self.device.flops_per_second(config.model.compute_dtype) * config.mesh.devices
             return SpeedEstimate(self.utilisation * peak, COMPILE_SECONDS, self.device.name)
         if self.figures:
-            return SpeedEstimate(*between(self.figures, config), self.figures_source)
+            return SpeedEstimate(*_interpolated(self._known_kn, self.figures, config), self.figures_source)
         return SpeedEstimate(self.assumed, COMPILE_SECONDS, "assumed")
 
 
@@ -77,18 +84,33 @@ def between(figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float,
     Two shapes are near if their FLOPs per token and tokens per update are similar: these set how well matrix products
     fill the machine, and how much of a step is overhead.
     """
-    weights = [1 / (1e-6 + _distance(figure.config, config) ** 2) for figure in figures]
-    total = sum(weights)
-    rate = sum(w * math.log(figure.flops_per_second) for w, figure in zip(weights, figures)) / total
-    compiling = sum(w * figure.compile_seconds for w, figure in zip(weights, figures)) / total
-    return math.exp(rate), compiling
+    return _interpolated(_coordinates([figure.config for figure in figures]), figures, config)
 
 
-def _distance(one: RunConfig, other: RunConfig) -> float:
-    size = math.log(flops_per_token(one.model) / flops_per_token(other.model))
-    batch = math.log(one.batch_tokens / other.batch_tokens)
-    depth = math.log(one.model.layers / other.model.layers)
-    return math.hypot(size, 0.5 * batch, 0.5 * depth, 2.0 * (one.model.compute_dtype != other.model.compute_dtype))
+def _interpolated(known_kn: np.ndarray, figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float, float]:
+    """`between`, where the coordinates of the figures are known."""
+    squares_n = ((known_kn - _coordinates([config])) ** 2).sum(axis=0)
+    weights_n = 1 / (1e-6 + squares_n)
+    rates_n, compiling_n = np.array([(figure.flops_per_second, figure.compile_seconds) for figure in figures]).T
+    return (
+        float(np.exp(np.average(np.log(rates_n), weights=weights_n))),
+        float(np.average(compiling_n, weights=weights_n)),
+    )
+
+
+def _coordinates(configs: Sequence[RunConfig]) -> np.ndarray:
+    """Where shapes lie among others, (4, n): by the size of a token's work, of a batch, by depth and by precision."""
+    return np.array(
+        [
+            (
+                math.log(flops_per_token(config.model)),
+                0.5 * math.log(config.batch_tokens),
+                0.5 * math.log(config.model.layers),
+                2.0 * (config.model.compute_dtype == "bfloat16"),
+            )
+            for config in configs
+        ]
+    ).T
 
 
 @dataclass(frozen=True)

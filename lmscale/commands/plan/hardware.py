@@ -55,7 +55,7 @@ def hardware_of(
 
 
 def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, ...]:
-    speeds = []
+    speeds, cores = [], len(usable_cores())
     for run in runs:
         outcome, _ = outcome_or_problem(folder / run.config.run_id, run.config)  # `run` says what is corrupt
         if run.branch_step is not None:  # its FLOPs are those of the whole run, its time is only that of the branch
@@ -67,7 +67,7 @@ def _finished(runs: Sequence[PlannedRun], folder: Path) -> tuple[MeasuredSpeed, 
             speeds.append(
                 MeasuredSpeed(
                     config=run.config, flops_per_second=done / outcome.seconds, compile_seconds=compiling,
-                    device=outcome.device, cores=len(usable_cores()),
+                    device=outcome.device, cores=cores,
                 )
             )  # fmt: skip
     return tuple(speeds)

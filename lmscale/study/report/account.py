@@ -2,13 +2,16 @@
 
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import lmscale
-from lmscale.core.results import outcome_or_problem
+from lmscale.core.errors import UserError
+from lmscale.core.files import read_json
+from lmscale.core.run_folder import OUTCOME_FILE
 from lmscale.study.grouping import group_values
 from lmscale.study.plots import held_out_mask, measured_runs
 
@@ -199,10 +202,14 @@ def provenance(table: "pd.DataFrame", fits: Sequence[Any], runs_folder: str | Pa
 def _versions(table: "pd.DataFrame", runs_folder: str | Path | None) -> dict[str, set[str]]:
     """Library -> the versions that the runs were trained with."""
     versions: dict[str, set[str]] = {}
-    for run in map(str, table["run"]) if runs_folder is not None else ():
-        outcome, _ = outcome_or_problem(Path(runs_folder) / run)  # type: ignore[arg-type]
-        for name, version in (outcome.versions if outcome else {}).items():
-            versions.setdefault(name, set()).add(version)
+    if runs_folder is None:
+        return versions
+    believed = table[~table["state"].isin(("corrupt", "missing"))] if "state" in table else table
+    for run in map(str, believed["run"]):  # whose outcomes were checked when the table was read
+        with suppress(UserError):
+            outcome = read_json(Path(runs_folder) / run / OUTCOME_FILE, "outcome")
+            for name, version in (outcome.get("versions") or {}).items():
+                versions.setdefault(name, set()).add(version)
     return versions
 
 

@@ -34,12 +34,14 @@ def _tied(
     for run, flops in zip(with_budget, group_values([run.flops_budget for run in with_budget]).tolist()):
         budgets.setdefault(flops, []).append(run)
     for flops, members in budgets.items():
-        members.sort(key=lambda run: count(run.config).params)
-        sizes = {count(run.config).params: value(run) for run in members}
-        lists = {size: {value(run) for run in members if count(run.config).params == size} for size in sizes}
+        sized = sorted(((count(run.config).params, run) for run in members), key=lambda pair: pair[0])
+        sizes = {size: value(run) for size, run in sized}
+        lists: dict[int, set[float]] = {}
+        for size, run in sized:
+            lists.setdefault(size, set()).add(value(run))
         if len(sizes) > 1 and len({frozenset(values) for values in lists.values()}) > 1:
             first, *_, last = sizes.values()
-            origin = members[0].origins.get(field, "")
+            origin = sized[0][1].origins.get(field, "")
             yield (
                 f"along an IsoFLOP the {what} changes with N (at {flops:.3g} FLOPs from {first:,} to {last:,}"
                 f"{' ' + unit if unit else ''} as N grows), so a valley compares more than sizes"
