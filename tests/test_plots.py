@@ -149,8 +149,8 @@ def test_residuals_and_predictions_show_measured_against_predicted(both, checked
     drawn = next(line for line in axes[0].lines if len(line.get_xdata()) == law.n_runs)
     expected = 100 * (law.residuals["measured"] / law.residuals["predicted"] - 1)
     assert drawn.get_ydata() == pytest.approx(expected)
-    dots = [line for line in axes[1].lines if line.get_marker() == "o"]
-    assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [
+    (dots,) = (line for line in axes[1].lines if line.get_marker() == "o")
+    assert list(zip(dots.get_xdata(), dots.get_ydata())) == [
         (run.measured, run.prediction.loss_nats) for run in verdict.runs
     ]
     assert all("nats per token" in label for label in (axes[1].get_xlabel(), axes[1].get_ylabel()))
@@ -202,3 +202,15 @@ def test_importing_plots_and_report_loads_neither_jax_nor_matplotlib():
     code = f"import lmscale.study.plots, lmscale.study.report, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_large_sweep_shows_some_curves_evenly_along_compute(tmp_path):
+    """Of more runs than `MOST_CURVES` so many curves are read, the cheapest and the dearest run among them."""
+    count = plots.MOST_CURVES + 50
+    table = pd.DataFrame({"run": [f"{place:04}" for place in range(count)], "flops": np.arange(count, 0, -1.0)})
+    for run in table["run"]:
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "metrics.jsonl").write_text('{"step": 1, "flops": 1.0, "loss_nats": 2.0}\n')
+    curves, notes = plots.read_curves(tmp_path, table)
+    assert len(curves) == plots.MOST_CURVES and not notes
+    assert list(curves) == sorted(curves) and {"0000", f"{count - 1:04}"} <= set(curves)
