@@ -1,5 +1,6 @@
 """Every sentence of a report's account: how many runs, which were left out and why, where the numbers come from."""
 
+import json
 import platform
 from types import SimpleNamespace
 
@@ -223,9 +224,12 @@ def test_where_the_numbers_come_from():
     assert list(dict(account.provenance(runs(), [], None))) == ["report by"]
 
 
-def test_the_versions_of_all_runs_are_stated_side_by_side(tmp_path, monkeypatch):
-    versions = {"a": {"jax": "0.9.1", "numpy": "2.3"}, "b": {"jax": "0.9.0", "numpy": "2.3"}, "c": None}
-    written = {tmp_path / run: value and SimpleNamespace(versions=value) for run, value in versions.items()}
-    monkeypatch.setattr(account.Outcome, "read", written.__getitem__)
-    stated_ = dict(account.provenance(runs(3), [], tmp_path))
+def test_the_versions_of_all_runs_are_stated_side_by_side(tmp_path):
+    """Run c has no outcome, and what lies in the folder of the last one is not believed."""
+    versions = {"a": {"jax": "0.9.1", "numpy": "2.3"}, "b": {"jax": "0.9.0", "numpy": "2.3"}, "d": {"jax": "1"}}
+    for run, value in versions.items():
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "outcome.json").write_text(json.dumps({"versions": value}))
+    table = runs(4, state=["finished", "diverged", "missing", "corrupt"])
+    stated_ = dict(account.provenance(table, [], tmp_path))
     assert stated_["trained with"] == "jax 0.9.0/0.9.1, numpy 2.3"
