@@ -74,6 +74,7 @@ def report(
     title: str = "",
     question: str = "",
     resamples: int | None = None,
+    mixed_corpora: bool = False,
     seed: int = 0,
     columns: "dict[str, str] | str | None" = None,
     where: str | None = None,
@@ -87,6 +88,7 @@ def report(
         title: of the page; empty names the source.
         question: the sentence that the page answers; empty asks how to split compute between model size and tokens.
         resamples: bootstrap resamples behind each interval; None is 4000 for Approach 3 and 1000 for 1 and 2.
+        mixed_corpora: fits runs on several corpora together.
         seed: of the resampling.
         columns: what a table calls our columns, {"params": "n_params"}; usual names are recognised.
         where: keeps only rows of a table for which this expression is true.
@@ -97,8 +99,8 @@ def report(
     from lmscale.study.report import QUESTION
 
     return write_report(
-        source, output, title=title, question=question or QUESTION, resamples=resamples, seed=seed, columns=columns,
-        where=where,
+        source, output, title=title, question=question or QUESTION, resamples=resamples, mixed_corpora=mixed_corpora,
+        seed=seed, columns=columns, where=where,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     outcome_of(RUN, seconds=1000.0).write(tmp_path / RUN.run_id)
     finished = hardware_of(plan.runs, tmp_path).speed(RUN)
     done = count(RUN).flops + validation_flops(RUN)
-    assert finished.source == "finished" and finished.flops_per_second == pytest.approx(done / 1000)
+    assert finished.source == "measured" and finished.flops_per_second == pytest.approx(done / 1000)
     text = shown(plan, tmp_path, 400, device="h100", count=8, price_per_hour=2.0)
     assert "Times: 8 x H100, 35% of 989 TFLOP/s in bfloat16" in text and "SXM module." in text
     assert all(line.split()[-1] != "" and "h100" in line for line in text.splitlines() if RUN.run_id in line)

@@ -31,13 +31,22 @@ class ReportArgs:
     """Bootstrap resamples behind each interval."""
     seed: int = 0
     """Seed of the resampling."""
+    mixed_corpora: bool = False
+    """Fit runs on several corpora together."""
 
 
 def main(args: ReportArgs, console: "Console") -> None:
     """Write the page. Raises `UserError` as `write_report` does."""
+    from lmscale.core.results import corpora_sentence
+    from lmscale.study.launch.states import read_states
+
     page = write_report(
-        args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed
-    )
+        args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
+        mixed_corpora=args.mixed_corpora,
+    )  # fmt: skip
+    folder = Path(args.source)
+    if folder.is_dir() and (mixed := corpora_sentence(run.data_fingerprint for run in read_states(folder)[1])):
+        print(f"note: {mixed}")
     print(f"the report is {page}")
 
 

@@ -4,7 +4,7 @@ This stands above both halves: it prepares the data (training half) and then lau
 """
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,7 +96,7 @@ def run_sweep(
     from lmscale.commands.plan.limits import check_limits, within_hours
     from lmscale.commands.progress import Bars
     from lmscale.core.counting import count
-    from lmscale.core.results import outcome_or_problem
+    from lmscale.core.results import corpora_sentence, outcome_or_problem
     from lmscale.study import launch
     from lmscale.study.launch.watchers import WandbWatcher
 
@@ -104,8 +104,13 @@ def run_sweep(
     check_limits(plan, folder)
     for sentence in launch.changes(plan.sweep.name, plan.runs, folder):
         console.print(escape(sentence))
-    _prepare(plan, console)
-    done = [run for run in plan.runs if outcome_or_problem(folder / run.config.run_id)[0]]
+    plan = _prepare(plan, console)
+    outcomes = [outcome_or_problem(folder / run.config.run_id)[0] for run in plan.runs]
+    done = [run for run, outcome in zip(plan.runs, outcomes) if outcome]
+    if mixed := corpora_sentence(
+        outcome.data_fingerprint if outcome else run.data_fingerprint for run, outcome in zip(plan.runs, outcomes)
+    ):
+        console.print(f"[yellow]note:[/yellow] {escape(mixed)}; a fit takes them together only with --mixed-corpora")
     if len(done) == len(plan.runs):
         console.print(f"all {len(done)} runs of {plan.sweep.name} are there: {folder}")
     else:
@@ -161,7 +166,7 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
         return 0
     for sentence in changed:
         console.print(escape(sentence))
-    _prepare(plan, console)
+    plan = _prepare(plan, console)
     write_plan(folder, plan.sweep.name, plan.runs)
     for sentence in slurm.submit(submissions, missing, folder):
         console.print(sentence)
@@ -169,15 +174,22 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
     return 0
 
 
-def _prepare(plan: "Plan", console: "Console") -> None:
-    """Prepare the corpora of all runs. Raises `UserError` where one is too small for a run."""
+def _prepare(plan: "Plan", console: "Console") -> "Plan":
+    """Prepare the corpora of all runs; the plan, whose runs now name their data.
+
+    Raises `UserError` where a corpus is too small for a run.
+    """
     from lmscale.lm import data
 
+    fingerprints = {}
     for config in {run.config.data: None for run in plan.runs}:
         manifest = prepare_data(config, console)
         for run in plan.runs:
             if run.config.data == config:
                 data.check_enough(manifest, run.config)
+        fingerprints[config] = manifest.fingerprint
+    runs = [replace(run, data_fingerprint=fingerprints[run.config.data]) for run in plan.runs]
+    return replace(plan, runs=runs)
 
 
 def prepare_data(config: "DataConfig", console: "Console", allow_download: bool = False) -> "Manifest":

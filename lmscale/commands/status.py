@@ -61,6 +61,8 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
+    from lmscale.core.results import corpora_sentence
+
     states = Counter(run.state for run in runs)
     shown = runs
     if len(runs) > SHOWN and not everything:
@@ -70,6 +72,8 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
         sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
     if states["running"]:
         sentences.append("loss: the training loss of a run at work, otherwise the validation loss, in nats per token.")
+    if mixed := corpora_sentence(run.data_fingerprint for run in runs):
+        sentences.append(f"note: {mixed}")
     if states["failed"]:
         sentences.append(
             "`lmscale logs RUN` shows the end of a log; `lmscale retry` allows failed runs another attempt."

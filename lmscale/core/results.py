@@ -152,16 +152,16 @@ def outcome_or_problem(folder: Path, planned: RunConfig | None = None) -> tuple[
         return None, str(error)
 
 
-def corpora_sentence(fingerprints: Iterable[Any], what: str = "runs") -> str:
+def corpora_sentence(fingerprints: Iterable[Any]) -> str:
     """A sentence where `fingerprints`, one per run, are of several data sets; "" where all are of one, or unknown."""
     numbers = Counter(value for value in fingerprints if isinstance(value, str) and value)
     if len(numbers) < 2:
         return ""
     corpora = ", ".join(f"{number} on {fingerprint}" for fingerprint, number in numbers.most_common(NAMED))
-    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    more = f" and {len(numbers) - NAMED} more corpora" if len(numbers) > NAMED else ""
     return (
-        f"{len(numbers)} corpora are mixed: by data fingerprint, the {what} were trained {corpora}{more}, and losses "
-        f"on different data belong to different laws"
+        f"{len(numbers)} corpora are mixed in these runs ({corpora}{more}, by data fingerprint), and losses on "
+        f"different data belong to different laws"
     )
 
 
@@ -186,7 +186,10 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     table["loss_nats"] = table["loss_nats"].astype(float)
     if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
         table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
-    mixed = corpora_sentence(table["data_fingerprint"])
+    # A run without an outcome counts with the corpus that it was planned for.
+    mixed = corpora_sentence(
+        there if isinstance(there, str) else run.data_fingerprint for there, run in zip(table["data_fingerprint"], runs)
+    )
     table.attrs = {
         "corrupt": list(table["reason"][table["state"] == "corrupt"]),
         "notes": [mixed] * bool(mixed),

@@ -29,7 +29,7 @@ class SpeedEstimate:
     flops_per_second: float
     compile_seconds: float
     source: str
-    """A word for the line of a run: "h100", "bench", "finished", "assumed"."""
+    """A word for the line of a run: "h100", "bench", "measured" (by finished runs of the sweep), "assumed"."""
 
 
 @dataclass(frozen=True)

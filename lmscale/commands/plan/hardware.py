@@ -40,7 +40,7 @@ def hardware_of(
     finished = _finished(runs, folder)
     if finished:
         title = f"this machine, {at_once} at once, by the {len(finished)} runs that have finished here"
-        return Hardware(title, at_once, price_per_hour=price_per_hour, figures=finished, figures_source="finished")
+        return Hardware(title, at_once, price_per_hour=price_per_hour, figures=finished, figures_source="measured")
     cores = 0 if slots[0].has_gpu else max(1, len(usable_cores()) // at_once)
     benched, scaling = _benched(cores)
     if benched:

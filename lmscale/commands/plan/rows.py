@@ -1,7 +1,9 @@
 """A priced plan: what each run is, costs and takes, for the table on the terminal and for `--json`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lmscale.core.config import DataConfig
@@ -10,6 +12,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.lm import data
 from lmscale.lm.data import Manifest
 from lmscale.study.design import Verdict
+from lmscale.study.launch.states import RunState, state_of
 from lmscale.study.prices import Hardware, Price, elapsed, money, price
 from lmscale.study.sweep import Plan
 
@@ -23,6 +26,32 @@ class PricedRun:
     price: Price
     epochs: float | None
     """Passes over the training text; None while the corpus is not prepared, 0 where it is endless."""
+    state: RunState | None = None
+    """What the sweep's folder holds of the run; None where it was not looked at."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has an outcome, so that nothing of it is left to train."""
+        return self.state is not None and self.state.state in ("finished", "diverged")
+
+    @property
+    def flops_done(self) -> float:
+        """Training FLOPs that this run has spent; those that a branch shares are its trunk's."""
+        if self.state is None:
+            return 0.0
+        paid = self.run.paid_flops
+        return min(float(paid), max(0.0, self.state.flops_done - (self.counts.flops - paid)))
+
+    @property
+    def flops_left(self) -> float:
+        """Training FLOPs that are still to be spent."""
+        return 0.0 if self.ended else self.run.paid_flops - self.flops_done
+
+    @property
+    def price_left(self) -> Price:
+        """The price of what is left: the same share of the time as of the FLOPs."""
+        share = self.flops_left / self.run.paid_flops
+        return replace(self.price, seconds=share * self.price.seconds, device_seconds=share * self.price.device_seconds)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -41,6 +70,10 @@ class PricedRun:
             "seconds": self.price.seconds,
             "seconds_source": self.price.source,
             "held_out": self.run.held_out,
+            "state": None if self.state is None else self.state.state,
+            "flops_done": self.flops_done,
+            "flops_left": self.flops_left,
+            "seconds_left": self.price_left.seconds,
         }
 
 
@@ -53,6 +86,32 @@ class PricedPlan:
     rows: tuple[PricedRun, ...]
     verdict: Verdict | None
     """None where the sweep is not meant to identify a law."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the sweep's folder holds anything of its runs."""
+        return any(row.state is not None and row.state.state != "missing" for row in self.rows)
+
+    def left(self) -> dict[str, float | None]:
+        """What is still to be trained, and its price: runs, FLOPs, seconds until the last ends, device-hours, cost."""
+        rows = [row for row in self.rows if not row.ended]
+        prices = [row.price_left for row in rows]
+        return {
+            "runs": len(rows),
+            "flops": sum(row.flops_left for row in rows),
+            "seconds": elapsed([row.run for row in rows], prices, self.hardware),
+            "device_hours": sum(one.device_seconds for one in prices) / 3600,
+            "cost": money(prices, self.hardware),
+        }
+
+    def done(self) -> dict[str, float]:
+        """What the sweep's folder holds: runs at an end, FLOPs of all runs, seconds that those at an end took."""
+        ended = [row for row in self.rows if row.ended]
+        return {
+            "runs": len(ended),
+            "flops": sum(row.flops_done for row in self.rows),
+            "seconds": sum(row.state.seconds for row in ended if row.state),
+        }
 
     @property
     def seconds(self) -> float:
@@ -94,6 +153,8 @@ class PricedPlan:
                 "seconds": self.seconds,
                 "device_hours": self.device_hours,
                 "cost": self.cost,
+                "done": self.done(),
+                "left": self.left(),
             },
             "place": {
                 "title": hardware.title,
@@ -107,11 +168,15 @@ class PricedPlan:
         }
 
 
-def price_plan(plan: Plan, hardware: Hardware, verdict: Verdict | None) -> PricedPlan:
-    """Count and price every run. Raises `UserError` where a prepared corpus is too small for one."""
+def price_plan(plan: Plan, hardware: Hardware, verdict: Verdict | None, folder: Path | None = None) -> PricedPlan:
+    """Count and price every run, and look into the sweep's `folder` for what is there of it.
+
+    Raises `UserError` where a prepared corpus is too small for one.
+    """
     corpora = manifests(plan.runs)
+    there = partial(state_of, folder) if folder is not None and folder.is_dir() else lambda run: None
     rows = (
-        PricedRun(run, count(run.config), price(run, hardware), _epochs(run, corpora[run.config.data]))
+        PricedRun(run, count(run.config), price(run, hardware), _epochs(run, corpora[run.config.data]), there(run))
         for run in plan.runs
     )
     return PricedPlan(plan, hardware, tuple(rows), verdict)

@@ -10,11 +10,13 @@ from lmscale.commands.console import print_whole
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
 from lmscale.core.quantities import duration, quantity
+from lmscale.core.results import corpora_sentence
 from lmscale.study.design import Proposal, Verdict, bias_of_exponent
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. memory: estimated peak over all "
-    "devices of a run. time: start-up and validation included, by what the next column names."
+    "devices of a run. time: start-up and validation included, by what the next column names "
+    "(measured: by the runs of this sweep that have finished)."
 )
 CONVENTION_NAMES = {
     "flops": "exact training FLOPs, causal attention counted as needed",
@@ -36,16 +38,21 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     if priced.hardware.price_per_hour is not None:
         table.add_column("cost", justify="right", no_wrap=True)
+    if priced.begun:
+        table.add_column("there", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in priced.rows:
         table.add_row(*_cells(row, priced, convention))
     print_whole(table, console)
     console.print(_totals(priced, convention))
+    if priced.begun:
+        console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
     console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
     if any(row.epochs is None for row in priced.rows):
         console.print("epochs are unknown until the corpus is prepared: `lmscale data SOURCE`, or `lmscale run`.")
-    for sentence in (*priced.plan.warnings, *_memory(priced), *_limits(priced)):
+    mixed = corpora_sentence(row.state.data_fingerprint for row in priced.rows if row.state)
+    for sentence in (*priced.plan.warnings, *_memory(priced), *_limits(priced), *filter(None, [mixed])):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}")
     if priced.verdict is not None:
         show_verdict(priced.verdict, console)
@@ -74,6 +81,8 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> list[str]:
     ]
     if priced.hardware.price_per_hour is not None:
         cells.append(f"{priced.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}")
+    if priced.begun:
+        cells.append(_there(row))
     notes = ["held out"] if row.run.held_out else []
     if row.run.branch_step is not None:
         notes.append(f"from {row.run.trunk} at step {row.run.branch_step:,}")
@@ -94,6 +103,29 @@ def _totals(priced: PricedPlan, convention: str) -> str:
     if priced.hardware.device is not None:
         sentence += f", {priced.device_hours:.3g} device-hours"
     return sentence + (f", {priced.cost:,.2f} in all." if priced.cost is not None else ".")
+
+
+def _there(row: PricedRun) -> str:
+    """What the sweep's folder holds of a run: its state, and how far it is where that is not its end."""
+    assert row.state is not None
+    if row.state.state == "missing":
+        return "-"
+    share = row.flops_done / row.run.paid_flops
+    return row.state.state if row.ended or not share else f"{row.state.state} {share:.0%}"
+
+
+def _left(priced: PricedPlan) -> str:
+    """What is done of a sweep that has begun, and what is left to pay."""
+    done, left = priced.done(), priced.left()
+    share = done["flops"] / priced.plan.flops
+    sentence = (
+        f"Done: {done['runs']} of {len(priced.rows)} runs, {done['flops']:.3g} FLOPs ({share:.0%}), in "
+        f"{duration(done['seconds'])} of training. Left: {left['runs']} runs, {left['flops']:.3g} FLOPs, "
+        f"{priced.hardware.at_once} at once: about {duration(left['seconds'] or 0.0)}"
+    )
+    if priced.hardware.device is not None:
+        sentence += f", {left['device_hours']:.3g} device-hours"
+    return sentence + (f", {left['cost']:,.2f}." if left["cost"] is not None else ".")
 
 
 def _memory(priced: PricedPlan) -> list[str]:

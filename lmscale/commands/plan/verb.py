@@ -30,7 +30,7 @@ def main(args: PlanArgs, console: Console) -> None:
     if args.improve:
         _improve(plan, args, console)
         return
-    priced = price_plan(plan, _hardware(plan, args), _verdict(plan, args))
+    priced = price_plan(plan, _hardware(plan, args), _verdict(plan, args), args.runs / plan.sweep.name)
     show(priced, console, args.convention)
     if args.json is not None:
         write_json(args.json, priced.to_json())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_type_hints
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.checks.corpora import check_one_corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,8 @@ class FitOptions:
     of a column: params=N*1e6 for millions."""
     where: str | None = None
     """Keep only rows for which this is true, for example "params > 1e8 and kind in ('a', 'b')"."""
+    mixed_corpora: bool = False
+    """Fit runs on several corpora together, although losses on different data belong to different laws."""
     at: float | Sequence[float] | None = None
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     rates: Literal["inside", "best", "all"] = "inside"
@@ -97,8 +100,14 @@ class FitOptions:
         return RESAMPLES[approach] if self.resamples is None else self.resamples
 
     def read(self, source: "TableSource") -> tuple["pd.DataFrame", Self]:
-        """The table of `source`, and these options without what reading has used."""
-        return read(source, self.columns, self.where), replace(self, columns=None, where=None)
+        """The table of `source`, and these options without what reading has used.
+
+        Raises `UserError` for runs on several corpora, unless `mixed_corpora`.
+        """
+        table = read(source, self.columns, self.where)
+        if not self.mixed_corpora:
+            check_one_corpus(table)
+        return table, replace(self, columns=None, where=None)
 
 
 def read(
@@ -120,14 +129,14 @@ def read(
 
 
 FIELDS = tuple(field.name for field in fields(FitOptions))
-EVERY = {"columns", "where", "resamples", "seed", "at", "rates", "check"}
+EVERY = {"columns", "where", "mixed_corpora", "resamples", "seed", "at", "rates", "check"}
 """Options of every approach."""
 OPTIONS = {
     "frontier": EVERY | {"envelope"},
     "isoflop": EVERY | {"valley", "noise_nats", "window"},
     "loss_law": EVERY
     | {"law", "loss", "delta", "residual", "bootstrap", "strata", "clusters", "fixed", "noise_nats", "shared_noise"},
-    "compare": {"columns", "where", "resamples", "seed", "rates", "loss", "delta"},
+    "compare": {"columns", "where", "mixed_corpora", "resamples", "seed", "rates", "loss", "delta"},
     "fit": set(FIELDS),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json, read_json
-from lmscale.core.plans import COUNTED, check_plan_of, plan_path, read_plan
+from lmscale.core.plans import COUNTED, PlannedRun, check_plan_of, plan_path, read_plan
 from lmscale.core.results import STATES, Outcome
 from lmscale.core.run_folder import (
     CONFIG_FILE,
@@ -47,7 +47,7 @@ class RunState:
     """Wall time of training, known at the end."""
     seconds_left: float | None = None
     data_fingerprint: str = ""
-    """The corpus and the tokenizer that it was trained on, known at the end."""
+    """The corpus and the tokenizer that it was trained on, or is planned for; empty where unknown."""
     reported: dict[str, float] = field(default_factory=dict)
     """What the run's objective reports besides the loss, by name."""
 
@@ -63,6 +63,11 @@ def read_states(folder: Path) -> tuple[str, list[RunState]]:
         return name, [_state(folder, run.to_json()) for run in runs]
     check_plan_of(folder, [line["run_id"] for line in plan["runs"]])
     return plan["sweep"], [_state(folder, line) for line in plan["runs"]]
+
+
+def state_of(folder: Path, run: PlannedRun) -> RunState:
+    """The state of one run of the sweep in `folder`."""
+    return _state(folder, run.to_json())
 
 
 def _is_plan(plan: Any) -> bool:
@@ -84,6 +89,7 @@ def _is_line(line: Any) -> bool:
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
     known = {name: line[name] for name in ("run_id", "params", "flops")}
+    known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
     note = "held out" if line["held_out"] else ""
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
         return _ended(Path(run_folder), line, known, note)
@@ -104,11 +110,11 @@ def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str)
             return RunState(**known, state="corrupt", remark=str(error))
         outcome = {} if read is None else asdict(read)
     return RunState(
-        **known,
+        **{**known, "data_fingerprint": outcome["data_fingerprint"]},
         state=outcome["state"],
         remark=outcome["reason"] or note,
         flops_done=outcome["flops"],
-        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds", "data_fingerprint")},
+        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds")},
         reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
     )
 

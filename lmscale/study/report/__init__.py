@@ -32,6 +32,7 @@ def of_sweep(
     output: str | Path | None = None,
     *,
     resamples: int | None = None,
+    mixed_corpora: bool = False,
     seed: int = 0,
     title: str = "",
     question: str = QUESTION,
@@ -40,6 +41,7 @@ def of_sweep(
 ) -> Path:
     """Fit a sweep's finished runs, check the held-out ones and write the report; the page's path.
 
+    Runs on several corpora are fitted together only where `mixed_corpora`; the page says that they are there.
     `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
     plan or a corrupt file.
     """
@@ -49,7 +51,7 @@ def of_sweep(
     folder = Path(folder)
     name, _ = read_plan(folder)
     return of_table(
-        folder, output or folder / REPORT_FOLDER, resamples=resamples, seed=seed,
+        folder, output or folder / REPORT_FOLDER, resamples=resamples, mixed_corpora=mixed_corpora, seed=seed,
         title=title or f"Scaling laws of {name}", question=question,
         commands=commands or (f"lmscale report {account.printable(folder)}",), runs_folder=folder,
         baselines=baselines,
@@ -62,6 +64,7 @@ def of_table(
     *,
     approaches: Sequence[str] = ("2", "3"),
     resamples: int | None = None,
+    mixed_corpora: bool = False,
     seed: int = 0,
     at: Sequence[float] | None = None,
     columns: Mapping[str, str] | str | None = None,
@@ -79,7 +82,7 @@ def of_table(
     from lmscale.study.tables import read_table
 
     table = read_table(source, columns, where)
-    fits, checked, notes = fit_and_check(table, approaches, resamples=resamples, seed=seed)
+    fits, checked, notes = fit_and_check(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
     return write(
         table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
@@ -87,14 +90,19 @@ def of_table(
 
 
 def fit_and_check(
-    table: "pd.DataFrame", approaches: Sequence[str] = ("2", "3"), *, resamples: int | None = None, seed: int = 0
+    table: "pd.DataFrame",
+    approaches: Sequence[str] = ("2", "3"),
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+    mixed_corpora: bool = False,
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
     from lmscale.study import fits
     from lmscale.study.plots import held_out_mask
 
     try:
-        results = fits.fit(table, approaches, resamples=resamples, seed=seed)
+        results = fits.fit(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
     except UserError as error:
         return [], [], [f"Nothing could be fitted: {error}."]
     checked, notes = [], []
