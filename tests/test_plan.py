@@ -31,6 +31,7 @@ from lmscale.core.run_folder import STOP_FILE
 from lmscale.study import laws, prices, recipes, sweep
 from lmscale.study.launch import Slot
 from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, Sweep
 
 FAMILY = recipes.Family(
@@ -116,6 +117,31 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     text = shown(plan, tmp_path, 400, device="h100", count=8, price_per_hour=2.0)
     assert "Times: 8 x H100, 35% of 989 TFLOP/s in bfloat16" in text and "SXM module." in text
     assert all(line.split()[-1] != "" and "h100" in line for line in text.splitlines() if RUN.run_id in line)
+
+
+def test_a_plan_says_what_is_there_and_what_is_left(tmp_path: Path) -> None:
+    """Of three equal runs one has finished, one has done a quarter and one has not begun."""
+    configs = [replace(RUN, seed=seed) for seed in (1, 2, 3)]
+    plan = Plan(Sweep("three", [{}], lambda point: RUN, law=""), [PlannedRun(config) for config in configs])
+    hardware = Hardware("a machine", at_once=1, assumed=1e9, price_per_hour=3600.0)
+    assert not price_plan(plan, hardware, None, tmp_path / "absent").begun
+    outcome_of(configs[0], seconds=50.0).write(tmp_path / configs[0].run_id)
+    whole = count(RUN).flops
+    (tmp_path / configs[1].run_id).mkdir()
+    (tmp_path / configs[1].run_id / "metrics.jsonl").write_text(json.dumps({"step": 250, "flops": whole / 4}) + "\n")
+    priced = price_plan(plan, hardware, None, tmp_path)
+    each = priced.rows[0].price.seconds
+    assert priced.done() == {"runs": 1, "flops": 1.25 * whole, "seconds": 50.0, "cost": pytest.approx(1.25 * each)}
+    left = {"runs": 2, "flops": 1.75 * whole, "seconds": 1.75 * each, "device_hours": 1.75 * each / 3600}
+    assert priced.left() == pytest.approx({**left, "cost": 1.75 * each})
+    assert [row["state"] for row in priced.to_json()["rows"]] == ["finished", "stopped", "missing"]
+    console = Console(file=io.StringIO(), width=200)
+    show(priced, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = {config.seed: next(line for line in text.splitlines() if config.run_id in line) for config in configs}
+    assert lines[1].split()[-1] == "finished" and lines[2].split()[-2:] == ["stopped", "25%"]
+    assert lines[3].split()[-1] == "-"
+    assert "Done: 1 of 3 runs" in text and "Left: 2 runs" in text
 
 
 def test_speeds_measured_on_more_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

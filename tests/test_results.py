@@ -3,7 +3,9 @@
 import errno
 import json
 import os
-from dataclasses import asdict
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,13 @@ from helpers.outcomes import OTHER, RUN, outcome_of
 
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.results import Outcome, collect
+from lmscale.core.run_identity import read_config
+from lmscale.study.fits.options import FitOptions
+from lmscale.study.launch.states import read_states
+from lmscale.study.tables import read_table
 
 
 def test_an_outcome_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -119,3 +126,87 @@ def test_a_plan_that_stands_there_is_not_written_again(folder: Path, monkeypatch
     write_plan(folder, name, runs)
     with pytest.raises(UserError, match="is full"):
         write_plan(folder, name, runs[:1])
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "outcome of another seed": lambda run: outcome_of(OTHER).write(run),
+    "configuration of another seed": lambda run: write_json(run / "config.json", OTHER.to_json()),
+    "configuration edited": lambda run: write_json(run / "config.json", {**RUN.to_json(), "validations": 3}),
+    "configuration cut short": lambda run: (run / "config.json").write_text("{"),
+    "outcome of a finished run without a loss": lambda run: outcome_of(RUN, loss_nats=None).write(run),
+    "outcome of negative tokens": lambda run: outcome_of(RUN, tokens=-1).write(run),
+    "outcome of an infinite loss": lambda run: rewrite(run / "outcome.json", b": 2.5,", b": 1e999,"),
+    "outcome of 400 digits": lambda run: rewrite(run / "outcome.json", b'"spikes": 0', b'"spikes": ' + b"9" * 400),
+    "outcome of half a character": lambda run: rewrite(run / "outcome.json", b'"5f0c"', b'"\\ud800"'),
+}
+
+
+def rewrite(file: Path, old: bytes, new: bytes) -> None:
+    content = file.read_bytes()
+    assert old in content
+    file.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_is_not_the_runs_own_is_refused_by_every_reader(folder: Path, what: str) -> None:
+    """A run is named by its folder, its configuration and its outcome; all three must agree."""
+    run = folder / RUN.run_id
+    write_json(run / "config.json", RUN.to_json())
+    assert collect(folder)["state"][0] == read_states(folder)[1][0].state == "finished"
+    FOREIGN[what](run)
+    with pytest.raises(UserError, match=re.escape(str(run))):
+        Outcome.read(run)
+    with pytest.raises(UserError, match=re.escape(str(run))):
+        read_table(folder)
+    table = collect(folder)
+    assert list(table["state"]) == ["corrupt", "missing"] and table["loss_nats"].isna().all()
+    (sentence,) = table.attrs["corrupt"]
+    assert str(run) in sentence and "\n" not in sentence and len(sentence) < 600
+    state = read_states(folder)[1][0]
+    assert state.state == "corrupt" and str(run) in state.remark and state.loss_nats is None
+
+
+def test_a_configuration_is_that_of_its_folder(tmp_path: Path) -> None:
+    for folder in (tmp_path / RUN.run_id, tmp_path / "mine"):
+        write_json(folder / "config.json", RUN.to_json())
+        assert read_config(folder) == RUN
+        write_json(folder / "config.json", OTHER.to_json())
+    assert read_config(tmp_path / "mine") == OTHER
+    with pytest.raises(UserError, match=f"is of run {RUN.run_id}, but config.json is that of run {OTHER.run_id}"):
+        read_config(tmp_path / RUN.run_id)
+    outcome_of(RUN).write(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"outcome of run {RUN.run_id}, but the config.json of run {OTHER.run_id}"):
+        Outcome.read(tmp_path / "mine")
+
+
+def test_the_plan_of_another_sweep_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = replace(RUN, seed=7)
+    write_plan(tmp_path / "third", "third", [PlannedRun(other)])
+    (folder / "plan.json").write_bytes((tmp_path / "third" / "plan.json").read_bytes())
+    for read in (read_plan, read_states, collect):
+        with pytest.raises(UserError, match="names none of the 1 runs that lie there"):
+            read(folder)
+
+
+def test_two_corpora_are_named_and_fitted_together_on_request_only(folder: Path) -> None:
+    outcome_of(OTHER, data_fingerprint="1234").write(folder / OTHER.run_id)
+    table = collect(folder)
+    (note,) = table.attrs["notes"]
+    assert "2 corpora are mixed" in note and "1 on 5f0c" in note and "1 on 1234" in note
+    with pytest.raises(UserError, match=r"2 corpora are mixed .* `mixed_corpora=True`"):
+        FitOptions().read(table)
+    assert FitOptions(mixed_corpora=True).read(table)[0] is table
+    assert len(FitOptions(where="data_fingerprint == '1234'").read(table)[0]) == 1
+    assert not collect(folder).assign(data_fingerprint=["5f0c", None]).attrs.get("corrupt")
+    outcome_of(OTHER, data_fingerprint="").write(folder / OTHER.run_id)  # of an older version
+    assert collect(folder).attrs["notes"] == []
+    FitOptions().read(collect(folder))
+
+
+def test_a_run_without_outcome_counts_with_the_corpus_that_it_is_planned_for(folder: Path) -> None:
+    assert collect(folder).attrs["notes"] == []
+    runs = [PlannedRun(RUN, data_fingerprint="1234"), PlannedRun(OTHER, data_fingerprint="1234")]
+    write_plan(folder, "two", runs)
+    assert read_plan(folder)[1] == runs
+    assert "1 on 5f0c, 1 on 1234" in collect(folder).attrs["notes"][0]
+    assert [run.data_fingerprint for run in read_states(folder)[1]] == ["5f0c", "1234"]

@@ -74,3 +74,24 @@ def test_file_names_of_a_run_folder_are_written_in_one_module_only() -> None:
             literals = {node.value for node in nodes if isinstance(node, ast.Constant)}
             repeated = names & literals
             assert not repeated, f"{path} repeats {repeated}: import the constant from core/run_folder"
+
+
+def test_rows_of_another_run_are_not_its_own(tmp_path: Path) -> None:
+    own, other = "0123456789ab", "ba9876543210"
+    rows = [f'{{"step": {step}, "run_id": "{run}"}}\n' for step, run in enumerate((own, own, other))]
+    for name in (own, "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / METRICS_FILE).write_text("".join(rows))
+    named, mine = tmp_path / own, tmp_path / "mine"
+    assert (len(read_metrics(named)[0]), read_metrics(named)[1]) == (2, 3) and last_metrics(named) is None
+    assert len(read_metrics(mine)[0]) == 3 and last_metrics(mine) == {"step": 2, "run_id": other}
+    assert read_metrics(mine, own)[1] == 3
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "9" * 400, '"x"', "true", "[]", "null"])
+def test_a_row_holds_finite_numbers(tmp_path: Path, value: str) -> None:
+    """An objective may report that it has no number."""
+    (tmp_path / METRICS_FILE).write_text(f'{{"step": 1, "loss_nats": {value}}}\n')
+    assert last_metrics(tmp_path) is None
+    (tmp_path / METRICS_FILE).write_text(f'{{"step": 1, "aux": {value}}}\n')
+    assert (last_metrics(tmp_path) is not None) == (value == "null")

@@ -104,13 +104,18 @@ class PricedPlan:
             "cost": money(prices, self.hardware),
         }
 
-    def done(self) -> dict[str, float]:
-        """What the sweep's folder holds: runs at an end, FLOPs of all runs, seconds that those at an end took."""
+    def done(self) -> dict[str, float | None]:
+        """What the sweep's folder holds: runs at an end, FLOPs of all runs, seconds that those at an end took, cost.
+
+        The cost is that of the same work on the hardware of this plan.
+        """
+        cost, left = self.cost, self.left()["cost"]
         ended = [row for row in self.rows if row.ended]
         return {
             "runs": len(ended),
             "flops": sum(row.flops_done for row in self.rows),
             "seconds": sum(row.state.seconds for row in ended if row.state),
+            "cost": None if cost is None or left is None else cost - left,
         }
 
     @property

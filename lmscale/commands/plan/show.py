@@ -117,10 +117,11 @@ def _there(row: PricedRun) -> str:
 def _left(priced: PricedPlan) -> str:
     """What is done of a sweep that has begun, and what is left to pay."""
     done, left = priced.done(), priced.left()
-    share = done["flops"] / priced.plan.flops
+    share = (done["flops"] or 0.0) / priced.plan.flops
+    worth = "" if done["cost"] is None else f", worth {done['cost']:,.2f}"
     sentence = (
         f"Done: {done['runs']} of {len(priced.rows)} runs, {done['flops']:.3g} FLOPs ({share:.0%}), in "
-        f"{duration(done['seconds'])} of training. Left: {left['runs']} runs, {left['flops']:.3g} FLOPs, "
+        f"{duration(done['seconds'] or 0.0)} of training{worth}. Left: {left['runs']} runs, {left['flops']:.3g} FLOPs, "
         f"{priced.hardware.at_once} at once: about {duration(left['seconds'] or 0.0)}"
     )
     if priced.hardware.device is not None:

@@ -94,6 +94,7 @@ def _whole(facts: dict[str, Any]) -> bool:
         and {*arrays} == {*bits}
         and type(facts.get("step", 0)) is int
         and all(is_number(facts.get(name, 0)) and facts.get(name, 0) >= 0 for name in ("seconds", "paused_seconds"))
+        and (facts.get("open_seconds") is None or is_number(facts["open_seconds"]))
         and all(isinstance(facts.get(name) or "", str) for name in IDENTITY)
         and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
         and all(type(value) in (int, float) for column in columns for value in column)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmscale.core.errors import UserError
+from lmscale.core.run_identity import check_file_of
 from lmscale.core.scores import at_last_step, best_measured, read_rows, scores_files
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ def read_scores(path: Path, every_step: bool = False, where: str | None = None) 
 
 
 def _of_run(file: Path) -> "list[dict[str, object]]":
-    return [{"run_id": file.parent.name, **row} for row in read_rows(file)]
+    """The rows of a run's scores. Raises `UserError` where they are corrupt, or of another run than the folder."""
+    rows: list[dict[str, object]] = [{"run_id": file.parent.name, **row} for row in read_rows(file)]
+    for run_id in {str(row["run_id"]): None for row in rows}:
+        check_file_of(run_id, file)
+    return rows
 
 
 def _matching(rows: "list[dict[str, object]]", where: str) -> "list[dict[str, object]]":

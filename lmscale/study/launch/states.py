@@ -10,7 +10,7 @@ from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json, read_json
 from lmscale.core.plans import COUNTED, PlannedRun, check_plan_of, plan_path, read_plan
-from lmscale.core.results import STATES, Outcome
+from lmscale.core.results import COUNTS, STATES, Outcome
 from lmscale.core.run_folder import (
     CONFIG_FILE,
     OUTCOME_FILE,
@@ -130,14 +130,16 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"] or config != line["config"]:
         return None
-    numbers = [outcome.get("flops"), outcome.get("seconds")]
+    numbers = [outcome.get(name) for name in COUNTS]
+    numbers += [value for value in outcome.values() if isinstance(value, int | float)]
     numbers += [value for name in ("loss_nats", "mfu") if (value := outcome.get(name)) is not None]
     reported = outcome.get("reported") or {}
     plain = (
         outcome.get("state") in STATES
         and all(isinstance(outcome.get(name), str) for name in ("state", "reason", "data_fingerprint"))
         and isinstance(reported, dict)
-        and all(map(is_number, [*numbers, *(value for value in reported.values() if value is not None)]))
+        and all(is_number(value) and 0 <= value <= LARGEST_INTEGER for value in numbers)
+        and all(is_number(value) for value in reported.values() if value is not None)
         and (outcome.get("state") != "finished" or outcome.get("loss_nats") is not None)
     )
     return {"loss_nats": None, "mfu": None, **outcome} if plain else None

@@ -69,10 +69,15 @@ class MetricsLog:
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
-        rows = [row for row in read_metrics(earlier)[0] if row["step"] <= first]
+        run_id = config.run_id if earlier == folder else None  # a trunk's rows are those of this run too
+        rows = [
+            {**row, "run_id": config.run_id} if "run_id" in row else row
+            for row in read_metrics(earlier, run_id)[0]
+            if row["step"] <= first
+        ]
         if is_main():
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        self.last_loss: float | None = rows[-1]["loss_nats"] if rows else None
+        self.last_loss: float | None = rows[-1].get("loss_nats") if rows else None
         self.reported: dict[str, float | None] = {}
         """What the objective reported in the newest row."""
         self._index = index
@@ -136,6 +141,7 @@ class MetricsLog:
     def _row(self, done: int, newest: Metrics, rate: float, validation: Validation | None) -> dict[str, Any]:
         flops = flops_per_token(self.config.model)
         row: dict[str, Any] = {
+            "run_id": self.config.run_id,
             "step": done,
             "tokens": done * self.config.batch_tokens,
             "flops": done * self.config.batch_tokens * flops,
@@ -156,7 +162,7 @@ class MetricsLog:
                 file.write(f"{json.dumps(row, allow_nan=False)}\n".encode())
         except OSError as error:
             raise storage_error(self.path, error) from error
-        self._tracker.log(row)
+        self._tracker.log({name: value for name, value in row.items() if name != "run_id"})
 
 
 def _mean(values: list[float]) -> float | None:
