@@ -138,7 +138,7 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         outcome.get("state") in STATES
         and all(isinstance(outcome.get(name), str) for name in ("state", "reason", "data_fingerprint"))
         and isinstance(reported, dict)
-        and all(is_number(value) and 0 <= value <= LARGEST_INTEGER for value in numbers)
+        and all(is_number(value) and 0 <= (value or 0) <= LARGEST_INTEGER for value in numbers)
         and all(is_number(value) for value in reported.values() if value is not None)
         and (outcome.get("state") != "finished" or outcome.get("loss_nats") is not None)
     )
