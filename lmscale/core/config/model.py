@@ -51,7 +51,8 @@ class ModelConfig:
     """Size of the token table; 256 is the byte tokenizer."""
     context: int = 128
     """Tokens a prediction can see, the current one included; the length of a training sequence."""
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm: Literal["rmsnorm", "rmsnorm-offset", "layernorm"] = "rmsnorm"
+    """Zhang and Sennrich 2019; the same with each gain kept as its difference from 1 (Gemma, 2024); Ba 2016."""
     positions: Literal["rotary", "learned", "alibi", "none"] = "rotary"
     """Su 2021; a table of `context` vectors; Press 2022; or what the causal mask alone gives."""
     mlp: Literal["swiglu", "geglu", "gelu", "gelu-erf", "relu2"] = "swiglu"

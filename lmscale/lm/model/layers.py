@@ -51,6 +51,8 @@ def norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Ar
         x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_epsilon)
     gain, bias = params[name], params.get(f"{name}_bias")
+    if config.norm == "rmsnorm-offset":
+        gain = 1 + gain
     y = x32.astype(x.dtype) * gain.reshape((1,) * (x.ndim - 1) + gain.shape)
     return y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 

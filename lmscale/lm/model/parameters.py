@@ -134,7 +134,12 @@ def _hidden(
 
 
 def _gain(config: ModelConfig, shape: tuple[int, ...]) -> ParameterSpec:
-    return _vector(config, shape, (None,) * len(shape) if len(shape) == 1 else ("layers", None), 1.0)
+    return _vector(
+        config,
+        shape,
+        (None,) * len(shape) if len(shape) == 1 else ("layers", None),
+        0.0 if config.norm == "rmsnorm-offset" else 1.0,
+    )
 
 
 def _bias(config: ModelConfig, shape: tuple[int, ...], axes: Axes) -> ParameterSpec:
