@@ -40,7 +40,8 @@ class FileTokenizer:
     def __init__(self, content: str, name: str) -> None:
         """`content` is that of a tokenizer.json. Raises `UserError` if it is not one or if its tokens are not text."""
         self.name = name
-        self._content = content
+        self.content = content
+        """That of the file."""
         try:
             spec = json.loads(content)
             added = [(item["id"], item["content"], item["special"]) for item in spec.get("added_tokens") or []]
@@ -102,7 +103,7 @@ class FileTokenizer:
         import tokenizers
 
         with _in_one_sentence(f"the library `tokenizers` cannot read {self.name}"):
-            inner = tokenizers.Tokenizer.from_str(self._content)
+            inner = tokenizers.Tokenizer.from_str(self.content)
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True  # text that spells a special token is text
