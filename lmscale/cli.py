@@ -49,6 +49,8 @@ VERBS = {
     "report": Verb("report", "ReportArgs", "Fit a sweep, check its held-out runs"),
     "data": Verb("data", "DataArgs", "Prepare a corpus, once, and report what is in it"),
     "eval": Verb("eval", "EvalArgs", "Score benchmark tasks on the checkpoint of a run"),
+    "export": Verb("export", "ExportArgs", "Write a trained model as files that other programs read"),
+    "import-model": Verb("import_model", "ImportModelArgs", "Read a published model from disk into a run folder"),
     "bench": Verb("bench", "BenchArgs", "Measure how fast a model trains here"),
 }
 """In the order of work."""

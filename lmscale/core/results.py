@@ -225,6 +225,8 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if outcome is not None:
         result = {name: getattr(outcome, name) for name in OUTCOME_COLUMNS}
+        if not outcome.tokens:  # trained elsewhere, nobody says on how much
+            result |= dict.fromkeys(("tokens", "flops", "flops_6n", "tokens_per_param"))
         result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
     elif problem:
         result = {"state": "corrupt", "reason": problem}

@@ -47,6 +47,8 @@ ATTEMPTS_FOLDER = "attempts"
 """One numbered file per attempt at a run; the newest is the lease on it."""
 STOP_FILE = "stop"
 """In a run's folder, or in its sweep's: whoever trains there is to stop. `lmscale stop` writes and removes it."""
+IMPORTED_FILE = "imported.json"
+"""Where a model that was not trained here comes from; its tokenizer lies beside it."""
 RETRIED_FILE = "retried.json"
 """The number of the last attempt that no longer counts; `lmscale retry` writes it."""
 

@@ -6,7 +6,7 @@ not part of it: they do not change what is learned.
 """
 
 from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, finite, from_json, not_negative
-from lmscale.core.config.data import DataConfig
+from lmscale.core.config.data import IMPORTED, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
@@ -15,6 +15,7 @@ from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
 from lmscale.core.config.start import CheckpointName
 
 __all__ = [
+    "IMPORTED",
     "LARGEST_INTEGER",
     "RUN_ID_LENGTH",
     "CheckpointName",

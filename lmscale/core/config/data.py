@@ -9,6 +9,8 @@ from lmscale.core.config import mixture, synthetic
 from lmscale.core.config.checks import check, check_types, positive
 from lmscale.core.errors import nearest
 
+IMPORTED = "imported:"
+"""Begins the source of a model that was trained elsewhere: its text is not here."""
 SMALLEST_BPE_VOCAB = 257
 """A token for each byte and one for the end of a document; every further token is a merge."""
 

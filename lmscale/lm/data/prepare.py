@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmscale.core import files
-from lmscale.core.config import DataConfig, mixture, synthetic
+from lmscale.core.config import IMPORTED, DataConfig, check, mixture, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
 from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked
@@ -87,6 +87,12 @@ def load_tokenizer(manifest: Manifest) -> Tokenizer:
 def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, report: Progress | None) -> Manifest | None:
     """The manifest of `config`, from those of its components; None as soon as one step gives None."""
     components = mixture.components(config.source)
+    for _, source in components:
+        check(
+            not source.startswith(IMPORTED),
+            f"the text that {source.removeprefix(IMPORTED)} was trained on is not here; name text of your own, and "
+            f"start from the model with RunConfig.init_from",
+        )
     weights = tuple(weight for weight, _ in components)
     whole: Whole = None if config.validation_source is None else "train"
     parts = [Part(_component(config, source), whole) for _, source in components]

@@ -37,8 +37,11 @@ def byte_alphabet() -> dict[str, int]:
 class FileTokenizer:
     """See `Tokenizer`. The end of a document has the file's own id, or one more id where the file has none."""
 
-    def __init__(self, content: str, name: str) -> None:
-        """`content` is that of a tokenizer.json. Raises `UserError` if it is not one or if its tokens are not text."""
+    def __init__(self, content: str, name: str, end_of_document: int | None = None) -> None:
+        """`content` is that of a tokenizer.json; `end_of_document` replaces the id that its names suggest.
+
+        Raises `UserError` if it is not one or if its tokens are not text.
+        """
         self.name = name
         self.content = content
         """That of the file."""
@@ -56,7 +59,8 @@ class FileTokenizer:
             ) from None
         known = {text: number for number, text in self._special.items()}
         size = max([*self._pieces, *self._special, *self._added], default=-1) + 1
-        self.end_of_document: int = next((known[end] for end in ENDS if end in known), size)
+        suggested = next((known[end] for end in ENDS if end in known), size)
+        self.end_of_document: int = suggested if end_of_document is None else end_of_document
         self.vocab: int = max(size, self.end_of_document + 1)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
         self.dtype: np.dtype[Any] = np.dtype(
@@ -64,7 +68,7 @@ class FileTokenizer:
         )
 
     @classmethod
-    def read(cls, path: str | Path, name: str = "") -> "FileTokenizer":
+    def read(cls, path: str | Path, name: str = "", end_of_document: int | None = None) -> "FileTokenizer":
         """The tokenizer of a file. Raises `UserError` where it cannot be read."""
         try:
             content = Path(path).read_text(encoding="utf-8")
@@ -74,7 +78,7 @@ class FileTokenizer:
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"the tokenizer file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-        return cls(content, name or str(path))
+        return cls(content, name or str(path), end_of_document)
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
