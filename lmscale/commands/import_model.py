@@ -22,8 +22,8 @@ class ImportModelArgs:
     output: Path | None = None
     """The run folder to write; it must not exist yet."""
     sweep: Path | None = None
-    """Instead of --output: a sweep's folder, such as runs/pythia, made where it does not exist; the model becomes one of
-    its runs, and so a row of its table and a point of its fits."""
+    """Instead of --output: a sweep's folder, such as runs/pythia, made where it does not exist; the model becomes one
+    of its runs, and so a row of its table and a point of its fits."""
     tokens: float | None = None
     """Tokens that the model was trained on (D), such as 3e11; without it the model has no D and no C in a table."""
     name: str = ""

@@ -38,11 +38,9 @@ def export(run: Path, output: Path, format: str, step: int | None = None, option
 
 def record(run: Path, opened: Opened) -> dict[str, Any]:
     """What an exported model says of its run."""
-    outcome = Outcome.read(run)
-    config = opened.run.config
-    tokens = (
-        outcome.tokens if outcome is not None and opened.step == config.steps else opened.step * config.batch_tokens
-    )
+    outcome, config = Outcome.read(run), opened.run.config
+    at_end = outcome is not None and opened.step == config.steps
+    tokens = outcome.tokens if outcome is not None and at_end else opened.step * config.batch_tokens
     return {"run_id": config.run_id, "step": opened.step, "tokens": tokens or None}
 
 

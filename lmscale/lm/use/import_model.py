@@ -70,8 +70,8 @@ def _made(folder: Path) -> Path:
 def import_model(source: Path, output: Path, tokens: int | None = None, name: str = "") -> ImportedModel:
     """Read the published model in the folder `source` into the run folder `output`, which must not exist.
 
-    `tokens` is D, the tokens that the model was trained on; by default what the folder's config.json records, else it is
-    unknown. Raises `UserError` for a folder that is no such model, is damaged, or has an option without a counterpart.
+    `tokens` is D, the tokens that the model was trained on: by default what config.json records, else unknown. Raises
+    `UserError` for a folder that is no such model, is damaged, or has an option without a counterpart.
     """
     values = read_json(source / "config.json", "config.json of a published model")
     check(isinstance(values, dict), f"{source / 'config.json'} is no mapping of fields")
@@ -137,8 +137,8 @@ def _tokenizer(content: str, values: dict[str, Any], vocab: int) -> tuple[FileTo
     tokenizer = FileTokenizer(content, TOKENIZER_FILE, ends[0] if ends else None)
     check(
         tokenizer.vocab <= vocab,
-        f"the tokenizer has {tokenizer.vocab:,} ids, but the model only {vocab:,}: they do not belong together; copy both "
-        f"from one model",
+        f"the tokenizer has {tokenizer.vocab:,} ids, but the model only {vocab:,}: they do not belong together; copy "
+        f"both from one model",
     )
     padding = vocab - tokenizer.vocab
     remark = f"{padding:,} of the {vocab:,} rows of the token table stand for no token: they are never sampled"

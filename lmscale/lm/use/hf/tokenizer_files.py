@@ -16,7 +16,7 @@ TOKENIZER_FILE = "tokenizer.json"
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context: int) -> dict[str, int]:
     """Write tokenizer.json and tokenizer_config.json; the ids of special tokens, as config.json names them.
 
-    Documents follow each other in training, so the end of one stands before the next: it is the beginning of a text too.
+    Documents follow each other in training, so the end of one stands before the next: it is how a text begins, too.
     """
     spec, end = specification(tokenizer)
     write_json(folder / TOKENIZER_FILE, spec)
@@ -51,9 +51,10 @@ def specification(tokenizer: Tokenizer) -> tuple[dict[str, Any], str]:
 def _characters(vocab: dict[str, int], pre_tokenizer: dict[str, Any] | None, end: int) -> dict[str, Any]:
     """A tokenizer of one token per character: byte-pair encoding without a merge."""
     decoder = {"type": "Fuse"} if pre_tokenizer is None else pre_tokenizer
-    model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-        "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocab | {ENDS[0]: end}, "merges": [],
+    model: dict[str, Any] = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "vocab": vocab | {ENDS[0]: end}, "merges": [],
     }  # fmt: skip
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [_special(ENDS[0], end)],

@@ -81,9 +81,10 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     index = folder / INDEX_FILE
     if index.exists():
-        weight_map = read_json(index, "index of tensors")
-        weight_map = weight_map.get("weight_map") if isinstance(weight_map, dict) else None
-        check(isinstance(weight_map, dict) and bool(weight_map), f"{index} has no mapping weight_map; copy it again")
+        value = read_json(index, "index of tensors")
+        weight_map = value.get("weight_map") if isinstance(value, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{index} has no mapping weight_map; copy it again")
         for name in sorted({checked_name(name, f"a file in {index}") for name in weight_map.values()}):
             tensors |= _read(folder / name)
         missing = sorted(set(weight_map) - set(tensors))
@@ -94,8 +95,8 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     check(
         not pickles,
-        f"{folder} holds its weights as {', '.join(pickles[:3])}, a pickle, which can run code and is never opened; save "
-        f"the model with safe_serialization=True, or take the revision with {WEIGHTS_FILE}",
+        f"{folder} holds its weights as {', '.join(pickles[:3])}, a pickle, which can run code and is never opened; "
+        f"save the model with safe_serialization=True, or take the revision with {WEIGHTS_FILE}",
     )
     raise UserError(f"{folder} holds no model: there is no {WEIGHTS_FILE} and no {INDEX_FILE}")
 

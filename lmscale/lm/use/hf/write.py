@@ -52,5 +52,7 @@ def cropped_config(run: TrainedRun) -> ModelConfig:
 
 def cropped(params: dict[str, Array], vocab: int) -> dict[str, Array]:
     """Parameters without the rows that pad the vocabulary."""
-    axes = {"embedding": np.s_[:vocab], "head": np.s_[:, :vocab]}
-    return {name: value[axes[name]] if name in axes else value for name, value in params.items()}
+    tables = {"embedding": params["embedding"][:vocab]}
+    if "head" in params:
+        tables["head"] = params["head"][:, :vocab]
+    return params | tables
