@@ -33,7 +33,7 @@ class Architecture:
     """Whether norms have no gain: those of the model must be 1, which its options do not say."""
     heads: tuple[str, ...] = ("lm_head.weight",)
     """Names that the output head goes by."""
-    ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
+    ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     """Ends of the names of tensors that hold no parameter."""
 
     def embedding_scale(self, config: ModelConfig) -> float:
@@ -45,7 +45,8 @@ class Architecture:
         for name, value in options_of(config).items():
             allowed = self.options.get(name, DEFAULT_OPTIONS[name])
             if value not in allowed and allowed != ANY:
-                yield f"{name} = {value!r} has no counterpart in {self.name}; it has {name} = {allowed[0]!r}"
+                shown = getattr(config, name)
+                yield f"{name} = {shown!r} has no counterpart in {self.name}; it has {name} = {allowed[0]!r}"
 
 
 ANY: tuple[Any, ...] = ()

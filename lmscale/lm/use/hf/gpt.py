@@ -137,7 +137,7 @@ GPT2 = Architecture(
     _gpt2_json,
     _gpt2_fields,
     tied=True,
-    ignored=("attn.bias", "attn.masked_bias"),
+    ignored=(".attn.bias", ".attn.masked_bias"),
 )  # fmt: skip
 NEOX = Architecture(
     "GPTNeoXForCausalLM",
@@ -151,5 +151,5 @@ NEOX = Architecture(
     _neox_json,
     _neox_fields,
     heads=("embed_out.weight", "lm_head.weight"),
-    ignored=("rotary_emb.inv_freq", "attention.bias", "attention.masked_bias"),
+    ignored=(".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"),
 )  # fmt: skip
