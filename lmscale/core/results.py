@@ -32,7 +32,8 @@ COUNTS = ("params", "params_non_embedding", "tokens", "flops", "flops_6n", "uniq
 NAMED = 3
 """Most corpora that a sentence names."""
 
-State = Literal["finished", "diverged", "failed"]
+State = Literal["finished", "diverged", "failed", "imported"]
+"""`imported`: trained elsewhere, so that no loss is known."""
 STATES: tuple[str, ...] = get_args(State)
 
 

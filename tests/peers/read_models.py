@@ -1,6 +1,6 @@
 """Run by a Python with torch and transformers: logits of every model in a folder, as `logits.npy` beside it.
 
-python read_models.py FOLDER; each subfolder is a model with `tokens.npy`. Also writes what its tokenizer makes of a text.
+python read_models.py FOLDER; each subfolder is a model with `tokens.npy`. Its tokenizer is tried on `text.json`.
 """
 
 import json

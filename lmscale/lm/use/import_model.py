@@ -53,7 +53,8 @@ def import_into_sweep(
     with tempfile.TemporaryDirectory(prefix=".import.", dir=_made(sweep)) as scratch:
         model = import_model(source, Path(scratch) / "run", tokens, name)
         folder = sweep / model.config.run_id
-        check(not folder.exists(), f"{source} is in {sweep} already, as {folder}")
+        twins = [run.config.run_id for run in planned[1] if run.config.data.source == model.config.data.source]
+        check(not twins, f"{source} is in {sweep} already, as {', '.join(twins)}; remove that folder to import it anew")
         write_plan(sweep, planned[0], [*planned[1], PlannedRun(model.config)])
         (Path(scratch) / "run").replace(folder)
     return folder, model
@@ -158,7 +159,7 @@ def _outcome(config: RunConfig, tokens: int | None, fingerprint: str) -> Outcome
     counts = count(config)
     return Outcome(
         run_id=config.run_id,
-        state="finished",
+        state="imported",
         params=counts.params,
         params_non_embedding=counts.params_non_embedding,
         tokens=0 if tokens is None else config.tokens,

@@ -23,7 +23,7 @@ from lmscale.core.run_folder import (
 from lmscale.study.launch import failures, lease
 from lmscale.study.launch.lease import Attempt
 
-ENDED = ("finished", "diverged", "failed")
+ENDED = ("finished", "diverged", "failed", "imported")
 """States after which nothing more happens to a run unasked."""
 
 

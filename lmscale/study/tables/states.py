@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FINISHED = frozenset(
     (
         "finished", "complete", "completed", "done", "success", "successful", "succeeded", "succeed", "ok", "passed",
-        "inactive", "closed", "published", "finished successfully", "trained",
+        "inactive", "closed", "published", "finished successfully", "trained", "imported",
     )
 )  # fmt: skip
 """Of this package, W&B, MLflow, Comet, Neptune, ClearML and Slurm, in lower case."""

@@ -62,7 +62,11 @@ def activation(fields: Fields, name: str, default: str, allowed: Mapping[str, st
 
 def read_rope(fields: Fields, base: float = 10_000.0, fraction: float = 1.0) -> dict[str, Any]:
     """Our options of rotary positions. Reads the fields of releases 4 and 5 of transformers."""
-    nested = {**(fields.values.get("rope_scaling") or {}), **(fields.values.get("rope_parameters") or {})}
+    nested: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        value = fields.values.get(name) or {}
+        check(isinstance(value, dict), f"config.json has {name} = {str(value)[:40]}: must be a mapping or null")
+        nested |= value
     rope = Fields({**fields.values, **nested})
     kind = nested.get("rope_type") or nested.get("type") or "default"
     check(
