@@ -92,6 +92,7 @@ def with_source(source: str, **changed: object) -> RunConfig:
 READS = {
     "corpus": with_source("data/corpus.jsonl"),
     "component": with_source("mix: 0.5 * stdlib + 0.5 * data/corpus.jsonl"),
+    "validation": with_source("stdlib", validation_source="data/held_out.txt"),
     "tokenizer": with_source("stdlib", tokenizer="data/tokenizer.json"),
     "task": replace(RUN, exam=ExamConfig(tasks=("task:data/task.json",))),
 }

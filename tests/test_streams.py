@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,52 @@ def test_what_the_system_refuses_is_one_sentence(
         f"lmscale: {tmp_path}/secret cannot be used: Permission denied; allow it with chmod or chown, or take another\n"
     )
     assert issubclass(StorageError, UserError)
+
+
+def test_a_page_shows_escape_characters() -> None:
+    from lmscale.study.report import page
+
+    html = page.document("a\u202eb\x1b", [page.heading("c\x9b<d>"), page.paragraphs(["e\u2066"])])
+    assert "<title>a\\u202eb\\x1b</title>" in html and "c\\x9b&lt;d&gt;</h2>" in html and "e\\u2066" in html
+
+
+SWEEP = Path(__file__).parents[1] / "sweeps" / "smoke.py"
+CALLS = {
+    "plan": ("plan", SWEEP),
+    "status": ("status", "runs/smoke"),
+    "table": ("table", "runs/smoke"),
+    "retry": ("retry", "runs/smoke"),
+    "export-jobs": ("export-jobs", SWEEP, "--runs", "other"),
+    "submit": ("run", SWEEP, "--launcher", "slurm", "--dry-run", "--force", "--runs", "other"),
+    "fit": ("fit", "chinchilla", "--approach", "3", "--resamples", "0", "--no-check"),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_every_verb_meets_a_full_disk_with_one_sentence(
+    verb: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", full)
+        assert call(*CALLS[verb]) == EXIT_STORAGE
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("lmscale: the standard output cannot be written") and "Traceback" not in "".join(said)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="rights cannot be given up here")
+@pytest.mark.parametrize("line", ["status {f}/runs/smoke", "table {f}/runs/smoke", "fit {f}/t.csv", "plan {f}/s.py"])
+@pytest.mark.parametrize("closed", ["folder", "files"])
+def test_files_that_may_not_be_read_are_one_sentence(line: str, closed: str, made: Path, tmp_path: Path) -> None:
+    """Root without its capabilities has the rights of any owner."""
+    (home := tmp_path / "home").mkdir()
+    shutil.copytree(made / "runs", home / "runs")
+    (home / "t.csv").write_text("params,tokens,loss_nats\n")
+    shutil.copy(SWEEP, home / "s.py")
+    for path in [home] if closed == "folder" else [*home.rglob("plan.json"), home / "t.csv", home / "s.py"]:
+        path.chmod(0)
+    done = shell(f"setpriv --bounding-set=-all --inh-caps=-all $L {line.format(f=home)}")
+    home.chmod(0o700)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "ermission denied" in done.stderr

@@ -4,6 +4,7 @@ A job is `lmscale train config.json`, which any scheduler may start again after 
 checkpoint, and two at once do no harm. What an exit status asks of the scheduler is written into the manifest.
 """
 
+import itertools
 import math
 import re
 import shlex
@@ -105,9 +106,10 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
 
 def local_paths(config: RunConfig) -> dict[str, Path]:
     """The files and folders that a run reads from where it is trained: what each is, and its path, ~ expanded."""
+    named = filter(None, (config.data.source, config.data.validation_source))
     paths = {
         f"the corpus {source!r}": source
-        for _, source in mixture.components(config.data.source)
+        for _, source in itertools.chain.from_iterable(map(mixture.components, named))
         if source != "stdlib" and not source.startswith("tfds:") and not synthetic.is_synthetic(source)
     }
     if config.data.tokenizer.endswith(".json"):

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterable, Sequence
 
+from lmscale.core.text import printable
 from lmscale.study.plots import INK, SEQUENCE
 
 DARK = {
@@ -69,8 +70,8 @@ def document(title: str, body: Iterable[str]) -> str:
 
 
 def text(value: object) -> str:
-    """A value as HTML text: escaped."""
-    return html.escape(str(value), quote=True)
+    """A value as HTML text: escaped, and without characters that a browser obeys or hides."""
+    return html.escape(printable(str(value)), quote=True)
 
 
 def heading(title: str, level: int = 2) -> str:

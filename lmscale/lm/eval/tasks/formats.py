@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.files import expanded
 from lmscale.lm.eval.tasks import bigbench, generation, multiple_choice
 from lmscale.lm.eval.tasks.task import Task
 
@@ -29,7 +30,7 @@ def load(spec: str) -> list[Task]:
         return generation.synthetic_tasks(spec)
     if not colon or name not in FORMATS:
         raise UserError(f"{spec!r} names no tasks{nearest(name, FORMATS)}; write FORMAT:PATH or synthetic:tasks(...)")
-    path = Path(location).expanduser()
+    path = expanded(location)
     if not path.exists():
         raise UserError(f"{spec}: there is no {path}; give the benchmark's file or folder, nothing is downloaded")
     return FORMATS[name](path)
