@@ -95,7 +95,7 @@ def test_a_row_that_is_there_twice_is_one_run(second: dict[str, Any]) -> None:
     twice = pd.concat([once, once.assign(**second)], ignore_index=True)
     runs = usable(twice)
     assert len(runs) == 21 and len(runs.dropped) == 21
-    assert runs.dropped[0].reason == "the run simulated 0 again: every number is the same"
+    assert runs.dropped[0].reason == "the same run again: every number equals that of an earlier row"
     assert sentences(runs)["duplicate rows"] == (
         "21 rows repeat the inputs and the loss of another exactly: each run is taken once"
     )

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from lmscale.core.errors import UserError
-from lmscale.study.tables import files, read_table
+from lmscale.study.tables import files, read_table, writing
 
 ROWS = pd.DataFrame(
     {
@@ -157,6 +157,16 @@ def test_a_cut_parquet_file_gives_no_other_numbers(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(UserError):
             read_table(path)
+
+
+def test_a_changed_byte_of_our_own_parquet_gives_no_other_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    writing.write(ROWS, path, "parquet")
+    whole = path.read_bytes()
+    start = whole.index(np.float64(ROWS["tokens"][2]).tobytes())
+    path.write_bytes(whole[: start + 6] + bytes([whole[start + 6] ^ 1]) + whole[start + 7 :])
+    with pytest.raises(UserError, match="corrupt or no parquet file"):
+        read_table(path)
 
 
 def test_a_tables_index_is_a_column() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.tables.headers import plain
 
@@ -17,10 +19,11 @@ IDENTITY = frozenset(
     )
 )  # fmt: skip
 """Columns, in lower case, by which copies of one run may differ."""
+AGAIN = "the same run again: every number equals that of an earlier row"
 
 
 def copies(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> dict[int, str]:
-    """Position of a row that is an earlier row's run again -> the sentence that names that one.
+    """Position of a row that is an earlier row's run again -> why it is left out.
 
     Copies differ in names and times alone.
     """
@@ -29,14 +32,8 @@ def copies(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> dict[in
         return {}
     settings = [name for name in table.columns if not _tells_apart(str(name))]
     same = table[settings].astype(str).duplicated().to_numpy()
-    keys = table.groupby(numbers, sort=False, dropna=False).ngroup().tolist()
-    first: dict[int, str] = {}
-    repeated = {}
-    for position, (key, run) in enumerate(zip(keys, table["run"], strict=True)):
-        if key in first and same[position]:
-            repeated[position] = f"the run {first[key]} again: every number is the same"
-        first.setdefault(key, str(run))
-    return repeated
+    again = table.duplicated(numbers).to_numpy()
+    return dict.fromkeys(np.flatnonzero(same & again).tolist(), AGAIN)
 
 
 def _tells_apart(name: str) -> bool:

@@ -138,7 +138,7 @@ def _parquet(content: bytes, path: Path) -> "pd.DataFrame":
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(io.BytesIO(content))
+        file = parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
         if rows * columns > MOST_CELLS:
             raise UserError(f"the table {path} has {rows} rows of {columns} columns: more than {MOST_CELLS} cells")

@@ -37,7 +37,7 @@ def write(table: "pd.DataFrame", path: Path, form: Format) -> None:
     """Write a table, whole or not at all."""
     with files.atomic_write(path, "wb") as file:
         if form == "parquet":
-            _for_parquet(table).to_parquet(file, index=False)
+            _for_parquet(table).to_parquet(file, index=False, write_page_checksum=True)
         else:
             text = csv_text(table) if form == "csv" else jsonl_text(table)
             file.write(text.encode("utf-8", errors="backslashreplace"))
