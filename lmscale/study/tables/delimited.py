@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+TWO_POINTS = re.compile(r"\.[^.\n]*\.")
 MOST_COLUMNS = 20_000
 ACTIVE = "=+-@\t\r"
 """Characters with which a formula of a spreadsheet begins; `writing` puts an apostrophe before them in text."""
@@ -92,7 +94,7 @@ def _cells(text: str, path: Path, delimiter: str) -> tuple[list[str], list[list[
     try:
         with _long_cells():
             for row in lines:
-                if not any(row) or not any(map(str.strip, row)):
+                if not "".join(row).strip():
                     continue
                 if header is None:
                     header = [unguarded(name) for name in row]
@@ -125,11 +127,14 @@ def _name(text: str) -> str:
 
 def _marks_in_doubt(columns: Sequence[Sequence[str]]) -> bool:
     """Whether some cell that begins like a number holds a comma or two points: only then is a decimal mark in doubt."""
-    return any(
-        ("," in cell or cell.count(".") > 1) and cell.lstrip(" +-")[:1].isdigit()
-        for column in columns
-        for cell in column
-    )
+    return any(_in_doubt(column) for column in columns)
+
+
+def _in_doubt(cells: Sequence[str]) -> bool:
+    joined = "\n".join(cells)
+    if "," not in joined and not TWO_POINTS.search(joined):
+        return False
+    return any(("," in cell or cell.count(".") > 1) and cell.lstrip(" +-")[:1].isdigit() for cell in cells)
 
 
 def _column(cells: Sequence[str], name: str, marks: set[Mark]) -> Any:
