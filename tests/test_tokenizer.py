@@ -11,7 +11,17 @@ import tokenizers
 
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.data.tokenizer import FileTokenizer, Tokenizer, bits_per_byte, count_bytes, load, train_bpe
+from lmscale.lm.data.tokenizer import (
+    FileTokenizer,
+    Tokenizer,
+    bits_per_byte,
+    count_bytes,
+    file,
+    load,
+    long_texts,
+    train,
+    train_bpe,
+)
 
 BYTES = load("bytes")
 
@@ -212,3 +222,18 @@ def test_a_tokenizer_that_is_not_there_or_no_tokenizer_is_said(tmp_path: Path) -
     }.items():
         with pytest.raises(UserError, match=message):
             DataConfig(tokenizer=name)
+
+
+def test_long_texts_are_read_in_pieces_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["it's", "é", "\u00a0", "  ", "\n\n", "a1", "...", "\u2028", "x" * 40, "\t", "Wort", "\n", " ", "we'll"]
+    rng = np.random.default_rng(0)
+    text = "".join(words[i] + " " * (i % 2) for i in rng.integers(0, len(words), 4000)).encode()
+    whole = train_bpe(400, [[text]], "text")
+    ids, _ = FileTokenizer(whole, "t.json").encode_documents([text, b"short", text])
+    for size in (1, 10, 1000):
+        for module in (long_texts, file, train):
+            monkeypatch.setattr(module, "PIECE_BYTES", size)
+        parts = list(long_texts.pieces(text))
+        assert b"".join(parts) == text and len(parts) > 9
+        assert train_bpe(400, [[text]], "text") == whole
+        assert (FileTokenizer(whole, "t.json").encode_documents([text, b"short", text])[0] == ids).all()

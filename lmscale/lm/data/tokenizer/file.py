@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.errors import UserError
+from lmscale.lm.data.tokenizer import long_texts
+from lmscale.lm.data.tokenizer.long_texts import PIECE_BYTES
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>", "[SEP]", "[EOS]", "<end>")
 """Names of the end of a text in published tokenizers, the likelier first."""
@@ -52,6 +55,7 @@ class FileTokenizer:
             self._added = _checked((number, text) for number, text, special in added if not special)
             self._pieces = _checked((number, piece) for piece, number in _vocabulary(spec["model"]))
             self._decoders = _kinds(spec.get("decoder"))
+            self._may_be_cut = long_texts.may_be_cut(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{name} is no tokenizer.json ({type(error).__name__}: {error}); give one that the library "
@@ -132,18 +136,33 @@ class FileTokenizer:
 
     def encode_documents(self, texts: Sequence[bytes]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """([T] ids, [documents] lengths, ends included). Raises `UserError` for a text that its tokens do not spell."""
-        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
-            encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
-        pieces, tokens = self.pieces, []
-        for number, (text, encoding) in enumerate(zip(texts, encodings)):
-            ids = encoding.ids
-            spelled = b"".join([pieces[i] for i in ids])
+        end = np.array([self.end_of_document], self.dtype)
+        tokens = [np.empty(0, self.dtype)]
+        lengths = []
+        for number, (text, (ids, spelled)) in enumerate(zip(texts, self._encoded(texts))):
             if spelled != text:
                 raise UserError(self._mismatch(number, text, spelled))
-            tokens += [ids, [self.end_of_document]]
-        lengths = [len(ids) + 1 for ids in tokens[::2]]
-        arrays = [np.array(ids, self.dtype) for ids in tokens]
-        return np.concatenate([np.empty(0, self.dtype), *arrays]), np.array(lengths, np.int64)
+            tokens += [ids, end]
+            lengths.append(len(ids) + 1)
+        return np.concatenate(tokens), np.array(lengths, np.int64)
+
+    def _encoded(self, texts: Sequence[bytes]) -> Iterator[tuple[NDArray[Any], bytes]]:
+        """The ids of every text, and what they spell; long texts are read piece by piece where that changes nothing."""
+        for long, group in itertools.groupby(texts, lambda text: self._may_be_cut and len(text) > PIECE_BYTES):
+            if not long:
+                yield from self._batch(list(group))
+                continue
+            for text in group:
+                parts = [part for piece in long_texts.pieces(text) for part in self._batch([piece])]
+                yield np.concatenate([ids for ids, _ in parts]), b"".join(spelled for _, spelled in parts)
+
+    def _batch(self, texts: Sequence[bytes]) -> Iterator[tuple[NDArray[Any], bytes]]:
+        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
+            encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
+        pieces = self.pieces
+        for encoding in encodings:
+            ids = encoding.ids
+            yield np.array(ids, self.dtype), b"".join([pieces[i] for i in ids])
 
     def _mismatch(self, number: int, text: bytes, spelled: bytes) -> str:
         at = next((i for i, (a, b) in enumerate(zip(text, spelled)) if a != b), min(len(text), len(spelled)))

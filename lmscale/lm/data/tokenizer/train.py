@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lmscale.core.errors import UserError
 from lmscale.lm.data.tokenizer.file import ENDS
+from lmscale.lm.data.tokenizer.long_texts import PIECE_BYTES, pieces
 
 BPE = "bpe:"
 VERSION = 1
@@ -30,7 +31,8 @@ def train_bpe(vocab: int, texts: Iterable[list[bytes]], source: str) -> str:
 
     def batches() -> Iterator[list[str]]:
         for batch in texts:
-            yield [text.decode() for text in batch]
+            yield from ([piece.decode()] for text in batch if len(text) > PIECE_BYTES for piece in pieces(text))
+            yield [text.decode() for text in batch if len(text) <= PIECE_BYTES]
 
     tokenizer.train_from_iterator(batches(), trainer)
     if (size := tokenizer.get_vocab_size()) != vocab - 1:
