@@ -83,6 +83,17 @@ def test_bars_fit_into_eighty_columns() -> None:
     assert re.search(r"loss 2\.346 (--:--|\d\d:\d\d) left", text)
 
 
+def test_a_bar_says_that_its_run_is_being_scored() -> None:
+    """And promises no end: nobody can tell how long that takes."""
+    run, slot = PlannedRun(RUN), Slot("cpu 0")
+    bars = Bars([run], 0, console := screen(100, terminal=True))
+    with bars.shown():
+        bars.started(slot, run)
+        bars.advanced(slot, run, {**ROW, "flops": count(RUN).flops, "scored_on": "being scored on [x] (2 of 7)"})
+    last = [line for line in re.split(r"[\r\n]+", said(console)) if "being scored" in line][-1]
+    assert f"seed {RUN.seed}" in last and "100% being scored on [x] (2 of 7)" in last and "left" not in last
+
+
 def test_in_a_pipe_every_ended_run_is_one_line() -> None:
     runs = [PlannedRun(RUN), PlannedRun(OTHER, held_out=True)]
     bars = Bars(runs, 0, console := screen())

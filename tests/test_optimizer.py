@@ -80,6 +80,26 @@ def test_no_step_is_wasted_on_a_rate_of_zero(steps: int, warmup: float, schedule
     assert np.all(all_rates > 0) and np.all(all_rates <= np.float32(0.01))
 
 
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        ({"schedule": "cosine"}, 0.1 + 0.9 * math.sin(math.pi / 16) ** 2),
+        ({"schedule": "linear"}, 0.1 + 0.9 / 8),
+        ({"schedule": "constant"}, 1.0),
+        ({"schedule": "inverse-sqrt"}, math.sqrt(2 / 10)),
+        ({"schedule": "wsd", "cooldown_fraction": 0.4}, 0.1 + 0.9 * (1 - math.sqrt(3 / 4))),
+        ({"schedule": "wsd", "cooldown_fraction": 0.4, "cooldown": "linear"}, 0.1 + 0.9 / 4),
+    ],
+)
+def test_first_and_last_rates_are_those_that_the_settings_describe(settings: dict[str, Any], last: float) -> None:
+    """Two of ten updates warm up: from half of the peak to the peak, with which the decay begins too. The last update is
+    one short of the floor, by the formulas at `OptimizerConfig.final_lr_fraction`."""
+    all_rates = rates(run(10, peak_lr=1.0, final_lr_fraction=0.1, warmup_fraction=0.2, **settings))
+    assert all_rates[:2] == pytest.approx([0.5, 1.0])
+    assert all_rates[2] == pytest.approx(math.sqrt(2 / 3) if settings["schedule"] == "inverse-sqrt" else 1.0)
+    assert all_rates[-1] == pytest.approx(last, rel=1e-6)
+
+
 def random_gradients(scale: float) -> dict[str, jax.Array]:
     rng = np.random.default_rng(0)
     return {

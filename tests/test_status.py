@@ -126,3 +126,23 @@ def test_what_an_objective_reports_is_shown_while_a_run_trains_and_after(folder:
     lines = said(folder).splitlines()
     assert "accuracy 0.412" in next(line for line in lines if running.run_id in line)
     assert "accuracy 0.75" in next(line for line in lines if finished.run_id in line)
+
+
+def test_a_run_that_is_being_scored_says_so_and_promises_no_end(folder: Path) -> None:
+    """100 % done and 00:00 left for a minute looked like a run that hangs."""
+    running, stopped = (folder / CONFIGS[number].run_id for number in (2, 3))
+    for place in (running, stopped):  # the process of the second was killed meanwhile
+        write_json(place / "scoring.json", {"task": "copy", "number": 2, "of": 7})
+    _, runs = read_states(folder)
+    assert (runs[2].state, runs[2].seconds_left, runs[3].state) == ("scoring", None, "stopped")
+    assert runs[2].remark == "being scored on copy (2 of 7), attempt 2, 2 micro-batches"
+    assert "1 scoring" in said(folder)
+    (running / "scoring.json").write_text("[" * 100_000)
+    assert read_states(folder)[1][2].state == "running"
+
+
+def test_rate_and_seed_are_shown(folder: Path) -> None:
+    header, *lines = said(folder).splitlines()[1:10]
+    assert header.split()[-3:] == ["left", "tokens/s", "seed"]
+    assert lines[2].split()[-6:-4] == ["1k", "2"]
+    assert lines[7].split()[-3:] == ["7", "held", "out"]

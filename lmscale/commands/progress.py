@@ -6,13 +6,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import quantity
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import reported
+from lmscale.core.run_folder import SCORED_ON, reported
 from lmscale.study.launch import Slot
 
 FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
@@ -20,9 +22,16 @@ FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
 
 
 def label(run: PlannedRun) -> str:
-    """N and C of a run, which name its bar."""
+    """N, C and seed of a run, which name its bar."""
     counts = count(run.config)
-    return f"N {quantity(counts.params):>6}  C {counts.flops:.2e}"
+    return f"N {quantity(counts.params):>5} C {counts.flops:.2e} seed {run.config.seed}"
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left for training, nothing while a run is being scored: nobody can tell how long that takes."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields.get("scored_on") else super().render(task).append(" left")
 
 
 def _speed(row: dict[str, Any]) -> str:
@@ -42,8 +51,7 @@ class Bars:
             BarColumn(bar_width=None),  # shrinks so that all figures fit into 80 columns
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            _TimeLeft(compact=True, table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
             speed_estimate_period=120,
@@ -69,10 +77,11 @@ class Bars:
     def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
         """Move the bars of the run and of the whole."""
         run_id = run.config.run_id
-        flops = row.get("flops", 0.0)
+        flops, scored_on = row.get("flops", 0.0), row.get(SCORED_ON, "")
         self._progress.advance(self._whole, flops - self._seen.get(run_id, 0.0))
         self._seen[run_id] = flops
-        self._progress.update(self._tasks[run_id], completed=flops, speed=_speed(row))
+        speed = escape(scored_on) or _speed(row)
+        self._progress.update(self._tasks[run_id], completed=flops, speed=speed, scored_on=scored_on)
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
         """Close the bar and print how the run ended."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 200
 """Most rows that are shown without --all; a larger sweep shows only runs at work or in trouble."""
 WATCH_SECONDS = 2.0
-HEADINGS = ("run", "N", "C", "state", "done", "loss", "MFU", "left", "")
+HEADINGS = ("run", "N", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
 LEFT_BOUND = ("run", "state", "")
 
 
@@ -70,7 +70,7 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
     sentences = [", ".join(f"{number:,} {state}" for state, number in states.items()), _spend(runs)]
     if len(shown) < len(runs):
         sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
-    if states["running"]:
+    if states["running"] or states["scoring"]:
         sentences.append("loss: the training loss of a run at work, otherwise the validation loss, in nats per token.")
     if mixed := corpora_sentence(run.data_fingerprint for run in runs):
         sentences.append(f"note: {mixed}")
@@ -105,6 +105,8 @@ def _cells(run: "RunState") -> tuple[str, ...]:
         _number(run.loss_nats, ".4f"),
         _number(run.mfu, ".2f"),
         "" if run.seconds_left is None else duration(run.seconds_left),
+        "" if run.tokens_per_second is None else quantity(run.tokens_per_second),
+        str(run.seed),
         ", ".join([*(f"{name} {value:.3g}" for name, value in run.reported.items()), *filter(None, [run.remark])]),
     )
 

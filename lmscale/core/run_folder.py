@@ -64,6 +64,9 @@ LARGEST = 1e300
 """No number in the files of a run is larger, and each fits into a float."""
 RUN_ID = re.compile(f"[0-9a-f]{{{RUN_ID_LENGTH}}}")
 
+SCORED_ON = "scored_on"
+"""Beside these columns, in the row that a launcher shows: what `being_scored` says, if anything."""
+
 TAIL_BYTES = 4096
 """Read from the end of a run's metrics for its newest row; a row takes some 500."""
 
@@ -89,6 +92,18 @@ def failure_reason(folder: Path) -> str | None:
         return "failed; why cannot be read any more"
     reason = value.get("reason", "") if isinstance(value, dict) else ""
     return reason if isinstance(reason, str) else "failed; why cannot be read any more"
+
+
+def being_scored(folder: Path) -> str:
+    """Which task the run in `folder` is being scored on, in words; empty where it is not, or nobody can tell.
+
+    What a killed process has left is removed when the run goes on: ask only about a run that is at work.
+    """
+    try:
+        value = json.loads((folder / SCORING_FILE).read_bytes()[:TAIL_BYTES])
+        return f"being scored on {value['task']} ({value['number']} of {value['of']})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def find_run(run_id: str, beside: Path) -> Path:

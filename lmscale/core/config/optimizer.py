@@ -22,18 +22,22 @@ class OptimizerConfig:
     """`adam` is AdamW without decay; `sgd` has momentum; `muon` (Jordan 2024) moves the matrices of the layers,
     with the step size of AdamW (Liu 2025), and AdamW the rest."""
     schedule: Literal["cosine", "linear", "constant", "inverse-sqrt", "wsd"] = "cosine"
-    """After warmup: to the floor along half a cosine; straight; not at all; as 1 / sqrt(step) (Vaswani 2017); held,
-    then cooled down (warmup-stable-decay, Hu 2024)."""
+    """After warmup: towards the floor along half a cosine; straight; not at all; as 1 / sqrt(step) (Vaswani 2017);
+    held, then cooled down (warmup-stable-decay, Hu 2024). The first update of a decay still has the peak."""
     final_lr_fraction: float = 0.0
-    """Learning rate at the last step, as a fraction of the peak; `constant` and `inverse-sqrt` ignore it."""
+    """Floor of the decay, as a fraction of the peak; `constant` and `inverse-sqrt` ignore it. The decay would reach it
+    one update after the last, so that no update is wasted on a rate of 0: the last of T decaying updates is above it by
+    (1 - final_lr_fraction) times 1 / T (linear), 1 - sqrt(1 - 1 / T) (1-sqrt) or sin^2(pi / 2T) (cosine) of the peak."""
     warmup_fraction: float = 0.1
-    """Share of the steps over which the learning rate rises linearly from zero."""
+    """Share of the steps over which the learning rate rises linearly: with W steps of warmup, the first update has 1 / W
+    of the peak and the last the peak."""
     warmup_steps: int | None = None
     """Warmup in steps; if set, it replaces the fraction."""
     cooldown_fraction: float = 0.2
     """Share of the steps at the end over which `wsd` cools down."""
     cooldown: Literal["1-sqrt", "linear"] = "1-sqrt"
-    """Shape of the cooldown: 1 - sqrt(t) or 1 - t (Haegele 2024)."""
+    """Shape of the cooldown: 1 - sqrt(t) or 1 - t, with t the share of it that is done before an update (Haegele
+    2024)."""
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95

@@ -22,7 +22,11 @@ MUON_RMS = 0.2
 
 @flax.struct.dataclass
 class Schedule:
-    """Learning rate against step: linear warmup from zero, then one of `SCHEDULES`. Every field is a scalar array."""
+    """Learning rate against step: linear warmup, then one of `SCHEDULES`. Every field is a scalar array.
+
+    A decay of T updates has the shares 0, 1 / T, ... (T - 1) / T behind it: it begins at the peak and ends one update
+    before the floor (`OptimizerConfig.final_lr_fraction`).
+    """
 
     peak_lr: jax.Array
     warmup_steps: jax.Array
@@ -47,7 +51,7 @@ class Schedule:
         )
 
     def at(self, step: jax.Array) -> jax.Array:
-        """The learning rate of update number `step`, counted from 0; neither the first nor the last is zero."""
+        """The learning rate of update number `step`, counted from 0; no update has a rate of zero."""
         now = step.astype(jnp.float32)
         rise = jnp.minimum(1.0, (now + 1) / jnp.maximum(1.0, self.warmup_steps))
         decay = _share(now - self.warmup_steps, self.steps - self.warmup_steps)

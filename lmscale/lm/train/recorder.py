@@ -13,6 +13,7 @@ import optax
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import count
 from lmscale.core.results import Outcome
+from lmscale.core.run_folder import SCORING_FILE
 from lmscale.lm import data
 from lmscale.lm.devices import distributed, machine
 from lmscale.lm.eval.validation import Validation
@@ -55,6 +56,8 @@ class RunRecorder:
             config.run_id, manifest.fingerprint, manifest.source, manifest.tokenizer_fingerprint or None
         )
         self.checkpoints = Checkpoints(folder, self.identity, config.kept_steps)
+        if distributed.is_main():
+            (folder / SCORING_FILE).unlink(missing_ok=True)  # of a process that was killed
         self.tracker = Tracker(wandb if distributed.is_main() else "off", config, folder)
 
     @property

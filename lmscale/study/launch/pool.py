@@ -18,7 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.exit_status import exit_status
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import outcome_or_problem
-from lmscale.core.run_folder import STOP_FILE, failure_reason, last_metrics
+from lmscale.core.run_folder import SCORED_ON, STOP_FILE, being_scored, failure_reason, last_metrics
 from lmscale.core.signals import stop_requested
 from lmscale.study.launch import branches, failures, lease, program
 from lmscale.study.launch.failures import Ending
@@ -206,10 +206,11 @@ class Pool:
 
     def _report_steps(self, one: Program) -> None:
         for work in one.works:
-            row = last_metrics(work.folder)
-            if row is not None and row["step"] != work.last_step:
-                work.last_step = row["step"]
-                self.watcher.advanced(one.slot, work.run, row)
+            row, scored_on = last_metrics(work.folder), being_scored(work.folder)
+            if row is None or (row["step"], scored_on) == (work.last_step, work.scored_on):
+                continue
+            work.last_step, work.scored_on = row["step"], scored_on
+            self.watcher.advanced(one.slot, work.run, {**row, SCORED_ON: scored_on} if scored_on else row)
 
     def _ended(self, one: Program, stopping: bool) -> None:
         self.active.remove(one)

@@ -14,6 +14,7 @@ from lmscale.core.results import COUNTS, STATES, Outcome
 from lmscale.core.run_folder import (
     CONFIG_FILE,
     OUTCOME_FILE,
+    being_scored,
     failure_reason,
     is_number,
     is_run_id,
@@ -25,6 +26,8 @@ from lmscale.study.launch.lease import Attempt
 
 ENDED = ("finished", "diverged", "failed", "imported")
 """States after which nothing more happens to a run unasked."""
+OPTIONAL = ("loss_nats", "mfu", "tokens_per_second")
+"""Numbers that an outcome may lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +39,18 @@ class RunState:
     flops: int
     """Training FLOPs planned."""
     state: str
-    """finished; diverged; running; silent (on another machine, without a heartbeat); stopped (begun, at work nowhere);
-    failed (given up); corrupt (its files are damaged or another run's); missing."""
+    """finished; diverged; running; scoring (at work, being scored on tasks); silent (on another machine, without a
+    heartbeat); stopped (begun, at work nowhere); failed (given up); corrupt (its files are damaged or another run's);
+    missing."""
     remark: str = ""
     """Why the run is not finished, where it runs, how often it was tried."""
     flops_done: float = 0.0
     loss_nats: float | None = None
     mfu: float | None = None
     seconds: float = 0.0
-    """Wall time of training, known at the end."""
+    """Time of training, known at the end."""
+    seed: int = 0
+    tokens_per_second: float | None = None
     seconds_left: float | None = None
     data_fingerprint: str = ""
     """The corpus and the tokenizer that it was trained on, or is planned for; empty where unknown."""
@@ -89,6 +95,7 @@ def _is_line(line: Any) -> bool:
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
     known = {name: line[name] for name in ("run_id", "params", "flops")}
+    known["seed"] = seed if type(seed := line["config"].get("seed")) is int else 0
     known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
     note = "held out" if line["held_out"] else ""
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
@@ -114,7 +121,7 @@ def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str)
         state=outcome["state"],
         remark=outcome["reason"] or note,
         flops_done=outcome["flops"],
-        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds")},
+        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds", "tokens_per_second")},
         reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
     )
 
@@ -132,7 +139,7 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         return None
     numbers = [outcome.get(name) for name in COUNTS]
     numbers += [value for value in outcome.values() if isinstance(value, int | float)]
-    numbers += [value for name in ("loss_nats", "mfu") if (value := outcome.get(name)) is not None]
+    numbers += [value for name in OPTIONAL if (value := outcome.get(name)) is not None]
     reported = outcome.get("reported") or {}
     plain = (
         outcome.get("state") in STATES
@@ -142,7 +149,7 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         and all(is_number(value) for value in reported.values() if value is not None)
         and (outcome.get("state") != "finished" or outcome.get("loss_nats") is not None)
     )
-    return {"loss_nats": None, "mfu": None, **outcome} if plain else None
+    return {**dict.fromkeys(OPTIONAL), **outcome} if plain else None
 
 
 def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:
@@ -153,7 +160,9 @@ def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunSt
     elif attempt is not None and not attempt.dead():
         silent = attempt.dead() is None and abs(time.time() - attempt.changed_ns / 1e9) > lease.STALE_SECONDS
         state, remark = "silent" if silent else "running", _how(attempt, note)
-        if not silent and row.get("tokens_per_second", 0) > 0:
+        if state == "running" and (scored_on := being_scored(folder)):
+            state, remark = "scoring", ", ".join(filter(None, [scored_on, remark]))
+        elif not silent and row.get("tokens_per_second", 0) > 0:
             left = max(0.0, (tokens - row.get("tokens", 0)) / row["tokens_per_second"])
     elif attempt is not None or row:
         end = (attempt.end if attempt else None) or {"status": 1, "reason": "ended without a word"}
@@ -165,6 +174,7 @@ def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunSt
         flops_done=row.get("flops", 0.0),
         loss_nats=row.get("loss_nats"),
         mfu=row.get("mfu"),
+        tokens_per_second=row.get("tokens_per_second"),
         seconds_left=left,
         reported=reported(row),
     )

@@ -19,7 +19,7 @@ class Watcher(Protocol):
         """`run` begins in `slot`."""
 
     def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        """`row` is the newest line of the run's metrics."""
+        """`row` is the newest line of the run's metrics, with `run_folder.SCORED_ON` while the run is being scored."""
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
         """The attempt is over; `problem` says why there is no outcome, and what happens next."""

@@ -27,6 +27,8 @@ class Work:
     """The step that the metrics had reached before the current attempt."""
     last_step: int = -1
     """The step that they have reached since."""
+    scored_on: str = ""
+    """What the run was being scored on when it was last looked at (`run_folder.being_scored`)."""
 
     @property
     def config(self) -> RunConfig:
