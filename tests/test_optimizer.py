@@ -92,8 +92,8 @@ def test_no_step_is_wasted_on_a_rate_of_zero(steps: int, warmup: float, schedule
     ],
 )
 def test_first_and_last_rates_are_those_that_the_settings_describe(settings: dict[str, Any], last: float) -> None:
-    """Two of ten updates warm up: from half of the peak to the peak, with which the decay begins too. The last update is
-    one short of the floor, by the formulas at `OptimizerConfig.final_lr_fraction`."""
+    """Two of ten updates warm up: from half of the peak to the peak, with which the decay begins too. The last update
+    is one short of the floor, by the formulas at `OptimizerConfig.final_lr_fraction`."""
     all_rates = rates(run(10, peak_lr=1.0, final_lr_fraction=0.1, warmup_fraction=0.2, **settings))
     assert all_rates[:2] == pytest.approx([0.5, 1.0])
     assert all_rates[2] == pytest.approx(math.sqrt(2 / 3) if settings["schedule"] == "inverse-sqrt" else 1.0)

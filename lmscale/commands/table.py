@@ -86,17 +86,15 @@ def _scores(args: TableArgs) -> "pd.DataFrame":
 
 def _send_to_wandb(folder: Path, table: "pd.DataFrame") -> str:
     """Send the table, and the report's page where there is one, as the run `table` of the sweep's group."""
-    import wandb
-
     from lmscale.core.plans import read_plan
     from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
+    from lmscale.lm.train.logs.wandb import begin
 
     name, _ = read_plan(folder)
     try:
-        run = wandb.init(
-            project="lmscale", group=name, job_type="table", id=f"{name}-table", name=f"{name} table",
-            dir=str(folder), resume="allow",
-        )  # fmt: skip
+        run = begin(group=name, job_type="table", id=f"{name}-table", name=f"{name} table", dir=str(folder))
+        import wandb
+
         values = table.astype(object).where(table.notna(), None)
         run.log({"runs": wandb.Table(columns=list(values.columns), data=values.to_numpy().tolist())})
         page = folder / REPORT_FOLDER / REPORT_FILE
@@ -104,6 +102,6 @@ def _send_to_wandb(folder: Path, table: "pd.DataFrame") -> str:
             run.log({"report": wandb.Html(str(page))})
         run.finish()
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"Weights & Biases did not take the table ({cause}); try WANDB_MODE=offline") from error
     return f"{len(table)} runs{' and the report' if page.exists() else ''} sent to Weights & Biases, group {name}"

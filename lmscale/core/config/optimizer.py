@@ -25,12 +25,12 @@ class OptimizerConfig:
     """After warmup: towards the floor along half a cosine; straight; not at all; as 1 / sqrt(step) (Vaswani 2017);
     held, then cooled down (warmup-stable-decay, Hu 2024). The first update of a decay still has the peak."""
     final_lr_fraction: float = 0.0
-    """Floor of the decay, as a fraction of the peak; `constant` and `inverse-sqrt` ignore it. The decay would reach it
-    one update after the last, so that no update is wasted on a rate of 0: the last of T decaying updates is above it by
-    (1 - final_lr_fraction) times 1 / T (linear), 1 - sqrt(1 - 1 / T) (1-sqrt) or sin^2(pi / 2T) (cosine) of the peak."""
+    """Floor of the decay, as a fraction f of the peak; `constant` and `inverse-sqrt` ignore it. The decay would reach
+    it one update after the last, so that no update is wasted on a rate of 0: the last of T decaying updates lies above
+    it by 1 - f times 1 / T (linear), 1 - sqrt(1 - 1 / T) (1-sqrt) or sin^2(pi / 2T) (cosine) of the peak."""
     warmup_fraction: float = 0.1
-    """Share of the steps over which the learning rate rises linearly: with W steps of warmup, the first update has 1 / W
-    of the peak and the last the peak."""
+    """Share of the steps over which the learning rate rises linearly: of W steps, the first update has 1 / W of the
+    peak and the last the peak."""
     warmup_steps: int | None = None
     """Warmup in steps; if set, it replaces the fraction."""
     cooldown_fraction: float = 0.2

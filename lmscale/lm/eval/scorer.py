@@ -21,6 +21,7 @@ from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
 from lmscale.lm.eval.batching import Ids, common_prefix, padded_length, prefix_groups
 from lmscale.lm.eval.tasks import Item, Response, Shots, Task, prompt
+from lmscale.lm.eval.tasks.task import GENERATED
 from lmscale.lm.model import kv_cache
 from lmscale.lm.model.kv_cache import KVCache
 from lmscale.lm.model.parameters import Params
@@ -31,7 +32,6 @@ CACHE_BYTES, LOGIT_BYTES = 2**30, 2**29
 """Keys and values, and logits, of the texts that are read together take at most so much."""
 GENERATED_PER_CALL = 16
 """Tokens generated between two looks at whether all answers have ended."""
-GENERATION_METRICS = {"exact_match", "edit_similarity", "share_in_place"}
 Scored = tuple[float, bool]
 """ln p of a text, and whether every token of it is the likeliest."""
 Text = TypeVar("Text")
@@ -85,7 +85,7 @@ class LMScorer:
         with jax.set_mesh(self.mesh):
             scores = self._score_questions(questions)
             generated: Sequence[str | None] = [None] * len(questions)
-            if GENERATION_METRICS & set(task.metrics) or not task.metrics:
+            if GENERATED & set(task.metrics) or not task.metrics:
                 generated = self._generate_answers(task, shots)
         responses = []
         for item, question, candidates, text in zip(task.items, questions, scores, generated):

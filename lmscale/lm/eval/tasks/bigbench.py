@@ -3,17 +3,20 @@
 import json
 from functools import lru_cache
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.lm.eval.tasks.files import field, read_object
+from lmscale.lm.eval.tasks.files import field, number, pattern, read_object, texts
 from lmscale.lm.eval.tasks.task import Item, Metric, Task
 
 DEFAULT_REGEX = r"[^\.\?\!\;\n]+"
 CHOICE_ORDER_SEED = 42
 """Choices are appended to each question in an order drawn afresh from this seed, as in BIG-bench."""
+PREFIXES = {"example_input_prefix": "\nQ: ", "example_output_prefix": "\nA: "}
+"""Text around a question, by field, where a task gives none."""
 METRICS: dict[str, tuple[Metric, ...]] = {
     "multiple_choice_grade": ("grade", "accuracy", "gold_probability", "brier", "calibration_error"),
     "exact_str_match": ("exact_match", "edit_similarity"),
@@ -36,15 +39,20 @@ def load(path: Path) -> list[Task]:
 
 
 def _task(given: dict[str, Any], name: str, where: str) -> Task:
+    for text in ("task_prefix", "few_shot_example_separator", "choice_prefix", *PREFIXES):
+        if text in given:
+            field(given, text, str, where)
     examples = field(given, "examples", list, where)
     distinct = list({json.dumps(example): example for example in examples}.values())
-    requested = [str(metric) for metric in given.get("metrics", [])]
+    requested = texts(given, "metrics", where)
     metrics = dict.fromkeys(ours for theirs in requested for ours in METRICS.get(theirs, ()))
     left_out = [f"metric {metric}" for metric in requested if metric not in METRICS]
     if len(distinct) < len(examples):
         left_out.append(f"{len(examples) - len(distinct)} duplicate examples")
-    stop = given.get("stop_string")
-    default = DEFAULT_REGEX if stop is None else None
+    stop = field(given, "stop_string", (str, NoneType), where) if "stop_string" in given else None
+    regex = DEFAULT_REGEX if stop is None else None
+    if "output_regex" in given:
+        regex = pattern(field(given, "output_regex", (str, NoneType), where), f"{where}: the field 'output_regex'")
     return Task(
         name=name,
         items=tuple(_item(example, given, f"{where}, example {n}", str(n)) for n, example in enumerate(distinct)),
@@ -52,8 +60,8 @@ def _task(given: dict[str, Any], name: str, where: str) -> Task:
         description=str(given.get("task_prefix", "")),
         delimiter="",  # the question ends with the output prefix
         separator=str(given.get("few_shot_example_separator", "\n")),
-        stop=() if stop is None else (str(stop),),
-        extract=given.get("output_regex", default),
+        stop=(stop,) if stop else (),
+        extract=regex,
         left_out=tuple(left_out),
     )
 
@@ -73,11 +81,11 @@ def _item(example: Any, given: dict[str, Any], where: str, name: str) -> Item:
         ordered = sorted(scores)
         question += "".join(before + ordered[i] for i in _order(len(ordered)))
     target = field(example, "target", (str, list), where) if "target" in example else []
-    prefix, suffix = given.get("example_input_prefix", "\nQ: "), given.get("example_output_prefix", "\nA: ")
+    prefix, suffix = (given.get(name, default) for name, default in PREFIXES.items())
     return Item(
         name=name,
         question=f"{prefix}{question}{suffix}",
         choices=tuple(scores),
-        gold=tuple(float(value) for value in scores.values()),
-        answers=tuple(map(str, target)) if isinstance(target, list) else (target,),
+        gold=tuple(float(number(value, f"{where}: target_scores {choice!r:.40}")) for choice, value in scores.items()),
+        answers=(target,) if isinstance(target, str) else texts(example, "target", where) if target else (),
     )

@@ -3,62 +3,121 @@
 import csv
 import io
 import json
+import math
+import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lmscale.core.errors import UserError
+from lmscale.core.files import open_regular
+
+MOST_BYTES = 2**30
+"""The largest benchmark has a fifth of this in one file; more is no benchmark."""
+LARGEST = 1e15
+"""Numbers in a task's file are counts, positions and scores: beyond this they are damaged."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The location and the object of every line of a JSONL file that is not empty."""
-    for number, line in enumerate(_text(path).split("\n"), 1):  # JSON may hold other line breaks as they are
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # JSON may hold other line breaks as they are
         if line.strip():
             yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
-    return _object(_text(path), str(path))
+    return _object(read_text(path), str(path))
 
 
 def read_rows(path: Path) -> list[list[str]]:
     """The rows of a CSV file."""
     try:
-        return list(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
+        return list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file: {error}") from error
 
 
 def files_in(path: Path, pattern: str, what: str) -> list[Path]:
     """`path` itself where it is a file, else the files below it, in order. Raises `UserError` where there is none."""
-    files = [path] if path.is_file() else sorted(path.rglob(pattern))
+    files = sorted(path.rglob(pattern)) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no {what} ({pattern}) here; give the file or the folder that holds it")
     return files
 
 
 def field(given: dict[str, Any], name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`given[name]`, checked to be present and of this type."""
+    """`given[name]`, checked to be present and of this type; numbers are finite, and true is none."""
     if name not in given:
         raise UserError(f"{where}: the field {name!r} is missing; there are {', '.join(map(repr, given)) or 'none'}")
-    if not isinstance(given[name], kind):
-        expected = kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
-        raise UserError(f"{where}: the field {name!r} is {given[name]!r:.80}; it must be a {expected}")
-    return given[name]
+    value = given[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(one.__name__.replace("NoneType", "null") for one in kinds)
+        raise UserError(f"{where}: the field {name!r} is {reprlib.repr(value)}; it must be a {expected}")
+    return number(value, f"{where}: the field {name!r}") if isinstance(value, int | float) else value
 
 
-def _text(path: Path) -> str:
+def number(value: Any, where: str) -> Any:
+    """`value`, checked to be a finite number of ordinary size."""
+    if not isinstance(value, int | float) or not (math.isfinite(value) if isinstance(value, float) else True):
+        raise UserError(f"{where} is {reprlib.repr(value)}; it must be a finite number")
+    if abs(value) > LARGEST:
+        raise UserError(f"{where} is beyond {LARGEST:g} in size: the file is damaged")
+    return value
+
+
+def texts(given: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    """The list of texts, or of numbers as texts, in `given[name]`; none where it is not there."""
+    values = field(given, name, list, where) if name in given else []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UserError(f"{where}: the field {name!r} holds {reprlib.repr(value)} where a text is expected")
+    return tuple(map(str, values))
+
+
+def pattern(text: str | None, where: str) -> str | None:
+    """A regular expression, checked to be one."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        re.compile(text or "")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"{where} is {reprlib.repr(text)}, which is no regular expression: {error}") from None
+    return text
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file."""
+    import yaml
+
+    try:
+        return yaml.safe_load(read_text(path))
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text, UTF-8 with or without a mark. Raises `UserError` where it cannot be read or is no benchmark."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path} has more than {MOST_BYTES:,} bytes: no benchmark has; give its own file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        packed = "; unpack it first" if content[:2] == b"\x1f\x8b" else ""
+        raise UserError(f"{path} cannot be read: it is not UTF-8 text{packed}") from error
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: it holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -31,6 +31,18 @@ def load(spec: str) -> list[Task]:
     if not colon or name not in FORMATS:
         raise UserError(f"{spec!r} names no tasks{nearest(name, FORMATS)}; write FORMAT:PATH or synthetic:tasks(...)")
     path = expanded(location)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise UserError(f"{spec!r:.80}: no file can have this name: {error.args[-1]}") from None
+    if not there:
         raise UserError(f"{spec}: there is no {path}; give the benchmark's file or folder, nothing is downloaded")
-    return FORMATS[name](path)
+    try:
+        tasks = FORMATS[name](path)
+    except OSError as error:
+        raise UserError(f"{spec}: {error.filename or path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise UserError(f"{spec}: the file is nested too deeply to be a benchmark") from None
+    for task in tasks:
+        task.check_metrics()
+    return tasks

@@ -5,7 +5,8 @@ from typing import Any, get_args
 
 from lmscale.core.config import check, synthetic
 from lmscale.core.errors import UserError
-from lmscale.lm.eval.tasks.files import field, files_in, read_lines, read_object
+from lmscale.lm.eval.tasks.files import field, files_in, pattern, read_lines, read_object, read_yaml, texts
+from lmscale.lm.eval.tasks.files import number as finite
 from lmscale.lm.eval.tasks.task import Item, Metric, Task
 
 FINAL_NUMBER = r"#### (-?[0-9.,]+)"
@@ -42,13 +43,8 @@ def _problems(file: Path) -> tuple[Item, ...]:
 
 def stories(path: Path) -> list[Task]:
     """Openings of TinyStories (Eldan 2023, arXiv 2305.07759), continued for a person to read: there is no score."""
-    import yaml
-
     (file,) = files_in(path, "*.yaml", "file of story openings")[:1]
-    try:
-        openings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is not YAML: {error}") from error
+    openings = read_yaml(file)
     if not isinstance(openings, list) or not all(isinstance(text, str) for text in openings):
         raise UserError(f"{file}: a list of texts is expected")
     items = tuple(Item(str(number), text.strip()) for number, text in enumerate(openings))
@@ -102,7 +98,7 @@ def own_task(path: Path) -> list[Task]:
     `extract`, `ignore`, `longest_answer` and `exemplars` (items) are optional.
     """
     given, where = read_object(path), str(path)
-    metrics = tuple(field(given, "metrics", list, where))
+    metrics = texts(given, "metrics", where)
     known = get_args(Metric)
     if unknown := [metric for metric in metrics if metric not in known]:
         raise UserError(f"{where}: there is no metric {unknown[0]!r}; there are {', '.join(known)}")
@@ -110,28 +106,27 @@ def own_task(path: Path) -> list[Task]:
     if strange := sorted(given.keys() - fields):
         raise UserError(f"{where}: there is no field {strange[0]!r}; there are {', '.join(sorted(fields))}")
     settings: dict[str, Any] = {name: field(given, name, SETTINGS[name], where) for name in SETTINGS if name in given}
-    items, shown = (_own_items(given.get(name, []), f"{where}, {name}") for name in ("items", "exemplars"))
-    name, stop = field(given, "name", str, where), tuple(map(str, given.get("stop", [])))
-    return [Task(name, items, metrics, exemplars=shown, stop=stop, **settings)]
+    for name in ("extract", "ignore"):
+        pattern(settings.get(name), f"{where}: the field {name!r}")
+    check(settings.get("longest_answer", 1) > 0, f"{where}: longest_answer must be at least 1 character")
+    items, shown = (_own_items(given, name, where) for name in ("items", "exemplars"))
+    stop = tuple(mark for mark in texts(given, "stop", where) if mark)
+    return [Task(field(given, "name", str, where), items, metrics, exemplars=shown, stop=stop, **settings)]
 
 
-def _own_items(rows: list[dict[str, Any]], where: str) -> tuple[Item, ...]:
+def _own_items(given: dict[str, Any], name: str, where: str) -> tuple[Item, ...]:
     items = []
-    for number, row in enumerate(rows):
-        here = f"{where} {number}"
-        choices = field(row, "choices", list, here) if "choices" in row else []
+    for number, row in enumerate(field(given, name, list, where) if name in given else []):
+        here = f"{where}, {name} {number}"
+        if not isinstance(row, dict):
+            raise UserError(f"{here}: a {type(row).__name__} stands where an object is expected")
+        choices = texts(row, "choices", here)
         gold = field(row, "gold", (int, list), here) if choices else []
         if isinstance(gold, int):
             if not 0 <= gold < len(choices):
                 raise UserError(f"{here}: gold = {gold}; the {len(choices)} choices are numbered from 0")
             gold = [float(i == gold) for i in range(len(choices))]
-        items.append(
-            Item(
-                str(row.get("name", number)),
-                field(row, "question", str, here),
-                tuple(map(str, choices)),
-                tuple(map(float, gold)),
-                tuple(map(str, row.get("answers", []))),
-            )
-        )
+        values = tuple(float(finite(value, f"{here}: a value of gold")) for value in gold)
+        label = field(row, "name", (str, int, float), here) if "name" in row else number
+        items.append(Item(str(label), field(row, "question", str, here), choices, values, texts(row, "answers", here)))
     return tuple(items)

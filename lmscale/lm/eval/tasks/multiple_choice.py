@@ -75,6 +75,8 @@ def truthfulqa(path: Path) -> list[Task]:
     primer = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in PRIMER)
     best_only, every = [], []
     for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise UserError(f"{file}, row {number}: {len(row)} cells where the header has {len(header)} columns")
         question, best, correct, incorrect = (row[header.index(name)] for name in columns)
         wrong, true = _answers(incorrect), _answers(correct)
         if "I have no comment." not in true:

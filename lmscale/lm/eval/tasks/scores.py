@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.errors import UserError
-from lmscale.lm.eval.tasks.task import Item, Metric, Task
+from lmscale.lm.eval.tasks.task import GENERATED, Item, Metric, Task
 
 CALIBRATION_BUCKETS = 15
 """Buckets of equal width in the probability of the likeliest choice, as in BIG-bench (Guo 2017)."""
@@ -219,7 +219,7 @@ def _chance(task: Task, metric: Metric) -> float | None:
         return given[metric]
     if metric == "gold_bits_per_byte":
         return None
-    if metric in ("exact_match", "edit_similarity", "share_in_place"):
+    if metric in GENERATED:
         return 0.0
     if metric == "grade":
         return float(np.mean([np.mean(item.gold) for item in task.items]))

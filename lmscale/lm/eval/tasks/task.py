@@ -12,6 +12,9 @@ Metric = Literal[
     "calibration_error", "gold_bits_per_byte", "exact_match", "edit_similarity", "share_in_place",
 ]  # fmt: skip
 
+GENERATED: frozenset[Metric] = frozenset(("exact_match", "edit_similarity", "share_in_place"))
+"""Metrics of a generated answer."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -88,6 +91,19 @@ class Task:
             check(
                 bool(item.choices or item.answers) or not self.metrics,
                 f"task {self.name}, item {item.name}: neither choices nor answers; give one of them",
+            )
+
+    def check_metrics(self) -> None:
+        """Raise `UserError` where a metric needs what an item does not have."""
+        of_choices = set(self.metrics) - GENERATED - {"gold_bits_per_byte"}
+        for item in self.items:
+            missing = sorted(of_choices) if not item.choices else []
+            needed = "choices"
+            if not missing and not self.right_answers(item):
+                missing, needed = sorted(GENERATED & set(self.metrics)), "a right answer that is not empty"
+            check(
+                not missing,
+                f"task {self.name}, item {item.name}: the metric {missing and missing[0]} needs {needed}; leave it out",
             )
 
     def answer_in(self, generated: str) -> str:

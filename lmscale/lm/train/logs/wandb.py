@@ -4,6 +4,7 @@
 by a file in the sweep's folder, for every run of the sweep that begins later; the launcher tells its terminal.
 """
 
+import os
 import socket
 import urllib.parse
 import urllib.request
@@ -33,24 +34,15 @@ class Tracker:
             self._guard(lambda: self._start(mode, config, folder))
 
     def _start(self, mode: str, config: RunConfig, folder: Path) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(f"it cannot be imported ({error}); pip install wandb") from error
-        if mode == "online":
-            _check_server(wandb)
-        self._run = wandb.init(
-            project="lmscale",
+        self._run = begin(
             group=folder.resolve().parent.name,
             id=config.run_id,
             name=config.name or config.run_id,
             tags=list(config.tags),
             config=config.to_json(),
             dir=str(folder),
-            mode=mode,  # type: ignore[arg-type]
-            resume="allow",
+            mode=mode,
             reinit="create_new",  # runs that share a program are several in one process
-            settings=_time_outs(wandb),
         )
 
     def log(self, row: dict[str, Any]) -> None:
@@ -84,6 +76,17 @@ class Tracker:
             write_text(file, " ".join(cause.split()) + "\n")
         except UserError as error:
             print(f"the other runs of the sweep cannot be told: {error}", flush=True)
+
+
+def begin(**settings: Any) -> Any:
+    """A run of W&B in our project, begun within seconds or not at all. Raises `UserError` and whatever W&B raises."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(f"it cannot be imported ({error}); pip install wandb") from error
+    if settings.get("mode", os.environ.get("WANDB_MODE", "online")) == "online":
+        _check_server(wandb)
+    return wandb.init(project="lmscale", resume="allow", settings=_time_outs(wandb), **settings)
 
 
 def _off_file(folder: Path) -> Path:
