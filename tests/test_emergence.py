@@ -367,8 +367,9 @@ def test_of_equally_many_items_those_that_most_runs_share_are_used(tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ({"score": math.nan}, "score = NaN; score is a finite number"),
-        ({"score": math.inf}, "score = Infinity"),
+        ({"score": math.nan}, "NaN is no number"),
+        ({"score": math.inf}, "Infinity is no number"),
+        ({"score": 10**400}, "score = 1000"),
         ({"score": 87.5}, "score = 87.5; a share of correct answers is in"),
         ({"score": "0.5"}, 'score = "0.5"'),
         ({"score": None}, "score is missing"),

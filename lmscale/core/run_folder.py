@@ -100,9 +100,10 @@ def being_scored(folder: Path) -> str:
     What a killed process has left is removed when the run goes on: ask only about a run that is at work.
     """
     try:
-        value = json.loads((folder / SCORING_FILE).read_bytes()[:TAIL_BYTES])
+        with open_regular(folder / SCORING_FILE) as file:
+            value = parse_json(file.read(TAIL_BYTES))
         return f"being scored on {value['task']} ({value['number']} of {value['of']})"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, ValueError, KeyError, TypeError):
         return ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.core.errors import UserError
+from lmscale.core.files import open_regular, parse_json
 from lmscale.core.run_folder import SCORES_FILE
 
 Row = Mapping[str, Any]
@@ -36,7 +37,8 @@ def conditions(row: Row) -> tuple[Any, ...]:
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a file of scores, none where it is not there. Raises `UserError` for a line that is no score."""
     try:
-        text = file.read_text(encoding="utf-8")
+        with open_regular(file) as opened:
+            text = opened.read().decode("utf-8")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
@@ -155,10 +157,9 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 def _checked(line: str, where: str) -> dict[str, Any]:
     again = "mend the line or score the run again"
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"the scores {where} are corrupt ({reason}); {again}") from None
+        row = parse_json(line)
+    except ValueError as error:
+        raise UserError(f"the scores {where} are corrupt ({error}); {again}") from None
     if not isinstance(row, dict):
         raise UserError(f"the scores {where}: a {type(row).__name__} stands where a row is expected; {again}")
     if missing := [name for name in ("task", "score") if row.get(name) is None]:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 import reprlib
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.core.errors import UserError
-from lmscale.core.files import open_regular
+from lmscale.core.files import open_regular, parse_json
 
 MOST_BYTES = 2**30
 """The largest benchmark has a fifth of this in one file; more is no benchmark."""
@@ -114,10 +113,7 @@ def read_text(path: Path) -> str:
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: it holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+        value = parse_json(text)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):
