@@ -1,7 +1,7 @@
 """Tasks whose answers are generated: GSM8K, TinyStories' openings, algorithmic lines; and tasks of your own in JSON."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lmscale.core.config import check, synthetic
 from lmscale.core.errors import UserError
@@ -98,7 +98,7 @@ def own_task(path: Path) -> list[Task]:
     `extract`, `ignore`, `longest_answer` and `exemplars` (items) are optional.
     """
     given, where = read_object(path), str(path)
-    metrics = texts(given, "metrics", where)
+    metrics = cast(tuple[Metric, ...], texts(given, "metrics", where))
     known = get_args(Metric)
     if unknown := [metric for metric in metrics if metric not in known]:
         raise UserError(f"{where}: there is no metric {unknown[0]!r}; there are {', '.join(known)}")
