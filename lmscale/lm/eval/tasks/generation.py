@@ -90,7 +90,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
 def own_task(path: Path) -> list[Task]:
     """A task in a JSON file.
 
-        {"name": "capitals", "metrics": ["accuracy"], "items": [
+        {"name": "capitals", "metrics": ["gold_bits_per_byte"], "items": [
             {"question": "The capital of France is", "choices": ["Paris", "Rome"], "gold": 0},
             {"question": "The capital of Italy is", "answers": ["Rome"]}]}
 
