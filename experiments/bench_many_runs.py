@@ -10,6 +10,9 @@ scores of every run), with losses by a known law and noise of .004 nats. Twenty 
 out.
 `plan` prices a sweep of 500 runs, not begun and finished. Timed is the whole command, from the start of Python to its
 last line, once, with the folders in the system's cache.
+
+Outcome (2026-11, two cores of an AMD EPYC that other programs kept busy, which inflates seconds of a core as well):
+2,000 runs, status 1.0 s and table 4.2 s of a core; 10,000 runs, status 5.0 s. The other verbs wait for an idle machine.
 """
 
 import argparse
