@@ -167,10 +167,9 @@ def test_the_share_of_losses_inside_their_interval() -> None:
     assert [run.inside for run in check.runs] == [True, True, True, False]
     assert check.coverage == check.to_json()["coverage"] == 0.75
     heading, *rows = str(check).splitlines()
-    mean = 100 * (2 / 1.9 + 2 / 2.5 + 2 / 2.0 + 2 / 1.6 - 4) / 4
-    assert f"3 of 4 losses inside their 95 % prediction interval; mean error {mean:+.2f} %" in heading
-    assert heading.endswith("largest 25.00 %")  # 2 / 1.6, predicted over measured
-    assert rows[3] == "  d: params 1e+09: predicted 2.0000 [1.9000, 2.5000], measured 1.6000 (+25.00 %)  OUTSIDE"
+    assert "3 of 4 measured losses lie inside the 95 % interval of one new run; mean absolute error 12.50 %" in heading
+    assert "bias +0.00 %, largest 25.00 %" in heading  # 2.5 / 2, measured over predicted
+    assert rows[3] == "  d: params 1e+09: predicted 2.0000 [1.9000, 2.5000], measured 1.6000 (-20.00 %)  OUTSIDE"
     assert [row.endswith("OUTSIDE") for row in rows] == [False, False, False, True]
     assert np.isnan(HeldOut("3", 0.95).coverage)
 

@@ -87,8 +87,8 @@ def test_the_allocation_at_the_largest_fitted_budget():
 def test_a_budget_that_no_fit_used_is_not_the_largest_fitted():
     line = Line("2")
     line.dropped = (Dropped("r8", "odd"),)
-    assert "C = 8.9×10¹¹ FLOPs" not in sentences(Line("2"))[1]
-    assert "C = 6" in sentences(line)[1]
+    assert "C = 8.89×10¹¹ FLOPs" not in sentences(Line("2"))[1]
+    assert "C = 5.99×10¹¹" in sentences(line)[1]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_every_crossing_of_twenty_is_stated_if_it_is_near():
     rising = Line(ratio=lambda flops: 20 * (flops / 3e13) ** 0.1)
     assert sentences(rising)[2].endswith("; Approach 3 crosses 20 at C = 3×10¹³ FLOPs.")
     twice = Line(ratio=lambda flops: 20 * np.exp((np.log10(flops) - 11.5) * (np.log10(flops) - 14)))
-    assert sentences(twice)[2].endswith("; Approach 3 crosses 20 at C = 3.2×10¹¹ and 10¹⁴ FLOPs.")
+    assert sentences(twice)[2].endswith("; Approach 3 crosses 20 at C = 3.16×10¹¹ and 10¹⁴ FLOPs.")
     assert "crosses" not in sentences(Line(ratio=lambda flops: 20 * (flops / 2e16) ** 0.1))[2]
 
 
@@ -206,15 +206,16 @@ def seen(*names):
 def test_the_verdict_on_runs():
     check = HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0), held_out_run("b", 3.0, 3.03), held_out_run("c", 2.0, 2.0)))
     assert verdict([seen("x")], [check]) == [
-        "Loss: Approach 3, fitted without them, predicted the final losses of 3 held-out runs with a mean error of "
-        "+1.34 % "
-        "and a largest of 5.00 % (positive: predicted too high); 2 of 3 measured losses lie inside the 90 % interval "
+        "Loss: Approach 3, fitted without them, predicted the final losses of 3 held-out runs with a mean "
+        "absolute error of 1.92 %, a bias of -1.25 % and a largest error of 4.76 % (measured minus predicted: a "
+        "positive one was predicted too low); 2 of 3 measured losses lie inside the 90 % interval "
         "of "
         "one new run."
     ]
     assert verdict([seen("x")], [HeldOut("3", 0.9, check.runs[1:2])]) == [
-        "Loss: Approach 3, fitted without them, predicted the final loss of 1 held-out run with an error of -0.99 % "
-        "(positive: predicted too high); 1 of 1 measured losses lie inside the 90 % interval of one new run."
+        "Loss: Approach 3, fitted without them, predicted the final loss of 1 held-out run with an error of +1.00 % "
+        "(measured minus predicted: a positive one was predicted too low); "
+        "1 of 1 measured losses lie inside the 90 % interval of one new run."
     ]
 
 
@@ -232,7 +233,7 @@ def test_without_resamples_no_loss_lies_inside_or_outside():
 
 def test_errors_have_the_sign_that_their_heading_states():
     html = tables.held_out([HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0),))], runs())
-    assert ">error<span>pred. − meas., %</span>" in html and ">+5.00</td>" in html and "<span>90 %</span>" in html
+    assert ">error<span>meas. − pred., %</span>" in html and ">-4.76</td>" in html and "<span>90 %</span>" in html
 
 
 def budget(predicted, measured, predicted_ends=(900.0, 1100.0), measured_ends=(1050.0, 1300.0)):

@@ -27,8 +27,8 @@ class ReportArgs:
     """What a table calls our columns; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
     """Keep only rows of a table for which this is true, for example "params > 1e8"."""
-    resamples: int = 4000
-    """Bootstrap resamples behind each interval."""
+    resamples: int | None = None
+    """Bootstrap resamples behind each interval; unset, those of `lmscale fit`: 4000 for Approach 3, 1000 for 2."""
     seed: int = 0
     """Seed of the resampling."""
     mixed_corpora: bool = False

@@ -117,8 +117,8 @@ class Verdict:
         prior = self.information.prior
         if self.beyond_prior:
             cautions.append(
-                f"the largest run has {self.largest_flops:.2g} FLOPs, the prior {prior.name} was fitted from "
-                f"{prior.smallest_flops:.2g} on: so far below, its slopes are too steep and these standard deviations "
+                f"the largest run has {self.largest_flops:.3g} FLOPs, the prior {prior.name} was fitted from "
+                f"{prior.smallest_flops:.3g} on: so far below, its slopes are too steep and these standard deviations "
                 f"too small; give the fit of a small sweep of your own with --prior FITS.json"
             )
         outside = [one for one in self.valleys if not one.inside]
@@ -234,7 +234,7 @@ def _fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
     )
     sentence = (
         f"add runs that vary D at fixed N: the {len(sizes)} smallest sizes also at D = {ratios[0]:.3g} N and "
-        f"{ratios[1]:.3g} N ({len(more)} runs, {cost:.2g} FLOPs)"
+        f"{ratios[1]:.3g} N ({len(more)} runs, {cost:.3g} FLOPs)"
     )
     if not isinstance(prior.law, DataConstrained):
         sentence += f" bring cond(J) to {condition(prior.law, added):.2g}"

@@ -27,7 +27,7 @@ def _digits(value: float, digits: int) -> str:
     return f"{value:.{places}f}"
 
 
-def power(value: float, digits: int = 2) -> str:
+def power(value: float, digits: int = 3) -> str:
     """A number as a multiple of a power of ten: 3×10¹², 10¹⁸, 5.8×10²³."""
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     raised = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -11,7 +11,6 @@ from lmscale.study import plots
 from lmscale.study.report import methods
 from lmscale.study.report.account import fitted_rows, is_budget
 from lmscale.study.report.answer import usable
-from lmscale.study.report.verdict import has_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,7 +224,7 @@ def _held_out(checked: Any) -> Sketch:
         plots.prediction_errors(right, checked)
 
     caption = "Losses (left) and errors (right) of runs that no fit saw."
-    if any(map(has_interval, checked.runs)):
+    if any(run.has_interval for run in checked.runs):
         caption += f" Bars: the {100 * checked.level:g} % interval of one new run at that N and D."
     return Sketch("held_out", "Held-out runs, predicted and measured", caption, 4.0, 2, both)
 

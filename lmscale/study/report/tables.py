@@ -11,7 +11,6 @@ from lmscale.study.plots import compact, held_out_mask, measured_runs, number, p
 from lmscale.study.report import page
 from lmscale.study.report.account import why_not_used
 from lmscale.study.report.answer import usable
-from lmscale.study.report.verdict import has_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,13 +78,13 @@ def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
     level = f"{100 * next((check.level for check in checked if check.runs), math.nan):g} %"
     heads = [
         ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", "nats/token"),
-        ("one new run", level), ("measured loss", "nats/token"), ("error", "pred. − meas., %"), ("inside", ""),
+        ("one new run", level), ("measured loss", "nats/token"), ("error", "meas. − pred., %"), ("inside", ""),
     ]  # fmt: skip
     rows = []
     for check in checked:
         for run in check.runs:
             inputs, (low, high) = run.prediction.inputs, run.prediction.interval
-            known = has_interval(run)
+            known = run.has_interval
             rows.append(("", [
                 run.run, power(float(flops[run.run]), 3) if run.run in flops else "–", compact(inputs.get("params")),
                 compact(inputs.get("tokens")), f"{run.prediction.loss_nats:.4f}",

@@ -11,7 +11,6 @@ from lmscale.study.report.answer import usable
 
 if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
-    from lmscale.study.fits.predict.held_out import HeldOutRun
 
 
 def verdict(fits: Sequence[Any], checked: Sequence["HeldOut"]) -> list[str]:
@@ -29,13 +28,15 @@ def _runs(check: "HeldOut", fits: Sequence[Any]) -> str:
     error = 100 * np.array([run.error for run in check.runs])
     many = len(check.runs) > 1
     size = (
-        f"with a mean error of {error.mean():+.2f} % and a largest of {np.abs(error).max():.2f} %"
+        f"with a mean absolute error of {100 * check.mean_absolute_error:.2f} %, a bias of {100 * check.bias:+.2f} % "
+        f"and a largest error of {np.abs(error).max():.2f} %"
         if many
         else f"with an error of {error[0]:+.2f} %"
     )
     return (
         f"Loss: Approach {check.approach}, {_sight(check, fits)}, predicted the final loss{'es' * many} of "
-        f"{len(check.runs)} held-out run{'s' * many} {size} (positive: predicted too high); {_inside(check)}."
+        f"{len(check.runs)} held-out run{'s' * many} {size} (measured minus predicted: a positive one "
+        f"was predicted too low); {_inside(check)}."
     )
 
 
@@ -46,17 +47,8 @@ def _sight(check: "HeldOut", fits: Sequence[Any]) -> str:
     return f"fitted to {seen} of them" if seen else "fitted without them"
 
 
-def has_interval(run: "HeldOutRun") -> bool:
-    """Whether the prediction of a run states where one new run would land: not without resamples."""
-    return all(map(math.isfinite, run.prediction.interval))
-
-
 def _inside(check: "HeldOut") -> str:
-    known = [run for run in check.runs if has_interval(run)]
-    if not known:
-        return "without resamples it states no interval"
-    inside = sum(run.inside for run in known)
-    return f"{inside} of {len(known)} measured losses lie inside the {100 * check.level:g} % interval of one new run"
+    return check.counted_inside() or "without resamples it states no interval"
 
 
 def _budget(check: "HeldOut", budget: Any, law: Any) -> str:

@@ -160,8 +160,8 @@ def outliers(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> list[St
         return []
     far = far[np.argsort(-np.abs(residual[far]), kind="stable")]
     of = "ln L" if problem.residual == "log" else "L"
-    worst = ", ".join(f"{runs.names[i]} by {residual[i]:+.3g}" for i in far[:3])
-    limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of}"
+    worst = ", ".join(f"{runs.names[i]} by {-residual[i]:+.3g}" for i in far[:3])
+    limit = f"{OUTLYING:g} times the usual {usual:.2g} in {of} (measured minus predicted)"
     sentence = f"the law misses {counted(len(far), 'run')} by more than {limit}: {worst}"
     harmless = problem.loss != "squared" and np.abs(residual[far[0]]) < FAR_OUT * usual
     return [Status("outliers", sentence, "note" if harmless else "warning")]

@@ -76,12 +76,13 @@ def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
         return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
     values = minimise(rest).values_p
     measured = problem.target_n[top]
-    error = np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) / measured - 1
+    error = measured / np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) - 1
     return [
         Status(
             "largest budget left out",
             f"fitted without the {int(top.sum())} runs from {budget[top].min():.3g} FLOPs up, the law "
-            f"misses them by {100 * error.mean():+.2f} % on average, {100 * np.abs(error).max():.2f} % at worst",
+            f"misses them by {100 * np.abs(error).mean():.2f} % on average (bias {100 * error.mean():+.2f} %, measured "
+            f"minus predicted) and {100 * np.abs(error).max():.2f} % at worst",
         )
     ]
 

@@ -26,14 +26,14 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Candidate:
-    """One law's score. Errors are root mean squares of ln(predicted / measured) over the unseen runs."""
+    """One law's score. Errors are root mean squares of ln(measured / predicted) over the unseen runs."""
 
     law: str
     error: float
     interval: tuple[float, float]
     """95 %, over bootstrap resamples of the fitted runs."""
     bias: float
-    """Mean of ln(predicted / measured): above 0 the law is too pessimistic."""
+    """Mean of ln(measured / predicted): above 0 the law predicts too low."""
     in_sample: float
     """The same error on the fitted runs: shown, not used."""
     beaten: float
@@ -132,7 +132,7 @@ def compare(
                 shape.NAME,
                 float(np.sqrt(np.mean(gap**2))),
                 percentiles(drawn_errors, 0.95),
-                float(gap.mean()),
+                -float(gap.mean()),
                 float(np.sqrt(np.mean(residual**2))),
                 0.0,
                 fitted,

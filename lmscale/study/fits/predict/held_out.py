@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from lmscale.study.fits.results.loss_law import LossLaw
 
 
+RARE = 0.05
+"""Probability below which so few runs inside their intervals are called a miss."""
+
+
 @dataclass(frozen=True)
 class HeldOutRun:
-    """One run that was not fitted. Losses in nats per token; `error` is predicted / measured - 1."""
+    """One run that was not fitted. Losses in nats per token; `error` is measured / predicted - 1, as in figures."""
 
     run: str
     prediction: Prediction
@@ -29,7 +33,12 @@ class HeldOutRun:
 
     @property
     def error(self) -> float:
-        return self.prediction.loss_nats / self.measured - 1
+        return self.measured / self.prediction.loss_nats - 1
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the prediction states where one new run would land: not without resamples."""
+        return all(map(math.isfinite, self.prediction.interval))
 
     @property
     def inside(self) -> bool:
@@ -76,12 +85,53 @@ class HeldOut:
         """Share of held-out runs whose loss lies inside its prediction interval; NaN without runs."""
         return sum(run.inside for run in self.runs) / len(self.runs) if self.runs else math.nan
 
+    @property
+    def mean_absolute_error(self) -> float:
+        """Mean of |measured / predicted - 1| over the runs; NaN without runs."""
+        return sum(abs(run.error) for run in self.runs) / len(self.runs) if self.runs else math.nan
+
+    @property
+    def bias(self) -> float:
+        """Mean of measured / predicted - 1 over the runs: above 0 the law predicts too low; NaN without runs."""
+        return sum(run.error for run in self.runs) / len(self.runs) if self.runs else math.nan
+
+    @property
+    def chance(self) -> float:
+        """Probability of so few runs inside, or fewer, if each is inside at the stated level: binomial."""
+        known = [run.inside for run in self.runs if run.has_interval]
+        n = len(known)
+        terms = (math.comb(n, k) * self.level**k * (1 - self.level) ** (n - k) for k in range(sum(known) + 1))
+        return math.fsum(terms) if n else math.nan
+
+    @property
+    def missed(self) -> bool:
+        """Whether the intervals missed: so few runs lie inside that `chance` is below `RARE`."""
+        return self.chance < RARE
+
+    def counted_inside(self) -> str:
+        """How many losses lie inside, and whether that is fewer than chance explains; "" without intervals."""
+        known = [run.inside for run in self.runs if run.has_interval]
+        if not known:
+            return ""
+        sentence = f"{sum(known)} of {len(known)} measured losses lie inside the {100 * self.level:g} % interval"
+        sentence += " of one new run"
+        if self.missed:
+            sentence += (
+                f", a miss: so few have a probability of {100 * self.chance:.2g} % (binomial; below {100 * RARE:g} % "
+                f"is a miss)"
+            )
+        return sentence
+
     def to_json(self) -> dict[str, Any]:
         return clean(
             {
                 "approach": self.approach,
                 "level": self.level,
                 "coverage": self.coverage,
+                "mean_absolute_error": self.mean_absolute_error,
+                "bias": self.bias,
+                "chance": self.chance,
+                "missed": self.missed,
                 "runs": [
                     {
                         "run": r.run,
@@ -99,19 +149,19 @@ class HeldOut:
     def __str__(self) -> str:
         lines = []
         if self.runs:
-            errors = np.array([run.error for run in self.runs])
+            largest = max(abs(run.error) for run in self.runs)
             lines.append(
-                f"Held-out runs, Approach {self.approach}: {sum(r.inside for r in self.runs)} of {len(self.runs)} "
-                f"losses inside "
-                f"their {100 * self.level:g} % prediction interval; mean error {100 * errors.mean():+.2f} %, "
-                f"largest {100 * np.abs(errors).max():.2f} %"
+                f"Held-out runs, Approach {self.approach}: {self.counted_inside() or 'no intervals'}; mean absolute "
+                f"error {100 * self.mean_absolute_error:.2f} %, bias {100 * self.bias:+.2f} %, largest "
+                f"{100 * largest:.2f} % (errors are measured minus predicted)"
             )
             for run in self.runs:
                 inputs = ", ".join(f"{name} {value:.4g}" for name, value in run.prediction.inputs.items())
                 lines.append(
                     f"  {run.run}: {inputs}: predicted {run.prediction.loss_nats:.4f} "
                     f"{span(run.prediction.interval, '.4f')}, "
-                    f"measured {run.measured:.4f} ({100 * run.error:+.2f} %){'' if run.inside else '  OUTSIDE'}"
+                    f"measured {run.measured:.4f} ({100 * run.error:+.2f} %)"
+                    f"{'  OUTSIDE' if run.has_interval and not run.inside else ''}"
                 )
         for budget in self.budgets:
             line = f"  {budget.flops:.4g} FLOPs: extrapolated N* = {budget.predicted_params:.4g} "

@@ -6,8 +6,10 @@ fitted them, a time, and a hash of all of this, so that a later edit shows.
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +18,18 @@ from lmscale.core.files import read_json, write_json
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law import law_source
+from lmscale.study.fits.results.saved import SavedFields, interval
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.loss_law import LossLaw
 
+JUDGED_BY = "0.95"
+"""The level of the interval by which a prediction held or failed."""
 SAME_POINT = 0.02  # a run counts as the predicted one when every input agrees within 2 %
 
 
-SOURCES = ("fits", "laws", "tables.py")
+SOURCES = ("fits", "laws", "tables", "grouping.py")
 """Folders and files of `study` that turn a table into a prediction."""
 
 
@@ -88,58 +93,92 @@ def _hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSource | None" = None) -> dict[str, Any]:
-    """The verdict on a registered prediction: `loss_nats` measured for its one point, or the runs of a table.
+@dataclass(frozen=True)
+class _Registered:
+    """One prediction of a file: where, what loss, and its intervals by level."""
 
-    Returns {"verdicts": [...], "intact": bool, "same_code": bool, "written": ...}; each verdict holds inputs,
-    predicted, measured, error (relative), `inside` per level, and the runs. Raises `UserError` where the file is no
-    prediction or nothing was measured at its points.
-    """
+    inputs: dict[str, float]
+    loss_nats: float
+    intervals: dict[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, value: Any, what: str) -> "_Registered":
+        fields = SavedFields.of(value, what)
+        ends = fields.part("intervals")
+        intervals = {str(level): interval(ends[level], f"the interval {level} of {what}") for level in ends.value}
+        if JUDGED_BY not in intervals:
+            raise UserError(f"{what} has no {100 * float(JUDGED_BY):g} % interval, by which a prediction is judged")
+        return cls(fields.numbers("inputs"), fields.number("loss_nats"), intervals)
+
+
+def _read(path: str | Path) -> tuple[SavedFields, list[_Registered]]:
+    """A file of predictions. Raises `UserError` where it is none, is damaged, or is not as it was written."""
     value = read_json(path, "registered prediction")
     if not (isinstance(value, dict) and isinstance(value.get("predictions"), list) and "hash" in value):
         raise UserError(
             f"{path} is no registered prediction: write one with lmscale fit TABLE --predict params=...,tokens=..."
         )
-    predictions = value["predictions"]
+    fields = SavedFields(value, f"the prediction {path}")
+    predictions = fields.each("predictions", _Registered.of)
+    for name in ("target", "written", "table_hash", "code_hash"):
+        fields.text(name)
+    if value["hash"] != _hash(value):
+        raise UserError(
+            f"{path} is not as it was written: its hash does not fit its content, so it is no prediction of before the "
+            f"run and there is no verdict; restore the file that --predict wrote"
+        )
+    if not predictions:
+        raise UserError(f"{path} holds no prediction")
+    return fields, predictions
+
+
+def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSource | None" = None) -> dict[str, Any]:
+    """The verdict on a registered prediction: `loss_nats` measured for its one point, or the runs of a table.
+
+    Returns {"verdicts": [...], "same_code": bool, "written": ...}; each verdict holds inputs, predicted, measured (the
+    mean of the runs), error (measured / predicted - 1), `inside` per level, `held` (inside the interval `JUDGED_BY` of
+    one new run), and the runs. Raises `UserError` where the file is no prediction, where it is not as it was written,
+    or where nothing was measured at its points.
+    """
+    fields, predictions = _read(path)
     if (loss_nats is None) == (table is None):
         raise UserError("give the measured loss, or the table that holds the run: one of the two")
     if loss_nats is not None and len(predictions) != 1:
         raise UserError(
             f"{path} holds {len(predictions)} predictions and one loss was given: give the table of the runs instead"
         )
+    if loss_nats is not None and not 0 < loss_nats < math.inf:
+        raise UserError(f"the measured loss is {loss_nats:g} nats: it must be positive and finite")
     rows = None if table is None else read(table)
-    verdicts = []
-    for prediction in predictions:
-        measured, runs = (
-            ([float(loss_nats)], ["given"]) if loss_nats is not None else _measured(prediction, rows, value["target"])
-        )
-        mean = sum(measured) / len(measured)
-        verdicts.append(
-            clean(
-                {
-                    "inputs": prediction["inputs"],
-                    "predicted": prediction["loss_nats"],
-                    "measured": mean,
-                    "runs": runs,
-                    "error": prediction["loss_nats"] / mean - 1,
-                    "intervals": prediction["intervals"],
-                    "inside": {
-                        level: bool(low <= mean <= high) for level, (low, high) in prediction["intervals"].items()
-                    },
-                }
-            )
-        )
     return {
-        "verdicts": verdicts,
-        "intact": value["hash"] == _hash(value),
-        "same_code": value["code_hash"] == code_hash(),
-        "written": value["written"],
-        "table_hash": value["table_hash"],
+        "verdicts": [_verdict(one, loss_nats, rows, fields.text("target")) for one in predictions],
+        "judged_by": JUDGED_BY,
+        "same_code": fields["code_hash"] == code_hash(),
+        "written": fields["written"],
+        "table_hash": fields["table_hash"],
     }
 
 
-def _measured(prediction: Mapping[str, Any], table: Any, target: str) -> tuple[list[float], list[str]]:
-    inputs = prediction["inputs"]
+def _verdict(prediction: _Registered, loss_nats: float | None, rows: Any, target: str) -> dict[str, Any]:
+    """One prediction beside what was measured."""
+    measured, runs = ([loss_nats], ["given"]) if loss_nats is not None else _measured(prediction.inputs, rows, target)
+    mean = sum(measured) / len(measured)
+    inside = {level: low <= mean <= high for level, (low, high) in prediction.intervals.items()}
+    verdict = {
+        "inputs": prediction.inputs,
+        "predicted": prediction.loss_nats,
+        "measured": mean,
+        "runs": runs,
+        "error": mean / prediction.loss_nats - 1,
+        "intervals": prediction.intervals,
+        "inside": inside,
+        "held": inside[JUDGED_BY],
+    }
+    return dict(clean(verdict))
+
+
+def _measured(inputs: Mapping[str, float], table: Any, target: str) -> tuple[list[float], list[str]]:
+    """The losses of the runs at a predicted point, and their names."""
     for name in (*inputs, target):
         if name not in table:
             raise UserError(f"the table has no column {name!r}{nearest(name, map(str, table.columns))}")
@@ -157,18 +196,19 @@ def _measured(prediction: Mapping[str, Any], table: Any, target: str) -> tuple[l
 
 def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
     """The verdict as text."""
+    level = f"{100 * float(verdict['judged_by']):g} %"
     lines = [
-        f"Prediction written {verdict['written']}; the file is "
-        f"{'unchanged' if verdict['intact'] else 'NOT AS IT WAS WRITTEN: its hash does not fit its content'}"
-        f"{'' if verdict['same_code'] else '; the code has changed since'}"
+        f"Prediction written {verdict['written']}; the file is unchanged"
+        f"{'' if verdict['same_code'] else '; the code has changed since'}. Judged by the {level} interval of one new "
+        f"run; errors are measured minus predicted."
     ]
     for one in verdict["verdicts"]:
         at = ", ".join(f"{name} = {value:.4g}" for name, value in one["inputs"].items())
-        low, high = one["intervals"]["0.95"]
-        word = "HELD" if one["inside"]["0.95"] else "FAILED"
+        low, high = one["intervals"][verdict["judged_by"]]
+        mean = f", the mean of {len(one['runs'])} runs," if len(one["runs"]) > 1 else ""
         lines.append(
-            f"  {word}: {at}: predicted {one['predicted']:.4f} nats [{low:.4f}, {high:.4f}] (95 %), "
-            f"measured {one['measured']:.4f} "
-            f"({100 * one['error']:+.2f} %; {'inside' if one['inside']['0.8'] else 'outside'} the 80 % interval)"
+            f"  {'HELD' if one['held'] else 'FAILED'}: {at}: measured {one['measured']:.4f}{mean} "
+            f"{'inside' if one['held'] else 'outside'} [{low:.4f}, {high:.4f}] ({level}), predicted "
+            f"{one['predicted']:.4f} nats ({100 * one['error']:+.2f} %)"
         )
     return lines

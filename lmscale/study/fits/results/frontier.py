@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from lmscale.study.fits.results.common import allocation_lines, clean, dropped_lines, status_lines
 from lmscale.study.fits.results.power_law import PowerFit
+from lmscale.study.fits.results.saved import SavedFields, reading
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,12 @@ class Frontier(PowerFit):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Frontier":
-        """The fit again; new intervals need saved samples."""
+        """The fit again; new intervals need saved samples. Raises `UserError` for a missing field or another type."""
+        with reading("the saved fit"):
+            return cls._from_json(SavedFields.of(value, "the saved fit").value)
+
+    @classmethod
+    def _from_json(cls, value: Mapping[str, Any]) -> "Frontier":
         points = tuple(
             EnvelopePoint(*[p[name] for name in ("flops", "params", "tokens", "loss_nats", "run", "in_line")])
             for p in value["frontier"]

@@ -18,6 +18,7 @@ from lmscale.study.fits.results.common import (
     status_lines,
 )
 from lmscale.study.fits.results.power_law import PowerFit
+from lmscale.study.fits.results.saved import SavedFields, reading
 
 NOTABLE = 0.01  # in a, or relative in N*
 
@@ -103,7 +104,12 @@ class IsoFlop(PowerFit):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "IsoFlop":
-        """The fit again; new intervals need saved samples."""
+        """The fit again; new intervals need saved samples. Raises `UserError` for a missing field or another type."""
+        with reading("the saved fit"):
+            return cls._from_json(SavedFields.of(value, "the saved fit").value)
+
+    @classmethod
+    def _from_json(cls, value: Mapping[str, Any]) -> "IsoFlop":
         fields = ("flops", "params", "tokens", "loss_nats", "n_runs", "log_params_sd", "intervals")
         minima = tuple(BudgetMinimum(*[m[name] for name in fields]) for m in value["minima"])
         return cls(

@@ -26,6 +26,7 @@ from lmscale.study.fits.results.common import (
     without_resamples,
 )
 from lmscale.study.fits.results.run_noise import RunNoise
+from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, reading, saved_compute
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -212,27 +213,34 @@ class LossLaw:
     def from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
         """The fit again. Without saved samples it states its law and optimum, but no new interval.
 
-        Raises `UserError` where a user's law is gone, or its source has changed since.
+        Raises `UserError` where a user's law is gone, its source has changed since, or a field is missing or of another
+        type than was written.
         """
+        with reading("the saved fit"):
+            return cls._from_json(SavedFields.of(value, "the saved fit").value)
+
+    @classmethod
+    def _from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
+        fields = SavedFields(value, "the saved fit")
         shape = saved_form(value["law"], value.get("law_import", ""), value.get("law_source_sha256", ""))
         samples = value.get("samples")
-        compute = value["compute_model"]
+        parameters: dict[str, Any] = dict(fields.numbers("parameters"))
         return cls(
-            law=shape(**value["parameters"]),
-            samples=shape(*[np.asarray(samples[name]) for name in shape.names()]) if samples else None,
+            law=shape(**parameters),
+            samples=shape(*[np.asarray(samples[name], dtype=float) for name in shape.names()]) if samples else None,
             loss_function=value["loss_function"],
             delta=value["delta"],
             residual=value["residual"],
-            objective=value["objective"],
-            residuals={k: np.asarray(v) if k != "run" else list(v) for k, v in value["residuals"].items()},
-            compute=ComputeModel(compute["k"], compute["p"], compute["largest_residual"]),
+            objective=number_or_nan(fields["objective"], "the objective of the saved fit"),
+            residuals={k: np.asarray(v, dtype=float) if k != "run" else list(v) for k, v in value["residuals"].items()},
+            compute=saved_compute(fields),
             largest_flops=math.nan if value["largest_flops"] is None else value["largest_flops"],
             status=tuple(Status(s["name"], s["sentence"], s["severity"]) for s in value["status"]),
             dropped=tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
             notes=tuple(value["notes"]),
             table_hash=value["table_hash"],
             seed=value["seed"],
-            at=tuple(a["flops"] for a in value["allocations"]),
+            at=tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
             name=value["name"],
             fixed=tuple(value["fixed"]),
             rates=value["rates"],

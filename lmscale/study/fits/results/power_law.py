@@ -20,6 +20,7 @@ from lmscale.study.fits.results.common import (
     span,
     without_resamples,
 )
+from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, saved_compute
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel
 
 
@@ -134,23 +135,24 @@ class PowerFit:
     @staticmethod
     def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
         """The common fields back from JSON."""
-        compute, samples = value["compute_model"], value.get("samples")
+        fields, samples = SavedFields.of(value, "the saved fit"), value.get("samples")
+        parameters = fields.numbers("parameters")
         return {
-            "G": value["parameters"]["G"],
-            "a": value["parameters"]["a"],
-            "loss_curve": tuple(value["loss_curve"]),
-            "samples": {k: np.asarray(v) for k, v in samples.items()} if samples else None,
+            "G": parameters["G"],
+            "a": parameters["a"],
+            "loss_curve": tuple(fields.each("loss_curve", number_or_nan)),
+            "samples": {k: np.asarray(v, dtype=float) for k, v in samples.items()} if samples else None,
             "method": value["method"],
-            "objective": value["objective"],
+            "objective": number_or_nan(fields["objective"], "the objective of the saved fit"),
             "n_runs": value["n_runs"],
-            "largest_flops": value["largest_flops"],
-            "compute": ComputeModel(compute["k"], compute["p"], compute["largest_residual"]),
+            "largest_flops": fields.number("largest_flops"),
+            "compute": saved_compute(fields),
             "status": tuple(Status(s["name"], s["sentence"], s["severity"]) for s in value["status"]),
             "dropped": tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
             "notes": tuple(value["notes"]),
             "table_hash": value["table_hash"],
             "seed": value.get("seed", 0),
-            "at": tuple(a["flops"] for a in value["allocations"]),
+            "at": tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
             "name": value["name"],
             "rates": value["rates"],
         }
