@@ -24,6 +24,8 @@ class Verb(NamedTuple):
     """The class of its arguments there."""
     summary: str
     """The beginning of that class's docstring."""
+    example: str
+    """A call, shown below that docstring in the verb's help."""
 
     def load(self) -> Any:
         """The verb's module."""
@@ -31,28 +33,91 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "demo": Verb("demo", "DemoArgs", "Refit the published Chinchilla runs, train the CPU IsoFLOP sweep"),
-    "plan": Verb("plan", "PlanArgs", "Print every run of a sweep with its size, length, cost and time"),
-    "run": Verb("run", "RunArgs", "Train the runs of a sweep that have no result yet"),
-    "finish": Verb("finish", "FinishArgs", "Train one run of a planned sweep to its end"),
-    "train": Verb("train", "TrainArgs", "Train one run, as `lmscale run` does for each"),
-    "status": Verb("status", "StatusArgs", "Show how far every run of a sweep is"),
-    "logs": Verb("logs", "LogsArgs", "Print the end of a run's log"),
-    "retry": Verb("retry", "RetryArgs", "Allow failed runs another attempt"),
-    "stop": Verb("stop", "StopArgs", "Stop a sweep, or some of its runs, wherever they are trained"),
-    "table": Verb("table", "TableArgs", "Write a sweep's table: one row per planned run, with its outcome"),
-    "import": Verb("import_table", "ImportArgs", "Read other people's runs (CSV, JSON, Parquet, a W&B export)"),
-    "export-jobs": Verb("export_jobs", "ExportJobsArgs", "Write one job per run of a sweep, for any scheduler"),
-    "fit": Verb("fit", "FitArgs", "Fit scaling laws to a table of runs, with intervals and checks"),
-    "check": Verb("check", "CheckArgs", "Judge a prediction that `lmscale fit --predict` wrote"),
-    "emergence": Verb("emergence", "EmergenceArgs", "At which scale each ability appears, how sure that is"),
-    "report": Verb("report", "ReportArgs", "Fit a sweep, check its held-out runs"),
-    "data": Verb("data", "DataArgs", "Prepare a corpus, once, and report what is in it"),
-    "eval": Verb("eval", "EvalArgs", "Score benchmark tasks on the checkpoint of a run"),
-    "export": Verb("export", "ExportArgs", "Write a trained model as files that other programs read"),
-    "import-model": Verb("import_model", "ImportModelArgs", "Read a published model from disk into a run folder"),
-    "bench": Verb("bench", "BenchArgs", "Measure how fast a model trains here"),
-}
+    "demo": Verb(
+        "demo", "DemoArgs", "Refit the published Chinchilla runs, train the CPU IsoFLOP sweep",
+        "lmscale demo --short",
+    ),
+    "plan": Verb(
+        "plan", "PlanArgs", "Print every run of a sweep with its size, length, cost and time",
+        "lmscale plan sweeps/mine.py --device h100 --devices 8",
+    ),
+    "run": Verb(
+        "run", "RunArgs", "Train the runs of a sweep that have no result yet",
+        "lmscale run sweeps/mine.py --workers 2",
+    ),
+    "finish": Verb(
+        "finish", "FinishArgs", "Train one run of a planned sweep to its end",
+        "lmscale finish runs/mine/0123456789ab",
+    ),
+    "train": Verb(
+        "train", "TrainArgs", "Train one run, as `lmscale run` does for each",
+        "lmscale train runs/mine/0123456789ab/config.json",
+    ),
+    "status": Verb(
+        "status", "StatusArgs", "Show how far every run of a sweep is",
+        "lmscale status runs/mine --watch",
+    ),
+    "logs": Verb(
+        "logs", "LogsArgs", "Print the end of a run's log",
+        "lmscale logs 0123 --lines 20",
+    ),
+    "retry": Verb(
+        "retry", "RetryArgs", "Allow failed runs another attempt",
+        "lmscale retry runs/mine 0123",
+    ),
+    "stop": Verb(
+        "stop", "StopArgs", "Stop a sweep, or some of its runs, wherever they are trained",
+        "lmscale stop runs/mine",
+    ),
+    "table": Verb(
+        "table", "TableArgs", "Write a sweep's table: one row per planned run, with its outcome",
+        "lmscale table runs/mine --output runs.parquet",
+    ),
+    "import": Verb(
+        "import_table", "ImportArgs", "Read other people's runs (CSV, JSON, Parquet, a W&B export)",
+        "lmscale import wandb.csv --output runs.csv --columns params=n_params,loss=val/loss",
+    ),
+    "export-jobs": Verb(
+        "export_jobs", "ExportJobsArgs", "Write one job per run of a sweep, for any scheduler",
+        "lmscale export-jobs sweeps/mine.py --format shell",
+    ),
+    "fit": Verb(
+        "fit", "FitArgs", "Fit scaling laws to a table of runs, with intervals and checks",
+        "lmscale fit runs/mine --approach 3 --at 1e12,1e13 --json fits.json",
+    ),
+    "check": Verb(
+        "check", "CheckArgs", "Judge a prediction that `lmscale fit --predict` wrote",
+        "lmscale check prediction.json --table runs/mine",
+    ),
+    "emergence": Verb(
+        "emergence", "EmergenceArgs", "At which scale each ability appears, how sure that is",
+        'lmscale emergence scores.csv --axis params --where "shots == 0"',
+    ),
+    "report": Verb(
+        "report", "ReportArgs", "Fit a sweep, check its held-out runs",
+        "lmscale report runs/mine",
+    ),
+    "data": Verb(
+        "data", "DataArgs", "Prepare a corpus, once, and report what is in it",
+        "lmscale data books/ --tokenizer bpe:4096",
+    ),
+    "eval": Verb(
+        "eval", "EvalArgs", "Score benchmark tasks on the checkpoint of a run",
+        "lmscale eval runs/mine/0123456789ab mmlu:data/mmlu --shots 0 5",
+    ),
+    "export": Verb(
+        "export", "ExportArgs", "Write a trained model as files that other programs read",
+        "lmscale export runs/mine/0123456789ab --output model",
+    ),
+    "import-model": Verb(
+        "import_model", "ImportModelArgs", "Read a published model from disk into a run folder",
+        "lmscale import-model gpt2 --output runs/published/gpt2",
+    ),
+    "bench": Verb(
+        "bench", "BenchArgs", "Measure how fast a model trains here",
+        "lmscale bench --sweep sweeps/mine.py",
+    ),
+}  # fmt: skip
 """In the order of work."""
 
 
@@ -120,17 +185,28 @@ def _call(words: list[str]) -> int:
         return 0
     if name not in VERBS:
         raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){nearest(name, VERBS)}")
-    import tyro
-
     from lmscale.commands.console import open_console
 
     check_working_folder()
+    module = VERBS[name].load()
+    return module.main(parse(name, rest), open_console()) or 0
+
+
+def parse(name: str, words: list[str]) -> Any:
+    """The arguments of a verb in the words after its name. Raises `SystemExit` for --help and for what is no call."""
+    import inspect
+
+    import tyro
+
     verb = VERBS[name]
-    module = verb.load()
-    args = tyro.cli(
-        getattr(module, verb.arguments), prog=f"lmscale {name}", args=rest, config=(tyro.conf.OmitArgPrefixes,)
+    arguments = getattr(verb.load(), verb.arguments)
+    return tyro.cli(
+        arguments,
+        prog=f"lmscale {name}",
+        description=f"{inspect.getdoc(arguments)}\n\nExample: {verb.example}",
+        args=words,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
-    return module.main(args, open_console()) or 0
 
 
 def _help() -> str:

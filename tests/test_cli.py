@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -245,3 +246,46 @@ def test_on_a_terminal_of_80_columns_the_status_is_whole(made: Path) -> None:
     assert process.wait() == 0 and "…" not in text
     lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
     assert sum("finished  100%" in line for line in lines) == 12 and max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_option_has_a_text_and_every_verb_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example is a call that the verb's parser takes; a text is more than the default that is added to it."""
+    name, *words = shlex.split(cli.VERBS[verb].example)[1:]
+    assert name == verb and cli.parse(verb, words)
+    assert call(verb, "--help") == 0
+    printed = capsys.readouterr().out
+    assert f"Example: {cli.VERBS[verb].example}" in re.sub(r"\s+", " ", printed)
+    body = printed.split("positional arguments" if "positional arguments" in printed else "options")[1]
+    options = re.split(r"^  (?=-|[A-Z{\[])", body, flags=re.MULTILINE)[1:]
+    assert len(options) > 1
+    for option in options:
+        text = re.sub(r"\(default: .*?\)|\(required\)", "", re.sub(r"\s+", " ", option))
+        assert len(re.findall(r"\b[a-z]{2,}\b", text.split(" ", maxsplit=2)[-1])) >= 3, option
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (("run", "x.py", "--worker", "2"), "--workers"),
+        (("run", "x.py", "--lancher", "slurm"), "--launcher"),
+        (("report", "runs/x", "--resample", "20"), "--resamples"),
+        (("fit", "chinchilla", "--aproach", "3"), "--approach"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_nearest(
+    words: tuple[str, ...], suggestion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*words) == 2
+    error = capsys.readouterr().err
+    assert "Perhaps you meant" in error and suggestion in error.split("Perhaps you meant")[1]
+
+
+@pytest.mark.parametrize("verb", ["status", "table", "fit", "report"])
+def test_a_verb_names_the_next_with_its_path(verb: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--resamples", 5) if verb in ("fit", "report") else ()
+    assert call(verb, runs, *words) == 0
+    printed = capsys.readouterr()
+    (line,) = [line for line in (printed.out + printed.err).splitlines() if line.startswith("next: lmscale ")]
+    _, following, *rest = shlex.split(line.removeprefix("next: "))
+    assert following in cli.VERBS and str(runs) in rest

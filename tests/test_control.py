@@ -49,7 +49,8 @@ def test_logs_tell_attempts_and_last_lines(sweep: Path, capsys: pytest.CaptureFi
     logs.main(LogsArgs(NAMES[0][:6], sweep.parent, lines=3), Console())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("attempt 1, ") and lines[0].endswith(": exit status 3")
-    assert lines[1:] == ["failed: exit status 3", "line 47", "line 48", "line 49"]
+    assert lines[1:-1] == ["failed: exit status 3", "line 47", "line 48", "line 49"]
+    assert lines[-1] == f"next: lmscale retry {sweep} {NAMES[0]}"
 
 
 def test_logs_follow_a_run_to_its_end(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +68,7 @@ def test_logs_follow_a_run_to_its_end(sweep: Path, capsys: pytest.CaptureFixture
     thread.start()
     logs.main(LogsArgs(str(place), sweep.parent, follow=True), Console())
     thread.join()
-    assert capsys.readouterr().out == "first\nsecond\n"
+    assert capsys.readouterr().out == f"first\nsecond\nnext: lmscale status {sweep}\n"
 
 
 def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:
@@ -90,7 +91,9 @@ def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixtu
     assert failure_reason(sweep / NAMES[0]) is None and failure_reason(sweep / NAMES[1]) is not None
     retry.main(RetryArgs(sweep), Console())
     assert failure_reason(sweep / NAMES[1]) is None
-    assert capsys.readouterr().out.count("1 runs of") == 2
+    assert (
+        capsys.readouterr().out.count(f"1 run of {sweep} may be tried again\nnext: lmscale run {sweep}/plan.json") == 2
+    )
     with pytest.raises(UserError, match="has not failed"):
         control.retry(sweep, [NAMES[2]])
     outcome_of(CONFIGS[2], state="diverged").write(sweep / NAMES[2])
@@ -115,7 +118,7 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     thread.start()
     held.wait()
     assert stop.main(StopArgs(sweep), Console()) == 0 and (sweep / "stop").exists()
-    assert "stopped 1 runs" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).at_work()
+    assert "stopped 1 run of" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).at_work()
     thread.join()
 
 

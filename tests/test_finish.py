@@ -39,6 +39,7 @@ def test_only_the_named_run_is_trained(trainer: Path, sweep: Path, capsys: pytes
     assert capsys.readouterr().out.splitlines() == [
         f"run {RUN.run_id} begins on this job",
         f"run {RUN.run_id}: finished ",
+        f"next: lmscale status {sweep}",
     ]
 
 
@@ -46,7 +47,7 @@ def test_a_failed_run_is_status_1_with_its_reason(
     trainer: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finish_run(sweep, named(RUN, "fail")) == 1
-    assert capsys.readouterr().out.endswith("failed: lmscale: the tokens are missing\n")
+    assert capsys.readouterr().out.splitlines()[-2] == "failed: lmscale: the tokens are missing"
     assert (sweep / RUN.run_id / FAILED_FILE).exists()
 
 

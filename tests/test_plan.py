@@ -11,11 +11,12 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
+from lmscale.commands.columns import omitted, print_columns, width_of
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.limits import check_limits, within_hours
 from lmscale.commands.plan.rows import price_plan
-from lmscale.commands.plan.show import show
+from lmscale.commands.plan.show import LEAST_FIRST, show
 from lmscale.commands.plan.verb import check_plan, main
 from lmscale.core import measured_speeds
 from lmscale.core.accelerators import ACCELERATORS, by_name
@@ -77,11 +78,12 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
     text, counts = shown(planned(question="Which?"), tmp_path, width), count(RUN)
     assert "two: Which?" in text and "…" not in text
     (first,) = (line for line in text.splitlines() if RUN.run_id in line)
-    assert first.split()[:7] == [
-        RUN.run_id, "16", "x", "1", quantity(counts.params), "64k", f"{counts.tokens_per_param:.3g}",
+    assert first.split()[:8] == [
+        RUN.run_id, "16", "x", "1", "0", quantity(counts.params), "64k", f"{counts.tokens_per_param:.3g}",
     ]  # fmt: skip
-    assert f"{counts.flops:.2e}" in first and "1,000" in first and "0.01" in first and "MiB" in first
-    assert "assumed" in first and "held out" not in first
+    assert f"{counts.flops:.2e}" in first and "1,000" in first and "held out" not in first
+    assert "lr 0.01, time by what is assumed" in re.sub(r"\s+", " ", text) and " MiB " in text
+    assert max(map(len, text.splitlines()[:4])) <= 100
     assert "held out" in next(line for line in text.splitlines() if OTHER.run_id in line)
     assert "2 runs, 1 of them held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())
 
@@ -116,7 +118,30 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     assert finished.source == "measured" and finished.flops_per_second == pytest.approx(done / 1000)
     text = shown(plan, tmp_path, 400, device="h100", count=8, price_per_hour=2.0)
     assert "Times: 8 x H100, 35% of 989 TFLOP/s in bfloat16" in text and "SXM module." in text
-    assert all(line.split()[-1] != "" and "h100" in line for line in text.splitlines() if RUN.run_id in line)
+    assert "time by what is h100" in text and " cost" in text.splitlines()[1]
+
+
+def test_a_narrow_window_leaves_columns_out_and_names_them(tmp_path: Path) -> None:
+    columns = {"run": ["0123456789ab"], "N": ["1.23M"], "MiB": ["1,234"], "by": ["finished"], "": ["held out"]}
+    assert omitted(columns, 100, LEAST_FIRST) == []
+    assert omitted(columns, width_of(columns, 1), LEAST_FIRST) == []
+    assert omitted(columns, width_of(columns, 1) - 1, LEAST_FIRST) == ["by"]
+    assert omitted(columns, 20, LEAST_FIRST) == ["by", "MiB"]
+    console = screen(80)
+    print_columns(columns, width_of(columns, 2) - 1, console)
+    assert said(console).splitlines() == [
+        "run              N   MiB by",
+        "0123456789ab 1.23M 1,234 finished held out",
+    ]
+
+
+def test_branches_fit_a_terminal_of_80_columns(root: Path, tmp_path: Path) -> None:
+    plan = sweep.read(root / "sweeps" / "trunk_cpu.py")
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None, highlight=False)
+    show(price_plan(plan, hardware_of(plan.runs, tmp_path, "h100", price_per_hour=2.0), None), console)
+    text = said(console)
+    assert max(map(len, text.splitlines())) <= 80 and "For want of width without MiB" in text
+    assert all(f"{run.config.run_id} " in text for run in plan.runs) and "…" not in text
 
 
 def test_a_plan_says_what_is_there_and_what_is_left(tmp_path: Path) -> None:

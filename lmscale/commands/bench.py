@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,15 +22,23 @@ class BenchArgs:
     """Measure how fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
 
     layers: int | None = None
+    """Blocks of the model; by default 4."""
     width: int | None = None
+    """Features of the residual stream; by default 128."""
     heads: int | None = None
+    """Attention heads; by default 4."""
     kv_heads: int | None = None
+    """Heads of keys and values; by default as many as attention heads."""
     context: int | None = None
+    """Tokens of a sequence; by default 256."""
     vocab: int | None = None
+    """Tokens that there are; by default 256."""
     batch: int | None = None
-    """Sequences of a global batch. By default: 4 layers, width 128, 4 heads, context 256, vocab 256, batch 16."""
+    """Sequences of a global batch; by default 16."""
     compute_dtype: Literal["float32", "bfloat16"] | None = None
+    """Numbers that matrix products take; by default float32."""
     remat: Literal["none", "dots", "full"] | None = None
+    """What the backward pass computes again instead of storing it; by default none."""
     config: Path | None = None
     """A RunConfig as JSON, instead of a shape."""
     sweep: Path | None = None
@@ -48,6 +58,7 @@ def main(args: BenchArgs, console: "Console") -> None:
         from lmscale.study import sweep
 
         measure_sweep(sweep.read(args.sweep), args.steps, console)
+        print_next("plan", args.sweep)
         return
     from lmscale.lm.devices import machine
 
@@ -65,6 +76,7 @@ def main(args: BenchArgs, console: "Console") -> None:
     measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device, speed.steps)
     if args.json is not None:
         write_json(args.json, asdict(speed))
+    print_next("plan", "SWEEP.py")
 
 
 def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:

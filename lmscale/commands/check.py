@@ -22,7 +22,9 @@ class CheckArgs:
     loss: float | None = None
     """Or the one measured loss, in nats."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
+    """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
+    """Keep only rows for which this is true, for example "params > 1e8"."""
     json: Path | None = None
     """Write the verdict here."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class EmergenceArgs:
     resamples: int = 100
     """Draws of the bootstrap behind each interval, at each of three feet."""
     seed: int = 0
+    """Seed of the bootstrap."""
     json: Path | None = None
     """Write every verdict with its evidence here."""
 
@@ -59,3 +61,9 @@ def main(args: EmergenceArgs, console: "Console") -> None:
     if args.json is not None:
         write_json(args.json, result.to_json())
     print(result)
+    if Path(args.table).is_dir():
+        print_next("report", args.table)
+    elif args.json is None:
+        print_next("emergence", args.table, "--json", "verdicts.json")
+    else:
+        print_next("fit", args.table)

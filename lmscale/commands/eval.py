@@ -15,7 +15,7 @@ class EvalArgs:
     """Score benchmark tasks on the checkpoint of a run."""
 
     run: Positional[Path]
-    """runs/<sweep>/<run_id>."""
+    """The folder of a run, runs/<sweep>/<run_id>."""
     tasks: Positional[tuple[str, ...]]
     """FORMAT:PATH, with FORMAT one of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your
     own); or synthetic:tasks(...). Nothing is downloaded. With --harness: the harness's tasks by name, or YAML files."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,4 +37,6 @@ def main(args: ExportJobsArgs, console: "Console") -> None:
 
     plan = sweep.read(args.sweep)
     pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
-    print(jobs.export(plan.sweep.name, plan.runs, args.runs / plan.sweep.name, args.format, pod))
+    folder = args.runs / plan.sweep.name
+    print(jobs.export(plan.sweep.name, plan.runs, folder, args.format, pod, plan.sweep.purpose))
+    print_next("status", folder, "--watch")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,7 +17,7 @@ class FinishArgs:
     """Train one run of a planned sweep to its end, with the retries of `lmscale run`: what a cluster's job calls."""
 
     folder: Positional[Path]
-    """runs/<sweep>/<run>."""
+    """The folder of a run, runs/<sweep>/<run>."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Send metrics to Weights & Biases as well."""
 
@@ -24,4 +26,6 @@ def main(args: FinishArgs, console: "Console") -> int:
     """Train the run; the exit status. Raises `UserError` as `finish.finish` does."""
     from lmscale.study.launch.finish import finish
 
-    return finish(args.folder, args.wandb)
+    status = finish(args.folder, args.wandb)
+    print_next("status", args.folder.parent)
+    return status

@@ -9,6 +9,7 @@ from tyro.conf import Positional, Suppress, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from lmscale.commands.flags import as_flags
+from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import FitOptions
 
@@ -129,3 +130,10 @@ def main(args: FitArgs, console: "Console") -> None:
         print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
         for point in points:
             print(f"  {law.predict(**point)}")
+        print_next("check", args.prediction, "--table", args.table)
+    elif args.json is not None:
+        print_next("plan", "SWEEP.py", "--optimal", args.json, "--flops", "1e21")
+    elif Path(args.table).is_dir():
+        print_next("report", args.table)
+    else:
+        print_next("fit", args.table, "--json", "fits.json")

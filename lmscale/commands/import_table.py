@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
+from lmscale.core.quantities import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -42,8 +45,8 @@ def main(args: ImportArgs, console: "Console") -> None:
         print(f"note: {note}")
     lacking = [name for name in NEEDED if name not in table]
     without = 0 if lacking else int(table["loss_nats"].isna().sum())
-    print(f"{len(table)} runs in {args.output}" + (f", {without} of them without a loss" if without else ""))
+    print(f"{counted(len(table), 'run')} in {args.output}" + (f", {without} of them without a loss" if without else ""))
     if lacking:
         print(f"it has no column {' or '.join(lacking)}, which a fit needs: --columns {lacking[0]}=YOUR_COLUMN")
     else:
-        print(f"next: lmscale fit {args.output}, or lmscale report {args.output}")
+        print_next("report", args.output)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,3 +41,4 @@ def main(args: LogsArgs, console: "Console") -> None:
         print(line)
     for text in control.follow(folder) if args.follow else ():
         print(text, end="", flush=True)
+    print_next(*(("status", folder.parent) if reason is None else ("retry", folder.parent, folder.name)))

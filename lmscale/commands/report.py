@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table.
-
-    lmscale report runs/mine
-    lmscale report theirs.csv --columns params=n,loss=val_loss
-    """
+    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table."""
 
     source: Positional[str]
-    """runs/<sweep>; or a CSV (.gz too), Parquet or JSONL file, or `chinchilla` for the published runs that ship."""
+    """A sweep's folder, runs/<sweep>; or a CSV (.gz too), Parquet or JSONL file, or `chinchilla` for the published runs that ship."""
     output: Path | None = None
     """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
@@ -47,7 +45,8 @@ def main(args: ReportArgs, console: "Console") -> None:
     folder = Path(args.source)
     if folder.is_dir() and (mixed := corpora_sentence(run.data_fingerprint for run in read_states(folder)[1])):
         print(f"note: {mixed}")
-    print(f"the report is {page}")
+    print(f"the report is {page}; open it in a browser")
+    print_next("fit", args.source, "--json", "fits.json")
 
 
 def write_report(

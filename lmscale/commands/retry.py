@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next, run_again
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,7 +17,7 @@ class RetryArgs:
     """Allow failed runs another attempt by the next `lmscale run`."""
 
     folder: Positional[Path]
-    """runs/<sweep>."""
+    """The folder of a sweep, runs/<sweep>."""
     run: Positional[tuple[str, ...]] = ()
     """The runs, by the first letters of their names; by default all that failed."""
 
@@ -25,4 +27,5 @@ def main(args: RetryArgs, console: "Console") -> None:
     from lmscale.study.launch import control
 
     forgiven = control.retry(args.folder, args.run)
-    print(f"{len(forgiven)} runs of {args.folder} may be tried again: `lmscale run` starts them")
+    print(f"{len(forgiven)} {'run' if len(forgiven) == 1 else 'runs'} of {args.folder} may be tried again")
+    print_next(*run_again(args.folder))

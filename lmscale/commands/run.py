@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next, run_again
 from lmscale.core.exit_status import EXIT_CTRL_C
+from lmscale.core.quantities import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +44,9 @@ class RunArgs:
     launcher: Literal["local", "slurm"] = "local"
     """Train here, or submit job arrays to Slurm. The options below are for Slurm; by default the cluster decides."""
     partition: str | None = None
+    """Slurm's partition, as sbatch --partition takes it."""
     account: str | None = None
+    """The account that Slurm charges."""
     time: str | None = None
     """Time limit of a job, as 2:00:00; a run that needs longer is requeued and continues."""
     cores: int = 1
@@ -72,9 +76,16 @@ def main(args: RunArgs, console: "Console") -> int:
         settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
         return submit_sweep(plan, args.runs, console, Cluster(options=args.sbatch, **settings), args.dry_run)
     status = exit_status_of(run_sweep(plan, args.runs, console, args.workers, args.pack, args.wandb))
+    folder = args.runs / plan.sweep.name
     if status == 0:
-        print(f"next: lmscale report {args.runs / plan.sweep.name}")
+        print_next("report", folder)
+    else:
+        print_next("retry", folder) if status != EXIT_CTRL_C else print_next(*run_again(folder))
     return status
+
+
+def _all(runs: int, name: str) -> str:
+    return f"the one run of {name} is" if runs == 1 else f"all {runs:,} runs of {name} are"
 
 
 def exit_status_of(summary: "Summary") -> int:
@@ -112,18 +123,21 @@ def run_sweep(
     ):
         console.print(f"[yellow]note:[/yellow] {escape(mixed)}; a fit takes them together only with --mixed-corpora")
     if len(done) == len(plan.runs):
-        console.print(f"all {len(done)} runs of {plan.sweep.name} are there: {folder}")
+        console.print(f"{_all(len(done), plan.sweep.name)} there: {folder}")
     else:
         console.print(
-            f"{plan.sweep.name}: {len(plan.runs) - len(done)} of {len(plan.runs)} runs to train in {folder}; "
-            f"Ctrl-C stops cleanly, the same command continues"
+            f"{plan.sweep.name}: {len(plan.runs) - len(done)} of {counted(len(plan.runs), 'run')} to train in "
+            f"{folder}; Ctrl-C stops cleanly, the same command continues"
         )
     bars = Bars(plan.runs, sum(count(run.config).flops for run in done), console)
     with bars.shown():
         watcher = within_hours(plan, folder, bars, console.print)
         if wandb != "off":
             watcher = WandbWatcher(watcher, folder, lambda sentence: console.print(escape(sentence)))
-        summary = launch.run(plan.sweep.name, plan.runs, folder, watcher, workers=workers, pack=pack, wandb=wandb)
+        summary = launch.run(
+            plan.sweep.name, plan.runs, folder, watcher, workers=workers, pack=pack, wandb=wandb,
+            purpose=plan.sweep.purpose,
+        )  # fmt: skip
     _print_summary(summary, folder, console)
     return summary
 
@@ -141,7 +155,8 @@ def _print_summary(summary: "Summary", folder: Path, console: "Console") -> None
     if summary.failed:
         console.print(f"`lmscale retry {folder}` allows failed runs another attempt")
     if summary.diverged:
-        console.print(f"[yellow]{summary.diverged} runs diverged; they stay in the table and out of the fits[/yellow]")
+        diverged = counted(summary.diverged, "run")
+        console.print(f"[yellow]{diverged} diverged: in the table, and out of the fits[/yellow]")
 
 
 def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster", dry_run: bool = False) -> int:
@@ -167,10 +182,11 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
     for sentence in changed:
         console.print(escape(sentence))
     plan = _prepare(plan, console)
-    write_plan(folder, plan.sweep.name, plan.runs)
+    write_plan(folder, plan.sweep.name, plan.runs, plan.sweep.purpose)
     for sentence in slurm.submit(submissions, missing, folder):
         console.print(sentence)
-    console.print(f"{len(missing)} of {len(plan.runs)} runs submitted; `lmscale status {folder} --watch` follows them")
+    console.print(f"{len(missing)} of {counted(len(plan.runs), 'run')} submitted")
+    print_next("status", folder, "--watch")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next, run_again
 from lmscale.core.quantities import duration, quantity
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class StatusArgs:
     """Show how far every run of a sweep is: state, loss, speed, time left, why it failed, and what was spent."""
 
     folder: Positional[Path]
-    """runs/<sweep>."""
+    """The folder of a sweep, runs/<sweep>."""
     watch: bool = False
     """Refresh every two seconds until all runs are at an end."""
     all: bool = False
@@ -43,7 +44,9 @@ def main(args: StatusArgs, console: "Console") -> None:
     from lmscale.study.launch.states import ENDED, read_states
 
     if not args.watch:
-        console.print(_shown(*read_states(args.folder), args.all), crop=False)
+        name, runs = read_states(args.folder)
+        console.print(_shown(name, runs, args.all), crop=False)
+        print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
         return
     from rich.live import Live
 
@@ -54,6 +57,15 @@ def main(args: StatusArgs, console: "Console") -> None:
             if all(run.state in ENDED for run in runs):
                 return
             time.sleep(WATCH_SECONDS)
+
+
+def _following(folder: Path, run_by_state: dict[str, str]) -> tuple[object, ...]:
+    """The words of the command that a sweep in this state needs next."""
+    if "running" in run_by_state:
+        return "status", folder, "--watch"
+    if "failed" in run_by_state:
+        return "logs", folder / run_by_state["failed"]
+    return ("report", folder) if set(run_by_state) <= {"finished", "diverged"} else run_again(folder)
 
 
 def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":

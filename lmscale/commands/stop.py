@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next, run_again
 from lmscale.core.exit_status import EXIT_CTRL_C
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class StopArgs:
     """Stop a sweep, or some of its runs, wherever they are trained; every run saves a checkpoint first."""
 
     folder: Positional[Path]
-    """runs/<sweep>."""
+    """The folder of a sweep, runs/<sweep>."""
     run: Positional[tuple[str, ...]] = ()
     """The runs, by the first letters of their names; by default all, and their launchers too."""
     wait_seconds: float = 120.0
@@ -33,6 +34,8 @@ def main(args: StopArgs, console: "Console") -> int:
         print(
             f"still at work after {args.wait_seconds:.0f} s: {', '.join(at_work)}; they have been asked and will stop"
         )
+        print_next("status", args.folder)
         return EXIT_CTRL_C
-    print(f"stopped {asked} runs of {args.folder}; `lmscale run` continues them")
+    print(f"stopped {asked} {'run' if asked == 1 else 'runs'} of {args.folder}; their checkpoints are kept")
+    print_next(*run_again(args.folder))
     return 0

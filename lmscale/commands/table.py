@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
 from lmscale.study.tables import writing
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ class TableArgs:
     """Write a sweep's table: one row per planned run, with its outcome."""
 
     folder: Positional[Path]
-    """runs/<sweep>."""
+    """The folder of a sweep, runs/<sweep>."""
     output: Path | None = None
     """A .csv, .parquet or .jsonl file; by default the terminal."""
     to: Literal["csv", "parquet", "jsonl", "wandb", "tensorboard"] | None = None
@@ -46,19 +48,24 @@ def main(args: TableArgs, console: "Console") -> None:
             not args.scores and args.output is None,
             "--to tensorboard takes neither --scores nor --output; leave them out",
         )
-        print(f"metrics of {write_events(args.folder)} runs written; next: tensorboard --logdir {args.folder}")
+        print(
+            f"metrics of {counted(write_events(args.folder), 'run')} written; next: tensorboard --logdir {args.folder}"
+        )
         return
     table = _scores(args) if args.scores else _runs(args.folder)
+    verb = "emergence" if args.scores else "fit"
     if args.to == "wandb":
         print(_send_to_wandb(args.folder, table))
         return
     form = args.to or writing.format_of(args.output)
     if args.output is None:
         check(form != "parquet", "--to parquet is not for a terminal; add --output FILE.parquet")
-        print(writing.csv_text(table) if form == "csv" else writing.jsonl_text(table), end="")
+        print(writing.csv_text(table) if form == "csv" else writing.jsonl_text(table), end="", flush=True)
+        print_next(verb, args.folder, stderr=True)
         return
     writing.write(table, args.output, form)
-    print(f"{len(table)} {'scores' if args.scores else 'runs'} in {args.output}")
+    print(f"{counted(len(table), 'score' if args.scores else 'run')} in {args.output}")
+    print_next(verb, args.output)
 
 
 def _runs(folder: Path) -> "pd.DataFrame":
@@ -104,4 +111,5 @@ def _send_to_wandb(folder: Path, table: "pd.DataFrame") -> str:
     except Exception as error:
         cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"Weights & Biases did not take the table ({cause}); try WANDB_MODE=offline") from error
-    return f"{len(table)} runs{' and the report' if page.exists() else ''} sent to Weights & Biases, group {name}"
+    content = counted(len(table), "run") + (" and the report" if page.exists() else "")
+    return f"{content} sent to Weights & Biases, group {name}"

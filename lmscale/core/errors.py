@@ -33,7 +33,8 @@ class RunsFailed(UserError):
         """run_id -> why it has none."""
         first = next(iter(self.failed))
         super().__init__(
-            f"{len(self.failed)} runs in {folder} failed, among them {first} ({self.failed[first]}); `lmscale logs "
+            f"{len(self.failed)} run{'s' * (len(self.failed) != 1)} in {folder} failed, "
+            f"among them {first} ({self.failed[first]}); `lmscale logs "
             f"{first}` shows its log, and `lmscale retry {folder}` allows failed runs another attempt"
         )
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in the plan repeats."""
+PURPOSE = ("question", "law", "target_flops", "max_flops", "max_hours")
+"""Fields of a sweep that its plan keeps beside its runs; plans of earlier versions lack them."""
 
 _NEWEST: dict[tuple[Any, ...], tuple[str, list["PlannedRun"]]] = {}
 """The plan that was read last, by path, file, size and time of its last change: a verb asks for it several times."""
@@ -84,13 +86,20 @@ class PlannedRun:
         return run
 
 
-def write_plan(folder: Path, name: str, runs: list[PlannedRun]) -> None:
+def write_plan(folder: Path, name: str, runs: list[PlannedRun], purpose: Mapping[str, Any] | None = None) -> None:
     """Write the plan of the sweep `name` atomically: as `plan.json` of its folder, or to a path that ends in .json.
+
+    `purpose` holds what the sweep is for, by the names in `PURPOSE`.
 
     An identical plan there is left alone, so that a sweep can be continued on a full disk.
     """
     path = folder if folder.suffix == ".json" else folder / PLAN_FILE
-    text = json.dumps({"sweep": name, "runs": [run.to_json() for run in runs]}, indent=1, allow_nan=False) + "\n"
+    text = (
+        json.dumps(
+            {"sweep": name, **(purpose or {}), "runs": [run.to_json() for run in runs]}, indent=1, allow_nan=False
+        )
+        + "\n"
+    )
     with suppress(OSError):
         if path.read_text(encoding="utf-8") == text:
             return
@@ -152,3 +161,12 @@ def check_plan_of(folder: Path, run_ids: Sequence[str]) -> None:
         f"the plan in {folder} names none of the {len(there)} runs that lie there: it is the plan of another sweep; "
         f"put the sweep's own back, or run `lmscale run` on its sweep file with another --runs",
     )
+
+
+def read_purpose(folder: Path) -> dict[str, Any]:
+    """What the sweep in `folder` is for, as far as its plan says, by the names in `PURPOSE`. Raises as `read_plan`."""
+    value = read_json(plan_path(folder), "plan")
+    stated = {name: value[name] for name in PURPOSE if name in value} if isinstance(value, dict) else {}
+    for name in ("question", "law"):
+        check(isinstance(stated.get(name, ""), str), f"the plan in {folder} is corrupt: its {name} is no text")
+    return stated

@@ -11,6 +11,11 @@ def quantity(value: float) -> str:
     return f"{value:.3g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 run", "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """12 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 60:

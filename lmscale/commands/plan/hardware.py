@@ -12,6 +12,7 @@ from lmscale.core.counting import validation_flops
 from lmscale.core.host import usable_cores
 from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import counted
 from lmscale.core.results import outcome_or_problem
 from lmscale.study import launch
 from lmscale.study.prices import STARTUP_SECONDS, Hardware, on_devices
@@ -39,7 +40,7 @@ def hardware_of(
     at_once = len(slots)
     finished = _finished(runs, folder)
     if finished:
-        title = f"this machine, {at_once} at once, by the {len(finished)} runs that have finished here"
+        title = f"this machine, {at_once} at once, by what {counted(len(finished), 'run')} took here"
         return Hardware(title, at_once, price_per_hour=price_per_hour, figures=finished, figures_source="measured")
     cores = 0 if slots[0].has_gpu else max(1, len(usable_cores()) // at_once)
     benched, scaling = _benched(cores)

@@ -11,7 +11,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design import Candidates, Information, Prior, Proposal, fitted_runs, improve, information
 from lmscale.study.laws import Law
-from lmscale.study.sweep import STORED_FIELDS, Plan, plan_of_runs
+from lmscale.study.sweep import Plan, plan_of_runs
 
 SIZES, RATIOS = 25, 17
 """Points of the grid of candidates along N and D/N, evenly spaced in the logarithm."""
@@ -43,7 +43,7 @@ def improved_plan(
     known = {run.config.run_id for run in plan.runs}
     runs = [_run(plan, float(n), float(d), known) for n, d in zip(chosen.params_m, chosen.tokens_m)]
     sweep = plan.sweep
-    improved = plan_of_runs(sweep.name, [*plan.runs, *runs], **{name: getattr(sweep, name) for name in STORED_FIELDS})
+    improved = plan_of_runs(sweep.name, [*plan.runs, *runs], **sweep.purpose)
     return improved, proposal, f"{name} at {target_flops:.3g} FLOPs"
 
 

@@ -143,11 +143,7 @@ class PricedPlan:
         sweep, hardware = self.plan.sweep, self.hardware
         return {
             "sweep": sweep.name,
-            "question": sweep.question,
-            "law": sweep.law,
-            "target_flops": sweep.target_flops,
-            "max_flops": sweep.max_flops,
-            "max_hours": sweep.max_hours,
+            **sweep.purpose,
             "runs": [row.run.to_json() for row in self.rows],
             "rows": [row.to_json() for row in self.rows],
             "totals": {

@@ -4,20 +4,27 @@ import math
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from lmscale.commands.console import print_whole
+from lmscale.commands.columns import Columns, omitted, print_columns, room
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
-from lmscale.core.quantities import duration, quantity
+from lmscale.core.quantities import counted, duration, quantity
 from lmscale.core.results import corpora_sentence
 from lmscale.study.design import Proposal, Verdict, bias_of_exponent
 
 LEGEND = (
-    "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. memory: estimated peak over all "
-    "devices of a run. time: start-up and validation included, by what the next column names "
+    "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: estimated peak memory "
+    "over all devices of a run. time: start-up and validation included, by what `by` names "
     "(measured: by the runs of this sweep that have finished)."
 )
+LEAST_FIRST = ("by", "MiB", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N")
+"""Columns that a narrow window leaves out, in this order."""
+SHORT_ID = 6
+"""Letters of a run's name by which a branch names its trunk."""
+CONSTANTS = {
+    "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "lr {}", "by": "time by what is {}"
+}  # fmt: skip
+"""Columns that become a phrase where all runs have one value."""
 CONVENTION_NAMES = {
     "flops": "exact training FLOPs, causal attention counted as needed",
     "flops_6n": "6 N D, N all parameters",
@@ -32,23 +39,22 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
     """Print every run of a plan with its price, the totals, warnings, and the verdict on the design."""
     sweep = priced.plan.sweep
     title = f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    for heading in ("run", "shape", "N", "D", "D/N", "C", "epochs", "steps", "batch", "lr", "memory", "time", "by"):
-        left = heading in ("run", "shape", "by")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    if priced.hardware.price_per_hour is not None:
-        table.add_column("cost", justify="right", no_wrap=True)
-    if priced.begun:
-        table.add_column("there", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in priced.rows:
-        table.add_row(*_cells(row, priced, convention))
-    print_whole(table, console)
+    columns, same = _varying(_columns(priced, convention))
+    console.print(f"[italic]{escape(title)}[/italic]")
+    width = room(console)
+    gone = omitted(columns, width, LEAST_FIRST)
+    print_columns({name: cells for name, cells in columns.items() if name not in gone}, width, console)
+    if same:
+        console.print(f"The same in every run: {escape(', '.join(same))}.")
+    if gone:
+        console.print(f"For want of width without {', '.join(gone)}, which --json FILE writes too.")
     console.print(_totals(priced, convention))
     if priced.begun:
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
     console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
+    if any(columns.get("leaves", ())):
+        console.print("leaves: the trunk, and its step, from which a branch starts.")
     if any(row.epochs is None for row in priced.rows):
         console.print("epochs are unknown until the corpus is prepared: `lmscale data SOURCE`, or `lmscale run`.")
     mixed = corpora_sentence(row.state.data_fingerprint for row in priced.rows if row.state)
@@ -62,39 +68,53 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
         )
 
 
-def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> list[str]:
+def _columns(priced: PricedPlan, convention: str) -> Columns:
+    """Heading -> the cell of every run."""
+    cells = [_cells(row, priced, convention) for row in priced.rows]
+    return {name: [row[name] for row in cells] for name in cells[0]}
+
+
+def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str]:
     config, counts = row.run.config, row.counts
-    cells = [
-        config.run_id,
-        f"{config.model.width} x {config.model.layers}",
-        quantity(counts.params),
-        quantity(counts.tokens),
-        f"{counts.tokens_per_param:.3g}",
-        f"{getattr(counts, convention):.2e}",
-        "?" if row.epochs is None else "fresh" if row.epochs == 0 else f"{row.epochs:.2g}",
-        f"{config.steps:,}",
-        f"{quantity(config.batch_tokens)}",
-        f"{config.optimizer.peak_lr:.2g}",
-        f"{math.ceil(row.price.memory_bytes / 2**20):,} MiB",
-        duration(row.price.seconds),
-        row.price.source,
-    ]
+    cells = {
+        "run": config.run_id,
+        "shape": f"{config.model.width} x {config.model.layers}",
+        "seed": str(config.seed),
+        "N": quantity(counts.params),
+        "D": quantity(counts.tokens),
+        "D/N": f"{counts.tokens_per_param:.3g}",
+        "C": f"{getattr(counts, convention):.2e}",
+        "epochs": "?" if row.epochs is None else "fresh" if row.epochs == 0 else f"{row.epochs:.2g}",
+        "steps": f"{config.steps:,}",
+        "batch": quantity(config.batch_tokens),
+        "lr": f"{config.optimizer.peak_lr:.2g}",
+        "MiB": f"{math.ceil(row.price.memory_bytes / 2**20):,}",
+        "time": duration(row.price.seconds),
+        "by": row.price.source,
+    }
     if priced.hardware.price_per_hour is not None:
-        cells.append(f"{priced.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}")
+        cells["cost"] = f"{priced.hardware.price_per_hour * row.price.device_seconds / 3600:,.2f}"
     if priced.begun:
-        cells.append(_there(row))
+        cells["there"] = _there(row)
     notes = ["held out"] if row.run.held_out else []
-    if row.run.branch_step is not None:
-        notes.append(f"from {row.run.trunk} at step {row.run.branch_step:,}")
     if not row.price.fits:
         notes.append("does not fit")
-    return [*cells, ", ".join(notes)]
+    branch = "" if row.run.branch_step is None else f"{row.run.trunk[:SHORT_ID]} @ {row.run.branch_step:,}"
+    return {**cells, "leaves": branch, "": ", ".join(notes)}
+
+
+def _varying(columns: Columns) -> tuple[Columns, list[str]]:
+    """The columns that tell runs apart, and a phrase for each of the others that says the same of every run."""
+    several = len(columns["run"]) > 1
+    same = {name for name in CONSTANTS if several and len(set(columns[name])) == 1}
+    said = [CONSTANTS[name].format(columns[name][0]) for name in CONSTANTS if name in same and columns[name][0] != "?"]
+    return {name: cells for name, cells in columns.items() if name not in same and any(cells)}, said
 
 
 def _totals(priced: PricedPlan, convention: str) -> str:
     plan = priced.plan
     held_out = sum(run.held_out for run in plan.runs)
-    sentence = f"{len(plan.runs)} runs, {held_out} of them held out; {plan.flops:.3g} training FLOPs"
+    sentence = f"{counted(len(plan.runs), 'run')}, {held_out} of them held out; {plan.flops:.3g} training FLOPs"
     if convention != "flops":
         sentence += f" ({sum(getattr(row.counts, convention) for row in priced.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:
@@ -160,8 +180,8 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     information, prior = verdict.information, verdict.information.prior
     shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
     console.print(
-        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, {len(information.runs)} runs "
-        f"that a fit may see:"
+        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, "
+        f"{counted(len(information.runs), 'run')} that a fit may see:"
     )
     line = f"  cond(J) = {information.condition:.2g} (ill-conditioned from 1e6)"
     if information.identified:
@@ -190,27 +210,28 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
 
 def show_proposal(priced: PricedPlan, proposal: Proposal, new: int, quantity_name: str, console: Console) -> None:
     """Print the runs that `--improve` proposes, the last `new` of a plan, and how they narrow a quantity."""
-    table = Table(box=None, pad_edge=False, title="Proposed, the most useful first", title_justify="left")
-    for heading in ("run", "shape", "N", "D", "D/N", "C", "time", "by", f"sd of {quantity_name} with it"):
-        table.add_column(heading, justify="left" if heading in ("run", "shape", "by") else "right", no_wrap=True)
-    for row, sd in zip(priced.rows[-new:], proposal.sd_along):
-        counts = row.counts
-        table.add_row(
-            row.run.config.run_id,
-            f"{row.run.config.model.width} x {row.run.config.model.layers}",
-            quantity(counts.params),
-            quantity(counts.tokens),
-            f"{counts.tokens_per_param:.3g}",
-            f"{counts.flops:.2e}",
-            duration(row.price.seconds),
-            row.price.source,
-            "unidentified" if sd is None else f"{sd:.3g}",
-        )
-    print_whole(table, console)
+    console.print("[italic]Proposed, the most useful first[/italic]")
+    rows = [
+        {
+            "run": row.run.config.run_id,
+            "shape": f"{row.run.config.model.width} x {row.run.config.model.layers}",
+            "N": quantity(row.counts.params),
+            "D": quantity(row.counts.tokens),
+            "D/N": f"{row.counts.tokens_per_param:.3g}",
+            "C": f"{row.counts.flops:.2e}",
+            "time": duration(row.price.seconds),
+            "by": row.price.source,
+            f"sd of {quantity_name}": "unidentified" if sd is None else f"{sd:.3g}",
+        }
+        for row, sd in zip(priced.rows[-new:], proposal.sd_along)
+    ]
+    width = room(console)
+    print_columns({name: [row[name] for row in rows] for name in rows[0]}, width, console)
     spent = sum(count(row.run.config).flops for row in priced.rows[-new:])
     before, after = proposal.sd_before, proposal.sd_after
     start = "unidentified by the planned runs" if before is None else f"{before:.3g}"
     end = "still unidentified" if after is None else f"{after:.3g}"
     console.print(
-        f"{new} runs, {spent:.3g} FLOPs: the standard deviation of {quantity_name} goes from {start} to {end}."
+        f"{counted(new, 'run')}, {spent:.3g} FLOPs: the standard deviation of {quantity_name} goes from "
+        f"{start} to {end}."
     )

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from lmscale.commands.next_step import print_next
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.improve import improved_plan
@@ -11,6 +12,7 @@ from lmscale.commands.plan.show import show, show_proposal, show_verdict
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
+from lmscale.core.quantities import counted
 from lmscale.study.design import Prior, Verdict, fitted_runs, judge_plan, line_through
 from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
@@ -36,6 +38,8 @@ def main(args: PlanArgs, console: Console) -> None:
         write_json(args.json, priced.to_json())
     if priced.verdict is not None:
         _check_design(priced.verdict, args.force)
+    elsewhere = () if args.runs == PlanArgs.runs else ("--runs", args.runs)
+    print_next("run", args.json or args.sweep, *elsewhere)
 
 
 def check_plan(plan: Plan, force: bool = False) -> None:
@@ -91,8 +95,8 @@ def _improve(plan: Plan, args: PlanArgs, console: Console) -> None:
     improved, proposal, quantity = improved_plan(plan, prior, args.quantity, target, args.spend, args.most)
     priced = price_plan(improved, _hardware(improved, args), judge_plan(improved.runs, prior, target))
     console.print(
-        f"{plan.sweep.name}: {len(plan.runs)} runs planned; up to {args.most} more for {args.spend:.3g} FLOPs, chosen "
-        f"to narrow {quantity}"
+        f"{plan.sweep.name}: {counted(len(plan.runs), 'run')} planned; up to {args.most} more for "
+        f"{args.spend:.3g} FLOPs, chosen to narrow {quantity}"
     )
     show_proposal(priced, proposal, len(improved.runs) - len(plan.runs), quantity, console)
     console.print(f"Times: {priced.hardware.title}.")

@@ -37,6 +37,7 @@ class FitOptions:
     resamples: int | None = None
     """Bootstrap resamples or noise draws; unset, 4000 for Approach 3 and 1000 for 1 and 2."""
     seed: int = 0
+    """Seed of the resampling."""
     columns: str | Mapping[str, str] | None = None
     """What the table calls params, tokens, flops, loss, budget; usual names are recognised. A factor states the unit
     of a column: params=N*1e6 for millions."""

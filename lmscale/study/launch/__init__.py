@@ -5,9 +5,10 @@ outcome is not started again, an interrupted one continues from its last checkpo
 waited for (`lease`), one that keeps failing is given up (`failures`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lmscale.core.config import check
 from lmscale.core.plans import PlannedRun, write_plan
@@ -29,18 +30,19 @@ def run(
     workers: int | None = None,
     pack: int = 1,
     wandb: str = "off",
+    purpose: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Write the plan of the sweep `name` into `folder` and train every run of it that has no outcome, longest first.
 
-    Up to `pack` runs that are `packable` share a GPU and a program. Several launchers may do so at once, on one machine
-    or many; each ends when all runs are at an end. A run whose files are corrupt fails alone. Raises `UserError` for
-    the folder of another sweep (`changes`), a disk that is full before the start, a folder that cannot be written and a
-    `pack` below 1.
+    The plan holds the `purpose` of the sweep too (`Sweep.purpose`). Up to `pack` runs that are `packable` share a GPU
+    and a program. Several launchers may do so at once, on one machine or many; each ends when all runs are at an end. A
+    run whose files are corrupt fails alone. Raises `UserError` for the folder of another sweep (`changes`), a disk that
+    is full before the start, a folder that cannot be written and a `pack` below 1.
     """
     check(pack > 0, f"--pack {pack}: must be at least 1, which trains every run by itself")
     free = slots(workers)
     changes(name, runs, folder)
-    write_plan(folder, name, list(runs))
+    write_plan(folder, name, list(runs), purpose or {})
     for stopped in (folder, *(folder / planned.config.run_id for planned in runs)):
         with suppress(OSError):  # whose run then stays stopped, and says so
             (stopped / STOP_FILE).unlink()  # runs that `lmscale stop` has stopped continue

@@ -6,6 +6,7 @@ from pathlib import Path
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import counted
 from lmscale.core.run_folder import CONFIG_FILE, OUTCOME_FILE, PLAN_FILE
 
 NAMED = 3
@@ -28,7 +29,7 @@ def changes(name: str, runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     common = [run_id for run_id in old if run_id in new]
     begun = [run_id for run_id in old if (folder / run_id / CONFIG_FILE).exists()]
     if old_name != name or (begun and not common):
-        other = f"a sweep of this name with {len(old)} runs, none of them here"
+        other = f"a sweep of this name with {counted(len(old), 'run')}, none of them here"
         content = other if old_name == name else f"the sweep {old_name!r}"
         raise UserError(f"{folder} holds {content}; give this one another name, or another folder with --runs")
     added = len(new) - len(common)

@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
 from lmscale.core.plans import PlannedRun, write_plan
+from lmscale.core.quantities import counted
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CONFIG_FILE, JOBS_FOLDER
 from lmscale.core.signals import STOP_SECONDS
@@ -72,7 +73,14 @@ class Pod:
         check(MOUNT.fullmatch(self.mount) is not None, f"mount {self.mount!r}: write an absolute path, as in /lmscale")
 
 
-def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, pod: Pod | None = None) -> str:
+def export(
+    name: str,
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    form: Format,
+    pod: Pod | None = None,
+    purpose: Mapping[str, Any] | None = None,
+) -> str:
     """Write the plan and, for every run without an outcome, its configuration and a job; a sentence that says where.
 
     Raises `UserError` for Kubernetes without an image and a claim or with files that pods cannot see, for the folder
@@ -88,7 +96,7 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
         for config in open_runs:
             _check_seen(config, pod)
     changes(name, runs, folder)
-    write_plan(folder, name, list(runs))
+    write_plan(folder, name, list(runs), purpose or {})
     for config in open_runs:
         write_json(folder / config.run_id / CONFIG_FILE, config.to_json())
         path = folder / JOBS_FOLDER / f"{config.run_id}.{'yaml' if form == 'k8s' else 'sh'}"
@@ -99,7 +107,7 @@ def export(name: str, runs: Sequence[PlannedRun], folder: Path, form: Format, po
     relative = any(not path.is_absolute() for config in open_runs for path in local_paths(config).values())
     where = f"; relative paths of their data begin in {Path.cwd()}, where they are to be too" if relative else ""
     return (
-        f"{len(open_runs)} of {len(runs)} runs have a job in {folder / JOBS_FOLDER}; {start} {folder / JOBS_FOLDER}"
+        f"{len(open_runs)} of {counted(len(runs), 'run')} have a job in {folder / JOBS_FOLDER}; {start} {folder / JOBS_FOLDER}"
         f"{where}"
     )
 

@@ -25,6 +25,7 @@ from lmscale.core.counting import count, memory_bytes
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import write_json, write_text
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import counted
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CONFIG_FILE, SLURM_FOLDER, STOP_FILE, failure_reason
 from lmscale.study.launch import sbatch
@@ -164,7 +165,7 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
         job = done.stdout.strip().split(";")[0]
         trunks += [] if one.branches else [job]
         write_json(folder / SLURM_FOLDER / f"job-{job}.json", {"job": job, "runs": list(one.runs)})
-        sentences.append(f"job {job}: {len(one.runs)} runs, {one.script}")
+        sentences.append(f"job {job}: {counted(len(one.runs), 'run')}, {one.script}")
     return sentences
 
 

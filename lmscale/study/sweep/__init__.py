@@ -17,11 +17,10 @@ from lmscale.study.sweep.builders import (
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, plan, whole_batches
-from lmscale.study.sweep.stored import STORED_FIELDS, plan_of_runs, read
+from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
 
 __all__ = [
-    "STORED_FIELDS",
     "Plan",
     "Point",
     "Points",

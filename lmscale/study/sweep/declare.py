@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lmscale.core import accelerators
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
+from lmscale.core.plans import PURPOSE
 from lmscale.core.text import checked_name
 from lmscale.study.laws import Law, form, import_path
 from lmscale.study.sweep.points import Point, check_points
@@ -38,6 +40,11 @@ class Sweep:
     """Training FLOPs that all runs together may spend; a launch that would exceed them is refused."""
     max_hours: float | None = None
     """Hours of wall time, summed over runs, that the sweep may take."""
+
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """What the runs are for, as their plan keeps it."""
+        return {name: getattr(self, name) for name in PURPOSE}
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -12,6 +12,7 @@ from lmscale.core.config import RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import counted
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.points import Point, describe
 from lmscale.study.sweep.text import table
@@ -44,7 +45,7 @@ class Plan:
     def __str__(self) -> str:
         title = f"{self.sweep.name}: {self.sweep.question}" if self.sweep.question else self.sweep.name
         held_out = sum(run.held_out for run in self.runs)
-        totals = f"{len(self.runs)} runs, {held_out} of them held out; {self.flops:.3g} training FLOPs"
+        totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {self.flops:.3g} training FLOPs"
         if self.flops_apart > self.flops:
             totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
         return "\n".join([title, *table(self.runs), totals, *(f"note: {sentence}" for sentence in self.warnings)])

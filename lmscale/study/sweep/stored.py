@@ -5,15 +5,12 @@ from pathlib import Path
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
-from lmscale.core.plans import PlannedRun
+from lmscale.core.plans import PURPOSE, PlannedRun
 from lmscale.study.laws import within_reach
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.runs import Plan, plan
 from lmscale.study.sweep.sweep_file import load
 from lmscale.study.sweep.warnings import warnings_of
-
-STORED_FIELDS = ("question", "law", "target_flops", "max_flops", "max_hours")
-"""Fields of a `Sweep` that its stored plan keeps."""
 
 
 def plan_of_runs(name: str, runs: list[PlannedRun], **fields: object) -> Plan:
@@ -40,7 +37,7 @@ def read(path: str | Path) -> Plan:
     value = read_json(path, "plan")
     try:
         name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
-        fields = {key: value[key] for key in STORED_FIELDS if key in value}
+        fields = {key: value[key] for key in PURPOSE if key in value}
         if isinstance(fields.get("law"), str) and fields["law"]:
             within_reach(fields["law"])
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,0 +1,19 @@
+"""What a verb names at its end: the command that usually comes next, with the paths of this call."""
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def print_next(*words: object, stderr: bool = False) -> None:
+    """Print a command of lmscale as the next step; on standard error where the output is for another program."""
+    command = shlex.join(["lmscale", *map(str, words)])
+    print(f"next: {command}", file=sys.stderr if stderr else sys.stdout)
+
+
+def run_again(folder: Path) -> tuple[object, ...]:
+    """The words of `lmscale run` that train what a sweep's folder still lacks, from the plan that lies in it."""
+    from lmscale.core.run_folder import PLAN_FILE
+
+    elsewhere = () if folder.parent == Path("runs") else ("--runs", folder.parent)
+    return ("run", folder / PLAN_FILE, *elsewhere)
