@@ -107,7 +107,8 @@ def export(
     relative = any(not path.is_absolute() for config in open_runs for path in local_paths(config).values())
     where = f"; relative paths of their data begin in {Path.cwd()}, where they are to be too" if relative else ""
     return (
-        f"{len(open_runs)} of {counted(len(runs), 'run')} have a job in {folder / JOBS_FOLDER}; {start} {folder / JOBS_FOLDER}"
+        f"{len(open_runs)} of {counted(len(runs), 'run')} have a job in {folder / JOBS_FOLDER}; {start} "
+        f"{folder / JOBS_FOLDER}"
         f"{where}"
     )
 
