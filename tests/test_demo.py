@@ -9,6 +9,7 @@ from helpers.command_line import call
 from lmscale.commands import demo
 from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
+from lmscale.study import sweep
 from lmscale.study.fits import options
 
 
@@ -63,8 +64,20 @@ def test_the_verdict_on_the_rule_in_words() -> None:
     assert "outside" not in demo._verdict(list(demo.PUBLISHED_BUDGETS))
 
 
-def test_without_a_clone_the_demo_says_where_to_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "DEMO_SWEEP", "sweeps/absent.py")
-    with pytest.raises(UserError, match="run `lmscale demo` in a clone of the repository"):
-        demo.sweep_file()
+def test_the_demo_finds_its_sweeps_in_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel holds them below the package, where there is no clone around it."""
+    for name in (demo.DEMO_SWEEP, demo.SHORT_SWEEP):
+        assert demo.sweep_file(name).is_file()
+    package = tmp_path / "site" / "lmscale"
+    monkeypatch.setattr(demo, "__file__", str(package / "commands" / "demo.py"))
+    with pytest.raises(UserError, match=r"lacks sweeps/isoflop_short\.py; install it again"):
+        demo.sweep_file(demo.SHORT_SWEEP)
+    (package / "sweeps").mkdir(parents=True)
+    (package / "sweeps" / "isoflop_short.py").touch()
+    assert demo.sweep_file(demo.SHORT_SWEEP) == package / "sweeps" / "isoflop_short.py"
+
+
+def test_the_short_sweep_is_a_twentieth_of_the_demo(root: Path) -> None:
+    long, short = (sweep.read(root / name) for name in (demo.DEMO_SWEEP, demo.SHORT_SWEEP))
+    assert short.flops < long.flops / 20 and len({run.flops_budget for run in short.runs}) == 4
+    assert {run.flops_budget for run in short.runs if run.held_out} == {max(run.flops_budget for run in short.runs)}

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 from lmscale.core.quantities import duration, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEMO_SWEEP = "sweeps/isoflop_cpu.py"
+DEMO_SWEEP, SHORT_SWEEP = "sweeps/isoflop_cpu.py", "sweeps/isoflop_short.py"
 PUBLISHED_BUDGETS = tuple(10.0**exponent for exponent in range(18, 27))
 RULE = 20.0
 """Tokens per parameter of the rule of thumb (Hoffmann 2022)."""
@@ -23,6 +24,8 @@ class DemoArgs:
 
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
+    short: bool = False
+    """Train a smaller sweep: about two minutes on two cores, and numbers of its own."""
 
 
 def main(args: DemoArgs, console: "Console") -> int:
@@ -31,7 +34,7 @@ def main(args: DemoArgs, console: "Console") -> int:
     from lmscale.commands.run import exit_status_of, run_sweep
     from lmscale.study import report, sweep
 
-    began, path = time.monotonic(), sweep_file()
+    began, path = time.monotonic(), sweep_file(SHORT_SWEEP if args.short else DEMO_SWEEP)
     console.rule("1  The published Chinchilla runs, refitted", align="left")
     published(console)
     console.rule("2  An IsoFLOP sweep trained here", align="left")
@@ -41,19 +44,21 @@ def main(args: DemoArgs, console: "Console") -> int:
     console.rule("3  Fit, held-out check, report", align="left")
     folder = args.runs / plan.sweep.name
     page = report.of_sweep(
-        folder, question=plan.sweep.question or report.QUESTION, commands=("lmscale demo",),
+        folder, question=plan.sweep.question or report.QUESTION, commands=(f"lmscale demo{' --short' * args.short}",),
         baselines=corpus_baselines(folder),
     )  # fmt: skip
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
+    print_next("fit", folder)
     return 0
 
 
-def sweep_file() -> Path:
-    """The demo's sweep file, below the working folder or in the clone that lmscale is installed from."""
-    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (root / DEMO_SWEEP).is_file():
-            return root / DEMO_SWEEP
-    raise UserError(f"there is no {DEMO_SWEEP} here; run `lmscale demo` in a clone of the repository")
+def sweep_file(name: str) -> Path:
+    """A sweep file of the demo: in the clone that lmscale is installed from, or in the installed package itself."""
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parent, package):
+        if (root / name).is_file():
+            return root / name
+    raise UserError(f"this installation of lmscale lacks {name}; install it again, or call `lmscale demo` in a clone")
 
 
 def published(console: "Console") -> None:
