@@ -18,7 +18,8 @@ class ReportArgs:
     """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table."""
 
     source: Positional[str]
-    """A sweep's folder, runs/<sweep>; or a CSV (.gz too), Parquet or JSONL file, or `chinchilla` for the published runs that ship."""
+    """A sweep's folder, runs/<sweep>; a CSV (.gz too), Parquet or JSONL file; or `chinchilla` for the published runs
+    that ship."""
     output: Path | None = None
     """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
