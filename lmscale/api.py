@@ -86,7 +86,7 @@ def report(
             runs that ship with lmscale.
         output: folder of the report; None is `<source>/report` for a sweep, `reports/<name>` for a table.
         title: of the page; empty names the source.
-        question: the sentence that the page answers; empty asks how to split compute between model size and tokens.
+        question: the sentence that the page answers; empty is the sweep's own, or that of its kind.
         resamples: bootstrap resamples behind each interval; None is 4000 for Approach 3 and 1000 for 1 and 2.
         mixed_corpora: fits runs on several corpora together.
         seed: of the resampling.
@@ -96,10 +96,9 @@ def report(
     Raises `UserError` for a folder without a plan, a corrupt file, or a table that cannot be read.
     """
     from lmscale.commands.report import write_report
-    from lmscale.study.report import QUESTION
 
     return write_report(
-        source, output, title=title, question=question or QUESTION, resamples=resamples, mixed_corpora=mixed_corpora,
+        source, output, title=title, question=question, resamples=resamples, mixed_corpora=mixed_corpora,
         seed=seed, columns=columns, where=where,
     )  # fmt: skip
 

@@ -107,11 +107,11 @@ VERBS = {
     ),
     "export": Verb(
         "export", "ExportArgs", "Write a trained model as files that other programs read",
-        "lmscale export runs/mine/0123456789ab --output model",
+        "lmscale export runs/mine/0123456789ab model",
     ),
     "import-model": Verb(
         "import_model", "ImportModelArgs", "Read a published model from disk into a run folder",
-        "lmscale import-model gpt2 --output runs/published/gpt2",
+        "lmscale import-model models/gpt2 --output runs/published/gpt2",
     ),
     "bench": Verb(
         "bench", "BenchArgs", "Measure how fast a model trains here",

@@ -3,7 +3,7 @@
     lmscale demo --short
 
 20 byte models at four budgets a factor 3 apart, a seventeenth of those of `sweeps/isoflop_cpu.py`, the largest held
-out. About two minutes on two idle cores. It shows every step of a study; with models so small its numbers are its own.
+out. A few minutes on two idle cores. It shows every step of a study; with models so small its numbers are its own.
 """
 
 from lmscale import Sweep, isoflop, recipes

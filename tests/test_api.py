@@ -17,7 +17,6 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
 from lmscale.core.run_folder import FAILED_FILE, OUTCOME_FILE
-from lmscale.study import report
 from lmscale.study.launch import Summary
 from lmscale.study.sweep import Sweep
 
@@ -124,7 +123,7 @@ def test_run_raises_with_the_reason_of_every_failed_run(finished: Path, root: Pa
     run = finished / read_plan(finished)[1][0].config.run_id
     (run / OUTCOME_FILE).unlink()
     write_json(run / FAILED_FILE, {"reason": "exit status 3", "log": []})
-    with pytest.raises(lmscale.RunsFailed, match=r"1 runs in runs/smoke failed.*`lmscale retry runs/smoke`") as error:
+    with pytest.raises(lmscale.RunsFailed, match=r"1 run in runs/smoke failed.*`lmscale retry runs/smoke`") as error:
         lmscale.run(root / "sweeps" / "smoke.py")
     assert error.value.failed == {run.name: "exit status 3"} and isinstance(error.value, UserError)
 
@@ -160,7 +159,7 @@ def test_report_is_of_a_sweep_or_of_a_table(finished: Path, monkeypatch: pytest.
         ("of_table", "chinchilla", "here"),
     ]
     of_sweep, of_file, of_published = (options for *_, options in calls)
-    assert (of_sweep["resamples"], of_sweep["title"], of_sweep["question"]) == (20, "Mine", report.QUESTION)
+    assert (of_sweep["resamples"], of_sweep["title"], of_sweep["question"]) == (20, "Mine", "")
     assert of_file["where"] == "params > 1e5" and of_published["question"] == "Why?"
     with pytest.raises(UserError, match="columns and where are for a table"):
         lmscale.report(finished, where="params > 1e5")

@@ -25,7 +25,7 @@ class DemoArgs:
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
     short: bool = False
-    """Train a smaller sweep: about two minutes on two cores, and numbers of its own."""
+    """Train a smaller sweep: a few minutes on two cores, and numbers of its own."""
 
 
 def main(args: DemoArgs, console: "Console") -> int:
@@ -44,7 +44,7 @@ def main(args: DemoArgs, console: "Console") -> int:
     console.rule("3  Fit, held-out check, report", align="left")
     folder = args.runs / plan.sweep.name
     page = report.of_sweep(
-        folder, question=plan.sweep.question or report.QUESTION, commands=(f"lmscale demo{' --short' * args.short}",),
+        folder, commands=(f"lmscale demo{' --short' * args.short}",),
         baselines=corpus_baselines(folder),
     )  # fmt: skip
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")

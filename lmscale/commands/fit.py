@@ -132,7 +132,9 @@ def main(args: FitArgs, console: "Console") -> None:
             print(f"  {law.predict(**point)}")
         print_next("check", args.prediction, "--table", args.table)
     elif args.json is not None:
-        print_next("plan", "SWEEP.py", "--optimal", args.json, "--flops", "1e21")
+        print_next(
+            "plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{max(one.largest_flops for one in results):.2g}"
+        )
     elif Path(args.table).is_dir():
         print_next("report", args.table)
     else:

@@ -215,6 +215,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "heads": config.model.heads,
         "vocab": config.model.vocab,
         "context": config.model.context,
+        "parametrization": config.model.parametrization,
         "steps": config.steps,
         "batch_sequences": config.optimizer.batch_sequences,
         "batch_tokens": config.batch_tokens,

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import HeldOut
-
-QUESTION = (
-    "At a given training compute C, how should it be split between model size N and training tokens D, "
-    "and is the answer 20 tokens per parameter?"
-)
+    from lmscale.study.report.kinds import Kind
 
 
 def of_sweep(
@@ -35,7 +31,7 @@ def of_sweep(
     mixed_corpora: bool = False,
     seed: int = 0,
     title: str = "",
-    question: str = QUESTION,
+    question: str = "",
     commands: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
 ) -> Path:
@@ -45,14 +41,14 @@ def of_sweep(
     `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
     plan or a corrupt file.
     """
-    from lmscale.core.plans import read_plan
+    from lmscale.core.plans import read_plan, read_purpose
     from lmscale.study.report import account
 
     folder = Path(folder)
     name, _ = read_plan(folder)
     return of_table(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, mixed_corpora=mixed_corpora, seed=seed,
-        title=title or f"Scaling laws of {name}", question=question,
+        title=title or f"Scaling laws of {name}", question=question or read_purpose(folder).get("question", ""),
         commands=commands or (f"lmscale report {account.printable(folder)}",), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
@@ -70,7 +66,7 @@ def of_table(
     columns: Mapping[str, str] | str | None = None,
     where: str | None = None,
     title: str = "",
-    question: str = QUESTION,
+    question: str = "",
     commands: Sequence[str] = (),
     runs_folder: Path | None = None,
     baselines: Mapping[str, float] | None = None,
@@ -82,7 +78,13 @@ def of_table(
     from lmscale.study.tables import read_table
 
     table = read_table(source, columns, where)
-    fits, checked, notes = fit_and_check(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
+    fits: list[Any] = []
+    checked: list[HeldOut] = []
+    notes: list[str] = []
+    if _kind(table, runs_folder).fits_law:
+        fits, checked, notes = fit_and_check(
+            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora
+        )
     return write(
         table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
@@ -121,7 +123,7 @@ def write(
     folder: str | Path,
     *,
     title: str,
-    question: str = QUESTION,
+    question: str = "",
     held_out: "Sequence[HeldOut]" = (),
     runs_folder: str | Path | None = None,
     at: Sequence[float] | None = None,
@@ -136,7 +138,7 @@ def write(
         fits: objects of `lmscale.study.fits`, none where nothing could be fitted.
         folder: is made; files of an earlier report in it are overwritten.
         title: of the page.
-        question: the sentence that the page answers.
+        question: the sentence that the page answers; empty is that of the kind of sweep (`kinds`).
         held_out: verdicts of `fits.held_out_check`.
         runs_folder: a sweep's folder, for training curves and versions; None leaves both out.
         at: the C of the allocation table; None takes the planned budgets and the decades above.
@@ -155,7 +157,8 @@ def write(
     folder = Path(folder)
     table = _named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
-    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines)
+    kind = _kind(table, runs_folder)
+    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind)
     notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
     files.write_json(
         folder / "fits.json",
@@ -173,7 +176,8 @@ def write(
         fits,
         held_out,
         drawn,
-        question=question,
+        kind=kind,
+        question=question or kind.question,
         notes=notes,
         at=at,
         provenance=account.provenance(table, fits, runs_folder),
@@ -181,6 +185,14 @@ def write(
     )
     files.write_text(folder / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts]))
     return folder / REPORT_FILE
+
+
+def _kind(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
+    """What the table's runs were made for."""
+    from lmscale.core.scores import scores_files
+    from lmscale.study.report.kinds import kind_of
+
+    return kind_of(table, scored=runs_folder is not None and any(scores_files(Path(runs_folder))))
 
 
 def _named(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -128,7 +128,9 @@ def run_count(table: "pd.DataFrame") -> str:
     return f"{sentence}."
 
 
-def left_out_lines(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[HeldOut]" = ()) -> list[str]:
+def left_out_lines(
+    table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[HeldOut]" = (), for_a_law: bool = True
+) -> list[str]:
     """A line per reason with the runs it concerns, one for the held-out runs, and the notes of table and fits."""
     lines = []
     for reason, runs in left_out(table, fits):
@@ -139,6 +141,8 @@ def left_out_lines(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequenc
         lines.append(f"{_count(count, 'held-out run')} entered no fit{_use(table, checked)}.")
     notes = dict.fromkeys([*table.attrs.get("notes", []), *(note for fit in fits for note in fit.notes)])
     nothing = ["Nothing: every run of the table was fitted."] if fits else ["No run was fitted."]
+    if not for_a_law:
+        nothing = ["Nothing: every run of the table stands in the answer and its figure. No law of N and D was fitted."]
     return [*lines, *(f"{note}." for note in notes)] or nothing
 
 

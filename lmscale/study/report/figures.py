@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
 from lmscale.study import plots
-from lmscale.study.report import methods
+from lmscale.study.report import methods, studies
 from lmscale.study.report.account import fitted_rows, is_budget
 from lmscale.study.report.answer import usable
+from lmscale.study.report.kinds import ALLOCATION, Kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
 
 
+STUDY_HEADINGS = {"rates": "Loss against learning rate", "transfer": "Loss against learning rate"}
 ALIKE = 1.01
 """Two runs whose tokens have so nearly the same number of bytes were validated on the same ones."""
 
@@ -39,6 +41,7 @@ def draw(
     curves: Mapping[str, "pd.DataFrame"],
     folder: Path,
     baselines: Mapping[str, float] | None = None,
+    kind: Kind = ALLOCATION,
 ) -> list[DrawnFigure]:
     """Draw what can be drawn into `folder` as .svg and .png, in the order of the page.
 
@@ -52,7 +55,7 @@ def draw(
     checked_budgets = next((check for check in checked if check.budgets), None)
     checked_runs = next((check for check in checked if check.runs), None)
     allocating = sorted(usable(fits), key=lambda fit: fit.approach)
-    sketches = [_loss(runs, curves, allocating, _in_nats(runs, baselines or {}))]
+    sketches = [*_study(kind, runs), _loss(runs, curves, allocating, _in_nats(runs, baselines or {}))]
     if minima is not None:
         sketches.append(_valleys(table, minima, checked_budgets))
     if allocating:
@@ -62,6 +65,23 @@ def draw(
     if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
         sketches.append(_held_out(checked_runs))
     return [sketch.save(folder) for sketch in sketches]
+
+
+def _study(kind: Kind, runs: Any) -> "list[Sketch]":
+    """The figure that answers the question of a sweep which is for no law, two panels in each."""
+    panels, sketches = studies.panels(kind, runs), []
+    for start in range(0, len(panels), 2):
+        pair = panels[start : start + 2]
+
+        def paint(*axes: Any, pair: Any = pair) -> None:
+            for ax, (title, _, draw_panel) in zip(axes, pair):
+                draw_panel(ax)
+                ax.set_title(title)
+
+        number = start // 2 + 1
+        name = kind.name if number == 1 else f"{kind.name}-{number}"
+        sketches.append(Sketch(name, STUDY_HEADINGS.get(kind.name, "Losses"), pair[0][1], 4.4, len(pair), paint))
+    return sketches
 
 
 @dataclass(frozen=True)

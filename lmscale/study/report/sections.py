@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmscale.study.plots import APPROACH_NAME, measured_runs
-from lmscale.study.report import account, methods, page, tables
+from lmscale.study.report import account, methods, page, studies, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.figures import DrawnFigure, inline
+from lmscale.study.report.kinds import SCORES, Kind
 from lmscale.study.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def sections(
     checked: "Sequence[HeldOut]",
     drawn: Sequence[DrawnFigure],
     *,
+    kind: Kind,
     question: str,
     notes: Sequence[str],
     at: Sequence[float] | None,
@@ -29,7 +31,7 @@ def sections(
     commands: Sequence[str],
 ) -> list[str]:
     """HTML of every section; those with nothing to say are left out."""
-    parts = [page.paragraphs([question], "question"), *_answer(table, fits, notes)]
+    parts = [page.paragraphs([question], "question"), *_answer(table, fits, notes, kind)]
     if sentences := verdict(fits, checked):
         title = page.heading("Was the prediction right?")
         parts += [title, page.paragraphs(sentences), tables.held_out(checked, table)]
@@ -40,7 +42,10 @@ def sections(
         parts += [title, page.paragraphs([_allocation(allocating)]), tables.allocation(table, fits, at)]
     parts += [page.heading("Runs"), page.paragraphs([account.run_count(table)])]
     parts += [tables.runs(table, fits)] if len(table) else []
-    parts += [page.heading("What was left out, and why"), page.bullets(account.left_out_lines(table, fits, checked))]
+    parts += [
+        page.heading("What was left out, and why"),
+        page.bullets(account.left_out_lines(table, fits, checked, kind.fits_law)),
+    ]
     for fit in fits:
         parts.append(page.heading(f"Approach {fit.approach}, {APPROACH_NAME[fit.approach]}: the fit and its checks"))
         parts += [page.paragraphs([account.parameters(fit)]), page.definitions(_method(fit))]
@@ -65,13 +70,20 @@ def _files(any_figure: bool) -> str:
     return f"Beside this page: table.csv (every run), fits.json (every fitted number){figures}."
 
 
-def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str]) -> list[str]:
-    sentences = answer(fits, table) or [_no_answer(table)]
+def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str], kind: Kind) -> list[str]:
+    sentences = answer(fits, table) if kind.fits_law else studies.answer(kind, measured_runs(table))
+    sentences = sentences or [_no_answer(table) if kind.fits_law else _too_few(table, kind)]
     parts = [page.paragraphs(sentences, "answer")]
     parts += [page.paragraphs(notes, "caution")] if notes else []
     if warnings := cautions(fits):
         parts += [page.heading("Before using these numbers"), page.bullets(warnings)]
     return parts
+
+
+def _too_few(table: "pd.DataFrame", kind: Kind) -> str:
+    if kind == SCORES:
+        return "The runs have scores on benchmark tasks; `lmscale emergence` on their folder judges each task."
+    return f"Of {len(table)} runs {len(measured_runs(table))} have a measured loss: too few to answer the question."
 
 
 def _no_answer(table: "pd.DataFrame") -> str:

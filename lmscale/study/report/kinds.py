@@ -1,0 +1,96 @@
+"""What a sweep was made for, as its table shows it: the question that its report answers.
+
+Only valleys and ladders, which vary N and D, can say how compute is to be split; a sweep of another kind is reported by
+what it varies.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmscale.study.fits.learning_rates import BRACKET
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+APART = 0.03
+"""Sizes and lengths that differ by less, in ratio, are one: runs have whole batches."""
+LEAST_SEEDS = 3
+"""Fewest repeats of a point that show its noise."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of sweep."""
+
+    name: str
+    question: str
+    fits_law: bool = False
+    """Whether laws of N and D are fitted to its runs."""
+
+
+ALLOCATION = Kind(
+    "allocation",
+    "At a given training compute C, how should it be split between model size N and training tokens D, "
+    "and is the answer 20 tokens per parameter?",
+    fits_law=True,
+)
+RATES = Kind("rates", "Which peak learning rate is best at each model size and length?")
+TRANSFER = Kind("transfer", "Does the best learning rate stay where it was when the model grows?")
+SEEDS = Kind("seeds", "By how much do losses differ between runs that differ in their seed alone?")
+DATA = Kind("data", "What do more training tokens buy a model of one size?")
+SIZES = Kind("sizes", "What do more parameters buy at one training length?")
+REPEATS = Kind("repeats", "What is a token worth that the model has seen before?")
+SCORES = Kind("scores", "At which model size does each ability appear?")
+
+
+def kind_of(table: "pd.DataFrame", scored: bool = False) -> Kind:  # noqa: PLR0911 - a line per kind
+    """The kind of a table of runs, by its columns; `scored` where its runs have scores on benchmark tasks."""
+    if not len(table) or not {"params", "tokens"} <= set(table):
+        return ALLOCATION
+    sizes, lengths = _groups(table, "params"), _groups(table, "tokens")
+    count, different = len(set(sizes)), len(set(lengths))
+    if _rates_of_cells(table, sizes, lengths):
+        several = "parametrization" in table and set(table["parametrization"].dropna()) - {"standard"}
+        return TRANSFER if several and count > 1 else RATES
+    if "unique_tokens" in table and "epochs" in table and _repeats(table, sizes, lengths):
+        return REPEATS
+    if scored and different <= 2:
+        return SCORES
+    if count == 1 and different == 1 and len(table) >= LEAST_SEEDS and _different(table, "seed") >= LEAST_SEEDS:
+        return SEEDS
+    if count == 1 and different > 2:
+        return DATA
+    if different == 1 and count > 2:
+        return SIZES
+    return ALLOCATION
+
+
+def _groups(table: "pd.DataFrame", name: str) -> np.ndarray:
+    """Number of the group of each row, where values within `APART` of the next are one group."""
+    values = np.log(table[name].astype(float).to_numpy())
+    order = np.argsort(values)
+    number = np.concatenate([[0], np.cumsum(np.diff(values[order]) > APART)])
+    groups = np.empty(len(values), dtype=int)
+    groups[order] = number
+    return groups
+
+
+def _different(table: "pd.DataFrame", name: str) -> int:
+    return table[name].nunique() if name in table else 0
+
+
+def _rates_of_cells(table: "pd.DataFrame", sizes: np.ndarray, lengths: np.ndarray) -> bool:
+    """Whether most runs belong to a size and length that was run at enough learning rates to bracket the best."""
+    if _different(table, "peak_lr") < BRACKET:
+        return False
+    rates = table.assign(size=sizes, length=lengths).groupby(["size", "length"])["peak_lr"].transform("nunique")
+    return bool((rates >= BRACKET).mean() > 0.5)
+
+
+def _repeats(table: "pd.DataFrame", sizes: np.ndarray, lengths: np.ndarray) -> bool:
+    """Whether most runs belong to a size and length that was run on texts of three or more lengths."""
+    rounded = np.log(table["unique_tokens"].astype(float)).round(1)
+    texts = table.assign(size=sizes, length=lengths, text=rounded).groupby(["size", "length"])["text"]
+    return bool((texts.transform("nunique") >= 3).mean() > 0.5)

@@ -1,0 +1,165 @@
+"""Reports of sweeps that are for no law of N and D: the answer in sentences, and the figure that shows it."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.study import plots
+from lmscale.study.plots import compact
+from lmscale.study.plots.transfer import BestRate, best_rate
+from lmscale.study.report.kinds import DATA, RATES, REPEATS, SEEDS, SIZES, TRANSFER, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Curve = tuple[list[float], list[float]]
+"""Rates in rising order, and the lowest mean loss at each."""
+
+
+def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
+    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length."""
+    runs = runs.copy()
+    budget = "flops_budget" if "flops_budget" in runs and runs["flops_budget"].notna().all() else "tokens"
+    runs["panel"] = [f"{'C' if budget == 'flops_budget' else 'D'} = {compact(value)}" for value in runs[budget]]
+    if "parametrization" in runs and runs["parametrization"].nunique() > 1:
+        runs["panel"] = runs["parametrization"].astype(str) + ", " + runs["panel"]
+    by_batch = ["batch_tokens"] if "batch_tokens" in runs else []
+    means = runs.groupby(["panel", "params", "peak_lr", *by_batch], sort=True)["loss_nats"].mean()
+    lowest = means.groupby(["panel", "params", "peak_lr"], sort=True).min()
+    panels: dict[str, dict[int, Curve]] = {}
+    keys: list[tuple[str, float, float]] = list(lowest.index)
+    for (panel, params, rate), loss in zip(keys, lowest):
+        rates, losses = panels.setdefault(str(panel), {}).setdefault(int(params), ([], []))
+        rates.append(float(rate))
+        losses.append(float(loss))
+    return panels
+
+
+def optima(curves: dict[int, Curve]) -> dict[int, BestRate]:
+    """The best rate of every size that was run at two or more."""
+    return {size: best_rate(*curve) for size, curve in curves.items() if len(curve[0]) > 1}
+
+
+def answer(kind: Kind, runs: "pd.DataFrame") -> list[str]:
+    """What the finished runs say to the question of their kind; nothing where they are too few."""
+    if len(runs) < 2:
+        return []
+    if kind in (RATES, TRANSFER):
+        return _rates(runs)
+    if kind == SEEDS:
+        return _seeds(runs)
+    column = {DATA: "tokens", SIZES: "params", REPEATS: "epochs"}.get(kind)
+    return [] if column is None else _along(runs, column)
+
+
+def _rates(runs: "pd.DataFrame") -> list[str]:
+    sentences = []
+    for panel, curves in rate_panels(runs).items():
+        best = optima(curves)
+        found = "; ".join(
+            f"{best_of.rate:.3g} at N = {compact(size)} (loss {best_of.loss_nats:.4f}"
+            + (", at the edge of the rates: the best may lie beyond)" if best_of.edge else ")")
+            for size, best_of in best.items()
+        )
+        if not found:
+            continue
+        sentence = f"{panel}: the best peak learning rate is {found}."
+        inside = {size: one.rate for size, one in best.items() if not one.edge}
+        if len(inside) > 1:
+            exponent = plots.slope(list(inside), list(inside.values()))
+            low, high = min(inside.values()), max(inside.values())
+            sentence += (
+                f" Where it lies inside the rates tried it goes as N^{exponent:.2f}, from {low:.3g} to {high:.3g}, a "
+                f"factor {high / low:.2g} over sizes a factor {max(inside) / min(inside):.3g} apart."
+            )
+        sentences.append(sentence)
+    return sentences
+
+
+def _seeds(runs: "pd.DataFrame") -> list[str]:
+    from scipy import stats
+
+    losses = runs["loss_nats"].to_numpy(dtype=float)
+    freedom, sd = len(losses) - 1, float(np.std(losses, ddof=1))
+    low, high = (sd * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.975, 0.025))
+    return [
+        f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} nats per token "
+        f"(mean and its standard error), from {losses.min():.4f} to {losses.max():.4f}.",
+        f"One run differs from this mean by a standard deviation of {sd:.2g} nats (95 % interval {low:.2g} to "
+        f"{high:.2g}, normal noise): smaller differences between two single runs show nothing.",
+    ]
+
+
+def _along(runs: "pd.DataFrame", column: str) -> list[str]:
+    """How the loss changes from the smallest to the largest value of a column, for every size and length."""
+    what = {"tokens": "training tokens", "params": "parameters", "epochs": "passes over the text"}[column]
+    sentences = []
+    for name, x, y in series(runs, column):
+        if len(x) < 2:
+            continue
+        steps = "; ".join(
+            f"{compact(a)} to {compact(b)}: {100 * (after / before - 1):+.2f} %"
+            for (a, b), (before, after) in zip(pairwise(x), pairwise(y))
+        )
+        sentences.append(
+            f"{name}From {compact(x[0])} to {compact(x[-1])} {what} the loss goes from {y[0]:.4f} to {y[-1]:.4f} nats "
+            f"per token ({steps})."
+        )
+    return sentences
+
+
+def series(runs: "pd.DataFrame", column: str) -> list[tuple[str, list[float], list[float]]]:
+    """(name, values of a column, mean losses) of every size and length that was held while the column varied."""
+    held = {"tokens": ["params"], "params": ["tokens"], "epochs": ["params", "tokens"]}[column]
+    several = [name for name in held if runs[name].nunique() > 1 and column == "epochs"]
+    groups = runs.groupby(several) if several else [("", runs)]
+    made = []
+    for key, rows in groups:
+        values: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+        symbols = {"params": "N", "tokens": "D"}
+        name = ", ".join(f"{symbols[name]} = {compact(value)}" for name, value in zip(several, values))
+        means = rows.groupby(rows[column].round(3))["loss_nats"].mean().sort_index()
+        made.append((f"{name}: " if name else "", [float(x) for x in means.index], [float(y) for y in means]))
+    return made
+
+
+def panels(kind: Kind, runs: "pd.DataFrame") -> list[tuple[str, str, Any]]:
+    """(title, caption, what paints an Axes) of every panel that shows the answer."""
+    if kind in (RATES, TRANSFER):
+        caption = "Final loss against peak rate, a line for each N; diamonds are the best rates, open at an edge."
+        return [
+            (title, caption, lambda ax, curves=curves: plots.rate_sweep(ax, curves, optima(curves)))
+            for title, curves in rate_panels(runs).items()
+        ]
+    if kind == SEEDS:
+        return [("", "Final losses of runs that differ in their seed alone.", lambda ax: _draw(ax, runs, "seed"))]
+    column = {DATA: "tokens", SIZES: "params", REPEATS: "epochs"}.get(kind)
+    if column is None:
+        return []
+    return [("", "Final losses; a point is the mean over seeds.", lambda ax: _draw_series(ax, runs, column))]
+
+
+def _draw(ax: Any, runs: "pd.DataFrame", column: str) -> None:
+    ax.plot(runs[column], runs["loss_nats"], "o", color=plots.INK["3"])
+    ax.axhline(float(runs["loss_nats"].mean()), color=plots.INK["muted"], lw=0.9)
+    ax.set_xlabel(column)
+    ax.set_ylabel("final validation loss, nats per token")
+
+
+def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
+    from lmscale.study.plots.axes import end_labels, log_axis
+
+    labels: list[tuple[float, str, str]] = []
+    made: Sequence[tuple[str, list[float], list[float]]] = series(runs, column)
+    for index, (name, x, y) in enumerate(made):
+        shade = plots.SEQUENCE[index % len(plots.SEQUENCE)]
+        ax.plot(x, y, "-o", color=shade, lw=1.4, ms=4)
+        labels.append((y[-1], name.removesuffix(": "), shade))
+    log_axis(ax, "x", "plain", 6)
+    if len(made) > 1:
+        end_labels(ax, labels)
+    ax.set_xlabel({"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}[column])
+    ax.set_ylabel("final validation loss, nats per token")

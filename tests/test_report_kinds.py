@@ -1,0 +1,101 @@
+"""A report asks and answers what its kind of sweep is for, draws what shows it, and contradicts nothing."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmscale.study import report
+from lmscale.study.report.kinds import kind_of
+
+
+def loss(params: float, tokens: float) -> float:
+    return 1.5 + 60 * params**-0.4 + 300 * tokens**-0.38
+
+
+def row(params: float, tokens: float, rate: float = 0.01, best: float = 0.01, **more: float | str) -> dict[str, object]:
+    """A run whose loss is a parabola in ln(rate) about the best."""
+    nats = loss(params, tokens) + 0.02 * np.log(rate / best) ** 2
+    return {
+        "params": params,
+        "tokens": tokens,
+        "flops": 6 * params * tokens,
+        "loss_nats": nats,
+        "peak_lr": rate,
+        **more,
+    }
+
+
+RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
+SIZES = (1e4, 4e4, 1.6e5)
+KINDS: dict[str, tuple[Callable[[], list[dict[str, object]]], str, str]] = {
+    "rates": (
+        lambda: [row(n, 1e6, rate, 0.01 * (n / 4e4) ** -0.4) for n in SIZES for rate in RATES],
+        "Which peak learning rate is best",
+        "goes as N^-0.40",
+    ),
+    "transfer": (
+        lambda: [
+            row(n, 1e6, rate, 0.01 * (n / 4e4) ** power, parametrization=name)
+            for name, power in (("standard", -0.4), ("mup", 0.0))
+            for n in SIZES
+            for rate in RATES
+        ],
+        "Does the best learning rate stay where it was",
+        "goes as N^-0.00",
+    ),
+    "seeds": (
+        lambda: [{**row(1e5, 1e6, seed=seed), "loss_nats": 2 + 0.01 * (-1) ** seed} for seed in range(8)],
+        "By how much do losses differ between runs that differ in their seed alone?",
+        "by a standard deviation of 0.011 nats",
+    ),
+    "data": (
+        lambda: [row(1e5, tokens) for tokens in (1e6, 2e6, 4e6, 8e6)],
+        "What do more training tokens buy",
+        f"from {loss(1e5, 1e6):.4f} to {loss(1e5, 8e6):.4f}",
+    ),
+    "sizes": (
+        lambda: [row(params, 1e7) for params in SIZES],
+        "What do more parameters buy",
+        f"from {loss(1e4, 1e7):.4f} to {loss(1.6e5, 1e7):.4f}",
+    ),
+    "repeats": (
+        lambda: [
+            {**row(n, 4e6, unique_tokens=4e6 / e, epochs=e), "loss_nats": loss(n, 4e6 / e**0.2)}
+            for n in (3e4, 2e5)
+            for e in (1, 4, 16, 40)
+        ],
+        "What is a token worth that the model has seen before?",
+        "N = 30.0k: From 1.00 to 40.0 passes",
+    ),
+}
+
+
+def text_of(page: Path) -> str:
+    body = re.sub(r"<svg.*?</svg>|<style>.*?</style>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_sweep_is_reported_by_what_it_varies(name: str, tmp_path: Path) -> None:
+    made, question, answer = KINDS[name]
+    pd.DataFrame(made()).to_csv(tmp_path / "runs.csv", index=False)
+    page = report.of_table(tmp_path / "runs.csv", tmp_path / "report", resamples=5)
+    text = text_of(page)
+    assert question in text and answer in text, text[:2000]
+    assert (tmp_path / "report" / "figures" / f"{name}.svg").is_file() and (page.parent / "fits.json").is_file()
+    for other in ("20 tokens per parameter", "could be fitted", "every run of the table was fitted", "cannot answer"):
+        assert other not in text, other
+    asked = report.of_table(tmp_path / "runs.csv", tmp_path / "asked", resamples=5, question="Mine?")
+    assert "Mine?" in text_of(asked) and question not in text_of(asked)
+
+
+def test_valleys_and_ladders_are_for_a_law() -> None:
+    ladder = pd.DataFrame([row(n, d) for n in SIZES for d in (1e6, 4e6, 1.6e7)])
+    valleys = pd.DataFrame([row(n, c / n / 6, flops_budget=c) for c in (1e11, 3e11, 9e11) for n in SIZES])
+    tuned = pd.DataFrame([row(n, c / n / 6, rate=300 / n) for c in (1e11, 3e11) for n in SIZES])
+    for table in (ladder, valleys, tuned, ladder.head(0)):
+        assert kind_of(table).fits_law
