@@ -15,7 +15,7 @@ class ExportArgs:
     """Write a trained model as files that other programs read."""
 
     run: Positional[Path]
-    """runs/<sweep>/<run_id>."""
+    """The folder of a run, runs/<sweep>/<run_id>."""
     output: Positional[Path]
     """Folder to write; it must not exist yet."""
     format: Literal["hf"] = "hf"
