@@ -105,6 +105,10 @@ VERBS = {
         "eval", "EvalArgs", "Score benchmark tasks on the checkpoint of a run",
         "lmscale eval runs/mine/0123456789ab mmlu:data/mmlu --shots 0 5",
     ),
+    "sample": Verb(
+        "sample", "SampleArgs", "Let a trained model continue prompts",
+        "lmscale sample runs/mine/0123456789ab --prompt 'def main(' --temperature 0.8",
+    ),
     "export": Verb(
         "export", "ExportArgs", "Write a trained model as files that other programs read",
         "lmscale export runs/mine/0123456789ab model",

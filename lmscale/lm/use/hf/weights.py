@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,7 +103,6 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    import ml_dtypes
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
                     kind in READ_AS,
                     f"the tensor {name} in {path} is of type {kind}; lmscale reads {', '.join(READ_AS)}",
                 )
-                dtype = ml_dtypes.bfloat16 if READ_AS[kind] == "bfloat16" else np.float32
+                dtype = np.dtype(jnp.bfloat16 if READ_AS[kind] == "bfloat16" else np.float32)
                 tensors[name] = np.asarray(file.get_tensor(name)).astype(dtype, copy=False)
             return tensors
     except FileNotFoundError:
