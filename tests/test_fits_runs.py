@@ -70,6 +70,12 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
         ("status", "ERROR", "TERMINATED"),
         ("State", "half-way", "finished"),
         ("sys/failed", "True", "False"),
+        ("finished", "False", "True"),
+        ("completed", "0", "1"),
+        ("exit_code", "137", "0"),
+        ("ExitCode", "0:9", "0:0"),
+        ("outcome", "error", "success"),
+        ("job_state", "CANCELLED by 1000", "COMPLETED"),
     ],
 )
 def test_every_trackers_word_for_an_unfinished_run_is_known(column: str, state: str, finished: str) -> None:
@@ -88,7 +94,15 @@ def test_a_column_of_that_name_may_mean_something_else() -> None:
 
 @pytest.mark.parametrize(
     "second",
-    [{}, {"run": "again"}, {"id": 7}, {"index": 3, "name": "b"}, {"created": "2026-01-02", "summary._runtime": 9.0}],
+    [
+        {},
+        {"run": "again"},
+        {"id": 7},
+        {"wall_seconds": 9.0},
+        {"summary.tokens_per_second": 9.0},
+        {"index": 3, "name": "b"},
+        {"created": "2026-01-02", "summary._runtime": 9.0},
+    ],
 )
 def test_a_row_that_is_there_twice_is_one_run(second: dict[str, Any]) -> None:
     once = sweep().assign(**{name: "a" if name in ("name", "created") else 0 for name in second if name != "run"})
@@ -107,6 +121,17 @@ def test_seeds_that_differ_are_runs_of_their_own() -> None:
     assert len(usable(table)) == 42 and "duplicate rows" not in sentences(usable(table))
     same = pd.concat([sweep().assign(seed=seed) for seed in range(2)], ignore_index=True)
     assert len(usable(same)) == 42 and "they are kept" in sentences(usable(same))["duplicate rows"]
+
+
+def test_a_copy_in_other_digits_is_a_copy_and_another_loss_of_one_run_is_doubted() -> None:
+    once = sweep()
+    narrow = once.assign(loss_nats=once["loss_nats"].astype(np.float32).astype(float))
+    assert len(usable(pd.concat([once, narrow], ignore_index=True))) == 21
+    later = once.assign(step=2, loss_nats=once["loss_nats"] - 0.01)
+    doubted = sentences(usable(pd.concat([once.assign(step=1), later], ignore_index=True)))
+    assert doubted["one run, several losses"].startswith("42 rows have the name and the inputs of another")
+    seeds = pd.concat([sweep(seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
+    assert "one run, several losses" not in sentences(usable(seeds))
 
 
 def test_a_state_belongs_to_its_row_where_names_repeat() -> None:

@@ -26,6 +26,7 @@ def table(n: float = 1, d: float = 1, **columns: object) -> pd.DataFrame:
         (1e9, 1e9, 1, "params in billions and tokens in billions"),
         (1e6, 1e6, 1, "params in millions and tokens in millions"),
         (1e6, 1e9, 1, "params in millions and tokens in billions"),
+        (1e3, 1e3, 1, "params in thousands and tokens in thousands"),
         (1, 1e9, 1, "tokens in billions;"),
         (1e6, 1, 1, "params in millions;"),
         (1, 1, 1e9, "in gigaFLOPs"),
@@ -55,6 +56,18 @@ def test_some_rows_in_another_unit_are_named() -> None:
     rows.loc[3:5, "params"] /= 1e6
     with pytest.raises(UserError, match=r"near 1e6 in 3 of 12 rows \(first: row 4\).* bring all rows to one unit"):
         read_table(rows)
+
+
+def test_some_rows_in_another_unit_are_named_without_a_cost() -> None:
+    rows = table()
+    rows["tokens"] = rows["tokens"].where(rows.index != 5, (rows["tokens"] / 1e9).round(3))
+    with pytest.raises(UserError, match=r"tokens are fractions in 1 of 12 rows \(first: \d\.\d+.*\)"):
+        read_table(rows)
+
+
+def test_one_column_in_another_unit_shows_in_the_ratio_of_the_two() -> None:
+    assert any("tokens per parameter" in doubt for doubt in units.doubts(read_table(table(n=1e3))))
+    assert not units.doubts(read_table(table()))
 
 
 def test_fractions_of_parameters_are_refused_without_a_cost() -> None:

@@ -12,13 +12,14 @@ import numpy as np
 from lmscale.study.fits.results.common import Status
 from lmscale.study.grouping import RATES, group_count, group_values, point_index
 from lmscale.study.tables import numbers
+from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BRACKET = 3  # rates from which on a cell can show its best one between two others
 DIVERGED = "diverged"
-"""Value of the column `state` of a run whose loss grew without bound."""
+"""The state of a run whose loss grew without bound."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,9 @@ class RateCell:
 
 
 def diverged(table: "pd.DataFrame", target: str) -> np.ndarray:
-    """Which rows are runs that diverged (n,): by the column `state`, or by an infinite loss."""
-    infinite = np.isinf(numbers(table, target))
-    if "state" not in table:
-        return infinite
-    return infinite | np.asarray(table["state"].astype(str).str.strip().str.lower() == DIVERGED)
+    """Which rows are runs that diverged (n,): by a column of states, or by an infinite loss."""
+    words = [str(word).lower() for word in unfinished(table)]
+    return np.isinf(numbers(table, target)) | (np.array(words, dtype=object) == DIVERGED)
 
 
 def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:

@@ -25,11 +25,17 @@ UNFINISHED = frozenset(
         "exited",
     )
 )  # fmt: skip
+STATES = (*KNOWN["state"], "job_state", "end_state", "final_state", "outcome")
+"""Columns of such words; the last ones stay under their own names."""
 ENDED = "terminated"
 """Of Ray, a trial that is over; elsewhere one that was killed, where finished ones have a word of their own."""
 FAILED = ("failed", "sys/failed", "crashed", "diverged")
 """Columns of truth values."""
-YES = ("true", "yes", "1", "1.0")
+ENDED_WELL = ("finished", "is_finished", "completed", "is_completed", "complete", "is_complete", "info.finished")
+"""Columns of truth values that are true of a run that finished."""
+EXITS = ("exit_code", "exitcode", "exit_status", "return_code", "returncode")
+"""Columns of a process's exit status, 0 or Slurm's 0:0 for one that finished."""
+YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
 def unfinished(table: "pd.DataFrame") -> np.ndarray:
@@ -37,10 +43,14 @@ def unfinished(table: "pd.DataFrame") -> np.ndarray:
     states = np.full(len(table), "", dtype=object)
     for place, name in enumerate(table.columns):
         words = None
-        if plain(str(name)) in KNOWN["state"]:
+        if plain(str(name)) in STATES:
             words = _unfinished_words(table.iloc[:, place])
         elif plain(str(name)) in FAILED:
-            words = _true_words(table.iloc[:, place], plain(str(name)).rpartition("/")[2])
+            words = _truth_words(table.iloc[:, place], YES, plain(str(name)).rpartition("/")[2])
+        elif plain(str(name)) in ENDED_WELL:
+            words = _truth_words(table.iloc[:, place], NO, "not finished")
+        elif plain(str(name)) in EXITS:
+            words = _exit_words(table.iloc[:, place])
         if words is not None:
             states = np.where(states == "", words, states)
     return states
@@ -59,8 +69,21 @@ def _unfinished_words(cells: "pd.Series") -> np.ndarray | None:
     return np.where(np.isin(word, list(bad)), text, "")
 
 
-def _true_words(cells: "pd.Series", word: str) -> np.ndarray | None:
-    text = cells.astype(object).where(cells.notna(), "").astype(str).str.strip().str.lower()
-    if not set(text) <= {*YES, "", "false", "no", "0", "0.0"}:
+def _truth_words(cells: "pd.Series", bad: tuple[str, ...], word: str) -> np.ndarray | None:
+    """`word` where a cell is one of `bad`; None for a column that does not hold truth values."""
+    text = _lower(cells)
+    if not set(text) <= {*YES, *NO, ""}:
         return None
-    return np.where(text.isin(YES), word, "")
+    return np.where(text.isin(bad), word, "")
+
+
+def _exit_words(cells: "pd.Series") -> np.ndarray | None:
+    """The exit status of processes that failed; None for a column that holds anything else than such numbers."""
+    text = _lower(cells).str.replace(".0", "", regex=False)
+    if not text.str.fullmatch(r"(-?\d+(:\d+)?)?").all():
+        return None
+    return np.where(text.isin(("", "0", "0:0")), "", "exit status " + text)
+
+
+def _lower(cells: "pd.Series") -> "pd.Series":
+    return cells.astype(object).where(cells.notna(), "").astype(str).str.strip().str.lower()

@@ -12,6 +12,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.tables.headers import PF_DAY, Column
+from lmscale.study.tables.numerals import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ COMPUTED = {
 }  # fmt: skip
 SIZES = {"params": (1e3, 1e14), "tokens": (1e4, 1e16)}
 """Of models and training sets, generously."""
+RATIOS = (0.05, 3e3)
+"""Tokens per parameter of most runs that were ever trained."""
 FRACTIONS = 1000.0
 """Numbers all below this, some with fractions, count no parameters or tokens one by one."""
 GUESSING_NATS = 12.6
@@ -49,6 +52,9 @@ def check(table: "pd.DataFrame") -> None:
     for cost in ("flops", "flops_budget"):
         if {"params", "tokens", cost} <= set(map(str, table.columns)) and cost not in told:
             _check_ratio(table, cost, fractions)
+    for name in values:
+        if name not in fractions:
+            _refuse_some_fractions(table, name)
     if fractions:
         _refuse_fractions(fractions, values, table.attrs.get("columns", {}))
 
@@ -65,9 +71,26 @@ def doubts(table: "pd.DataFrame", target: str = "loss_nats") -> list[str]:
                 f"the largest {name} is {numbers.max():.4g}: if it counts thousands, millions or billions, say so with "
                 f"`columns='{name}={table.attrs.get('columns', {}).get(name, name)}*1e6'`"
             )
+    sentences += _ratio_doubts(table, told)
     if target == "loss_nats" and target in table and target not in told:
         sentences += _loss_doubts(table, _positive(table, target))
     return sentences
+
+
+def _ratio_doubts(table: "pd.DataFrame", told: set[str]) -> list[str]:
+    """A sentence where half of the runs have more or fewer tokens per parameter than runs have: units of one column."""
+    if not {"params", "tokens"} <= set(map(str, table.columns)) or {"params", "tokens"} <= told:
+        return []
+    params, tokens = (np.asarray(numbers(table, name), dtype=float) for name in ("params", "tokens"))
+    with np.errstate(all="ignore"):
+        ratio = tokens / params
+    middle = float(np.median(ratio[np.isfinite(ratio) & (ratio > 0)])) if np.isfinite(ratio).any() else math.nan
+    if not (middle < RATIOS[0] or middle > RATIOS[1]):
+        return []
+    return [
+        f"half of the runs have {'more' if middle > 1 else 'fewer'} than {middle:.3g} tokens per parameter: if params "
+        f"or tokens count thousands, millions or billions, say so with `columns`, as params=N*1e6"
+    ]
 
 
 def _positive(table: "pd.DataFrame", name: str) -> np.ndarray:
@@ -139,6 +162,7 @@ def _units(off: float, params: float, tokens: float, fractions: list[str]) -> tu
             rarity = c in (1e3, 1e6, 1e24) or (n == 1e12)
             fitting.append(
                 (
+                    not RATIOS[0] < d * tokens / (n * params) < RATIOS[1],
                     sum(unit != 1 for unit in (n, d, c)),
                     rarity,
                     abs(math.log10(d * tokens / (n * params)) - 1.3),
@@ -148,10 +172,29 @@ def _units(off: float, params: float, tokens: float, fractions: list[str]) -> tu
     return min(fitting)[-1] if fitting else None
 
 
+def _refuse_some_fractions(table: "pd.DataFrame", name: str) -> None:
+    """Raises `UserError` where a few rows hold small fractions and the others count in thousands or more."""
+    import pandas as pd
+
+    values = np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float)
+    values = np.where(np.isfinite(values), values, 0.0)
+    small = (values > 0) & (values < FRACTIONS) & (values % 1 != 0)
+    if small.any() and values.max() > FRACTIONS**2:
+        first = f"{values[small][0]:.6g}" + (f" in run {table['run'][small].iloc[0]}" if "run" in table else "")
+        raise UserError(
+            f"{name} are fractions in {int(small.sum())} of {len(values)} rows (first: {first}), and up to "
+            f"{values.max():.4g} in others: rows look to be in different units; bring all to one unit, or "
+            f"`columns='{name}={table.attrs.get('columns', {}).get(name, name)}*1'` where they are right"
+        )
+
+
 def _refuse_fractions(names: list[str], values: dict[str, np.ndarray], columns: dict[str, str]) -> None:
     name = names[0]
     example = f"{values[name].min():.4g} to {values[name].max():.4g}"
     pairs = ",".join(f"{each}={columns.get(each, each)}*1e9" for each in names)
+    fractions = values[name][values[name] % 1 != 0]
+    if np.abs(fractions * 1000 - np.round(fractions * 1000)).max() < 1e-9:
+        example += f"; {fractions[0]:.3f} may also be {1000 * fractions[0]:.0f} with a separator, to be left out"
     raise UserError(
         f"{' and '.join(names)} are fractions ({name}: {example}), which count no whole {name}: if they are in "
         f"millions or billions, say so with `columns='{pairs}'` (1e6 for millions, 1 where they are right)"
