@@ -32,10 +32,11 @@ class DataArgs:
     """Prepare a corpus, once, and report what is in it."""
 
     source: Positional[str] = "stdlib"
-    """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), or a mixture of these:
+    """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), tokens:PATH (ids that
+    others wrote: nanoGPT, llm.c, Megatron, OLMo, datatrove, Hugging Face `datasets`), or a mixture of these:
     "mix: 0.7 * stdlib + 0.3 * books/"."""
     text_field: str = "text"
-    """Field of JSONL rows, Parquet columns or TFDS examples that holds the text."""
+    """Field of JSONL rows, Parquet columns or TFDS examples that holds the text; column of a saved data set."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
     validation_fraction: float = 0.05
@@ -123,11 +124,14 @@ def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
     console.print(f"corpus {escape(manifest.source)}{share}")
     console.print(table)
     near = f", {manifest.near_duplicates_removed:,} near duplicates" if manifest.near_duplicates_removed else ""
+    removed = f"removed: {manifest.duplicates_removed:,} duplicates{near}, {manifest.empty_removed:,} empty documents\n"
     console.print(
-        f"removed: {manifest.duplicates_removed:,} duplicates{near}, {manifest.empty_removed:,} empty documents\n"
+        f"{'' if manifest.tokens_path else removed}"
         f"tokenizer {escape(manifest.tokenizer)}, vocabulary {manifest.vocab:,}, end of document "
         f"{manifest.end_of_document}\n{escape(str(manifest.folder))}"
     )
+    for remark in manifest.remarks:
+        console.print(escape(remark))
     for skipped in manifest.skipped[:SHOWN_SKIPPED]:
         console.print(f"skipped {escape(skipped.path)}: {escape(skipped.reason)}")
     if (more := len(manifest.skipped) - SHOWN_SKIPPED) > 0:
@@ -140,6 +144,8 @@ def _print_held_out(manifest: "Manifest", config: "DataConfig", console: "Consol
     documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
     for split, asked in (("validation", config.validation_fraction), ("test", config.test_fraction)):
         found = getattr(manifest, f"{split}_bytes") / total
+        if split in manifest.own_splits:
+            continue
         if asked and not asked / FAR < found < asked * FAR:
             console.print(
                 f"{split} has {found:.2%} of the text, {asked:.2%} were asked for: {documents:,} documents "

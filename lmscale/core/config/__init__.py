@@ -6,7 +6,7 @@ not part of it: they do not change what is learned.
 """
 
 from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, finite, from_json, not_negative
-from lmscale.core.config.data import IMPORTED, DataConfig
+from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
@@ -18,6 +18,7 @@ __all__ = [
     "IMPORTED",
     "LARGEST_INTEGER",
     "RUN_ID_LENGTH",
+    "TOKENS",
     "CheckpointName",
     "Completion",
     "DataConfig",

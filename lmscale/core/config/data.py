@@ -11,6 +11,8 @@ from lmscale.core.errors import nearest
 
 IMPORTED = "imported:"
 """Begins the source of a model that was trained elsewhere: its text is not here."""
+TOKENS = "tokens:"
+"""Begins a source of tokens that others wrote, or of a data set that `datasets` saved."""
 SMALLEST_BPE_VOCAB = 257
 """A token for each byte and one for the end of a document; every further token is a merge."""
 
@@ -24,10 +26,12 @@ class DataConfig:
 
     source: str = "stdlib"
     """`stdlib` (source code of the running Python's standard library), a path to a text, JSONL or Parquet file or to a
-    folder of them, `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, or a mixture of these,
+    folder of them, `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, `tokens:PATH` (tokens of
+    nanoGPT, llm.c, Megatron, OLMo or datatrove, or a data set that `datasets` saved), or a mixture of these,
     `mix: 0.7 * stdlib + 0.3 * books/`, whose weights are shares of the training tokens."""
     text_field: str = "text"
-    """The field of a record of a JSONL or Parquet file or a TFDS data set that holds the text."""
+    """The field of a record of a JSONL or Parquet file or a TFDS data set that holds the text; of a data set that
+    `datasets` saved the column of text or of ids, `input_ids` before `text` if none is named."""
     prompt_field: str | None = None
     """Where such a record keeps a prompt, which is put before its text: the objective `completion` reads it and scores
     the text alone. None: records have no prompts."""
@@ -62,6 +66,7 @@ class DataConfig:
             f"DataConfig.prompt_field = {self.prompt_field!r}, but {self.source} has no records with fields; give "
             f"JSONL, Parquet or tfds:NAME, or leave it out",
         )
+        self._check_tokens_of_others()
         if self.validation_source is not None:
             self._check_validation_source(self.validation_source)
         check(
@@ -82,6 +87,20 @@ class DataConfig:
                 f"DataConfig.near_duplicates = {self.near_duplicates!r}: a share above 0 and at most 1; try 0.8",
             )
         _check_tokenizer(self.tokenizer)
+
+    def _check_tokens_of_others(self) -> None:
+        named = [name for _, name in mixture.components(self.source)]
+        for source in filter(None, [*named, self.validation_source]):
+            if source.startswith(TOKENS):
+                check(
+                    bool(source.removeprefix(TOKENS).strip()),
+                    f"the source {source!r} names no tokens; give the path of a file or a folder, tokens:PATH",
+                )
+                check(
+                    self.prompt_field is None,
+                    f"DataConfig.prompt_field = {self.prompt_field!r}, but {source} has no prompts; give text as "
+                    f"JSONL, Parquet or tfds:NAME, or leave it out",
+                )
 
     def _check_validation_source(self, source: str) -> None:
         check(

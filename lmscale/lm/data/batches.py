@@ -146,7 +146,8 @@ class ValidationSet:
             load_tokenizer(tokens.manifest), targets[scored] if answers_only else targets
         )
         self.shortfall = ""
-        fix = f"a larger {split}_fraction holds out more" if tokens.manifest.train_tokens else "give more of it"
+        whole = not tokens.manifest.train_tokens or split in tokens.manifest.own_splits
+        fix = "give more of it" if whole else f"a larger {split}_fraction holds out more"
         if n < requested:
             self.shortfall = (
                 f"{requested * context:,} {SPLIT_NAMES[split]} tokens were asked for, but {tokens.manifest.source} "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import Skipped
+from lmscale.lm.data.joined import TokenRow
 
 ENDLESS = 1 << 62
 """Tokens of a language that is generated as it is read."""
@@ -58,6 +59,12 @@ class Manifest:
     empty_removed: int
     skipped: tuple[Skipped, ...]
     versions: dict[str, str]
+    tokens_path: str | None = None
+    """Where the tokens lie, if others wrote them."""
+    remarks: tuple[str, ...] = ()
+    """What was found in the files of others, in sentences."""
+    own_splits: tuple[str, ...] = ()
+    """Splits that the source brings with it, so that none of its documents are held out for them."""
     unique_limit: int | None = None
     """Only so many leading training tokens are used."""
     weights: tuple[int, ...] = ()
@@ -137,18 +144,18 @@ def _no_starts() -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Prepared tokens, mapped from disk: [tokens] of the tokenizer's dtype and [documents + 1] starts, per split.
+    """Prepared tokens, mapped from disk: [tokens] of the manifest's dtype and [documents + 1] starts, per split.
 
     A mixture has them in its `components`, as has all that is validated on a source of its own, `held_out`; an endless
     language has none.
     """
 
     manifest: Manifest
-    train: NDArray[Any] = field(default_factory=_none)
-    validation: NDArray[Any] = field(default_factory=_none)
+    train: TokenRow = field(default_factory=_none)
+    validation: TokenRow = field(default_factory=_none)
     train_starts: NDArray[np.int64] = field(default_factory=_no_starts)
     validation_starts: NDArray[np.int64] = field(default_factory=_no_starts)
-    test: NDArray[Any] = field(default_factory=_none)
+    test: TokenRow = field(default_factory=_none)
     test_starts: NDArray[np.int64] = field(default_factory=_no_starts)
     train_scored: NDArray[np.bool_] | None = None
     """[tokens]: False for the tokens of prompts; None where documents have none."""
@@ -165,7 +172,7 @@ class Tokens:
         """[tokens] of one split: False for those of prompts; None where documents have none."""
         return {"train": self.train_scored, "validation": self.validation_scored, "test": self.test_scored}[split]
 
-    def split(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def split(self, name: str) -> tuple[TokenRow, NDArray[np.int64]]:
         """Tokens and starts of one split."""
         return {
             "train": (self.train, self.train_starts),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmscale.core import files
-from lmscale.core.config import IMPORTED, DataConfig, check, mixture, synthetic
+from lmscale.core.config import IMPORTED, TOKENS, DataConfig, check, mixture, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
-from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked
+from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked, token_files
 from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record, write_record
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
+from lmscale.lm.data.tokenized import find_tokenized, open_tokenized, prepare_tokenized
 from lmscale.lm.data.tokenizer import BPE, FileTokenizer, Tokenizer
 from lmscale.lm.data.tokenizer.train import VERSION
 
@@ -31,6 +32,7 @@ class Part(NamedTuple):
 
 CorpusOf = Callable[[DataConfig, Whole], Corpus | None]
 TokensOf = Callable[[Corpus, Tokenizer], Manifest | None]
+TokenizedOf = Callable[[DataConfig, Whole, Tokenizer], Manifest | None]
 
 
 def find_manifest(config: DataConfig) -> Manifest | None:
@@ -38,7 +40,7 @@ def find_manifest(config: DataConfig) -> Manifest | None:
 
     A language without end is always prepared.
     """
-    return _assemble(config, corpora.find_corpus, shards.find_shards, None)
+    return _assemble(config, corpora.find_corpus, shards.find_shards, find_tokenized, None)
 
 
 def prepare(config: DataConfig, *, progress: Progress | None = None, allow_download: bool = False) -> Tokens:
@@ -56,6 +58,7 @@ def prepare(config: DataConfig, *, progress: Progress | None = None, allow_downl
         config,
         lambda part, whole: corpora.prepare(part, whole, progress=report, allow_download=allow_download),
         lambda corpus, tokenizer: shards.write_shards(corpus, tokenizer, report),
+        lambda part, whole, tokenizer: prepare_tokenized(part, whole, tokenizer, report),
         report,
     )
     assert manifest is not None
@@ -68,6 +71,8 @@ def _open_tokens(manifest: Manifest, report: Progress) -> Tokens:
         components = tuple(_open_tokens(component, report) for component in manifest.components)
         held_out = None if manifest.held_out is None else _open_tokens(manifest.held_out, report)
         return Tokens(manifest, components=components, held_out=held_out)
+    if manifest.tokens_path is not None:
+        return open_tokenized(manifest, report)
     return Tokens(manifest) if manifest.endless else shards.open_shards(manifest, report)
 
 
@@ -84,7 +89,9 @@ def load_tokenizer(manifest: Manifest) -> Tokenizer:
     return stored
 
 
-def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, report: Progress | None) -> Manifest | None:
+def _assemble(
+    config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, tokenized_of: TokenizedOf, report: Progress | None
+) -> Manifest | None:
     """The manifest of `config`, from those of its components; None as soon as one step gives None."""
     components = mixture.components(config.source)
     for _, source in components:
@@ -99,8 +106,19 @@ def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, repo
     if config.validation_source is not None:
         parts.append(Part(_component(config, config.validation_source), "validation"))
     prepared: dict[Part, Corpus] = {}
+    try:
+        tokenized = {part for part in parts if _tokenized(part.config)}
+    except UserError:
+        if report is None:
+            return None
+        raise
+    check(
+        not (tokenized and config.tokenizer.startswith(BPE)),
+        f"DataConfig.tokenizer = {config.tokenizer!r} is trained on text, but {config.source} is tokenised already; "
+        f"name the tokenizer.json that wrote its ids, or bytes",
+    )
     for part in parts:
-        if not _endless(part.config):
+        if not _endless(part.config) and part not in tokenized:
             corpus = corpus_of(*part)
             if corpus is None:
                 return None
@@ -114,7 +132,7 @@ def _assemble(config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, repo
         if (endless := _endless_manifest(part.config)) is not None:
             manifests.append(endless)
             continue
-        stored = tokens_of(prepared[part], shared[0])
+        stored = tokenized_of(*part, shared[0]) if part in tokenized else tokens_of(prepared[part], shared[0])
         if stored is None:
             return None
         manifests.append(dataclasses.replace(stored, tokenizer_file=shared[1]))
@@ -132,6 +150,13 @@ def _component(config: DataConfig, source: str) -> DataConfig:
 
 def _endless(component: DataConfig) -> bool:
     return synthetic.is_synthetic(component.source) and synthetic.parse(component.source).documents is None
+
+
+def _tokenized(component: DataConfig) -> bool:
+    """Whether a source holds ids, not text. Raises `UserError` for tokens that are not there."""
+    if not component.source.startswith(TOKENS):
+        return False
+    return token_files.of_text(component, token_files.locate(token_files.path_of(component))) is None
 
 
 def _shared_tokenizer(

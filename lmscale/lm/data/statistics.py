@@ -109,7 +109,7 @@ def corpus_statistics(tokens: Tokens, progress: Progress | None = None, held_out
     report(0.2)
     fields |= _prediction_baselines(tokens, tokenizer)
     report(0.5)
-    text = _leading_text(tokenizer, tokens.validation, COMPRESSED_BYTES)
+    text = _leading_text(tokenizer, tokens.validation[:], COMPRESSED_BYTES)
     for number, (name, size) in enumerate(_COMPRESSORS.items()):
         fields[f"{name}_bits_per_byte"] = 8 * size(text) / len(text)
         report(0.6 + 0.2 * number)
@@ -144,7 +144,7 @@ def _prediction_baselines(tokens: Tokens, tokenizer: Tokenizer) -> dict[str, Any
             f"the validation split of {tokens.manifest.source} has no text beyond its first token, so nothing can be "
             f"scored; give more text or a larger validation_fraction"
         )
-    unigram, bigram = baseline_nats(tokens.train[:COUNTED_TOKENS], tokens.validation, tokenizer.vocab)
+    unigram, bigram = baseline_nats(tokens.train[:COUNTED_TOKENS], tokens.validation[:], tokenizer.vocab)
     return {
         "unigram_bits_per_byte": bits_per_byte(unigram, scored_bytes),
         "bigram_bits_per_byte": bits_per_byte(bigram, scored_bytes),

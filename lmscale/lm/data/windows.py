@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import synthetic
 from lmscale.core.errors import UserError
+from lmscale.lm.data.joined import JoinedTokens
 from lmscale.lm.data.manifest import ENDLESS, Tokens, windows
 
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -41,8 +42,13 @@ class StoredWindows:
                 f"{context:,} and its next token; give more text or take a context of at most {max(1, len(row) - 1):,}"
             )
         self.key = tokens.manifest.fingerprint
-        self._view = np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context]
-        self.count = len(self._view) if count is None else count
+        self._context = context
+        self._row: JoinedTokens | None = None
+        if isinstance(row, JoinedTokens):
+            self._row = row
+        else:
+            self._view = np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context]
+        self.count = windows(len(row), context) if count is None else count
         scored = tokens.scored(split)
         self._scored = None
         if scored is not None:
@@ -50,12 +56,14 @@ class StoredWindows:
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
         """The windows `numbers` as int32 [n, C + 1]."""
+        if self._row is not None:
+            return self._row.windows(numbers * self._context, self._context + 1)
         return self._view[numbers].astype(np.int32)
 
     def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See `Windows`."""
         if self._scored is None:
-            return np.ones((len(numbers), self._view.shape[1] - 1), bool)
+            return np.ones((len(numbers), self._context), bool)
         return self._scored[numbers]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lmscale.core.config import RunConfig, check, mixture, synthetic
+from lmscale.core.config import TOKENS, RunConfig, check, mixture, synthetic
 from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
@@ -117,7 +117,7 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     """The files and folders that a run reads from where it is trained: what each is, and its path, ~ expanded."""
     named = filter(None, (config.data.source, config.data.validation_source))
     paths = {
-        f"the corpus {source!r}": source
+        f"the corpus {source!r}": source.removeprefix(TOKENS).strip()
         for _, source in itertools.chain.from_iterable(map(mixture.components, named))
         if source != "stdlib" and not source.startswith("tfds:") and not synthetic.is_synthetic(source)
     }

@@ -11,7 +11,8 @@ has the lowest hashes and the test the highest, so that asking for a test split 
 Under `files.cache_dir()/corpora`, `keys/<config>.json` records what a source held when it was last read, and is valid
 while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or the path of
 one) and, for each split, the positions of its documents in it. Both hold checksums, and what was damaged is read again.
-TFDS is imported only where a source is read.
+TFDS is imported only where a source is read. A data set that `datasets` saved with a column of text is read as text,
+all its splits together; tokens that others wrote are no text, and `token_files` maps them.
 """
 
 import dataclasses
@@ -28,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core import files
-from lmscale.core.config import DataConfig, synthetic
+from lmscale.core.config import TOKENS, DataConfig, synthetic
 from lmscale.core.errors import UserError
-from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write
+from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write, token_files
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
 from lmscale.lm.data.corpora.checksums import Damaged, read_record, write_record
 from lmscale.lm.data.corpora.chunks import Unreadable
@@ -38,6 +39,7 @@ from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS,
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey, Whole
+from lmscale.lm.data.corpora.token_files.arrow import ArrowText
 
 __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "Whole", "atomic_folder", "find_corpus", "locked", "prepare"]
 
@@ -105,6 +107,8 @@ def _source_path(config: DataConfig) -> Path:
         return Path()
     if _is_tfds(config):
         return tfds.data_folder()
+    if config.source.startswith(TOKENS):
+        return token_files.path_of(config)
     return sources.stdlib_folder() if config.source == "stdlib" else files.resolved(config.source)
 
 
@@ -113,6 +117,8 @@ def _list_files(config: DataConfig, path: Path) -> Listing:
         return []
     if _is_tfds(config):
         return tfds.records_listing(path)
+    if config.source.startswith(TOKENS):
+        return token_files.listing_of(token_files.locate(path))
     return sources.stdlib_listing(path) if config.source == "stdlib" else sources.files_listing(path)
 
 
@@ -147,6 +153,11 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
         return records.folder, listing, records
     listing = _list_files(config, path)
     settle(listing)
+    if config.source.startswith(TOKENS):
+        located = token_files.locate(path)
+        column = token_files.of_text(config, located)
+        assert column is not None, "ids are no text"
+        return path, listing, ArrowText(config.source, located.root, located.paths, column)
     stdlib = config.source == "stdlib"
     name = sources.stdlib_name() if stdlib else config.source
     text, prompt = config.text_field, None if stdlib else config.prompt_field

@@ -122,7 +122,12 @@ def split_documents(
     order, near = _different(survey)
     validation, test = len(order), 0
     if whole != "validation":
-        validation, test = _held_out(survey.digests[order, 0], config, name, validate=whole is None)
+        validate, tested = whole is None, config.test_fraction > 0
+        fix = (
+            f"give at least {1 + validate + tested} different documents, or one plain text file of over "
+            f"{PASSAGE_BYTES:,} bytes, which is cut into passages"
+        )
+        validation, test = held_out_counts(survey.digests[order, 0], config, name, validate, tested, fix)
     last = len(order) - test
     return {"train": order[validation:last], "validation": order[:validation], "test": order[last:]}, near
 
@@ -139,17 +144,18 @@ def _different(survey: Survey) -> tuple[NDArray[np.int64], int]:
     return order, different - len(order)
 
 
-def _held_out(leading: NDArray[Any], config: DataConfig, name: str, validate: bool) -> tuple[int, int]:
-    """How many of the lowest hashes, whose `leading` half is given, are for validation, of the highest for the test."""
-    count, tested = len(leading), int(config.test_fraction > 0)
-    least = 1 + validate + tested
+def held_out_counts(
+    leading: NDArray[Any], config: DataConfig, name: str, validate: bool, tested: bool, fix: str
+) -> tuple[int, int]:
+    """How many of the lowest hashes are for validation, and of the highest for the test, if there is to be one.
+
+    `leading` are 64 bits of each in rising order. Raises `UserError`, which ends with `fix`, for too few.
+    """
+    count, least = len(leading), 1 + validate + tested
     if count < least:
         documents = f"{count} different documents" if count > 1 else "one document"
-        raise UserError(
-            f"{name} holds {documents}, so none can be held out for {'the test' if tested else 'validation'}; give "
-            f"at least {least} different documents, or one plain text file of over {PASSAGE_BYTES:,} bytes, "
-            f"which is cut into passages"
-        )
+        missing = "the test" if tested else "validation"
+        raise UserError(f"{name} holds {documents}, so none can be held out for {missing}; {fix}")
     share = leading.astype(np.float64) / 2.0**64
     validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), count - 1 - tested)
     validation *= validate
