@@ -26,7 +26,7 @@ from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Task, load, scores
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import parameter_table
-from lmscale.lm.use import score
+from lmscale.lm.use import score_tasks
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra lm-eval")
 CONFIG = ModelConfig(width=32, layers=1, heads=2, vocab=256, context=1024, mlp_width=32)
@@ -226,9 +226,9 @@ def write_tasks(folder: Path) -> list[str]:
 def test_the_harness_agrees(scorer: LMScorer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the verb's own path, but for the checkpoint: responses, scores, rows."""
     offline(monkeypatch)
-    monkeypatch.setattr(score, "newest_scorer", lambda _: (scorer, {"run_id": "r", "step": 1}))
+    monkeypatch.setattr(score_tasks, "newest_scorer", lambda _: (scorer, {"run_id": "r", "step": 1}))
     console = Console(file=io.StringIO(), width=160)
-    score.show_lm_eval(tmp_path, write_tasks(folder), [None], None, 0, None, console)
+    score_tasks.show_lm_eval(tmp_path, write_tasks(folder), [None], None, 0, None, console)
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
     for name, task in ours(folder).items():
         (file,) = (tmp_path / RESPONSES_FOLDER).glob(f"harness.{name}-0-1-*.jsonl")
@@ -285,9 +285,9 @@ def request(*arguments: Any) -> Any:
 @pytest.mark.filterwarnings("default")
 def test_a_task_without_its_data(scorer: LMScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    monkeypatch.setattr(score, "newest_scorer", lambda _: (scorer, {}))
+    monkeypatch.setattr(score_tasks, "newest_scorer", lambda _: (scorer, {}))
     spec = write_task(tmp_path, "none", {"file": "none.jsonl"}, output_type="multiple_choice")
     with pytest.raises(UserError, match=r"the harness cannot load .*none\.yaml"):
-        score.show_lm_eval(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
+        score_tasks.show_lm_eval(tmp_path, [spec], [None], None, 0, None, Console(file=io.StringIO()))
     with pytest.raises(UserError, match="--include-path nowhere: there is no such folder"):
-        score.show_lm_eval(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))
+        score_tasks.show_lm_eval(tmp_path, [spec], [None], None, 0, Path("nowhere"), Console(file=io.StringIO()))

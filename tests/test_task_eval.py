@@ -19,7 +19,7 @@ from lmscale.lm.devices import machine
 from lmscale.lm.eval import task_eval
 from lmscale.lm.eval.tasks import Shots, load
 from lmscale.lm.train.loop import train
-from lmscale.lm.use import score
+from lmscale.lm.use import score_tasks
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
@@ -48,7 +48,7 @@ ADDED = ("shots_seed", "draw", "task_hash", "responses")
 def show(run: Path, *shots: int | Shots, items: int | None = None) -> str:
     console = Console(file=io.StringIO(), width=400, highlight=False)
     drawn = [one if isinstance(one, Shots) else Shots(one) for one in shots]
-    score.show(run, [LANGUAGE], drawn, items, console)
+    score_tasks.show(run, [LANGUAGE], drawn, items, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -102,7 +102,7 @@ def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) 
     """A model that has become NaN is neither right nor wrong; other tasks are scored."""
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / SCORES_FILE).unlink(missing_ok=True)
-    scorer, columns = score.newest_scorer(folder)
+    scorer, columns = score_tasks.newest_scorer(folder)
     good, (task,) = scorer.params, load(LANGUAGE)
     scorer.params = {name: value * float("nan") for name, value in good.items()}
     (result,) = task_eval.evaluate(scorer, [task], [Shots()], folder, columns)
@@ -113,7 +113,7 @@ def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) 
 
 def test_what_was_learned_is_found(run: Path) -> None:
     (task,) = load(LANGUAGE)
-    (found,) = score.score_run(run, [task], [Shots()], 100)
+    (found,) = score_tasks.score_run(run, [task], [Shots()], 100)
     exact, share, bits = found.scores
     assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
     assert bits.score < 1 and len(found.responses) == 100
@@ -146,7 +146,7 @@ def test_two_languages_may_have_a_task_of_one_name(run: Path, tmp_path: Path) ->
     other = 'synthetic:tasks(letters=3, length=2, only="copy sort")'
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / SCORES_FILE).unlink(missing_ok=True)
-    score.show(folder, [LANGUAGE, other], [Shots()], 10, Console(file=io.StringIO()))
+    score_tasks.show(folder, [LANGUAGE, other], [Shots()], 10, Console(file=io.StringIO()))
     chances = {row["task"]: row["chance"] for row in rows(folder) if row["metric"] == "exact_match"}
     assert chances == {f"copy of {LANGUAGE}": 1 / 4, f"copy of {other}": 1 / 9, "sort": 2 / 9}
 

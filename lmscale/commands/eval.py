@@ -40,11 +40,11 @@ def main(args: EvalArgs, console: "Console") -> None:
 
     machine.set_up()
     from lmscale.lm.eval.tasks import Shots
-    from lmscale.lm.use import score
+    from lmscale.lm.use import score_tasks
 
     if args.harness:
         shots = args.shots or (None,)
-        score.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, console)
+        score_tasks.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, console)
         return
     drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
-    score.show(args.run, args.tasks, drawn, args.items, console)
+    score_tasks.show(args.run, args.tasks, drawn, args.items, console)
