@@ -109,6 +109,10 @@ VERBS = {
         "sample", "SampleArgs", "Let a trained model continue prompts",
         "lmscale sample runs/mine/0123456789ab --prompt 'def main(' --temperature 0.8",
     ),
+    "score": Verb(
+        "score", "ScoreArgs", "Score any text under a trained run",
+        "lmscale score runs/mine/0123456789ab notes.txt --html notes.html",
+    ),
     "export": Verb(
         "export", "ExportArgs", "Write a trained model as files that other programs read",
         "lmscale export runs/mine/0123456789ab model",

@@ -56,8 +56,8 @@ def _variables(ink: dict[str, str], sequence: Sequence[str], shade: str) -> str:
     return ";".join([*named, *(f"--s{i}:{colour}" for i, colour in enumerate(sequence)), f"--ink-shade:{shade}"])
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """The whole page. `body` is HTML, `title` text. Printing takes the light colours."""
+def document(title: str, body: Iterable[str], more_style: str = "") -> str:
+    """The whole page. `body` is HTML, `title` text, `more_style` CSS. Printing takes the light colours."""
     light, dark = _variables(INK, SEQUENCE, "#f3f4f6"), _variables(DARK, DARK_SEQUENCE, "#1f2329")
     sans = "--sans:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
     style = f":root{{color-scheme:light dark;{sans};{light}}}"
@@ -65,7 +65,7 @@ def document(title: str, body: Iterable[str]) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">\n<title>{text(title)}</title>\n'
-        f"<style>{style}{STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+        f"<style>{style}{STYLE}{more_style}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
 
 

@@ -1,0 +1,137 @@
+"""The models that `lmscale score` reads a text with, in order of scale."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lmscale.core.config import IMPORTED, RunConfig, check
+from lmscale.core.counting import count
+from lmscale.core.errors import UserError
+from lmscale.core.plans import read_plan
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE
+from lmscale.core.run_identity import read_config
+from lmscale.lm.data.tokenizer import Tokenizer
+from lmscale.lm.use.load import open_run
+from lmscale.lm.use.score_text import Alternatives, ScoredText, alternatives, score_text
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is."""
+SHOWN = 3
+"""Models whose reading is shown: the smallest, the middle and the largest."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as one model reads it, token by token."""
+
+    scored: ScoredText
+    alternatives: Alternatives | None
+    """Of its first tokens, for a page."""
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model and what a text costs it."""
+
+    folder: Path
+    params: int
+    """N, embeddings included."""
+    training_tokens: int | None
+    """D; None where the model was imported."""
+    step: int
+    sums: dict[str, Any]
+    """`ScoredText.to_json`."""
+    reading: Reading | None
+    """None where only its sums are wanted: the readings of many models would fill the memory."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is read with, and how."""
+
+    folders: Sequence[Path]
+    """In order of scale."""
+    left_out: tuple[str, ...]
+    """Why other runs are not."""
+
+
+def runs_of_sweep(sweep: Path) -> Choice:
+    """The runs of a sweep that have a checkpoint. Raises `UserError` where none has."""
+    _, planned = read_plan(sweep)
+    folders = [sweep / run.config.run_id for run in planned]
+    there = [folder for folder in folders if (folder / CONFIG_FILE).is_file() and _has_checkpoint(folder)]
+    check(
+        bool(there),
+        f"no run in {sweep} has a checkpoint; train it with keep_checkpoint=True, as recipes.cpu(keep_checkpoint=True) "
+        f"does",
+    )
+    without = len(folders) - len(there)
+    left_out = (f"{without} of {len(folders)} runs have no checkpoint and are left out",) if without else ()
+    return Choice(in_order_of_scale(there), left_out)
+
+
+def in_order_of_scale(folders: Sequence[Path]) -> list[Path]:
+    """Smaller N first, and of one N fewer training tokens. Raises `UserError` for a folder that is no run's."""
+    for folder in folders:
+        check(
+            (folder / CONFIG_FILE).is_file(),
+            f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>, or --sweep runs/<sweep>",
+        )
+    return sorted(dict.fromkeys(folders), key=lambda folder: _scale(read_config(folder)))
+
+
+def shown(number: int) -> list[int]:
+    """Which of so many models, in order of scale, are shown."""
+    return sorted({0, number // 2, number - 1}) if number > SHOWN else list(range(number))
+
+
+def score_models(
+    choice: Choice,
+    documents: Sequence[bytes],
+    lines: Sequence[int],
+    *,
+    end: bool,
+    step: int | None,
+    ranked_tokens: int,
+    keep_all: bool,
+    progress: Progress,
+) -> list[ScoredModel]:
+    """Every model's reading, one model in memory at a time.
+
+    `ranked_tokens` is of how many tokens the alternatives are wanted; with `keep_all` no reading is dropped.
+    """
+    models, visible = [], shown(len(choice.folders))
+    for number, folder in enumerate(choice.folders):
+        opened = open_run(folder, step)
+        read = partial(progress, f"scoring with {folder.name} ({number + 1} of {len(choice.folders)})")
+        scored = score_text(opened.run, documents, opened.mesh, end=end, lines=lines, progress=read)
+        reading = None
+        if keep_all or number in visible:
+            ranked = number in visible and ranked_tokens > 0
+            others = alternatives(opened.run, scored, ranked_tokens, opened.mesh) if ranked else None
+            reading = Reading(scored, others, opened.run.tokenizer)
+        config = opened.run.config
+        models.append(
+            ScoredModel(folder, count(config).params, _training_tokens(config), opened.step, scored.to_json(), reading)
+        )
+    return models
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    try:
+        return any(path.name.isdigit() for path in (folder / CHECKPOINT_FOLDER).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"{folder / CHECKPOINT_FOLDER} cannot be listed: {error.strerror or error}") from None
+
+
+def _training_tokens(config: RunConfig) -> int | None:
+    return None if config.data.source.startswith(IMPORTED) else config.tokens
+
+
+def _scale(config: RunConfig) -> tuple[int, int, str]:
+    return count(config).params, config.tokens, config.run_id
