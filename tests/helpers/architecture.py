@@ -38,7 +38,7 @@ MODULES: dict[str, str] = {
     "lm/objectives": "what a step minimises: next token, completions; as sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
-    "lm/use": "a trained run: loaded, scored on tasks",
+    "lm/use": "a trained run: loaded, scored on tasks and texts, sampled, exported; models imported",
     "study/grouping": "values that are one within about a per cent: budgets, sizes, scales",
     "study/laws": "forms of scaling laws and published constants with their sources",
     "study/presets": "published shapes: GPT-2, Llama, Chinchilla",

@@ -14,12 +14,14 @@ class ScoreArgs:
     A text is read as in training: its first token is predicted from the end of a document, and its own end is predicted
     too, a token of zero bytes. One longer than the context is read in windows that overlap by half, so that every token
     is predicted once, from all tokens before it or from more than half a context.
-
-        lmscale score runs/mine/RUN notes.txt --html notes.html
     """
 
-    paths: Positional[tuple[str, ...]]
-    """RUN FILE; several RUNs and FILE; or with --sweep FILE alone. FILE is UTF-8, and - is standard input."""
+    run: Positional[str]
+    """runs/<sweep>/<run_id>; with --sweep, the text."""
+    file: Positional[str | None] = None
+    """The text: a UTF-8 file, or - for standard input."""
+    further: Positional[tuple[str, ...]] = ()
+    """RUN RUN ... FILE scores with several runs: all arguments but the last are runs."""
     sweep: Path | None = None
     """Score with every run of runs/NAME that has a checkpoint; show the smallest, the middle and the largest."""
     documents: Literal["file", "lines"] = "file"
@@ -31,7 +33,7 @@ class ScoreArgs:
     side."""
     json: Path | None = None
     """Write loss_nats, bits_per_token, bits_per_byte, tokens, bytes, loss_by_position_nats, lines and spans; of several
-    models as a list."""
+    models as a list. With - it goes to standard output, alone."""
     tokens: bool = False
     """With --json, write also the surprisal of every token, its id and from how many tokens it was predicted."""
     spans: int = 10

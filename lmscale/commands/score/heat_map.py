@@ -150,9 +150,10 @@ def _spans(spans: Iterable[Span]) -> str:
 
 
 def _positions(readings: Sequence[tuple[ScoredModel, Reading]]) -> str:
+    most = max(int(reading.scored.context_T.max()) for _, reading in readings)
     losses = [reading.scored.loss_by_position_nats for _, reading in readings]
     heads = [("tokens of context", ""), *((model.folder.name, "nats per token") for model, _ in readings)]
     rows = []
     for i in range(max(map(len, losses))):
-        rows.append(("", [octave(i), *(f"{values[i]:.4f}" if i < len(values) else "-" for values in losses)]))
+        rows.append(("", [octave(i, most), *(f"{values[i]:.4f}" if i < len(values) else "-" for values in losses)]))
     return table(heads, rows)

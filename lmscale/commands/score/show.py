@@ -86,13 +86,15 @@ def coloured(scored: ScoredText, tokens: int = SHOWN_TOKENS) -> Text:
 
 
 def _positions(scored: ScoredText) -> str:
-    parts = [f"{octave(i)}: {loss:.3f}" for i, loss in enumerate(scored.loss_by_position_nats)]
+    most = int(scored.context_T.max())
+    parts = [f"{octave(i, most)}: {loss:.3f}" for i, loss in enumerate(scored.loss_by_position_nats)]
     return f"nats per token by tokens of context: {', '.join(parts)}"
 
 
-def octave(i: int) -> str:
-    """Numbers of tokens that are averaged together."""
-    return "1" if i == 0 else f"{2**i}-{2 ** (i + 1) - 1}"
+def octave(i: int, most: int) -> str:
+    """The numbers of tokens, at most `most`, that are averaged together."""
+    last = min(2 ** (i + 1) - 1, most)
+    return str(last) if last == 2**i else f"{2**i}-{last}"
 
 
 def _print_spans(spans: Sequence[Span], console: Console) -> None:

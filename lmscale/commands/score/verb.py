@@ -1,5 +1,6 @@
 """What `lmscale score` does: read the text, read it with every model, show and write what it cost."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from lmscale.lm.devices import machine
 
 def main(args: ScoreArgs, console: Console) -> None:
     """Score and show. Raises `UserError` for a text that cannot be scored and for a run without a checkpoint."""
-    *runs, path = args.paths or ("",)
+    *runs, path = (word for word in (args.run, args.file, *args.further) if word is not None)
     check(
-        bool(path) and bool(runs) == (args.sweep is None),
+        bool(runs) == (args.sweep is None),
         "lmscale score takes RUN FILE, several RUNs and FILE, or --sweep runs/NAME and FILE; FILE may be - for "
         "standard input",
     )
+    check(args.sweep is None or args.step is None, "--step is of one run: leave it out with --sweep")
     check(not args.tokens or args.json is not None, "--tokens says what --json writes; name a file with --json PATH")
     check(args.spans >= 0, f"--spans {args.spans}: how many spans are listed is 0 or more")
     text = read_text_file(path, args.documents)
@@ -39,9 +41,15 @@ def main(args: ScoreArgs, console: Console) -> None:
         )  # fmt: skip
     if args.json is not None:
         values = [to_json(model, args.spans, tokens=args.tokens) for model in scored]
-        write_json(args.json, values[0] if args.sweep is None and len(values) == 1 else {"models": values})
+        value = values[0] if args.sweep is None and len(values) == 1 else {"models": values}
+        if str(args.json) == "-":
+            print(json.dumps(value, allow_nan=False))
+        else:
+            write_json(args.json, value)
     if args.html is not None:
         write_text(args.html, heat_map.page(scored, path, args.spans, choice.left_out))
+    if str(args.json) == "-":
+        return
     remarks = [*choice.left_out, *_remarks(text.empty_lines)]
     show.show(scored, args.spans, remarks, console)
     for written in (args.json, args.html):
