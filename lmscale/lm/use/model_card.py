@@ -224,7 +224,7 @@ def _data(record: Record) -> str:
 def _tasks(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| task | metric | worked examples | items | score |", "|---|---|---|---|---|"]
     for row in rows:
-        value, error = row.get("value"), row.get("stderr")
+        value, error = row.get("score"), row.get("stderr")
         score = "" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
         cells = (row.get("task"), row.get("metric"), row.get("shots"), row.get("n"), score)
         lines.append(f"| {' | '.join('' if cell is None else _cell(cell) for cell in cells)} |")

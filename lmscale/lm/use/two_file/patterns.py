@@ -120,8 +120,8 @@ def _translated(pattern: str) -> Iterator[str]:
         elif bracket:
             inside = bracket != "]"
             yield text
-        elif match["brace"]:
-            yield 2 * text
+        elif match["brace"] or escape in ("{", "}"):
+            yield text + text[-1]
         else:
             yield _literal(text)
 

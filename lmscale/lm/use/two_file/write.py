@@ -12,6 +12,7 @@ from lmscale.core.counting import params_total
 from lmscale.core.files import atomic_write, write_text
 from lmscale.lm.model.attention import alibi_slopes
 from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.use.generate import STEPS_PER_CALL
 from lmscale.lm.use.hf.fold import fold
 from lmscale.lm.use.hf.published import Array
 from lmscale.lm.use.hf.write import cropped, cropped_config
@@ -95,8 +96,13 @@ def tokenizer_options(tokenizer: TokenizerPart) -> dict[str, bool]:
 
 def model_constants(config: ModelConfig) -> list[Constant]:
     """The numbers at the top of the program that are about the model."""
+    half = max(1, config.context // 2)
     constants = [
         Constant("CONTEXT", config.context, "tokens that a prediction can see"),
+        Constant("HALF", half, "of them are read anew when the context is full"),
+        Constant(
+            "BLOCK", min(STEPS_PER_CALL, config.context + 1 - half), "tokens between two looks whether it is full"
+        ),
         Constant("WIDTH", config.width, "features of the residual stream"),
         Constant("LAYERS", config.layers),
         Constant("HEADS", config.heads, "of queries"),
