@@ -5,12 +5,27 @@ a defect of `lmscale` and keeps its traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
+LONGEST_SENTENCE = 800
+"""Characters of a message. What was given may be longer by far, and then the middle is left out: a sentence begins with
+what is wrong and ends with the fix."""
+FIX = 300
+"""Characters kept at the end of a sentence that is too long."""
+LINE_ENDS = re.compile("\\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\\s*")
+
+
 class UserError(ValueError):
-    """The input cannot be used; the message says what was given, the rule and the nearest fix."""
+    """The input cannot be used; the message, one line, says what was given, the rule and the nearest fix."""
+
+    def __init__(self, sentence: str) -> None:
+        line = LINE_ENDS.sub(" ", sentence).strip()
+        if len(line) > LONGEST_SENTENCE:
+            line = f"{line[: LONGEST_SENTENCE - FIX - 5]} ... {line[-FIX:]}"
+        super().__init__(line)
 
 
 class Busy(UserError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmscale.core.errors import UserError
+from lmscale.core.files import open_regular
 from lmscale.core.run_folder import PLAN_FILE
 from lmscale.study.tables.delimited import read_delimited
 from lmscale.study.tables.json_rows import read_json, read_json_lines
@@ -81,7 +82,7 @@ def _of_sweep(path: Path) -> "pd.DataFrame":
 def _content(path: Path) -> bytes:
     """The bytes of a file, unpacked where they are packed; never more than `MOST_BYTES`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UserError(f"the table {path} cannot be read: {error.strerror or error}") from None
