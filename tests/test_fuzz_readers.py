@@ -10,17 +10,14 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import damage
 from helpers.readers import READERS
 from helpers.readers.reader import Reader, all_finite, plain
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from lmscale.core.errors import LONGEST_SENTENCE, UserError
 

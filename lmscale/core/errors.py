@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-
 LONGEST_SENTENCE = 800
 """Characters of a message. What was given may be longer by far, and then the middle is left out: a sentence begins with
 what is wrong and ends with the fix."""

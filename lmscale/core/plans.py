@@ -12,7 +12,7 @@ from typing import Any
 from lmscale.core.config import RunConfig, check, check_types, finite, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json, write_text
+from lmscale.core.files import read_bytes, read_json, write_text
 from lmscale.core.run_folder import PLAN_FILE, is_run_id
 from lmscale.core.text import checked_name
 
@@ -101,7 +101,7 @@ def write_plan(folder: Path, name: str, runs: list[PlannedRun], purpose: Mapping
         + "\n"
     )
     with suppress(OSError):
-        if path.read_text(encoding="utf-8") == text:
+        if read_bytes(path) == text.encode():
             return
     write_text(path, text)
 

@@ -1,5 +1,6 @@
 """`lmscale plan --optimal`: the run that a fitted law predicts to be best for a budget, and its predicted loss."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,8 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
         return fit
     from lmscale.study.tables import read_table
 
-    source = read_json(path, "fit").get("table")
     try:
-        table = read_table(str(source), None, None)
+        table = read_table(_table_of(path), None, None)
         again = loss_law(
             table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
             seed=fit.seed, rates=fit.rates, check=False, at=(),
@@ -123,10 +123,10 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
 
 def _sweep_of(path: Path) -> Sweep:
     """The sweep that planned the fitted runs, from the sweep file of its name."""
-    table = read_json(path, "fit").get("table", "")
-    name = ""
-    if Path(table).is_dir():
-        name, _ = read_plan(Path(table))
+    table, name = _table_of(path), ""
+    with suppress(OSError, ValueError):  # a `UserError` too: what can be no path, or holds no plan
+        if Path(table).is_dir():
+            name, _ = read_plan(Path(table))
     file = Path("sweeps") / f"{name}.py"
     if not name or not file.is_file():
         raise UserError(
@@ -134,3 +134,10 @@ def _sweep_of(path: Path) -> Sweep:
             f"make the run: `lmscale plan SWEEP.py --optimal {path}`"
         )
     return load(file)
+
+
+def _table_of(path: Path) -> str:
+    """The table that a saved fit was made from, as it was named; "" where the file does not say."""
+    value = read_json(path, "fit")
+    table = value.get("table") if isinstance(value, dict) else None
+    return table if isinstance(table, str) else ""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lmscale.core.config import RunConfig
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_STORAGE, EXIT_USER_ERROR
-from lmscale.core.files import open_regular, parse_json, storage_error, write_json
+from lmscale.core.files import open_regular, parse_json, read_bytes, storage_error, write_json
 from lmscale.core.run_folder import FAILED_FILE, LOG_FILE, RETRIED_FILE
 from lmscale.study.launch import lease
 
@@ -102,7 +102,7 @@ def tally(folder: Path) -> Tally:
     """The tally of the run in `folder`. An attempt that died without a record of its end has crashed."""
     forgiven, total = 0, Tally()
     with suppress(OSError, ValueError):
-        retried = parse_json((folder / RETRIED_FILE).read_bytes())
+        retried = parse_json(read_bytes(folder / RETRIED_FILE))
         forgiven = count if isinstance(retried, dict) and type(count := retried.get("attempts")) is int else 0
     for attempt in lease.history(folder):
         if attempt.number > forgiven and (attempt.end is not None or attempt.dead()):

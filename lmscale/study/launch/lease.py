@@ -28,7 +28,7 @@ from typing import Any
 from lmscale.core.config import from_json
 from lmscale.core.errors import Busy
 from lmscale.core.exit_status import EXIT_BUSY
-from lmscale.core.files import open_regular, own_folder, parse_json, storage_error, write_json
+from lmscale.core.files import open_regular, own_folder, parse_json, read_bytes, storage_error, write_json
 from lmscale.core.run_folder import ATTEMPTS_FOLDER, STOP_FILE
 from lmscale.study.launch.process import Process
 
@@ -234,7 +234,7 @@ def _create_exclusively(path: Path, text: str) -> bool:
 def record_end(path: Path, status: int, reason: str) -> None:
     """Record how an attempt ended, unless that is recorded; a disk in trouble is no reason to fail once more."""
     with suppress(OSError, ValueError):  # a `UserError` is a `ValueError`
-        value = parse_json(path.read_bytes())
+        value = parse_json(read_bytes(path))
         if isinstance(value, dict) and "end" not in value:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(path, {**value, "end": {"status": status, "reason": reason, "at": at}})

@@ -8,7 +8,6 @@ A run that Slurm preempts is requeued by Slurm; before the time limit Slurm send
 and its job requeues itself. A node that dies or is drained loses its job, which Slurm requeues too.
 """
 
-import json
 import math
 import os
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from lmscale.core.config import RunConfig, check
 from lmscale.core.counting import count, memory_bytes
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.files import write_json, write_text
+from lmscale.core.files import parse_json, read_bytes, write_json, write_text
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
 from lmscale.core.results import outcome_or_problem
@@ -120,7 +119,7 @@ def _queued(folder: Path) -> set[str]:
     queued: set[str] = set()
     for path in (folder / SLURM_FOLDER).glob("job-*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(read_bytes(path))
             listed = _output(["squeue", "--noheader", "--array", f"--jobs={value['job']}", "--format=%K"])
             queued |= {value["runs"][int(index)] for index in listed.split() if index.isdigit()}
     return queued

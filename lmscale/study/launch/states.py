@@ -8,7 +8,7 @@ from typing import Any
 
 from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
 from lmscale.core.errors import UserError
-from lmscale.core.files import parse_json, read_json
+from lmscale.core.files import parse_json, read_bytes, read_json
 from lmscale.core.plans import COUNTED, PlannedRun, check_plan_of, plan_path, read_plan
 from lmscale.core.results import COUNTS, STATES, Outcome
 from lmscale.core.run_folder import (
@@ -129,10 +129,8 @@ def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str)
 def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
     """The outcome of the planned run `line`, if it and the configuration beside it are as a training writes them."""
     try:
-        with open(f"{folder}/{OUTCOME_FILE}", "rb") as file:  # noqa: PTH123
-            outcome = parse_json(file.read())
-        with open(f"{folder}/{CONFIG_FILE}", "rb") as file:  # noqa: PTH123
-            config = parse_json(file.read())
+        outcome = parse_json(read_bytes(f"{folder}/{OUTCOME_FILE}"))
+        config = parse_json(read_bytes(f"{folder}/{CONFIG_FILE}"))
     except (OSError, ValueError):
         return None
     if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"] or config != line["config"]:

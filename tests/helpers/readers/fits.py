@@ -28,7 +28,9 @@ def _fitted() -> Any:
     law = Chinchilla(E=1.7, A=400.0, B=410.0, alpha=0.34, beta=0.28)
     params, tokens = (np.outer(np.geomspace(1e7, 1e9, 6), np.ones(4)).ravel(), np.tile(np.geomspace(1e9, 2e10, 4), 6))
     loss = law.loss(params, tokens) * np.exp(0.002 * rng.standard_normal(params.size))
-    return fits.loss_law(pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), resamples=20, check=False)
+    return fits.loss_law(
+        pd.DataFrame({"params": params, "tokens": tokens, "loss_nats": loss}), resamples=20, check=False
+    )
 
 
 def _fits(folder: Path) -> Path:

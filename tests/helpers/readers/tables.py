@@ -22,8 +22,8 @@ RUNS = pd.DataFrame(
 )  # fmt: skip
 SCORES = pd.DataFrame(
     {
-        "task": ["sums"] * 4, "metric": ["accuracy"] * 4, "kind": ["hard"] * 4, "params": PARAMS, "correct": [24, 25, 40, 90],
-        "n": [100] * 4, "chance": [0.25] * 4, "shots": [0] * 4,
+        "task": ["sums"] * 4, "metric": ["accuracy"] * 4, "kind": ["hard"] * 4, "params": PARAMS,
+        "correct": [24, 25, 40, 90], "n": [100] * 4, "chance": [0.25] * 4, "shots": [0] * 4,
     }
 )  # fmt: skip
 WANDB = pd.DataFrame(

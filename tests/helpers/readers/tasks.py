@@ -29,7 +29,9 @@ FILES: dict[str, tuple[str, str, str]] = {
     "gsm8k": ("test.jsonl", f"{json.dumps(GSM8K)}\n" * 3, "lines"),
     "stories": ("stories.yaml", '- "Once"\n- |\n  Twice\n  upon\n- Thrice\n', "text"),
     "mmlu": ("math_test.csv", "q,1,2,3,4,A\nr,1,2,3,4,B\n", "text"),
-    "truthfulqa": ("TruthfulQA.csv", "Question,Best Answer,Correct Answers,Incorrect Answers\nq,Yes,Yes;No,Never\n", "text"),
+    "truthfulqa": (
+        "TruthfulQA.csv", "Question,Best Answer,Correct Answers,Incorrect Answers\nq,Yes,Yes;No,Never\n", "text",
+    ),
 }  # fmt: skip
 """Format -> name, content and form of a file."""
 assert FILES.keys() == FORMATS.keys(), "a new format of benchmark files needs a valid file here"

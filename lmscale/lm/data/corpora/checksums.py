@@ -33,7 +33,7 @@ class Damaged(UserError):
 def checksum(path: Path, read: Callable[[int], None] = lambda size: None) -> str:
     """The checksum of a file's content; `read` is called with the bytes of every piece. Raises OSError."""
     state, buffer = xxhash.xxh3_128(), bytearray(READ_BYTES)
-    with path.open("rb", buffering=0) as file:
+    with files.open_regular(path) as file:
         while size := file.readinto(buffer):
             state.update(memoryview(buffer)[:size])
             read(size)
@@ -51,7 +51,7 @@ def read_record(path: Path) -> dict[str, Any]:
     A record of an older version has no checksum, so it is refused too: what it describes is made again.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(files.read_bytes(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(record, dict) or record.pop(FIELD, None) != _of_fields(record):

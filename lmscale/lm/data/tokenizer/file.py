@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.tokenizer import long_texts
 from lmscale.lm.data.tokenizer.long_texts import PIECE_BYTES
@@ -75,7 +76,7 @@ class FileTokenizer:
     def read(cls, path: str | Path, name: str = "", end_of_document: int | None = None) -> "FileTokenizer":
         """The tokenizer of a file. Raises `UserError` where it cannot be read."""
         try:
-            content = Path(path).read_text(encoding="utf-8")
+            content = files.read_bytes(path).decode("utf-8")
         except FileNotFoundError:
             raise UserError(
                 f"there is no tokenizer file {name or path}; give `bytes`, `bpe:4096` or a path that exists"

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import write_json
+from lmscale.core.files import open_regular, read_bytes, write_json
 from lmscale.lm.data.tokenizer import ByteTokenizer, FileTokenizer, SymbolTokenizer, Tokenizer
 from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet
 
@@ -100,7 +100,7 @@ def read_tokenizer_content(folder: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
@@ -111,6 +111,8 @@ def _from_merges(vocab: Path, merges: Path) -> str:
     from tokenizers import decoders, models, pre_tokenizers
 
     try:
+        for path in (vocab, merges):
+            open_regular(path).close()  # the library would wait for the other end of a pipe
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     except Exception as error:  # the library raises bare exceptions
         raise UserError(f"{vocab} and {merges} are no byte-level tokenizer: {str(error)[:200]}") from None

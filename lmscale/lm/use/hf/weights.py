@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json, storage_error, write_json
+from lmscale.core.files import open_regular, read_json, storage_error, write_json
 from lmscale.core.text import checked_name
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -106,6 +106,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        open_regular(path).close()  # the library would wait for the other end of a pipe
         with safe_open(path, framework="numpy") as file:
             tensors = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
