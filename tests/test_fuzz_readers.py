@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from helpers import damage
+from helpers.command_line import call
 from helpers.readers import READERS
 from helpers.readers.reader import Reader, all_finite, plain
+from helpers.readers.tables import text_of
 from hypothesis import HealthCheck, Phase, given, settings
 
 from lmscale.core.errors import LONGEST_SENTENCE, UserError
@@ -70,14 +72,19 @@ class Subject:
             shutil.rmtree(self.folder, ignore_errors=True)
             shutil.copytree(self._whole, self.folder, symlinks=True)
 
-    def check(self, put: Callable[[Path], object]) -> str:
-        """Read what `put` puts in the place of the file; the sentence, if there is one."""
+    def put(self, put: Callable[[Path], object]) -> Path:
+        """The path of the file, once `put` has put something else there."""
         self._renew()
         path = self.folder / self.place
         remove(path)
         put(path)
         if path.is_file() and not path.is_symlink():
             os.utime(path, (next(CLOCK),) * 2)  # readers that remember a file know it by its time
+        return path
+
+    def check(self, put: Callable[[Path], object]) -> str:
+        """Read what `put` puts in the place of the file; the sentence, if there is one."""
+        path = self.put(put)
         try:
             with bounded():
                 value = self.reader.read(path)
@@ -132,16 +139,60 @@ def fuzz(subject: Subject, examples: int) -> None:
 
 @pytest.mark.parametrize("reader", [one for one in READERS if not one.slow], ids=str)
 def test_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
-    fuzz(subject(reader), 8)
+    fuzz(subject(reader), 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS, ids=str)
 def test_much_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
-    fuzz(subject(reader), 30 if reader.slow else 300)
+    fuzz(subject(reader), 20 if reader.slow else 200)
 
 
 @pytest.mark.parametrize("place", damage.PLACES)
 @pytest.mark.parametrize("reader", [one for one in READERS if not (one.text or one.slow)], ids=str)
 def test_what_is_no_file(reader: Reader, place: str, subject: Callable[[Reader], Subject]) -> None:
     subject(reader).check(damage.PLACES[place])
+
+
+VERBS: dict[str, tuple[str, Callable[[Path], list[object]]]] = {
+    "status": ("state of an outcome", lambda path: ["status", path.parents[1]]),
+    "status of a plan": ("plan states", lambda path: ["status", path.parent]),
+    "table": ("table of an outcome", lambda path: ["table", path.parents[1]]),
+    "logs": ("state of metrics", lambda path: ["logs", path.parent]),
+    "plan": ("plan of a sweep file", lambda path: ["plan", path]),
+    "check": ("prediction", lambda path: ["check", path, "--loss", "2.5"]),
+    "emergence": ("table of scores", lambda path: ["emergence", path, "--resamples", "10"]),
+    "fit": ("where", lambda path: ["fit", path.with_name("no.csv"), f"--where={text_of(path)[:1000]}"]),
+}  # fmt: skip
+"""Calls of the command line, each on the damaged file of a reader."""
+STATUSES = (0, 2, 74)
+
+
+def fuzz_verb(
+    subject: Subject, words: Callable[[Path], list[object]], examples: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Call the command line on a damaged file `examples` times: a status of ours, and one line where it is refused."""
+
+    @settings(
+        max_examples=EXAMPLES or examples, derandomize=not EXAMPLES, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
+    )  # fmt: skip
+    @given(damage.damaged(subject.content, subject.reader.form))
+    def one(content: bytes) -> None:
+        path = subject.put(lambda path: path.write_bytes(content))
+        with bounded():
+            status = call(*words(path))
+        output = capsys.readouterr()
+        assert status in STATUSES, output.err
+        assert "Traceback" not in output.out + output.err
+        if status:
+            assert output.err.startswith("lmscale: ") and output.err.count("\n") == 1, output.err
+
+    one()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs(verb: str, subject: Callable[[Reader], Subject], capsys: pytest.CaptureFixture[str]) -> None:
+    name, words = VERBS[verb]
+    fuzz_verb(subject(next(reader for reader in READERS if reader.name == name)), words, 20, capsys)

@@ -14,7 +14,8 @@ DIGITS, BEYOND = "<5000 digits>", "<1e999>"
 PIECES = (
     b"\0", b"\n", b"\r\n", b"\r", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\xc3\x28", b"\x80", b"\xed\xa0\x80",
     b'"', b"'", b",", b";", b"\t", b"{", b"}", b"[", b"]", b":", b"(", b")", b"\\", b"\\ud800", b"\\u2028", b"-", b".",
-    b"e", b"%",     b"NaN", b"Infinity", b"1e999", b"-1", b"0", b"null", b"true", b'""', b"[]", b"{}", b"9" * 400, b"9" * 5000,
+    b"e", b"%",
+    b"NaN", b"Infinity", b"1e999", b"-1", b"0", b"null", b"true", b'""', b"[]", b"{}", b"9" * 400, b"9" * 5000,
     b"[" * 3000, b"(" * 3000, b'{"a":' * 3000, b"-" * 3000, b"x" * 100_000, b"\x1b[2J", b"=1+1", b"**9", b"'a'*9**9",
     b"not ", b"lambda:0", b" | ", b"*", b"\xe2\x88\x9e", b"\xef\xbc\x91", b"\x1f\x8b\x08",
 )  # fmt: skip

@@ -37,7 +37,7 @@ class Reader:
         return self.name.replace(" ", "-")
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911
     """`value` as something that can be compared: arrays, tables and dataclasses as tuples."""
     import pandas as pd
 
