@@ -7,8 +7,9 @@ run can check the whole of its data when it starts.
 
 import json
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xxhash
 
@@ -33,7 +34,7 @@ class Damaged(UserError):
 def checksum(path: Path, read: Callable[[int], None] = lambda size: None) -> str:
     """The checksum of a file's content; `read` is called with the bytes of every piece. Raises OSError."""
     state, buffer = xxhash.xxh3_128(), bytearray(READ_BYTES)
-    with files.open_regular(path) as file:
+    with cast(BufferedReader, files.open_regular(path)) as file:
         while size := file.readinto(buffer):
             state.update(memoryview(buffer)[:size])
             read(size)
