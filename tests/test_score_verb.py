@@ -22,6 +22,7 @@ from lmscale.core.run_folder import CHECKPOINT_FOLDER
 from lmscale.core.run_identity import read_config
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.use import load
 from lmscale.lm.use.load import Opened, TrainedRun
 
 HOSTILE = '</div><script>alert("x")</script>&amp; \x1b[31m\x00\u202e é🙂\n"\'>\n'
@@ -38,7 +39,7 @@ def opened(folder: Path, step: int | None = None) -> Opened:
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of four runs, the largest first; each has a checkpoint."""
-    monkeypatch.setattr(models, "open_run", opened)
+    monkeypatch.setattr(load, "open_run", opened)
     sweep = tmp_path / "mine"
     planned = [
         PlannedRun(run("here", 1, model=tiny(vocab=256, context=16, layers=1, width=width)))

@@ -17,7 +17,7 @@ class ScoreArgs:
     """
 
     run: Positional[str]
-    """runs/<sweep>/<run_id>; with --sweep, the text."""
+    """The run's folder, runs/<sweep>/<run_id>; with --sweep, the text."""
     file: Positional[str | None] = None
     """The text: a UTF-8 file, or - for standard input."""
     further: Positional[tuple[str, ...]] = ()

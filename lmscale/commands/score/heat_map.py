@@ -6,13 +6,16 @@ pointing at it shows token, nats, rank and what the model expected instead. Text
 
 from collections.abc import Iterable, Sequence
 from math import exp
+from typing import TYPE_CHECKING
 
 from lmscale.commands.score.models import Reading, ScoredModel
 from lmscale.commands.score.show import octave, shortened
 from lmscale.core.quantities import quantity
 from lmscale.core.text import one_line
-from lmscale.lm.use.surprise import CLASSES, Piece, Span, pieces, surprising_spans
 from lmscale.study.report.page import bullets, document, heading, paragraphs, table, text
+
+if TYPE_CHECKING:
+    from lmscale.lm.use.surprise import Piece, Span
 
 SHOWN_TOKENS = 3_000
 """Tokens of the text on the page, so that it stays small."""
@@ -36,6 +39,8 @@ mark{background:none;color:inherit;font-weight:700;border-bottom:2px solid}
 
 def page(models: Sequence[ScoredModel], name: str, most_spans: int, remarks: Sequence[str] = ()) -> str:
     """The whole page about the text called `name`."""
+    from lmscale.lm.use.surprise import surprising_spans
+
     readings = [(model, model.reading) for model in models if model.reading and model.reading.alternatives]
     plural = f"{len(models)} models" if len(models) > 1 else "a model"
     title = f"{one_line(name)} as read by {plural}"
@@ -85,6 +90,8 @@ def _losses(models: Sequence[ScoredModel]) -> str:
 
 
 def _legend() -> str:
+    from lmscale.lm.use.surprise import CLASSES
+
     samples = "".join(f'<span class="k{i}">{text(meaning)}</span>' for i, meaning in enumerate(CLASSES))
     return (
         f'<p class="legend heat">Probability of what is written, given what stands before: {samples}</p>'
@@ -98,6 +105,8 @@ def _caption(model: ScoredModel) -> str:
 
 
 def _column(model: ScoredModel, reading: Reading) -> str:
+    from lmscale.lm.use.surprise import pieces
+
     caption = _caption(model)
     inner = "".join(_piece(piece, reading) for piece in pieces(reading.scored, SHOWN_TOKENS))
     return (
@@ -106,7 +115,7 @@ def _column(model: ScoredModel, reading: Reading) -> str:
     )
 
 
-def _piece(piece: Piece, reading: Reading) -> str:
+def _piece(piece: "Piece", reading: Reading) -> str:
     css = f' class="k{piece.surprise}"' if piece.surprise else ""
     inner = text(piece.text).replace("\n", "<i>\u23ce</i>\n") if piece.text else "<i>\u220e</i>\n"
     title = "\n".join(_explained(token, reading) for token in range(piece.first, piece.last))
@@ -138,7 +147,7 @@ def _percent(nats: float) -> str:
     return f"{exp(-nats):.1%}"
 
 
-def _spans(spans: Iterable[Span]) -> str:
+def _spans(spans: "Iterable[Span]") -> str:
     rows = "".join(
         f"<tr><td>{span.nats:.2f}</td><td>{span.tokens:,}</td><td>{span.line:,}</td>"
         f'<td class="word">{text(one_line(span.before))}<mark>{text(shortened(span.text))}</mark>'

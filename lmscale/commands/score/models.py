@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmscale.core.config import IMPORTED, RunConfig, check
 from lmscale.core.counting import count
@@ -12,9 +12,10 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE
 from lmscale.core.run_identity import read_config
-from lmscale.lm.data.tokenizer import Tokenizer
-from lmscale.lm.use.load import open_run
-from lmscale.lm.use.score_text import Alternatives, ScoredText, alternatives, score_text
+
+if TYPE_CHECKING:
+    from lmscale.lm.data.tokenizer import Tokenizer
+    from lmscale.lm.use.score_text import Alternatives, ScoredText
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is."""
@@ -26,10 +27,10 @@ SHOWN = 3
 class Reading:
     """A text as one model reads it, token by token."""
 
-    scored: ScoredText
-    alternatives: Alternatives | None
+    scored: "ScoredText"
+    alternatives: "Alternatives | None"
     """Of its first tokens, for a page."""
-    tokenizer: Tokenizer
+    tokenizer: "Tokenizer"
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ def score_models(
 
     `ranked_tokens` is of how many tokens the alternatives are wanted; with `keep_all` no reading is dropped.
     """
+    from lmscale.lm.use import load
+    from lmscale.lm.use.score_text import alternatives, score_text
+
     models, visible = [], shown(len(choice.folders))
     for number, folder in enumerate(choice.folders):
-        opened = open_run(folder, step)
+        opened = load.open_run(folder, step)
         read = partial(progress, f"scoring with {folder.name} ({number + 1} of {len(choice.folders)})")
         scored = score_text(opened.run, documents, opened.mesh, end=end, lines=lines, progress=read)
         reading = None

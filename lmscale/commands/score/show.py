@@ -1,6 +1,7 @@
 """A scored text on the terminal: its sums, the text coloured by surprise, the spans that stand out."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +11,10 @@ from lmscale.commands.console import print_whole
 from lmscale.commands.score.models import ScoredModel
 from lmscale.core.quantities import quantity
 from lmscale.core.text import one_line, printable
-from lmscale.lm.use.score_text import ScoredText
-from lmscale.lm.use.surprise import CLASSES, Span, pieces, surprising_spans
+
+if TYPE_CHECKING:
+    from lmscale.lm.use.score_text import ScoredText
+    from lmscale.lm.use.surprise import Span
 
 SHOWN_TOKENS = 2_000
 """Tokens of the text that are shown; a page shows more."""
@@ -30,6 +33,8 @@ END = "<end of document>"
 
 def show(models: Sequence[ScoredModel], most_spans: int, remarks: Sequence[str], console: Console) -> None:
     """Print the losses and, of the models that are shown, the text (on a terminal) and its most surprising spans."""
+    from lmscale.lm.use.surprise import surprising_spans
+
     print_whole(loss_table(models), console)
     for remark in remarks:
         console.print(remark, markup=False)
@@ -68,14 +73,18 @@ def loss_table(models: Sequence[ScoredModel]) -> Table:
 
 def legend() -> Text:
     """What the colours mean."""
+    from lmscale.lm.use.surprise import CLASSES
+
     text = Text("probability of what is written, given what stands before: ")
     for style, meaning in zip(STYLES, CLASSES):
         text.append(f" {meaning} ", style).append("  ")
     return text
 
 
-def coloured(scored: ScoredText, tokens: int = SHOWN_TOKENS) -> Text:
+def coloured(scored: "ScoredText", tokens: int = SHOWN_TOKENS) -> Text:
     """The first `tokens` tokens of the text, each piece on the ground of its class."""
+    from lmscale.lm.use.surprise import pieces
+
     text, seen = Text(overflow="fold"), 0
     for piece in pieces(scored, tokens):
         text.append(printable(piece.text) if piece.text else "\u220e\n", STYLES[piece.surprise])
@@ -85,7 +94,7 @@ def coloured(scored: ScoredText, tokens: int = SHOWN_TOKENS) -> Text:
     return text
 
 
-def _positions(scored: ScoredText) -> str:
+def _positions(scored: "ScoredText") -> str:
     most = int(scored.context_T.max())
     parts = [f"{octave(i, most)}: {loss:.3f}" for i, loss in enumerate(scored.loss_by_position_nats)]
     return f"nats per token by tokens of context: {', '.join(parts)}"
@@ -97,7 +106,7 @@ def octave(i: int, most: int) -> str:
     return str(last) if last == 2**i else f"{2**i}-{last}"
 
 
-def _print_spans(spans: Sequence[Span], console: Console) -> None:
+def _print_spans(spans: "Sequence[Span]", console: Console) -> None:
     if not spans:
         return
     table = Table(title="most surprising spans", title_justify="left", box=None)

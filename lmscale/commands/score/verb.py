@@ -11,7 +11,6 @@ from lmscale.commands.score.arguments import ScoreArgs
 from lmscale.commands.score.text_file import read_text_file
 from lmscale.core.config import check
 from lmscale.core.files import write_json, write_text
-from lmscale.lm.devices import machine
 
 
 def main(args: ScoreArgs, console: Console) -> None:
@@ -26,6 +25,8 @@ def main(args: ScoreArgs, console: Console) -> None:
     check(not args.tokens or args.json is not None, "--tokens says what --json writes; name a file with --json PATH")
     check(args.spans >= 0, f"--spans {args.spans}: how many spans are listed is 0 or more")
     text = read_text_file(path, args.documents)
+    from lmscale.lm.devices import machine
+
     machine.set_up()
     from lmscale.commands.score import heat_map, models, show
 
