@@ -42,6 +42,10 @@ def every_document(tokens: data.Tokens) -> list[list[int]]:
     return sorted(rows)
 
 
+def text_of(row: Any) -> bytes:
+    return bytes(number for number in row[:] if number != END)
+
+
 def mapped_files() -> set[str]:
     return {line.split()[-1] for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()}
 
@@ -124,6 +128,8 @@ def test_one_document_falls_into_one_split_in_every_layout(tmp_path: Path) -> No
 def test_ends_before_documents_and_in_a_row_close_no_document_more(tmp_path: Path) -> None:
     opened = flat([[END, *ids[:-1]] for ids in IDS])
     tokens = data.prepare(config(llm_c(tmp_path / "a.bin", opened)))
+    closed = data.prepare(config(megatron(tmp_path / "closed")))
+    assert text_of(tokens.validation) == text_of(closed.validation) != b""
     assert tokens.manifest.train_documents + tokens.manifest.validation_documents == len(IDS)
     padded = data.prepare(config(write_flat(tmp_path / "b.bin", "<u2", flat([[*ids, END, END] for ids in IDS]))))
     assert padded.manifest.train_documents == tokens.manifest.train_documents

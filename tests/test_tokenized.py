@@ -16,6 +16,7 @@ from lmscale.commands import data as data_verb
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.lm import data
+from lmscale.lm.data.corpora import token_files
 from lmscale.lm.data.joined import JoinedTokens
 from lmscale.lm.data.windows import StoredWindows
 from lmscale.study.launch.jobs import local_paths
@@ -135,6 +136,16 @@ def test_changed_files_are_read_again_and_have_another_fingerprint(nano: Path, t
     assert data.prepare(config(nano)).manifest.own_splits == ()
 
 
+def test_changes_that_no_time_shows_are_found_by_the_content(nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_files, "listing_of", lambda located: [])
+    first = data.prepare(config(nano)).manifest
+    flat(IDS[1:9]).astype("<u2").tofile(nano / "train.bin")
+    assert data.find_manifest(config(nano)) == first
+    tokens = data.prepare(config(nano))
+    assert tokens.manifest.fingerprint != first.fingerprint
+    np.testing.assert_array_equal(tokens.train, flat(IDS[1:9]))
+
+
 def test_the_verb_says_what_was_found_and_a_job_names_the_path(nano: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     data_verb.show(config(nano), console)
@@ -149,9 +160,13 @@ def test_the_verb_says_what_was_found_and_a_job_names_the_path(nano: Path) -> No
     assert list(local_paths(a_run(config(nano))).values()) == [nano]
 
 
-def test_many_streams_are_one_row(tmp_path: Path) -> None:
+def test_columns_are_told_apart_and_many_streams_are_one_row(tmp_path: Path) -> None:
     import pyarrow
 
+    columns = pyarrow.table({"one": IDS, "two": [ids[::-1] for ids in IDS]})
+    folder = data_set(tmp_path / "two", {"a.arrow": columns})
+    one, two = (data.prepare(config(folder, text_field=name)).manifest.fingerprint for name in ("one", "two"))
+    assert one != two
     halves = {f"{i}.arrow": pyarrow.table({"input_ids": IDS[6 * i : 6 * i + 6]}) for i in range(2)}
     tokens = data.prepare(config(data_set(tmp_path / "a", halves), validation_source="synthetic:tasks(digits=1)"))
     np.testing.assert_array_equal(tokens.components[0].train[:], flat())

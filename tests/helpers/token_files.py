@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.lm.data.tokenizer import ByteTokenizer
-
 END = 255
 TEXTS = [f"document {i} é " * (1 + i % 3) for i in range(12)]
 IDS = [[*text.encode(), END] for text in TEXTS]
@@ -64,7 +62,3 @@ def data_set(folder: Path, files: dict[str, Any]) -> Path:
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     (folder / "dataset_info.json").write_text("{}", encoding="utf-8")
     return folder
-
-
-def text_of(ids: Any) -> bytes:
-    return b"".join(ByteTokenizer().decode_documents(ids))

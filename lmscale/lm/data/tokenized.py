@@ -98,11 +98,12 @@ def _build(config: DataConfig, whole: Whole, tokenizer: Tokenizer, key_path: Pat
     own = _own_splits(located, whole, config.source)
     scans = [documents_of_ids.scan(piece, tokenizer, progress) for piece in pieces]
     chosen = _documents(splits, pieces, scans, config, whole, own, tokenizer, report)
-    identity = [FORMAT, sums, [[split, _digest(chosen[split])] for split in SPLITS]]
+    identity = [FORMAT, pieces[0].format, sums, [[split, _digest(chosen[split])] for split in SPLITS]]
     manifest = _manifest(config, located, pieces, scans, chosen, own, tokenizer, identity)
-    shutil.rmtree(manifest.folder, ignore_errors=True)
-    with atomic_folder(manifest.folder, key_path.stem) as partial:
-        _write(partial, chosen, sums, config.text_field, manifest)
+    if not _is_as_written(manifest, sums):  # else the same files were read under another path
+        shutil.rmtree(manifest.folder, ignore_errors=True)
+        with atomic_folder(manifest.folder, key_path.stem) as partial:
+            _write(partial, chosen, sums, config.text_field, manifest)
     if signature(token_files.listing_of(located)) != signature(listing):
         raise UserError(f"{config.source} changed while it was read; run again when nothing writes to it")
     write_record(key_path, {"signature": signature(listing), "manifest": manifest.to_json()})
@@ -292,14 +293,27 @@ def _row(pieces: list[NDArray[Any]], spans: NDArray[np.int64]) -> TokenRow:
     return JoinedTokens(pieces, spans)
 
 
+def _is_as_written(manifest: Manifest, sums: list[str]) -> bool:
+    """Whether the folder of a source is there and undamaged, and was derived from files with these checksums."""
+    try:
+        record = read_record(manifest.folder / MANIFEST_FILE)
+        _check_derived(manifest, record)
+        return bool(record["sources"] == sums)
+    except (OSError, ValueError, KeyError, TypeError):  # a `Damaged` is a ValueError
+        return False
+
+
+def _check_derived(manifest: Manifest, record: dict[str, Any]) -> None:
+    for name, expected in record["derived"].items():
+        if checksum(manifest.folder / name) != expected:
+            raise Damaged(manifest.folder, name)
+
+
 def _check(manifest: Manifest, located: Located, record: dict[str, Any], report: Progress) -> None:
     """Raise `Damaged` unless the files of others and what was derived have the checksums that were noted."""
-    derived = [manifest.folder / name for name in record["derived"]]
     paths = [*located.paths, *located.companions]
     progress = _progress(report, f"checking {manifest.source}", sum(path.stat().st_size for path in paths))
     sums = [checksum(path, progress) for path in paths]
     if sums != record["sources"]:
         raise Damaged(manifest.folder, f"{manifest.source}, whose files have changed without a trace,")
-    for path, expected in zip(derived, record["derived"].values()):
-        if checksum(path) != expected:
-            raise Damaged(manifest.folder, path.name)
+    _check_derived(manifest, record)
