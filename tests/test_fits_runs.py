@@ -9,6 +9,7 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
+from lmscale.study.fits.results.common import Dropped, dropped_lines
 from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT
@@ -85,6 +86,11 @@ def test_every_trackers_word_for_an_unfinished_run_is_known(column: str, state: 
         runs = usable(rows)
         assert [dropped.run for dropped in runs.dropped] == ["simulated 4"]
         assert runs.dropped[0].reason.startswith("its loss is not that of a finished run: ")
+
+
+def test_a_left_out_run_takes_one_line_whatever_its_name() -> None:
+    lines = dropped_lines([Dropped("a\nE = 2", "state: x\x1b[31m\ny")])
+    assert lines == ["  1 left out (state: x\\x1b[31m\\x0ay): a\\x0aE = 2"]
 
 
 def test_a_column_of_that_name_may_mean_something_else() -> None:

@@ -106,6 +106,16 @@ def test_a_corrupt_outcome_harms_no_other_line(folder: Path) -> None:
     assert (runs[0].state, runs[1].state) == ("corrupt", "diverged") and "delete it" in runs[0].remark
 
 
+def test_a_reason_of_several_lines_stays_in_its_row(folder: Path) -> None:
+    outcome_of(CONFIGS[1], state="failed", reason="the disk\n9 finished", loss_nats=None).write(
+        folder / CONFIGS[1].run_id
+    )
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    status.main(StatusArgs(folder), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "the disk\\x0a9 finished" in console.file.getvalue()
+
+
 def test_a_plan_without_counts_is_counted(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     for line in plan["runs"]:

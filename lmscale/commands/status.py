@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from lmscale.commands.next_step import print_next, run_again
 from lmscale.core.quantities import duration, quantity
+from lmscale.core.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -119,7 +120,9 @@ def _cells(run: "RunState") -> tuple[str, ...]:
         "" if run.seconds_left is None else duration(run.seconds_left),
         "" if run.tokens_per_second is None else quantity(run.tokens_per_second),
         str(run.seed),
-        ", ".join([*(f"{name} {value:.3g}" for name, value in run.reported.items()), *filter(None, [run.remark])]),
+        ", ".join(
+            [*(f"{name} {value:.3g}" for name, value in run.reported.items()), *filter(None, [one_line(run.remark)])]
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lmscale.core.text import one_line
 from lmscale.study.laws import Allocation
 
 LEVELS = (0.8, 0.95)
@@ -212,5 +213,5 @@ def dropped_lines(dropped: Sequence[Dropped], show: int = 8) -> list[str]:
     lines = []
     for reason, runs in reasons.items():
         more = f" and {len(runs) - show} more" if len(runs) > show else ""
-        lines.append(f"  {len(runs)} left out ({reason}): {', '.join(runs[:show])}{more}")
+        lines.append(f"  {len(runs)} left out ({one_line(reason)}): {', '.join(map(one_line, runs[:show]))}{more}")
     return lines
