@@ -63,16 +63,15 @@ class _Search:
         self.params, self.config, self.tokenizer = run.params, run.config.model, run.tokenizer
         self.beams, self.max_tokens, self.length_penalty = beams, max_tokens, length_penalty
         self.finished: list[Hypothesis] = []
-        self._read = jax.jit(partial(_read, config=self.config, beams=beams))
-        self._step = jax.jit(partial(_step, config=self.config, ids=self.tokenizer.vocab), donate_argnames="cache")
 
     def run(self, prompt: Ids) -> list[Hypothesis]:
-        cache = self._read(self.params, prompt[None, :-1])
+        cache = _read(self.params, prompt[None, :-1], config=self.config, beams=self.beams)
         texts: list[tuple[int, ...]] = [()] * self.beams
         logprob_W = np.array([0.0] + [-math.inf] * (self.beams - 1), np.float32)
         last_W, source_W = np.full(self.beams, prompt[-1], np.int32), np.zeros(self.beams, np.int32)
         for _ in range(self.max_tokens):
-            values, parents, tokens, cache = self._step(self.params, cache, last_W, source_W, logprob_W)
+            beam = cache, last_W, source_W, logprob_W
+            values, parents, tokens, cache = _step(self.params, *beam, config=self.config, ids=self.tokenizer.vocab)
             texts, logprob_W, last_W, source_W = self._select(texts, *map(np.asarray, (values, parents, tokens)))
             if self._settled(logprob_W):
                 break
@@ -112,6 +111,7 @@ class _Search:
         return float(logprob_W.max()) / length**self.length_penalty <= self.finished[-1].score(self.length_penalty)
 
 
+@partial(jax.jit, static_argnames=("config", "beams"))
 def _read(params: Params, prompt_1T: jax.Array, *, config: ModelConfig, beams: int) -> KVCache:
     """The cache of the prompt, one row per beam."""
     cache = kv_cache.init_cache(config, beams, config.context + 1)
@@ -121,6 +121,7 @@ def _read(params: Params, prompt_1T: jax.Array, *, config: ModelConfig, beams: i
     return kv_cache.extend(params, cache, block, jnp.full(beams, prompt_1T.shape[1]), config)[1]
 
 
+@partial(jax.jit, static_argnames=("config", "ids"), donate_argnames="cache")
 def _step(
     params: Params,
     cache: KVCache,

@@ -167,9 +167,7 @@ class Writer:
         self.key = jax.random.key(seed)
         self.half = max(1, config.context // 2)
         self.steps = min(STEPS_PER_CALL, config.context + 1 - self.half)
-        room = max(config.context + STEPS_PER_CALL, padded_length(config.context))
-        self._read = jax.jit(partial(_read, config=config, room=room))
-        self._write = jax.jit(partial(_write, config=config, steps=self.steps), donate_argnames=("cache", "seen_BV"))
+        self.room = max(config.context + STEPS_PER_CALL, padded_length(config.context))
 
     def start(self, rows: Sequence[Ids]) -> None:
         """Read these rows of tokens."""
@@ -186,7 +184,8 @@ class Writer:
         block = np.zeros((len(texts), padded_length(max(1, *(len(text) - 1 for text in texts), 1))), np.int32)
         for number, text in enumerate(texts):
             block[number, : len(text) - 1] = text[:-1]
-        return self._read(self.params, block, np.array([len(text) - 1 for text in texts], np.int32))
+        counts = np.array([len(text) - 1 for text in texts], np.int32)
+        return _read(self.params, block, counts, config=self.config, room=self.room)
 
     def _make_room(self) -> None:
         """Read the last half of a text anew that would not fit with its next tokens, the last of which is not read."""
@@ -205,18 +204,20 @@ class Writer:
         self._make_room()
         last_B = np.array([text[-1] for text in self.texts], np.int32)
         arguments = self.params, self.cache, last_B, self.seen_BV, self.allowed_V, self.key, self.drawn, self.filters
-        drawn_BT, self.cache, self.seen_BV = self._write(*arguments)
+        drawn_BT, self.cache, self.seen_BV = _write(*arguments, config=self.config, steps=self.steps)
         drawn_BT = np.asarray(drawn_BT)
         self.texts = [np.concatenate([text, drawn]) for text, drawn in zip(self.texts, drawn_BT)]
         self.drawn += self.steps
         return drawn_BT
 
 
+@partial(jax.jit, static_argnames=("config", "room"))
 def _read(params: Params, block_BT: jax.Array, counts_B: jax.Array, *, config: ModelConfig, room: int) -> KVCache:
     cache = kv_cache.init_cache(config, block_BT.shape[0], room)
     return kv_cache.extend(params, cache, block_BT, counts_B, config)[1]
 
 
+@partial(jax.jit, static_argnames=("config", "steps"), donate_argnames=("cache", "seen_BV"))
 def _write(
     params: Params,
     cache: KVCache,
