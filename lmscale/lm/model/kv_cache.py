@@ -19,14 +19,16 @@ from lmscale.lm.model.parameters import (
     embedding_multiplier,
     parameter_table,
 )
-from lmscale.lm.model.transformer import Reports, block, head, layer_functions, unembed
+from lmscale.lm.model.transformer import Reports, block, head, layer_functions, scanned, unembed, unstack
 
 
 class KVCache(NamedTuple):
     """Keys and values of the tokens read so far, row by row."""
 
-    k_LBSGK: jax.Array
-    v_LBSGK: jax.Array
+    keys: tuple[jax.Array, ...]
+    """One array [B, G, S, K] per layer; where layers are a loop of one compiled layer, a single one [L, B, G, S, K]."""
+    values: tuple[jax.Array, ...]
+    """Likewise."""
     segments_BS: jax.Array
     """Which document of its row a position belongs to."""
     lengths_B: jax.Array
@@ -35,11 +37,30 @@ class KVCache(NamedTuple):
     """Documents that have ended."""
 
 
+class CastParams(NamedTuple):
+    """Parameters in the compute dtype, those of the layers apart."""
+
+    outer: Params
+    layers: tuple[Params, ...]
+    """One mapping per layer; where layers are a loop of one compiled layer, a single one with a leading axis L."""
+
+
+def cast_params(params: Params, config: ModelConfig) -> CastParams:
+    """The parameters as `extend_cast` takes them. Whoever calls it many times casts and cuts them once."""
+    params = {name: value.astype(config.compute_dtype) for name, value in params.items()}
+    in_layers = {name for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
+    stacked = {name: params[name] for name in in_layers}
+    outer = {name: value for name, value in params.items() if name not in in_layers}
+    return CastParams(outer, (stacked,) if scanned(config) else tuple(unstack(stacked, config.layers)))
+
+
 def init_cache(config: ModelConfig, rows: int, positions: int) -> KVCache:
     """The empty cache, with room for `positions` tokens in each row."""
-    shape = config.layers, rows, positions, config.num_kv_heads, config.head_width
-    empty, zero = jnp.zeros(shape, config.compute_dtype), jnp.zeros(rows, jnp.int32)
-    return KVCache(empty, empty, jnp.zeros((rows, positions), jnp.int32), zero, zero)
+    shape: tuple[int, ...] = rows, config.num_kv_heads, positions, config.head_width
+    arrays = 1 if scanned(config) else config.layers
+    empty = jnp.zeros((config.layers, *shape) if scanned(config) else shape, config.compute_dtype)
+    zero = jnp.zeros(rows, jnp.int32)
+    return KVCache((empty,) * arrays, (empty,) * arrays, jnp.zeros((rows, positions), jnp.int32), zero, zero)
 
 
 def extend(
@@ -55,23 +76,34 @@ def extend(
     Row b continues row `source_B[b]` of the cache, by default its own; several rows may continue the same one. Tokens
     behind the first `counts_B` of a row are padding: their logits mean nothing. The cache must have room for T more.
     """
+    return extend_cast(cast_params(params, config), cache, tokens_BT, counts_B, config, source_B)
+
+
+def extend_cast(
+    params: CastParams,
+    cache: KVCache,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    config: ModelConfig,
+    source_B: jax.Array | None = None,
+) -> tuple[jax.Array, KVCache]:
+    """As `extend`, of parameters that are cast and cut already."""
 
     def source_rows(rows: jax.Array) -> jax.Array:
         return rows if source_B is None else rows[source_B]
 
     segments_BS, lengths_B, documents_B = map(source_rows, (cache.segments_BS, cache.lengths_B, cache.documents_B))
-    dtype = jnp.dtype(config.compute_dtype)
-    params = {name: value.astype(dtype) for name, value in params.items()}
     positions_BT = lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
-    residual_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
+    residual_BTD = constrain(params.outer["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
-        residual_BTD = residual_BTD + params["positions"][jnp.minimum(positions_BT, config.context - 1)]
+        residual_BTD = residual_BTD + params.outer["positions"][jnp.minimum(positions_BT, config.context - 1)]
     residual_BTD = residual_BTD * embedding_multiplier(config)
     ends_BT = (tokens_BT == (-1 if config.document_end is None else config.document_end)).astype(jnp.int32)
     segments_BT = documents_B[:, None] + jnp.cumsum(ends_BT, axis=1) - ends_BT
-    segments_BS = _write_at(segments_BS, segments_BT, lengths_B)
+    segments_BS = _write_at(segments_BS, segments_BT, lengths_B, axis=0)
     slopes = alibi_slopes(config.heads) if config.positions == "alibi" else None
     rope = rope_cos_sin(positions_BT, config) if config.positions == "rotary" else None
+    segments = None if config.document_end is None else (segments_BT, segments_BS)
 
     def layer(residual_BTD: jax.Array, arrays: tuple[Params, jax.Array, jax.Array]) -> tuple[jax.Array, Reports]:
         layer_params, *past = arrays
@@ -79,37 +111,40 @@ def extend(
         def attend(
             q_BTHK: jax.Array, k_BTGK: jax.Array, v_BTGK: jax.Array, key: jax.Array | None
         ) -> tuple[jax.Array, Reports]:
-            k_BSGK, v_BSGK = (
-                constrain(_write_at(source_rows(old), new, lengths_B), "batch", None, "heads", None)
+            k_BGSK, v_BGSK = (
+                constrain(
+                    _write_at(source_rows(old), new.swapaxes(1, 2), lengths_B, axis=1), "batch", "heads", None, None
+                )
                 for old, new in zip(past, (k_BTGK, v_BTGK))
             )
-            heads_BTHK = attend_at(
-                positions_BT, q_BTHK, k_BSGK, v_BSGK, attention_scale(config), slopes, (segments_BT, segments_BS)
-            )
-            return heads_BTHK, {"keys": k_BSGK, "values": v_BSGK}
+            k_BSGK, v_BSGK = k_BGSK.swapaxes(1, 2), v_BGSK.swapaxes(1, 2)
+            heads_BTHK = attend_at(positions_BT, q_BTHK, k_BSGK, v_BSGK, attention_scale(config), slopes, segments)
+            return heads_BTHK, {"keys": k_BGSK, "values": v_BGSK}
 
         functions = layer_functions(layer_params, rope, attend, config)
         return block(residual_BTD, functions, config, axes=("batch", None, None))
 
-    stacked = {name: params[name] for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
-    residual_BTD, reports = jax.lax.scan(layer, residual_BTD, (stacked, cache.k_LBSGK, cache.v_LBSGK))
+    if scanned(config):
+        stacked = params.layers[0], cache.keys[0], cache.values[0]
+        residual_BTD, reports = jax.lax.scan(layer, residual_BTD, stacked)
+        keys, values = (reports["keys"],), (reports["values"],)
+    else:
+        keys, values = (), ()
+        for arrays in zip(params.layers, cache.keys, cache.values):
+            residual_BTD, reports = layer(residual_BTD, arrays)
+            keys, values = (*keys, reports["keys"]), (*values, reports["values"])
     counted_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
-    extended = KVCache(
-        reports["keys"],
-        reports["values"],
-        segments_BS,
-        lengths_B + counts_B,
-        documents_B + jnp.where(counted_BT, ends_BT, 0).sum(axis=1),
-    )
-    final_BTD = norm(residual_BTD, "final_norm", params, config)
-    return unembed(final_BTD, head(params, config), config), extended
+    ended_B = documents_B + jnp.where(counted_BT, ends_BT, 0).sum(axis=1)
+    extended = KVCache(keys, values, segments_BS, lengths_B + counts_B, ended_B)
+    final_BTD = norm(residual_BTD, "final_norm", params.outer, config)
+    return unembed(final_BTD, head(params.outer, config), config), extended
 
 
-def _write_at(old_BS: jax.Array, new_BT: jax.Array, at_B: jax.Array) -> jax.Array:
-    """[B, S, ...] with each row overwritten by that of [B, T, ...] from position `at_B` on."""
+def _write_at(old_BS: jax.Array, new_BT: jax.Array, at_B: jax.Array, axis: int) -> jax.Array:
+    """Each row of [B, ...] overwritten by that of `new_BT` from position `at_B` on, along `axis` of a row."""
 
     def row(old_S: jax.Array, new_T: jax.Array, at: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(old_S, new_T.astype(old_S.dtype), at, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(old_S, new_T.astype(old_S.dtype), at, axis=axis)
 
     return jax.vmap(row)(old_BS, new_BT, at_B)
 

@@ -173,9 +173,9 @@ def _layers(
     if config.remat != "none":
         policies = jax.checkpoint_policies
         saved = policies.nothing_saveable if config.remat == "full" else policies.dots_with_no_batch_dims_saveable
-        layer = jax.checkpoint(layer, policy=saved, prevent_cse=not _scanned(config))
+        layer = jax.checkpoint(layer, policy=saved, prevent_cse=not scanned(config))
     stacked = {name: params[name] for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
-    if _scanned(config):
+    if scanned(config):
         numbers = None if tap is None else jnp.arange(config.layers, dtype=jnp.int32)
         arrays = stacked, None if keys is None else keys[:-1], numbers
         residual_BTD, (activations, reports) = jax.lax.scan(layer, residual_BTD, arrays)
@@ -188,7 +188,7 @@ def _layers(
     return residual_BTD, *jax.tree.map(lambda *values: jnp.stack(values), *outputs)
 
 
-def _scanned(config: ModelConfig) -> bool:
+def scanned(config: ModelConfig) -> bool:
     """Small models run up to 1.3 times as fast on a CPU when their layers are written out."""
     return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
 

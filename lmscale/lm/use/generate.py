@@ -24,7 +24,7 @@ from lmscale.core.config import ModelConfig, check
 from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.eval.batching import padded_length
 from lmscale.lm.model import kv_cache
-from lmscale.lm.model.kv_cache import KVCache
+from lmscale.lm.model.kv_cache import CastParams, KVCache, cast_params
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.use.load import TrainedRun
 from lmscale.lm.use.sampling import Filters, Sampling, choose, filters
@@ -162,7 +162,7 @@ class Writer:
     def __init__(
         self, params: Params, config: ModelConfig, tokenizer: Tokenizer, sampling: Sampling, seed: int
     ) -> None:
-        self.params, self.config, self.filters = params, config, filters(sampling, config.vocab)
+        self.params, self.config, self.filters = cast_params(params, config), config, filters(sampling, config.vocab)
         self.allowed_V = jnp.arange(config.vocab) < tokenizer.vocab  # rows that pad the table stand for no token
         self.key = jax.random.key(seed)
         self.half = max(1, config.context // 2)
@@ -212,14 +212,14 @@ class Writer:
 
 
 @partial(jax.jit, static_argnames=("config", "room"))
-def _read(params: Params, block_BT: jax.Array, counts_B: jax.Array, *, config: ModelConfig, room: int) -> KVCache:
+def _read(params: CastParams, block_BT: jax.Array, counts_B: jax.Array, *, config: ModelConfig, room: int) -> KVCache:
     cache = kv_cache.init_cache(config, block_BT.shape[0], room)
-    return kv_cache.extend(params, cache, block_BT, counts_B, config)[1]
+    return kv_cache.extend_cast(params, cache, block_BT, counts_B, config)[1]
 
 
 @partial(jax.jit, static_argnames=("config", "steps"), donate_argnames=("cache", "seen_BV"))
 def _write(
-    params: Params,
+    params: CastParams,
     cache: KVCache,
     last_B: jax.Array,
     seen_BV: jax.Array,
@@ -239,7 +239,7 @@ def _write(
         state: tuple[jax.Array, KVCache, jax.Array], number: jax.Array
     ) -> tuple[tuple[jax.Array, KVCache, jax.Array], jax.Array]:
         last_B, cache, seen_BV = state
-        logits_B1V, cache = kv_cache.extend(params, cache, last_B[:, None], jnp.ones_like(last_B), config)
+        logits_B1V, cache = kv_cache.extend_cast(params, cache, last_B[:, None], jnp.ones_like(last_B), config)
         step_keys_B = jax.vmap(lambda row_key: jax.random.fold_in(row_key, number))(keys_B)
         logits_BV = jnp.where(allowed_V, logits_B1V[:, -1], -jnp.inf)
         next_B = choose(logits_BV, seen_BV, step_keys_B, numbers)
@@ -257,4 +257,4 @@ def _merged(old: KVCache, fresh: KVCache, chosen_B: NDArray[np.bool_]) -> KVCach
         shape[axis] = len(chosen_B)
         return jnp.where(chosen_B.reshape(shape), theirs, ours)
 
-    return KVCache(*(choose_rows(1 if ours.ndim == 5 else 0, ours, theirs) for ours, theirs in zip(old, fresh)))
+    return jax.tree.map(lambda ours, theirs: choose_rows(1 if ours.ndim == 5 else 0, ours, theirs), old, fresh)
