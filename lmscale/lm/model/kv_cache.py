@@ -127,12 +127,13 @@ def extend_cast(
     if scanned(config):
         stacked = params.layers[0], cache.keys[0], cache.values[0]
         residual_BTD, reports = jax.lax.scan(layer, residual_BTD, stacked)
-        keys, values = (reports["keys"],), (reports["values"],)
+        by_layer = [reports]
     else:
-        keys, values = (), ()
+        by_layer = []
         for arrays in zip(params.layers, cache.keys, cache.values):
             residual_BTD, reports = layer(residual_BTD, arrays)
-            keys, values = (*keys, reports["keys"]), (*values, reports["values"])
+            by_layer.append(reports)
+    keys, values = (tuple(reports[name] for reports in by_layer) for name in ("keys", "values"))
     counted_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
     ended_B = documents_B + jnp.where(counted_BT, ends_BT, 0).sum(axis=1)
     extended = KVCache(keys, values, segments_BS, lengths_B + counts_B, ended_B)
