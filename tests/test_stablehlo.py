@@ -28,8 +28,8 @@ parameters, tokens = dict(np.load("parameters.npz")), np.load("tokens.npy")
 description = json.load(open("description.json"))
 results = {"whole": logits.call(parameters, tokens), "part": logits.call(parameters, tokens[:1, :5])}
 rows, sizes = len(tokens), [description[name] for name in ("layers", "context", "kv_heads", "head_features")]
-past = np.zeros((sizes[0], rows, *sizes[1:]), jax.numpy.dtype(description["compute_dtype"]))
-cache = {"k_LBSGK": past, "v_LBSGK": past, "segments_BS": np.zeros((rows, sizes[1]), np.int32),
+past = np.zeros((sizes[0], rows, sizes[2], sizes[1], sizes[3]), jax.numpy.dtype(description["compute_dtype"]))
+cache = {"keys": past, "values": past, "segments_BS": np.zeros((rows, sizes[1]), np.int32),
          "lengths_B": np.zeros(rows, np.int32), "documents_B": np.zeros(rows, np.int32)}
 pieces = []
 for start, end in ((0, 9), (9, 10), (10, 11), (11, 64)):

@@ -4,7 +4,6 @@ Two functions are exported, with any number of rows and any number of tokens up 
 rows, `extend` reads the next tokens of rows of which a KV cache remembers the rest. Letters as in `transformer`.
 """
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from lmscale.core.config import ModelConfig
 from lmscale.core.files import atomic_write, write_json
 from lmscale.lm.model.kv_cache import KVCache, extend, init_cache
 from lmscale.lm.model.parameters import Params, parameter_table
+from lmscale.lm.model.transformer import scanned
 from lmscale.lm.use.hf.tokenizer_files import TOKENIZER_FILE, specification
 from lmscale.lm.use.hf.write import cropped, cropped_config
 from lmscale.lm.use.load import TrainedRun
@@ -96,12 +96,12 @@ def extend_function(config: ModelConfig) -> Function:
     def extended(
         params: Params, cache: dict[str, jax.Array], tokens_BT: jax.Array, counts_B: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        logits_BTV, after = extend(params, KVCache(**cache), tokens_BT, counts_B, config)
-        return logits_BTV, after._asdict()
+        logits_BTV, after = extend(params, _unstacked(cache, config), tokens_BT, counts_B, config)
+        return logits_BTV, _stacked(after)
 
     rows, time = _sizes(config)
-    empty = jax.eval_shape(functools.partial(init_cache, config, rows, config.context))
-    cache = {name: _like(value.shape, value.dtype) for name, value in empty._asdict().items()}
+    empty = jax.eval_shape(lambda: _stacked(init_cache(config, rows, config.context)))
+    cache = {name: _like(value.shape, value.dtype) for name, value in empty.items()}
     exported = _export(extended, _parameters(config), cache, _like((rows, time), "int32"), _like((rows,), "int32"))
     shapes = ", ".join(f"{name} {value.dtype} [{', '.join(map(str, value.shape))}]" for name, value in cache.items())
     return Function(
@@ -110,6 +110,26 @@ def extend_function(config: ModelConfig) -> Function:
         f"[B]: how many tokens of each row are no padding",
         "logits float32 [B, T, V] and the cache behind those tokens",
     )
+
+
+BY_LAYER = ("keys", "values")
+"""Fields of a cache that have an array for each layer."""
+
+
+def _stacked(cache: KVCache) -> dict[str, jax.Array]:
+    """The cache as a mapping of arrays, those of keys and values [L, B, G, S, K]."""
+    fields = cache._asdict()
+    arrays = {name: fields[name] for name in BY_LAYER}
+    whole = {name: each[0] if each[0].ndim == 5 else jnp.stack(each) for name, each in arrays.items()}
+    return {**fields, **whole}
+
+
+def _unstacked(cache: dict[str, jax.Array], config: ModelConfig) -> KVCache:
+    arrays = {
+        name: (cache[name],) if scanned(config) else tuple(cache[name][layer] for layer in range(config.layers))
+        for name in BY_LAYER
+    }
+    return KVCache(arrays["keys"], arrays["values"], cache["segments_BS"], cache["lengths_B"], cache["documents_B"])
 
 
 def _export(function: Any, *arguments: Any) -> export.Exported:
