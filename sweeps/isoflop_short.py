@@ -2,18 +2,22 @@
 
     lmscale demo --short
 
-20 byte models at four budgets a factor 3 apart, a seventeenth of those of `sweeps/isoflop_cpu.py`, the largest held
-out. A few minutes on two idle cores. It shows every step of a study; with models so small its numbers are its own.
+Twelve byte models of one layer at three budgets a factor 4 apart, the largest held out. Four sizes per budget are a
+factor 2 apart, so that budgets share shapes, and one batch for all lets them share compiled programs: most of such a run
+is its start. It shows every step of a study; with models so small its numbers are its own.
 """
+
+from dataclasses import replace
 
 from lmscale import Sweep, isoflop, recipes
 
-BUDGETS = (1.5e10, 4.5e10, 1.35e11, 4.05e11)
+BUDGETS = (8e9, 3.2e10, 1.28e11)
+SHALLOW = replace(recipes.cpu.family, min_layers=1)
 
 SWEEP = Sweep(
     name="isoflop_short",
     question="At a fixed compute budget, how should FLOPs be split between model and data?",
-    points=isoflop(BUDGETS, centre=lambda flops: 1e5 * (flops / 2e12) ** 0.45, sizes=5, spread=3.0),
-    recipe=recipes.cpu,
+    points=isoflop(BUDGETS, centre=lambda flops: 1.1e4 * (flops / 8e9) ** 0.5, sizes=4, spread=8**0.5),
+    recipe=recipes.cpu(family=SHALLOW, batch_sequences=2),
     held_out=lambda point: point["flops"] == BUDGETS[-1],
 )

@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[Callable[[], list[dict[str, object]]], str, str]] = {
             for rate in RATES
         ],
         "Does the best learning rate stay where it was",
-        "goes as N^-0.00",
+        "it stays there",
     ),
     "seeds": (
         lambda: [{**row(1e5, 1e6, seed=seed), "loss_nats": 2 + 0.01 * (-1) ** seed} for seed in range(8)],
@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[Callable[[], list[dict[str, object]]], str, str]] = {
             for e in (1, 4, 16, 40)
         ],
         "What is a token worth that the model has seen before?",
-        "N = 30.0k: From 1.00 to 40.0 passes",
+        "N = 30.0k: from 1 to 40 passes",
     ),
 }
 

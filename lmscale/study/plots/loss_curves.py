@@ -90,7 +90,8 @@ def curves(
     log_axis(ax, "y", "plain")
     _levels(ax, visible_baselines(runs, baselines or {}, bool(metrics)))
     end_labels(ax, labels)
-    colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
+    if sizes.min() < sizes.max():
+        colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
     if out.any():
         note(ax, "open: held out")
     ax.set_xlabel(COMPUTE)

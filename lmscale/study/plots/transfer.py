@@ -1,7 +1,7 @@
 """Whether a parametrization carries over from one size to the next: coordinate checks and learning-rate sweeps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,18 +93,21 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
 
 
 def rate_sweep(
-    ax: "Axes", curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], optima: Mapping[int, BestRate]
+    ax: "Axes",
+    curves: Mapping[int, tuple[Sequence[float], Sequence[float]]],
+    optima: Mapping[int, BestRate],
+    label: Callable[[int], str] = str,
 ) -> None:
     """Final loss against peak rate, one line per size from `curves`, its optimum as a diamond, open at an edge.
 
-    A size's rates and losses are in the order of the rates; an infinite loss, a run that diverged, is left out.
+    `label` writes a size at the end of its line. A size's rates and losses are in the order of the rates; an infinite loss, a run that diverged, is left out.
     """
     sizes, labels = list(curves), []
     for size, (rates, losses) in curves.items():
         shade = colour(sizes, size)
         drawn = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
         ax.plot(*zip(*drawn), "-o", color=shade, lw=1.4, ms=3)
-        labels.append((drawn[-1][1], str(size), shade))
+        labels.append((drawn[-1][1], label(size), shade))
         if (best := optima.get(size)) is not None:
             face = "none" if best.edge else shade
             ax.plot(best.rate, best.loss_nats, "D", mfc=face, mec=INK["text"], mew=0.9, ms=6, zorder=4)

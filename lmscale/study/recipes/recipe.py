@@ -19,6 +19,10 @@ TRUNK_WARMUP = 0.1
 """Share of a trunk's shortest branch that is warmup: all branches share it."""
 OF_THE_POINT = ("model", "tokens", "seed")
 """Fields of a run that no recipe fixes: its point does."""
+RULES = ("lr", "batch_sequences")
+"""Fields of a recipe that are rules."""
+GIVEN = "given to the recipe"
+"""Source of a rule that came without one."""
 ALWAYS_REPORTED = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
 """Settings of the optimizer whose origin is stated even where they are defaults."""
 
@@ -97,8 +101,21 @@ class Recipe:
             self,
             optimizer={**self.optimizer, **optimizer},
             run={**self.run, **{name: value for name, value in settings.items() if name in of_run}},
-            **{name: value for name, value in settings.items() if name in own},
+            **{name: self._own(name, value) for name, value in settings.items() if name in own},
         )
+
+    def _own(self, name: str, value: Any) -> Any:
+        """The value of a field of the recipe; for a rule, a number or a function of (model, tokens) will do."""
+        if name not in RULES or isinstance(value, Rule):
+            return value
+        if callable(value):
+            return Rule(value, GIVEN)
+        check(
+            isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf,
+            f"recipe {self.name!r}: {name} = {value!r} must be a positive number or a rule, a function of (model, "
+            f"tokens)",
+        )
+        return constant(value, GIVEN)
 
     def _run(self, point: Point) -> RunConfig:
         """The run at a point with `params` (N) or `width`, and `flops` (exact C), `tokens` (D) or `tokens_per_param`.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
     from lmscale.study.report.kinds import Kind
 
+LAW = "chinchilla"
+"""The form of Approach 3 where a sweep names none."""
+
 
 def of_sweep(
     folder: str | Path,
@@ -46,9 +49,10 @@ def of_sweep(
 
     folder = Path(folder)
     name, _ = read_plan(folder)
+    purpose = read_purpose(folder)
     return of_table(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, mixed_corpora=mixed_corpora, seed=seed,
-        title=title or f"Scaling laws of {name}", question=question or read_purpose(folder).get("question", ""),
+        title=title, name=name, question=question or purpose.get("question", ""), law=purpose.get("law") or LAW,
         commands=commands or (f"lmscale report {account.printable(folder)}",), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
@@ -66,14 +70,17 @@ def of_table(
     columns: Mapping[str, str] | str | None = None,
     where: str | None = None,
     title: str = "",
+    name: str = "",
     question: str = "",
+    law: str = LAW,
     commands: Sequence[str] = (),
     runs_folder: Path | None = None,
     baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Read a table (see `lmscale.study.tables.read_table`), fit it, check its held-out rows and write the report.
 
-    A table that cannot be fitted gets a page that says so. Raises `UserError` as `read_table` does.
+    `law` is the form of Approach 3; `name` stands in the title, by default that of the file. A table that cannot be
+    fitted gets a page that says so. Raises `UserError` as `read_table` does.
     """
     from lmscale.study.tables import read_table
 
@@ -81,12 +88,14 @@ def of_table(
     fits: list[Any] = []
     checked: list[HeldOut] = []
     notes: list[str] = []
-    if _kind(table, runs_folder).fits_law:
+    kind = _kind(table, runs_folder)
+    if kind.fits_law:
         fits, checked, notes = fit_and_check(
-            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora
+            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law
         )
+    title = title or f"{kind.title} {name or Path(source).name.split('.')[0]}"
     return write(
-        table, fits, output, title=title or f"Scaling laws of {Path(source).stem}", question=question, held_out=checked,
+        table, fits, output, title=title, question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
     )  # fmt: skip
 
@@ -98,13 +107,14 @@ def fit_and_check(
     resamples: int | None = None,
     seed: int = 0,
     mixed_corpora: bool = False,
+    law: str = LAW,
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
     from lmscale.study import fits
     from lmscale.study.plots import held_out_mask
 
     try:
-        results = fits.fit(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
+        results = fits.fit(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law)
     except UserError as error:
         return [], [], [f"Nothing could be fitted: {error}."]
     checked, notes = [], []

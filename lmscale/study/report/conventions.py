@@ -17,6 +17,11 @@ COUNTED_HERE = {item.name for item in fields(Counts)}
 CONSTANT = 1e-3
 """C/6ND that differs by less between runs is stated as one number."""
 
+RATIO = (
+    "compute-optimal training tokens per parameter, both as above: another count of N or another tokenizer gives "
+    "another number"
+)
+
 
 def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
     """(symbol, meaning) of every quantity on the page."""
@@ -28,12 +33,8 @@ def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, s
         ("loss", _loss(runs)),
         *_targets(fits),
         *_intervals(fits),
-        (
-            "D*/N*",
-            "compute-optimal training tokens per parameter, both as above: another count of N or another tokenizer "
-            "gives another number",
-        ),
-    ]  # fmt: skip
+        *([("D*/N*", RATIO)] if any(fit.exponents() for fit in fits) else []),
+    ]
 
 
 def _counted_here(table: "pd.DataFrame") -> bool:

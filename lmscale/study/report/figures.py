@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
 
 
-STUDY_HEADINGS = {"rates": "Loss against learning rate", "transfer": "Loss against learning rate"}
+STUDY_HEADINGS = {
+    "rates": "Loss against learning rate", "transfer": "Loss against learning rate", "seeds": "Loss by seed",
+    "data": "Loss against training tokens", "sizes": "Loss against model size", "repeats": "Loss against repeats",
+}  # fmt: skip
 ALIKE = 1.01
 """Two runs whose tokens have so nearly the same number of bytes were validated on the same ones."""
 
@@ -55,7 +58,9 @@ def draw(
     checked_budgets = next((check for check in checked if check.budgets), None)
     checked_runs = next((check for check in checked if check.runs), None)
     allocating = sorted(usable(fits), key=lambda fit: fit.approach)
-    sketches = [*_study(kind, runs), _loss(runs, curves, allocating, _in_nats(runs, baselines or {}))]
+    sketches = _study(kind, runs)
+    if curves or kind.fits_law:
+        sketches.append(_loss(runs, curves, allocating, _in_nats(runs, baselines or {})))
     if minima is not None:
         sketches.append(_valleys(table, minima, checked_budgets))
     if allocating:
@@ -80,7 +85,7 @@ def _study(kind: Kind, runs: Any) -> "list[Sketch]":
 
         number = start // 2 + 1
         name = kind.name if number == 1 else f"{kind.name}-{number}"
-        sketches.append(Sketch(name, STUDY_HEADINGS.get(kind.name, "Losses"), pair[0][1], 4.4, len(pair), paint))
+        sketches.append(Sketch(name, STUDY_HEADINGS[kind.name], pair[0][1], 4.4, len(pair), paint))
     return sketches
 
 

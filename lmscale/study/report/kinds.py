@@ -25,6 +25,8 @@ class Kind:
     """One kind of sweep."""
 
     name: str
+    title: str
+    """Of the page, before the name of the sweep."""
     question: str
     fits_law: bool = False
     """Whether laws of N and D are fitted to its runs."""
@@ -32,17 +34,18 @@ class Kind:
 
 ALLOCATION = Kind(
     "allocation",
+    "Scaling laws of",
     "At a given training compute C, how should it be split between model size N and training tokens D, "
     "and is the answer 20 tokens per parameter?",
     fits_law=True,
 )
-RATES = Kind("rates", "Which peak learning rate is best at each model size and length?")
-TRANSFER = Kind("transfer", "Does the best learning rate stay where it was when the model grows?")
-SEEDS = Kind("seeds", "By how much do losses differ between runs that differ in their seed alone?")
-DATA = Kind("data", "What do more training tokens buy a model of one size?")
-SIZES = Kind("sizes", "What do more parameters buy at one training length?")
-REPEATS = Kind("repeats", "What is a token worth that the model has seen before?")
-SCORES = Kind("scores", "At which model size does each ability appear?")
+RATES = Kind("rates", "Learning rates of", "Which peak learning rate is best at each model size and length?")
+TRANSFER = Kind("transfer", "Transfer of learning rates in", "Does the best learning rate stay where it was when the model grows?")
+SEEDS = Kind("seeds", "Noise between seeds of", "By how much do losses differ between runs that differ in their seed alone?")
+DATA = Kind("data", "Loss against training tokens in", "What do more training tokens buy a model of one size?")
+SIZES = Kind("sizes", "Loss against model size in", "What do more parameters buy at one training length?")
+REPEATS = Kind("repeats", "Repeated data in", "What is a token worth that the model has seen before?")
+SCORES = Kind("scores", "Benchmark scores of", "At which model size does each ability appear?")
 
 
 def kind_of(table: "pd.DataFrame", scored: bool = False) -> Kind:  # noqa: PLR0911 - a line per kind

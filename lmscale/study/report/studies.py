@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.study import plots
-from lmscale.study.plots import compact
+from lmscale.study.plots import compact, number
 from lmscale.study.plots.transfer import BestRate, best_rate
 from lmscale.study.report.kinds import DATA, RATES, REPEATS, SEEDS, SIZES, TRANSFER, Kind
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Curve = tuple[list[float], list[float]]
 """Rates in rising order, and the lowest mean loss at each."""
+SAME = 1.05
+"""Best rates within this factor are one: the parabola's vertex is known no better."""
 
 
 def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
@@ -69,14 +71,21 @@ def _rates(runs: "pd.DataFrame") -> list[str]:
         sentence = f"{panel}: the best peak learning rate is {found}."
         inside = {size: one.rate for size, one in best.items() if not one.edge}
         if len(inside) > 1:
-            exponent = plots.slope(list(inside), list(inside.values()))
-            low, high = min(inside.values()), max(inside.values())
-            sentence += (
-                f" Where it lies inside the rates tried it goes as N^{exponent:.2f}, from {low:.3g} to {high:.3g}, a "
-                f"factor {high / low:.2g} over sizes a factor {max(inside) / min(inside):.3g} apart."
-            )
+            sentence += _along_sizes(inside)
         sentences.append(sentence)
     return sentences
+
+
+def _along_sizes(best: dict[int, float]) -> str:
+    """How the best rate of each size goes with N, for rates that lie inside those tried."""
+    exponent = plots.slope(list(best), list(best.values()))
+    low, high, apart = min(best.values()), max(best.values()), max(best) / min(best)
+    if high / low < SAME:
+        return f" Where it lies inside the rates tried it stays there, over sizes a factor {apart:.3g} apart."
+    return (
+        f" Where it lies inside the rates tried it goes as N^{exponent:.2f}: by a factor {high / low:.2g} over sizes a "
+        f"factor {apart:.3g} apart."
+    )
 
 
 def _seeds(runs: "pd.DataFrame") -> list[str]:
@@ -89,23 +98,25 @@ def _seeds(runs: "pd.DataFrame") -> list[str]:
         f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} nats per token "
         f"(mean and its standard error), from {losses.min():.4f} to {losses.max():.4f}.",
         f"One run differs from this mean by a standard deviation of {sd:.2g} nats (95 % interval {low:.2g} to "
-        f"{high:.2g}, normal noise): smaller differences between two single runs show nothing.",
+        f"{high:.2g}, normal noise): by chance alone two single runs are {1.96 * math.sqrt(2) * sd:.2g} nats or more "
+        f"apart in one of 20 pairs.",
     ]
 
 
 def _along(runs: "pd.DataFrame", column: str) -> list[str]:
     """How the loss changes from the smallest to the largest value of a column, for every size and length."""
+    write = number if column == "epochs" else compact
     what = {"tokens": "training tokens", "params": "parameters", "epochs": "passes over the text"}[column]
     sentences = []
     for name, x, y in series(runs, column):
         if len(x) < 2:
             continue
         steps = "; ".join(
-            f"{compact(a)} to {compact(b)}: {100 * (after / before - 1):+.2f} %"
+            f"{write(a)} to {write(b)}: {100 * (after / before - 1):+.2f} %"
             for (a, b), (before, after) in zip(pairwise(x), pairwise(y))
         )
         sentences.append(
-            f"{name}From {compact(x[0])} to {compact(x[-1])} {what} the loss goes from {y[0]:.4f} to {y[-1]:.4f} nats "
+            f"{name}{'from' if name else 'From'} {write(x[0])} to {write(x[-1])} {what} the loss goes from {y[0]:.4f} to {y[-1]:.4f} nats "
             f"per token ({steps})."
         )
     return sentences
@@ -131,7 +142,7 @@ def panels(kind: Kind, runs: "pd.DataFrame") -> list[tuple[str, str, Any]]:
     if kind in (RATES, TRANSFER):
         caption = "Final loss against peak rate, a line for each N; diamonds are the best rates, open at an edge."
         return [
-            (title, caption, lambda ax, curves=curves: plots.rate_sweep(ax, curves, optima(curves)))
+            (title, caption, lambda ax, curves=curves: plots.rate_sweep(ax, curves, optima(curves), _size))
             for title, curves in rate_panels(runs).items()
         ]
     if kind == SEEDS:
@@ -139,7 +150,12 @@ def panels(kind: Kind, runs: "pd.DataFrame") -> list[tuple[str, str, Any]]:
     column = {DATA: "tokens", SIZES: "params", REPEATS: "epochs"}.get(kind)
     if column is None:
         return []
-    return [("", "Final losses; a point is the mean over seeds.", lambda ax: _draw_series(ax, runs, column))]
+    seeds = "; a point is the mean over seeds" if "seed" in runs and runs["seed"].nunique() > 1 else ""
+    return [("", f"Final losses{seeds}.", lambda ax: _draw_series(ax, runs, column))]
+
+
+def _size(params: int) -> str:
+    return f"N = {compact(params)}"
 
 
 def _draw(ax: Any, runs: "pd.DataFrame", column: str) -> None:
@@ -155,10 +171,10 @@ def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     labels: list[tuple[float, str, str]] = []
     made: Sequence[tuple[str, list[float], list[float]]] = series(runs, column)
     for index, (name, x, y) in enumerate(made):
-        shade = plots.SEQUENCE[index % len(plots.SEQUENCE)]
+        shade = plots.colour([1, len(made)], index + 1)
         ax.plot(x, y, "-o", color=shade, lw=1.4, ms=4)
         labels.append((y[-1], name.removesuffix(": "), shade))
-    log_axis(ax, "x", "plain", 6)
+    log_axis(ax, "x", "plain" if column == "epochs" else "compact", 6)
     if len(made) > 1:
         end_labels(ax, labels)
     ax.set_xlabel({"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}[column])

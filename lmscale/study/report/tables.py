@@ -125,26 +125,31 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
 def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
     """Every row of the table, those that never finished too, with what it was used for.
 
-    A column that says the same of every run becomes a sentence above the table.
+    What was fitted is a column where anything was, or where a row says why not. A column that says the same of every run becomes a sentence above the table.
     """
     if "tokens_per_param" not in table and {"tokens", "params"} <= set(table.columns):
         table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))
     columns, same = _varying(table)
     reasons = why_not_used(table, fits)
-    rows = []
+    rows: list[tuple[str, list[str]]] = []
+    used: list[str] = []
     shown = table.head(MOST_ROWS)
     for is_held_out, row in zip(held_out_mask(shown), shown.to_dict("records")):
         css, use = _use(bool(is_held_out), reasons.get(str(row["run"]), ""), bool(fits))
-        rows.append((css, [*(_cell(row[name], text) for _, name, text in columns), use]))
-    heads = [*(head for head, _, _ in columns), ("fitted", "")]
+        rows.append((css, [_cell(row[name], text) for _, name, text in columns]))
+        used.append(use)
+    heads = [head for head, _, _ in columns]
+    if any(used):
+        heads.append(("fitted", ""))
+        rows = [(css, [*cells, use]) for (css, cells), use in zip(rows, used)]
     constants = page.paragraphs([f"The same in every run that states it: {'; '.join(same)}."], "small") if same else ""
-    whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1))
+    whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1) if any(used) else (0,))
     if len(table) > len(rows):
         rest = (
             f"These are the first {len(rows):,} of {len(table):,} rows; table.csv beside this page holds all of them."
         )
         whole = page.paragraphs([rest], "small") + whole
-    return page.folded(f"Table of {len(table)} run{'s' * (len(table) != 1)}", whole, open_=len(rows) <= MANY)
+    return page.folded(f"Table of {len(table):,} run{'s' * (len(table) != 1)}", whole, open_=len(rows) <= MANY)
 
 
 def _varying(table: "pd.DataFrame") -> tuple[list[Column], list[str]]:
@@ -170,7 +175,7 @@ def _use(is_held_out: bool, reason: str, any_fit: bool) -> tuple[str, str]:
         return "out", f"not by {reason}"
     if reason:
         return "out", f"no: {reason}"
-    return "", "yes" if any_fit else "–"
+    return "", "yes" if any_fit else ""
 
 
 def _budget_gap(table: "pd.DataFrame") -> float:
