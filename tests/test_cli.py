@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from helpers.command_line import call
 
-from lmscale import cli
+from lmscale import UserError, cli
 from lmscale.core.plans import read_plan
 from lmscale.core.results import collect
 
@@ -279,6 +279,60 @@ def test_a_mistyped_option_is_answered_with_the_nearest(
     assert call(*words) == 2
     error = capsys.readouterr().err
     assert "Perhaps you meant" in error and suggestion in error.split("Perhaps you meant")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("empty", "is no sweep's folder: there is no plan at"),
+        ("run", "it is the folder of a run; give that of its sweep, "),
+        (".", "is no sweep's folder: give one of runs/smoke"),
+        ("plan.json", "is the plan of a sweep: give its folder, runs/smoke"),
+        ("page.pdf", "is no table by its name"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["report", "fit"])
+def test_what_is_no_sweeps_folder_is_answered_with_what_is(
+    verb: str, name: str, sentence: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs.parent / "empty").mkdir()
+    (runs.parent / "page.pdf").write_text("%PDF")
+    places = {"run": next(runs.glob("*/config.json")).parent, "plan.json": runs / name}
+    assert call(verb, places.get(name, runs.parent / name)) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ("mmul:x", "did you mean 'mmlu'?"),
+        ("mmlu", "write mmlu:PATH"),
+        ("syntetic:tasks(digits=2)", "did you mean 'synthetic'?"),
+        ("synthetic:tasks(digit=2)", "did you mean 'digits'?"),
+    ],
+)
+def test_a_mistyped_task_is_answered_with_the_nearest(task: str, sentence: str) -> None:
+    from lmscale.lm.eval.tasks import load
+
+    with pytest.raises(UserError) as refused:
+        load(task)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words", [("--improve", "--spend", "2e9"), ("--improve", "--spend", "2e9", "--json", "p.json")]
+)
+def test_a_proposal_names_the_call_that_stores_or_trains_it(
+    words: tuple[str, ...], runs: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep_file = str(root / "sweeps" / "smoke.py")
+    assert call("plan", sweep_file, *words) == 0
+    following = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("next: "))
+    stored = ["lmscale", "run", "p.json"]
+    assert following == (
+        stored if "--json" in words else ["lmscale", "plan", sweep_file, *words, "--json", "plan.json"]
+    )
 
 
 @pytest.mark.parametrize("verb", ["status", "table", "fit", "report"])

@@ -1,5 +1,6 @@
 """A report asks and answers what its kind of sweep is for, draws what shows it, and contradicts nothing."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -89,8 +90,28 @@ def test_a_sweep_is_reported_by_what_it_varies(name: str, tmp_path: Path) -> Non
     assert (tmp_path / "report" / "figures" / f"{name}.svg").is_file() and (page.parent / "fits.json").is_file()
     for other in ("20 tokens per parameter", "could be fitted", "every run of the table was fitted", "cannot answer"):
         assert other not in text, other
+    assert "Scaling laws of" not in text and f"{kind_of(pd.DataFrame(made())).title} runs" in text
     asked = report.of_table(tmp_path / "runs.csv", tmp_path / "asked", resamples=5, question="Mine?")
     assert "Mine?" in text_of(asked) and question not in text_of(asked)
+
+
+def test_scored_runs_are_reported_as_scores_and_lead_to_the_verb_that_judges_them(tmp_path: Path) -> None:
+    table = pd.DataFrame([{"run": f"{n:.0f}", **row(n, 1e6)} for n in SIZES])
+    assert kind_of(table, scored=True).title == "Benchmark scores of" and kind_of(table).title != "Benchmark scores of"
+    (tmp_path / "runs" / "10000").mkdir(parents=True)
+    (tmp_path / "runs" / "10000" / "scores.jsonl").write_text("{}\n")
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    page = report.of_table(tmp_path / "runs.csv", tmp_path / "report", runs_folder=tmp_path / "runs")
+    text = text_of(page)
+    assert "At which model size does each ability appear?" in text and "Benchmark scores of runs" in text
+    assert "`lmscale emergence` on their folder judges each task" in text and "20 tokens per parameter" not in text
+
+
+def test_the_law_of_the_sweep_is_the_one_that_is_fitted(tmp_path: Path) -> None:
+    ladder = pd.DataFrame([row(n, d) for n in SIZES for d in (1e6, 4e6, 1.6e7)])
+    ladder.to_csv(tmp_path / "runs.csv", index=False)
+    page = report.of_table(tmp_path / "runs.csv", tmp_path / "report", resamples=3, law="kaplan")
+    assert [fit["law"] for fit in json.loads((page.parent / "fits.json").read_text())["fits"]] == ["kaplan"]
 
 
 def test_valleys_and_ladders_are_for_a_law() -> None:

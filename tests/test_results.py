@@ -115,6 +115,11 @@ def test_a_folder_that_is_no_sweeps_says_which_are(folder: Path, tmp_path: Path)
         read_plan(folder.parent)
     with pytest.raises(UserError, match="there is no plan at"):
         read_plan(folder / RUN.run_id)
+    (folder / RUN.run_id / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"it is the folder of a run; give that of its sweep, {folder}$"):
+        read_plan(folder / RUN.run_id)
+    with pytest.raises(UserError, match=r"plan\.json is a file: give the folder of a sweep"):
+        read_plan(folder / "plan.json")
 
 
 def test_a_plan_that_stands_there_is_not_written_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

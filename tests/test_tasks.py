@@ -203,7 +203,7 @@ def test_least_edits(one: str, other: str, least: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "content", "said"),
     [
-        ("mlu", None, r"'mlu:.*' names no tasks; did you mean 'mmlu'\?; write FORMAT:PATH"),
+        ("mlu", None, r"'mlu:.*' names no tasks: write FORMAT:PATH or .*; did you mean 'mmlu'\?"),
         ("wic", None, r"there is no .*; give the benchmark's file or folder, nothing is downloaded"),
         ("wic", "{", r"f, line 1 is not JSON"),
         ("wic", "[]", r"f, line 1: a list stands where an object is expected"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.next_step import print_next, repeat
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,3 +42,7 @@ def main(args: CheckArgs, console: "Console") -> None:
     print("\n".join(preregister.verdict_lines(verdict)))
     if args.json is not None:
         write_text(args.json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+    if args.table is not None:
+        print_next("report", args.table)
+    elif args.json is None:
+        print_next(*repeat("--json", "verdict.json"))

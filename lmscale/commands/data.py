@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from lmscale.commands.console import preparing
+from lmscale.commands.next_step import print_next
 from lmscale.core.quantities import quantity
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def main(args: DataArgs, console: "Console") -> None:
     settings = {item.name for item in fields(DataConfig)}
     config = DataConfig(**{item.name: getattr(args, item.name) for item in fields(args) if item.name in settings})
     show(config, console, args.output, allow_download=args.allow_download)
+    print_next("plan", "SWEEP.py")
 
 
 def show(config: "DataConfig", console: "Console", output: Path | None = None, allow_download: bool = False) -> None:

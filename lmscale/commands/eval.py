@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,12 +41,17 @@ def main(args: EvalArgs, console: "Console") -> None:
     from lmscale.lm.devices import machine
 
     machine.set_up()
+    from lmscale.core.run_folder import PLAN_FILE, SCORES_FILE
     from lmscale.lm.eval.tasks import Shots
     from lmscale.lm.use import score_tasks
 
     if args.harness:
         shots = args.shots or (None,)
         score_tasks.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, console)
-        return
-    drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
-    score_tasks.show(args.run, args.tasks, drawn, args.items, console)
+    else:
+        drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
+        score_tasks.show(args.run, args.tasks, drawn, args.items, console)
+    if (args.run.parent / PLAN_FILE).is_file():
+        print_next("table", args.run.parent, "--scores")
+    else:
+        print_next("emergence", args.run / SCORES_FILE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FOLDER
 
@@ -47,6 +48,11 @@ def main(args: ExportArgs, console: "Console") -> None:
     options = ExportOptions(args.architecture, args.shard_bytes, license, law_sentence(args.run))
     sentence = export(args.run, args.output, args.format, args.step, options)
     console.print(f"{args.output}: {sentence}", markup=False, highlight=False)
+    if args.format == "hf":
+        console.print("in Python: transformers.AutoModelForCausalLM.from_pretrained(...) reads it", highlight=False)
+        print_next("import-model", args.output, "--output", args.output.with_name(f"{args.output.name}-read"))
+    else:
+        print_next("sample", args.run, "--prompt", "Once upon a time")
 
 
 def law_sentence(run: Path) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_use
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,3 +56,4 @@ def main(args: ImportModelArgs, console: "Console") -> None:
     )  # fmt: skip
     for remark in model.remarks:
         console.print(f"  {remark}", markup=False, highlight=False)
+    print_use(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_next
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 
@@ -71,14 +72,17 @@ def main(args: SampleArgs, console: "Console") -> None:
     else:
         assert args.run is not None
         value = _continue(open_run(args.run, args.step), args, console)
-    if args.json is None:
-        return
     if str(args.json) == "-":
         import json
 
         print(json.dumps(value, allow_nan=False))
-    else:
+        return
+    if args.json is not None:
         write_json(args.json, value)
+    if args.run is not None:
+        print_next("eval", args.run, "FORMAT:PATH", stderr=True)
+    else:
+        print_next("report", args.sweep, stderr=True)
 
 
 def _check(args: SampleArgs) -> None:

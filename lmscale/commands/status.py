@@ -56,8 +56,9 @@ def main(args: StatusArgs, console: "Console") -> None:
             name, runs = read_states(args.folder)
             live.update(_shown(name, runs, args.all), refresh=True)
             if all(run.state in ENDED for run in runs):
-                return
+                break
             time.sleep(WATCH_SECONDS)
+    print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
 
 
 def _following(folder: Path, run_by_state: dict[str, str]) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.next_step import print_use
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
 
@@ -59,7 +60,7 @@ def main(args: TrainArgs, console: "Console") -> None:
         for file in files
     ]
     folders = [file.parent for file in files]
-    end_with_launcher()
+    launched = end_with_launcher()
     alone = args.coordinator is None and args.processes in (None, 1) and cluster.detect(os.environ) is None
     with ExitStack() as stack:
         if alone:  # before JAX is loaded: the loser of a race has lost no time
@@ -78,6 +79,8 @@ def main(args: TrainArgs, console: "Console") -> None:
             raise SystemExit(EXIT_INTERRUPTED) from None
     for outcome in outcomes:
         print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
+    if not launched:
+        print_use(folders[0])
 
 
 @contextmanager

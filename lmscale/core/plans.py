@@ -13,13 +13,15 @@ from lmscale.core.config import RunConfig, check, check_types, finite, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_bytes, read_json, write_text
-from lmscale.core.run_folder import PLAN_FILE, is_run_id
+from lmscale.core.run_folder import CONFIG_FILE, PLAN_FILE, is_run_id
 from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in the plan repeats."""
 PURPOSE = ("question", "law", "target_flops", "max_flops", "max_hours")
 """Fields of a sweep that its plan keeps beside its runs; plans of earlier versions lack them."""
+SHOWN = 8
+"""Folders of sweeps that a sentence names."""
 
 _NEWEST: dict[tuple[Any, ...], tuple[str, list["PlannedRun"]]] = {}
 """The plan that was read last, by path, file, size and time of its last change: a verb asks for it several times."""
@@ -109,11 +111,23 @@ def write_plan(folder: Path, name: str, runs: list[PlannedRun], purpose: Mapping
 def plan_path(folder: Path) -> Path:
     """The path of the plan in a sweep's folder. Raises `UserError` where `folder` is not one."""
     path = folder / PLAN_FILE
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give the folder of a sweep, runs/<sweep>")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `lmscale run SWEEP.py` makes it")
-    if not path.exists() and (sweeps := sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN_FILE}"))):
-        raise UserError(f"{folder} is no sweep's folder: give one of {', '.join(sweeps)}")
+    if not os.path.lexists(path):
+        raise UserError(f"{folder} is no sweep's folder: {_instead(folder)}")
     return path
+
+
+def _instead(folder: Path) -> str:
+    """Which folder to give instead of one without a plan."""
+    if sweeps := sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN_FILE}")):
+        return f"give one of {', '.join(sweeps[:SHOWN])}{', ...' * (len(sweeps) > SHOWN)}"
+    if (folder / CONFIG_FILE).is_file():
+        sweep = folder.parent if (folder.parent / PLAN_FILE).is_file() else "runs/<sweep>"
+        return f"it is the folder of a run; give that of its sweep, {sweep}"
+    return f"there is no plan at {folder / PLAN_FILE}; `lmscale run SWEEP.py` makes a folder with one"
 
 
 def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:

@@ -16,8 +16,10 @@ STOP_SECONDS = 60.0
 """How long a run gets to save its checkpoint before it is killed."""
 
 
-def end_with_launcher() -> None:
+def end_with_launcher() -> bool:
     """Send this process SIGTERM, so that it saves and stops, once the launcher that started it is dead.
+
+    Whether there is a launcher.
 
     However a launcher dies, even by SIGKILL, the system closes its end of the pipe. Unlike Linux's PR_SET_PDEATHSIG
     this works on every POSIX system, leaves no moment between start and set-up in which a death goes unseen, and does
@@ -26,7 +28,7 @@ def end_with_launcher() -> None:
     """
     lifeline = os.environ.pop(LIFELINE_VARIABLE, None)
     if lifeline is None:
-        return
+        return False
     descriptor = int(lifeline)
     os.set_inheritable(descriptor, False)
 
@@ -38,6 +40,7 @@ def end_with_launcher() -> None:
         os._exit(EXIT_INTERRUPTED)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    return True
 
 
 @contextmanager

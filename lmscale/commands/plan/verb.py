@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from lmscale.commands.next_step import print_next
+from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.improve import improved_plan
@@ -38,8 +38,11 @@ def main(args: PlanArgs, console: Console) -> None:
         write_json(args.json, priced.to_json())
     if priced.verdict is not None:
         _check_design(priced.verdict, args.force)
-    elsewhere = () if args.runs == PlanArgs.runs else ("--runs", args.runs)
-    print_next("run", args.json or args.sweep, *elsewhere)
+    print_next("run", args.json or args.sweep, *_elsewhere(args))
+
+
+def _elsewhere(args: PlanArgs) -> tuple[object, ...]:
+    return () if args.runs == PlanArgs.runs else ("--runs", args.runs)
 
 
 def check_plan(plan: Plan, force: bool = False) -> None:
@@ -122,9 +125,10 @@ def _optimal(args: PlanArgs, console: Console) -> None:
 def _write(
     priced: PricedPlan, args: PlanArgs, content: str, console: Console, more: dict[str, object] | None = None
 ) -> None:
-    """Write the plan with --json, or say that this is possible."""
+    """Write the plan with --json, or name the call that would."""
     if args.json is None:
-        console.print(f"--json FILE.json would store this ({content}), and `lmscale run FILE.json` would train it.")
+        print_next(*repeat("--json", "plan.json"))
         return
     write_json(args.json, {**priced.to_json(), **(more or {})})
-    console.print(f"{args.json} holds {content}; `lmscale run {args.json}` trains the runs that have no outcome.")
+    console.print(f"{args.json} holds {content}.")
+    print_next("run", args.json, *_elsewhere(args))

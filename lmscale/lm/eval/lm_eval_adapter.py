@@ -8,6 +8,7 @@ reads what it reads in our own evaluation: the end of a document before every te
 does not fit the context loses its left end. Nothing is downloaded unless HF_HUB_OFFLINE=0.
 """
 
+import difflib
 import hashlib
 import json
 import math
@@ -292,6 +293,12 @@ def task_manager(specs: Sequence[str], include: Path | None) -> Any:
     check(
         not unknown,
         f"the harness has no task {', '.join(unknown)}, and there is no such file; `lm-eval ls tasks` lists what it "
-        "has, and --include-path FOLDER adds yours",
+        f"has, and --include-path FOLDER adds yours{_nearest_task(unknown, manager.all_tasks)}",
     )
     return manager
+
+
+def _nearest_task(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """A clause that names the closest task of the harness, which has thousands, to the first unknown one."""
+    close = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
+    return f"; did you mean {close[0]!r}?" if close else ""

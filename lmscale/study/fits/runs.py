@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -69,61 +69,107 @@ def usable(
     out is in `dropped`, and the statuses say what is in doubt.
     Raises `UserError` where a column is missing or no row is left.
     """
-    for name in (*inputs, target):
+    _check_columns(table, (*inputs, target))
+    units.check(table)
+    rows = _Selection.of(table)
+    rows.leave_out(rows.held_out, "held out to check the prediction")
+    rows.leave_out((rows.states != "") & rows.measured(target), "its loss is not that of a finished run")
+    lost = ~rows.held_out & ~(rows.kept & rows.measured(target))
+    _leave_out_unusable(rows, (target, *inputs))
+    measured = rows.kept.copy()
+    repeated = repeats.copies(rows.table[rows.kept], inputs, target)
+    rows.leave_out_each(np.flatnonzero(rows.kept), repeated)
+    tried = np.flatnonzero(rows.kept | (~rows.held_out & learning_rates.diverged(rows.table, target)))
+    doubts = learning_rates.statuses(rows.table.iloc[tried], target, rates)
+    rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates))
+    usable_rows = rows.usable()
+    statuses = [
+        *conventions.mixed(usable_rows),
+        *repeats.statuses(usable_rows, repeated, inputs, target),
+        *doubts,
+        *(Status("units", sentence, "warning") for sentence in units.doubts(usable_rows, target)),
+        *missing_cells.statuses(rows.table, lost, measured, inputs),
+    ]
+    order = [name for name in (*inputs, target, "flops") if name in usable_rows] + ["run"]
+    usable_rows = usable_rows.sort_values(order, kind="stable").reset_index(drop=True)
+    notes = tuple(table.attrs.get("notes", ()))
+    return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses))
+
+
+def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
+    for name in names:
         if name not in table.columns:
             raise UserError(
                 f"the table has no column {name!r}{nearest(name, map(str, table.columns))}; "
                 f"name it with `columns`, for example `columns='params=n_params'`"
             )
-    units.check(table)
-    table = table.copy()
-    if "run" not in table:
-        table["run"] = [f"row {index + 1}" for index in range(len(table))]
-    dropped = [Dropped(str(item["run"]), str(item["reason"])) for item in table.attrs.get("dropped", [])]
-    keep = np.ones(len(table), dtype=bool)
-    planned = ~np.asarray(flags(table, "held_out")) if "held_out" in table else keep.copy()
 
-    states = unfinished(table)
-    # A sweep's table states why a run has no loss.
+
+@dataclass
+class _Selection:
+    """A table's rows while they are left out, one reason after the other."""
+
+    table: "pd.DataFrame"
+    states: np.ndarray
+    """Words for rows whose run has not finished, else empty (n,)."""
+    why: np.ndarray
+    """What is added to the reason of such a row (n,)."""
+    held_out: np.ndarray
+    kept: np.ndarray
+    dropped: list[Dropped]
+
+    @classmethod
+    def of(cls, table: "pd.DataFrame") -> "_Selection":
+        """All rows of a table; what was left out when it was read is named already."""
+        dropped = [Dropped(str(item["run"]), str(item["reason"])) for item in table.attrs.get("dropped", [])]
+        table = table.copy()
+        if "run" not in table:
+            table["run"] = [f"row {index + 1}" for index in range(len(table))]
+        states, kept = unfinished(table), np.ones(len(table), dtype=bool)
+        held_out = np.asarray(flags(table, "held_out")) if "held_out" in table else ~kept
+        return cls(table, states, _reasons(table, states), held_out, kept, dropped)
+
+    def measured(self, target: str) -> np.ndarray:
+        """Which rows state a finite target (n,)."""
+        return np.isfinite(numbers(self.table, target))
+
+    def leave_out(self, bad: np.ndarray, reason: str) -> None:
+        """Leave out the rows of a mask (n,) that are still kept."""
+        out = self.kept & bad
+        pairs = zip(self.table["run"][out], self.why[out])
+        self.dropped.extend(Dropped(str(run), f"{reason}{more}") for run, more in pairs)
+        self.kept[bad] = False
+
+    def leave_out_each(self, rows: np.ndarray, reasons: Mapping[int, str]) -> None:
+        """Leave out rows by their positions among `rows`, each for its own reason."""
+        out = rows[list(reasons)]
+        self.dropped.extend(map(Dropped, map(str, self.table["run"].iloc[out]), reasons.values()))
+        self.kept[out] = False
+
+    def usable(self) -> "pd.DataFrame":
+        """The rows that are left. Raises `UserError` where there are none."""
+        rows = self.table[self.kept]
+        if not len(rows):
+            reasons = sorted({item.reason for item in self.dropped}) or ["the table is empty"]
+            raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
+        return rows
+
+
+def _reasons(table: "pd.DataFrame", states: np.ndarray) -> np.ndarray:
+    """ ": failed, out of memory" for a row whose run has not finished, else "" (n,); a sweep's table states why."""
     reasons = table["reason"].astype(object).fillna("").astype(str) if "reason" in table else [""] * len(table)
     words = np.where(states == "missing", "not run yet", states)
-    why = np.array([f": {word}{', ' * bool(reason)}{reason}" if word else "" for word, reason in zip(words, reasons)])
+    return np.array([f": {word}{', ' * bool(reason)}{reason}" if word else "" for word, reason in zip(words, reasons)])
 
-    def leave_out(bad: np.ndarray, reason: str) -> None:
-        out = keep & bad
-        dropped.extend(Dropped(str(run), f"{reason}{more}") for run, more in zip(table["run"][out], why[out]))
-        keep[bad] = False
 
-    if "held_out" in table:
-        leave_out(np.asarray(flags(table, "held_out")), "held out to check the prediction")
-    leave_out((states != "") & np.isfinite(numbers(table, target)), "its loss is not that of a finished run")
-    lost = planned & ~(keep & np.isfinite(numbers(table, target)))
-    for name in (target, *inputs):
-        values = numbers(table, name)
-        leave_out(np.isnan(values), f"{name} is missing")
-        leave_out(np.isinf(values), f"{name} is infinite")
-        leave_out(~(values > 0), f"{name} is not positive")
-        leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
-    measured = keep.copy()
-    repeated = repeats.copies(table[keep], inputs, target)
-    copied = np.flatnonzero(keep)[list(repeated)]
-    dropped.extend(map(Dropped, map(str, table["run"].iloc[copied]), repeated.values()))
-    keep[copied] = False
-    tried = np.flatnonzero(keep | (planned & learning_rates.diverged(table, target)))
-    doubts = learning_rates.statuses(table.iloc[tried], target, rates)
-    worse = learning_rates.left_out(table.iloc[tried], target, rates)
-    dropped.extend(Dropped(str(table["run"].iloc[tried[position]]), reason) for position, reason in worse.items())
-    keep[tried[list(worse)]] = False
-    rows = table[keep]
-    if not len(rows):
-        reasons = sorted({item.reason for item in dropped}) or ["the table is empty"]
-        raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
-    statuses = [*conventions.mixed(rows), *repeats.statuses(rows, repeated, inputs, target), *doubts]
-    statuses += [Status("units", sentence, "warning") for sentence in units.doubts(rows, target)]
-    statuses += missing_cells.statuses(table, lost, measured, inputs)
-    order = [name for name in (*inputs, target, "flops") if name in rows] + ["run"]
-    rows = rows.sort_values(order, kind="stable").reset_index(drop=True)
-    return UsableRuns(rows, tuple(dropped), tuple(table.attrs.get("notes", ())), tuple(statuses))
+def _leave_out_unusable(rows: _Selection, names: Sequence[str]) -> None:
+    """Leave out the rows in which a number is missing or none that occurs."""
+    for name in names:
+        values = numbers(rows.table, name)
+        rows.leave_out(np.isnan(values), f"{name} is missing")
+        rows.leave_out(np.isinf(values), f"{name} is infinite")
+        rows.leave_out(~(values > 0), f"{name} is not positive")
+        rows.leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
 
 
 def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:

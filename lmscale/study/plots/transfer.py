@@ -100,7 +100,8 @@ def rate_sweep(
 ) -> None:
     """Final loss against peak rate, one line per size from `curves`, its optimum as a diamond, open at an edge.
 
-    `label` writes a size at the end of its line. A size's rates and losses are in the order of the rates; an infinite loss, a run that diverged, is left out.
+    `label` writes a size at the end of its line. A size's rates and losses are in the order of the rates; an infinite
+    loss, a run that diverged, is left out.
     """
     sizes, labels = list(curves), []
     for size, (rates, losses) in curves.items():

@@ -40,8 +40,12 @@ ALLOCATION = Kind(
     fits_law=True,
 )
 RATES = Kind("rates", "Learning rates of", "Which peak learning rate is best at each model size and length?")
-TRANSFER = Kind("transfer", "Transfer of learning rates in", "Does the best learning rate stay where it was when the model grows?")
-SEEDS = Kind("seeds", "Noise between seeds of", "By how much do losses differ between runs that differ in their seed alone?")
+TRANSFER = Kind(
+    "transfer", "Transfer of learning rates in", "Does the best learning rate stay where it was when the model grows?"
+)
+SEEDS = Kind(
+    "seeds", "Noise between seeds of", "By how much do losses differ between runs that differ in their seed alone?"
+)
 DATA = Kind("data", "Loss against training tokens in", "What do more training tokens buy a model of one size?")
 SIZES = Kind("sizes", "Loss against model size in", "What do more parameters buy at one training length?")
 REPEATS = Kind("repeats", "Repeated data in", "What is a token worth that the model has seen before?")

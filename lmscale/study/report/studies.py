@@ -9,6 +9,7 @@ import numpy as np
 
 from lmscale.study import plots
 from lmscale.study.plots import compact, number
+from lmscale.study.plots.style import colour
 from lmscale.study.plots.transfer import BestRate, best_rate
 from lmscale.study.report.kinds import DATA, RATES, REPEATS, SEEDS, SIZES, TRANSFER, Kind
 
@@ -116,8 +117,8 @@ def _along(runs: "pd.DataFrame", column: str) -> list[str]:
             for (a, b), (before, after) in zip(pairwise(x), pairwise(y))
         )
         sentences.append(
-            f"{name}{'from' if name else 'From'} {write(x[0])} to {write(x[-1])} {what} the loss goes from {y[0]:.4f} to {y[-1]:.4f} nats "
-            f"per token ({steps})."
+            f"{name}{'from' if name else 'From'} {write(x[0])} to {write(x[-1])} {what} the loss goes from "
+            f"{y[0]:.4f} to {y[-1]:.4f} nats per token ({steps})."
         )
     return sentences
 
@@ -171,7 +172,7 @@ def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     labels: list[tuple[float, str, str]] = []
     made: Sequence[tuple[str, list[float], list[float]]] = series(runs, column)
     for index, (name, x, y) in enumerate(made):
-        shade = plots.colour([1, len(made)], index + 1)
+        shade = colour([1, len(made)], index + 1)
         ax.plot(x, y, "-o", color=shade, lw=1.4, ms=4)
         labels.append((y[-1], name.removesuffix(": "), shade))
     log_axis(ax, "x", "plain" if column == "epochs" else "compact", 6)

@@ -125,7 +125,8 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
 def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
     """Every row of the table, those that never finished too, with what it was used for.
 
-    What was fitted is a column where anything was, or where a row says why not. A column that says the same of every run becomes a sentence above the table.
+    What was fitted is a column where anything was, or where a row says why not. A column that says the same of every
+    run becomes a sentence above the table.
     """
     if "tokens_per_param" not in table and {"tokens", "params"} <= set(table.columns):
         table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))

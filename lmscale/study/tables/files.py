@@ -48,6 +48,8 @@ def load(path: Path) -> "pd.DataFrame":
         ) from None
     if stat.S_ISDIR(mode):
         return _of_sweep(path)
+    if path.name == PLAN_FILE:
+        raise UserError(f"{path} is the plan of a sweep: give its folder, {path.parent}")
     kind = kind_of(path)
     content = _content(path)
     table = _parquet(content, path) if kind == "parquet" else _text_table(content, kind, path)
@@ -65,13 +67,10 @@ def kind_of(path: Path) -> str:
 
 
 def _of_sweep(path: Path) -> "pd.DataFrame":
-    if not (path / PLAN_FILE).exists():
-        raise UserError(
-            f"{path} is a folder without plan.json: "
-            f"a table is a sweep's folder, a CSV, Parquet or JSONL file, or 'chinchilla'"
-        )
+    from lmscale.core.plans import plan_path
     from lmscale.core.results import collect
 
+    plan_path(path)
     table = collect(path)
     if corrupt := table.attrs["corrupt"]:
         more = f"; {len(corrupt) - 1} more runs are corrupt, as `lmscale status` lists" if len(corrupt) > 1 else ""

@@ -28,8 +28,13 @@ def load(spec: str) -> list[Task]:
     name, colon, location = spec.partition(":")
     if name == "synthetic":
         return generation.synthetic_tasks(spec)
-    if not colon or name not in FORMATS:
-        raise UserError(f"{spec!r} names no tasks{nearest(name, FORMATS)}; write FORMAT:PATH or synthetic:tasks(...)")
+    if name not in FORMATS:
+        raise UserError(
+            f"{spec!r} names no tasks: write FORMAT:PATH or synthetic:tasks(...)"
+            f"{nearest(name, (*FORMATS, 'synthetic'))}"
+        )
+    if not colon or not location.strip():
+        raise UserError(f"{spec!r} lacks its files: write {name}:PATH, nothing is downloaded")
     path = expanded(location)
     try:
         there = path.exists()
