@@ -77,7 +77,7 @@ def test_the_demo_finds_its_sweeps_in_the_installed_package(tmp_path: Path, monk
     assert demo.sweep_file(demo.SHORT_SWEEP) == package / "sweeps" / "isoflop_short.py"
 
 
-def test_the_short_sweep_is_a_twentieth_of_the_demo(root: Path) -> None:
+def test_the_short_sweep_is_a_small_part_of_the_demo(root: Path) -> None:
     long, short = (sweep.read(root / name) for name in (demo.DEMO_SWEEP, demo.SHORT_SWEEP))
-    assert short.flops < long.flops / 20 and len({run.flops_budget for run in short.runs}) == 4
+    assert short.flops < long.flops / 20 and len({run.flops_budget for run in short.runs}) == 3
     assert {run.flops_budget for run in short.runs if run.held_out} == {max(run.flops_budget for run in short.runs)}

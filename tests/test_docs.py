@@ -111,6 +111,11 @@ def test_a_recipe_passes_objective_and_start_to_its_runs() -> None:
     assert config.objective == lmscale.Completion() and config.init_from == "0123456789ab"
 
 
+def test_a_recipe_passes_a_corpus_of_ones_own_to_its_runs() -> None:
+    config = run(block('"held_out/"'))["books"]({"width": 16, "tokens": 50_000})
+    assert config.data == lmscale.DataConfig(source="books/", validation_source="held_out/")
+
+
 def test_a_trained_run_is_loaded_and_tapped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,4 +127,4 @@ def test_a_trained_run_is_loaded_and_tapped(
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    assert len(BLOCKS) == 5, "a new Python block in the README needs a test here"
+    assert len(BLOCKS) == 6, "a new Python block in the README needs a test here"

@@ -188,6 +188,11 @@ def test_every_recipe_is_called_with_its_settings() -> None:
         assert recipe()(point).run_id == recipe(point).run_id
     assert recipes.cpu() == recipes.cpu and recipes.cpu(point).run_id == "5b1e030a4952"
     assert recipes.mup(FAMILY, **tuned, data=data)(point) == recipes.mup(FAMILY, **tuned)(data=data)(point)
+    two = recipes.cpu(batch_sequences=2, lr=lambda model, tokens: 0.5)
+    assert (two(point).optimizer.batch_sequences, two(point).optimizer.peak_lr) == (2, 0.5)
+    assert two.origins(point)["optimizer.batch_sequences"] == "given to the recipe"
+    with pytest.raises(UserError, match="lr = 'high' must be a positive number or a rule"):
+        recipes.cpu(lr="high")
     for wrong, sentence in (({"dta": data}, "no setting 'dta'; did you mean 'data'"), ({"optimizer": 3}, "mapping")):
         with pytest.raises(UserError, match=sentence):
             recipes.cpu(**wrong)  # type: ignore[arg-type]

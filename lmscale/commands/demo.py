@@ -25,7 +25,7 @@ class DemoArgs:
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
     short: bool = False
-    """Train a smaller sweep: a few minutes on two cores, and numbers of its own."""
+    """Train twelve smaller runs: about three minutes of CPU time, and numbers of their own."""
 
 
 def main(args: DemoArgs, console: "Console") -> int:

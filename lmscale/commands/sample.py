@@ -23,7 +23,7 @@ class SampleArgs:
     """Let a trained model continue prompts."""
 
     run: Positional[Path | None] = None
-    """runs/<sweep>/<run_id>."""
+    """The folder of a run, runs/<sweep>/<run_id>."""
     sweep: Path | None = None
     """Instead of a run: runs/<sweep>, whose models all continue the prompts, the one with least compute first."""
     prompt: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("-p",))] = ("",)

@@ -97,16 +97,17 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
 
 
 def _table(runs: "list[RunState]") -> list[str]:
-    """Lines of columns as wide as their widest cell."""
-    cells = [HEADINGS, *(_cells(run) for run in runs)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return [
-        "  ".join(
-            cell.ljust(width) if heading in LEFT_BOUND else cell.rjust(width)
-            for cell, width, heading in zip(row, widths, HEADINGS)
-        ).rstrip()
-        for row in cells
+    """Lines of columns as wide as their widest cell, without columns that are empty and a seed that all share."""
+    columns = [
+        (heading, column)
+        for heading, column in zip(HEADINGS, zip(*(_cells(run) for run in runs)))
+        if any(column) and not (heading == "seed" and len(set(column)) == 1)
     ]
+    texts = []
+    for heading, column in columns:
+        width = max(map(len, (heading, *column)))
+        texts.append([cell.ljust(width) if heading in LEFT_BOUND else cell.rjust(width) for cell in (heading, *column)])
+    return ["  ".join(cells).rstrip() for cells in zip(*texts)]
 
 
 def _cells(run: "RunState") -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class Verdict:
             )
         sentence = f"this plan gives D/N {where} within a factor {_factor(self.factor)} either way (95 %)"
         if self.factor <= FIRM:
-            sentence = f"this plan pins down D/N {where} within {100 * (self.factor - 1):.0f} % (95 %)"
+            sentence = f"this plan pins down D/N {where} within {100 * (self.factor - 1):.2g} % (95 %)"
         bias = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
         if self.beyond_prior:
             sentence = f"taken at its word, the prior says that {sentence}"
