@@ -36,8 +36,9 @@ class PlanArgs:
     prior: str | None = None
     """The law to judge the design by: a published one by name, or a file of `lmscale fit --json`; by default the refit
     of the published Chinchilla runs (for repeated data, Muennighoff's)."""
-    noise: float = 0.01
-    """Standard deviation of a run's loss about the law, in nats."""
+    noise: float | None = None
+    """Standard deviation of a run's loss about the law, in nats; by default 0.01, or that of the fitted runs of a
+    --prior FITS.json."""
     shared_noise: float = 0.0
     """Share of that variance which the branches of a trunk have in common."""
     target: float | None = None

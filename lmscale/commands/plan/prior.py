@@ -1,31 +1,26 @@
 """The law that a design is judged by: a published one by name, or that of a fit."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json
-from lmscale.study.design import Prior
+from lmscale.study.design import Prior, Runs, information, noise_draws, normal_draws, published_prior
+from lmscale.study.design.prior import DRAWS, NOISE_NATS
 from lmscale.study.laws import PUBLISHED
 
 if TYPE_CHECKING:
     from lmscale.study.fits import LossLaw
 
-FITTED_FROM = {
-    "chinchilla-refit": 1.4e18,
-    "besiroglu-2024": 1.4e18,
-    "hoffmann-2022": 1.4e18,
-    "muennighoff-2023": 4.3e15,
-    "gadre-2024-c4": 3.4e15,
-    "gadre-2024-redpajama": 3.4e15,
-    "gadre-2024-refinedweb": 3.4e15,
-}
-"""Smallest budget, in FLOPs, of the published runs behind a law."""
 DEFAULTS = {"chinchilla": "chinchilla-refit", "data-constrained": "muennighoff-2023"}
 """Law that a sweep is to identify -> its published constants."""
 
 
-def prior_of(named: str | None, law: str, noise_nats: float, shared: float) -> Prior:
+def prior_of(named: str | None, law: str, noise_nats: float | None, shared: float) -> Prior:
     """The prior `named`: a published law or a file that `lmscale fit --json` wrote; unset, the default for `law`.
 
     Raises `UserError` that names the nearest.
@@ -37,12 +32,40 @@ def prior_of(named: str | None, law: str, noise_nats: float, shared: float) -> P
         )
     name = named or DEFAULTS[law]
     if name in PUBLISHED:
-        return Prior(PUBLISHED[name], name, noise_nats, shared, FITTED_FROM.get(name))
+        return published_prior(name, noise_nats, shared)
     if Path(name).suffix != ".json":
         raise UserError(
             f"no prior is called {name!r}{nearest(name, PUBLISHED)}; or give a file that `lmscale fit --json` wrote"
         )
-    return Prior(fitted_law(Path(name)).law, name, noise_nats, shared, smallest_flops=None)
+    return fitted_prior(fitted_law(Path(name)), name, noise_nats, shared)
+
+
+def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: float) -> Prior:
+    """The prior of a fit: its law and the scatter of its runs, with draws of both.
+
+    Laws are drawn from its resamples or, where the file holds none, from the covariance that its runs give. Without
+    `noise_nats` the noise is the standard deviation of the fit's residuals, in nats.
+    """
+    rows = {
+        column: np.asarray(fit.residuals[column], dtype=float) for column in (*fit.law.INPUTS, "measured", "predicted")
+    }
+    freedom = fit.n_runs - len(fit.law.names()) + len(fit.fixed)
+    scatter = math.sqrt(float(((rows["predicted"] - rows["measured"]) ** 2).sum()) / freedom) if freedom > 0 else 0.0
+    known = scatter > 0
+    noise = noise_nats if noise_nats is not None else scatter if known else NOISE_NATS
+    prior = Prior(fit.law, name, noise, shared, smallest_flops=None)
+    draws = fit.samples
+    if draws is None and known and not fit.fixed:
+        own = information(replace(prior, noise_nats=scatter, shared=0.0), Runs(rows["params"], rows["tokens"]))
+        draws = None if own.covariance_pp is None else normal_draws(fit.law, own.covariance_pp)
+    elif draws is not None:
+        chosen = np.linspace(0, fit.resamples - 1, min(DRAWS, fit.resamples)).astype(int)
+        draws = type(draws)(**{parameter: np.asarray(value)[chosen] for parameter, value in draws.values().items()})
+    if draws is None:
+        return prior
+    count = len(next(iter(draws.values().values())))
+    noises = noise_draws(scatter, freedom, count) if noise_nats is None and known else None
+    return replace(prior, draws=draws, noises_r=noises)
 
 
 def fitted_law(path: Path) -> "LossLaw":

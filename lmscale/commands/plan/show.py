@@ -10,7 +10,7 @@ from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
 from lmscale.core.quantities import counted, duration, quantity
 from lmscale.core.results import corpora_sentence
-from lmscale.study.design import Proposal, Verdict, bias_of_exponent
+from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: estimated peak memory "
@@ -180,7 +180,7 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     information, prior = verdict.information, verdict.information.prior
     shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
     console.print(
-        f"Design, under {prior.name} and noise {prior.noise_nats:g} nats{shared}, "
+        f"Design, under {prior.name} and noise {prior.noise_nats:.3g} nats{shared}, "
         f"{counted(len(information.runs), 'run')} that a fit may see:"
     )
     line = f"  cond(J) = {information.condition:.2g} (ill-conditioned from 1e6)"
@@ -191,6 +191,8 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
         line += "; standard deviations: " + ", ".join(f"{name} {information.sd(name):.2g}" for name in names)
         if verdict.sd_log_ratio is not None:
             line += f", ln D/N at {verdict.target_flops:.3g} FLOPs ({verdict.target}) {verdict.sd_log_ratio:.2g}"
+            if prior.draws is not None:
+                line += f" (to {verdict.upper_sd_log_ratio:.2g} under {ALLOWED:.0%} of the laws that the prior allows)"
     console.print(line)
     biased = [one for one in verdict.valleys if one.bias is not None]
     if biased:

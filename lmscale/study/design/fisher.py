@@ -17,39 +17,14 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.design.line import Line, line_through
+from lmscale.study.design.prior import Prior, unknowns
 from lmscale.study.grouping import point_index
-from lmscale.study.laws import CHINCHILLA_REFIT, SIX_ND, ComputeModel, Law
+from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
 UNIDENTIFIED = 1e6
 """cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9."""
 STEP = 1e-30
 """Step of the complex-step derivative, which has no rounding error to balance."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is believed before the runs: a law to differentiate at, and how far a run scatters about it."""
-
-    law: Law = CHINCHILLA_REFIT
-    name: str = "chinchilla-refit"
-    noise_nats: float = 0.01
-    """Standard deviation of a run's loss about the law: seeds, order of the data, and what the law leaves out."""
-    shared: float = 0.0
-    """Share of that variance which runs of one cluster (the branches of a trunk) have in common."""
-    smallest_flops: float | None = 1.4e18
-    """The smallest budget of the runs that the law was fitted to; None where it is not known. Far below it the law's
-    terms are too steep, and every standard deviation comes out too small."""
-
-    def __post_init__(self) -> None:
-        if not self.noise_nats > 0:
-            raise UserError(f"noise = {self.noise_nats} nats: must be positive; 0.01 is the default")
-        if not 0 <= self.shared < 1:
-            raise UserError(f"shared noise = {self.shared}: a share of the variance, at least 0 and below 1")
-        if self.law.INPUTS[:2] != ("params", "tokens"):
-            raise UserError(
-                f"the prior {self.name!r} is a law of {', '.join(self.law.INPUTS)}; a design of runs needs one of "
-                f"params and tokens, for example chinchilla-refit"
-            )
 
 
 @dataclass(frozen=True)
@@ -60,6 +35,8 @@ class Runs:
     tokens_n: np.ndarray
     unique_n: np.ndarray | None = None
     clusters_n: Sequence[str] | None = None
+    most_nats: float = math.inf
+    """Largest loss that a run can have: ln V of its vocabulary."""
 
     def __len__(self) -> int:
         return len(self.params_n)
@@ -71,14 +48,11 @@ class Runs:
         return [columns[name] for name in law.INPUTS]
 
 
-def unknowns(law: Law) -> np.ndarray:
-    """The law's parameters (p,) as they are estimated: by their logarithm where `Parameter.log` says so."""
-    pairs = zip(law.PARAMETERS, law.values().values())
-    return np.array([math.log(value) if parameter.log else value for parameter, value in pairs])
-
-
 def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
-    """Derivative of `quantity` by every unknown, the unknown last: (..., p). Exact, by complex steps."""
+    """Derivative of `quantity` by every unknown, the unknown last: (..., p). Exact, by complex steps.
+
+    The law's parameters may be arrays: `quantity` then broadcasts over them.
+    """
     theta_p = unknowns(law).astype(complex)
     columns = []
     for index in range(len(theta_p)):
@@ -174,11 +148,23 @@ def information(prior: Prior, runs: Runs, compute: ComputeModel = SIX_ND) -> Inf
 
 
 def fisher(prior: Prior, runs: Runs) -> np.ndarray:
-    """J^T Sigma^-1 J (p, p)."""
-    slopes_np = jacobian(prior.law, runs)
+    """J^T Sigma^-1 J (p, p); (r, p, p) for a prior whose law has parameters (r, 1)."""
+    slopes_np = possible_slopes(prior.law, runs)
     if runs.clusters_n is None or prior.shared == 0:
-        return slopes_np.T @ slopes_np / prior.noise_nats**2
+        return np.swapaxes(slopes_np, -1, -2) @ slopes_np / prior.noise_nats**2
     labels_n = np.array([str(label) for label in runs.clusters_n])
     same_cluster_nn = (labels_n[:, None] == labels_n[None, :]) & (labels_n[:, None] != "")
     noise_nn = prior.noise_nats**2 * np.where(np.eye(len(runs), dtype=bool), 1.0, prior.shared * same_cluster_nn)
-    return slopes_np.T @ np.linalg.solve(noise_nn, slopes_np)
+    return np.asarray(np.swapaxes(slopes_np, -1, -2) @ (np.linalg.inv(noise_nn) @ slopes_np))
+
+
+def possible_slopes(law: Law, runs: Runs) -> np.ndarray:
+    """J with the slopes of losses above ln V as they are at ln V: those of ln L, times ln V.
+
+    Taken far below the sizes it was fitted to, a law foretells losses that no model can have, with slopes as steep, and
+    runs that pin it down as no run does.
+    """
+    slopes_np = jacobian(law, runs)
+    if math.isinf(runs.most_nats):
+        return slopes_np
+    return slopes_np * np.minimum(1.0, runs.most_nats / law.loss(*runs.inputs(law)))[..., None]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.design.fisher import Information, Prior, Runs, fisher, gradient, information, jacobian
+from lmscale.study.design.fisher import Information, Runs, fisher, gradient, information, possible_slopes
+from lmscale.study.design.prior import Prior
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
 EXPONENTS_OF_COST = (0.0, 0.5, 1.0)
@@ -97,7 +98,7 @@ def with_candidates(runs: Runs, more: Candidates) -> Runs:
     clusters = None if runs.clusters_n is None else [*runs.clusters_n, *[""] * len(more)]
     unique = None if runs.unique_n is None else np.concatenate([runs.unique_n, more.tokens_m])
     params_n = np.concatenate([runs.params_n, more.params_m])
-    return Runs(params_n, np.concatenate([runs.tokens_n, more.tokens_m]), unique, clusters)
+    return Runs(params_n, np.concatenate([runs.tokens_n, more.tokens_m]), unique, clusters, runs.most_nats)
 
 
 def _greedy(
@@ -111,7 +112,8 @@ def _greedy(
 ) -> tuple[float, list[int]]:
     """Variance of the quantity and the candidates that lead to it, largest gain per FLOP^power first."""
     slope_p = gradient(prior.law, quantity)
-    slopes_mp = jacobian(prior.law, Runs(candidates.params_m, candidates.tokens_m)) / prior.noise_nats
+    priced = Runs(candidates.params_m, candidates.tokens_m, most_nats=runs.most_nats)
+    slopes_mp = possible_slopes(prior.law, priced) / prior.noise_nats
     known_pp = fisher(prior, runs) + np.eye(len(slope_p)) / VAGUE**2
     covariance_pp = np.linalg.inv(known_pp)
     chosen: list[int] = []

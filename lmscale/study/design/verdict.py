@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ from lmscale.core.counting import count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design.bias import LEAST_SIZES, Valley, bias_of_exponent, planned_valley
-from lmscale.study.design.fisher import UNIDENTIFIED, Information, Prior, Runs, condition, information
+from lmscale.study.design.fisher import UNIDENTIFIED, Information, Runs, condition, information
+from lmscale.study.design.prior import Prior, published_prior
+from lmscale.study.design.spread import sds
 from lmscale.study.grouping import group_count, group_values
 from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
 
+ALLOWED = 0.95
+"""Share of the laws that a prior allows under which a plan is at least as precise as is said."""
 TWO_SIDED = 1.96
 """Standard deviations on either side of a normal 95 % interval."""
 FIRM, LOOSE = 1.5, 3.0
@@ -40,6 +45,7 @@ def fitted_runs(planned: Sequence[PlannedRun]) -> Runs:
         tokens_n=np.array([one.tokens for one in counts], dtype=float),
         unique_n=np.array(unique, dtype=float),
         clusters_n=[run.group for run in fitted],
+        most_nats=math.log(max(run.config.model.vocab for run in fitted)),
     )
 
 
@@ -61,18 +67,34 @@ class Verdict:
         """Whether the plan cannot identify the law at all."""
         return not self.information.identified
 
-    @property
+    @cached_property
     def sd_log_ratio(self) -> float | None:
-        """Predicted standard deviation of ln D*/N* at the target; None where there is none."""
+        """Predicted standard deviation of ln D*/N* at the target, under the prior's law; None where there is none."""
         if isinstance(self.information.prior.law, DataConstrained):
             return None
         return self.information.sd(self.information.log_ratio(self.target_flops))
 
+    @cached_property
+    def upper_sd_log_ratio(self) -> float | None:
+        """`sd_log_ratio` that is not exceeded under `ALLOWED` of the laws and noises that the prior allows.
+
+        That of the prior's own law where it allows no other. None where there is none.
+        """
+        if self.sd_log_ratio is None:
+            return None
+        drawn = sds(self.information, self.information.log_ratio(self.target_flops))
+        upper = np.quantile(drawn, ALLOWED, method="higher") if len(drawn) else 0.0
+        return max(self.sd_log_ratio, float(upper))
+
+    @property
+    def factor_at_prior(self) -> float | None:
+        """By which D/N at the target may be off either way, 95 %, if the prior's law and noise were exactly right."""
+        return _factor_of(self.sd_log_ratio)
+
     @property
     def factor(self) -> float | None:
-        """By which D/N at the target may be off either way, 95 %."""
-        sd = self.sd_log_ratio
-        return None if sd is None else math.exp(min(TWO_SIDED * sd, 700.0))
+        """By which D/N at the target may be off either way, 95 %, under `ALLOWED` of the laws that the prior allows."""
+        return _factor_of(self.upper_sd_log_ratio)
 
     @property
     def beyond_prior(self) -> bool:
@@ -89,22 +111,31 @@ class Verdict:
                 f"this plan cannot identify the law: {line}cond(J) = {information.condition:.2g}, above "
                 f"{UNIDENTIFIED:.0e}, so that the terms of N and D cannot be told apart"
             )
-        if self.factor is None:
+        if self.factor is None or self.factor_at_prior is None:
             return f"this plan can identify the law {information.prior.law.NAME!r}"
         if self.factor > LOOSE:
             return (
-                f"this plan identifies the law in principle, but leaves D/N {where} open by a factor "
-                f"{_factor(self.factor)} either way (95 %): `--improve` proposes the runs that narrow it"
+                f"this plan identifies the law in principle, but leaves D/N {where} open by {_factor(self.factor)} "
+                f"either way (95 %{self._if_exact()}): `--improve` proposes the runs that narrow it"
             )
-        sentence = f"this plan gives D/N {where} within a factor {_factor(self.factor)} either way (95 %)"
+        sentence = f"this plan gives D/N {where} within {_factor(self.factor)} either way (95 %{self._if_exact()})"
         if self.factor <= FIRM:
-            sentence = f"this plan pins down D/N {where} within {100 * (self.factor - 1):.2g} % (95 %)"
+            sentence = f"this plan pins down D/N {where} within {_share(self.factor)} (95 %{self._if_exact()})"
         bias = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
         if self.beyond_prior:
             sentence = f"taken at its word, the prior says that {sentence}"
         if bias > NOTABLE_BIAS:
             sentence += f"; a parabola per budget is off by up to {100 * bias:.1f} %, so take the law's own optimum"
         return sentence
+
+    def _if_exact(self) -> str:
+        """What the figure would be, or is, without any doubt of the prior."""
+        prior, exact = self.information.prior, self.factor_at_prior
+        assert exact is not None
+        condition = f"if the law {prior.name} and its noise of {prior.noise_nats:.3g} nats were exactly right"
+        if prior.draws is None:
+            return f", {condition}; how far they are off is not known"
+        return f"; {_share(exact) if exact <= FIRM else _factor(exact)} {condition}"
 
     def cautions(self) -> list[str]:
         """What the numbers do not say by themselves."""
@@ -142,6 +173,7 @@ class Verdict:
                 "parameters": {name: float(value) for name, value in prior.law.values().items()},
                 "noise_nats": prior.noise_nats,
                 "shared_noise": prior.shared,
+                "draws": 0 if prior.draws is None else len(next(iter(prior.draws.values().values()))),
             },
             "runs": len(information.runs),
             "condition": information.condition if math.isfinite(information.condition) else None,
@@ -149,6 +181,7 @@ class Verdict:
             "sd": sds,
             "target_flops": self.target_flops,
             "sd_log_tokens_per_param": self.sd_log_ratio,
+            "upper_sd_log_tokens_per_param": _finite(self.upper_sd_log_ratio),
             "valleys": [valley.to_json() for valley in self.valleys],
             "bias_of_a": bias_of_exponent(self.valleys),
             "verdict": self.sentence(),
@@ -157,14 +190,27 @@ class Verdict:
         }
 
 
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
 def _quantities(information: Information) -> list[str]:
     """Quantities of the law whose standard deviations are stated."""
     law = information.prior.law
     return [*(["a"] if law.exponents(information.compute) else []), *law.names()]
 
 
+def _factor_of(sd: float | None) -> float | None:
+    return None if sd is None else math.exp(min(TWO_SIDED * sd, 700.0))
+
+
 def _factor(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else "of more than 100"
+    return f"a factor {value:.2f}" if value < 100 else "a factor of more than 100"
+
+
+def _share(factor: float) -> str:
+    """ "34 %", "2 %", ".4 %"."""
+    return f"{100 * (factor - 1):.2g} %"
 
 
 def judge_plan(
@@ -172,11 +218,11 @@ def judge_plan(
     prior: Prior | None = None,
     target_flops: float | None = None,
 ) -> Verdict:
-    """Judge a plan under `prior` (default: the Chinchilla refit, noise .01 nats) at a target budget.
+    """Judge a plan under `prior` (default: the Chinchilla refit with its draws, noise .01 nats) at a target budget.
 
     Without a target: the largest held-out budget, where it is above all fitted ones, else ten times the largest run.
     """
-    prior = prior or Prior()
+    prior = prior or published_prior()
     runs = fitted_runs(planned)
     largest = max(count(run.config).flops for run in planned if not run.held_out)
     why = "--target"

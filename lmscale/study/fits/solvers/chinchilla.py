@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lmscale.core.host import usable_cores
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
-from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import LOWEST, UNKNOWNS, Array, ChinchillaPoints
 from lmscale.study.fits.solvers.chinchilla_vertex import height, residual, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
 
@@ -124,6 +124,38 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
     return value, gradient, matrix
 
 
+def _at_bound(theta_pb: Array, gradient_pb: Array, matrix_ppb: Array, mix_b: Array) -> NDArray[np.bool_]:
+    """Change the Newton systems, in place, of the problems whose ln E rests on its bound; which ones leave it (b,).
+
+    Where the objective falls only beyond the bound, ln E takes no part in the step. Where it falls on this side, it is
+    so flat in ln E that the step is one of E itself, in units of E: d2f/dE2 E^2 = d2f/d(ln E)2 - df/d(ln E).
+    """
+    resting_b = theta_pb[0] <= LOWEST
+    leaving_b = resting_b & (gradient_pb[0] < 0)
+    matrix_ppb[0, 0] -= np.where(leaving_b, (1 - mix_b) * gradient_pb[0], 0.0)
+    resting_b &= ~leaving_b
+    gradient_pb[0, resting_b] = 0
+    matrix_ppb[0][:, resting_b] = 0
+    matrix_ppb[:, 0][:, resting_b] = 0
+    matrix_ppb[0, 0, resting_b] = 1
+    return leaving_b
+
+
+def _limited(newton_pb: Array, leaving_b: NDArray[np.bool_]) -> Array:
+    """Newton steps of at most 2 in any unknown; that of E from its bound as one of ln E, and as long as it is."""
+    level_b = np.where(leaving_b, np.log1p(np.maximum(newton_pb[0], 0.0)), newton_pb[0])
+    others_pb = np.concatenate([np.where(leaving_b, 0.0, newton_pb[:1]), newton_pb[1:]])
+    limited_pb = newton_pb * np.minimum(1, 2 / np.maximum(np.abs(others_pb).max(axis=0), 1e-300))
+    limited_pb[0] = np.where(leaving_b, level_b, limited_pb[0])
+    return limited_pb
+
+
+def _in_range(theta_pb: Array) -> Array:
+    """theta with ln E at its bound or above; a rounding error above it is on it."""
+    level_1b = theta_pb[:1]
+    return np.concatenate([np.where(level_1b > LOWEST + 1e-9, level_1b, LOWEST), theta_pb[1:]])
+
+
 def objective(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
     """The objective of `evaluate` alone, (b,)."""
     size = residual(points, theta_pb)
@@ -174,7 +206,7 @@ def descend(
     steps: int = MAX_STEPS,
 ) -> Solution:
     """`refine` at one threshold; problems that are done leave the batch. `near`, of all or each, begins with Newton."""
-    theta_pb, whole = np.array(theta_pb), points
+    theta_pb, whole = _in_range(theta_pb), points
     problems = theta_pb.shape[1]
     objective_b, gradient_b = np.full(problems, np.inf), np.full(problems, np.inf)
     converged_b = np.zeros(problems, dtype=bool)
@@ -190,6 +222,7 @@ def descend(
         mix_used = mix
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             trial, gradient, matrix = evaluate(points, weights, theta, mix_used)
+        leaving = _at_bound(theta, gradient, matrix, mix_used)
         newton, positive = solve_positive(matrix, -gradient)
         with np.errstate(invalid="ignore", over="ignore"):
             newton_slope = np.einsum("pb,pb->b", newton, gradient)
@@ -201,7 +234,7 @@ def descend(
         value = np.where(accept, trial, value)
         usable = accept & positive & (newton_slope <= 0)
         newton = np.where(positive, newton, 0.0)
-        newton = newton * np.minimum(1, 2 / np.maximum(np.abs(newton).max(axis=0), 1e-300))
+        newton = _limited(newton, leaving)
         step = np.where(usable, newton, step)
         slope = np.where(usable, newton_slope, slope)
         largest = np.where(accept, np.abs(gradient).max(axis=0), largest)
@@ -211,12 +244,12 @@ def descend(
             usable, np.where((mix < 0.02) | (fall < 0), 0.0, mix * 0.4), np.where(accept, 1.0, np.minimum(1, mix + 0.1))
         )
         stuck = ~accept & (scale < 1e-9)
-        theta = best + scale * step
+        theta = _in_range(best + scale * step)
         if not (leave := done | stuck).any():
             continue
         left = active[leave]
         # Convergence is quadratic there, so the last step is taken without looking whether rounding lets it be seen.
-        theta_pb[:, left] = np.where(done, best + newton, best)[:, leave]
+        theta_pb[:, left] = np.where(done, _in_range(best + newton), best)[:, leave]
         objective_b[left], gradient_b[left], converged_b[left] = value[leave], largest[leave], done[leave]
         stay = ~leave
         if not stay.any():
@@ -239,6 +272,7 @@ def _stationary(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) ->
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         _, gradient, matrix = evaluate(points, weights_nb, theta_pb, np.zeros(theta_pb.shape[1]))
+    _at_bound(theta_pb, gradient, matrix, np.zeros(theta_pb.shape[1]))
     newton, positive = solve_positive(matrix, -gradient)
     with np.errstate(invalid="ignore"):
         return positive & (np.abs(newton).max(axis=0) <= NEARLY_STILL)

@@ -7,7 +7,7 @@ Axes: n runs, b problems (weightings), the problem index last.
 
 import numpy as np
 
-from lmscale.study.fits.solvers.chinchilla_points import Array, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import LOWEST, Array, ChinchillaPoints
 
 
 def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
@@ -19,7 +19,7 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
     """Least squares for (E, A', B') at every pair of exponents.
 
     Residuals of L are divided by L where the fit is of ln L, to first order the same residual. Returns the
-    coefficients (3, g, b) and the residual sum of squares (g, b), infinite where a coefficient is not positive;
+    coefficients (3, g, b) and the residual sum of squares (g, b), infinite where A' or B' is not positive;
     g runs over the pairs, alphas slowest.
     """
     u_an = np.exp(-np.outer(alphas, points.x_n))
@@ -48,6 +48,17 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
         residual = (stt - s1t * mt) - scale_a * cut - scale_b * cvt
     usable = (determinant > 1e-13 * cuu * cvv) & (scale_a > 0) & (scale_b > 0) & (level > 0)
     residual = np.where(usable, residual, np.inf)
+    # Where the constant comes out negative it is 0, and the other two are solved without it.
+    suu, svv, sut, svt = suu[:, None], svv[None], sut[:, None], svt[None]
+    determinant = suu * svv - suv**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alone_a = (sut * svv - svt * suv) / determinant
+        alone_b = (svt * suu - sut * suv) / determinant
+        remainder = stt - alone_a * sut - alone_b * svt
+    usable = (level <= 0) & (determinant > 1e-13 * suu * svv) & (alone_a > 0) & (alone_b > 0)
+    residual = np.where(usable, remainder, residual)
+    scale_a, scale_b = np.where(usable, alone_a, scale_a), np.where(usable, alone_b, scale_b)
+    level = np.where(usable, np.exp(LOWEST), level)
     return np.stack([level, scale_a, scale_b]).reshape(3, pairs, problems), residual.reshape(pairs, problems)
 
 

@@ -2,17 +2,22 @@
 
 The unknowns are theta = (ln E, ln A', ln B', alpha, beta), with A' and B' taken at the table's mean ln N and ln D:
 centring takes the near-collinearity of A and alpha out of the Newton system.
+E is limited by its range: where the data push it to 0, ln E rests on `LOWEST` and the other four are fitted.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.study.laws import Chinchilla
+
 Array = NDArray[np.float64]
 
 UNKNOWNS = 5
+LOWEST = math.log(Chinchilla.PARAMETERS[0].low)  # of ln E: a loss of a millionth of a nat
 LAD_DELTA = 1e-8  # least absolute deviations is the Huber loss whose quadratic part is this narrow
 
 

@@ -13,11 +13,12 @@ Axes: n runs, m near runs, p = 5 unknowns, k = 5 runs that the law goes through,
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import LOWEST, UNKNOWNS, Array, ChinchillaPoints
 
 NEAR = 40
 ROUNDS = 6
 EXCHANGES = 60
+HEAVY = 1e6  # times all runs together: what no pull of theirs moves
 SINE = 0.05  # a run enters the first basis if its derivatives stand out of the others' plane by at least this
 
 
@@ -28,12 +29,12 @@ def through_runs(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -
     with np.errstate(all="ignore"):
         for _ in range(ROUNDS):
             weights, those = weights_nb[:, active], points.among(active)
-            residual, slopes = _linearised(those, theta[:, active])
-            step = _linear_minimum(residual, slopes, weights)
+            step = _linear_minimum(*_with_bound(*_linearised(those, theta[:, active]), weights, theta[:, active]))
             before = height(those, weights, theta[:, active])
             better = np.zeros(len(active), dtype=bool)
             for shrink in (1.0, 0.3):
                 trial = theta[:, active] + shrink * step
+                trial[0] = np.maximum(trial[0], LOWEST)
                 good = ~better & (height(those, weights, trial) < before)
                 theta[:, active[good]] = trial[:, good]
                 better |= good
@@ -72,6 +73,24 @@ def _linearised(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array
     share_1, share_2 = first * scale, second * scale
     x, y = points.x_n[:, None], points.y_n[:, None]
     return residual, np.stack([scale, share_1, share_2, -x * share_1, -y * share_2])
+
+
+def _with_bound(
+    residual_nb: Array, slopes_pnb: Array, weights_nb: Array, theta_pb: Array
+) -> tuple[Array, Array, Array]:
+    """The linear problems with one row more, which keeps ln E where it rests on its bound and weighs nothing elsewhere.
+
+    The vertex then goes through that bound and through one run fewer.
+    """
+    problems = theta_pb.shape[1]
+    slope_p = np.eye(UNKNOWNS)[0]
+    weight_b = np.where(theta_pb[0] <= LOWEST, HEAVY * weights_nb.sum(axis=0), 0.0)
+    slopes_p1b = np.broadcast_to(slope_p[:, None, None], (UNKNOWNS, 1, problems))
+    return (
+        np.concatenate([residual_nb, np.zeros((1, problems))]),
+        np.concatenate([slopes_pnb, slopes_p1b], axis=1),
+        np.concatenate([weights_nb, weight_b[None]]),
+    )
 
 
 def _linear_minimum(residual_nb: Array, slopes_pnb: Array, weights_nb: Array) -> Array:
