@@ -410,6 +410,56 @@ def test_laws_of_the_same_numbers_are_one_law_whoever_published_them() -> None:
     assert again == CHINCHILLA_REFIT and "another" not in repr(again) and again.citation == "another"
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        # Table 2 of Kaplan 2020: L(N, D).
+        ("kaplan-2020", {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}),
+        # Least squares on the five runs of each training set that Gadre 2024 fits.
+        ("gadre-2024-c4", {"alpha": 113.692606547, "beta": 189.515526481, "eta": -0.242472240774, "E": 1.50826055981}),
+        (
+            "gadre-2024-redpajama",
+            {"alpha": 166.210989551, "beta": 366.68718997, "eta": -0.272850705013, "E": 1.83664839907},
+        ),
+        (
+            "gadre-2024-refinedweb",
+            {"alpha": 125.095694007, "beta": 246.206682747, "eta": -0.254394843782, "E": 1.73446208142},
+        ),
+        # The unrounded values in the source of Hoffmann 2022, and the notebook of Muennighoff 2023.
+        (
+            "hoffmann-2022",
+            {"E": math.exp(0.5267228), "A": math.exp(6.0073404), "B": math.exp(6.0179186), "alpha": 0.33917084,
+             "beta": 0.2849083},
+        ),
+        (
+            "muennighoff-2023",
+            {"E": math.exp(0.6254804), "A": math.exp(6.255414), "B": math.exp(7.3049974), "alpha": 0.3526596,
+             "beta": 0.3526596, "R_N": 5.309743, "R_D": 15.387756},
+        ),
+    ],
+)  # fmt: skip
+def test_published_constants_digit_by_digit(name: str, values: dict[str, float]) -> None:
+    assert laws.PUBLISHED[name].values() == pytest.approx(values, rel=1e-12)
+
+
+def test_kaplans_and_gadres_laws_give_what_their_papers_state() -> None:
+    """Kaplan's limits of much data and of large models, eq. 1.1 and 1.2 with table 2; Gadre's M = 20 N as eq. 4."""
+    kaplan, much = laws.KAPLAN_2020, 1e40
+    assert kaplan.loss(1e9, much) == pytest.approx((6.4e13 / 1e9) ** 0.076, rel=1e-9)
+    assert kaplan.loss(much, 1e10) == pytest.approx((1.8e13 / 1e10) ** 0.103, rel=1e-9)
+    for one in (laws.GADRE_2024_C4, laws.GADRE_2024_REDPAJAMA, laws.GADRE_2024_REFINEDWEB):
+        params, ratio = 1.4e9, 640.0
+        terms = one.alpha * params**one.eta + one.beta * 6 ** (one.eta / 2) * (ratio * params) ** one.eta
+        assert one.loss(params, ratio * params) == pytest.approx(one.E + terms, rel=1e-12)
+    # The paper's extrapolations on RedPajama: 1.4B at 32 times Chinchilla's tokens and 6.9B at once, as measured.
+    for params, tokens, measured, error in (
+        (1_439_795_200, 921_468_928_000, 2.502053562, 0.007103),
+        (6_889_410_560, 137_788_211_200, 2.424993099, 0.00732),
+    ):
+        predicted = laws.GADRE_2024_REDPAJAMA.loss(float(params), float(tokens))
+        assert abs(predicted / measured - 1) == pytest.approx(error, abs=5e-6)
+
+
 def test_every_published_law_says_where_it_is_from() -> None:
     assert all("arXiv" in law.citation or "Besiroglu" in law.citation for law in laws.PUBLISHED.values())
 

@@ -344,6 +344,14 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
         main(replace(asked, spend=1e6), screen())
 
 
+def test_a_proposed_run_belongs_to_the_planned_budget_that_it_costs_but_for_rounding() -> None:
+    from lmscale.commands.plan.improve import _budget
+
+    plan = Plan(Sweep("one", [{}], RECIPE), [replace(PlannedRun(RUN), flops_budget=c) for c in (1e12, 3e12)])
+    assert [_budget(plan, flops) for flops in (1e12, 1.009e12, 0.992e12, 3.02e12)] == [1e12, 1e12, 1e12, 3e12]
+    assert _budget(plan, 2e12) is None and _budget(planned(), 1e12) is None
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fits.json of a law fitted to simulated runs in a CSV beside it."""

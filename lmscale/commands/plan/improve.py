@@ -10,6 +10,7 @@ from lmscale.core.counting import count, flops_per_token, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design import Candidates, Information, Prior, Proposal, fitted_runs, improve, information
+from lmscale.study.grouping import group_index
 from lmscale.study.laws import Law
 from lmscale.study.sweep import Plan, plan_of_runs
 
@@ -84,5 +85,16 @@ def _run(plan: Plan, params: float, tokens: float, known: set[str]) -> PlannedRu
         if config.run_id not in known:
             known.add(config.run_id)
             origins = recipe.origins(point) if hasattr(recipe, "origins") else {}
-            return PlannedRun(config=config, origins={**origins, "point": "proposed by --improve"})
+            return PlannedRun(
+                config=config,
+                flops_budget=_budget(plan, count(config).flops),
+                origins={**origins, "point": "proposed by --improve"},
+            )
     raise AssertionError("a thousand seeds of one run are planned")
+
+
+def _budget(plan: Plan, flops: float) -> float | None:
+    """The planned budget that so many FLOPs belong to, up to rounding; None where they are of none."""
+    budgets = [run.flops_budget for run in plan.runs if run.flops_budget is not None]
+    groups = group_index([*budgets, flops])
+    return next((budget for budget, group in zip(budgets, groups) if group == groups[-1]), None)

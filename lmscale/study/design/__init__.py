@@ -7,8 +7,9 @@ from lmscale.study.design.bias import Valley, bias_of_exponent, planned_valley
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Runs, condition, information, jacobian
 from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.next_runs import Candidates, Proposal, improve, with_candidates
+from lmscale.study.design.planned import fitted_runs
 from lmscale.study.design.prior import Prior, noise_draws, normal_draws, published_prior
-from lmscale.study.design.verdict import ALLOWED, Verdict, fitted_runs, judge_plan
+from lmscale.study.design.verdict import ALLOWED, Verdict, judge_plan
 
 __all__ = [
     "ALLOWED",

@@ -26,12 +26,11 @@ def sds(information: Information, quantity: Callable[[Law], Any]) -> np.ndarray:
     prior = information.prior
     if prior.draws is None or not information.identified:
         return np.zeros(0)
-    values = {name: np.asarray(value)[:, None] for name, value in prior.draws.values().items()}
-    count = len(next(iter(values.values())))
+    values = [np.asarray(value)[:, None] for value in prior.draws.values().values()]
     size = max(1, TOGETHER // len(information.runs))
     parts = [
-        _sds_of(information, replace(prior.draws, **{n: v[at : at + size] for n, v in values.items()}), quantity)
-        for at in range(0, count, size)
+        _sds_of(information, type(prior.draws)(*[value[at : at + size] for value in values]), quantity)
+        for at in range(0, len(values[0]), size)
     ]
     scale_r = 1.0 if prior.noises_r is None else prior.noises_r / prior.noise_nats
     return np.concatenate(parts) * scale_r

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.counting import count, flops_per_token
-from lmscale.core.errors import UserError
+from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
-from lmscale.study.design.bias import LEAST_SIZES, Valley, bias_of_exponent, planned_valley
-from lmscale.study.design.fisher import UNIDENTIFIED, Information, Runs, condition, information
+from lmscale.study.design.bias import Valley, bias_of_exponent
+from lmscale.study.design.fisher import UNIDENTIFIED, Information, information
+from lmscale.study.design.planned import fitted_runs, fix, planned_valleys
 from lmscale.study.design.prior import Prior, published_prior
 from lmscale.study.design.spread import sds
-from lmscale.study.grouping import group_count, group_values
-from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
+from lmscale.study.laws import DataConstrained
 
 ALLOWED = 0.95
 """Share of the laws that a prior allows under which a plan is at least as precise as is said."""
@@ -31,22 +30,6 @@ BELOW = 1e3
 """Times smaller than the smallest run of the prior: there its form is a guess."""
 FAR = 100.0
 """Times the largest run: a target further out rests on the form of the law more than on the runs."""
-
-
-def fitted_runs(planned: Sequence[PlannedRun]) -> Runs:
-    """The runs that a fit may see. Raises `UserError` where all are held out."""
-    fitted = [run for run in planned if not run.held_out]
-    if not fitted:
-        raise UserError("every run of the plan is held out, so no fit sees any; leave some to be fitted")
-    counts = [count(run.config) for run in fitted]
-    unique = [min(run.config.tokens, run.config.data.unique_tokens or run.config.tokens) for run in fitted]
-    return Runs(
-        params_n=np.array([one.params for one in counts], dtype=float),
-        tokens_n=np.array([one.tokens for one in counts], dtype=float),
-        unique_n=np.array(unique, dtype=float),
-        clusters_n=[run.group for run in fitted],
-        most_nats=math.log(max(run.config.model.vocab for run in fitted)),
-    )
 
 
 @dataclass(frozen=True)
@@ -113,20 +96,38 @@ class Verdict:
             )
         if self.factor is None or self.factor_at_prior is None:
             return f"this plan can identify the law {information.prior.law.NAME!r}"
+        precision = f"{_within(self.factor)} (95 %{self._if_exact()})"
+        if doubt := self._doubt():
+            return (
+                f"this plan identifies the law, but {information.prior.name} cannot say how well it fixes D/N {where}: "
+                f"{doubt}. Taken at its word, {precision}; a fit of a small sweep of your own can say, "
+                f"--prior FITS.json"
+            )
         if self.factor > LOOSE:
             return (
-                f"this plan identifies the law in principle, but leaves D/N {where} open by {_factor(self.factor)} "
-                f"either way (95 %{self._if_exact()}): `--improve` proposes the runs that narrow it"
+                f"this plan identifies the law in principle, but leaves D/N {where} open by {precision} either way: "
+                f"`--improve` proposes the runs that narrow it"
             )
-        sentence = f"this plan gives D/N {where} within {_factor(self.factor)} either way (95 %{self._if_exact()})"
+        sentence = f"this plan gives D/N {where} within {precision} either way"
         if self.factor <= FIRM:
-            sentence = f"this plan pins down D/N {where} within {_share(self.factor)} (95 %{self._if_exact()})"
+            sentence = f"this plan pins down D/N {where} within {precision}"
         bias = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
-        if self.beyond_prior:
-            sentence = f"taken at its word, the prior says that {sentence}"
         if bias > NOTABLE_BIAS:
             sentence += f"; a parabola per budget is off by up to {100 * bias:.1f} %, so take the law's own optimum"
         return sentence
+
+    def _doubt(self) -> str:
+        """Why the prior's law says nothing of these runs; "" where it does."""
+        prior, runs = self.information.prior, self.information.runs
+        highest = float(np.max(prior.law.loss(*runs.inputs(prior.law))))
+        if highest > runs.most_nats:
+            return (
+                f"at these runs it foretells losses of up to {highest:.3g} nats, where no model loses more than "
+                f"ln V = {runs.most_nats:.3g}"
+            )
+        if self.beyond_prior:
+            return f"it was fitted from {prior.smallest_flops:.3g} FLOPs on, the plan ends at {self.largest_flops:.3g}"
+        return ""
 
     def _if_exact(self) -> str:
         """What the figure would be, or is, without any doubt of the prior."""
@@ -135,7 +136,7 @@ class Verdict:
         condition = f"if the law {prior.name} and its noise of {prior.noise_nats:.3g} nats were exactly right"
         if prior.draws is None:
             return f", {condition}; how far they are off is not known"
-        return f"; {_share(exact) if exact <= FIRM else _factor(exact)} {condition}"
+        return f"; {_within(exact)} {condition}"
 
     def cautions(self) -> list[str]:
         """What the numbers do not say by themselves."""
@@ -204,13 +205,11 @@ def _factor_of(sd: float | None) -> float | None:
     return None if sd is None else math.exp(min(TWO_SIDED * sd, 700.0))
 
 
-def _factor(value: float) -> str:
-    return f"a factor {value:.2f}" if value < 100 else "a factor of more than 100"
-
-
-def _share(factor: float) -> str:
-    """ "34 %", "2 %", ".4 %"."""
-    return f"{100 * (factor - 1):.2g} %"
+def _within(factor: float) -> str:
+    """ "34 %", "a factor 2.10"."""
+    if factor <= FIRM:
+        return f"{100 * (factor - 1):.2g} %"
+    return f"a factor {factor:.2f}" if factor < 100 else "a factor of more than 100"
 
 
 def judge_plan(
@@ -231,57 +230,5 @@ def judge_plan(
         target_flops = float(ahead) if ahead > 1.05 * largest else 10.0 * largest
         why = "the largest held-out run" if ahead > 1.05 * largest else "ten times the largest run"
     known = information(prior, runs)
-    fix = "" if known.identified else _fix(prior, planned)
-    return Verdict(known, target_flops, why, _valleys(prior, planned), float(largest), fix)
-
-
-def _valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley, ...]:
-    """One per budget with sizes enough for a parabola."""
-    if isinstance(prior.law, DataConstrained):
-        return ()
-    fitted = [run for run in planned if run.flops_budget is not None and not run.held_out]
-    budgets: dict[float, set[tuple[int, int, int]]] = {}
-    for run, flops in zip(fitted, group_values([run.flops_budget for run in fitted]).tolist()):
-        counts = count(run.config)
-        budgets.setdefault(flops, set()).add((counts.params, counts.tokens, counts.flops))
-    valleys = []
-    for flops, members in sorted(budgets.items()):
-        params_n, tokens_n, flops_n = np.array(sorted(members), dtype=float).T
-        if group_count(params_n) >= LEAST_SIZES:
-            valleys.append(planned_valley(prior.law, flops, params_n, _cost(params_n, tokens_n, flops_n)))
-    return tuple(valleys)
-
-
-def _cost(params_n: np.ndarray, tokens_n: np.ndarray, flops_n: np.ndarray) -> ComputeModel:
-    """C = k N^p D through the exact counts of one budget; 6 N D where they agree with it."""
-    per_token_n = flops_n / tokens_n
-    if np.abs(per_token_n / (6 * params_n) - 1).max() < 0.01:
-        return SIX_ND
-    power, shift = np.polyfit(np.log(params_n), np.log(per_token_n), 1)
-    return ComputeModel(math.exp(float(shift)), float(power))
-
-
-def _fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
-    """Runs that would make the law identifiable, with what they cost, computed for this plan."""
-    fitted = sorted((run for run in planned if not run.held_out), key=lambda run: count(run.config).flops)
-    runs = fitted_runs(planned)
-    ratio = float(np.median(runs.tokens_n / runs.params_n))
-    shapes = {count(run.config).params: run.config.model for run in fitted}
-    sizes = sorted(shapes)[:3]
-    if len(sizes) < 2:
-        smallest = sizes[0]
-        return f"add runs of other sizes, for example N = {smallest / 4:.3g} and {smallest * 4:.3g}, at several D each"
-    ratios = (ratio / 4, ratio * 4)
-    more = [(params, params * other) for params in sizes for other in ratios]
-    cost = sum(flops_per_token(shapes[params]) * tokens for params, tokens in more)
-    added = Runs(
-        np.append(runs.params_n, [params for params, _ in more]),
-        np.append(runs.tokens_n, [tokens for _, tokens in more]),
-    )
-    sentence = (
-        f"add runs that vary D at fixed N: the {len(sizes)} smallest sizes also at D = {ratios[0]:.3g} N and "
-        f"{ratios[1]:.3g} N ({len(more)} runs, {cost:.3g} FLOPs)"
-    )
-    if not isinstance(prior.law, DataConstrained):
-        sentence += f" bring cond(J) to {condition(prior.law, added):.2g}"
-    return sentence
+    mend = "" if known.identified else fix(prior, planned)
+    return Verdict(known, target_flops, why, planned_valleys(prior, planned), float(largest), mend)
