@@ -57,8 +57,10 @@ def _matching(rows: "list[dict[str, object]]", where: str) -> "list[dict[str, ob
     return [rows[number] for number in kept]
 
 
-def _seeds(path: Path) -> "pd.Series[int] | None":
-    from lmscale.core.results import collect
+def _seeds(path: Path) -> "dict[str, int] | None":
+    from lmscale.core.plans import read_plan
     from lmscale.core.run_folder import PLAN_FILE
 
-    return collect(path).set_index("run")["seed"] if (path / PLAN_FILE).exists() else None
+    if not (path / PLAN_FILE).exists():
+        return None
+    return {run.config.run_id: run.config.seed for run in read_plan(path)[1]}

@@ -31,6 +31,8 @@ LEVEL = 0.95
 CHI2_CUT = 1.9207
 """Half the 95 % quantile of chi^2 with one degree of freedom: no calibrated cut is lower."""
 STEPS = 5
+CHUNK = 400_000
+"""Candidates times resamples times scales that are fitted at once: three arrays of 3 MB each."""
 NEVER = -1e9
 """Log likelihood of a rise that falls."""
 
@@ -129,7 +131,21 @@ def _fit(
     noise: NoiseKind,
     start: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (C, R, 2) and log likelihoods (C, R) of rises that follow share_CS: `likelihood.fit`, written out.
+    """Levels (C, R, 2) and log likelihoods (C, R) of rises that follow share_CS, from `start` or the mean score."""
+    average = float((score_RS * weight_S).mean() / weight_S.mean())
+    at = np.array(start or (average, average))
+    at = np.clip(at, 0.02, 0.98) if noise == "binomial" else np.full(2, average)
+    size = max(1, CHUNK // score_RS.size)
+    parts = [share_CS[begin : begin + size] for begin in range(0, len(share_CS), size)]
+    fits = [_fit_part(part_CS, score_RS, weight_S, noise, at) for part_CS in parts]
+    levels, ratios = zip(*fits)
+    return np.concatenate(levels), np.concatenate(ratios)
+
+
+def _fit_part(
+    share_CS: np.ndarray, score_RS: np.ndarray, weight_S: np.ndarray, noise: NoiseKind, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_fit` of candidates whose arrays fit into the processor's cache: `likelihood.fit_knots`, written out.
 
     This is where a table's time goes: two unknowns have a closed solution, sums over scales are matrix products, and
     three arrays of all candidates are written over and over (making new ones took ten times as long as filling them).
@@ -139,9 +155,8 @@ def _fit(
     basis_C2S = np.ascontiguousarray(basis_CS2.transpose(0, 2, 1))
     products_CS3 = np.stack([(1 - share_CS) ** 2, (1 - share_CS) * share_CS, share_CS**2], axis=-1)
     low, high = (EDGE, 1 - EDGE) if binomial else (-np.inf, np.inf)
-    average = float((score_RS * weight_S).mean() / weight_S.mean())
     levels_CR2 = np.empty((len(share_CS), len(score_RS), 2))
-    levels_CR2[:] = np.clip(start or (average, average), 0.02, 0.98) if binomial else average
+    levels_CR2[:] = start
     mean_CRS, information_CRS, pull_CRS = np.empty((3, len(share_CS), *score_RS.shape))
     information_CRS[:] = weight_S
     for _ in range(STEPS if binomial else 1):
