@@ -224,8 +224,10 @@ def write_json(path: str | Path, value: Any) -> None:
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises `ValueError` for what is not JSON: NaN, infinity and nesting without end too."""
     text = text.decode("utf-8") if isinstance(text, bytes) else text
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark")
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if "\\ud" in text or "\\uD" in text:  # half of a pair of surrogates is no character, and cannot be printed
@@ -235,6 +237,10 @@ def parse_json(text: str | bytes) -> Any:
 
 def _no_number(constant: str) -> Any:
     raise ValueError(f"{constant} is no number in JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+"""Made once: `json.loads` makes one for every text, and a sweep's folder has tens of thousands."""
 
 
 def read_json(path: str | Path, what: str = "file") -> Any:

@@ -4,8 +4,10 @@ A file that was copied from another run's folder is refused with a sentence that
 run that it is of, and a configuration hashes to its run_id.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lmscale.core.files import read_json
 from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
 
 SCALARS = frozenset({bool, int, float, str, type(None)})
+REQUIRED = object()
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -67,13 +70,30 @@ def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None
 
 
 def describes(value: Any, config: Any) -> bool:
-    """Whether the JSON value `value` states exactly the fields of the configuration `config`."""
-    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return (
-        isinstance(value, Mapping)
-        and value.keys() == fields.keys()
-        and all(_equal(value[name], field) for name, field in fields.items())
+    """Whether the JSON value `value` is the configuration `config`, as `from_json` reads it."""
+    if not isinstance(value, Mapping):
+        return False
+    defaults = _defaults(type(config))
+    if not value.keys() <= defaults.keys():
+        return False
+    fields = vars(config)
+    return all(
+        _equal(value[name], fields[name]) if name in value else fields[name] == default
+        for name, default in defaults.items()
     )
+
+
+@cache
+def _defaults(cls: type[Any]) -> dict[str, Any]:
+    """The value of every field that a file leaves out; `REQUIRED`, which equals nothing, where it may not.
+
+    It may never leave out `kind`, by which `from_json` tells the parts of several types apart.
+    """
+    defaults = {}
+    for item in dataclasses.fields(cls):
+        value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        defaults[item.name] = REQUIRED if value is dataclasses.MISSING or item.name == "kind" else value
+    return defaults
 
 
 def _equal(value: Any, field: Any) -> bool:

@@ -28,6 +28,8 @@ ENDED = ("finished", "diverged", "failed", "imported")
 """States after which nothing more happens to a run unasked."""
 OPTIONAL = ("loss_nats", "mfu", "tokens_per_second")
 """Numbers that an outcome may lack."""
+NUMBERS = (int, float)
+"""Types of a number in JSON: a yes or no is an `int` too, so types are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +137,17 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"] or config != line["config"]:
         return None
-    numbers = [outcome.get(name) for name in COUNTS]
-    numbers += [value for value in outcome.values() if isinstance(value, int | float)]
-    numbers += [value for name in OPTIONAL if (value := outcome.get(name)) is not None]
     reported = outcome.get("reported") or {}
     plain = (
         outcome.get("state") in STATES
         and all(isinstance(outcome.get(name), str) for name in ("state", "reason", "data_fingerprint"))
+        and all(type(outcome.get(name)) in NUMBERS for name in COUNTS)
+        and all(outcome.get(name) is None or type(outcome[name]) in NUMBERS for name in OPTIONAL)
+        and not any(type(value) is bool for value in outcome.values())
+        and all(0 <= value <= LARGEST_INTEGER for value in outcome.values() if type(value) in NUMBERS)
         and isinstance(reported, dict)
-        and all(is_number(value) and 0 <= (value or 0) <= LARGEST_INTEGER for value in numbers)
         and all(is_number(value) for value in reported.values() if value is not None)
-        and (outcome.get("state") != "finished" or outcome.get("loss_nats") is not None)
+        and (outcome["state"] != "finished" or outcome.get("loss_nats") is not None)
     )
     return {**dict.fromkeys(OPTIONAL), **outcome} if plain else None
 

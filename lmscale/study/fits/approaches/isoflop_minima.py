@@ -173,13 +173,9 @@ def power_law(
     that chi^2 equals its degrees of freedom (Paule and Mandel 1982, doi 10.6028/jres.087.022), and added to the draws;
     `between` False adds none (tau = 0), as Porian 2024 does.
     """
-    x, sd = np.log(flops), np.array([minimum.log_params_sd for minimum in minima])
-    y = np.log([minimum.params for minimum in minima])
-    noisy = bool(draws) and bool((sd > 0).all())
-    tau = _unexplained(x, y, sd) if noisy and between else 0.0
-    weights = 1 / (sd**2 + tau**2) if noisy else np.ones(len(x))
-    a, shift = regress(x, y[:, None], weights[:, None])
-    residual = y - shift[0] - a[0] * x
+    x, y = np.log(flops), np.log([minimum.params for minimum in minima])
+    a, shift, tau, weights = weighted_line(flops, minima, bool(draws), between)
+    residual = y - shift - a * x
     level, scale, gamma = loss_through(flops, np.array([[minimum.loss_nats] for minimum in minima]))
     samples = None
     if draws:
@@ -191,17 +187,33 @@ def power_law(
         samples = {"G": np.exp(shift_r), "a": a_r, **dict(zip(("E", "A", "gamma"), curve))}
     unweighted, _ = regress(x, y[:, None], np.ones((len(x), 1)))
     return MinimaLine(
-        G=float(np.exp(shift[0])),
-        a=float(a[0]),
+        G=float(np.exp(shift)),
+        a=a,
         loss_curve=(float(level[0]), float(scale[0]), float(gamma[0])),
         samples=samples,
         objective=float(weights @ residual**2),
         unweighted=float(unweighted[0]),
         residual_sd=float(np.sqrt(residual @ residual / max(1, len(x) - 2))),
-        expected_sd=float(np.sqrt(np.mean(sd**2))),
+        expected_sd=float(np.sqrt(np.mean(_deviations(minima) ** 2))),
         unexplained_sd=tau,
         weights=weights,
     )
+
+
+def weighted_line(
+    flops: np.ndarray, minima: Sequence[ValleyMinimum], noisy: bool, between: bool = True
+) -> tuple[float, float, float, np.ndarray]:
+    """Slope and intercept of ln N* on ln C, tau, and the weights of the minima; all 1 where there are no draws."""
+    x, y, sd = np.log(flops), np.log([minimum.params for minimum in minima]), _deviations(minima)
+    noisy = noisy and bool((sd > 0).all())
+    tau = _unexplained(x, y, sd) if noisy and between else 0.0
+    weights = 1 / (sd**2 + tau**2) if noisy else np.ones(len(x))
+    a, shift = regress(x, y[:, None], weights[:, None])
+    return float(a[0]), float(shift[0]), tau, weights
+
+
+def _deviations(minima: Sequence[ValleyMinimum]) -> np.ndarray:
+    return np.array([minimum.log_params_sd for minimum in minima])
 
 
 def _unexplained(x: np.ndarray, y: np.ndarray, sd: np.ndarray) -> float:

@@ -96,10 +96,11 @@ def _leave_one_out(fit: IsoFlop, minima: Sequence[isoflop_minima.ValleyMinimum])
     moved = []
     for index in range(len(minima)):
         rest = [f for j, f in enumerate(minima) if j != index]
-        moved.append(isoflop_minima.power_law(np.delete(flops, index), rest, fit.resamples, between).a - fit.a)
+        a, *_ = isoflop_minima.weighted_line(np.delete(flops, index), rest, bool(fit.resamples), between)
+        moved.append(a - fit.a)
     worst = int(np.argmax(np.abs(moved)))
-    smaller = isoflop_minima.power_law(flops[:-1], minima[:-1], fit.resamples, between)
-    miss = smaller.G * flops[-1] ** smaller.a / minima[-1].params - 1
+    a, shift, *_ = isoflop_minima.weighted_line(flops[:-1], minima[:-1], bool(fit.resamples), between)
+    miss = float(np.exp(shift)) * flops[-1] ** a / minima[-1].params - 1
     return [
         Status(
             "influence",
