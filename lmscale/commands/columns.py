@@ -40,12 +40,14 @@ def print_columns(columns: Columns, width: int, console: "Console") -> None:
     from rich.text import Text
 
     widths, gap = _widths(columns), " " * (2 if width_of(columns, gap=2) <= width else 1)
+    lines = []
     for row in zip(*([name, *cells] for name, cells in columns.items())):
         cells = (
             cell.ljust(widths[name]) if name in LEFT_BOUND else cell.rjust(widths[name])
             for name, cell in zip(columns, row)
         )
-        console.print(Text(gap.join(cells).rstrip()), soft_wrap=True)
+        lines.append(gap.join(cells).rstrip())
+    console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _widths(columns: Columns) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """Parameters, FLOPs and bytes of a model under every named convention: the one place with a formula for N or C."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from lmscale.core.config import RunConfig
+from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting.flops import (
     TRAIN_OVER_FORWARD,
     flops_per_token,
@@ -91,17 +92,25 @@ class Counts:
 
 def count(config: RunConfig, tokens: int | None = None) -> Counts:
     """Count `config` under every convention; `tokens` are those trained on, all of the run's unless given."""
-    model, tokens = config.model, config.tokens if tokens is None else tokens
-    return Counts(
-        params=params_total(model),
-        params_non_embedding=params_non_embedding(model),
-        params_with_head=params_with_head(model),
-        tokens=tokens,
-        flops=flops_per_token(model) * tokens,
-        flops_6n=flops_per_token_6n(model) * tokens,
-        flops_kaplan=flops_per_token_kaplan(model) * tokens,
-        flops_with_head=flops_per_token_with_head(model) * tokens,
-        flops_full_attention=flops_per_token_full_attention(model) * tokens,
-        flops_deepseek=flops_per_token_deepseek(model) * tokens,
-        forward_flops=flops_per_token_forward(model) * tokens,
-    )
+    tokens = config.tokens if tokens is None else tokens
+    params, flops = _of_model(config.model)
+    return Counts(tokens=tokens, **params, **{name: number * tokens for name, number in flops.items()})
+
+
+@lru_cache(maxsize=10_000)
+def _of_model(model: ModelConfig) -> tuple[dict[str, int], dict[str, int]]:
+    """Parameters and FLOPs per token under every convention; the seeds and budgets of a sweep share their models."""
+    params = {
+        "params": params_total(model),
+        "params_non_embedding": params_non_embedding(model),
+        "params_with_head": params_with_head(model),
+    }
+    return params, {
+        "flops": flops_per_token(model),
+        "flops_6n": flops_per_token_6n(model),
+        "flops_kaplan": flops_per_token_kaplan(model),
+        "flops_with_head": flops_per_token_with_head(model),
+        "flops_full_attention": flops_per_token_full_attention(model),
+        "flops_deepseek": flops_per_token_deepseek(model),
+        "forward_flops": flops_per_token_forward(model),
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
+from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json, read_bytes, read_json
 from lmscale.core.plans import COUNTED, PlannedRun, check_plan_of, plan_path, read_plan
@@ -21,6 +22,7 @@ from lmscale.core.run_folder import (
     last_metrics,
     reported,
 )
+from lmscale.core.run_identity import describes
 from lmscale.study.launch import failures, lease
 from lmscale.study.launch.lease import Attempt
 
@@ -68,14 +70,16 @@ def read_states(folder: Path) -> tuple[str, list[RunState]]:
     plan = read_json(plan_path(folder), "plan")
     if not _is_plan(plan):  # corrupt, which `read_plan` reports, or from before its lines had counts
         name, runs = read_plan(folder)
-        return name, [_state(folder, run.to_json()) for run in runs]
+        return name, [state_of(folder, run) for run in runs]
     check_plan_of(folder, [line["run_id"] for line in plan["runs"]])
     return plan["sweep"], [_state(folder, line) for line in plan["runs"]]
 
 
 def state_of(folder: Path, run: PlannedRun) -> RunState:
     """The state of one run of the sweep in `folder`."""
-    return _state(folder, run.to_json())
+    counts = count(run.config)
+    line = {"run_id": run.config.run_id, **{name: getattr(counts, name) for name in COUNTED}, **vars(run)}
+    return _state(folder, line)
 
 
 def _is_plan(plan: Any) -> bool:
@@ -97,7 +101,9 @@ def _is_line(line: Any) -> bool:
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
     known = {name: line[name] for name in ("run_id", "params", "flops")}
-    known["seed"] = seed if type(seed := line["config"].get("seed")) is int else 0
+    config = line["config"]
+    seed = config.seed if isinstance(config, RunConfig) else config.get("seed")
+    known["seed"] = seed if type(seed) is int else 0
     known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
     note = "held out" if line["held_out"] else ""
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
@@ -114,7 +120,8 @@ def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str)
     outcome = _plain_outcome(folder, line)
     if outcome is None:
         try:
-            read = Outcome.read(folder, from_json(RunConfig, line["config"]))
+            config = line["config"]
+            read = Outcome.read(folder, config if isinstance(config, RunConfig) else from_json(RunConfig, config))
         except UserError as error:
             return RunState(**known, state="corrupt", remark=str(error))
         outcome = {} if read is None else asdict(read)
@@ -135,7 +142,9 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         config = parse_json(read_bytes(f"{folder}/{CONFIG_FILE}"))
     except (OSError, ValueError):
         return None
-    if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"] or config != line["config"]:
+    if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"]:
+        return None
+    if not _is_config(config, line["config"]):
         return None
     reported = outcome.get("reported") or {}
     plain = (
@@ -150,6 +159,11 @@ def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
         and (outcome["state"] != "finished" or outcome.get("loss_nats") is not None)
     )
     return {**dict.fromkeys(OPTIONAL), **outcome} if plain else None
+
+
+def _is_config(value: Any, planned: Any) -> bool:
+    """Whether the JSON value `value` is the planned configuration, which is one itself, or JSON of the plan."""
+    return describes(value, planned) if isinstance(planned, RunConfig) else bool(value == planned)
 
 
 def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:

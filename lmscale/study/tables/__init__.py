@@ -16,7 +16,7 @@ from lmscale.study.laws import SIX_ND
 from lmscale.study.tables import units
 from lmscale.study.tables.expression import query
 from lmscale.study.tables.files import CHINCHILLA, PUBLISHED, load
-from lmscale.study.tables.headers import KNOWN, NUMBERS, Column, find, mapped, parse_columns
+from lmscale.study.tables.headers import KNOWN, LONGEST_NAME, NUMBERS, Column, find, mapped, parse_columns
 from lmscale.study.tables.nested import spread
 from lmscale.study.tables.numerals import numbers
 from lmscale.study.tables.unique import one_column_per_name, without_index
@@ -60,6 +60,7 @@ def read_rows(
     source = "the table" if not isinstance(source, str | Path) else source
     attrs: dict[Any, Any] = {**table.attrs, "source": str(source)}
     attrs |= {name: list(attrs.get(name, ())) for name in ("notes", "dropped")}
+    _check_names(table, source)
     table = one_column_per_name(table, source, attrs["notes"])
     table = without_index(spread(table, source))
     table = _canonical(table, mapping, source, attrs)
@@ -76,6 +77,15 @@ def read_rows(
     table = table.reset_index(drop=True)
     table.attrs = attrs
     return table
+
+
+def _check_names(table: "pd.DataFrame", source: object) -> None:
+    longest = max(map(str, table.columns), key=len, default="")
+    if len(longest) > LONGEST_NAME:
+        raise UserError(
+            f"{source} has a column whose name, {longest[:20]!r}..., is {len(longest):,} letters long: a name has at "
+            f"most {LONGEST_NAME:,}; a quotation mark or a line feed is missing"
+        )
 
 
 def _loaded(source: "str | Path | pd.DataFrame") -> "pd.DataFrame":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError
+from lmscale.study.tables.headers import MOST_COLUMNS
 from lmscale.study.tables.numerals import Mark, decimal_marks, missing, typed
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 TWO_POINTS = re.compile(r"\.[^.\n]*\.")
-MOST_COLUMNS = 20_000
 ACTIVE = "=+-@\t\r"
 """Characters with which a formula of a spreadsheet begins; `writing` puts an apostrophe before them in text."""
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from lmscale.core.errors import UserError, nearest
 
 # Canonical name -> names it goes by, best first. The first of them that a table has is taken.
+MOST_COLUMNS = 20_000
+LONGEST_NAME = 10_000
+"""Letters in the name of a column: every name is compared with those that are recognised, in many ways."""
+
 KNOWN = {
     "run": ("run", "run_id", "run_name", "name"),
     "params": ("params", "n_params", "num_params", "parameters", "N"),

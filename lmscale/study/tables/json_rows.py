@@ -1,11 +1,13 @@
 """Tables in JSON: one object per line, an array of objects, or an object of columns."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError
+from lmscale.study.tables.headers import MOST_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,9 +71,14 @@ def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def of_columns(columns: Mapping[str, list[Any]], rows: int) -> "pd.DataFrame":
-    """Columns of any cells as a table; integers may exceed 64 bits, and halves of surrogate pairs are spelled."""
+    """Columns of any cells as a table; integers may exceed 64 bits, and halves of surrogate pairs are spelled.
+
+    Raises `UserError` for more columns than any table has.
+    """
     import pandas as pd
 
+    if len(columns) > MOST_COLUMNS:
+        raise UserError(f"the table has {len(columns):,} columns: at most {MOST_COLUMNS:,} are read")
     spelled = {_spelled(name): [_spelled(cell) for cell in cells] for name, cells in columns.items()}
     series = {name: pd.Series(cells, dtype=object) for name, cells in spelled.items()}
     return pd.DataFrame(series, index=range(rows)).infer_objects()
@@ -102,6 +109,6 @@ class _Twice(Exception):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
+        counts = Counter(name for name, _ in pairs)
+        raise _Twice(next(name for name, number in counts.items() if number > 1))
     return value
