@@ -7,7 +7,6 @@ run that it is of, and a configuration hashes to its run_id.
 import dataclasses
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
 
 SCALARS = frozenset({bool, int, float, str, type(None)})
 REQUIRED = object()
+_DEFAULTS: dict[type[Any], dict[str, Any]] = {}
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -83,17 +83,20 @@ def describes(value: Any, config: Any) -> bool:
     )
 
 
-@cache
 def _defaults(cls: type[Any]) -> dict[str, Any]:
     """The value of every field that a file leaves out; `REQUIRED`, which equals nothing, where it may not.
 
     It may never leave out `kind`, by which `from_json` tells the parts of several types apart.
     """
-    defaults = {}
-    for item in dataclasses.fields(cls):
-        value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-        defaults[item.name] = REQUIRED if value is dataclasses.MISSING or item.name == "kind" else value
-    return defaults
+    if cls not in _DEFAULTS:
+        _DEFAULTS[cls] = {item.name: _default(item) for item in dataclasses.fields(cls)}
+    return _DEFAULTS[cls]
+
+
+def _default(item: "dataclasses.Field[Any]") -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return REQUIRED if item.default is dataclasses.MISSING or item.name == "kind" else item.default
 
 
 def _equal(value: Any, field: Any) -> bool:
