@@ -17,7 +17,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.results import Outcome, collect
-from lmscale.core.run_identity import read_config
+from lmscale.core.run_identity import describes, read_config
 from lmscale.study.fits.options import FitOptions
 from lmscale.study.launch.states import read_states
 from lmscale.study.tables import read_table
@@ -215,3 +215,14 @@ def test_a_run_without_outcome_counts_with_the_corpus_that_it_is_planned_for(fol
     assert read_plan(folder)[1] == runs
     assert "1 on 5f0c, 1 on 1234" in collect(folder).attrs["notes"][0]
     assert [run.data_fingerprint for run in read_states(folder)[1]] == ["5f0c", "1234"]
+
+
+def test_a_configuration_of_an_older_version_is_the_planned_one_where_defaults_are_planned() -> None:
+    value = json.loads(json.dumps(RUN.to_json()))
+    assert describes(value, RUN)
+    del value["model"]["rope_fraction"], value["validations"]
+    assert describes(value, RUN)
+    assert not describes(value, replace(RUN, validations=RUN.validations + 1))
+    for part, name in (("objective", "kind"), ("model", "width")):  # which no file may leave out
+        assert not describes({**value, part: {key: item for key, item in value[part].items() if key != name}}, RUN)
+    assert not describes({**value, "seed": bool(RUN.seed)}, RUN) and not describes({**value, "other": 1}, RUN)
