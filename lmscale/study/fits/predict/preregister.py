@@ -125,7 +125,7 @@ def _read(path: str | Path) -> tuple[SavedFields, list[_Registered]]:
     if value["hash"] != _hash(value):
         raise UserError(
             f"{path} is not as it was written: its hash does not fit its content, so it is no prediction of before the "
-            f"run and there is no verdict; restore the file that --predict wrote"
+            f"run and there is no verdict; restore the file as `lmscale fit` wrote it"
         )
     if not predictions:
         raise UserError(f"{path} holds no prediction")
