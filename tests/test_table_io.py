@@ -57,7 +57,7 @@ def test_on_a_terminal_it_is_text(sweep: Path, capsys: pytest.CaptureFixture[str
 
 def test_what_has_no_format_is_refused(sweep: Path) -> None:
     before = sorted(sweep.rglob("*"))
-    with pytest.raises(UserError, match=r"x\.xls`: the ending says the format, one of \.csv, \.jsonl, \.parquet"):
+    with pytest.raises(UserError, match=r"x\.xls: the ending says the format, one of \.csv, \.jsonl, \.parquet"):
         write_table(sweep, sweep / "x.xls")
     with pytest.raises(UserError, match="--to parquet is not for a terminal; add --output"):
         write_table(sweep, to="parquet")

@@ -28,7 +28,7 @@ def format_of(output: Path | None) -> Format:
         return "csv"
     if output.suffix.lower() not in FORMATS:
         raise UserError(
-            f"`output={output}`: the ending says the format, one of {', '.join(sorted(FORMATS))}; or name it with `to`"
+            f"--output {output}: the ending says the format, one of {', '.join(sorted(FORMATS))}; or name it with --to"
         )
     return FORMATS[output.suffix.lower()]
 
