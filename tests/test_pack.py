@@ -74,7 +74,8 @@ def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
     assert [row["step"] for row in rows(folder)] == list(range(1, STEPS + 1))
     for row, other in zip(rows(folder), rows(expected)):
         assert set(row) == set(other)
-        for name in set(row) - {"tokens_per_second", "mfu"}:
+        assert row["run_id"] == other["run_id"] == config.run_id
+        for name in set(row) - {"run_id", "tokens_per_second", "mfu"}:
             assert row[name] == pytest.approx(other[name], rel=10 * ROUNDING if name == "grad_norm" else ROUNDING), name
     theirs = final_parameters(config, expected)
     for name, value in final_parameters(config, folder).items():

@@ -63,7 +63,7 @@ def test_a_run_says_what_it_did(config: RunConfig, uninterrupted: Path) -> None:
     assert [row["step"] for row in table] == [3, 6, 7, 9, 12, 13, 15, 18, 20]
     assert [row["step"] for row in table if "validation_loss_nats" in row] == [7, 13, 20]
     assert set(table[0]) == {
-        "step", "tokens", "flops", "loss_nats", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
+        "run_id", "step", "tokens", "flops", "loss_nats", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
     }  # fmt: skip
     assert set(table[-1]) - set(table[0]) == {"validation_loss_nats", "validation_stderr"}
     assert table[-1]["validation_loss_nats"] == outcome.loss_nats
