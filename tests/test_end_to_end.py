@@ -36,7 +36,7 @@ def studied(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("studied")
     shutil.copytree(smoke / "runs", folder / "runs")
     said = lmscale(folder, "report", "runs/smoke", "--resamples", "100")
-    assert "the report is runs/smoke/report/report.html\n" in said
+    assert "the report is runs/smoke/report/report.html; open it" in said
     return folder
 
 

@@ -104,7 +104,7 @@ def read(values: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         ({"model_type": "lama"}, "did you mean 'llama'?"),
         ({"hidden_size": None}, "config.json lacks the field 'hidden_size'"),
         ({"hidden_size": "32"}, "hidden_size = '32': must be of type int"),
-        ({"hidden_size": 10**400}, "ModelConfig.width = 1000"),
+        ({"hidden_size": 10**400}, "ModelConfig.width is beyond 9.22e+18"),
         ({"num_key_value_heads": 3}, "describes no model that lmscale has: kv_heads = 3 must divide heads = 4"),
         ({"hidden_size": 33}, "but the configuration says"),
         ({"hidden_act": "mish"}, "hidden_act = mish, which lmscale has no option for; it reads 'silu'"),
