@@ -83,10 +83,10 @@ def test_the_failing_run_of_a_pack_is_found_and_the_others_finish(
 
 def test_the_next_launch_remembers_how_packs_ended(tmp_path: Path) -> None:
     """Their endings count against no run, except a stop, which is no failure."""
-    ends = [{"together": 8, "end": {"status": EXIT_MEMORY}}, {"together": 4, "end": {"status": 1}},
-            {"together": 4, "end": {"status": EXIT_INTERRUPTED}}, {"together": 1, "end": {"status": 3}}]  # fmt: skip
+    ends = [(8, EXIT_MEMORY), (4, 1), (4, EXIT_INTERRUPTED), (1, 3)]
     (tmp_path / ATTEMPTS_FOLDER).mkdir()
-    for number, value in enumerate(ends, 1):
+    for number, (together, status) in enumerate(ends, 1):
+        value = {"together": together, "end": {"status": status, "reason": ""}}
         (tmp_path / ATTEMPTS_FOLDER / f"{number:04}.json").write_text(json.dumps(value))
     tally = failures.tally(tmp_path)
     assert tally.max_pack_size == 2 and dict(tally.counts) == {"stopped": 1, "crash": 1}
