@@ -268,11 +268,7 @@ def test_a_sweep_s_own_symbols():
         "cross-entropy in nats per token (natural logarithm): validation loss at the last step over 5,000 fixed tokens "
         "that are not trained on; ± is its standard error"
     )
-    assert lines["D*/N*"] == (
-        "compute-optimal training tokens per parameter, both as above: another count of N or another tokenizer gives "
-        "another number"
-    )
-    assert "intervals" not in lines and "C(N, D)" not in lines
+    assert not {"D*/N*", "intervals", "C(N, D)"} & set(lines), "without a fit there is no such number"
 
 
 def test_another_s_table_states_its_own_symbols():
