@@ -1,5 +1,6 @@
 """The IsoFLOP sweep of the demo in small: how should FLOPs be split between model and data?
 
+    lmscale plan sweeps/isoflop_short.py
     lmscale demo --short
 
 Twelve byte models at three budgets a factor 3 apart, the largest held out. Most of such a run is its start: every

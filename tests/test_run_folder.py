@@ -69,7 +69,7 @@ def test_file_names_of_a_run_folder_are_written_in_one_module_only() -> None:
     names = {value for name, value in vars(run_folder).items() if name.endswith("_FILE") and "." in value}
     assert len(names) >= 8
     for path, file in FILES.items():
-        if path != "core/run_folder":
+        if path not in ("core/run_folder", "lm/use/hf/fields"):  # the latter names a published model's config.json
             nodes = ast.walk(ast.parse(file.read_text("utf-8")))
             literals = {node.value for node in nodes if isinstance(node, ast.Constant)}
             repeated = names & literals

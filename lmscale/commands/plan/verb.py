@@ -13,6 +13,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.quantities import counted
+from lmscale.core.run_folder import PLAN_FILE
 from lmscale.study.design import Prior, Verdict, fitted_runs, judge_plan, line_through
 from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
@@ -127,7 +128,7 @@ def _write(
 ) -> None:
     """Write the plan with --json, or name the call that would."""
     if args.json is None:
-        print_next(*repeat("--json", "plan.json"))
+        print_next(*repeat("--json", PLAN_FILE))
         return
     write_json(args.json, {**priced.to_json(), **(more or {})})
     console.print(f"{args.json} holds {content}.")

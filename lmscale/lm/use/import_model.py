@@ -19,6 +19,7 @@ from lmscale.lm.data.tokenizer import FileTokenizer
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.step import TrainState
+from lmscale.lm.use.hf.fields import MODEL_FILE
 from lmscale.lm.use.hf.published import model_config, parameters
 from lmscale.lm.use.hf.tokenizer_files import TOKENIZER_FILE, read_tokenizer_content
 from lmscale.lm.use.hf.weights import read_weights
@@ -74,8 +75,8 @@ def import_model(source: Path, output: Path, tokens: int | None = None, name: st
     `tokens` is D, the tokens that the model was trained on: by default what config.json records, else unknown. Raises
     `UserError` for a folder that is no such model, is damaged, or has an option without a counterpart.
     """
-    values = read_json(source / "config.json", "config.json of a published model")
-    check(isinstance(values, dict), f"{source / 'config.json'} is no mapping of fields")
+    values = read_json(source / MODEL_FILE, f"{MODEL_FILE} of a published model")
+    check(isinstance(values, dict), f"{source / MODEL_FILE} is no mapping of fields")
     architecture, model = model_config(values)
     tensors = read_weights(source)
     dtypes = {str(tensor.dtype) for tensor in tensors.values()}

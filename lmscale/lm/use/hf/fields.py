@@ -5,6 +5,8 @@ from typing import Any, TypeVar, cast
 
 from lmscale.core.config import RopeScaling, check
 
+MODEL_FILE = "config.json"
+"""What a published folder says of its model; a run's own configuration has the same name and other fields."""
 T = TypeVar("T", int, float, bool, str)
 MISSING: Any = object()
 

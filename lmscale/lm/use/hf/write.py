@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.files import write_json
+from lmscale.lm.use.hf.fields import MODEL_FILE
 from lmscale.lm.use.hf.published import Array, publish
 from lmscale.lm.use.hf.tokenizer_files import write_tokenizer
 from lmscale.lm.use.hf.weights import SHARD_BYTES, write_weights
@@ -28,7 +29,7 @@ def write_hf(
     params = cropped({name: np.asarray(jax.device_get(value)) for name, value in run.params.items()}, config.vocab)
     published = publish(params, config, name)
     special = write_tokenizer(folder, run.tokenizer, config.context)
-    write_json(folder / "config.json", {**published.json, **special, "use_cache": True, RECORD: record})
+    write_json(folder / MODEL_FILE, {**published.json, **special, "use_cache": True, RECORD: record})
     write_json(folder / "generation_config.json", {**special, "do_sample": True, "temperature": 1.0, "top_k": 0})
     write_weights(folder, published.tensors, shard_bytes)
     return published.architecture.name
