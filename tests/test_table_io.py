@@ -252,7 +252,7 @@ def test_a_report_of_a_table(
     rows = [{"run": f"={n}", "N": n, "tokens": d, "loss": 1.8 + 480 * n**-0.35 + 2000 * d**-0.37} for n, d in sizes]
     pd.DataFrame(rows).to_csv("theirs.csv", index=False)
     report.main(report.ReportArgs("theirs.csv", where="N > 2e7", resamples=0), Console())
-    assert capsys.readouterr().out == "the report is reports/theirs/report.html\n"
+    assert capsys.readouterr().out.startswith("the report is reports/theirs/report.html; open it in a browser\nnext: ")
     assert len(read_table("reports/theirs/table.csv")) == 6
     assert read_table("reports/theirs/table.csv")["run"][0] == "=30000000.0"
     with pytest.raises(UserError, match="there is no table at absent"):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from lmscale.core.errors import UserError
-from lmscale.study.tables import files, read_table, writing
+from lmscale.study.tables import read_table, writing
 
 ROWS = pd.DataFrame(
     {
@@ -148,7 +149,8 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(UserError):
             read_table(path)
     (tmp_path / "t.csv").write_text(CSV)
-    monkeypatch.setattr(files.Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    denied = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(denied))
     with pytest.raises(UserError, match="cannot be read: Permission denied"):
         read_table(tmp_path / "t.csv")
 

@@ -33,11 +33,12 @@ def windows() -> ValidationSet:
     split = split[: 5 * CONTEXT + 1]
     manifest = SimpleNamespace(
         fingerprint="hand", tokenizer="bytes", tokenizer_file=None, endless=False, weights=(), source="hand",
-        unique_limit=None,
+        unique_limit=None, train_tokens=len(split), own_splits=(),
     )  # fmt: skip
     tokens = SimpleNamespace(
         manifest=manifest, components=(), split=lambda name: (split, np.zeros(1)), scored=lambda name: None
     )
+    tokens.source_of = lambda name: tokens
     return data.ValidationSet(tokens, CONTEXT, max_tokens=10**6)  # type: ignore[arg-type]
 
 
