@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-DIGITS, BEYOND = "<5000 digits>", "<1e999>"
-"""Texts that stand for numbers which Python's json does not write."""
+DIGITS, BEYOND, DEEP = "<5000 digits>", "<1e999>", "<100000 brackets>"
+"""Texts that stand for values which Python's json does not write."""
 PIECES = (
     b"\0", b"\n", b"\r\n", b"\r", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\xc3\x28", b"\x80", b"\xed\xa0\x80",
     b'"', b"'", b",", b";", b"\t", b"{", b"}", b"[", b"]", b":", b"(", b")", b"\\", b"\\ud800", b"\\u2028", b"-", b".",
@@ -20,6 +20,13 @@ PIECES = (
     b"not ", b"lambda:0", b" | ", b"*", b"\xe2\x88\x9e", b"\xef\xbc\x91", b"\x1f\x8b\x08",
 )  # fmt: skip
 """Bytes that readers stumble over."""
+
+
+WHOLE = (
+    b"", b"\0", b"\n", b"\xff\xfe", b"\xc3\x28", b"null", b"1", b"[]", b"{}", b"[[]]", b"[{}]", b'"text"', b"NaN",
+    b"9" * 5000, b"[" * 100_000, b'{"a":' * 100_000, b"\x1f\x8b\x08", b"x" * 1_000_000,
+)  # fmt: skip
+"""Contents in place of all of a file's: each is tried."""
 
 
 def nested(depth: int) -> list[Any]:
@@ -32,7 +39,8 @@ def nested(depth: int) -> list[Any]:
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 0.5, -0.0, 1e-320, 1e308, 2**31, 2**53 + 1, 2**63, 2**64, 10**400, DIGITS, BEYOND,
-    float("nan"), float("inf"), float("-inf"), "", " ", "0", "1e3", "nan", "\ud800", "\u2028", "\0", "a\nb", "..", "/",
+    DEEP, float("nan"), float("inf"), float("-inf"), "", " ",
+    "0", "1e3", "nan", "\ud800", "\u2028", "\0", "a\nb", "..", "/",
     "../../x", "/dev/zero", "\x1b[2J", "é", "x" * 10_000, [], {}, [None], [1, 2, 3], ["a"], {"": 0}, {"a": {}}, [[1.0]],
     [[]], [{}], nested(10), nested(900),
 )  # fmt: skip
@@ -136,8 +144,9 @@ def _parts(holder: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON with the numbers that `DIGITS` and `BEYOND` stand for."""
+    """JSON with the values that `DIGITS`, `BEYOND` and `DEEP` stand for."""
     text = json.dumps(value)
+    text = text.replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000)
     return text.replace(f'"{DIGITS}"', "7" * 5000).replace(f'"{BEYOND}"', "1e999").encode()
 
 

@@ -73,7 +73,7 @@ def _tokens(folder: Path) -> Any:
         patch.setenv("LMSCALE_CACHE", str(cache))
         tokens = data.prepare(config)
         tokenizer = data.load_tokenizer(tokens.manifest)
-        return tokens.manifest.fingerprint, tokens.split("train"), tokens.split("validation"), tokenizer.fingerprint
+        return tokens.manifest.to_json(), tokens.split("train"), tokens.split("validation"), tokenizer.fingerprint
 
 
 def _read_again(path: Path) -> Any:

@@ -126,7 +126,7 @@ def _import_of(folder: Path) -> Path:
 
 
 READERS = (
-    Reader("facts of a checkpoint", _checkpoint("facts/*"), _facts, "json"),
+    Reader("facts of a checkpoint", _checkpoint("facts/*"), _facts, "json", finite=False),
     Reader("arrays of a checkpoint", _checkpoint("state/**/d/*"), _restored, exact=True, slow=True),
     Reader("index of a checkpoint", _checkpoint("state/manifest.ocdbt"), _restored, exact=True, slow=True),
     Reader("metadata of a checkpoint", _checkpoint("state/_METADATA"), _restored, "json", exact=True, slow=True),
