@@ -73,8 +73,8 @@ def fitted_law(path: Path) -> "LossLaw":
     from lmscale.study.fits import LossLaw
 
     value = read_json(path, "fit")
-    fits = value.get("fits", []) if isinstance(value, dict) else []
-    for one in fits:
+    fits = value.get("fits") if isinstance(value, dict) else None
+    for one in fits if isinstance(fits, list) else ():
         if isinstance(one, dict) and one.get("approach") == "3" and "parameters" in one:
             fit = LossLaw.from_json(one)
             if fit.law.INPUTS == ("params", "tokens"):

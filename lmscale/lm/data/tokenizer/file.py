@@ -111,7 +111,7 @@ class FileTokenizer:
     def _inner(self) -> Any:
         import tokenizers
 
-        with _in_one_sentence(f"the library `tokenizers` cannot read {self.name}"):
+        with in_one_sentence(f"the library `tokenizers` cannot read {self.name}"):
             inner = tokenizers.Tokenizer.from_str(self.content)
         inner.no_padding()
         inner.no_truncation()
@@ -127,7 +127,7 @@ class FileTokenizer:
                 f"character {error.start} of the text is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
                 f"write; remove it"
             ) from None
-        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
+        with in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
             ids = self._inner.encode(text, add_special_tokens=False).ids
         return np.array(ids, self.dtype)
 
@@ -158,7 +158,7 @@ class FileTokenizer:
                 yield np.concatenate([ids for ids, _ in parts]), b"".join(spelled for _, spelled in parts)
 
     def _batch(self, texts: Sequence[bytes]) -> Iterator[tuple[NDArray[Any], bytes]]:
-        with _in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
+        with in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
             encodings = self._inner.encode_batch_fast([text.decode() for text in texts], add_special_tokens=False)
         pieces = self.pieces
         for encoding in encodings:
@@ -187,7 +187,7 @@ class FileTokenizer:
 
 
 @contextlib.contextmanager
-def _in_one_sentence(what: str) -> Iterator[None]:
+def in_one_sentence(what: str) -> Iterator[None]:
     """Raise `UserError` for what the library `tokenizers` raises: bare exceptions, and panics, which are none."""
     try:
         yield

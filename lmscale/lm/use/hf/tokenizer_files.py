@@ -8,7 +8,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import open_regular, read_bytes, write_json
 from lmscale.lm.data.tokenizer import ByteTokenizer, FileTokenizer, SymbolTokenizer, Tokenizer
-from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet
+from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet, in_one_sentence
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -113,9 +113,10 @@ def _from_merges(vocab: Path, merges: Path) -> str:
     try:
         for path in (vocab, merges):
             open_regular(path).close()  # the library would wait for the other end of a pipe
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    with in_one_sentence(f"{vocab} and {merges} are no byte-level tokenizer"):
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    except Exception as error:  # the library raises bare exceptions
-        raise UserError(f"{vocab} and {merges} are no byte-level tokenizer: {str(error)[:200]}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([end for end in ENDS if tokenizer.token_to_id(end) is not None])

@@ -26,7 +26,7 @@ from lmscale.study.fits.results.common import (
     without_resamples,
 )
 from lmscale.study.fits.results.run_noise import RunNoise
-from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, reading, saved_compute
+from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, reading, saved_compute, text
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -228,27 +228,27 @@ class LossLaw:
         return cls(
             law=shape(**parameters),
             samples=shape(*[np.asarray(samples[name], dtype=float) for name in shape.names()]) if samples else None,
-            loss_function=value["loss_function"],
-            delta=value["delta"],
-            residual=value["residual"],
+            loss_function=fields.one_of("loss_function", ("huber", "lad", "squared")),
+            delta=fields.number("delta"),
+            residual=fields.one_of("residual", ("log", "raw")),
             objective=number_or_nan(fields["objective"], "the objective of the saved fit"),
             residuals={k: np.asarray(v, dtype=float) if k != "run" else list(v) for k, v in value["residuals"].items()},
             compute=saved_compute(fields),
             largest_flops=math.nan if value["largest_flops"] is None else value["largest_flops"],
-            status=tuple(Status(s["name"], s["sentence"], s["severity"]) for s in value["status"]),
-            dropped=tuple(Dropped(d["run"], d["reason"]) for d in value["dropped"]),
-            notes=tuple(value["notes"]),
-            table_hash=value["table_hash"],
-            seed=value["seed"],
+            status=tuple(Status(str(s["name"]), str(s["sentence"]), s["severity"]) for s in value["status"]),
+            dropped=tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
+            notes=tuple(map(str, fields.each("notes", text))),
+            table_hash=fields.text("table_hash"),
+            seed=fields.count("seed"),
             at=tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
-            name=value["name"],
-            fixed=tuple(value["fixed"]),
-            rates=value["rates"],
-            bootstrap=value["bootstrap"],
+            name=fields.text("name"),
+            fixed=tuple(fields.each("fixed", text)),
+            rates=fields.text("rates"),
+            bootstrap=fields.text("bootstrap"),
             noise=_noise(value),
-            shared_noise=value.get("shared_noise", 0.0),
-            clusters=value.get("clusters", ""),
-            strata=value.get("strata", ""),
+            shared_noise=number(value.get("shared_noise", 0.0), "'shared_noise' of the saved fit"),
+            clusters=text(value.get("clusters", ""), "'clusters' of the saved fit"),
+            strata=text(value.get("strata", ""), "'strata' of the saved fit"),
         )
 
     def __str__(self) -> str:

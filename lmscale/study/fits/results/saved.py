@@ -1,7 +1,7 @@
 """Fields of saved JSON, checked as they are read: whatever a file holds becomes a value, or one sentence names it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,9 +37,20 @@ class SavedFields:
 
     def text(self, name: str) -> str:
         """A string."""
-        if not isinstance(self[name], str):
-            raise UserError(f"{name!r} of {self.what} is {shown(self[name])}, and must be a text")
+        return text(self[name], f"{name!r} of {self.what}")
+
+    def one_of(self, name: str, choices: Sequence[str]) -> str:
+        """One of the words `choices`."""
+        if self[name] not in choices:
+            raise UserError(f"{name!r} of {self.what} is {shown(self[name])}, and must be {' or '.join(choices)}")
         return str(self[name])
+
+    def count(self, name: str) -> int:
+        """A whole number, 0 or more."""
+        value = self[name]
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise UserError(f"{name!r} of {self.what} is {shown(value)}, and must be a whole number, 0 or more")
+        return value
 
     def part(self, name: str) -> "SavedFields":
         """An object inside this one."""
@@ -55,6 +66,13 @@ class SavedFields:
         if not isinstance(self[name], list):
             raise UserError(f"{name!r} of {self.what} is {shown(self[name])}, and must be a list")
         return [read(item, f"element {index + 1} of {name!r} of {self.what}") for index, item in enumerate(self[name])]
+
+
+def text(value: Any, what: str) -> str:
+    """A string. Raises `UserError` for anything else."""
+    if not isinstance(value, str):
+        raise UserError(f"{what} is {shown(value)}, and must be a text")
+    return value
 
 
 def number(value: Any, what: str) -> float:
