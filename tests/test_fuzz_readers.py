@@ -149,7 +149,7 @@ def test_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the threads of Orbax
 @pytest.mark.parametrize("reader", READERS, ids=str)
 def test_much_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
-    fuzz(subject(reader), (60 if reader.form == "json" else 20) if reader.slow else 200)
+    fuzz(subject(reader), (40 if reader.form == "json" else 12) if reader.slow else 150)
 
 
 @pytest.mark.parametrize("place", damage.PLACES)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,12 @@ def _states(path: Path) -> Any:
 
 
 def _changes(path: Path) -> list[str]:
-    return changes("smoke", plan(sweep_file.load(SMOKE)).runs, path.parent)
+    return changes("smoke", _smoke_runs(), path.parent)
+
+
+@cache
+def _smoke_runs() -> list[PlannedRun]:
+    return plan(sweep_file.load(SMOKE)).runs
 
 
 def _job(folder: Path) -> Path:

@@ -52,9 +52,9 @@ class FileTokenizer:
         try:
             spec = json.loads(content)
             added = [(item["id"], item["content"], item["special"]) for item in spec.get("added_tokens") or []]
-            self._special = _checked((number, text) for number, text, special in added if special)
-            self._added = _checked((number, text) for number, text, special in added if not special)
-            self._pieces = _checked((number, piece) for piece, number in _vocabulary(spec["model"]))
+            self._special = checked_ids((number, text) for number, text, special in added if special)
+            self._added = checked_ids((number, text) for number, text, special in added if not special)
+            self._pieces = checked_ids((number, piece) for piece, number in _vocabulary(spec["model"]))
             self._decoders = _kinds(spec.get("decoder"))
             self._may_be_cut = long_texts.may_be_cut(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -197,7 +197,7 @@ def in_one_sentence(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {' '.join(str(error).split())[:MOST_REASON]}") from None
 
 
-def _checked(tokens: Iterable[tuple[Any, Any]]) -> dict[int, str]:
+def checked_ids(tokens: Iterable[tuple[Any, Any]]) -> dict[int, str]:
     """Texts by id. Raises ValueError for what is no id or no text."""
     checked = dict(tokens)
     for number, text in checked.items():

@@ -6,9 +6,9 @@ from typing import Any
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import open_regular, read_bytes, write_json
+from lmscale.core.files import open_regular, read_bytes, read_json, write_json
 from lmscale.lm.data.tokenizer import ByteTokenizer, FileTokenizer, SymbolTokenizer, Tokenizer
-from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet, in_one_sentence
+from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet, checked_ids, in_one_sentence
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -110,11 +110,14 @@ def _from_merges(vocab: Path, merges: Path) -> str:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
+    ids = read_json(vocab, "vocabulary")
     try:
-        for path in (vocab, merges):
-            open_regular(path).close()  # the library would wait for the other end of a pipe
+        checked_ids((number, piece) for piece, number in ids.items())  # one of billions would end this process
+        open_regular(merges).close()  # the library would wait for the other end of a pipe
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{merges} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{vocab} is no vocabulary, which maps each token to its id: {str(error)[:200]}") from None
     with in_one_sentence(f"{vocab} and {merges} are no byte-level tokenizer"):
         tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -28,6 +28,13 @@ class Status:
     def to_json(self) -> dict[str, str]:
         return {"name": self.name, "sentence": self.sentence, "severity": self.severity}
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Status":
+        """The inverse of `to_json`. Raises `ValueError` for a severity that is none."""
+        if value["severity"] not in ("ok", "note", "warning"):
+            raise ValueError("the severity of a status is ok, note or warning")
+        return cls(str(value["name"]), str(value["sentence"]), value["severity"])
+
 
 @dataclass(frozen=True)
 class Dropped:

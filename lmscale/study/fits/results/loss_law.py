@@ -26,7 +26,15 @@ from lmscale.study.fits.results.common import (
     without_resamples,
 )
 from lmscale.study.fits.results.run_noise import RunNoise
-from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, reading, saved_compute, text
+from lmscale.study.fits.results.saved import (
+    SavedFields,
+    equally_long,
+    number,
+    number_or_nan,
+    reading,
+    saved_compute,
+    text,
+)
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -227,7 +235,7 @@ class LossLaw:
         parameters: dict[str, Any] = dict(fields.numbers("parameters"))
         return cls(
             law=shape(**parameters),
-            samples=shape(*[np.asarray(samples[name], dtype=float) for name in shape.names()]) if samples else None,
+            samples=shape(*equally_long(samples, shape.names(), "'samples' of the saved fit")) if samples else None,
             loss_function=fields.one_of("loss_function", ("huber", "lad", "squared")),
             delta=fields.number("delta"),
             residual=fields.one_of("residual", ("log", "raw")),
@@ -235,7 +243,7 @@ class LossLaw:
             residuals={k: np.asarray(v, dtype=float) if k != "run" else list(v) for k, v in value["residuals"].items()},
             compute=saved_compute(fields),
             largest_flops=math.nan if value["largest_flops"] is None else value["largest_flops"],
-            status=tuple(Status(str(s["name"]), str(s["sentence"]), s["severity"]) for s in value["status"]),
+            status=tuple(Status.from_json(s) for s in value["status"]),
             dropped=tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
             notes=tuple(map(str, fields.each("notes", text))),
             table_hash=fields.text("table_hash"),

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmscale.core.errors import UserError
 from lmscale.study.laws import ComputeModel
 
@@ -129,3 +132,11 @@ def reading(what: str) -> Iterator[None]:
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{what} holds a value of another type than was written ({reason}); write it again") from None
+
+
+def equally_long(columns: Any, names: Sequence[str], what: str) -> list[NDArray[np.float64]]:
+    """The columns `names` of an object of columns of numbers. Raises `UserError` unless all are lists of one length."""
+    arrays = [np.asarray(SavedFields.of(columns, what)[name], dtype=float) for name in names]
+    if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
+        raise UserError(f"{what} are not lists of one length: the file was cut or edited; write it again")
+    return arrays
