@@ -125,9 +125,7 @@ def subject(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 
 def fuzz(subject: Subject, examples: int) -> None:
-    """Damage the file of a reader `examples` times, and put each content of `damage.WHOLE` in its place."""
-    for whole in () if subject.reader.slow else damage.WHOLE:
-        subject.check(functools.partial(Path.write_bytes, data=whole))
+    """Damage the file of a reader `examples` times."""
 
     @settings(
         max_examples=EXAMPLES or examples, derandomize=not EXAMPLES, database=None, deadline=None,
@@ -142,7 +140,7 @@ def fuzz(subject: Subject, examples: int) -> None:
 
 @pytest.mark.parametrize("reader", [one for one in READERS if not one.slow], ids=str)
 def test_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
-    fuzz(subject(reader), 4)
+    fuzz(subject(reader), 3)
 
 
 @pytest.mark.slow
@@ -152,10 +150,19 @@ def test_much_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> No
     fuzz(subject(reader), (40 if reader.form == "json" else 12) if reader.slow else 150)
 
 
-@pytest.mark.parametrize("place", damage.PLACES)
 @pytest.mark.parametrize("reader", [one for one in READERS if not (one.text or one.slow)], ids=str)
-def test_what_is_no_file(reader: Reader, place: str, subject: Callable[[Reader], Subject]) -> None:
-    subject(reader).check(damage.PLACES[place])
+def test_a_pipe(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
+    subject(reader).check(os.mkfifo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", [one for one in READERS if not (one.text or one.slow)], ids=str)
+def test_what_is_no_such_file(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
+    """Each content of `damage.WHOLE` instead of the file's own, and each of `damage.PLACES` instead of the file."""
+    for content in damage.WHOLE:
+        subject(reader).check(functools.partial(Path.write_bytes, data=content))
+    for put in damage.PLACES.values():
+        subject(reader).check(put)
 
 
 VERBS: dict[str, tuple[str, Callable[[Path], list[object]]]] = {
