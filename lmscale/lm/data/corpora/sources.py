@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lmscale.core.errors import UserError
+from lmscale.core.files import open_regular
 from lmscale.lm.data.corpora.cache import Listing, left_out, listing
 from lmscale.lm.data.corpora.chunks import COMPRESSED, Foreign, Unreadable, read_chunks
 from lmscale.lm.data.corpora.kinds import kind_of, plain_name
@@ -221,6 +222,7 @@ class TextFiles:
 def _whole(path: Path) -> Path | io.BytesIO:
     """What a library may read that wants all of a file at once: the file, or what is packed in it."""
     if path.suffix.lower() not in COMPRESSED:
+        open_regular(path).close()  # the library would wait for the other end of a pipe, and cannot be interrupted
         return path
     content = io.BytesIO()
     for chunk in read_chunks(path):
