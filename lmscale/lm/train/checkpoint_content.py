@@ -72,6 +72,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What was saved beside the state. Raises `ValueError` where that is not whole, as a full disk can leave it."""
     import orbax.checkpoint as ocp
 
+    for path in folder.rglob("*"):
+        if not (path.is_file() or path.is_dir()):  # Orbax would wait for the other end of a pipe
+            raise ValueError(f"{path.relative_to(folder)} is a pipe, a device or a link to nothing")
     try:
         facts = ocp.JsonCheckpointHandler().restore(folder / "facts", args=ocp.args.JsonRestore())
     except (ValueError, RecursionError) as error:  # of JSON, or of its characters
