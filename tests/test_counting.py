@@ -99,13 +99,14 @@ SMALL = ModelConfig(width=96, layers=2, heads=4, vocab=192, context=128)
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the attention of the CPU is the one that is counted here")
 @pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_the_compilers_count_of_every_option(options: dict[str, Any]) -> None:
-    """Unrolled, so that no layer is counted once for all; up to 8 % at this width are norms, softmax and the like."""
+    """Unrolled, so that no layer is counted once for all; up to 8 % at this width are norms, softmax and the like, and 11 %
+    with the polynomial of the error function."""
     config = replace(SMALL, **options, scan_layers=False)
     params, tokens = abstract(config, 2, config.context)
     lowered = jax.jit(partial(transformer.logits, config=config)).lower(params, tokens)
     per_token = lowered.cost_analysis()["flops"] / (2 * config.context)
     computed = counting.flops_per_token_forward(config) + computed_beyond_need(config)
-    assert 1.0 < per_token / computed < 1.08
+    assert 1.0 < per_token / computed < (1.12 if config.mlp == "gelu-erf" else 1.08)
 
 
 def matmul_flops(jaxpr: Any) -> int:
