@@ -148,7 +148,7 @@ def test_losses_above_ln_v_say_less_than_the_law_claims() -> None:
     assert fisher.possible_slopes(CHINCHILLA_REFIT, runs()) == pytest.approx(full)
 
 
-def test_a_prior_that_foretells_impossible_losses_gives_no_headline() -> None:
+def test_a_prior_that_predicts_impossible_losses_gives_no_headline() -> None:
     tiny = runs()
     tiny = dataclasses.replace(
         tiny, params_n=tiny.params_n / 1e4, tokens_n=tiny.tokens_n / 1e4, most_nats=math.log(256)

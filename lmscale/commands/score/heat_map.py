@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN_TOKENS = 3_000
 """Tokens of the text on the page, so that it stays small."""
 GROUNDS = (("#fff3bf", "#ffd57e", "#ffab73", "#ff8a80"), ("#3f3810", "#5f4708", "#803707", "#96152a"))
-"""Of the classes of surprise from 1 on, light and dark. Text of `TEXT` has a contrast of at least 7 on each."""
+"""Grounds of the classes of surprise from 1 on, light and dark. Text of `TEXT` has a contrast of at least 7 on each."""
 TEXT = ("#1c1e21", "#f4f5f7")
 LINES = ("dotted 1px", "dashed 1px", "solid 2px", "double 4px")
 """Below a piece, by class: the same without colours."""

@@ -29,7 +29,7 @@ class Reading:
 
     scored: "ScoredText"
     alternatives: "Alternatives | None"
-    """Of its first tokens, for a page."""
+    """Surprise of its first tokens, for a page."""
     tokenizer: "Tokenizer"
 
 

@@ -25,7 +25,7 @@ STYLES = (
     "underline black on #ffa66b",
     "bold underline white on #b3261e",
 )
-"""Of a piece, by class of surprise: the darker the ground the less likely, with lines where there are no colours."""
+"""Styles by class of surprise: the darker the ground the less likely, with lines where there are no colours."""
 LONGEST_SPAN = 60
 """Characters of a span that are listed."""
 END = "<end of document>"

@@ -29,8 +29,8 @@ class Sampling:
     min_p: float = 0.0
     """Keep tokens at least this fraction as likely as the likeliest (Nguyen 2024)."""
     repetition_penalty: float = 1.0
-    """Of a token that occurs in what has been read or written, a positive logit is divided by it and a negative one
-    multiplied (Keskar 2019)."""
+    """A positive logit of a token that has been read or written is divided by it, a negative one multiplied (Keskar
+    2019)."""
 
     def __post_init__(self) -> None:
         check_types(self)

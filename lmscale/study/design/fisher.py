@@ -161,7 +161,7 @@ def fisher(prior: Prior, runs: Runs) -> np.ndarray:
 def possible_slopes(law: Law, runs: Runs) -> np.ndarray:
     """J with the slopes of losses above ln V as they are at ln V: those of ln L, times ln V.
 
-    Taken far below the sizes it was fitted to, a law foretells losses that no model can have, with slopes as steep, and
+    Taken far below the sizes it was fitted to, a law predicts losses that no model can have, with slopes as steep, and
     runs that pin it down as no run does.
     """
     slopes_np = jacobian(law, runs)

@@ -122,7 +122,7 @@ class Verdict:
         highest = float(np.max(prior.law.loss(*runs.inputs(prior.law))))
         if highest > runs.most_nats:
             return (
-                f"at these runs it foretells losses of up to {highest:.3g} nats, where no model loses more than "
+                f"at these runs it predicts losses of up to {highest:.3g} nats, where no model loses more than "
                 f"ln V = {runs.most_nats:.3g}"
             )
         if self.beyond_prior:

@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     title: str
-    """Of the page, before the name of the sweep."""
+    """Title of the page, before the name of the sweep."""
     question: str
     fits_law: bool = False
     """Whether laws of N and D are fitted to its runs."""

@@ -25,7 +25,7 @@ KINDS = {
     ".jsonl": "jsonl", ".jsonlines": "jsonl", ".jl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
 MOST_BYTES = 1 << 30
-"""Of a file, unpacked: tables of a million runs have some hundred megabytes."""
+"""Largest size of a file, unpacked: tables of a million runs have some hundred megabytes."""
 LARGEST_RATIO, FREE_BYTES = 200, 16 << 20
 """Text of tables packs twenty-fold, and what packs more than 200-fold beyond 16 MiB is no table."""
 MOST_CELLS = 300_000_000

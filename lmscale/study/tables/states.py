@@ -15,7 +15,7 @@ FINISHED = frozenset(
         "inactive", "closed", "published", "finished successfully", "trained", "imported",
     )
 )  # fmt: skip
-"""Of this package, W&B, MLflow, Comet, Neptune, ClearML and Slurm, in lower case."""
+"""Words of this package, W&B, MLflow, Comet, Neptune, ClearML and Slurm, in lower case."""
 UNFINISHED = frozenset(
     (
         "diverged", "failed", "fail", "failure", "missing", "crashed", "crash", "killed", "running", "active",
@@ -28,7 +28,7 @@ UNFINISHED = frozenset(
 STATES = (*KNOWN["state"], "job_state", "end_state", "final_state", "outcome")
 """Columns of such words; the last ones stay under their own names."""
 ENDED = "terminated"
-"""Of Ray, a trial that is over; elsewhere one that was killed, where finished ones have a word of their own."""
+"""Ray's word for a trial that is over; elsewhere one that was killed, where finished ones have a word of their own."""
 FAILED = ("failed", "sys/failed", "crashed", "diverged")
 """Columns of truth values."""
 ENDED_WELL = ("finished", "is_finished", "completed", "is_completed", "complete", "is_complete", "info.finished")

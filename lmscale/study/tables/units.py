@@ -33,7 +33,7 @@ COMPUTED = {
     1e18: "exaFLOPs", 1e21: "zettaFLOPs", 1e24: "yottaFLOPs", PF_DAY: "petaFLOP/s-days",
 }  # fmt: skip
 SIZES = {"params": (1e3, 1e14), "tokens": (1e4, 1e16)}
-"""Of models and training sets, generously."""
+"""Sizes of models and training sets, generously."""
 RATIOS = (0.05, 3e3)
 """Tokens per parameter of most runs that were ever trained."""
 FRACTIONS = 1000.0

@@ -30,7 +30,7 @@ EVALUATION_MAGIC = 20240522
 NPY_MAGIC = b"\x93NUMPY"
 LEADING_IDS = 1 << 20
 LEAST_SHARE = 0.75
-"""Of the upper halves of uint32 all are small; of uint16 at odd places few are."""
+"""Share of small numbers at odd places: the upper halves of uint32 are all small, few uint16 are."""
 
 
 def read_bin(path: Path, vocab: int) -> Piece:
