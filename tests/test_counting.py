@@ -99,8 +99,8 @@ SMALL = ModelConfig(width=96, layers=2, heads=4, vocab=192, context=128)
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the attention of the CPU is the one that is counted here")
 @pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_the_compilers_count_of_every_option(options: dict[str, Any]) -> None:
-    """Unrolled, so that no layer is counted once for all. Up to 8 % at this width are norms, softmax and the like, up to
-    11 % with the polynomial of the error function."""
+    """Unrolled, so that no layer is counted once for all. Up to 8 % at this width are norms, softmax and the like,
+    up to 11 % with the polynomial of the error function."""
     config = replace(SMALL, **options, scan_layers=False)
     params, tokens = abstract(config, 2, config.context)
     lowered = jax.jit(partial(transformer.logits, config=config)).lower(params, tokens)
