@@ -9,24 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.readers.tasks import BIGBENCH, GSM8K, OWN, WIC
 
 from lmscale.core.errors import UserError
 from lmscale.lm.eval.tasks import Response, Shots, load, prompt, scores
 from lmscale.lm.eval.tasks.files import MOST_BYTES
 
-BIGBENCH = {
-    "name": "sums", "metrics": ["multiple_choice_grade", "exact_str_match"], "output_regex": "[0-9]+",
-    "stop_string": None, "task_prefix": "p", "example_input_prefix": "i", "append_choices_to_input": True,
-    "examples": [{"input": "1 + 1 =", "target": ["2"], "target_scores": {"3": 0, "2": 1}}],
-}  # fmt: skip
-OWN = {
-    "name": "own", "metrics": ["accuracy", "exact_match"], "stop": ["."], "extract": "[a-z]+", "longest_answer": 9,
-    "separator": None,
-    "items": [{"name": "a", "question": "?", "choices": ["x", "y"], "gold": [1, 0], "answers": ["x"]},
-              {"question": "!", "choices": ["x", "y"], "gold": 0, "answers": ["y"]}],
-}  # fmt: skip
-WIC = {"sentence1": "A bank.", "sentence2": "The bank.", "start1": 2, "end1": 6, "label": False, "idx": 7}
-GSM8K = {"question": "1 + 1?", "answer": "Two. #### 2"}
 FILES: dict[str, tuple[str, Any]] = {
     "bigbench": ("task.json", BIGBENCH), "task": ("own.json", OWN), "wic": ("val.jsonl", WIC),
     "gsm8k": ("test.jsonl", GSM8K), "stories": ("stories.yaml", ["Once", "Twice"]),

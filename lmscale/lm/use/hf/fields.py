@@ -45,11 +45,10 @@ class Fields:
         )
 
 
-HIDDEN_ACT = {
-    "silu": "swiglu", "swish": "swiglu", "gelu": "gelu-erf", "gelu_new": "gelu", "gelu_fast": "gelu",
-    "gelu_pytorch_tanh": "gelu", "relu2": "relu2",
+NOT_GATED = {
+    "gelu": "gelu-erf", "gelu_new": "gelu", "gelu_fast": "gelu", "gelu_pytorch_tanh": "gelu", "relu2": "relu2"
 }  # fmt: skip
-"""Published name of an activation -> ours, of an MLP without a gate but for SiLU."""
+"""Published name of the activation of an MLP without a gate -> our MLP."""
 ACT_NAME = {
     "swiglu": "silu", "geglu": "gelu_pytorch_tanh", "gelu": "gelu_pytorch_tanh", "gelu-erf": "gelu", "relu2": "relu2"
 }  # fmt: skip

@@ -5,9 +5,7 @@ from typing import Any
 from lmscale.core.config import ModelConfig
 from lmscale.lm.use.hf.architecture import ANY, Architecture, Entries, shared_fields, shared_json
 from lmscale.lm.use.hf.entries import Constant, Entry
-from lmscale.lm.use.hf.fields import ACT_NAME, HIDDEN_ACT, Fields, activation, read_rope, write_rope
-
-NOT_GATED = {name: mlp for name, mlp in HIDDEN_ACT.items() if mlp != "swiglu"}
+from lmscale.lm.use.hf.fields import ACT_NAME, NOT_GATED, Fields, activation, read_rope, write_rope
 
 
 def _neox_json(config: ModelConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from lmscale.core.config import ModelConfig
 from lmscale.lm.use.hf.architecture import ANY, Architecture, Entries, shared_fields, shared_json
 from lmscale.lm.use.hf.entries import Constant, Entry
-from lmscale.lm.use.hf.fields import ACT_NAME, HIDDEN_ACT, Fields, activation, read_rope, write_rope
+from lmscale.lm.use.hf.fields import ACT_NAME, NOT_GATED, Fields, activation, read_rope, write_rope
 
 Q, K, V = (slice(None),) * 2 + (slice(None, -2),), (slice(None),) * 2 + (-2,), (slice(None),) * 2 + (-1,)
 """Queries, keys and values in `attention_qkv` of one layer, [D, G, P, K]."""
@@ -15,7 +15,6 @@ GATE, UP = (slice(None), 0), (slice(None), 1)
 
 OLMO_EPSILON = 1e-5
 """Epsilon of OLMo's LayerNorm, which config.json does not name."""
-NOT_GATED = {name: mlp for name, mlp in HIDDEN_ACT.items() if mlp != "swiglu"}
 
 
 def _llama_json(config: ModelConfig) -> dict[str, Any]:
