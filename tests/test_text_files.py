@@ -78,8 +78,8 @@ def parquet() -> bytes:
         ("a.tar.gz", gzip.compress(b"name".ljust(257, b"\0") + b"ustar"), "holds a tar archive"),
         ("a.txt", "text".encode("utf-16"), "holds UTF-16"),
         ("a.pdf", b"%PDF-1.7", "holds a PDF"),
-        ("a.json", json.dumps([{"text": "one"}, {"text": "two"}]), "one JSON array; write its records one per line"),
-        ("a.txt", '[\n {"text": "one"}]', "one JSON array"),
+        ("a.json", json.dumps([{"text": "one"}, {"text": "two"}])[:-1], "not a whole JSON array"),
+        ("a.txt", '[\n {"text": "one"}] more', "not a whole JSON array"),
         ("info.json", '{\n "features": 1\n}', "one JSON value, not JSON lines"),
         ("info.json", '{"features": 1}', "one JSON value without the field 'text'"),
     ],
@@ -94,6 +94,14 @@ def test_other_formats_are_named_and_never_read_as_text(
     assert reasons(corpus).keys() == {name} and reason in reasons(corpus)[name]
     with pytest.raises(UserError, match=f"no text to use in .*{reason[:20]}"):
         corpora.prepare(config(source / name))
+
+
+def test_an_array_of_records_is_read_as_lines_of_them_are(tmp_path: Path) -> None:
+    array = json.dumps([{"text": text, "id": 1} for text in TEXTS[3:]] + [3], indent=1)
+    files = {"a.jsonl": jsonl(TEXTS[:3]), "b.json": array, "c.txt.gz": gzip.compress(b'\xef\xbb\xbf[{"text": "one"}]')}
+    corpus = corpora.prepare(config(write(tmp_path / "in", files)))
+    assert texts(corpus) == sorted([*TEXTS, "one"])
+    assert reasons(corpus) == {"b.json": f"1 record not a JSON object, first record {len(TEXTS) - 2}"}
 
 
 def test_lines_end_at_newlines_alone_and_marks_of_byte_order_are_no_text(tmp_path: Path) -> None:

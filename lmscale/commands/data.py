@@ -38,6 +38,10 @@ class DataArgs:
     "mix: 0.7 * stdlib + 0.3 * books/"."""
     text_field: str = "text"
     """Field of JSONL rows, Parquet columns or TFDS examples that holds the text; column of a saved data set."""
+    prompt_field: str | None = None
+    """Field that holds a prompt, which is put before the text."""
+    template: str | None = None
+    """How records become prompts and answers: alpaca, completion, chat, or a text with fields in braces."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
     validation_fraction: float = 0.05
@@ -119,10 +123,16 @@ def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("split", "documents", "bytes", "tokens", "bytes per token"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
+    if manifest.train_scored_tokens is not None:
+        table.add_column("tokens of answers", justify="right")
     for split in ("train", "validation", "test"):
         if tokens := manifest.tokens(split):
             documents, text_bytes = (getattr(manifest, f"{split}_{name}") for name in ("documents", "bytes"))
-            table.add_row(split, f"{documents:,}", f"{text_bytes:,}", f"{tokens:,}", f"{text_bytes / tokens:.3f}")
+            scored = getattr(manifest, f"{split}_scored_tokens")
+            answers = [] if scored is None else [f"{scored:,}"]
+            table.add_row(
+                split, f"{documents:,}", f"{text_bytes:,}", f"{tokens:,}", f"{text_bytes / tokens:.3f}", *answers
+            )
     console.print(f"corpus {escape(manifest.source)}{share}")
     console.print(table)
     near = f", {manifest.near_duplicates_removed:,} near duplicates" if manifest.near_duplicates_removed else ""
@@ -132,6 +142,10 @@ def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
         f"tokenizer {escape(manifest.tokenizer)}, vocabulary {manifest.vocab:,}, end of document "
         f"{manifest.end_of_document}\n{escape(str(manifest.folder))}"
     )
+    if manifest.template:
+        console.print("template, whose last field and what follows it are the answer:", markup=False)
+        for line in manifest.template.splitlines():
+            console.print(f"    {line}", markup=False)
     for remark in manifest.remarks:
         console.print(escape(remark))
     for skipped in manifest.skipped[:SHOWN_SKIPPED]:

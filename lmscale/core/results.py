@@ -71,6 +71,10 @@ class Outcome:
     """FLOPs of making the batches, beside `flops`: of samples that the model itself draws; 0 for text from disk."""
     answer_tokens: int | None = None
     """Those of `tokens` that are no prompt; None where documents have no prompts."""
+    padding_tokens: int | None = None
+    """Those of `tokens` that fill sequences up behind whole documents; None where text is one stream."""
+    cut_tokens: int | None = None
+    """Tokens of the beginnings of documents that are too long for a sequence, each once; None for a stream."""
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float

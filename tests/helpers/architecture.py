@@ -33,7 +33,7 @@ MODULES: dict[str, str] = {
     "lm/data/tokenizer": "bytes, BPE, any tokenizer.json; the bytes that each token stands for",
     "lm/data/languages": "languages made by a rule, whose law is known",
     "lm/data/corpora": "text from the standard library, files or TFDS; tokens of others",
-    "lm/data": "token files, mixtures, the order of training, validation windows, what a run has seen",
+    "lm/data": "token files, mixtures, the order of training, windows and whole documents, what a run has seen",
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
     "lm/objectives": "what a step minimises: next token, completions; as sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",

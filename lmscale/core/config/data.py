@@ -7,6 +7,7 @@ from typing import Literal
 
 from lmscale.core.config import mixture, synthetic
 from lmscale.core.config.checks import check, check_types, positive
+from lmscale.core.config.template import parse_template
 from lmscale.core.errors import nearest
 
 IMPORTED = "imported:"
@@ -35,6 +36,16 @@ class DataConfig:
     prompt_field: str | None = None
     """Where such a record keeps a prompt, which is put before its text: the objective `completion` reads it and scores
     the text alone. None: records have no prompts."""
+    template: str | None = None
+    """How the fields of such a record become prompts, which are read, and answers, which `completion` scores: `alpaca`
+    (instruction, input, output; also a list of them as `instances`), `completion` (prompt, completion), `chat` (the
+    contents of messages by role; all answers of the assistant are scored), or a text with fields in braces, whose last
+    field and what follows it are the answer: "Q: {question}\\nA: {answer}". With `role` and `content` as its fields it
+    formats one message. None: `prompt_field` and `text_field`."""
+    layout: Literal["stream", "packed", "padded"] | None = None
+    """How documents with prompts become sequences: one `stream` that is cut anywhere; `packed`, whole documents, as
+    many as fit into each sequence; `padded`, one document each. Where a document is too long, the beginning of its
+    prompt is cut. None: `packed` with a template, else `stream`."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` (byte-level BPE of V ids, trained on the training split), or a path to a `tokenizer.json`."""
     validation_fraction: float = 0.05
@@ -66,6 +77,7 @@ class DataConfig:
             f"DataConfig.prompt_field = {self.prompt_field!r}, but {self.source} has no records with fields; give "
             f"JSONL, Parquet or tfds:NAME, or leave it out",
         )
+        self._check_prompts()
         self._check_tokens_of_others()
         if self.validation_source is not None:
             self._check_validation_source(self.validation_source)
@@ -87,6 +99,37 @@ class DataConfig:
                 f"DataConfig.near_duplicates = {self.near_duplicates!r}: a share above 0 and at most 1; try 0.8",
             )
         _check_tokenizer(self.tokenizer)
+
+    @property
+    def prompts(self) -> bool:
+        """Whether documents may begin with prompts."""
+        return self.prompt_field is not None or self.template is not None
+
+    @property
+    def sequences(self) -> Literal["stream", "packed", "padded"]:
+        """The layout that is taken."""
+        return self.layout or ("stream" if self.template is None else "packed")
+
+    def _check_prompts(self) -> None:
+        check(
+            self.layout in (None, "stream") or self.prompts,
+            f"DataConfig.layout = {self.layout!r} is for documents with prompts; give a template or a prompt_field, or "
+            f"leave it out, and text is one stream",
+        )
+        if self.template is None:
+            return
+        parse_template(self.template)
+        check(
+            self.prompt_field is None,
+            f"DataConfig.template and prompt_field = {self.prompt_field!r} both say what a prompt is; give one of them",
+        )
+        for _, source in mixture.components(self.source):
+            alone = source == self.source and (source == "stdlib" or synthetic.is_synthetic(source))
+            check(
+                not alone and not source.startswith(("tfds:", TOKENS)),
+                f"DataConfig.template: {source} has no records with fields to fill it; give JSON, JSONL or Parquet, or "
+                f"leave it out",
+            )
 
     def _check_tokens_of_others(self) -> None:
         named = [name for _, name in mixture.components(self.source)]

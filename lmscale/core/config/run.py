@@ -93,9 +93,14 @@ class RunConfig:
         self._check_mesh()
         self._check_start()
         check(
-            not isinstance(self.objective, Completion) or self.data.prompt_field is not None,
+            not isinstance(self.objective, Completion) or self.data.prompts,
             "objective = Completion() scores answers alone, so the data must say which text is a prompt: give "
-            "DataConfig(prompt_field=...), or take NextToken()",
+            "DataConfig(prompt_field=...) or a template, or take NextToken()",
+        )
+        check(
+            self.data.sequences != "packed" or self.model.document_end is not None,
+            "DataConfig.layout = 'packed' puts several documents into a sequence, which must not see each other: give "
+            "ModelConfig(document_end=...) the id that ends a document (255 for bytes), or take layout = 'padded'",
         )
         check(
             self.model.parametrization == "standard" or self.optimizer.kind not in ("sgd", "adafactor"),
@@ -128,6 +133,11 @@ class RunConfig:
             f"context = {self.model.context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
             f"context is {max(1, round(self.model.context / self.mesh.sequence)) * self.mesh.sequence}",
         )
+
+    @property
+    def scores_answers(self) -> bool:
+        """Whether prompts are read and not scored, in training and in validation."""
+        return isinstance(self.objective, Completion)
 
     @property
     def batch_tokens(self) -> int:

@@ -16,6 +16,7 @@ from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
 from lmscale.lm.data.order import MixtureSchedule, Shuffle
 from lmscale.lm.data.prepare import find_manifest, load_tokenizer, prepare
 from lmscale.lm.data.usage import DataUsage, check_enough
+from lmscale.lm.data.windows import layout_sentences
 
 __all__ = [
     "ENDLESS",
@@ -28,6 +29,7 @@ __all__ = [
     "ValidationSet",
     "check_enough",
     "find_manifest",
+    "layout_sentences",
     "load_tokenizer",
     "prepare",
 ]

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.lm.data import tokenizer
+from lmscale.lm.data.document_windows import PADDING, SPLIT_NAMES
 from lmscale.lm.data.manifest import ENDLESS, Tokens
 from lmscale.lm.data.order import EpochOrder, MixtureSchedule, Shuffle
 from lmscale.lm.data.prepare import load_tokenizer
 from lmscale.lm.data.usage import DataUsage, repeats
-from lmscale.lm.data.windows import SPLIT_NAMES, Windows, held_out, training
+from lmscale.lm.data.windows import DocumentWindows, Windows, held_out, training
 
 
 class Batches:
@@ -65,6 +66,11 @@ class Batches:
                 rows[source_of_row == number] = part
         return rows
 
+    @property
+    def _laid_out(self) -> bool:
+        """Whether documents of any source are kept whole."""
+        return any(isinstance(source, DocumentWindows) for source in self._sources)
+
     def epochs(self, tokens: int) -> float:
         """Passes over the unique tokens that training on `tokens` makes; 0 where the text has no end."""
         return 0.0 if self._tokens.manifest.endless and self.windows >= ENDLESS else tokens / self.unique_tokens
@@ -73,6 +79,7 @@ class Batches:
         """What training on `tokens` of these batches reads: every token counted once, as fresh or as repeated."""
         rows_by_source = self._schedule.counts(tokens // self.context).tolist()
         tokens_by_source, epochs_by_source, unique, repeats_by_source, scored = {}, {}, 0, [], 0
+        padding = cut = 0
         components = self._tokens.components or (self._tokens,)
         for component, source, order, rows in zip(components, self._sources, self._orders, rows_by_source):
             name = component.manifest.source
@@ -80,13 +87,21 @@ class Batches:
             tokens_by_source[name] = rows * self.context
             unique += min(rows, order.windows) * self.context
             epochs_by_source[name] = 0.0 if order.windows == ENDLESS else rows / order.windows
-            if order.windows != ENDLESS:
+            if isinstance(source, DocumentWindows):
+                visits, placed = _visits(order, rows), source.placement
+                padding += int(visits @ placed.padding[: order.windows])
+                cut += int(placed.cut.sum())
+                used = placed.window_of_document < order.windows
+                repeats_by_source.append(visits[placed.window_of_document[used]].astype(np.float64))
+            elif order.windows != ENDLESS:
                 starts = None if component.manifest.endless else component.train_starts
                 repeats_by_source.append(repeats(_visits(order, rows), starts, self.context))
         per_document = np.concatenate(repeats_by_source) if repeats_by_source else None
         return DataUsage(
             tokens_by_source=tokens_by_source,
             answer_tokens=scored if self._tokens.manifest.prompts else None,
+            padding_tokens=padding if self._laid_out else None,
+            cut_tokens=cut if self._laid_out else None,
             unique_tokens=unique,
             epochs=self.epochs(tokens),
             epochs_by_source=epochs_by_source,
@@ -118,8 +133,8 @@ class ValidationSet:
     targets that are scored, `bytes` the bytes of text of exactly those targets, `shortfall` a sentence where the split
     has fewer than were asked for. At least one window is taken. Raises `UserError` when the split is smaller than that.
 
-    With `answers_only`, `scored` [n, C] is False for the targets of prompts, and `tokens` and `bytes` count the others;
-    else `scored` is None.
+    With `answers_only`, `scored` [n, C] is False for the targets of prompts, and wherever there is padding for that;
+    `tokens` and `bytes` count the others. Else `scored` is None.
     """
 
     def __init__(
@@ -139,11 +154,14 @@ class ValidationSet:
                 numbers = np.arange(len(rows)) if source.count == ENDLESS else order(0, len(rows))
                 self.windows[rows] = source.take(numbers)
                 scored[rows] = source.scored(numbers)
-        self.scored: NDArray[np.bool_] | None = scored if answers_only else None
         targets = self.windows[:, 1:]
-        self.tokens: int = int(scored.sum()) if answers_only else n * context
+        padded = bool((targets == PADDING).any())
+        self.scored: NDArray[np.bool_] | None = None
+        if answers_only or padded:
+            self.scored = scored if answers_only else targets != PADDING
+        self.tokens: int = n * context if self.scored is None else int(self.scored.sum())
         self.bytes: int = tokenizer.count_bytes(
-            load_tokenizer(tokens.manifest), targets[scored] if answers_only else targets
+            load_tokenizer(tokens.manifest), targets if self.scored is None else targets[self.scored]
         )
         self.shortfall = ""
         whole = not tokens.manifest.train_tokens or split in tokens.manifest.own_splits

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lmscale.core import files
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import Skipped
+from lmscale.lm.data.document_windows import Placement, placement
 from lmscale.lm.data.joined import TokenRow
 
 ENDLESS = 1 << 62
@@ -67,6 +68,10 @@ class Manifest:
     """Splits that the source brings with it, so that none of its documents are held out for them."""
     unique_limit: int | None = None
     """Only so many leading training tokens are used."""
+    template: str = ""
+    """The template that made documents of records, in full; empty where none did."""
+    layout: Literal["stream", "packed", "padded"] = "stream"
+    """How documents become sequences; see `DataConfig.layout`."""
     weights: tuple[int, ...] = ()
     """In a mixture: the rows of each component, out of their sum."""
     components: tuple["Manifest", ...] = field(default=())
@@ -106,8 +111,23 @@ class Manifest:
             for component, weight in zip(components, weights)
         ]
 
+    def placement(self, split: str, context: int) -> Placement:
+        """Which documents of a split lie in which sequence; only where `layout` is not a stream.
+
+        Raises `UserError` for an answer that is longer than the context.
+        """
+        assert self.layout != "stream", "a stream is cut into windows"
+        item_bytes = np.dtype(self.dtype).itemsize
+        return placement(self.folder, self.source, split, context, self.layout, item_bytes)
+
+    def windows(self, split: str, context: int) -> int:
+        """W of a split of a source on disk."""
+        if self.layout == "stream" or not self.tokens(split):
+            return windows(self.tokens(split), context)
+        return self.placement(split, context).windows
+
     def _all_windows(self, context: int) -> int:
-        return ENDLESS if self.endless else windows(self.train_tokens, context)
+        return ENDLESS if self.endless else self.windows("train", context)
 
     def _limited_windows(self, context: int, limit: int, weight: int, total_weight: int) -> int:
         """The windows of this component's share of a limit on unique tokens."""

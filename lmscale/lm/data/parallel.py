@@ -1,5 +1,6 @@
 """Documents to tokens on all cores: processes encode stretches of a split, and their tokens are joined in order."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -85,7 +86,7 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, start: int, stop: 
     for texts in corpus.texts(split, start, stop):
         try:
             if corpus.prompts:
-                pieces.append(_with_prompts(tokenizer, texts, corpus.prompt_bytes(split, start, start + len(texts))))
+                pieces.append(_with_prompts(tokenizer, texts, corpus.boundaries(split, start, start + len(texts))))
             else:
                 pieces.append(Encoded(*tokenizer.encode_documents(texts), None))
         except UserError:
@@ -99,18 +100,20 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, start: int, stop: 
     )
 
 
-def _with_prompts(tokenizer: Tokenizer, texts: list[bytes], prompt_bytes: NDArray[np.int64]) -> Encoded:
-    """Prompts and the rest are tokenized apart, so that no token belongs to both; one end closes the two."""
-    prompts = [text[:size] for text, size in zip(texts, prompt_bytes)]
-    answers = [text[size:] for text, size in zip(texts, prompt_bytes)]
-    (prompt_tokens, prompt_ends), (answer_tokens, answer_lengths) = map(tokenizer.encode_documents, (prompts, answers))
-    ends = np.cumsum(prompt_ends) - 1  # where the tokenizer closed a prompt
-    prompt_tokens, prompt_lengths = np.delete(prompt_tokens, ends), prompt_ends - 1
-    lengths = np.stack([prompt_lengths, answer_lengths], axis=1).ravel()
-    scored = np.repeat(np.tile([False, True], len(texts)), lengths)
-    tokens = np.empty(len(scored), tokenizer.dtype)
-    tokens[~scored], tokens[scored] = prompt_tokens, answer_tokens
-    return Encoded(tokens, prompt_lengths + answer_lengths, scored)
+def _with_prompts(tokenizer: Tokenizer, texts: list[bytes], boundaries: NDArray[np.int64]) -> Encoded:
+    """Prompts and answers are tokenized apart, so that no token belongs to both; one end closes them all."""
+    parts = []
+    for text, row in zip(texts, boundaries.tolist()):
+        parts += [text[start:stop] for start, stop in itertools.pairwise((0, *row, len(text)))]
+    tokens, lengths = tokenizer.encode_documents(parts)
+    count = boundaries.shape[1] + 1
+    scored = np.repeat(np.arange(len(parts)) % count % 2 == 1, lengths)
+    ends = (np.cumsum(lengths) - 1).reshape(-1, count)  # the tokenizer has closed every part
+    scored[ends[:, -1]] = True
+    inner = ends[:, :-1].ravel()
+    return Encoded(
+        np.delete(tokens, inner), lengths.reshape(-1, count).sum(axis=1) - count + 1, np.delete(scored, inner)
+    )
 
 
 def _refusal(corpus: Corpus, split: str, tokenizer: Tokenizer, first: int, texts: list[bytes]) -> UserError:

@@ -135,17 +135,17 @@ def _assemble(
         stored = tokenized_of(*part, shared[0]) if part in tokenized else tokens_of(prepared[part], shared[0])
         if stored is None:
             return None
-        manifests.append(dataclasses.replace(stored, tokenizer_file=shared[1]))
+        layout = config.sequences if stored.prompts else "stream"
+        manifests.append(dataclasses.replace(stored, tokenizer_file=shared[1], layout=layout))
     manifest = manifests[0] if len(manifests) == 1 else _joint_manifest(weights, tuple(manifests))
     return dataclasses.replace(manifest, unique_limit=config.unique_tokens)
 
 
 def _component(config: DataConfig, source: str) -> DataConfig:
-    """The configuration of one source of a mixture."""
-    prompt_field = None if source == "stdlib" or synthetic.is_synthetic(source) else config.prompt_field
-    return dataclasses.replace(
-        config, source=source, validation_source=None, prompt_field=prompt_field, unique_tokens=None
-    )
+    """The configuration of one source of a mixture; those that have no records have no prompts either."""
+    if source == "stdlib" or synthetic.is_synthetic(source):
+        config = dataclasses.replace(config, prompt_field=None, template=None, layout=None)
+    return dataclasses.replace(config, source=source, validation_source=None, unique_tokens=None)
 
 
 def _endless(component: DataConfig) -> bool:

@@ -87,6 +87,7 @@ def _manifest(corpus: Corpus, tokenizer: Tokenizer, tokens: dict[str, int], scor
         empty_removed=corpus.empty_removed,
         skipped=corpus.skipped,
         versions=corpus.versions,
+        template=corpus.template,
         **counts,
     )
 

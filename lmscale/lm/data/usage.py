@@ -20,6 +20,10 @@ class DataUsage:
     """Tokens trained on, repeats counted; their sum is the run's D."""
     answer_tokens: int | None
     """Tokens trained on that are no prompt, repeats counted; None where documents have no prompts."""
+    padding_tokens: int | None
+    """Those of the tokens that fill sequences up behind whole documents; None for a stream."""
+    cut_tokens: int | None
+    """Tokens of the beginnings of documents that are too long for a sequence, each once; None for a stream."""
     unique_tokens: int
     """Distinct training tokens seen."""
     epochs: float
@@ -62,7 +66,10 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
     validated = components if manifest.held_out is None else (manifest.held_out,)
     sizes = [("training", part, part.train_tokens) for part in components]
     for split, part, tokens in [*sizes, *(("validation", part, part.validation_tokens) for part in validated)]:
-        if not windows(tokens, context):
+        if part.layout != "stream":
+            _check_layout(part, config)
+            part.placement("train" if split == "training" else split, context)  # refuses answers beyond the context
+        elif not windows(tokens, context):
             raise UserError(
                 f"the {split} split of {part.source} has {tokens:,} tokens, too few for one sequence of "
                 f"context = {context:,} and its next token; give more text or take a context of at most "
@@ -85,3 +92,14 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
                 f"of {component.source}, more than data.max_epochs = {limit:g}; {fix}: give more text, train on less "
                 f"or raise max_epochs"
             )
+
+
+def _check_layout(manifest: Manifest, config: RunConfig) -> None:
+    """Raise `UserError` where packed documents would see each other."""
+    end = config.model.document_end
+    if manifest.layout == "packed" and end != manifest.end_of_document:
+        raise UserError(
+            f"model.document_end = {end}, but the tokenizer {manifest.tokenizer!r} ends documents with "
+            f"{manifest.end_of_document}, so documents in one sequence would see each other; set model.document_end = "
+            f"{manifest.end_of_document}"
+        )

@@ -3,6 +3,7 @@
 Letters: C context, W windows.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import synthetic
 from lmscale.core.errors import UserError
+from lmscale.lm.data.document_windows import PADDING, SPLIT_NAMES, sentence
 from lmscale.lm.data.joined import JoinedTokens
 from lmscale.lm.data.manifest import ENDLESS, Tokens, windows
-
-SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class Windows(Protocol):
@@ -67,6 +67,46 @@ class StoredWindows:
         return self._scored[numbers]
 
 
+class DocumentWindows:
+    """See `Windows`: whole documents, placed by the layout of the manifest. Raises `UserError` for too long an answer.
+
+    Targets that are padding are `PADDING`.
+    """
+
+    def __init__(self, tokens: Tokens, split: str, context: int, count: int | None = None) -> None:
+        self.placement = tokens.manifest.placement(split, context)
+        self.key = f"{tokens.manifest.fingerprint} {tokens.manifest.layout}"
+        self.count = self.placement.windows if count is None else count
+        self._context, self._end = context, tokens.manifest.end_of_document
+        self._row, self._starts = tokens.split(split)
+        self._scored = tokens.scored(split)
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The windows `numbers` as int32 [n, C + 1]."""
+        windows = np.full((len(numbers), self._context + 1), PADDING, np.int32)
+        windows[:, 0] = self._end
+        for window, spans in zip(windows, map(self._spans, numbers)):
+            for at, start, stop in spans:
+                window[1 + at : 1 + at + stop - start] = self._row[start:stop]
+        return windows
+
+    def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See `Windows`."""
+        scored = np.zeros((len(numbers), self._context), bool)
+        for row, spans in zip(scored, map(self._spans, numbers)):
+            for at, start, stop in spans:
+                row[at : at + stop - start] = True if self._scored is None else self._scored[start:stop]
+        return scored
+
+    def _spans(self, number: int) -> Iterator[tuple[int, int, int]]:
+        """Of every document of a window: at which target it begins, and its tokens' first and last in the split."""
+        at, placed = 0, self.placement
+        for document in placed.documents[placed.firsts[number] : placed.firsts[number + 1]].tolist():
+            stop = int(self._starts[document + 1])
+            yield at, int(self._starts[document] + placed.cut[document]), stop
+            at += int(placed.lengths[document])
+
+
 class SyntheticWindows:
     """See `Windows`: generated from a language on the device. `stream` tells independent texts of a split apart."""
 
@@ -111,7 +151,7 @@ def training(tokens: Tokens, context: int, seed: int) -> list[Windows]:
             spec = synthetic.parse(component.manifest.source)
             sources.append(SyntheticWindows(spec, "train", context, 0 if limited else seed + 1, count))
         else:
-            sources.append(StoredWindows(component, "train", context, count or None))
+            sources.append(_stored(component, "train", context, count or None))
     return sources
 
 
@@ -121,6 +161,21 @@ def held_out(tokens: Tokens, split: str, context: int) -> list[Windows]:
     return [
         SyntheticWindows(synthetic.parse(component.manifest.source), split, context, 0)
         if component.manifest.endless
-        else StoredWindows(component, split, context)
+        else _stored(component, split, context)
         for component in tokens.components or (tokens,)
     ]
+
+
+def layout_sentences(tokens: Tokens, context: int) -> list[str]:
+    """How the training documents of each source that keeps them whole became sequences, and what was cut."""
+    return [
+        sentence(part.manifest.placement("train", context), part.train_scored, part.train_starts, part.manifest.source)
+        for part in tokens.components or (tokens,)
+        if part.manifest.layout != "stream" and part.train_scored is not None
+    ]
+
+
+def _stored(tokens: Tokens, split: str, context: int, count: int | None = None) -> Windows:
+    """The windows of a source on disk, as its manifest lays them out."""
+    kind = StoredWindows if tokens.manifest.layout == "stream" else DocumentWindows
+    return kind(tokens, split, context, count)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from jax.sharding import Mesh
 
-from lmscale.core.config import Completion, RunConfig
+from lmscale.core.config import RunConfig
 from lmscale.lm import data
 from lmscale.lm.devices.collectives import make_global_array
 from lmscale.lm.devices.sharding import batch_sharding
@@ -47,7 +47,7 @@ class TextBatches:
         """Raises `UserError` where a source is smaller than one window."""
         rows = config.optimizer.batch_sequences
         self._batches = data.Batches(tokens, config.model.context, rows, config.seed)
-        self._answers_only = isinstance(config.objective, Completion)
+        self._answers_only = config.scores_answers
         self._shape, self._sharding = (rows, config.model.context + 1), batch_sharding(mesh)
 
     def __call__(self, t: int, params: Params) -> Batch:

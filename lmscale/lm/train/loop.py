@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from lmscale.core.config import Completion, RunConfig, check
+from lmscale.core.config import RunConfig, check
 from lmscale.core.files import write_json
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE
@@ -137,10 +137,13 @@ class TrainLoop:
             runs[0].tokens,
             self.config.model.context,
             self.config.validation_tokens,
-            answers_only=isinstance(self.config.objective, Completion),
+            answers_only=self.config.scores_answers,
         )
-        if self.validation_set.shortfall and distributed.is_main():
-            print(self.validation_set.shortfall, flush=True)
+        if distributed.is_main():
+            for sentence in filter(
+                None, [self.validation_set.shortfall, *data.layout_sentences(runs[0].tokens, self.config.model.context)]
+            ):
+                print(sentence, flush=True)
         self.task_evaluator = TaskEvaluator([run.config for run in runs], runs[0].tokens.manifest, mesh)
         self.steps_per_row = math.ceil(self.config.steps / LOG_ROWS)
         self.peak = self._matmul_peak()

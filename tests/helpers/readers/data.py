@@ -12,7 +12,9 @@ import pytest
 
 from helpers.readers.reader import Reader
 from lmscale.core.config import DataConfig
+from lmscale.core.config.template import parse_template
 from lmscale.lm import data
+from lmscale.lm.data.corpora.records import Fields, Filled, Writer
 from lmscale.lm.data.corpora.sources import TextFiles, files_listing
 from lmscale.lm.data.corpora.survey import survey
 from lmscale.lm.data.tokenizer import FileTokenizer
@@ -35,6 +37,19 @@ def _parquet(folder: Path) -> Path:
     return folder / "texts.parquet"
 
 
+ALPACA = [
+    {"instruction": f"Do {n}.", "input": "" if n % 2 else f"i{n}", "output": text} for n, text in enumerate(TEXTS)
+]
+CHATS = [
+    {"messages": [{"role": role, "content": f"{text} {role}"} for role in ("user", "assistant")]} for text in TEXTS
+]
+
+
+def _chats(folder: Path) -> Path:
+    pq.write_table(pa.Table.from_pylist(CHATS), folder / "chats.parquet")
+    return folder / "chats.parquet"
+
+
 def _zstd(folder: Path) -> Path:
     import zstandard
 
@@ -43,9 +58,17 @@ def _zstd(folder: Path) -> Path:
 
 def _documents(path: Path) -> Any:
     """What is read of a source: every document that can be read, and what is left out."""
-    source = TextFiles(str(path), path, files_listing(path), "text")
+    return _surveyed(path, Fields("text", None))
+
+
+def _filled(template: str) -> Callable[[Path], Any]:
+    return lambda path: _surveyed(path, Filled(parse_template(template)))
+
+
+def _surveyed(path: Path, write: Writer) -> Any:
+    source = TextFiles(str(path), path, files_listing(path), write)
     found = survey(source, DataConfig(source=str(path)), lambda what, share: None)
-    return found.digests.tobytes(), found.skipped
+    return found.digests.tobytes(), found.boundaries, found.skipped
 
 
 def _prepared(folder: Path) -> tuple[Path, DataConfig]:
@@ -105,6 +128,9 @@ READERS = (
     Reader("texts jsonl gz", _writes("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)), _documents),
     Reader("texts jsonl zst", _zstd, _documents),
     Reader("texts parquet", _parquet, _documents),
+    Reader("instructions json", _writes("a.json", json.dumps(ALPACA).encode()), _filled("alpaca"), "json"),
+    Reader("chats jsonl", _writes("a.jsonl", "\n".join(map(json.dumps, CHATS)).encode()), _filled("chat"), "lines"),
+    Reader("chats parquet", _chats, _filled("chat")),
     Reader("tokenizer", _tokenizer_file, _encoded, "json"),
     *(
         Reader(

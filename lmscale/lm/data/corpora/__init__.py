@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from lmscale.core import files
 from lmscale.core.config import TOKENS, DataConfig, synthetic
+from lmscale.core.config.template import TEMPLATES, parse_template
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write, token_files
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
@@ -37,6 +38,7 @@ from lmscale.lm.data.corpora.checksums import Damaged, read_record, write_record
 from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
+from lmscale.lm.data.corpora.records import Fields, Filled, Writer
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey, Whole
 from lmscale.lm.data.corpora.token_files.arrow import ArrowText
@@ -45,7 +47,7 @@ __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "Whole", "atomic_folder", 
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is read."""
-SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_field")
+SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_field", "template")
 """Settings that select documents; one with its default value does not enter the name of a cache."""
 
 
@@ -127,7 +129,8 @@ def _build(config: DataConfig, whole: Whole, key_path: Path, report: Progress, a
     path, listing, source = _open(config, allow_download)
     surveyed = survey.survey(source, config, report)
     splits, near = survey.split_documents(surveyed, config, source.name, whole)
-    corpus = _corpus(source.name, surveyed, splits, near)
+    template = parse_template(config.template).text if config.template else ""
+    corpus = _corpus(source.name, surveyed, splits, near, template)
     if not corpus.readable():
         shutil.rmtree(corpus.folder, ignore_errors=True)
         with atomic_folder(corpus.folder, key_path.stem) as partial:
@@ -160,16 +163,26 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
         return path, listing, ArrowText(config.source, located.root, located.paths, column)
     stdlib = config.source == "stdlib"
     name = sources.stdlib_name() if stdlib else config.source
-    text, prompt = config.text_field, None if stdlib else config.prompt_field
     hidden = [] if stdlib else sources.hidden(path)
-    return path, listing, sources.TextFiles(name, path, listing, text, prompt, whole_files=stdlib, hidden=hidden)
+    write, prompts = _writer(config)
+    return path, listing, sources.TextFiles(name, path, listing, write, prompts, whole_files=stdlib, hidden=hidden)
+
+
+def _writer(config: DataConfig) -> tuple[Writer, str]:
+    """What makes documents of records, and what plain text lacks of them; "" where it lacks nothing."""
+    if config.template is not None:
+        template = parse_template(config.template)
+        named = f"template {config.template!r}" if config.template in TEMPLATES else "template"
+        return Filled(template), f"fields for the {named}"
+    prompt = config.prompt_field
+    return Fields(config.text_field, prompt), "" if prompt is None else f"field {prompt!r}"
 
 
 def _changed(name: str) -> UserError:
     return UserError(f"{name} changed while it was read; run again when nothing writes to it")
 
 
-def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], near: int) -> Corpus:
+def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], near: int, template: str) -> Corpus:
     in_splits = sum(map(len, splits.values()))
     versions = {"python": platform.python_version(), "tensorflow-datasets": version("tensorflow-datasets")}
     if surveyed.near:
@@ -186,7 +199,8 @@ def _corpus(name: str, surveyed: Survey, splits: dict[str, NDArray[np.int64]], n
         empty_removed=surveyed.empty,
         skipped=tuple(surveyed.skipped),
         versions=versions,
-        prompts=bool(surveyed.prompts.any()),
+        prompts=bool(surveyed.boundaries.size),
+        template=template,
         **counts,
     )
 
@@ -215,9 +229,9 @@ def _write(
     for split in SPLITS:
         with files.atomic_write(partial / f"{split}.npy", "wb") as file:
             np.save(file, positions[split])
-        if surveyed.prompts.any():
+        if surveyed.boundaries.size:
             with files.atomic_write(partial / f"{split}_prompts.npy", "wb") as file:
-                np.save(file, surveyed.prompts[splits[split]])
+                np.save(file, surveyed.boundaries[splits[split]])
     write_record(partial / CONTENT_FILE, {**content, "checksums": checksums(partial)})
 
 

@@ -43,6 +43,8 @@ class Corpus:
     versions: dict[str, str]
     prompts: bool = False
     """Whether documents begin with prompts."""
+    template: str = ""
+    """The template that made documents of records, in full; empty where none did."""
 
     @property
     def folder(self) -> Path:
@@ -80,11 +82,13 @@ class Corpus:
         for first in range(start, stop, READ_DOCUMENTS):
             yield stored.read(positions[first : min(stop, first + READ_DOCUMENTS)])
 
-    def prompt_bytes(self, split: str, start: int, stop: int) -> NDArray[np.int64]:
-        """How much of the beginning of each of the documents `start` ... `stop` - 1 of `split` is a prompt."""
-        if not self.prompts:
-            return np.zeros(stop - start, np.int64)
-        return np.load(self.folder / f"{split}_prompts.npy", mmap_mode="r")[start:stop]
+    def boundaries(self, split: str, start: int, stop: int) -> NDArray[np.int64]:
+        """[documents, K]: where prompts and answers alternate in the documents `start` ... `stop` - 1 of `split`.
+
+        As in `Document.boundaries`, filled up with the size of the text. Only of a corpus with prompts.
+        """
+        stored = np.load(self.folder / f"{split}_prompts.npy", mmap_mode="r")[start:stop]
+        return stored.reshape(len(stored), -1)  # earlier versions wrote one number per document
 
     def document(self, split: str, number: int) -> Document:
         """Document `number` of `split`, with its id in the source that first stored this content.

@@ -1,4 +1,4 @@
-"""What a file holds, by its name and by how it begins: text, JSON lines or Parquet."""
+"""What a file holds, by its name and by how it begins: text, JSON lines, a JSON array or Parquet."""
 
 import codecs
 import itertools
@@ -9,7 +9,7 @@ from typing import Literal
 
 from lmscale.lm.data.corpora.chunks import COMPRESSED, Foreign, Unreadable, read_chunks
 
-Kind = Literal["text", "records", "columns"]
+Kind = Literal["text", "lines", "array", "columns"]
 
 RECORD_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".ldjson")
 COLUMN_SUFFIXES = (".parquet",)
@@ -43,8 +43,8 @@ ARRAY_START = re.compile(rb'\s*\[\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 def kind_of(name: str, path: Path) -> Kind:
     """How the file `path`, which is listed as `name`, is read.
 
-    JSON lines are recognised under any name. Raises `Foreign` for tables, `Unreadable` for other formats, for records
-    that are not one per line, and as `read_chunks` does.
+    JSON lines and arrays of records are recognised under any name. Raises `Foreign` for tables, `Unreadable` for other
+    formats, and as `read_chunks` does.
     """
     plain = plain_name(name)
     if plain.endswith(TABLE_SUFFIXES):
@@ -57,9 +57,9 @@ def kind_of(name: str, path: Path) -> Kind:
             raise Unreadable(f"holds {what}, not text; {fix}")
     head = head.removeprefix(codecs.BOM_UTF8)
     if plain.endswith(RECORD_SUFFIXES) or _begins_with_records(head):
-        return "records"
+        return "lines"
     if ARRAY_START.match(head):
-        raise Unreadable("holds one JSON array; write its records one per line, as JSON lines")
+        return "array"
     if plain.endswith(".json"):
         raise Foreign("one JSON value, not JSON lines")
     return "text"

@@ -1,6 +1,7 @@
 """Sources of documents: text, JSONL and Parquet files, and the running standard library."""
 
 import io
+import itertools
 import os
 import platform
 import sysconfig
@@ -15,7 +16,8 @@ from lmscale.core.files import open_regular
 from lmscale.lm.data.corpora.cache import Listing, left_out, listing
 from lmscale.lm.data.corpora.chunks import COMPRESSED, Foreign, Unreadable, read_chunks
 from lmscale.lm.data.corpora.kinds import kind_of, plain_name
-from lmscale.lm.data.corpora.text_formats import MOST_BYTES, passages, read_lines, read_text, text_chunks, texts_of_line
+from lmscale.lm.data.corpora.records import Fields, Problem, Record, Writer, array, documents_of, lines
+from lmscale.lm.data.corpora.text_formats import MOST_BYTES, passages, read_text, text_chunks
 
 READ_ROWS = 256
 PYTHON_CACHE = "__pycache__"
@@ -27,8 +29,21 @@ class Document(NamedTuple):
     id: str
     text: bytes
     source: str
-    prompt_bytes: int = 0
-    """How much of the beginning of the text is a prompt."""
+    boundaries: tuple[int, ...] = ()
+    """Bytes at which prompts and answers alternate: the text before the first is a prompt, that up to the second an
+    answer, and so on. Empty: all is one answer."""
+
+    @property
+    def answers(self) -> list[bytes]:
+        """What is not a prompt."""
+        edges = (*(self.boundaries or (0,)), len(self.text))
+        return [self.text[start:stop] for start, stop in list(itertools.pairwise(edges))[::2]]
+
+    @classmethod
+    def of_parts(cls, name: str, parts: Sequence[bytes], source: str) -> "Document":
+        """The document of one text, or of prompts and answers in turn."""
+        boundaries = tuple(itertools.accumulate(map(len, parts[:-1])))
+        return cls(name, b"".join(parts), source, () if boundaries == (0,) else boundaries)
 
 
 @dataclass(frozen=True)
@@ -130,15 +145,14 @@ class TextFiles:
         name: str,
         folder: Path,
         listing: Listing,
-        text_field: str,
-        prompt_field: str | None = None,
+        write: Writer,
+        prompts: str = "",
         whole_files: bool = False,
         hidden: Sequence[str] = (),
     ) -> None:
+        """`write` makes documents of records; `prompts` names, in words, what plain text lacks where there are some."""
         self.name = printable(name)
-        self._fields = [*filter(None, [prompt_field]), text_field]
-        """The fields of a record that make up a document, in their order."""
-        self._prompt_field = prompt_field
+        self._write, self._prompts = write, prompts
         self._whole_files = whole_files
         self._hidden = {printable(path) for path in hidden}
         self._paths: dict[str, Path] = {}
@@ -163,58 +177,76 @@ class TextFiles:
             raise Foreign(f"{'a cache of Python' if PYTHON_CACHE in unit else 'hidden'}, so it is not read")
         path = self._paths[unit]
         kind = "text" if self._whole_files else kind_of(unit, path)
-        if kind == "records":
-            yield from self._records(unit, read_lines(path), skipped)
+        if kind in ("lines", "array"):
+            yield from self._records(unit, lines(path) if kind == "lines" else array(path), kind, skipped)
         elif kind == "columns":
-            yield from self._column(unit, path, skipped)
-        elif self._prompt_field is not None:
-            raise Unreadable(f"plain text, which has no field {self._prompt_field!r}")
+            yield from self._columns(unit, path, skipped)
+        elif self._prompts:
+            raise Unreadable(f"plain text, which has no {self._prompts}")
         elif len(self._paths) == 1 and not self._whole_files:
             for number, text in enumerate(passages(text_chunks(path))):
                 yield Document(f"{unit}:{number + 1}", text, unit)
         else:
             yield Document(unit, read_text(path), unit)
 
-    def _records(self, unit: str, lines: Iterator[bytes], skipped: list[Skipped]) -> Iterator[Document]:
+    def _records(self, unit: str, records: Iterator[Record], kind: str, skipped: list[Skipped]) -> Iterator[Document]:
+        """The documents of records; what is wrong with others is told once per kind of problem."""
         problems: dict[str, list[Any]] = {}
-        read = 0
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+        read, noun = 0, {"lines": "line", "columns": "row"}.get(kind, "record")
+        for record in records:
             read += 1
-            parts, problem, detail = texts_of_line(line, self._fields)
-            if problem:
-                problems.setdefault(problem, [0, number, detail])[0] += 1
-            else:
-                yield _document(f"{unit}:{number}", parts, unit)
+            try:
+                documents = list(documents_of(record, self._write))
+            except Problem as error:
+                problems.setdefault(error.problem, [0, record.number, error.detail])[0] += 1
+                continue
+            for index, parts in enumerate(documents):
+                name = f"{unit}:{record.number}" + f".{index + 1}" * (len(documents) > 1)
+                yield Document.of_parts(name, parts, unit)
         if problems and read == 1 and plain_name(unit).endswith(".json"):  # it describes the files beside it
             raise Foreign(f"one JSON value {next(iter(problems))}")
         for problem, (count, number, detail) in problems.items():
-            skipped.append(Skipped(unit, f"{count} line{'s' * (count > 1)} {problem}, first line {number}{detail}"))
+            skipped.append(Skipped(unit, f"{count} {noun}{'s' * (count > 1)} {problem}, first {noun} {number}{detail}"))
 
-    def _column(self, unit: str, path: Path, skipped: list[Skipped]) -> Iterator[Document]:
+    def _columns(self, unit: str, path: Path, skipped: list[Skipped]) -> Iterator[Document]:
         import pyarrow
         import pyarrow.parquet
 
         try:
             table = pyarrow.parquet.ParquetFile(_whole(path))
-            for name in self._fields:
-                _check_column(table.schema_arrow, name)
-            number, missing = 0, 0
-            for batch in table.iter_batches(READ_ROWS, columns=self._fields):
-                columns = [batch.column(name).cast(pyarrow.large_binary()).to_pylist() for name in self._fields]
-                for parts in zip(*columns):
-                    number += 1
-                    if None in parts:
-                        missing += 1
-                        continue
-                    try:
-                        b"".join(parts).decode()
-                    except UnicodeDecodeError:
-                        raise Unreadable(f"not UTF-8 in row {number:,}") from None
-                    yield _document(f"{unit}:{number}", parts, unit)
+            if isinstance(self._write, Fields):
+                yield from self._texts(unit, table, self._write.fields, skipped)
+            else:
+                columns = [name for name in self._write.fields if name in table.schema_arrow.names]
+                rows = itertools.chain.from_iterable(
+                    batch.to_pylist() for batch in table.iter_batches(READ_ROWS, columns=columns)
+                )
+                records = (Record(number, row) for number, row in enumerate(rows, start=1))
+                yield from self._records(unit, records, "columns", skipped)
         except (pyarrow.ArrowException, OSError) as error:
             raise Unreadable(f"corrupt: {(str(error).splitlines() or ['no Parquet'])[0]}") from None
+        except UnicodeDecodeError:
+            raise Unreadable("holds text that is not UTF-8") from None
+
+    def _texts(self, unit: str, table: Any, fields: Sequence[str], skipped: list[Skipped]) -> Iterator[Document]:
+        """The documents of columns of text, as bytes."""
+        import pyarrow
+
+        for name in fields:
+            _check_column(table.schema_arrow, name)
+        number, missing = 0, 0
+        for batch in table.iter_batches(READ_ROWS, columns=list(fields)):
+            columns = [batch.column(name).cast(pyarrow.large_binary()).to_pylist() for name in fields]
+            for parts in zip(*columns):
+                number += 1
+                if None in parts:
+                    missing += 1
+                    continue
+                try:
+                    b"".join(parts).decode()
+                except UnicodeDecodeError:
+                    raise Unreadable(f"not UTF-8 in row {number:,}") from None
+                yield Document.of_parts(f"{unit}:{number}", parts, unit)
         if missing:
             skipped.append(Skipped(unit, f"{missing} row{'s' * (missing > 1)} without a text"))
 
@@ -231,11 +263,6 @@ def _whole(path: Path) -> Path | io.BytesIO:
         content.write(chunk)
     content.seek(0)
     return content
-
-
-def _document(name: str, parts: Sequence[bytes], source: str) -> Document:
-    """A document of one text, or of a prompt and a text."""
-    return Document(name, b"".join(parts), source, prompt_bytes=sum(map(len, parts[:-1])))
 
 
 def _check_column(schema: Any, name: str) -> None:

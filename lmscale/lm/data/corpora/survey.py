@@ -31,8 +31,8 @@ class Survey:
     """[documents, 2]: the leading 16 bytes of the SHA-256 of each text as two big-endian numbers."""
     sizes: NDArray[np.int64]
     """[documents]: bytes."""
-    prompts: NDArray[np.int64]
-    """[documents]: bytes of the beginning that are a prompt."""
+    boundaries: NDArray[np.int64]
+    """[documents, K]: bytes where prompts and answers alternate, then the size of the text; K = 0 without prompts."""
     empty: int
     skipped: list[Skipped]
     unreadable: set[str]
@@ -42,14 +42,15 @@ class Survey:
 
 
 def digest(document: Document) -> bytes:
-    """The leading bytes of the SHA-256 of a text, and of where its prompt ends if it has one: they identify it."""
-    prompt = f"prompt of {document.prompt_bytes} bytes\n".encode() if document.prompt_bytes else b""
-    return hashlib.sha256(prompt + document.text).digest()[:DIGEST_BYTES]
+    """The leading bytes of the SHA-256 of a text, and of where its prompts end if it has some: they identify it."""
+    ends = " ".join(map(str, document.boundaries))
+    prompts = f"prompt of {ends} bytes\n".encode() if document.boundaries else b""
+    return hashlib.sha256(prompts + document.text).digest()[:DIGEST_BYTES]
 
 
 def has_text(document: Document) -> bool:
-    """Whether there is anything to learn: more than white space, after the prompt if there is one."""
-    return bool(document.text[document.prompt_bytes :].strip())
+    """Whether there is anything to learn: more than white space in its answers."""
+    return any(answer.strip() for answer in document.answers)
 
 
 def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
@@ -57,7 +58,8 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
 
     Raises `UserError` when no text is left, and for anything unreadable where `config.unreadable` is "refuse".
     """
-    digests, sizes, prompts, empty = bytearray(), array("q"), array("q"), 0
+    digests, sizes, empty = bytearray(), array("q"), 0
+    boundaries: list[tuple[int, ...]] = []
     near = None if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
     skipped: list[Skipped] = []
     unreadable = set()
@@ -70,13 +72,13 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
                 if has_text(document):
                     digests += digest(document)
                     sizes.append(len(document.text))
-                    prompts.append(document.prompt_bytes)
+                    boundaries.append(document.boundaries)
                     if near:
                         near.add(document.text)
                 else:
                     empty_here += 1
         except Unreadable as error:
-            del digests[DIGEST_BYTES * before :], sizes[before:], prompts[before:]
+            del digests[DIGEST_BYTES * before :], sizes[before:], boundaries[before:]
             if near:
                 near.truncate(before)
             skipped.append(Skipped(unit, str(error), isinstance(error, Foreign)))
@@ -92,7 +94,16 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
     if not sizes:
         raise UserError(_nothing_left(source.name, skipped, empty))
     hashes = np.frombuffer(digests, ">u8").reshape(-1, 2)
-    return Survey(hashes, np.array(sizes), np.array(prompts), empty, skipped, unreadable, near)
+    return Survey(hashes, np.array(sizes), _rows(boundaries, sizes), empty, skipped, unreadable, near)
+
+
+def _rows(boundaries: list[tuple[int, ...]], sizes: "array[int]") -> NDArray[np.int64]:
+    """[documents, K]: the boundaries of each document, filled up with its size; without a prompt the first is 0."""
+    most = max(map(len, boundaries))
+    if not most:
+        return np.empty((len(sizes), 0), np.int64)
+    filled = [(*(one or (0,)), *[size] * (most - max(1, len(one)))) for one, size in zip(boundaries, sizes)]
+    return np.array(filled, np.int64)
 
 
 def _first_three(skipped: list[Skipped]) -> str:

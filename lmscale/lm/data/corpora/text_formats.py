@@ -1,44 +1,14 @@
-"""The bytes of text and of JSON lines as documents, in linear time and bounded memory; why the rest is no document."""
+"""The bytes of text and of lines, in linear time and bounded memory; why the rest is no text."""
 
 import codecs
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from lmscale.lm.data.corpora.chunks import Unreadable, read_chunks
 
 PASSAGE_BYTES = 8192
 MOST_BYTES = 1 << 30
 """The longest line and the longest document; what stores them takes no record beyond 2 GiB."""
-
-
-def texts_of_line(line: bytes, fields: Sequence[str]) -> tuple[list[bytes], str, str]:
-    """The texts of some fields of one line of JSONL as UTF-8; else what is wrong with the line, and a detail."""
-    try:
-        record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())
-    except UnicodeDecodeError:
-        return [], "not UTF-8", ""
-    except (ValueError, RecursionError):
-        return [], "not JSON", ""
-    problem, detail = _problem_of(record, fields)
-    return [] if problem else [record[name].encode() for name in fields], problem, detail
-
-
-def _problem_of(record: Any, fields: Sequence[str]) -> tuple[str, str]:
-    """What is wrong with a record, and a detail; both empty where every field is a text."""
-    if not isinstance(record, dict):
-        return "not a JSON object", ""
-    for name in fields:
-        if name not in record:
-            return f"without the field {name!r}", f" with fields {', '.join(map(repr, record)) or 'none'}"
-        if not isinstance(record[name], str):
-            return f"whose field {name!r} is not text", f": {type(record[name]).__name__}"
-        try:
-            record[name].encode()
-        except UnicodeEncodeError:
-            return "with a lone surrogate, which UTF-8 cannot write", ""
-    return "", ""
 
 
 def read_text(path: Path) -> bytes:

@@ -140,7 +140,7 @@ class Records:
 
     def _document(self, record: dict[str, Any], name: str, source: str) -> Document:
         prompt = b"" if self.prompt_field is None else _bytes(record[self.prompt_field])
-        return Document(name, prompt + _bytes(record[self.text_field]), source, len(prompt))
+        return Document.of_parts(name, [prompt, _bytes(record[self.text_field])], source)
 
     def document(self, position: int) -> Document:
         """The record at `position`, counted through all splits, with its own id or its number in its split."""
