@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.devices.sharding import make_mesh, shardings, spec
+from lmscale.lm.devices.sharding import batch_devices, make_mesh, shardings, spec
 from lmscale.lm.model.parameters import parameter_table
 
 Shape = tuple[int, int, int, int]
@@ -164,6 +164,17 @@ def test_every_device_holds_its_part(shape: Shape, trained: Any) -> None:
 def test_axes_follow_the_rules() -> None:
     assert spec(("batch", "time")) == PartitionSpec(("data", "fsdp"), "sequence")
     assert spec(("layers", "embed", None, "heads")) == PartitionSpec(None, "fsdp", None, "tensor")
+    assert spec(("layers", "experts", "embed")) == PartitionSpec(None, None, "fsdp"), "without an axis of experts"
+
+
+def test_an_axis_of_experts_divides_experts_and_batch() -> None:
+    mesh: Any = SimpleNamespace(shape={"data": 1, "fsdp": 2, "expert": 4, "tensor": 1, "sequence": 1})
+    assert spec(("batch", "time"), mesh) == PartitionSpec(("data", "fsdp", "expert"), "sequence")
+    assert spec(("layers", "experts", "embed"), mesh) == PartitionSpec(None, "expert", "fsdp")
+    assert batch_devices(mesh) == 8 == MeshConfig(fsdp=2, expert=4).batch_devices
+    assert MeshConfig(fsdp=2, expert=4, tensor=3).devices == 24
+    with pytest.raises(UserError, match="experts = 6 does not divide over expert = 4 devices; take expert = 3"):
+        shardings({"experts_in": ((2, 6, 8), ("layers", "experts", "embed"))}, mesh)
 
 
 def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +186,8 @@ def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) 
         make_mesh(MeshConfig(data=8, tensor=2))
     with pytest.raises(UserError, match=r"there are 4; take fsdp x tensor x sequence of at most 4$"):
         make_mesh(MeshConfig(fsdp=8))
+    with pytest.raises(UserError, match=r"expert=8 x .* there are 4; take fsdp x expert x tensor x sequence of at m"):
+        make_mesh(MeshConfig(expert=8))
 
 
 def test_every_device_of_several_processes_must_have_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

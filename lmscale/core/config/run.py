@@ -31,15 +31,22 @@ class MeshConfig:
     tensor: int = 1
     sequence: int = 1
     """Cuts the time axis of activations, for contexts that one device cannot hold."""
+    expert: int = 1
+    """Each device along it holds a share of the experts; outside of them it is one more axis of data."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive(self, "data", "fsdp", "tensor", "sequence")
+        positive(self, "data", "fsdp", "tensor", "sequence", "expert")
 
     @property
     def devices(self) -> int:
         """Devices in all."""
-        return self.data * self.fsdp * self.tensor * self.sequence
+        return self.batch_devices * self.tensor * self.sequence
+
+    @property
+    def batch_devices(self) -> int:
+        """Devices that the sequences of a batch are divided over."""
+        return self.data * self.fsdp * self.expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +127,12 @@ class RunConfig:
             )
 
     def _check_mesh(self) -> None:
-        rows, micro_batches = self.mesh.data * self.mesh.fsdp, self.optimizer.micro_batches
+        rows, micro_batches = self.mesh.batch_devices, self.optimizer.micro_batches
         sequences = self.optimizer.batch_sequences
         check(
             sequences % (rows * micro_batches) == 0,
-            f"batch_sequences = {sequences} does not divide over data x fsdp = {rows} devices"
+            f"batch_sequences = {sequences} does not divide over data x fsdp{' x expert' * (self.mesh.expert > 1)} = "
+            f"{rows} devices"
             + (f" and {micro_batches} micro-batches" if micro_batches > 1 else "")
             + f"; the nearest batch is {max(1, round(sequences / (rows * micro_batches))) * rows * micro_batches}",
         )

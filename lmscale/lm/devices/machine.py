@@ -182,8 +182,8 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
     need, free = runs * step_bytes(config), free_memory_bytes(config.mesh.devices)
     if free is None or need <= free:
         return
-    settings, mesh = config.optimizer, config.mesh
-    rows = settings.batch_sequences // (mesh.data * mesh.fsdp)
+    settings = config.optimizer
+    rows = settings.batch_sequences // config.mesh.batch_devices
     for number in (number for number in range(settings.micro_batches + 1, rows + 1) if rows % number == 0):
         smaller = replace(config, optimizer=replace(settings, micro_batches=number))
         if runs * step_bytes(smaller) <= free:

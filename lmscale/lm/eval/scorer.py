@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from lmscale.core.config import MeshConfig, ModelConfig, check
 from lmscale.lm.data.tokenizer import Tokenizer
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
+from lmscale.lm.devices.sharding import batch_devices, batch_sharding, make_mesh, replicated
 from lmscale.lm.eval.batching import Ids, common_prefix, padded_length, prefix_groups
 from lmscale.lm.eval.tasks import Item, Response, Shots, Task, prompt
 from lmscale.lm.eval.tasks.task import GENERATED
@@ -54,7 +54,7 @@ class Question:
 class LMScorer:
     """A model that scores and generates texts.
 
-    With a mesh, `params` are placed on it and the rows of a batch are divided over its axes data and fsdp.
+    With a mesh, `params` are placed on it and the rows of a batch are divided over its axes of data.
     """
 
     def __init__(self, params: Params, config: ModelConfig, tokenizer: Tokenizer, mesh: Mesh | None = None) -> None:
@@ -273,7 +273,7 @@ class LMScorer:
 
     def _rows_for(self, count: int) -> int:
         """At least `count`, a power of two times the devices that a batch is divided over."""
-        devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        devices = batch_devices(self.mesh)
         return devices * 2 ** max(0, -(-count // devices) - 1).bit_length()
 
     def _batches(self, texts: list[Text], length: Callable[[Text], int], positions: int) -> Iterator[list[Text]]:

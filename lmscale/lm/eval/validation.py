@@ -14,7 +14,7 @@ from lmscale.core.config import RunConfig
 from lmscale.lm.data import ValidationSet
 from lmscale.lm.data.tokenizer import bits_per_byte
 from lmscale.lm.devices.collectives import make_global_array
-from lmscale.lm.devices.sharding import batch_sharding, replicated
+from lmscale.lm.devices.sharding import batch_devices, batch_sharding, replicated
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.transformer import token_losses
 
@@ -42,7 +42,7 @@ def make_validation(
     config: RunConfig, mesh: Mesh, windows: ValidationSet, like: Params
 ) -> Callable[[Params], Validation]:
     """A function from parameters to the loss on all of `windows`, compiled here for parameters placed as `like`."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = batch_devices(mesh)
     batch = rows * math.ceil(min(len(windows.windows), max(1, TOKENS_PER_BATCH // config.model.context)) / rows)
     sharding, shape = batch_sharding(mesh), (batch, windows.windows.shape[1])
     example = jax.ShapeDtypeStruct(shape, windows.windows.dtype, sharding=sharding)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from lmscale.core.config import MeshConfig, ModelConfig, check
 from lmscale.core.errors import UserError
 from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, replicated
+from lmscale.lm.devices.sharding import batch_devices, batch_sharding, make_mesh, replicated
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.transformer import logits, token_losses
 from lmscale.lm.use.load import TrainedRun
@@ -174,7 +174,7 @@ def alternatives(
     rank = _compiled_ranks(config, vocab, tokens_TK.shape[1], mesh)
     rows = LOGIT_BYTES // (4 * config.vocab * config.context)
     with jax.set_mesh(mesh):
-        for batch in batches(stream, windows, config.context, _devices(mesh), rows):
+        for batch in batches(stream, windows, config.context, batch_devices(mesh), rows):
             arrays = rank(run.params, jax.device_put(batch.tokens_BS, batch_sharding(mesh)))
             for whole, array in zip((rank_T, tokens_TK, nats_TK), arrays):
                 whole[batch.target_N] = np.asarray(array)[batch.counted_BT]
@@ -238,7 +238,7 @@ def _read(
     nats_T, context_T = np.zeros(total, np.float32), np.zeros(total, np.int32)
     losses, done = _compiled_losses(config, mesh), 0
     with jax.set_mesh(mesh):
-        for batch in batches(stream, windows, config.context, _devices(mesh), TOKENS_PER_CALL):
+        for batch in batches(stream, windows, config.context, batch_devices(mesh), TOKENS_PER_CALL):
             nats_BT = np.asarray(losses(params, jax.device_put(batch.tokens_BS, batch_sharding(mesh))))
             nats_T[batch.target_N] = nats_BT[batch.counted_BT]
             context_T[batch.target_N] = np.nonzero(batch.counted_BT)[1] + 1
@@ -246,11 +246,6 @@ def _read(
             if progress is not None:
                 progress(done / total)
     return nats_T, context_T
-
-
-def _devices(mesh: Mesh) -> int:
-    """Over how many devices the rows of a batch are divided."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 @functools.lru_cache(maxsize=8)

@@ -126,7 +126,7 @@ def with_less_memory(config: RunConfig, times: int = 1) -> RunConfig | None:
     None where no step is left. Neither is part of the run's identity: the update stays the same.
     """
     for _ in range(times):
-        rows = config.optimizer.batch_sequences // (config.mesh.data * config.mesh.fsdp)
+        rows = config.optimizer.batch_sequences // config.mesh.batch_devices
         now = config.optimizer.micro_batches
         more = next((number for number in range(2 * now, rows + 1) if rows % number == 0), None)
         if more is not None:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import jax
 
-from lmscale.lm.devices.sharding import mesh_axis_size, spec
+from lmscale.lm.devices.sharding import batch_devices, mesh_axis_size, spec
 
 
 def divides(batch: int, kv_heads: int) -> bool:
     """Whether batch and heads divide evenly over the current mesh, as `on_each_device` needs."""
-    return batch % (mesh_axis_size("data") * mesh_axis_size("fsdp")) == 0 and kv_heads % mesh_axis_size("tensor") == 0
+    return batch % batch_devices() == 0 and kv_heads % mesh_axis_size("tensor") == 0
 
 
 def on_each_device(attend: Callable[..., jax.Array], *arrays: jax.Array | None) -> jax.Array:
