@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from lmscale.core.config import (
     ModelConfig,
     OptimizerConfig,
     RopeScaling,
+    RouterConfig,
     RunConfig,
     from_json,
 )
@@ -136,6 +138,29 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: model(parametrization="completep", base_width=64), "give its own: base_layers = 2"),
     (lambda: model(base_width=32), "base_width = 32 has no meaning under parametrization = 'standard'"),
     (lambda: model(rope_base=float("nan")), "ModelConfig.rope_base = nan: must be positive"),
+    (lambda: model(experts=0), "ModelConfig.experts = 0: must be positive"),
+    (lambda: model(experts=4, experts_per_token=5), "experts_per_token = 5 is more than experts = 4; take at most 4"),
+    (lambda: model(experts_per_token=2), "experts_per_token = 2 is more than experts = 1; take at most 1"),
+    (lambda: model(experts=4, shared_experts=-1), "ModelConfig.shared_experts = -1: must not be negative"),
+    (lambda: model(experts=4, expert_width=0), "ModelConfig.expert_width = 0: must be positive"),
+    (lambda: model(expert_width=8), "expert_width = 8 has no meaning with experts = 1, a dense model; leave it out"),
+    (lambda: model(router=RouterConfig(z_loss=0.001)), "has no meaning with experts = 1, a dense model"),
+    (lambda: model(experts=4, biases=True), "experts have no biases; take biases = False"),
+    (lambda: model(experts=4, router=RouterConfig(normalized=True)), "makes every gate 1"),
+    (
+        lambda: model(experts=4, router=RouterConfig(bias_rate=0.001), param_dtype="bfloat16"),
+        "router.bias_rate = 0.001 is lost in the rounding of param_dtype = 'bfloat16'; take param_dtype = 'float32'",
+    ),
+    (
+        lambda: model(experts=64, context=16, router=RouterConfig(capacity=2.0)),
+        "router.capacity = 2 times the even share of an expert, 1 x 16 / 64 = 0.25 tokens of a sequence, is below one "
+        "token; take at least 4, or None",
+    ),
+    (lambda: RouterConfig(capacity=0.0), "RouterConfig.capacity = 0.0: must be positive"),
+    (lambda: RouterConfig(scale=0.0), "RouterConfig.scale = 0.0: must be positive"),
+    (lambda: RouterConfig(balance_loss=-0.1), "RouterConfig.balance_loss = -0.1: must not be negative"),
+    (lambda: RouterConfig(bias_rate=float("inf")), "RouterConfig.bias_rate = inf: must not be negative or infinite"),
+    (lambda: RouterConfig(gate="tanh"), "RouterConfig.gate = 'tanh': must be one of 'softmax', 'sigmoid'"),  # type: ignore[arg-type]
     (lambda: DataConfig(source=" "), "DataConfig.source is empty; try 'stdlib'"),
     (lambda: DataConfig(validation_fraction=1), "must lie strictly between 0 and 1"),
     (lambda: DataConfig(max_epochs=0), "DataConfig.max_epochs = 0.0: must be positive"),
@@ -177,6 +202,30 @@ def test_the_impossible_is_refused_at_birth(make: Callable[[], object], sentence
     with pytest.raises(UserError) as refusal:
         make()
     assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_the_least_capacity_that_is_advised_is_accepted() -> None:
+    for experts, context in ((64, 16), (7, 3), (100, 33)):
+        with pytest.raises(UserError, match=r"take at least ([0-9.]+), or None") as refusal:
+            ModelConfig(
+                width=64, layers=1, heads=1, experts=experts, context=context, router=RouterConfig(capacity=0.02)
+            )
+        least = re.search("take at least ([0-9.]+), or None", str(refusal.value))
+        assert least is not None
+        router = RouterConfig(capacity=float(least[1]))
+        model = ModelConfig(width=64, layers=1, heads=1, experts=experts, context=context, router=router)
+        assert model.expert_capacity == 1
+
+
+def test_the_defaults_of_experts() -> None:
+    """Switch with one expert per token, Mixtral with two; an expert has the width of the MLP unless it is given one."""
+    one, two = (ModelConfig(width=64, layers=1, heads=1, experts=8, experts_per_token=k) for k in (1, 2))
+    assert (one.normalized_gates, two.normalized_gates) == (False, True)
+    assert (two.expert_hidden, two.granularity, two.expert_capacity) == (two.hidden, 1, None)
+    assert replace(two, mlp_width=128, expert_width=32).granularity == 4
+    assert replace(two, router=RouterConfig(capacity=1.25)).expert_capacity == 40  # of 128 tokens x 2 over 8 experts
+    assert replace(two, router=RouterConfig(capacity=100.0)).expert_capacity == 128
+    assert RouterConfig() == ModelConfig(width=64, layers=1, heads=1).router  # so that no dense run changes its name
 
 
 @pytest.mark.parametrize(("width", "heads"), [(64, 5), (12, 4), (12, 5), (20, 4), (36, 8), (96, 64)])

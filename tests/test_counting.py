@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from lmscale.core import counting
-from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
 from lmscale.core.counting import chunks, memory
 from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh
@@ -53,6 +53,37 @@ def test_published_conventions(convention: int, flops_per_token: int) -> None:
     assert convention == flops_per_token
 
 
+def test_published_parameters_of_mixtures() -> None:
+    """Mixtral 8x7B: 46.7 B parameters, 12.9 B active (Jiang 2024, table 2); Qwen3-30B-A3B: 30.5 B."""
+    mixtral = ModelConfig(
+        width=4096, layers=32, heads=32, kv_heads=8, vocab=32_000, context=32_768, mlp_width=14_336,
+        tied_embeddings=False, experts=8, experts_per_token=2,
+    )  # fmt: skip
+    assert counting.params_total(mixtral) == 46_702_792_704
+    assert counting.active_params_total(mixtral) == 12_879_925_248
+    qwen = ModelConfig(
+        width=2048, layers=48, heads=32, kv_heads=4, head_features=128, vocab=151_936, context=32_768, qk_norm=True,
+        tied_embeddings=False, experts=128, experts_per_token=8, expert_width=768,
+    )  # fmt: skip
+    assert counting.params_total(qwen) == 30_532_122_624
+
+
+def test_a_token_counts_the_experts_that_read_it() -> None:
+    """As one MLP of their width together, and the router; what it does not take is in the total alone."""
+    sparse = replace(SMALL, experts=8, experts_per_token=2, shared_experts=1, expert_width=40)
+    dense = replace(SMALL, mlp_width=3 * 40)
+    router, idle = 2 * 96 * 8, 2 * (8 - 2) * 3 * 96 * 40
+    for active, total in (
+        (counting.active_params_total, counting.params_total),
+        (counting.active_params_non_embedding, counting.params_non_embedding),
+        (counting.active_params_with_head, counting.params_with_head),
+    ):
+        assert active(dense) == total(dense)
+        assert (active(sparse), total(sparse)) == (total(dense) + router, total(dense) + router + idle)
+    for flops in (counting.flops_per_token, counting.flops_per_token_6n, counting.flops_per_token_deepseek):
+        assert flops(sparse) - flops(dense) == 6 * router
+
+
 def test_published_parameters() -> None:
     assert counting.params_non_embedding(GPT2) == 84_934_656
     assert counting.params_embedding(GPT2) == 38_597_376
@@ -70,6 +101,15 @@ OPTIONS: list[dict[str, Any]] = [
     {"mlp": "geglu"}, {"mlp": "gelu-erf", "parallel_block": True, "biases": True}, {"qkv_biases": True},
     {"head_features": 40}, {"heads": 5, "head_features": 16, "kv_heads": 1, "biases": True}, {"rope_fraction": 0.25},
     {"embedding_scale": 1.0},
+]  # fmt: skip
+
+
+EXPERTS: list[dict[str, Any]] = [
+    {"experts": 4}, {"experts": 4, "experts_per_token": 2}, {"experts": 6, "experts_per_token": 3, "expert_width": 40},
+    {"experts": 4, "shared_experts": 2, "mlp": "gelu"}, {"experts": 2, "experts_per_token": 2, "mlp": "relu2"},
+    {"experts": 4, "experts_per_token": 2, "router": RouterConfig(gate="sigmoid", bias_rate=0.001, normalized=False)},
+    {"experts": 4, "experts_per_token": 2, "router": RouterConfig(capacity=1.25, z_loss=0.001)},
+    {"experts": 4, "parametrization": "mup", "base_width": 64, "tied_embeddings": False, "qkv_biases": True},
 ]  # fmt: skip
 
 

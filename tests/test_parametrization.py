@@ -5,9 +5,11 @@ that of the base times m_N^n m_L^l. Yang 2022 (arXiv 2203.03466), table 8, with 
 1, with alpha = 1, which adds the decay and Adam's epsilon.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.lm.model.parameters import (
     attention_scale,
     embedding_multiplier,
@@ -21,6 +23,7 @@ SAME: Exponents = (0, 0)
 BASE_WIDTH, BASE_LAYERS, M_N, M_L = 16, 2, 4, 8
 
 HIDDEN = ("attention_qkv", "attention_out", "mlp_in", "mlp_out")
+EXPERTS = ("experts_in", "experts_out", "shared_in", "shared_out")
 OUTER = ("embedding", "positions", "head")
 """Input and output weights; the positions are input weights of their own."""
 VECTORS = ("attention_norm", "mlp_norm", "query_norm", "key_norm", "attention_qkv_bias", "mlp_out_bias")
@@ -66,6 +69,33 @@ def model(parametrization: str, m_width: int = M_N, m_layers: int = M_L, init: s
         parametrization=parametrization, init=init, tied_embeddings=False, norm="layernorm", positions="learned",
         qk_norm=True, biases=True, mlp_width=4 * m_width * BASE_WIDTH, **base,
     )  # fmt: skip
+
+
+ROUTER: dict[str, dict[str, Exponents]] = {
+    "standard": {"std": SAME, "lr": SAME, "decay": SAME, "epsilon": SAME},
+    "mup": {"std": (-1, 0), "lr": (-1, 0), "decay": (1, 0), "epsilon": SAME},
+    "completep": {"std": (-1, 0), "lr": (-1, 0), "decay": (1, 0), "epsilon": (0, -1)},
+}
+"""An output matrix (Malasnicki 2025) with its multiplier 1 / m_N drawn into it, which divides initial values, rate and
+gradient by m_N (Yang 2022, lemma J.1)."""
+
+
+def sparse(config: ModelConfig) -> ModelConfig:
+    router = RouterConfig(bias_rate=0.001)
+    return replace(config, biases=False, experts=8, experts_per_token=2, shared_experts=1, router=router)
+
+
+@pytest.mark.parametrize("parametrization", PAPERS)
+def test_experts_are_hidden_matrices_and_the_router_is_an_output(parametrization: str) -> None:
+    base, large = (parameter_table(sparse(model(parametrization, *size))) for size in ((1, 1), (M_N, M_L)))
+    rows = dict.fromkeys(EXPERTS, PAPERS[parametrization][HIDDEN]) | {"router": ROUTER[parametrization]}
+    for name, row in rows.items():
+        for quantity, exponents in row.items():
+            field = "std" if quantity == "std" else f"{quantity}_multiplier"
+            one, many = (getattr(table[name], field) for table in (base, large))
+            stream = quantity == "std" and name.endswith("_out") and parametrization != "completep"
+            assert many == pytest.approx(one * grown(exponents) * (M_L**-0.5 if stream else 1), rel=1e-12), name
+    assert large["router_bias"].decay_multiplier == 0
 
 
 def grown(exponents: Exponents) -> float:

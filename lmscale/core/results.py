@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_TABLE = (
-    "run_id", "versions", "loss_by_position_nats", "reported", "tokens_by_source", "epochs_by_source",
+    "run_id", "versions", "loss_by_position_nats", "reported", "experts", "tokens_by_source", "epochs_by_source",
 )  # fmt: skip
 """Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value. Those
 of `reported` have columns `reported_NAME`."""
@@ -57,6 +57,10 @@ class Outcome:
     """Mean training loss over the last logged interval."""
     reported: dict[str, float | None] | None = None
     """What the objective reports besides, by name: means over the last logged interval; null where not finite."""
+    experts: dict[str, list[Any]] | None = None
+    """What the experts of each layer did over the last logged interval, None in a dense model: `load`, the share of a
+    layer's choices that each expert got; nats of the entropy of that load, and of the distribution that the router
+    gives a token, on average; the share of choices that found no room; how many experts no token chose."""
     validation_tokens: int | None = None
     spikes: int = 0
     """Steps whose training loss was more than six standard deviations from the recent ones."""

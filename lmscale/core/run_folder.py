@@ -54,9 +54,10 @@ RETRIED_FILE = "retried.json"
 
 METRICS_COLUMNS = (
     "step", "tokens", "flops", "loss_nats", "learning_rate", "grad_norm", "tokens_per_second", "mfu",
-    "validation_loss_nats", "validation_stderr", "run_id",
+    "validation_loss_nats", "validation_stderr", "run_id", "experts",
 )  # fmt: skip
-"""Columns of a run's metrics whatever it learns; others are what its objective reports."""
+"""Columns of a run's metrics whatever it learns; others are what its objective reports. `experts` alone is no number,
+but lists of numbers by layer (`Outcome.experts`)."""
 MOST_STEPS = 10**15
 """No run has more, so a step beyond it is a corrupt number."""
 
@@ -67,8 +68,8 @@ RUN_ID = re.compile(f"[0-9a-f]{{{RUN_ID_LENGTH}}}")
 SCORED_ON = "scored_on"
 """Beside these columns, in the row that a launcher shows: what `being_scored` says, if anything."""
 
-TAIL_BYTES = 4096
-"""Read from the end of a run's metrics for its newest row; a row takes some 500."""
+TAIL_BYTES, LONG_TAIL_BYTES = 4096, 2**22
+"""Read from the end of a run's metrics for its newest row: a row takes some 500, and some 8 per expert and layer."""
 
 
 def is_run_id(value: Any) -> bool:
@@ -149,8 +150,11 @@ def last_metrics(folder: Path) -> dict[str, Any] | None:
     """The row in the last whole line of a run's metrics, None where there is none; reads the end of the file only."""
     try:
         with open_regular(folder / METRICS_FILE) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
+            for tail in (TAIL_BYTES, LONG_TAIL_BYTES):
+                file.seek(max(0, file.seek(0, os.SEEK_END) - tail))
+                lines = file.read().split(b"\n")[:-1]
+                if len(lines) > 1:  # a whole row, whatever its length
+                    break
         return _row(lines[-1], run_id_of_name(folder)) if lines else None
     except OSError:
         return None
@@ -172,8 +176,20 @@ def _row(line: bytes, run_id: str | None) -> dict[str, Any] | None:
             return None
         # What an objective reports is null where it is not finite.
         none = {name for name, value in row.items() if value is None and name not in METRICS_COLUMNS}
-        return row if all(is_number(row[name]) for name in row.keys() - none - {"run_id"}) else None
+        if not _is_by_layer(row.get("experts", {})):
+            return None
+        return row if all(is_number(row[name]) for name in row.keys() - none - {"run_id", "experts"}) else None
     return None
+
+
+def _is_by_layer(value: Any) -> bool:
+    """Whether a value of JSON is a mapping of lists of numbers, or of lists of such lists."""
+    rows = [row for rows in value.values() for row in rows] if _has_lists(value) else [None]
+    return all(is_number(row) or (isinstance(row, list) and all(map(is_number, row))) for row in rows)
+
+
+def _has_lists(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(rows, list) for rows in value.values())
 
 
 def is_number(value: Any) -> bool:

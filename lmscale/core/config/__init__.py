@@ -11,6 +11,7 @@ from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
+from lmscale.core.config.router import RouterConfig
 from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
 from lmscale.core.config.start import CheckpointName
 
@@ -29,6 +30,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "RopeScaling",
+    "RouterConfig",
     "RunConfig",
     "check",
     "check_types",

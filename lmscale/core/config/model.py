@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmscale.core.config.checks import check, check_types, positive
+from lmscale.core.config.router import RouterConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,18 @@ class ModelConfig:
     function (Hendrycks 2016, section 2); squared ReLU (So 2021)."""
     mlp_width: int | None = None
     """Hidden units of the MLP; None takes 4 x width, for SwiGLU and GEGLU 8/3 x width rounded up to 8."""
+    experts: int = 1
+    """E: MLPs of a layer, of which every token is read by a few that a router chooses (Shazeer 2017); 1 is a dense
+    model (Clark 2022)."""
+    experts_per_token: int = 1
+    """k: experts that read a token."""
+    shared_experts: int = 0
+    """Experts of the same size that read every token, without a gate (DeepSeekMoE, Dai 2024)."""
+    expert_width: int | None = None
+    """Hidden units of one expert; None takes those of the MLP, `mlp_width`. The MLP's over an expert's is the
+    granularity (Krajewski 2024)."""
+    router: RouterConfig = field(default_factory=RouterConfig)
+    """How experts are chosen and weighted; of a dense model, the default."""
     parallel_block: bool = False
     """Attention and MLP both read the residual stream at the layer's entry, each through its own norm (GPT-NeoX, Black
     2022); otherwise the MLP reads the stream that attention has added to."""
@@ -113,16 +126,19 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive(self, "width", "layers", "heads", "vocab", "context", "rope_base", "norm_epsilon")
+        for name in ("width", "layers", "heads", "vocab", "context", "experts", "experts_per_token", "rope_base"):
+            positive(self, name)
+        positive(self, "norm_epsilon")
         for name in (
-            "kv_heads", "head_features", "mlp_width", "logit_softcap", "base_width", "base_layers", "loss_chunk",
-            "embedding_scale",
+            "kv_heads", "head_features", "mlp_width", "expert_width", "logit_softcap", "base_width", "base_layers",
+            "loss_chunk", "embedding_scale",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 positive(self, name)
         self._check_heads()
         self._check_rope()
         self._check_parametrization()
+        self._check_experts()
         for name in ("residual_dropout", "attention_dropout"):
             value = getattr(self, name)
             check(0 <= value < 1, f"ModelConfig.{name} = {value!r}: must be at least 0 and below 1")
@@ -184,6 +200,48 @@ class ModelConfig:
                 f"take parametrization = 'mup' or 'completep'",
             )
 
+    def _check_experts(self) -> None:
+        check(self.shared_experts >= 0, f"ModelConfig.shared_experts = {self.shared_experts}: must not be negative")
+        check(
+            self.experts_per_token <= self.experts,
+            f"experts_per_token = {self.experts_per_token} is more than experts = {self.experts}; take at most "
+            f"{self.experts}",
+        )
+        if not self.sparse:
+            for name, default in (("shared_experts", 0), ("expert_width", None), ("router", RouterConfig())):
+                check(
+                    getattr(self, name) == default,
+                    f"{name} = {getattr(self, name)!r} has no meaning with experts = 1, a dense model; leave it out, "
+                    f"or take experts = 2 or more",
+                )
+            return
+        check(
+            not self.biases,
+            f"biases = True with experts = {self.experts}: experts have no biases; take biases = False, and "
+            f"qkv_biases = True for those of queries, keys and values",
+        )
+        check(
+            not (self.router.normalized and self.experts_per_token == 1),
+            "router.normalized = True with experts_per_token = 1 makes every gate 1, so that the loss teaches the "
+            "router nothing; leave router.normalized out, or take 2 experts per token",
+        )
+        check(
+            self.router.bias_rate == 0 or self.param_dtype == "float32",
+            f"router.bias_rate = {self.router.bias_rate:g} is lost in the rounding of param_dtype = "
+            f"{self.param_dtype!r}; take param_dtype = 'float32'",
+        )
+        self._check_capacity()
+
+    def _check_capacity(self) -> None:
+        if self.router.capacity is None:
+            return
+        check(
+            self.router.capacity * self.even_share >= 1,
+            f"router.capacity = {self.router.capacity:g} times the even share of an expert, {self.experts_per_token} x "
+            f"{self.context} / {self.experts} = {self.even_share:g} tokens of a sequence, is below one token; take at "
+            f"least {math.ceil(100 / self.even_share) / 100:g}, or None, which drops none",
+        )
+
     @property
     def num_kv_heads(self) -> int:
         """Heads of keys and values, the default resolved."""
@@ -215,6 +273,38 @@ class ModelConfig:
         if self.mlp_width is not None:
             return self.mlp_width
         return 8 * math.ceil(self.width / 3) if self.gated else 4 * self.width
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a router chooses among several experts."""
+        return self.experts > 1
+
+    @property
+    def expert_hidden(self) -> int:
+        """Hidden units of one expert, the default resolved; of a dense model, those of its MLP."""
+        return self.expert_width or self.hidden
+
+    @property
+    def granularity(self) -> float:
+        """G: hidden units of the MLP over those of one expert (Krajewski 2024)."""
+        return self.hidden / self.expert_hidden
+
+    @property
+    def normalized_gates(self) -> bool:
+        """Whether the gates of a token sum to 1 before they are scaled, the default resolved."""
+        return self.experts_per_token > 1 if self.router.normalized is None else self.router.normalized
+
+    @property
+    def even_share(self) -> float:
+        """Tokens of a sequence that every expert reads where the load is even."""
+        return self.experts_per_token * self.context / self.experts
+
+    @property
+    def expert_capacity(self) -> int | None:
+        """Most tokens of a sequence that an expert reads, at most all of it; None drops no token."""
+        if self.router.capacity is None:
+            return None
+        return min(self.context, int(self.router.capacity * self.even_share))
 
     @property
     def width_ratio(self) -> float:

@@ -22,6 +22,10 @@ from lmscale.core.counting.memory import (
     state_bytes,
 )
 from lmscale.core.counting.params import (
+    active_params_mlp,
+    active_params_non_embedding,
+    active_params_total,
+    active_params_with_head,
     layer_matrices,
     outer_matrices,
     params_attention,
@@ -32,6 +36,7 @@ from lmscale.core.counting.params import (
     params_non_embedding,
     params_norm,
     params_positions,
+    params_router,
     params_total,
     params_with_head,
 )
@@ -41,6 +46,10 @@ __all__ = [
     "TRAIN_OVER_FORWARD",
     "Counts",
     "activation_bytes",
+    "active_params_mlp",
+    "active_params_non_embedding",
+    "active_params_total",
+    "active_params_with_head",
     "count",
     "flops_per_token",
     "flops_per_token_6n",
@@ -60,6 +69,7 @@ __all__ = [
     "params_non_embedding",
     "params_norm",
     "params_positions",
+    "params_router",
     "params_total",
     "params_with_head",
     "state_bytes",

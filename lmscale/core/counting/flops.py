@@ -2,11 +2,12 @@
 
 FLOPs are floating-point operations, a multiply-add counting two. A training step costs three forward passes: one
 forward, two backward (Kaplan 2020, section 2.1). Norms, activations, softmax and rotations are left out, as everywhere
-in the field: they are O(width) beside O(width^2). Letters as in `params`.
+in the field: they are O(width) beside O(width^2). N is what one token is multiplied by: of a mixture of experts, the
+active parameters (Clark 2022; DeepSeek-V3, 2024). Letters as in `params`.
 """
 
 from lmscale.core.config import ModelConfig, RunConfig
-from lmscale.core.counting.params import params_non_embedding, params_total, params_with_head
+from lmscale.core.counting.params import active_params_non_embedding, active_params_total, active_params_with_head
 
 TRAIN_OVER_FORWARD = 3
 
@@ -18,7 +19,7 @@ def flops_per_token_forward(model: ModelConfig) -> int:
     costs 2 a for its score and 2 a for its value, so 2 a s per layer: what is needed, not what a kernel without a
     causal mask computes.
     """
-    return 2 * params_with_head(model) + model.layers * 2 * model.attention_width * model.context
+    return 2 * active_params_with_head(model) + model.layers * 2 * model.attention_width * model.context
 
 
 def flops_per_token(model: ModelConfig) -> int:
@@ -34,17 +35,17 @@ def flops_per_token_full_attention(model: ModelConfig) -> int:
 
 def flops_per_token_with_head(model: ModelConfig) -> int:
     """6 N with N the matrices of the layers and the head, no attention (Porian 2024)."""
-    return 6 * params_with_head(model)
+    return 6 * active_params_with_head(model)
 
 
 def flops_per_token_6n(model: ModelConfig) -> int:
     """6 N with N all parameters (Hoffmann 2022)."""
-    return 6 * params_total(model)
+    return 6 * active_params_total(model)
 
 
 def flops_per_token_kaplan(model: ModelConfig) -> int:
     """6 N with N the non-embedding parameters (Kaplan 2020, equation 2.2 without attention)."""
-    return 6 * params_non_embedding(model)
+    return 6 * active_params_non_embedding(model)
 
 
 def flops_per_token_deepseek(model: ModelConfig) -> int:

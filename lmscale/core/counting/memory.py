@@ -64,12 +64,12 @@ def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = Fal
     rest; "dots" also saves the outputs of its matrices. Unrolled layers on a CPU save everything all the same, since
     XLA merges what is computed twice. Coefficients: `experiments/bench_memory.py`.
     """
-    layer: float = 4 * model.width + 6 * model.attention_width + MLP_SAVED[model.mlp] * model.hidden
+    layer: float = 4 * model.width + 6 * model.attention_width + _mlp_numbers(model)
     if not accelerator:
         layer += _chunked_attention(model)
     elif model.compute_dtype == "float32":  # no kernel of a GPU takes it: scores and weights exist
         layer += 2 * model.heads * model.context
-    dots = 2 * model.width + 3 * model.attention_width + (mlp_branches(model) - 1) * model.hidden
+    dots = 2 * model.width + 3 * model.attention_width + (mlp_branches(model) - 1) * _active_hidden(model)
     saved = {
         "none": model.layers * layer,
         "dots": model.layers * dots + layer,
@@ -81,6 +81,17 @@ def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = Fal
     if model.compute_dtype == "bfloat16" and not accelerator:
         size = WIDENED_BYTES
     return int(sequences * model.context * numbers * size) + 2 * _logits_bytes(model, sequences, devices)
+
+
+def _active_hidden(model: ModelConfig) -> int:
+    """Hidden units that one token is read by."""
+    return (model.experts_per_token + model.shared_experts) * model.expert_hidden
+
+
+def _mlp_numbers(model: ModelConfig) -> int:
+    """Numbers per token that an MLP saves; experts also save their copies of the token and of what they add to it."""
+    copies = 2 * model.experts_per_token * model.width if model.sparse else 0
+    return MLP_SAVED[model.mlp] * _active_hidden(model) + copies
 
 
 def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:

@@ -1,7 +1,11 @@
 """Parameters of a model, by part and under every convention.
 
+Those named `params` are all that a model has, those named `active_params` the ones that take part in reading one token:
+of a dense model the same, of a mixture of experts without the experts that a token does not take.
+
 Letters: d width, L layers, s context, V vocabulary, f hidden units of the MLP, h heads, g heads of keys and values,
-k features of a head, d / h unless the model says otherwise, a = h k.
+k features of a head, d / h unless the model says otherwise, a = h k; E experts, of which a token takes t, S shared
+experts, e hidden units of an expert.
 """
 
 from lmscale.core.config import ModelConfig
@@ -28,8 +32,26 @@ def params_attention(model: ModelConfig) -> int:
 
 
 def params_mlp(model: ModelConfig) -> int:
-    """2 d f per layer, 3 d f for SwiGLU and GEGLU."""
-    return model.layers * mlp_branches(model) * model.width * model.hidden
+    """2 d f per layer, 3 d f for SwiGLU and GEGLU; of a mixture of experts (E + S) d e times the same, and the
+    router."""
+    return _params_mlp(model, model.experts)
+
+
+def active_params_mlp(model: ModelConfig) -> int:
+    """2 d f per layer, 3 d f for SwiGLU and GEGLU; of a mixture of experts (t + S) d e times the same, and the
+    router."""
+    return _params_mlp(model, model.experts_per_token)
+
+
+def _params_mlp(model: ModelConfig, experts: int) -> int:
+    """Those of so many experts of a layer, the shared ones and the router."""
+    mlps = experts + model.shared_experts
+    return model.layers * mlps * mlp_branches(model) * model.width * model.expert_hidden + params_router(model)
+
+
+def params_router(model: ModelConfig) -> int:
+    """d E per layer: from the residual stream to a score per expert; none in a dense model."""
+    return model.layers * model.width * model.experts if model.sparse else 0
 
 
 def mlp_branches(model: ModelConfig) -> int:
@@ -46,10 +68,11 @@ def params_norm(model: ModelConfig) -> int:
 
 
 def params_bias(model: ModelConfig) -> int:
-    """One number per output of every matrix of the layers that has a bias."""
+    """One number per output of every matrix of the layers that has a bias, and one per expert by which it is chosen."""
+    router = model.layers * model.experts * (model.router.bias_rate > 0)
     qkv = model.attention_width + 2 * model.num_kv_heads * model.head_width
     rest = 2 * model.width + (mlp_branches(model) - 1) * model.hidden
-    return model.layers * (qkv * (model.biases or model.qkv_biases) + rest * model.biases)
+    return router + model.layers * (qkv * (model.biases or model.qkv_biases) + rest * model.biases)
 
 
 def params_total(model: ModelConfig) -> int:
@@ -68,16 +91,44 @@ def params_with_head(model: ModelConfig) -> int:
     return params_non_embedding(model) + model.vocab * model.width
 
 
+def active_params_total(model: ModelConfig) -> int:
+    """N by the default convention, without the experts that a token does not take."""
+    return params_total(model) - _params_idle(model)
+
+
+def active_params_non_embedding(model: ModelConfig) -> int:
+    """N of Kaplan 2020 without the experts that a token does not take."""
+    return params_non_embedding(model) - _params_idle(model)
+
+
+def active_params_with_head(model: ModelConfig) -> int:
+    """The matrices that one token is multiplied by: those of the layers, without the experts that it does not take, and
+    the output head."""
+    return params_with_head(model) - _params_idle(model)
+
+
+def _params_idle(model: ModelConfig) -> int:
+    """Those of the experts that a token does not take."""
+    return params_mlp(model) - active_params_mlp(model)
+
+
 def layer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
-    """(how many, inputs, outputs) of the matrices of the layers; query, key and value projections are listed apart."""
+    """(how many, inputs, outputs) of the matrices of the layers; projections of queries, keys and values, and experts
+    are listed apart, shared experts as the one MLP that they are."""
     width, keys = model.width, model.num_kv_heads * model.head_width
     projections = model.heads // model.num_kv_heads + 2
-    return [
-        (model.layers * projections, width, keys),
-        (model.layers, model.attention_width, width),
-        (model.layers * (mlp_branches(model) - 1), width, model.hidden),
-        (model.layers, model.hidden, width),
-    ]
+    attention = [(model.layers * projections, width, keys), (model.layers, model.attention_width, width)]
+    if not model.sparse:
+        return attention + _mlp_matrices(model, 1, model.hidden)
+    experts = [(model.layers, width, model.experts), *_mlp_matrices(model, model.experts, model.expert_hidden)]
+    shared = _mlp_matrices(model, 1, model.shared_experts * model.expert_hidden) if model.shared_experts else []
+    return attention + experts + shared
+
+
+def _mlp_matrices(model: ModelConfig, mlps: int, hidden: int) -> list[tuple[int, int, int]]:
+    """(how many, inputs, outputs) of those of so many MLPs in every layer."""
+    number = model.layers * mlps
+    return [(number * (mlp_branches(model) - 1), model.width, hidden), (number, hidden, model.width)]
 
 
 def outer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:

@@ -3,7 +3,7 @@
 Letters as in `transformer`; S positions of the cache, at least as many as tokens are read in all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import constrain
 from lmscale.lm.model.attention import alibi_slopes
 from lmscale.lm.model.attention.plain import attend_at
+from lmscale.lm.model.experts import Occupancy, load
 from lmscale.lm.model.layers import norm, rope_cos_sin
 from lmscale.lm.model.parameters import (
     Params,
     attention_scale,
+    cast,
     embedding_multiplier,
     parameter_table,
 )
@@ -35,6 +37,9 @@ class KVCache(NamedTuple):
     """Tokens read; positions behind them are never attended to."""
     documents_B: jax.Array
     """Documents that have ended."""
+    occupied: tuple[jax.Array, ...] = ()
+    """Tokens of a row that chose an expert, int32 [B, E] per layer or [L, B, E]; empty unless experts have a
+    capacity."""
 
 
 class CastParams(NamedTuple):
@@ -47,7 +52,7 @@ class CastParams(NamedTuple):
 
 def cast_params(params: Params, config: ModelConfig) -> CastParams:
     """The parameters as `extend_cast` takes them. Whoever calls it many times casts and cuts them once."""
-    params = {name: value.astype(config.compute_dtype) for name, value in params.items()}
+    params = cast(params, config)
     in_layers = {name for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
     stacked = {name: params[name] for name in in_layers}
     outer = {name: value for name, value in params.items() if name not in in_layers}
@@ -60,7 +65,15 @@ def init_cache(config: ModelConfig, rows: int, positions: int) -> KVCache:
     arrays = 1 if scanned(config) else config.layers
     empty = jnp.zeros((config.layers, *shape) if scanned(config) else shape, config.compute_dtype)
     zero = jnp.zeros(rows, jnp.int32)
-    return KVCache((empty,) * arrays, (empty,) * arrays, jnp.zeros((rows, positions), jnp.int32), zero, zero)
+    segments_BS = jnp.zeros((rows, positions), jnp.int32)
+    return KVCache((empty,) * arrays, (empty,) * arrays, segments_BS, zero, zero, _unoccupied(config, rows))
+
+
+def _unoccupied(config: ModelConfig, rows: int) -> tuple[jax.Array, ...]:
+    if config.expert_capacity is None:
+        return ()
+    empty_LBE = jnp.zeros((config.layers, rows, config.experts), jnp.int32)
+    return (empty_LBE,) if scanned(config) else tuple(empty_LBE)
 
 
 def extend(
@@ -105,8 +118,11 @@ def extend_cast(
     rope = rope_cos_sin(positions_BT, config) if config.positions == "rotary" else None
     segments = None if config.document_end is None else (segments_BT, segments_BS)
 
-    def layer(residual_BTD: jax.Array, arrays: tuple[Params, jax.Array, jax.Array]) -> tuple[jax.Array, Reports]:
-        layer_params, *past = arrays
+    counted_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
+
+    def layer(residual_BTD: jax.Array, arrays: tuple[Any, ...]) -> tuple[jax.Array, Reports]:
+        layer_params, *past, occupied_BE = arrays
+        occupied_BE = None if occupied_BE is None else source_rows(occupied_BE)
 
         def attend(
             q_BTHK: jax.Array, k_BTGK: jax.Array, v_BTGK: jax.Array, key: jax.Array | None
@@ -121,22 +137,27 @@ def extend_cast(
             heads_BTHK = attend_at(positions_BT, q_BTHK, k_BSGK, v_BSGK, attention_scale(config), slopes, segments)
             return heads_BTHK, {"keys": k_BGSK, "values": v_BGSK}
 
-        functions = layer_functions(layer_params, rope, attend, config)
-        return block(residual_BTD, functions, config, axes=("batch", None, None))
+        occupancy = Occupancy(occupied_BE=occupied_BE)
+        functions = layer_functions(layer_params, rope, attend, config, occupancy=occupancy)
+        residual_BTD, reports = block(residual_BTD, functions, config, axes=("batch", None, None))
+        extended = {name: reports[name] for name in ("keys", "values")}
+        if occupied_BE is not None:
+            extended["occupied"] = occupied_BE + load(reports["experts_BTJ"], counted_BT, config)
+        return residual_BTD, extended
 
     if scanned(config):
-        stacked = params.layers[0], cache.keys[0], cache.values[0]
+        stacked = params.layers[0], cache.keys[0], cache.values[0], cache.occupied[0] if cache.occupied else None
         residual_BTD, reports = jax.lax.scan(layer, residual_BTD, stacked)
         by_layer = [reports]
     else:
         by_layer = []
-        for arrays in zip(params.layers, cache.keys, cache.values):
+        for arrays in zip(params.layers, cache.keys, cache.values, cache.occupied or (None,) * config.layers):
             residual_BTD, reports = layer(residual_BTD, arrays)
             by_layer.append(reports)
     keys, values = (tuple(reports[name] for reports in by_layer) for name in ("keys", "values"))
-    counted_BT = jnp.arange(tokens_BT.shape[1])[None] < counts_B[:, None]
+    occupied = tuple(reports["occupied"] for reports in by_layer) if cache.occupied else ()
     ended_B = documents_B + jnp.where(counted_BT, ends_BT, 0).sum(axis=1)
-    extended = KVCache(keys, values, segments_BS, lengths_B + counts_B, ended_B)
+    extended = KVCache(keys, values, segments_BS, lengths_B + counts_B, ended_B, occupied)
     final_BTD = norm(residual_BTD, "final_norm", params.outer, config)
     return unembed(final_BTD, head(params.outer, config), config), extended
 

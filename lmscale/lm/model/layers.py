@@ -110,14 +110,19 @@ def queries_keys_values(
     return q_BTHK, k_BTGK, v_BTGK
 
 
-def mlp(layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: BoundTap = NO_TAP) -> jax.Array:
-    """act(x W) W', or gated, (act(x W) * x U) W' (Shazeer 2020)."""
-    hidden_BTCF = linear(x_BTD, layer_params["mlp_in"], layer_params.get("mlp_in_bias"))
-    first_BTF = hidden_BTCF[:, :, 0]
-    hidden_BTF = ACTIVATIONS[config.mlp](first_BTF)
-    if config.gated:
-        hidden_BTF = hidden_BTF * hidden_BTCF[:, :, 1]
-    return linear(tap("mlp_hidden", hidden_BTF), layer_params["mlp_out"], layer_params.get("mlp_out_bias"))
+def mlp(
+    layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: BoundTap = NO_TAP, name: str = "mlp"
+) -> jax.Array:
+    """act(x W) W', or gated, (act(x W) * x U) W' (Shazeer 2020), with the matrices `name`_in and `name`_out."""
+    hidden_BTCF = linear(x_BTD, layer_params[f"{name}_in"], layer_params.get(f"{name}_in_bias"))
+    hidden_BTF = tap(f"{name}_hidden", activate(hidden_BTCF, config))
+    return linear(hidden_BTF, layer_params[f"{name}_out"], layer_params.get(f"{name}_out_bias"))
+
+
+def activate(hidden: jax.Array, config: ModelConfig) -> jax.Array:
+    """[..., C, F] -> [..., F]: the activation of the first branch, times the second where the MLP is gated."""
+    first = ACTIVATIONS[config.mlp](hidden[..., 0, :])
+    return first * hidden[..., 1, :] if config.gated else first
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

@@ -20,6 +20,7 @@ from lmscale.lm.model import layers, transformer
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.parameters import (
     Params,
+    cast,
     embedding_multiplier,
     logit_multiplier,
     parameter_table,
@@ -37,8 +38,11 @@ LEAVES = {
         "key_norm",
     ),
     "mlp_norm": ("mlp_norm", "mlp_norm_bias"),
-    "mlp": ("mlp_in", "mlp_in_bias", "mlp_out", "mlp_out_bias"),
-}
+    "mlp": (
+        "mlp_in", "mlp_in_bias", "mlp_out", "mlp_out_bias",
+        "router", "router_bias", "experts_in", "experts_out", "shared_in", "shared_out",
+    ),
+}  # fmt: skip
 """Module of a block -> its rows of the parameter table, where the configuration has them."""
 
 
@@ -57,7 +61,7 @@ class Leaves(nnx.Module):
 
     def arrays(self) -> Params:
         """Name -> array in the compute dtype."""
-        return {name: value.astype(self.config.compute_dtype) for name, value in self.leaves().items()}
+        return cast(self.leaves(), self.config)
 
 
 class Norm(Leaves):
@@ -76,10 +80,10 @@ class Attention(Leaves):
 
 
 class MLP(Leaves):
-    """What the MLP adds to the residual stream [B, T, D]."""
+    """What the MLP, or the experts that a token takes, add to the residual stream [B, T, D]."""
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        return layers.mlp(self.arrays(), x_BTD, self.config)
+        return transformer.feed_forward(self.arrays(), x_BTD, self.config)[0]
 
 
 class Block(nnx.Module):

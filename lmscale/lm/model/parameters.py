@@ -4,8 +4,8 @@ Initialisation, sharding, the optimizer's masks and rates, and the parametrizati
 multipliers of the forward pass that belong to a parametrization stand here too.
 
 Letters: D width, L layers, H heads, G heads of keys and values, P = H / G + 2 projections of such a head (those of its
-queries, the key, the value), K features of a head, F hidden units, C branches of the MLP (2 where it is gated), V
-vocabulary, T context.
+queries, the key, the value), K features of a head, F hidden units of the MLP or of one expert, C branches of the MLP (2
+where it is gated), E experts, S shared experts, V vocabulary, T context.
 """
 
 import math
@@ -21,6 +21,7 @@ from lmscale.lm.devices.sharding import Axes, constrain
 Params = dict[str, jax.Array]
 """One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
 
+ROUTER = ("router", "router_bias")
 GPT2_STD = 0.02
 ONE_DRAW = 2**26
 """Models up to this size draw all initial values at once, which compiles ten times as fast. Above it, each matrix
@@ -56,7 +57,7 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
     Token vectors have variance 1 / D and enter times sqrt(D), so that the residual stream starts with unit variance.
     """
     D, L, H, G, K = config.width, config.layers, config.heads, config.num_kv_heads, config.head_width
-    F, P, C = config.hidden, config.heads // config.num_kv_heads + 2, 2 if config.gated else 1
+    P, C, F = config.heads // config.num_kv_heads + 2, mlp_inputs(config), config.hidden
     to_residual = "layers", None, None, "embed"
     table = {
         "embedding": _table(config, config.vocab, "vocab"),
@@ -66,8 +67,7 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
             config, (L, H, K, D), ("layers", "heads", *to_residual[2:]), (1, 2), (3,), writes_to_residual=True
         ),
         "mlp_norm": _gain(config, (L, D)),
-        "mlp_in": _hidden(config, (L, D, C, F), ("layers", "embed", None, "hidden"), (1,), (3,)),
-        "mlp_out": _hidden(config, (L, F, D), ("layers", "hidden", "embed"), (1,), (2,), writes_to_residual=True),
+        **(_experts(config) if config.sparse else _mlp(config)),
         "final_norm": _gain(config, (D,)),
     }
     if config.positions == "learned":
@@ -94,6 +94,50 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
             epsilon_multiplier=1 / config.width_ratio,
         )  # fmt: skip
     return table
+
+
+def mlp_inputs(config: ModelConfig) -> int:
+    """C: branches of the MLP."""
+    return 2 if config.gated else 1
+
+
+def _mlp(config: ModelConfig, prefix: str = "mlp", hidden: int | None = None) -> dict[str, ParameterSpec]:
+    """The two matrices of a dense MLP."""
+    D, L, C, F = config.width, config.layers, mlp_inputs(config), hidden or config.hidden
+    return {
+        f"{prefix}_in": _hidden(config, (L, D, C, F), ("layers", "embed", None, "hidden"), (1,), (3,)),
+        f"{prefix}_out": _hidden(config, (L, F, D), ("layers", "hidden", "embed"), (1,), (2,), writes_to_residual=True),
+    }
+
+
+def _experts(config: ModelConfig) -> dict[str, ParameterSpec]:
+    """The router, the experts, each a matrix of its own to the optimizer, and the shared experts, one MLP together."""
+    D, L, C, E, F = config.width, config.layers, mlp_inputs(config), config.experts, config.expert_hidden
+    inner = "layers", "experts", "embed", None, "hidden"
+    outer = "layers", "experts", "hidden", "embed"
+    table = {
+        "router": _router(config),
+        "experts_in": _hidden(config, (L, E, D, C, F), inner, (2,), (4,)),
+        "experts_out": _hidden(config, (L, E, F, D), outer, (2,), (3,), writes_to_residual=True),
+    }
+    if config.router.bias_rate:
+        table["router_bias"] = _bias(config, (L, E), ("layers", None))
+    return table | (_mlp(config, "shared", config.shared_experts * F) if config.shared_experts else {})
+
+
+def _router(config: ModelConfig) -> ParameterSpec:
+    """From the residual stream to logits, of which there are as many at every width, as in an output head.
+
+    Under mup and completep its initial logits and its rate therefore fall as those of a head with its multiplier 1 /
+    m_N drawn into the matrix, whose gradient does not shrink with the width (Malasnicki 2025, arXiv 2508.09752: the
+    router is an output matrix; Yang 2022, section B.1, for the multiplier).
+    """
+    ratio = config.width_ratio
+    return ParameterSpec(
+        (config.layers, config.width, config.experts), ("layers", "embed", None), "hidden",
+        std=_outer_std(config) / ratio, inputs=(1,), outputs=(2,),
+        lr_multiplier=1 / ratio, decay_multiplier=ratio, epsilon_multiplier=1 / config.depth_ratio,
+    )  # fmt: skip
 
 
 def _outer_std(config: ModelConfig) -> float:
@@ -149,6 +193,12 @@ def _bias(config: ModelConfig, shape: tuple[int, ...], axes: Axes) -> ParameterS
 def _vector(config: ModelConfig, shape: tuple[int, ...], axes: Axes, mean: float) -> ParameterSpec:
     epsilon = 1 / (config.width_ratio * (config.depth_ratio if "layers" in axes else 1))
     return ParameterSpec(shape, axes, "vector", mean=mean, decay_multiplier=0.0, epsilon_multiplier=epsilon)
+
+
+def cast(params: Params, config: ModelConfig) -> Params:
+    """Parameters in the compute dtype; the router keeps its own, since it is computed in float32."""
+    dtype = jnp.dtype(config.compute_dtype)
+    return {name: value if name in ROUTER else value.astype(dtype) for name, value in params.items()}
 
 
 def embedding_multiplier(config: ModelConfig) -> float:

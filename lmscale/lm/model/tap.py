@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import jax
 
-from lmscale.core.config import check
+from lmscale.core.config import ModelConfig, check
 from lmscale.core.errors import nearest
 
 
@@ -57,6 +57,14 @@ TAPS: dict[str, Site] = {
 """Name -> site, in the order of the forward pass. Scores and weights of attention exist only where it is computed by
 its formula: tapping them takes that path, which needs memory for [B, H, T, S] per layer."""
 
+EXPERT_TAPS: dict[str, Site] = {
+    "router_logits": Site("B T E", "float32, of every expert"),
+    "gates": Site("B T J", "float32, of the experts that a token takes, the likeliest one first"),
+    "expert_hidden": Site("B T J F", "activations of the neurons of those experts"),
+    "shared_hidden": Site("B T F", "activations of the neurons of all shared experts"),
+}
+"""Likewise, in a mixture of experts, in place of `mlp_hidden`."""
+
 Patch = Callable[[str, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]]
 """name, value, layer -> the value to go on with, and what to keep or None.
 
@@ -72,8 +80,27 @@ class Tap:
     function: Patch
 
     def __post_init__(self) -> None:
+        known = TAPS | EXPERT_TAPS
         for name in self.names:
-            check(name in TAPS, f"{name!r} names no site of the forward pass{nearest(name, TAPS)}")
+            check(name in known, f"{name!r} names no site of the forward pass{nearest(name, known)}")
+
+    def check_sites(self, config: ModelConfig) -> None:
+        """Raise `UserError` for a site that a model of this configuration does not have."""
+        known = sites(config)
+        for name in self.names:
+            check(
+                name in known,
+                f"a model with experts = {config.experts} and shared_experts = {config.shared_experts} has no site "
+                f"{name!r}; it has {', '.join(known)}",
+            )
+
+
+def sites(config: ModelConfig) -> list[str]:
+    """Names of the sites that a model has."""
+    if not config.sparse:
+        return [*TAPS]
+    absent = {"mlp_hidden"} if config.shared_experts else {"mlp_hidden", "shared_hidden"}
+    return [name for name in TAPS | EXPERT_TAPS if name not in absent]
 
 
 def record(*names: str) -> Tap:

@@ -16,10 +16,12 @@ from lmscale.core.config import ModelConfig, check
 from lmscale.lm.devices.sharding import Axes, constrain
 from lmscale.lm.model.attention import alibi_slopes, causal_attention
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
+from lmscale.lm.model.experts import Occupancy, expert_mlp
 from lmscale.lm.model.layers import Rope, dropout, linear, mlp, norm, queries_keys_values, rope_cos_sin
 from lmscale.lm.model.parameters import (
     Params,
     attention_scale,
+    cast,
     embedding_multiplier,
     logit_multiplier,
     parameter_table,
@@ -40,6 +42,8 @@ class LayerInputs(NamedTuple):
     """Cosine and sine of rotary positions."""
     segments_BT: jax.Array | None
     """Which document of its sequence a token belongs to."""
+    read_BT: jax.Array | None = None
+    """Where there is a token and no padding, of which no expert's load is counted; None has no padding."""
 
 
 class LayerFunctions(NamedTuple):
@@ -65,7 +69,7 @@ def forward(
 
     `tap.TAPS` lists the sites. Raises `UserError` where the tap changes the shape or type of a value.
     """
-    final_BTD, params, activations = _final_residual(params, tokens_BT, config, None, tap)
+    final_BTD, params, activations, _ = _final_residual(params, tokens_BT, config, None, tap)
     outside = BoundTap(tap)
     logits_BTV = outside("logits", unembed(final_BTD, head(params, config), config))
     return logits_BTV, activations | outside.activations
@@ -92,11 +96,23 @@ def token_losses(
     it and not scored: both are 0 there. A token below 0 is padding, read as 0 and not scored. Dropout is off without a
     key.
     """
+    return token_losses_and_reports(params, tokens_BS, config, dropout_key, scored_BT)[:2]
+
+
+def token_losses_and_reports(
+    params: Params,
+    tokens_BS: jax.Array,
+    config: ModelConfig,
+    dropout_key: jax.Array | None = None,
+    scored_BT: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, Reports]:
+    """`token_losses`, and what the layers report, [L, ...] each; a dense model reports nothing."""
     inputs_BT, targets_BT = jnp.maximum(tokens_BS[:, :-1], 0), tokens_BS[:, 1:]
     if scored_BT is not None:
         targets_BT = jnp.where(scored_BT, targets_BT, -1)
-    final_BTD, params, _ = _final_residual(params, inputs_BT, config, dropout_key)
-    return cross_entropy(
+    read_BT = tokens_BS[:, :-1] >= 0 if config.sparse else None
+    final_BTD, params, _, reports = _final_residual(params, inputs_BT, config, dropout_key, read_BT=read_BT)
+    nats_BT, log_z_BT = cross_entropy(
         final_BTD,
         head(params, config),
         targets_BT,
@@ -104,6 +120,7 @@ def token_losses(
         softcap=config.logit_softcap,
         chunk=config.loss_chunk or default_chunk(inputs_BT.shape[0], inputs_BT.shape[1], config.vocab),
     )
+    return nats_BT, log_z_BT, reports
 
 
 def head(params: Params, config: ModelConfig) -> jax.Array:
@@ -117,20 +134,23 @@ def _final_residual(
     config: ModelConfig,
     key: jax.Array | None,
     tap: Tap | None = None,
-) -> tuple[jax.Array, Params, Reports]:
-    """The residual stream [B, T, D] after the last norm, the parameters in the compute dtype, what the tap keeps."""
-    inputs, outside = layer_inputs(tokens_BT, config), BoundTap(tap)
-    dtype = jnp.dtype(config.compute_dtype)
-    params = {name: value.astype(dtype) for name, value in params.items()}
+    read_BT: jax.Array | None = None,
+) -> tuple[jax.Array, Params, Reports, Reports]:
+    """The residual stream [B, T, D] after the last norm, the parameters in the compute dtype, what the tap keeps, what
+    the layers report."""
+    if tap is not None:
+        tap.check_sites(config)
+    inputs, outside = layer_inputs(tokens_BT, config)._replace(read_BT=read_BT), BoundTap(tap)
+    params = cast(params, config)
     keys = None if key is None else jax.random.split(key, config.layers + 1)
     residual_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
         residual_BTD = residual_BTD + params["positions"][None, : tokens_BT.shape[1]]
     residual_BTD = constrain(residual_BTD * embedding_multiplier(config), "batch", "time", None)
     residual_BTD = dropout(residual_BTD, config.residual_dropout, None if keys is None else keys[-1])
-    residual_BTD, activations, _ = _layers(params, outside("embedding", residual_BTD), inputs, config, keys, tap)
+    residual_BTD, activations, reports = _layers(params, outside("embedding", residual_BTD), inputs, config, keys, tap)
     final_BTD = outside("final_norm", norm(residual_BTD, "final_norm", params, config))
-    return final_BTD, params, activations | outside.activations
+    return final_BTD, params, activations | outside.activations, reports
 
 
 def layer_inputs(tokens_BT: jax.Array, config: ModelConfig) -> LayerInputs:
@@ -166,7 +186,8 @@ def _layers(
     def layer(residual_BTD: jax.Array, arrays: Arrays) -> tuple[jax.Array, tuple[Reports, Reports]]:
         layer_params, key, number = arrays
         inside = BoundTap(tap, number)
-        functions = layer_functions(layer_params, inputs.rope, full_attention(inputs, config, inside), config, inside)
+        attend = full_attention(inputs, config, inside)
+        functions = layer_functions(layer_params, inputs.rope, attend, config, inside, Occupancy(inputs.read_BT))
         residual_BTD, reports = block(residual_BTD, functions, config, key, inside)
         return residual_BTD, (inside.activations, reports)
 
@@ -229,15 +250,34 @@ def block(
 
 
 def layer_functions(
-    layer_params: Params, rope: Rope | None, attend: Attend, config: ModelConfig, tap: BoundTap = NO_TAP
+    layer_params: Params,
+    rope: Rope | None,
+    attend: Attend,
+    config: ModelConfig,
+    tap: BoundTap = NO_TAP,
+    occupancy: Occupancy = Occupancy(),  # noqa: B008
 ) -> LayerFunctions:
-    """The functions of a layer with these parameters; `attend` is how its queries, keys and values meet."""
+    """The functions of a layer with these parameters; `attend` is how its queries, keys and values meet, `occupancy`
+    which tokens its experts count."""
     return LayerFunctions(
         lambda x_BTD: norm(x_BTD, "attention_norm", layer_params, config),
         lambda x_BTD, key: attention(layer_params, x_BTD, rope, attend, config, key, tap),
         lambda x_BTD: norm(x_BTD, "mlp_norm", layer_params, config),
-        lambda x_BTD: (mlp(layer_params, x_BTD, config, tap), {}),
+        lambda x_BTD: feed_forward(layer_params, x_BTD, config, tap, occupancy),
     )
+
+
+def feed_forward(
+    layer_params: Params,
+    x_BTD: jax.Array,
+    config: ModelConfig,
+    tap: BoundTap = NO_TAP,
+    occupancy: Occupancy = Occupancy(),  # noqa: B008
+) -> tuple[jax.Array, Reports]:
+    """What the MLP, or the experts that a token takes, add to the residual stream, and what they report."""
+    if config.sparse:
+        return expert_mlp(layer_params, x_BTD, config, tap, occupancy)
+    return mlp(layer_params, x_BTD, config, tap), {}
 
 
 def attention(

@@ -2,9 +2,9 @@
 
 from lmscale.core.config import Completion, NextToken, RunConfig
 from lmscale.lm.objectives.cross_entropy import completion, next_token
-from lmscale.lm.objectives.objective import Batch, Objective, Reference, Terms
+from lmscale.lm.objectives.objective import Batch, ExpertLoad, Objective, Reference, Terms
 
-__all__ = ["Batch", "Objective", "Reference", "Terms", "make_objective"]
+__all__ = ["Batch", "ExpertLoad", "Objective", "Reference", "Terms", "make_objective"]
 
 _MAKERS = {NextToken: next_token, Completion: completion}
 

@@ -4,7 +4,8 @@ import jax
 
 from lmscale.core.config import RunConfig
 from lmscale.lm.model.parameters import Params
-from lmscale.lm.model.transformer import token_losses
+from lmscale.lm.model.transformer import Reports, token_losses_and_reports
+from lmscale.lm.objectives.experts import with_experts
 from lmscale.lm.objectives.objective import Batch, Objective, Reference, Terms
 
 
@@ -15,8 +16,8 @@ def next_token(config: RunConfig) -> Objective:
     """
 
     def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
-        nats_BT, log_z_BT = token_losses(params, batch, config.model, _dropout_key(config, key))
-        return _sums(config, nats_BT, log_z_BT, batch[:, 1:] >= 0)
+        losses = token_losses_and_reports(params, batch, config.model, _dropout_key(config, key))
+        return _sums(config, *losses, batch[:, 1:] >= 0)
 
     return terms
 
@@ -30,8 +31,8 @@ def completion(config: RunConfig) -> Objective:
 
     def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
         tokens_BS, scored_BT = batch["tokens"], batch["scored"]
-        nats_BT, log_z_BT = token_losses(params, tokens_BS, config.model, _dropout_key(config, key), scored_BT)
-        return _sums(config, nats_BT, log_z_BT, scored_BT)
+        losses = token_losses_and_reports(params, tokens_BS, config.model, _dropout_key(config, key), scored_BT)
+        return _sums(config, *losses, scored_BT)
 
     return terms
 
@@ -40,11 +41,12 @@ def _dropout_key(config: RunConfig, key: jax.Array) -> jax.Array | None:
     return key if config.model.residual_dropout > 0 or config.model.attention_dropout > 0 else None
 
 
-def _sums(config: RunConfig, nats_BT: jax.Array, log_z_BT: jax.Array, scored_BT: jax.Array) -> Terms:
+def _sums(config: RunConfig, nats_BT: jax.Array, log_z_BT: jax.Array, reports: Reports, scored_BT: jax.Array) -> Terms:
     """With the z-loss of PaLM (Chowdhery 2022, section 5): its weight times the squared log-partition.
 
     Both inputs are 0 where nothing is scored, so no position without a score has a share in the sums.
     """
     z_loss = config.optimizer.z_loss
     objective_BT = nats_BT + z_loss * log_z_BT**2 if z_loss else nats_BT
-    return Terms(objective_BT.sum(), nats_BT.sum(), scored_BT.sum(), {})
+    terms = Terms(objective_BT.sum(), nats_BT.sum(), scored_BT.sum(), {})
+    return with_experts(terms, reports, scored_BT.sum(axis=1), config.model)

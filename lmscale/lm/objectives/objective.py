@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol
 
+import flax.struct
 import jax
 
 from lmscale.lm.model.parameters import Params
@@ -11,6 +12,18 @@ Batch = Any
 Reference = Any
 """A tree of parameters that are read and never trained (a teacher, a reference policy); `()` where there is none. It is
 placed like parameters and stands in no checkpoint."""
+
+
+@flax.struct.dataclass
+class ExpertLoad:
+    """What became of a batch's tokens in the layers' experts: sums over the tokens."""
+
+    counts_LE: jax.Array
+    """Tokens that chose an expert, int32."""
+    dropped_L: jax.Array
+    """Of those choices, the ones that found no room, int32."""
+    entropy_L: jax.Array
+    """Nats of the distribution over experts that the router gives a token, float32."""
 
 
 class Terms(NamedTuple):
@@ -24,6 +37,9 @@ class Terms(NamedTuple):
     """What both are divided by: the number of scored tokens, or of pairs."""
     reported: dict[str, jax.Array]
     """Further named sums, divided by `weight` too: they reach `metrics.jsonl`, the live status and the outcome."""
+    load: ExpertLoad | None = None
+    """Of a mixture of experts: what the bias of its routers follows, and what is logged of every layer. Where an
+    objective gives none, the bias stays as it is."""
 
 
 class Objective(Protocol):

@@ -101,6 +101,20 @@ def _whole(facts: dict[str, Any]) -> bool:
         and all(isinstance(facts.get(name) or "", str) for name in IDENTITY)
         and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
         and all(type(value) in (int, float) for column in columns for value in column)
+        and (facts.get("load") is None or _is_load(facts["load"]))
+    )
+
+
+def _is_load(value: Any) -> bool:
+    """Whether a value of JSON is the totals of some steps' experts: arrays of numbers over layers."""
+    if not isinstance(value, dict) or value.keys() != {"counts_LE", "dropped_L", "entropy_L"}:
+        return False
+    counts, *rest = (value[name] for name in ("counts_LE", "dropped_L", "entropy_L"))
+    rows = [*counts, *rest] if isinstance(counts, list) else [None]
+    return (
+        all(isinstance(row, list) and all(map(is_number, row)) for row in rows)
+        and all(len(row) == len(counts) for row in rest)
+        and len({len(row) for row in counts}) == 1
     )
 
 

@@ -6,12 +6,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lmscale.core.config import ModelConfig
+
 SMOOTHING = 0.95
 """Share of the smoothed loss that each step keeps: about the last 20 steps count."""
 SPIKE_DEVIATIONS = 6.0
 """A loss so many standard deviations of the recent ones above their mean is a spike."""
 SETTLING_STEPS = 20
-"""Steps before a spike can be distinguished from the fall at the beginning."""
+"""Steps before a spike can be distinguished from the fall at the beginning, and a collapse from the first routing."""
+COLLAPSED = 1.05
+"""Routing has collapsed where a layer uses fewer experts than so many times those of a single token: nearly all tokens
+take the same ones. The experts used are exp(H) of the shares of the load, E where it is even, those of one token where
+all tokens agree; an expert without tokens learns nothing and is not chosen again."""
 
 
 class Trouble(NamedTuple):
@@ -36,6 +42,8 @@ class Health:
     """0 healthy; otherwise an index into `REASONS`. The first problem stays."""
     step: jax.Array
     """The step of that problem."""
+    load_LE: jax.Array | None = None
+    """Of a mixture of experts: each expert's share of its layer's tokens, smoothed."""
 
 
 REASONS = (
@@ -43,13 +51,15 @@ REASONS = (
     "the training loss was not finite",
     "the gradient norm was not finite",
     "the smoothed training loss rose {limit:g} nats above its lowest",
+    "the routing collapsed: nearly all tokens of a layer took the same experts",
 )
 
 
-def healthy() -> Health:
-    """The health of a run before its first step."""
+def healthy(model: ModelConfig | None = None) -> Health:
+    """The health of a run before its first step; of a mixture of experts, its routing's too."""
     zero, none = jnp.float32(0), jnp.int32(0)
-    return Health(zero, zero, jnp.float32(jnp.inf), none, none, none)
+    load_LE = jnp.zeros((model.layers, model.experts), jnp.float32) if model is not None and model.sparse else None
+    return Health(zero, zero, jnp.float32(jnp.inf), none, none, none, load_LE)
 
 
 def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.Array, limit_nats: jax.Array) -> Health:
@@ -61,14 +71,35 @@ def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.
     code = jnp.select(
         [~jnp.isfinite(loss_nats), ~jnp.isfinite(grad_norm), smoothed > health.lowest + limit_nats], [1, 2, 3], 0
     )
-    sick = health.code > 0
-    return Health(
+    watched = Health(
         smoothed=smoothed,
         variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * deviation**2),
         lowest=jnp.minimum(health.lowest, smoothed),
         spikes=health.spikes + spike,
-        code=jnp.where(sick, health.code, code),
-        step=jnp.where(sick | (code == 0), health.step, step + 1),
+        code=health.code,
+        step=health.step,
+        load_LE=health.load_LE,
+    )
+    return _first_problem(watched, code, step)
+
+
+def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts_per_token: int) -> Health:
+    """The health after the routing of update number `step`, of which `counts_LE` tokens chose an expert."""
+    assert health.load_LE is not None
+    share_LE = counts_LE / jnp.maximum(counts_LE.sum(axis=1, keepdims=True), 1)
+    load_LE = jnp.where(step == 0, share_LE, SMOOTHING * health.load_LE + (1 - SMOOTHING) * share_LE)
+    if counts_LE.shape[1] == experts_per_token:  # every token takes all
+        return health.replace(load_LE=load_LE)  # type: ignore[attr-defined, no-any-return]
+    used_L = jnp.exp(jax.scipy.special.entr(load_LE).sum(axis=1))
+    collapsed = (step >= SETTLING_STEPS) & (used_L.min() < COLLAPSED * experts_per_token)
+    return _first_problem(health.replace(load_LE=load_LE), jnp.where(collapsed, 4, 0), step)  # type: ignore[attr-defined]
+
+
+def _first_problem(health: Health, code: jax.Array, step: jax.Array) -> Health:
+    """`health` with the problem `code` of update number `step`, unless there is none or an earlier one."""
+    sick = health.code > 0
+    return health.replace(  # type: ignore[attr-defined, no-any-return]
+        code=jnp.where(sick, health.code, code), step=jnp.where(sick | (code == 0), health.step, step + 1)
     )
 
 

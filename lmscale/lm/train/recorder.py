@@ -21,6 +21,7 @@ from lmscale.lm.train.batch_source import BatchSource
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.checkpoint_content import Identity
 from lmscale.lm.train.clock import TrainingClock
+from lmscale.lm.train.logs.expert_load import LoadTotals
 from lmscale.lm.train.logs.jsonl import MetricsLog
 from lmscale.lm.train.logs.wandb import Tracker
 from lmscale.lm.train.start import first_state
@@ -90,6 +91,7 @@ class RunRecorder:
         self.log = MetricsLog(
             self.folder, self.config, self.tracker,
             clock=self.clock, peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts),
+            open_load=LoadTotals.from_json(facts["load"]) if facts.get("load") else None,
             open_seconds=self._seconds_before - facts["row_seconds"] if "row_seconds" in facts else None,
             index=self.index,
         )  # fmt: skip
@@ -116,11 +118,13 @@ class RunRecorder:
             steps = self.log.open_steps()
             columns = {name: [step[name] for step in steps] for name in (steps[0] if steps else ())}
             losses = columns.pop("loss_nats", [])
-            facts = {
+            facts: dict[str, Any] = {
                 "seconds": self._seconds_before + self.clock.seconds(),
                 "row_seconds": self.seconds(),
                 "paused_seconds": self._paused_seconds(),
             }
+            if (load := self.log.open_load()) is not None:
+                facts["load"] = load.to_json()
             self.checkpoints.save(state, {**facts, "losses": losses, "reported": columns})
 
     def finish(self, peak: float, runs: int) -> None:
@@ -162,6 +166,7 @@ class RunRecorder:
             loss_by_position_nats=None if validation is None else validation.by_position,
             train_loss_nats=log.last_loss,
             reported=log.reported or None,
+            experts=log.experts,
             validation_tokens=None if validation is None else validation.tokens,
             spikes=log.spikes,
             params=counts.params,

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from lmscale.core.config import RunConfig
+from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.lm.devices.sharding import batch_sharding, constrain, replicated, shardings
 from lmscale.lm.model.parameters import Params, init, parameter_table
-from lmscale.lm.objectives import Batch, Objective, Reference, make_objective
-from lmscale.lm.train.health import Health, healthy, watch
+from lmscale.lm.objectives import Batch, ExpertLoad, Objective, Reference, make_objective
+from lmscale.lm.train.health import Health, healthy, watch, watch_routing
 from lmscale.lm.train.optimizer import Hyperparameters, apply, make_optimizer
 
 
@@ -46,6 +46,8 @@ class Metrics:
     health: Health
     reported: dict[str, jax.Array]
     """Means of what the objective reports besides."""
+    load: ExpertLoad | None
+    """Sums over the batch, of a mixture of experts."""
 
 
 def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
@@ -56,7 +58,7 @@ def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: 
 def state_from(config: RunConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
     """The state before the first step, of given parameters."""
     ema = None if config.optimizer.ema_decay is None else params
-    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, healthy())
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, healthy(config.model))
 
 
 def train_step(
@@ -74,14 +76,25 @@ def train_step(
     directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
     learning_rate = hyper.schedule.at(state.step)
     params = apply(state.params, directions, learning_rate, hyper, config.model)
+    if "router_bias" in params and means.load is not None:
+        params["router_bias"] = balanced(params["router_bias"], means.load.counts_LE, config.model)
     ema, decay = None, config.optimizer.ema_decay
     if state.ema is not None and decay is not None:
         ema = optax.incremental_update(params, state.ema, 1 - decay)
     grad_norm = optax.tree.norm(grads)
     health = watch(state.health, state.step, means.loss, grad_norm, hyper.divergence_nats)
+    if means.load is not None:
+        health = watch_routing(health, state.step, means.load.counts_LE, config.model.experts_per_token)
     return TrainState(state.step + 1, params, opt_state, ema, health), Metrics(
-        means.loss, grad_norm, learning_rate, health, means.reported
+        means.loss, grad_norm, learning_rate, health, means.reported, means.load
     )
+
+
+def balanced(bias_LE: jax.Array, counts_LE: jax.Array, model: ModelConfig) -> jax.Array:
+    """The bias of the routers after a batch: up by the rate for an expert with fewer tokens than the mean of its layer,
+    down for one with more (Wang 2024, algorithm 1)."""
+    mean_L1 = counts_LE.sum(axis=1, keepdims=True) / model.experts
+    return bias_LE + model.router.bias_rate * jnp.sign(mean_L1 - counts_LE).astype(bias_LE.dtype)
 
 
 class Means(NamedTuple):
@@ -89,6 +102,8 @@ class Means(NamedTuple):
 
     loss: jax.Array
     reported: dict[str, jax.Array]
+    load: ExpertLoad | None
+    """The sums themselves."""
 
 
 class _Sums(NamedTuple):
@@ -97,6 +112,7 @@ class _Sums(NamedTuple):
     loss: jax.Array
     weight: jax.Array
     reported: dict[str, jax.Array]
+    load: ExpertLoad | None
 
 
 def means_and_gradient(
@@ -109,7 +125,7 @@ def means_and_gradient(
 
     def summed(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, _Sums]:
         terms = objective(params, reference, batch, key)
-        return terms.objective, _Sums(terms.loss, terms.weight, terms.reported)
+        return terms.objective, _Sums(terms.loss, terms.weight, terms.reported, terms.load)
 
     gradient = jax.grad(summed, has_aux=True)
     micro_batches = config.optimizer.micro_batches
@@ -127,7 +143,8 @@ def means_and_gradient(
 
         (grads, sums), _ = jax.lax.scan(add, zero, (stacked, jax.random.split(key, micro_batches)))
     weight = jnp.maximum(sums.weight, 1)
-    means = Means(sums.loss / weight, {name: value / weight for name, value in sums.reported.items()})
+    reported = {name: value / weight for name, value in sums.reported.items()}
+    means = Means(sums.loss / weight, reported, sums.load)
     return means, jax.tree.map(lambda grad: grad / weight, grads)
 
 

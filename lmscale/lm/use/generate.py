@@ -252,9 +252,10 @@ def _write(
 def _merged(old: KVCache, fresh: KVCache, chosen_B: NDArray[np.bool_]) -> KVCache:
     """The cache with the chosen rows of `fresh` and the other rows of `old`."""
 
-    def choose_rows(axis: int, ours: jax.Array, theirs: jax.Array) -> jax.Array:
+    def choose_rows(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+        by_layer = ours.ndim in (3, 5)  # those of experts [L, B, E], keys and values [L, B, G, S, K]
         shape = [1] * ours.ndim
-        shape[axis] = len(chosen_B)
+        shape[by_layer] = len(chosen_B)
         return jnp.where(chosen_B.reshape(shape), theirs, ours)
 
-    return jax.tree.map(lambda ours, theirs: choose_rows(1 if ours.ndim == 5 else 0, ours, theirs), old, fresh)
+    return jax.tree.map(choose_rows, old, fresh)

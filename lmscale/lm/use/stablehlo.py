@@ -112,24 +112,27 @@ def extend_function(config: ModelConfig) -> Function:
     )
 
 
-BY_LAYER = ("keys", "values")
+BY_LAYER = ("keys", "values", "occupied")
 """Fields of a cache that have an array for each layer."""
 
 
 def _stacked(cache: KVCache) -> dict[str, jax.Array]:
-    """The cache as a mapping of arrays, those of keys and values [L, B, G, S, K]."""
-    fields = cache._asdict()
-    arrays = {name: fields[name] for name in BY_LAYER}
-    whole = {name: each[0] if each[0].ndim == 5 else jnp.stack(each) for name, each in arrays.items()}
-    return {**fields, **whole}
+    """The cache as a mapping of arrays, those of keys and values [L, B, G, S, K], of experts with room [L, B, E]."""
+
+    def whole(each: tuple[jax.Array, ...]) -> jax.Array:
+        return each[0] if each[0].ndim in (3, 5) else jnp.stack(each)
+
+    fields = {name: value for name, value in cache._asdict().items() if name not in BY_LAYER or value}
+    return {name: whole(value) if name in BY_LAYER else value for name, value in fields.items()}
 
 
 def _unstacked(cache: dict[str, jax.Array], config: ModelConfig) -> KVCache:
     arrays = {
         name: (cache[name],) if scanned(config) else tuple(cache[name][layer] for layer in range(config.layers))
         for name in BY_LAYER
+        if name in cache
     }
-    return KVCache(arrays["keys"], arrays["values"], cache["segments_BS"], cache["lengths_B"], cache["documents_B"])
+    return KVCache(**{**cache, **arrays})  # type: ignore[arg-type]
 
 
 def _export(function: Any, *arguments: Any) -> export.Exported:

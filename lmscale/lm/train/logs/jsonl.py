@@ -19,8 +19,10 @@ from lmscale.core.files import open_append, storage_error, write_text
 from lmscale.core.run_folder import METRICS_COLUMNS, METRICS_FILE, read_metrics
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval.validation import Validation
+from lmscale.lm.objectives import ExpertLoad
 from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.health import trouble
+from lmscale.lm.train.logs.expert_load import LoadTotals
 from lmscale.lm.train.logs.wandb import Tracker
 from lmscale.lm.train.step import Metrics
 
@@ -36,6 +38,9 @@ class _Interval(NamedTuple):
     done: int
     """Steps of the run when it ended."""
     steps: list[Mapping[str, jax.Array | float]]
+    loads: list[ExpertLoad]
+    earlier: LoadTotals | None
+    """Of steps of an earlier process."""
     newest: Metrics
     validation: Validation | None
     ended: Callable[[], float]
@@ -59,13 +64,15 @@ class MetricsLog:
         first: int,
         earlier: Path,
         open_steps: Sequence[Mapping[str, float]] = (),
+        open_load: LoadTotals | None = None,
         open_seconds: float | None = None,
         index: int = 0,
     ) -> None:
         """Begin with the rows up to step `first` in the run folder `earlier`, which is this one or a trunk's.
 
-        `open_steps` are the means of the steps after the last of those rows, `open_seconds` how long they took (None
-        where an old checkpoint does not say); `index` is the run's own in metrics that are stacked.
+        `open_steps` are the means of the steps after the last of those rows, `open_load` what their experts did,
+        `open_seconds` how long they took (None where an old checkpoint does not say); `index` is the run's own in
+        metrics that are stacked.
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
@@ -79,7 +86,12 @@ class MetricsLog:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.last_loss: float | None = rows[-1].get("loss_nats") if rows else None
         self.reported: dict[str, float | None] = {}
-        """What the objective reported in the newest row."""
+        """What the objective reported in the newest row, and the worst figures of its experts."""
+        self.experts: dict[str, list[Any]] | None = None
+        """What the experts of each layer did in the newest row (`LoadTotals.by_layer`)."""
+        self._loads: list[ExpertLoad] = []
+        self._earlier_load = open_load
+        self._stacked = False
         self._index = index
         self._interval: list[Mapping[str, jax.Array | float]] = [*open_steps]
         self._newest: Metrics | None = None
@@ -92,19 +104,31 @@ class MetricsLog:
     def add(self, metrics: Metrics) -> None:
         """Remember one step's metrics, still on the device."""
         self._interval.append({"loss_nats": metrics.loss_nats, **metrics.reported})
-        self._newest = metrics
+        if metrics.load is not None:
+            self._loads.append(metrics.load)
+        self._newest, self._stacked = metrics, metrics.loss_nats.ndim > 0
 
     def row(self, done: int, validation: Validation | None) -> None:
         """Close an interval that ends after `done` steps; write the interval before it."""
         self.flush()
         assert self._newest is not None
         ended = self._clock.when_ready(self._newest.loss_nats)
-        self._waiting = _Interval(done, self._interval, self._newest, validation, ended)
-        self._interval = []
+        self._waiting = _Interval(
+            done, self._interval, self._loads, self._earlier_load, self._newest, validation, ended
+        )
+        self._interval, self._loads, self._earlier_load = [], [], None
 
     def open_steps(self) -> list[dict[str, float]]:
         """The means of each step since the last closed interval: a checkpoint keeps them."""
         return [self._on_host(step) for step in self._interval]
+
+    def open_load(self) -> LoadTotals | None:
+        """What the experts did in those steps; None in a dense model."""
+        return self._total(self._loads, self._earlier_load)
+
+    def _total(self, loads: list[ExpertLoad], earlier: LoadTotals | None) -> LoadTotals | None:
+        total = LoadTotals.of(jax.tree.map(self._own, load) for load in loads)
+        return earlier if total is None else total + earlier
 
     def _on_host(self, step: Mapping[str, jax.Array | float]) -> dict[str, float]:
         return {name: float(self._own(value)) for name, value in step.items()}
@@ -112,13 +136,13 @@ class MetricsLog:
     def _own(self, values: jax.Array | float) -> Any:
         """This run's number of those that all runs of its program share an array for, on the host."""
         on_host = np.asarray(values)
-        return on_host[self._index] if on_host.ndim else on_host
+        return on_host[self._index] if self._stacked and on_host.ndim else on_host
 
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting is None:
             return
-        done, interval, newest, validation, ended = self._waiting
+        done, interval, loads, earlier, newest, validation, ended = self._waiting
         self._waiting = None
         steps = [self._on_host(step) for step in interval]
         newest = jax.tree.map(self._own, newest)
@@ -135,6 +159,9 @@ class MetricsLog:
             return
         self.done, self.last_loss = done, float(np.mean([step["loss_nats"] for step in steps]))
         self.reported = {name: _mean([step[name] for step in steps]) for name in newest.reported}
+        if (load := self._total(loads, earlier)) is not None:
+            self.reported |= load.summary(self.config.model)
+            self.experts = load.by_layer(self.config.model)
         if is_main():
             self._write(self._row(done, newest, rate, validation))
 
@@ -154,7 +181,7 @@ class MetricsLog:
         if validation is not None:
             row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
         assert not set(METRICS_COLUMNS) & self.reported.keys(), "an objective reports under names of its own"
-        return row | self.reported
+        return row | self.reported | ({} if self.experts is None else {"experts": self.experts})
 
     def _write(self, row: dict[str, Any]) -> None:
         try:
@@ -162,7 +189,7 @@ class MetricsLog:
                 file.write(f"{json.dumps(row, allow_nan=False)}\n".encode())
         except OSError as error:
             raise storage_error(self.path, error) from error
-        self._tracker.log({name: value for name, value in row.items() if name != "run_id"})
+        self._tracker.log({name: value for name, value in row.items() if name not in ("run_id", "experts")})
 
 
 def _mean(values: list[float]) -> float | None:

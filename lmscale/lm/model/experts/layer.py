@@ -1,0 +1,36 @@
+"""What a layer of experts adds to the residual stream, and what it reports.
+
+Letters as in `experts`.
+"""
+
+import jax
+
+from lmscale.core.config import ModelConfig
+from lmscale.lm.model.experts.capacity import Occupancy, with_capacity
+from lmscale.lm.model.experts.dropless import dropless
+from lmscale.lm.model.experts.routing import reports, route
+from lmscale.lm.model.layers import mlp
+from lmscale.lm.model.parameters import Params
+from lmscale.lm.model.tap import NO_TAP, BoundTap
+
+
+def expert_mlp(
+    layer_params: Params,
+    x_BTD: jax.Array,
+    config: ModelConfig,
+    tap: BoundTap = NO_TAP,
+    occupancy: Occupancy = Occupancy(),  # noqa: B008
+) -> tuple[jax.Array, Params]:
+    """Sum of the experts that a token takes, each times its gate, and of the shared experts (Dai 2024, eq. 9)."""
+    routing, kept_BTJ = route(layer_params, x_BTD, config, tap), None
+    if config.expert_capacity is None:
+        shape = x_BTD.shape
+        flat = (x.reshape(-1, x.shape[-1]) for x in (x_BTD, routing.experts_BTJ, routing.gates_BTJ))
+        y_BTD = dropless(layer_params, *flat, config, shape[:2], tap).reshape(shape)
+    else:
+        choice = routing.experts_BTJ, routing.gates_BTJ
+        y_BTD, kept_BTJ = with_capacity(layer_params, x_BTD, *choice, config, occupancy, tap)
+    if config.shared_experts:
+        y_BTD = y_BTD + mlp(layer_params, x_BTD, config, tap, "shared")
+    remembered = {} if occupancy.occupied_BE is None else {"experts_BTJ": routing.experts_BTJ}
+    return y_BTD, reports(routing, kept_BTJ, occupancy, config) | remembered
