@@ -89,7 +89,7 @@ def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts
     share_LE = counts_LE / jnp.maximum(counts_LE.sum(axis=1, keepdims=True), 1)
     load_LE = jnp.where(step == 0, share_LE, SMOOTHING * health.load_LE + (1 - SMOOTHING) * share_LE)
     if counts_LE.shape[1] == experts_per_token:  # every token takes all
-        return health.replace(load_LE=load_LE)  # type: ignore[attr-defined, no-any-return]
+        return health.replace(load_LE=load_LE)  # type: ignore[attr-defined]
     used_L = jnp.exp(jax.scipy.special.entr(load_LE).sum(axis=1))
     collapsed = (step >= SETTLING_STEPS) & (used_L.min() < COLLAPSED * experts_per_token)
     return _first_problem(health.replace(load_LE=load_LE), jnp.where(collapsed, 4, 0), step)  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts
 def _first_problem(health: Health, code: jax.Array, step: jax.Array) -> Health:
     """`health` with the problem `code` of update number `step`, unless there is none or an earlier one."""
     sick = health.code > 0
-    return health.replace(  # type: ignore[attr-defined, no-any-return]
+    return health.replace(  # type: ignore[attr-defined]
         code=jnp.where(sick, health.code, code), step=jnp.where(sick | (code == 0), health.step, step + 1)
     )
 

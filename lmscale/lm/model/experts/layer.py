@@ -23,12 +23,10 @@ def expert_mlp(
 ) -> tuple[jax.Array, Params]:
     """Sum of the experts that a token takes, each times its gate, and of the shared experts (Dai 2024, eq. 9)."""
     routing, kept_BTJ = route(layer_params, x_BTD, config, tap), None
+    choice = routing.experts_BTJ, routing.gates_BTJ
     if config.expert_capacity is None:
-        shape = x_BTD.shape
-        flat = (x.reshape(-1, x.shape[-1]) for x in (x_BTD, routing.experts_BTJ, routing.gates_BTJ))
-        y_BTD = dropless(layer_params, *flat, config, shape[:2], tap).reshape(shape)
+        y_BTD = dropless(layer_params, x_BTD, *choice, config, tap)
     else:
-        choice = routing.experts_BTJ, routing.gates_BTJ
         y_BTD, kept_BTJ = with_capacity(layer_params, x_BTD, *choice, config, occupancy, tap)
     if config.shared_experts:
         y_BTD = y_BTD + mlp(layer_params, x_BTD, config, tap, "shared")

@@ -30,8 +30,8 @@ class LoadTotals:
         each = [(step.counts_LE, step.dropped_L, step.entropy_L) for step in steps]
         if not each:
             return None
-        counts, dropped, entropy = ([np.asarray(value) for value in values] for values in zip(*each))
-        return cls(sum(counts, np.int64(0)), sum(dropped, np.int64(0)), sum(entropy, np.float64(0)))
+        counts, dropped, entropy = zip(*each)
+        return cls(np.sum(counts, axis=0, dtype=int), np.sum(dropped, axis=0, dtype=int), np.sum(entropy, axis=0))
 
     def __add__(self, other: "LoadTotals | None") -> "LoadTotals":
         if other is None:
