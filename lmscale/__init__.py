@@ -13,7 +13,7 @@
 Do         plan, run, report, load
 Declare    Sweep, Plan; recipes, presets
 Points     isoflop, ladder, over_training, fixed_model, repeat_data, lr_transfer, trunk, grid; combined by chain,
-           product, where, seeds and hold_out; chinchilla_params gives N* of a budget
+           product, where, seeds, with_experts and hold_out; chinchilla_params gives N* of a budget
 Describe   RunConfig of ModelConfig, OptimizerConfig, DataConfig, MeshConfig, ExamConfig and an objective, NextToken or
            Completion; Outcome is what a run leaves
 Judge      fits, laws, emergence, design, plots; read_table reads tables of others

@@ -36,6 +36,7 @@ from .study.sweep import repeat_data as repeat_data
 from .study.sweep import seeds as seeds
 from .study.sweep import trunk as trunk
 from .study.sweep import where as where
+from .study.sweep import with_experts as with_experts
 from .study.tables import read_table as read_table
 
 __version__: str

@@ -33,6 +33,14 @@ class BenchArgs:
     """Tokens of a sequence; by default 256."""
     vocab: int | None = None
     """Tokens that there are; by default 256."""
+    experts: int | None = None
+    """MLPs of a layer of which every token passes some; by default 1, a dense model."""
+    experts_per_token: int | None = None
+    """Experts that a token passes; by default 1."""
+    shared_experts: int | None = None
+    """Experts that every token passes; by default none."""
+    expert_width: int | None = None
+    """Hidden units of one expert; by default those of the MLP."""
     batch: int | None = None
     """Sequences of a global batch; by default 16."""
     compute_dtype: Literal["float32", "bfloat16"] | None = None
@@ -85,15 +93,16 @@ def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
     Runs share a machine's memory and clock: alone, each would be faster than in a sweep. Raises `UserError` where a
     shape cannot be trained here.
     """
-    from lmscale.core.counting import params_total
-    from lmscale.core.quantities import quantity
+    from lmscale.core.counting import active_params_total, params_total
+    from lmscale.core.quantities import model_size, quantity
     from lmscale.study import launch
 
     slots = launch.slots()
     for run in spread_of_sizes(plan.runs):
         rates, shape = _measure(run, slots, steps), run.config.model
         console.print(
-            f"{shape.width} x {shape.layers}, {quantity(params_total(shape))} parameters, batch "
+            f"{shape.width} x {shape.layers}, {model_size(params_total(shape), active_params_total(shape))} "
+            f"parameters, batch "
             f"{quantity(run.config.batch_tokens)} tokens: {min(rates):.3g} to {max(rates):.3g} FLOP/s per run, "
             f"{len(slots)} at once"
         )
@@ -130,13 +139,19 @@ def _measure(run: "PlannedRun", slots: "list[Slot]", steps: int) -> list[float]:
 
 
 def spread_of_sizes(runs: "list[PlannedRun]") -> "list[PlannedRun]":
-    """Runs of up to `SHAPES` sizes, evenly from the smallest to the largest."""
+    """Runs of up to `SHAPES` sizes, evenly from the smallest to the largest, dense ones and with experts apart."""
     from lmscale.core.counting import flops_per_token
 
-    sizes = {flops_per_token(run.config.model): run for run in reversed(runs)}
-    ascending = [sizes[size] for size in sorted(sizes)]
-    gaps = max(1, min(SHAPES, len(ascending)) - 1)
-    return [ascending[index] for index in sorted({round(i * (len(ascending) - 1) / gaps) for i in range(gaps + 1)})]
+    chosen = []
+    for sparse in (False, True):
+        of_kind = [run for run in reversed(runs) if (run.config.model.experts > 1) == sparse]
+        sizes = {(flops_per_token(run.config.model), run.config.model.experts): run for run in of_kind}
+        ascending = [sizes[size] for size in sorted(sizes)]
+        gaps = max(1, min(SHAPES, len(ascending)) - 1)
+        if ascending:
+            indices = sorted({round(i * (len(ascending) - 1) / gaps) for i in range(gaps + 1)})
+            chosen += [ascending[index] for index in indices]
+    return chosen
 
 
 def _last_line(text: str) -> str:

@@ -67,7 +67,10 @@ def law_sentence(run: Path) -> str:
         return ""
     if outcome is None or not outcome.tokens:
         return ""
-    loss = float(fit.law.loss(outcome.params, outcome.tokens))
+    params = getattr(outcome, fit.size_column, None)
+    if params is None:
+        return ""
+    loss = float(fit.law.loss(params, outcome.tokens))
     return (
         f"Fitted to {fit.n_runs} runs of the sweep, which may include this one: {fit.law}. At the N and D of the whole "
         f"run it predicts a loss of {loss:.4f} nats per token."

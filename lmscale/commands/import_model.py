@@ -37,7 +37,7 @@ def main(args: ImportModelArgs, console: "Console") -> None:
 
     machine.set_up()
     from lmscale.core.counting import count
-    from lmscale.core.quantities import quantity
+    from lmscale.core.quantities import model_size, quantity
     from lmscale.lm.use.import_model import import_into_sweep, import_model
 
     tokens = None if args.tokens is None else round(args.tokens)
@@ -49,7 +49,8 @@ def main(args: ImportModelArgs, console: "Console") -> None:
         assert args.sweep is not None
         folder, model = import_into_sweep(args.path, args.sweep, tokens, args.name)
     known = "" if model.tokens is None else f", D = {quantity(model.tokens)} tokens"
-    params = quantity(count(model.config).params)
+    counts = count(model.config)
+    params = model_size(counts.params, counts.active_params)
     console.print(
         f"{folder}: {model.architecture}, N = {params} parameters, embeddings included{known}",
         markup=False, highlight=False,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import quantity
+from lmscale.core.quantities import model_size, quantity
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import SCORED_ON, reported
 from lmscale.study.launch import Slot
@@ -24,7 +24,7 @@ FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
 def label(run: PlannedRun) -> str:
     """N, C and seed of a run, which name its bar."""
     counts = count(run.config)
-    return f"N {quantity(counts.params):>5} C {counts.flops:.2e} seed {run.config.seed}"
+    return f"N {model_size(counts.params, counts.active_params):>5} C {counts.flops:.2e} seed {run.config.seed}"
 
 
 class _TimeLeft(TimeRemainingColumn):

@@ -184,13 +184,14 @@ def _models(sweep: Path) -> list[tuple[Path, str]]:
     """The run folders of a sweep, by compute, and a title for each."""
     from lmscale.core.counting import count
     from lmscale.core.plans import read_plan
-    from lmscale.core.quantities import quantity
+    from lmscale.core.quantities import model_size, quantity
 
     _, runs = read_plan(sweep)
     titled = []
     for run in runs:
         counts = count(run.config)
-        title = f"N = {quantity(counts.params)}, D = {quantity(counts.tokens)}, C = {quantity(counts.flops)} FLOPs"
+        size = model_size(counts.params, counts.active_params)
+        title = f"N = {size}, D = {quantity(counts.tokens)}, C = {quantity(counts.flops)} FLOPs"
         titled.append((counts.flops, counts.params, sweep / run.config.run_id, title))
     return [(folder, title) for *_, folder, title in sorted(titled, key=lambda each: each[:2])]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 200
 """Most rows that are shown without --all; a larger sweep shows only runs at work or in trouble."""
 WATCH_SECONDS = 2.0
-HEADINGS = ("run", "N", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
+HEADINGS = ("run", "N", "active", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
 LEFT_BOUND = ("run", "state", "")
 
 
@@ -114,6 +114,7 @@ def _cells(run: "RunState") -> tuple[str, ...]:
     return (
         run.run_id,
         quantity(run.params),
+        quantity(run.active_params) if run.active_params != run.params else "",
         f"{run.flops:.2e}",
         run.state,
         f"{run.flops_done / run.flops:.0%}",

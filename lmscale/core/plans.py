@@ -17,7 +17,9 @@ from lmscale.core.run_folder import CONFIG_FILE, PLAN_FILE, is_run_id
 from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
-"""Counts that the line of a run in the plan repeats."""
+"""Counts that the line of a run in every plan repeats."""
+REPEATED = (*COUNTED, "active_params")
+"""Counts that it repeats now; plans of before models had experts have only the others."""
 PURPOSE = ("question", "law", "target_flops", "max_flops", "max_hours")
 """Fields of a sweep that its plan keeps beside its runs; plans of earlier versions lack them."""
 SHOWN = 8
@@ -70,7 +72,7 @@ class PlannedRun:
     def to_json(self) -> dict[str, Any]:
         """A line of `plan.json`, with counts for readers of thousands of lines, who should not need to count again."""
         counts = asdict(count(self.config))
-        return {"run_id": self.config.run_id, **{name: counts[name] for name in COUNTED}, **asdict(self)}
+        return {"run_id": self.config.run_id, **{name: counts[name] for name in REPEATED}, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any], parts: dict[tuple[type[Any], str], Any] | None = None) -> "PlannedRun":
@@ -78,7 +80,7 @@ class PlannedRun:
 
         Raises `UserError` where the stored run_id is not that of the configuration.
         """
-        fields_only = {name: item for name, item in value.items() if name not in ("run_id", *COUNTED)}
+        fields_only = {name: item for name, item in value.items() if name not in ("run_id", *REPEATED)}
         run = from_json(cls, fields_only, parts=parts)
         if run.config.run_id != value.get("run_id"):
             raise UserError(

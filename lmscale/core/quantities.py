@@ -11,6 +11,11 @@ def quantity(value: float) -> str:
     return f"{value:.3g}"
 
 
+def model_size(params: float, active_params: float) -> str:
+    """N of a model: "33.4k", of one with experts also what a token passes of it: "2.1M (412k active)"."""
+    return quantity(params) + (f" ({quantity(active_params)} active)" if active_params != params else "")
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 run", "2,000 runs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lmscale.core.config import RunConfig, check, check_types, finite, from_json, not_negative
+from lmscale.core.config import ModelConfig, RunConfig, check, check_types, finite, from_json, not_negative
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
@@ -66,6 +66,9 @@ class Outcome:
     """Steps whose training loss was more than six standard deviations from the recent ones."""
     params: int
     params_non_embedding: int
+    active_params: int | None = None
+    """Those of `params` that one token passes; an outcome without them is of a dense model, which has no others."""
+    active_params_non_embedding: int | None = None
     tokens: int
     """Tokens trained on, repeats counted."""
     flops: int
@@ -107,6 +110,9 @@ class Outcome:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for name in ("params", "params_non_embedding"):
+            if getattr(self, f"active_{name}") is None:
+                object.__setattr__(self, f"active_{name}", getattr(self, name))
 
     @property
     def wall_seconds(self) -> float:
@@ -180,7 +186,8 @@ OUTCOME_COLUMNS = tuple(item.name for item in fields(Outcome) if item.name not i
 def collect(folder: str | Path) -> "pd.DataFrame":
     """The table of a sweep's folder: one row per planned run, joined with its outcome.
 
-    Canonical columns: `run` (run_id), `params` (N, all parameters), `tokens` (D), `flops` (C, exact), `loss_nats`,
+    Canonical columns: `run` (run_id), `params` (N, all parameters), `active_params` (those that one token passes, of a
+    dense model the same), `tokens` (D), `flops` (C, exact), `loss_nats`,
     `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out, "corrupt" where that cannot
     be believed), the other counting conventions, the configuration's main fields and the rest of the `Outcome`.
     `attrs["corrupt"]` has the sentence for every corrupt row, `attrs["notes"]` one where corpora are mixed. Raises
@@ -206,6 +213,17 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     return table
 
 
+def _experts(model: ModelConfig) -> dict[str, float]:
+    """What says how experts are arranged; a dense model has one, of granularity 1, and no idle share (sparsity 0)."""
+    return {
+        "experts": model.experts,
+        "experts_per_token": model.experts_per_token,
+        "shared_experts": model.shared_experts,
+        "granularity": model.granularity,
+        "sparsity": 1 - model.experts_per_token / model.experts,
+    }
+
+
 def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
     config, counts = run.config, count(run.config)
     outcome, problem = outcome_or_problem(folder, config)
@@ -221,6 +239,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "width": config.model.width,
         "layers": config.model.layers,
         "heads": config.model.heads,
+        **_experts(config.model),
         "vocab": config.model.vocab,
         "context": config.model.context,
         "parametrization": config.model.parametrization,

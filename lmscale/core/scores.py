@@ -147,7 +147,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("step", "shots", "shots_seed"), _count, "a whole number, 0 or more"),
     (("n",), lambda value: _count(value) and value > 0, "a whole number above 0"),
     (("score", "chance"), _number, "a finite number"),
-    (("stderr", "params", "tokens", "flops", "loss"), lambda value: _number(value) and value >= 0,
+    (("stderr", "params", "active_params", "tokens", "flops", "loss"), lambda value: _number(value) and value >= 0,
      "a finite number, not negative"),
     (("higher_is_better",), lambda value: isinstance(value, bool | int), "true or false"),
 )  # fmt: skip

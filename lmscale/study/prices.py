@@ -82,7 +82,7 @@ def between(figures: Sequence[MeasuredSpeed], config: RunConfig) -> tuple[float,
     """FLOP/s and seconds to compile of a shape, interpolated between measured ones in logarithms, weighted by nearness.
 
     Two shapes are near if their FLOPs per token and tokens per update are similar: these set how well matrix products
-    fill the machine, and how much of a step is overhead.
+    fill the machine, and how much of a step is overhead; a dense shape says little of one with experts.
     """
     return _interpolated(_coordinates([figure.config for figure in figures]), figures, config)
 
@@ -99,7 +99,8 @@ def _interpolated(known_kn: np.ndarray, figures: Sequence[MeasuredSpeed], config
 
 
 def _coordinates(configs: Sequence[RunConfig]) -> np.ndarray:
-    """Where shapes lie among others, (4, n): by the size of a token's work, of a batch, by depth and by precision."""
+    """Where shapes lie among others, (5, n): by the size of a token's work, of a batch, by depth, by precision, and by
+    experts, which cut a batch into smaller matrix products."""
     return np.array(
         [
             (
@@ -107,6 +108,7 @@ def _coordinates(configs: Sequence[RunConfig]) -> np.ndarray:
                 0.5 * math.log(config.batch_tokens),
                 0.5 * math.log(config.model.layers),
                 2.0 * (config.model.compute_dtype == "bfloat16"),
+                math.log(config.model.experts / config.model.experts_per_token) + 2.0 * (config.model.experts > 1),
             )
             for config in configs
         ]

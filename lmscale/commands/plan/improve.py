@@ -1,12 +1,13 @@
 """`lmscale plan --improve`: runs to add to a plan, made by its own recipe."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmscale.core.config import check
-from lmscale.core.counting import count, flops_per_token, params_total
+from lmscale.core.counting import ACTIVE, TOTAL, Counts, count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design import Candidates, Information, Prior, Proposal, fitted_runs, improve, information
@@ -35,30 +36,59 @@ def improved_plan(
     Raises `UserError` where the recipe cannot make a run of params and tokens, or where `spend` buys no run.
     """
     check(spend > 0 and most > 0, f"--spend {spend:g} --most {most}: both must be positive")
-    candidates = _candidates(plan, spend)
+    size = _Size.of(plan, prior)
+    candidates = _candidates(plan, size, spend)
     name, narrowed = QUANTITIES[quantity]
-    fitted = fitted_runs(plan.runs)
+    fitted = fitted_runs(plan.runs, prior.size_column)
     target = narrowed(information(prior, fitted), target_flops)
     proposal = improve(prior, fitted, candidates, target, spend=spend, most=most)
     chosen = proposal.chosen
     known = {run.config.run_id for run in plan.runs}
-    runs = [_run(plan, float(n), float(d), known) for n, d in zip(chosen.params_m, chosen.tokens_m)]
+    runs = [_run(plan, size, float(n), float(d), known) for n, d in zip(chosen.params_m, chosen.tokens_m)]
     sweep = plan.sweep
     improved = plan_of_runs(sweep.name, [*plan.runs, *runs], **sweep.purpose)
     return improved, proposal, f"{name} at {target_flops:.3g} FLOPs"
 
 
-def _candidates(plan: Plan, spend: float) -> Candidates:
+@dataclass(frozen=True)
+class _Size:
+    """How the plan's law counts N, and how a point asks the recipe for it."""
+
+    column: str
+    coordinate: str
+    experts: int
+
+    @classmethod
+    def of(cls, plan: Plan, prior: Prior) -> "_Size":
+        """Raises `UserError` for a plan of several numbers of experts, and for an N that no point asks for."""
+        column, numbers = prior.size_column, {run.config.model.experts for run in plan.runs}
+        check(
+            len(numbers) == 1,
+            f"the runs have {min(numbers)} to {max(numbers)} experts, and --improve adds runs of one law of N and D: "
+            f"give it a sweep of one number of experts",
+        )
+        check(
+            column in (TOTAL, ACTIVE),
+            f"the law of --prior counts N as {column}, which no recipe takes: fit it to params or active_params",
+        )
+        experts = numbers.pop()
+        return cls(column, column if experts > 1 else TOTAL, experts)
+
+    def __call__(self, counts: Counts) -> int:
+        return int(getattr(counts, self.column))
+
+
+def _candidates(plan: Plan, size_of: _Size, spend: float) -> Candidates:
     """A grid of N and D/N around the plan, priced by the exact count of the recipe's own shapes."""
     counts = [count(run.config) for run in plan.runs if not run.held_out]
-    params = [one.params for one in counts]
-    ratios = [one.tokens_per_param for one in counts]
+    params = [size_of(one) for one in counts]
+    ratios = [one.tokens / size_of(one) for one in counts]
     low, high = plan.sweep.tokens_per_param
     grid = np.geomspace(max(low, min(ratios) / WIDER), min(high, max(ratios) * WIDER), RATIOS)
     rows: set[tuple[float, float, float]] = set()
     for size in np.geomspace(min(params) / WIDER, max(params) * WIDER, SIZES):
         try:
-            model = plan.sweep.recipe({"params": float(size), "tokens": float(20 * size), "seed": 0}).model
+            config = plan.sweep.recipe({size_of.coordinate: float(size), "tokens": float(20 * size), "seed": 0})
         except UserError:
             continue  # outside the recipe's family
         except (KeyError, TypeError) as error:
@@ -66,8 +96,13 @@ def _candidates(plan: Plan, spend: float) -> Candidates:
                 f"the recipe of sweep {plan.sweep.name!r} makes no run of params and tokens ({error!r}), which "
                 f"--improve needs; a recipe of `lmscale.recipes` does"
             ) from None
-        n = params_total(model)
-        rows |= {(float(n), float(n * ratio), float(flops_per_token(model) * n * ratio)) for ratio in grid}
+        check(
+            config.model.experts == size_of.experts,
+            f"the planned runs have {size_of.experts} experts and the recipe of sweep {plan.sweep.name!r} makes models "
+            f"of {config.model.experts}: give them to the recipe's family, so that --improve can add runs like them",
+        )
+        n = size_of(count(config))
+        rows |= {(float(n), float(n * ratio), float(flops_per_token(config.model) * n * ratio)) for ratio in grid}
     affordable = [row for row in sorted(rows) if spend / SMALL_CHANGE <= row[2] <= spend]
     check(
         bool(affordable),
@@ -76,11 +111,11 @@ def _candidates(plan: Plan, spend: float) -> Candidates:
     return Candidates(*np.array(affordable).T)
 
 
-def _run(plan: Plan, params: float, tokens: float, known: set[str]) -> PlannedRun:
+def _run(plan: Plan, size: _Size, params: float, tokens: float, known: set[str]) -> PlannedRun:
     """The run at a candidate, with the first seed that is not planned yet."""
     recipe = plan.sweep.recipe
     for seed in range(1000):
-        point = {"params": params, "tokens": tokens, "seed": seed}
+        point = {size.coordinate: params, "tokens": tokens, "seed": seed}
         config = recipe(point)
         if config.run_id not in known:
             known.add(config.run_id)

@@ -7,12 +7,13 @@ from typing import Any
 
 from lmscale.commands.plan.prior import fitted_law
 from lmscale.core.config import check
-from lmscale.core.counting import count
+from lmscale.core.counting import ACTIVE, TOTAL, count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.study.fits import LossLaw, loss_law
 from lmscale.study.fits.results.common import Prediction
+from lmscale.study.fits.sizes import counted_by
 from lmscale.study.sweep import Plan, Sweep, load, plan_of_runs
 
 LEVEL = 0.95
@@ -34,19 +35,19 @@ class OptimalRun:
     def lines(self) -> list[str]:
         """Sentences for below the plan."""
         counts = count(self.plan.runs[0].config)
+        ratio = counts.tokens / getattr(counts, self.fit.size_column)
         law, prediction = self.fit.law, self.prediction
         sentences = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
         if self.tokens_per_param is None:
             optimum = self.fit.optimum(self.flops)
-            line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}, D*/N* = "
+            line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}"
+            line += f" ({self.fit.size_column})" * (self.fit.size_column != TOTAL) + ", D*/N* = "
             line += f"{float(optimum.tokens_per_param):.3g}"
             if self.ratio_interval is not None:
                 line += f" [{self.ratio_interval[0]:.3g}, {self.ratio_interval[1]:.3g}] ({LEVEL:.0%})"
-            sentences.append(f"{line}; this run has D/N = {counts.tokens_per_param:.3g}")
+            sentences.append(f"{line}; this run has D/N = {ratio:.3g}")
         else:
-            sentences.append(
-                f"D/N = {self.tokens_per_param:g} was asked for; this run has {counts.tokens_per_param:.3g}"
-            )
+            sentences.append(f"D/N = {self.tokens_per_param:g} was asked for; this run has {ratio:.3g}")
         loss = f"predicted loss {prediction.loss_nats:.4f} nats per token"
         if self.fit.samples is None:
             return [*sentences, f"{loss}; no interval, since the fit's table is not here"]
@@ -69,7 +70,7 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
     check(tokens_per_param is None or tokens_per_param > 0, f"--tokens-per-param {tokens_per_param}: must be positive")
     fit = fitted_law(path)
     sweep = sweep or _sweep_of(path)
-    point = {"params": _params(fit, flops, tokens_per_param), "flops": float(flops), "seed": 0}
+    point = {_coordinate(fit, path): _params(fit, flops, tokens_per_param), "flops": float(flops), "seed": 0}
     try:
         config = sweep.recipe(point)
     except UserError as error:
@@ -89,11 +90,20 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
     )
     plan = plan_of_runs(f"{sweep.name}-optimal-{flops:.3g}".replace("+", ""), [run], question=sweep.question, law="")
     fit, counts = _with_samples(path, fit), count(config)
-    prediction = fit.predict(LEVEL, params=float(counts.params), tokens=float(counts.tokens))
+    prediction = fit.predict(LEVEL, params=float(getattr(counts, fit.size_column)), tokens=float(counts.tokens))
     interval = None
     if fit.samples is not None and tokens_per_param is None:
         interval = fit.interval(lambda one: one.optimum(flops).tokens_per_param, LEVEL)
     return OptimalRun(plan, fit, flops, tokens_per_param, prediction, interval)
+
+
+def _coordinate(fit: LossLaw, path: Path) -> str:
+    """The coordinate by which a recipe makes a model of the N of a fit. Raises `UserError` for an N without one."""
+    check(
+        fit.size_column in (TOTAL, ACTIVE),
+        f"the fit in {path} counts N as {fit.size_column}, which no recipe takes: fit params or active_params",
+    )
+    return fit.size_column
 
 
 def _params(fit: LossLaw, flops: float, tokens_per_param: float | None) -> float:
@@ -111,7 +121,7 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
     from lmscale.study.tables import read_table
 
     try:
-        table = read_table(_table_of(path), None, None)
+        table = counted_by(read_table(_table_of(path), None, None), fit.size_column)
         again = loss_law(
             table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
             seed=fit.seed, rates=fit.rates, check=False, at=(),

@@ -53,7 +53,7 @@ def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: fl
     scatter = math.sqrt(float(((rows["predicted"] - rows["measured"]) ** 2).sum()) / freedom) if freedom > 0 else 0.0
     known = scatter > 0
     noise = noise_nats if noise_nats is not None else scatter if known else NOISE_NATS
-    prior = Prior(fit.law, name, noise, shared, smallest_flops=None)
+    prior = Prior(fit.law, name, noise, shared, smallest_flops=None, size_column=fit.size_column)
     draws = fit.samples
     if draws is None and known and not fit.fixed:
         own = information(replace(prior, noise_nats=scatter, shared=0.0), Runs(rows["params"], rows["tokens"]))

@@ -59,6 +59,8 @@ class PricedRun:
         return {
             "run_id": config.run_id,
             **asdict(self.counts),
+            "experts": config.model.experts,
+            "experts_per_token": config.model.experts_per_token,
             "tokens_per_param": self.counts.tokens_per_param,
             "paid_flops": self.run.paid_flops,
             "epochs": self.epochs,
@@ -86,6 +88,11 @@ class PricedPlan:
     rows: tuple[PricedRun, ...]
     verdict: Verdict | None
     """None where the sweep is not meant to identify a law."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a model has experts, so that total and active parameters differ."""
+        return any(row.counts.active_params != row.counts.params for row in self.rows)
 
     @property
     def begun(self) -> bool:

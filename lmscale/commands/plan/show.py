@@ -8,9 +8,10 @@ from rich.markup import escape
 from lmscale.commands.columns import Columns, omitted, print_columns, room
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
-from lmscale.core.quantities import counted, duration, quantity
+from lmscale.core.quantities import counted, duration, model_size, quantity
 from lmscale.core.results import corpora_sentence
 from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
+from lmscale.study.sweep import experts_text
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: estimated peak memory "
@@ -27,7 +28,7 @@ CONSTANTS = {
 """Columns that become a phrase where all runs have one value."""
 CONVENTION_NAMES = {
     "flops": "exact training FLOPs, causal attention counted as needed",
-    "flops_6n": "6 N D, N all parameters",
+    "flops_6n": "6 N D, N all parameters, of experts the active ones",
     "flops_kaplan": "6 N D, N non-embedding (Kaplan)",
     "flops_with_head": "6 N D, N the layers and the head (Porian)",
     "flops_full_attention": "exact, with full attention (PaLM)",
@@ -53,6 +54,8 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
     console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
+    if priced.sparse:
+        console.print("experts: per layer, of which a token passes some. active: the parameters that a token passes.")
     if any(columns.get("leaves", ())):
         console.print("leaves: the trunk, and its step, from which a branch starts.")
     if any(row.epochs is None for row in priced.rows):
@@ -80,7 +83,9 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str
         "run": config.run_id,
         "shape": f"{config.model.width} x {config.model.layers}",
         "seed": str(config.seed),
+        "experts": experts_text(config.model) if config.model.experts > 1 or priced.sparse else "",
         "N": quantity(counts.params),
+        "active": quantity(counts.active_params) if priced.sparse else "",
         "D": quantity(counts.tokens),
         "D/N": f"{counts.tokens_per_param:.3g}",
         "C": f"{getattr(counts, convention):.2e}",
@@ -217,7 +222,7 @@ def show_proposal(priced: PricedPlan, proposal: Proposal, new: int, quantity_nam
         {
             "run": row.run.config.run_id,
             "shape": f"{row.run.config.model.width} x {row.run.config.model.layers}",
-            "N": quantity(row.counts.params),
+            "N": model_size(row.counts.params, row.counts.active_params),
             "D": quantity(row.counts.tokens),
             "D/N": f"{row.counts.tokens_per_param:.3g}",
             "C": f"{row.counts.flops:.2e}",

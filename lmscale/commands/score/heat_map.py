@@ -84,7 +84,7 @@ def _losses(models: Sequence[ScoredModel]) -> str:
     for model in models:
         sums, trained = model.sums, model.training_tokens
         losses = [f"{sums[key]:.4f}" for key in ("loss_nats", "bits_per_token", "bits_per_byte")]
-        cells = [str(model.folder), quantity(model.params), "-" if trained is None else quantity(trained)]
+        cells = [str(model.folder), model.size, "-" if trained is None else quantity(trained)]
         rows.append(("", [*cells, f"{sums['tokens']:,}", *losses]))
     return table(heads, rows)
 
@@ -101,7 +101,7 @@ def _legend() -> str:
 
 
 def _caption(model: ScoredModel) -> str:
-    return f"{model.folder.name}: N = {quantity(model.params)}, {model.sums['bits_per_byte']:.4f} bits per byte"
+    return f"{model.folder.name}: N = {model.size}, {model.sums['bits_per_byte']:.4f} bits per byte"
 
 
 def _column(model: ScoredModel, reading: Reading) -> str:

@@ -10,6 +10,7 @@ from lmscale.core.config import IMPORTED, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan
+from lmscale.core.quantities import model_size
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE
 from lmscale.core.run_identity import read_config
 
@@ -40,6 +41,8 @@ class ScoredModel:
     folder: Path
     params: int
     """N, embeddings included."""
+    active_params: int
+    """Those that one token passes: the same but in a model with experts."""
     training_tokens: int | None
     """D; None where the model was imported."""
     step: int
@@ -47,6 +50,11 @@ class ScoredModel:
     """`ScoredText.to_json`."""
     reading: Reading | None
     """None where only its sums are wanted: the readings of many models would fill the memory."""
+
+    @property
+    def size(self) -> str:
+        """N as text, with the active part of a model with experts."""
+        return model_size(self.params, self.active_params)
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,11 @@ def score_models(
             others = alternatives(opened.run, scored, ranked_tokens, opened.mesh) if ranked else None
             reading = Reading(scored, others, opened.run.tokenizer)
         config = opened.run.config
+        counts, sums = count(config), scored.to_json()
         models.append(
-            ScoredModel(folder, count(config).params, _training_tokens(config), opened.step, scored.to_json(), reading)
+            ScoredModel(
+                folder, counts.params, counts.active_params, _training_tokens(config), opened.step, sums, reading
+            )
         )
     return models
 

@@ -67,7 +67,7 @@ def loss_table(models: Sequence[ScoredModel]) -> Table:
         sums = model.sums
         trained = "-" if model.training_tokens is None else quantity(model.training_tokens)
         losses = (f"{sums[name]:.4f}" for name in ("loss_nats", "bits_per_token", "bits_per_byte"))
-        table.add_row(Text(printable(str(model.folder))), quantity(model.params), trained, *losses)
+        table.add_row(Text(printable(str(model.folder))), model.size, trained, *losses)
     return table
 
 

@@ -70,6 +70,7 @@ def to_json(model: Any, most_spans: int, *, tokens: bool) -> dict[str, Any]:
         "run": str(model.folder),
         "step": model.step,
         "params": model.params,
+        "active_params": model.active_params,
         "training_tokens": model.training_tokens,
         **model.sums,
     }

@@ -1,6 +1,6 @@
 """Parameters, FLOPs and bytes of a model under every named convention: the one place with a formula for N or C."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from lmscale.core.config import ModelConfig, RunConfig
@@ -42,7 +42,10 @@ from lmscale.core.counting.params import (
 )
 
 __all__ = [
+    "ACTIVE",
     "DTYPE_BYTES",
+    "SIZES",
+    "TOTAL",
     "TRAIN_OVER_FORWARD",
     "Counts",
     "activation_bytes",
@@ -77,13 +80,20 @@ __all__ = [
 ]
 
 
+TOTAL, ACTIVE = "params", "active_params"
+"""The two meanings of N in models with experts, by their names in `Counts` and in tables."""
+
+
 @dataclass(frozen=True)
 class Counts:
-    """A run's N and C under every convention."""
+    """A run's N and C under every convention; `active_` counts what one token passes, of a dense model the same."""
 
     params: int
     params_non_embedding: int
     params_with_head: int
+    active_params: int
+    active_params_non_embedding: int
+    active_params_with_head: int
     tokens: int
     flops: int
     flops_6n: int
@@ -100,6 +110,10 @@ class Counts:
         return self.tokens / self.params
 
 
+SIZES = tuple(item.name for item in fields(Counts) if "params" in item.name)
+"""The counts of `Counts` that an N may be."""
+
+
 def count(config: RunConfig, tokens: int | None = None) -> Counts:
     """Count `config` under every convention; `tokens` are those trained on, all of the run's unless given."""
     tokens = config.tokens if tokens is None else tokens
@@ -114,6 +128,9 @@ def _of_model(model: ModelConfig) -> tuple[dict[str, int], dict[str, int]]:
         "params": params_total(model),
         "params_non_embedding": params_non_embedding(model),
         "params_with_head": params_with_head(model),
+        "active_params": active_params_total(model),
+        "active_params_non_embedding": active_params_non_embedding(model),
+        "active_params_with_head": active_params_with_head(model),
     }
     return params, {
         "flops": flops_per_token(model),

@@ -113,6 +113,7 @@ def model_columns(config: RunConfig, step: int, loss_nats: float | None) -> dict
         "run_id": config.run_id,
         "step": step,
         "params": counts.params,
+        "active_params": counts.active_params,
         "tokens": step * config.batch_tokens,
         "flops": counts.flops * step / config.steps,
         "loss": loss_nats,

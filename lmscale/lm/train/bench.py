@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig, check, from_json
-from lmscale.core.counting import flops_per_token, params_total
+from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.lm import data
@@ -68,6 +68,8 @@ class TrainingSpeed:
     data: str
     """Where they come from."""
     params: int
+    active_params: int
+    """Those that a token passes, which its FLOPs are of: the same but of a model with experts."""
     device: str
 
     @property
@@ -137,6 +139,7 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
         data_tokens_per_second=data_rate,
         data=source,
         params=params_total(config.model),
+        active_params=active_params_total(config.model),
         device=machine.device_name(),
     )
 
@@ -249,7 +252,8 @@ def _random(config: RunConfig, steps: int, folder: Path) -> Tokens:
 def lines(speed: TrainingSpeed) -> Iterator[tuple[str, str]]:
     """Name and value of every line that `lmscale bench` prints."""
     milliseconds = [1e3 * getattr(speed, f"step_seconds_{name}") for name in ("min", "median", "max")]
-    yield "model", f"{speed.params:,} parameters on {speed.device}"
+    active = f", {speed.active_params:,} of them active" if speed.active_params != speed.params else ""
+    yield "model", f"{speed.params:,} parameters{active} on {speed.device}"
     yield "tokens/s", f"{speed.tokens_per_second:,.0f}"
     yield "FLOP/s, exact count", f"{speed.flops_per_second:.3g}"
     yield "matmul peak, FLOP/s", f"{speed.matmul_peak_flops_per_second:.3g}"

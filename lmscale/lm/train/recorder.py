@@ -171,6 +171,8 @@ class RunRecorder:
             spikes=log.spikes,
             params=counts.params,
             params_non_embedding=counts.params_non_embedding,
+            active_params=counts.active_params,
+            active_params_non_embedding=counts.active_params_non_embedding,
             tokens=tokens,
             flops=counts.flops,
             flops_6n=counts.flops_6n,

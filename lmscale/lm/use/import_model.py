@@ -163,6 +163,8 @@ def _outcome(config: RunConfig, tokens: int | None, fingerprint: str) -> Outcome
         state="imported",
         params=counts.params,
         params_non_embedding=counts.params_non_embedding,
+        active_params=counts.active_params,
+        active_params_non_embedding=counts.active_params_non_embedding,
         tokens=0 if tokens is None else config.tokens,
         flops=0 if tokens is None else counts.flops,
         flops_6n=0 if tokens is None else counts.flops_6n,

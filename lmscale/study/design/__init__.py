@@ -1,9 +1,18 @@
 """What a plan can identify, before a FLOP is spent: Fisher information under a named prior law and noise.
 
-`judge_plan` gives the verdict on a plan, `improve` the next best runs.
+`judge_plan` gives the verdict on a plan, `improve` the next best runs; `optimal_experts` says how many experts a budget
+and a memory should have.
 """
 
 from lmscale.study.design.bias import Valley, bias_of_exponent, planned_valley
+from lmscale.study.design.experts import (
+    ExpertChoice,
+    ExpertLimits,
+    effective_dense_params,
+    expert_choices,
+    optimal_experts,
+    total_params,
+)
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Runs, condition, information, jacobian
 from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.next_runs import Candidates, Proposal, improve, with_candidates
@@ -15,6 +24,8 @@ __all__ = [
     "ALLOWED",
     "UNIDENTIFIED",
     "Candidates",
+    "ExpertChoice",
+    "ExpertLimits",
     "Information",
     "Line",
     "Prior",
@@ -24,6 +35,8 @@ __all__ = [
     "Verdict",
     "bias_of_exponent",
     "condition",
+    "effective_dense_params",
+    "expert_choices",
     "fitted_runs",
     "improve",
     "information",
@@ -32,7 +45,9 @@ __all__ = [
     "line_through",
     "noise_draws",
     "normal_draws",
+    "optimal_experts",
     "planned_valley",
     "published_prior",
+    "total_params",
     "with_candidates",
 ]

@@ -15,15 +15,15 @@ from lmscale.study.grouping import group_count, group_values
 from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
 
 
-def fitted_runs(planned: Sequence[PlannedRun]) -> Runs:
-    """The runs that a fit may see. Raises `UserError` where all are held out."""
+def fitted_runs(planned: Sequence[PlannedRun], size_column: str = Prior.size_column) -> Runs:
+    """The runs that a fit may see, with the count `size_column` as N. Raises `UserError` where all are held out."""
     fitted = [run for run in planned if not run.held_out]
     if not fitted:
         raise UserError("every run of the plan is held out, so no fit sees any; leave some to be fitted")
     counts = [count(run.config) for run in fitted]
     unique = [min(run.config.tokens, run.config.data.unique_tokens or run.config.tokens) for run in fitted]
     return Runs(
-        params_n=np.array([one.params for one in counts], dtype=float),
+        params_n=np.array([getattr(one, size_column) for one in counts], dtype=float),
         tokens_n=np.array([one.tokens for one in counts], dtype=float),
         unique_n=np.array(unique, dtype=float),
         clusters_n=[run.group for run in fitted],
@@ -39,7 +39,7 @@ def planned_valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley
     budgets: dict[float, set[tuple[int, int, int]]] = {}
     for run, flops in zip(fitted, group_values([run.flops_budget for run in fitted]).tolist()):
         counts = count(run.config)
-        budgets.setdefault(flops, set()).add((counts.params, counts.tokens, counts.flops))
+        budgets.setdefault(flops, set()).add((getattr(counts, prior.size_column), counts.tokens, counts.flops))
     valleys = []
     for flops, members in sorted(budgets.items()):
         params_n, tokens_n, flops_n = np.array(sorted(members), dtype=float).T
@@ -60,10 +60,12 @@ def _cost(params_n: np.ndarray, tokens_n: np.ndarray, flops_n: np.ndarray) -> Co
 def fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
     """Runs that would make the law identifiable, with what they cost, computed for this plan."""
     fitted = sorted((run for run in planned if not run.held_out), key=lambda run: count(run.config).flops)
-    runs = fitted_runs(planned)
+    runs = fitted_runs(planned, prior.size_column)
     ratio = float(np.median(runs.tokens_n / runs.params_n))
-    sizes_n = group_values([count(run.config).params for run in fitted])
-    shapes = {int(size): run.config.model for size, run in zip(sizes_n, fitted) if count(run.config).params == size}
+    sizes_m = [getattr(count(run.config), prior.size_column) for run in fitted]
+    shapes = {
+        int(size): run.config.model for size, own, run in zip(group_values(sizes_m), sizes_m, fitted) if own == size
+    }
     sizes = sorted(shapes)[:3]
     if len(sizes) < 2:
         smallest = sizes[0]

@@ -55,6 +55,9 @@ class Prior:
     terms are too steep, and every standard deviation comes out too small."""
     draws: Law | None = field(default=None, compare=False, repr=False)
     """Laws that the prior's own runs allow, each parameter an array (R,); None where they are not known."""
+    size_column: str = "active_params"
+    """The count, by its name in `counting.Counts`, that is the law's N. Of dense models active parameters are all; a
+    published law, of dense models, says most of models with experts by those that set their FLOPs."""
     noises_r: np.ndarray | None = field(default=None, compare=False, repr=False)
     """The noise that goes with each draw, in nats (R,); None for `noise_nats` with all."""
 

@@ -222,7 +222,7 @@ def judge_plan(
     Without a target: the largest held-out budget, where it is above all fitted ones, else ten times the largest run.
     """
     prior = prior or published_prior()
-    runs = fitted_runs(planned)
+    runs = fitted_runs(planned, prior.size_column)
     largest = max(count(run.config).flops for run in planned if not run.held_out)
     why = "--target"
     if target_flops is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.fits import learning_rates, missing_cells, repeats
+from lmscale.study.fits import learning_rates, missing_cells, repeats, sizes
 from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.laws import SIX_ND, ComputeModel
@@ -41,6 +41,11 @@ class UsableRuns:
         if name not in self.table:
             raise UserError(f"the table has no column {name!r}{nearest(name, map(str, self.table.columns))}")
         return numbers(self.table, name)
+
+    @property
+    def size_column(self) -> str:
+        """The count that the column `params` holds, "params" or "active_params", say."""
+        return sizes.size_column(self.table)
 
     @property
     def names(self) -> list[str]:
@@ -84,6 +89,7 @@ def usable(
     rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates))
     usable_rows = rows.usable()
     statuses = [
+        *sizes.statuses(usable_rows, inputs),
         *conventions.mixed(usable_rows),
         *repeats.statuses(usable_rows, repeated, inputs, target),
         *doubts,

@@ -10,7 +10,7 @@ from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json, read_bytes, read_json
-from lmscale.core.plans import COUNTED, PlannedRun, check_plan_of, plan_path, read_plan
+from lmscale.core.plans import COUNTED, REPEATED, PlannedRun, check_plan_of, plan_path, read_plan
 from lmscale.core.results import COUNTS, STATES, Outcome
 from lmscale.core.run_folder import (
     CONFIG_FILE,
@@ -40,6 +40,8 @@ class RunState:
 
     run_id: str
     params: int
+    active_params: int
+    """Those that one token passes: the same but of a model with experts."""
     flops: int
     """Training FLOPs planned."""
     state: str
@@ -78,7 +80,7 @@ def read_states(folder: Path) -> tuple[str, list[RunState]]:
 def state_of(folder: Path, run: PlannedRun) -> RunState:
     """The state of one run of the sweep in `folder`."""
     counts = count(run.config)
-    line = {"run_id": run.config.run_id, **{name: getattr(counts, name) for name in COUNTED}, **vars(run)}
+    line = {"run_id": run.config.run_id, **{name: getattr(counts, name) for name in REPEATED}, **vars(run)}
     return _state(folder, line)
 
 
@@ -93,6 +95,8 @@ def _is_line(line: Any) -> bool:
         isinstance(line, dict)
         and is_run_id(line.get("run_id"))
         and all(type(line.get(name)) is int and 0 < line[name] <= LARGEST_INTEGER for name in COUNTED)
+        and type(active := line.get("active_params", 1)) is int
+        and 0 < active <= line["params"]
         and isinstance(line.get("held_out"), bool)
         and isinstance(line.get("config"), dict)
     )
@@ -101,6 +105,7 @@ def _is_line(line: Any) -> bool:
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
     known = {name: line[name] for name in ("run_id", "params", "flops")}
+    known["active_params"] = line.get("active_params", line["params"])  # older plans are of dense models
     config = line["config"]
     seed = config.seed if isinstance(config, RunConfig) else config.get("seed")
     known["seed"] = seed if type(seed) is int else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.plots.axes import end_labels, log_axis, note, padded, word_key
+from lmscale.study.plots.axes import end_labels, log_axis, note, padded, size_name, word_key
 from lmscale.study.plots.style import APPROACH_LABEL, COMPUTE, INK, TOKENS_PER_PARAM
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 LABEL = {
-    "params": "optimal model size N*, all parameters",
+    "params": "optimal model size N*",
     "tokens": "optimal training length D*, tokens",
     "tokens_per_param": "D*/N*, tokens per parameter",
 }
@@ -85,7 +85,8 @@ def allocation(
     if labels != "none" and any(budget.measured_params is not None for one in checked for budget in one.budgets):
         note(ax, "points: minima of the budgets; open: held out")
     ax.set_xlabel(COMPUTE)
-    ax.set_ylabel(LABEL[quantity])
+    of_size = f", {size_name(fits[0].size_column)}" if quantity == "params" and fits else ""
+    ax.set_ylabel(f"{LABEL[quantity]}{of_size}")
 
 
 def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:

@@ -25,6 +25,14 @@ def round_ticks(low: float, high: float, most: int = 7) -> list[float]:
     return ticks[::every]
 
 
+SIZES = {"params": "all parameters", "active_params": "active parameters"}
+
+
+def size_name(column: str) -> str:
+    """What an axis of N counts, by the column that holds it."""
+    return SIZES.get(column, column.replace("_", " "))
+
+
 def log_axis(ax: "Axes", which: str, style: str, most: int = 7) -> None:
     """A logarithmic axis with few, round, readable ticks. `style`: "power" of ten, "compact" counts or "plain"."""
     from matplotlib.ticker import FuncFormatter, Locator, NullLocator

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.study.plots.axes import log_axis, note, padded
+from lmscale.study.plots.axes import log_axis, note, padded, size_name
 from lmscale.study.plots.style import INK, LOSS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
         every.append(x)
     ax.set_xlim(*padded(np.concatenate(every), 0.04))
     log_axis(ax, "x", "compact", 6)
-    labels = {"params": "model size N, all parameters", "tokens": "training length D, tokens"}
+    labels = {"params": f"model size N, {size_name(law.size_column)}", "tokens": "training length D, tokens"}
     ax.set_xlabel(labels.get(against, against))
     ax.set_ylabel(ERROR)
     if len(every) > 1:
@@ -84,7 +84,7 @@ def prediction_errors(ax: "Axes", checked: "HeldOut") -> None:
     ax.set_xlim(*padded(params, 0.08))
     log_axis(ax, "x", "compact", 6)
     note(ax, f"bars: {100 * checked.level:g} % interval of one new run")
-    ax.set_xlabel("model size N, all parameters")
+    ax.set_xlabel(f"model size N, {size_name(checked.size_column)}")
     ax.set_ylabel(ERROR)
 
 

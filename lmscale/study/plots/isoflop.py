@@ -7,10 +7,11 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.grouping import group_values
-from lmscale.study.plots.axes import log_axis, note, padded
+from lmscale.study.plots.axes import log_axis, note, padded, size_name
 from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import INK, LOSS, colour
+from lmscale.study.tables import size_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     ax.set_xlim(smallest, largest * (largest / smallest) ** 0.12)  # room for the last label
     log_axis(ax, "x", "compact", 9)
     note(ax, "beside each valley: its training compute C, FLOPs")
-    ax.set_xlabel("model size N, all parameters")
+    ax.set_xlabel(f"model size N, {size_name(size_column(table))}")
     ax.set_ylabel(f"final validation {LOSS}" if "loss_stderr" in runs else f"final {LOSS}")
 
 

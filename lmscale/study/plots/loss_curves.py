@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
-from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded
+from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded, size_name
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import APPROACH_NAME, COMPUTE, INK, LOSS, colour
+from lmscale.study.tables import size_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def curves(
     _levels(ax, visible_baselines(runs, baselines or {}, bool(metrics)))
     end_labels(ax, labels)
     if sizes.min() < sizes.max():
-        colour_key(ax, float(sizes.min()), float(sizes.max()), "N, all parameters")
+        colour_key(ax, float(sizes.min()), float(sizes.max()), f"N, {size_name(size_column(table))}")
     if out.any():
         note(ax, "open: held out")
     ax.set_xlabel(COMPUTE)

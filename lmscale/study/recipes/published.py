@@ -1,5 +1,6 @@
 """Published rules for rate, batch, warmup, decay and betas, each as a recipe over a family of shapes.
 
+N is that of one token: of a model with experts the active parameters, which is ours where the paper has dense models.
 A batch or a decay that follows N or D changes along an IsoFLOP: `lmscale plan` says so of every plan it happens in.
 """
 
@@ -9,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmscale.core.config import ModelConfig
-from lmscale.core.counting import flops_per_token_deepseek, params_non_embedding
+from lmscale.core.counting import active_params_non_embedding, flops_per_token_deepseek
 from lmscale.study.recipes.family import Family
 from lmscale.study.recipes.recipe import Recipe, Rule, constant, power_of_two
 
@@ -41,7 +42,7 @@ def standard(family: Family, **more: Any) -> Recipe:
         "standard",
         GPT3,
         family,
-        Rule(lambda model, tokens: 0.003239 - 0.0001395 * math.log(params_non_embedding(model)), KAPLAN),
+        Rule(lambda model, tokens: 0.003239 - 0.0001395 * math.log(active_params_non_embedding(model)), KAPLAN),
         Rule(batch, f"2^19 tokens ({GPT3}), at most D / {LEAST_STEPS}, as a power of two of sequences"),
         {"beta2": 0.95, "weight_decay": 0.1, "final_lr_fraction": 0.1, "warmup_fraction": 0.1},
         more,
@@ -50,7 +51,7 @@ def standard(family: Family, **more: Any) -> Recipe:
 
 def step_law_lr(model: ModelConfig, tokens: float) -> float:
     """Peak rate 1.797 N^-.7129 D^.3075, N non-embedding (Li 2025, Step Law, arXiv 2503.04715)."""
-    return 1.797 * params_non_embedding(model) ** -0.7129 * tokens**0.3075
+    return 1.797 * active_params_non_embedding(model) ** -0.7129 * tokens**0.3075
 
 
 def step_law_batch(largest_tokens: int | None = None) -> Callable[[ModelConfig, float], int]:
@@ -102,20 +103,20 @@ def deepseek(family: Family, **more: Any) -> Recipe:
 
 def _porian_lr(source: str) -> Rule:
     return Rule(
-        lambda model, tokens: 0.0047 * (params_non_embedding(model) / PORIAN_N) ** (-1 / 3),
+        lambda model, tokens: 0.0047 * (active_params_non_embedding(model) / PORIAN_N) ** (-1 / 3),
         f"{source}: .0047 (N / 108M)^-1/3, N non-embedding",
     )
 
 
 def _porian_batch(source: str) -> Rule:
     return Rule(
-        lambda model, tokens: 160 * 2048 * (params_non_embedding(model) / PORIAN_N) ** (2 / 3) / model.context,
+        lambda model, tokens: 160 * 2048 * (active_params_non_embedding(model) / PORIAN_N) ** (2 / 3) / model.context,
         f"{source}: 160 (N / 108M)^2/3 sequences of 2048, N non-embedding",
     )
 
 
 def _warmup_of_n(model: ModelConfig, tokens: float) -> float:
-    return min(0.2, params_non_embedding(model) / tokens)
+    return min(0.2, active_params_non_embedding(model) / tokens)
 
 
 def olmo_ladder(family: Family, **more: Any) -> Recipe:
@@ -131,7 +132,7 @@ def porian_tuned(family: Family, **more: Any) -> Recipe:
     The paper raises beta2 where batches are small; that the switch lies at 108M parameters is our reading.
     """
     beta2 = Rule(
-        lambda model, tokens: 0.99 if params_non_embedding(model) <= PORIAN_N else 0.95,
+        lambda model, tokens: 0.99 if active_params_non_embedding(model) <= PORIAN_N else 0.95,
         f"{PORIAN}: .99 where batches are small, .95 else; the switch at 108M is ours",
     )
     warmup = Rule(_warmup_of_n, f"{PORIAN}: N tokens, at most a fifth of the run")

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, overload
 
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, check
-from lmscale.core.counting import flops_per_token, params_total
+from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
 from lmscale.study.recipes.family import Family, nearest_model
 from lmscale.study.sweep import Point, whole_batches
 
 TRUNK_WARMUP = 0.1
 """Share of a trunk's shortest branch that is warmup: all branches share it."""
+SIZES_OF_A_POINT = ("width", "params", "active_params")
+"""Coordinates that choose the shape; the width goes before the others, which may name the size that was meant."""
 OF_THE_POINT = ("model", "tokens", "seed")
 """Fields of a run that no recipe fixes: its point does."""
 RULES = ("lr", "batch_sequences")
@@ -118,10 +121,12 @@ class Recipe:
         return constant(value, GIVEN)
 
     def _run(self, point: Point) -> RunConfig:
-        """The run at a point with `params` (N) or `width`, and `flops` (exact C), `tokens` (D) or `tokens_per_param`.
+        """The run at a point with the size `params` (N), `active_params` or `width`, and the length `tokens` (D),
+        `flops` (exact C) or `tokens_per_param`.
 
         Values of the point override the rules: `peak_lr`, `batch_sequences`, `parametrization`, `unique_tokens`,
-        `seed`, and any setting of the optimizer. D follows from C by the exact count of the chosen shape, so that every
+        `seed`, `experts` and what else says how many there are (`EXPERT_AXES`), and any setting of the optimizer. D
+        follows from C by the exact count of the chosen shape, so that every
         run of a budget costs the same, and from D/N by its own N. Branches of a trunk share rate, batch and warmup: the
         rules are evaluated at the geometric mean of their lengths.
         """
@@ -144,12 +149,20 @@ class Recipe:
 
     def model(self, point: Point) -> ModelConfig:
         """The shape at a point."""
-        family = self.family
+        family = with_experts(self.family, point)
+        sizes = [name for name in SIZES_OF_A_POINT if name in point]
         check(
-            "width" in point or "params" in point,
-            f"recipe {self.name!r} needs the size of a model: give the point params (N) or width",
+            bool(sizes),
+            f"recipe {self.name!r} needs the size of a model: give the point params (N), active_params or width",
         )
-        model = family.shape(int(point["width"])) if "width" in point else nearest_model(point["params"], family)
+        check(
+            not {"params", "active_params"} <= set(sizes),
+            f"recipe {self.name!r}: the point gives both params and active_params, and one of them sets the size",
+        )
+        if "width" in point:
+            model = family.shape(int(point["width"]))
+        else:
+            model = nearest_model(point[sizes[0]], family, active=sizes[0] == "active_params")
         if (kind := point.get("parametrization")) is None or kind == model.parametrization:
             return model
         base = replace(model, parametrization="standard", base_width=None, base_layers=None, base_head_width=None)
@@ -166,7 +179,8 @@ class Recipe:
             f"recipe {self.name!r} needs the length of a run: give the point tokens (D) or flops (exact C)",
         )
         if "tokens_per_param" in point:  # N of the chosen shape, not the N that was asked for
-            return float(point["tokens_per_param"] * params_total(model))
+            params = active_params_total(model) if "active_params" in point else params_total(model)
+            return float(point["tokens_per_param"] * params)
         return float(point["tokens"] if "tokens" in point else point["flops"] / flops_per_token(model))
 
     def origins(self, point: Point) -> dict[str, str]:
@@ -176,7 +190,7 @@ class Recipe:
         origins = {
             "model": f"{own} width, in a family of {self.family}"
             if "width" in point
-            else f"nearest to N = {point['params']:.4g} in a family of {self.family}",
+            else f"nearest to {_size(point)} in a family of {with_experts(self.family, point)}",
             "tokens": f"{own} D/N"
             if "tokens_per_param" in point
             else f"{own} D"
@@ -192,6 +206,7 @@ class Recipe:
             origins |= {f"optimizer.{name}": "branches of a trunk (Haegele 2024)" for name in ("schedule", "cooldown")}
             origins["optimizer.warmup_steps"] = f"{TRUNK_WARMUP:.0%} of the trunk's shortest branch"
             origins.pop("optimizer.warmup_fraction")
+        origins |= {f"model.{field}": own for name, field in EXPERT_AXES.items() if name in point}
         if "unique_tokens" in point:
             origins["data.unique_tokens"] = own
         return origins
@@ -221,6 +236,13 @@ class Recipe:
                 "warmup_steps": max(1, round(TRUNK_WARMUP * min(point["trunk_tokens"]) / batch_tokens)),
             }
         return settings
+
+
+def _size(point: Point) -> str:
+    """The size that a point asks for, as text."""
+    if "active_params" in point:
+        return f"{point['active_params']:.4g} active parameters"
+    return f"N = {point['params']:.4g}"
 
 
 def _rule_tokens(point: Point, tokens: float) -> float:

@@ -1,7 +1,7 @@
 """Byte models for a CPU, with rates and batches tuned by a sweep of this repository."""
 
 from lmscale.core.config import ModelConfig
-from lmscale.core.counting import params_total
+from lmscale.core.counting import active_params_total
 from lmscale.study.recipes.family import Family
 from lmscale.study.recipes.recipe import Recipe, Rule
 
@@ -21,7 +21,7 @@ cpu = Recipe(
     name="cpu",
     source=TUNED,
     family=CPU_FAMILY,
-    lr=Rule(lambda model, tokens: 0.009 * (params_total(model) / 1e5) ** -0.5, f"{TUNED}: .009 (N / 1e5)^-1/2"),
+    lr=Rule(lambda model, tokens: 0.009 * (active_params_total(model) / 1e5) ** -0.5, f"{TUNED}: .009 (N / 1e5)^-1/2"),
     batch_sequences=Rule(
         lambda model, tokens: max(1, round(0.56 * tokens**0.5 / model.context)), f"{TUNED}: .56 D^1/2 tokens"
     ),

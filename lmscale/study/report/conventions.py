@@ -8,12 +8,15 @@ from lmscale.core.counting import Counts
 from lmscale.study.laws import SIX_ND
 from lmscale.study.plots import measured_runs
 from lmscale.study.report import methods
+from lmscale.study.tables import size_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COUNTED_HERE = {item.name for item in fields(Counts)}
-"""Columns that a table has whose runs this package counted: those of `counting.Counts`."""
+COUNTED_HERE = {item.name for item in fields(Counts) if not item.name.startswith("active_")}
+"""Columns that a table has whose runs this package counted: those of `counting.Counts`; tables of before models had
+experts lack the active ones."""
+MEANINGS = {"params": "all trained parameters", "active_params": "the parameters that one token passes"}
 CONSTANT = 1e-3
 """C/6ND that differs by less between runs is stated as one number."""
 
@@ -43,10 +46,14 @@ def _counted_here(table: "pd.DataFrame") -> bool:
 
 def _sizes(table: "pd.DataFrame", runs: "pd.DataFrame") -> list[tuple[str, str]]:
     """What N is; beside it, in a table counted here, how much of it Kaplan's N is."""
+    column = size_column(table)
     if not _counted_here(table):
-        return [("N", "model parameters as the table states them (column params)")]
-    lines = [("N", "all trained parameters, embeddings and output head included (column params)")]
-    if len(runs):
+        return [("N", f"model parameters as the table states them (column {column})"), *_experts(table, runs)]
+    if column not in MEANINGS:
+        return [("N", f"another count than that of all trained parameters (column {column})"), *_experts(table, runs)]
+    lines = [("N", f"{MEANINGS[column]}, embeddings and output head included (column {column})")]
+    lines += _experts(table, runs)
+    if len(runs) and column == "params":
         share = runs["params_non_embedding"].astype(float) / runs["params"].astype(float)
         lines.append(
             (
@@ -56,6 +63,18 @@ def _sizes(table: "pd.DataFrame", runs: "pd.DataFrame") -> list[tuple[str, str]]
             )
         )
     return lines
+
+
+def _experts(table: "pd.DataFrame", runs: "pd.DataFrame") -> list[tuple[str, str]]:
+    """How much of a model with experts a token passes; nothing of dense models."""
+    if size_column(table) != "params" or "active_params" not in runs or not len(runs):
+        return []
+    share = runs["active_params"].astype(float) / runs["params"].astype(float)
+    if not share.min() < 1:
+        return []
+    sentence = f"the parameters that one token passes (column active_params): {100 * share.min():.0f} to "
+    sentence += f"{100 * share.max():.0f} % of N in these runs. C counts those alone, memory all"
+    return [("active N", sentence)]
 
 
 def _compute(runs: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:

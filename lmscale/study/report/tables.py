@@ -105,7 +105,9 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
         (("run", ""), "run", str),
         (("budget", "FLOPs"), "flops_budget", lambda v: power(v, 3)),
         (("C", exact), "flops", lambda v: power(v, 4)),
+        (("experts", ""), "experts", lambda v: f"{int(v)}"),
         (("N", "params"), "params", compact),
+        (("N", "active"), "active_params", compact),
         (("N", "non-emb."), "params_non_embedding", compact),
         (("D", "tokens"), "tokens", compact),
         (("D/N", ""), "tokens_per_param", number),
@@ -119,7 +121,13 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
         (("epochs", ""), "epochs", lambda v: f"{v:.2f}"),
         (("time", "s"), "seconds", lambda v: f"{v:.0f}"),
     ]
-    return [column for column in columns if column[1] in table and table[column[1]].notna().any()]
+    known = [column for column in columns if column[1] in table and table[column[1]].notna().any()]
+    return known if _sparse(table) else [column for column in known if column[1] not in ("experts", "active_params")]
+
+
+def _sparse(table: "pd.DataFrame") -> bool:
+    """Whether a model has experts; tables of dense models go without what says how many."""
+    return "active_params" in table and bool((table["active_params"] < table["params"]).any())
 
 
 def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:

@@ -13,12 +13,14 @@ from lmscale.study.sweep.builders import (
     repeat_data,
     seeds,
     trunk,
+    with_experts,
 )
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, plan, whole_batches
 from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
+from lmscale.study.sweep.text import experts_text
 
 __all__ = [
     "Plan",
@@ -27,6 +29,7 @@ __all__ = [
     "Sweep",
     "chain",
     "chinchilla_params",
+    "experts_text",
     "fixed_model",
     "grid",
     "hold_out",
@@ -44,5 +47,6 @@ __all__ = [
     "trunk",
     "where",
     "whole_batches",
+    "with_experts",
     "zip",
 ]

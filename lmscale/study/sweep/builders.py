@@ -109,6 +109,37 @@ def lr_transfer(
     return grid(parametrization=parametrizations, width=widths, peak_lr=peak_lrs, tokens=[float(tokens)])
 
 
+def with_experts(
+    points: Iterable[Point], experts: Sequence[int] = (1, 2, 4, 8), *, granularity: Sequence[int] = (1,)
+) -> Points:
+    """Every point as a dense model and with more experts at the same FLOPs of a token.
+
+    E experts are E times the parameters of the MLP, of which a token passes as many as in the dense model, so the size
+    `params` of the points becomes `active_params`. With granularity G a layer has G E experts of 1 / G of the MLP, and
+    a token passes G of them (Krajewski 2024, arXiv 2402.07871).
+
+    Args:
+        points: of any builder; a `width` stays one.
+        experts: E of each repeat; 1 is the dense model (Clark 2022, arXiv 2202.01169), which has no granularity.
+        granularity: G of each repeat with experts.
+    """
+    for name, values in (("experts", experts), ("granularity", granularity)):
+        check(
+            len(values) > 0 and all(int(value) == value >= 1 for value in values),
+            f"with_experts({name}={tuple(values)}): must be whole numbers of at least 1",
+        )
+    fine = [(int(number), int(grain)) for number in experts for grain in (granularity if number > 1 else (1,))]
+    return tuple(
+        {
+            **{"active_params" if name == "params" else name: value for name, value in point.items()},
+            "experts": number * grain,
+            **({"experts_per_token": grain, "granularity": grain} if grain > 1 else {}),
+        }
+        for point in points
+        for number, grain in fine
+    )
+
+
 def seeds(points: Iterable[Point], count: int) -> Points:
     """Every point `count` times, with the seeds 0, 1, ..."""
     check(count >= 1, f"seeds({count}): must be at least 1")

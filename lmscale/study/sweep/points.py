@@ -16,7 +16,8 @@ Point = Mapping[str, Any]
 """Coordinates of one run: `flops`, `params`, `tokens`, `seed`, ..."""
 Points = tuple[Point, ...]
 COORDINATES = {
-    "flops", "params", "tokens", "tokens_per_param", "width", "peak_lr", "batch_sequences", "unique_tokens"
+    "flops", "params", "active_params", "tokens", "tokens_per_param", "width", "peak_lr", "batch_sequences",
+    "unique_tokens", "experts", "experts_per_token", "expert_width", "granularity",
 }  # fmt: skip
 """Names of a point whose values are positive numbers wherever they stand."""
 

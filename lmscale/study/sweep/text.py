@@ -2,30 +2,51 @@
 
 from collections.abc import Sequence
 
+from lmscale.core.config import ModelConfig
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import quantity
 
-HEADINGS = ("run", "shape", "N", "D", "D/N", "C", "steps", "batch", "lr", "")
+HEADINGS = ("run", "shape", "experts", "N", "active", "D", "D/N", "C", "steps", "batch", "lr", "")
+OF_EXPERTS = ("experts", "active")
+"""Headings that a plan of dense models goes without."""
 LEFT_BOUND = ("run", "shape", "")
 SHOWN = 60
 """Most runs that are written out; of a longer plan, half as many from either end."""
 
 
 def table(runs: Sequence[PlannedRun]) -> list[str]:
-    """Lines of columns, one run each, under headings: N all parameters, D training tokens, C exact training FLOPs."""
+    """Lines of columns, one run each, under headings: N all parameters, D training tokens, C exact training FLOPs.
+
+    Of models with experts also how many there are, and the active parameters, which one token passes.
+    """
     half = SHOWN // 2
     omitted = len(runs) - 2 * half if len(runs) > SHOWN else 0
     cells = [_cells(run) for run in (runs if not omitted else [*runs[:half], *runs[-half:]])]
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *cells)]
-    lines = [_line(row, widths) for row in (HEADINGS, *cells)]
+    dense = all(run.config.model.experts == 1 for run in runs)
+    rows = [_without(row) if dense else row for row in (HEADINGS, *cells)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [_line(row, rows[0], widths) for row in rows]
     return [*lines[: 1 + half], f"... {omitted:,} more runs", *lines[1 + half :]] if omitted else lines
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def experts_text(model: ModelConfig) -> str:
+    """ "2 of 8": how many experts of a layer a token passes, shared ones apart; "1" of a dense model."""
+    if model.experts == 1:
+        return "1"
+    shared = f" + {model.shared_experts}" if model.shared_experts else ""
+    return f"{model.experts_per_token}{shared} of {model.experts}"
+
+
+def _without(cells: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a line but those of experts."""
+    return tuple(cell for cell, heading in zip(cells, HEADINGS) if heading not in OF_EXPERTS)
+
+
+def _line(cells: Sequence[str], headings: Sequence[str], widths: Sequence[int]) -> str:
     aligned = (
         cell.ljust(width) if heading in LEFT_BOUND else cell.rjust(width)
-        for cell, width, heading in zip(cells, widths, HEADINGS)
+        for cell, width, heading in zip(cells, widths, headings)
     )
     return "  ".join(aligned).rstrip()
 
@@ -38,7 +59,9 @@ def _cells(run: PlannedRun) -> tuple[str, ...]:
     return (
         config.run_id,
         f"{config.model.width} x {config.model.layers}",
+        experts_text(config.model),
         quantity(counts.params),
+        quantity(counts.active_params),
         quantity(counts.tokens),
         f"{counts.tokens_per_param:.3g}",
         f"{counts.flops:.2e}",

@@ -20,6 +20,7 @@ def warnings_of(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
         *_tied("weight decay", "", "optimizer.weight_decay", runs, lambda run: run.config.optimizer.weight_decay),
         *_short(runs),
         *_repeated(runs),
+        *_experts(runs),
     )
 
 
@@ -70,4 +71,13 @@ def _repeated(runs: Sequence[PlannedRun]) -> Iterator[str]:
         yield (
             f"text is repeated up to {most:.3g} times, more than {MANY_EPOCHS:g}: such runs are for the law "
             f"'data-constrained', not for a plain Chinchilla fit"
+        )
+
+
+def _experts(runs: Sequence[PlannedRun]) -> Iterator[str]:
+    numbers = {run.config.model.experts for run in runs}
+    if len(numbers) > 1:
+        yield (
+            f"models have {min(numbers)} to {max(numbers)} experts, which a law of N and D does not know: fit a law "
+            f"with experts, or one number of them; N of a design and C are those that a token passes, active_params"
         )

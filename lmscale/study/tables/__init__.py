@@ -1,8 +1,9 @@
 """A table of runs from wherever it lies: CSV, Parquet, JSON, the shipped Chinchilla runs, or a sweep's folder.
 
 The canonical columns are `run` (text), `params`, `tokens`, `flops`, `loss_nats`, `flops_budget` (NaN where none), and
-where known `held_out`, `group`, `unique_tokens`, `state`; every other column is kept under its own name. What was
-completed travels in `table.attrs["notes"]` (sentences), what was left out in `table.attrs["dropped"]` (run and reason).
+where known `active_params` (of models with experts, those that one token passes), `experts`, `held_out`, `group`,
+`unique_tokens`, `state`; every other column is kept under its own name. What was completed travels in
+`table.attrs["notes"]` (sentences), what was left out in `table.attrs["dropped"]` (run and reason).
 """
 
 from collections.abc import Mapping
@@ -19,14 +20,15 @@ from lmscale.study.tables.files import CHINCHILLA, PUBLISHED, load
 from lmscale.study.tables.headers import KNOWN, LONGEST_NAME, NUMBERS, Column, find, mapped, parse_columns
 from lmscale.study.tables.nested import spread
 from lmscale.study.tables.numerals import numbers
+from lmscale.study.tables.sizes import check_active, params_of_flops, size_column
 from lmscale.study.tables.unique import one_column_per_name, without_index
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHINCHILLA", "PUBLISHED", "flags", "numbers", "query", "read_rows", "read_table"]
+__all__ = ["CHINCHILLA", "PUBLISHED", "flags", "numbers", "query", "read_rows", "read_table", "size_column"]
 
-FRONT = ("run", "params", "tokens", "flops", "loss_nats", "flops_budget", "held_out", "group")
+FRONT = ("run", "params", "active_params", "tokens", "flops", "loss_nats", "flops_budget", "held_out", "group")
 """The columns that come first."""
 
 
@@ -38,13 +40,15 @@ def read_table(
     `columns` maps canonical names (also `loss`, `budget`) to the source's, as a mapping or as
     "params=n_params,loss=val_loss", with a factor where the source counts in another unit: "params=N*1e6"; what it
     leaves out is recognised by its usual names. `where` is an expression over source or canonical columns, as
-    `tables.expression` describes. Missing tokens become C/(6N), missing FLOPs 6ND, and the notes say so.
+    `tables.expression` describes. Missing tokens become C/(6N), missing FLOPs 6ND, N the active parameters of models
+    with experts, and the notes say so.
 
     Raises `UserError` for a source that is absent or corrupt, an unknown column (naming the nearest), a column that is
     not numeric, an expression that fails, or numbers in units that nobody stated.
     """
     table = read_rows(source, columns, where)
     units.check(table)
+    check_active(table, table.attrs["source"])
     return _completed(table)
 
 
@@ -163,13 +167,18 @@ def _completed(table: "pd.DataFrame") -> "pd.DataFrame":
         missing = table["tokens"].isna() if "tokens" in columns else table["params"].notna()
         missing &= table["flops"].notna() & table["params"].notna()
         if missing.any():
-            table.loc[missing, "tokens"] = table["flops"][missing] / (6 * table["params"][missing])
-            notes.append(f"{int(missing.sum())} rows state no tokens: D = C/(6N)")
+            table.loc[missing, "tokens"] = table["flops"][missing] / (6 * params_of_flops(table)[missing])
+            notes.append(f"{int(missing.sum())} rows state no tokens: D = C/(6N){_active(table)}")
     columns = set(map(str, table.columns))
     if {"tokens", "params"} <= columns:
         missing = table["flops"].isna() if "flops" in columns else table["params"].notna()
         missing &= table["tokens"].notna() & table["params"].notna()
         if missing.any():
-            table.loc[missing, "flops"] = SIX_ND.flops(table["params"][missing], table["tokens"][missing])
-            notes.append(f"{int(missing.sum())} rows state no FLOPs: C = 6ND")
+            table.loc[missing, "flops"] = SIX_ND.flops(params_of_flops(table)[missing], table["tokens"][missing])
+            notes.append(f"{int(missing.sum())} rows state no FLOPs: C = 6ND{_active(table)}")
     return table[[*filter(table.columns.__contains__, FRONT), *(name for name in table if name not in FRONT)]]
+
+
+def _active(table: "pd.DataFrame") -> str:
+    """Which N that is, where models have experts."""
+    return "" if params_of_flops(table).equals(table["params"]) else ", N the active parameters"

@@ -19,6 +19,14 @@ LONGEST_NAME = 10_000
 KNOWN = {
     "run": ("run", "run_id", "run_name", "name"),
     "params": ("params", "n_params", "num_params", "parameters", "N"),
+    "active_params": (
+        "active_params",
+        "n_active_params",
+        "num_active_params",
+        "active_parameters",
+        "activated_params",
+        "N_active",
+    ),
     "tokens": ("tokens", "n_tokens", "num_tokens", "D"),
     "flops": ("flops", "C"),
     "loss_nats": ("loss_nats", "loss"),
@@ -28,13 +36,14 @@ KNOWN = {
     "unique_tokens": ("unique_tokens", "n_unique_tokens"),
     "trunk": ("trunk",),
     "seed": ("seed",),
+    "experts": ("experts", "n_experts", "num_experts"),
     "state": ("state", "_state", "status", "run_state", "sys/state", "run_status", "info.status"),
 }
-MEASURED = ("params", "tokens", "flops", "loss_nats", "seed")
+MEASURED = ("params", "active_params", "tokens", "flops", "loss_nats", "seed")
 """Columns that exports of trackers keep in mappings: config.params, summary.loss."""
 WITHIN = ("config.", "summary.", "params.", "metrics.")
 SHORT = {"loss": "loss_nats", "budget": "flops_budget"}
-NUMBERS = ("params", "tokens", "flops", "loss_nats", "flops_budget", "unique_tokens")
+NUMBERS = ("params", "active_params", "tokens", "flops", "loss_nats", "flops_budget", "unique_tokens")
 OTHERS = frozenset(
     (
         "rate_sum", "annealing_sum", "error", "accuracy", "epochs", "learning_rate", "warmup_fraction", "schedule",
@@ -197,7 +206,7 @@ def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
     for name in columns:
         if name not in KNOWN and not name.isidentifier():
             raise UserError(f"`columns` cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
-        if name not in KNOWN and name not in OTHERS and not name.startswith("params_"):
+        if name not in KNOWN and name not in OTHERS and not name.startswith(("params_", "active_params_")):
             raise UserError(f"`columns` maps to {name!r}, which no fit reads{nearest(name, [*KNOWN, *SHORT, *OTHERS])}")
     return columns
 

@@ -13,6 +13,7 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.tables.headers import PF_DAY, Column
 from lmscale.study.tables.numerals import numbers
+from lmscale.study.tables.sizes import params_of_flops
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,9 +109,8 @@ def _check_ratio(table: "pd.DataFrame", cost: str, fractions: list[str]) -> None
     """Raises `UserError` where other units of N, D and C bring C/(6 N D) from far away to near 1."""
     import pandas as pd
 
-    flops, params, tokens = (
-        np.asarray(pd.to_numeric(table[name], errors="coerce"), dtype=float) for name in (cost, "params", "tokens")
-    )
+    columns = table[cost], params_of_flops(table), table["tokens"]
+    flops, params, tokens = (np.asarray(pd.to_numeric(values, errors="coerce"), dtype=float) for values in columns)
     good = np.isfinite(flops) & np.isfinite(params) & np.isfinite(tokens) & (flops > 0) & (params > 0) & (tokens > 0)
     if not good.any():
         return

@@ -74,6 +74,7 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
         dropped=runs.dropped,
         notes=runs.notes,
         table_hash=runs.digest(),
+        size_column=runs.size_column,
         seed=options.seed,
         at=at,
         rates=options.rates,

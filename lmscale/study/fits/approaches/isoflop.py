@@ -104,6 +104,7 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
         dropped=tuple(dropped),
         notes=tuple(notes),
         table_hash=runs.digest(),
+        size_column=runs.size_column,
         seed=seed,
         at=budgets_stated,
         rates=options.rates,

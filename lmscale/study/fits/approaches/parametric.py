@@ -88,6 +88,7 @@ def loss_law(
         dropped=runs.dropped,
         notes=(*runs.notes, *notes),
         table_hash=runs.digest(),
+        size_column=runs.size_column,
         seed=options.seed,
         at=at,
         fixed=tuple(options.fixed or ()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.study.fits import sizes
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
 from lmscale.study.tables import flags
@@ -79,6 +80,8 @@ class HeldOut:
     level: float
     runs: tuple[HeldOutRun, ...] = ()
     budgets: tuple[HeldOutBudget, ...] = ()
+    size_column: str = "params"
+    """Which N this is, as the fit counts it."""
 
     @property
     def coverage(self) -> float:
@@ -187,7 +190,7 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "TableSource", level: float 
     """
     from lmscale.study.fits.results.loss_law import LossLaw
 
-    rows = read(table)
+    rows = sizes.counted_by(read(table), fit.size_column)
     if "held_out" in rows and (marked := flags(rows, "held_out")).any():
         rows = rows[marked]
     if isinstance(fit, LossLaw):
@@ -208,7 +211,7 @@ def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
         )
         for _, row in table.iterrows()
     )
-    return HeldOut(fit.approach, level, runs)
+    return HeldOut(fit.approach, level, runs, size_column=fit.size_column)
 
 
 def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
@@ -261,4 +264,4 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
                 own.loss_nats,
             )
         )
-    return HeldOut(fit.approach, level, (), tuple(budgets))
+    return HeldOut(fit.approach, level, (), tuple(budgets), fit.size_column)

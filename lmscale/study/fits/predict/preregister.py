@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
+from lmscale.study.fits import sizes
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law import law_source
-from lmscale.study.fits.results.saved import SavedFields, interval
+from lmscale.study.fits.results.saved import SavedFields, interval, saved_size
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
@@ -78,6 +79,7 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
             "loss_function": fit.loss_function,
             "delta": fit.delta,
             "n_runs": fit.n_runs,
+            "size_column": fit.size_column,
             "table_hash": fit.table_hash,
             "code_hash": code_hash(),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -149,7 +151,7 @@ def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSour
         )
     if loss_nats is not None and not 0 < loss_nats < math.inf:
         raise UserError(f"the measured loss is {loss_nats:g} nats: it must be positive and finite")
-    rows = None if table is None else read(table)
+    rows = None if table is None else sizes.counted_by(read(table), saved_size(fields))
     return {
         "verdicts": [_verdict(one, loss_nats, rows, fields.text("target")) for one in predictions],
         "judged_by": JUDGED_BY,

@@ -149,6 +149,7 @@ def shared_json(fit: Any) -> dict[str, Any]:
         "resamples": fit.resamples,
         "largest_flops": fit.largest_flops,
         "table_hash": fit.table_hash,
+        "size_column": fit.size_column,
     }
 
 

@@ -33,6 +33,7 @@ from lmscale.study.fits.results.saved import (
     number_or_nan,
     reading,
     saved_compute,
+    saved_size,
     text,
 )
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
@@ -61,6 +62,8 @@ class LossLaw:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     table_hash: str = ""
+    size_column: str = "params"
+    """Which N this is: the count, by its name in `counting.Counts`, that the table's column `params` held."""
     seed: int = 0
     at: tuple[float, ...] = ()
     name: str = ""
@@ -247,6 +250,7 @@ class LossLaw:
             dropped=tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
             notes=tuple(map(str, fields.each("notes", text))),
             table_hash=fields.text("table_hash"),
+            size_column=saved_size(fields),
             seed=fields.count("seed"),
             at=tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
             name=fields.text("name"),

@@ -20,7 +20,7 @@ from lmscale.study.fits.results.common import (
     span,
     without_resamples,
 )
-from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, saved_compute
+from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, saved_compute, saved_size
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel
 
 
@@ -44,6 +44,8 @@ class PowerFit:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     table_hash: str = ""
+    size_column: str = "params"
+    """Which N this is: the count, by its name in `counting.Counts`, that the table's column `params` held."""
     seed: int = 0
     """Seed of the draws."""
     at: tuple[float, ...] = ()
@@ -151,6 +153,7 @@ class PowerFit:
             "dropped": tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
             "notes": tuple(value["notes"]),
             "table_hash": value["table_hash"],
+            "size_column": saved_size(fields),
             "seed": value.get("seed", 0),
             "at": tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
             "name": value["name"],

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lmscale.core.counting import SIZES
 from lmscale.core.errors import UserError
 from lmscale.study.laws import ComputeModel
 
@@ -98,6 +99,11 @@ def saved_compute(fields: SavedFields) -> ComputeModel:
     part = fields.part("compute_model")
     residual = None if part["largest_residual"] is None else part.number("largest_residual")
     return ComputeModel(part.number("k"), part.number("p"), residual)
+
+
+def saved_size(fields: SavedFields) -> str:
+    """The count that is the N of a saved fit; all parameters in one of before there were others."""
+    return fields.one_of("size_column", SIZES) if "size_column" in fields.value else "params"
 
 
 def interval(value: Any, what: str) -> tuple[float, float]:

@@ -1,0 +1,198 @@
+"""What do experts cost in speed, at the FLOPs of a dense model, and beside Mixtral of transformers on this machine?
+
+    pip install -e '.[peers]'                                   # on a CPU: a CPU build of torch
+    python experiments/bench_experts.py                         # about 6 minutes on two idle cores
+    python experiments/bench_experts.py --python PEER/bin/python      # peers in an environment of their own
+    python experiments/bench_experts.py --gpu                   # in bfloat16 on one GPU, larger shapes
+
+A model of width 256 with 8 experts of half the MLP's width, of which a token passes 2, has the FLOPs per token of the
+dense model but for its router; `experts / dense` is the ratio of their tokens per second, and 1 would be experts for
+nothing but memory. The peer is Hugging Face's Mixtral with exactly as many parameters as ours and the same balance
+loss: its loop over experts and its grouped matrix products, each eager and under torch.compile, with fused AdamW,
+clipping by the global norm, scaled-dot-product attention and the same batch; on a CPU in float32 on all cores, on a GPU
+under bfloat16 autocast. Every measurement is the median step of a process of its own; they take turns, and the table
+has the median over the rounds. `ours / best peer` is over the fastest of the four.
+
+Outcome: not measured yet. The goals are at least .7 of the dense model's tokens per second, and 1.1 of Mixtral's.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PEERS = ("eager", "eager compile", "grouped_mm", "grouped_mm compile")
+"""How Mixtral multiplies its experts, and whether torch compiles the model."""
+WARM_STEPS = 3
+BALANCE_LOSS = 0.01
+"""Of both; `RouterConfig`'s default."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model with experts, and its batch."""
+
+    width: int
+    layers: int
+    heads: int
+    context: int
+    vocab: int
+    batch: int
+    experts: int
+    experts_per_token: int
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the dense MLP: `ModelConfig`'s default for SwiGLU."""
+        return 8 * -(-self.width // 3)
+
+    @property
+    def expert_width(self) -> int:
+        """Hidden units of one expert, so that those of a token are as many as the dense MLP's."""
+        return self.hidden // self.experts_per_token
+
+
+CPU_SHAPES = (Shape(256, 6, 4, 256, 4096, 8, 8, 2), Shape(128, 4, 4, 256, 256, 16, 8, 2))
+GPU_SHAPES = (Shape(1024, 24, 16, 2048, 32_768, 8, 8, 2),)
+
+
+def ours(shape: Shape, steps: int, gpu: bool, dense: bool) -> dict[str, Any]:
+    """What `lmscale bench` says of the shape, or of the dense model of its FLOPs."""
+    names = ["width", "layers", "heads", "context", "vocab", "batch"]
+    names += [] if dense else ["experts", "experts_per_token", "expert_width"]
+    words = [f"--{name.replace('_', '-')}={getattr(shape, name)}" for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "speed.json"
+        command = [sys.executable, "-m", "lmscale", "bench", *words, f"--steps={steps}", f"--json={file}"]
+        subprocess.run([*command, *["--compute-dtype=bfloat16"] * gpu], check=True, capture_output=True)
+        return json.loads(file.read_text())
+
+
+def theirs(python: str, peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
+    """The same of one peer, measured by this file in a process of its own."""
+    line = json.dumps([peer, [*vars(shape).values()], steps, gpu])
+    done = subprocess.run([python, __file__, "--measure", line], check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"Mixtral, {peer}, could not be measured:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
+    """Tokens per second and parameters of Mixtral, in this process."""
+    import os
+
+    import torch
+
+    torch.manual_seed(0)
+    device = "cuda" if gpu else "cpu"
+    if gpu:
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    kind, _, compiled = peer.partition(" ")
+    model = _mixtral(shape, kind).to(device).train()
+    params = sum(p.numel() for p in model.parameters())
+    run = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    batches = torch.randint(0, shape.vocab, (8, shape.batch, shape.context), device=device)
+
+    def step(t: int) -> None:
+        tokens = batches[t % len(batches)]
+        with torch.autocast(device, torch.bfloat16, enabled=gpu):
+            loss = run(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    ends = []
+    for t in range(WARM_STEPS + steps + 1):
+        step(t)
+        if gpu:
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+    seconds = [end - start for start, end in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :])]
+    return {"tokens_per_second": shape.batch * shape.context / statistics.median(seconds), "params": params}
+
+
+def _mixtral(shape: Shape, experts_implementation: str) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=shape.vocab,
+            hidden_size=shape.width,
+            intermediate_size=shape.expert_width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            num_local_experts=shape.experts,
+            num_experts_per_tok=shape.experts_per_token,
+            output_router_logits=True,
+            router_aux_loss_coef=BALANCE_LOSS,
+            tie_word_embeddings=True,
+            sliding_window=None,
+            attn_implementation="sdpa",
+            experts_implementation=experts_implementation,
+        )
+    )
+
+
+def compare(shapes: tuple[Shape, ...], python: str, peers: tuple[str, ...], rounds: int, steps: int, gpu: bool) -> None:
+    """Print a row per shape: tokens/s of all, of ours over the dense model, and of ours over the best peer."""
+    measurements: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        for shape in shapes:
+            for who in ("dense", "experts"):
+                measurements.setdefault((shape, who), []).append(ours(shape, steps, gpu, who == "dense"))
+            for peer in peers:
+                measurements.setdefault((shape, peer), []).append(theirs(python, peer, shape, steps, gpu))
+            print(f"round {number + 1} of {rounds}: {shape}", file=sys.stderr, flush=True)
+    print(f"median tokens/s of {rounds} rounds on {measurements[shapes[0], 'dense'][0]['device']}")
+    print(
+        f"{'(d, L, heads, context, vocab, batch, E, k)':42} {'dense':>9} {'experts':>9} "
+        + " ".join(f"{peer:>18}" for peer in peers)
+        + "  experts / dense  ours / best peer"
+    )
+    for shape in shapes:
+        rate = {
+            who: statistics.median(one["tokens_per_second"] for one in measurements[shape, who])
+            for who in ("dense", "experts", *peers)
+        }
+        params = {who: measurements[shape, who][0]["params"] for who in ("experts", *peers)}
+        if len(set(params.values())) > 1:
+            sys.exit(f"{shape}: the models differ in their parameters: {params}")
+        best = f"{rate['experts'] / max(rate[peer] for peer in peers):17.2f}" if peers else ""
+        print(
+            f"{', '.join(str(value) for value in vars(shape).values()):42} {rate['dense']:9,.0f} "
+            f"{rate['experts']:9,.0f} "
+            + " ".join(f"{rate[peer]:18,.0f}" for peer in peers)
+            + f" {rate['experts'] / rate['dense']:16.2f}{best}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the large shape, in bfloat16 on one GPU")
+    parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
+    parser.add_argument("--no-peers", action="store_true", help="ours alone: experts beside the dense model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--shapes", type=int, nargs="+", metavar="N", help="only these of them, counted from 0")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        peer, values, steps, gpu = json.loads(arguments.measure)
+        print(json.dumps(measure(peer, Shape(*values), steps, gpu)))
+    else:
+        every = GPU_SHAPES if arguments.gpu else CPU_SHAPES
+        chosen = tuple(every[number] for number in arguments.shapes or range(len(every)))
+        peers = () if arguments.no_peers else PEERS
+        compare(chosen, arguments.python, peers, arguments.rounds, arguments.steps, arguments.gpu)
