@@ -4,11 +4,11 @@
     python experiments/experts_cpu.py --output figures
 
 `sweeps/experts_cpu.py`: byte models of three widths, each dense and with 2, 4 and 8 experts of which a token passes
-one, on 1M, 2M and 4M bytes of source code; the four models of the largest width, on 4M bytes, are held out. N is the active
-parameters throughout. Two laws are fitted to the others and compared on the held-out runs: one in which E experts make
-N worth N E^kappa, whatever N and D, and the joint law of Ludziejewski 2025 (arXiv 2502.05172), in which their worth
-depends on both. By the first: the dense model of equal loss for each number of experts, and how many experts a memory
-should hold at the largest budget of the sweep.
+one, on 1M, 2M and 4M bytes of source code; the four models of the largest width, on 4M bytes, are held out. N is the
+active parameters throughout. Two laws are fitted to the others and compared on the held-out runs: one in which E
+experts make N worth N E^kappa, whatever N and D, and the joint law of Ludziejewski 2025 (arXiv 2502.05172), in which
+their worth depends on both. By the first: the dense model of equal loss for each number of experts, and how many
+experts a memory should hold at the largest budget of the sweep.
 
 Outcome: not measured yet.
 """
@@ -58,7 +58,7 @@ class ExpertsAsSize(laws.Law):
         laws.Parameter("kappa", -0.5, 2, (0.2, 0.5), log=False),
     )
 
-    def loss(self, params: Any, tokens: Any, experts: Any) -> Any:
+    def loss(self, params: Any, tokens: Any, experts: Any = 1.0) -> Any:
         return self.E + self.A * (params * experts**self.kappa) ** -self.alpha + self.B * tokens**-self.beta
 
 
@@ -91,7 +91,7 @@ class Joint(laws.Law):
         laws.Parameter("zeta", -0.3, 0.3, (0.0,), log=False),
     )
 
-    def loss(self, params: Any, tokens: Any, experts: Any) -> Any:
+    def loss(self, params: Any, tokens: Any, experts: Any = 1.0) -> Any:
         log_e = np.log(experts)
         size = self.a * experts**self.delta * params ** (self.gamma * log_e - self.alpha)
         data = self.b * experts**self.omega * tokens ** (self.zeta * log_e - self.beta)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BRACKET = 3  # rates from which on a cell can show its best one between two others
+CELL = ("params", "tokens", "unique_tokens", "flops_budget", "experts", "granularity", "sparsity")
+"""What runs have in common that differ in their rate alone: experts too, since N may be the active parameters."""
 DIVERGED = "diverged"
 """The state of a run whose loss grew without bound."""
 
@@ -63,7 +65,7 @@ def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:
         return
     losses, failed = numbers(table, target), diverged(table, target)
     rates = group_values(numbers(table, column))
-    by = [name for name in ("params", "tokens", "unique_tokens", "flops_budget") if name in table]
+    by = [name for name in CELL if name in table]
     cell_of = point_index({name: table[name] for name in by})
     order = np.argsort(cell_of, kind="stable")
     for cell in np.split(order, np.flatnonzero(np.diff(cell_of[order])) + 1):
