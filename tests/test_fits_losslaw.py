@@ -115,7 +115,7 @@ def test_a_law_without_an_optimum_says_so() -> None:
     """Loss that larger models make no better, fitted by a form whose optimum is searched: no allocation, no crash."""
     table = sweep(0.002)
     table["unique_tokens"] = table["tokens"]
-    fixed = {"E": 2.0, "A": 1e-6, "B": 2000.0, "alpha": 5.0, "beta": 0.35}
+    fixed = {"E": 2.0, "A": 1e-280, "B": 2000.0, "alpha": 0.5}
     fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0)
     assert fit.allocations() == []
     assert "no optimum" in named(fit)

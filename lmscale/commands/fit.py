@@ -1,13 +1,15 @@
 """`lmscale fit`: its arguments, and what it does. Importing this loads nothing heavy."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, Suppress, arg
+from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from lmscale.commands.constraints import RANGES, TIES, VALUES
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
@@ -70,8 +72,16 @@ class FitArgs(FitOptions):
     noise_nats: Annotated[float | None, arg(name="noise")] = field(default=None, kw_only=True)
     """Standard deviation of one run's loss in nats, for Approach 2 and for --bootstrap noise; unset, it is estimated
     (for that bootstrap, from runs that differ in their seed alone)."""
-    fixed: Suppress[None] = field(default=None, kw_only=True)
-    """Parameters are fixed in Python."""
+    fixed: Annotated[Mapping[str, float] | None, VALUES, arg(name="fix")] = field(default=None, kw_only=True)
+    """Parameters of the law that are fixed at a value."""
+    bounds: Annotated[Mapping[str, tuple[float, float]] | None, RANGES, arg(name="bound")] = field(
+        default=None, kw_only=True
+    )
+    """Ranges of the law's parameters in place of its own."""
+    tied: Annotated[Mapping[str, str] | None, TIES, arg(name="tie")] = field(default=None, kw_only=True)
+    """Parameters that equal another one."""
+    given: Annotated[Mapping[str, float] | None, VALUES] = field(default=None, kw_only=True)
+    """Values of the law's inputs besides params and tokens at which allocations are stated."""
 
 
 def parse_points(text: str) -> list[dict[str, float]]:
@@ -90,8 +100,8 @@ def parse_points(text: str) -> list[dict[str, float]]:
                 raise UserError(
                     f"--predict has {pair.strip()!r}: write name=number pairs, as in params=1e9,tokens=2e10"
                 ) from None
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"--predict has {pair.strip()!r}: {name} must be positive")
+            if not math.isfinite(value):
+                raise UserError(f"--predict has {pair.strip()!r}: {name} must be finite")
             point[name] = value
         points.append(point)
     if not points:

@@ -6,12 +6,15 @@ NAMES = {
     "bootstrap": "bootstrap",
     "clusters": "clusters",
     "columns": "columns",
+    "fixed": "fix",
+    "given": "given",
     "law": "law",
     "noise_nats": "noise",
     "rates": "rates",
     "resamples": "resamples",
     "shared_noise": "shared-noise",
     "spend": "spend",
+    "tied": "tie",
     "where": "where",
 }
 """Option of Python that sentences name -> flag."""

@@ -39,6 +39,15 @@ def group_index(values: Any, same: float = SAME) -> np.ndarray:
     return index_n
 
 
+def signed_group_index(values: Any, same: float = SAME) -> np.ndarray:
+    """As `group_index`, with groups of negative values and one of zeros besides; only missing values have -1."""
+    values_n = np.asarray(values, dtype=float)
+    positive, negative = group_index(values_n, same), group_index(-values_n, same)
+    zero_at = int(positive.max(initial=-1)) + 1
+    index_n = np.where(values_n == 0, zero_at, positive)
+    return np.where(negative >= 0, zero_at + 1 + negative, index_n)
+
+
 def group_values(values: Any, same: float = SAME) -> np.ndarray:
     """Every value replaced by the middle one of its group (n,), which is a value of the table; NaN without a group."""
     values_n = np.asarray(values, dtype=float)

@@ -3,7 +3,7 @@
 A run that diverged has no loss to fit, but it was tried: its rate is worse than the best of its cell, and brackets it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from lmscale.study.fits.results.common import Status
 from lmscale.study.grouping import RATES, group_count, group_values, point_index
+from lmscale.study.laws import KNOWN_INPUTS, MEASURED_INPUTS
 from lmscale.study.tables import numbers
 from lmscale.study.tables.states import unfinished
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BRACKET = 3  # rates from which on a cell can show its best one between two others
-CELL = ("params", "tokens", "unique_tokens", "flops_budget", "experts", "granularity", "sparsity")
-"""What runs have in common that differ in their rate alone: experts too, since N may be the active parameters."""
+LETTERS = {"params": "N", "tokens": "D", "flops": "C"}
 DIVERGED = "diverged"
 """The state of a run whose loss grew without bound."""
 
@@ -55,18 +55,20 @@ def diverged(table: "pd.DataFrame", target: str) -> np.ndarray:
     return np.isinf(numbers(table, target)) | (np.array(words, dtype=object) == DIVERGED)
 
 
-def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:
-    """The cells of a table with more than one learning rate; none where it states no rate.
+def cells(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params", "tokens")) -> Iterator[RateCell]:
+    """The cells of a table with more than one learning rate; none where it states no rate, or the law is of rates.
 
-    Rows without a loss take part where they diverged.
+    A cell is one point of `inputs` and of every other axis that a design sets: experts, streams, a teacher, a
+    vocabulary. Rows without a loss take part where they diverged.
     """
     column = next((name for name in RATES if name in table), None)
-    if column is None or not {"params", "tokens", target} <= set(table):
+    if column is None or not {*inputs, target} <= set(table) or set(inputs) & set(RATES):
         return
     losses, failed = numbers(table, target), diverged(table, target)
     rates = group_values(numbers(table, column))
-    by = [name for name in CELL if name in table]
+    by = [name for name in _axes(inputs, target) if name in table]
     cell_of = point_index({name: table[name] for name in by})
+    named = dict.fromkeys(("params", "tokens", *inputs))
     order = np.argsort(cell_of, kind="stable")
     for cell in np.split(order, np.flatnonzero(np.diff(cell_of[order])) + 1):
         members = cell[np.isfinite(rates[cell])]
@@ -77,18 +79,26 @@ def cells(table: "pd.DataFrame", target: str) -> Iterator[RateCell]:
             continue
         means = [losses[rows][rates[rows] == rate].mean() for rate in tried]
         first = table.iloc[rows[0]]
-        name = f"N = {first['params']:.3g}, D = {first['tokens']:.3g}"
+        name = ", ".join(f"{LETTERS.get(one, one)} = {first[one]:.3g}" for one in named if one in table)
         yield RateCell(rows, rates[rows], float(tried[int(np.argmin(means))]), name, lost)
 
 
-def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
+def _axes(inputs: Sequence[str], target: str) -> list[str]:
+    """Columns by which runs belong to different cells."""
+    designed = [name for name in KNOWN_INPUTS if name not in MEASURED_INPUTS and name != "flops"]
+    return [name for name in dict.fromkeys((*inputs, *designed, "flops_budget")) if name != target]
+
+
+def left_out(
+    table: "pd.DataFrame", target: str, rates: str, inputs: Sequence[str] = ("params", "tokens")
+) -> dict[int, str]:
     """Position of a row with a loss -> why `rates` leaves it out.
 
     "all" leaves out none; "best" the rows of a cell that are not at its best rate; "inside" also every cell of three or
     more rates whose best is the smallest or largest tried. Runs that diverged count as tried.
     """
     out: dict[int, str] = {}
-    for cell in cells(table, target) if rates != "all" else ():
+    for cell in cells(table, target, inputs) if rates != "all" else ():
         if rates == "inside" and cell.bracketed is False:
             reason = f"the best learning rate of its cell, {cell.best:.3g}, is on the edge of those tried"
             out.update(dict.fromkeys(cell.rows.tolist(), f"{reason}; `rates='best'` keeps it"))
@@ -98,9 +108,11 @@ def left_out(table: "pd.DataFrame", target: str, rates: str) -> dict[int, str]:
     return out
 
 
-def statuses(table: "pd.DataFrame", target: str, rates: str) -> list[Status]:
+def statuses(
+    table: "pd.DataFrame", target: str, rates: str, inputs: Sequence[str] = ("params", "tokens")
+) -> list[Status]:
     """What the learning rates leave in doubt; the rows are those before `left_out`, and those that diverged."""
-    several = list(cells(table, target))
+    several = list(cells(table, target, inputs))
     if not several:
         return []
     doubts = [_not_the_best(several, rates)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.study.fits.results.common import Status, counted
-from lmscale.study.grouping import SCALES, point_index
+from lmscale.study.grouping import point_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,5 +43,5 @@ def statuses(table: "pd.DataFrame", lost: np.ndarray, measured: np.ndarray, inpu
 
 def _name(row: "pd.Series[float]", by: Sequence[str]) -> str:
     letters = {"params": "N", "tokens": "D", "flops_budget": "C"}
-    names = [name for name in by if name in SCALES and name in letters and np.isfinite(row[name])]
-    return ", ".join(f"{letters[name]} = {row[name]:.3g}" for name in names) or str(row["run"])
+    names = [name for name in by if np.isfinite(row[name])]
+    return ", ".join(f"{letters.get(name, name)} = {row[name]:.3g}" for name in names) or str(row["run"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_t
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.checks.corpora import check_one_corpus
+from lmscale.study.laws import form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 APPROACHES = ("1", "2", "3")
 RESAMPLES = {"1": 1000, "2": 1000, "3": 4000}
 """Resamples of an approach, where `FitOptions.resamples` is None."""
+
+
+CHOICES = (
+    "loss", "residual", "rates", "bootstrap", "valley", "envelope", "line", "weights", "budget_flops", "tokens_fit",
+)  # fmt: skip
+"""Fields that take one of a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,12 @@ class FitOptions:
     """Column whose groups are drawn whole, for example trunk or seed."""
     fixed: Mapping[str, float] | None = None
     """Parameters of the law that are fixed at a value, for example {"E": 1.8}."""
+    bounds: Mapping[str, tuple[float, float]] | None = None
+    """Ranges of the law's parameters in place of its own, for example {"alpha": (0.1, 0.5)}."""
+    tied: Mapping[str, str] | None = None
+    """Parameters that equal another one, for example {"beta": "alpha"}."""
+    given: Mapping[str, float] | None = None
+    """Values of the law's inputs besides params and tokens at which allocations are stated, as {"experts": 8}."""
     valley: Literal["auto", "parabola", "akima"] = "auto"
     """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
     noise_nats: float | None = None
@@ -70,11 +83,31 @@ class FitOptions:
     """Parabolas see only sizes within this factor of the lowest; unset, all."""
     envelope: Literal["bins", "hull"] = "bins"
     """How Approach 1 finds the envelope."""
+    line: Literal["inside", "all"] = "inside"
+    """Which points of the envelope Approach 1's line goes through: those whose optimum lies a factor 2 inside the sizes
+    that were run, or all."""
+    weights: Literal["noise", "equal"] = "noise"
+    """How Approach 2 weighs the budgets' minima in its line: by their noise, or all alike."""
+    budget_flops: Literal["nominal", "mean"] = "nominal"
+    """Where Approach 2 puts a budget: at its stated FLOPs, or at the mean FLOPs of its runs."""
+    tokens_fit: Literal["compute", "valley"] = "compute"
+    """Approach 2's D*: from N* by the compute model, or from valleys of the loss in ln D with a line of their own."""
     check: bool = True
     """The checks that fit again: influence of runs, largest budget left out, sensitivity."""
 
     def __post_init__(self) -> None:
-        for name in ("loss", "residual", "rates", "bootstrap", "valley", "envelope"):
+        for name in (
+            "loss",
+            "residual",
+            "rates",
+            "bootstrap",
+            "valley",
+            "envelope",
+            "line",
+            "weights",
+            "budget_flops",
+            "tokens_fit",
+        ):
             _check_choice(name, getattr(self, name))
         if not self.delta > 0:
             raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
@@ -100,19 +133,24 @@ class FitOptions:
         """Resamples or draws of an approach."""
         return RESAMPLES[approach] if self.resamples is None else self.resamples
 
-    def read(self, source: "TableSource") -> tuple["pd.DataFrame", Self]:
-        """The table of `source`, and these options without what reading has used.
+    def read(self, source: "TableSource", inputs: Sequence[str] | None = None) -> tuple["pd.DataFrame", Self]:
+        """The table of `source` with columns for `inputs`, None for those of `law`; and what is left of these options.
 
         Raises `UserError` for runs on several corpora, unless `mixed_corpora`.
         """
-        table = read(source, self.columns, self.where)
+        shape = form(self.law)
+        inputs = (*shape.INPUTS, shape.TARGET) if inputs is None else inputs
+        table = read(source, self.columns, self.where, inputs)
         if not self.mixed_corpora:
             check_one_corpus(table)
         return table, replace(self, columns=None, where=None)
 
 
 def read(
-    source: "TableSource", columns: str | Mapping[str, str] | None = None, where: str | None = None
+    source: "TableSource",
+    columns: str | Mapping[str, str] | None = None,
+    where: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """The table of `source`: as it is where it is one already and nothing is asked of it, else by `read_table`."""
     import pandas as pd
@@ -126,17 +164,18 @@ def read(
             f"a table of type {type(source).__name__} was given: give a DataFrame, the path of a CSV, Parquet or JSONL "
             f"file, the folder of a sweep, or 'chinchilla'"
         )
-    return read_table(source, columns, where)
+    return read_table(source, columns, where, inputs)
 
 
 FIELDS = tuple(field.name for field in fields(FitOptions))
 EVERY = {"columns", "where", "mixed_corpora", "resamples", "seed", "at", "rates", "check"}
 """Options of every approach."""
 OPTIONS = {
-    "frontier": EVERY | {"envelope"},
-    "isoflop": EVERY | {"valley", "noise_nats", "window"},
+    "frontier": EVERY | {"envelope", "line"},
+    "isoflop": EVERY | {"valley", "noise_nats", "window", "weights", "budget_flops", "tokens_fit"},
     "loss_law": EVERY
-    | {"law", "loss", "delta", "residual", "bootstrap", "strata", "clusters", "fixed", "noise_nats", "shared_noise"},
+    | {"law", "loss", "delta", "residual", "bootstrap", "strata", "clusters", "fixed", "noise_nats", "shared_noise"}
+    | {"bounds", "tied", "given"},
     "compare": {"columns", "where", "mixed_corpora", "resamples", "seed", "rates", "loss", "delta"},
     "fit": set(FIELDS),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.study.fits.results.common import Status, counted
-from lmscale.study.grouping import group_index
+from lmscale.study.grouping import signed_group_index
 from lmscale.study.tables.headers import plain
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _same_numbers(table: "pd.DataFrame", inputs: Sequence[str], target: str) -> 
 
     point_n: Any = 0
     for name in _numbers(table, inputs, target):
-        index_n = group_index(table[name], PRINTED)
+        index_n = signed_group_index(table[name], PRINTED)
         point_n = np.unique(point_n * (len(table) + 1) + index_n + 1, return_inverse=True)[1]
     return pd.Series(point_n, index=table.index)
 

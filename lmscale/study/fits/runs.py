@@ -12,7 +12,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits import learning_rates, missing_cells, repeats, sizes
 from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
-from lmscale.study.laws import SIX_ND, ComputeModel
+from lmscale.study.laws import LARGEST, SHARES_SUM, SIX_ND, ComputeModel, Input, Law, input_named
 from lmscale.study.tables import flags, numbers, units
 from lmscale.study.tables.states import unfinished
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
-LARGEST = 1e40
-"""Above it, or below its inverse, no number of parameters, tokens, FLOPs or nats lies, and squares overflow."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,8 @@ class UsableRuns:
     dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     statuses: tuple[Status, ...] = field(default=())
+    fitted: tuple[str, ...] = ("params", "tokens", "loss_nats")
+    """The inputs and the target that a fit reads."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -53,10 +53,11 @@ class UsableRuns:
 
     def digest(self) -> str:
         """SHA-256 of the rows and numbers that were fitted."""
-        columns = [c for c in ("run", "params", "tokens", "flops", "loss_nats") if c in self.table]
+        usual = ("run", "params", "tokens", "flops", "loss_nats")
+        columns = [c for c in dict.fromkeys((*usual, *self.fitted)) if c in self.table]
         text = "\n".join(
             "\t".join(str(v) if isinstance(v, str) else repr(float(v)) for v in row)
-            for row in self.table[columns].itertuples(index=False)
+            for row in zip(*(self.table[c] if c == "run" else self.column(c) for c in columns))
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -66,9 +67,13 @@ def usable(
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
     rates: str = "inside",
+    law: type[Law] | None = None,
+    positive_target: bool = True,
 ) -> UsableRuns:
-    """The rows with every input and the target finite and positive, without held-out, diverged and failed ones.
+    """The rows in which every input and the target is a value that a run can have, without held-out and failed ones.
 
+    The roles of the inputs say which values those are (`laws.inputs`), as `law` declares them; the target is positive
+    too where its logarithm is fitted.
     Of a cell (same N and D) run at several learning rates, `rates` "inside" keeps the best rate's rows, none where that
     is the smallest or largest of three or more; "best" keeps the best rate's anyway, "all" every row. Whatever is left
     out is in `dropped`, and the statuses say what is in doubt.
@@ -76,17 +81,19 @@ def usable(
     """
     _check_columns(table, (*inputs, target))
     units.check(table)
-    rows = _Selection.of(table)
+    rows = _Selection.of(table.assign(**{name: numbers(table, name) for name in (*inputs, target)}))
     rows.leave_out(rows.held_out, "held out to check the prediction")
     rows.leave_out((rows.states != "") & rows.measured(target), "its loss is not that of a finished run")
     lost = ~rows.held_out & ~(rows.kept & rows.measured(target))
-    _leave_out_unusable(rows, (target, *inputs))
+    declared = [law.input(name) if law is not None else input_named(name) for name in (target, *inputs)]
+    _leave_out_unusable(rows, declared, positive=(target,) if positive_target else ())
+    _check_shares(rows, law)
     measured = rows.kept.copy()
     repeated = repeats.copies(rows.table[rows.kept], inputs, target)
     rows.leave_out_each(np.flatnonzero(rows.kept), repeated)
     tried = np.flatnonzero(rows.kept | (~rows.held_out & learning_rates.diverged(rows.table, target)))
-    doubts = learning_rates.statuses(rows.table.iloc[tried], target, rates)
-    rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates))
+    doubts = learning_rates.statuses(rows.table.iloc[tried], target, rates, inputs)
+    rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates, inputs))
     usable_rows = rows.usable()
     statuses = [
         *sizes.statuses(usable_rows, inputs),
@@ -99,7 +106,7 @@ def usable(
     order = [name for name in (*inputs, target, "flops") if name in usable_rows] + ["run"]
     usable_rows = usable_rows.sort_values(order, kind="stable").reset_index(drop=True)
     notes = tuple(table.attrs.get("notes", ()))
-    return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses))
+    return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses), (*inputs, target))
 
 
 def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
@@ -168,14 +175,33 @@ def _reasons(table: "pd.DataFrame", states: np.ndarray) -> np.ndarray:
     return np.array([f": {word}{', ' * bool(reason)}{reason}" if word else "" for word, reason in zip(words, reasons)])
 
 
-def _leave_out_unusable(rows: _Selection, names: Sequence[str]) -> None:
-    """Leave out the rows in which a number is missing or none that occurs."""
-    for name in names:
-        values = numbers(rows.table, name)
-        rows.leave_out(np.isnan(values), f"{name} is missing")
-        rows.leave_out(np.isinf(values), f"{name} is infinite")
-        rows.leave_out(~(values > 0), f"{name} is not positive")
-        rows.leave_out((values < 1 / LARGEST) | (values > LARGEST), f"{name} is beyond any size that occurs")
+def _leave_out_unusable(rows: _Selection, declared: Sequence[Input], positive: Sequence[str]) -> None:
+    """Leave out the rows in which a number is missing, or none that a run can have."""
+    for one in declared:
+        values = numbers(rows.table, one.name)
+        rows.leave_out(np.isnan(values), f"{one.name} is missing")
+        rows.leave_out(np.isinf(values), f"{one.name} is infinite")
+        if one.name in positive:
+            rows.leave_out(~(values > 0), f"{one.name} is not positive")
+        impossible, reason = one.impossible(np.nan_to_num(values))
+        rows.leave_out(impossible, reason)
+        size = np.abs(values)
+        beyond = (size > 0) & ((size < 1 / LARGEST) | (size > LARGEST))
+        rows.leave_out(beyond, f"{one.name} is beyond any size that occurs")
+
+
+def _check_shares(rows: _Selection, law: type[Law] | None) -> None:
+    """Raises `UserError` where shares that the law takes as a whole do not sum to one."""
+    if law is None or not law.SHARES or not rows.kept.any():
+        return
+    total = np.sum([numbers(rows.table, name) for name in law.SHARES], axis=0)
+    bad = rows.kept & (np.abs(total - 1) > SHARES_SUM)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise UserError(
+            f"the shares {', '.join(law.SHARES)} of run {rows.table['run'].iloc[first]} sum to {total[first]:.4g} and "
+            f"must sum to 1 ({int(bad.sum())} of {int(rows.kept.sum())} rows): give all shares, as parts of one"
+        )
 
 
 def compute_model(table: "pd.DataFrame") -> tuple[ComputeModel, Status]:

@@ -20,6 +20,7 @@ must be made of + - * / ** and the NumPy functions of `fits.solvers.dual`, which
 Units: params in parameters, tokens in tokens, flops in training FLOPs, loss in nats per token unless said otherwise.
 """
 
+from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
 from lmscale.study.laws.constants import (
     BESIROGLU_2024,
     CHINCHILLA_REFIT,
@@ -32,7 +33,8 @@ from lmscale.study.laws.constants import (
     PUBLISHED,
 )
 from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash, within_reach
-from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
+from lmscale.study.laws.inputs import KNOWN_INPUTS, LARGEST, MEASURED_INPUTS, Input, input_named
+from lmscale.study.laws.law import SHARES_SUM, Law
 from lmscale.study.laws.one_axis import (
     Annealing,
     BrokenPowerLaw,
@@ -41,6 +43,7 @@ from lmscale.study.laws.one_axis import (
     LadderAccuracy,
     annealing_areas,
 )
+from lmscale.study.laws.parameter import Parameter
 from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OuterExponent, OverTraining, PowerMean
 
 __all__ = [
@@ -52,8 +55,12 @@ __all__ = [
     "GADRE_2024_REFINEDWEB",
     "HOFFMANN_2022",
     "KAPLAN_2020",
+    "KNOWN_INPUTS",
+    "LARGEST",
+    "MEASURED_INPUTS",
     "MUENNIGHOFF_2023",
     "PUBLISHED",
+    "SHARES_SUM",
     "SIX_ND",
     "Allocation",
     "Annealing",
@@ -63,6 +70,7 @@ __all__ = [
     "ComputeModel",
     "DataConstrained",
     "DownstreamError",
+    "Input",
     "Kaplan",
     "LadderAccuracy",
     "Law",
@@ -73,6 +81,7 @@ __all__ = [
     "annealing_areas",
     "form",
     "import_path",
+    "input_named",
     "saved_form",
     "source_hash",
     "within_reach",

@@ -1,92 +1,25 @@
-"""What a law is: parameters with bounds and starts, a loss, an optimum under a compute model."""
+"""What a law is: parameters with bounds and starts, inputs with roles, a loss, an optimum under a compute model."""
 
 import hashlib
-import math
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from lmscale.core.errors import UserError
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
+from lmscale.study.laws.inputs import Input, input_named
+from lmscale.study.laws.optimum import no_optimum, search
+from lmscale.study.laws.parameter import Parameter
 
-
-@dataclass(frozen=True)
-class ComputeModel:
-    """Training FLOPs of N parameters and D tokens: C = k N^p D. The field's convention is k = 6, p = 1."""
-
-    k: float = 6.0
-    p: float = 1.0
-    largest_residual: float | None = None
-    """Largest relative misfit of the table's own FLOPs; None where k and p are a convention, not a fit."""
-
-    def tokens(self, flops: Any, params: Any) -> Any:
-        return flops / (self.k * params**self.p)
-
-    def flops(self, params: Any, tokens: Any) -> Any:
-        return self.k * params**self.p * tokens
-
-    def __str__(self) -> str:
-        if self.p == 1:
-            return f"C = {self.k:.4g} N D"
-        formula = f"C = {self.k:.4g} N^{self.p:.4f} D"
-        if self.largest_residual is None:
-            return formula
-        return f"{formula}, regressed from the table's FLOPs (largest misfit {100 * self.largest_residual:.2g} %)"
-
-
-SIX_ND = ComputeModel()
 AT_END = 1e-6
 """A parameter this near to an end of its range, relatively, rests on it."""
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """The compute-optimal split of a budget: floats, or arrays over resamples. Units as in the module."""
-
-    flops: Any
-    params: Any
-    tokens: Any
-    tokens_per_param: Any
-    loss_nats: Any
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One unknown of a law, with its bounds. Raises `UserError` for bounds or starts that cannot be."""
-
-    name: str
-    low: float
-    high: float
-    starts: tuple[float, ...] = ()
-    """Values from which it is searched, crossed with those of the others; none takes the middle of the bounds."""
-    log: bool = True
-    """Whether its logarithm is what is searched, and what designs and conditions are judged by; it is then positive."""
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise UserError(f"Parameter({self.name!r}): the name is that of a field of the law, for example 'alpha'")
-        if not -math.inf < self.low < self.high < math.inf:
-            raise UserError(
-                f"parameter {self.name!r} lies between {self.low:g} and {self.high:g}: give finite bounds, the lower "
-                f"one first"
-            )
-        if self.log and not self.low > 0:
-            raise UserError(
-                f"parameter {self.name!r} is searched by its logarithm and its lower bound is {self.low:g}: give a "
-                f"positive one, or log=False"
-            )
-        if outside := [start for start in self.starts if not self.low <= start <= self.high]:
-            raise UserError(
-                f"parameter {self.name!r} starts at {outside[0]:g}, outside of its bounds {self.low:g} to {self.high:g}"
-            )
-
-    @property
-    def middle(self) -> float:
-        """Half way between the bounds, on the scale of the search."""
-        return math.sqrt(self.low) * math.sqrt(self.high) if self.log else (self.low + self.high) / 2
+SHARES_SUM = 0.01
+"""How far from one the printed shares of a mixture may sum."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +67,37 @@ class Law:
     TARGET: ClassVar[str] = "loss_nats"
     RESIDUAL: ClassVar[str] = "log"
     """Fit ln L ("log") or L itself ("raw") unless asked otherwise."""
+    SHARES: ClassVar[tuple[str, ...]] = ()
+    """Inputs that sum to one in every run."""
+    OWN_INPUTS: ClassVar[dict[str, Input]] = {}
+    """Inputs that `INPUTS` or `TARGET` declare as an `Input`, by name; the others are looked up in `KNOWN_INPUTS`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        declared = [one for one in (*cls.INPUTS, cls.TARGET) if isinstance(one, Input)]
+        cls.OWN_INPUTS = {**cls.OWN_INPUTS, **{one.name: one for one in declared}}
+        cls.INPUTS = tuple(one.name if isinstance(one, Input) else one for one in cls.INPUTS)
+        cls.TARGET = cls.TARGET.name if isinstance(cls.TARGET, Input) else cls.TARGET
         BORN[cls] = _birth(cls)
+
+    @classmethod
+    def input(cls, name: str) -> Input:
+        """The role, unit and range of one of `INPUTS`, or of the target."""
+        return input_named(name, cls.OWN_INPUTS)
+
+    @classmethod
+    def further_inputs(cls) -> tuple[str, ...]:
+        """The inputs besides params and tokens that `loss` needs; one with a default is not among them."""
+        required = [one.default is inspect.Parameter.empty for one in inspect.signature(cls.loss).parameters.values()][
+            1:
+        ]
+        needed = [name for name, is_needed in zip(cls.INPUTS, required) if is_needed]
+        return tuple(name for name in needed if name not in ("params", "tokens"))
+
+    @classmethod
+    def splits_compute(cls) -> bool:
+        """Whether the law trades model size against data: it is a function of params and of tokens."""
+        return {"params", "tokens"} <= set(cls.INPUTS)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -147,11 +107,15 @@ class Law:
         """Parameter values by name."""
         return {name: getattr(self, name) for name in self.names()}
 
-    def at_bounds(self) -> tuple[str, ...]:
-        """The parameters on or beyond an end of their range: limited by it, not estimated. None of a law of arrays."""
+    def at_bounds(self, bounds: Mapping[str, tuple[float, float]] | None = None) -> tuple[str, ...]:
+        """The parameters on or beyond an end of their range, or of `bounds`: limited, not estimated.
+
+        None of a law of arrays.
+        """
         names = []
         for parameter, value in zip(self.PARAMETERS, self.values().values()):
-            low, high = parameter.low + AT_END * abs(parameter.low), parameter.high - AT_END * abs(parameter.high)
+            low, high = (bounds or {}).get(parameter.name, (parameter.low, parameter.high))
+            low, high = low + AT_END * abs(low), high - AT_END * abs(high)
             if np.ndim(value) == 0 and not low < value < high:
                 names.append(parameter.name)
         return tuple(names)
@@ -160,46 +124,60 @@ class Law:
         """The loss at INPUTS, in the order of INPUTS; broadcasts."""
         raise NotImplementedError
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
-        """The minimum of `loss` along `compute`, by a grid over ln N and golden sections: 13 digits of loss.
+    def loss_of(self, **inputs: Any) -> Any:
+        """The loss at inputs by name; those with a default may be absent."""
+        return self.loss(*[inputs[name] for name in self.INPUTS[: _last_given(self.INPUTS, inputs)]])
 
-        Raises `UserError` where the form knows no model size, or where the minimum lies outside 1e2-1e18 parameters; of
-        many resamples, those whose minimum lies outside are NaN.
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+        """The minimum of `loss` along `compute` at `given` values of the further inputs: 13 digits of loss.
+
+        Raises `UserError` where the form knows no model size, a further input is not given, or the loss falls for ever
+        smaller or larger models; of many resamples, those without a minimum are NaN.
         """
-        if self.INPUTS[:2] != ("params", "tokens"):
+        if not self.splits_compute():
             raise UserError(
                 f"the law {self.NAME!r} is a function of {', '.join(self.INPUTS)}: it states no optimal "
                 f"model size; fit a law of params and tokens, for example 'chinchilla'"
             )
-        return self._search(flops, compute)
+        self.check_given(given)
+        return self._search(flops, compute, given)
 
-    def _search(self, flops: Any, compute: ComputeModel) -> Allocation:
+    def check_given(self, given: Mapping[str, Any]) -> None:
+        """Raises `UserError` where a further input has no value, or a value belongs to none."""
+        others = [name for name in self.INPUTS if name not in ("params", "tokens")]
+        if unknown := [name for name in given if name not in others]:
+            raise UserError(
+                f"the law {self.NAME!r} has no further input {unknown[0]!r}"
+                f"{nearest(unknown[0], others) if others else ': it is a function of params and tokens'}"
+            )
+        if lacking := [name for name in self.further_inputs() if name not in given]:
+            values = ",".join(f"{name}=..." for name in lacking)
+            raise UserError(
+                f"the optimum of the law {self.NAME!r} depends on {' and '.join(lacking)}: give `given='{values}'`"
+            )
+
+    def check_shares(self, inputs: Mapping[str, float]) -> None:
+        """Raises `UserError` where the shares of a mixture do not sum to one."""
+        total = sum(inputs[name] for name in self.SHARES)
+        if self.SHARES and not abs(total - 1) <= SHARES_SUM:
+            raise UserError(f"the shares {', '.join(self.SHARES)} sum to {total:.4g}: they are parts of one")
+
+    def _search(self, flops: Any, compute: ComputeModel, given: Mapping[str, Any] | None = None) -> Allocation:
+        others = given or {}
+
         def at(log_params: Any) -> Any:
-            return self.loss(np.exp(log_params), compute.tokens(flops, np.exp(log_params)))
+            params = np.exp(log_params)
+            return self.loss_of(params=params, tokens=compute.tokens(flops, params), **others)
 
         shape = np.broadcast_shapes(np.shape(flops), *(np.shape(value) for value in self.values().values()))
-        grid = np.linspace(np.log(1e2), np.log(1e18), 737)
-        losses = np.stack([np.broadcast_to(at(np.full(shape, point)), shape) for point in grid])
-        best = losses.argmin(axis=0)
-        outside = (best == 0) | (best == len(grid) - 1)
+        log_params, below, above = search(at, shape)
+        outside = below | above
         if np.all(outside):
-            raise UserError(
-                f"the law {self.NAME!r} has no optimum between 1e2 and 1e18 parameters at {flops} FLOPs; "
-                f"its parameters do not trade model size against data"
-            )
-        best = np.clip(best, 1, len(grid) - 2)
-        low, high = grid[best - 1], grid[best + 1]
-        golden = (np.sqrt(5) - 1) / 2
-        for _ in range(60):
-            left, right = high - golden * (high - low), low + golden * (high - low)
-            smaller = np.real(at(left)) < np.real(at(right))
-            low, high = np.where(smaller, low, left), np.where(smaller, right, high)
-        log_params = (low + high) / 2
-        if np.iscomplexobj(losses):
-            log_params = _newton(at, log_params)
+            raise no_optimum(self.NAME, flops, below, above)
         params = np.where(outside, np.nan, np.exp(log_params))[()]
         tokens = compute.tokens(flops, params)
-        return Allocation(flops, params, tokens, tokens / params, self.loss(params, tokens))
+        loss = self.loss_of(params=params, tokens=tokens, **others)
+        return Allocation(flops, params, tokens, tokens / params, loss)
 
     def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
         """{"params": a, "tokens": b} of N* ~ C^a, D* ~ C^b; empty where the optimum is no power law."""
@@ -209,11 +187,6 @@ class Law:
         return f"{self.FORMULA}   " + ", ".join(f"{name} = {value:.7g}" for name, value in self.values().items())
 
 
-def _newton(loss: Callable[[Any], Any], log_params: Any, step: float = 1e-3) -> Any:
-    """One Newton step towards the minimum of a complex loss from that of its real part.
-
-    A derivative by a complex step (Squire and Trapp 1998) rides on the imaginary part of the parameters, which a search
-    that compares real numbers loses.
-    """
-    right, here, left = (loss(log_params + offset) for offset in (step, 0.0, -step))
-    return log_params - step / 2 * (right - left) / (right - 2 * here + left)
+def _last_given(inputs: tuple[str, ...], given: Mapping[str, Any]) -> int:
+    """How many of the inputs, from the first on, have a value: `loss` takes them in order."""
+    return next((index for index, name in enumerate(inputs) if name not in given), len(inputs))

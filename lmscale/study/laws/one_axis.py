@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmscale.study.laws.law import Law, Parameter
+from lmscale.study.laws.law import Law
+from lmscale.study.laws.parameter import Parameter
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmscale.study.laws.law import SIX_ND, Allocation, ComputeModel, Law, Parameter
+from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
+from lmscale.study.laws.law import Law
+from lmscale.study.laws.parameter import Parameter
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class Chinchilla(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return self.E + self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         """Closed form: N^(alpha + p beta) = alpha A / (p beta B) (C/k)^beta, for C = k N^p D.
 
         With k = 6, p = 1 this is Hoffmann 2022, eq. 4.
         """
+        self.check_given(given)
         ratio = np.log(self.alpha * self.A / (compute.p * self.beta * self.B))
         log_params = (ratio + self.beta * np.log(flops / compute.k)) / (self.alpha + compute.p * self.beta)
         params = np.exp(log_params)
@@ -71,7 +74,8 @@ class Kaplan(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return ((self.N_c / params) ** (self.alpha_N / self.alpha_D) + self.D_c / tokens) ** self.alpha_D
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+        self.check_given(given)
         ratio = self.alpha_N / self.alpha_D
         inner = Chinchilla(0.0, self.N_c**ratio, self.D_c, ratio, 1.0).optimum(flops, compute)
         return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
@@ -151,7 +155,8 @@ class OverTraining(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return self.E + self.alpha * params**self.eta + self.beta * 6 ** (self.eta / 2) * tokens**self.eta
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+        self.check_given(given)
         same = Chinchilla(self.E, self.alpha, self.beta * 6 ** (self.eta / 2), -self.eta, -self.eta)
         return same.optimum(flops, compute)
 
@@ -180,7 +185,8 @@ class OuterExponent(Law):
         inner = self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
         return self.E + inner**self.gamma
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+        self.check_given(given)
         inner = Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).optimum(flops, compute)
         return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
 
@@ -212,7 +218,8 @@ class PowerMean(Law):
         terms = (self.A * params ** (-self.alpha)) ** self.q + (self.B * tokens ** (-self.beta)) ** self.q
         return self.E + terms ** (1 / self.q)
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND) -> Allocation:
+    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+        self.check_given(given)
         q = self.q
         inner = Chinchilla(0.0, self.A**q, self.B**q, self.alpha * q, self.beta * q).optimum(flops, compute)
         return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))

@@ -6,7 +6,7 @@ where known `active_params` (of models with experts, those that one token passes
 `table.attrs["notes"]` (sentences), what was left out in `table.attrs["dropped"]` (run and reason).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,33 +33,39 @@ FRONT = ("run", "params", "active_params", "tokens", "flops", "loss_nats", "flop
 
 
 def read_table(
-    source: "str | Path | pd.DataFrame", columns: Mapping[str, str] | str | None = None, where: str | None = None
+    source: "str | Path | pd.DataFrame",
+    columns: Mapping[str, str] | str | None = None,
+    where: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """The runs of `source`, a file, a sweep's folder, "chinchilla" or a DataFrame, in canonical columns.
 
     `columns` maps canonical names (also `loss`, `budget`) to the source's, as a mapping or as
     "params=n_params,loss=val_loss", with a factor where the source counts in another unit: "params=N*1e6"; what it
     leaves out is recognised by its usual names. `where` is an expression over source or canonical columns, as
-    `tables.expression` describes. Missing tokens become C/(6N), missing FLOPs 6ND, N the active parameters of models
-    with experts, and the notes say so.
+    `tables.expression` describes. `inputs` are further columns of numbers, those that a law of one's own reads. Missing
+    tokens become C/(6N), missing FLOPs 6ND, N the active parameters of models with experts, and the notes say so.
 
     Raises `UserError` for a source that is absent or corrupt, an unknown column (naming the nearest), a column that is
     not numeric, an expression that fails, or numbers in units that nobody stated.
     """
-    table = read_rows(source, columns, where)
+    table = read_rows(source, columns, where, inputs)
     units.check(table)
     check_active(table, table.attrs["source"])
     return _completed(table)
 
 
 def read_rows(
-    source: "str | Path | pd.DataFrame", columns: Mapping[str, str] | str | None = None, where: str | None = None
+    source: "str | Path | pd.DataFrame",
+    columns: Mapping[str, str] | str | None = None,
+    where: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """The rows of `source` in canonical columns as `read_table` reads them, of anything that is measured at a scale.
 
     Neither are units doubted nor missing values completed.
     """
-    mapping = parse_columns(columns)
+    mapping = parse_columns(columns, inputs)
     table = _loaded(source)
     source = "the table" if not isinstance(source, str | Path) else source
     attrs: dict[Any, Any] = {**table.attrs, "source": str(source)}
@@ -67,7 +73,7 @@ def read_rows(
     _check_names(table, source)
     table = one_column_per_name(table, source, attrs["notes"])
     table = without_index(spread(table, source))
-    table = _canonical(table, mapping, source, attrs)
+    table = _canonical(table, mapping, source, attrs, inputs)
     if where is None and str(source) == CHINCHILLA:
         table = _without_outliers(table, attrs["dropped"])
     if where is not None:
@@ -106,11 +112,14 @@ def _loaded(source: "str | Path | pd.DataFrame") -> "pd.DataFrame":
     return table
 
 
-def _canonical(table: "pd.DataFrame", mapping: dict[str, str], source: object, attrs: dict[Any, Any]) -> "pd.DataFrame":
+def _canonical(
+    table: "pd.DataFrame", mapping: dict[str, str], source: object, attrs: dict[Any, Any], inputs: Sequence[str]
+) -> "pd.DataFrame":
     """The table with our columns beside its own: named, numeric, in our units."""
     present = [str(name) for name in table.columns]
     ambiguous = set(table.attrs.get("ambiguous", ()))
-    sources: dict[str, Column] = {name: column for name in KNOWN if (column := find(name, present)) is not None}
+    usual = dict.fromkeys((*KNOWN, *inputs))
+    sources: dict[str, Column] = {name: column for name in usual if (column := find(name, present)) is not None}
     sources |= {name: mapped(name, given, present, source) for name, given in mapping.items()}
     for name, column in sources.items():
         if column.name in ambiguous:
@@ -121,7 +130,7 @@ def _canonical(table: "pd.DataFrame", mapping: dict[str, str], source: object, a
     table["run"] = _run_names(table)
     told = set(attrs.get(units.TOLD, ()))
     for name, column in sources.items():
-        if name in NUMBERS:
+        if name in NUMBERS or name in inputs or column.unit.told:
             values = numbers(table, name, column.name, source)
             table[name], sentence = units.converted(values, name, column)
             attrs["notes"] += [sentence] if sentence else []

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws import KNOWN_INPUTS
 
 # Canonical name -> names it goes by, best first. The first of them that a table has is taken.
 MOST_COLUMNS = 20_000
@@ -44,13 +45,16 @@ MEASURED = ("params", "active_params", "tokens", "flops", "loss_nats", "seed")
 WITHIN = ("config.", "summary.", "params.", "metrics.")
 SHORT = {"loss": "loss_nats", "budget": "flops_budget"}
 NUMBERS = ("params", "active_params", "tokens", "flops", "loss_nats", "flops_budget", "unique_tokens")
-OTHERS = frozenset(
-    (
-        "rate_sum", "annealing_sum", "error", "accuracy", "epochs", "learning_rate", "warmup_fraction", "schedule",
-        "fraction_of_schedule",
-    )
-)  # fmt: skip
-"""Further columns that some law reads."""
+INPUT_NAMES = {
+    "streams": ("streams", "n_streams", "num_streams", "parallel_size"),
+    "teacher_loss": ("teacher_loss", "teacher_loss_nats"),
+}
+"""Inputs of laws -> names they go by; any other input goes by its own."""
+OTHERS = frozenset((*KNOWN_INPUTS, "epochs", "learning_rate", "warmup_fraction", "schedule", "fraction_of_schedule"))
+"""Further columns that some law or check reads."""
+
+LOSSES = frozenset(one.name for one in KNOWN_INPUTS.values() if one.role == "loss")
+SIZES = frozenset(one.name for one in KNOWN_INPUTS.values() if one.role in ("size", "data"))
 
 COUNTS = {
     "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6, "millions": 1e6,
@@ -109,7 +113,7 @@ def plain(header: str) -> str:
 
 def find(name: str, present: Sequence[str]) -> Column | None:
     """The column that goes by a canonical name: by its usual names, in other case or spelling, with a unit, nested."""
-    usual = KNOWN[name]
+    usual = _usual(name)
     if exact := next((other for other in usual if other in present), None):
         return Column(exact)
     lower = {other for other in usual if len(other) > 1}
@@ -124,6 +128,11 @@ def find(name: str, present: Sequence[str]) -> Column | None:
     return None
 
 
+def _usual(name: str) -> tuple[str, ...]:
+    """The names that a column goes by, best first."""
+    return KNOWN.get(name) or INPUT_NAMES.get(name, (name,))
+
+
 def _with_unit(header: str, name: str, lower: set[str]) -> Column | None:
     """A header that is a usual name with a unit, or one of a perplexity; None for any other."""
     base, unit = split_unit(header, name)
@@ -131,7 +140,7 @@ def _with_unit(header: str, name: str, lower: set[str]) -> Column | None:
         return None
     if unit.log:
         return Column(header, unit) if PERPLEXITY.fullmatch(MEASURED_ON.sub("", plain(header))) else None
-    return Column(header, unit) if base.strip(" #") in KNOWN[name] or plain(base) in lower else None
+    return Column(header, unit) if base.strip(" #") in _usual(name) or plain(base) in lower else None
 
 
 def stated_unit(column: str, name: str) -> Unit:
@@ -145,18 +154,18 @@ def split_unit(header: str, name: str) -> tuple[str, Unit | None]:
 
     Raises `UserError` for a unit from which the numbers cannot be had: GPU-hours, bits per byte.
     """
-    if name == "loss_nats" and (unit := _loss_unit(header)) is not None:
+    if name in LOSSES and (unit := _loss_unit(header)) is not None:
         return "loss", unit
     match = STATED.fullmatch(header.strip())
     if match is None:
         return header, None
     text = next(group for group in match.group("bracket", "words", "after", "over", "end") if group)
     base = match["base"] or header
-    if name == "loss_nats":
+    if name in LOSSES:
         return base, _loss_unit(text)
     if name in ("flops", "flops_budget"):
         return base, _compute_unit(text, base, bool(match["bracket"] or match["words"] or match["after"]))
-    factor = _power(text) or (COUNTS.get(text.lower()) if name in NUMBERS else None)
+    factor = _power(text) or (COUNTS.get(text.lower()) if name in NUMBERS or name in SIZES else None)
     return base, None if factor is None else Unit(factor, text=text)
 
 
@@ -191,10 +200,10 @@ def _loss_unit(text: str) -> Unit | None:
     return Unit(text=text) if NATS.fullmatch(text) else None
 
 
-def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
+def parse_columns(columns: Mapping[str, str] | str | None, inputs: Sequence[str] = ()) -> dict[str, str]:
     """{canonical name: source column, with its factor} from a mapping or "params=n_params*1e6,loss=loss".
 
-    Raises `UserError` for a bad pair.
+    `inputs` are names that a law reads besides the known ones. Raises `UserError` for a bad pair.
     """
     if not columns:
         return {}
@@ -206,8 +215,9 @@ def parse_columns(columns: Mapping[str, str] | str | None) -> dict[str, str]:
     for name in columns:
         if name not in KNOWN and not name.isidentifier():
             raise UserError(f"`columns` cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
-        if name not in KNOWN and name not in OTHERS and not name.startswith(("params_", "active_params_")):
-            raise UserError(f"`columns` maps to {name!r}, which no fit reads{nearest(name, [*KNOWN, *SHORT, *OTHERS])}")
+        if not (name in KNOWN or name in OTHERS or name in inputs or name.startswith(("params_", "active_params_", "share_"))):
+            near = nearest(name, [*KNOWN, *SHORT, *OTHERS, *inputs])
+            raise UserError(f"`columns` maps to {name!r}, which no fit reads{near}")
     return columns
 
 

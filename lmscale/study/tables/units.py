@@ -85,7 +85,8 @@ def _ratio_doubts(table: "pd.DataFrame", told: set[str]) -> list[str]:
     params, tokens = (np.asarray(numbers(table, name), dtype=float) for name in ("params", "tokens"))
     with np.errstate(all="ignore"):
         ratio = tokens / params
-    middle = float(np.median(ratio[np.isfinite(ratio) & (ratio > 0)])) if np.isfinite(ratio).any() else math.nan
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    middle = float(np.median(ratio)) if len(ratio) else math.nan
     if not (middle < RATIOS[0] or middle > RATIOS[1]):
         return []
     return [

@@ -27,14 +27,15 @@ BINS = 200
 def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: int = BINS, **changes: Any) -> Frontier:
     """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
 
-    `changes` are fields of `FitOptions`: envelope, resamples, seed, rates, at, check, columns, where.
+    `changes` are fields of `FitOptions`: envelope, line, resamples, seed, rates, at, check, columns, where.
 
     "bins": at each of `bins` log-spaced budgets the run whose curve, straight in ln C between its points, is lowest; a
     run of one row counts in its own bin; budgets at which a smaller one had a lower loss are not on the envelope.
     "hull": the lower convex hull of all points in (ln C, ln L). The bootstrap draws whole runs.
 
     The line goes through the points at whose compute the optimum lies a factor 2 inside the sizes that were run
-    (through all, with a warning, where these are too few). Only valid for curves whose schedule ended at each point,
+    (through all, with a warning, where these are too few), or with `line` "all" through every one. Only valid for
+    curves whose schedule ended at each point,
     or is constant. Raises `UserError` where fewer than three points or two model sizes are on the envelope.
     """
     rows, options = chosen("frontier", options, changes).read(table)
@@ -45,7 +46,7 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
     lowest = _envelope(curves, options, grid, np.ones((len(curves.names), 1)))
     _check_points(lowest, curves)
     compute, compute_status = compute_model(runs.table)
-    between = _between(curves, lowest)
+    between = _between(curves, lowest) if options.line == "inside" else None
     used = lowest if between is None else lowest.where(between(lowest.log_flops))
     a, shift, curve, objective = _fit(curves, used)
     samples, lost = _samples(curves, options, grid, between)
@@ -55,7 +56,9 @@ def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: i
         on, run = lowest.on[:, 0], lowest.run[:, 0]
         contested = None if between is None else used.on[:, 0]
         status += [
-            envelope.ends(curves, lowest.log_flops[:, 0], run, on, contested, float(a[0])),
+            envelope.through_all(curves, lowest)
+            if options.line == "all"
+            else envelope.ends(curves, lowest.log_flops[:, 0], run, on, contested, float(a[0])),
             *envelope.schedules(runs, curves),
             *parametric.of_training(runs),
             *parametric.extrapolation(at, float(np.exp(high))),

@@ -36,7 +36,8 @@ MOST_IN_VALLEYS = 0.5
 def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: Any) -> IsoFlop:
     """Find each budget's minimum and fit ln N* on ln C, weighted by the minima's noise; `held_out` rows are left out.
 
-    `changes` are fields of `FitOptions`: valley, noise_nats, window, resamples, seed, rates, at, check, columns, where.
+    `changes` are fields of `FitOptions`: valley, noise_nats, window, weights, budget_flops, tokens_fit,
+    resamples, seed, rates, at, check, columns, where.
     Budgets are the column `flops_budget` (or `flops`, where its values repeat). `valley` is "parabola" (of the loss in
     ln N, Hoffmann 2022; over sizes within a factor `window` of the lowest, None takes all), "akima" (Porian 2024,
     arXiv 2406.19146: Akima interpolation of ln L on ln N, minimum on a fine grid), or "auto": parabolas unless they
@@ -49,6 +50,10 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     `noise_nats` is all that is drawn, as in Porian 2024. `rates` chooses among the runs of several learning rates at
     one N and D (see `runs.usable`). `check` adds the statuses.
 
+    Three choices are made as most papers do: a budget lies at its stated FLOPs (`budget_flops` "mean": at those of its
+    runs), the line weighs the minima by their noise (`weights` "equal": not), and D* follows from N* by the compute
+    model (`tokens_fit` "valley": from valleys in ln D and a line of their own, as where D follows from no N and C).
+
     A budget whose valley is not convex, whose lowest run is its smallest or largest, whose minimum lies outside its
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
     """
@@ -58,7 +63,7 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     runs = usable(rows, ("params",), rates=options.rates)
     budgets, notes, dropped = _budgets(runs)
     notes, dropped = [*runs.notes, *notes], [*runs.dropped, *dropped]
-    valleys = valleys_of(runs, budgets)
+    valleys = valleys_of(runs, budgets, stated=options.budget_flops)
     noise = isoflop_noise.noise(valleys) if noise_nats is None else RunNoise(noise_nats, "given", None)
     method_status = Status("method", f"{method}, as given")
     if method == "auto":
@@ -79,7 +84,11 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
     gaps = isoflop_bias.gaps(noiseless, minima, method=method, window=window, compute=compute)
     if noise_nats is None:
         minima = gaps.in_half_the_draws(minima)
-    line = isoflop_minima.power_law(flops, minima, resamples, noise_nats is None, seed)
+    equal = options.weights == "equal"
+    line = isoflop_minima.power_law(flops, minima, resamples, noise_nats is None, seed, equal)
+    tokens_line = None
+    if options.tokens_fit == "valley":
+        tokens_line = _tokens_line(runs, budgets, minima, options, method=method, noise_r=noise_r, draws=resamples)
     points = tuple(_minimum(minimum, compute, resamples) for minimum in minima)
     budgets_stated = options.budgets if options.budgets is not None else tuple(float(f) for f in flops)
     status = [*runs.statuses, compute_status, method_status]
@@ -89,13 +98,16 @@ def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: 
         G=line.G,
         a=line.a,
         loss_curve=line.loss_curve,
-        samples=line.samples,
+        samples=_with_tokens(line.samples, tokens_line),
         minima=points,
         method=method,
         noise_nats=noise.sd,
         noise_source=noise.source,
         noise_freedom=noise.freedom,
         window=window,
+        tokens_line=None if tokens_line is None else (tokens_line.G, tokens_line.a),
+        weighted=not equal,
+        budget_flops=options.budget_flops,
         bias=gaps.along(line.weights, in_draws=noise_nats is None),
         objective=line.objective,
         n_runs=sum(len(v.loss_n) for v in used),
@@ -139,6 +151,38 @@ def _minima(
             f"add budgets, or sizes on both sides of each minimum"
         )
     return minima, dropped
+
+
+def _tokens_line(
+    runs: UsableRuns,
+    budgets: np.ndarray,
+    minima: Sequence[isoflop_minima.ValleyMinimum],
+    options: FitOptions,
+    *,
+    method: str,
+    noise_r: np.ndarray,
+    draws: int,
+) -> isoflop_minima.MinimaLine:
+    """D* = H C^b through the lowest points of the valleys along ln D, of the budgets that have one along ln N."""
+    flops_used = {minimum.flops for minimum in minima}
+    along_tokens = valleys_of(runs, budgets, "tokens", options.budget_flops)
+    valleys = [valley for valley in along_tokens if valley.flops in flops_used]
+    rng = np.random.default_rng(options.seed)
+    lowest, _ = _minima(valleys, method, noise_r=noise_r, rng=rng, window=options.window)
+    flops = np.array([minimum.flops for minimum in lowest])
+    equal = options.weights == "equal"
+    return isoflop_minima.power_law(flops, lowest, draws, options.noise_nats is None, options.seed, equal)
+
+
+def _with_tokens(
+    samples: dict[str, np.ndarray] | None, tokens_line: isoflop_minima.MinimaLine | None
+) -> dict[str, np.ndarray] | None:
+    """The draws with those of the line of D*, as many as both have."""
+    if samples is None or tokens_line is None or tokens_line.samples is None:
+        return samples
+    other = tokens_line.samples
+    shared = min(len(samples["a"]), len(other["a"]))
+    return {**{name: v[:shared] for name, v in samples.items()}, "H": other["G"][:shared], "b": other["a"][:shared]}
 
 
 def _minimum(minimum: isoflop_minima.ValleyMinimum, compute: ComputeModel, resamples: int) -> BudgetMinimum:

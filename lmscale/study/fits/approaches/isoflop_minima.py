@@ -165,16 +165,21 @@ def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def power_law(
-    flops: np.ndarray, minima: Sequence[ValleyMinimum], draws: int, between: bool = True, seed: int = 0
+    flops: np.ndarray,
+    minima: Sequence[ValleyMinimum],
+    draws: int,
+    between: bool = True,
+    seed: int = 0,
+    equal: bool = False,
 ) -> MinimaLine:
     """Weighted regression of ln N* on ln C, in the data and in every draw that all budgets share.
 
     Weights are 1 / (sd^2 + tau^2). tau is the scatter of the minima that one run's noise does not explain, estimated so
     that chi^2 equals its degrees of freedom (Paule and Mandel 1982, doi 10.6028/jres.087.022), and added to the draws;
-    `between` False adds none (tau = 0), as Porian 2024 does.
+    `between` False adds none (tau = 0), as Porian 2024 does. `equal` gives every budget the weight 1.
     """
     x, y = np.log(flops), np.log([minimum.params for minimum in minima])
-    a, shift, tau, weights = weighted_line(flops, minima, bool(draws), between)
+    a, shift, tau, weights = weighted_line(flops, minima, bool(draws), between, equal)
     residual = y - shift - a * x
     level, scale, gamma = loss_through(flops, np.array([[minimum.loss_nats] for minimum in minima]))
     samples = None
@@ -201,13 +206,13 @@ def power_law(
 
 
 def weighted_line(
-    flops: np.ndarray, minima: Sequence[ValleyMinimum], noisy: bool, between: bool = True
+    flops: np.ndarray, minima: Sequence[ValleyMinimum], noisy: bool, between: bool = True, equal: bool = False
 ) -> tuple[float, float, float, np.ndarray]:
     """Slope and intercept of ln N* on ln C, tau, and the weights of the minima; all 1 where there are no draws."""
     x, y, sd = np.log(flops), np.log([minimum.params for minimum in minima]), _deviations(minima)
     noisy = noisy and bool((sd > 0).all())
     tau = _unexplained(x, y, sd) if noisy and between else 0.0
-    weights = 1 / (sd**2 + tau**2) if noisy else np.ones(len(x))
+    weights = 1 / (sd**2 + tau**2) if noisy and not equal else np.ones(len(x))
     a, shift = regress(x, y[:, None], weights[:, None])
     return float(a[0]), float(shift[0]), tau, weights
 

@@ -15,7 +15,7 @@ SAME_SIZE = 0.02  # sizes this close are one: interpolation between them would a
 
 @dataclass(frozen=True)
 class IsoFlopValley:
-    """The runs of one budget, sorted by size: ln N (k,) and loss (k,), equal sizes side by side."""
+    """The runs of one budget, sorted by size: ln N (k,) and loss (k,), equal sizes side by side. So too along ln D."""
 
     flops: float
     log_params_n: np.ndarray
@@ -40,13 +40,21 @@ class IsoFlopValley:
         return total / np.bincount(where)[:, None]
 
 
-def valleys_of(runs: UsableRuns, budgets: np.ndarray) -> list[IsoFlopValley]:
-    """One valley per group of budgets, smallest first; its budget is the middle one of the group."""
-    log_params, loss, names = np.log(runs.column("params")), runs.column("loss_nats"), runs.names
+def valleys_of(
+    runs: UsableRuns, budgets: np.ndarray, along: str = "params", stated: str = "nominal"
+) -> list[IsoFlopValley]:
+    """One valley per group of budgets, smallest first, `along` the model sizes or the "tokens".
+
+    Its FLOPs are the middle budget of the group ("nominal"), or the "mean" FLOPs of its runs. Raises `UserError` where
+    the table has no such column.
+    """
+    log_params, loss, names = np.log(runs.column(along)), runs.column("loss_nats"), runs.names
+    flops_n = runs.column("flops") if stated == "mean" else None
     middle = group_values(budgets)
     out = []
     for flops in np.unique(middle[np.isfinite(middle)]):
         member = np.flatnonzero(middle == flops)
         order = member[np.argsort(log_params[member], kind="stable")]
-        out.append(IsoFlopValley(float(flops), log_params[order], loss[order], tuple(names[i] for i in order)))
+        at = float(flops) if flops_n is None else float(flops_n[member].mean())
+        out.append(IsoFlopValley(at, log_params[order], loss[order], tuple(names[i] for i in order)))
     return out

@@ -52,7 +52,8 @@ def loss_law(
     rows, options = chosen("loss_law", options, changes).read(table)
     require_noise_bootstrap(options, changes)
     shape = form(options.law)
-    runs = usable(rows, shape.INPUTS, shape.TARGET, options.rates)
+    logs = (options.residual or shape.RESIDUAL) == "log"
+    runs = usable(rows, shape.INPUTS, shape.TARGET, options.rates, law=shape, positive_target=logs)
     problem = _problem(shape, runs, options)
     best = minimise(problem)
     compute, compute_status = compute_model(runs.table)
@@ -61,7 +62,7 @@ def loss_law(
     status = [*runs.statuses, compute_status, *doubts, *drawn.statuses]
     fitted = shape(*[float(v) for v in best.values_p])
     largest = largest_flops(runs)
-    at, without = _with_optimum(fitted, compute, decades(runs) if options.budgets is None else options.budgets)
+    at, without = _with_optimum(fitted, compute, decades(runs) if options.budgets is None else options.budgets, options)
     status += without
     status += parametric.of_loss_law(
         problem,
@@ -72,6 +73,7 @@ def loss_law(
         at=at,
         largest_flops=largest,
         refit=options.check,
+        given=options.given or {},
     )
     grouped = drawn.bootstrap != ""
     return LossLaw(
@@ -92,6 +94,9 @@ def loss_law(
         seed=options.seed,
         at=at,
         fixed=tuple(options.fixed or ()),
+        tied=dict(options.tied or {}),
+        bounds=dict(options.bounds or {}),
+        given=dict(options.given or {}),
         rates=options.rates,
         bootstrap=drawn.bootstrap,
         noise=drawn.noise,
@@ -111,13 +116,15 @@ def _problem(shape: type[Law], runs: UsableRuns, options: FitOptions) -> Problem
         options.delta,
         options.residual or shape.RESIDUAL,
         options.fixed,
+        options.bounds,
+        options.tied,
     )
     distinct = int(problem.points.max()) + 1
     if distinct < len(problem.free):
         count = f"{counted(len(runs), 'run')} at {counted(distinct, 'distinct point')}"
         raise UserError(
             f"{count} cannot fix the {len(problem.free)} parameters of the law {shape.NAME!r}: "
-            f"add runs, or hold parameters with `fixed`"
+            f"add runs, or fix or tie parameters with `fixed` or `tied`"
         )
     if np.ptp(problem.target_n) == 0:
         raise UserError(
@@ -133,7 +140,7 @@ def _residuals(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> dict[
         "run": runs.names,
         **dict(zip(problem.form.INPUTS, problem.inputs)),
         "measured": problem.target_n,
-        "predicted": np.asarray(problem.law(best.values_p).loss(*problem.inputs)),
+        "predicted": problem.predicted(best.values_p),
         "residual": problem.residuals(best.values_p),
     }
 
@@ -229,22 +236,38 @@ def _trunks(runs: UsableRuns, options: FitOptions) -> tuple[str | None, list[str
     return None, [], [Status("one trunk", f"{sentence}narrow", "warning")]
 
 
-def _with_optimum(law: Law, compute: ComputeModel, at: Sequence[float]) -> tuple[tuple[float, ...], list[Status]]:
-    """The budgets at which the law has an optimum, and a status for the others; none for a law without model sizes."""
-    if law.INPUTS[:2] != ("params", "tokens"):
+def _with_optimum(
+    law: Law, compute: ComputeModel, at: Sequence[float], options: FitOptions
+) -> tuple[tuple[float, ...], list[Status]]:
+    """The budgets at which the law has an optimum, and a status for the others; none for a law without model sizes.
+
+    Raises `UserError` where `given` names an input that the law has not.
+    """
+    given = options.given or {}
+    for name, value in given.items():
+        if name in law.INPUTS:
+            law.input(name).check(value, "`given`")
+    if not law.splits_compute():
+        if given:
+            law.check_given(given)
         return (), []
+    if lacking := [name for name in law.further_inputs() if name not in given]:
+        values = ",".join(f"{name}=..." for name in lacking)
+        sentence = f"the optimal size depends on {' and '.join(lacking)}: `given='{values}'` states it at a value"
+        return (), [Status("allocation", sentence, "note")]
+    law.check_given(given)
     good, sentence = [], ""
     for flops in at:
         try:
             with np.errstate(all="ignore"):
-                optimum = law.optimum(flops, compute)
+                optimum = law.optimum(flops, compute, **given)
         except UserError as error:
             sentence = str(error)
             continue
         if np.isfinite(optimum.params):
             good.append(flops)
         else:
-            sentence = f"the fitted law has no optimum at {flops:.3g} FLOPs: it does not trade model size against data"
+            sentence = f"the fitted law has no finite optimum at {flops:.3g} FLOPs"
     return tuple(good), [Status("no optimum", sentence, "warning")] if sentence else []
 
 

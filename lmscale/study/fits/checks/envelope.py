@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lmscale.study.fits.approaches.envelope_curves import Curves
+from lmscale.study.fits.approaches.envelope_curves import Curves, Envelope, bracketed
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.power_law import regress
@@ -30,6 +30,19 @@ def ends(
     return Status(
         "envelope ends", "at every point of the envelope sizes a factor 2 above and below the optimum were run"
     )
+
+
+def through_all(curves: Curves, lowest: Envelope) -> Status:
+    """The line goes through every point because it was asked to: how many of them have no larger and smaller rivals."""
+    run, on = lowest.run[:, 0], lowest.on[:, 0]
+    contested = bracketed(curves, lowest.log_flops, curves.log_params[lowest.run])[:, 0] & on
+    sentence = f"the line goes through all {int(on.sum())} points of the envelope, as asked"
+    uncontested = int(on.sum()) - int(contested.sum())
+    if uncontested:
+        sentence += (
+            f"; at {uncontested} no size a factor 2 above or below the best of {len(np.unique(run[on]))} runs was run"
+        )
+    return Status("envelope ends", sentence, "note" if uncontested else "ok")
 
 
 def schedules(runs: UsableRuns, curves: Curves) -> list[Status]:

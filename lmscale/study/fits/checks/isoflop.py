@@ -25,6 +25,7 @@ def of_isoflop(
     """Every check of an Approach 2 fit."""
     statuses = [_left_out(fit), _scatter(fit, line), *_weights(fit, line)]
     statuses += _other_method(fit, valleys, seed, window)
+    statuses += _choices(fit)
     statuses += [] if fit.bias is None else [fit.bias.status(fit.method)]
     statuses += _leave_one_out(fit, minima)
     statuses += parametric.extrapolation(fit.at, fit.largest_flops)
@@ -54,7 +55,23 @@ def _scatter(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> Status:
     return Status("line", sentence, "warning" if line.residual_sd > 2.5 * max(line.expected_sd, 1e-3) else "ok")
 
 
+def _choices(fit: IsoFlop) -> list[Status]:
+    """What was asked for in place of the usual choices, and how far it moves D*."""
+    statuses = []
+    if fit.budget_flops == "mean":
+        statuses.append(Status("budgets", "every budget lies at the mean FLOPs of its runs, as asked"))
+    if fit.tokens_line is not None:
+        by_model = 1 - fit.compute.p * fit.a
+        sentence = (
+            f"D* ~ C^{fit.tokens_line[1]:.4f} by a line of its own; by the compute model from N*, C^{by_model:.4f}"
+        )
+        statuses.append(Status("tokens", sentence, "note" if abs(fit.tokens_line[1] - by_model) > 0.005 else "ok"))
+    return statuses
+
+
 def _weights(fit: IsoFlop, line: isoflop_minima.MinimaLine) -> list[Status]:
+    if not fit.weighted:
+        return [Status("weights", f"a = {fit.a:.4f}, every budget weighed alike, as asked")]
     return [
         Status(
             "weights",
@@ -77,7 +94,7 @@ def _other_method(fit: IsoFlop, valleys: Sequence[IsoFlopValley], seed: int, win
     if len(others) < 2:
         return [Status("interpolation", f"{other} finds fewer than two minima", "note")]
     line = isoflop_minima.power_law(
-        np.array([f.flops for f in others]), others, draws if fit.resamples else 0, between, seed
+        np.array([f.flops for f in others]), others, draws if fit.resamples else 0, between, seed, not fit.weighted
     )
     return [
         Status(
@@ -96,10 +113,12 @@ def _leave_one_out(fit: IsoFlop, minima: Sequence[isoflop_minima.ValleyMinimum])
     moved = []
     for index in range(len(minima)):
         rest = [f for j, f in enumerate(minima) if j != index]
-        a, *_ = isoflop_minima.weighted_line(np.delete(flops, index), rest, bool(fit.resamples), between)
+        a, *_ = isoflop_minima.weighted_line(
+            np.delete(flops, index), rest, bool(fit.resamples), between, not fit.weighted
+        )
         moved.append(a - fit.a)
     worst = int(np.argmax(np.abs(moved)))
-    a, shift, *_ = isoflop_minima.weighted_line(flops[:-1], minima[:-1], bool(fit.resamples), between)
+    a, shift, *_ = isoflop_minima.weighted_line(flops[:-1], minima[:-1], bool(fit.resamples), between, not fit.weighted)
     miss = float(np.exp(shift)) * flops[-1] ** a / minima[-1].params - 1
     return [
         Status(

@@ -1,7 +1,7 @@
 """Checks of a loss law: each is a status with a name and one sentence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def of_loss_law(
     at: Sequence[float],
     largest_flops: float,
     refit: bool,
+    given: Mapping[str, float],
 ) -> list[Status]:
     """Every check of an Approach 3 fit.
 
@@ -41,8 +42,8 @@ def of_loss_law(
     statuses = [*search(best), in_full(identified(problem, best), problem, best, runs)]
     statuses += at_bounds(problem, best, samples)
     statuses += [*one_budget(problem), *outliers(problem, best, runs)]
-    if problem.form.INPUTS[:2] == ("params", "tokens"):
-        statuses += [*inside(problem, best, compute, largest_flops), *extrapolation(at, largest_flops)]
+    if problem.form.splits_compute() and set(problem.form.further_inputs()) <= set(given):
+        statuses += [*inside(problem, best, compute, largest_flops, given), *extrapolation(at, largest_flops)]
     statuses += of_training(runs)
     if refit and problem.runs > len(problem.free) + 1:
         statuses += [
@@ -57,7 +58,7 @@ def of_loss_law(
 def search(best: GlobalMinimum) -> list[Status]:
     sentence = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
     return [
-        Status("starts", sentence, "ok" if best.agreeing > 1 else "warning"),
+        Status("starts", sentence, "ok" if best.agreeing > 1 or best.starts == 1 else "warning"),
         Status(
             "gradient",
             f"largest component {best.gradient:.1e} at the minimum",
@@ -73,9 +74,9 @@ def identified(problem: Problem, best: GlobalMinimum) -> Status:
     is. So Chinchilla's form is judged at the published refit too, and any form by whether its runs lie on one line.
     """
     cond = condition(problem, best.values_p)
-    if problem.form is Chinchilla and not problem.fixed:
+    if problem.form is Chinchilla and not problem.constrained:
         cond = max(cond, condition(problem, np.array(list(CHINCHILLA_REFIT.values().values()))))
-    line = "" if problem.fixed else _one_line(problem)
+    line = "" if problem.constrained else _one_line(problem)
     if line or not cond < UNIDENTIFIED:
         return Status(
             "cannot be identified",
@@ -94,7 +95,7 @@ def in_full(status: Status, problem: Problem, best: GlobalMinimum, runs: UsableR
     if status.name != IDENTIFIED:
         return status
     missing = next((one.sentence for one in runs.statuses if one.name == missing_cells.NAME), "")
-    bounded = [name for name in problem.law(best.values_p).at_bounds() if name in problem.free]
+    bounded = [name for name in problem.law(best.values_p).at_bounds(problem.bounds) if name in problem.free]
     at_bound = f"{' and '.join(bounded)} {'rest' if len(bounded) > 1 else 'rests'} on the end of the range"
     if missing and bounded:
         sentence = f"{at_bound}, and {missing}: parameters and allocations are arbitrary; finish the missing runs"
@@ -108,17 +109,17 @@ def in_full(status: Status, problem: Problem, best: GlobalMinimum, runs: UsableR
 
 def _one_line(problem: Problem) -> str:
     """The line in (ln N, ln D) that all runs lie on, along which the terms of N and D look alike; "" without one."""
-    if problem.form.INPUTS[:2] != ("params", "tokens"):
+    if not problem.form.splits_compute() or not (problem.column("tokens") > 0).all():
         return ""
-    line = line_through(problem.inputs[0], problem.inputs[1], same=SAME)
+    line = line_through(problem.column("params"), problem.column("tokens"), same=SAME)
     return "" if line is None else f", and {line}"
 
 
 def one_budget(problem: Problem) -> list[Status]:
     """Runs of one compute budget show one valley; how it moves with compute is then assumed by the form."""
-    if problem.form.INPUTS[:2] != ("params", "tokens"):
+    if not problem.form.splits_compute() or not (problem.column("tokens") > 0).all():
         return []
-    product = np.log(problem.inputs[0]) + np.log(problem.inputs[1])
+    product = np.log(problem.column("params")) + np.log(problem.column("tokens"))
     if np.ptp(product) >= 2 * SAME:
         return []
     sentence = f"all {problem.runs} runs have one N D, {math.exp(float(product.mean())):.3g}"
@@ -128,7 +129,7 @@ def one_budget(problem: Problem) -> list[Status]:
 def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> list[Status]:
     """Parameters that the data push to the end of their range: limited, not estimated."""
     statuses = []
-    for parameter, value in zip(problem.form.PARAMETERS, best.values_p):
+    for parameter, value in zip(problem.parameters, best.values_p):
         if parameter.name not in problem.free:
             continue
         ends = (parameter.low, parameter.high)
@@ -137,7 +138,7 @@ def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> lis
             sentence = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
             sentence += ": the data do not follow this form (does the loss fall with size and tokens?)"
             statuses.append(Status("outside its range", sentence, "warning"))
-        elif parameter.name in problem.law(best.values_p).at_bounds():
+        elif parameter.name in problem.law(best.values_p).at_bounds(problem.bounds):
             sentence = f"{parameter.name} = {value:.4g} rests on the end of its range: the data do not determine it"
             statuses.append(Status("at a bound", sentence, "warning"))
         elif samples is not None:
@@ -167,16 +168,21 @@ def outliers(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> list[St
     return [Status("outliers", sentence, "note" if harmless else "warning")]
 
 
-def inside(problem: Problem, best: GlobalMinimum, compute: ComputeModel, largest_flops: float) -> list[Status]:
+def inside(
+    problem: Problem, best: GlobalMinimum, compute: ComputeModel, largest_flops: float, given: Mapping[str, float]
+) -> list[Status]:
     """Is the optimum of the largest fitted budget inside the sizes and token counts that were run?"""
     if not math.isfinite(largest_flops):
         return []
     try:
         with np.errstate(all="ignore"):
-            optimum = problem.law(best.values_p).optimum(largest_flops, compute)
+            optimum = problem.law(best.values_p).optimum(largest_flops, compute, **given)
     except ValueError as error:
         return [Status("optimum outside the data", str(error), "warning")]
-    for name, value, column in (("N*", optimum.params, problem.inputs[0]), ("D*", optimum.tokens, problem.inputs[1])):
+    for name, value, column in (
+        ("N*", optimum.params, problem.column("params")),
+        ("D*", optimum.tokens, problem.column("tokens")),
+    ):
         if not column.min() <= value <= column.max():
             return [
                 Status(

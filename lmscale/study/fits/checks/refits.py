@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lmscale.core.errors import UserError
 from lmscale.study.design import UNIDENTIFIED
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns, compute_model
@@ -76,7 +77,9 @@ def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
         return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
     values = minimise(rest).values_p
     measured = problem.target_n[top]
-    error = measured / np.asarray(problem.law(values).loss(*[column[top] for column in problem.inputs])) - 1
+    if not (measured > 0).all():  # a reward, say: errors in per cent mean nothing
+        return []
+    error = measured / problem.predicted(values)[top] - 1
     return [
         Status(
             "largest budget left out",
@@ -100,16 +103,27 @@ def sensitivity(problem: Problem, best: GlobalMinimum, compute: ComputeModel) ->
         statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {others}"))
     losses = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
     values = [float(_headline(problem, minimise(problem.using(loss=loss)).values_p, compute)[1]) for loss in losses]
-    raw = problem.using(residual="raw" if problem.residual == "log" else "log")
     by_others = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(values, losses))
-    other = float(_headline(problem, minimise(raw).values_p, compute)[1])
+    by_others += _other_residuals(problem, compute)
     statuses.append(
         Status(
             "loss function",
-            f"{name} = {float(mine):.4f} by {problem.loss}; {by_others}; {other:.4f} with {raw.residual} residuals",
+            f"{name} = {float(mine):.4f} by {problem.loss}; {by_others}",
         )
     )
     return statuses
+
+
+def _other_residuals(problem: Problem, compute: ComputeModel) -> str:
+    """The headline number with residuals of L in place of ln L, or the other way; "" where ln L does not exist."""
+    if not (problem.target_n > 0).all():
+        return ""
+    other = problem.using(residual="raw" if problem.residual == "log" else "log")
+    try:
+        value = float(_headline(problem, minimise(other).values_p, compute)[1])
+    except UserError:  # the law is negative somewhere
+        return ""
+    return f"; {value:.4f} with {other.residual} residuals"
 
 
 def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute: ComputeModel) -> list[Status]:

@@ -187,7 +187,7 @@ def _measured(inputs: Mapping[str, float], table: Any, target: str) -> tuple[lis
     rows = table[table[target].notna()]
     near = rows
     for name, value in inputs.items():
-        near = near[(near[name] / value - 1).abs() <= SAME_POINT]
+        near = near[(near[name] - value).abs() <= SAME_POINT * abs(value)]
     if not len(near):
         at = ", ".join(f"{name} = {value:.4g}" for name, value in inputs.items())
         raise UserError(

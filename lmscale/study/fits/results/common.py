@@ -60,6 +60,7 @@ class Prediction:
     law_interval: tuple[float, float]
     interval: tuple[float, float]
     level: float
+    unit: str = "nats"
 
     def to_json(self) -> dict[str, Any]:
         return clean(
@@ -74,10 +75,8 @@ class Prediction:
 
     def __str__(self) -> str:
         where = ", ".join(f"{name} = {value:.4g}" for name, value in self.inputs.items())
-        return (
-            f"{where}: {self.loss_nats:.4f} nats; the law [{self.law_interval[0]:.4f}, {self.law_interval[1]:.4f}], "
-            f"one new run [{self.interval[0]:.4f}, {self.interval[1]:.4f}] ({100 * self.level:g} %)"
-        )
+        law, run = span(self.law_interval, ".4f"), span(self.interval, ".4f")
+        return f"{where}: {self.loss_nats:.4f} {self.unit}; the law {law}, one new run {run} ({100 * self.level:g} %)"
 
 
 def percentiles(samples: Any, level: float) -> tuple[float, float]:

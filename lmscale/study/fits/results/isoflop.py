@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from lmscale.study.fits.results.common import (
     status_lines,
 )
 from lmscale.study.fits.results.power_law import PowerFit
-from lmscale.study.fits.results.saved import SavedFields, reading
+from lmscale.study.fits.results.saved import SavedFields, number, reading
 
 NOTABLE = 0.01  # in a, or relative in N*
 
@@ -83,12 +83,37 @@ class IsoFlop(PowerFit):
     noise_freedom: float | None = None
     """Degrees of freedom behind `noise_nats`; None where it was given."""
     window: float | None = None
+    tokens_line: tuple[Any, Any] | None = None
+    """(H, b) of D* = H C^b through valleys along ln D; None where D* follows from N* by the compute model."""
+    weighted: bool = True
+    """Whether the line weighs the minima by their noise."""
+    budget_flops: str = "nominal"
+    """Whether a budget lies at its stated FLOPs or at the mean of its runs'."""
     bias: InterpolationBias | None = None
     """The bias of the interpolation; None where fewer than two valleys of the known law have a minimum."""
 
     approach: ClassVar[str] = "2"
     SOURCE: ClassVar[str] = "Hoffmann 2022, arXiv 2203.15556, section 3.2"
     LOSS_FUNCTION: ClassVar[str] = "weighted squares of ln N*"
+
+    def tokens(self, flops: Any, params: Any) -> Any:
+        """D* by its own line, or what the compute model leaves for `params`."""
+        if self.tokens_line is None:
+            return super().tokens(flops, params)
+        scale, exponent = self.tokens_line
+        return scale * flops**exponent
+
+    def exponents(self) -> dict[str, Any]:
+        """{"params": a, "tokens": b}; b of D*'s own line where it has one."""
+        own = {} if self.tokens_line is None else {"tokens": self.tokens_line[1]}
+        return {**super().exponents(), **own}
+
+    def resample(self, index: int | slice = slice(None)) -> "IsoFlop":
+        """This fit in one draw, or in all (then every answer is an array). Raises `UserError` without draws."""
+        one = super().resample(index)
+        if self.tokens_line is None or self.samples is None:
+            return one
+        return replace(one, tokens_line=(self.samples["H"][index], self.samples["b"][index]))
 
     def to_json(self, samples: bool = False) -> dict[str, Any]:
         """Plain numbers as of every fit, with `minima` and `bias`."""
@@ -98,6 +123,9 @@ class IsoFlop(PowerFit):
             "noise_source": self.noise_source,
             "noise_freedom": self.noise_freedom,
             "window": self.window,
+            "tokens_line": None if self.tokens_line is None else list(self.tokens_line),
+            "weighted": self.weighted,
+            "budget_flops": self.budget_flops,
             "bias": None if self.bias is None else self.bias.to_json(),
         }
         return {**super().to_json(samples), **clean(own)}
@@ -118,6 +146,9 @@ class IsoFlop(PowerFit):
             noise_source=value["noise_source"],
             noise_freedom=value["noise_freedom"],
             window=value["window"],
+            tokens_line=None if value.get("tokens_line") is None else _pair(value["tokens_line"]),
+            weighted=bool(value.get("weighted", True)),
+            budget_flops=str(value.get("budget_flops", "nominal")),
             bias=None if value["bias"] is None else InterpolationBias.from_json(value["bias"]),
             **cls._fields(value),
         )
@@ -141,3 +172,8 @@ class IsoFlop(PowerFit):
             lines += allocation_lines(rows, str(self.compute))
         lines += [f"  {note}" for note in self.notes]
         return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    first, second = (number(item, "'tokens_line' of the saved fit") for item in value)
+    return first, second

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.results.saved import (
     SavedFields,
     equally_long,
+    interval,
     number,
     number_or_nan,
     reading,
@@ -69,6 +70,12 @@ class LossLaw:
     name: str = ""
     fixed: tuple[str, ...] = ()
     """Parameters that were fixed, not fitted."""
+    tied: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that equal another one by decree."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Ranges of parameters in place of the form's own."""
+    given: Mapping[str, float] = field(default_factory=dict)
+    """Values of the further inputs at which allocations are stated."""
     rates: str = "inside"
     """Which runs of several learning rates at one N and D entered (see `runs.usable`)."""
     bootstrap: str = ""
@@ -92,18 +99,24 @@ class LossLaw:
     @property
     def at_bounds(self) -> tuple[str, ...]:
         """Fitted parameters that rest on an end of their range: limited, not estimated, and without an interval."""
-        return tuple(name for name in self.law.at_bounds() if name not in self.fixed)
+        return tuple(name for name in self.law.at_bounds(self.bounds) if name not in self.fixed)
 
     @property
     def resamples(self) -> int:
         return 0 if self.samples is None else len(next(iter(self.samples.values().values())))
 
-    def optimum(self, flops: Any) -> Allocation:
+    def optimum(self, flops: Any, **given: Any) -> Allocation:
         """The compute-optimal N, D and loss at `flops` under the table's compute model.
 
-        Raises `UserError` as the law does.
+        `given` are values of the law's further inputs, in place of those that the fit was told. Raises `UserError` as
+        the law does.
         """
-        return self.law.optimum(flops, self.compute)
+        return self.law.optimum(flops, self.compute, **{**self.given, **given})
+
+    @property
+    def states_optimum(self) -> bool:
+        """Whether `optimum` has all it needs: a law of model size and data, its further inputs given."""
+        return self.law.splits_compute() and set(self.law.further_inputs()) <= set(self.given)
 
     def exponents(self) -> dict[str, Any]:
         """{"params": a, "tokens": b} of N* ~ C^a and D* ~ C^b; empty for a law without them."""
@@ -148,21 +161,27 @@ class LossLaw:
                 f"predict was given {', '.join(inputs) or 'nothing'}: the law {self.law.NAME!r} takes "
                 f"{', '.join(needed)}"
             )
-        order = [inputs[name] for name in needed]
-        loss = float(self.law.loss(*order))
+        order = [self.law.input(name).check(inputs[name], "predict") for name in needed]
+        self.law.check_shares(inputs)
+        loss, unit = float(self.law.loss(*order)), self.unit
         if self.samples is None:
-            return Prediction(dict(inputs), loss, (math.nan, math.nan), (math.nan, math.nan), level)
-        lies = np.asarray(self.samples.loss(*order))
+            return Prediction(dict(inputs), loss, (math.nan, math.nan), (math.nan, math.nan), level, unit)
+        lies = np.broadcast_to(np.asarray(self.samples.loss(*order), dtype=float), (self.resamples,))
         residual = np.asarray(self.residuals["residual"])
-        fitted = len(self.law.names()) - len(self.fixed)
+        fitted = len(self.law.names()) - len(self.fixed) - len(self.tied)
         widen = math.sqrt(self.n_runs / max(1, self.n_runs - fitted))
         noise = -widen * np.random.default_rng(self.seed).choice(residual, size=lies.shape)
         lands = lies * np.exp(noise) if self.residual == "log" else lies + noise
-        return Prediction(dict(inputs), loss, percentiles(lies, level), percentiles(lands, level), level)
+        return Prediction(dict(inputs), loss, percentiles(lies, level), percentiles(lands, level), level, unit)
+
+    @property
+    def unit(self) -> str:
+        """What the law's losses are in: nats, or the name of its target."""
+        return "nats" if self.law.TARGET == "loss_nats" else self.law.TARGET
 
     def allocations(self, at: Sequence[float] | None = None) -> list[dict[str, Any]]:
         """The optimum at each budget as plain numbers with 80 % and 95 % intervals; empty for a law without one."""
-        if self.law.INPUTS[:2] != ("params", "tokens"):
+        if not self.states_optimum:
             return []
         batch = None if self.samples is None else self.resample()
         with np.errstate(all="ignore"):  # a resample that fixes no law may have its optimum at infinity
@@ -202,6 +221,11 @@ class LossLaw:
                 "standard_errors": {k: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for k, v in draws.items()},
                 "intervals": both_levels(draws),
                 "fixed": list(self.fixed),
+                "tied": dict(self.tied),
+                "bounds": {name: list(ends) for name, ends in self.bounds.items()},
+                "given": dict(self.given),
+                "inputs": list(self.law.INPUTS),
+                "target": self.law.TARGET,
                 "at_bounds": list(self.at_bounds),
                 "bootstrap": self.bootstrap,
                 "noise_nats": None if self.noise is None else self.noise.sd,
@@ -255,6 +279,9 @@ class LossLaw:
             at=tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
             name=fields.text("name"),
             fixed=tuple(fields.each("fixed", text)),
+            tied=_of_names(fields, "tied", text),
+            bounds=_of_names(fields, "bounds", interval),
+            given=_of_names(fields, "given", number),
             rates=fields.text("rates"),
             bootstrap=fields.text("bootstrap"),
             noise=_noise(value),
@@ -279,6 +306,8 @@ class LossLaw:
             line = f"  {label:>14} = {value:<12.7g}"
             if name in self.fixed:
                 line += " (fixed)"
+            elif name in self.tied:
+                line += f" (tied to {self.tied[name]})"
             elif name in self.at_bounds:
                 line += " at its bound"
             elif name in draws and self.resamples > 1:
@@ -298,6 +327,14 @@ def law_source(law: type[Law]) -> dict[str, str]:
     """What a law of the user's is read back by; nothing for the package's own."""
     path = import_path(law)
     return {"law_import": path, "law_source_sha256": source_hash(law)} if path else {}
+
+
+def _of_names(fields: SavedFields, name: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """An object of named values, each read by `read`; empty where an older file has none."""
+    if name not in fields.value:
+        return {}
+    part = fields.part(name)
+    return {str(key): read(item, f"{key!r} in {name!r} of the saved fit") for key, item in part.value.items()}
 
 
 def _noise(value: Mapping[str, Any]) -> RunNoise | None:

@@ -64,9 +64,13 @@ class PowerFit:
     def optimum(self, flops: Any) -> Allocation:
         """N* by the line, D* by the compute model, the loss by the curve through the minima."""
         params = self.G * flops**self.a
-        tokens = self.compute.tokens(flops, params)
+        tokens = self.tokens(flops, params)
         level, scale, gamma = self.loss_curve
         return Allocation(flops, params, tokens, tokens / params, level + scale * (flops / 1e18) ** (-gamma))
+
+    def tokens(self, flops: Any, params: Any) -> Any:
+        """D* beside `params` at `flops`: what the compute model leaves."""
+        return self.compute.tokens(flops, params)
 
     def exponents(self) -> dict[str, Any]:
         """{"params": a, "tokens": b}, b = 1 - p a for C = k N^p D."""

@@ -5,15 +5,20 @@ Axes: n runs, q free unknowns, b problems; the problem index last. An unknown is
 """
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from lmscale.core.errors import UserError
 from lmscale.study.fits.solvers.dual import Dual
 from lmscale.study.fits.solvers.problem import Problem
 
+COMPLEX_STEP, REAL_STEP = 1e-30, 1e-5
+
 
 def search_scale(problem: Problem) -> tuple[list[bool], np.ndarray, np.ndarray]:
-    chosen = [p for p in problem.form.PARAMETERS if p.name in problem.free]
+    chosen = [p for p in problem.parameters if p.name in problem.free]
     logs = [p.log for p in chosen]
     low = np.array([np.log(p.low) if p.log else p.low for p in chosen])
     high = np.array([np.log(p.high) if p.log else p.high for p in chosen])
@@ -23,9 +28,14 @@ def search_scale(problem: Problem) -> tuple[list[bool], np.ndarray, np.ndarray]:
 def to_values(problem: Problem, theta_qb: np.ndarray) -> list[np.ndarray]:
     """Free unknowns (q, b) as the form's parameters in order, the fixed ones filled in."""
     logs, _, _ = search_scale(problem)
-    free = iter(np.exp(row) if log else row for row, log in zip(theta_qb, logs))
-    fixed = problem.fixed or {}
-    return [np.full_like(theta_qb[0], fixed[name]) if name in fixed else next(free) for name in problem.form.names()]
+    values = {name: np.exp(row) if log else row for name, row, log in zip(problem.free, theta_qb, logs)}
+    return in_order(problem, values, {name: np.full_like(theta_qb[0], v) for name, v in (problem.fixed or {}).items()})
+
+
+def in_order(problem: Problem, free: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[Any]:
+    """All parameters in the form's order: free ones, fixed ones, and those tied to one of them."""
+    every = {**free, **fixed}
+    return [every[(problem.tied or {}).get(name, name)] for name in problem.form.names()]
 
 
 def to_theta(problem: Problem, values_pb: np.ndarray) -> np.ndarray:
@@ -36,8 +46,8 @@ def to_theta(problem: Problem, values_pb: np.ndarray) -> np.ndarray:
 
 
 def residuals(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
-    law = problem.form(*[value[None] for value in to_values(problem, theta_qb)])
-    predicted = law.loss(*[column[:, None] for column in problem.inputs])
+    """Predicted minus measured, of ln L or of L, (n, b)."""
+    predicted = loss_at(problem, [value[None] for value in to_values(problem, theta_qb)])
     target = problem.target_nb
     return np.asarray(np.log(predicted / target) if problem.residual == "log" else predicted - target)
 
@@ -45,19 +55,55 @@ def residuals(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
 def derivatives(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
     """Exact first derivatives of the residuals, (q, n, b)."""
     logs, _, _ = search_scale(problem)
-    free = iter(
-        Dual(value, {index: value if log else np.ones_like(value)})
-        for index, (row, log) in enumerate(zip(theta_qb, logs))
-        for value in [(np.exp(row) if log else row)[None]]
-    )
-    fixed = problem.fixed or {}
-    predicted = problem.form(*[fixed[n] if n in fixed else next(free) for n in problem.form.names()]).loss(
-        *[column[:, None] for column in problem.inputs]
-    )
-    out = np.zeros((len(theta_qb), problem.runs, theta_qb.shape[1]))
+    values = [(np.exp(row) if log else row)[None] for row, log in zip(theta_qb, logs)]
+    duals = {
+        name: Dual(value, {index: value if log else np.ones_like(value)})
+        for index, (name, value, log) in enumerate(zip(problem.free, values, logs))
+    }
+    predicted = loss_at(problem, in_order(problem, duals, problem.fixed or {}))
+    if not isinstance(predicted, Dual):
+        raise UserError(
+            f"the loss of the law {problem.form.NAME!r} does not depend on its parameters, or loses them on the way "
+            f"(by float() or np.asarray(), say): there is nothing to fit"
+        )
+    out = np.zeros((len(theta_qb), problem.runs, theta_qb.shape[1]), dtype=theta_qb.dtype)
     for index, tangent in predicted.tangents.items():
         out[index] = tangent / predicted.value if problem.residual == "log" else tangent
     return out
+
+
+def second_derivatives(problem: Problem, theta_qb: np.ndarray) -> Iterator[np.ndarray]:
+    """d2 residual / d theta_k d theta, (q, n, b), for each k: exact first derivatives by a complex step.
+
+    The imaginary part of f(x + ih) is h f'(x) without cancellation (Squire and Trapp 1998). Where a law's function has
+    no complex form, central differences stand in.
+    """
+    for index in range(len(theta_qb)):
+        try:
+            ahead = theta_qb.astype(complex)
+            ahead[index] += COMPLEX_STEP * 1j
+            yield derivatives(problem, ahead).imag / COMPLEX_STEP
+        except (UserError, TypeError):
+            ahead, behind = theta_qb.copy(), theta_qb.copy()
+            ahead[index] += REAL_STEP
+            behind[index] -= REAL_STEP
+            yield (derivatives(problem, ahead) - derivatives(problem, behind)) / (2 * REAL_STEP)
+
+
+def loss_at(problem: Problem, parameters: list[Any]) -> Any:
+    """The loss of the form at the runs, (n, b), of plain parameters or duals.
+
+    Raises `UserError` where the user's code fails on arrays, or has no derivative.
+    """
+    try:
+        return problem.form(*parameters).loss(*[column[:, None] for column in problem.inputs])
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise UserError(
+            f"the loss of the law {problem.form.NAME!r} cannot be differentiated ({type(error).__name__}: {error}): "
+            f"write it with + - * / **, and NumPy's functions of whole arrays, without if, math or float()"
+        ) from error
 
 
 def jacobian(problem: Problem, values_p: np.ndarray) -> np.ndarray:

@@ -30,6 +30,32 @@ class Dual:
             )
         return _RULES[ufunc](*args)
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function not in _FUNCTIONS or len(args) != 3 or kwargs:
+            raise UserError(
+                f"a law's loss uses {function.__name__} in a way that has no derivative rule here; known: "
+                f"np.where(condition, x, y), np.clip(x, low, high)"
+            )
+        return _FUNCTIONS[function](*args)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.value < _plain(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.value <= _plain(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.value > _plain(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.value >= _plain(other)
+
+    def __abs__(self) -> "Dual":
+        return self._chain(np.abs(self.value), np.sign(self.value))
+
+    def __pos__(self) -> "Dual":
+        return self
+
     def __neg__(self) -> "Dual":
         return self._chain(-self.value, -1.0)
 
@@ -110,6 +136,38 @@ def _minimum(x: Any, y: Any) -> Dual:
     return _join(np.minimum(_plain(x), _plain(y)), (x, np.where(smaller, 1.0, 0.0)), (y, np.where(smaller, 0.0, 1.0)))
 
 
+def _maximum(x: Any, y: Any) -> Dual:
+    larger = _plain(x) > _plain(y)
+    return _join(np.maximum(_plain(x), _plain(y)), (x, np.where(larger, 1.0, 0.0)), (y, np.where(larger, 0.0, 1.0)))
+
+
+def _where(condition: Any, x: Any, y: Any) -> Dual:
+    """Of the side that is not taken, tangents that are not finite do not spoil the sum."""
+    first = np.asarray(_plain(condition), dtype=bool)
+    tangents: dict[int, Any] = {}
+    for of, mask in ((x, first), (y, ~first)):
+        for key, tangent in of.tangents.items() if isinstance(of, Dual) else ():
+            term = np.where(mask, tangent, 0.0)
+            tangents[key] = tangents[key] + term if key in tangents else term
+    return Dual(np.where(first, _plain(x), _plain(y)), tangents)
+
+
+def _logaddexp(x: Any, y: Any) -> Dual:
+    value = np.logaddexp(_plain(x), _plain(y))
+    return _join(value, (x, np.exp(_plain(x) - value)), (y, np.exp(_plain(y) - value)))
+
+
+def _hypot(x: Any, y: Any) -> Dual:
+    value = np.hypot(_plain(x), _plain(y))
+    return _join(value, (x, _plain(x) / value), (y, _plain(y) / value))
+
+
+def _compared(ufunc: Any) -> Any:
+    return lambda x, y: ufunc(_plain(x), _plain(y))
+
+
+LN_2, LN_10 = float(np.log(2)), float(np.log(10))
+
 _RULES: dict[Any, Any] = {
     np.add: _add,
     np.subtract: lambda x, y: _add(x, -y),
@@ -125,4 +183,30 @@ _RULES: dict[Any, Any] = {
     np.square: lambda x: _multiply(x, x),
     np.tanh: lambda x: x._chain(np.tanh(x.value), 1 - np.tanh(x.value) ** 2),
     np.minimum: _minimum,
+    np.maximum: _maximum,
+    np.fmin: _minimum,
+    np.fmax: _maximum,
+    np.absolute: abs,
+    np.fabs: abs,
+    np.positive: lambda x: x,
+    np.sign: lambda x: np.sign(x.value),
+    np.reciprocal: lambda x: _divide(1.0, x),
+    np.float_power: _power,
+    np.log2: lambda x: x._chain(np.log2(x.value), 1 / (LN_2 * x.value)),
+    np.log10: lambda x: x._chain(np.log10(x.value), 1 / (LN_10 * x.value)),
+    np.exp2: lambda x: x._chain(np.exp2(x.value), LN_2 * np.exp2(x.value)),
+    np.cbrt: lambda x: x._chain(np.cbrt(x.value), 1 / (3 * np.cbrt(x.value) ** 2)),
+    np.sinh: lambda x: x._chain(np.sinh(x.value), np.cosh(x.value)),
+    np.cosh: lambda x: x._chain(np.cosh(x.value), np.sinh(x.value)),
+    np.sin: lambda x: x._chain(np.sin(x.value), np.cos(x.value)),
+    np.cos: lambda x: x._chain(np.cos(x.value), -np.sin(x.value)),
+    np.arctan: lambda x: x._chain(np.arctan(x.value), 1 / (1 + x.value**2)),
+    np.logaddexp: _logaddexp,
+    np.hypot: _hypot,
+    **{ufunc: _compared(ufunc) for ufunc in (np.less, np.less_equal, np.greater, np.greater_equal)},
+    **{ufunc: _compared(ufunc) for ufunc in (np.equal, np.not_equal)},
+    np.isfinite: lambda x: np.isfinite(x.value),
+    np.isnan: lambda x: np.isnan(x.value),
 }
+_FUNCTIONS: dict[Any, Any] = {np.where: _where, np.clip: lambda x, low, high: _minimum(_maximum(x, low), high)}
+"""NumPy functions of three arguments that are no ufuncs."""

@@ -1,148 +1,71 @@
-"""Minima for any law: multi-start Levenberg-Marquardt with exact derivatives.
-
-First derivatives are exact (`dual.py`), so a form states only its loss. The step's matrix is, as in `chinchilla.py`,
-the reweighted least-squares matrix far away (safe) and the Hessian at the end (fast); the law's own second derivatives
-come from differences of the exact first ones.
+"""Global minima for any law: many starts for one weighting, and thousands of weightings near one minimum.
 
 Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are logarithms where the form says so.
 """
 
 import concurrent.futures
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.core.host import usable_cores
-from lmscale.study.fits.solvers.chinchilla_points import LAD_DELTA
-from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, to_theta, to_values
-from lmscale.study.fits.solvers.newton import solve_positive
+from lmscale.study.fits.solvers.continuation import narrow
+from lmscale.study.fits.solvers.derivatives import (
+    residuals,
+    search_scale,
+    second_derivatives,
+    to_theta,
+    to_values,
+)
+from lmscale.study.fits.solvers.levenberg import refine
+from lmscale.study.fits.solvers.loss_function import rho
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 
 MAX_STARTS = 4096
+LEAST_STARTS = 16
+"""A form that gives fewer starts is searched from others near them too."""
 KEEP = 24
-MAX_STEPS = 300
-RENEW = 6  # Newton steps between two evaluations of the law's second derivatives
 CHUNK = 128
-
-
-def _rho(problem: Problem, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """rho, rho', rho'' and rho'(r)/r."""
-    if problem.loss == "squared":
-        two = np.full_like(residual, 2.0)
-        return residual**2, 2 * residual, two, two
-    delta = LAD_DELTA if problem.loss == "lad" else problem.delta
-    size, slope = np.abs(residual), np.clip(residual, -delta, delta)
-    return slope * (residual - 0.5 * slope), slope, (size <= delta).astype(float), delta / np.maximum(size, delta)
-
-
-def _bend(problem: Problem, theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.ndarray:
-    """sum_i slope_i d2 r_i / d theta2, (q, q, b), from central differences of exact first derivatives."""
-    size = len(theta_qb)
-    out = np.empty((size, size, theta_qb.shape[1]))
-    for index in range(size):
-        step = 1e-5
-        ahead, behind = theta_qb.copy(), theta_qb.copy()
-        ahead[index] += step
-        behind[index] -= step
-        difference = derivatives(problem, ahead) - derivatives(problem, behind)
-        out[index] = np.einsum("nb,qnb->qb", slope_nb, difference) / (2 * step)
-    return (out + out.transpose(1, 0, 2)) / 2
-
-
-def _free_step(
-    matrix: np.ndarray, gradient: np.ndarray, pinned: np.ndarray, damping: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The damped step of the unknowns that are not pinned to a bound, the fall it promises, and whether it is safe."""
-    eye = np.eye(len(gradient))[:, :, None]
-    diagonal = np.where(pinned, 1.0, np.abs(np.maximum(np.einsum("iib->ib", matrix), 1e-300)))
-    free = (~pinned[:, None] & ~pinned[None]) | (eye > 0)
-    damped = np.where(free, matrix, 0) + eye * np.where(pinned, 1.0, 0) + eye * (damping * diagonal)[None]
-    step, positive = solve_positive(damped, -gradient)
-    promised = -np.einsum("qb,qb->b", step, gradient)
-    return step * np.minimum(1, 3 / np.maximum(np.abs(step).max(axis=0), 1e-300)), promised, positive
-
-
-def refine(
-    problem: Problem, weights_nb: np.ndarray, theta_qb: np.ndarray, max_steps: int = MAX_STEPS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """theta (q, b), objective (b,), largest gradient component (b,), converged (b,).
-
-    Bounds are enforced by clipping; a component that rests on a bound it pushes against leaves the system.
-    """
-    _, low, high = (np.asarray(item)[:, None] for item in search_scale(problem))
-    theta = np.clip(theta_qb, low, high)
-    size, count = theta.shape
-    final, objective, steepest = theta.copy(), np.full(count, np.inf), np.full(count, np.inf)
-    converged = np.zeros(count, dtype=bool)
-    active, weights = np.arange(count), weights_nb
-    damping, newton = np.full(count, 1e-3), np.zeros(count, dtype=bool)
-    bend, age = np.zeros((size, size, count)), np.zeros(count)
-    with np.errstate(all="ignore"):
-        value = np.einsum("nb,nb->b", weights, _rho(problem, residuals(problem, theta))[0])
-        value = np.where(np.isfinite(value), value, np.inf)
-        for number in range(max_steps):
-            _, first, second, reweighted = _rho(problem, residuals(problem, theta))
-            slopes = derivatives(problem, theta)
-            gradient = np.einsum("nb,qnb->qb", weights * first, slopes)
-            matrix = np.einsum("inb,jnb->ijb", weights * np.where(newton, second, reweighted) * slopes, slopes)
-            # The law's own curvature hardly changes along the last steps: it is taken anew every few of them.
-            if (stale := newton & (age <= 0)).any():
-                which = np.flatnonzero(stale)
-                bend[:, :, which] = _bend(problem, theta[:, which], (weights * first)[:, which])
-            age = np.where(stale, RENEW, age - newton)
-            matrix += np.where(newton, bend, 0.0)
-            pinned = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
-            gradient = np.where(pinned, 0, gradient)
-            step, promised, positive = _free_step(matrix, gradient, pinned, damping)
-            trial = np.clip(theta + step, low, high)
-            tried = np.einsum("nb,nb->b", weights, _rho(problem, residuals(problem, trial))[0])
-            accept = positive & (tried <= value * (1 + 2e-14))
-            flat = positive & (promised <= 1e-14 * value + 1e-28 * weights.sum(axis=0))
-            done = flat & (newton | (problem.loss == "squared")) & (damping < 1e-2)
-            # The Hessian takes over once steps of the safe matrix gain little; a refusal hands back to it.
-            slow = value - tried < 0.02 * value
-            newton = np.where(accept, newton | slow | flat, positive & newton)
-            newton = np.where(~accept & (damping > 1e3), ~newton, newton)
-            age = np.where(accept, age, 0.0)
-            theta, value = np.where(accept, trial, theta), np.where(accept, tried, value)
-            raised = np.where(flat, damping * 0.1, np.maximum(damping, 1e-8) * 6)
-            damping = np.where(accept, np.maximum(damping * 0.2, 1e-12), raised)
-            leave = done | (damping > 1e10) | ~np.isfinite(value) | (number == max_steps - 1)
-            if not leave.any():
-                continue
-            left, stay = active[leave], ~leave
-            final[:, left], objective[left] = theta[:, leave], value[leave]
-            steepest[left], converged[left] = np.abs(gradient).max(axis=0)[leave], done[leave]
-            if not stay.any():
-                break
-            active, weights, problem = active[stay], weights[:, stay], problem.among(stay)
-            theta, bend = theta[:, stay], bend[:, :, stay]
-            value, damping, newton, age = value[stay], damping[stay], newton[stay], age[stay]
-    return final, objective, steepest, converged
+CONTROL = 32
+"""Problems of many that are also searched from the start grid: where none ends lower, the others are not."""
+LOWER = 1e-7
+"""Share of the objective by which another minimum is lower, and not the same one less well solved."""
 
 
 def starts(problem: Problem) -> np.ndarray:
     """The form's start grid (q, s), thinned evenly where it has more than `MAX_STARTS` points."""
-    chosen = [p for p in problem.form.PARAMETERS if p.name in problem.free]
-    axes = [p.starts or (p.middle,) for p in chosen]
+    chosen = [p for p in problem.parameters if p.name in problem.free]
+    axes = [p.search_from for p in chosen]
     grid = np.array(list(itertools.product(*axes)), dtype=float)
     if len(grid) > MAX_STARTS:
         grid = grid[np.linspace(0, len(grid) - 1, MAX_STARTS).astype(int)]
-    return np.stack([np.log(column) if p.log else column for column, p in zip(grid.T, chosen)])
+    theta = np.stack([np.log(column) if p.log else column for column, p in zip(grid.T, chosen)])
+    return theta if theta.shape[1] >= LEAST_STARTS else _with_others(problem, theta)
+
+
+def _with_others(problem: Problem, theta_qs: np.ndarray) -> np.ndarray:
+    """The starts and `LEAST_STARTS` more near them: a factor e, or a tenth of the bounds, away in each unknown."""
+    logs, low, high = search_scale(problem)
+    rng = np.random.default_rng(0)
+    width = np.where(logs, 1.0, 0.1 * (high - low))[:, None]
+    near = theta_qs[:, np.arange(LEAST_STARTS) % theta_qs.shape[1]]
+    others = np.clip(near + width * rng.standard_normal(near.shape), low[:, None], high[:, None])
+    return np.concatenate([theta_qs, others], axis=1)
 
 
 def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     """The lowest of the start grid's best points, each refined: a few safe steps for all, exact ones for the best."""
     theta = starts(problem)
     with np.errstate(all="ignore"):
-        values = np.einsum("n,nb->b", weights_n, _rho(problem, residuals(problem, theta))[0])
+        values = np.einsum("n,nb->b", weights_n, rho(problem, residuals(problem, theta))[0])
     if not np.isfinite(values).any():
         # ln L of no start exists (the law is negative somewhere): least squares on L itself leads to where it does.
         easier = problem.using(residual="raw", loss="squared")
         theta, _, _, _ = refine(easier, np.repeat(weights_n[:, None], theta.shape[1], axis=1), theta, max_steps=60)
         with np.errstate(all="ignore"):
-            values = np.einsum("n,nb->b", weights_n, _rho(problem, residuals(problem, theta))[0])
+            values = np.einsum("n,nb->b", weights_n, rho(problem, residuals(problem, theta))[0])
         if not np.isfinite(values).any():
             raise UserError(
                 f"no start of the law {problem.form.NAME!r} gives a positive loss at every run: "
@@ -152,7 +75,9 @@ def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     some = theta[:, order]
     some, values, _, _ = refine(problem, np.repeat(weights_n[:, None], some.shape[1], axis=1), some, max_steps=12)
     order = np.argsort(values, kind="stable")[:KEEP]
-    some, values, sizes, _ = refine(problem, np.repeat(weights_n[:, None], len(order), axis=1), some[:, order])
+    some, values, sizes, good = refine(problem, np.repeat(weights_n[:, None], len(order), axis=1), some[:, order])
+    if problem.loss != "squared" and not good[values.argmin()]:
+        some, values, sizes = _by_squares(problem, weights_n, some, values, sizes)
     index = int(values.argmin())
     best_values = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
@@ -170,39 +95,96 @@ def _first(problem: Problem, weights_nb: np.ndarray) -> np.ndarray:
     theta, own = starts(problem), problem.target_n.ndim == 2
     central = problem.using(target_n=problem.target_n.mean(axis=1)) if own else problem
     with np.errstate(all="ignore"):
-        heights = _rho(problem, residuals(central, theta))[0]
+        heights = rho(problem, residuals(central, theta))[0]
         heights = np.where(np.isfinite(heights), heights, 1e30)
         if not own:
             return theta[:, (heights.T @ weights_nb).argmin(axis=0)]
         theta = theta[:, np.argsort(heights.T @ weights_nb.mean(axis=1), kind="stable")[:KEEP]]
         values = [
-            np.einsum("nb,nb->b", weights_nb, _rho(problem, residuals(problem, theta[:, [index]]))[0])
+            np.einsum("nb,nb->b", weights_nb, rho(problem, residuals(problem, theta[:, [index]]))[0])
             for index in range(theta.shape[1])
         ]
     return theta[:, np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)]
 
 
+def _by_squares(
+    problem: Problem, weights_n: np.ndarray, theta_qb: np.ndarray, values_b: np.ndarray, sizes_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The minima with those that are reached from least squares by narrowing the threshold, where these are lower."""
+    weights = np.repeat(weights_n[:, None], theta_qb.shape[1], axis=1)
+    squares, *_ = refine(problem.using(loss="squared"), weights, theta_qb)
+    theta, values, sizes, _ = narrow(problem, weights, squares, max_steps=3 * CONTROL)
+    lower = values < values_b
+    return (
+        np.where(lower, theta, theta_qb),
+        np.where(lower, values, values_b),
+        np.where(lower, sizes, sizes_b),
+    )
+
+
 def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Minima (p, b) of b weightings and whether each converged (b,).
 
-    Each goes from the point of the start grid that is best for its own weights, and from `around_p`, and keeps the
-    lower end.
+    All are searched near `around_p`, the minimum for equal weights, with the law's second derivatives there; those
+    that do not settle, and without `around_p` all, also from the point of the start grid that is best for their own
+    weights. A sample of the others is searched from there too: where it finds a lower minimum, all are.
     """
     count = weights_nb.shape[1]
-    first = _first(problem, weights_nb)
-    around = None if around_p is None else to_theta(problem, np.asarray(around_p, dtype=float)[:, None])
+    if around_p is None:
+        theta, value, good = np.zeros((len(problem.free), count)), np.full(count, np.inf), np.zeros(count, dtype=bool)
+    else:
+        theta, value, good = _near(problem, weights_nb, to_theta(problem, np.asarray(around_p, dtype=float)[:, None]))
+    settled = np.flatnonzero(good)
+    control = settled[np.unique(np.linspace(0, len(settled) - 1, CONTROL).astype(int))] if len(settled) else settled
+    before = value[control]
+    from_grid = np.union1d(np.flatnonzero(~good), control)
+    ends = _from_grid(problem, weights_nb, from_grid)
+    _keep_lower(theta, value, good, from_grid, ends)
+    if (value[control] < before * (1 - LOWER)).any():
+        rest = np.setdiff1d(settled, control)
+        _keep_lower(theta, value, good, rest, _from_grid(problem, weights_nb, rest))
+    return np.stack(to_values(problem, theta)), good
 
-    def one(chunk: slice) -> tuple[np.ndarray, np.ndarray]:
+
+Ends = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""theta (q, b), objective (b,), converged (b,)."""
+
+
+def _near(problem: Problem, weights_nb: np.ndarray, around_q1: np.ndarray) -> Ends:
+    """Minima near a common one."""
+    second_qqn = np.stack([each[:, :, 0] for each in second_derivatives(problem, around_q1)])
+
+    def one(chunk: slice) -> Ends:
         weights, those = weights_nb[:, chunk], problem.among(chunk)
-        ends = [refine(those, weights, first[:, chunk])]
-        if around is not None:
-            ends.append(refine(those, weights, np.repeat(around, weights.shape[1], axis=1)))
-        lowest = np.argmin([end[1] for end in ends], axis=0)
-        columns = np.arange(weights.shape[1])
-        theta_qb = np.stack([end[0] for end in ends])[lowest, :, columns].T
-        values = [np.broadcast_to(v, (weights.shape[1],)) for v in to_values(problem, theta_qb)]
-        return np.stack(values), np.stack([end[3] for end in ends])[lowest, columns]
+        start = np.repeat(around_q1, weights.shape[1], axis=1)
+        theta, value, _, good = narrow(those, weights, start, second_qqn)
+        return theta, value, good
 
+    return _in_chunks(one, weights_nb.shape[1])
+
+
+def _from_grid(problem: Problem, weights_nb: np.ndarray, which: np.ndarray) -> Ends:
+    """Minima of some of the problems from the best point of the start grid of each."""
+    weights_nb, problem = weights_nb[:, which], problem.among(which)
+    first = _first(problem, weights_nb) if len(which) else np.zeros((len(problem.free), 0))
+
+    def one(chunk: slice) -> Ends:
+        theta, value, _, good = refine(problem.among(chunk), weights_nb[:, chunk], first[:, chunk])
+        return theta, value, good
+
+    return _in_chunks(one, len(which))
+
+
+def _in_chunks(solve: Callable[[slice], Ends], count: int) -> Ends:
+    """The ends of all problems, solved by `CHUNK` on every core."""
     with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
-        parts = list(pool.map(one, [slice(begin, begin + CHUNK) for begin in range(0, count, CHUNK)]))
-    return np.concatenate([p[0] for p in parts], axis=1), np.concatenate([p[1] for p in parts])
+        parts = list(pool.map(solve, [slice(begin, begin + CHUNK) for begin in range(0, max(count, 1), CHUNK)]))
+    theta, value, good = (np.concatenate([part[k] for part in parts], axis=-1) for k in range(3))
+    return theta, value, good
+
+
+def _keep_lower(theta: np.ndarray, value: np.ndarray, good: np.ndarray, which: np.ndarray, ends: Ends) -> None:
+    """Put the ends of the problems `which` in the place of higher ones."""
+    for place, index in enumerate(which):
+        if ends[1][place] < value[index] or (ends[2][place] and not good[index]):
+            theta[:, index], value[index], good[index] = ends[0][:, place], ends[1][place], ends[2][place]

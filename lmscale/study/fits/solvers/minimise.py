@@ -46,7 +46,7 @@ def minimise_many(
 
 
 def _is_chinchilla(problem: Problem) -> bool:
-    return problem.form is Chinchilla and not problem.fixed
+    return problem.form is Chinchilla and not problem.constrained
 
 
 def _points(problem: Problem) -> ChinchillaPoints:

@@ -6,16 +6,22 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def solve_positive(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.bool_]]:
+LEAST_PIVOT = 1e-11
+"""Pivot of a matrix with ones on its diagonal below which it is taken as singular."""
+
+
+def solve_positive(
+    matrix_ppb: Array, right_pb: Array, least_pivot: float = LEAST_PIVOT
+) -> tuple[Array, NDArray[np.bool_]]:
     """Solutions (p, b) of b symmetric systems by Cholesky, and which matrices were safely positive definite.
 
     The solution of an unsafe system is meaningless and may not be finite.
     """
     with np.errstate(all="ignore"):
-        return _cholesky(matrix_ppb, right_pb)
+        return _cholesky(matrix_ppb, right_pb, least_pivot)
 
 
-def _cholesky(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _cholesky(matrix_ppb: Array, right_pb: Array, least_pivot: float) -> tuple[Array, NDArray[np.bool_]]:
     size = len(right_pb)
     scale = np.sqrt(np.maximum(np.einsum("iib->ib", matrix_ppb), 1e-300))
     lower: dict[tuple[int, int], Array] = {}
@@ -30,8 +36,8 @@ def _cholesky(matrix_ppb: Array, right_pb: Array) -> tuple[Array, NDArray[np.boo
         pivot = np.where(matrix_ppb[i, i] > 0, 1.0, 0.0)
         for k in range(i):
             pivot = pivot - lower[i, k] ** 2
-        good &= pivot > 1e-11
-        lower[i, i] = np.sqrt(np.maximum(pivot, 1e-11))
+        good &= pivot > least_pivot
+        lower[i, i] = np.sqrt(np.maximum(pivot, least_pivot))
         for k in range(i):
             solution[i] = solution[i] - lower[i, k] * solution[k]
         solution[i] = solution[i] / lower[i, i]

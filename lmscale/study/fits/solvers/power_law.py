@@ -23,8 +23,10 @@ def loss_through(flops: np.ndarray, loss_kr: np.ndarray, weights_kr: np.ndarray 
     """(E, A, gamma), each (r,), of L* = E + A (C/1e18)^-gamma by least squares through k points.
 
     For fixed gamma the law is linear, so 200 values of gamma in 0.01-1 are scanned; E is not negative. Two budgets fix
-    only a pure power law (E = 0).
+    fix only a pure power law (E = 0), none fixes nothing (NaN).
     """
+    if not len(flops):
+        return tuple(np.full(loss_kr.shape[1], math.nan) for _ in range(3))  # type: ignore[return-value]
     weights = np.ones_like(loss_kr) if weights_kr is None else np.broadcast_to(weights_kr, loss_kr.shape)
     centre = float(np.log(flops).mean())
     gammas = np.geomspace(0.01, 1.0, 200)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.solvers.constraints import bounded, check_constraints
 from lmscale.study.grouping import point_index
-from lmscale.study.laws import Law
+from lmscale.study.laws import Law, Parameter
 
 LOSSES = ("huber", "lad", "squared")
 
@@ -32,7 +32,8 @@ class Problem:
 
     `target_n` may be (n, b): then `minimise_many` solves b problems that each have targets of their own.
     `loss` is "huber" (threshold `delta`), "lad" or "squared"; `residual` is "log" (of ln L) or "raw" (of L, in nats).
-    `fixed` gives parameters that are not fitted.
+    `fixed` gives parameters that are not fitted, `bounds` ranges in place of the form's own, `tied` parameters that
+    equal another one.
     """
 
     form: type[Law]
@@ -42,14 +43,26 @@ class Problem:
     delta: float = 1e-3
     residual: str = "log"
     fixed: Mapping[str, float] | None = None
+    bounds: Mapping[str, tuple[float, float]] | None = None
+    tied: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         assert self.loss in LOSSES and self.residual in ("log", "raw") and self.delta > 0, self
-        for name in self.fixed or {}:
-            if name not in self.form.names():
-                raise UserError(
-                    f"the law {self.form.NAME!r} has no parameter {name!r}{nearest(name, self.form.names())}"
-                )
+        check_constraints(self.form, self.fixed or {}, self.bounds or {}, self.tied or {})
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a parameter is fixed, tied or bounded more narrowly than the form has it."""
+        return bool(self.fixed or self.bounds or self.tied)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The form's parameters under the problem's own bounds, in order."""
+        return tuple(bounded(one, (self.bounds or {}).get(one.name)) for one in self.form.PARAMETERS)
+
+    def column(self, name: str) -> np.ndarray:
+        """The values of one input (n,)."""
+        return self.inputs[self.form.INPUTS.index(name)]
 
     @property
     def runs(self) -> int:
@@ -71,7 +84,7 @@ class Problem:
 
     @property
     def free(self) -> tuple[str, ...]:
-        return tuple(name for name in self.form.names() if name not in (self.fixed or {}))
+        return tuple(name for name in self.form.names() if name not in {**(self.fixed or {}), **(self.tied or {})})
 
     def using(self, **changes: Any) -> "Problem":
         """The same data under another loss, delta or residual."""
@@ -92,6 +105,10 @@ class Problem:
         if self.residual == "log":
             return np.asarray(np.log(predicted) - np.log(self.target_n))
         return np.asarray(predicted - self.target_n)
+
+    def predicted(self, values_p: np.ndarray) -> np.ndarray:
+        """The law's losses at the runs (n,), also where it is a constant."""
+        return np.broadcast_to(np.asarray(self.law(values_p).loss(*self.inputs), dtype=float), self.target_n.shape)
 
     def objective(self, values_p: np.ndarray, weights_n: np.ndarray | None = None) -> float:
         """The sum over runs: Huber 0.5 r^2 or delta (|r| - delta/2); |r| for lad; r^2 for squared."""

@@ -94,10 +94,10 @@ def draw(
         _, of = np.unique(clusters_n, return_inverse=True)
         together = rng.standard_normal((int(of.max()) + 1, resamples))[of]
         own = math.sqrt(shared) * together + math.sqrt(1 - shared) * own
-    fitted = np.asarray(problem.law(values_p).loss(*problem.inputs))
+    fitted = problem.predicted(values_p)
     targets = fitted[:, None] + size * own
     statuses = [_kind(noise, shared), *_misfit(problem, values_p, fitted, noise)]
-    good = (targets > 0).all(axis=0)
+    good = (targets > 0).all(axis=0) if problem.residual == "log" else np.ones(targets.shape[1], dtype=bool)
     if good.all():
         return targets, statuses
     lost = f"{int((~good).sum())} of {resamples} resamples have a loss that is not positive"
