@@ -215,7 +215,12 @@ def parse_columns(columns: Mapping[str, str] | str | None, inputs: Sequence[str]
     for name in columns:
         if name not in KNOWN and not name.isidentifier():
             raise UserError(f"`columns` cannot name a column {name!r}{nearest(name, [*KNOWN, *SHORT])}")
-        if not (name in KNOWN or name in OTHERS or name in inputs or name.startswith(("params_", "active_params_", "share_"))):
+        if not (
+            name in KNOWN
+            or name in OTHERS
+            or name in inputs
+            or name.startswith(("params_", "active_params_", "share_"))
+        ):
             near = nearest(name, [*KNOWN, *SHORT, *OTHERS, *inputs])
             raise UserError(f"`columns` maps to {name!r}, which no fit reads{near}")
     return columns
