@@ -44,7 +44,7 @@ def places(experts_BTJ: jax.Array, config: ModelConfig, occupancy: Occupancy) ->
     if occupancy.read_BT is not None:
         experts_BTJ = jnp.where(occupancy.read_BT[:, :, None], experts_BTJ, experts)
     experts_BP = experts_BTJ.reshape(batch, -1)
-    sizes_BE = (experts_BP[:, :, None] == jnp.arange(experts)).sum(axis=1, dtype=jnp.int32)
+    sizes_BE = jax.nn.one_hot(experts_BP, experts, dtype=jnp.int32).sum(axis=1)
     free_BE = jnp.full_like(sizes_BE, most) if occupancy.occupied_BE is None else most - occupancy.occupied_BE
     offsets_BE = jnp.cumsum(sizes_BE, axis=1) - sizes_BE
     order_BP = jnp.argsort(experts_BP, axis=1, stable=True)
@@ -52,9 +52,9 @@ def places(experts_BTJ: jax.Array, config: ModelConfig, occupancy: Occupancy) ->
     rank_BP = jnp.argsort(order_BP, axis=1) - jnp.take_along_axis(offsets_BE, own_BP, axis=1)
     kept_BP = (experts_BP < experts) & (rank_BP < jnp.take_along_axis(free_BE, own_BP, axis=1))
     place_BP = jnp.where(kept_BP, own_BP * room + rank_BP, experts * room)
-    at_BEA = offsets_BE[:, :, None] + jnp.arange(room)
+    at_BEA = offsets_BE[:, :, None] + jnp.arange(room)[None, None]
     pair_BEA = jnp.take_along_axis(order_BP, jnp.minimum(at_BEA, time * choices - 1).reshape(batch, -1), axis=1)
-    taken_BEA = jnp.arange(room) < jnp.minimum(free_BE, sizes_BE)[:, :, None]
+    taken_BEA = jnp.arange(room)[None, None] < jnp.minimum(free_BE, sizes_BE)[:, :, None]
     shape = batch, time, choices
     return Places(
         jnp.where(taken_BEA, pair_BEA.reshape(at_BEA.shape), time * choices),

@@ -29,7 +29,7 @@ def dropless(
     experts_P = experts_BTJ.reshape(-1)
     order_M = jnp.argsort(experts_P, stable=True)
     readers_NJ = jnp.argsort(order_M).reshape(tokens, choices)
-    sizes_E = (experts_P[:, None] == jnp.arange(config.experts)).sum(axis=0, dtype=jnp.int32)
+    sizes_E = jax.nn.one_hot(experts_P, config.experts, dtype=jnp.int32).sum(axis=0)
     order_M = jnp.pad(order_M, (0, rows), constant_values=pairs)
     x_MD = gather_rows(x_BTD.reshape(tokens, width), order_M // choices, readers_NJ)
     hidden_MF = activate(_into(layer_params, x_MD, sizes_E, rows), config)

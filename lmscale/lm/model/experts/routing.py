@@ -80,8 +80,8 @@ def z_loss(routing: Routing, read_BT: jax.Array) -> jax.Array:
 
 def load(experts_BTJ: jax.Array, read_BT: jax.Array, config: ModelConfig) -> jax.Array:
     """Tokens of every sequence that chose an expert, int32 [B, E]."""
-    chosen_BTJE = (experts_BTJ[..., None] == jnp.arange(config.experts)) & read_BT[:, :, None, None]
-    return chosen_BTJE.sum(axis=(1, 2), dtype=jnp.int32)
+    chosen_BTJE = jax.nn.one_hot(experts_BTJ, config.experts, dtype=jnp.int32)
+    return (chosen_BTJE * read_BT[:, :, None, None]).sum(axis=(1, 2))
 
 
 def reports(routing: Routing, kept_BTJ: jax.Array | None, occupancy: Occupancy, config: ModelConfig) -> Params:
