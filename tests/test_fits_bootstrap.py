@@ -71,7 +71,7 @@ def test_few_runs_near_absolute_deviations_are_weighted(loss: str, noise: float,
 def test_residuals_that_the_law_has_used_up_do_not_count_as_inside_delta(
     loss: str, fixed: dict[str, float], share: float
 ) -> None:
-    """Of 11 residuals 7 lie within delta, 4 of them on its edge; a law goes through as many runs as it has unknowns."""
+    """Seven of 11 residuals lie within delta, 4 on its edge; a law goes through as many runs as it has unknowns."""
     params, tokens = np.full(11, 1e8), np.full(11, 2e9)
     residuals = np.array([0.25] * 4 + [-0.125] * 3 + [0.5, -0.5, 1.0, -1.0])
     law = Chinchilla(2.0, 1e-6, 1e-6, 5.0, 5.0)  # exactly 2 nats in float64, so that the residuals are as written
@@ -198,7 +198,7 @@ def test_resamples_that_rounding_stops_at_their_minimum_have_converged() -> None
 
 
 def test_no_interval_of_approach_1_where_few_resamples_have_an_envelope() -> None:
-    """Of three runs of two sizes, two resamples in three hold both sizes."""
+    """Two in three resamples of three runs of two sizes hold both sizes."""
     table = pd.DataFrame({"params": [1e7, 1e7, 1e8], "tokens": [1e9, 4e9, 2e9], "flops": [6e16, 2.4e17, 1.2e18],
                           "loss_nats": [4.0, 3.7, 3.3]})  # fmt: skip
     fit = fits.frontier(table, resamples=200, check=False)

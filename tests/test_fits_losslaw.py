@@ -1,4 +1,4 @@
-"""Approach 3: the exact optimum, published intervals, recovery, and every doubt a fit must voice."""
+"""Approach 3: the exact optimum, published intervals, recovery, bounds, and what its text and its JSON state."""
 
 import json
 from dataclasses import replace
@@ -7,11 +7,11 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.isoflop import BUDGETS, isoflop_table, named
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
-from lmscale.study.fits.predict.held_out import HeldOut, HeldOutBudget, HeldOutRun
-from lmscale.study.fits.results.common import Dropped, Prediction, dropped_lines
+from lmscale.study.fits.results.common import Dropped, dropped_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers import chinchilla_vertex
 from lmscale.study.fits.solvers.chinchilla import evaluate, solve_many
@@ -20,8 +20,6 @@ from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
 from lmscale.study.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
 from lmscale.study.tables import read_table
-
-BUDGETS = (1e17, 1e18, 1e19)
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +30,6 @@ def chinchilla() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def law(chinchilla: pd.DataFrame) -> LossLaw:
     return fits.loss_law(chinchilla, resamples=1000, seed=0, at=fits.PUBLISHED_AT)
-
-
-def sweep(noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
-    return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
-
-
-def named(fit: LossLaw) -> dict[str, str]:
-    return {status.name: status.sentence for status in fit.status}
 
 
 def test_exact_optimum_of_the_published_runs(law: LossLaw) -> None:
@@ -113,7 +103,7 @@ def test_tokens_per_parameter_table(law: LossLaw) -> None:
 
 def test_a_law_without_an_optimum_says_so() -> None:
     """Loss that larger models make no better, fitted by a form whose optimum is searched: no allocation, no crash."""
-    table = sweep(0.002)
+    table = isoflop_table(0.002)
     table["unique_tokens"] = table["tokens"]
     fixed = {"E": 2.0, "A": 1e-280, "B": 2000.0, "alpha": 0.5}
     fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0)
@@ -134,62 +124,6 @@ def test_noiseless_laws_are_recovered(loss: str, residual: str) -> None:
     table = simulate(truth, isoflop_design(truth, BUDGETS), 0.0, np.random.default_rng(0))
     fit = fits.loss_law(table, loss=loss, residual=residual, resamples=0, check=False)
     assert fit.law.values() == pytest.approx(truth.values(), rel=1e-6)
-
-
-def test_held_out_rows_do_not_enter(chinchilla: pd.DataFrame) -> None:
-    table = sweep(0.003)
-    table["held_out"] = table["flops_budget"] == max(BUDGETS)
-    spoiled = table.assign(loss_nats=np.where(table["held_out"], 99.0, table["loss_nats"]))
-    one, other = (fits.loss_law(t, resamples=20, check=False) for t in (table, spoiled))
-    assert one.law == other.law
-    assert len(one.dropped) == 7
-    assert "held out" in one.dropped[0].reason
-
-
-def test_held_out_check_of_a_true_law_and_of_a_wrong_one() -> None:
-    table = sweep(0.003)
-    table["held_out"] = table["flops_budget"] == max(BUDGETS)
-    fit = fits.loss_law(table, resamples=300, check=False)
-    right = fits.held_out_check(fit, table)
-    assert right.coverage >= 6 / 7
-    assert max(abs(run.error) for run in right.runs) < 0.02
-    wrong = fits.held_out_check(fit, table.assign(loss_nats=1.3 * table["loss_nats"]))
-    assert wrong.coverage == 0
-    assert "OUTSIDE" in str(wrong)
-    json.dumps(right.to_json(), allow_nan=False)
-
-
-def test_the_share_of_losses_inside_their_interval() -> None:
-    """Of four runs predicted at 2 nats, between 1.9 and 2.5, two lie on the edges, one inside and one below."""
-    prediction = Prediction({"params": 1e9}, 2.0, (1.95, 2.05), (1.9, 2.5), 0.95)
-    losses = {"a": 1.9, "b": 2.5, "c": 2.0, "d": 1.6}
-    check = HeldOut("3", 0.95, tuple(HeldOutRun(run, prediction, loss) for run, loss in losses.items()))
-    assert [run.inside for run in check.runs] == [True, True, True, False]
-    assert check.coverage == check.to_json()["coverage"] == 0.75
-    heading, *rows = str(check).splitlines()
-    assert "3 of 4 measured losses lie inside the 95 % interval of one new run; mean absolute error 12.50 %" in heading
-    assert "bias +0.00 %, largest 25.00 %" in heading  # 2.5 / 2, measured over predicted
-    assert rows[3] == "  d: params 1e+09: predicted 2.0000 [1.9000, 2.5000], measured 1.6000 (-20.00 %)  OUTSIDE"
-    assert [row.endswith("OUTSIDE") for row in rows] == [False, False, False, True]
-    assert np.isnan(HeldOut("3", 0.95).coverage)
-
-
-@pytest.mark.parametrize(
-    ("own", "agree", "phrase"),
-    [
-        ((8e8, 9e8), True, "1e+09 [8e+08, 9e+08] (-20.0 %): the intervals overlap"),
-        ((7e8, 7e8), True, "the intervals overlap"),
-        ((9e8, 9.5e8), True, "the intervals overlap"),
-        ((9.1e8, 9.5e8), False, "the intervals DO NOT overlap"),
-        ((6e8, 6.9e8), False, "the intervals DO NOT overlap"),
-    ],
-)
-def test_two_minima_agree_where_their_intervals_meet(own: tuple[float, float], agree: bool, phrase: str) -> None:
-    budget = HeldOutBudget(1e19, 8e8, (7e8, 9e8), 1e9, own, 2.0, 2.0)
-    assert budget.agree == agree
-    assert phrase in str(HeldOut("2", 0.95, budgets=(budget,)))
-    alone = replace(budget, measured_params=None, reason="flat")
-    assert alone.agree is None and "its own runs give no minimum (flat)" in str(HeldOut("2", 0.95, budgets=(alone,)))
 
 
 def test_many_left_out_runs_are_counted() -> None:
@@ -306,59 +240,6 @@ def test_the_text_reads_like_a_result(law: LossLaw) -> None:
         assert part in text
 
 
-def test_a_line_of_constant_ratio_cannot_be_identified() -> None:
-    params = np.geomspace(6.6e6, 124e6, 8)
-    points = [(n, 20 * n, float("nan")) for n in params]
-    table = simulate(CHINCHILLA_REFIT, points, 0.003, np.random.default_rng(0))
-    fit = fits.loss_law(table, resamples=0)
-    assert "D = 20 N" in named(fit)["cannot be identified"]
-    assert "cannot be identified" not in named(fits.loss_law(sweep(0.003), resamples=0, check=False))
-
-
-def test_too_few_runs_are_refused() -> None:
-    with pytest.raises(UserError, match="4 runs at 4 distinct points cannot fix the 5 parameters"):
-        fits.loss_law(sweep().iloc[:4], resamples=0)
-
-
-def test_bad_losses_are_dropped_by_name() -> None:
-    table = sweep(0.003)
-    table.loc[3, "loss_nats"] = np.nan
-    table.loc[5, "loss_nats"] = -1.0
-    fit = fits.loss_law(table, resamples=0, check=False)
-    assert {(d.run, d.reason) for d in fit.dropped} == {
-        ("simulated 3", "loss_nats is missing"),
-        ("simulated 5", "loss_nats is not positive"),
-    }
-    assert "simulated 3" in named(fit)["cells missing"]
-    with pytest.raises(UserError, match="no run is left"):
-        fits.loss_law(table.assign(loss_nats=np.nan))
-
-
-def test_a_sweeps_table_says_what_became_of_a_run() -> None:
-    table = sweep(0.003).assign(state="finished", reason=None)
-    table.loc[3, ["loss_nats", "state", "reason"]] = [np.nan, "diverged", "the loss became NaN at step 7"]
-    fit = fits.loss_law(table, resamples=0, check=False)
-    assert fit.dropped[0].reason == "loss_nats is missing: diverged, the loss became NaN at step 7"
-    assert "simulated 3" in named(fit)["cells missing"]
-
-
-def test_doubtful_tables_are_named() -> None:
-    table = pd.concat([sweep(0.003), sweep(0.003).iloc[:2]], ignore_index=True)
-    table["flop_count"] = ["kaplan", *["standard"] * (len(table) - 1)]
-    table["epochs"] = [9.0, *[1.0] * (len(table) - 1)]
-    table["warmup_fraction"] = [0.01, 0.5, *[0.01] * (len(table) - 2)]
-    sentences = named(fits.loss_law(table, resamples=0, check=False))
-    assert {"duplicate rows", "mixed conventions", "repeated data", "long warmup"} <= set(sentences)
-    assert "simulated 0" in sentences["repeated data"]
-
-
-def test_points_inside_a_decaying_schedule_are_named() -> None:
-    table = sweep(0.003).assign(fraction_of_schedule=[0.5, *[1.0] * 20])
-    assert "1 of 21" in named(fits.loss_law(table, resamples=0, check=False))["unfinished schedules"]
-    constant = named(fits.loss_law(table.assign(schedule="constant"), resamples=0, check=False))
-    assert "unfinished schedules" not in constant
-
-
 def test_checks_that_fit_again(law: LossLaw) -> None:
     sentences = named(law)
     assert "row " in sentences["influence"]
@@ -367,23 +248,8 @@ def test_checks_that_fit_again(law: LossLaw) -> None:
     assert sentences["delta"].startswith("a = 0.5139 at delta = 0.001")
 
 
-def test_an_influential_run_is_named() -> None:
-    table = sweep(0.001)
-    table.loc[0, "loss_nats"] *= 1.2
-    fit = fits.loss_law(table, loss="squared", resamples=0)
-    assert "simulated 0" in named(fit)["influence"]
-
-
-def test_counting_conventions_are_spread() -> None:
-    table = sweep(0.001)
-    table["params_non_embedding"] = table["params"] * (table["params"] / table["params"].max()) ** 0.2
-    table["flops_kaplan"] = 6 * table["params_non_embedding"] * table["tokens"]
-    sentence = named(fits.loss_law(table, resamples=0))["counting conventions"]
-    assert "N = params_non_embedding" in sentence and "C = flops_kaplan" in sentence
-
-
 def test_exact_flops_become_a_named_compute_model() -> None:
-    table = sweep()
+    table = isoflop_table()
     table["flops"] = 21.0 * table["params"] ** 0.94 * table["tokens"]
     fit = fits.loss_law(table, resamples=0, check=False)
     assert (fit.compute.k, fit.compute.p) == pytest.approx((21.0, 0.94), rel=1e-9)
@@ -391,11 +257,11 @@ def test_exact_flops_become_a_named_compute_model() -> None:
     searched = CHINCHILLA_REFIT._search(1e19, fit.compute)
     assert at.params == pytest.approx(searched.params, rel=1e-4)
     assert "regressed" in str(fit)
-    assert fits.loss_law(sweep(), resamples=0, check=False).compute == SIX_ND
+    assert fits.loss_law(isoflop_table(), resamples=0, check=False).compute == SIX_ND
 
 
 def test_trunks_are_drawn_whole() -> None:
-    table = sweep(0.003)
+    table = isoflop_table(0.003)
     alone = fits.loss_law(table, resamples=200, check=False)
     table["trunk"] = table["params"].rank(method="dense").astype(int) // 3
     fit = fits.loss_law(table, resamples=200, check=False)
@@ -407,30 +273,30 @@ def test_trunks_are_drawn_whole() -> None:
 
 
 def test_fixed_parameters_stay() -> None:
-    fit = fits.loss_law(sweep(0.002), fixed={"E": CHINCHILLA_REFIT.E}, resamples=40, check=False)
+    fit = fits.loss_law(isoflop_table(0.002), fixed={"E": CHINCHILLA_REFIT.E}, resamples=40, check=False)
     assert fit.law.E == CHINCHILLA_REFIT.E
     assert "(fixed)" in str(fit)
-    free = fits.loss_law(sweep(0.002), resamples=40, check=False)
+    free = fits.loss_law(isoflop_table(0.002), resamples=40, check=False)
     assert fit.objective > free.objective
     with pytest.raises(UserError, match="no parameter 'e'"):
-        fits.loss_law(sweep(), fixed={"e": 1.0})
+        fits.loss_law(isoflop_table(), fixed={"e": 1.0})
 
 
 def test_unknown_options_are_named() -> None:
     with pytest.raises(UserError, match="did you mean 'huber'"):
-        fits.loss_law(sweep(), loss="hubber")
+        fits.loss_law(isoflop_table(), loss="hubber")
     with pytest.raises(UserError, match="residual = 'linear'"):
-        fits.loss_law(sweep(), residual="linear")
+        fits.loss_law(isoflop_table(), residual="linear")
     with pytest.raises(UserError, match="must be positive"):
-        fits.loss_law(sweep(), delta=0.0)
+        fits.loss_law(isoflop_table(), delta=0.0)
     with pytest.raises(UserError, match="no approach is called '4'"):
-        fits.fit(sweep(), ["4"])
+        fits.fit(isoflop_table(), ["4"])
 
 
 @pytest.mark.parametrize("log_residual", [True, False])
 @pytest.mark.parametrize("loss", ["huber", "squared"])
 def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
-    table = sweep(0.01)
+    table = isoflop_table(0.01)
     data = [table[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
     points = ChinchillaPoints.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
     weights, mix = np.ones((len(table), 1)), np.zeros(1)
@@ -449,7 +315,7 @@ def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
 
 
 def test_a_parameter_at_its_bound_has_no_interval() -> None:
-    plain = fits.loss_law(sweep(0.003), resamples=60, check=False)
+    plain = fits.loss_law(isoflop_table(0.003), resamples=60, check=False)
     fit = replace(plain, law=replace(cast(Chinchilla, plain.law), E=1e-6))
     assert fit.at_bounds == ("E",) and fit.law.at_bounds() == ("E",)
     value = fit.to_json()

@@ -1,4 +1,4 @@
-"""Which rows enter a fit, and the reasons why others do not: states, learning rates, conventions, hostile tables."""
+"""Which rows enter a fit, and the reasons why others do not: states, copies, conventions, hostile tables."""
 
 from pathlib import Path
 from typing import Any
@@ -6,47 +6,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.isoflop import isoflop_table, sentences
 
 from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.fits.results.common import Dropped, dropped_lines
-from lmscale.study.fits.runs import UsableRuns, compute_model, usable
-from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
+from lmscale.study.fits.runs import compute_model, usable
+from lmscale.study.fits.uncertainty.simulate import grid_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT
 from lmscale.study.tables import read_table
 
-BUDGETS = (1e17, 1e18, 1e19)
 PARAMS_TOKENS = ("params", "tokens")
-
-
-def sweep(noise: float = 0.003, seed: int = 0) -> pd.DataFrame:
-    return simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, BUDGETS), noise, np.random.default_rng(seed))
-
-
-def sentences(runs: UsableRuns) -> dict[str, str]:
-    return {status.name: status.sentence for status in runs.statuses}
-
-
-def with_rates(best: float = 2e-3) -> pd.DataFrame:
-    """Every cell at three learning rates; its first cell is best at the smallest."""
-    table = pd.concat(
-        [
-            sweep(0.0).assign(
-                run=lambda t, r=rate: t["run"] + f" at {r}",
-                peak_lr=rate,
-                loss_nats=lambda t, r=rate: t["loss_nats"] * (1 + abs(np.log(r / best)) / 10),
-            )
-            for rate in (1e-3, 2e-3, 4e-3)
-        ],
-        ignore_index=True,
-    )
-    table.loc[0, "loss_nats"] *= 0.8
-    return table
 
 
 @pytest.mark.parametrize("state", ["diverged", "failed", "Diverged"])
 def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None:
-    table = sweep().assign(state="finished", reason="")
+    table = isoflop_table(0.003).assign(state="finished", reason="")
     table.loc[4, ["state", "reason"]] = [state, "the loss rose by 2 nats"]
     runs = usable(table)
     assert len(runs) == 20
@@ -80,7 +55,7 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
     ],
 )
 def test_every_trackers_word_for_an_unfinished_run_is_known(column: str, state: str, finished: str) -> None:
-    table = sweep().assign(**{column: finished})
+    table = isoflop_table(0.003).assign(**{column: finished})
     table.loc[4, column] = state
     for rows in (table, read_table(table)):
         runs = usable(rows)
@@ -94,8 +69,8 @@ def test_a_left_out_run_takes_one_line_whatever_its_name() -> None:
 
 
 def test_a_column_of_that_name_may_mean_something_else() -> None:
-    assert len(usable(sweep().assign(status="published in 2022", state="California"))) == 21
-    assert len(usable(sweep().assign(state=None))) == 21
+    assert len(usable(isoflop_table(0.003).assign(status="published in 2022", state="California"))) == 21
+    assert len(usable(isoflop_table(0.003).assign(state=None))) == 21
 
 
 @pytest.mark.parametrize(
@@ -111,7 +86,9 @@ def test_a_column_of_that_name_may_mean_something_else() -> None:
     ],
 )
 def test_a_row_that_is_there_twice_is_one_run(second: dict[str, Any]) -> None:
-    once = sweep().assign(**{name: "a" if name in ("name", "created") else 0 for name in second if name != "run"})
+    once = isoflop_table(0.003).assign(
+        **{name: "a" if name in ("name", "created") else 0 for name in second if name != "run"}
+    )
     twice = pd.concat([once, once.assign(**second)], ignore_index=True)
     runs = usable(twice)
     assert len(runs) == 21 and len(runs.dropped) == 21
@@ -123,85 +100,38 @@ def test_a_row_that_is_there_twice_is_one_run(second: dict[str, Any]) -> None:
 
 
 def test_seeds_that_differ_are_runs_of_their_own() -> None:
-    table = pd.concat([sweep(seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
+    table = pd.concat([isoflop_table(0.003, seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
     assert len(usable(table)) == 42 and "duplicate rows" not in sentences(usable(table))
-    same = pd.concat([sweep().assign(seed=seed) for seed in range(2)], ignore_index=True)
+    same = pd.concat([isoflop_table(0.003).assign(seed=seed) for seed in range(2)], ignore_index=True)
     assert len(usable(same)) == 42 and "they are kept" in sentences(usable(same))["duplicate rows"]
 
 
 def test_a_copy_in_other_digits_is_a_copy_and_another_loss_of_one_run_is_doubted() -> None:
-    once = sweep()
+    once = isoflop_table(0.003)
     narrow = once.assign(loss_nats=once["loss_nats"].astype(np.float32).astype(float))
     assert len(usable(pd.concat([once, narrow], ignore_index=True))) == 21
     later = once.assign(step=2, loss_nats=once["loss_nats"] - 0.01)
     doubted = sentences(usable(pd.concat([once.assign(step=1), later], ignore_index=True)))
     assert doubted["one run, several losses"].startswith("42 rows have the name and the inputs of another")
-    seeds = pd.concat([sweep(seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
+    seeds = pd.concat([isoflop_table(0.003, seed=seed).assign(seed=seed) for seed in range(2)], ignore_index=True)
     assert "one run, several losses" not in sentences(usable(seeds))
 
 
 def test_a_state_belongs_to_its_row_where_names_repeat() -> None:
-    table = sweep().assign(state="finished", run="one name")
+    table = isoflop_table(0.003).assign(state="finished", run="one name")
     table.loc[4, "state"], table.loc[5, "loss_nats"] = "crashed", np.nan
     reasons = [dropped.reason for dropped in usable(table).dropped]
     assert reasons == ["its loss is not that of a finished run: crashed", "loss_nats is missing"]
 
 
 def test_small_counts_are_doubted() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     table["params"], table["flops"] = (table["params"] / 1e6).round().clip(1), np.nan
     assert "millions or billions" in sentences(usable(table.drop(columns=["flops", "flops_budget"])))["units"]
 
 
-def test_learning_rates_are_all_kept_and_flagged_when_asked_for() -> None:
-    runs = usable(with_rates(), rates="all")
-    assert len(runs) == 63
-    assert not runs.dropped
-    assert "42 of 63 runs" in sentences(runs)["several learning rates"]
-    assert "in 1 of 21 cells" in sentences(runs)["learning rate on the edge"]
-    assert "`rates='inside'` leaves them out" in sentences(runs)["learning rate on the edge"]
-
-
-def test_the_best_learning_rate_of_each_cell() -> None:
-    runs = usable(with_rates(), rates="best")
-    assert len(runs) == 21
-    assert len(runs.dropped) == 42
-    assert {d.reason for d in runs.dropped} == {
-        "not at the best learning rate of its cell, 0.001",
-        "not at the best learning rate of its cell, 0.002",
-    }
-    assert "and are left out" in sentences(runs)["several learning rates"]
-    fit = fits.loss_law(with_rates(), rates="best", resamples=0, check=False)
-    assert fit.rates == fit.to_json()["rates"] == "best"
-
-
-def test_cells_whose_best_learning_rate_is_on_the_edge_are_left_out() -> None:
-    runs = usable(with_rates())
-    assert len(runs) == 20
-    assert "in 1 of 21 cells" in sentences(runs)["learning rate on the edge"]
-    assert "they are left out" in sentences(runs)["learning rate on the edge"]
-    edge = [d for d in runs.dropped if "on the edge" in d.reason]
-    assert {d.run for d in edge} == {"simulated 0 at 0.001", "simulated 0 at 0.002", "simulated 0 at 0.004"}
-    assert runs.column("peak_lr").tolist() == [2e-3] * 20
-    assert len(usable(with_rates(best=1e-3), rates="best")) == 21
-    with pytest.raises(UserError, match=r"no run is left to fit.*`rates='best'` keeps it"):
-        usable(with_rates(best=1e-3))
-
-
-def test_two_rates_cannot_bracket_the_best() -> None:
-    runs = usable(with_rates().query("peak_lr < 3e-3"))
-    assert len(runs) == 21
-    assert "21 of 21 cells were run at two" in sentences(runs)["two learning rates"]
-
-
-def test_seeds_of_one_learning_rate_are_one_rate() -> None:
-    table = pd.concat([with_rates().assign(seed=seed) for seed in range(2)], ignore_index=True)
-    table.loc[63 + 21 + 5, "loss_nats"] *= 1.001
-    assert len(usable(table, rates="best")) == 42
-
-
 def test_two_counts_of_flops_in_one_column_are_seen() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     table.loc[::3, "flops"] *= 0.8
     sentence = sentences(usable(table))["mixed conventions"]
     assert sentence.startswith("C/(6 N D) falls into two groups, near 0.8 (7 runs")
@@ -209,19 +139,19 @@ def test_two_counts_of_flops_in_one_column_are_seen() -> None:
 
 
 def test_two_counts_of_params_in_one_column_are_seen() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     embedding = 5e3 * np.sqrt(table["params"])
     table["params"] = np.where(np.arange(len(table)) % 2, table["params"], table["params"] + embedding)
     sentence = sentences(usable(table))["mixed conventions"]
     assert sentence.startswith("C/(6 N D) jumps from size to size, in 1") and "of 21 runs by more than 5%" in sentence
-    table = sweep().assign(params_non_embedding=lambda t: t["params"] - 1e5)
+    table = isoflop_table(0.003).assign(params_non_embedding=lambda t: t["params"] - 1e5)
     table.loc[:5, "params"] = table["params_non_embedding"]
     table["flops"] = np.nan
     assert "in 6 of 21 rows" in sentences(usable(table.drop(columns="flops_budget")))["mixed conventions"]
 
 
 def test_params_are_held_against_width_and_layers() -> None:
-    table = sweep().drop(columns=["flops", "flops_budget"])
+    table = isoflop_table(0.003).drop(columns=["flops", "flops_budget"])
     table["layers"], table["width"] = 8, np.sqrt(table["params"] / 96)
     assert "mixed conventions" not in sentences(usable(table))
     table.loc[::2, "params"] *= 1.4
@@ -243,22 +173,22 @@ def test_widths_of_one_sweep_are_no_mixture(widths: tuple[int, ...], vocab: int)
 
 def test_one_convention_is_no_mixture() -> None:
     """FLOPs that are smooth in N, and a single outlying row, are not two conventions."""
-    table = sweep()
+    table = isoflop_table(0.003)
     table["flops"] = 21.0 * table["params"] ** 0.94 * table["tokens"] * np.exp(0.01 * np.sin(np.arange(len(table))))
     assert "mixed conventions" not in sentences(usable(table))
-    table = sweep()
+    table = isoflop_table(0.003)
     table.loc[3, "flops"] *= 3
     assert "mixed conventions" not in sentences(usable(table))
     assert "mixed conventions" not in sentences(usable(read_table("chinchilla")))
 
 
 def test_named_conventions_are_seen() -> None:
-    table = sweep().assign(tokenizer=["a"] * 10 + ["b"] * 11)
+    table = isoflop_table(0.003).assign(tokenizer=["a"] * 10 + ["b"] * 11)
     assert "several values (a, b)" in sentences(usable(table))["mixed conventions"]
 
 
 def test_bad_rows_are_named_and_do_not_reach_the_compute_model() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     table.loc[2, "loss_nats"], table.loc[3, "loss_nats"], table.loc[4, "loss_nats"] = np.nan, np.inf, -1
     table.loc[5, "params"], table.loc[6, "tokens"] = 0, -5
     runs = usable(table)
@@ -274,21 +204,21 @@ def test_bad_rows_are_named_and_do_not_reach_the_compute_model() -> None:
 
 
 def test_text_among_numbers_is_named() -> None:
-    table = sweep().astype({"params": object})
+    table = isoflop_table(0.003).astype({"params": object})
     table.loc[3, "params"] = "6.1M"
     with pytest.raises(UserError, match=r"'params' of the table holds '6.1M' \(run simulated 3\)"):
         usable(table)
 
 
 def test_held_out_may_be_written_in_words() -> None:
-    table = sweep().assign(held_out=["no"] * 14 + ["Yes"] * 7)
+    table = isoflop_table(0.003).assign(held_out=["no"] * 14 + ["Yes"] * 7)
     assert len(usable(table)) == 14
     with pytest.raises(UserError, match="holds 'maybe': write true or false"):
         usable(table.assign(held_out="maybe"))
 
 
 def test_runs_of_one_loss_are_refused_or_flat() -> None:
-    table = sweep().assign(loss_nats=3.0)
+    table = isoflop_table(0.003).assign(loss_nats=3.0)
     with pytest.raises(UserError, match="all 21 runs have the same loss_nats, 3"):
         fits.loss_law(table)
     with pytest.raises(UserError, match="flat: every size has the same loss"):
@@ -298,7 +228,7 @@ def test_runs_of_one_loss_are_refused_or_flat() -> None:
 
 
 def test_one_budget_is_sentences() -> None:
-    table = sweep().query("flops_budget == 1e18")
+    table = isoflop_table(0.003).query("flops_budget == 1e18")
     (fit,) = fits.fit(table, resamples=0)
     names = {status.name for status in fit.status}
     assert {"one budget", "approach 1 not fitted", "approach 2 not fitted"} <= names
@@ -321,11 +251,11 @@ def test_a_line_cannot_be_identified_whatever_the_noise(points: list[tuple[float
 
 
 def test_a_run_far_from_the_law_is_named() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     table.loc[7, "loss_nats"] = 30.0
     names = {s.name: s.sentence for s in fits.loss_law(table, resamples=0, check=False).status}
     assert "simulated 7" in names["outliers"]
-    assert "outliers" not in {s.name for s in fits.loss_law(sweep(), resamples=0, check=False).status}
+    assert "outliers" not in {s.name for s in fits.loss_law(isoflop_table(0.003), resamples=0, check=False).status}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +270,7 @@ def test_a_run_far_from_the_law_is_named() -> None:
     ids=["flops without N", "perplexity", "one trunk", "negative flops", "a loss that rises"],
 )
 def test_odd_tables_have_a_status(change: dict[str, Any], approach: str, status: str, sentence: str) -> None:
-    (fit,) = fits.fit(sweep().assign(**change), (approach,), resamples=10, check=False)
+    (fit,) = fits.fit(isoflop_table(0.003).assign(**change), (approach,), resamples=10, check=False)
     assert sentence in {s.name: s.sentence for s in fit.status}[status]
 
 
@@ -358,11 +288,11 @@ def test_odd_tables_have_a_status(change: dict[str, Any], approach: str, status:
 )
 def test_unusable_tables_are_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        fits.fit(sweep().assign(**change), resamples=10)
+        fits.fit(isoflop_table(0.003).assign(**change), resamples=10)
 
 
 def test_budgets_that_are_no_budgets_are_left_out() -> None:
-    table = sweep()
+    table = isoflop_table(0.003)
     table.loc[:2, "flops_budget"] = 0.0
     fit = fits.isoflop(table, resamples=0, check=False)
     assert [d.reason for d in fit.dropped if d.run.startswith("simulated")] == ["no compute budget"] * 3
@@ -370,11 +300,13 @@ def test_budgets_that_are_no_budgets_are_left_out() -> None:
 
 def test_one_cluster_gives_no_bootstrap() -> None:
     with pytest.raises(UserError, match="all runs have one value of 'seed'"):
-        fits.loss_law(sweep().assign(seed=1), clusters="seed", resamples=10)
+        fits.loss_law(isoflop_table(0.003).assign(seed=1), clusters="seed", resamples=10)
 
 
 def test_only_the_weightiest_runs_of_a_large_table_are_left_out() -> None:
-    table = pd.concat([sweep(seed=seed).assign(run=lambda t, s=seed: t["run"] + f" {s}") for seed in range(25)])
+    table = pd.concat(
+        [isoflop_table(0.003, seed=seed).assign(run=lambda t, s=seed: t["run"] + f" {s}") for seed in range(25)]
+    )
     table.iloc[300, table.columns.get_loc("loss_nats")] *= 1.5
     law = fits.loss_law(table, loss="squared", resamples=0)
     sentence = {s.name: s.sentence for s in law.status}["influence"]
@@ -398,50 +330,19 @@ def test_an_envelope_that_nothing_contests_is_sentences() -> None:
     points = [(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 9)]
     fit = fits.frontier(simulate(CHINCHILLA_REFIT, points, 0.0, np.random.default_rng(0)), resamples=0)
     assert "fewer than three of 9 points" in {s.name: s.sentence for s in fit.status}["envelope not contested"]
-    assert "envelope not contested" not in {s.name for s in fits.frontier(sweep(), resamples=0).status}
+    assert "envelope not contested" not in {s.name for s in fits.frontier(isoflop_table(0.003), resamples=0).status}
 
 
 def test_a_table_from_a_file_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    sweep().to_csv(path, index=False)
-    one, other = (fits.loss_law(t, resamples=0, check=False) for t in (read_table(path), sweep()))
+    isoflop_table(0.003).to_csv(path, index=False)
+    one, other = (fits.loss_law(t, resamples=0, check=False) for t in (read_table(path), isoflop_table(0.003)))
     assert one.law == other.law
-
-
-def diverged_above(rate: float) -> pd.DataFrame:
-    """Every cell at three rates, best at the second; the runs above `rate` diverged and have no loss."""
-    table = with_rates().iloc[1:]  # without the odd first row
-    lost = table["peak_lr"] > rate
-    return table.assign(state=np.where(lost, "diverged", "finished"), loss_nats=table["loss_nats"].mask(lost))
-
-
-def test_a_diverged_rate_brackets_the_best_one() -> None:
-    runs = usable(diverged_above(3e-3))
-    assert len(runs) == 21
-    assert "learning rate on the edge" not in sentences(runs)
-    assert "21 more diverged, whose rates count as tried" in sentences(runs)["several learning rates"]
-    assert "cells missing" not in sentences(runs)
-    table = diverged_above(3e-3)
-    whole = fits.loss_law(with_rates().iloc[1:], resamples=0, check=False)
-    assert fits.loss_law(table, resamples=0, check=False).law == whole.law
-
-
-def test_a_cell_of_one_rate_below_two_diverged_ones_is_on_the_edge() -> None:
-    with pytest.raises(UserError, match="on the edge of those tried"):
-        usable(diverged_above(1e-3))
-
-
-def test_an_infinite_loss_is_a_rate_that_diverged_and_a_missing_one_is_not() -> None:
-    table = diverged_above(3e-3).drop(columns="state")
-    assert len(usable(table.fillna({"loss_nats": np.inf}))) == 21
-    with pytest.raises(UserError, match="loss_nats is missing"):
-        usable(table[table["peak_lr"] > 3e-3])
-    assert "two learning rates" in sentences(usable(table))
 
 
 def missing_some() -> pd.DataFrame:
     """Fifteen of 21 points of an IsoFLOP sweep are not run yet: two budgets lack all sizes but two."""
-    table = sweep().assign(state="finished", reason="")
+    table = isoflop_table(0.003).assign(state="finished", reason="")
     lost = table.index.isin([*range(2, 7), *range(9, 14)])
     return table.assign(state=np.where(lost, "missing", "finished"), loss_nats=table["loss_nats"].mask(lost))
 
@@ -458,7 +359,7 @@ def test_missing_cells_are_named_and_the_fit_of_the_rest_is_partial() -> None:
 
 
 def test_a_lost_seed_of_a_point_that_has_others_is_no_missing_cell() -> None:
-    table = pd.concat([sweep(seed=s).assign(seed=s) for s in (0, 1)], ignore_index=True)
+    table = pd.concat([isoflop_table(0.003, seed=s).assign(seed=s) for s in (0, 1)], ignore_index=True)
     table["run"] = [f"run {index}" for index in range(len(table))]
     table.loc[3, "loss_nats"] = np.nan
     named = sentences(usable(table))

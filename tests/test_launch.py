@@ -15,12 +15,10 @@ from helpers.stand_in import LONG, REAL_PYTHON, Watcher, a_trainer, begun, go, j
 
 from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
-from lmscale.core.host import CORES_VARIABLE, MEMORY_VARIABLE
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.run_folder import last_metrics
-from lmscale.study.launch import Summary, failures, lease, program, slot, slots
+from lmscale.study.launch import Summary, failures, lease, program
 from lmscale.study.launch.failures import judge, with_less_memory
-from lmscale.study.launch.states import read_states
 from lmscale.study.launch.watchers import RaiseOnFailure
 
 
@@ -279,124 +277,6 @@ def test_a_folder_that_cannot_be_written_is_named(trainer: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"cannot write .*plan\.json: Not a directory; choose"):
         go(tmp_path / "file" / "runs", RUN)
     assert not journal(trainer)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "outcome cut short": lambda run: (run / "outcome.json").write_text("{"),
-    "outcome empty": lambda run: (run / "outcome.json").write_bytes(b""),
-    "outcome of zeros": lambda run: (run / "outcome.json").write_bytes(bytes(99)),
-    "outcome is a folder": lambda run: (run / "outcome.json").mkdir(),
-    "outcome of another run": lambda run: outcome_of(LONG).write(run),
-    "configuration is a folder": lambda run: (run / "config.json").mkdir(),
-    "log is a folder": lambda run: (run / "log.txt").mkdir(),
-    "run is a file": lambda run: (run.rmdir(), run.touch()),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_run_fails_alone(trainer: Path, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "runs" / OTHER.run_id
-    folder.mkdir(parents=True)
-    DAMAGES[damage](folder)
-    watcher = Watcher()
-    summary = go(tmp_path / "runs", RUN, OTHER, watcher=watcher)
-    assert summary.finished == 1 and not summary.interrupted
-    (reason,) = summary.failed.values()
-    assert str(folder) in reason and "\n" not in reason, reason
-    assert [words[0] for words in journal(trainer)] == [RUN.run_id]
-    state = {run.run_id: run for run in read_states(tmp_path / "runs")[1]}
-    assert state[RUN.run_id].state == "finished" and state[OTHER.run_id].state in ("corrupt", "failed")
-
-
-DEEP = b"[" * 100_000
-BESIDE: dict[str, tuple[str, bytes | None]] = {
-    "metrics of a number": ("metrics.jsonl", b"1\n"),
-    "metrics without columns": ("metrics.jsonl", b'{"step": 1}\n'),
-    "metrics of other types": ("metrics.jsonl", b'{"step": 1, "flops": "x", "loss_nats": null}\n'),
-    "metrics of 400 digits": ("metrics.jsonl", b'{"step": ' + b"9" * 400 + b"}\n"),
-    "metrics without end": ("metrics.jsonl", DEEP + b"\n"),
-    "failed.json is a folder": ("failed.json", None),
-    "an end of text": ("attempts/0001.json", b'{"end": "x"}'),
-    "an end of other types": ("attempts/0001.json", b'{"end": {"status": "x", "reason": 3}, "together": "x"}'),
-    "a holder of other types": ("attempts/0001.json", b'{"end": 1, "holder": {"pid": "x"}, "launch": []}'),
-    "a number of other digits": ("attempts/\xb2.json", b"{}"),
-    "a number beyond all attempts": ("attempts/999999999999999.json", b"{}"),
-    "retried of other types": ("retried.json", b'{"attempts": []}'),
-    "retried without end": ("retried.json", DEEP),
-    "retried infinitely often": ("retried.json", b'{"attempts": 1e999}'),
-    "stop is a folder": ("stop", None),
-}
-
-
-@pytest.mark.parametrize("damage", BESIDE)
-def test_a_damaged_file_beside_a_run_stops_nobody(trainer: Path, tmp_path: Path, damage: str) -> None:
-    file, content = BESIDE[damage]
-    path = tmp_path / "runs" / OTHER.run_id / file
-    path.parent.mkdir(parents=True)
-    _ = path.mkdir() if content is None else path.write_bytes(content)
-    summary = go(tmp_path / "runs", RUN, OTHER)
-    assert summary.finished + len(summary.failed) == 2 and RUN.run_id not in summary.failed
-    assert len(read_states(tmp_path / "runs")[1]) == 2
-
-
-def test_workers_are_at_least_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--workers 0: must be at least 1"):
-        go(tmp_path / "runs", RUN, workers=0)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
-def test_slots_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, trainer: Path, tmp_path: Path) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 4, 6})
-
-    def cores(workers: int | None) -> list[str]:
-        return [slot.environment[CORES_VARIABLE] for slot in slots(workers)]
-
-    assert cores(None) == ["1", "3", "4", "6"]
-    assert cores(2) == ["1,4", "3,6"]
-    assert cores(1) == ["1,3,4,6"]
-    assert cores(6) == ["1", "3", "4", "6", "1", "3"]
-    assert {slot.environment["JAX_PLATFORMS"] for slot in slots()} == {"cpu"}
-    go(tmp_path / "runs", RUN, OTHER, workers=2)
-    assert sorted(words[3] for words in journal(trainer)) == ["1,4", "3,6"]
-
-
-def test_runs_side_by_side_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot, "_gpus", lambda: [])
-    one, two = (int(slots(workers)[0].environment[MEMORY_VARIABLE]) for workers in (1, 2))
-    assert 0.8 < one / 2 / two < 1.2
-    monkeypatch.setenv(MEMORY_VARIABLE, "1000")
-    assert {slot.environment[MEMORY_VARIABLE] for slot in slots(4)} == {"250"}
-
-
-def test_a_run_of_several_devices_takes_several_gpus(
-    monkeypatch: pytest.MonkeyPatch, trainer: Path, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    wide = replace(LONG, mesh=replace(LONG.mesh, data=2))
-    watcher = Watcher()
-    watcher.started = lambda slot, run: watcher.told.append((run.config.run_id, slot.name))  # type: ignore[method-assign]
-    assert go(tmp_path / "runs", wide, RUN, OTHER, watcher=watcher, workers=None).finished == 3
-    assert watcher.told[0] == (wide.run_id, "gpu 4,5") and "gpu 6" in {words[1] for words in watcher.told}
-    with pytest.raises(UserError, match=r"is spread over 4 devices, and 3 are here"):
-        go(tmp_path / "more", replace(LONG, mesh=replace(LONG.mesh, data=4)), workers=None)
-
-
-def test_slots_are_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, trainer: Path) -> None:
-    def gpus(workers: int | None = None) -> list[str]:
-        return [slot.environment.get("CUDA_VISIBLE_DEVICES", "no") for slot in slots(workers)]
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
-    assert gpus() == ["0", "2"] and gpus(1) == ["0"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert set(gpus()) == {"no"}
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    (trainer / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
-    (trainer / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{trainer}{os.pathsep}{os.environ['PATH']}")
-    assert set(gpus()) == {"no"}, "JAX_PLATFORMS=cpu keeps off the GPUs"
-    monkeypatch.delenv("JAX_PLATFORMS")
-    assert gpus() == ["0", "1", "2"]
 
 
 def test_the_watcher_hears_the_newest_row_once(tmp_path: Path) -> None:

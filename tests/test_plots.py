@@ -205,7 +205,7 @@ def test_importing_plots_and_report_loads_neither_jax_nor_matplotlib():
 
 
 def test_a_large_sweep_shows_some_curves_evenly_along_compute(tmp_path):
-    """Of more runs than `MOST_CURVES` so many curves are read, the cheapest and the dearest run among them."""
+    """At most `MOST_CURVES` curves are read, those of the cheapest and the dearest run among them."""
     count = plots.MOST_CURVES + 50
     table = pd.DataFrame({"run": [f"{place:04}" for place in range(count)], "flops": np.arange(count, 0, -1.0)})
     for run in table["run"]:

@@ -118,7 +118,7 @@ def test_sums_are_those_of_the_definitions() -> None:
 
 
 def test_losses_by_position_are_those_of_validation() -> None:
-    """Of a text that fills one window they are the same numbers, and of a longer one the mean by tokens of context."""
+    """A text that fills one window has the same numbers, and a longer one the mean by tokens of context."""
     scored = score_text(trained(context=16), ["sixteen letters"])
     assert scored.loss_by_position_nats == pytest.approx(by_position(scored.nats_T[None].astype(np.float64)))
     longer = score_text(trained(context=16), [ENGLISH])

@@ -120,7 +120,7 @@ def test_an_answer_longer_than_the_context(scorer: LMScorer) -> None:
 
 
 def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() -> None:
-    """Of 40 questions 38 come after the same 200 tokens; the other two are read by themselves, as one group."""
+    """The same 200 tokens stand before 38 of 40 questions; the other two are read by themselves, as one group."""
     rng = np.random.default_rng(0)
     examples = rng.integers(0, 200, 200)
     texts = [np.append(examples, rng.integers(0, 200, 10)).astype(np.int32) for _ in range(40)]

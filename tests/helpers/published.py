@@ -55,7 +55,7 @@ def tiny(**options: Any) -> ModelConfig:
 
 
 def random_params(config: ModelConfig, seed: int = 1) -> dict[str, np.ndarray]:
-    """Of the table's scale, with biases and gains off 0 and 1, so that each of them is seen."""
+    """Parameters of the table's scale, with biases and gains off 0 and 1, so that each of them is seen."""
     rng = np.random.default_rng(seed)
     return {
         name: np.asarray(row.mean + (row.std or 0.1) * rng.standard_normal(row.shape), config.param_dtype)
