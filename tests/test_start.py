@@ -1,5 +1,6 @@
 """A run starts from random numbers, from another run's parameters, or from its own samples, and resumes alike."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, run
 import lmscale
 from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, DATA_FILE, OUTCOME_FILE
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model.transformer import logits
 from lmscale.lm.train.batch_source import TextBatches
@@ -19,6 +21,7 @@ from lmscale.lm.train.checkpoint_content import Identity, OtherData
 from lmscale.lm.train.loop import Interrupted, train, train_packed
 from lmscale.lm.train.start import first_state
 from lmscale.lm.train.step import make_step
+from lmscale.lm.train.training_data import check_noted
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 AVERAGED = {"optimizer": {"ema_decay": 0.8}}
@@ -141,6 +144,46 @@ def stopped(tmp_path: Path, stop_after: Any) -> RunConfig:
     stop_after(10**6)
     (corpus / "more.txt").write_text("a text that was not there before " * 40)
     return config
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_knows_its_corpus(tmp_path: Path, stop_after: Any) -> None:
+    (corpus := tmp_path / "text").mkdir()
+    config, folder = run(write_corpus(corpus), 10), tmp_path / "killed"
+    stop_after(0)
+    with pytest.raises(Interrupted, match="stopped before the first step"):
+        train(config, folder)
+    (corpus / "more.txt").write_text("a text that was not there before " * 40)
+    stop_after(3)  # nothing was trained on the first corpus, so the second is the run's own
+    with pytest.raises(Interrupted):
+        train(config, folder)
+    shutil.rmtree(folder / CHECKPOINT_FOLDER)
+    (corpus / "more.txt").unlink()
+    stop_after(10**6)
+    with pytest.raises(OtherData, match=r"was begun on other data: fingerprint .*restore the corpus .*delete .*data"):
+        train(config, folder)
+    assert not (folder / OUTCOME_FILE).exists()
+    (folder / DATA_FILE).unlink()
+    train(config, folder)
+    train(config, tmp_path / "whole")
+    assert_same(config, folder, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is corrupt"),
+        ("[]", "states no fingerprint; delete it"),
+        ('{"data_fingerprint": 5}', "states no fingerprint"),
+        ('{"data_fingerprint": "5f", "data_source": {}}', "states no fingerprint"),
+        ('{"data_fingerprint": "5f", "run_id": "000000000000"}', "it was copied from another run"),
+    ],
+)
+def test_a_damaged_note_of_a_runs_data_is_one_sentence(content: str, sentence: str, tmp_path: Path) -> None:
+    folder = tmp_path / "0123456789ab"
+    folder.mkdir()
+    (folder / DATA_FILE).write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        check_noted(Identity("0123456789ab", "5f"), folder)
 
 
 def test_a_run_does_not_go_on_over_a_changed_corpus(stopped: RunConfig, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmscale.commands.next_step import print_next
+from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.errors import UserError
+from lmscale.core.exit_status import EXIT_CTRL_C
 from lmscale.core.quantities import duration, quantity
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def main(args: DemoArgs, console: "Console") -> int:
     console.rule("2  An IsoFLOP sweep trained here", align="left")
     plan = sweep.plan(sweep.load(path))
     if status := exit_status_of(run_sweep(plan, args.runs, console)):
+        print_next(*repeat()) if status == EXIT_CTRL_C else print_next("retry", args.runs / plan.sweep.name)
         return status
     console.rule("3  Fit, held-out check, report", align="left")
     folder = args.runs / plan.sweep.name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from lmscale.commands.next_step import print_next, run_again
+from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.exit_status import EXIT_CTRL_C
 from lmscale.core.quantities import counted
 
@@ -80,7 +80,7 @@ def main(args: RunArgs, console: "Console") -> int:
     if status == 0:
         print_next("report", folder)
     else:
-        print_next("retry", folder) if status != EXIT_CTRL_C else print_next(*run_again(folder))
+        print_next("retry", folder) if status != EXIT_CTRL_C else print_next(*repeat())
     return status
 
 

@@ -76,8 +76,7 @@ def main(args: SampleArgs, console: "Console") -> None:
         import json
 
         print(json.dumps(value, allow_nan=False))
-        return
-    if args.json is not None:
+    elif args.json is not None:
         write_json(args.json, value)
     if args.run is not None:
         print_next("eval", args.run, "FORMAT:PATH", stderr=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from lmscale.commands.next_step import print_use
+from lmscale.commands.next_step import print_next, print_use, repeat
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
 
@@ -76,6 +76,8 @@ def main(args: TrainArgs, console: "Console") -> None:
             outcomes = train_packed(configs, folders, wandb=args.wandb)
         except Interrupted as stop:
             print(stop)
+            if not launched:
+                print_next(*repeat())
             raise SystemExit(EXIT_INTERRUPTED) from None
     for outcome in outcomes:
         print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")

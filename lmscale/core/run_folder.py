@@ -3,6 +3,7 @@
 runs/<sweep>/plan.json                              the planned runs
 runs/<sweep>/{slurm, jobs, report}/                 what was submitted or exported; the report
 runs/<sweep>/<run_id>/config.json                   what is trained
+runs/<sweep>/<run_id>/data.json                     what it is trained on
 runs/<sweep>/<run_id>/{metrics.jsonl, checkpoints/} while it trains
 runs/<sweep>/<run_id>/outcome.json                  what came out
 """
@@ -26,6 +27,8 @@ JOBS_FOLDER = "jobs"
 REPORT_FOLDER = "report"
 REPORT_FILE = "report.html"
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
+"""The fingerprints of the corpus and the tokenizer that a run was begun on; runs of earlier versions lack it."""
 METRICS_FILE = "metrics.jsonl"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.txt"

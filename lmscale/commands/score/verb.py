@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from lmscale.commands.console import preparing
+from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.score.arguments import ScoreArgs
 from lmscale.commands.score.text_file import read_text_file
 from lmscale.core.config import check
@@ -50,12 +51,24 @@ def main(args: ScoreArgs, console: Console) -> None:
     if args.html is not None:
         write_text(args.html, heat_map.page(scored, path, args.spans, choice.left_out))
     if str(args.json) == "-":
+        _print_next(args, scored)
         return
     remarks = [*choice.left_out, *_remarks(text.empty_lines)]
     show.show(scored, args.spans, remarks, console)
     for written in (args.json, args.html):
         if written is not None:
             console.print(f"{written}: written", markup=False, highlight=False)
+    _print_next(args, scored)
+
+
+def _print_next(args: ScoreArgs, scored: list[Any]) -> None:
+    """The page of the same text where none is written yet, else what a sweep's models or this one are good for."""
+    if args.html is None:
+        print_next(*repeat("--html", "score.html"), stderr=True)
+    elif args.sweep is not None:
+        print_next("sample", "--sweep", args.sweep, stderr=True)
+    else:
+        print_next("sample", scored[0].folder, stderr=True)
 
 
 def _remarks(empty_lines: int) -> list[str]:

@@ -173,7 +173,7 @@ class TrainLoop:
             if not active[0].startup_seconds:
                 jax.block_until_ready(state)
                 for run in active:
-                    run.startup_seconds = machine.seconds_alive()
+                    run.started(machine.seconds_alive())
             for run in active:
                 run.add(metrics)
             self._validate([run for run in active if run.validates], validate, state)

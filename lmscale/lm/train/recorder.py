@@ -26,6 +26,7 @@ from lmscale.lm.train.logs.jsonl import MetricsLog
 from lmscale.lm.train.logs.wandb import Tracker
 from lmscale.lm.train.start import first_state
 from lmscale.lm.train.step import Compiled, Metrics, TrainState
+from lmscale.lm.train.training_data import check_noted, note_data
 
 
 class RunRecorder:
@@ -83,6 +84,7 @@ class RunRecorder:
         for problem in problems:
             self._print(problem)
         if state is None:
+            check_noted(self.identity, self.folder)
             state, facts, earlier = first_state(self.config, self.folder, programs, self.identity)
         self.done, self._seconds_before = int(state.step), facts["seconds"]
         self._paused_before = facts.get("paused_seconds", 0.0)
@@ -105,6 +107,11 @@ class RunRecorder:
         """Note one more step."""
         self.done += 1
         self.log.add(metrics)
+
+    def started(self, seconds: float) -> None:
+        """Note that the first step of this process is done, `seconds` after the process began."""
+        self.startup_seconds = seconds
+        note_data(self.identity, self.folder)
 
     def close_row(self, every: int) -> None:
         """Close a row of metrics where one is due: every so many steps, and with every validation."""

@@ -14,11 +14,12 @@ from helpers.readers.reader import Reader
 from helpers.tiny_runs import run
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
-from lmscale.core.run_folder import CHECKPOINT_FOLDER
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, DATA_FILE
 from lmscale.lm.data.tokenizer import FileTokenizer
 from lmscale.lm.data.tokenizer import load as load_tokenizer
 from lmscale.lm.train import checkpoint_content
 from lmscale.lm.train.checkpoint import Checkpoints
+from lmscale.lm.train.training_data import check_noted, note_data
 from lmscale.lm.use.hf.published import model_config, parameters
 from lmscale.lm.use.hf.tokenizer_files import read_tokenizer_content
 from lmscale.lm.use.hf.weights import INDEX_FILE, WEIGHTS_FILE, read_weights
@@ -125,7 +126,14 @@ def _import_of(folder: Path) -> Path:
     return folder / "imported" / "imported.json"
 
 
+def _note(folder: Path) -> Path:
+    note_data(IDENTITY, folder)
+    return folder / DATA_FILE
+
+
+IDENTITY = checkpoint_content.Identity("abc", "5f0c", "books", "77aa")
 READERS = (
+    Reader("note of a run's data", _note, lambda path: check_noted(IDENTITY, path.parent), "json"),
     Reader("facts of a checkpoint", _checkpoint("facts/*"), _facts, "json", finite=False),
     Reader("arrays of a checkpoint", _checkpoint("state/**/d/*"), _restored, exact=True, slow=True),
     Reader("index of a checkpoint", _checkpoint("state/manifest.ocdbt"), _restored, exact=True, slow=True),
