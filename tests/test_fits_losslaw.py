@@ -14,7 +14,8 @@ from lmscale.study import fits
 from lmscale.study.fits.results.common import Dropped, dropped_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers import chinchilla_vertex
-from lmscale.study.fits.solvers.chinchilla import evaluate, solve_many
+from lmscale.study.fits.solvers.chinchilla import solve_many
+from lmscale.study.fits.solvers.chinchilla_objective import evaluate
 from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate

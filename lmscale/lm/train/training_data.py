@@ -47,7 +47,7 @@ def noted_data(folder: Path) -> dict[str, Any] | None:
     check(
         isinstance(value, dict)
         and isinstance(value.get("data_fingerprint"), str)
-        and all(isinstance(value.get(name) or "", str) for name in IDENTITY),
+        and all(isinstance(value.get(name, ""), str | None) for name in IDENTITY),
         f"the note of a run's data {path} is corrupt: it states no fingerprint; delete it, and it will be made again",
     )
     check_file_of(value.get("run_id"), path)

@@ -16,9 +16,9 @@ best curves with their foot at the threshold and at both ends of the chi^2 inter
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import xlogy
 
 from lmscale.study.emergence.likelihood import EDGE, NoiseKind
+from lmscale.study.emergence.rise_fit import fit_rises
 
 FEET = np.linspace(0.015, 0.975, 33)
 HALF = float(FEET[1] - FEET[0]) / 2
@@ -30,11 +30,6 @@ error is 0.18 decades rather than 0.16 on the synthetic curves, 0.15 rather than
 LEVEL = 0.95
 CHI2_CUT = 1.9207
 """Half the 95 % quantile of chi^2 with one degree of freedom: no calibrated cut is lower."""
-STEPS = 5
-CHUNK = 400_000
-"""Candidates times resamples times scales that are fitted at once: three arrays of 3 MB each."""
-NEVER = -1e9
-"""Log likelihood of a rise that falls."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def find_onset(
     With no resamples the cut is that of chi^2.
     """
     share_CS = rises(u_S)
-    levels_C2, ratio_C = (values[:, 0] for values in _fit(share_CS, score_S[None], weight_S, noise))
+    levels_C2, ratio_C = (values[:, 0] for values in fit_rises(share_CS, score_S[None], weight_S, noise))
     profile_WF = _penalised(ratio_C, len(u_S))
     profile_F = profile_WF.max(0)
     passed_F = np.cumsum(np.exp(np.delete(profile_WF, SHORT_LINE, 0) - profile_F.max()).sum(0))
@@ -83,7 +78,7 @@ def find_onset(
             best_C = int(profile_WF[:, at].argmax()) * len(FEET) + at
             low, high = levels_C2[best_C]
             drawn_RS = draw_scores(low + (high - low) * share_CS[best_C], weight_S, n_S, noise, resamples, rng)
-            _, ratio_CR = _fit(share_CS, drawn_RS, weight_S, noise, start=(low, high))
+            _, ratio_CR = fit_rises(share_CS, drawn_RS, weight_S, noise, start=(low, high))
             profile_FR = _penalised(ratio_CR, len(u_S)).max(0)
             cut = max(cut, float(np.quantile(profile_FR.max(0) - profile_FR[at], LEVEL)))
         inside = np.flatnonzero(profile_F >= profile_F.max() - cut)
@@ -122,74 +117,3 @@ def _penalised(ratio: np.ndarray, scales: int) -> np.ndarray:
     ratio = ratio.reshape(len(WIDTHS), len(FEET), *ratio.shape[1:]).copy()
     ratio[1:] -= 0.5 * np.log(scales)
     return ratio
-
-
-def _fit(
-    share_CS: np.ndarray,
-    score_RS: np.ndarray,
-    weight_S: np.ndarray,
-    noise: NoiseKind,
-    start: tuple[float, float] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (C, R, 2) and log likelihoods (C, R) of rises that follow share_CS, from `start` or the mean score."""
-    average = float((score_RS * weight_S).mean() / weight_S.mean())
-    at = np.array(start or (average, average))
-    at = np.clip(at, 0.02, 0.98) if noise == "binomial" else np.full(2, average)
-    size = max(1, CHUNK // score_RS.size)
-    parts = [share_CS[begin : begin + size] for begin in range(0, len(share_CS), size)]
-    fits = [_fit_part(part_CS, score_RS, weight_S, noise, at) for part_CS in parts]
-    levels, ratios = zip(*fits)
-    return np.concatenate(levels), np.concatenate(ratios)
-
-
-def _fit_part(
-    share_CS: np.ndarray, score_RS: np.ndarray, weight_S: np.ndarray, noise: NoiseKind, start: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`_fit` of candidates whose arrays fit into the processor's cache: `likelihood.fit_knots`, written out.
-
-    This is where a table's time goes: two unknowns have a closed solution, sums over scales are matrix products, and
-    three arrays of all candidates are written over and over (making new ones took ten times as long as filling them).
-    """
-    binomial = noise == "binomial"
-    basis_CS2 = np.stack([1 - share_CS, share_CS], axis=-1)
-    basis_C2S = np.ascontiguousarray(basis_CS2.transpose(0, 2, 1))
-    products_CS3 = np.stack([(1 - share_CS) ** 2, (1 - share_CS) * share_CS, share_CS**2], axis=-1)
-    low, high = (EDGE, 1 - EDGE) if binomial else (-np.inf, np.inf)
-    levels_CR2 = np.empty((len(share_CS), len(score_RS), 2))
-    levels_CR2[:] = start
-    mean_CRS, information_CRS, pull_CRS = np.empty((3, len(share_CS), *score_RS.shape))
-    information_CRS[:] = weight_S
-    for _ in range(STEPS if binomial else 1):
-        np.matmul(levels_CR2, basis_C2S, out=mean_CRS)
-        np.subtract(score_RS, mean_CRS, out=pull_CRS)
-        if binomial:
-            np.subtract(1, mean_CRS, out=information_CRS)
-            np.multiply(information_CRS, mean_CRS, out=information_CRS)
-            np.divide(weight_S, information_CRS, out=information_CRS)
-        np.multiply(pull_CRS, information_CRS, out=pull_CRS)
-        _step(levels_CR2, information_CRS @ products_CS3, pull_CRS @ basis_CS2, low, high)
-    np.matmul(levels_CR2, basis_C2S, out=mean_CRS)
-    if binomial:
-        entropy_R = (weight_S * (xlogy(score_RS, score_RS) + xlogy(1 - score_RS, 1 - score_RS))).sum(-1)
-        ratio_CR = np.einsum("crs,rs->cr", np.log(mean_CRS, out=pull_CRS), weight_S * score_RS) - entropy_R
-        np.negative(mean_CRS, out=mean_CRS)
-        ratio_CR += np.einsum("crs,rs->cr", np.log1p(mean_CRS, out=pull_CRS), weight_S * (1 - score_RS))
-    else:
-        np.subtract(score_RS, mean_CRS, out=pull_CRS)
-        ratio_CR = -0.5 * np.einsum("crs,crs,s->cr", pull_CRS, pull_CRS, weight_S)
-    return levels_CR2, np.where(levels_CR2[..., 1] > levels_CR2[..., 0], ratio_CR, NEVER)
-
-
-def _step(levels_CR2: np.ndarray, curvature_CR3: np.ndarray, slope_CR2: np.ndarray, low: float, high: float) -> None:
-    """One step of Fisher scoring, in place; a level that is held at a bound stays there."""
-    at_bound_CR2 = ((levels_CR2 <= low) & (slope_CR2 < 0)) | ((levels_CR2 >= high) & (slope_CR2 > 0))
-    slope_CR2[at_bound_CR2] = 0
-    a, b, c = curvature_CR3.transpose(2, 0, 1)
-    b = np.where(at_bound_CR2[..., 0] | at_bound_CR2[..., 1], 0, b)
-    ridge = 1e-9 * (a + c) + 1e-12
-    a, c = a + ridge, c + ridge
-    down, up = slope_CR2.transpose(2, 0, 1)
-    determinant = a * c - b * b
-    levels_CR2[..., 0] += (c * down - b * up) / determinant
-    levels_CR2[..., 1] += (a * up - b * down) / determinant
-    np.clip(levels_CR2, low, high, out=levels_CR2)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from lmscale.core.host import usable_cores
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
-from lmscale.study.fits.solvers.chinchilla_points import LOWEST, UNKNOWNS, Array, ChinchillaPoints
-from lmscale.study.fits.solvers.chinchilla_vertex import height, residual, through_runs
+from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective
+from lmscale.study.fits.solvers.chinchilla_points import LOWEST, MANY, Array, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
 
 CHUNK = 128  # problems that share the products of the grid
 REFINED = 32_768  # numbers in a temporary of problems refined together, so that a dozen of them stay in a core's cache
 LEAST = 8  # problems refined together, however many runs they have
-MANY = 1_000  # runs from which on the law of all lies so near to that of a resample that Newton steps lead there
 MAX_STEPS = 150
 NEARLY_STILL = 1e-5  # a Newton step this short, in a logarithm or an exponent, has arrived
 NARROW = 1e-5  # a Huber loss below this threshold is solved as least absolute deviations first
@@ -39,89 +39,6 @@ class Solution:
     objective_b: Array
     gradient_b: Array
     converged_b: NDArray[np.bool_]
-
-
-def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b: Array) -> tuple[Array, Array, Array]:
-    """Objective (b,), gradient (5, b) and the matrix of the next step (5, 5, b).
-
-    The matrix is `(1 - mix) * Hessian + mix * M`, where M is the positive semidefinite matrix of iteratively
-    reweighted least squares (each residual weighted by rho'(r)/r). Where M alone steps, the objective falls for any
-    nearly linear law; where the Hessian alone steps, convergence is quadratic once the set |r| <= delta is right.
-    """
-    e, a, b, alpha, beta = theta_pb
-    x, y = points.x_n[:, None], points.y_n[:, None]
-    first = np.exp((a - e) - alpha * x)
-    second = np.exp((b - e) - beta * y)
-    total = 1 + first + second
-    if points.log_residual:
-        misfit = np.log(total)
-        misfit += e - np.log(points.loss_nb)
-        share_1, share_2 = first / total, second / total
-        share_0 = 1 / total
-    else:
-        level = np.exp(e)
-        misfit = level * total - points.loss_nb
-        share_1, share_2, share_0 = level * first, level * second, np.broadcast_to(level, first.shape)
-
-    if points.squared:
-        slope = 2 * misfit
-        value = np.einsum("nb,nb->b", weights_nb, misfit**2)
-        curvature = reweighted = np.full_like(misfit, 2.0)
-    else:
-        size = np.abs(misfit)
-        delta = points.delta
-        slope = np.clip(misfit, -delta, delta)
-        value = np.einsum("nb,nb->b", weights_nb, slope * (misfit - 0.5 * slope))
-        curvature = (size <= delta).astype(float)
-        reweighted = delta / np.maximum(size, delta) if mix_b.any() else curvature
-
-    # Second derivatives of a residual: of ln L, Z^T (diag(share) - share share^T) Z; of L, Z^T diag(share) Z.
-    exact = curvature - slope if points.log_residual else curvature
-    outer = weights_nb * (exact + mix_b * (reweighted - exact) if mix_b.any() else exact)
-    slope = weights_nb * slope
-    diagonal = (1 - mix_b) * slope if mix_b.any() else slope
-
-    design = np.stack(
-        [np.ones_like(points.x_n), points.x_n, points.y_n, points.x_n**2, points.y_n**2, points.x_n * points.y_n]
-    )
-    gradient_1, gradient_2 = slope * share_1, slope * share_2
-    q00 = outer * share_0
-    q01, q02 = q00 * share_1, q00 * share_2
-    outer_1 = outer * share_1
-    q12 = outer_1 * share_2
-    q11 = outer_1 * share_1 + diagonal * share_1
-    q22 = outer * share_2**2 + diagonal * share_2
-    q00 = q00 * share_0 + diagonal * share_0
-
-    g0 = np.einsum("nb,nb->b", slope, share_0)
-    g1 = design[:2] @ gradient_1
-    g2 = design[[0, 2]] @ gradient_2
-    gradient = np.stack([g0, g1[0], g2[0], -g1[1], -g2[1]])
-    m00 = q00.sum(axis=0)
-    m01, m02 = design[:2] @ q01, design[[0, 2]] @ q02
-    m11, m22 = design[[0, 1, 3]] @ q11, design[[0, 2, 4]] @ q22
-    m12 = design[[0, 1, 2, 5]] @ q12
-    matrix = np.empty((UNKNOWNS, UNKNOWNS, theta_pb.shape[1]))
-    upper = {
-        (0, 0): m00,
-        (0, 1): m01[0],
-        (0, 2): m02[0],
-        (0, 3): -m01[1],
-        (0, 4): -m02[1],
-        (1, 1): m11[0],
-        (1, 2): m12[0],
-        (1, 3): -m11[1],
-        (1, 4): -m12[2],
-        (2, 2): m22[0],
-        (2, 3): -m12[1],
-        (2, 4): -m22[1],
-        (3, 3): m11[2],
-        (3, 4): m12[3],
-        (4, 4): m22[2],
-    }
-    for (i, j), entry in upper.items():
-        matrix[i, j] = matrix[j, i] = entry
-    return value, gradient, matrix
 
 
 def _at_bound(theta_pb: Array, gradient_pb: Array, matrix_ppb: Array, mix_b: Array) -> NDArray[np.bool_]:
@@ -154,18 +71,6 @@ def _in_range(theta_pb: Array) -> Array:
     """theta with ln E at its bound or above; a rounding error above it is on it."""
     level_1b = theta_pb[:1]
     return np.concatenate([np.where(level_1b > LOWEST + 1e-9, level_1b, LOWEST), theta_pb[1:]])
-
-
-def objective(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Array:
-    """The objective of `evaluate` alone, (b,)."""
-    size = residual(points, theta_pb)
-    if points.squared:
-        return np.asarray(np.einsum("nb,nb->b", weights_nb, size**2))
-    np.abs(size, out=size)
-    inside = np.minimum(size, points.delta)
-    size -= 0.5 * inside
-    size *= inside
-    return np.asarray(np.einsum("nb,nb->b", weights_nb, size))
 
 
 def refine(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
@@ -204,8 +109,12 @@ def descend(
     theta_pb: Array,
     near: bool | NDArray[np.bool_] = False,
     steps: int = MAX_STEPS,
+    at_start: tuple[Array, ...] | None = None,
 ) -> Solution:
-    """`refine` at one threshold; problems that are done leave the batch. `near`, of all or each, begins with Newton."""
+    """`refine` at one threshold; problems that are done leave the batch. `near`, of all or each, begins with Newton.
+
+    `at_start` is what `evaluate` gives at `theta_pb`, where it is known already.
+    """
     theta_pb, whole = _in_range(theta_pb), points
     problems = theta_pb.shape[1]
     objective_b, gradient_b = np.full(problems, np.inf), np.full(problems, np.inf)
@@ -218,10 +127,10 @@ def descend(
     mix = np.where(np.broadcast_to(near, problems), 0.0, 1.0)
     largest = np.full(problems, np.inf)
     floor_b = 1e-30 * weights_nb.sum(axis=0)  # noiseless data: the objective itself is rounding error
-    for _ in range(steps):
+    for number in range(steps):
         mix_used = mix
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            trial, gradient, matrix = evaluate(points, weights, theta, mix_used)
+            trial, gradient, matrix = (number == 0 and at_start) or evaluate(points, weights, theta, mix_used)
         leaving = _at_bound(theta, gradient, matrix, mix_used)
         newton, positive = solve_positive(matrix, -gradient)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -288,12 +197,27 @@ def solve_many(
     problems = weights_nb.shape[1]
     chunks = [slice(start, start + CHUNK) for start in range(0, problems, CHUNK)]
 
+    also_p = None if also_p is None else _in_range(also_p[:, None])[:, 0]
     together = max(LEAST, REFINED // len(weights_nb))
 
     def one(chunk: slice) -> Solution:
         weights, those = np.asarray(weights_nb[:, chunk], dtype=float, order="C"), points.among(chunk)
         starts = grid_starts(those, weights, grid, 1)[:, 0]
         parts = [slice(start, start + together) for start in range(0, weights.shape[1], together)]
+        if also_p is not None and len(weights) >= MANY and points.loss_n.ndim == 1 and not _narrow(points):
+            at_also = evaluate_at_one(points, weights, also_p)
+            return _joined(
+                [
+                    _from_law_of_all(
+                        points,
+                        np.ascontiguousarray(weights[:, part]),
+                        starts[:, part],
+                        also_p,
+                        tuple(values[..., part] for values in at_also),
+                    )
+                    for part in parts
+                ]
+            )
         return _joined(
             [
                 _from_start(those.among(part), np.ascontiguousarray(weights[:, part]), starts[:, part], also_p)
@@ -323,12 +247,21 @@ def solve_many(
 
 def _from_start(points: ChinchillaPoints, weights_nb: Array, start_pb: Array, also_p: Array | None) -> Solution:
     """Each problem from its start, or from `also_p` (5,) where that is lower."""
-    if also_p is not None:
-        other = np.repeat(also_p[:, None], weights_nb.shape[1], axis=1)
-        lower = objective(points, weights_nb, other) < objective(points, weights_nb, start_pb)
-        start_pb = np.where(lower, other, start_pb)
-        return _refine_most(points, weights_nb, start_pb, near=lower & (len(weights_nb) >= MANY))
-    return _refine_most(points, weights_nb, start_pb)
+    if also_p is None:
+        return _refine_most(points, weights_nb, start_pb)
+    other = np.repeat(also_p[:, None], weights_nb.shape[1], axis=1)
+    lower = objective(points, weights_nb, other) < objective(points, weights_nb, start_pb)
+    start_pb = np.where(lower, other, start_pb)
+    return _refine_most(points, weights_nb, start_pb, near=lower & (len(weights_nb) >= MANY))
+
+
+def _from_law_of_all(
+    points: ChinchillaPoints, weights_nb: Array, start_pb: Array, also_p: Array, at_also: tuple[Array, ...]
+) -> Solution:
+    """`_from_start` where `at_also`, objective, gradient and Hessian at `also_p`, are known: the first step is free."""
+    lower = at_also[0] < objective(points, weights_nb, start_pb)
+    start_pb = np.where(lower, also_p[:, None], start_pb)
+    return descend(points, weights_nb, start_pb, near=lower, at_start=at_also if lower.all() else None)
 
 
 def _joined(parts: list[Solution]) -> Solution:

@@ -18,7 +18,29 @@ Array = NDArray[np.float64]
 
 UNKNOWNS = 5
 LOWEST = math.log(Chinchilla.PARAMETERS[0].low)  # of ln E: a loss of a millionth of a nat
+MANY = 1_000  # runs from which on the law of all lies so near to that of a resample that Newton steps lead there
 LAD_DELTA = 1e-8  # least absolute deviations is the Huber loss whose quadratic part is this narrow
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which runs have the same N and D, as seeds have: what depends on these alone is computed once for all of them."""
+
+    first_m: NDArray[np.intp]
+    """The first run of each cell; the others follow it."""
+    cell_n: NDArray[np.intp]
+    """The cell of every run."""
+
+    @classmethod
+    def of(cls, x_n: Array, y_n: Array) -> "Cells | None":
+        """The cells of a table that has many runs and at most half as many; None for any other.
+
+        Sums over a cell's runs are rounded differently: a small table keeps its numbers to the last bit.
+        """
+        new_n = np.concatenate([[True], (np.diff(x_n) != 0) | (np.diff(y_n) != 0)])
+        if len(x_n) < MANY or 2 * new_n.sum() > len(x_n):
+            return None
+        return cls(np.flatnonzero(new_n), np.cumsum(new_n) - 1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,7 @@ class ChinchillaPoints:
     y_mean: float
     squared: bool = False
     delta: float = 1e-3
+    cells: Cells | None = None
 
     @classmethod
     def of(
@@ -53,7 +76,8 @@ class ChinchillaPoints:
         x_mean, y_mean = float(x_n.mean()), float(y_n.mean())
         delta = LAD_DELTA if loss == "lad" else delta
         losses = np.asarray(loss_nats, dtype=float)
-        return cls(x_n - x_mean, y_n - y_mean, losses, log_residual, x_mean, y_mean, loss == "squared", delta)
+        x_n, y_n = x_n - x_mean, y_n - y_mean
+        return cls(x_n, y_n, losses, log_residual, x_mean, y_mean, loss == "squared", delta, Cells.of(x_n, y_n))
 
     @property
     def loss_nb(self) -> Array:
