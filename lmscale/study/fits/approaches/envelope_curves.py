@@ -3,6 +3,7 @@
 Axes: n runs, r resamples; the resample index last.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.grouping import group_count
 
 NEAR_FLOPS = math.log(1.3)  # runs whose compute differs by less compete
+TOGETHER = 32  # runs of one bin that are looked at together
 MARGIN = math.log(2)  # a best size nearer to the smallest or largest size run may be the design's, not the optimum
 
 
@@ -34,7 +36,7 @@ def curves_of(runs: UsableRuns) -> Curves:
     first = np.searchsorted(run[order], np.arange(1, len(names)))
     sizes, flops, losses = (np.split(values[order], first) for values in (log_params, log_flops, loss))
     for name, of in zip(names, sizes):
-        if group_count(np.exp(of)) > 1:
+        if len(of) > 1 and group_count(np.exp(of)) > 1:
             raise UserError(
                 f"run {str(name)!r} has several model sizes: Approach 1 takes rows with the same run as one training "
                 f"curve; give each run its own name with `columns='run=...'`"
@@ -62,35 +64,67 @@ class Envelope:
 
 def by_bins(curves: Curves, grid: np.ndarray, counts_nr: np.ndarray) -> Envelope:
     """At each ln C of `grid` the lowest curve of a run that the resample holds."""
-    step = grid[1] - grid[0]
-    heights = np.full((len(curves.names), len(grid)), np.inf)
-    for index, (x, y) in enumerate(zip(curves.log_flops, curves.loss)):
-        if len(x) == 1:
-            heights[index, round(float((x[0] - grid[0]) / step))] = y[0]
-        else:
-            heights[index] = np.interp(grid, x, y, left=np.inf, right=np.inf)
-    loss, who = np.empty((2, len(grid), counts_nr.shape[1]))
-    order = np.argsort(heights, axis=0, kind="stable")
-    ranked = np.take_along_axis(heights, order, axis=0)
-    for column in range(counts_nr.shape[1]):
-        first = (counts_nr[order, column] > 0).argmax(axis=0)  # the lowest run that this resample holds
-        rows = np.arange(len(grid))
-        absent = counts_nr[order[first, rows], column] <= 0
-        loss[:, column] = np.where(absent, np.inf, ranked[first, rows])
-        who[:, column] = order[first, rows]
+    shape = (len(grid), counts_nr.shape[1])
+    loss, who = np.full(shape, np.inf), np.zeros(shape, dtype=int)
+    bins, runs, heights = _heights(curves, grid)
+    order = np.lexsort((runs, heights, bins))
+    ends = np.searchsorted(bins[order], np.arange(len(grid) + 1))
+    for row, (begin, end) in enumerate(itertools.pairwise(ends)):
+        if begin < end:
+            ranked = order[begin:end]
+            lowest, found = _lowest_present(runs[ranked], counts_nr)
+            who[row] = runs[ranked][lowest]
+            loss[row] = np.where(found, heights[ranked][lowest], np.inf)
     best_before = np.minimum.accumulate(np.vstack([np.full((1, loss.shape[1]), np.inf), loss[:-1]]), axis=0)
     on = np.isfinite(loss) & (loss < best_before)
-    return Envelope(np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who.astype(int), on)
+    return Envelope(np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who, on)
+
+
+def _heights(curves: Curves, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bin, run and loss wherever a curve passes a bin, in the order of runs; a run of one row is in its own bin."""
+    step = grid[1] - grid[0]
+    bins, heights = [], []
+    for x, y in zip(curves.log_flops, curves.loss):
+        if len(x) == 1:
+            bins.append(np.rint((x - grid[0]) / step).astype(int))
+            heights.append(y)
+        else:
+            inside = np.arange(np.searchsorted(grid, x[0]), np.searchsorted(grid, x[-1], side="right"))
+            bins.append(inside)
+            heights.append(np.interp(grid[inside], x, y))
+    return np.concatenate(bins), np.repeat(np.arange(len(bins)), list(map(len, bins))), np.concatenate(heights)
+
+
+def _lowest_present(ranked: np.ndarray, counts_nr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of the `ranked` runs that each resample holds, as a place among them, and whether there is one (r,).
+
+    `TOGETHER` at a time: a resample lacks so many runs in a row next to never.
+    """
+    place_r, found_r = np.zeros(counts_nr.shape[1], dtype=int), np.zeros(counts_nr.shape[1], dtype=bool)
+    for begin in range(0, len(ranked), TOGETHER):
+        left = np.flatnonzero(~found_r)
+        if not len(left):
+            break
+        there = counts_nr[np.ix_(ranked[begin : begin + TOGETHER], left)] > 0
+        found_r[left] = there.any(axis=0)
+        place_r[left] = np.where(found_r[left], begin + there.argmax(axis=0), 0)
+    return place_r, found_r
 
 
 def bracketed(curves: Curves, log_flops: np.ndarray, log_params: np.ndarray) -> np.ndarray:
     """Whether sizes well below and well above `log_params` were run near each point's compute; shapes as given."""
-    low, high = (np.array([end(x) for x in curves.log_flops]) for end in (np.min, np.max))
+    low, high = (np.array([x[end] for x in curves.log_flops]) for end in (0, -1))
     points, where = np.unique(log_flops, return_inverse=True)
-    there = (points[:, None] >= low - NEAR_FLOPS) & (points[:, None] <= high + NEAR_FLOPS)
-    smallest = np.where(there, curves.log_params, np.inf).min(axis=1)[where].reshape(log_flops.shape)
-    largest = np.where(there, curves.log_params, -np.inf).max(axis=1)[where].reshape(log_flops.shape)
+    sizes = np.array(
+        [_sizes_near(curves.log_params[(p >= low - NEAR_FLOPS) & (p <= high + NEAR_FLOPS)]) for p in points]
+    )
+    smallest, largest = (end[where].reshape(log_flops.shape) for end in sizes.T)
     return (smallest + MARGIN <= log_params) & (log_params <= largest - MARGIN)
+
+
+def _sizes_near(log_params: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest; an empty range where there is none."""
+    return (float(log_params.min()), float(log_params.max())) if len(log_params) else (math.inf, -math.inf)
 
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:

@@ -57,8 +57,10 @@ def _weightiest(problem: Problem, best: GlobalMinimum) -> np.ndarray:
         return np.arange(problem.runs)
     residual, slopes = problem.residuals(best.values_p), jacobian(problem, best.values_p)
     pull = residual if problem.loss == "squared" else np.clip(residual, -problem.delta, problem.delta)
-    steps, *_ = np.linalg.lstsq(slopes.T @ slopes, slopes.T * pull, rcond=None)
-    return np.argsort(-np.linalg.norm(slopes @ steps, axis=0), kind="stable")[: max(20, MOST // problem.runs)]
+    square = slopes.T @ slopes
+    steps = np.linalg.lstsq(square, np.eye(len(square)), rcond=None)[0] @ (slopes.T * pull)
+    moved = np.einsum("pn,pn->n", steps, square @ steps)  # the squared change of all predictions
+    return np.argsort(-moved, kind="stable")[: max(20, MOST // problem.runs)]
 
 
 def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:

@@ -22,8 +22,8 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
     coefficients (3, g, b) and the residual sum of squares (g, b), infinite where A' or B' is not positive;
     g runs over the pairs, alphas slowest.
     """
-    u_an = np.exp(-np.outer(alphas, points.x_n))
-    v_cn = np.exp(-np.outer(betas, points.y_n))
+    u_an = np.exp(-np.outer(alphas, points.x_m))
+    v_cn = np.exp(-np.outer(betas, points.y_m))
     loss_nb = points.loss_nb
     scaled_nb = weights_nb / loss_nb**2 if points.log_residual else weights_nb
     target_nb = scaled_nb * loss_nb
@@ -31,6 +31,7 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
 
     # Moments of every column with every other, for all problems: one matrix product.
     s11, s1t, stt = (moment.sum(axis=0) for moment in (scaled_nb, target_nb, target_nb * loss_nb))
+    scaled_nb, target_nb = points.sums(scaled_nb), points.sums(target_nb)
     s1u, suu, sut = u_an @ scaled_nb, u_an**2 @ scaled_nb, u_an @ target_nb
     s1v, svv, svt = v_cn @ scaled_nb, v_cn**2 @ scaled_nb, v_cn @ target_nb
     suv = np.stack([(u_n * v_cn) @ scaled_nb for u_n in u_an])  # never every pair of every run at once

@@ -5,7 +5,7 @@ Axes: n runs, p = 5 unknowns, b problems; the problem index comes last.
 
 import numpy as np
 
-from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, Cells, ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import UNKNOWNS, Array, ChinchillaPoints
 from lmscale.study.fits.solvers.chinchilla_vertex import residual
 
 
@@ -18,19 +18,18 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
     Axis m: cells of runs with the same N and D, or the runs themselves.
     """
     e, a, b, alpha, beta = theta_pb
-    cells = points.cells
-    x_m, y_m = (points.x_n, points.y_n) if cells is None else (points.x_n[cells.first_m], points.y_n[cells.first_m])
+    x_m, y_m = points.x_m, points.y_m
     first = np.exp((a - e) - alpha * x_m[:, None])
     second = np.exp((b - e) - beta * y_m[:, None])
     total = 1 + first + second
     if points.log_residual:
-        misfit = _for_runs(np.log(total), cells)
+        misfit = points.of_runs(np.log(total))
         misfit += e - np.log(points.loss_nb)
         share_1, share_2 = first / total, second / total
         share_0 = 1 / total
     else:
         level = np.exp(e)
-        misfit = _for_runs(level * total, cells) - points.loss_nb
+        misfit = points.of_runs(level * total) - points.loss_nb
         share_1, share_2, share_0 = level * first, level * second, np.broadcast_to(level, first.shape)
     value, outer, slope = _weighted(points, weights_nb, misfit, mix_b)
     diagonal = (1 - mix_b) * slope if mix_b.any() else slope
@@ -93,17 +92,7 @@ def _weighted(points: ChinchillaPoints, weights_nb: Array, misfit: Array, mix_b:
     # Second derivatives of a residual: of ln L, Z^T (diag(share) - share share^T) Z; of L, Z^T diag(share) Z.
     exact = curvature - slope if points.log_residual else curvature
     outer = weights_nb * (exact + mix_b * (reweighted - exact) if mix_b.any() else exact)
-    return value, _of_cells(outer, points.cells), _of_cells(weights_nb * slope, points.cells)
-
-
-def _for_runs(values_mb: Array, cells: Cells | None) -> Array:
-    """Values of cells for each of their runs (n, b)."""
-    return values_mb if cells is None else values_mb[cells.cell_n]
-
-
-def _of_cells(values_nb: Array, cells: Cells | None) -> Array:
-    """Sums over the runs of each cell (m, b)."""
-    return values_nb if cells is None else np.add.reduceat(values_nb, cells.first_m, axis=0)
+    return value, points.sums(outer), points.sums(weights_nb * slope)
 
 
 def evaluate_at_one(points: ChinchillaPoints, weights_nb: Array, theta_p: Array) -> tuple[Array, Array, Array]:

@@ -80,6 +80,24 @@ class ChinchillaPoints:
         return cls(x_n, y_n, losses, log_residual, x_mean, y_mean, loss == "squared", delta, Cells.of(x_n, y_n))
 
     @property
+    def x_m(self) -> Array:
+        """ln N of every cell, or of every run where no two share one."""
+        return self.x_n if self.cells is None else self.x_n[self.cells.first_m]
+
+    @property
+    def y_m(self) -> Array:
+        """ln D alike."""
+        return self.y_n if self.cells is None else self.y_n[self.cells.first_m]
+
+    def of_runs(self, values_mb: Array) -> Array:
+        """Values of cells for each of their runs (n, b)."""
+        return values_mb if self.cells is None else values_mb[self.cells.cell_n]
+
+    def sums(self, values_nb: Array) -> Array:
+        """Sums over the runs of each cell (m, b)."""
+        return values_nb if self.cells is None else np.add.reduceat(values_nb, self.cells.first_m, axis=0)
+
+    @property
     def loss_nb(self) -> Array:
         """The losses beside a problem axis: (n, 1) where all problems share them, else (n, b)."""
         return self.loss_n[:, None] if self.loss_n.ndim == 1 else self.loss_n

@@ -51,8 +51,8 @@ def height(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Arra
 
 def _terms(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array, Array]:
     e, a, b, alpha, beta = theta_pb
-    first = np.exp((a - e) - alpha * points.x_n[:, None])
-    second = np.exp((b - e) - beta * points.y_n[:, None])
+    first = np.exp((a - e) - alpha * points.x_m[:, None])
+    second = np.exp((b - e) - beta * points.y_m[:, None])
     return first, second, e
 
 
@@ -60,13 +60,14 @@ def residual(points: ChinchillaPoints, theta_pb: Array) -> Array:
     """Predicted less measured loss of every run under every law, or their logarithms, (n, b)."""
     first, second, e = _terms(points, theta_pb)
     if points.log_residual:
-        return np.asarray(np.log(1 + first + second) + e - np.log(points.loss_nb))
-    return np.asarray(np.exp(e) * (1 + first + second) - points.loss_nb)
+        return np.asarray(points.of_runs(np.log(1 + first + second) + e) - np.log(points.loss_nb))
+    return np.asarray(points.of_runs(np.exp(e) * (1 + first + second)) - points.loss_nb)
 
 
 def _linearised(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array]:
     """Residuals (n, b) and their derivatives (5, n, b)."""
     first, second, e = _terms(points, theta_pb)
+    first, second = points.of_runs(first), points.of_runs(second)
     total = 1 + first + second
     scale = 1 / total if points.log_residual else np.broadcast_to(np.exp(e), total.shape)
     residual = np.log(total) + e - np.log(points.loss_nb) if points.log_residual else np.exp(e) * total - points.loss_nb
