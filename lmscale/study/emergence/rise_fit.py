@@ -117,7 +117,7 @@ def _fit_part(
 
 def _rising(share_CS: np.ndarray) -> tuple[int, int]:
     """The first scale at which some candidate has left its floor, and the first from which on all have their top."""
-    left_S, arrived_S = (share_CS > 0).any(0), (share_CS == 1).all(0)
+    left_S, arrived_S = np.any(share_CS > 0, axis=0), np.all(share_CS == 1, axis=0)
     begin = int(left_S.argmax()) if left_S.any() else len(left_S)
     return begin, max(begin, len(arrived_S) - int(arrived_S[::-1].cumprod().sum()))
 
