@@ -4,6 +4,7 @@ from .api import report as report
 from .api import run as run
 from .core.config import Completion as Completion
 from .core.config import DataConfig as DataConfig
+from .core.config import Distillation as Distillation
 from .core.config import ExamConfig as ExamConfig
 from .core.config import MeshConfig as MeshConfig
 from .core.config import ModelConfig as ModelConfig
@@ -24,6 +25,8 @@ from .study.sweep import Plan as Plan
 from .study.sweep import Sweep as Sweep
 from .study.sweep import chain as chain
 from .study.sweep import chinchilla_params as chinchilla_params
+from .study.sweep import distil as distil
+from .study.sweep import fine_tune as fine_tune
 from .study.sweep import fixed_model as fixed_model
 from .study.sweep import grid as grid
 from .study.sweep import hold_out as hold_out

@@ -44,7 +44,8 @@ def main(args: ReportArgs, console: "Console") -> None:
         mixed_corpora=args.mixed_corpora,
     )  # fmt: skip
     folder = Path(args.source)
-    if folder.is_dir() and (mixed := corpora_sentence(run.data_fingerprint for run in read_states(folder)[1])):
+    runs = read_states(folder)[1] if folder.is_dir() else []
+    if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         print(f"note: {mixed}")
     print(f"the report is {page}; open it in a browser")
     print_next("fit", args.source, "--json", "fits.json")

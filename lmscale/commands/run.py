@@ -118,9 +118,10 @@ def run_sweep(
     plan = _prepare(plan, console)
     outcomes = [outcome_or_problem(folder / run.config.run_id)[0] for run in plan.runs]
     done = [run for run, outcome in zip(plan.runs, outcomes) if outcome]
-    if mixed := corpora_sentence(
+    fingerprints = (
         outcome.data_fingerprint if outcome else run.data_fingerprint for run, outcome in zip(plan.runs, outcomes)
-    ):
+    )
+    if mixed := corpora_sentence(fingerprints, (run.stage for run in plan.runs)):
         console.print(f"[yellow]note:[/yellow] {escape(mixed)}; a fit takes them together only with --mixed-corpora")
     if len(done) == len(plan.runs):
         console.print(f"{_all(len(done), plan.sweep.name)} there: {folder}")
@@ -173,11 +174,12 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
     if not dry_run:
         slurm.check_cluster(cluster)
     changed = launch.changes(plan.sweep.name, plan.runs, folder)
+    launch.check_elsewhere(plan.runs, folder)
     missing = slurm.to_submit(plan.runs, folder)
     submissions = slurm.submissions(plan.sweep.name, missing, folder, cluster)
     if dry_run:
         for one in submissions:
-            print(f"$ {shlex.join(one.command(['JOBS_BEFORE'] if one.branches else []))}\n{one.text}")
+            print(f"$ {shlex.join(one.command(['JOBS_BEFORE'] if one.depth else []))}\n{one.text}")
         return 0
     for sentence in changed:
         console.print(escape(sentence))

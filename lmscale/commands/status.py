@@ -86,7 +86,7 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
         sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
     if states["running"] or states["scoring"]:
         sentences.append("loss: the training loss of a run at work, otherwise the validation loss, in nats per token.")
-    if mixed := corpora_sentence(run.data_fingerprint for run in runs):
+    if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         sentences.append(f"note: {mixed}")
     if states["failed"]:
         sentences.append(

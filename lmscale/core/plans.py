@@ -47,12 +47,21 @@ class PlannedRun:
     """Updates done where it leaves its trunk: before its cooldown, after the warmup."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where the values of the configuration come from, by field: "optimizer.peak_lr" -> "Step Law ..."."""
+    stage: str = ""
+    """Which part of a model's life the run is: that of its configuration, unless its point names another."""
+    parent_tokens: int | None = None
+    """Training tokens of the runs that it starts from, one after the other; 0 for random numbers, None where one of
+    them is not planned here."""
+    reference_flops: int = 0
+    """Forward FLOPs of the teacher or reference that the run reads, where that is planned here too."""
     data_fingerprint: str = ""
     """The corpus and the tokenizer that the run was planned for; empty while the corpus is not prepared."""
 
     def __post_init__(self) -> None:
         check_types(self)
         finite(self, "flops_budget")
+        if not self.stage:
+            object.__setattr__(self, "stage", self.config.stage)
         check(
             not self.trunk or is_run_id(self.trunk),
             f"PlannedRun.trunk = {self.trunk!r}: must be the run_id of the planned run that it leaves",
@@ -64,10 +73,15 @@ class PlannedRun:
         )
 
     @property
-    def paid_flops(self) -> int:
+    def trained_flops(self) -> int:
         """Training FLOPs that this run adds to the sweep: the trunk pays those of its own steps."""
         steps = self.config.steps
         return count(self.config).flops * (steps - (self.branch_step or 0)) // steps
+
+    @property
+    def paid_flops(self) -> int:
+        """FLOPs that this run adds to the sweep: those of its training and of the teacher that it reads."""
+        return self.trained_flops + self.reference_flops
 
     def to_json(self) -> dict[str, Any]:
         """A line of `plan.json`, with counts for readers of thousands of lines, who should not need to count again."""

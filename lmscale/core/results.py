@@ -167,8 +167,16 @@ def outcome_or_problem(folder: Path, planned: RunConfig | None = None) -> tuple[
         return None, str(error)
 
 
-def corpora_sentence(fingerprints: Iterable[Any]) -> str:
-    """A sentence where `fingerprints`, one per run, are of several data sets; "" where all are of one, or unknown."""
+def corpora_sentence(fingerprints: Iterable[Any], stages: Iterable[Any] | None = None) -> str:
+    """A sentence where `fingerprints`, one per run, are of several data sets; "" where all are of one, or unknown.
+
+    Runs of several `stages` are told apart: those of one stage alone can be mixed.
+    """
+    if stages is not None:
+        by_stage: dict[Any, list[Any]] = {}
+        for stage, fingerprint in zip(stages, fingerprints):
+            by_stage.setdefault(stage, []).append(fingerprint)
+        return next(filter(None, map(corpora_sentence, by_stage.values())), "")
     numbers = Counter(value for value in fingerprints if isinstance(value, str) and value)
     if len(numbers) < 2:
         return ""
@@ -203,9 +211,10 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
         table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
     # A run without an outcome counts with the corpus that it was planned for.
-    mixed = corpora_sentence(
+    fingerprints = (
         there if isinstance(there, str) else run.data_fingerprint for there, run in zip(table["data_fingerprint"], runs)
     )
+    mixed = corpora_sentence(fingerprints, table["stage"])
     table.attrs = {
         "corrupt": list(table["reason"][table["state"] == "corrupt"]),
         "notes": [mixed] * bool(mixed),
@@ -249,6 +258,11 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "peak_lr": config.optimizer.peak_lr,
         "seed": config.seed,
         "source": config.data.source,
+        "stage": run.stage,
+        "parent": None if config.init_from is None else config.parents["init_from"].run_id,
+        "teacher": name.run_id if (name := config.parents.get("teacher")) else None,
+        "stage_tokens": config.tokens,
+        "parent_tokens": run.parent_tokens,
     }
     blank = {name: None for name in OUTCOME_COLUMNS if name not in row}
     result: dict[str, Any] = {}

@@ -141,14 +141,29 @@ def price(run: PlannedRun, hardware: Hardware) -> Price:
 
 
 def elapsed(runs: Sequence[PlannedRun], prices: Sequence[Price], hardware: Hardware) -> float:
-    """Seconds until the last run ends if as many as fit run side by side, the longest first."""
+    """Seconds until the last run ends if as many as fit run side by side, the longest first.
+
+    A run starts when what it needs has ended.
+    """
     free = [0.0] * max(1, hardware.at_once)
-    for run, one in sorted(zip(runs, prices), key=lambda pair: -pair[1].seconds):
-        needed = min(run.config.mesh.devices if hardware.device is not None else 1, len(free))
-        starts = [heapq.heappop(free) for _ in range(needed)]
+    waiting = sorted(zip(runs, prices), key=lambda pair: -pair[1].seconds)
+    ends: dict[str, float] = {}
+    while waiting:
+        unplaced = {run.config.run_id for run, _ in waiting}
+        run, one = next(pair for pair in waiting if not unplaced & _needed(pair[0]))
+        waiting.remove((run, one))
+        devices = min(run.config.mesh.devices if hardware.device is not None else 1, len(free))
+        starts = [heapq.heappop(free) for _ in range(devices)]
+        end = max(*starts, *(ends[name] for name in _needed(run) if name in ends), 0.0) + one.seconds
+        ends[run.config.run_id] = end
         for _ in starts:
-            heapq.heappush(free, max(starts) + one.seconds)
+            heapq.heappush(free, end)
     return max(free)
+
+
+def _needed(run: PlannedRun) -> set[str]:
+    """The runs that must have ended before this one starts."""
+    return {name.run_id for name in run.config.parents.values()}
 
 
 def money(prices: Sequence[Price], hardware: Hardware) -> float | None:

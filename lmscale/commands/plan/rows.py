@@ -36,11 +36,12 @@ class PricedRun:
 
     @property
     def flops_done(self) -> float:
-        """Training FLOPs that this run has spent; those that a branch shares are its trunk's."""
+        """FLOPs that this run has spent; those that a branch shares are its trunk's."""
         if self.state is None:
             return 0.0
-        paid = self.run.paid_flops
-        return min(float(paid), max(0.0, self.state.flops_done - (self.counts.flops - paid)))
+        trained = self.run.trained_flops
+        done = min(float(trained), max(0.0, self.state.flops_done - (self.counts.flops - trained)))
+        return done * self.run.paid_flops / trained
 
     @property
     def flops_left(self) -> float:
@@ -72,6 +73,9 @@ class PricedRun:
             "seconds": self.price.seconds,
             "seconds_source": self.price.source,
             "held_out": self.run.held_out,
+            "stage": self.run.stage,
+            "parents": {role: str(name) for role, name in config.parents.items()},
+            "reference_flops": self.run.reference_flops,
             "state": None if self.state is None else self.state.state,
             "flops_done": self.flops_done,
             "flops_left": self.flops_left,

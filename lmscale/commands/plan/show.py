@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lmscale.commands.columns import Columns, omitted, print_columns, room
+from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.counting import count
 from lmscale.core.quantities import counted, duration, model_size, quantity
@@ -49,6 +50,8 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
         console.print(f"The same in every run: {escape(', '.join(same))}.")
     if gone:
         console.print(f"For want of width without {', '.join(gone)}, which --json FILE writes too.")
+    for line in dependencies(priced.plan.runs):
+        console.print(line, markup=False)
     console.print(_totals(priced, convention))
     if priced.begun:
         console.print(_left(priced))
@@ -60,7 +63,10 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
         console.print("leaves: the trunk, and its step, from which a branch starts.")
     if any(row.epochs is None for row in priced.rows):
         console.print("epochs are unknown until the corpus is prepared: `lmscale data SOURCE`, or `lmscale run`.")
-    mixed = corpora_sentence(row.state.data_fingerprint for row in priced.rows if row.state)
+    there = [row for row in priced.rows if row.state]
+    mixed = corpora_sentence(
+        (row.state.data_fingerprint for row in there if row.state), (row.run.stage for row in there)
+    )
     for sentence in (*priced.plan.warnings, *_memory(priced), *_limits(priced), *filter(None, [mixed])):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}")
     if priced.verdict is not None:
@@ -82,6 +88,7 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str
     cells = {
         "run": config.run_id,
         "shape": f"{config.model.width} x {config.model.layers}",
+        "stage": row.run.stage,
         "seed": str(config.seed),
         "experts": experts_text(config.model) if config.model.experts > 1 or priced.sparse else "",
         "N": quantity(counts.params),
@@ -113,7 +120,9 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
     several = len(columns["run"]) > 1
     same = {name for name in CONSTANTS if several and len(set(columns[name])) == 1}
     said = [CONSTANTS[name].format(columns[name][0]) for name in CONSTANTS if name in same and columns[name][0] != "?"]
-    return {name: cells for name, cells in columns.items() if name not in same and any(cells)}, said
+    stages = {"stage"} if set(columns.get("stage", ())) == {"pretrain"} else set()
+    kept = {name: cells for name, cells in columns.items() if name not in same | stages and any(cells)}
+    return kept, said
 
 
 def _totals(priced: PricedPlan, convention: str) -> str:

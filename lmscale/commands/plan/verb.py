@@ -71,14 +71,16 @@ def _verdict(plan: Plan, args: PlanArgs) -> Verdict | None:
     if not plan.sweep.law:
         return None
     prior = _prior(plan, args)
-    fitted = sum(not run.held_out for run in plan.runs)
+    fitted = sum(not run.held_out and run.stage == "pretrain" for run in plan.runs)
+    if not fitted and any(run.stage != "pretrain" for run in plan.runs):
+        return None
     if fitted < len(prior.law.names()) and (fitted < LEAST_OF_A_LINE or not _on_a_line(plan)):
         return None
     return judge_plan(plan.runs, prior, args.target or plan.sweep.target_flops)
 
 
 def _on_a_line(plan: Plan) -> bool:
-    runs = fitted_runs(plan.runs)
+    runs = fitted_runs([run for run in plan.runs if run.stage == "pretrain"])
     line = line_through(runs.params_n, runs.tokens_n)
     return line is not None and line.sloped
 

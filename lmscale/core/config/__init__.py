@@ -9,7 +9,7 @@ from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, fini
 from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
-from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
+from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.router import RouterConfig
 from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
@@ -23,6 +23,7 @@ __all__ = [
     "CheckpointName",
     "Completion",
     "DataConfig",
+    "Distillation",
     "ExamConfig",
     "MeshConfig",
     "ModelConfig",

@@ -11,7 +11,7 @@ from lmscale.core.config.checks import check, check_types, from_json, positive
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
-from lmscale.core.config.objective import Completion, NextToken, ObjectiveConfig
+from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
@@ -105,6 +105,11 @@ class RunConfig:
             "DataConfig(prompt_field=...) or a template, or take NextToken()",
         )
         check(
+            not isinstance(self.objective, Distillation) or bool(self.objective.teacher),
+            "objective = Distillation() names no teacher: give Distillation(teacher='0123456789ab'), the id of a run, "
+            "or in a sweep a point with a teacher",
+        )
+        check(
             self.data.sequences != "packed" or self.model.document_end is not None,
             "DataConfig.layout = 'packed' puts several documents into a sequence, which must not see each other: give "
             "ModelConfig(document_end=...) the id that ends a document (255 for bytes), or take layout = 'padded'",
@@ -145,7 +150,22 @@ class RunConfig:
     @property
     def scores_answers(self) -> bool:
         """Whether prompts are read and not scored, in training and in validation."""
-        return isinstance(self.objective, Completion)
+        return isinstance(self.objective, Completion) or (
+            isinstance(self.objective, Distillation) and self.data.prompts
+        )
+
+    @property
+    def parents(self) -> dict[str, CheckpointName]:
+        """The runs that must have finished before this one starts, by what it takes from each."""
+        named = {"init_from": self.init_from, "teacher": getattr(self.objective, "teacher", None)}
+        return {role: CheckpointName.parse(text, role) for role, text in named.items() if text}
+
+    @property
+    def stage(self) -> str:
+        """Which part of a model's life the run is: losses of several stages belong to different laws."""
+        if isinstance(self.objective, Distillation):
+            return "distil"
+        return "pretrain" if self.init_from is None else "fine-tune"
 
     @property
     def batch_tokens(self) -> int:

@@ -13,6 +13,7 @@ from lmscale.core.counting.flops import (
     flops_per_token_full_attention,
     flops_per_token_kaplan,
     flops_per_token_with_head,
+    reference_flops,
     validation_flops,
 )
 from lmscale.core.counting.memory import (
@@ -75,6 +76,7 @@ __all__ = [
     "params_router",
     "params_total",
     "params_with_head",
+    "reference_flops",
     "state_bytes",
     "validation_flops",
 ]

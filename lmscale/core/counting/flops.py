@@ -6,6 +6,8 @@ in the field: they are O(width) beside O(width^2). N is what one token is multip
 active parameters (Clark 2022; DeepSeek-V3, 2024). Letters as in `params`.
 """
 
+from dataclasses import replace
+
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting.params import active_params_non_embedding, active_params_total, active_params_with_head
 
@@ -52,6 +54,12 @@ def flops_per_token_deepseek(model: ModelConfig) -> int:
     """M, non-embedding FLOPs with full attention: 72 L d^2 + 12 L d s where f = 4 d and a = d (DeepSeek-AI 2024, arXiv
     2401.02954, eq. 2)."""
     return flops_per_token_kaplan(model) + 12 * model.layers * model.attention_width * model.context
+
+
+def reference_flops(reference: ModelConfig, config: RunConfig, tokens: int | None = None) -> int:
+    """Forward FLOPs of a teacher or reference that reads the sequences of a run, or `tokens` tokens of them."""
+    within = replace(reference, context=config.model.context)
+    return flops_per_token_forward(within) * (config.tokens if tokens is None else tokens)
 
 
 def validation_flops(config: RunConfig) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_t
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.checks.corpora import check_one_corpus
+from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.laws import form
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class FitOptions:
     of a column: params=N*1e6 for millions."""
     where: str | None = None
     """Keep only rows for which this is true, for example "params > 1e8 and kind in ('a', 'b')"."""
+    stage: str | None = None
+    """Which stage of training is fitted where a table holds several, for example fine-tune; unset, pretrain."""
     mixed_corpora: bool = False
     """Fit runs on several corpora together, although losses on different data belong to different laws."""
     at: float | Sequence[float] | None = None
@@ -136,14 +139,14 @@ class FitOptions:
     def read(self, source: "TableSource", inputs: Sequence[str] | None = None) -> tuple["pd.DataFrame", Self]:
         """The table of `source` with columns for `inputs`, None for those of `law`; and what is left of these options.
 
-        Raises `UserError` for runs on several corpora, unless `mixed_corpora`.
+        Raises `UserError` for runs on several corpora, unless `mixed_corpora`, and for a stage that is not there.
         """
         shape = form(self.law)
         inputs = (*shape.INPUTS, shape.TARGET) if inputs is None else inputs
-        table = read(source, self.columns, self.where, inputs)
+        table = one_stage(read(source, self.columns, self.where, inputs), self.stage)
         if not self.mixed_corpora:
             check_one_corpus(table)
-        return table, replace(self, columns=None, where=None)
+        return table, replace(self, columns=None, where=None, stage=None)
 
 
 def read(
@@ -168,7 +171,7 @@ def read(
 
 
 FIELDS = tuple(field.name for field in fields(FitOptions))
-EVERY = {"columns", "where", "mixed_corpora", "resamples", "seed", "at", "rates", "check"}
+EVERY = {"columns", "where", "stage", "mixed_corpora", "resamples", "seed", "at", "rates", "check"}
 """Options of every approach."""
 OPTIONS = {
     "frontier": EVERY | {"envelope", "line"},
@@ -176,7 +179,7 @@ OPTIONS = {
     "loss_law": EVERY
     | {"law", "loss", "delta", "residual", "bootstrap", "strata", "clusters", "fixed", "noise_nats", "shared_noise"}
     | {"bounds", "tied", "given"},
-    "compare": {"columns", "where", "mixed_corpora", "resamples", "seed", "rates", "loss", "delta"},
+    "compare": {"columns", "where", "stage", "mixed_corpora", "resamples", "seed", "rates", "loss", "delta"},
     "fit": set(FIELDS),
 }
 

@@ -15,10 +15,11 @@ from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import STOP_FILE
 from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.changes import changes
+from lmscale.study.launch.parents import check_elsewhere
 from lmscale.study.launch.pool import Pool, Summary, Watcher
 from lmscale.study.launch.slot import Slot, slots
 
-__all__ = ["Slot", "Summary", "Watcher", "changes", "run", "slots"]
+__all__ = ["Slot", "Summary", "Watcher", "changes", "check_elsewhere", "run", "slots"]
 
 
 def run(
@@ -36,12 +37,15 @@ def run(
 
     The plan holds the `purpose` of the sweep too (`Sweep.purpose`). Up to `pack` runs that are `packable` share a GPU
     and a program. Several launchers may do so at once, on one machine or many; each ends when all runs are at an end. A
-    run whose files are corrupt fails alone. Raises `UserError` for the folder of another sweep (`changes`), a disk that
-    is full before the start, a folder that cannot be written and a `pack` below 1.
+    run whose files are corrupt fails alone. A run starts when what it needs has finished, and does not where that has
+    failed or diverged. Raises `UserError` for the folder of another sweep (`changes`), a parent elsewhere that is
+    missing, diverged or without checkpoint, a disk that is full before the start, a folder that cannot be written and a
+    `pack` below 1.
     """
     check(pack > 0, f"--pack {pack}: must be at least 1, which trains every run by itself")
     free = slots(workers)
     changes(name, runs, folder)
+    check_elsewhere(runs, folder)
     write_plan(folder, name, list(runs), purpose or {})
     for stopped in (folder, *(folder / planned.config.run_id for planned in runs)):
         with suppress(OSError):  # whose run then stays stopped, and says so

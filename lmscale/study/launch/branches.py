@@ -15,11 +15,15 @@ from lmscale.core.run_folder import CHECKPOINT_FOLDER
 
 
 def with_starts(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The runs, every trunk with the steps whose checkpoints it keeps, every branch with the one it continues from."""
+    """The runs with the steps whose checkpoints they keep for others, every branch with the one it continues from."""
     steps: defaultdict[str, set[int]] = defaultdict(set)
     for run in runs:
+        steps[run.config.run_id].update(run.config.kept_steps)
         if run.branch_step is not None:
             steps[run.trunk].add(run.branch_step)
+        for name in run.config.parents.values():
+            if name.step is not None:
+                steps[name.run_id].add(name.step)
     return [replace(run, config=_with_start(run, tuple(sorted(steps[run.config.run_id])))) for run in runs]
 
 

@@ -106,6 +106,9 @@ def export(
     start = "kubectl apply -f" if form == "k8s" else "each starts one run:"
     relative = any(not path.is_absolute() for config in open_runs for path in local_paths(config).values())
     where = f"; relative paths of their data begin in {Path.cwd()}, where they are to be too" if relative else ""
+    later = sum(1 for config in open_runs if config.parents)
+    if later:
+        where += f"; {counted(later, 'run')} need others: start those when what they need has finished"
     return (
         f"{len(open_runs)} of {counted(len(runs), 'run')} have a job in {folder / JOBS_FOLDER}; {start} "
         f"{folder / JOBS_FOLDER}"

@@ -20,7 +20,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import SCORED_ON, STOP_FILE, being_scored, failure_reason, last_metrics
 from lmscale.core.signals import stop_requested
-from lmscale.study.launch import branches, failures, lease, program
+from lmscale.study.launch import branches, failures, lease, parents, program
 from lmscale.study.launch.failures import Ending
 from lmscale.study.launch.lease import Observer, stop_asked
 from lmscale.study.launch.program import Program
@@ -167,9 +167,12 @@ class Pool:
 
     def _ready(self, work: Work) -> bool:
         """Whether the run can start now; one that no longer needs to leaves the queue."""
-        if self._waits_for_trunk(work):
+        if self._waits_for_trunk(work) or self._waits_for_parents(work):
             return False
-        if self._at_an_end(ELSEWHERE, work):
+        if reason := parents.problem(work.run, self.folder, self.failed):
+            self.failed[work.run_id] = reason  # not for good: a parent may get another attempt
+            self.watcher.ended(ELSEWHERE, work.run, None, reason)
+        elif self._at_an_end(ELSEWHERE, work):
             pass
         elif work.observer.at_work():
             self.elsewhere.append(work)
@@ -188,6 +191,14 @@ class Pool:
         trunk = self.folder / run.trunk
         ours = any(planned.config.run_id == run.trunk for planned in self.runs) and run.trunk not in self.failed
         return ours and outcome_or_problem(trunk) == (None, "") and failure_reason(trunk) is None
+
+    def _waits_for_parents(self, work: Work) -> bool:
+        """Whether a run that this one needs is still to be trained, here or by another launcher."""
+        if not work.run.config.parents:
+            return False
+        active = [work for one in self.active for work in one.works]
+        pending = {other.run_id for other in (*self.waiting, *self.elsewhere, *active)}
+        return bool(parents.unfinished(work.run, pending - {work.run_id}))
 
     def _start(self, works: list[Work], slots: list[Slot]) -> None:
         launch = f"{self._name} {next(self._numbers)}"

@@ -27,7 +27,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CONFIG_FILE, SLURM_FOLDER, STOP_FILE, failure_reason
-from lmscale.study.launch import sbatch
+from lmscale.study.launch import parents, sbatch
 from lmscale.study.launch.lease import Observer
 from lmscale.study.launch.sbatch import Cluster, Resources
 
@@ -44,12 +44,12 @@ class Submission:
     script: Path
     text: str
     runs: tuple[str, ...]
-    branches: bool = False
-    """Whether its runs start from the checkpoints of other runs."""
+    depth: int = 0
+    """How many arrays must end one after the other before this one; see `parents.depths`."""
 
-    def command(self, trunks: Sequence[str] = ()) -> list[str]:
-        """The call of sbatch; branches wait for the jobs `trunks`, whose checkpoints they start from."""
-        wait = [f"--dependency=afterany:{':'.join(trunks)}"] if self.branches and trunks else []
+    def command(self, earlier: Sequence[str] = ()) -> list[str]:
+        """The call of sbatch; runs that need others wait for the jobs `earlier`, which train those."""
+        wait = [f"--dependency=afterany:{':'.join(earlier)}"] if self.depth and earlier else []
         return ["sbatch", "--parsable", *wait, str(self.script)]
 
 
@@ -75,22 +75,23 @@ def _power(value: float) -> int:
 
 
 def submissions(name: str, runs: Sequence[PlannedRun], folder: Path, cluster: Cluster) -> list[Submission]:
-    """The arrays that train `runs`, those with the longest runs first, branches after their trunks.
+    """The arrays that train `runs`, those with the longest runs first, each after those that it needs.
 
     No array is larger than the cluster allows. Raises `UserError` where a name or path cannot stand in a script.
     """
-    groups: dict[tuple[bool, Resources], list[str]] = {}
-    for planned in sorted(runs, key=lambda planned: (bool(planned.trunk), -count(planned.config).flops)):
-        group = bool(planned.trunk), resources(planned.config, cluster)
+    groups: dict[tuple[int, Resources], list[str]] = {}
+    depth_of = parents.depths(runs)
+    for planned in sorted(runs, key=lambda one: (depth_of[one.config.run_id], -count(one.config).flops)):
+        group = depth_of[planned.config.run_id], resources(planned.config, cluster)
         groups.setdefault(group, []).append(planned.config.run_id)
     most = largest_array()
     arrays: list[Submission] = []
     paths = (folder / SLURM_FOLDER).glob("array-*.sh")
     number = 1 + max((int(path.stem[6:]) for path in paths if path.stem[6:].isdecimal()), default=0)
-    for (branches, needed), members in groups.items():
+    for (depth, needed), members in groups.items():
         for names in (tuple(members[at : at + most]) for at in range(0, len(members), most)):
             path = folder / SLURM_FOLDER / f"array-{number + len(arrays)}.sh"
-            arrays.append(Submission(path, sbatch.script(name, names, folder, needed, cluster), names, branches))
+            arrays.append(Submission(path, sbatch.script(name, names, folder, needed, cluster), names, depth))
     return arrays
 
 
@@ -151,18 +152,19 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
     configs = {planned.config.run_id: planned.config for planned in runs}
     (folder / STOP_FILE).unlink(missing_ok=True)
     sentences: list[str] = []
-    trunks: list[str] = []
+    jobs: list[tuple[int, str]] = []
     for one in arrays:
         for run_id in one.runs:
             (folder / run_id / STOP_FILE).unlink(missing_ok=True)
             if not (folder / run_id / CONFIG_FILE).exists():
                 write_json(folder / run_id / CONFIG_FILE, configs[run_id].to_json())
         write_text(one.script, one.text)
-        done = subprocess.run(one.command(trunks), capture_output=True, text=True, check=False)
+        earlier = [job for depth, job in jobs if depth < one.depth]
+        done = subprocess.run(one.command(earlier), capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f"sbatch refused {one.script}: {' '.join(done.stderr.split())}; change it or the options")
         job = done.stdout.strip().split(";")[0]
-        trunks += [] if one.branches else [job]
+        jobs.append((one.depth, job))
         write_json(folder / SLURM_FOLDER / f"job-{job}.json", {"job": job, "runs": list(one.runs)})
         sentences.append(f"job {job}: {counted(len(one.runs), 'run')}, {one.script}")
     return sentences

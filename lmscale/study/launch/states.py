@@ -60,6 +60,8 @@ class RunState:
     seconds_left: float | None = None
     data_fingerprint: str = ""
     """The corpus and the tokenizer that it was trained on, or is planned for; empty where unknown."""
+    stage: str = "pretrain"
+    """Which part of a model's life the run is."""
     reported: dict[str, float] = field(default_factory=dict)
     """What the run's objective reports besides the loss, by name."""
 
@@ -110,6 +112,7 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
     seed = config.seed if isinstance(config, RunConfig) else config.get("seed")
     known["seed"] = seed if type(seed) is int else 0
     known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
+    known["stage"] = stage if isinstance(stage := line.get("stage"), str) and stage else "pretrain"
     note = "held out" if line["held_out"] else ""
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
         return _ended(Path(run_folder), line, known, note)

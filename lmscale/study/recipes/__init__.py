@@ -7,6 +7,7 @@ needs none, it is complete without being called.
 Arithmetic is in `counting`; nothing here is a law, and every number is open to debate.
 """
 
+from lmscale.study.recipes.by_stage import ByStage, by_stage
 from lmscale.study.recipes.family import Family, nearest_model
 from lmscale.study.recipes.from_sweep import BestCell, best_cells, tuned
 from lmscale.study.recipes.published import (
@@ -26,10 +27,12 @@ from lmscale.study.recipes.small import CPU_FAMILY, cpu
 __all__ = [
     "CPU_FAMILY",
     "BestCell",
+    "ByStage",
     "Family",
     "Recipe",
     "Rule",
     "best_cells",
+    "by_stage",
     "completep",
     "constant",
     "cpu",

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, overload
 
-from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, check
+from lmscale.core.config import DataConfig, Distillation, ModelConfig, OptimizerConfig, RunConfig, check
 from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
 from lmscale.study.recipes.family import Family, nearest_model
-from lmscale.study.sweep import Point, whole_batches
+from lmscale.study.sweep import PARENT_FIELDS, Point, whole_batches
 
 TRUNK_WARMUP = 0.1
 """Share of a trunk's shortest branch that is warmup: all branches share it."""
@@ -144,8 +144,22 @@ class Recipe:
             ),
             tokens=whole_batches(tokens, sequences * model.context),
             seed=int(point.get("seed", 0)),
-            **self.run,
+            **{**self.run, **self._parents(point)},
         )
+
+    def _parents(self, point: Point) -> dict[str, Any]:
+        """The fields of the run that name other runs: those that the point does."""
+        given: dict[str, Any] = {"init_from": point["init_from"]} if "init_from" in point else {}
+        if roles := {role: point[role] for role in PARENT_FIELDS if role in point and role != "init_from"}:
+            objective = self.run.get("objective", Distillation())
+            for role in roles:
+                check(
+                    hasattr(objective, role),
+                    f"recipe {self.name!r}: the point has a {role}, which the objective {objective.kind!r} has not; "
+                    f"give the recipe one that has, as objective=Distillation()",
+                )
+            given["objective"] = replace(objective, **roles)
+        return given
 
     def model(self, point: Point) -> ModelConfig:
         """The shape at a point."""

@@ -114,5 +114,10 @@ def _short(value: Any) -> str:
 
 def describe(point: Point) -> str:
     """A point as messages write it."""
-    values = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items())
-    return f"point({values})"
+    return f"point({', '.join(f'{name}={_written(value)}' for name, value in point.items())})"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"point(of {', '.join(map(str, value))})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

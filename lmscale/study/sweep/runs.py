@@ -14,6 +14,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
 from lmscale.study.sweep.declare import Sweep
+from lmscale.study.sweep.parents import Parents, started, with_parents
 from lmscale.study.sweep.points import Point, describe
 from lmscale.study.sweep.text import table
 from lmscale.study.sweep.warnings import warnings_of
@@ -34,7 +35,7 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        """Training FLOPs of all runs, exact; what branches share with their trunk is paid once."""
+        """FLOPs of all runs, exact: training, and the teachers that are read; what branches share is paid once."""
         return sum(run.paid_flops for run in self.runs)
 
     @property
@@ -57,37 +58,44 @@ def plan(sweep: Sweep) -> Plan:
     """Turn every point into a run and check the whole.
 
     Points that give the same run are merged, with a note. Raises `UserError` where such points differ in purpose, for a
-    D/N outside `Sweep.tokens_per_param`, for text repeated more often than the run allows, and for branches of one
-    trunk that differ in more than their length.
+    D/N outside `Sweep.tokens_per_param`, for text repeated more often than the run allows, for branches of one trunk
+    that differ in more than their length, and for parents that are missing, do not fit or need their own children.
     """
+    parents = Parents(sweep.points, lambda point: _configured(sweep, point, point))
     runs: dict[str, PlannedRun] = {}
     points: dict[str, Point] = {}
     merged = 0
     for point in sweep.points:
-        run = _planned(sweep, point)
+        run = _planned(sweep, point, parents.resolved(point))
         name = run.config.run_id
         if name in runs:
             _check_same(runs[name], run, points[name], point)
             merged += 1
             continue
         runs[name], points[name] = run, point
-    joined = _with_trunks(list(runs.values()), list(points.values()))
+    parents.check_planned(runs)
+    joined = with_parents(_with_trunks(list(runs.values()), list(points.values())))
     notes = [f"{merged} points give a run that another point gives already: each is trained once"] if merged else []
     return Plan(sweep, joined, (*notes, *warnings_of(joined)))
 
 
-def _planned(sweep: Sweep, point: Point) -> PlannedRun:
-    config = _called(sweep, "recipe", point)
+def _configured(sweep: Sweep, point: Point, resolved: Point) -> RunConfig:
+    """The run at a point, whose parents `resolved` names by their ids."""
+    config = _called(sweep, "recipe", resolved)
     check(
         isinstance(config, RunConfig),
         f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig"
         + ("; call it with its settings first, as in recipes.step_law(FAMILY)" if callable(config) else ""),
     )
-    if sweep.exam is not None:
-        config = replace(config, exam=sweep.exam)
+    config = started(config, resolved)
+    return config if sweep.exam is None else replace(config, exam=sweep.exam)
+
+
+def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
+    config = _configured(sweep, point, resolved)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
-        low <= counts.tokens_per_param <= high,
+        low <= counts.tokens_per_param <= high or config.stage == "fine-tune",
         f"{describe(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
         f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
         f"Sweep(tokens_per_param=...)",
@@ -99,7 +107,8 @@ def _planned(sweep: Sweep, point: Point) -> PlannedRun:
         held_out=bool(_called(sweep, "held_out", point)),
         flops_budget=point.get("flops"),
         group=str(point.get("group", point.get("trunk", ""))) + (f" seed {config.seed}" if "trunk" in point else ""),
-        origins=origins(point) if callable(origins) else {},
+        origins=origins(resolved) if callable(origins) else {},
+        stage=str(point.get("stage", "")),
     )
 
 

@@ -1,0 +1,59 @@
+"""Builders of what comes after pretraining: points whose runs start from others, or learn from them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lmscale.core.config import OptimizerConfig, check
+from lmscale.study.sweep.parents import PARENT_FIELDS
+from lmscale.study.sweep.points import Point, Points, grid, product
+
+OF_ONE_STAGE = frozenset(
+    {
+        "name", "stage", "flops", "tokens", "tokens_per_param", "unique_tokens", "trunk", "trunk_tokens", "group",
+        "held_out", *PARENT_FIELDS, *OptimizerConfig.__dataclass_fields__,
+    }
+)  # fmt: skip
+"""Fields of a point that say how long and how a stage is trained; the others say which model it is."""
+
+
+def fine_tune(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+    """Every parent, trained on from its parameters for each number of tokens, at every value of further `axes`.
+
+    Add them to the parents they start from: chain(parents, fine_tune(parents, tokens=[1e5, 1e6])). The recipe gives
+    their data and objective: `recipes.by_stage(pretrain=..., fine_tune=...)`.
+    """
+    start = [{**model_of(parent), "init_from": parent, "stage": "fine-tune"} for parent in parents]
+    check(bool(start), "fine_tune(...): there are no parents; give the points of a pretraining ladder")
+    return product(start, grid(tokens=_lengths("fine_tune", tokens), **axes))
+
+
+def distil(
+    teachers: Iterable[Point],
+    students: Sequence[float | Point],
+    *,
+    tokens: float | Sequence[float],
+    **axes: Iterable[Any],
+) -> Points:
+    """Every student (N, or a point), taught by every teacher for each number of tokens (Busbridge 2025).
+
+    Add them to the teachers: chain(teachers, distil(teachers, [1e5, 1e6], tokens=2e7)); the recipe of the stage
+    `distil` has the objective `Distillation(...)`.
+    """
+    models = [
+        model_of(student) if not isinstance(student, int | float) else {"params": float(student)}
+        for student in students
+    ]
+    start = [{**model, "teacher": teacher, "stage": "distil"} for teacher in teachers for model in models]
+    check(bool(start), "distil(...): there are no teachers or no students; give points of both")
+    return product(start, grid(tokens=_lengths("distil", tokens), **axes))
+
+
+def model_of(point: Point) -> dict[str, Any]:
+    """What a point says about its model, and its seed."""
+    return {name: value for name, value in point.items() if name not in OF_ONE_STAGE}
+
+
+def _lengths(builder: str, tokens: float | Sequence[float]) -> list[float]:
+    lengths = [float(tokens)] if isinstance(tokens, int | float) else [float(count) for count in tokens]
+    check(bool(lengths), f"{builder}(tokens=()): give at least one number of tokens")
+    return lengths
