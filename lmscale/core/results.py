@@ -76,6 +76,8 @@ class Outcome:
     flops_6n: int
     batch_flops: int = 0
     """FLOPs of making the batches, beside `flops`: of samples that the model itself draws; 0 for text from disk."""
+    reference_flops: int = 0
+    """Forward FLOPs of the teacher or reference that the run has read, beside `flops`."""
     answer_tokens: int | None = None
     """Those of `tokens` that are no prompt; None where documents have no prompts."""
     padding_tokens: int | None = None

@@ -35,7 +35,7 @@ MODULES: dict[str, str] = {
     "lm/data/corpora": "text from the standard library, files or TFDS; tokens of others",
     "lm/data": "token files, mixtures, the order of training, windows and whole documents, what a run has seen",
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
-    "lm/objectives": "what a step minimises: next token, completions; as sums over examples",
+    "lm/objectives": "what a step minimises: next token, completions, a teacher's distribution; sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
     "lm/use": "a trained run: loaded, scored on tasks and texts, sampled, exported; models imported",

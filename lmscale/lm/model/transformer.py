@@ -69,7 +69,7 @@ def forward(
 
     `tap.TAPS` lists the sites. Raises `UserError` where the tap changes the shape or type of a value.
     """
-    final_BTD, params, activations, _ = _final_residual(params, tokens_BT, config, None, tap)
+    final_BTD, params, activations, _ = final_residual(params, tokens_BT, config, None, tap)
     outside = BoundTap(tap)
     logits_BTV = outside("logits", unembed(final_BTD, head(params, config), config))
     return logits_BTV, activations | outside.activations
@@ -111,7 +111,7 @@ def token_losses_and_reports(
     if scored_BT is not None:
         targets_BT = jnp.where(scored_BT, targets_BT, -1)
     read_BT = tokens_BS[:, :-1] >= 0 if config.sparse else None
-    final_BTD, params, _, reports = _final_residual(params, inputs_BT, config, dropout_key, read_BT=read_BT)
+    final_BTD, params, _, reports = final_residual(params, inputs_BT, config, dropout_key, read_BT=read_BT)
     nats_BT, log_z_BT = cross_entropy(
         final_BTD,
         head(params, config),
@@ -128,7 +128,7 @@ def head(params: Params, config: ModelConfig) -> jax.Array:
     return params["embedding"].T if config.tied_embeddings else params["head"]
 
 
-def _final_residual(
+def final_residual(
     params: Params,
     tokens_BT: jax.Array,
     config: ModelConfig,

@@ -16,7 +16,7 @@ def next_token(config: RunConfig) -> Objective:
     """
 
     def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
-        losses = token_losses_and_reports(params, batch, config.model, _dropout_key(config, key))
+        losses = token_losses_and_reports(params, batch, config.model, dropout_key(config, key))
         return _sums(config, *losses, batch[:, 1:] >= 0)
 
     return terms
@@ -31,13 +31,14 @@ def completion(config: RunConfig) -> Objective:
 
     def terms(params: Params, reference: Reference, batch: Batch, key: jax.Array) -> Terms:
         tokens_BS, scored_BT = batch["tokens"], batch["scored"]
-        losses = token_losses_and_reports(params, tokens_BS, config.model, _dropout_key(config, key), scored_BT)
+        losses = token_losses_and_reports(params, tokens_BS, config.model, dropout_key(config, key), scored_BT)
         return _sums(config, *losses, scored_BT)
 
     return terms
 
 
-def _dropout_key(config: RunConfig, key: jax.Array) -> jax.Array | None:
+def dropout_key(config: RunConfig, key: jax.Array) -> jax.Array | None:
+    """`key` where the model drops numbers out, None else."""
     return key if config.model.residual_dropout > 0 or config.model.attention_dropout > 0 else None
 
 

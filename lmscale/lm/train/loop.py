@@ -24,7 +24,7 @@ from lmscale.lm.devices.sharding import make_mesh, replicated
 from lmscale.lm.eval.task_eval import TaskEvaluator
 from lmscale.lm.eval.validation import Validation, make_validation
 from lmscale.lm.model.parameters import Params
-from lmscale.lm.objectives import Batch, Objective, Reference
+from lmscale.lm.objectives import Batch, Objective, Reference, make_objective
 from lmscale.lm.train import pack
 from lmscale.lm.train.batch_source import MakeBatches, TextBatches
 from lmscale.lm.train.checkpoint_cadence import CheckpointCadence
@@ -32,6 +32,7 @@ from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.logs.jsonl import LOG_ROWS
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.recorder import RunRecorder
+from lmscale.lm.train.references import load_reference
 from lmscale.lm.train.step import TrainState, make_step
 
 
@@ -98,10 +99,15 @@ def train_packed(
             machine.check_memory(first, len(missing))
             tokens = data.prepare(first.data)
             data.check_enough(tokens, first)
+            read = load_reference(first, folders[missing[0]], tokens.manifest, mesh) if objective is None else None
+            if read is not None:
+                objective, reference = make_objective(first, read.model), read.params
             runs, clock = [], TrainingClock()
             for index, number in enumerate(missing):
                 config, source = configs[number], batches(configs[number], tokens, mesh)
-                recorder = RunRecorder(config, folders[number], index, tokens, source, clock, wandb)
+                recorder = RunRecorder(
+                    config, folders[number], index, tokens, source, clock, wandb, read and read.model
+                )
                 runs.append(stack.enter_context(closing(recorder)))
             TrainLoop(runs, mesh, stop, objective, reference).run()
         for run, number in zip(runs, missing):

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import optax
 
-from lmscale.core.config import RunConfig
-from lmscale.core.counting import count
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting import count, reference_flops
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import SCORING_FILE
 from lmscale.lm import data
@@ -41,8 +41,10 @@ class RunRecorder:
         batches: BatchSource,
         clock: TrainingClock,
         wandb: str,
+        reference_model: ModelConfig | None = None,
     ) -> None:
-        """`index` is the run's own among those that share a program and its clock."""
+        """`index` is the run's own among those that share a program and its clock; `reference_model` is read beside."""
+        self._reference_model = reference_model
         self.config, self.folder, self.index, self.tokens, self.batches = config, folder, index, tokens, batches
         self.clock = clock
         self.done = 0
@@ -184,6 +186,7 @@ class RunRecorder:
             flops=counts.flops,
             flops_6n=counts.flops_6n,
             batch_flops=done * self.batches.flops_per_batch,
+            reference_flops=reference_flops(self._reference_model, config, tokens) if self._reference_model else 0,
             **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,

@@ -14,6 +14,7 @@ from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.checkpoint_content import Identity, OtherData
+from lmscale.lm.train.references import check_finished
 from lmscale.lm.train.step import Compiled, TrainState
 
 NOTHING_DONE: dict[str, Any] = {"seconds": 0.0, "losses": []}
@@ -56,6 +57,7 @@ def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
     name = CheckpointName.parse(config.init_from, "RunConfig.init_from")
     parent = find_run(name.run_id, folder)
     other = read_config(parent)
+    check_finished(parent, name)
     here, there = parameter_table(config.model), parameter_table(other.model)
     for parameter in {**here, **there}:
         shapes = [table[parameter].shape if parameter in table else "absent" for table in (here, there)]

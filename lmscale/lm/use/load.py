@@ -9,11 +9,10 @@ from jax.sharding import Mesh
 
 from lmscale.core.config import IMPORTED, MeshConfig, RunConfig, check
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json
-from lmscale.core.run_folder import CONFIG_FILE, IMPORTED_FILE
+from lmscale.core.run_folder import CONFIG_FILE
 from lmscale.core.run_identity import read_config
 from lmscale.lm import data
-from lmscale.lm.data.tokenizer import FileTokenizer, Tokenizer
+from lmscale.lm.data.tokenizer import Tokenizer, imported_tokenizer
 from lmscale.lm.devices.sharding import make_mesh, shardings
 from lmscale.lm.model.parameters import Params, parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
@@ -57,7 +56,9 @@ def open_run(folder: Path, step: int | None = None) -> Opened:
     mesh = make_mesh(config.mesh if config.mesh.devices <= jax.device_count() else MeshConfig())
     params, step, facts = _params(config, folder, step, mesh)
     imported = config.data.source.startswith(IMPORTED)
-    tokenizer = _own_tokenizer(config, folder) if imported else _tokenizer_of_data(config, folder, facts)
+    tokenizer = (
+        imported_tokenizer(folder, config.data.tokenizer) if imported else _tokenizer_of_data(config, folder, facts)
+    )
     return Opened(TrainedRun(config, params, tokenizer), step, mesh)
 
 
@@ -71,15 +72,6 @@ def _tokenizer_of_data(config: RunConfig, folder: Path, facts: dict[str, Any]) -
         f"{there}, now {here}), so its tokens would mean other text; restore the corpus or the file of the tokenizer",
     )
     return data.load_tokenizer(manifest)
-
-
-def _own_tokenizer(config: RunConfig, folder: Path) -> Tokenizer:
-    """The tokenizer that an imported model brings."""
-    origin = read_json(folder / IMPORTED_FILE, "record of an imported model")
-    end = origin.get("end_of_document") if isinstance(origin, dict) else None
-    if type(end) is not int:
-        raise UserError(f"{folder / IMPORTED_FILE} does not say which token ends a text; import the model again")
-    return FileTokenizer.read(folder / config.data.tokenizer, config.data.tokenizer, end)
 
 
 def _params(config: RunConfig, folder: Path, step: int | None, mesh: Mesh) -> tuple[Params, int, dict[str, Any]]:

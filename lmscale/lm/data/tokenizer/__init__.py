@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lmscale.core import files
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.run_folder import IMPORTED_FILE
 from lmscale.lm.data.tokenizer.byte import ByteTokenizer
 from lmscale.lm.data.tokenizer.file import FileTokenizer
 from lmscale.lm.data.tokenizer.symbols import SYMBOLS, SymbolTokenizer
@@ -35,6 +36,7 @@ __all__ = [
     "Tokenizer",
     "bits_per_byte",
     "count_bytes",
+    "imported_tokenizer",
     "load",
     "train_bpe",
 ]
@@ -78,6 +80,15 @@ class Tokenizer(Protocol):
 
     def decode_documents(self, tokens: Any) -> list[bytes]:
         """The inverse of `encode_documents`, exactly."""
+
+
+def imported_tokenizer(folder: Path, name: str) -> FileTokenizer:
+    """The tokenizer that an imported model brings, in its run's folder."""
+    origin = files.read_json(folder / IMPORTED_FILE, "record of an imported model")
+    end = origin.get("end_of_document") if isinstance(origin, dict) else None
+    if type(end) is not int:
+        raise UserError(f"{folder / IMPORTED_FILE} does not say which token ends a text; import the model again")
+    return FileTokenizer.read(folder / name, name, end)
 
 
 def load(name: str) -> Tokenizer:

@@ -1,0 +1,164 @@
+"""Distillation and completions against plain PyTorch, in parts, on many devices; teachers and what they cost."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+import pytest
+from helpers import objective_cases as cases
+from helpers.tiny_runs import MODEL, assert_same, rows, run, write_corpus
+from helpers.xla_flags import simulated_devices
+
+from lmscale.core.config import DataConfig, Distillation, MeshConfig, RunConfig
+from lmscale.core.counting import flops_per_token_forward
+from lmscale.core.errors import UserError
+from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
+from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.objectives import make_objective
+from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.step import means_and_gradient
+from lmscale.lm.use.load import load
+
+GOLDEN = json.loads((Path(__file__).parent / "golden/objectives.json").read_text(encoding="utf-8"))
+"""Mean objectives and norms of their gradients as torch 2.13 computed them (`peers/objectives.py`)."""
+CLOSE = {"rel": 1e-5}
+
+
+def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any) -> tuple[float, float]:
+    """The mean objective of the batch of `objective_cases` and the norm of its gradient."""
+    model = replace(cases.STUDENT, **changed.pop("model", {}))
+    config = cases.config(name, model, **changed)
+    objective = make_objective(config, cases.TEACHER)
+    devices = make_mesh(mesh or MeshConfig())
+    placed = [
+        jax.device_put(
+            params, shardings({row: (x.shape, x.axes) for row, x in parameter_table(shape).items()}, devices)
+        )
+        for params, shape in ((cases.students_params(), model), (cases.teachers_params(), cases.TEACHER))
+    ]
+    batch = jax.device_put(cases.batch(), batch_sharding(devices))
+
+    def both(params: Any, teacher: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        terms = objective(params, teacher, batch, jax.random.key(0))
+        _, grads = means_and_gradient(config, objective, params, teacher, batch, jax.random.key(0))
+        return terms.objective / terms.weight, optax.tree.norm(grads)
+
+    with jax.set_mesh(devices):
+        value, norm = jax.jit(both)(*placed, batch)
+    return float(value), float(norm)
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
+    value, norm = objective_and_norm(name)
+    assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE)
+    assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["distillation, mixed", "distillation, top 5"])
+@pytest.mark.parametrize("changed", [{"micro_batches": 4}, {"model": {"loss_chunk": 7}}], ids=str)
+def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any]) -> None:
+    value, norm = objective_and_norm(name, **changed)
+    assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE)
+    assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE)
+
+
+SPREAD = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from test_distillation import MeshConfig, objective_and_norm
+meshes = {
+    "data": MeshConfig(data=8), "all": MeshConfig(data=2, fsdp=2, tensor=2), "time": MeshConfig(fsdp=4, sequence=2)
+}
+print(json.dumps({name: objective_and_norm("distillation, top 5", mesh) for name, mesh in meshes.items()}))
+print(json.dumps({name: objective_and_norm("completion", mesh) for name, mesh in meshes.items()}))
+"""
+
+
+def test_eight_devices_give_the_numbers_of_one() -> None:
+    command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, line in zip(("distillation, top 5", "completion"), done.stdout.splitlines()):
+        for mesh, (value, norm) in json.loads(line).items():
+            assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE), mesh
+            assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), mesh
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    config = replace(cases.config("distillation"), model=cases.TEACHER, tokens=8 * cases.TEACHER.context)
+    params, batch = cases.teachers_params(), cases.batch()
+    objective = make_objective(config, cases.TEACHER)
+    gradient = jax.jit(partial(means_and_gradient, config, objective))
+    means, grads = gradient(params, params, batch, jax.random.key(0))
+    assert float(means.reported["teacher_kl"]) == pytest.approx(0, abs=1e-6)
+    assert float(means.reported["teacher_loss_nats"]) == pytest.approx(float(means.loss), rel=1e-6)
+    assert float(optax.tree.norm(grads)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def teacher(corpus: str, tmp_path: Path) -> RunConfig:
+    """A wider and deeper run with averaged weights, trained in `runs/first`."""
+    model = replace(MODEL, width=24, layers=2, heads=3, context=32)
+    config = run(corpus, 6, model=model, optimizer={"ema_decay": 0.5})
+    train(config, tmp_path / "runs" / "first" / config.run_id)
+    return config
+
+
+def pupil(corpus: str, teacher: RunConfig, **changed: Any) -> RunConfig:
+    return run(corpus, 4, objective=Distillation(teacher=teacher.run_id, temperature=2.0), **changed)
+
+
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+def test_a_run_reads_its_teacher_books_it_and_resumes_bit_for_bit(
+    corpus: str, teacher: RunConfig, tmp_path: Path, stop_after: Any
+) -> None:
+    config, folder = pupil(corpus, teacher), tmp_path / "runs" / "second"
+    result = train(config, folder / config.run_id)
+    forward = flops_per_token_forward(replace(teacher.model, context=MODEL.context))
+    assert result.reference_flops == forward * config.tokens > 0
+    assert result.reported is not None and result.reported.keys() == {"teacher_kl", "teacher_loss_nats"}
+    first = rows(folder / config.run_id)[0]
+    assert first["teacher_kl"] > 0 and first["loss_nats"] > first["teacher_loss_nats"] > 0
+    assert set(load(folder / config.run_id).params) == set(parameter_table(MODEL)), "the teacher is not in it"
+
+    again = tmp_path / "runs" / "third" / config.run_id
+    stop_after(2)
+    with pytest.raises(Interrupted):
+        train(config, again)
+    stop_after(10**6)
+    train(config, again)
+    assert_same(config, again, folder / config.run_id)
+
+
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+def test_a_teacher_that_cannot_be_read_is_one_sentence(corpus: str, teacher: RunConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "second" / "student"
+    with pytest.raises(UserError, match=r"there is no run 0123456789ab in .*second"):
+        train(replace(pupil(corpus, teacher), objective=Distillation(teacher="0123456789ab")), folder)
+    with pytest.raises(UserError, match=r"no checkpoint of step 5 .* there are those of 6"):
+        train(replace(pupil(corpus, teacher), objective=Distillation(teacher=f"{teacher.run_id}@5")), folder)
+    long = pupil(corpus, teacher, model=replace(MODEL, context=64))
+    with pytest.raises(UserError, match=r"the teacher, run \w+, reads at most 32 tokens, .* is 64"):
+        train(long, folder)
+    words = DataConfig(source=corpus, tokenizer="bpe:300", validation_fraction=0.2, max_epochs=1000)
+    other = replace(pupil(corpus, teacher), data=words, model=replace(MODEL, vocab=300))
+    with pytest.raises(
+        UserError, match=r"the teacher, run \w+, has 256 ids, and this run 300; give both one tokenizer"
+    ):
+        train(other, folder)
+    with pytest.raises(UserError, match="nothing is learned from the teacher"):
+        Distillation(teacher=teacher.run_id, text_weight=1.0)
+    with pytest.raises(UserError, match="teacher = 'runs/first': write the id of a run"):
+        Distillation(teacher="runs/first")
