@@ -81,7 +81,7 @@ def test_every_dotted_name_exists(file: Path) -> None:
 
 
 def test_the_sweep_is_planned() -> None:
-    sweep = run(block("SWEEP = Sweep("))["SWEEP"]
+    sweep = run(block("from lmscale import Sweep, isoflop"))["SWEEP"]
     assert isinstance(sweep, lmscale.Sweep)
     planned = lmscale.plan(sweep)
     assert len(planned.runs) == 15 and sum(one.held_out for one in planned.runs) == 5
@@ -91,7 +91,7 @@ def test_the_verbs_are_called_as_they_are_defined(monkeypatch: pytest.MonkeyPatc
     """`run` gives published runs in place of trained ones; `report` writes nothing. Their signatures are checked."""
     monkeypatch.chdir(tmp_path)
     Path("sweeps").mkdir()
-    Path("sweeps/mine.py").write_text(block("SWEEP = Sweep("), encoding="utf-8")
+    Path("sweeps/mine.py").write_text(block("from lmscale import Sweep, isoflop"), encoding="utf-8")
     monkeypatch.setattr(lmscale, "run", create_autospec(lmscale.run, return_value="chinchilla"))
     monkeypatch.setattr(lmscale, "report", create_autospec(lmscale.report))
     assert run(block("lmscale.run(").replace("resamples=1000", "resamples=10, check=False"))["law"]
@@ -105,10 +105,17 @@ def test_the_law_is_fitted_and_compared(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_a_recipe_passes_objective_and_start_to_its_runs() -> None:
-    recipe = run(block("Completion()"))["answers"]
+    recipe = run(block("answers = "))["answers"]
     assert callable(recipe)
     config = recipe({"width": 16, "tokens": 50_000})
     assert config.objective == lmscale.Completion() and config.init_from == "0123456789ab"
+
+
+def test_a_sweep_of_stages_is_planned() -> None:
+    sweep = run(block("fine_tune("))["SWEEP"]
+    assert isinstance(sweep, lmscale.Sweep)
+    stages = [run.stage for run in lmscale.plan(sweep).runs]
+    assert stages == ["pretrain"] * 2 + ["fine-tune"] * 4 + ["distil"]
 
 
 def test_a_recipe_passes_a_corpus_of_ones_own_to_its_runs() -> None:
@@ -127,4 +134,4 @@ def test_a_trained_run_is_loaded_and_tapped(
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    assert len(BLOCKS) == 6, "a new Python block in the README needs a test here"
+    assert len(BLOCKS) == 7, "a new Python block in the README needs a test here"
