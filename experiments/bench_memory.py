@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
 from lmscale.core.counting import memory_bytes, params_total, state_bytes
 from lmscale.lm.devices.machine import device_name
 from lmscale.lm.devices.sharding import make_mesh
@@ -56,6 +56,10 @@ def shapes() -> Iterator[tuple[str, RunConfig]]:
     yield run("Adafactor", optimizer={"kind": "adafactor"})
     for remat in ("none", "dots", "full"):
         yield run(f"8 layers in a loop, remat {remat}", layers=8, scan_layers=True, remat=remat)
+    yield run("8 experts, 2 of half the width", experts=8, experts_per_token=2, expert_width=344)
+    yield run("16 experts, 1 of the whole width", experts=16)
+    yield run("8 experts, 2 and a shared one", experts=8, experts_per_token=2, shared_experts=1, expert_width=344)
+    yield run("8 experts of capacity 1.25", experts=8, experts_per_token=2, router=RouterConfig(capacity=1.25))
     yield run("48 x 2, 3 heads, context 128, bytes", width=48, layers=2, heads=3, vocab=256, context=128)
     yield run(
         "768 x 6, 12 heads, context 512, GELU", 4, width=768, layers=6, heads=12, vocab=8192, context=512, mlp="gelu"
