@@ -8,10 +8,11 @@ Each shape's step is lowered and compiled as `train` does, never run. The compil
 `counting.memory_bytes`, which decides whether a run is started and what `lmscale plan` prints. On an accelerator the
 same table is printed for its own kernels.
 
-Outcome (2026-11, CPU, JAX 0.10.2): 30 of 30 shapes within 15 %, estimate / compiler from .89 (48 x 2 bytes) to 1.11 (8
+Outcome (2026-11, CPU, JAX 0.10.2): 34 of 34 shapes within 15 %, estimate / compiler from .89 (48 x 2 bytes) to 1.11 (8
 layers in a loop, remat dots). Widths 64 to 1024 give .96 to 1.02, contexts 64 to 1024 .92 to 1.02, vocabularies 256 to
-16,384 .95 to 1.01, bfloat16 .96, micro-batches .97. Layers that are written out keep as much with remat as without (331
-of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an accelerator.
+16,384 .95 to 1.01, bfloat16 .96, micro-batches .97, experts 1.00 to 1.03. Layers that are written out keep as much with
+remat as without (331 of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an
+accelerator.
 """
 
 import argparse

@@ -52,6 +52,9 @@ WIDENED_BYTES = 3
 """Bytes of a bfloat16 number on a CPU, whose products are float32: half of the numbers have a float32 copy."""
 MLP_SAVED = {"swiglu": 5, "geglu": 5, "gelu": 4, "gelu-erf": 4, "relu2": 3}
 """Numbers per hidden unit that an MLP saves for its backward pass."""
+COPIES_OF_TOKEN, COPIES_OF_WEIGHTS = 5, 1.25
+"""Vectors of the width of the model that each expert of a token saves; copies of all experts that XLA's ragged product
+makes on a CPU. From the shapes with experts in `experiments/bench_memory.py`."""
 
 
 def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = False, devices: int = 1) -> int:
@@ -80,7 +83,8 @@ def activation_bytes(model: ModelConfig, sequences: int, accelerator: bool = Fal
     size = DTYPE_BYTES[model.compute_dtype]
     if model.compute_dtype == "bfloat16" and not accelerator:
         size = WIDENED_BYTES
-    return int(sequences * model.context * numbers * size) + 2 * _logits_bytes(model, sequences, devices)
+    weights = 0 if accelerator else int(_copied_experts(model) * DTYPE_BYTES[model.compute_dtype])
+    return int(sequences * model.context * numbers * size) + weights + 2 * _logits_bytes(model, sequences, devices)
 
 
 def _active_hidden(model: ModelConfig) -> int:
@@ -88,10 +92,22 @@ def _active_hidden(model: ModelConfig) -> int:
     return (model.experts_per_token + model.shared_experts) * model.expert_hidden
 
 
-def _mlp_numbers(model: ModelConfig) -> int:
-    """Numbers per token that an MLP saves; experts also save their copies of the token and of what they add to it."""
-    copies = 2 * model.experts_per_token * model.width if model.sparse else 0
-    return MLP_SAVED[model.mlp] * _active_hidden(model) + copies
+def _mlp_numbers(model: ModelConfig) -> float:
+    """Numbers per token that an MLP saves; an expert also saves its copies of the token and of what it adds to it, and
+    under a limit all that there is room for."""
+    if not model.sparse:
+        return MLP_SAVED[model.mlp] * model.hidden
+    chosen = model.experts_per_token * (model.router.capacity or 1.0)
+    hidden = (chosen + model.shared_experts) * model.expert_hidden
+    return MLP_SAVED[model.mlp] * hidden + COPIES_OF_TOKEN * chosen * model.width
+
+
+def _copied_experts(model: ModelConfig) -> float:
+    """Numbers of expert weights that dropless layers on a CPU hold besides the parameters."""
+    if not model.sparse or model.router.capacity is not None:
+        return 0.0
+    experts = model.layers * model.experts * mlp_branches(model) * model.width * model.expert_hidden
+    return COPIES_OF_WEIGHTS * experts
 
 
 def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
