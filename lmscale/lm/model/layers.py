@@ -121,8 +121,9 @@ def mlp(
 
 def activate(hidden: jax.Array, config: ModelConfig) -> jax.Array:
     """[..., C, F] -> [..., F]: the activation of the first branch, times the second where the MLP is gated."""
-    first = ACTIVATIONS[config.mlp](hidden[..., 0, :])
-    return first * hidden[..., 1, :] if config.gated else first
+    leading = (slice(None),) * (hidden.ndim - 2)
+    first = ACTIVATIONS[config.mlp](hidden[*leading, 0])
+    return first * hidden[*leading, 1] if config.gated else first
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

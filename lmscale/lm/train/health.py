@@ -46,12 +46,13 @@ class Health:
     """Of a mixture of experts: each expert's share of its layer's tokens, smoothed."""
 
 
+ROUTING_COLLAPSED = "the routing collapsed: nearly all tokens of a layer took the same experts"
 REASONS = (
     "",
     "the training loss was not finite",
     "the gradient norm was not finite",
     "the smoothed training loss rose {limit:g} nats above its lowest",
-    "the routing collapsed: nearly all tokens of a layer took the same experts",
+    ROUTING_COLLAPSED,
 )
 
 
@@ -71,16 +72,16 @@ def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.
     code = jnp.select(
         [~jnp.isfinite(loss_nats), ~jnp.isfinite(grad_norm), smoothed > health.lowest + limit_nats], [1, 2, 3], 0
     )
-    watched = Health(
+    sick = health.code > 0
+    return Health(
         smoothed=smoothed,
         variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * deviation**2),
         lowest=jnp.minimum(health.lowest, smoothed),
         spikes=health.spikes + spike,
-        code=health.code,
-        step=health.step,
+        code=jnp.where(sick, health.code, code),
+        step=jnp.where(sick | (code == 0), health.step, step + 1),
         load_LE=health.load_LE,
     )
-    return _first_problem(watched, code, step)
 
 
 def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts_per_token: int) -> Health:
@@ -91,15 +92,11 @@ def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts
     if counts_LE.shape[1] == experts_per_token:  # every token takes all
         return health.replace(load_LE=load_LE)  # type: ignore[attr-defined]
     used_L = jnp.exp(jax.scipy.special.entr(load_LE).sum(axis=1))
-    collapsed = (step >= SETTLING_STEPS) & (used_L.min() < COLLAPSED * experts_per_token)
-    return _first_problem(health.replace(load_LE=load_LE), jnp.where(collapsed, 4, 0), step)  # type: ignore[attr-defined]
-
-
-def _first_problem(health: Health, code: jax.Array, step: jax.Array) -> Health:
-    """`health` with the problem `code` of update number `step`, unless there is none or an earlier one."""
-    sick = health.code > 0
+    collapsed = (step >= SETTLING_STEPS) & (used_L.min() < COLLAPSED * experts_per_token) & (health.code == 0)
     return health.replace(  # type: ignore[attr-defined]
-        code=jnp.where(sick, health.code, code), step=jnp.where(sick | (code == 0), health.step, step + 1)
+        load_LE=load_LE,
+        code=jnp.where(collapsed, REASONS.index(ROUTING_COLLAPSED), health.code),
+        step=jnp.where(collapsed, step + 1, health.step),
     )
 
 
