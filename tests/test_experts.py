@@ -1,5 +1,6 @@
 """Mixtures of experts against the plain definition: every expert reads every token, and a mask keeps its choice."""
 
+import dataclasses
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -27,6 +28,7 @@ B, T = 3, 20
 SMALL = ModelConfig(
     width=16, layers=2, heads=2, vocab=32, context=T, experts=5, experts_per_token=2, expert_width=12, shared_experts=1
 )
+DENSE: dict[str, Any] = {"experts": 1, "experts_per_token": 1, "expert_width": None, "shared_experts": 0}
 ROUTERS = {
     "softmax": RouterConfig(z_loss=0.01),
     "sigmoid with a bias": RouterConfig(gate="sigmoid", bias_rate=0.01, scale=2.5),
@@ -297,6 +299,13 @@ def test_a_collapse_of_the_routing_is_trouble_and_an_uneven_load_is_not() -> Non
     assert found is not None and found == (REASONS[4], SETTLING_STEPS + 1)
     assert health_after(collapsed, SETTLING_STEPS) is None
     assert health_after([[5, 5, 5, 5], [18, 2, 0, 0]], SETTLING_STEPS + 5) is None
+
+
+def test_a_checkpoint_of_a_dense_model_has_no_array_of_experts() -> None:
+    """Orbax refuses a checkpoint that lacks a field, even one that is None; older versions have these alone."""
+    fields = {"smoothed", "variance", "lowest", "spikes", "code", "step"}
+    assert {field.name for field in dataclasses.fields(healthy(replace(SMALL, **DENSE)))} == fields
+    assert {field.name for field in dataclasses.fields(healthy(SMALL))} == fields | {"load_LE"}
 
 
 def test_what_a_row_of_metrics_says_of_experts() -> None:

@@ -42,8 +42,14 @@ class Health:
     """0 healthy; otherwise an index into `REASONS`. The first problem stays."""
     step: jax.Array
     """The step of that problem."""
-    load_LE: jax.Array | None = None
-    """Of a mixture of experts: each expert's share of its layer's tokens, smoothed."""
+
+
+@flax.struct.dataclass
+class RoutedHealth(Health):
+    """That of a mixture of experts. A class of its own, since checkpoints of dense models have no such array."""
+
+    load_LE: jax.Array
+    """Each expert's share of its layer's tokens, smoothed."""
 
 
 ROUTING_COLLAPSED = "the routing collapsed: nearly all tokens of a layer took the same experts"
@@ -59,8 +65,10 @@ REASONS = (
 def healthy(model: ModelConfig | None = None) -> Health:
     """The health of a run before its first step; of a mixture of experts, its routing's too."""
     zero, none = jnp.float32(0), jnp.int32(0)
-    load_LE = jnp.zeros((model.layers, model.experts), jnp.float32) if model is not None and model.sparse else None
-    return Health(zero, zero, jnp.float32(jnp.inf), none, none, none, load_LE)
+    scalars = zero, zero, jnp.float32(jnp.inf), none, none, none
+    if model is None or not model.sparse:
+        return Health(*scalars)
+    return RoutedHealth(*scalars, jnp.zeros((model.layers, model.experts), jnp.float32))
 
 
 def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.Array, limit_nats: jax.Array) -> Health:
@@ -73,20 +81,19 @@ def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.
         [~jnp.isfinite(loss_nats), ~jnp.isfinite(grad_norm), smoothed > health.lowest + limit_nats], [1, 2, 3], 0
     )
     sick = health.code > 0
-    return Health(
+    return health.replace(  # type: ignore[attr-defined, no-any-return]
         smoothed=smoothed,
         variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * deviation**2),
         lowest=jnp.minimum(health.lowest, smoothed),
         spikes=health.spikes + spike,
         code=jnp.where(sick, health.code, code),
         step=jnp.where(sick | (code == 0), health.step, step + 1),
-        load_LE=health.load_LE,
     )
 
 
 def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts_per_token: int) -> Health:
     """The health after the routing of update number `step`, of which `counts_LE` tokens chose an expert."""
-    assert health.load_LE is not None
+    assert isinstance(health, RoutedHealth)
     share_LE = counts_LE / jnp.maximum(counts_LE.sum(axis=1, keepdims=True), 1)
     load_LE = jnp.where(step == 0, share_LE, SMOOTHING * health.load_LE + (1 - SMOOTHING) * share_LE)
     if counts_LE.shape[1] == experts_per_token:  # every token takes all
