@@ -81,7 +81,7 @@ def watch(health: Health, step: jax.Array, loss_nats: jax.Array, grad_norm: jax.
         [~jnp.isfinite(loss_nats), ~jnp.isfinite(grad_norm), smoothed > health.lowest + limit_nats], [1, 2, 3], 0
     )
     sick = health.code > 0
-    return health.replace(  # type: ignore[attr-defined, no-any-return]
+    return health.replace(  # type: ignore[attr-defined]
         smoothed=smoothed,
         variance=SMOOTHING * (health.variance + (1 - SMOOTHING) * deviation**2),
         lowest=jnp.minimum(health.lowest, smoothed),
