@@ -1,0 +1,177 @@
+"""Experts on a mesh: whatever the router chooses, the result is that of a loop over all experts; and each device
+multiplies its share of the rows only."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.xla_flags import HASTE, simulated_devices
+
+from lmscale.core.config import MeshConfig, ModelConfig
+from lmscale.lm.devices.sharding import make_mesh, spec
+from lmscale.lm.model.experts.grouped import block_rows
+from lmscale.lm.model.experts.parallel import SLACK, divides, experts_on_each_device
+from lmscale.lm.model.parameters import parameter_table
+
+BATCH, TIME, WIDTH, HIDDEN, EXPERTS, TAKEN = 8, 64, 4, 6, 16, 2
+MODEL = ModelConfig(
+    width=WIDTH, layers=1, heads=1, vocab=8, context=TIME, mlp_width=HIDDEN, experts=EXPERTS, experts_per_token=TAKEN
+)
+WEIGHTS = ("experts_in", "experts_out")
+MESHES = {
+    "expert": {"expert": 8},
+    "data": {"data": 8},
+    "data x expert": {"data": 2, "expert": 4},
+    "fsdp x tensor x expert": {"fsdp": 2, "tensor": 2, "expert": 2},
+    "sequence x data x expert": {"sequence": 2, "data": 2, "expert": 2},
+}
+ROUTINGS = ["random", "one expert", "one device", "none", "some none"]
+
+
+def routing(kind: str) -> np.ndarray:
+    """The experts of every token [B, T, J]; EXPERTS where it takes none."""
+    rng, shape = np.random.default_rng(1), (BATCH, TIME, TAKEN)
+    chosen = {
+        "random": rng.integers(0, EXPERTS, shape),
+        "one expert": np.full(shape, 5),
+        "one device": rng.integers(0, 2, shape),
+        "none": np.full(shape, EXPERTS),
+        "some none": np.where(rng.random(shape) < 0.3, EXPERTS, rng.integers(0, EXPERTS, shape)),
+    }
+    return chosen[kind].astype(np.int32)
+
+
+def arrays() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Parameters of one layer, activations and gates."""
+    rng = np.random.default_rng(0)
+    table = parameter_table(MODEL)
+    weights = {name: rng.normal(size=table[name].shape[1:]).astype(np.float32) for name in WEIGHTS}
+    x_BTD = rng.normal(size=(BATCH, TIME, WIDTH)).astype(np.float32)
+    return weights, x_BTD, rng.random((BATCH, TIME, TAKEN)).astype(np.float32)
+
+
+def loop(weights: dict[str, Any], x_BTD: Any, expert_BTJ: Any, gate_BTJ: Any) -> Any:
+    """Every token through every expert, weighted by its gates."""
+    total = jnp.zeros_like(x_BTD)
+    for expert in range(EXPERTS):
+        hidden_BTCF = jnp.einsum("btd,dcf->btcf", x_BTD, weights["experts_in"][expert])
+        y_BTD = jax.nn.silu(hidden_BTCF[:, :, 0]) * hidden_BTCF[:, :, 1] @ weights["experts_out"][expert]
+        total += y_BTD * jnp.where(expert_BTJ == expert, gate_BTJ, 0).sum(axis=-1)[:, :, None]
+    return total
+
+
+def parallel(weights: dict[str, Any], x_BTD: Any, expert_BTJ: Any, gate_BTJ: Any) -> Any:
+    assert divides(BATCH, TIME, EXPERTS)
+    return experts_on_each_device(weights, x_BTD, expert_BTJ, gate_BTJ, MODEL)
+
+
+def objective(compute: Any) -> Any:
+    """A scalar that every output and every gradient has its own share of."""
+    probe_BTD = np.random.default_rng(2).normal(size=(BATCH, TIME, WIDTH)).astype(np.float32)
+
+    def total(weights: Any, x_BTD: Any, gate_BTJ: Any, expert_BTJ: Any) -> Any:
+        y_BTD = compute(weights, x_BTD, expert_BTJ, gate_BTJ)
+        return (y_BTD * probe_BTD).sum(), y_BTD
+
+    return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))
+
+
+def results(compute: Any) -> dict[str, dict[str, np.ndarray]]:
+    """The output and every gradient, for every routing."""
+    both, of_routings = objective(compute), {}
+    for kind in ROUTINGS:
+        (_, y_BTD), grads = both(*arrays(), routing(kind))
+        leaves = jax.tree.leaves_with_path({"output": y_BTD, "gradient": grads})
+        of_routings[kind] = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return of_routings
+
+
+def worst_errors() -> dict[str, dict[str, dict[str, float]]]:
+    """Mesh -> routing -> array -> its largest difference from that of the loop over experts."""
+    expected, errors = results(loop), {}
+    for name, axes in MESHES.items():
+        with jax.set_mesh(make_mesh(MeshConfig(**axes))):
+            computed = results(parallel)
+        errors[name] = {
+            kind: {key: float(np.abs(value - expected[kind][key]).max()) for key, value in computed[kind].items()}
+            for kind in ROUTINGS
+        }
+    return errors
+
+
+def compiled_step(axes: dict[str, int]) -> str:
+    """The program of one of eight devices, with its gradient, after partition."""
+    weights, x_BTD, gate_BTJ = arrays()
+    mesh = make_mesh(MeshConfig(**axes))
+
+    def placed(value: np.ndarray, *logical: str | None) -> jax.ShapeDtypeStruct:
+        sharding = jax.sharding.NamedSharding(mesh, spec(logical, mesh))
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+
+    shapes = {name: placed(value, *parameter_table(MODEL)[name].axes[1:]) for name, value in weights.items()}
+    tokens = [placed(value, "batch", "time", None) for value in (x_BTD, routing("random"), gate_BTJ)]
+
+    def total(weights: Any, x_BTD: Any, expert_BTJ: Any, gate_BTJ: Any) -> Any:
+        return (parallel(weights, x_BTD, expert_BTJ, gate_BTJ) ** 2).sum()
+
+    with jax.set_mesh(mesh):
+        return jax.jit(jax.grad(total, argnums=(0, 1, 3))).lower(shapes, *tokens).compile().as_text()
+
+
+def simulate(call: str) -> Any:
+    """The JSON of an expression of this module, on eight simulated devices in a process of their own."""
+    code = f"import json, test_experts_parallel as t; print(json.dumps({call}))"
+    environment = {**simulated_devices(8, HASTE), "PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, dict[str, dict[str, float]]]:
+    return simulate("t.worst_errors()")  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ROUTINGS)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_routing_gives_what_a_loop_over_experts_gives(errors: Any, mesh: str, kind: str) -> None:
+    assert set(errors[mesh][kind]) == {
+        "['gradient'][0]['experts_in']", "['gradient'][0]['experts_out']", "['gradient'][1]", "['gradient'][2]",
+        "['output']",
+    }  # fmt: skip
+    assert max(errors[mesh][kind].values()) < 2e-5
+
+
+def test_each_device_multiplies_its_share_of_the_rows() -> None:
+    """Read from the program of one device, forward and backward: no array in it has as many rows as all tokens."""
+    program = simulate("t.compiled_step({'expert': 8})")
+    choices = BATCH * TIME * TAKEN
+    room = math.ceil(SLACK * choices / 8 / 8)  # for each of eight devices
+    rows = 8 * room + block_rows(8 * room, EXPERTS // 8)
+    assert rows < 0.4 * choices, "the bound is no bound"
+    assert _longest_axis(program) == rows
+    assert "while(" in program and " dot(" in program, (
+        "blocks of rows are multiplied in a loop over those that are there"
+    )
+    assert program.count(" all-to-all(") >= 4, "there and back, forward and backward"
+    assert "all-gather" not in program
+
+
+def test_a_mesh_without_an_axis_of_experts_keeps_tokens_where_they_are() -> None:
+    program = simulate("t.compiled_step({'data': 8})")
+    choices = BATCH * TIME * TAKEN
+    assert _longest_axis(program) == choices // 8 + block_rows(choices // 8, EXPERTS)
+    assert "all-to-all" not in program and "all-gather" not in program
+
+
+def _longest_axis(program: str) -> int:
+    """Of all arrays of floats in a compiled program."""
+    return max(int(size) for shape in re.findall(r"f32\[([\d,]+)\]", program) for size in shape.split(","))
