@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.published import VARIANTS, checksum, random_params, random_tokens, tiny
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.model import transformer
 from lmscale.lm.use.hf.published import model_config, parameters, publish
@@ -65,6 +65,20 @@ def test_a_published_model_reads_back_as_the_same_function(variant: str) -> None
             {"norm": "layernorm", "positions": "learned", "mlp": "gelu", "kv_heads": 2},
             "kv_heads = 2 has no counterpart in GPT2LMHeadModel",
         ),
+        ({"experts": 4}, "normalized_gates = False has no counterpart in MixtralForCausalLM"),
+        (
+            {"experts": 4, "experts_per_token": 2, "shared_experts": 1},
+            "shared_experts = 1 has no counterpart in MixtralForCausalLM; it has shared_experts = 0",
+        ),
+        (
+            {"experts": 4, "experts_per_token": 2, "router": RouterConfig(capacity=2.0)},
+            "router.capacity = 2.0 has no counterpart in MixtralForCausalLM; it has router.capacity = None",
+        ),
+        (
+            {"experts": 4, "experts_per_token": 2, "router": RouterConfig(bias_rate=1e-3)},
+            "router.bias_rate = 0.001 has no counterpart in MixtralForCausalLM",
+        ),
+        ({"experts": 4, "experts_per_token": 2, "mlp": "relu2"}, "mlp = 'relu2' has no counterpart in Mixtral"),
     ],
 )  # fmt: skip
 def test_an_option_without_a_counterpart_is_named_with_the_nearest(options: dict[str, Any], sentence: str) -> None:
@@ -122,6 +136,31 @@ def test_a_config_that_says_otherwise_is_refused(changed: dict[str, Any], senten
     values, tensors = published_llama()
     with pytest.raises(UserError) as refusal:
         read({**values, **changed}, tensors)
+    assert sentence in str(refusal.value) and len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("variant", "changed", "sentence"),
+    [
+        ("mixtral", {"num_experts_per_tok": 1}, "router.normalized = True with experts_per_token = 1"),
+        ("mixtral", {"num_experts_per_tok": 9}, "experts_per_token = 9 is more than experts = 4"),
+        ("mixtral", {"sliding_window": 8}, "sliding_window = 8, which lmscale has no option for"),
+        ("mixtral", {"num_local_experts": 5}, "has the shape [4, 32], but the configuration says [5, 32]"),
+        ("mixtral", {"num_local_experts": 3}, "has the shape [4, 32], but the configuration says [3, 32]"),
+        ("qwen3-moe, CompleteP", {"mlp_only_layers": [0]}, "mlp_only_layers = [0], which lmscale has no option for"),
+        ("qwen3-moe, CompleteP", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2, which lmscale has no option"),
+        ("glm4-moe", {"first_k_dense_replace": 1}, "first_k_dense_replace = 1, which lmscale has no option for"),
+        ("glm4-moe", {"n_group": 2}, "n_group = 2, which lmscale has no option for"),
+        ("glm4-moe", {"model_type": "deepseek_v3"}, "attention goes through latents (MLA)"),
+    ],
+)
+def test_an_option_of_experts_without_a_counterpart_is_one_sentence(
+    variant: str, changed: dict[str, Any], sentence: str
+) -> None:
+    config = tiny(**VARIANTS[variant][1])
+    published = publish(random_params(config), config)
+    with pytest.raises(UserError) as refusal:
+        read({**published.json, **changed}, published.tensors)
     assert sentence in str(refusal.value) and len(str(refusal.value)) < 600
 
 

@@ -93,7 +93,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 MADE = [
     "llama", "llama 3, tied", "llama, biases", "qwen2", "qwen3", "gemma", "olmo", "arcee", "starcoder2", "gpt2",
-    "gpt2, untied", "pythia", "neox, sequential",
+    "gpt2, untied", "pythia", "neox, sequential", "mixtral", "qwen3 moe", "glm4 moe",
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from helpers.tiny_runs import run, write_corpus
 from lmscale import fits
 from lmscale.commands.export import law_sentence
 from lmscale.core.config import ModelConfig
-from lmscale.core.counting import count
+from lmscale.core.counting import active_params_non_embedding, active_params_total, count, params_total
 from lmscale.core.files import write_json
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, SCORES_FILE
@@ -66,6 +66,17 @@ def test_an_earlier_checkpoint_has_its_own_counts() -> None:
     text = card(record(step=10, loss=None), CardOptions())
     assert "| D | 640 |" in text and f"| C | {count(RUN, 640).flops:.4g} |" in text
     assert "| loss | not measured |" in text and "after 10 of 1,000 updates" in text and "2.5000" not in text
+
+
+def test_a_mixture_of_experts_has_both_of_its_sizes() -> None:
+    model = replace(RUN.model, experts=8, experts_per_token=2, shared_experts=1)
+    text = card(record(config=replace(RUN, model=model)), CardOptions())
+    assert f"A language model of {params_total(model):,} parameters" in text
+    assert "8 experts, of which 2 read a token, and 1 that read every token: a token is multiplied by" in text
+    assert f"{active_params_total(model):,} of the parameters." in text
+    assert f"| active N | {active_params_total(model):,} |" in text
+    assert f"| active N without tables | {active_params_non_embedding(model):,} |" in text
+    assert "expert" not in card(record(), CardOptions())
 
 
 def test_an_imported_model_claims_nothing_of_its_training() -> None:

@@ -45,6 +45,7 @@ except ValueError:
 MODELS: dict[str, dict[str, Any]] = {
     "rotary, grouped, padded": {"kv_heads": 2, "vocab": 64},
     "ALiBi, CompleteP, documents, cap": {**COMPLETEP, "positions": "alibi", "document_end": 60, "logit_softcap": 4.0},
+    "experts": {"experts": 4, "experts_per_token": 2, "shared_experts": 1, "expert_width": 24},
     "bfloat16, learned": {"positions": "learned", "compute_dtype": "bfloat16", "param_dtype": "bfloat16"},
 }
 

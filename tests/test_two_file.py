@@ -15,7 +15,7 @@ from helpers.command_line import call
 from helpers.published import COMPLETEP, MUP, VARIANTS, random_params, random_tokens, tiny
 from helpers.tiny_runs import run, write_corpus
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.run_folder import CONFIG_FILE
@@ -38,6 +38,9 @@ OTHERS: dict[str, dict[str, Any]] = {
         "norm": "layernorm", "qk_norm": True, "parallel_block": True, "biases": True, "positions": "learned",
     },
     "offset, QK norm, CompleteP, padded": {**COMPLETEP, "norm": "rmsnorm-offset", "qk_norm": True, "vocab": 64},
+    "experts, MLPs without a gate": {
+        "experts": 3, "experts_per_token": 2, "shared_experts": 1, "mlp": "relu2", "router": RouterConfig(bias_rate=0.1)
+    },
     "bfloat16 parameters": {"param_dtype": "bfloat16", "qkv_biases": True},
 }  # fmt: skip
 MODELS = {name: options for name, (_, options) in VARIANTS.items()} | OTHERS

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.config import ModelConfig, RopeScaling
+from lmscale.core.config import ModelConfig, RopeScaling, RouterConfig
 from lmscale.lm.model.parameters import parameter_table
 
 MUP = {"parametrization": "mup", "base_width": 8, "base_head_width": 4}
@@ -46,6 +46,29 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "neox, tied, no biases": ("GPTNeoXForCausalLM", {"norm": "layernorm", "mlp": "relu2"}),
     "starcoder2": ("Starcoder2ForCausalLM", {"norm": "layernorm", "mlp": "gelu", "biases": True, "kv_heads": 2}),
     "stablelm": ("StableLmForCausalLM", {"norm": "layernorm", "kv_heads": 2, "rope_fraction": 0.5, "qkv_biases": True}),
+    "mixtral": ("MixtralForCausalLM", {"experts": 4, "experts_per_token": 2, "kv_heads": 2, "tied_embeddings": False}),
+    "mixtral, muP, narrow": (
+        "MixtralForCausalLM", {**MUP, "experts": 6, "experts_per_token": 3, "expert_width": 24, "mlp": "geglu"}
+    ),
+    "qwen3-moe, one expert": ("Qwen3MoeForCausalLM", {"qk_norm": True, "experts": 5, "head_features": 16}),
+    "qwen3-moe, CompleteP": (
+        "Qwen3MoeForCausalLM",
+        {**COMPLETEP, "qk_norm": True, "experts": 4, "experts_per_token": 2, "expert_width": 24, "kv_heads": 2},
+    ),
+    "glm4-moe": (
+        "Glm4MoeForCausalLM",
+        {
+            "experts": 6, "experts_per_token": 3, "expert_width": 24, "shared_experts": 2, "qkv_biases": True,
+            "rope_fraction": 0.5, "router": RouterConfig(gate="sigmoid", scale=2.5, bias_rate=1e-3),
+        },
+    ),
+    "glm4-moe, muP, nothing shared": (
+        "Glm4MoeForCausalLM",
+        {
+            **MUP, "experts": 4, "experts_per_token": 2, "qk_norm": True, "kv_heads": 2, "tied_embeddings": False,
+            "router": RouterConfig(gate="sigmoid", normalized=False),
+        },
+    ),
 }  # fmt: skip
 """Name -> the class that it is, and its options."""
 

@@ -30,11 +30,19 @@ MODELS = {
     "olmo": t.OlmoConfig(**LLAMA),
     "arcee": t.ArceeConfig(**LLAMA),
     "starcoder2": t.Starcoder2Config(**LLAMA),
+    "mixtral": t.MixtralConfig(**LLAMA, num_local_experts=4),
+    "qwen3 moe": t.Qwen3MoeConfig(
+        **LLAMA, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=16, norm_topk_prob=True
+    ),
+    "glm4 moe": t.Glm4MoeConfig(
+        **LLAMA, n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, first_k_dense_replace=0,
+        attention_bias=True, routed_scaling_factor=1.5,
+    ),
     "gpt2": t.GPT2Config(**SHARED, n_embd=32, n_layer=2, n_head=4, n_positions=64),
     "gpt2, untied": t.GPT2Config(**SHARED, n_embd=32, n_layer=2, n_head=4, n_positions=64, tie_word_embeddings=False),
     "pythia": t.GPTNeoXConfig(**NEOX, rope_parameters={"rope_theta": 10_000.0, "partial_rotary_factor": 0.25}),
     "neox, sequential": t.GPTNeoXConfig(**NEOX, use_parallel_residual=False, tie_word_embeddings=True),
-}
+}  # fmt: skip
 
 tokens = np.random.default_rng(0).integers(0, 61, (2, 64))
 for name, config in MODELS.items():
@@ -43,6 +51,9 @@ for name, config in MODELS.items():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for buffer_name, buffer in model.named_buffers():
+            if buffer_name.endswith("e_score_correction_bias"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
         folder = Path(sys.argv[1]) / name
         model.save_pretrained(folder, max_shard_size="20kB" if "llama" in name else "5GB")
         np.save(folder / "tokens.npy", tokens)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 import lmscale
-from lmscale.core.config import RunConfig
-from lmscale.core.counting import count
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting import active_params_non_embedding, active_params_total, count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_text
 from lmscale.core.results import Outcome
@@ -158,16 +158,34 @@ def _summary(record: Record) -> str:
     return (
         f"A language model of {count(record.config).params:,} parameters: a decoder-only transformer with "
         f"{model.layers} layers of width {model.width}, {heads}, a context of {model.context:,} tokens, "
-        f"{model.norm}, {model.positions} positions and {model.mlp}."
+        f"{model.norm}, {model.positions} positions and {model.mlp}.{_experts(model)}"
+    )
+
+
+def _experts(model: ModelConfig) -> str:
+    if not model.sparse:
+        return ""
+    reads = "reads" if model.experts_per_token == 1 else "read"
+    every = f", and {model.shared_experts} that read every token" if model.shared_experts else ""
+    return (
+        f" Each layer is a mixture of {model.experts} experts, of which {model.experts_per_token} {reads} a "
+        f"token{every}: a token is multiplied by {active_params_total(model):,} of the parameters."
     )
 
 
 def _numbers(record: Record) -> str:
     counts = count(record.config, record.tokens or 0)
+    model = record.config.model
     lines = [
         ("N", f"{counts.params:,}", "all trained numbers, the token table included"),
         ("N without tables", f"{counts.params_non_embedding:,}", "matrices of the layers only (Kaplan 2020)"),
     ]
+    if model.sparse:
+        active = "without the experts that a token does not take (Clark 2022)"
+        lines += [
+            ("active N", f"{active_params_total(model):,}", f"N {active}"),
+            ("active N without tables", f"{active_params_non_embedding(model):,}", f"the same {active}"),
+        ]
     if record.tokens is None:
         lines.append(("D", "unknown", "training tokens: nobody recorded how many"))
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from lmscale.core.config import ModelConfig
@@ -45,7 +46,7 @@ class Architecture:
         for name, value in options_of(config).items():
             allowed = self.options.get(name, DEFAULT_OPTIONS[name])
             if value not in allowed and allowed != ANY:
-                shown = getattr(config, name)
+                shown = attrgetter(name)(config)
                 yield f"{name} = {shown!r} has no counterpart in {self.name}; it has {name} = {allowed[0]!r}"
 
 
@@ -54,20 +55,23 @@ ANY: tuple[Any, ...] = ()
 DEFAULT_OPTIONS: dict[str, tuple[Any, ...]] = {
     "norm": ("rmsnorm",), "positions": ("rotary",), "mlp": ("swiglu",), "biases": (False,), "qkv_biases": (False,),
     "qk_norm": (False,), "parallel_block": (False,), "rope_fraction": (1.0,), "rope_scaling": (None,),
-    "logit_softcap": (None,), "kv_heads": (None, "fewer"), "head_features": (None, "other"),
+    "logit_softcap": (None,), "kv_heads": (None, "fewer"), "head_features": (None, "other"), "experts": (1,),
+    "shared_experts": (0,), "router.gate": ("softmax",), "normalized_gates": ANY, "router.scale": (1.0,),
+    "router.bias_rate": (0.0,), "router.capacity": (None,),
 }  # fmt: skip
 """What a class has unless it says otherwise."""
 
 
 def options_of(config: ModelConfig) -> dict[str, Any]:
     """The options that decide which class a model is. Shapes count as "fewer" or "other" where they are not the usual
-    ones, and scaled rotary positions as "llama3"."""
-    values = {name: getattr(config, name) for name in DEFAULT_OPTIONS}
+    ones, several experts as "several", and scaled rotary positions as "llama3"."""
+    values = {name: attrgetter(name)(config) for name in DEFAULT_OPTIONS}
     return values | {
         "qkv_biases": config.qkv_biases and not config.biases,
         "rope_scaling": None if config.rope_scaling is None else "llama3",
         "kv_heads": None if config.num_kv_heads == config.heads else "fewer",
         "head_features": None if config.attention_width == config.width else "other",
+        "experts": "several" if config.sparse else 1,
     }
 
 

@@ -8,11 +8,33 @@ from typing import Any
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.errors import UserError, nearest
 from lmscale.lm.use.hf.architecture import Architecture
+from lmscale.lm.use.hf.experts import GLM4_MOE, MIXTRAL, QWEN3_MOE
 from lmscale.lm.use.hf.fields import Fields
 from lmscale.lm.use.hf.gpt import GPT2, NEOX
 from lmscale.lm.use.hf.llama import ARCEE, GEMMA, LLAMA, OLMO, QWEN2, QWEN3, STABLELM, STARCODER2
 
-ARCHITECTURES = (LLAMA, QWEN2, QWEN3, GEMMA, ARCEE, GPT2, NEOX, STARCODER2, STABLELM, OLMO)
+ARCHITECTURES = (
+    LLAMA,
+    QWEN2,
+    QWEN3,
+    GEMMA,
+    ARCEE,
+    GPT2,
+    NEOX,
+    STARCODER2,
+    STABLELM,
+    OLMO,
+    MIXTRAL,
+    QWEN3_MOE,
+    GLM4_MOE,
+)
+
+UNREAD = dict.fromkeys(
+    ("deepseek_v2", "deepseek_v3"),
+    f"its attention goes through latents (MLA), for which lmscale has no option; its router is that of "
+    f"{GLM4_MOE.name}, which lmscale reads",
+)
+"""Model type -> why lmscale does not read it."""
 
 
 def choose(config: ModelConfig, name: str | None = None) -> Architecture:
@@ -37,6 +59,7 @@ def of_folder(values: dict[str, Any]) -> Architecture:
     """The class that a config.json names. Raises `UserError` for one that lmscale does not read."""
     by_type = {architecture.model_type: architecture for architecture in ARCHITECTURES}
     model_type = Fields(values).get("model_type", str)
+    check(model_type not in UNREAD, f"config.json names the model type {model_type!r}: {UNREAD.get(model_type)}")
     check(
         model_type in by_type,
         f"config.json names the model type {model_type!r}{nearest(model_type, by_type)}; lmscale reads "

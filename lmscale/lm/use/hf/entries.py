@@ -3,8 +3,9 @@
 The same list of entries writes a published folder and reads it, so that the two ways cannot disagree.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import nearest
 
 Array = NDArray[Any]
-LAYER = "{layer}"
+LAYER, EXPERT = "{layer}", "{expert}"
 EVERYTHING = slice(None)
 
 
@@ -24,18 +25,18 @@ class Entry:
     """A published tensor that holds a part of a parameter."""
 
     tensor: str
-    """Its name; `{layer}` stands for the number of the layer."""
+    """Its name; `{layer}` and `{expert}` stand for the numbers of the layer and of the expert."""
     param: str
     """Name in `parameter_table`."""
     index: tuple[Any, ...] = ()
-    """The part, as an index of the parameter's axes without that of the layers."""
+    """The part, as an index of the parameter's axes without those of the layers and of the experts."""
     axes: tuple[int, ...] | None = None
     """The axes of the part in the order in which the tensor has them; None leaves them."""
     rows: int | None = None
     """How many of those axes are the tensor's rows, the others its columns; None makes a vector of all."""
 
     def part(self, value: Array) -> Array:
-        """The part of one layer's parameter with its axes in the tensor's order: a view, which can be written to."""
+        """The part of a layer's or expert's parameter, axes in the tensor's order: a view, which can be written to."""
         part = value[self.index]
         return part if self.axes is None else part.transpose(self.axes)
 
@@ -55,24 +56,34 @@ class Constant:
     shape: tuple[int, ...]
 
 
-def names(entry: Entry | Constant, layers: int) -> list[str]:
-    """The names of an entry's tensors, one per layer where there is one in each."""
-    if LAYER not in entry.tensor:
-        return [entry.tensor]
-    return [entry.tensor.replace(LAYER, str(layer)) for layer in range(layers)]
+def names(entry: Entry | Constant, layers: int, experts: int = 1) -> list[str]:
+    """The names of an entry's tensors, one per layer and expert where there is one of each."""
+    return [name for name, _ in _places(entry, layers, experts)]
 
 
-def to_tensors(params: Mapping[str, Array], entries: Iterable[Entry | Constant], layers: int) -> dict[str, Array]:
+def _places(entry: Entry | Constant, layers: int, experts: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name of each tensor of an entry, and the index of its layer and expert in the parameter."""
+    numbers = {LAYER: layers, EXPERT: experts}
+    signs = [sign for sign in numbers if sign in entry.tensor]
+    for index in itertools.product(*(range(numbers[sign]) for sign in signs)):
+        name = entry.tensor
+        for sign, number in zip(signs, index):
+            name = name.replace(sign, str(number))
+        yield name, index
+
+
+def to_tensors(
+    params: Mapping[str, Array], entries: Iterable[Entry | Constant], layers: int, experts: int = 1
+) -> dict[str, Array]:
     """Name -> array of every published tensor, from our parameters."""
     dtype = params["embedding"].dtype
     tensors: dict[str, Array] = {}
     for entry in entries:
-        for layer, name in enumerate(names(entry, layers)):
+        for name, index in _places(entry, layers, experts):
             if isinstance(entry, Constant):
                 tensors[name] = np.full(entry.shape, entry.value, dtype)
                 continue
-            value = params[entry.param]
-            part = entry.part(value[layer] if LAYER in entry.tensor else value)
+            part = entry.part(params[entry.param][index])
             tensors[name] = np.ascontiguousarray(part.reshape(entry.shape(part.shape)))
     return tensors
 
@@ -83,6 +94,7 @@ def from_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     layers: int,
     dtype: np.dtype[Any],
+    experts: int = 1,
 ) -> dict[str, Array]:
     """Our parameters of these `shapes`, from published tensors.
 
@@ -92,14 +104,13 @@ def from_tensors(
     params = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
     unread = set(tensors)
     for entry in entries:
-        for layer, name in enumerate(names(entry, layers)):
+        for name, index in _places(entry, layers, experts):
             check(name in tensors, f"the tensor {name} is missing{nearest(name, unread)}")
             unread.discard(name)
             if isinstance(entry, Constant):
                 _check_constant(entry, name, tensors[name])
                 continue
-            value = params[entry.param]
-            part = entry.part(value[layer] if LAYER in entry.tensor else value)
+            part = entry.part(params[entry.param][index])
             expected = entry.shape(part.shape)
             check(
                 tensors[name].shape == expected,

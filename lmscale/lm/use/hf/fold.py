@@ -22,7 +22,9 @@ from lmscale.lm.model.parameters import (
     residual_multiplier,
 )
 
-WRITES_TO_RESIDUAL = ("attention_out", "attention_out_bias", "mlp_out", "mlp_out_bias")
+WRITES_TO_RESIDUAL = (
+    "attention_out", "attention_out_bias", "mlp_out", "mlp_out_bias", "experts_out", "shared_out"
+)  # fmt: skip
 QUERIES, KEYS = np.s_[..., :-2, :], np.s_[..., -2, :]
 """Parts of `attention_qkv` and of its bias, [..., P, K]."""
 

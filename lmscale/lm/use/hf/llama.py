@@ -17,7 +17,7 @@ OLMO_EPSILON = 1e-5
 """Epsilon of OLMo's LayerNorm, which config.json does not name."""
 
 
-def _llama_json(config: ModelConfig) -> dict[str, Any]:
+def llama_json(config: ModelConfig) -> dict[str, Any]:
     return shared_json(config) | {
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_width,
@@ -29,7 +29,7 @@ def _llama_json(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _llama_fields(fields: Fields) -> dict[str, Any]:
+def llama_fields(fields: Fields) -> dict[str, Any]:
     biases = fields.get("attention_bias", bool, False)
     fields.require("mlp_bias", (biases, None), False)
     gated = {"silu": "swiglu", "swish": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
@@ -42,14 +42,14 @@ def _llama_fields(fields: Fields) -> dict[str, Any]:
 
 def _qwen2_fields(fields: Fields) -> dict[str, Any]:
     fields.require("use_sliding_window", (False, None), False)
-    return _llama_fields(Fields({**fields.values, "attention_bias": False})) | {"qkv_biases": True}
+    return llama_fields(Fields({**fields.values, "attention_bias": False})) | {"qkv_biases": True}
 
 
 def _qwen3_fields(fields: Fields) -> dict[str, Any]:
     fields.require("use_sliding_window", (False, None), False)
     fields.require("attention_bias", (False, None), False)
     explicit = {"head_dim": 128, **fields.values}
-    return _llama_fields(Fields(explicit)) | {"qk_norm": True}
+    return llama_fields(Fields(explicit)) | {"qk_norm": True}
 
 
 def _gemma_fields(fields: Fields) -> dict[str, Any]:
@@ -59,24 +59,24 @@ def _gemma_fields(fields: Fields) -> dict[str, Any]:
     act = activation(fields, name, "gelu_pytorch_tanh", gated | ({"gelu": "geglu"} if name == "hidden_act" else {}))
     explicit = {"head_dim": 256, **fields.values, "hidden_act": None}
     width = fields.get("hidden_size", int)
-    return _llama_fields(Fields(explicit)) | {
+    return llama_fields(Fields(explicit)) | {
         "mlp": act, "norm": "rmsnorm-offset", "embedding_scale": width**0.5
     }  # fmt: skip
 
 
 def _gemma_json(config: ModelConfig) -> dict[str, Any]:
-    return _llama_json(config) | {"hidden_activation": "gelu_pytorch_tanh"}
+    return llama_json(config) | {"hidden_activation": "gelu_pytorch_tanh"}
 
 
 def _arcee_fields(fields: Fields) -> dict[str, Any]:
-    gated = _llama_fields(Fields({**fields.values, "hidden_act": "silu"}))
+    gated = llama_fields(Fields({**fields.values, "hidden_act": "silu"}))
     return gated | {"mlp": activation(fields, "hidden_act", "relu2", NOT_GATED)}
 
 
 def _olmo_fields(fields: Fields) -> dict[str, Any]:
     fields.require("clip_qkv", (None,), None)
     fields.require("attention_bias", (False, None), False)
-    return _llama_fields(fields) | {"norm": "layernorm", "norm_epsilon": OLMO_EPSILON}
+    return llama_fields(fields) | {"norm": "layernorm", "norm_epsilon": OLMO_EPSILON}
 
 
 def _stablelm_json(config: ModelConfig) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _starcoder2_fields(fields: Fields) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attention(biases: bool, out_bias: bool) -> Entries:
+def attention_entries(biases: bool, out_bias: bool) -> Entries:
     prefix = "model.layers.{layer}.self_attn."
     parts = {"q_proj": Q, "k_proj": K, "v_proj": V}
     entries: Entries = []
@@ -170,7 +170,7 @@ NORMS = {
 }
 
 
-def _gains() -> Entries:
+def gain_entries() -> Entries:
     return [Entry(f"{tensor}.weight", param) for tensor, param in NORMS.items()]
 
 
@@ -181,43 +181,48 @@ def _norm_biases(config: ModelConfig) -> Entries:
     return [Constant(f"{tensor}.bias", 0.0, (config.width,)) for tensor in NORMS]
 
 
-def _outer(config: ModelConfig) -> Entries:
+def outer_entries(config: ModelConfig) -> Entries:
     table: Entries = [Entry("model.embed_tokens.weight", "embedding", rows=1)]
     return table if config.tied_embeddings else [*table, Entry("lm_head.weight", "head", (), (1, 0), rows=1)]
 
 
 def _llama_entries(config: ModelConfig) -> Entries:
     return [
-        *_outer(config),
-        *_gains(),
-        *_attention(config.biases or config.qkv_biases, config.biases),
+        *outer_entries(config),
+        *gain_entries(),
+        *attention_entries(config.biases or config.qkv_biases, config.biases),
         *_gated_mlp(config.biases),
     ]
 
 
+NORMS_OF_HEADS: Entries = [
+    Entry(f"model.layers.{{layer}}.self_attn.{name}.weight", param)
+    for name, param in (("q_norm", "query_norm"), ("k_norm", "key_norm"))
+]
+"""Gains of the norms of queries and keys."""
+
+
 def _qwen3_entries(config: ModelConfig) -> Entries:
-    norms = {"q_norm": "query_norm", "k_norm": "key_norm"}
-    prefix = "model.layers.{layer}.self_attn."
-    return [*_llama_entries(config), *(Entry(f"{prefix}{name}.weight", param) for name, param in norms.items())]
+    return [*_llama_entries(config), *NORMS_OF_HEADS]
 
 
 def _arcee_entries(config: ModelConfig) -> Entries:
-    attention = _attention(config.biases, config.biases)
-    return [*_outer(config), *_gains(), *attention, *_plain_mlp("up_proj", "down_proj", config.biases)]
+    attention = attention_entries(config.biases, config.biases)
+    return [*outer_entries(config), *gain_entries(), *attention, *_plain_mlp("up_proj", "down_proj", config.biases)]
 
 
 def _olmo_entries(config: ModelConfig) -> Entries:
-    return [*_outer(config), *_attention(biases=False, out_bias=False), *_gated_mlp(biases=False)]
+    return [*outer_entries(config), *attention_entries(biases=False, out_bias=False), *_gated_mlp(biases=False)]
 
 
 def _stablelm_entries(config: ModelConfig) -> Entries:
-    attention = _attention(config.qkv_biases, out_bias=False)
-    return [*_outer(config), *_gains(), *_norm_biases(config), *attention, *_gated_mlp(biases=False)]
+    attention = attention_entries(config.qkv_biases, out_bias=False)
+    return [*outer_entries(config), *gain_entries(), *_norm_biases(config), *attention, *_gated_mlp(biases=False)]
 
 
 def _starcoder2_entries(config: ModelConfig) -> Entries:
-    attention, mlp = _attention(config.biases, config.biases), _plain_mlp("c_fc", "c_proj", config.biases)
-    return [*_outer(config), *_gains(), *_norm_biases(config), *attention, *mlp]
+    attention, mlp = attention_entries(config.biases, config.biases), _plain_mlp("c_fc", "c_proj", config.biases)
+    return [*outer_entries(config), *gain_entries(), *_norm_biases(config), *attention, *mlp]
 
 
 LLAMA = Architecture(
@@ -225,15 +230,15 @@ LLAMA = Architecture(
     "llama",
     {"mlp": ("swiglu", "geglu"), "biases": (False, True), "rope_scaling": (None, "llama3")},
     _llama_entries,
-    _llama_json,
-    _llama_fields,
+    llama_json,
+    llama_fields,
 )
 QWEN2 = Architecture(
     "Qwen2ForCausalLM",
     "qwen2",
     {"mlp": ("swiglu", "geglu"), "qkv_biases": (True,), "rope_scaling": (None, "llama3"), "head_features": (None,)},
     _llama_entries,
-    _llama_json,
+    llama_json,
     _qwen2_fields,
 )
 QWEN3 = Architecture(
@@ -241,7 +246,7 @@ QWEN3 = Architecture(
     "qwen3",
     {"mlp": ("swiglu", "geglu"), "qk_norm": (True,), "rope_scaling": (None, "llama3")},
     _qwen3_entries,
-    _llama_json,
+    llama_json,
     _qwen3_fields,
 )
 GEMMA = Architecture(
@@ -259,7 +264,7 @@ ARCEE = Architecture(
     "arcee",
     {"mlp": ("relu2", "gelu", "gelu-erf"), "biases": (False, True), "rope_scaling": (None, "llama3")},
     _arcee_entries,
-    _llama_json,
+    llama_json,
     _arcee_fields,
 )
 OLMO = Architecture(
@@ -267,7 +272,7 @@ OLMO = Architecture(
     "olmo",
     {"norm": ("layernorm",), "mlp": ("swiglu", "geglu"), "head_features": (None,)},
     _olmo_entries,
-    _llama_json,
+    llama_json,
     _olmo_fields,
     unit_gains=True,
 )

@@ -44,7 +44,8 @@ def publish(params: Mapping[str, Array], config: ModelConfig, name: str | None =
         "torch_dtype": str(params["embedding"].dtype),
         **architecture.to_json(plain),
     }
-    return Published(architecture, to_tensors(folded, architecture.entries(plain), config.layers), json)
+    tensors = to_tensors(folded, architecture.entries(plain), config.layers, config.experts)
+    return Published(architecture, tensors, json)
 
 
 def _check_unit_gains(params: Mapping[str, Array], architecture: Architecture) -> None:
@@ -76,7 +77,7 @@ def parameters(tensors: Mapping[str, Array], architecture: Architecture, config:
     embeddings must equal them. Raises `UserError` for a tensor that is missing, of another shape, or not read.
     """
     entries = architecture.entries(config)
-    known = {name for entry in entries for name in names(entry, config.layers)}
+    known = {name for entry in entries for name in names(entry, config.layers, config.experts)}
     prefix = next(iter(sorted(known, key=len, reverse=True))).split(".")[0] + "."
     named = {
         name if name in known or f"{prefix}{name}" not in known else f"{prefix}{name}": value
@@ -92,6 +93,6 @@ def parameters(tensors: Mapping[str, Array], architecture: Architecture, config:
         )
     shapes = {name: row.shape for name, row in parameter_table(config).items()}
     given = {name: shape for name, shape in shapes.items() if not architecture.unit_gains or "norm" not in name}
-    params = from_tensors(named, entries, given, config.layers, np.dtype(config.param_dtype))
+    params = from_tensors(named, entries, given, config.layers, np.dtype(config.param_dtype), config.experts)
     ones = {name: np.ones(shape, config.param_dtype) for name, shape in shapes.items() if name not in given}
     return params | ones

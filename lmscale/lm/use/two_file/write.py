@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmscale.core.config import ModelConfig
-from lmscale.core.counting import params_total
+from lmscale.core.config import ModelConfig, check
+from lmscale.core.counting import active_params_total, params_total
 from lmscale.core.files import atomic_write, write_text
 from lmscale.lm.model.attention import alibi_slopes
 from lmscale.lm.model.parameters import parameter_table
@@ -22,17 +22,24 @@ from lmscale.lm.use.two_file.template import program
 from lmscale.lm.use.two_file.tokenizers import TOKENIZER_OPTIONS, TokenizerPart, check_tokenizer, tokenizer_part
 
 PROGRAM_FILE, PARAMETERS_FILE = "model.py", "parameters.npz"
-RENAMED = {"query_norm": "attention_query_norm", "key_norm": "attention_key_norm"}
+RENAMED = {"query_norm": "attention_query_norm", "key_norm": "attention_key_norm"} | {
+    name: f"mlp_{name}" for name in ("router", "router_bias", "experts_in", "experts_out", "shared_in", "shared_out")
+}
 """What a layer has begins with the name of its sublayer in the program."""
 
 
 def write_two_file(folder: Path, run: TrainedRun, origin: str) -> None:
     """Write `model.py` and `parameters.npz` into `folder`; `origin` says there where the model comes from.
 
-    Raises `UserError` for a tokenizer that the program cannot have.
+    Raises `UserError` for a tokenizer or an option that the program cannot have.
     """
     tokenizer = tokenizer_part(run.tokenizer)
     config = cropped_config(run)
+    check(
+        config.router.capacity is None,
+        f"router.capacity = {config.router.capacity} has no counterpart in the two files, whose program reads a text "
+        f"token by token and drops none; take --format stablehlo",
+    )
     params = {name: np.asarray(jax.device_get(value), np.float32) for name, value in run.params.items()}
     folded, plain = fold(cropped(params, config.vocab), config)
     texts = {
@@ -51,9 +58,10 @@ def write_two_file(folder: Path, run: TrainedRun, origin: str) -> None:
 
 
 def _title(config: ModelConfig) -> str:
+    active = f", {active_params_total(config):,} of them for one token" if config.sparse else ""
     return (
-        f"A language model of {params_total(config):,} parameters: {config.layers} layers of width {config.width}, "
-        f"{config.context} tokens of context."
+        f"A language model of {params_total(config):,} parameters{active}: {config.layers} layers of width "
+        f"{config.width}, {config.context} tokens of context."
     )
 
 
@@ -86,6 +94,12 @@ def model_options(config: ModelConfig) -> dict[str, bool]:
         "relu2": config.mlp == "relu2",
         "tied": config.tied_embeddings,
         "softcap": config.logit_softcap is not None,
+        "experts": config.sparse,
+        "shared": config.shared_experts > 0,
+        "sigmoid": config.router.gate == "sigmoid",
+        "router_bias": config.router.bias_rate > 0,
+        "normalized": config.normalized_gates,
+        "scaled_gates": config.router.scale != 1,
     }
 
 
@@ -108,7 +122,7 @@ def model_constants(config: ModelConfig) -> list[Constant]:
         Constant("HEADS", config.heads, "of queries"),
         Constant("KV_HEADS", config.num_kv_heads, "of keys and values, each shared by HEADS / KV_HEADS of queries"),
         Constant("HEAD_FEATURES", config.head_width),
-        Constant("MLP_WIDTH", config.hidden, "hidden units of an MLP"),
+        *_mlp_constants(config),
         Constant("NORM_EPSILON", config.norm_epsilon),
     ]
     if config.positions == "rotary":
@@ -131,4 +145,13 @@ def model_constants(config: ModelConfig) -> list[Constant]:
     if config.logit_softcap is not None:
         constants.append(Constant("SOFTCAP", config.logit_softcap, "largest logit (Gemma 2, 2024)"))
     assert all(math.isfinite(constant.value) for constant in constants if isinstance(constant.value, float))
+    return constants
+
+
+def _mlp_constants(config: ModelConfig) -> list[Constant]:
+    if not config.sparse:
+        return [Constant("MLP_WIDTH", config.hidden, "hidden units of an MLP")]
+    constants = [Constant("EXPERTS_PER_TOKEN", config.experts_per_token, f"of {config.experts} in each layer")]
+    if config.router.scale != 1:
+        constants.append(Constant("GATE_SCALE", config.router.scale, "factor of the gates"))
     return constants
