@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,3 +219,18 @@ def test_a_batch_or_a_context_that_does_not_divide() -> None:
         run((4, 2, 1, 1), batch=10)
     with pytest.raises(UserError, match=r"context = 8 does not divide over sequence = 3 devices; the nearest .* is 9"):
         run((1, 1, 1, 3))
+
+
+def test_an_axis_of_experts_needs_experts_that_it_divides() -> None:
+    dense = run()
+    with pytest.raises(
+        UserError, match=r"expert = 4 divides experts, of which a dense model has none; take mesh\.data = 8"
+    ):
+        replace(dense, mesh=MeshConfig(data=2, expert=4))
+    sparse = run(experts=6, experts_per_token=2)
+    with pytest.raises(UserError, match="experts = 6 does not divide over expert = 4 devices; take expert = 3"):
+        replace(sparse, mesh=MeshConfig(expert=4))
+    with pytest.raises(
+        UserError, match="does not divide over data x fsdp x expert = 6 devices; the nearest batch is 6"
+    ):
+        replace(sparse, mesh=MeshConfig(data=2, expert=3))

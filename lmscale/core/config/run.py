@@ -146,6 +146,17 @@ class RunConfig:
             f"context = {self.model.context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
             f"context is {max(1, round(self.model.context / self.mesh.sequence)) * self.mesh.sequence}",
         )
+        experts, over = self.model.experts, self.mesh.expert
+        check(
+            over == 1 or self.model.sparse,
+            f"mesh.expert = {over} divides experts, of which a dense model has none; take mesh.data = "
+            f"{self.mesh.data * over} and mesh.expert = 1",
+        )
+        check(
+            experts % over == 0,
+            f"experts = {experts} does not divide over expert = {over} devices; take expert = "
+            f"{max(devices for devices in range(1, over + 1) if experts % devices == 0)}",
+        )
 
     @property
     def scores_answers(self) -> bool:

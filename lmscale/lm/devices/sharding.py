@@ -15,6 +15,7 @@ BATCH_AXES = ("data", "fsdp", "expert")
 
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": BATCH_AXES,
+    "expert_batch": ("data", "fsdp"),
     "time": "sequence",
     "vocab": "tensor",
     "embed": "fsdp",

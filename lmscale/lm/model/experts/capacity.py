@@ -12,10 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.core.config import ModelConfig
+from lmscale.lm.devices.sharding import constrain
 from lmscale.lm.model.experts.rows import gather_rows
 from lmscale.lm.model.layers import activate
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import NO_TAP, BoundTap
+
+AT_EXPERTS = ("experts", "expert_batch", None, None)
+"""Logical axes of [E, B, A, D] where it is multiplied."""
 
 
 class Occupancy(NamedTuple):
@@ -84,11 +88,12 @@ def with_capacity(
     pair_BEA, place_BTJ, kept_BTJ = places(experts_BTJ, config, occupancy)
     rows = jax.vmap(gather_rows)
     x_BRD = rows(x_BTD, pair_BEA.reshape(batch, -1) // choices, place_BTJ)
-    x_EBAD = jnp.moveaxis(x_BRD.reshape(*pair_BEA.shape, -1), 1, 0)
+    # On a mesh the places go to the devices of their experts, and what becomes of them goes back: two all-to-alls.
+    x_EBAD = constrain(jnp.moveaxis(x_BRD.reshape(*pair_BEA.shape, -1), 1, 0), *AT_EXPERTS)
     hidden_EBAF = activate(jnp.einsum("ebad,edcf->ebacf", x_EBAD, layer_params["experts_in"]), config)
     hidden_EBAF = _tapped(hidden_EBAF, pair_BEA, place_BTJ, tap)
-    y_EBAD = jnp.einsum("ebaf,efd->ebad", hidden_EBAF, layer_params["experts_out"])
-    y_BRD = jnp.moveaxis(y_EBAD, 0, 1).reshape(batch, -1, x_BTD.shape[-1])
+    y_EBAD = constrain(jnp.einsum("ebaf,efd->ebad", hidden_EBAF, layer_params["experts_out"]), *AT_EXPERTS)
+    y_BRD = constrain(jnp.moveaxis(y_EBAD, 0, 1).reshape(batch, -1, x_BTD.shape[-1]), "batch", None, None)
     y_BPD = rows(y_BRD, place_BTJ.reshape(batch, -1), pair_BEA.reshape(batch, -1, 1))
     y_BTJD = y_BPD.reshape(batch, time, choices, -1)
     return (y_BTJD * gates_BTJ[:, :, :, None]).sum(axis=2).astype(x_BTD.dtype), kept_BTJ

@@ -29,10 +29,10 @@ def dropless(
     experts_P = experts_BTJ.reshape(-1)
     order_M = jnp.argsort(experts_P, stable=True)
     readers_NJ = jnp.argsort(order_M).reshape(tokens, choices)
-    sizes_E = jax.nn.one_hot(experts_P, config.experts, dtype=jnp.int32).sum(axis=0)
+    sizes_E = count(experts_P, config.experts)
     order_M = jnp.pad(order_M, (0, rows), constant_values=pairs)
     x_MD = gather_rows(x_BTD.reshape(tokens, width), order_M // choices, readers_NJ)
-    hidden_MF = activate(_into(layer_params, x_MD, sizes_E, rows), config)
+    hidden_MF = hidden_of_experts(layer_params, x_MD, sizes_E, rows, config)
     if tap.taps("expert_hidden"):
         there_PF = gather_rows(hidden_MF, readers_NJ.reshape(-1), order_M[:, None])
         there_BTJF = tap("expert_hidden", there_PF.reshape(batch, time, choices, -1))
@@ -43,9 +43,17 @@ def dropless(
     return (y_BTJD * gates_BTJ[:, :, :, None]).sum(axis=2).astype(x_BTD.dtype)
 
 
-def _into(layer_params: Params, x_MD: jax.Array, sizes_E: jax.Array, rows: int) -> jax.Array:
-    """[M, C, F]: all branches of an expert's hidden units in one product."""
+def count(experts_P: jax.Array, most: int) -> jax.Array:
+    """How often each of 0 to `most` - 1 is there, int32."""
+    return jax.nn.one_hot(experts_P, most, dtype=jnp.int32).sum(axis=0)
+
+
+def hidden_of_experts(
+    layer_params: Params, x_MD: jax.Array, sizes_E: jax.Array, rows: int, config: ModelConfig
+) -> jax.Array:
+    """[M, F]: hidden units of rows that are sorted by expert, all their branches in one product; see
+    `grouped_matmul`."""
     w_EDCF = layer_params["experts_in"]
     experts, width, branches, hidden = w_EDCF.shape
     flat_MF = grouped_matmul(x_MD, w_EDCF.reshape(experts, width, branches * hidden), sizes_E, rows)
-    return flat_MF.reshape(-1, branches, hidden)
+    return activate(flat_MF.reshape(-1, branches, hidden), config)

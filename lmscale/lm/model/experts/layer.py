@@ -8,6 +8,7 @@ import jax
 from lmscale.core.config import ModelConfig
 from lmscale.lm.model.experts.capacity import Occupancy, with_capacity
 from lmscale.lm.model.experts.dropless import dropless
+from lmscale.lm.model.experts.parallel import divides, experts_on_each_device
 from lmscale.lm.model.experts.routing import reports, route
 from lmscale.lm.model.layers import mlp
 from lmscale.lm.model.parameters import Params
@@ -24,7 +25,11 @@ def expert_mlp(
     """Sum of the experts that a token takes, each times its gate, and of the shared experts (Dai 2024, eq. 9)."""
     routing, kept_BTJ = route(layer_params, x_BTD, config, tap), None
     choice = routing.experts_BTJ, routing.gates_BTJ
-    if config.expert_capacity is None:
+    batch, time, _ = x_BTD.shape
+    cut = divides(batch, time, config.experts) and not tap.taps("expert_hidden")
+    if config.expert_capacity is None and cut:
+        y_BTD = experts_on_each_device(layer_params, x_BTD, *choice, config)
+    elif config.expert_capacity is None:
         y_BTD = dropless(layer_params, x_BTD, *choice, config, tap)
     else:
         y_BTD, kept_BTJ = with_capacity(layer_params, x_BTD, *choice, config, occupancy, tap)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from lmscale.lm.model.experts.dropless import dropless, through_experts
 
 from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import Axes, batch_devices, mesh_axis_size, spec
-from lmscale.lm.model.experts.grouped import block_rows
+from lmscale.lm.model.experts.dropless import count, dropless, hidden_of_experts
+from lmscale.lm.model.experts.grouped import block_rows, grouped_matmul
 from lmscale.lm.model.experts.rows import gather_rows
 from lmscale.lm.model.parameters import Params, parameter_table
 
@@ -44,7 +44,7 @@ class Choices(NamedTuple):
     received_PX: jax.Array
     """Choices of each device for each of this device's experts."""
     device_NJ: jax.Array
-    """The device of each choice; P where no expert is chosen."""
+    """The device of each choice."""
     place_NJ: jax.Array
     """Its place among the choices for that device."""
 
@@ -61,7 +61,7 @@ def experts_on_each_device(
 ) -> jax.Array:
     """[B, T, D]: the outputs of every token's experts, each times its gate, computed where the experts are.
 
-    An expert E stands for none. Needs `divides`.
+    Needs `divides`.
     """
     mesh_axes, table = jax.sharding.get_abstract_mesh().axis_names, parameter_table(config)
     tokens = spec(("batch", "time", None))
@@ -88,25 +88,24 @@ def _on_device(
     gates_BTJ: jax.Array,
 ) -> jax.Array:
     """`experts_on_each_device` for one device's share of every array."""
-    flat = (x.reshape(-1, x.shape[-1]) for x in (x_BTD, experts_BTJ, gates_BTJ))
     if mesh_axis_size("expert") == 1:
-        y_ND = dropless(weights, *flat, config, x_BTD.shape[:2])
+        y_BTD = dropless(weights, x_BTD, experts_BTJ, gates_BTJ, config)
     else:
-        y_ND = _exchanged(weights, *flat, config, mesh_axes)
-    if mesh_axis_size("tensor") > 1:
-        y_ND = jax.lax.psum(y_ND, "tensor")  # each device has summed over its share of the hidden units
-    return y_ND.reshape(x_BTD.shape)
+        y_BTD = _exchanged(weights, x_BTD, experts_BTJ, gates_BTJ, config, mesh_axes)
+    # each device has summed over its share of the hidden units
+    return y_BTD if mesh_axis_size("tensor") == 1 else jax.lax.psum(y_BTD, "tensor")
 
 
 def _exchanged(
     weights: Params,
-    x_ND: jax.Array,
-    experts_NJ: jax.Array,
-    gates_NJ: jax.Array,
+    x_BTD: jax.Array,
+    experts_BTJ: jax.Array,
+    gates_BTJ: jax.Array,
     config: ModelConfig,
     mesh_axes: tuple[str, ...],
 ) -> jax.Array:
-    """[N, D]: the gated sum over the experts of each of a device's tokens, wherever they are."""
+    """[B, T, D]: the gated sum over the experts of each of a device's tokens, wherever they are."""
+    x_ND, experts_NJ = x_BTD.reshape(-1, x_BTD.shape[-1]), experts_BTJ.reshape(-1, experts_BTJ.shape[-1])
     devices = mesh_axis_size("expert")
     choices = _choices(experts_NJ, devices, config.experts // devices)
     room = math.ceil(min(SLACK / devices, 1) * experts_NJ.size)
@@ -115,27 +114,23 @@ def _exchanged(
         later = math.ceil(LATER_ROOM * room)
         end = jax.lax.pmax(jnp.max(choices.sent_P), mesh_axes)  # the same everywhere: all take part in every exchange
         y_NJD += _later_exchanges(config, room, later, choices, weights, x_ND, end)
-    return (y_NJD * gates_NJ[:, :, None]).sum(axis=1).astype(x_ND.dtype)
+    y_BTJD = y_NJD.reshape(*experts_BTJ.shape, -1)
+    return (y_BTJD * gates_BTJ[:, :, :, None]).sum(axis=2).astype(x_BTD.dtype)
 
 
 def _choices(experts_NJ: jax.Array, devices: int, local: int) -> Choices:
     """Sort the choices by expert; tell every device how many to expect."""
     experts_C = experts_NJ.reshape(-1)
     order_C = jnp.argsort(experts_C, stable=True)
-    counts_PX = _count(experts_C, devices * local).reshape(devices, local)
+    counts_PX = count(experts_C, devices * local).reshape(devices, local)
     sent_P = counts_PX.sum(axis=1)
     first_P = jnp.cumsum(sent_P) - sent_P
     device_C = experts_C // local
-    place_C = jnp.argsort(order_C) - first_P[jnp.minimum(device_C, devices - 1)]
+    place_C = jnp.argsort(order_C) - first_P[device_C]
     shape = experts_NJ.shape
     return Choices(
         order_C, first_P, sent_P, _to_owners(counts_PX), device_C.reshape(shape), place_C.reshape(shape)
     )  # fmt: skip
-
-
-def _count(numbers: jax.Array, most: int) -> jax.Array:
-    """How often each of 0 to `most` - 1 is there, int32."""
-    return (numbers[:, None] == jnp.arange(most)[None, :]).sum(axis=0, dtype=jnp.int32)
 
 
 def _to_owners(x_P: jax.Array) -> jax.Array:
@@ -150,7 +145,7 @@ def _exchange(
     (devices, _), (tokens, taken), width = choices.received_PX.shape, choices.place_NJ.shape, x_ND.shape[1]
     place_R = start + jnp.arange(room)
     slot_NJ = choices.place_NJ - start
-    here_NJ = (slot_NJ >= 0) & (slot_NJ < room) & (choices.device_NJ < devices)
+    here_NJ = (slot_NJ >= 0) & (slot_NJ < room)
     slot_NJ = jnp.where(here_NJ, choices.device_NJ * room + slot_NJ, devices * room)
     at_PR = jnp.minimum(choices.first_P[:, None] + place_R[None, :], tokens * taken - 1)
     filled_PR = place_R[None, :] < choices.sent_P[:, None]
@@ -168,13 +163,14 @@ def _by_own_experts(
     ends_PX = jnp.cumsum(received_PX, axis=1)
     expert_S = (place_R[None, :, None] >= ends_PX[:, None, :]).sum(axis=2).reshape(-1)  # X behind the last choice
     slots, local, width = len(expert_S), received_PX.shape[1], x_PRD.shape[2]
-    sizes_X, order_S = _count(expert_S, local), jnp.argsort(expert_S, stable=True)
+    sizes_X, order_S = count(expert_S, local), jnp.argsort(expert_S, stable=True)
     rows = block_rows(slots, local)
     # A row of nobody's is read as zeros, and nothing reads what becomes of it: neither has a share in a gradient.
     order_M = jnp.pad(jnp.where(jnp.arange(slots) < sizes_X.sum(), order_S, slots), (0, rows), constant_values=slots)
     row_S = jnp.where(expert_S < local, jnp.argsort(order_S), slots + rows)
     x_MD = gather_rows(x_PRD.reshape(-1, width), order_M, row_S[:, None])
-    y_MD = through_experts(weights, x_MD, sizes_X, rows, config)
+    hidden_MF = hidden_of_experts(weights, x_MD, sizes_X, rows, config)
+    y_MD = grouped_matmul(hidden_MF, weights["experts_out"], sizes_X, rows)
     return gather_rows(y_MD, row_S, order_M[:, None]).reshape(x_PRD.shape)
 
 
