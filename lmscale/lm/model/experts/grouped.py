@@ -26,6 +26,8 @@ def block_rows(pairs: int, groups: int) -> int:
     about a quarter of a group's rows, between 16 and 64 on a CPU (timed at width 256, 256 rows to a group), and up to
     1024 on an accelerator, whose kernels take longer to start than to run.
     """
+    if not isinstance(pairs, int):  # of an exported function, which takes any number of rows
+        return 64
     most = 64 if jax.default_backend() == "cpu" else 1024
     return max(16, min(most, 1 << max(0, (pairs // groups // 4)).bit_length()))
 

@@ -37,6 +37,11 @@ class Architecture:
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     """Ends of the names of tensors that hold no parameter."""
 
+    @property
+    def sparse(self) -> bool:
+        """Whether its layers are mixtures of experts."""
+        return "experts" in self.options
+
     def embedding_scale(self, config: ModelConfig) -> float:
         """The factor of token vectors."""
         return config.width**0.5 if self.scales_embedding else 1.0

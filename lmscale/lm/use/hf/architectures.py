@@ -47,7 +47,7 @@ def choose(config: ModelConfig, name: str | None = None) -> Architecture:
         check(name in by_name, f"lmscale writes no class {name!r}{nearest(name, by_name)}: {', '.join(by_name)}")
         candidates: tuple[Architecture, ...] = (by_name[name],)
     else:
-        candidates = tuple(each for each in ARCHITECTURES if not each.unit_gains)
+        candidates = tuple(each for each in ARCHITECTURES if not each.unit_gains and each.sparse == config.sparse)
     problems = [list(architecture.mismatches(config)) for architecture in candidates]
     fewest = min(problems, key=len)
     if not fewest:
