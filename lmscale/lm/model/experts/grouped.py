@@ -82,7 +82,7 @@ def _by_blocks(x_MD: jax.Array, w_EDF: jax.Array, sizes_E: jax.Array, rows: int)
 
         return jax.lax.fori_loop(0, -(-(end - first) // rows), block, y_MF)
 
-    return jax.lax.fori_loop(0, groups.number, group, jnp.zeros((len(x_MD), w_EDF.shape[2]), x_MD.dtype))
+    return jax.lax.fori_loop(0, groups.number, group, jnp.zeros((x_MD.shape[0], w_EDF.shape[2]), x_MD.dtype))
 
 
 def _forward(x_MD: jax.Array, w_EDF: jax.Array, sizes_E: jax.Array, rows: int) -> tuple[jax.Array, Any]:
