@@ -17,6 +17,7 @@ from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model import transformer
 from lmscale.lm.model.attention import chunked
 from lmscale.lm.model.cross_entropy import default_chunk
+from lmscale.lm.model.experts import grouped
 from lmscale.lm.model.parameters import init, parameter_table
 from lmscale.lm.train.optimizer import Hyperparameters, make_optimizer
 from lmscale.lm.train.step import init_state, make_step
@@ -117,9 +118,10 @@ def named(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=named)
-def test_every_option_is_counted_as_it_is_built(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [*OPTIONS, *EXPERTS], ids=named)
+def test_every_option_is_counted_as_it_is_built(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters against the table that the model is made from; forward products against the program's, exactly."""
+    monkeypatch.setattr(grouped, "default_method", lambda: "ragged")  # the length of the other's loop is no constant
     config = replace(SMALL, **options)
     sizes = {name: math.prod(row.shape) for name, row in parameter_table(config).items()}
     assert counting.params_total(config) == sum(sizes.values())
@@ -129,7 +131,7 @@ def test_every_option_is_counted_as_it_is_built(options: dict[str, Any]) -> None
     params, tokens = abstract(config, 2, config.context + 1)
     program = jax.make_jaxpr(lambda params, tokens: transformer.token_losses(params, tokens, config)[0])(params, tokens)
     forward = 2 * config.context * (counting.flops_per_token_forward(config) + computed_beyond_need(config))
-    assert matmul_flops(program.jaxpr) == forward
+    assert matmul_flops(program.jaxpr) == forward + flops_of_empty_rows(config, 2)
 
 
 SMALL = ModelConfig(width=96, layers=2, heads=4, vocab=192, context=128)
@@ -160,6 +162,9 @@ def matmul_flops(jaxpr: Any) -> int:
             for axis in contracted:
                 inner *= left.shape[axis]
             total += 2 * inner * equation.outvars[0].aval.size
+        if equation.primitive.name == "ragged_dot_general":  # each row with the matrix of its group
+            rows, groups = (operand.aval for operand in equation.invars[:2])
+            total += 2 * rows.size * groups.shape[2]
         for value in equation.params.values():
             if inner_jaxpr := getattr(value, "jaxpr", value if hasattr(value, "eqns") else None):
                 total += matmul_flops(inner_jaxpr)
@@ -170,6 +175,18 @@ def computed_beyond_need(config: ModelConfig) -> int:
     """Attention FLOPs of one forward token above `counting`'s: a chunk of queries also meets masked keys of its own."""
     keys = sum((stop - start) * stop for start, stop in chunked._chunks(config.context))
     return config.layers * 4 * config.heads * config.head_width * keys // config.context - causal_attention(config) // 3
+
+
+def flops_of_empty_rows(config: ModelConfig, sequences: int) -> int:
+    """Forward FLOPs of rows that experts multiply and that are no token's."""
+    if not config.sparse:
+        return 0
+    choices = sequences * config.context * config.experts_per_token
+    if config.expert_capacity is None:
+        rows = grouped.block_rows(choices, config.experts)
+    else:
+        rows = sequences * config.experts * config.expert_capacity - choices
+    return 2 * config.layers * rows * counting.params.mlp_branches(config) * config.width * config.expert_hidden
 
 
 def abstract(config: ModelConfig, sequences: int, tokens: int) -> tuple[Any, jax.ShapeDtypeStruct]:
