@@ -24,14 +24,21 @@ from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
 from lmscale.study.laws.constants import (
     BESIROGLU_2024,
     CHINCHILLA_REFIT,
+    CLARK_2022_SBASE,
+    FARSEER_2025,
     GADRE_2024_C4,
     GADRE_2024_REDPAJAMA,
     GADRE_2024_REFINEDWEB,
     HOFFMANN_2022,
     KAPLAN_2020,
     MUENNIGHOFF_2023,
+    PARSCALE_2025_PILE,
     PUBLISHED,
+    TAO_2024,
 )
+from lmscale.study.laws.distillation import Distillation
+from lmscale.study.laws.experts import Clark, Granular, JointExperts, Sparse
+from lmscale.study.laws.fine_tuning import FineTuningPower, JointFineTuning, Rectified, Transfer
 from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash, within_reach
 from lmscale.study.laws.inputs import KNOWN_INPUTS, LARGEST, MEASURED_INPUTS, Input, input_named
 from lmscale.study.laws.law import SHARES_SUM, Law
@@ -44,11 +51,24 @@ from lmscale.study.laws.one_axis import (
     annealing_areas,
 )
 from lmscale.study.laws.parameter import Parameter
-from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OuterExponent, OverTraining, PowerMean
+from lmscale.study.laws.reinforcement import BestOfN, RepeatedSampling, RewardUnderRL, RLCompute
+from lmscale.study.laws.size_and_data import (
+    BoundedDataConstrained,
+    Chinchilla,
+    DataConstrained,
+    Farseer,
+    Kaplan,
+    OuterExponent,
+    OverTraining,
+    PowerMean,
+)
+from lmscale.study.laws.third_axis import ParScale, PostTrainingPrecision, Precision, Retrieval, Vocabulary, mixture
 
 __all__ = [
     "BESIROGLU_2024",
     "CHINCHILLA_REFIT",
+    "CLARK_2022_SBASE",
+    "FARSEER_2025",
     "FORMS",
     "GADRE_2024_C4",
     "GADRE_2024_REDPAJAMA",
@@ -59,29 +79,52 @@ __all__ = [
     "LARGEST",
     "MEASURED_INPUTS",
     "MUENNIGHOFF_2023",
+    "PARSCALE_2025_PILE",
     "PUBLISHED",
     "SHARES_SUM",
     "SIX_ND",
+    "TAO_2024",
     "Allocation",
     "Annealing",
+    "BestOfN",
+    "BoundedDataConstrained",
     "BrokenPowerLaw",
     "Chinchilla",
+    "Clark",
     "ComputeLaw",
     "ComputeModel",
     "DataConstrained",
+    "Distillation",
     "DownstreamError",
+    "Farseer",
+    "FineTuningPower",
+    "Granular",
     "Input",
+    "JointExperts",
+    "JointFineTuning",
     "Kaplan",
     "LadderAccuracy",
     "Law",
     "OuterExponent",
     "OverTraining",
+    "ParScale",
     "Parameter",
+    "PostTrainingPrecision",
     "PowerMean",
+    "Precision",
+    "RLCompute",
+    "Rectified",
+    "RepeatedSampling",
+    "Retrieval",
+    "RewardUnderRL",
+    "Sparse",
+    "Transfer",
+    "Vocabulary",
     "annealing_areas",
     "form",
     "import_path",
     "input_named",
+    "mixture",
     "saved_form",
     "source_hash",
     "within_reach",

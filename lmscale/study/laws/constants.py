@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from lmscale.study.laws.experts import Clark
 from lmscale.study.laws.law import Law
-from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OverTraining
+from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Farseer, Kaplan, OverTraining
+from lmscale.study.laws.third_axis import ParScale, Vocabulary
 
 CHINCHILLA_REFIT = Chinchilla(
     E=1.817218099,
@@ -69,6 +71,45 @@ GADRE_2024_REFINEDWEB = OverTraining(
     citation="Gadre 2024, arXiv 2403.08540, least squares on the five RefinedWeb runs",
 )
 
+CLARK_2022_SBASE = Clark(
+    a=-0.082,
+    b=-0.108,
+    c=0.009,
+    d=1.104,
+    E_start=1.847,
+    E_max=314.478,
+    citation="Clark 2022, arXiv 2202.01169, S-Base, as printed (rounded: bias +.0040 in ln L on its runs)",
+)
+PARSCALE_2025_PILE = ParScale(
+    A=1.353353e8,
+    k=0.344689,
+    alpha=0.223649,
+    E=1.376680,
+    citation="Chen 2025, arXiv 2505.10475, on the Pile, as printed",
+)
+FARSEER_2025 = Farseer(
+    s=-0.062465473,
+    q=0.13,
+    S=0.1284880679442551,
+    B=230.73437075885855,
+    b=-0.1729,
+    Q=-1.544209554,
+    A=-1.665630816,
+    a=0.0458999999999619,
+    E=3.133347198805445,
+    citation="Li 2025, arXiv 2506.10972, of its published code; losses in the unit of its table",
+)
+TAO_2024 = Vocabulary(
+    E=5.53278468,
+    A1=1.83138516,
+    a1=0.44660634,
+    A2=0.19584238,
+    a2=0.67073744,
+    B=2.12411231,
+    b=0.44660634,
+    citation="Tao 2024, arXiv 2407.13623, of its published code; H in characters",
+)
+
 PUBLISHED: dict[str, Law] = {
     "chinchilla-refit": CHINCHILLA_REFIT,
     "besiroglu-2024": BESIROGLU_2024,
@@ -78,4 +119,8 @@ PUBLISHED: dict[str, Law] = {
     "gadre-2024-c4": GADRE_2024_C4,
     "gadre-2024-redpajama": GADRE_2024_REDPAJAMA,
     "gadre-2024-refinedweb": GADRE_2024_REFINEDWEB,
+    "clark-2022-sbase": CLARK_2022_SBASE,
+    "parscale-2025-pile": PARSCALE_2025_PILE,
+    "farseer-2025": FARSEER_2025,
+    "tao-2024": TAO_2024,
 }

@@ -10,14 +10,36 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.laws.distillation import Distillation
+from lmscale.study.laws.experts import Clark, Granular, JointExperts, Sparse
+from lmscale.study.laws.fine_tuning import FineTuningPower, JointFineTuning, Rectified, Transfer
 from lmscale.study.laws.law import BORN, Law
 from lmscale.study.laws.one_axis import Annealing, BrokenPowerLaw, ComputeLaw, DownstreamError, LadderAccuracy
-from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Kaplan, OuterExponent, OverTraining, PowerMean
+from lmscale.study.laws.reinforcement import BestOfN, RepeatedSampling, RewardUnderRL, RLCompute
+from lmscale.study.laws.size_and_data import (
+    BoundedDataConstrained,
+    Chinchilla,
+    DataConstrained,
+    Farseer,
+    Kaplan,
+    OuterExponent,
+    OverTraining,
+    PowerMean,
+)
+from lmscale.study.laws.third_axis import (
+    ParScale,
+    PostTrainingPrecision,
+    Precision,
+    Retrieval,
+    Vocabulary,
+    mixture,
+)
 
 FORMS: dict[str, type[Law]] = {
     form.NAME: form
@@ -28,6 +50,26 @@ FORMS: dict[str, type[Law]] = {
         OverTraining,
         OuterExponent,
         PowerMean,
+        Farseer,
+        BoundedDataConstrained,
+        Clark,
+        Granular,
+        JointExperts,
+        Sparse,
+        ParScale,
+        Vocabulary,
+        Precision,
+        PostTrainingPrecision,
+        Retrieval,
+        Distillation,
+        Rectified,
+        FineTuningPower,
+        JointFineTuning,
+        Transfer,
+        BestOfN,
+        RewardUnderRL,
+        RLCompute,
+        RepeatedSampling,
         ComputeLaw,
         BrokenPowerLaw,
         Annealing,
@@ -36,10 +78,15 @@ FORMS: dict[str, type[Law]] = {
     )
 }
 
+MIXTURE = re.compile(r"mixture-([2-9]|[1-9][0-9])")
+"""Names of the laws of mixtures, of two to 99 domains."""
+
 
 def form(law: str | type[Law]) -> type[Law]:
     """The class of a law, from its name, itself or its import path. Raises `UserError` where it is no law."""
     if isinstance(law, str):
+        if domains := MIXTURE.fullmatch(law):
+            return mixture(int(domains[1]))
         return FORMS[law] if law in FORMS else _imported(law)
     if not (isinstance(law, type) and issubclass(law, Law)):
         raise UserError(f"{law!r} is no law: give a name, a class derived from laws.Law, or an import path")
@@ -49,7 +96,7 @@ def form(law: str | type[Law]) -> type[Law]:
 
 def import_path(law: type[Law]) -> str:
     """What `form` finds a user's law by; "" for a form of this package."""
-    return "" if FORMS.get(law.NAME) is law else BORN[law].path
+    return "" if FORMS.get(law.NAME) is law or MIXTURE.fullmatch(law.NAME) else BORN[law].path
 
 
 def source_hash(law: type[Law]) -> str:
@@ -90,7 +137,11 @@ def within_reach(path: str) -> str:
     if place.endswith(".py"):
         inside = Path(place).resolve().is_relative_to(Path.cwd())
     else:
-        inside = path in FORMS or all(part.isidentifier() for part in [*place.split("."), name])
+        inside = (
+            path in FORMS
+            or MIXTURE.fullmatch(path) is not None
+            or all(part.isidentifier() for part in [*place.split("."), name])
+        )
     if not inside:
         raise UserError(
             f"{path!r} is code outside of the folder that this is called in, and what a file names is only run from "
@@ -103,8 +154,8 @@ def _imported(path: str) -> type[Law]:
     place, _, name = path.rpartition(":")
     if not place:
         raise UserError(
-            f"no law is called {path!r}{nearest(path, FORMS)}; a law of your own is named by its import path, "
-            f"mine.py:MyLaw or package.module:MyLaw"
+            f"no law is called {path!r}{nearest(path, [*FORMS, 'mixture-5'])}; a law of your own is named by its "
+            f"import path, mine.py:MyLaw or package.module:MyLaw"
         )
     module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
     law = getattr(module, name, None)

@@ -226,3 +226,80 @@ class PowerMean(Law):
 
     def exponents(self, compute: ComputeModel = SIX_ND) -> dict[str, Any]:
         return Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).exponents(compute)
+
+
+@dataclass(frozen=True)
+class Farseer(Law):
+    """L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E) (Li 2025, arXiv 2506.10972, eq. 8).
+
+    No power law in N or D alone: a truth to test others by.
+    """
+
+    s: Any
+    q: Any
+    S: Any
+    B: Any
+    b: Any
+    Q: Any
+    A: Any
+    a: Any
+    E: Any
+
+    NAME: ClassVar[str] = "farseer"
+    FORMULA: ClassVar[str] = "L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E)"
+    SOURCE: ClassVar[str] = "Li 2025, arXiv 2506.10972 (Farseer)"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("s", -50, -1e-6, (-0.02, -0.2, -2), log=False),
+        Parameter("q", 1e-3, 2, (0.05, 0.15)),
+        Parameter("S", -20, 20, (0, 1), log=False),
+        Parameter("B", 1e-3, 1e9, (30, 300)),
+        Parameter("b", -2, -1e-3, (-0.1, -0.2), log=False),
+        Parameter("Q", -30, 30, (-2, 0), log=False),
+        Parameter("A", -100, -1e-6, (-1, -3), log=False),
+        Parameter("a", 1e-3, 2, (0.03, 0.06)),
+        Parameter("E", -30, 100, (2, 4), log=False),
+    )
+
+    def loss(self, params: Any, tokens: Any) -> Any:
+        slope = np.exp(self.A * params**self.a + self.E)
+        data = np.exp(self.B * params**self.b + self.Q - slope * np.log(tokens))
+        return np.exp(self.s * params**self.q + self.S) + data
+
+
+@dataclass(frozen=True)
+class BoundedDataConstrained(Law):
+    """L = E + (L0 - E) h/(1 + h), h = a/N^alpha + b/D^beta + c N^gamma/U^delta, U unique tokens (arXiv 2605.09189).
+
+    Repeats harm large models most: a rival to `DataConstrained`, whose repeats are only worth less.
+    """
+
+    E: Any
+    L0: Any
+    a: Any
+    alpha: Any
+    b: Any
+    beta: Any
+    c: Any
+    gamma: Any
+    delta: Any
+
+    NAME: ClassVar[str] = "bounded-data-constrained"
+    FORMULA: ClassVar[str] = "L = E + (L0 - E) h/(1 + h), h = a/N^alpha + b/D^beta + c N^gamma/U^delta"
+    SOURCE: ClassVar[str] = "arXiv 2605.09189"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("E", 1e-6, 50, (1, 2), log=False),
+        Parameter("L0", 1, 100, (8, 11)),
+        Parameter("a", 1e-6, 1e12, (10, 300)),
+        Parameter("alpha", 1e-3, 5, (0.3, 0.5), log=False),
+        Parameter("b", 1e-6, 1e12, (30, 1000)),
+        Parameter("beta", 1e-3, 5, (0.35, 0.5), log=False),
+        Parameter("c", 1e-9, 1e12, (1e-2, 1)),
+        Parameter("gamma", 0, 5, (0.2, 0.5), log=False),
+        Parameter("delta", 1e-3, 5, (0.3, 0.6), log=False),
+    )
+    INPUTS: ClassVar[tuple[str, ...]] = ("params", "tokens", "unique_tokens")
+
+    def loss(self, params: Any, tokens: Any, unique_tokens: Any) -> Any:
+        trained = self.a * params ** (-self.alpha) + self.b * tokens ** (-self.beta)
+        h = trained + self.c * np.exp(self.gamma * np.log(params) - self.delta * np.log(unique_tokens))
+        return self.E + (self.L0 - self.E) * h / (1 + h)

@@ -122,7 +122,8 @@ def _power(x: Any, y: Any) -> Dual:
     base, exponent = _plain(x), _plain(y)
     value = base**exponent
     slope_x = value * exponent / base if isinstance(x, Dual) else 0.0
-    slope_y = value * np.log(base) if isinstance(y, Dual) else 0.0
+    # 0 to a positive power is 0, and so is its slope; a logarithm of 0 would make that NaN.
+    slope_y = value * np.log(np.where(base == 0, 1.0, base)) if isinstance(y, Dual) else 0.0
     return _join(value, (x, slope_x), (y, slope_y))
 
 
