@@ -61,7 +61,8 @@ class FitArgs(FitOptions):
 
     law: str = field(default="chinchilla", kw_only=True)
     """The form of Approach 3: chinchilla, kaplan, data-constrained, outer-exponent, farseer, clark (experts), parscale,
-    distillation, rectified (fine-tuning), mixture-5, ..., or a law of your own by its import path, mine.py:MyLaw or package.module:MyLaw."""
+    distillation, rectified (fine-tuning), mixture-5, ..., or a law of your own by its import path, mine.py:MyLaw or
+    package.module:MyLaw."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = field(default=None, kw_only=True)
     """What the table calls params, tokens, flops, loss, budget; usual names are recognised. A factor states the unit
     of a column: params=N*1e6 for millions."""
