@@ -1,7 +1,8 @@
 """Total and active parameters are two columns, and whatever takes one of them for N says which."""
 
 import json
-from dataclasses import asdict, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.outcomes import RUN, outcome_of
+from helpers.plans import output_of, own_cache, screen, shown  # noqa: F401
 
-from lmscale import UserError, fits, read_table
+from lmscale import UserError, fits, laws, read_table
+from lmscale.commands import status
+from lmscale.commands.bench import spread_of_sizes
 from lmscale.core.counting import SIZES, count, flops_per_token_6n
+from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
+from lmscale.core.quantities import quantity
 from lmscale.core.results import Outcome, collect
 from lmscale.study.fits.predict import preregister
 from lmscale.study.launch.states import read_states
 from lmscale.study.laws import CHINCHILLA_REFIT
+from lmscale.study.prices import between
 from lmscale.study.report.conventions import conventions
+from lmscale.study.sweep import plan_of_runs
 
 SPARSE = replace(RUN, model=replace(RUN.model, experts=8, experts_per_token=2))
 QUICK: dict[str, Any] = {"resamples": 0, "check": False}
@@ -85,6 +93,34 @@ def test_a_damaged_count_in_a_plan_is_made_again(folder: Path, active: Any) -> N
     assert read_states(folder)[1][1].active_params == count(SPARSE).active_params
 
 
+def test_a_plan_prints_both_and_how_many_experts(folder: Path) -> None:
+    text = re.sub(r"\s+", " ", shown(plan_of_runs("two", read_plan(folder)[1], law=""), folder, width=200))
+    counts = count(SPARSE)
+    assert f"2 of 8 {quantity(counts.params)} {quantity(counts.active_params)} 64k" in text
+    assert "active: the parameters that a token passes" in text and "models have 1 to 8 experts" in text
+    dense = shown(plan_of_runs("one", [PlannedRun(RUN)], law=""), folder, width=200)
+    assert "active" not in dense and "experts" not in dense
+
+
+def test_status_prints_both(folder: Path) -> None:
+    console = screen(200)
+    status.main(status.StatusArgs(folder), console)
+    line = next(line for line in output_of(console).splitlines() if SPARSE.run_id in line)
+    assert line.split()[1:3] == [quantity(count(SPARSE).params), quantity(count(SPARSE).active_params)]
+
+
+def test_the_speed_of_a_dense_shape_says_little_of_experts() -> None:
+    """At equal FLOPs of a token, a shape with experts takes its time from another one with experts."""
+    wider = replace(RUN, model=replace(RUN.model, experts=4, experts_per_token=1))
+    speeds = [
+        MeasuredSpeed(config=config, flops_per_second=rate, compile_seconds=1.0, device="cpu", cores=1)
+        for config, rate in ((RUN, 1e10), (wider, 1e9))
+    ]
+    assert between(speeds, SPARSE)[0] < 2e9 and between(speeds, RUN)[0] == pytest.approx(1e10, rel=1e-3)
+    runs = [PlannedRun(config) for config in (RUN, wider, SPARSE)]
+    assert {run.config.model.experts for run in spread_of_sizes(runs)} == {1, 4, 8}
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -138,6 +174,40 @@ def test_one_number_of_experts_is_a_note_and_no_warning() -> None:
     fit = fits.loss_law(table_of(experts=(8,)), **QUICK)
     (status,) = [one for one in fit.status if one.name == "experts"]
     assert status.severity == "note" and "N is all trained parameters" in status.sentence
+
+
+@dataclass(frozen=True)
+class WithExperts(laws.Law):
+    """A law that knows experts, which each multiply N."""
+
+    A: Any
+    kappa: Any
+
+    NAME = "with-experts"
+    PARAMETERS = (laws.Parameter("A", 1, 1e6, (100,)), laws.Parameter("kappa", 0.01, 2, (0.5,), log=False))
+    INPUTS = ("params", "tokens", "experts")
+
+    def loss(self, params: Any, tokens: Any, experts: Any = 1.0) -> Any:
+        return 1.8 + self.A * (params * experts**self.kappa) ** -0.35 + 2000 * tokens**-0.36
+
+
+def test_a_law_with_experts_is_told_that_it_takes_active_parameters() -> None:
+    table = table_of()
+    assert "take active ones: `columns='params=active_params'`" in sentence(fits.loss_law(table, WithExperts, **QUICK))
+    fit = fits.loss_law(table, WithExperts, columns="params=active_params", **QUICK)
+    (status,) = [one for one in fit.status if one.name == "experts"]
+    assert status.severity == "note" and "columns=" not in status.sentence
+
+
+def test_models_of_equal_flops_are_no_cell_of_learning_rates() -> None:
+    """At one active N and D they differ in their experts, and with them in their rates: none is left out."""
+    one = table_of(experts=(1,), rows=12)
+    several = pd.concat([one.assign(experts=number, learning_rate=0.01 / number) for number in (1, 2, 4)])
+    several = several.assign(
+        run=[f"r{i}" for i in range(36)], loss_nats=lambda d: d["loss_nats"] / d["experts"] ** 0.05
+    )
+    fit = fits.loss_law(several, WithExperts, columns="params=active_params", **QUICK)
+    assert fit.n_runs == 36 and not fit.dropped
 
 
 def test_another_count_is_named_too() -> None:

@@ -19,6 +19,8 @@ from lmscale.study.tables.headers import KNOWN
 if TYPE_CHECKING:
     import pandas as pd
 
+OF_EXPERTS = ("experts", "granularity", "sparsity")
+"""Inputs by which a law knows the experts of a model."""
 USUAL_NAMES = KNOWN["params"]
 SAME = 1e-6
 """Relative difference below which two counts are one: half a parameter in a small model, rounding in a printed one."""
@@ -53,8 +55,8 @@ def statuses(table: "pd.DataFrame", inputs: Sequence[str]) -> list[Status]:
     meaning = f"N is {_meaning(table)} of models with experts"
     if column == TOTAL and np.isfinite(share).any():
         meaning += f", of which a token passes {100 * np.nanmin(share):.0f} to {100 * np.nanmax(share):.0f} %"
-    if "experts" in inputs or "active_params" in inputs:
-        wrong = column == TOTAL and ACTIVE not in inputs and "params" in inputs
+    if {*OF_EXPERTS, ACTIVE} & set(inputs):
+        wrong = column == TOTAL and "params" in inputs and not {"sparsity", ACTIVE} & set(inputs)
         take = "; the published laws of experts take active ones: `columns='params=active_params'`" if wrong else ""
         return [Status("experts", meaning + take, "warning" if wrong else "note")]
     if len(set(experts[np.isfinite(experts)].tolist())) == 1:
