@@ -31,6 +31,8 @@ SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "experts_cpu.py"
 RESAMPLES = 1000
 BYTES_PER_PARAM = 4.0
 """A float32 model as it lies in memory, without what training adds."""
+UNSATURATED = {"E_start": 1.0001, "E_max": 1e6}
+"""With these E^ of the joint law is the number of experts: eight saturate nothing, and cannot show where it would."""
 MEMORIES = (1.0, 2.0, 4.0, 8.0)
 """Memory for all experts, in units of what the largest dense model of the sweep takes."""
 
@@ -60,42 +62,6 @@ class ExpertsAsSize(laws.Law):
 
     def loss(self, params: Any, tokens: Any, experts: Any = 1.0) -> Any:
         return self.E + self.A * (params * experts**self.kappa) ** -self.alpha + self.B * tokens**-self.beta
-
-
-@dataclass(frozen=True)
-class Joint(laws.Law):
-    """The joint law of Ludziejewski 2025, equation 6, in the number of experts itself: none here is saturated."""
-
-    c: Any
-    a: Any
-    b: Any
-    alpha: Any
-    beta: Any
-    delta: Any
-    gamma: Any
-    omega: Any
-    zeta: Any
-
-    NAME = "joint-experts"
-    FORMULA = "L = c + a E^delta N^(-alpha + gamma ln E) + b E^omega D^(-beta + zeta ln E)"
-    INPUTS = ("params", "tokens", "experts")
-    PARAMETERS = (
-        laws.Parameter("c", 1e-6, 20, (0.5, 1.0), log=False),
-        laws.Parameter("a", 1e-3, 1e6, (10, 100)),
-        laws.Parameter("b", 1e-3, 1e6, (10, 300)),
-        laws.Parameter("alpha", 0.02, 2, (0.2, 0.4), log=False),
-        laws.Parameter("beta", 0.02, 2, (0.2, 0.4), log=False),
-        laws.Parameter("delta", -3, 3, (0.0,), log=False),
-        laws.Parameter("gamma", -0.3, 0.3, (0.0,), log=False),
-        laws.Parameter("omega", -3, 3, (0.0,), log=False),
-        laws.Parameter("zeta", -0.3, 0.3, (0.0,), log=False),
-    )
-
-    def loss(self, params: Any, tokens: Any, experts: Any = 1.0) -> Any:
-        log_e = np.log(experts)
-        size = self.a * experts**self.delta * params ** (self.gamma * log_e - self.alpha)
-        data = self.b * experts**self.omega * tokens ** (self.zeta * log_e - self.beta)
-        return self.c + size + data
 
 
 def effective_sizes(fit: LossLaw, table: "pd.DataFrame") -> Iterator[str]:
@@ -181,7 +147,7 @@ def main(runs: Path, output: Path) -> None:
     table["total"] = lmscale.read_table(folder)["params"].to_numpy()
     fit = fits.loss_law(table, ExpertsAsSize, resamples=RESAMPLES)
     checked = fits.held_out_check(fit, table)
-    joint = fits.loss_law(table, Joint, resamples=RESAMPLES)
+    joint = fits.loss_law(table, "joint-experts", resamples=RESAMPLES, fixed=UNSATURATED)
     print(fit, checked, joint, fits.held_out_check(joint, table), sep="\n\n")
     measured = table[table["loss_nats"].notna()]
     print("\n".join(["", *effective_sizes(fit, measured), "", *memories(fit, measured)]))

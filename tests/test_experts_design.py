@@ -1,30 +1,11 @@
-"""Effective dense size and the best number of experts: against Clark's closed form, and where each limit binds."""
+"""Effective dense size and the best number of experts: Clark's closed form, and where each limit binds."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lmscale import UserError, design, laws
-
-
-@dataclass(frozen=True)
-class Clark(laws.Law):
-    """Clark 2022, equation 12, without its saturation of small and large numbers of experts."""
-
-    a: Any = -0.082
-    b: Any = -0.108
-    c: Any = 0.009
-    d: Any = 1.104
-
-    NAME = "clark-unsaturated"
-    INPUTS = ("active_params", "experts")
-
-    def loss(self, active_params: Any, experts: Any) -> Any:
-        log_n, log_e = np.log10(active_params), np.log10(experts)
-        return 10 ** (self.a * log_n + self.b * log_e + self.c * log_n * log_e + self.d)
 
 
 @dataclass(frozen=True)
@@ -40,13 +21,16 @@ class Joint(laws.Law):
         return laws.CHINCHILLA_REFIT.loss(params * experts**self.gain, tokens)
 
 
+CLARK = laws.CLARK_2022_SBASE
+
+
 def test_effective_dense_size_is_clarks_closed_form() -> None:
-    law, params = Clark(), 1.3e8
-    for experts in (2, 64, 512):
-        exponent = (law.a + law.c * math.log10(experts)) / law.a
-        closed = params**exponent * experts ** (law.b / law.a)
-        assert design.effective_dense_params(law, params, experts) == pytest.approx(closed, rel=1e-9)
-    assert design.effective_dense_params(law, params, 1) == pytest.approx(params, rel=1e-9)
+    """Clark 2022, section 5.3, whose law has no tokens and whose experts saturate."""
+    for params in (2.7e7, 1.3e8, 1.3e9):
+        for experts in (1, 2, 64, 512):
+            closed = CLARK.effective_dense_params(params, experts)
+            assert design.effective_dense_params(CLARK, params, experts) == pytest.approx(closed, rel=1e-9)
+    assert design.effective_dense_params(CLARK, 1.3e8, 1) == pytest.approx(1.3e8, rel=1e-9)
 
 
 def test_effective_dense_size_of_a_law_with_tokens() -> None:
@@ -88,7 +72,7 @@ def test_flops_of_a_token_bound_the_active_parameters() -> None:
 
 
 def test_a_law_of_one_length_takes_the_largest_model_that_the_budget_trains() -> None:
-    choice = design.expert_choices(Clark(), 6e18, tokens=1e10, experts=(8,))[0]
+    choice = design.expert_choices(CLARK, 6e18, tokens=1e10, experts=(8,))[0]
     assert (choice.active_params, choice.tokens) == pytest.approx((1e8, 1e10))
 
 
@@ -96,11 +80,11 @@ def test_what_cannot_be_answered_is_one_sentence() -> None:
     for call, sentence in (
         (lambda: design.effective_dense_params(laws.CHINCHILLA_REFIT, 1e8, 4), "take one of N and experts"),  # type: ignore[arg-type]
         (lambda: design.effective_dense_params(Joint(), 1e8, 4), "needs the length of training"),
-        (lambda: design.effective_dense_params(Clark(), 1e8, 4, tokens=1e9), "leave them out"),
-        (lambda: design.effective_dense_params(Clark(), 1e8, 0.5), "experts >= 1"),
+        (lambda: design.effective_dense_params(CLARK, 1e8, 4, tokens=1e9), "leave them out"),
+        (lambda: design.effective_dense_params(CLARK, 1e8, 0.5), "experts >= 1"),
         (lambda: design.effective_dense_params(Joint(), 1e18, 64, 1e9), "beyond the law's reach"),
         (lambda: design.expert_choices(Joint(), 1e20, tokens=1e9), "trades tokens against N"),
-        (lambda: design.expert_choices(Clark(), 1e20), "needs the length of training"),
+        (lambda: design.expert_choices(CLARK, 1e20), "needs the length of training"),
         (lambda: design.expert_choices(Joint(), 1e20, design.ExpertLimits(memory_bytes=100)), "no room"),
         (lambda: design.expert_choices(Joint(), 1e20, experts=(0, 4)), "at least 1"),
         (lambda: design.ExpertLimits(memory_bytes=0), "must be positive"),
