@@ -80,6 +80,14 @@ def test_files_of_before_there_were_experts_are_of_dense_models(folder: Path) ->
     assert collect(folder)["active_params"].tolist() == [count(RUN).params, count(SPARSE).active_params]
 
 
+@pytest.mark.parametrize("active", [-1, 10**9])
+def test_an_impossible_count_of_an_outcome_is_one_sentence(folder: Path, active: int) -> None:
+    file = folder / SPARSE.run_id / "outcome.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "active_params": active}))
+    with pytest.raises(UserError, match="is corrupt or of another version .*(must not be negative|no more parameters)"):
+        Outcome.read(folder / SPARSE.run_id)
+
+
 def test_status_knows_both(folder: Path) -> None:
     _, (dense, sparse) = read_states(folder)
     assert (dense.active_params, sparse.active_params) == (count(RUN).params, count(SPARSE).active_params)

@@ -1,13 +1,17 @@
 """Experts as axes of a sweep: shapes that have the FLOPs of the dense model, and sizes that say which N they are."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outcomes import outcome_of
 
 from lmscale import ModelConfig, RunConfig, Sweep, UserError, grid, isoflop, ladder, recipes, seeds, with_experts
 from lmscale.core.config import RouterConfig
 from lmscale.core.counting import count, params_router
+from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.study.sweep import plan
 
 SPARSE = replace(
@@ -88,6 +92,27 @@ def test_rules_see_the_active_parameters() -> None:
     share = count(sparse).active_params / count(dense).params
     assert sparse.optimizer.peak_lr == pytest.approx(dense.optimizer.peak_lr * share**-0.5)
     assert sparse.optimizer.batch_sequences == dense.optimizer.batch_sequences
+
+
+def test_a_rate_tuned_over_numbers_of_experts_follows_them(tmp_path: Path) -> None:
+    """Cells of other experts are cells of their own, and the rule has an exponent of E beside those of N and D."""
+    runs = []
+    for width in (16, 32, 64):
+        for experts in (1, 4):
+            for rate in (0.25, 0.5, 1, 2, 4):
+                config = run(width=width, experts=experts, batch_sequences=4)
+                best = 0.01 * (count(config).active_params / 1e4) ** -0.5 * experts**-0.25
+                settings = replace(config.optimizer, peak_lr=best * rate)
+                config = replace(config, optimizer=settings)
+                runs.append(PlannedRun(config))
+                outcome_of(config, loss_nats=2 + math.log(rate) ** 2).write(tmp_path / config.run_id)
+    write_plan(tmp_path, "rates", runs)
+    cells = recipes.best_cells(tmp_path)
+    assert sorted(cell.experts for cell in cells) == [1, 1, 1, 4, 4, 4] and not any(cell.at_edge for cell in cells)
+    rate = recipes.tuned(tmp_path, recipes.cpu).lr
+    dense, sparse = (run(width=32, experts=experts).model for experts in (1, 16))
+    share = count(run(width=32, experts=16)).active_params / count(run(width=32)).params
+    assert rate(sparse, 1e6) / rate(dense, 1e6) == pytest.approx(share**-0.5 * 16**-0.25, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,8 @@ class Outcome:
         try:
             outcome = from_json(cls, value)
             finite(outcome)
-            not_negative(outcome, *COUNTS)
+            not_negative(outcome, *COUNTS, "active_params", "active_params_non_embedding")
+            check((outcome.active_params or 0) <= outcome.params, "a token passes no more parameters than there are")
             check(outcome.state != "finished" or outcome.loss_nats is not None, "a finished run has a loss")
         except (UserError, TypeError) as error:
             raise UserError(

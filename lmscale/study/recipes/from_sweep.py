@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.core.counting import count, params_total
+from lmscale.core.counting import active_params_total, count
 from lmscale.core.plans import read_plan
 from lmscale.core.results import Outcome
 from lmscale.study.grouping import group_index
@@ -26,12 +26,14 @@ class BestCell:
     """The best rate and batch of one size at one length."""
 
     params: int
+    """N as rules take it: the active parameters of a model with experts."""
     tokens: float
     peak_lr: float
     batch_tokens: int
     loss_nats: float
     at_edge: bool
     """Whether the best rate is the lowest or highest that was tried: the true best may lie further out."""
+    experts: int = 1
 
 
 def best_cells(folder: str | Path) -> list[BestCell]:
@@ -43,14 +45,15 @@ def best_cells(folder: str | Path) -> list[BestCell]:
     _, runs = read_plan(folder)
     outcomes = [Outcome.read(folder / run.config.run_id) for run in runs]
     lengths = group_index([run.config.tokens for run in runs], NEAR)
-    cells: dict[tuple[int, int], list[tuple[Any, float]]] = {}
+    cells: dict[tuple[int, int, int], list[tuple[Any, float]]] = {}
     for run, outcome, length in zip(runs, outcomes, lengths.tolist()):
         loss = None if outcome is None else math.inf if outcome.state == "diverged" else outcome.loss_nats
         if loss is not None:
-            cells.setdefault((count(run.config).params, length), []).append((run.config, loss))
+            size = count(run.config).active_params, run.config.model.experts
+            cells.setdefault((*size, length), []).append((run.config, loss))
     best = [
         _best(params, members)
-        for (params, _), members in cells.items()
+        for (params, _, _), members in cells.items()
         if _rates(members) >= LEAST_RATES and min(loss for _, loss in members) < math.inf
     ]
     check(
@@ -71,15 +74,16 @@ def _best(params: int, members: list[tuple[Any, float]]) -> BestCell:
         one.optimizer.peak_lr for one, _ in members if one.optimizer.batch_sequences == config.optimizer.batch_sequences
     )
     rate = config.optimizer.peak_lr
-    return BestCell(params, config.tokens, rate, config.batch_tokens, loss, rate in (beside[0], beside[-1]))
+    at_edge = rate in (beside[0], beside[-1])
+    return BestCell(params, config.tokens, rate, config.batch_tokens, loss, at_edge, config.model.experts)
 
 
 def tuned(from_: str | Path, recipe: Recipe, *, edges: bool = False, name: str = "tuned") -> Recipe:
     """`recipe` with the rate and batch that were best in a finished sweep, whose folder is `from_`.
 
-    ln rate = c + n ln N + d ln D is fitted through the best cells, and the same for the batch; an exponent is zero
-    where the cells do not vary its quantity. A best rate at the edge of its grid corrupts the exponents, so such cells
-    are left out unless `edges`. Raises `UserError` where no cell remains.
+    ln rate = c + n ln N + d ln D + e ln E is fitted through the best cells, E the number of experts, and the same
+    for the batch; an exponent is zero where the cells do not vary its quantity. A best rate at the edge of its grid
+    corrupts the exponents, so such cells are left out unless `edges`. Raises `UserError` where no cell remains.
     """
     cells = best_cells(from_)
     inside = [cell for cell in cells if edges or not cell.at_edge]
@@ -104,13 +108,14 @@ def tuned(from_: str | Path, recipe: Recipe, *, edges: bool = False, name: str =
 
 @dataclass(frozen=True)
 class _PowerLaw:
-    """scale N^n D^d."""
+    """scale N^n D^d E^e."""
 
     scale: float
     powers: Mapping[str, float]
 
     def __call__(self, model: ModelConfig, tokens: float) -> float:
-        return float(self.scale * params_total(model) ** self.powers["N"] * tokens ** self.powers["D"])
+        dense = self.scale * active_params_total(model) ** self.powers["N"] * tokens ** self.powers["D"]
+        return float(dense * model.experts ** self.powers["E"])
 
     def __str__(self) -> str:
         return f"{self.scale:.3g} " + " ".join(f"{name}^{power:.3g}" for name, power in self.powers.items() if power)
@@ -120,6 +125,7 @@ def _power_law(values: list[float], cells: list[BestCell]) -> _PowerLaw:
     columns = {
         "N": np.log([cell.params for cell in cells]),
         "D": np.log([cell.tokens for cell in cells]),
+        "E": np.log([cell.experts for cell in cells]),
     }
     free = [name for name, column in columns.items() if np.ptp(column) > NEAR]
     matrix = np.stack([np.ones(len(cells)), *(columns[name] for name in free)], axis=1)
