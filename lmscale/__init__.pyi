@@ -6,6 +6,7 @@ from .core.config import Completion as Completion
 from .core.config import DataConfig as DataConfig
 from .core.config import Distillation as Distillation
 from .core.config import ExamConfig as ExamConfig
+from .core.config import LoraConfig as LoraConfig
 from .core.config import MeshConfig as MeshConfig
 from .core.config import ModelConfig as ModelConfig
 from .core.config import NextToken as NextToken

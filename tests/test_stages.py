@@ -3,14 +3,13 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.outcomes import outcome_of
-from helpers.stand_in import RUN, Watcher, a_trainer, journal, none_left_behind  # noqa: F401
+from helpers.stand_in import REAL_PYTHON, RUN, Watcher, a_trainer, journal, none_left_behind  # noqa: F401
 
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.core.config import Completion, DataConfig, Distillation, RunConfig
@@ -266,7 +265,7 @@ def test_a_fine_tuning_sweep_from_a_pretrained_run_end_to_end(tmp_path: Path) ->
         "".join(json.dumps({"text": f"{n} {n + 1} {n * n} " * 20}) + "\n" for n in range(80))
     )
     (tmp_path / "sweep.py").write_text(SWEEP)
-    command = [sys.executable, "-m", "lmscale"]
+    command = [REAL_PYTHON, "-m", "lmscale"]
     for words, sentences in (
         (["plan", "sweep.py"], ["Which run needs which:", "starts from it", "learns from it"]),
         (["run", "sweep.py"], ["5 of 5 runs to train"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lmscale.core.config import ModelConfig, RunConfig, check, check_types, finite, from_json, not_negative
-from lmscale.core.counting import count
+from lmscale.core.counting import count, trained_params
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, read_plan
@@ -261,6 +261,8 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "peak_lr": config.optimizer.peak_lr,
         "seed": config.seed,
         "source": config.data.source,
+        "trained_params": trained_params(config.model),
+        "lora_rank": None if config.model.lora is None else config.model.lora.rank,
         "stage": run.stage,
         "parent": None if config.init_from is None else config.parents["init_from"].run_id,
         "teacher": name.run_id if (name := config.parents.get("teacher")) else None,

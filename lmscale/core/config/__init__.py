@@ -8,6 +8,7 @@ not part of it: they do not change what is learned.
 from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, finite, from_json, not_negative
 from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
+from lmscale.core.config.lora import LoraConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
@@ -25,6 +26,7 @@ __all__ = [
     "DataConfig",
     "Distillation",
     "ExamConfig",
+    "LoraConfig",
     "MeshConfig",
     "ModelConfig",
     "NextToken",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmscale.core.config.checks import check, check_types, positive
+from lmscale.core.config.lora import LoraConfig
 from lmscale.core.config.router import RouterConfig
 
 
@@ -115,6 +116,8 @@ class ModelConfig:
     base_head_width: int | None = None
     """Features of a head where a rate was tuned; None takes this model's own. Under mup and completep scores are scaled
     by sqrt(base) / K instead of 1 / sqrt(K)."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters, which alone are trained; None trains every parameter."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = field(default="none", metadata={"identity": False})
@@ -139,6 +142,13 @@ class ModelConfig:
         self._check_rope()
         self._check_parametrization()
         self._check_experts()
+        if self.lora is not None and self.sparse:
+            missing = [name for name in self.lora.matrices if name.startswith("mlp")]
+            check(
+                not missing,
+                f"LoraConfig.matrices names {' and '.join(missing)}, which a model of {self.experts} experts does not "
+                f"have; take ('attention_qkv', 'attention_out')",
+            )
         for name in ("residual_dropout", "attention_dropout"):
             value = getattr(self, name)
             check(0 <= value < 1, f"ModelConfig.{name} = {value!r}: must be at least 0 and below 1")

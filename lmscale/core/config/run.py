@@ -110,6 +110,11 @@ class RunConfig:
             "or in a sweep a point with a teacher",
         )
         check(
+            self.model.lora is None or self.init_from is not None,
+            "ModelConfig.lora trains adapters of a model whose own parameters stay as they are, and random ones are of "
+            "no use: give RunConfig(init_from=...) the run that it starts from",
+        )
+        check(
             self.data.sequences != "packed" or self.model.document_end is not None,
             "DataConfig.layout = 'packed' puts several documents into a sequence, which must not see each other: give "
             "ModelConfig(document_end=...) the id that ends a document (255 for bytes), or take layout = 'padded'",

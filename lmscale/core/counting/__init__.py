@@ -29,6 +29,7 @@ from lmscale.core.counting.params import (
     active_params_with_head,
     layer_matrices,
     outer_matrices,
+    params_adapters,
     params_attention,
     params_bias,
     params_embedding,
@@ -40,6 +41,7 @@ from lmscale.core.counting.params import (
     params_router,
     params_total,
     params_with_head,
+    trained_params,
 )
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "layer_matrices",
     "memory_bytes",
     "outer_matrices",
+    "params_adapters",
     "params_attention",
     "params_bias",
     "params_embedding",
@@ -78,6 +81,7 @@ __all__ = [
     "params_with_head",
     "reference_flops",
     "state_bytes",
+    "trained_params",
     "validation_flops",
 ]
 

@@ -9,7 +9,12 @@ active parameters (Clark 2022; DeepSeek-V3, 2024). Letters as in `params`.
 from dataclasses import replace
 
 from lmscale.core.config import ModelConfig, RunConfig
-from lmscale.core.counting.params import active_params_non_embedding, active_params_total, active_params_with_head
+from lmscale.core.counting.params import (
+    active_params_non_embedding,
+    active_params_total,
+    active_params_with_head,
+    params_adapters,
+)
 
 TRAIN_OVER_FORWARD = 3
 
@@ -21,12 +26,18 @@ def flops_per_token_forward(model: ModelConfig) -> int:
     costs 2 a for its score and 2 a for its value, so 2 a s per layer: what is needed, not what a kernel without a
     causal mask computes.
     """
-    return 2 * active_params_with_head(model) + model.layers * 2 * model.attention_width * model.context
+    matrices = active_params_with_head(model) + params_adapters(model)
+    return 2 * matrices + model.layers * 2 * model.attention_width * model.context
 
 
 def flops_per_token(model: ModelConfig) -> int:
-    """C / D, the default convention: exact training FLOPs of one token."""
-    return TRAIN_OVER_FORWARD * flops_per_token_forward(model)
+    """C / D, the default convention: exact training FLOPs of one token.
+
+    With adapters the matrices that stay as they are cost two passes instead of three: they have no gradient, only the
+    activations before them have.
+    """
+    flops = TRAIN_OVER_FORWARD * flops_per_token_forward(model)
+    return flops if model.lora is None else flops - 2 * active_params_with_head(model)
 
 
 def flops_per_token_full_attention(model: ModelConfig) -> int:

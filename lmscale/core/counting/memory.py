@@ -8,11 +8,14 @@ import math
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting.chunks import attention_chunks, held_logits_bytes
 from lmscale.core.counting.params import (
+    adapter_matrices,
     layer_matrices,
     mlp_branches,
     outer_matrices,
+    params_adapters,
     params_non_embedding,
     params_total,
+    trained_params,
 )
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -25,7 +28,9 @@ LEAST_FACTORED = 128
 def moments(config: RunConfig) -> int:
     """Numbers in the optimizer's state, counters apart."""
     model, kind = config.model, config.optimizer.kind
-    total = params_total(model)
+    total = trained_params(model)
+    if model.lora is not None:
+        return _moments_of_adapters(model, kind)
     if kind == "muon":  # one for the matrices of the layers, those of Adam for the rest
         return 2 * total - params_non_embedding(model)
     if kind != "adafactor":
@@ -33,6 +38,13 @@ def moments(config: RunConfig) -> int:
     matrices = [*layer_matrices(model), *outer_matrices(model)]
     vectors = total - sum(count * inputs * outputs for count, inputs, outputs in matrices)
     return vectors + sum(map(_second_moments, matrices))
+
+
+def _moments_of_adapters(model: ModelConfig, kind: str) -> int:
+    """As `moments`, of the adapters alone, all of which are matrices of the layers."""
+    if kind != "adafactor":
+        return MOMENTS.get(kind, 1) * params_adapters(model)  # Muon keeps one of each
+    return sum(map(_second_moments, adapter_matrices(model)))
 
 
 def _second_moments(matrix: tuple[int, int, int]) -> int:
@@ -44,7 +56,8 @@ def _second_moments(matrix: tuple[int, int, int]) -> int:
 
 def state_bytes(config: RunConfig) -> int:
     """Bytes of parameters, optimizer state and averaged weights, in memory and in a checkpoint."""
-    numbers = (1 + (config.optimizer.ema_decay is not None)) * params_total(config.model) + moments(config)
+    params_with_adapters = params_total(config.model) + params_adapters(config.model)
+    numbers = (1 + (config.optimizer.ema_decay is not None)) * params_with_adapters + moments(config)
     return numbers * DTYPE_BYTES[config.model.param_dtype]
 
 
@@ -128,6 +141,8 @@ def _chunked_attention(model: ModelConfig) -> float:
 def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
     """Estimated peak memory of a training step over all devices: state, gradients, activations, logits."""
     settings = config.optimizer
-    gradients = (1 + (settings.micro_batches > 1)) * params_total(config.model) * DTYPE_BYTES[config.model.param_dtype]
+    gradients = (
+        (1 + (settings.micro_batches > 1)) * trained_params(config.model) * DTYPE_BYTES[config.model.param_dtype]
+    )
     sequences = settings.batch_sequences // settings.micro_batches
     return state_bytes(config) + gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)

@@ -91,6 +91,32 @@ def params_with_head(model: ModelConfig) -> int:
     return params_non_embedding(model) + model.vocab * model.width
 
 
+def params_adapters(model: ModelConfig) -> int:
+    """r (inputs + outputs) of every adapted matrix: the factors of low-rank adapters (Hu 2021); 0 without."""
+    return sum(count * inputs * outputs for count, inputs, outputs in adapter_matrices(model))
+
+
+def adapter_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
+    """(how many, inputs, outputs) of the factors of low-rank adapters; the second factor of queries, keys and values
+    and that of a gated MLP's branches are listed apart."""
+    if model.lora is None:
+        return []
+    layers, rank, projections = model.layers, model.lora.rank, model.heads // model.num_kv_heads + 2
+    branches, keys = mlp_branches(model) - 1, model.num_kv_heads * model.head_width
+    factors = {
+        "attention_qkv": [(layers, model.width, rank), (layers * projections, rank, keys)],
+        "attention_out": [(layers, model.attention_width, rank), (layers, rank, model.width)],
+        "mlp_in": [(layers, model.width, rank), (layers * branches, rank, model.hidden)],
+        "mlp_out": [(layers, model.hidden, rank), (layers, rank, model.width)],
+    }
+    return [matrix for name in model.lora.matrices for matrix in factors[name]]
+
+
+def trained_params(model: ModelConfig) -> int:
+    """Numbers that training moves: all, or those of the adapters alone."""
+    return params_total(model) if model.lora is None else params_adapters(model)
+
+
 def active_params_total(model: ModelConfig) -> int:
     """N by the default convention, without the experts that a token does not take."""
     return params_total(model) - _params_idle(model)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import mesh_axis_size
+from lmscale.lm.model.lora import A, B
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import NO_TAP, BoundTap
 
@@ -42,6 +43,15 @@ def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array
     else:
         y = jnp.tensordot(x, weight, inputs)
     return y if bias is None else y + bias[None, None]
+
+
+def adapted(layer_params: Params, name: str, x: jax.Array, config: ModelConfig) -> jax.Array:
+    """`linear` with the matrix and bias of a name, and with its adapter where it has one: x W + alpha / R (x A) B."""
+    y = linear(x, layer_params[name], layer_params.get(f"{name}_bias"))
+    if config.lora is None or name not in config.lora.matrices:
+        return y
+    low = linear(x, layer_params[name + A], None)
+    return y + config.lora.scale * linear(low, layer_params[name + B], None)
 
 
 def norm(x: jax.Array, name: str, params: Params, config: ModelConfig) -> jax.Array:
@@ -98,7 +108,7 @@ def queries_keys_values(
     One product gives each key head's queries, key and value; query head h uses the key head h // (H / G).
     """
     batch, time, _ = x_BTD.shape
-    qkv_BTGPK = linear(x_BTD, layer_params["attention_qkv"], layer_params.get("attention_qkv_bias"))
+    qkv_BTGPK = adapted(layer_params, "attention_qkv", x_BTD, config)
     queries = config.heads // config.num_kv_heads
     q_BTHK = qkv_BTGPK[:, :, :, :queries].reshape(batch, time, config.heads, config.head_width)
     k_BTGK, v_BTGK = qkv_BTGPK[:, :, :, queries], qkv_BTGPK[:, :, :, queries + 1]
@@ -114,9 +124,9 @@ def mlp(
     layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: BoundTap = NO_TAP, name: str = "mlp"
 ) -> jax.Array:
     """act(x W) W', or gated, (act(x W) * x U) W' (Shazeer 2020), with the matrices `name`_in and `name`_out."""
-    hidden_BTCF = linear(x_BTD, layer_params[f"{name}_in"], layer_params.get(f"{name}_in_bias"))
+    hidden_BTCF = adapted(layer_params, f"{name}_in", x_BTD, config)
     hidden_BTF = tap(f"{name}_hidden", activate(hidden_BTCF, config))
-    return linear(hidden_BTF, layer_params[f"{name}_out"], layer_params.get(f"{name}_out_bias"))
+    return adapted(layer_params, f"{name}_out", hidden_BTF, config)
 
 
 def activate(hidden: jax.Array, config: ModelConfig) -> jax.Array:

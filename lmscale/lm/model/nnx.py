@@ -138,6 +138,7 @@ class Transformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, params: Params) -> None:
         """Modules that hold the arrays of `params`. Raises `UserError` for parameters of another configuration."""
+        check(config.lora is None, "the nnx tree has no adapters; give it what lora.merged gives")
         _check_params(config, params)
         stacked = {name for name, row in parameter_table(config).items() if row.axes[0] == "layers"}
         by_layer = [{name: params[name][number] for name in stacked} for number in range(config.layers)]

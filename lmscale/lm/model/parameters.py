@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import Axes, constrain
+from lmscale.lm.model.lora import adapter_rows, trained
 
 Params = dict[str, jax.Array]
 """One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
@@ -93,7 +94,7 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
             (D, config.vocab), ("embed", "vocab"), "head", std=_outer_std(config), inputs=(0,), outputs=(1,),
             epsilon_multiplier=1 / config.width_ratio,
         )  # fmt: skip
-    return table
+    return table | adapter_rows(table, config)
 
 
 def mlp_inputs(config: ModelConfig) -> int:
@@ -235,7 +236,15 @@ def residual_multiplier(config: ModelConfig) -> float:
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
     """Initial parameters. Call it under `jax.jit`: the values are then the same bits on every mesh."""
-    table = parameter_table(config)
+    return _drawn(parameter_table(config), config, key)
+
+
+def init_trained(config: ModelConfig, key: jax.Array) -> Params:
+    """As `init`, of the parameters that are trained: of a model with adapters, these alone."""
+    return _drawn(trained(parameter_table(config), config), config, key)
+
+
+def _drawn(table: dict[str, ParameterSpec], config: ModelConfig, key: jax.Array) -> Params:
     dtype = jnp.dtype(config.param_dtype)
     sizes = {name: math.prod(row.shape) for name, row in table.items() if row.std}
     if sum(sizes.values()) <= ONE_DRAW:

@@ -17,7 +17,7 @@ from lmscale.lm.devices.sharding import Axes, constrain
 from lmscale.lm.model.attention import alibi_slopes, causal_attention
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.experts import Occupancy, expert_mlp
-from lmscale.lm.model.layers import Rope, dropout, linear, mlp, norm, queries_keys_values, rope_cos_sin
+from lmscale.lm.model.layers import Rope, adapted, dropout, mlp, norm, queries_keys_values, rope_cos_sin
 from lmscale.lm.model.parameters import (
     Params,
     attention_scale,
@@ -294,7 +294,7 @@ def attention(
     q_BTHK, k_BTGK, v_BTGK = tap("queries", q_BTHK), tap("keys", k_BTGK), tap("values", v_BTGK)
     heads_BTHK, reports = attend(q_BTHK, k_BTGK, v_BTGK, key)
     heads_BTHK = tap("head_outputs", heads_BTHK)
-    return linear(heads_BTHK, layer_params["attention_out"], layer_params.get("attention_out_bias")), reports
+    return adapted(layer_params, "attention_out", heads_BTHK, config), reports
 
 
 def full_attention(inputs: LayerInputs, config: ModelConfig, tap: BoundTap = NO_TAP) -> Attend:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
+from lmscale.lm.model.lora import trained
 from lmscale.lm.model.parameters import ParameterSpec, Params, parameter_table
 
 SCHEDULES = ("cosine", "linear", "constant", "inverse-sqrt", "wsd 1-sqrt", "wsd linear")
@@ -101,7 +102,7 @@ def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
 
     Adam's epsilon is scaled per parameter by dividing its gradient: m / (sqrt(v) + k eps) is the same thing.
     """
-    settings, table = config.optimizer, parameter_table(config.model)
+    settings, table = config.optimizer, trained(parameter_table(config.model), config.model)
     clip = [] if settings.clip_norm is None else [optax.clip_by_global_norm(settings.clip_norm)]
     over_epsilon = {name: 1 / row.epsilon_multiplier for name, row in table.items()}
     scale = [] if set(over_epsilon.values()) == {1.0} else [_multiplied(over_epsilon)]
@@ -188,7 +189,7 @@ def apply(
 ) -> Params:
     """Parameters after one update: w - rate k_w (direction + decay d_w w), with the multipliers k, d of the table.
 
-    Decay is decoupled from the gradient (Loshchilov and Hutter 2019).
+    Decay is decoupled from the gradient (Loshchilov and Hutter 2019). Parameters without a direction stay.
     """
     table = parameter_table(model)
 
@@ -197,4 +198,4 @@ def apply(
         direction = directions[name] + hyper.weight_decay * row.decay_multiplier * value
         return (value - learning_rate * row.lr_multiplier * direction).astype(value.dtype)
 
-    return {name: moved(name) for name in params}
+    return {name: moved(name) if name in directions else value for name, value in params.items()}

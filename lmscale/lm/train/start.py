@@ -1,20 +1,23 @@
 """Where a run without a checkpoint of its own starts: random numbers, another run's parameters, or its whole state."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from lmscale.core.config import CheckpointName, RunConfig, check
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import find_run
 from lmscale.core.run_identity import read_config
 from lmscale.lm.devices.distributed import is_main
-from lmscale.lm.model.parameters import parameter_table
+from lmscale.lm.model.lora import merged
+from lmscale.lm.model.parameters import init_trained, parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.checkpoint_content import Identity, OtherData
-from lmscale.lm.train.references import check_finished
+from lmscale.lm.train.references import check_finished, saved_params
 from lmscale.lm.train.step import Compiled, TrainState
 
 NOTHING_DONE: dict[str, Any] = {"seconds": 0.0, "losses": []}
@@ -58,7 +61,8 @@ def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
     parent = find_run(name.run_id, folder)
     other = read_config(parent)
     check_finished(parent, name)
-    here, there = parameter_table(config.model), parameter_table(other.model)
+    base = replace(config.model, lora=None)
+    here, there = parameter_table(base), parameter_table(replace(other.model, lora=None))
     for parameter in {**here, **there}:
         shapes = [table[parameter].shape if parameter in table else "absent" for table in (here, there)]
         check(
@@ -66,7 +70,11 @@ def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
             f"this run cannot start from {config.init_from}: parameter {parameter} is {shapes[1]} there and "
             f"{shapes[0]} here; give both runs one model shape",
         )
-    field = "params" if other.optimizer.ema_decay is None else "ema"
-    step = other.steps if name.step is None else name.step
-    state, _ = Checkpoints(parent, name.run_id).restore_step(step, {field: programs.state.params})
-    return state[field]
+    sharding = programs.state.params["embedding"].sharding
+    assert isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)
+    mesh = sharding.mesh
+    params, _ = merged(saved_params(parent, name, other, mesh)[0], other.model)
+    params = {row: value.astype(config.model.param_dtype) for row, value in params.items()}
+    if config.model.lora is None:
+        return params
+    return params | jax.jit(partial(init_trained, config.model))(jax.random.key(config.seed))

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.lm.devices.sharding import batch_sharding, constrain, replicated, shardings
+from lmscale.lm.model.lora import frozen, trained
 from lmscale.lm.model.parameters import Params, init, parameter_table
 from lmscale.lm.objectives import Batch, ExpertLoad, Objective, Reference, make_objective
 from lmscale.lm.train.health import Health, healthy, watch, watch_routing
@@ -58,7 +59,7 @@ def init_state(config: RunConfig, optimizer: optax.GradientTransformation, key: 
 def state_from(config: RunConfig, optimizer: optax.GradientTransformation, params: Params) -> TrainState:
     """The state before the first step, of given parameters."""
     ema = None if config.optimizer.ema_decay is None else params
-    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, healthy(config.model))
+    return TrainState(jnp.int32(0), params, optimizer.init(trained(params, config.model)), ema, healthy(config.model))
 
 
 def train_step(
@@ -73,14 +74,17 @@ def train_step(
     """One update from one global batch. Pure."""
     key = jax.random.fold_in(hyper.dropout_key, state.step)
     means, grads = means_and_gradient(config, objective, state.params, reference, batch, key)
-    directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    directions, opt_state = optimizer.update(grads, state.opt_state, trained(state.params, config.model))
     learning_rate = hyper.schedule.at(state.step)
     params = apply(state.params, directions, learning_rate, hyper, config.model)
-    if "router_bias" in params and means.load is not None:
+    if "router_bias" in params and means.load is not None and config.model.lora is None:
         params["router_bias"] = balanced(params["router_bias"], means.load.counts_LE, config.model)
     ema, decay = None, config.optimizer.ema_decay
     if state.ema is not None and decay is not None:
-        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        averaged = trained(state.ema, config.model)
+        ema = frozen(params, config.model) | optax.incremental_update(
+            trained(params, config.model), averaged, 1 - decay
+        )
     grad_norm = optax.tree.norm(grads)
     health = watch(state.health, state.step, means.loss, grad_norm, hyper.divergence_nats)
     if means.load is not None:
@@ -118,13 +122,16 @@ class _Sums(NamedTuple):
 def means_and_gradient(
     config: RunConfig, objective: Objective, params: Params, reference: Reference, batch: Batch, key: jax.Array
 ) -> tuple[Means, Params]:
-    """The means of a batch, and the gradient of its mean objective.
+    """The means of a batch, and the gradient of its mean objective by the parameters that are trained.
 
     Micro-batches add up sums over examples, so that the mean is that of the whole batch however their weights differ.
     """
 
+    still = frozen(params, config.model)
+    params = trained(params, config.model)
+
     def summed(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, _Sums]:
-        terms = objective(params, reference, batch, key)
+        terms = objective(still | params, reference, batch, key)
         return terms.objective, _Sums(terms.loss, terms.weight, terms.reported, terms.load)
 
     gradient = jax.grad(summed, has_aux=True)

@@ -1,7 +1,7 @@
 """A trained run as files that other programs read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from lmscale.core.results import Outcome
 from lmscale.lm.use import stablehlo
 from lmscale.lm.use.hf.weights import SHARD_BYTES
 from lmscale.lm.use.hf.write import write_hf
-from lmscale.lm.use.load import Opened, open_run
+from lmscale.lm.use.load import Opened, open_run, without_adapters
 from lmscale.lm.use.model_card import UNKNOWN_LICENSE, CardOptions, Record, write_card
 from lmscale.lm.use.two_file.write import PARAMETERS_FILE, PROGRAM_FILE, write_two_file
 
@@ -56,7 +56,8 @@ def export(run: Path, output: Path, format: str, step: int | None = None, option
     opened = open_run(run, step)
     library, usage = FORMATS[format].library, FORMATS[format].usage
     with whole_folder(output) as folder:
-        sentence = FORMATS[format].write(folder, opened, record(run, opened), options)
+        whole = replace(opened, run=without_adapters(opened.run))
+        sentence = FORMATS[format].write(folder, whole, record(run, opened), options)
         write_card(folder, Record.read(run, opened), CardOptions(options.license, options.law, library, usage))
     return sentence
 

@@ -1,6 +1,6 @@
 """Open a trained run: its configuration, its parameters on this machine's devices, and its tokenizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from lmscale.core.run_identity import read_config
 from lmscale.lm import data
 from lmscale.lm.data.tokenizer import Tokenizer, imported_tokenizer
 from lmscale.lm.devices.sharding import make_mesh, shardings
+from lmscale.lm.model.lora import merged
 from lmscale.lm.model.parameters import Params, parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
 
@@ -35,6 +36,12 @@ class Opened:
     step: int
     """Updates done."""
     mesh: Mesh
+
+
+def without_adapters(run: TrainedRun) -> TrainedRun:
+    """The same function with what its adapters add drawn into the matrices; a run without any as it is."""
+    params, model = merged(run.params, run.config.model)
+    return run if model is run.config.model else run._replace(config=replace(run.config, model=model), params=params)
 
 
 def load(folder: str | Path, step: int | None = None) -> TrainedRun:

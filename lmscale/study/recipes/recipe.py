@@ -14,6 +14,7 @@ from lmscale.core.counting import active_params_total, flops_per_token, params_t
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
 from lmscale.study.recipes.family import Family, nearest_model
+from lmscale.study.recipes.lora import with_lora
 from lmscale.study.sweep import PARENT_FIELDS, Point, whole_batches
 
 TRUNK_WARMUP = 0.1
@@ -130,7 +131,7 @@ class Recipe:
         run of a budget costs the same, and from D/N by its own N. Branches of a trunk share rate, batch and warmup: the
         rules are evaluated at the geometric mean of their lengths.
         """
-        model = self.model(point)
+        model = with_lora(self.model(point), point)
         tokens = self.tokens(point, model)
         rule_tokens = _rule_tokens(point, tokens)
         sequences = max(1, round(point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)))

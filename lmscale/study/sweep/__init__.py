@@ -19,12 +19,13 @@ from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, plan, whole_batches
-from lmscale.study.sweep.stages import distil, fine_tune
+from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune
 from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
 from lmscale.study.sweep.text import experts_text
 
 __all__ = [
+    "LORA_AXES",
     "PARENT_FIELDS",
     "Plan",
     "Point",

@@ -7,10 +7,12 @@ from lmscale.core.config import OptimizerConfig, check
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, grid, product
 
+LORA_AXES = {"lora_rank": "rank", "lora_alpha": "alpha", "lora_matrices": "matrices"}
+"""Coordinates of a point, with the field of `LoraConfig` that each sets."""
 OF_ONE_STAGE = frozenset(
     {
         "name", "stage", "flops", "tokens", "tokens_per_param", "unique_tokens", "trunk", "trunk_tokens", "group",
-        "held_out", *PARENT_FIELDS, *OptimizerConfig.__dataclass_fields__,
+        "held_out", *PARENT_FIELDS, *LORA_AXES, *OptimizerConfig.__dataclass_fields__,
     }
 )  # fmt: skip
 """Fields of a point that say how long and how a stage is trained; the others say which model it is."""
