@@ -5,20 +5,18 @@ R is the rank; other letters as in `parameters`.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import jax
 
 from lmscale.core.config import ModelConfig
-
-if TYPE_CHECKING:
-    from lmscale.lm.model.parameters import ParameterSpec
+from lmscale.lm.model.parameter_spec import ParameterSpec
 
 A, B = "_lora_a", "_lora_b"
 T = TypeVar("T")
 
 
-def adapter_rows(table: "Mapping[str, ParameterSpec]", config: ModelConfig) -> "dict[str, ParameterSpec]":
+def adapter_rows(table: Mapping[str, ParameterSpec], config: ModelConfig) -> dict[str, ParameterSpec]:
     """The factors of every adapted matrix [L, inputs..., outputs...]: A [L, inputs..., R] and B [L, R, outputs...].
 
     A starts at random with the variance of its fan-in, B at 0, so that training starts from the model itself (Hu 2021,

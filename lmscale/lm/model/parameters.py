@@ -9,8 +9,6 @@ where it is gated), E experts, S shared experts, V vocabulary, T context.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 from lmscale.core.config import ModelConfig
 from lmscale.lm.devices.sharding import Axes, constrain
 from lmscale.lm.model.lora import adapter_rows, trained
+from lmscale.lm.model.parameter_spec import ParameterSpec
 
 Params = dict[str, jax.Array]
 """One array per row of `parameter_table`; the layers of a kind are stacked along a leading axis."""
@@ -27,28 +26,6 @@ GPT2_STD = 0.02
 ONE_DRAW = 2**26
 """Models up to this size draw all initial values at once, which compiles ten times as fast. Above it, each matrix
 draws its own, so that no device ever holds more than one of them undivided."""
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One row of the parameter table."""
-
-    shape: tuple[int, ...]
-    axes: Axes
-    """Logical axis names; `sharding.RULES` maps them onto the mesh."""
-    role: Literal["table", "hidden", "head", "vector"]
-    """A token or position table, a matrix inside a layer, an output head, a gain or a bias."""
-    mean: float = 0.0
-    std: float = 0.0
-    """Initial values are normal with this mean and standard deviation; gains start at 1, biases at 0."""
-    inputs: tuple[int, ...] = ()
-    outputs: tuple[int, ...] = ()
-    """Axes of a matrix that are summed over, and that it gives; the others count separate matrices."""
-    lr_multiplier: float = 1.0
-    decay_multiplier: float = 1.0
-    """Factor of the weight decay; 0 for vectors."""
-    epsilon_multiplier: float = 1.0
-    """Factor of Adam's epsilon."""
 
 
 def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:

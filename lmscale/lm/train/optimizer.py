@@ -14,7 +14,8 @@ import optax
 
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.lm.model.lora import trained
-from lmscale.lm.model.parameters import ParameterSpec, Params, parameter_table
+from lmscale.lm.model.parameter_spec import ParameterSpec
+from lmscale.lm.model.parameters import Params, parameter_table
 
 SCHEDULES = ("cosine", "linear", "constant", "inverse-sqrt", "wsd 1-sqrt", "wsd linear")
 MUON_RMS = 0.2
