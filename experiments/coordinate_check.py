@@ -105,8 +105,8 @@ def changes(
     for batch in batches:
         state, _ = step(state, batch, hyper)
         now = measured(state.params, probe_BT)
-        for part in start:
-            changes[part].append(float(jnp.abs(now[part] - start[part]).mean()))
+        for part, before in start.items():
+            changes[part].append(float(jnp.abs(now[part] - before).mean()))
     return changes
 
 

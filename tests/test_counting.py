@@ -257,6 +257,17 @@ def test_a_checkpoint_holds_the_state(kind: Any, ema: float | None, width: int) 
     assert counting.state_bytes(run) == pytest.approx(built, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_a_checkpoint_holds_the_state_of_all_experts(kind: Any) -> None:
+    shape = {"experts": 8, "experts_per_token": 2, "shared_experts": 2, "expert_width": 128}
+    model = replace(SHAPES[0], **shape, router=RouterConfig(bias_rate=0.001))
+    settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8, kind=kind)
+    run = RunConfig(model=model, optimizer=settings, tokens=2048 * 100)
+    state = jax.eval_shape(partial(init_state, run, make_optimizer(run)), jax.random.key(0))
+    built = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert counting.state_bytes(run) == pytest.approx(built, rel=1e-3)
+
+
 def memory_of(batch: int = 8, accelerator: bool = False, settings: dict[str, Any] | None = None, **shape: Any) -> int:
     config = replace(SHAPES[0], **shape)
     optimizer = OptimizerConfig(peak_lr=0.01, batch_sequences=batch, **(settings or {}))

@@ -22,6 +22,7 @@ from lmscale.lm.model.tap import EXPERT_TAPS, Tap, record
 from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.health import REASONS, SETTLING_STEPS, healthy, trouble, watch_routing
 from lmscale.lm.train.logs.expert_load import LoadTotals
+from lmscale.lm.train.optimizer import make_optimizer
 from lmscale.lm.train.step import balanced, means_and_gradient
 
 B, T = 3, 20
@@ -248,6 +249,26 @@ def test_the_objective_adds_the_losses_of_the_routers_with_their_weights() -> No
     added = router.balance_loss * terms.reported["balance_loss"] + router.z_loss * terms.reported["router_z_loss"]
     assert float(terms.objective) == pytest.approx(float(terms.loss + layers * added), rel=1e-6)
     assert float(terms.reported["balance_loss"] / terms.weight) > 1  # 1 is even
+
+
+def test_muon_moves_every_expert_as_a_matrix_of_its_own() -> None:
+    """Orthogonal, whatever the others' gradients are; the router is a matrix too, its bias has no gradient."""
+    config = run(model("sigmoid with a bias"), kind="muon", clip_norm=None)
+    optimizer = make_optimizer(config)
+    update = jax.jit(lambda grads: optimizer.update(grads, optimizer.init(params(config.model)), params(config.model)))
+    grads = {name: value.at[...].set(value**3) for name, value in params(config.model, 1).items()}
+    grads["router_bias"] = jnp.zeros_like(grads["router_bias"])
+    first = update(grads)[0]
+    grads["experts_in"] = grads["experts_in"].at[:, 0].multiply(-7.0)
+    second = update(grads)[0]
+    np.testing.assert_allclose(first["experts_in"][:, 1:], second["experts_in"][:, 1:], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first["experts_in"][:, 0], -second["experts_in"][:, 0], rtol=1e-4, atol=1e-5)
+    for name in ("experts_in", "experts_out", "router"):
+        values = np.asarray(first[name])
+        values = values.swapaxes(-2, -3) if name == "experts_in" else values  # [L, E, C, D, F]
+        singular = np.linalg.svd(values, compute_uv=False)
+        assert (singular.max(axis=-1) < 3 * singular.min(axis=-1)).all(), name
+    assert not np.asarray(first["router_bias"]).any()
 
 
 def test_a_document_does_not_read_the_experts_of_another() -> None:

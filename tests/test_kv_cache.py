@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.lm.model import kv_cache, transformer
 from lmscale.lm.model.parameters import init
 
@@ -19,6 +19,7 @@ OPTIONS: list[dict[str, Any]] = [
         "tied_embeddings": False,
     },
     {"parallel_block": True, "rope_fraction": 0.5, "head_features": 12, "mlp": "geglu", "qkv_biases": True},
+    {"experts": 4, "experts_per_token": 2, "shared_experts": 1, "router": RouterConfig(capacity=0.7)},
 ]  # fmt: skip
 ROWS, TIME, ROOM = 3, 12, 16
 

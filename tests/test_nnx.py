@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.model import transformer as model
 from lmscale.lm.model.nnx import Transformer
@@ -36,6 +36,11 @@ VARIANTS: dict[str, dict[str, object]] = {
     },
     "completep": {"parametrization": "completep", "base_width": 8, "base_layers": 1, "biases": True, "qk_norm": True},
     "bfloat16": {"compute_dtype": "bfloat16", "param_dtype": "bfloat16"},
+    "experts": {
+        "experts": 4, "experts_per_token": 2, "shared_experts": 1, "expert_width": 12,
+        "router": RouterConfig(gate="sigmoid", bias_rate=0.001),
+    },
+    "experts with room, bfloat16": {"experts": 3, "router": RouterConfig(capacity=1.0), "compute_dtype": "bfloat16"},
 }  # fmt: skip
 
 
