@@ -119,8 +119,8 @@ def check(shapes: list[ModelConfig], tokens: data.Tokens) -> dict[str, np.ndarra
             source = data.Batches(tokens, config.context, BATCH, seed)
             batches = [jnp.asarray(source[number]) for number in range(STEPS)]
             by_seed.append(changes(config, batches, jnp.asarray(source[HELD_BACK])[:, :-1], seed))
-        for part in logs:
-            logs[part].append(np.log([changes[part] for changes in by_seed]).mean(axis=0))
+        for part, log in logs.items():
+            log.append(np.log([changes[part] for changes in by_seed]).mean(axis=0))
     return {part: np.exp(np.array(values)).T for part, values in logs.items()}
 
 
