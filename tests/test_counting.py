@@ -351,8 +351,8 @@ def test_how_finely_attention_and_logits_are_cut() -> None:
     lengths = {16: 1, 127: 1, 128: 2, 511: 7, 512: 8, 4096: 8}
     assert {length: chunks.attention_chunks(length) for length in lengths} == lengths
     assert [chunks.loss_chunks(size) for size in (1, 2**29, 2**29 + 1)] == [1, 1, 2]
-    assert chunks.held_logits_bytes(2**32, devices=4) == 2**31
-    assert chunks.held_logits_bytes(2**20, devices=4) == 2**20
+    assert chunks.peak_logits_bytes(2**32, devices=4) == 2**31
+    assert chunks.peak_logits_bytes(2**20, devices=4) == 2**20
     for loss_chunk, positions in ((16, 16), (999, SHAPES[0].context)):  # of 3 sequences, a vocabulary of 1024
         assert memory._logits_bytes(replace(SHAPES[0], loss_chunk=loss_chunk), 3, 1) == 4 * 3 * positions * 1024
 

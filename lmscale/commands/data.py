@@ -86,7 +86,7 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
     with preparing(console) as progress:
         tokens = data.prepare(config, progress=progress, allow_download=allow_download)
         parts, held_out = tokens.components or (tokens,), tokens.held_out
-        found = {
+        statistics = {
             part.manifest.fingerprint: corpus_statistics(part, progress, held_out)
             for part in parts
             if not (part.manifest.endless or (held_out is not None and held_out.manifest.endless))
@@ -101,14 +101,14 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
             _print_corpus(manifest, share, console)
             if held_out is None:
                 _print_held_out(manifest, config, console)
-            if manifest.fingerprint in found:
-                _print_statistics(found[manifest.fingerprint], console)
+            if manifest.fingerprint in statistics:
+                _print_statistics(statistics[manifest.fingerprint], console)
         if config.unique_tokens is not None:
             console.print(
                 f"of it the leading {leading * CONTEXT:,} training tokens are used, in sequences of {CONTEXT}"
             )
-        if output is not None and manifest.fingerprint in found:
-            path = _figure(found[manifest.fingerprint], output)
+        if output is not None and manifest.fingerprint in statistics:
+            path = _figure(statistics[manifest.fingerprint], output)
             console.print(f"figure: {escape(str(path))}")
     if held_out is not None and held_out.manifest.endless:
         _print_language(synthetic.parse(held_out.manifest.source), ", to validate on", console)
@@ -159,12 +159,12 @@ def _print_held_out(manifest: "Manifest", config: "DataConfig", console: "Consol
     total = manifest.train_bytes + manifest.validation_bytes + manifest.test_bytes
     documents = manifest.train_documents + manifest.validation_documents + manifest.test_documents
     for split, asked in (("validation", config.validation_fraction), ("test", config.test_fraction)):
-        found = getattr(manifest, f"{split}_bytes") / total
+        share = getattr(manifest, f"{split}_bytes") / total
         if split in manifest.own_splits:
             continue
-        if asked and not asked / FAR < found < asked * FAR:
+        if asked and not asked / FAR < share < asked * FAR:
             console.print(
-                f"{split} has {found:.2%} of the text, {asked:.2%} were asked for: {documents:,} documents "
+                f"{split} has {share:.2%} of the text, {asked:.2%} were asked for: {documents:,} documents "
                 f"of different lengths fall into the splits whole; give more, or another {split}_fraction"
             )
 
@@ -187,20 +187,23 @@ def _print_language(spec: "synthetic.Language", share: str, console: "Console") 
             console.print(f"{task.name}: chance {exact:.3g} all or nothing, {graded:.3g} graded")
 
 
-def _print_statistics(found: "Statistics", console: "Console") -> None:
-    series = {"tokens": (found.token_ranks, found.token_counts), "words": (found.word_ranks, found.word_counts)}
+def _print_statistics(statistics: "Statistics", console: "Console") -> None:
+    series = {
+        "tokens": (statistics.token_ranks, statistics.token_counts),
+        "words": (statistics.word_ranks, statistics.word_counts),
+    }
     console.print("\ntimes counted by rank, both logarithmic (o tokens, + words)")
     for line in _scatter(list(series.values()), "o+"):
         console.print(line, markup=False)
     console.print("\ntraining documents by length in tokens")
-    most = max(found.length_counts)
-    for low, high, count in zip(found.length_edges, found.length_edges[1:], found.length_counts):
+    most = max(statistics.length_counts)
+    for low, high, count in zip(statistics.length_edges, statistics.length_edges[1:], statistics.length_counts):
         bar = "█" * math.ceil(BAR * count / most)
         console.print(f"{quantity(low):>6} to {quantity(high):<6} {bar} {count:,}", markup=False)
-    baselines = ", ".join(f"{name} {bits:.4f}" for name, bits in found.baselines.items())
+    baselines = ", ".join(f"{name} {bits:.4f}" for name, bits in statistics.baselines.items())
     console.print(
-        f"\nbaselines in bits per byte of validation text: {baselines}\n({found.scored_tokens:,} tokens scored, "
-        f"{found.compressed_bytes:,} bytes compressed)"
+        f"\nbaselines in bits per byte of validation text: {baselines}\n({statistics.scored_tokens:,} tokens scored, "
+        f"{statistics.compressed_bytes:,} bytes compressed)"
     )
 
 
@@ -219,14 +222,15 @@ def _scatter(series: Sequence[tuple[Sequence[int], Sequence[int]]], marks: str) 
     return [*lines, f"{'':7} └{'─' * WIDTH}", f"{'':8} 1{quantity(right):>{WIDTH - 1}}"]
 
 
-def _figure(found: "Statistics", folder: Path) -> Path:
+def _figure(statistics: "Statistics", folder: Path) -> Path:
     """Draw rank and frequency beside document lengths as one SVG; its path."""
     from lmscale.study import plots
     from lmscale.study.plots import corpus
 
     with plots.style():
         figure, (left, right) = plots.canvas(9, 3.8, panels=2)
-        tokens, words = (found.token_ranks, found.token_counts), (found.word_ranks, found.word_counts)
+        tokens = statistics.token_ranks, statistics.token_counts
+        words = statistics.word_ranks, statistics.word_counts
         corpus.rank_frequency(left, {"tokens": tokens, "words": words})
-        corpus.lengths(right, found.length_edges, found.length_counts)
-        return plots.save(figure, folder / f"corpus_{found.fingerprint}.svg")
+        corpus.lengths(right, statistics.length_edges, statistics.length_counts)
+        return plots.save(figure, folder / f"corpus_{statistics.fingerprint}.svg")

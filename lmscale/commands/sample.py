@@ -160,14 +160,14 @@ def _search(opened: "Opened", args: SampleArgs, console: "Console", quiet: bool)
     completions, tokens, started = [], 0, time.perf_counter()
     with jax.set_mesh(opened.mesh):
         for prompt in args.prompt:
-            found = beam_search(
+            hypotheses = beam_search(
                 opened.run,
                 encode_prompt(prompt, opened.run.tokenizer),
                 beams=args.beam or 1,
                 max_tokens=args.max_tokens,
                 length_penalty=args.length_penalty,
             )
-            for one in found[: args.n]:
+            for one in hypotheses[: args.n]:
                 text = opened.run.tokenizer.decode(list(one.tokens))
                 tokens += len(one.tokens)
                 reason = "stop" if one.ended else "length"

@@ -78,5 +78,5 @@ def short_name(text: str, most: int) -> str:
     if plain == text and len(text) <= most and text[:1].isalnum() and text[-1:].isalnum():
         return text
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
-    kept = plain[: most - len(digest) - 1].strip("-_.")
-    return f"{kept}-{digest}" if kept else digest
+    stem = plain[: most - len(digest) - 1].strip("-_.")
+    return f"{stem}-{digest}" if stem else digest

@@ -119,10 +119,14 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
     """The columns that tell runs apart, and a phrase for each of the others that says the same of every run."""
     several = len(columns["run"]) > 1
     same = {name for name in CONSTANTS if several and len(set(columns[name])) == 1}
-    said = [CONSTANTS[name].format(columns[name][0]) for name in CONSTANTS if name in same and columns[name][0] != "?"]
+    phrases = [
+        phrase.format(columns[name][0])
+        for name, phrase in CONSTANTS.items()
+        if name in same and columns[name][0] != "?"
+    ]
     stages = {"stage"} if set(columns.get("stage", ())) == {"pretrain"} else set()
-    kept = {name: cells for name, cells in columns.items() if name not in same | stages and any(cells)}
-    return kept, said
+    varying = {name: cells for name, cells in columns.items() if name not in same | stages and any(cells)}
+    return varying, phrases
 
 
 def _totals(priced: PricedPlan, convention: str) -> str:

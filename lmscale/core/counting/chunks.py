@@ -21,6 +21,6 @@ def loss_chunks(logits_bytes: float) -> int:
     return math.ceil(logits_bytes / LOGITS_BYTES)
 
 
-def held_logits_bytes(logits_bytes: int, devices: int) -> int:
+def peak_logits_bytes(logits_bytes: int, devices: int) -> int:
     """Bytes of logits held at once on all devices together, of `logits_bytes` in the whole batch."""
     return min(logits_bytes, devices * LOGITS_BYTES)

@@ -6,7 +6,7 @@ Letters as in `params`.
 import math
 
 from lmscale.core.config import ModelConfig, RunConfig
-from lmscale.core.counting.chunks import attention_chunks, held_logits_bytes
+from lmscale.core.counting.chunks import attention_chunks, peak_logits_bytes
 from lmscale.core.counting.params import (
     adapter_matrices,
     layer_matrices,
@@ -128,7 +128,7 @@ def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
     position_bytes = sequences * model.vocab * DTYPE_BYTES["float32"]
     if model.loss_chunk is not None:
         return position_bytes * min(model.loss_chunk, model.context)
-    return held_logits_bytes(position_bytes * model.context, devices)
+    return peak_logits_bytes(position_bytes * model.context, devices)
 
 
 def _chunked_attention(model: ModelConfig) -> float:

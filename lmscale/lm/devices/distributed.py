@@ -117,12 +117,12 @@ def _listening_address(coordinator: str, host: str, port: int) -> str:
         return chosen
     problem = "it has no address"
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise UserError(
             f"--coordinator {coordinator}: {host} is not known here ({error.strerror}); give the address of process 0"
         ) from None
-    addresses = list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+    addresses = list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in entries))
     if not _is_address(host) and host != "localhost" and all(_is_loopback(address) for _, address in addresses):
         addresses = [(socket.AF_INET, "0.0.0.0")]
     for family, address in addresses:

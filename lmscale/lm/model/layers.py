@@ -83,8 +83,8 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     if scaling is None:
         return frequencies
     turns = scaling.original_context * frequencies / (2 * np.pi)  # within the first context
-    kept = np.clip((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency), 0, 1)
-    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+    unscaled = np.clip((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency), 0, 1)
+    return unscaled * frequencies + (1 - unscaled) * frequencies / scaling.factor
 
 
 def apply_rope(x_BTHK: jax.Array, rope: Rope) -> jax.Array:

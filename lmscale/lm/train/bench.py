@@ -262,10 +262,10 @@ def lines(speed: TrainingSpeed) -> Iterator[tuple[str, str]]:
         yield "MFU of the data sheet", f"{speed.mfu_of_datasheet:.3f}"
     yield "compile time", f"{speed.compile_seconds:.2f} s"
     yield f"step, {speed.steps} of them", "min {:.2f}, median {:.2f}, max {:.2f} ms".format(*milliseconds)
-    used, estimated, held = (
+    used, estimated, resident = (
         f"{size / 2**20:,.0f} MiB"
         for size in (speed.peak_memory_bytes, speed.memory_estimate_bytes, speed.resident_bytes)
     )
     yield "peak memory", f"{used} (estimated {estimated})"
-    yield "process memory", f"{held} at most"
+    yield "process memory", f"{resident} at most"
     yield "input", f"{speed.data_tokens_per_second:,.0f} tokens/s ({speed.data}), {speed.data_headroom:,.0f} x the step"

@@ -139,8 +139,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of which there is a whole checkpoint, the newest first. A folder gets such a name when it is whole."""
-        found = [int(path.name) for path in self.folder.glob("*") if STEP.fullmatch(path.name) and path.is_dir()]
-        return broadcast(sorted(found, reverse=True), MOST_STEPS)
+        steps = [int(path.name) for path in self.folder.glob("*") if STEP.fullmatch(path.name) and path.is_dir()]
+        return broadcast(sorted(steps, reverse=True), MOST_STEPS)
 
     def _set_aside(self, step: int) -> None:
         """Rename an unreadable checkpoint: the step can be saved again, and nothing is lost if the fault was ours."""
@@ -161,9 +161,9 @@ class Checkpoints:
     def remove(self) -> None:
         """Close, and delete the checkpoints of the run, but for those that others begin from."""
         self.close()
-        kept = {str(step) for step in self.kept_steps}
-        for path in (self.folder.glob("*") if kept else [self.folder]) if is_main() else []:
-            if path.name not in kept:
+        names = {str(step) for step in self.kept_steps}
+        for path in (self.folder.glob("*") if names else [self.folder]) if is_main() else []:
+            if path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -173,7 +173,7 @@ def _refusal(error: BaseException | None) -> OSError | None:
         if isinstance(error, OSError):
             return error
         # TensorStore's errors carry the system's number in their text only.
-        if found := re.search(r"os_error_code='(\d+)'", str(error)):
-            return OSError(int(found[1]), os.strerror(int(found[1])))
+        if code := re.search(r"os_error_code='(\d+)'", str(error)):
+            return OSError(int(code[1]), os.strerror(int(code[1])))
         error = error.__cause__ or error.__context__
     return None

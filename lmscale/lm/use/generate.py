@@ -136,10 +136,10 @@ class _Text:
 
     def _stopped(self) -> bool:
         text = self.tokenizer.decode(self.tokens)
-        found = [at for at in map(text.find, self.stop) if at >= 0]
-        self.text = text[: min(found)] if found else text
-        self.finish_reason = "stop" if found else ""
-        return bool(found)
+        ends = [at for at in map(text.find, self.stop) if at >= 0]
+        self.text = text[: min(ends)] if ends else text
+        self.finish_reason = "stop" if ends else ""
+        return bool(ends)
 
     def _unshown(self) -> str:
         """A character of several tokens, or what may become a stop string, waits until it is whole."""

@@ -51,7 +51,7 @@ def import_into_sweep(
     Returns the run's folder too.
     """
     planned = read_plan(sweep) if (sweep / PLAN_FILE).exists() else (sweep.resolve().name, [])
-    with tempfile.TemporaryDirectory(prefix=".import.", dir=_made(sweep)) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".import.", dir=_new_folder(sweep)) as scratch:
         model = import_model(source, Path(scratch) / "run", tokens, name)
         folder = sweep / model.config.run_id
         twins = [run.config.run_id for run in planned[1] if run.config.data.source == model.config.data.source]
@@ -61,7 +61,7 @@ def import_into_sweep(
     return folder, model
 
 
-def _made(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -81,8 +81,8 @@ def filtered_logprobs(logits_BV: jax.Array, f: Filters) -> jax.Array:
     # a token stays while those before it have less than p together; the likeliest always does
     probability_BV = jax.nn.softmax(ordered_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-    kept_BV = (before_BV < f.top_p) | (f.top_p >= 1)
-    least_B1 = jnp.min(jnp.where(kept_BV, ordered_BV, jnp.inf), axis=-1, keepdims=True)
+    stays_BV = (before_BV < f.top_p) | (f.top_p >= 1)
+    least_B1 = jnp.min(jnp.where(stays_BV, ordered_BV, jnp.inf), axis=-1, keepdims=True)
     scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, REMOVED)
     likeliest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
     scaled_BV = jnp.where(scaled_BV >= likeliest_B1 + jnp.log(f.min_p), scaled_BV, REMOVED)

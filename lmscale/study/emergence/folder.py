@@ -53,8 +53,8 @@ def _matching(rows: "list[dict[str, object]]", where: str) -> "list[dict[str, ob
     from lmscale.study.tables import query
 
     table = pd.DataFrame(rows)
-    kept = query(table.assign(_row=range(len(table))), where)["_row"]
-    return [rows[number] for number in kept]
+    numbers = query(table.assign(_row=range(len(table))), where)["_row"]
+    return [rows[number] for number in numbers]
 
 
 def _seeds(path: Path) -> "dict[str, int] | None":

@@ -84,14 +84,14 @@ def usable(
     rows = _Selection.of(table.assign(**{name: numbers(table, name) for name in (*inputs, target)}))
     rows.leave_out(rows.held_out, "held out to check the prediction")
     rows.leave_out((rows.states != "") & rows.measured(target), "its loss is not that of a finished run")
-    lost = ~rows.held_out & ~(rows.kept & rows.measured(target))
+    lost = ~rows.held_out & ~(rows.remaining & rows.measured(target))
     declared = [law.input(name) if law is not None else input_named(name) for name in (target, *inputs)]
     _leave_out_unusable(rows, declared, positive=(target,) if positive_target else ())
     _check_shares(rows, law)
-    measured = rows.kept.copy()
-    repeated = repeats.copies(rows.table[rows.kept], inputs, target)
-    rows.leave_out_each(np.flatnonzero(rows.kept), repeated)
-    tried = np.flatnonzero(rows.kept | (~rows.held_out & learning_rates.diverged(rows.table, target)))
+    measured = rows.remaining.copy()
+    repeated = repeats.copies(rows.table[rows.remaining], inputs, target)
+    rows.leave_out_each(np.flatnonzero(rows.remaining), repeated)
+    tried = np.flatnonzero(rows.remaining | (~rows.held_out & learning_rates.diverged(rows.table, target)))
     doubts = learning_rates.statuses(rows.table.iloc[tried], target, rates, inputs)
     rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates, inputs))
     usable_rows = rows.usable()
@@ -128,7 +128,7 @@ class _Selection:
     why: np.ndarray
     """What is added to the reason of such a row (n,)."""
     held_out: np.ndarray
-    kept: np.ndarray
+    remaining: np.ndarray
     dropped: list[Dropped]
 
     @classmethod
@@ -138,9 +138,9 @@ class _Selection:
         table = table.copy()
         if "run" not in table:
             table["run"] = [f"row {index + 1}" for index in range(len(table))]
-        states, kept = unfinished(table), np.ones(len(table), dtype=bool)
-        held_out = np.asarray(flags(table, "held_out")) if "held_out" in table else ~kept
-        return cls(table, states, _reasons(table, states), held_out, kept, dropped)
+        states, remaining = unfinished(table), np.ones(len(table), dtype=bool)
+        held_out = np.asarray(flags(table, "held_out")) if "held_out" in table else ~remaining
+        return cls(table, states, _reasons(table, states), held_out, remaining, dropped)
 
     def measured(self, target: str) -> np.ndarray:
         """Which rows state a finite target (n,)."""
@@ -148,20 +148,20 @@ class _Selection:
 
     def leave_out(self, bad: np.ndarray, reason: str) -> None:
         """Leave out the rows of a mask (n,) that are still kept."""
-        out = self.kept & bad
+        out = self.remaining & bad
         pairs = zip(self.table["run"][out], self.why[out])
         self.dropped.extend(Dropped(str(run), f"{reason}{more}") for run, more in pairs)
-        self.kept[bad] = False
+        self.remaining[bad] = False
 
     def leave_out_each(self, rows: np.ndarray, reasons: Mapping[int, str]) -> None:
         """Leave out rows by their positions among `rows`, each for its own reason."""
         out = rows[list(reasons)]
         self.dropped.extend(map(Dropped, map(str, self.table["run"].iloc[out]), reasons.values()))
-        self.kept[out] = False
+        self.remaining[out] = False
 
     def usable(self) -> "pd.DataFrame":
         """The rows that are left. Raises `UserError` where there are none."""
-        rows = self.table[self.kept]
+        rows = self.table[self.remaining]
         if not len(rows):
             reasons = sorted({item.reason for item in self.dropped}) or ["the table is empty"]
             raise UserError(f"no run is left to fit ({'; '.join(reasons)}): check `where` and `columns`")
@@ -192,15 +192,15 @@ def _leave_out_unusable(rows: _Selection, declared: Sequence[Input], positive: S
 
 def _check_shares(rows: _Selection, law: type[Law] | None) -> None:
     """Raises `UserError` where shares that the law takes as a whole do not sum to one."""
-    if law is None or not law.SHARES or not rows.kept.any():
+    if law is None or not law.SHARES or not rows.remaining.any():
         return
     total = np.sum([numbers(rows.table, name) for name in law.SHARES], axis=0)
-    bad = rows.kept & (np.abs(total - 1) > SHARES_SUM)
+    bad = rows.remaining & (np.abs(total - 1) > SHARES_SUM)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise UserError(
             f"the shares {', '.join(law.SHARES)} of run {rows.table['run'].iloc[first]} sum to {total[first]:.4g} and "
-            f"must sum to 1 ({int(bad.sum())} of {int(rows.kept.sum())} rows): give all shares, as parts of one"
+            f"must sum to 1 ({int(bad.sum())} of {int(rows.remaining.sum())} rows): give all shares, as parts of one"
         )
 
 

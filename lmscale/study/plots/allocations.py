@@ -108,9 +108,9 @@ def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOu
         if b.measured_params is not None
     ]
     drawn = []
-    for flops, params, interval, is_held in points:
+    for flops, params, interval, is_held_out in points:
         y, ends = float(of(params, flops)), sorted(float(of(end, flops)) for end in interval)
         ax.plot([flops, flops], ends, color=INK["2"], lw=1.1, zorder=3)
-        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if is_held else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
+        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if is_held_out else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
         drawn += [y, *ends]
     return drawn

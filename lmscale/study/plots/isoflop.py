@@ -41,24 +41,24 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     out = held_out_mask(runs)
     for budget in budgets:
         here = run_budgets == budget
-        for is_held in (False, True):
-            part = runs[here & (out == is_held)].sort_values("params")
+        for is_held_out in (False, True):
+            part = runs[here & (out == is_held_out)].sort_values("params")
             if not len(part):
                 continue
             shade = colour(budgets, float(budget))
             x, y = np.asarray(part["params"], dtype=float), np.asarray(part["loss_nats"], dtype=float)
-            ax.plot(x, y, "o", ms=4.5, mfc=INK["paper"] if is_held else shade, mec=shade, mew=1.1, zorder=3)
-            label = power(float(budget)) + (", held out" if is_held else "")
-            mark = _minimum_mark(minima.get(float(budget)), own.get(float(budget)), is_held)
+            ax.plot(x, y, "o", ms=4.5, mfc=INK["paper"] if is_held_out else shade, mec=shade, mew=1.1, zorder=3)
+            label = power(float(budget)) + (", held out" if is_held_out else "")
+            mark = _minimum_mark(minima.get(float(budget)), own.get(float(budget)), is_held_out)
             if mark is None:
                 label += ", no minimum"
             else:
                 params, loss, intervals = mark
                 grid, curve = _valley_curve(x, y, params, loss, fit.method)
-                ax.plot(grid, curve, color=shade, lw=1.3, ls=(0, (3, 2)) if is_held else "-", zorder=2)
+                ax.plot(grid, curve, color=shade, lw=1.3, ls=(0, (3, 2)) if is_held_out else "-", zorder=2)
                 for width, interval in zip((1.2, 3.2), intervals):
                     ax.plot(interval, [loss, loss], color=INK["text"], lw=width, zorder=4, solid_capstyle="butt")
-                face = INK["paper"] if is_held else INK["text"]
+                face = INK["paper"] if is_held_out else INK["text"]
                 ax.plot(params, loss, "D", ms=5, mfc=face, mec=INK["text"], zorder=5)
             ax.annotate(label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=shade)
     low, high = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
@@ -71,9 +71,9 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     ax.set_ylabel(f"final validation {LOSS}" if "loss_stderr" in runs else f"final {LOSS}")
 
 
-def _minimum_mark(minimum: Any, own: Any, is_held: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
+def _minimum_mark(minimum: Any, own: Any, is_held_out: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
     """N*, its loss, and its intervals from wide to narrow; None where the budget has no minimum."""
-    if is_held:
+    if is_held_out:
         if own is None or own.measured_params is None:
             return None
         return own.measured_params, own.measured_loss_nats, [own.measured_interval]

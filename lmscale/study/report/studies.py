@@ -62,14 +62,14 @@ def _rates(runs: "pd.DataFrame") -> list[str]:
     sentences = []
     for panel, curves in rate_panels(runs).items():
         best = optima(curves)
-        found = "; ".join(
+        rates = "; ".join(
             f"{best_of.rate:.3g} at N = {compact(size)} (loss {best_of.loss_nats:.4f}"
             + (", at the edge of the rates: the best may lie beyond)" if best_of.edge else ")")
             for size, best_of in best.items()
         )
-        if not found:
+        if not rates:
             continue
-        sentence = f"{panel}: the best peak learning rate is {found}."
+        sentence = f"{panel}: the best peak learning rate is {rates}."
         inside = {size: one.rate for size, one in best.items() if not one.edge}
         if len(inside) > 1:
             sentence += _along_sizes(inside)
@@ -124,18 +124,18 @@ def _along(runs: "pd.DataFrame", column: str) -> list[str]:
 
 
 def series(runs: "pd.DataFrame", column: str) -> list[tuple[str, list[float], list[float]]]:
-    """(name, values of a column, mean losses) of every size and length that was held while the column varied."""
-    held = {"tokens": ["params"], "params": ["tokens"], "epochs": ["params", "tokens"]}[column]
-    several = [name for name in held if runs[name].nunique() > 1 and column == "epochs"]
+    """(name, values of a column, mean losses) of every size and length that was constant while the column varied."""
+    constant = {"tokens": ["params"], "params": ["tokens"], "epochs": ["params", "tokens"]}[column]
+    several = [name for name in constant if runs[name].nunique() > 1 and column == "epochs"]
     groups = runs.groupby(several) if several else [("", runs)]
-    made = []
+    curves = []
     for key, rows in groups:
         values: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
         symbols = {"params": "N", "tokens": "D"}
         name = ", ".join(f"{symbols[name]} = {compact(value)}" for name, value in zip(several, values))
         means = rows.groupby(rows[column].round(3))["loss_nats"].mean().sort_index()
-        made.append((f"{name}: " if name else "", [float(x) for x in means.index], [float(y) for y in means]))
-    return made
+        curves.append((f"{name}: " if name else "", [float(x) for x in means.index], [float(y) for y in means]))
+    return curves
 
 
 def panels(kind: Kind, runs: "pd.DataFrame") -> list[tuple[str, str, Any]]:
@@ -170,13 +170,13 @@ def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     from lmscale.study.plots.axes import end_labels, log_axis
 
     labels: list[tuple[float, str, str]] = []
-    made: Sequence[tuple[str, list[float], list[float]]] = series(runs, column)
-    for index, (name, x, y) in enumerate(made):
-        shade = colour([1, len(made)], index + 1)
+    curves: Sequence[tuple[str, list[float], list[float]]] = series(runs, column)
+    for index, (name, x, y) in enumerate(curves):
+        shade = colour([1, len(curves)], index + 1)
         ax.plot(x, y, "-o", color=shade, lw=1.4, ms=4)
         labels.append((y[-1], name.removesuffix(": "), shade))
     log_axis(ax, "x", "plain" if column == "epochs" else "compact", 6)
-    if len(made) > 1:
+    if len(curves) > 1:
         end_labels(ax, labels)
     ax.set_xlabel({"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}[column])
     ax.set_ylabel("final validation loss, nats per token")

@@ -108,7 +108,7 @@ def _loaded(source: "str | Path | pd.DataFrame") -> "pd.DataFrame":
         raise UserError("the table has no rows")
     named = any(name is not None for name in source.index.names)
     table = source.reset_index(drop=not named)
-    table.attrs = {key: value for key, value in source.attrs.items() if key in ("notes", "dropped", units.TOLD)}
+    table.attrs = {key: value for key, value in source.attrs.items() if key in ("notes", "dropped", units.STATED)}
     return table
 
 
@@ -128,14 +128,14 @@ def _canonical(
             )
     table = table.assign(**{name: table[column.name] for name, column in sources.items()})
     table["run"] = _run_names(table)
-    told = set(attrs.get(units.TOLD, ()))
+    stated = set(attrs.get(units.STATED, ()))
     for name, column in sources.items():
         if name in NUMBERS or name in inputs or column.unit.told:
             values = numbers(table, name, column.name, source)
             table[name], sentence = units.converted(values, name, column)
             attrs["notes"] += [sentence] if sentence else []
-            told |= {name} if column.unit.told else set()
-    attrs[units.TOLD] = tuple(sorted(told))
+            stated |= {name} if column.unit.stated else set()
+    attrs[units.STATED] = tuple(sorted(stated))
     attrs["columns"] = {name: column.name for name, column in sources.items() if name in NUMBERS}
     if "held_out" in table:
         table["held_out"] = flags(table, "held_out", source)

@@ -34,12 +34,12 @@ def read_delimited(text: str, path: Path, tabs: bool = False) -> "pd.DataFrame":
     delimiter = stated or _delimiter(text, "\t" if tabs else ",")
     header, rows = _cells(text, path, delimiter)
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    kept = [place for place, name in enumerate(header) if name or any(map(str.strip, columns[place]))]
+    filled = [place for place, name in enumerate(header) if name or any(map(str.strip, columns[place]))]
     marks = decimal_marks(itertools.chain.from_iterable(columns)) if _marks_in_doubt(columns) else set[Mark]()
     table = pd.concat(
-        [pd.Series(_column(columns[place], header[place], marks), name=header[place]) for place in kept], axis=1
+        [pd.Series(_column(columns[place], header[place], marks), name=header[place]) for place in filled], axis=1
     )
-    table.columns = pd.Index([header[place] or f"Unnamed: {place}" for place in kept])
+    table.columns = pd.Index([header[place] or f"Unnamed: {place}" for place in filled])
     table.attrs["decimal_marks"] = tuple(sorted(marks))
     if delimiter not in (",", "\t"):
         decimals = "commas" if "," in marks else "points"

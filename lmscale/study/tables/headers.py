@@ -94,7 +94,7 @@ class Unit:
     log: bool = False
     text: str = ""
     """The unit as the header or the mapping states it; empty where none is stated."""
-    told: bool = False
+    stated: bool = False
     """Whether the mapping gives it."""
 
 
@@ -252,6 +252,6 @@ def mapped(name: str, given: str, present: Sequence[str], source: object) -> Col
         if column in present and not 0 < factor < math.inf:
             raise UserError(f"`columns` multiplies {column!r} by {text}: a factor is a positive number, as in N*1e6")
         if column in present:
-            return Column(column, Unit(factor, text=text, told=True))
+            return Column(column, Unit(factor, text=text, stated=True))
         bare = column
     raise UserError(f"{source} has no column {bare!r} (asked for as {name}){nearest(bare, present)}")

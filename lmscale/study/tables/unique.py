@@ -19,22 +19,22 @@ def one_column_per_name(table: "pd.DataFrame", source: object, notes: list[str])
 
     attrs = table.attrs
     names = [" ".join(str(name).replace("\ufeff", "").split()) for name in table.columns]
-    kept: dict[str, int] = {}
+    columns: dict[str, int] = {}
     ambiguous: dict[str, int] = {}
     for place, name in enumerate(names):
-        if name not in kept:
-            kept[name] = place
-        elif not table.iloc[:, kept[name]].equals(table.iloc[:, place]):
+        if name not in columns:
+            columns[name] = place
+        elif not table.iloc[:, columns[name]].equals(table.iloc[:, place]):
             ambiguous[name] = ambiguous.get(name, 0) + 1
-            kept[_free(f"{name}.{ambiguous[name]}", {*names, *kept})] = place
-    if len(kept) < len(names):
+            columns[_free(f"{name}.{ambiguous[name]}", {*names, *columns})] = place
+    if len(columns) < len(names):
         notes.append(
-            f"{source} has {len(names) - len(kept)} columns twice under one name, with equal cells: one is kept"
+            f"{source} has {len(names) - len(columns)} columns twice under one name, with equal cells: one is columns"
         )
     if ambiguous:
         notes.append(f"{source} has several columns named {', '.join(map(repr, ambiguous))}, which differ")
-    table = table.iloc[:, list(kept.values())]
-    table.columns = pd.Index(list(kept), dtype=object)
+    table = table.iloc[:, list(columns.values())]
+    table.columns = pd.Index(list(columns), dtype=object)
     table.attrs = {**attrs, "ambiguous": tuple(ambiguous)}
     return table
 

@@ -18,7 +18,7 @@ from lmscale.study.tables.sizes import params_of_flops
 if TYPE_CHECKING:
     import pandas as pd
 
-TOLD = "units_told"
+STATED = "units_stated"
 """Key of a table's `attrs`: canonical columns whose unit the user has stated."""
 OURS = "data_fingerprint"
 """A column that only tables of this package's own sweeps have, whose units are known however small a model is."""
@@ -47,11 +47,11 @@ def check(table: "pd.DataFrame") -> None:
     """Raises `UserError` where the numbers of a table in canonical columns are in units of something."""
     if OURS in table:
         return
-    told = set(table.attrs.get(TOLD, ()))
-    values = {name: _positive(table, name) for name in ("params", "tokens") if name in table and name not in told}
+    stated = set(table.attrs.get(STATED, ()))
+    values = {name: _positive(table, name) for name in ("params", "tokens") if name in table and name not in stated}
     fractions = [name for name, numbers in values.items() if _fractions(numbers)]
     for cost in ("flops", "flops_budget"):
-        if {"params", "tokens", cost} <= set(map(str, table.columns)) and cost not in told:
+        if {"params", "tokens", cost} <= set(map(str, table.columns)) and cost not in stated:
             _check_ratio(table, cost, fractions)
     for name in values:
         if name not in fractions:
@@ -64,23 +64,23 @@ def doubts(table: "pd.DataFrame", target: str = "loss_nats") -> list[str]:
     """Sentences about units that are unlikely and yet possible."""
     if OURS in table:
         return []
-    told = set(table.attrs.get(TOLD, ()))
+    stated = set(table.attrs.get(STATED, ()))
     sentences = []
     for name, least in (("params", 1e4), ("tokens", 1e5)):
-        if name in table and name not in told and len(numbers := _positive(table, name)) and numbers.max() < least:
+        if name in table and name not in stated and len(numbers := _positive(table, name)) and numbers.max() < least:
             sentences.append(
                 f"the largest {name} is {numbers.max():.4g}: if it counts thousands, millions or billions, say so with "
                 f"`columns='{name}={table.attrs.get('columns', {}).get(name, name)}*1e6'`"
             )
-    sentences += _ratio_doubts(table, told)
-    if target == "loss_nats" and target in table and target not in told:
+    sentences += _ratio_doubts(table, stated)
+    if target == "loss_nats" and target in table and target not in stated:
         sentences += _loss_doubts(table, _positive(table, target))
     return sentences
 
 
-def _ratio_doubts(table: "pd.DataFrame", told: set[str]) -> list[str]:
+def _ratio_doubts(table: "pd.DataFrame", stated: set[str]) -> list[str]:
     """A sentence where half of the runs have more or fewer tokens per parameter than runs have: units of one column."""
-    if not {"params", "tokens"} <= set(map(str, table.columns)) or {"params", "tokens"} <= told:
+    if not {"params", "tokens"} <= set(map(str, table.columns)) or {"params", "tokens"} <= stated:
         return []
     params, tokens = (np.asarray(numbers(table, name), dtype=float) for name in ("params", "tokens"))
     with np.errstate(all="ignore"):
@@ -238,5 +238,5 @@ def converted(values: np.ndarray, name: str, column: Column) -> tuple[np.ndarray
         return logs, f"{name} is the natural logarithm of {column.name!r}, a perplexity"
     if unit.factor == 1:
         return values, ""
-    stated = "as was told" if unit.told else f"as its name says ({unit.text})"
+    stated = "as was stated" if unit.stated else f"as its name says ({unit.text})"
     return values * unit.factor, f"{name} is {column.name!r} times {unit.factor:.6g}, {stated}"
