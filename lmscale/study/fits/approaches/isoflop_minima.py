@@ -156,7 +156,7 @@ def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.n
     from_slopes[rows, cell], from_slopes[rows, cell + 1] = t * (1 - t) ** 2 * width, t**2 * (t - 1) * width
     with np.errstate(invalid="ignore"):
         curve = from_values @ y + from_slopes @ akima_slopes(x, y)
-    curve[0] = np.where(np.isfinite(curve).all(axis=0), curve[0], -np.inf)
+    curve = np.where(np.isfinite(curve).all(axis=0), curve, -np.inf)  # argmin would stop at the first NaN
     lowest = curve.argmin(axis=0)
     good = (lowest > 0) & (lowest < len(grid) - 1)
     loss = np.exp(curve[lowest, np.arange(curve.shape[1])])

@@ -117,7 +117,8 @@ def compute_multiplier(
         freedom = max(1.0, len(y) - unknowns)
         spread = sd * np.sqrt(freedom / rng.chisquare(freedom, size=resamples))
         drawn.append((x, fitted[:, None] + spread * rng.standard_normal((len(y), resamples))))
-    sampled = _fit(drawn, asymptote)
+    positive = np.all([(y > 0).all(axis=0) for _, y in drawn], axis=0)  # as in `seed_noise`
+    sampled = _fit([(x, y[:, positive]) for x, y in drawn], asymptote)
     stated = np.linspace(high, low, 5) if losses is None else np.asarray(losses, dtype=float)
     ratios = []
     for loss in stated:
@@ -125,16 +126,15 @@ def compute_multiplier(
         many = ComputeLaw(*sampled[:3]).flops(loss) / ComputeLaw(*sampled[3:]).flops(loss)
         ratios.append(Ratio(float(loss), value, {f"{level:g}": percentiles(many, level) for level in LEVELS}))
     label = f"asymptote {asymptote}" if isinstance(asymptote, str) else f"asymptote pinned at {asymptote:g} nats"
-    return ComputeMultiplier(
-        laws[0], laws[1], tuple(ratios), (scatter[0], scatter[1]), label, tuple(_statuses(ladders, ratios, low, high))
-    )
+    statuses = [*_statuses(ladders, ratios, low, high), *_lost(positive)]
+    return ComputeMultiplier(laws[0], laws[1], tuple(ratios), (scatter[0], scatter[1]), label, tuple(statuses))
 
 
 def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
     for column in ("flops", "loss_nats"):
         if column not in table:
             raise UserError(f"the {name} ladder has no column {column!r}")
-    rows = table[table["flops"].notna() & table["loss_nats"].notna()]
+    rows = table[table["flops"].notna() & table["loss_nats"].notna()].reset_index(drop=True)
     if "held_out" in rows:
         rows = rows[~flags(rows, "held_out")]
     if "flops_budget" in rows and rows["flops_budget"].notna().all():
@@ -186,6 +186,14 @@ def _lines(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, 
     level = my - slope * mx
     fitted = grid[:, None] + np.exp(level[:, None] + slope[:, None] * z)
     return slope, level, ((y[None] - fitted) ** 2).sum(axis=1)
+
+
+def _lost(positive: np.ndarray) -> list[Status]:
+    """How many resamples have a loss that is not positive."""
+    if positive.all():
+        return []
+    sentence = f"{int((~positive).sum())} of {len(positive)} resamples have a loss that is not positive"
+    return [Status("thin resamples", f"{sentence} and are left out", "warning")]
 
 
 def _statuses(
