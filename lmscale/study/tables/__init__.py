@@ -130,7 +130,7 @@ def _canonical(
     table["run"] = _run_names(table)
     stated = set(attrs.get(units.STATED, ()))
     for name, column in sources.items():
-        if name in NUMBERS or name in inputs or column.unit.told:
+        if name in NUMBERS or name in inputs or column.unit.stated:
             values = numbers(table, name, column.name, source)
             table[name], sentence = units.converted(values, name, column)
             attrs["notes"] += [sentence] if sentence else []
