@@ -37,7 +37,7 @@ def rms(values: Any) -> Any:
 def test_a_candidates_numbers_are_those_of_its_fit() -> None:
     table = sweep()
     top = table["flops_budget"] == max(BUDGETS)
-    comparison = fits.compare(table, ["chinchilla", "kaplan", "outer-exponent"], resamples=40)
+    comparison = fits.compare(table, ["chinchilla", "kaplan"], resamples=40)
     drawn = {}
     for one in comparison.candidates:
         unseen, samples = gap(one.fit.law, table[top]), one.fit.samples
@@ -55,7 +55,7 @@ def test_a_candidates_numbers_are_those_of_its_fit() -> None:
 
 
 def test_the_order_is_that_of_unseen_runs_and_not_of_the_fitted_ones() -> None:
-    ranked = fits.compare(sweep(seed=3), ["chinchilla", "kaplan", "outer-exponent", "power-mean"], resamples=0)
+    ranked = fits.compare(sweep(seed=3), ["chinchilla", "kaplan", "outer-exponent"], resamples=0)
     errors, in_sample = ([getattr(one, name) for one in ranked.candidates] for name in ("error", "in_sample"))
     assert errors == sorted(errors) and in_sample != sorted(in_sample)
     assert all(one.interval == pytest.approx((one.error, one.error)) for one in ranked.candidates)
@@ -119,8 +119,9 @@ def redrawn(rows: pd.DataFrame, E: float, sd: float, loss: float, rng: np.random
     fitted, drawn = line(rows, E)[2], []
     for spread in sd * np.sqrt(3 / rng.chisquare(3, 1500)):
         losses = fitted + spread * rng.standard_normal(5)
-        A, gamma, _ = line(rows, E, losses) if losses.min() > 0 else (np.nan, np.nan, None)
-        drawn.append(-np.log((loss - E) / A) / gamma)
+        below = min(E, 0.9999 * losses.min())  # an asymptote lies below the losses of its own draw
+        A, gamma, _ = line(rows, below, losses) if losses.min() > 0 else (np.nan, np.nan, None)
+        drawn.append(-np.log((loss - below) / A) / gamma)
     return np.array(drawn)
 
 
@@ -143,14 +144,13 @@ def test_ladders_over_a_pinned_asymptote(E: float) -> None:
         needed = [((one.loss_nats - E) / A) ** (-1 / gamma) for A, gamma, _ in (base, recipe)]
         assert one.multiplier == pytest.approx(needed[0] / needed[1])
     assert result.multiplier == result.ratios[-1]
-    assert ("thin resamples" in named(result)) == bool(np.isnan(logs).any())
     widths = np.log(result.multiplier.intervals["0.8"]), np.nanpercentile(logs[0] - logs[1], [10, 90])
     assert widths[0] == pytest.approx(widths[1], abs=0.15 * np.ptp(widths[1]))
 
 
 def test_a_shared_asymptote_is_the_one_that_both_ladders_fit_best() -> None:
     result = fits.compute_multiplier(BASE, RECIPE, resamples=0)
-    grid = np.linspace(0, 0.999, 3000) * min(BASE["loss_nats"].min(), RECIPE["loss_nats"].min())
+    grid = np.linspace(0, 0.999, 1000) * min(BASE["loss_nats"].min(), RECIPE["loss_nats"].min())
     squares = {
         name: np.array([np.sum((rows["loss_nats"] - line(rows, E)[2]) ** 2) for E in grid])
         for name, rows in (("baseline", BASE), ("recipe", RECIPE))
@@ -198,6 +198,17 @@ def test_what_a_multiplier_rests_on_is_said() -> None:
         result = fits.compute_multiplier(BASE, BASE, asymptote=1.0, losses=losses, resamples=20)
         assert ("extrapolation" in named(result)) == bool(outside)
         assert not outside or named(result)["extrapolation"][1].startswith(f"{outside} of 3 losses lie outside")
+
+
+def test_redrawn_losses_below_zero_are_left_out_and_counted() -> None:
+    """Of a scatter as large as the losses; the intervals are those of the others."""
+    rough = ladder([0.6, -0.9, 0.6, -0.9, 0.6])
+    result = fits.compute_multiplier(rough, BASE, asymptote=0.0, resamples=400)
+    severity, sentence = named(result)["thin resamples"]
+    assert severity == "warning" and 0 < int(sentence.split()[0]) < 200
+    assert sentence.endswith("of 400 resamples have a loss that is not positive and are left out")
+    assert np.isfinite([one.intervals["0.95"] for one in result.ratios]).all()
+    assert "thin resamples" not in named(fits.compute_multiplier(BASE, BASE, asymptote=1.0, resamples=400))
 
 
 def test_an_asymptote_lies_below_every_loss() -> None:
