@@ -228,3 +228,50 @@ def test_noise_that_is_none_is_refused() -> None:
             fits.loss_law(table, bootstrap="noise", resamples=20, **options)
     with pytest.raises(UserError, match="draws no noise"):
         fits.loss_law(table, noise_nats=0.01)
+
+
+@pytest.mark.parametrize(
+    "column", ["tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", "peak_lr"]
+)
+def test_runs_that_differ_in_more_than_the_seed_are_no_seeds(column: str) -> None:
+    """Whatever the law reads: of a law of N alone, runs of other D are none of each other."""
+    table = sweep(0.004)
+    twin = table["seed"] == 1
+    table[column] = np.where(twin, "b", "a") if column in ("schedule", "source") else np.where(twin, 2e9, 1e9)
+    rows = dataclasses.replace(usable(sweep(0.004)), table=table)
+    with pytest.raises(UserError, match="leave 0 degrees of freedom"):
+        seed_noise.estimate(rows, ("params",), "loss_nats")
+    other = dataclasses.replace(rows, table=sweep(0.004).assign(annealing_sum=np.where(twin, 2.0, 1.0)))
+    assert seed_noise.estimate(other, ("params", "tokens"), "loss_nats").freedom == len(POINTS)
+    with pytest.raises(UserError, match="leave 0 degrees of freedom"):
+        seed_noise.estimate(other, ("params", "annealing_sum"), "loss_nats")
+
+
+def test_three_degrees_of_freedom_are_enough_and_rows_without_a_seed_are_runs() -> None:
+    few = usable(sweep(0.004).iloc[: len(POINTS) + 3])
+    noise = seed_noise.estimate(few, ("params", "tokens"), "loss_nats")
+    assert (noise.freedom, noise.source) == (3, "the seeds of 3 points, 3 degrees of freedom")
+    for seeds in (np.nan, np.where(np.arange(2 * len(POINTS)) < 5, np.nan, 0.0)):
+        unknown = usable(sweep(0.004).assign(seed=seeds))
+        assert seed_noise.estimate(unknown, ("params", "tokens"), "loss_nats").freedom == len(POINTS)
+    with pytest.raises(UserError, match="must be positive"):
+        seed_noise.check(float("inf"), 0.0, None, False)
+
+
+def test_resamples_with_a_loss_below_zero_are_left_out_while_they_are_the_fewer() -> None:
+    problem = problem_of(sweep(seeds=1).iloc[:6])
+    values = np.array(list(CHINCHILLA_REFIT.values().values()))
+    fitted = CHINCHILLA_REFIT.loss(*problem.inputs)
+    for sd, severe in ((1.5, False), (4.0, True)):
+        z = np.random.default_rng(0).standard_normal((6, 400))
+        positive = (fitted[:, None] + sd * z > 0).all(axis=0)
+        assert (positive.sum() < 200) == severe and positive.sum() > 30
+        noise = RunNoise(sd, "given", None)
+        if severe:
+            with pytest.raises(UserError, match=f"{(~positive).sum()} of 400 resamples have a loss that is not posit"):
+                seed_noise.draw(problem, values, noise, 400, seed=0)
+            continue
+        targets, statuses = seed_noise.draw(problem, values, noise, 400, seed=0)
+        assert targets == pytest.approx((fitted[:, None] + sd * z)[:, positive])
+        (thin,) = (status for status in statuses if status.name == "thin resamples")
+        assert thin.severity == "warning" and f"{(~positive).sum()} of 400" in thin.sentence
