@@ -229,13 +229,15 @@ def parse(name: str, words: list[str]) -> Any:
 
     import tyro
 
+    from lmscale.commands.several_values import one_by_one
+
     verb = VERBS[name]
     arguments = getattr(verb.load(), verb.arguments)
     return tyro.cli(
         arguments,
         prog=f"lmscale {name}",
         description=f"{inspect.getdoc(arguments)}\n\nExample: {verb.example}",
-        args=words,
+        args=one_by_one(words, arguments),
         config=(tyro.conf.OmitArgPrefixes,),
     )
 

@@ -41,7 +41,7 @@ def test_each_bin_has_the_lowest_curve_and_a_point_is_lower_than_all_cheaper_one
 
 
 def test_a_hull_is_convex_in_the_logarithm_of_the_loss() -> None:
-    """2.9 at the middle of 4 and 2 lies above their geometric mean, 2.83, though below their mean; what rises is off."""
+    """2.9 between 4 and 2 is above their geometric mean, 2.83, though below their mean; what rises is off."""
     hull = by_hull(
         curves_of(a=(0.0, [0.0, 1.0, 2.0], [4.0, 2.9, 2.0]), b=(1.0, [0.5, 3.0, 4.0], [3.9, 1.6, 1.7])),
         np.array([[1, 0, 1], [1, 1, 0]]),

@@ -1,17 +1,23 @@
 """`lmscale sample`: what it prints and writes, and what it refuses."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers.command_line import call
 from helpers.tiny_runs import run, write_corpus
 
+from lmscale import Sweep, isoflop, recipes
+from lmscale.commands import sample
 from lmscale.core.config import ModelConfig
+from lmscale.core.counting import count
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.core.run_folder import CONFIG_FILE
+from lmscale.core.run_folder import CONFIG_FILE, PLAN_FILE
 from lmscale.lm.train.loop import train
+from lmscale.study.sweep.runs import plan as plan_of
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,61 @@ def test_json_has_the_continuations(sweep: Path, tmp_path: Path, capsys: pytest.
     assert value["completions"][0]["tokens"] != value["completions"][1]["tokens"], "draws of their own"
     assert value["tokens_per_second"] > 0
     assert "tokens/s" in capsys.readouterr().out
+
+
+def test_prompts_and_stops_are_taken_one_flag_each_or_together(sweep: Path, tmp_path: Path) -> None:
+    """Whichever way they are given, each counts; stops are vowels, so that a text without any ends at none."""
+    prompts = ["the ", "a", "b"], ("--prompt", "the ", "-p", "a", "b"), ("-p", "the ", "a", "--prompt=b")
+    stops = ("--stop", "a", "--stop=e", "--stop", "i", "o"), ("--stop", "a", "e", "i", "--stop", "o")
+    texts = []
+    for given, ends in zip(prompts[1:], stops):
+        words = ["sample", a_run(sweep), *given, "--max-tokens", 40, *ends, "--json", tmp_path / "s.json"]
+        assert call(*words) == 0
+        completions = read_json(tmp_path / "s.json")["completions"]
+        assert [one["prompt"] for one in completions] == prompts[0]
+        texts.append([one["text"] for one in completions])
+        assert not any(set("aeio") & set(text) for text in texts[-1])
+    assert texts[0] == texts[1]
+
+
+def test_a_dash_is_a_prompt_from_standard_input(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the last line break, which `echo` adds; lines before it stay."""
+    words = ["sample", a_run(sweep), "-p", "-", "--max-tokens", 3, "--json", tmp_path / "s.json"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the\n\n")))
+    assert call(*words) == 0
+    assert [one["prompt"] for one in read_json(tmp_path / "s.json")["completions"]] == ["the\n"]
+    for text, sentence in ((b"\xff", "standard input is not UTF-8 at byte 0"), (None, "standard input is closed")):
+        monkeypatch.setattr("sys.stdin", None if text is None else io.TextIOWrapper(io.BytesIO(text)))
+        assert call(*words) == 2
+        assert sentence in capsys.readouterr().err
+    assert call(*words, "-p", "-") == 2 and "give --prompt - once" in capsys.readouterr().err
+
+
+def test_models_of_one_budget_are_in_order_of_size(tmp_path: Path) -> None:
+    """Whole batches move C by a fraction of a per cent: the order is that of the budgets, and of N in each."""
+    plan = plan_of(Sweep("valleys", isoflop(budgets=[3e11, 1e11], sizes=5), recipes.cpu))
+    write_plan(tmp_path, "valleys", plan.runs)
+    by_id = {run.config.run_id: count(run.config) for run in plan.runs}
+    order = [by_id[folder.name] for folder, _ in sample._models(tmp_path)]
+    sizes = [counts.params for counts in order]
+    assert sizes[:5] == sorted(sizes[:5]) and sizes[5:] == sorted(sizes[5:])
+    assert max(counts.flops for counts in order[:5]) < min(counts.flops for counts in order[5:])
+    flops = [counts.flops for counts in order[:5]]
+    assert flops != sorted(flops)
+
+
+def test_a_sweep_of_which_no_model_speaks_fails(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What one model cannot do is said, and the others go on; where none can, the call has failed."""
+    shutil.copy(sweep / PLAN_FILE, tmp_path)
+    assert call("sample", "--sweep", tmp_path, "-p", "the") == 2
+    assert "no model of" in capsys.readouterr().err.splitlines()[-1]
+    assert call("sample", "--sweep", sweep, "-p", "the", "--beam", 2, "--max-tokens", 17) == 2
+    error = capsys.readouterr().err
+    assert error.count("beam search needs prompt and continuation in one context") == 3  # of two models, and the last
 
 
 def test_a_dash_writes_json_alone_to_standard_output(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,9 @@ from helpers.tiny_runs import run, strictly, write
 from rich.console import Console
 
 from lmscale.commands.score import heat_map, models, show, text_file
+from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.core.run_folder import CHECKPOINT_FOLDER
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, IMPORTED_FILE
 from lmscale.core.run_identity import read_config
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.devices.sharding import make_mesh
@@ -126,6 +127,40 @@ def test_a_sweep_is_a_page_with_its_smallest_middle_and_largest_model(
         r"'<': \d+\.\d\d nats, rank \d+; expected ('.'|token \d+|end of document|'\\\\?.+') \d.*%", page.titles[0]
     ), page.titles[0]
     assert page.titles[HOSTILE.index("é")].count("\n") == 1, "two tokens are explained"
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_documents_do_not_run_into_each_other(sweep: Path, tmp_path: Path, end: bool) -> None:
+    """Where their ends are not scored, a line break stands for each."""
+    (tmp_path / "two.txt").write_text("a hen\nthe cat\n", "utf-8")
+    words = ["score", of_width(sweep, 8), tmp_path / "two.txt", "--documents", "lines", *(() if end else ("--no-end",))]
+    assert call(*words, "--html", tmp_path / "page.html") == 0
+    mark = "∎" if end else ""
+    assert f"a hen{mark}\nthe cat{mark}\n" in Page((tmp_path / "page.html").read_text("utf-8")).words
+    (model,) = models.score_models(
+        models.Choice([of_width(sweep, 8)], ()), [b"a hen", b"the cat"], [1, 2], end=end, step=None, ranked_tokens=0,
+        keep_all=True, progress=lambda *_: None,
+    )  # fmt: skip
+    assert model.reading is not None
+    assert show.coloured(model.reading.scored).plain == f"a hen{mark}\nthe cat{mark}\n"
+
+
+def test_training_tokens_are_those_up_to_the_checkpoint(sweep: Path, text: Path, tmp_path: Path) -> None:
+    """Seven updates of the run; of an imported model those of its record, and no updates."""
+    folder = of_width(sweep, 8)
+    config = read_config(folder)
+    other = replace(config, data=replace(config.data, source="imported:other@00000000", max_epochs=1e12))
+    for record, expected in (
+        (None, (7 * config.batch_tokens, 7)),
+        ({"tokens": 3000}, (3000, None)),
+        ({}, (None, None)),
+    ):
+        if record is not None:
+            folder = write(other, tmp_path / f"tokens {expected[0]}").parent
+            write_json(folder / IMPORTED_FILE, record)
+        assert call("score", folder, text, "--json", tmp_path / "c.json") == 0
+        value = strictly((tmp_path / "c.json").read_text("utf-8"))
+        assert (value["training_tokens"], value["step"]) == expected
 
 
 def test_which_models_are_shown() -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from lmscale.commands.next_step import print_next
 
@@ -25,7 +25,7 @@ class EvalArgs:
     """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
     include_path: Path | None = None
     """Folder of further tasks for the harness."""
-    shots: tuple[int, ...] = ()
+    shots: UseAppendAction[tuple[int, ...]] = ()
     """Worked examples before every question, one table row for each number; by default none, or with --harness as many
     as the task says."""
     draw: Literal["shared", "each"] = "shared"

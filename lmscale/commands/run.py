@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.exit_status import EXIT_CTRL_C
@@ -55,7 +55,7 @@ class RunArgs:
     """GPUs of a node that runs may use; 0 trains on CPUs."""
     at_once: int | None = None
     """Jobs of an array that run at the same time."""
-    sbatch: tuple[str, ...] = ()
+    sbatch: UseAppendAction[tuple[str, ...]] = ()
     """Further options for sbatch: --sbatch=--qos=low."""
     dry_run: bool = False
     """Print the exact submission and submit nothing."""

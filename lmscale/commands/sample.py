@@ -1,12 +1,12 @@
 """`lmscale sample`: a trained model goes on with a prompt."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from lmscale.commands.next_step import print_next
 from lmscale.core.config import check
@@ -26,8 +26,9 @@ class SampleArgs:
     """The folder of a run, runs/<sweep>/<run_id>."""
     sweep: Path | None = None
     """Instead of a run: runs/<sweep>, whose models all continue the prompts, the one with least compute first."""
-    prompt: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("-p",))] = ("",)
-    """Text to continue; several are continued together. An empty one begins a document."""
+    prompt: UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(aliases=("-p",))]] = ()
+    """Text to continue, or - for standard input without its last line break; several are continued together. None or
+    an empty one begins a document."""
     max_tokens: int = 128
     """Tokens of a continuation, at most."""
     temperature: float = 1.0
@@ -48,7 +49,7 @@ class SampleArgs:
     """Seed of the draws: the same one gives the same text."""
     n: int = 1
     """Continuations of each prompt."""
-    stop: tuple[str, ...] = ()
+    stop: UseAppendAction[tuple[str, ...]] = ()
     """Texts at which a continuation ends; they are not part of it."""
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""
@@ -61,6 +62,7 @@ def main(args: SampleArgs, console: "Console") -> None:
     from lmscale.core.files import write_json
 
     _check(args)
+    args = replace(args, prompt=tuple(map(_prompt, args.prompt)) or ("",))
     from lmscale.lm.devices import machine
 
     machine.set_up()
@@ -68,6 +70,8 @@ def main(args: SampleArgs, console: "Console") -> None:
 
     if args.sweep is not None:
         values: Any = [_of_model(folder, label, args, console) for folder, label in _models(args.sweep)]
+        if problems := [each["error"] for each in values if "error" in each]:
+            check(len(problems) < len(values), f"no model of {args.sweep} continues the prompts: {problems[0]}")
         value: Any = {"models": values}
     else:
         assert args.run is not None
@@ -90,6 +94,7 @@ def _check(args: SampleArgs) -> None:
     if (args.run is None) == (args.sweep is None):
         raise UserError("name what is to write: either a run, runs/<sweep>/<run_id>, or --sweep runs/<sweep>")
     check(args.n >= 1, f"--n {args.n}: at least 1 continuation of each prompt")
+    check(args.prompt.count("-") <= 1, "standard input is one prompt: give --prompt - once")
     check(args.max_tokens >= 1, f"--max-tokens {args.max_tokens}: at least 1")
     check(args.sweep is None or args.step is None, "--step is of one run: leave it out with --sweep")
     sampling = _sampling(args)
@@ -101,6 +106,13 @@ def _check(args: SampleArgs) -> None:
         check(not args.stop, "beam search ends at the end of a document: leave out --stop")
     else:
         check(args.length_penalty == 1.0, "--length-penalty is of beam search: give --beam too")
+
+
+def _prompt(word: str) -> str:
+    """The text of a prompt. Raises `UserError` where standard input cannot be read or is not UTF-8."""
+    from lmscale.commands.score.text_file import STANDARD_INPUT, read_standard_input
+
+    return read_standard_input().decode().removesuffix("\n") if word == STANDARD_INPUT else word
 
 
 def _sampling(args: SampleArgs) -> Any:
@@ -180,18 +192,20 @@ def _search(opened: "Opened", args: SampleArgs, console: "Console", quiet: bool)
 
 
 def _models(sweep: Path) -> list[tuple[Path, str]]:
-    """The run folders of a sweep, by compute, and a title for each."""
+    """The run folders of a sweep, by compute and at one compute by size, and a title for each."""
     from lmscale.core.counting import count
     from lmscale.core.plans import read_plan
     from lmscale.core.quantities import model_size, quantity
+    from lmscale.study.grouping import group_index
 
     _, runs = read_plan(sweep)
+    counted = [count(run.config) for run in runs]
+    budgets = group_index([counts.flops for counts in counted])  # whole batches move the C of runs of one budget
     titled = []
-    for run in runs:
-        counts = count(run.config)
+    for run, counts, budget in zip(runs, counted, budgets):
         size = model_size(counts.params, counts.active_params)
         title = f"N = {size}, D = {quantity(counts.tokens)}, C = {quantity(counts.flops)} FLOPs"
-        titled.append((counts.flops, counts.params, sweep / run.config.run_id, title))
+        titled.append((int(budget), counts.params, sweep / run.config.run_id, title))
     return [(folder, title) for *_, folder, title in sorted(titled, key=lambda each: each[:2])]
 
 
@@ -205,12 +219,12 @@ def _of_model(folder: Path, title: str, args: SampleArgs, console: "Console") ->
         outcome = Outcome.read(folder)
         loss = "" if outcome is None or outcome.loss_nats is None else f", {outcome.loss_nats:.3f} nats per token"
         opened = open_run(folder)
+        if not quiet:
+            _note(console, f"{folder.name}: {title}{loss}")
+        return {"run": folder.name, **_continue(opened, args, console)}
     except UserError as error:
         _note(console, f"{folder.name}: {error}", error=True)
         return {"run": folder.name, "error": str(error)}
-    if not quiet:
-        _note(console, f"{folder.name}: {title}{loss}")
-    return {"run": folder.name, **_continue(opened, args, console)}
 
 
 def _write(text: str) -> None:

@@ -119,7 +119,8 @@ def _piece(piece: "Piece", reading: Reading) -> str:
     css = f' class="k{piece.surprise}"' if piece.surprise else ""
     inner = text(piece.text).replace("\n", "<i>\u23ce</i>\n") if piece.text else "<i>\u220e</i>\n"
     title = "\n".join(_explained(token, reading) for token in range(piece.first, piece.last))
-    return f'<span{css} title="{text(title)}">{inner}</span>'
+    beyond = "\n" if piece.text and piece.ends_document else ""  # its end is not scored
+    return f'<span{css} title="{text(title)}">{inner}</span>{beyond}'
 
 
 def _explained(token: int, reading: Reading) -> str:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lmscale.core.config import IMPORTED, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
+from lmscale.core.files import read_json
 from lmscale.core.plans import read_plan
 from lmscale.core.quantities import model_size
-from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, IMPORTED_FILE
 from lmscale.core.run_identity import read_config
 
 if TYPE_CHECKING:
     from lmscale.lm.data.tokenizer import Tokenizer
+    from lmscale.lm.use.load import Opened
     from lmscale.lm.use.score_text import Alternatives, ScoredText
 
 Progress = Callable[[str, float], None]
@@ -44,8 +46,9 @@ class ScoredModel:
     active_params: int
     """Those that one token passes: the same but in a model with experts."""
     training_tokens: int | None
-    """D; None where the model was imported."""
-    step: int
+    """D up to the checkpoint; None of an imported model whose D is not known."""
+    step: int | None
+    """Updates; None of an imported model."""
     sums: dict[str, Any]
     """`ScoredText.to_json`."""
     reading: Reading | None
@@ -125,13 +128,9 @@ def score_models(
             ranked = number in visible and ranked_tokens > 0
             others = alternatives(opened.run, scored, ranked_tokens, opened.mesh) if ranked else None
             reading = Reading(scored, others, opened.run.tokenizer)
-        config = opened.run.config
-        counts, sums = count(config), scored.to_json()
-        models.append(
-            ScoredModel(
-                folder, counts.params, counts.active_params, _training_tokens(config), opened.step, sums, reading
-            )
-        )
+        counts, sums = count(opened.run.config), scored.to_json()
+        training = _training(folder, opened)
+        models.append(ScoredModel(folder, counts.params, counts.active_params, *training, sums, reading))
     return models
 
 
@@ -144,8 +143,13 @@ def _has_checkpoint(folder: Path) -> bool:
         raise UserError(f"{folder / CHECKPOINT_FOLDER} cannot be listed: {error.strerror or error}") from None
 
 
-def _training_tokens(config: RunConfig) -> int | None:
-    return None if config.data.source.startswith(IMPORTED) else config.tokens
+def _training(folder: Path, opened: "Opened") -> tuple[int | None, int | None]:
+    """D up to the checkpoint and its updates; of an imported model D where its record says, and no updates."""
+    if not opened.run.config.data.source.startswith(IMPORTED):
+        return opened.step * opened.run.config.batch_tokens, opened.step
+    record = read_json(folder / IMPORTED_FILE, "record of an imported model")
+    tokens = record.get("tokens") if isinstance(record, dict) else None
+    return tokens if type(tokens) is int else None, None
 
 
 def _scale(config: RunConfig) -> tuple[int, int, str]:

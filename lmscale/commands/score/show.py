@@ -45,7 +45,8 @@ def show(models: Sequence[ScoredModel], most_spans: int, remarks: Sequence[str],
             continue
         scored = model.reading.scored
         console.print()
-        console.print(f"{model.folder}, after {model.step:,} updates", markup=False)
+        updates = "" if model.step is None else f", after {model.step:,} updates"
+        console.print(f"{model.folder}{updates}", markup=False)
         console.print(_positions(scored), markup=False)
         if console.is_terminal:
             console.print(coloured(scored))
@@ -88,6 +89,7 @@ def coloured(scored: "ScoredText", tokens: int = SHOWN_TOKENS) -> Text:
     text, seen = Text(overflow="fold"), 0
     for piece in pieces(scored, tokens):
         text.append(printable(piece.text) if piece.text else "\u220e\n", STYLES[piece.surprise])
+        text.append("\n" if piece.text and piece.ends_document else "")  # its end is not scored
         seen = piece.last
     if seen < scored.tokens:
         text.append(f"\n... {scored.tokens - seen:,} more tokens are scored and not shown", "dim")

@@ -29,12 +29,7 @@ def read_text_file(path: str, documents: Literal["file", "lines"]) -> TextFile:
     Raises `UserError` where it cannot be read, is empty, too long or not UTF-8.
     """
     name = "standard input" if path == STANDARD_INPUT else path
-    text = _standard_input() if path == STANDARD_INPUT else _file(Path(path))
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 at byte {error.start:,}; convert it, for example with iconv") from None
-    text = text.removeprefix(codecs.BOM_UTF8)
+    text = read_standard_input() if path == STANDARD_INPUT else _utf8(_file(Path(path)), name)
     if documents == "file":
         check(bool(text), f"{name} is empty, so there is nothing to score; give a text of at least one character")
         return TextFile([text], [1], 0)
@@ -42,6 +37,19 @@ def read_text_file(path: str, documents: Literal["file", "lines"]) -> TextFile:
     numbers = [number for number, line in enumerate(lines, 1) if line]
     check(bool(numbers), f"{name} has no line with anything in it; give a text of at least one character")
     return TextFile([lines[number - 1] for number in numbers], numbers, len(lines) - len(numbers))
+
+
+def read_standard_input() -> bytes:
+    """UTF-8 text without a byte order mark. Raises `UserError` where it cannot be read, is too long or not UTF-8."""
+    return _utf8(_standard_input(), "standard input")
+
+
+def _utf8(text: bytes, name: str) -> bytes:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 at byte {error.start:,}; convert it, for example with iconv") from None
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 def _file(path: Path) -> bytes:

@@ -40,6 +40,8 @@ class Piece(NamedTuple):
     first: int
     """Its tokens are the scored tokens `first` to `last`, without `last`."""
     last: int
+    ends_document: bool
+    """Whether it is the last of its document."""
 
     @property
     def surprise(self) -> int:
@@ -61,9 +63,10 @@ def pieces(scored: ScoredText, tokens: int | None = None) -> Iterator[Piece]:
     content = np.frombuffer(scored.text + b" ", np.uint8)
     bounds = np.flatnonzero((content[start_T] & 0xC0) != 0x80)  # UTF-8 continues a character with 10xxxxxx
     bounds = np.append(bounds, scored.tokens) if whole else bounds
+    ends = frozenset(np.cumsum(scored.tokens_D).tolist())
     for first, last in itertools.pairwise(bounds.tolist()):
         text = scored.text[int(start_T[first]) : int(end_T[last - 1])].decode()
-        yield Piece(text, float(scored.nats_T[first:last].sum(dtype=np.float64)), first, last)
+        yield Piece(text, float(scored.nats_T[first:last].sum(dtype=np.float64)), first, last, last in ends)
 
 
 @dataclass(frozen=True)
