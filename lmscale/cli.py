@@ -88,6 +88,10 @@ VERBS = {
         "fit", "FitArgs", "Fit scaling laws to a table of runs, with intervals and checks",
         "lmscale fit runs/mine --approach 3 --at 1e12,1e13 --json fits.json",
     ),
+    "predict": Verb(
+        "predict", "PredictArgs", "Ask a saved fit for the loss of a run, or for the best run",
+        "lmscale predict fits/mine.slaw --params 1e9 --tokens 2e10",
+    ),
     "check": Verb(
         "check", "CheckArgs", "Judge a prediction that `lmscale fit --predict` wrote",
         "lmscale check prediction.json --table runs/mine",
@@ -131,7 +135,7 @@ VERBS = {
 }  # fmt: skip
 """In the order of work."""
 
-READING = frozenset({"plan", "status", "table", "fit", "check", "emergence", "report"})
+READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emergence", "report"})
 """Verbs that read what many runs have left, and train nothing."""
 
 

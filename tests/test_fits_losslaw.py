@@ -19,7 +19,7 @@ from lmscale.study.fits.solvers.chinchilla_objective import evaluate
 from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
-from lmscale.study.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla
+from lmscale.study.laws import BESIROGLU_2024, CHINCHILLA_REFIT, SIX_ND, Chinchilla, Law
 from lmscale.study.tables import read_table
 
 
@@ -105,9 +105,14 @@ def test_tokens_per_parameter_table(law: LossLaw) -> None:
 def test_a_law_without_an_optimum_says_so() -> None:
     """Loss that larger models make no better, fitted by a form whose optimum is searched: no allocation, no crash."""
     table = isoflop_table(0.002)
-    table["unique_tokens"] = table["tokens"]
+
+    class Searched(Chinchilla):
+        """Chinchilla's law without its closed form."""
+
+        optimum = Law.optimum
+
     fixed = {"E": 2.0, "A": 1e-280, "B": 2000.0, "alpha": 0.5}
-    fit = fits.loss_law(table, "data-constrained", fixed=fixed, resamples=0)
+    fit = fits.loss_law(table, Searched, fixed=fixed, resamples=0)
     assert fit.allocations() == []
     assert "no optimum" in named(fit)
 

@@ -9,7 +9,6 @@ import pytest
 from lmscale.core.errors import UserError
 from lmscale.study import laws
 from lmscale.study.fits import loss_law
-from lmscale.study.fits.solvers.dual import Dual
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws import (
     CHINCHILLA_REFIT,
@@ -21,6 +20,7 @@ from lmscale.study.laws import (
     DataConstrained,
     Law,
 )
+from lmscale.study.laws.dual import Dual
 from lmscale.study.tables import read_table
 
 

@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.command_line import call
 
 from lmscale import UserError, fits, laws, read_table
 from lmscale.study.fits.runs import usable
 from lmscale.study.fits.solvers import derivatives
-from lmscale.study.fits.solvers.dual import Dual
 from lmscale.study.fits.solvers.minimise import minimise
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws import SIX_ND, Input, Law, Parameter
-from tests.helpers.command_line import call
+from lmscale.study.laws.dual import Dual
 
 
 @dataclass(frozen=True)

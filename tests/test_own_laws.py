@@ -16,7 +16,6 @@ from lmscale.core.errors import UserError
 from lmscale.study import design, laws
 from lmscale.study.fits import LossLaw, loss_law
 from lmscale.study.fits.solvers.derivatives import condition
-from lmscale.study.fits.solvers.dual import Dual
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws import (
     CHINCHILLA_REFIT,
@@ -24,6 +23,7 @@ from lmscale.study.laws import (
     Law,
     Parameter,
 )
+from lmscale.study.laws.dual import Dual
 from lmscale.study.tables import read_table
 
 

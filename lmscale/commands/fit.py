@@ -54,6 +54,8 @@ class FitArgs(FitOptions):
     """1: loss envelope; 2: IsoFLOP valleys; 3: parametric law."""
     json: Path | None = None
     """Write every number here."""
+    save: Path | None = None
+    """Save the fit with its draws here, as in fits/mine.slaw: `lmscale predict` answers from it without the table."""
     predict: Annotated[str | None, arg(metavar="params=...,tokens=...")] = None
     """Write a prediction before the run, with interval, hashes and time; several points are separated by ;"""
     prediction: Path = Path("prediction.json")
@@ -115,6 +117,7 @@ def main(args: FitArgs, console: "Console") -> None:
     from lmscale.core.files import write_json
     from lmscale.study import fits
     from lmscale.study.fits.predict import preregister
+    from lmscale.study.fits.results import artefact
 
     points = None if args.predict is None else parse_points(args.predict)
     if points is not None and args.approach in ("1", "2"):
@@ -126,10 +129,14 @@ def main(args: FitArgs, console: "Console") -> None:
             f"{args.prediction} already holds a registered prediction: "
             "give another --prediction path, or delete it knowingly"
         )
+    if args.save is not None and args.save.exists():
+        raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
     results = fits.fit(args.table, args.approach, args)
     print(as_flags("\n\n".join(map(str, results))))
     if args.json is not None:
         write_json(args.json, {"table": args.table, "fits": [one.to_json() for one in results]})
+    if args.save is not None:
+        artefact.save(results, args.save, args.table)
     if points is not None:
         law: LossLaw | None = next((one for one in results if isinstance(one, fits.LossLaw)), None)
         if law is None:
@@ -137,11 +144,13 @@ def main(args: FitArgs, console: "Console") -> None:
                 "--predict needs Approach 3, which this table does not support: "
                 + "; ".join(s.sentence for s in results[0].status if s.name == "approach 3 not fitted")
             )
-        written = preregister.register(law, points, args.prediction)
+        written = preregister.register(law, points, args.prediction, args.save)
         print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
         for point in points:
             print(f"  {law.predict(**point)}")
         print_next("check", args.prediction, "--table", args.table)
+    elif args.save is not None:
+        print_next("predict", args.save, "--flops", f"{10 * max(one.largest_flops for one in results):.2g}")
     elif args.json is not None:
         print_next(
             "plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{max(one.largest_flops for one in results):.2g}"

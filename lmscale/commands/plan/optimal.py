@@ -124,7 +124,8 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
         table = counted_by(read_table(_table_of(path), None, None), fit.size_column)
         again = loss_law(
             table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
-            seed=fit.seed, rates=fit.rates, check=False, at=(),
+            seed=fit.seed, rates=fit.rates, check=False, at=(), tied=fit.tied or None, bounds=fit.bounds or None,
+            fixed={name: float(getattr(fit.law, name)) for name in fit.fixed} or None,
         )  # fmt: skip
     except UserError:
         return fit

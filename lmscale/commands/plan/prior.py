@@ -33,7 +33,7 @@ def prior_of(named: str | None, law: str, noise_nats: float | None, shared: floa
     name = named or DEFAULTS[law]
     if name in PUBLISHED:
         return published_prior(name, noise_nats, shared)
-    if Path(name).suffix != ".json":
+    if Path(name).suffix not in (".json", ".slaw"):
         raise UserError(
             f"no prior is called {name!r}{nearest(name, PUBLISHED)}; or give a file that `lmscale fit --json` wrote"
         )
@@ -71,8 +71,11 @@ def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: fl
 def fitted_law(path: Path) -> "LossLaw":
     """The law of params and tokens in a file of `lmscale fit --json`. Raises `UserError` where there is none."""
     from lmscale.study.fits import LossLaw
+    from lmscale.study.fits.results.artefact import check_version
 
     value = read_json(path, "fit")
+    if isinstance(value, dict):
+        check_version(value, path)
     fits = value.get("fits") if isinstance(value, dict) else None
     for one in fits if isinstance(fits, list) else ():
         if isinstance(one, dict) and one.get("approach") == "3" and "parameters" in one:

@@ -3,6 +3,8 @@ from .approaches.isoflop import isoflop as isoflop
 from .approaches.parametric import loss_law as loss_law
 from .options import APPROACHES as APPROACHES
 from .options import FitOptions as FitOptions
+from .predict.allocate import FittedOptimum as FittedOptimum
+from .predict.allocate import allocate as allocate
 from .predict.compare import Comparison as Comparison
 from .predict.compare import compare as compare
 from .predict.held_out import HeldOut as HeldOut
@@ -11,6 +13,8 @@ from .predict.multiplier import ComputeMultiplier as ComputeMultiplier
 from .predict.multiplier import compute_multiplier as compute_multiplier
 from .predict.preregister import check as check
 from .predict.preregister import register as register
+from .results.artefact import load as load
+from .results.artefact import save as save
 from .results.common import Dropped as Dropped
 from .results.common import Prediction as Prediction
 from .results.common import Status as Status

@@ -16,10 +16,20 @@ It is fitted by class, or by import path from anywhere: `fits.loss_law(table, Lo
 `lmscale fit TABLE --law mine.py:Logarithmic`. A parameter is searched by its logarithm unless it says log=False.
 
 Parameters may be arrays: a law of R resamples has fields of shape (R,), and every method broadcasts over them. `loss`
-must be made of + - * / ** and the NumPy functions of `fits.solvers.dual`, which takes its exact derivatives.
+must be made of + - * / ** and the NumPy functions of `laws.dual`, which takes its exact derivatives.
 Units: params in parameters, tokens in tokens, flops in training FLOPs, loss in nats per token unless said otherwise.
 """
 
+from lmscale.study.laws.allocation import (
+    Constraint,
+    Optimum,
+    allocate,
+    at_most,
+    lifetime_flops,
+    teacher_flops,
+    training_flops,
+    weights_memory,
+)
 from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
 from lmscale.study.laws.constants import (
     BESIROGLU_2024,
@@ -93,6 +103,7 @@ __all__ = [
     "Clark",
     "ComputeLaw",
     "ComputeModel",
+    "Constraint",
     "DataConstrained",
     "Distillation",
     "DownstreamError",
@@ -105,6 +116,7 @@ __all__ = [
     "Kaplan",
     "LadderAccuracy",
     "Law",
+    "Optimum",
     "OuterExponent",
     "OverTraining",
     "ParScale",
@@ -120,12 +132,18 @@ __all__ = [
     "Sparse",
     "Transfer",
     "Vocabulary",
+    "allocate",
     "annealing_areas",
+    "at_most",
     "form",
     "import_path",
     "input_named",
+    "lifetime_flops",
     "mixture",
     "saved_form",
     "source_hash",
+    "teacher_flops",
+    "training_flops",
+    "weights_memory",
     "within_reach",
 ]

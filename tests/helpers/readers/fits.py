@@ -17,7 +17,8 @@ from lmscale.commands.plan.prior import fitted_law
 from lmscale.core.files import write_json
 from lmscale.study import fits
 from lmscale.study.fits.predict import preregister
-from lmscale.study.laws import Chinchilla
+from lmscale.study.fits.results.artefact import load_law
+from lmscale.study.laws import Chinchilla, training_flops
 
 POINT = {"params": 2e8, "tokens": 4e9}
 
@@ -36,6 +37,17 @@ def _fitted() -> Any:
 def _fits(folder: Path) -> Path:
     write_json(folder / "fits.json", {"table": "runs.csv", "fits": [_fitted().to_json(samples=True)]})
     return folder / "fits.json"
+
+
+def _artefact(folder: Path) -> Path:
+    fits.save(_fitted(), folder / "fit.slaw", "runs.csv")
+    return folder / "fit.slaw"
+
+
+def _answer(path: Path) -> Any:
+    """The loss of a run and the best run, as `lmscale predict` says them."""
+    fit = load_law(path)
+    return fit.predict(**POINT).loss_nats, fits.allocate(fit, [training_flops(1e21)], draws=2).optimum.loss
 
 
 def _prediction(folder: Path) -> Path:
@@ -72,6 +84,7 @@ def _sweep(path: Path) -> str:
 
 READERS = (
     Reader("saved fit", _fits, _optimum, "json"),
+    Reader("artefact of a fit", _artefact, _answer, "json"),
     Reader("sweep of a saved fit", _fits_of_a_sweep, _sweep, "json"),
     Reader("prediction", _prediction, _verdict, "json", exact=True),
 )

@@ -46,8 +46,10 @@ def code_hash(study: Path = Path(__file__).parents[2]) -> str:
     return digest.hexdigest()
 
 
-def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | Path) -> dict[str, Any]:
-    """Write the predictions of `fit` at `points` to `path` and return them.
+def register(
+    fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | Path, saved: str | Path | None = None
+) -> dict[str, Any]:
+    """Write the predictions of `fit` at `points` to `path` and return them; `saved` is the file that holds the fit.
 
     Raises `UserError` where the file exists (a registered prediction is not overwritten), where an input is missing,
     or where the fit has no resamples to state an interval with.
@@ -81,6 +83,7 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
             "n_runs": fit.n_runs,
             "size_column": fit.size_column,
             "table_hash": fit.table_hash,
+            **({} if saved is None else {"fit": {"path": str(saved), "sha256": _sha256(Path(saved))}}),
             "code_hash": code_hash(),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -88,6 +91,10 @@ def register(fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | 
     value["hash"] = _hash(value)
     write_json(path, value)
     return dict(value)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hash(value: Mapping[str, Any]) -> str:

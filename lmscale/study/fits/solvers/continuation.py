@@ -25,9 +25,9 @@ from lmscale.study.fits.solvers.levenberg import (
 from lmscale.study.fits.solvers.loss_function import rho, threshold, total
 from lmscale.study.fits.solvers.problem import Problem
 
-NARROWER = 0.2
-SETTLED = 1e-3  # share of the objective below which the next step's promise ends a level
-MAX_STEPS = 120
+NARROWER = 0.1
+SETTLED = 1e-2  # share of the objective below which the next step's promise ends a level
+MAX_STEPS = 60
 SMALLEST_RIDGE = 1e-9
 
 
@@ -67,10 +67,11 @@ def narrow(
             safe = np.einsum("nb,qnb->qb", weights * reweighted, slopes**2)
             step, positive = newton_step(matrix, gradient, pinned, ridge * safe)
             promised = -np.einsum("qb,qb->b", step, gradient)
-            path = path_curvature(problem, theta, residual, slopes, step)
-            force = np.where(pinned, 0.0, np.einsum("nb,qnb->qb", weights * second * path, slopes))
-            acceleration, _ = newton_step(matrix, force, pinned, ridge * safe)
-            trial = np.clip(theta + shortened(with_acceleration(step, acceleration, np.sqrt(safe))), low, high)
+            if second_qqn is None:
+                path = weights * second * path_curvature(problem, theta, residual, slopes, step)
+                force = np.where(pinned, 0.0, np.einsum("nb,qnb->qb", path, slopes))
+                step = with_acceleration(step, newton_step(matrix, force, pinned, ridge * safe)[0], np.sqrt(safe))
+            trial = np.clip(theta + shortened(step), low, high)
             tried_residual = residuals(problem, trial)
             tried = total(problem, weights, tried_residual, delta)
             accept = positive & (tried <= value * (1 + 2e-14))
@@ -83,7 +84,6 @@ def narrow(
             settled = (flat | (accept & (promised <= SETTLED * value))) & (delta > last)
             delta = np.where(settled, np.maximum(delta * NARROWER, last), delta)
             value = np.where(settled, total(problem, weights, residual, delta), value)
-            ridge = np.where(settled, SMALLEST_RIDGE, ridge)
             leave = done | (ridge > 1e8) | ~np.isfinite(value) | (number == max_steps - 1)
             if not leave.any():
                 continue

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.solvers.dual import Dual
 from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.laws.dual import Dual
 
 COMPLEX_STEP, REAL_STEP = 1e-30, 1e-5
 

@@ -27,7 +27,7 @@ MAX_STARTS = 4096
 LEAST_STARTS = 16
 """A form that gives fewer starts is searched from others near them too."""
 KEEP = 24
-CHUNK = 128
+CHUNK = 500
 CONTROL = 32
 """Problems of many that are also searched from the start grid: where none ends lower, the others are not."""
 LOWER = 1e-7

@@ -1,5 +1,6 @@
 """What is minimised: data and an objective, `sum_i w_i rho(r_i)` of a law over runs; `minimise.py` solves it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,7 +56,7 @@ class Problem:
         """Whether a parameter is fixed, tied or bounded more narrowly than the form has it."""
         return bool(self.fixed or self.bounds or self.tied)
 
-    @property
+    @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The form's parameters under the problem's own bounds, in order."""
         return tuple(bounded(one, (self.bounds or {}).get(one.name)) for one in self.form.PARAMETERS)
@@ -82,7 +83,7 @@ class Problem:
         """The problem with the targets of some of its b problems, an index."""
         return self if self.target_n.ndim == 1 else replace(self, target_n=self.target_n[:, problems])
 
-    @property
+    @functools.cached_property
     def free(self) -> tuple[str, ...]:
         return tuple(name for name in self.form.names() if name not in {**(self.fixed or {}), **(self.tied or {})})
 

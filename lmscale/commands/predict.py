@@ -1,0 +1,92 @@
+"""`lmscale predict`: its arguments, and what it does. Importing this loads nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from lmscale.commands.constraints import VALUES, constraints_of
+from lmscale.commands.flags import as_flags
+from lmscale.commands.next_step import print_next
+from lmscale.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.study.fits import LossLaw
+
+
+@dataclass(frozen=True)
+class PredictArgs:
+    """Ask a saved fit for the loss of a run, or for the best run under constraints; no table is needed.
+
+    With the inputs of the law (--params, --tokens, others by --given): where one new run would land. With --flops,
+    --memory or another constraint: the inputs that make the loss lowest.
+    """
+
+    fit: Positional[Path]
+    """A file of `lmscale fit --save`, which has the draws for intervals, or of --json, which has none."""
+    params: float | None = None
+    """N of the run."""
+    tokens: float | None = None
+    """D of the run."""
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    """Other inputs of the law."""
+    level: float = 0.95
+    """Level of the intervals of a run."""
+    flops: float | None = None
+    """Training FLOPs of the best run; with --inference-tokens those of training and inference together."""
+    inference_tokens: float | None = None
+    """Tokens that the model will read in its life."""
+    memory: str | None = None
+    """Most memory of the weights in bfloat16, as in 80GB."""
+    unique_tokens: float | None = None
+    """Tokens of text that there are: an input of a law of repeated data, else the most that D may be."""
+    json: Path | None = None
+    """Write the answer here."""
+
+
+def main(args: PredictArgs, console: "Console") -> None:
+    """Print the prediction or the allocation and write --json. Raises `UserError` as these do."""
+    from lmscale.core.files import write_json
+    from lmscale.study.fits.results.artefact import load_law
+
+    if not 0 < args.level < 1:
+        raise UserError(f"--level {args.level}: a share between 0 and 1, as 0.95")
+    fit = load_law(args.fit)
+    constrained = any(value is not None for value in (args.flops, args.inference_tokens, args.memory))
+    answer = _best(args, fit) if constrained else _run(args, fit)
+    print(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs: {answer}"))
+    if args.json is not None:
+        write_json(args.json, {"fit": str(args.fit), "table_hash": fit.table_hash, **answer.to_json()})
+    elif constrained:
+        print_next("plan", "SWEEP.py", "--optimal", args.fit, "--flops", f"{args.flops or fit.largest_flops:.2g}")
+    else:
+        print_next("predict", args.fit, "--flops", f"{10 * fit.largest_flops:.2g}")
+
+
+def _given(args: PredictArgs, fit: "LossLaw") -> dict[str, float]:
+    named = {"params": args.params, "tokens": args.tokens, "unique_tokens": args.unique_tokens}
+    given = {name: value for name, value in named.items() if value is not None and name in fit.law.INPUTS}
+    return {**given, **(args.given or {})}
+
+
+def _run(args: PredictArgs, fit: "LossLaw") -> Any:
+    values = _given(args, fit)
+    for name, value in (("params", args.params), ("tokens", args.tokens)):
+        if value is not None and name not in fit.law.INPUTS:
+            raise UserError(f"--{name}: the law {fit.law.NAME!r} is of {', '.join(fit.law.INPUTS)}")
+    return fit.predict(args.level, **{**{k: v for k, v in fit.given.items() if k in fit.law.INPUTS}, **values})
+
+
+def _best(args: PredictArgs, fit: "LossLaw") -> Any:
+    from lmscale.study.fits.predict.allocate import allocate
+
+    given = _given(args, fit)
+    free = [name for name in ("params", "tokens") if name in fit.law.INPUTS and name not in given]
+    if not free:
+        raise UserError("--params and --tokens are both given: leave one out, to be chosen under the constraints")
+    limits = constraints_of(fit, args.flops, args.inference_tokens, args.memory, args.unique_tokens)
+    return allocate(fit, limits, free=free, given=given)
