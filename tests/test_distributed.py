@@ -60,6 +60,18 @@ def test_several_processes_learn_what_one_learns(
 
 
 @pytest.mark.slow
+def test_experts_of_several_processes_learn_what_those_of_one_learn(corpus: str, tmp_path: Path) -> None:
+    """Tokens go to experts in another process and back; validation and checkpoints, too, are as on one device."""
+    config = run(corpus, 20, model=replace(WIDE, residual_dropout=0.0, experts=8, experts_per_token=2))
+    train(config, tmp_path / "one")
+    cut = replace(config, mesh=MeshConfig(data=2, expert=4))
+    for status, said, complaints in ends(start_several(cut, tmp_path / "several", 4, 2)):
+        assert (status, complaints) == (0, "")
+        assert "finished: validation loss" in said
+    assert_close(tmp_path / "several", tmp_path / "one")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 4)], ids=["8 devices", "2 x 4 devices"])
 def test_tasks_are_scored_as_on_one_device(corpus: str, tmp_path: Path, processes: int, devices: int) -> None:
     folders = {name: tmp_path / name for name in ("one", "several")}

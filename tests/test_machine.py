@@ -83,9 +83,13 @@ def test_too_little_memory_is_said_with_what_would_fit(monkeypatch: pytest.Monke
         machine.check_memory(BIG)
     with pytest.raises(MemoryShortage, match=r"train at most 1 of the 2 runs in one program, or set .* = 32$"):
         machine.check_memory(in_eight, runs=2)
-    with pytest.raises(MemoryShortage, match=r"GiB are free; take a smaller model, or spread it over more devices"):
-        monkeypatch.setattr(machine, "free_memory_bytes", lambda devices: state_bytes(BIG))
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda devices: state_bytes(BIG))
+    with pytest.raises(
+        MemoryShortage, match=r"GiB are free; take a smaller model, or .* more devices with mesh\.fsdp$"
+    ):
         machine.check_memory(BIG)
+    with pytest.raises(MemoryShortage, match=r"spread it over more devices with mesh\.fsdp or mesh\.expert$"):
+        machine.check_memory(replace(BIG, model=replace(BIG.model, experts=8, experts_per_token=2)))
     monkeypatch.setattr(machine, "free_memory_bytes", lambda devices: None)
     machine.check_memory(BIG)
 

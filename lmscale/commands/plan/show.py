@@ -176,7 +176,7 @@ def _memory(priced: PricedPlan) -> list[str]:
     return [
         f"{len(large)} of {len(priced.rows)} runs need more than the {device.memory_bytes / 1e9:.0f} GB of one "
         f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB): raise "
-        f"optimizer.micro_batches, set model.remat, or spread the run with mesh.fsdp"
+        f"optimizer.micro_batches, set model.remat, or spread the run with {most.run.config.spread_by}"
     ]
 
 

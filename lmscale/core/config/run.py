@@ -184,6 +184,11 @@ class RunConfig:
         return "pretrain" if self.init_from is None else "fine-tune"
 
     @property
+    def spread_by(self) -> str:
+        """The axes of the mesh that divide parameters and optimizer state, as a sentence names them."""
+        return "mesh.fsdp or mesh.expert" if self.model.sparse else "mesh.fsdp"
+
+    @property
     def batch_tokens(self) -> int:
         """Tokens per update."""
         return self.optimizer.batch_sequences * self.model.context

@@ -190,7 +190,7 @@ def check_memory(config: RunConfig, runs: int = 1) -> None:
             fix = f"set optimizer.micro_batches = {number}"
             break
     else:
-        fix = "take a smaller model, or spread it over more devices with mesh.fsdp"
+        fix = f"take a smaller model, or spread it over more devices with {config.spread_by}"
     if runs > 1 and (fitting := free // step_bytes(config)):
         fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
     raise MemoryShortage(
