@@ -26,6 +26,7 @@ import lmscale
 from lmscale import design, fits, laws, plots
 from lmscale.core.quantities import quantity
 from lmscale.study.fits import HeldOut, LossLaw
+from lmscale.study.plots.axes import end_labels
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "experts_cpu.py"
 RESAMPLES = 1000
@@ -118,6 +119,7 @@ def draw(fit: LossLaw, table: "pd.DataFrame", checked: HeldOut, file: Path) -> N
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         ax = figure.add_subplot()
         colours = dict(zip(sorted(set(table["width"])), plots.SEQUENCE[::3]))
+        labels: list[tuple[float, str, str]] = []
         for (width, tokens), rows in table.sort_values("experts").groupby(["width", "tokens"]):
             colour = colours[width]
             grid = np.geomspace(1, 8, 30)
@@ -125,15 +127,12 @@ def draw(fit: LossLaw, table: "pd.DataFrame", checked: HeldOut, file: Path) -> N
             ax.plot(grid, fit.law.loss(size, float(tokens), grid), color=colour, lw=1.2, zorder=2)
             face = "white" if set(map(str, rows["run"])) <= held else colour
             ax.plot(rows["experts"], rows["loss_nats"], "o", ms=5, mec=colour, mfc=face, zorder=3)
-            last = rows.iloc[-1]
             label = f"width {width}, D = {quantity(float(tokens))}"
-            ax.annotate(
-                label, (float(last["experts"]), float(last["loss_nats"])), xytext=(8, -3), textcoords="offset points",
-                fontsize=8, color=colour,
-            )  # fmt: skip
+            labels.append((float(rows["loss_nats"].iloc[-1]), label, colour))
         ax.set_xscale("log", base=2)
         ax.set_xticks([1, 2, 4, 8], ["1 (dense)", "2", "4", "8"])
-        ax.set_xlim(0.93, 17)
+        ax.set_xlim(0.93, 8.6)
+        end_labels(ax, labels)
         ax.set_xlabel("experts of a layer, of which a token passes one")
         ax.set_ylabel("validation loss, nats per byte")
         ax.text(0.02, 0.03, "lines: the law; open: held out", transform=ax.transAxes, fontsize=8)

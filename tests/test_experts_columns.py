@@ -170,6 +170,14 @@ def test_a_fit_of_several_numbers_of_experts_says_which_n_it_takes() -> None:
     assert abs(total.law.alpha - CHINCHILLA_REFIT.alpha) > 0.01
 
 
+def test_the_fit_by_the_other_n_is_stated_beside_it() -> None:
+    """Among the counts whose choice moves a fit; of dense models the active ones are no other count."""
+    stated = sentence(fits.loss_law(table_of(), resamples=0), "counting conventions")
+    assert "with N = active_params and C = 6ND" in stated
+    dense = fits.loss_law(table_of(experts=(1,)), resamples=0)
+    assert "active" not in sentence(dense, "counting conventions")
+
+
 def test_dense_runs_are_fitted_as_before() -> None:
     dense = table_of(experts=(1,))
     plain = fits.loss_law(dense.drop(columns=["active_params", "experts"]), **QUICK)

@@ -62,7 +62,7 @@ def statuses(table: "pd.DataFrame", inputs: Sequence[str]) -> list[Status]:
     if len(set(experts[np.isfinite(experts)].tolist())) == 1:
         return [Status("experts", meaning, "note")]
     counted = f"{np.nanmin(experts):g} to {np.nanmax(experts):g}" if np.isfinite(experts).any() else "of several counts"
-    sentence = f"{meaning}; the law does not know how many a model has, here {counted}, and is one of their mean: "
+    sentence = f"{meaning}; the law does not know how many a model has, here {counted}, and runs through all of them: "
     sentence += "fit one number with `where='experts == 8'`, or a law with experts"
     if column == TOTAL:
         sentence += ", or take active parameters with `columns='params=active_params'`"

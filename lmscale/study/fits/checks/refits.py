@@ -131,8 +131,8 @@ def _other_residuals(problem: Problem, compute: ComputeModel) -> str:
 def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute: ComputeModel) -> list[Status]:
     """The same fit with every other count of N and C in the table: often a wider spread than any interval.
 
-    A column params_* (or n_params_*) is another N, fitted anew with C = 6ND; a column flops_* another C, whose own
-    compute model splits the law as fitted.
+    A column params_* (or n_params_*, active_params where models have experts) is another N, fitted anew with C = 6ND; a
+    column flops_* another C, whose own compute model splits the law as fitted.
     """
     if problem.form.INPUTS != ("params", "tokens"):
         return []
@@ -141,13 +141,13 @@ def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute
     for column in map(str, runs.table.columns):
         stem = column.removeprefix("n_")
         if (
-            not stem.startswith(("params_", "flops_"))
+            not stem.startswith(("params_", "flops_", "active_params"))
             or column == "flops_budget"
             or runs.table[column].dtype.kind not in "if"
         ):
             continue
         values = np.asarray(runs.table[column], dtype=float)
-        if not (np.isfinite(values).all() and (values > 0).all()):
+        if not (np.isfinite(values).all() and (values > 0).all()) or _of_dense_models(runs, stem, values):
             continue
         if stem.startswith("flops_"):
             model, _ = compute_model(runs.table.assign(flops=values))
@@ -161,3 +161,9 @@ def conventions(problem: Problem, best: GlobalMinimum, runs: UsableRuns, compute
     others = ", ".join(f"{value:.4f} with {column}" for column, value in headlines.items())
     spread = f"spread {max(every) - min(every):.4f}"
     return [Status("counting conventions", f"{name} = {float(mine):.4f} as fitted; {others}; {spread}", "note")]
+
+
+def _of_dense_models(runs: UsableRuns, column: str, values_n: np.ndarray) -> bool:
+    """Whether a count of active parameters is the total of every run, which has a column of its own."""
+    total = column.removeprefix("active_")
+    return total != column and total in runs.table and np.array_equal(values_n, runs.column(total))
