@@ -155,8 +155,7 @@ def _akima(valley: IsoFlopValley, loss_nr: np.ndarray) -> tuple[np.ndarray, np.n
     from_values[rows, cell], from_values[rows, cell + 1] = (1 + 2 * t) * (1 - t) ** 2, t**2 * (3 - 2 * t)
     from_slopes[rows, cell], from_slopes[rows, cell + 1] = t * (1 - t) ** 2 * width, t**2 * (t - 1) * width
     with np.errstate(invalid="ignore"):
-        curve = from_values @ y + from_slopes @ akima_slopes(x, y)
-    curve = np.where(np.isfinite(curve).all(axis=0), curve, -np.inf)  # argmin would stop at the first NaN
+        curve = from_values @ y + from_slopes @ akima_slopes(x, y)  # all of it NaN where a loss is not positive
     lowest = curve.argmin(axis=0)
     good = (lowest > 0) & (lowest < len(grid) - 1)
     loss = np.exp(curve[lowest, np.arange(curve.shape[1])])
