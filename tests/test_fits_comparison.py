@@ -117,7 +117,7 @@ def line(rows: pd.DataFrame, E: float, losses: Any = None) -> tuple[float, float
 def redrawn(rows: pd.DataFrame, E: float, sd: float, loss: float, rng: np.random.Generator) -> np.ndarray:
     """ln of the compute that reaches `loss`, by ladders redrawn with Student's scatter of 3 degrees of freedom."""
     fitted, drawn = line(rows, E)[2], []
-    for spread in sd * np.sqrt(3 / rng.chisquare(3, 1500)):
+    for spread in sd * np.sqrt(3 / rng.chisquare(3, 3000)):
         losses = fitted + spread * rng.standard_normal(5)
         below = min(E, 0.9999 * losses.min())  # an asymptote lies below the losses of its own draw
         A, gamma, _ = line(rows, below, losses) if losses.min() > 0 else (np.nan, np.nan, None)
@@ -128,7 +128,7 @@ def redrawn(rows: pd.DataFrame, E: float, sd: float, loss: float, rng: np.random
 @pytest.mark.parametrize("E", [1.7, 0.0])
 def test_ladders_over_a_pinned_asymptote(E: float) -> None:
     """Parameters, scatter per degree of freedom (n - 2) and ratios by hand; the draws have an uncertain scatter."""
-    result = fits.compute_multiplier(BASE, RECIPE, asymptote=E, resamples=1500)
+    result = fits.compute_multiplier(BASE, RECIPE, asymptote=E, resamples=3000)
     (base, recipe), rng = (line(BASE, E), line(RECIPE, E)), np.random.default_rng(5)
     logs: list[np.ndarray] = []
     for law, (A, gamma, fitted), rows, scatter in zip(
@@ -144,8 +144,8 @@ def test_ladders_over_a_pinned_asymptote(E: float) -> None:
         needed = [((one.loss_nats - E) / A) ** (-1 / gamma) for A, gamma, _ in (base, recipe)]
         assert one.multiplier == pytest.approx(needed[0] / needed[1])
     assert result.multiplier == result.ratios[-1]
-    widths = np.log(result.multiplier.intervals["0.8"]), np.nanpercentile(logs[0] - logs[1], [10, 90])
-    assert widths[0] == pytest.approx(widths[1], abs=0.15 * np.ptp(widths[1]))
+    widths = np.log(result.multiplier.intervals["0.95"]), np.nanpercentile(logs[0] - logs[1], [2.5, 97.5])
+    assert widths[0] == pytest.approx(widths[1], abs=0.08 * np.ptp(widths[1]))
 
 
 def test_a_shared_asymptote_is_the_one_that_both_ladders_fit_best() -> None:
