@@ -1,5 +1,8 @@
 """Low-rank adapters: rows of the parameter table, trained alone, merged on export, counted."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny_runs import MODEL, assert_same, final_parameters, run, write_corpus
+from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
-from lmscale.core.config import LoraConfig, ModelConfig, RouterConfig, RunConfig
+from lmscale.core.config import LoraConfig, MeshConfig, ModelConfig, RouterConfig, RunConfig
 from lmscale.core.errors import UserError
-from lmscale.lm.devices.sharding import make_mesh
+from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
 from lmscale.lm.model import lora
 from lmscale.lm.model.nnx import Transformer
 from lmscale.lm.model.parameters import init, parameter_table
@@ -202,3 +206,32 @@ def test_bad_settings_are_one_sentence() -> None:
     config = adapted_run()
     assert RunConfig.from_json(config.to_json()) == config
     assert len({config.run_id, replace(config, model=replace(ADAPTED, lora=ONE)).run_id}) == 2
+
+
+SPREAD = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from test_lora import MeshConfig, spread
+print(json.dumps([spread(mesh) for mesh in (MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2))]))
+"""
+
+
+def spread(mesh: MeshConfig) -> list[float]:
+    """The loss of a batch and the norms of its gradients by row, on a mesh."""
+    model = replace(ADAPTED, heads=4, kv_heads=2)
+    config, devices = adapted_run(model), make_mesh(mesh)
+    table = parameter_table(model)
+    placed = shardings({name: (row.shape, row.axes) for name, row in table.items()}, devices)
+    batch = jax.device_put(tokens_of(model, rows=8), batch_sharding(devices))
+    with jax.set_mesh(devices):
+        gradient = jax.jit(partial(means_and_gradient, config, make_objective(config)))
+        means, grads = gradient(jax.device_put(params_of(model), placed), (), batch, jax.random.key(0))
+    return [float(means.loss), *(float(jnp.linalg.norm(grads[name])) for name in sorted(grads))]
+
+
+def test_eight_devices_give_the_gradients_of_one() -> None:
+    command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for numbers in json.loads(done.stdout):
+        assert numbers == pytest.approx(spread(MeshConfig()), rel=1e-5)

@@ -30,7 +30,7 @@ def planned(*configs: object) -> list[PlannedRun]:
 def test_runs_that_want_the_same_share_an_array_the_longest_first(tmp_path: Path) -> None:
     single, pair = submissions("my sweep", planned(RUN, PAIR, LONG), tmp_path, Cluster())
     assert single.runs == (LONG.run_id, RUN.run_id) and pair.runs == (PAIR.run_id,)
-    assert single.command(["7"]) == ["sbatch", "--parsable", str(tmp_path / "slurm" / "array-1.sh")]
+    assert single.command() == ["sbatch", "--parsable", str(tmp_path / "slurm" / "array-1.sh")] and not single.depth
     assert f"runs=({LONG.run_id} {RUN.run_id})" in single.text and "--array=0-1\n" in single.text
     assert "--ntasks=1\n" in single.text and "--ntasks=2\n" in pair.text and "JAX_PLATFORMS=cpu" in pair.text
     assert "--job-name=lmscale-my-sweep\n" in single.text and "--requeue\n" in single.text

@@ -12,7 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.tiny_runs import BATCH, MODEL, outcome, run
+from rich.console import Console
 
+from lmscale.commands.data import DataArgs, main
 from lmscale.core.config import Completion, DataConfig, ModelConfig, RunConfig
 from lmscale.core.config.template import TEMPLATES, parse_template
 from lmscale.core.errors import UserError
@@ -319,3 +321,17 @@ def test_replayed_text_stays_a_stream_beside_packed_answers(tmp_path: Path) -> N
     model = ModelConfig(width=8, layers=1, heads=1, vocab=256, context=64, document_end=END)
     check = replace(run("stdlib", 4), model=model, data=config(source, "{instruction} {input}: {output}"), tokens=2048)
     data.check_enough(tokens, check)
+
+
+def test_the_verb_that_describes_a_corpus_shows_its_template_and_its_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [*ALPACA, {"instruction": "long", "input": "", "output": "y" * 900}, {"instruction": "none"}]
+    source = written(tmp_path, records)
+    main(DataArgs(source=source, template="alpaca", validation_fraction=0.2), Console(width=200, markup=True))
+    shown = capsys.readouterr().out
+    for text in TEMPLATES["alpaca"]:
+        assert all(line in shown for line in text.splitlines())
+    scored = data.prepare(config(source)).manifest.train_scored_tokens
+    assert f"{scored:,}" in shown and "tokens of answers" in shown
+    assert "1 line without the field 'output', first line 62" in shown

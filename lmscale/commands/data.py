@@ -91,7 +91,9 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
             for part in parts
             if not (part.manifest.endless or (held_out is not None and held_out.manifest.endless))
         }
-    weights, used = tokens.manifest.weights or (1,), tokens.manifest.unique_windows(CONTEXT)
+    weights, used = tokens.manifest.weights or (1,), [0] * len(parts)
+    if config.unique_tokens is not None:
+        used = tokens.manifest.unique_windows(CONTEXT)
     for weight, part, leading in zip(weights, parts, used):
         manifest = part.manifest
         share = f", {weight / sum(weights):.4g} of the training tokens" if len(parts) > 1 else ""

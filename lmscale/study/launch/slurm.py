@@ -48,8 +48,8 @@ class Submission:
     """How many arrays must end one after the other before this one; see `parents.depths`."""
 
     def command(self, earlier: Sequence[str] = ()) -> list[str]:
-        """The call of sbatch; runs that need others wait for the jobs `earlier`, which train those."""
-        wait = [f"--dependency=afterany:{':'.join(earlier)}"] if self.depth and earlier else []
+        """The call of sbatch; its runs wait for the jobs `earlier`, which train those that they need."""
+        wait = [f"--dependency=afterany:{':'.join(earlier)}"] if earlier else []
         return ["sbatch", "--parsable", *wait, str(self.script)]
 
 
@@ -116,13 +116,14 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
     ]
 
 
-def _queued(folder: Path) -> set[str]:
-    queued: set[str] = set()
+def _queued(folder: Path) -> dict[str, str]:
+    """The job of every run of the sweep in `folder` that is in the queue."""
+    queued: dict[str, str] = {}
     for path in (folder / SLURM_FOLDER).glob("job-*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             value = parse_json(read_bytes(path))
             listed = _output(["squeue", "--noheader", "--array", f"--jobs={value['job']}", "--format=%K"])
-            queued |= {value["runs"][int(index)] for index in listed.split() if index.isdigit()}
+            queued |= {value["runs"][int(index)]: value["job"] for index in listed.split() if index.isdigit()}
     return queued
 
 
@@ -152,6 +153,7 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
     configs = {planned.config.run_id: planned.config for planned in runs}
     (folder / STOP_FILE).unlink(missing_ok=True)
     sentences: list[str] = []
+    queued = _queued(folder)
     jobs: list[tuple[int, str]] = []
     for one in arrays:
         for run_id in one.runs:
@@ -159,7 +161,9 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
             if not (folder / run_id / CONFIG_FILE).exists():
                 write_json(folder / run_id / CONFIG_FILE, configs[run_id].to_json())
         write_text(one.script, one.text)
+        needed = {name.run_id for run_id in one.runs for name in configs[run_id].parents.values()}
         earlier = [job for depth, job in jobs if depth < one.depth]
+        earlier += sorted({str(queued[run_id]) for run_id in needed if run_id in queued})
         done = subprocess.run(one.command(earlier), capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f"sbatch refused {one.script}: {' '.join(done.stderr.split())}; change it or the options")
