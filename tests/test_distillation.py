@@ -15,9 +15,11 @@ from helpers import objective_cases as cases
 from helpers.tiny_runs import MODEL, assert_same, rows, run, write_corpus
 from helpers.xla_flags import simulated_devices
 
+from lmscale.core import counting
 from lmscale.core.config import DataConfig, Distillation, MeshConfig, RunConfig
 from lmscale.core.counting import flops_per_token_forward
-from lmscale.core.errors import UserError
+from lmscale.core.errors import MemoryShortage, UserError
+from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.objectives import make_objective
@@ -140,6 +142,16 @@ def test_a_run_reads_its_teacher_books_it_and_resumes_bit_for_bit(
     stop_after(10**6)
     train(config, again)
     assert_same(config, again, folder / config.run_id)
+
+
+def test_memory_is_asked_for_the_teacher_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, large = cases.config("distillation"), replace(cases.TEACHER, width=480, layers=30)
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda devices: 2 * machine.step_bytes(config))
+    machine.check_memory(config)
+    parameters = 4 * counting.params_total(large)
+    assert parameters < counting.reference_bytes(large, config) < 1.2 * parameters
+    with pytest.raises(MemoryShortage, match=r"needs about .* GiB, .*, 0\.3 for the teacher, but"):
+        machine.check_memory(config, reference=large)
 
 
 @pytest.mark.usefixtures("known_peak", "compiled_programs")

@@ -54,6 +54,8 @@ class PlannedRun:
     them is not planned here."""
     reference_flops: int = 0
     """Forward FLOPs of the teacher or reference that the run reads, where that is planned here too."""
+    reference_bytes: int = 0
+    """Estimated memory of that teacher or reference."""
     data_fingerprint: str = ""
     """The corpus and the tokenizer that the run was planned for; empty while the corpus is not prepared."""
 

@@ -135,7 +135,7 @@ def price(run: PlannedRun, hardware: Hardware) -> Price:
     config, speed = run.config, hardware.speed(run.config)
     flops = run.paid_flops + validation_flops(config)
     seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
-    needed = memory_bytes(config, accelerator=hardware.device is not None)
+    needed = memory_bytes(config, accelerator=hardware.device is not None) + run.reference_bytes
     limit = None if hardware.device is None else hardware.device.memory_bytes * config.mesh.devices
     return Price(seconds, seconds * config.mesh.devices, needed, speed.source, limit is None or needed <= limit)
 

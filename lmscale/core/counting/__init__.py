@@ -20,6 +20,7 @@ from lmscale.core.counting.memory import (
     DTYPE_BYTES,
     activation_bytes,
     memory_bytes,
+    reference_bytes,
     state_bytes,
 )
 from lmscale.core.counting.params import (
@@ -79,6 +80,7 @@ __all__ = [
     "params_router",
     "params_total",
     "params_with_head",
+    "reference_bytes",
     "reference_flops",
     "state_bytes",
     "trained_params",

@@ -4,6 +4,7 @@ Letters as in `params`.
 """
 
 import math
+from dataclasses import replace
 
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting.chunks import attention_chunks, peak_logits_bytes
@@ -146,3 +147,14 @@ def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
     )
     sequences = settings.batch_sequences // settings.micro_batches
     return state_bytes(config) + gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)
+
+
+def reference_bytes(reference: ModelConfig, config: RunConfig, accelerator: bool = False) -> int:
+    """Estimated bytes of a teacher or reference beside a training step: its parameters, and one layer of its forward
+    pass with the logits."""
+    settings = config.optimizer
+    one_layer = replace(reference, layers=1, context=config.model.context)
+    sequences = settings.batch_sequences // settings.micro_batches
+    params = params_total(reference) + params_adapters(reference)
+    held = activation_bytes(one_layer, sequences, accelerator, config.mesh.devices)
+    return params * DTYPE_BYTES[reference.param_dtype] + held

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.core.accelerators import ACCELERATORS
-from lmscale.core.config import RunConfig
-from lmscale.core.counting import memory_bytes, state_bytes
+from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting import memory_bytes, reference_bytes, state_bytes
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.files import cache_dir
 from lmscale.core.host import CORES_VARIABLE, available_memory_bytes, memory_share_bytes, start_ticks, usable_cores
@@ -172,30 +172,40 @@ def datasheet_peak(dtype: str) -> float | None:
 
 def step_bytes(config: RunConfig) -> int:
     """`counting.memory_bytes` on the kind of device that this process has."""
+    return memory_bytes(config, accelerator=_on_accelerator())
+
+
+def _on_accelerator() -> bool:
     import jax
 
-    return memory_bytes(config, accelerator=jax.default_backend() != "cpu")
+    return jax.default_backend() != "cpu"
 
 
-def check_memory(config: RunConfig, runs: int = 1) -> None:
-    """Raise `MemoryShortage` where a step of `runs` runs like `config` would need more memory than is free."""
-    need, free = runs * step_bytes(config), free_memory_bytes(config.mesh.devices)
+def check_memory(config: RunConfig, runs: int = 1, reference: ModelConfig | None = None) -> None:
+    """Raise `MemoryShortage` where a step of `runs` runs like `config` would need more memory than is free.
+
+    `reference` is a model that all of them read beside their own.
+    """
+    beside = 0 if reference is None else reference_bytes(reference, config, accelerator=_on_accelerator())
+    need, free = runs * step_bytes(config) + beside, free_memory_bytes(config.mesh.devices)
     if free is None or need <= free:
         return
     settings = config.optimizer
     rows = settings.batch_sequences // config.mesh.batch_devices
     for number in (number for number in range(settings.micro_batches + 1, rows + 1) if rows % number == 0):
         smaller = replace(config, optimizer=replace(settings, micro_batches=number))
-        if runs * step_bytes(smaller) <= free:
+        if runs * step_bytes(smaller) + beside <= free:
             fix = f"set optimizer.micro_batches = {number}"
             break
     else:
         fix = f"take a smaller model, or spread it over more devices with {config.spread_by}"
-    if runs > 1 and (fitting := free // step_bytes(config)):
+    if runs > 1 and (fitting := max(0, free - beside) // step_bytes(config)):
         fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
+    parts = f"{runs * state_bytes(config) / 2**30:.1f} of it for parameters and optimizer"
+    if beside:
+        parts += f", {beside / 2**30:.1f} for the teacher"
     raise MemoryShortage(
-        f"a training step needs about {need / 2**30:.1f} GiB, {runs * state_bytes(config) / 2**30:.1f} of it for "
-        f"parameters and optimizer, but {free / 2**30:.1f} GiB are free; {fix}"
+        f"a training step needs about {need / 2**30:.1f} GiB, {parts}, but {free / 2**30:.1f} GiB are free; {fix}"
     )
 
 

@@ -32,7 +32,7 @@ from lmscale.lm.train.clock import TrainingClock
 from lmscale.lm.train.logs.jsonl import LOG_ROWS
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.recorder import RunRecorder
-from lmscale.lm.train.references import load_reference
+from lmscale.lm.train.references import load_reference, reference_model
 from lmscale.lm.train.step import TrainState, make_step
 
 
@@ -96,7 +96,7 @@ def train_packed(
                     write_json(folders[number] / CONFIG_FILE, configs[number].to_json())
             first = configs[missing[0]]
             mesh = make_mesh(first.mesh)
-            machine.check_memory(first, len(missing))
+            machine.check_memory(first, len(missing), reference_model(first, folders[missing[0]]))
             tokens = data.prepare(first.data)
             data.check_enough(tokens, first)
             read = load_reference(first, folders[missing[0]], tokens.manifest, mesh) if objective is None else None

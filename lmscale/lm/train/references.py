@@ -25,6 +25,13 @@ class ReferenceModel(NamedTuple):
     """On the mesh of the run that reads it; the averaged ones where its own run has them."""
 
 
+def reference_model(config: RunConfig, folder: Path) -> ModelConfig | None:
+    """The shape of the teacher that the run in `folder` names; None where it names none. Raises `UserError` as
+    `find_run` does."""
+    name = config.parents.get("teacher")
+    return None if name is None else read_config(find_run(name.run_id, folder)).model
+
+
 def load_reference(config: RunConfig, folder: Path, manifest: Manifest, mesh: Mesh) -> ReferenceModel | None:
     """The teacher that the run in `folder` names; None where it names none.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmscale.core.config import CheckpointName, RunConfig, check
-from lmscale.core.counting import count, reference_flops
+from lmscale.core.counting import count, reference_bytes, reference_flops
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.points import Point, describe
@@ -108,7 +108,11 @@ def with_parents(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def _with_parents(run: PlannedRun, by_id: Mapping[str, PlannedRun]) -> PlannedRun:
-    fields: dict[str, Any] = {"parent_tokens": _tokens_before(run.config, by_id), "reference_flops": 0}
+    fields: dict[str, Any] = {
+        "parent_tokens": _tokens_before(run.config, by_id),
+        "reference_flops": 0,
+        "reference_bytes": 0,
+    }
     for role, name in run.config.parents.items():
         if (parent := by_id.get(name.run_id)) is None:
             continue
@@ -118,6 +122,7 @@ def _with_parents(run: PlannedRun, by_id: Mapping[str, PlannedRun]) -> PlannedRu
         else:
             _check_read(run.config, role, parent.config)
             fields["reference_flops"] += reference_flops(parent.config.model, run.config)
+            fields["reference_bytes"] += reference_bytes(parent.config.model, run.config)
     return replace(run, **fields)
 
 
