@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn
 
-from lmscale.core.errors import UserError, nearest
+from lmscale.core.errors import MemoryShortage, UserError, nearest
 from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_STORAGE, EXIT_USER_ERROR, exit_status
 from lmscale.core.files import check_working_folder, refusal
 from lmscale.core.streams import discard, guarded, is_nowhere
@@ -161,6 +161,8 @@ def _status(words: list[str]) -> int | str | None:
         discard(sys.stdout)
         discard(sys.stderr)
         return 0
+    except MemoryError as error:
+        return _refuse(MemoryShortage(f"this needs more memory than there is ({error or 'none was left'}); take less"))
     except (UserError, OSError) as error:
         return _refuse(error)
 

@@ -208,6 +208,16 @@ def test_train_names_the_file_with_the_unknown_field(runs: Path, capsys: pytest.
     assert capsys.readouterr() == ("", f"lmscale: {config}.model has no field 'widht'; did you mean 'width'?\n")
 
 
+def test_too_little_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def greedy(args: object, console: object) -> int:
+        raise MemoryError("Unable to allocate 7.45 GiB for an array")
+
+    monkeypatch.setattr("lmscale.commands.status.main", greedy)
+    assert call("status", "anywhere") == 71
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "needs more memory than there is (Unable to allocate 7.45 GiB" in line
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(args: object, console: object) -> int:
         raise KeyboardInterrupt

@@ -261,6 +261,18 @@ def test_every_writer_leaves_what_a_link_leads_to_alone(writer: str, tmp_path: P
     assert [path.name for path in (tmp_path / "victim").iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files have no names here")
+def test_an_open_file_is_written_into_and_not_replaced() -> None:
+    reader, writer = os.pipe()
+    files.write_json(f"/proc/self/fd/{writer}", {"a": 1})
+    files.write_text(f"/proc/self/fd/{writer}", "more\n")
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == '{\n "a": 1\n}\nmore\n'
+    with pytest.raises(UserError, match="cannot write /proc/self/fd/99999"):
+        files.write_text("/proc/self/fd/99999", "")
+
+
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LMSCALE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)

@@ -135,6 +135,8 @@ def test_each_approach_counts_its_own_resamples() -> None:
         ({"envelope": "bin"}, "did you mean 'bins'"),
         ({"delta": 0.0}, "the Huber threshold must be positive"),
         ({"resamples": -1}, "resamples = -1: it is a count"),
+        ({"resamples": 10**9}, "resamples = 1000000000: it is a count of at most 1,000,000"),
+        ({"seed": -1}, "seed = -1: a whole number"),
         ({"noise_nats": -0.1}, "it is a standard deviation"),
         ({"shared_noise": 1.5, "bootstrap": "noise"}, "a share of the variance, from 0 to 1"),
         ({"shared_noise": 0.5}, "draws no noise"),

@@ -52,6 +52,14 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
         ("ExitCode", "0:9", "0:0"),
         ("outcome", "error", "success"),
         ("job_state", "CANCELLED by 1000", "COMPLETED"),
+        ("job_state", "CANCELLED by 1000", ""),
+        ("State", "BOOT_FAIL", ""),
+        ("state", "TrialState.PRUNED", "TrialState.COMPLETE"),
+        ("state", "TrialState.PRUNED", ""),
+        ("status", "OOMKilled", ""),
+        ("status", "failed: CUDA out of memory", ""),
+        ("status", "Crashed (137)", "finished (early stop)"),
+        ("status", "diverged at step 100", ""),
     ],
 )
 def test_every_trackers_word_for_an_unfinished_run_is_known(column: str, state: str, finished: str) -> None:

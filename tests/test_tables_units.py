@@ -10,6 +10,7 @@ import pytest
 from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.tables import read_table, units
+from lmscale.study.tables.headers import split_unit
 
 N, D = np.geomspace(2e7, 2e9, 12), np.geomspace(3e9, 5e8, 12)
 LOSS = 1.8 + 480 * N**-0.35 + 2000 * D**-0.37
@@ -128,6 +129,11 @@ def test_what_has_no_factor_is_asked_for() -> None:
     assert read_table(table(bpb=0.9), "loss=bpb*1")["loss_nats"].tolist() == [0.9] * 12
     with pytest.raises(UserError, match="a factor is a positive number"):
         read_table(table(), "params=params*0")
+
+
+@pytest.mark.parametrize("header", ["_" * 9999, "(" * 9999, " in" * 3333, "tokens" + " " * 9000 + "(B"])
+def test_a_name_without_end_states_no_unit(header: str) -> None:
+    assert split_unit(header, "tokens") == split_unit(header, "loss_nats") == (header, None)
 
 
 def test_losses_above_the_vocabulary_are_doubted() -> None:

@@ -76,9 +76,14 @@ def check_working_folder() -> None:
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
 
+    What stands for a device, such as /dev/stdout, is written into.
     Raises `StorageError` where the disk is full, `UserError` where the folder cannot be written.
     """
     path = Path(path)
+    if _is_device(path):
+        with _device(path, mode) as file:
+            yield file
+        return
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,30 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+def _is_device(path: Path) -> bool:
+    """Whether `path` names a device or an open file, such as /dev/stdout, which a rename onto it would destroy."""
+    try:
+        folder = path.parent.resolve()
+    except OSError:
+        return False
+    return folder == Path("/dev") or folder.match("/proc/*/fd")
+
+
+@contextlib.contextmanager
+def _device(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """Open a device to write into it. Raises `UserError` for a disk, and as `atomic_write` does."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "a disk, not a file")
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, mode, **({} if "b" in mode else TEXT)) as file:
+            yield file
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 @contextlib.contextmanager

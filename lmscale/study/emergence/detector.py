@@ -32,6 +32,8 @@ from lmscale.study.emergence.verdicts import with_verdicts
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_RESAMPLES = 100_000
+"""Draws of a bootstrap: each is fitted at every foot."""
 CHUNK = 500_000
 """Candidates times scales that are fitted at once: their arrays stay within tens of megabytes."""
 
@@ -57,8 +59,11 @@ def detect(
     """
     if axis is not None and axis not in AXES:
         raise UserError(f"scores lie over no axis {axis!r}{nearest(str(axis), AXES)}")
-    if not 0 < q < 1 or resamples < 0 or (rho is not None and not 0 <= rho < 1):
-        raise UserError(f"q = {q:g} and rho = {rho} lie between 0 and 1; resamples = {resamples} is not negative")
+    if not 0 < q < 1 or not 0 <= resamples <= MOST_RESAMPLES or seed < 0 or (rho is not None and not 0 <= rho < 1):
+        raise UserError(
+            f"q = {q:g} and rho = {rho} lie between 0 and 1; resamples = {resamples} is a count of at most "
+            f"{MOST_RESAMPLES:,}, and seed = {seed} is 0 or more"
+        )
     table = _rows(table, where)
     rows = canonical(table, columns)
     axes = axes_of(rows) if axis is None else [axis]

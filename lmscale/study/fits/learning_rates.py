@@ -51,8 +51,8 @@ class RateCell:
 
 def diverged(table: "pd.DataFrame", target: str) -> np.ndarray:
     """Which rows are runs that diverged (n,): by a column of states, or by an infinite loss."""
-    words = [str(word).lower() for word in unfinished(table)]
-    return np.isinf(numbers(table, target)) | (np.array(words, dtype=object) == DIVERGED)
+    words = [str(word).lower().startswith(DIVERGED) for word in unfinished(table)]
+    return np.isinf(numbers(table, target)) | np.array(words, dtype=bool)
 
 
 def cells(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params", "tokens")) -> Iterator[RateCell]:

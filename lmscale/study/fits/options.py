@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 APPROACHES = ("1", "2", "3")
 RESAMPLES = {"1": 1000, "2": 1000, "3": 4000}
 """Resamples of an approach, where `FitOptions.resamples` is None."""
+MOST_RESAMPLES = 1_000_000
+"""More would change no digit that an interval is stated with, and not fit into memory."""
 
 
 CHOICES = (
@@ -114,8 +116,12 @@ class FitOptions:
             _check_choice(name, getattr(self, name))
         if not self.delta > 0:
             raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
-        if self.resamples is not None and self.resamples < 0:
-            raise UserError(f"resamples = {self.resamples}: it is a count; 0 states no intervals")
+        if self.resamples is not None and not 0 <= self.resamples <= MOST_RESAMPLES:
+            raise UserError(
+                f"resamples = {self.resamples}: it is a count of at most {MOST_RESAMPLES:,}; 0 states no intervals"
+            )
+        if self.seed < 0:
+            raise UserError(f"seed = {self.seed}: a whole number, 0 or more")
         if self.noise_nats is not None and not 0 <= self.noise_nats < math.inf:
             raise UserError(f"noise = {self.noise_nats} nats: it is a standard deviation; leave it out to estimate it")
         if not 0 <= self.shared_noise <= 1:

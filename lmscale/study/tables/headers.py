@@ -14,6 +14,8 @@ from lmscale.study.laws import KNOWN_INPUTS
 
 # Canonical name -> names it goes by, best first. The first of them that a table has is taken.
 MOST_COLUMNS = 20_000
+LONGEST_STATED = 200
+"""Letters in a name that may state a unit: a longer one is no quantity, and the search would take minutes."""
 LONGEST_NAME = 10_000
 """Letters in the name of a column: every name is compared with those that are recognised, in many ways."""
 
@@ -154,6 +156,8 @@ def split_unit(header: str, name: str) -> tuple[str, Unit | None]:
 
     Raises `UserError` for a unit from which the numbers cannot be had: GPU-hours, bits per byte.
     """
+    if len(header) > LONGEST_STATED:
+        return header, None
     if name in LOSSES and (unit := _loss_unit(header)) is not None:
         return "loss", unit
     match = STATED.fullmatch(header.strip())

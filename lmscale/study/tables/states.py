@@ -1,5 +1,6 @@
 """Which rows are runs that did not finish, as trackers write it: crashed, killed, RUNNING, "Aborted", sys/failed."""
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +16,22 @@ FINISHED = frozenset(
         "inactive", "closed", "published", "finished successfully", "trained", "imported",
     )
 )  # fmt: skip
-"""Words of this package, W&B, MLflow, Comet, Neptune, ClearML and Slurm, in lower case."""
+"""Words of this package, W&B, MLflow, Comet, Neptune, ClearML, Optuna, Kubernetes and Slurm, in lower case."""
 UNFINISHED = frozenset(
     (
         "diverged", "failed", "fail", "failure", "missing", "crashed", "crash", "killed", "running", "active",
         "pending", "queued", "scheduled", "created", "starting", "preempted", "preempting", "aborted", "stopped",
         "stopping", "cancelled", "canceled", "interrupted", "timeout", "timed out", "out of memory", "oom", "node fail",
         "error", "errored", "in progress", "unfinished", "incomplete", "paused", "suspended", "not run yet", "lost",
-        "exited",
+        "exited", "pruned", "waiting", "evicted", "oomkilled", "boot fail", "deadline", "revoked", "terminating",
     )
 )  # fmt: skip
 STATES = (*KNOWN["state"], "job_state", "end_state", "final_state", "outcome")
 """Columns of such words; the last ones stay under their own names."""
+WORDS = re.compile(r"[a-z]+(?: [a-z]+){0,3}")
+"""What a cell may begin with: no state has more than four words."""
+LONGEST = 1000
+"""Letters of a cell that are looked at."""
 ENDED = "terminated"
 """Ray's word for a trial that is over; elsewhere one that was killed, where finished ones have a word of their own."""
 FAILED = ("failed", "sys/failed", "crashed", "diverged")
@@ -59,7 +64,8 @@ def unfinished(table: "pd.DataFrame") -> np.ndarray:
 def _unfinished_words(cells: "pd.Series") -> np.ndarray | None:
     """None for a column without a word that is a state: it means something else by its name."""
     text = np.array([str(cell).strip() if isinstance(cell, str) else "" for cell in cells.astype(object)], dtype=object)
-    word = np.array([" ".join(cell.lower().replace("_", " ").replace("-", " ").split()) for cell in text], dtype=object)
+    known = {cell: _state(cell) for cell in set(text)}
+    word = np.array([known[cell] for cell in text], dtype=object)
     seen = set(word) - {""}
     good = FINISHED if seen & FINISHED else FINISHED | {ENDED}
     if not seen & (good | UNFINISHED):
@@ -67,6 +73,18 @@ def _unfinished_words(cells: "pd.Series") -> np.ndarray | None:
     # Beside a word for finished, every other word is a run that did not finish; else only the known ones are.
     bad = seen - good if seen & good else seen & UNFINISHED
     return np.where(np.isin(word, list(bad)), text, "")
+
+
+def _state(cell: str) -> str:
+    """The state that a cell begins with, in lower case: "CANCELLED by 1000", "failed: no memory", "TrialState.PRUNED".
+
+    A cell that begins with none is its own word.
+    """
+    word = " ".join(cell[:LONGEST].lower().replace("_", " ").replace("-", " ").split()).removeprefix("trialstate.")
+    begins = WORDS.match(word)
+    words = begins[0].split() if begins else []
+    phrases = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((phrase for phrase in phrases if phrase in FINISHED or phrase in UNFINISHED), word)
 
 
 def _truth_words(cells: "pd.Series", bad: tuple[str, ...], word: str) -> np.ndarray | None:
