@@ -10,6 +10,7 @@ from lmscale.study.emergence import bigbench, simulate
 from lmscale.study.emergence.classes import adjusted, combined, fit_and_test, padded_batch
 from lmscale.study.emergence.curves import curves_along
 from lmscale.study.emergence.likelihood import fit_knots, log_likelihood
+from lmscale.study.emergence.rise_fit import fit_rises
 from lmscale.study.emergence.scores import canonical
 from lmscale.study.emergence.shapes import bases
 
@@ -191,6 +192,25 @@ def test_the_fit_is_the_maximum_of_its_likelihood():
             moved = (values + rng.normal(0, 0.02, values.shape)).clip(1e-4, 1 - 1e-4)
             mean = (basis @ moved[..., None])[..., 0]
             assert (log_likelihood(mean, score[:, None], weight[:, None], "binomial") <= best + 1e-6).all(), name
+
+
+@pytest.mark.parametrize("noise", ["binomial", "gaussian"])
+def test_rises_are_fitted_best_and_have_their_likelihood(noise):
+    """Also where all candidates share a floor or a top, whose scales enter by their sums."""
+    rng = np.random.default_rng(0)
+    u = np.linspace(0, 1, 30)
+    share = np.clip((u - np.array([[0.4], [0.5], [0.6]])) / 0.2, 0, 1)
+    score = np.clip(0.3 + 0.4 * share[1] + 0.1 * rng.standard_normal((5, 30)), 0.01, 0.99)
+    weight = rng.uniform(50, 200, 30)
+    levels, ratio = fit_rises(share, score, weight, noise)
+
+    def likelihood(levels):
+        low, high = levels[..., :1], levels[..., 1:]
+        return log_likelihood(low + (high - low) * share[:, None], score, weight, noise)
+
+    assert ratio == pytest.approx(likelihood(levels), rel=1e-9)
+    for step in ([1e-3, 0], [-1e-3, 0], [0, 1e-3], [0, -1e-3]):
+        assert (likelihood(levels + step) < ratio).all()
 
 
 def test_p_values_of_flat_curves_are_uniform_enough():

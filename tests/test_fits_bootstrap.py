@@ -8,6 +8,7 @@ from lmscale.core.errors import UserError
 from lmscale.study import fits
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty import bootstrap
 from lmscale.study.fits.uncertainty.bootstrap import exponential_weights, resample_counts, share_inside
 from lmscale.study.fits.uncertainty.simulate import grid_design, isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla
@@ -213,3 +214,12 @@ def test_no_interval_of_approach_2_without_a_noise() -> None:
     fit = fits.isoflop(table, valley="parabola", resamples=100)
     assert fit.resamples == 0 and "0 nats" in {s.name: s for s in fit.status}["no intervals"].sentence
     assert fits.isoflop(table, valley="parabola", resamples=100, noise_nats=0.003).resamples == 100
+
+
+def test_resamples_drawn_in_parts_are_those_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fits.loss_law(sweep(), resamples=50, bootstrap="runs", check=False)
+    monkeypatch.setattr(bootstrap, "PART", 21 * 8)
+    parts = fits.loss_law(sweep(), resamples=50, bootstrap="runs", check=False)
+    assert whole.samples is not None and parts.samples is not None
+    for name, values in whole.samples.values().items():
+        assert parts.samples.values()[name] == pytest.approx(values, rel=1e-9)

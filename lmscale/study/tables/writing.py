@@ -49,7 +49,7 @@ def csv_text(table: "pd.DataFrame") -> str:
     An apostrophe stands before text that a spreadsheet would take for a formula; `read_table` takes it off.
     """
     header = ",".join(_csv_cell(str(name)) for name in table.columns)
-    columns = [[_csv_cell(cell) for cell in _values(table.iloc[:, place])] for place in range(table.shape[1])]
+    columns = [_csv_column(table.iloc[:, place]) for place in range(table.shape[1])]
     return "\n".join([header, *map(",".join, zip(*columns, strict=True))]) + "\n"
 
 
@@ -76,6 +76,24 @@ def _python(cell: Any) -> Any:
     if isinstance(cell, list | tuple | dict | set):
         return cell
     return None if cell is None or cell is pd.NaT or cell is pd.NA or cell != cell else cell  # noqa: PLR0124
+
+
+def _csv_column(column: "pd.Series") -> list[str]:
+    """The cells of a column; numbers need no quotation marks, and texts that repeat are looked at once."""
+    if column.dtype.kind == "f":
+        return ["" if math.isnan(value) else str(value) for value in column.tolist()]
+    if column.dtype.kind in "iu":
+        return list(map(str, column.tolist()))
+    texts: dict[str, str] = {}
+    cells = []
+    for cell in _values(column):
+        if type(cell) is not str:
+            cells.append(_csv_cell(cell))
+        else:
+            if cell not in texts:
+                texts[cell] = _csv_cell(cell)
+            cells.append(texts[cell])
+    return cells
 
 
 def _csv_cell(cell: Any) -> str:

@@ -136,7 +136,7 @@ def split_documents(
         validate, tested = whole is None, config.test_fraction > 0
         fix = (
             f"give at least {1 + validate + tested} different documents, or one plain text file of over "
-            f"{PASSAGE_BYTES:,} bytes, which is cut into passages"
+            f"{PASSAGE_BYTES:,} bytes, which is cut into passages at its line ends"
         )
         validation, test = held_out_counts(survey.digests[order, 0], config, name, validate, tested, fix)
     last = len(order) - test

@@ -166,7 +166,7 @@ def _draw(
         return _Resamples(None, "", None, ())
     if options.bootstrap == "noise":
         return _by_noise(problem, best, runs, resamples, options, bootstrap.labels(runs, clusters))
-    weights, method, statuses = bootstrap.resample(
+    drawn = bootstrap.resample(
         problem,
         best.values_p,
         runs,
@@ -176,8 +176,14 @@ def _draw(
         strata=options.strata,
         clusters=clusters,
     )
-    values_pb, good = minimise_many(problem, weights, best.values_p)
-    return _judged(problem.law(values_pb), int(good.sum()), resamples, method, None, statuses)
+    parts, rich = [], []
+    for weights in drawn.weights():
+        rich.append(good := drawn.rich_enough(weights))
+        if good.any():
+            parts.append(minimise_many(problem, weights if good.all() else weights[:, good], best.values_p))
+    statuses = [*drawn.statuses, *bootstrap.thin(np.concatenate(rich), len(problem.free))]
+    values_pb, converged = (np.concatenate(ends, axis=-1) for ends in zip(*parts))
+    return _judged(problem.law(values_pb), int(converged.sum()), resamples, drawn.method, None, statuses)
 
 
 def _by_noise(

@@ -22,6 +22,7 @@ from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
 
 CHUNK = 128  # problems that share the products of the grid
+PRODUCTS = 4_200_000  # numbers in a temporary of those products: 128 problems of 32,768 runs
 REFINED = 32_768  # numbers in a temporary of problems refined together, so that a dozen of them stay in a core's cache
 LEAST = 8  # problems refined together, however many runs they have
 MAX_STEPS = 150
@@ -195,7 +196,8 @@ def solve_many(
 ) -> Solution:
     """Each problem from its own best grid cell, or from `also_p` (5,) where that is lower; threads share the chunks."""
     problems = weights_nb.shape[1]
-    chunks = [slice(start, start + CHUNK) for start in range(0, problems, CHUNK)]
+    chunk_size = max(LEAST, min(CHUNK, PRODUCTS // len(weights_nb)))
+    chunks = [slice(start, start + chunk_size) for start in range(0, problems, chunk_size)]
 
     also_p = None if also_p is None else _in_range(also_p[:, None])[:, 0]
     together = max(LEAST, REFINED // len(weights_nb))

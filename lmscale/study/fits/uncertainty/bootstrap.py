@@ -31,6 +31,8 @@ for the same in every run, which runs and weights do not: no interval is narrowe
 A third bootstrap, "noise", keeps the runs and draws their losses anew (`seed_noise.py`).
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,7 @@ SMALL = 100  # from here on the two agree, and drawing runs is what the literatu
 MOSTLY_ABSOLUTE = 0.5  # below this share of residuals inside delta, the Huber loss is nearer to absolute deviations
 FEW = 4  # runs per parameter below which drawing whole runs widens more than squares need
 DRAWN_TOGETHER = 2**22  # random numbers that are held at once
+PART = 2**26  # weights of runs that are held at once: 4000 resamples of 16,000 runs are drawn together
 THIN = 2  # independent runs per parameter up to which no bootstrap is to be trusted
 
 
@@ -58,12 +61,11 @@ def resample(
     seed: int,
     strata: str | None,
     clusters: str | None,
-) -> tuple[np.ndarray, str, list[Status]]:
-    """Weights (n, R), the bootstrap they come from ("runs" or "weights"), and the statuses that a reader should know.
+) -> "Resampling":
+    """The bootstrap of a fit, whose weights are drawn when they are asked for.
 
-    `values_p` are the fitted parameters; `strata` and `clusters` name columns as in `loss_law`. Of whole runs only the
-    resamples are kept that hold as many distinct points as there are unknowns. Raises `UserError` where none does, or
-    for an unknown column.
+    `values_p` are the fitted parameters; `strata` and `clusters` name columns as in `loss_law`. Raises `UserError` for
+    an unknown column.
     """
     assert method in ("auto", "runs", "weights"), method
     strata_n, clusters_n = labels(runs, strata), labels(runs, clusters)
@@ -79,19 +81,42 @@ def resample(
         status = _chosen(problem, method, units, inside)
     else:
         status = []
-    rng = np.random.default_rng(seed)
-    if method == "weights":
-        weights = exponential_weights(rng, len(runs), resamples, strata_n, clusters_n)
-    else:
-        weights, thin = _rich_enough(problem, runs, resample_counts(rng, len(runs), resamples, strata_n, clusters_n))
-        status += thin
     if units <= THIN * len(problem.free):
         sentence = (
             f"{units} independent runs for {len(problem.free)} parameters: the intervals of so few do not cover the "
             f"truth at their stated rate"
         )
         status.append(Status("small table", sentence, "warning"))
-    return weights, method, status
+    return Resampling(problem, runs, resamples, method, seed, strata_n, clusters_n, tuple(status))
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How runs are weighted: the method ("runs" or "weights"), and what is drawn."""
+
+    problem: Problem
+    runs: UsableRuns
+    resamples: int
+    method: str
+    seed: int
+    strata_n: Any
+    clusters_n: Any
+    statuses: tuple[Status, ...]
+    """What a reader should know of the choice of method."""
+
+    def weights(self) -> Iterator[np.ndarray]:
+        """The weights (n, r) in parts of at most `PART` numbers, so that 200,000 runs need no gigabyte."""
+        rng, size = np.random.default_rng(self.seed), max(1, PART // len(self.runs))
+        draw = exponential_weights if self.method == "weights" else resample_counts
+        for start in range(0, self.resamples, size):
+            count = min(size, self.resamples - start)
+            yield draw(rng, len(self.runs), count, self.strata_n, self.clusters_n)
+
+    def rich_enough(self, weights_nr: np.ndarray) -> np.ndarray:
+        """Which resamples hold as many distinct points as the law has unknowns (r,): the others fix no law."""
+        if self.method == "weights":
+            return np.ones(weights_nr.shape[1], dtype=bool)
+        return _rich_enough(self.problem, self.runs, weights_nr)
 
 
 def share_inside(problem: Problem, values_p: np.ndarray) -> float:
@@ -197,8 +222,7 @@ def labels(runs: UsableRuns, column: str | None) -> Any:
     return np.where(named.notna(), named.astype(str), [f"row {index}" for index in range(len(runs))])
 
 
-def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tuple[np.ndarray, list[Status]]:
-    """The resamples that hold at least as many distinct points as the law has unknowns: the others fix no law."""
+def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> np.ndarray:
     unknowns = len(problem.free)
     point = runs.table.groupby(list(problem.form.INPUTS), sort=False).ngroup().to_numpy()
     order = np.argsort(point, kind="stable")
@@ -206,12 +230,16 @@ def _rich_enough(problem: Problem, runs: UsableRuns, counts: np.ndarray) -> tupl
     together = max(1, DRAWN_TOGETHER // len(point))
     blocks = (counts[:, start : start + together] for start in range(0, counts.shape[1], together))
     present = [(np.maximum.reduceat(block[order], first, axis=0) > 0).sum(axis=0) for block in blocks]
-    good = np.concatenate(present) >= unknowns
-    if good.all():
-        return counts, []
+    return np.asarray(np.concatenate(present) >= unknowns)
+
+
+def thin(good_r: np.ndarray, unknowns: int) -> list[Status]:
+    """A warning where some resamples fix no law. Raises `UserError` where all of them do not."""
+    if good_r.all():
+        return []
     sentence = (
-        f"{int((~good).sum())} of {len(good)} resamples hold fewer than {unknowns} distinct points and are left out"
+        f"{int((~good_r).sum())} of {len(good_r)} resamples hold fewer than {unknowns} distinct points and are left out"
     )
-    if not good.any():
+    if not good_r.any():
         raise UserError(f"{sentence}: the table is too small for a bootstrap; fit with `resamples=0`")
-    return counts[:, good], [Status("thin resamples", f"{sentence}: intervals are too narrow", "warning")]
+    return [Status("thin resamples", f"{sentence}: intervals are too narrow", "warning")]
