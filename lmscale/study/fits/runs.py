@@ -14,6 +14,7 @@ from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.laws import LARGEST, SHARES_SUM, SIX_ND, ComputeModel, Input, Law, input_named
 from lmscale.study.tables import flags, numbers, units
+from lmscale.study.tables.headers import find
 from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ def usable(
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
     rates: str = "inside",
-    law: type[Law] | None = None,
+    law: type[Law] | Sequence[type[Law]] = (),
     positive_target: bool = True,
 ) -> UsableRuns:
     """The rows in which every input and the target is a value that a run can have, without held-out and failed ones.
 
-    The roles of the inputs say which values those are (`laws.inputs`), as `law` declares them; the target is positive
-    too where its logarithm is fitted.
+    The roles of the inputs say which values those are (`laws.inputs`), as the law or laws declare them; the target is
+    positive too where its logarithm is fitted.
     Of a cell (same N and D) run at several learning rates, `rates` "inside" keeps the best rate's rows, none where that
     is the smallest or largest of three or more; "best" keeps the best rate's anyway, "all" every row. Whatever is left
     out is in `dropped`, and the statuses say what is in doubt.
@@ -85,9 +86,12 @@ def usable(
     rows.leave_out(rows.held_out, "held out to check the prediction")
     rows.leave_out((rows.states != "") & rows.measured(target), "its loss is not that of a finished run")
     lost = ~rows.held_out & ~(rows.remaining & rows.measured(target))
-    declared = [law.input(name) if law is not None else input_named(name) for name in (target, *inputs)]
+    forms = (law,) if isinstance(law, type) else tuple(law)
+    own = {name: one for form in reversed(forms) for name, one in form.OWN_INPUTS.items()}
+    declared = [input_named(name, own) for name in (target, *inputs)]
     _leave_out_unusable(rows, declared, positive=(target,) if positive_target else ())
-    _check_shares(rows, law)
+    for form in forms:
+        _check_shares(rows, form)
     measured = rows.remaining.copy()
     repeated = repeats.copies(rows.table[rows.remaining], inputs, target)
     rows.leave_out_each(np.flatnonzero(rows.remaining), repeated)
@@ -136,8 +140,10 @@ class _Selection:
         """All rows of a table; what was left out when it was read is named already."""
         dropped = [Dropped(str(item["run"]), str(item["reason"])) for item in table.attrs.get("dropped", [])]
         table = table.copy()
-        if "run" not in table:
-            table["run"] = [f"row {index + 1}" for index in range(len(table))]
+        if "run" not in table:  # of a DataFrame that was not read by `read_table`
+            named = find("run", [str(name) for name in table.columns])
+            rows = [f"row {index + 1}" for index in range(len(table))]
+            table["run"] = rows if named is None else table[named.name].astype(str)
         states, remaining = unfinished(table), np.ones(len(table), dtype=bool)
         held_out = np.asarray(flags(table, "held_out")) if "held_out" in table else ~remaining
         return cls(table, states, _reasons(table, states), held_out, remaining, dropped)
@@ -190,9 +196,9 @@ def _leave_out_unusable(rows: _Selection, declared: Sequence[Input], positive: S
         rows.leave_out(beyond, f"{one.name} is beyond any size that occurs")
 
 
-def _check_shares(rows: _Selection, law: type[Law] | None) -> None:
+def _check_shares(rows: _Selection, law: type[Law]) -> None:
     """Raises `UserError` where shares that the law takes as a whole do not sum to one."""
-    if law is None or not law.SHARES or not rows.remaining.any():
+    if not law.SHARES or not rows.remaining.any():
         return
     total = np.sum([numbers(rows.table, name) for name in law.SHARES], axis=0)
     bad = rows.remaining & (np.abs(total - 1) > SHARES_SUM)

@@ -17,7 +17,7 @@ ERROR = "measured − predicted loss, %"
 
 
 def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "HeldOut | None" = None) -> None:
-    """Measured minus predicted loss in per cent of the prediction, against N or D; held-out runs open.
+    """Measured minus predicted loss in per cent of the prediction, against one input; held-out runs open.
 
     The band is twice the root mean square of the fitted runs.
     """
@@ -43,8 +43,13 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
             zorder=4,
         )
         every.append(x)
-    ax.set_xlim(*padded(np.concatenate(every), 0.04))
-    log_axis(ax, "x", "compact", 6)
+    shown = np.concatenate(every)
+    if (shown > 0).all():
+        ax.set_xlim(*padded(shown, 0.04))
+        log_axis(ax, "x", "compact", 6)
+    else:  # the fall of a schedule, a sparsity or a KL may be 0
+        margin = 0.04 * float(np.ptp(shown)) or 1.0
+        ax.set_xlim(float(shown.min()) - margin, float(shown.max()) + margin)
     labels = {"params": f"model size N, {size_name(law.size_column)}", "tokens": "training length D, tokens"}
     ax.set_xlabel(labels.get(against, against))
     ax.set_ylabel(ERROR)

@@ -227,7 +227,7 @@ def _trunks(runs: UsableRuns, options: FitOptions) -> tuple[str | None, list[str
     """The column of clusters, trunks unless another is named, with what a reader should know of trunks."""
     trunks = runs.table.get("trunk")
     if options.clusters is not None or trunks is None or not trunks.dropna().duplicated().any():
-        return options.clusters, [], []
+        return options.clusters, [], [] if options.clusters else _checkpoints(runs)
     if options.bootstrap == "noise" and options.shared_noise:
         return "trunk", [], []
     if options.bootstrap == "noise":
@@ -240,6 +240,21 @@ def _trunks(runs: UsableRuns, options: FitOptions) -> tuple[str | None, list[str
         return "trunk", ["branches of one trunk share their noise: the bootstrap draws whole trunks"], []
     sentence = "all runs are branches of one trunk and share its noise, which no bootstrap shows: intervals are too "
     return None, [], [Status("one trunk", f"{sentence}narrow", "warning")]
+
+
+def _checkpoints(runs: UsableRuns) -> list[Status]:
+    """A warning where rows are checkpoints of one run, which share its noise: several inputs under one name."""
+    names = np.array(runs.names)
+    rows = runs.table.assign(run=names).drop_duplicates(["run", *runs.fitted[:-1]])
+    several = int(rows["run"].duplicated(keep=False).sum())
+    if not several:
+        return []
+    count = int(rows["run"][rows["run"].duplicated(keep=False)].nunique())
+    sentence = (
+        f"{several} rows are of {counted(count, 'run')} at several points and share its noise, which the bootstrap "
+        f"takes for independent: draw whole runs with `clusters='run'`, or keep final losses with `where`"
+    )
+    return [Status("checkpoints of one run", sentence, "warning")]
 
 
 def _with_optimum(

@@ -13,7 +13,7 @@ from lmscale.study.fits.results.common import Dropped, Status, clean, dropped_li
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.runs import UsableRuns, usable
 from lmscale.study.grouping import group_count, group_values, in_largest_group
-from lmscale.study.laws import Law, form
+from lmscale.study.laws import Law, form, input_named
 from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
@@ -101,14 +101,15 @@ def compare(
     by the same losses. A law whose columns the table lacks, or whose target is not the first one's, is left out. Raises
     `UserError` where no law can be fitted, or no run is left to predict.
     """
-    rows, options = chosen("compare", options, changes).read(table)
+    shapes = [form(law) for law in ([laws] if isinstance(laws, str | type) else laws)]
+    names = dict.fromkeys(name for shape in shapes for name in (*shape.INPUTS, shape.TARGET))
+    rows, options = chosen("compare", options, changes).read(table, tuple(names))
     resamples = RESAMPLES if options.resamples is None else options.resamples
     options = replace(options, resamples=resamples, check=False, at=(), residual=None, fixed=None)
-    shapes = [form(law) for law in ([laws] if isinstance(laws, str | type) else laws)]
     shapes, left_out = _fitting(rows, shapes)
     inputs = tuple(dict.fromkeys(name for shape in shapes for name in shape.INPUTS))
     target = shapes[0].TARGET
-    train, test, rule = split(rows, inputs, target, options.rates)
+    train, test, rule = split(rows, inputs, target, options.rates, shapes)
     measured = test.column(target)
     candidates, errors = [], {}
     for shape in shapes:
@@ -118,15 +119,16 @@ def compare(
             left_out.append((shape.NAME, str(error)))
             continue
         columns = [test.column(name) for name in shape.INPUTS]
-        gap = np.log(np.asarray(fitted.law.loss(*columns)) / measured)
-        drawn = (
-            fitted.resample().law.loss(*[column[:, None] for column in columns])
-            if resamples
-            else np.exp(gap)[:, None] * measured[:, None]
+        predicted = np.broadcast_to(np.asarray(fitted.law.loss(*columns), dtype=float), measured.shape)
+        gap = _gap(predicted, measured)
+        drawn = predicted[:, None]
+        if fitted.samples is not None:
+            drawn = np.asarray(fitted.samples.loss(*[column[:, None] for column in columns]))
+        drawn_errors = np.sqrt(np.mean(_gap(drawn, measured[:, None]) ** 2, axis=0))
+        errors[shape.NAME] = (
+            np.broadcast_to(drawn_errors, (max(resamples, 1),)) if drawn.shape[-1] == 1 else drawn_errors
         )
-        drawn_errors = np.sqrt(np.mean(np.log(drawn / measured[:, None]) ** 2, axis=0))
-        errors[shape.NAME] = drawn_errors
-        residual = np.log(np.asarray(fitted.residuals["predicted"]) / np.asarray(fitted.residuals["measured"]))
+        residual = _gap(np.asarray(fitted.residuals["predicted"]), np.asarray(fitted.residuals["measured"]))
         candidates.append(
             Candidate(
                 shape.NAME,
@@ -151,6 +153,13 @@ def compare(
     return Comparison(
         ranked, tuple(left_out), tuple(test.names), rule, _together(train.dropped, test.dropped), _doubts(train, test)
     )
+
+
+def _gap(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """ln(predicted / measured); the plain difference of a target that may be 0 or negative, as a reward."""
+    if (measured > 0).all() and (predicted > 0).all():
+        return np.asarray(np.log(predicted / measured))
+    return np.asarray(predicted - measured)
 
 
 def _fitting(table: "pd.DataFrame", shapes: list[type[Law]]) -> tuple[list[type[Law]], list[tuple[str, str]]]:
@@ -185,6 +194,7 @@ def split(
     inputs: Sequence[str] = ("params", "tokens"),
     target: str = "loss_nats",
     rates: str = "inside",
+    shapes: Sequence[type[Law]] = (),
 ) -> tuple[UsableRuns, UsableRuns, str]:
     """(seen, unseen, rule), both as `runs.usable` leaves them.
 
@@ -192,27 +202,46 @@ def split(
     """
     if "held_out" in table and (marked := flags(table, "held_out")).any():
         rows = table.drop(columns="held_out")
-        seen, unseen = (_usable(rows[side], inputs, target, rates) for side in (~marked, marked))
+        seen, unseen = (_usable(rows[side], inputs, target, rates, shapes) for side in (~marked, marked))
         return seen, unseen, "marked held_out"
-    runs = usable(table, inputs, target, rates)
+    runs = usable(table, inputs, target, rates, law=shapes, positive_target=_logs(shapes))
     rows = runs.table
     budgets = runs.column("flops_budget") if "flops_budget" in rows else np.full(len(rows), np.nan)
     if np.isfinite(budgets).all() and group_count(budgets) > 1:
         top = in_largest_group(budgets)
         largest = group_values(budgets)[top][0]
         return _part(runs, ~top), _part(runs, top), f"the largest budget, {largest:.3g} FLOPs"
-    if "flops" not in rows or len(rows) < 10:
+    scale = _scale(rows, inputs)
+    if scale is None or len(rows) < 10:
         raise UserError(
-            "comparing laws needs runs to predict: mark them held_out, or give at least 10 runs with their FLOPs"
+            "comparing laws needs runs to predict: mark them held_out, or give at least 10 runs with FLOPs or sizes"
         )
-    edge = float(np.sort(np.asarray(rows["flops"]))[-max(3, len(rows) // 10)])
-    top = np.asarray(rows["flops"] >= edge)
-    return _part(runs, ~top), _part(runs, top), f"the largest tenth, from {edge:.3g} FLOPs"
+    edge = float(np.sort(np.asarray(rows[scale]))[-max(3, len(rows) // 10)])
+    top = np.asarray(rows[scale] >= edge)
+    if top.all():
+        raise UserError(f"all runs have one value of {scale}: mark the runs to predict held_out")
+    unit = "FLOPs" if scale == "flops" else scale
+    return _part(runs, ~top), _part(runs, top), f"the largest tenth, from {edge:.3g} {unit}"
 
 
-def _usable(rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str) -> UsableRuns:
+def _scale(rows: "pd.DataFrame", inputs: Sequence[str]) -> str | None:
+    """The column by which runs are large: FLOPs, else the first input that is a size, data or a count."""
+    if "flops" in rows and rows["flops"].notna().all():
+        return "flops"
+    large = (name for name in inputs if input_named(name).role in ("size", "data", "compute", "count", "amount"))
+    return next(large, None)
+
+
+def _logs(shapes: Sequence[type[Law]]) -> bool:
+    """Whether a law fits the logarithm of the target, which is then positive."""
+    return not shapes or any(shape.RESIDUAL == "log" for shape in shapes)
+
+
+def _usable(
+    rows: "pd.DataFrame", inputs: Sequence[str], target: str, rates: str, shapes: Sequence[type[Law]]
+) -> UsableRuns:
     """`usable` rows whose table also states what was dropped, for the fits that take it."""
-    runs = usable(rows, inputs, target, rates)
+    runs = usable(rows, inputs, target, rates, law=shapes, positive_target=_logs(shapes))
     return _part(runs, np.ones(len(runs), dtype=bool))
 
 
