@@ -1,7 +1,7 @@
 """Products of rows that are sorted by group with a matrix per group, each row with its own group's alone.
 
 `jax.lax.ragged_dot` does that on a TPU. On a CPU, and on a GPU but for few shapes, XLA makes of it a product of all
-rows with all matrices (jaxlib 0.9): E times the work. There, a loop over the groups that have rows multiplies blocks of
+rows with all matrices (JAX 0.10.2): E times the work. There, a loop over the groups that have rows multiplies blocks of
 rows with the matrix of the group. Letters as in `experts`; D inputs, F outputs of a matrix, R rows of a block.
 """
 

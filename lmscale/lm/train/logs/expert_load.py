@@ -31,7 +31,8 @@ class LoadTotals:
         if not each:
             return None
         counts, dropped, entropy = zip(*each)
-        return cls(np.sum(counts, axis=0, dtype=int), np.sum(dropped, axis=0, dtype=int), np.sum(entropy, axis=0))
+        total = np.sum(counts, axis=0, dtype=int), np.sum(dropped, axis=0, dtype=int)
+        return cls(*total, np.sum(entropy, axis=0, dtype=float))
 
     def __add__(self, other: "LoadTotals | None") -> "LoadTotals":
         if other is None:
