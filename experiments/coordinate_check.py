@@ -17,10 +17,10 @@ slope of ln(change after ten steps) against ln(size) of attention, MLP, stream a
 against width (64 to 512)  standard  +2.37  +3.41  +3.24  +0.46     mup        -0.04  -0.09  -0.09  -0.04
 against depth (2 to 32)    mup       +0.36  +0.16  +1.28  +0.06     completep  +0.25  +0.04  +0.13  +0.05
 
-With experts the router's logits are a fifth part. Slopes against width: standard (64, 128, 256; three seeds) +2.41 +2.35
-+2.43 +0.59, router +1.22; mup (64 and 256; two seeds) -0.14 +0.12 -0.00 -0.05, router -0.39. What a router learns is
-the same at every width; its initial logits fall as the root of the width, as an output's do, and so does the part of the
-change that they have.
+With experts the router's logits are a fifth part. Slopes against width: standard (64, 128, 256; three seeds) +2.41
++2.35 +2.43 +0.59, router +1.22; mup (64 and 256; two seeds) -0.14 +0.12 -0.00 -0.05, router -0.39: its initial logits
+fall as the root of the width, by the rule of an output, and with them what a change of the stream does to them. Against
+depth: completep (2 and 8; two seeds) -0.17 +0.09 -0.14 -0.03, router -0.01.
 """
 
 import argparse
