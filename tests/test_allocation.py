@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.command_line import call
 
@@ -164,3 +165,26 @@ def test_a_fit_of_another_version_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "artefact": 2}))
     with pytest.raises(UserError, match="is a fit of version 2, and this lmscale reads version 1"):
         fits.load(file)
+
+
+def test_the_planned_run_meets_the_constraints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of the CPU recipe, from a law of small models: the budget alone, with inference, with little memory."""
+    file, sweep = tmp_path / "a.slaw", Path(__file__).parents[1] / "sweeps" / "isoflop_cpu.py"
+    sizes, lengths = (x.ravel() for x in np.meshgrid(np.geomspace(1e4, 7e5, 6), np.geomspace(1e6, 6e7, 6)))
+    rng = np.random.default_rng(0)
+    loss = laws.Chinchilla(1.0, 100.0, 300.0, 0.3, 0.3).loss(sizes, lengths) * np.exp(1e-3 * rng.standard_normal(36))
+    table = pd.DataFrame({"run": range(36), "params": sizes, "tokens": lengths, "loss_nats": loss})
+    fits.save(fits.loss_law(read_table(table), resamples=30, check=False), file)
+    params = {}
+    for name, words in {
+        "plain": (),
+        "inference": ("--inference-tokens", "2e7"),
+        "memory": ("--memory", "80KB"),
+    }.items():
+        plan = tmp_path / f"{name}.json"
+        assert call("plan", sweep, "--optimal", file, "--flops", "2e12", *words, "--json", plan) == 0
+        params[name] = json.loads(plan.read_text())["optimal"]["prediction"]["inputs"]["params"]
+    assert params["memory"] == pytest.approx(4e4, rel=0.25) and params["inference"] < 0.9 * params["plain"]
+    assert "binding: training FLOPs, memory of the weights" in " ".join(capsys.readouterr().out.split())
+    assert call("plan", sweep, "--optimal", file, "--flops", "2e12", "--memory", "80KB", "--tokens-per-param", 20) == 2
+    assert "leave one out" in capsys.readouterr().err

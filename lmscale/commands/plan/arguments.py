@@ -57,6 +57,12 @@ class PlanArgs:
     optimal: Path | None = None
     """A file of `lmscale fit --json`."""
     flops: float | None = None
-    """Training FLOPs of the run that --optimal plans."""
+    """Training FLOPs of the run that --optimal plans; with --inference-tokens those of training and inference."""
+    inference_tokens: float | None = None
+    """Tokens that the model of --optimal will read in its life."""
+    memory: str | None = None
+    """Most memory of its weights in bfloat16, as in 80GB."""
+    unique_tokens: float | None = None
+    """Tokens of text that there are: the most that it is trained on."""
     tokens_per_param: float | None = None
     """D/N of that run; by default the law's optimum."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmscale.commands.constraints import constraints_of
 from lmscale.commands.plan.prior import fitted_law
 from lmscale.core.config import check
 from lmscale.core.counting import ACTIVE, TOTAL, count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
-from lmscale.study.fits import LossLaw, loss_law
+from lmscale.study.fits import FittedOptimum, LossLaw, allocate, loss_law
 from lmscale.study.fits.results.common import Prediction
 from lmscale.study.fits.sizes import counted_by
 from lmscale.study.sweep import Plan, Sweep, load, plan_of_runs
@@ -31,6 +32,8 @@ class OptimalRun:
     prediction: Prediction
     ratio_interval: tuple[float, float] | None
     """95 % interval of D*/N* at the budget."""
+    constrained: FittedOptimum | None = None
+    """The allocation under further constraints, where any were given."""
 
     def lines(self) -> list[str]:
         """Sentences for below the plan."""
@@ -38,7 +41,9 @@ class OptimalRun:
         ratio = counts.tokens / getattr(counts, self.fit.size_column)
         law, prediction = self.fit.law, self.prediction
         sentences = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
-        if self.tokens_per_param is None:
+        if self.constrained is not None:
+            sentences.append(f"{self.constrained}; this run has D/N = {ratio:.3g}")
+        elif self.tokens_per_param is None:
             optimum = self.fit.optimum(self.flops)
             line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}"
             line += f" ({self.fit.size_column})" * (self.fit.size_column != TOTAL) + ", D*/N* = "
@@ -57,11 +62,22 @@ class OptimalRun:
 
     def to_json(self) -> dict[str, Any]:
         """The budget, the law and the prediction as plain numbers."""
-        return {"flops": self.flops, "law": self.fit.law.values(), "prediction": self.prediction.to_json()}
+        value = {"flops": self.flops, "law": self.fit.law.values(), "prediction": self.prediction.to_json()}
+        return value if self.constrained is None else {**value, "constrained": self.constrained.to_json()}
 
 
-def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Sweep | None) -> OptimalRun:
-    """The run that the fit in `path` predicts to be best for `flops`, made by the recipe of `sweep`.
+Limits = tuple[float | None, str | None, float | None]
+"""Tokens of inference, memory of the weights, unique tokens; None where there is no such limit."""
+
+
+def optimal(
+    path: Path,
+    flops: float,
+    tokens_per_param: float | None,
+    sweep: Sweep | None,
+    limits: Limits = (None, None, None),
+) -> OptimalRun:
+    """The run that the fit in `path` predicts to be best for `flops` under `limits`, made by the recipe of `sweep`.
 
     Without `sweep` the recipe is that of the fitted runs: of sweeps/NAME.py, after the table's name. Raises `UserError`
     where there is no such file or the family has no such size.
@@ -70,7 +86,15 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
     check(tokens_per_param is None or tokens_per_param > 0, f"--tokens-per-param {tokens_per_param}: must be positive")
     fit = fitted_law(path)
     sweep = sweep or _sweep_of(path)
-    point = {_coordinate(fit, path): _params(fit, flops, tokens_per_param), "flops": float(flops), "seed": 0}
+    constrained, training = None, float(flops)
+    if any(limit is not None for limit in limits):
+        check(
+            tokens_per_param is None, "--tokens-per-param fixes D/N, and further constraints choose it: leave one out"
+        )
+        constrained = allocate(_with_samples(path, fit), constraints_of(fit, flops, *limits))
+        training = float(fit.compute.flops(*(constrained.optimum.inputs[name] for name in ("params", "tokens"))))
+    params = _params(fit, flops, tokens_per_param) if constrained is None else constrained.optimum.inputs["params"]
+    point = {_coordinate(fit, path): params, "flops": training, "seed": 0}
     try:
         config = sweep.recipe(point)
     except UserError as error:
@@ -82,7 +106,7 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
     run = PlannedRun(
         config=config,
         held_out=True,  # a prediction to be checked
-        flops_budget=float(flops),
+        flops_budget=training,
         origins={
             **(origins(point) if callable(origins) else {}),
             "point": f"the optimum of {path.name} at {flops:.4g} FLOPs",
@@ -92,9 +116,9 @@ def optimal(path: Path, flops: float, tokens_per_param: float | None, sweep: Swe
     fit, counts = _with_samples(path, fit), count(config)
     prediction = fit.predict(LEVEL, params=float(getattr(counts, fit.size_column)), tokens=float(counts.tokens))
     interval = None
-    if fit.samples is not None and tokens_per_param is None:
+    if fit.samples is not None and tokens_per_param is None and constrained is None:
         interval = fit.interval(lambda one: one.optimum(flops).tokens_per_param, LEVEL)
-    return OptimalRun(plan, fit, flops, tokens_per_param, prediction, interval)
+    return OptimalRun(plan, fit, flops, tokens_per_param, prediction, interval, constrained)
 
 
 def _coordinate(fit: LossLaw, path: Path) -> str:

@@ -117,7 +117,8 @@ def _optimal(args: PlanArgs, console: Console) -> None:
     check(args.flops is not None, "--optimal needs a budget of training FLOPs: --flops 1e21")
     assert args.optimal is not None and args.flops is not None
     sweep = None if args.sweep is None else read(args.sweep).sweep
-    run = optimal(args.optimal, args.flops, args.tokens_per_param, sweep)
+    limits = (args.inference_tokens, args.memory, args.unique_tokens)
+    run = optimal(args.optimal, args.flops, args.tokens_per_param, sweep, limits)
     priced = price_plan(run.plan, _hardware(run.plan, args), None)
     show(priced, console, args.convention)
     for line in run.lines():
