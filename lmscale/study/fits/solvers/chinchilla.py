@@ -22,9 +22,10 @@ from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
 
 CHUNK = 128  # problems that share the products of the grid
-PRODUCTS = 4_200_000  # numbers in a temporary of those products: 128 problems of 32,768 runs
+PRODUCTS = 2_100_000  # numbers in a temporary of those products: 128 problems of 16,384 runs
 REFINED = 32_768  # numbers in a temporary of problems refined together, so that a dozen of them stay in a core's cache
-LEAST = 8  # problems refined together, however many runs they have
+LEAST = 8  # problems refined together where their runs are more
+HELD = 400_000  # numbers in a temporary beyond which fewer are: two dozen of them are held at once, in every thread
 MAX_STEPS = 150
 NEARLY_STILL = 1e-5  # a Newton step this short, in a logarithm or an exponent, has arrived
 NARROW = 1e-5  # a Huber loss below this threshold is solved as least absolute deviations first
@@ -72,6 +73,11 @@ def _in_range(theta_pb: Array) -> Array:
     """theta with ln E at its bound or above; a rounding error above it is on it."""
     level_1b = theta_pb[:1]
     return np.concatenate([np.where(level_1b > LOWEST + 1e-9, level_1b, LOWEST), theta_pb[1:]])
+
+
+def problems_together(runs: int) -> int:
+    """How many problems of so many runs are refined together."""
+    return max(1, min(LEAST, HELD // runs), REFINED // runs)
 
 
 def refine(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array) -> Solution:
@@ -200,7 +206,7 @@ def solve_many(
     chunks = [slice(start, start + chunk_size) for start in range(0, problems, chunk_size)]
 
     also_p = None if also_p is None else _in_range(also_p[:, None])[:, 0]
-    together = max(LEAST, REFINED // len(weights_nb))
+    together = problems_together(len(weights_nb))
 
     def one(chunk: slice) -> Solution:
         weights, those = np.asarray(weights_nb[:, chunk], dtype=float, order="C"), points.among(chunk)
@@ -208,7 +214,7 @@ def solve_many(
         parts = [slice(start, start + together) for start in range(0, weights.shape[1], together)]
         if also_p is not None and len(weights) >= MANY and points.loss_n.ndim == 1 and not _narrow(points):
             at_also = evaluate_at_one(points, weights, also_p)
-            return _joined(
+            return joined(
                 [
                     _from_law_of_all(
                         points,
@@ -220,7 +226,7 @@ def solve_many(
                     for part in parts
                 ]
             )
-        return _joined(
+        return joined(
             [
                 _from_start(those.among(part), np.ascontiguousarray(weights[:, part]), starts[:, part], also_p)
                 for part in parts
@@ -228,11 +234,11 @@ def solve_many(
         )
 
     with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
-        ends = _joined(list(pool.map(one, chunks)))
+        ends = joined(list(pool.map(one, chunks)))
         left = np.flatnonzero(~ends.converged_b)
         if _narrow(points) and len(left):
             parts = [part for part in np.array_split(left, len(usable_cores())) if len(part)]
-            again = _joined(
+            again = joined(
                 list(
                     pool.map(
                         lambda b: refine(
@@ -266,7 +272,8 @@ def _from_law_of_all(
     return descend(points, weights_nb, start_pb, near=lower, at_start=at_also if lower.all() else None)
 
 
-def _joined(parts: list[Solution]) -> Solution:
+def joined(parts: list[Solution]) -> Solution:
+    """The solutions of several sets of problems as one."""
     return Solution(
         np.concatenate([p.theta_pb for p in parts], axis=1),
         np.concatenate([p.objective_b for p in parts]),

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmscale.study.fits.solvers import chinchilla, general
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
-from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import MANY, ChinchillaPoints
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.laws import Chinchilla
 
@@ -24,7 +24,11 @@ def minimise(problem: Problem, weights_n: np.ndarray | None = None) -> GlobalMin
         return general.best(problem, weights)
     points = _points(problem)
     starts = grid_starts(points, weights[:, None], FINE_GRID, STARTS)[:, :, 0]
-    ends = chinchilla.refine(points, np.repeat(weights[:, None], STARTS, axis=1), starts)
+    size = STARTS if problem.runs < MANY else chinchilla.problems_together(problem.runs)
+    parts = np.split(starts, range(size, STARTS, size), axis=1)
+    ends = chinchilla.joined(
+        [chinchilla.refine(points, np.repeat(weights[:, None], part.shape[1], axis=1), part) for part in parts]
+    )
     index = int(ends.objective_b.argmin())
     lowest = float(ends.objective_b[index])
     agreeing = int((ends.objective_b <= lowest * (1 + 1e-6) + 1e-25).sum())
