@@ -42,6 +42,15 @@ def test_bad_input_is_refused_in_a_sentence(spoil, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"resamples": 10**9}, {"resamples": -1}, {"seed": -1}, {"q": math.nan}, {"rho": 1}]
+)
+def test_a_setting_out_of_range_is_refused_in_a_sentence(setting):
+    (name,) = setting
+    with pytest.raises(UserError, match=f"{name} = "):
+        emergence.detect(scores(hinge(0.6, 0.8)), "params", **setting)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet", ".jsonl"])
 def test_the_verb_reads_a_file_and_writes_json(tmp_path, capsys, suffix):
     table = pd.concat([scores(hinge(0.6, 0.8, 0.25), chance=0.25), graded(np.linspace(0.3, 0.9, 10))])
