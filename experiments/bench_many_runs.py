@@ -13,9 +13,9 @@ last line, once, with the folders in the system's cache.
 
 Outcome (2026-11, two cores of an AMD EPYC under a load of 5 to 15 from other programs, which inflates seconds of a core
 too, by about 1.5 to 2): seconds of a core and peak of memory, 10,000 runs, status 3.3 s and .10 GB; 2,000 runs, table
-3.3 s and .14 GB, fit 15.3 s (40 before its last change, in the same hour), emergence 9.7 s and .25 GB, report, before
-that change, 38.5 s and .25 GB; 500 runs, plan 1.9 s, with all runs finished 2.5 s. Seconds on the clock, and the other
-verbs at 10,000 runs, wait for an idle machine.
+2.8 s and .14 GB, fit 15.3 s (40 before its last change, in the same hour), emergence 9.7 s and .25 GB, report 23.9 s
+and .25 GB; 500 runs, plan 1.9 s, with all runs finished 2.5 s. Seconds on the clock, and the other verbs at 10,000
+runs, wait for an idle machine.
 """
 
 import argparse
