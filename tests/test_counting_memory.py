@@ -188,6 +188,13 @@ def test_attention_and_its_memory_estimate_are_cut_into_the_same_chunks(monkeypa
         assert memory._chunked_attention(model) * model.context == pytest.approx(scores + copies)
 
 
+def test_chunks_that_do_not_divide_the_context_are_counted_at_their_longest() -> None:
+    """200 positions in 3 chunks of up to 67, each of which attends to 2 chunks on average."""
+    model = replace(SHAPES[0], context=200, kv_heads=2)
+    copies = 2 * 2 * model.head_width
+    assert memory._chunked_attention(model) == 2 * (model.heads * 67 + copies)
+
+
 def test_the_loss_and_its_memory_estimate_are_cut_at_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sequences = replace(SHAPES[0], context=512), 8
     for limit in (2**20, 2**22):
