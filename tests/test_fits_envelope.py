@@ -117,6 +117,13 @@ def test_budgets_are_the_powers_of_ten_inside_the_range_and_the_next() -> None:
     assert fits.frontier(rows[rows["flops"] < 7e18], resamples=0).at == (1e18, 1e19)
 
 
+def test_budgets_beyond_the_largest_run_are_named() -> None:
+    for at, beyond in ((1e19, False), (1e23, True)):
+        fit = fits.frontier(table(6e7, 1e9), resamples=0, at=at)
+        (status,) = (status for status in fit.status if status.name == "extrapolation")
+        assert ("every stated budget lies within" in status.sentence) != beyond
+
+
 def points(*rows: tuple[float, float, float]) -> pd.DataFrame:
     """Runs of one row each: params, flops, loss."""
     table = pd.DataFrame(rows, columns=["params", "flops", "loss_nats"])

@@ -22,6 +22,7 @@ from lmscale.study.laws import (
     Chinchilla,
     Law,
     Parameter,
+    forms,
 )
 from lmscale.study.laws.dual import Dual
 from lmscale.study.tables import read_table
@@ -228,3 +229,15 @@ def test_a_law_that_has_changed_since_the_fit_is_not_even_run(mine: Path) -> Non
     with pytest.raises(UserError, match="has changed since the fit was saved"):
         LossLaw.from_json({**value, "law_source_sha256": "0" * 64})
     assert not (mine.parent / "ran").exists()
+
+
+def test_a_file_is_run_once_for_each_place_and_content(mine: Path) -> None:
+    """Copies of one file are laws of their own paths, and a changed file is another law."""
+    law = laws.form("mine.py:Mine")
+    assert laws.form("mine.py:Mine") is law
+    (mine.parent / "copy.py").write_bytes(mine.read_bytes())
+    copied = laws.form("copy.py:Mine")
+    assert [forms.import_path(one) for one in (law, copied)] == ["mine.py:Mine", "copy.py:Mine"]
+    mine.write_text(mine.read_text() + "\n")
+    changed = laws.form("mine.py:Mine")
+    assert changed is not law and forms.source_hash(changed) != forms.source_hash(law) == forms.source_hash(copied)
