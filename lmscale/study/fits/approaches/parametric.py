@@ -218,7 +218,7 @@ def _judged(
     """The resamples with the share that converged, without them where that is too small for an interval."""
     if not enough(converged, resamples):
         return _Resamples(None, method, noise, (*statuses, too_few(converged, resamples, "converged")))
-    sentence = f"{converged} of {resamples} resamples converged, each from its own grid"
+    sentence = f"{converged} of {resamples} resamples converged"
     severity: Literal["ok", "warning"] = "ok" if converged >= ALL_BUT_FEW * resamples else "warning"
     return _Resamples(samples, method, noise, (*statuses, Status("bootstrap", sentence, severity)))
 
