@@ -60,7 +60,7 @@ def test_every_run_learns_and_counts_what_was_planned(smoke: Path) -> None:
         counts, row = count(run.config), table.loc[run.config.run_id]
         assert (row["flops"], row["tokens"], row["params"]) == (counts.flops, counts.tokens, counts.params)
         assert sorted(path.name for path in (smoke / "runs" / "smoke" / run.config.run_id).iterdir()) == [
-            "attempts", "config.json", "log.txt", "metrics.jsonl", "outcome.json",
+            "attempts", "config.json", "data.json", "log.txt", "metrics.jsonl", "outcome.json",
         ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from lmscale.core.counting import flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED
 from lmscale.core.results import Outcome
-from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, OUTCOME_FILE
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, DATA_FILE, METRICS_FILE, OUTCOME_FILE
 from lmscale.lm import data
 from lmscale.lm.devices import machine
 from lmscale.lm.train import loop as training
@@ -217,7 +217,7 @@ def test_one_validation_window_has_no_standard_error(corpus: str, tmp_path: Path
 
 def test_without_keep_checkpoint_none_is_left(corpus: str, tmp_path: Path) -> None:
     train(run(corpus, steps=3, keep_checkpoint=False, checkpoint_seconds=1e-9), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, METRICS_FILE, OUTCOME_FILE}
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, DATA_FILE, METRICS_FILE, OUTCOME_FILE}
 
 
 def test_a_corpus_too_small_is_one_sentence(corpus: str, tmp_path: Path) -> None:
