@@ -71,7 +71,7 @@ def test_noiseless_laws_are_recovered(law: Law) -> None:
     assert again.law == fit.law
 
 
-@pytest.mark.parametrize("law", [one for one in OF_FURTHER_INPUTS if "second-hand" in one.SOURCE])
+@pytest.mark.parametrize("law", [one for one in OF_FURTHER_INPUTS if "as quoted" in one.SOURCE])
 def test_no_constants_are_offered_from_a_source_that_was_not_read(law: Law) -> None:
     assert not any(isinstance(other, type(law)) for other in laws.PUBLISHED.values())
 

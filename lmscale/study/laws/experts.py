@@ -56,7 +56,7 @@ class Clark(Law):
 class Granular(Law):
     """L = c + (g/G^gamma + a)/N^alpha + b/D^beta, G the granularity of the experts (Krajewski 2024, arXiv 2402.07871).
 
-    The form is second-hand: no constants are offered.
+    The form is as others quote it: no constants are offered.
     """
 
     c: Any
@@ -69,7 +69,7 @@ class Granular(Law):
 
     NAME: ClassVar[str] = "granular-experts"
     FORMULA: ClassVar[str] = "L = c + (g/G^gamma + a)/N^alpha + b/D^beta"
-    SOURCE: ClassVar[str] = "Krajewski 2024, arXiv 2402.07871 (second-hand)"
+    SOURCE: ClassVar[str] = "Krajewski 2024, arXiv 2402.07871 (as quoted by others)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("c", 1e-6, 50, (0.5, 1.5), log=False),
         Parameter("g", 1e-6, 1e12, (2, 50)),
@@ -90,7 +90,7 @@ class Granular(Law):
 class JointExperts(Law):
     """L = a E^^delta N^(alpha + gamma ln E^) + b E^^omega D^(beta + zeta ln E^) + c (Ludziejewski 2025, 2502.05172).
 
-    N counts the parameters that one token passes. The form is second-hand: no constants are offered.
+    N counts the parameters that one token passes. The form is as others quote it: no constants are offered.
     """
 
     a: Any
@@ -107,7 +107,7 @@ class JointExperts(Law):
 
     NAME: ClassVar[str] = "joint-experts"
     FORMULA: ClassVar[str] = "L = a E^^delta N^(alpha + gamma ln E^) + b E^^omega D^(beta + zeta ln E^) + c"
-    SOURCE: ClassVar[str] = "Ludziejewski 2025, arXiv 2502.05172 (second-hand)"
+    SOURCE: ClassVar[str] = "Ludziejewski 2025, arXiv 2502.05172 (as quoted by others)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("a", 1e-6, 1e9, (30, 300)),
         Parameter("delta", -3, 3, (-0.2, 0.2), log=False),
@@ -134,7 +134,7 @@ class JointExperts(Law):
 class Sparse(Law):
     """L = a/N^alpha + b/D^beta + c/(1-S)^lam + d/((1-S)^delta N^gamma) + e, S the sparsity (Abnar 2025, 2501.12370).
 
-    N counts all parameters. The form is second-hand: no constants are offered.
+    N counts all parameters. The form is as others quote it: no constants are offered.
     """
 
     a: Any
@@ -150,7 +150,7 @@ class Sparse(Law):
 
     NAME: ClassVar[str] = "sparse"
     FORMULA: ClassVar[str] = "L = a/N^alpha + b/D^beta + c/(1-S)^lam + d/((1-S)^delta N^gamma) + e"
-    SOURCE: ClassVar[str] = "Abnar 2025, arXiv 2501.12370 (second-hand)"
+    SOURCE: ClassVar[str] = "Abnar 2025, arXiv 2501.12370 (as quoted by others)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("a", 1e-6, 1e12, (50, 2000)),
         Parameter("alpha", 1e-3, 5, (0.2, 0.5), log=False),

@@ -61,10 +61,10 @@ class FineTuningPower(Law):
 
 @dataclass(frozen=True)
 class JointFineTuning(Law):
-    """L = A/(X^alpha D^beta) + E: D fine-tuning tokens, X a scale (Zhang 2024, arXiv 2402.17193, eq. 1).
+    """L = A/(X^alpha D^beta) + E: D fine-tuning tokens, X a scale (Zhang 2024, arXiv 2402.17193).
 
-    The scale is the size of the model, its pre-training tokens, or the parameters that are tuned. The form is from
-    memory: no constants are offered.
+    The scale is the size of the model, its pre-training tokens, or the parameters that are tuned. The form is as
+    others quote it: no constants are offered.
     """
 
     A: Any
@@ -74,7 +74,7 @@ class JointFineTuning(Law):
 
     NAME: ClassVar[str] = "joint-fine-tuning"
     FORMULA: ClassVar[str] = "L = A/(X^alpha D^beta) + E"
-    SOURCE: ClassVar[str] = "Zhang 2024, arXiv 2402.17193, eq. 1 (from memory)"
+    SOURCE: ClassVar[str] = "Zhang 2024, arXiv 2402.17193, as quoted by others"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", 1e-6, 1e15, (1, 100, 1e4)),
         Parameter("alpha", 0, 3, (0.05, 0.3), log=False),
@@ -92,7 +92,7 @@ class Transfer(Law):
     """D_T = k D_F^alpha N^beta: the tokens from scratch that pre-training is worth (Hernandez 2021, arXiv 2102.01293).
 
     D_T is measured: the tokens that training from scratch needs for the loss after D_F fine-tuning tokens, less D_F.
-    The form is second-hand: no constants are offered.
+    The form is as others quote it: no constants are offered.
     """
 
     k: Any
@@ -101,7 +101,7 @@ class Transfer(Law):
 
     NAME: ClassVar[str] = "transfer"
     FORMULA: ClassVar[str] = "D_T = k D_F^alpha N^beta"
-    SOURCE: ClassVar[str] = "Hernandez 2021, arXiv 2102.01293, eq. 1 (second-hand)"
+    SOURCE: ClassVar[str] = "Hernandez 2021, arXiv 2102.01293 (as quoted by others)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("k", 1e-12, 1e15, (1, 1e4)),
         Parameter("alpha", -3, 3, (0.1, 0.5), log=False),

@@ -72,7 +72,7 @@ class RewardUnderRL(Law):
 class RLCompute(Law):
     """R = R0 + (A - R0)/(1 + (C_mid/C)^B): reward against the compute of RL (Khatri 2025, arXiv 2510.13786).
 
-    The form is second-hand: no constants are offered.
+    The form is as others quote it: no constants are offered.
     """
 
     R0: Any
@@ -82,7 +82,7 @@ class RLCompute(Law):
 
     NAME: ClassVar[str] = "rl-compute"
     FORMULA: ClassVar[str] = "R = R0 + (A - R0)/(1 + (C_mid/C)^B)"
-    SOURCE: ClassVar[str] = "Khatri 2025, arXiv 2510.13786 (second-hand)"
+    SOURCE: ClassVar[str] = "Khatri 2025, arXiv 2510.13786 (as quoted by others)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
         Parameter("R0", -1e3, 1e3, (0, 0.3), log=False),
         Parameter("A", -1e3, 1e3, (0.6, 1), log=False),

@@ -158,7 +158,7 @@ class Retrieval(Law):
 
 
 class _Mixture(Law):
-    """L = c + exp(sum_j t_j r_j), r the shares of the domains (Ye 2024, arXiv 2403.16952, eq. 1, from memory).
+    """L = c + exp(sum_j t_j r_j), r the shares of the domains (Ye 2024, arXiv 2403.16952, as quoted by others).
 
     The paper's factor k before the exponential is 1: the shares sum to one, so that ln k is part of every t_j. The loss
     is that of one domain; each domain is a fit of its own.
@@ -180,7 +180,7 @@ def mixture(domains: int) -> type[Law]:
     namespace = {
         "NAME": f"mixture-{domains}",
         "FORMULA": "L = c + exp(sum_j t_j r_j)",
-        "SOURCE": "Ye 2024, arXiv 2403.16952, eq. 1 (from memory)",
+        "SOURCE": "Ye 2024, arXiv 2403.16952, as quoted by others",
         "PARAMETERS": (Parameter("c", 0, 50, (0.5, 1.5, 2.5), log=False), *spread),
         "INPUTS": shares,
         "SHARES": shares,
