@@ -33,7 +33,7 @@ PEERS = ("eager", "eager compile", "grouped_mm", "grouped_mm compile")
 WARM_STEPS = 3
 LONGEST_SECONDS = 600
 BALANCE_LOSS = 0.01
-"""Of both; `RouterConfig`'s default."""
+"""Weight in both models; `RouterConfig`'s default."""
 
 
 @dataclass(frozen=True)

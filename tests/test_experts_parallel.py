@@ -191,7 +191,7 @@ def test_a_mesh_without_an_axis_of_experts_keeps_tokens_where_they_are() -> None
 
 
 def _longest_axis(program: str) -> int:
-    """Of all arrays of floats in a compiled program."""
+    """The longest axis of all arrays of floats in a compiled program."""
     return max(int(size) for shape in re.findall(r"f32\[([\d,]+)\]", program) for size in shape.split(","))
 
 

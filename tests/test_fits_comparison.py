@@ -201,7 +201,7 @@ def test_what_a_multiplier_rests_on_is_said() -> None:
 
 
 def test_redrawn_losses_below_zero_are_left_out_and_counted() -> None:
-    """Of a scatter as large as the losses; the intervals are those of the others."""
+    """The scatter is as large as the losses; the intervals are those of the others."""
     rough = ladder([0.6, -0.9, 0.6, -0.9, 0.6])
     result = fits.compute_multiplier(rough, BASE, asymptote=0.0, resamples=400)
     severity, sentence = named(result)["thin resamples"]

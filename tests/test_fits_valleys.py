@@ -186,7 +186,7 @@ def test_a_minimum_at_an_end_counts_where_sizes_bracket_it(end: str) -> None:
 
 @pytest.mark.parametrize("usable_draws", [5, 4])
 def test_half_of_the_draws_must_have_a_minimum(usable_draws: int) -> None:
-    """Of ten draws, some tilt the parabola by 0.05 and -0.05 by turns, the others bend it downward."""
+    """Some of ten draws tilt the parabola by 0.05 and -0.05 by turns, the others bend it downward."""
     x = np.arange(5.0)
     draws = np.stack([0.05 * (-1) ** k * x if k < usable_draws else -((x - 2) ** 2) for k in range(10)], axis=1)
     minimum = lowest(valley(x, 3 + 0.1 * (x - 2) ** 2), draws=draws)

@@ -77,7 +77,7 @@ def test_no_constants_are_offered_from_a_source_that_was_not_read(law: Law) -> N
 
 
 def test_clark_spots() -> None:
-    """Of the law's constants; the effective dense size is the size of a dense model of the same loss."""
+    """Spots of the published constants; the effective dense size is the size of a dense model of the same loss."""
     law = laws.CLARK_2022_SBASE
     assert law.loss(368123904.0, 1) == pytest.approx(2.4737, abs=5e-5)
     assert law.loss(1308819456.0, 512) == pytest.approx(1.9815, abs=5e-5)

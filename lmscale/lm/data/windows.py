@@ -99,7 +99,7 @@ class DocumentWindows:
         return scored
 
     def _spans(self, number: int) -> Iterator[tuple[int, int, int]]:
-        """Of every document of a window: at which target it begins, and its tokens' first and last in the split."""
+        """Where a window's documents are: the target at which each begins; its first token in the split and its end."""
         at, placed = 0, self.placement
         for document in placed.documents[placed.firsts[number] : placed.firsts[number + 1]].tolist():
             stop = int(self._starts[document + 1])

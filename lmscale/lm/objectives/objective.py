@@ -21,7 +21,7 @@ class ExpertLoad:
     counts_LE: jax.Array
     """Tokens that chose an expert, int32."""
     dropped_L: jax.Array
-    """Of those choices, the ones that found no room, int32."""
+    """Choices that found no room at their expert, int32."""
     entropy_L: jax.Array
     """Nats of the distribution over experts that the router gives a token, float32."""
 
@@ -38,8 +38,8 @@ class Terms(NamedTuple):
     reported: dict[str, jax.Array]
     """Further named sums, divided by `weight` too: they reach `metrics.jsonl`, the live status and the outcome."""
     load: ExpertLoad | None = None
-    """Of a mixture of experts: what the bias of its routers follows, and what is logged of every layer. Where an
-    objective gives none, the bias stays as it is."""
+    """How a mixture of experts shared out the tokens: what the bias of its routers follows, and what is logged of every
+    layer. Where an objective gives none, the bias stays as it is."""
 
 
 class Objective(Protocol):

@@ -143,7 +143,7 @@ def _maximum(x: Any, y: Any) -> Dual:
 
 
 def _where(condition: Any, x: Any, y: Any) -> Dual:
-    """Of the side that is not taken, tangents that are not finite do not spoil the sum."""
+    """np.where; tangents of the side that is not taken do not spoil the sum where they are not finite."""
     first = np.asarray(_plain(condition), dtype=bool)
     tangents: dict[int, Any] = {}
     for of, mask in ((x, first), (y, ~first)):

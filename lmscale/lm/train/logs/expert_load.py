@@ -20,7 +20,7 @@ class LoadTotals:
     counts_LE: np.ndarray
     """Tokens that chose an expert."""
     dropped_L: np.ndarray
-    """Of those choices, the ones that found no room."""
+    """Choices that found no room at their expert."""
     entropy_L: np.ndarray
     """Nats of the router's distribution over experts."""
 

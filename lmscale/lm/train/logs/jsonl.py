@@ -40,7 +40,7 @@ class _Interval(NamedTuple):
     steps: list[Mapping[str, jax.Array | float]]
     loads: list[ExpertLoad]
     earlier: LoadTotals | None
-    """Of steps of an earlier process."""
+    """The load of the row's steps that an earlier process made."""
     newest: Metrics
     validation: Validation | None
     ended: Callable[[], float]

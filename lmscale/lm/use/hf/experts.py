@@ -22,7 +22,7 @@ from lmscale.lm.use.hf.llama import (
 
 LAYER = "model.layers.{layer}."
 BIAS_RATE = 1e-3
-"""Of loss-free balancing in an imported model with a bias of its router, for those who train it further (Wang 2024)."""
+"""Rate of loss-free balancing (Wang 2024) of an imported model whose router has a bias, for further training."""
 
 
 def _gated(prefix: str, names: tuple[str, str, str], params: tuple[str, str]) -> Entries:
