@@ -8,6 +8,7 @@ from rich.markup import escape
 from lmscale.commands.columns import Columns, omitted, print_columns, room
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
+from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.quantities import counted, duration, model_size, quantity
 from lmscale.core.results import corpora_sentence
@@ -124,7 +125,7 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
         for name, phrase in CONSTANTS.items()
         if name in same and columns[name][0] != "?"
     ]
-    stages = {"stage"} if set(columns.get("stage", ())) == {"pretrain"} else set()
+    stages = {"stage"} if set(columns.get("stage", ())) == {PRETRAIN} else set()
     varying = {name: cells for name, cells in columns.items() if name not in same | stages and any(cells)}
     return varying, phrases
 

@@ -9,7 +9,7 @@ from lmscale.commands.plan.improve import improved_plan
 from lmscale.commands.plan.prior import prior_of
 from lmscale.commands.plan.rows import PricedPlan, price_plan
 from lmscale.commands.plan.show import show, show_proposal, show_verdict
-from lmscale.core.config import check
+from lmscale.core.config import PRETRAIN, check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.core.quantities import counted
@@ -71,8 +71,8 @@ def _verdict(plan: Plan, args: PlanArgs) -> Verdict | None:
     if not plan.sweep.law:
         return None
     prior = _prior(plan, args)
-    fitted = sum(not run.held_out and run.stage == "pretrain" for run in plan.runs)
-    if not fitted and any(run.stage != "pretrain" for run in plan.runs):
+    fitted = sum(not run.held_out and run.stage == PRETRAIN for run in plan.runs)
+    if not fitted and any(run.stage != PRETRAIN for run in plan.runs):
         return None
     if fitted < len(prior.law.names()) and (fitted < LEAST_OF_A_LINE or not _on_a_line(plan)):
         return None
@@ -80,7 +80,7 @@ def _verdict(plan: Plan, args: PlanArgs) -> Verdict | None:
 
 
 def _on_a_line(plan: Plan) -> bool:
-    runs = fitted_runs([run for run in plan.runs if run.stage == "pretrain"])
+    runs = fitted_runs([run for run in plan.runs if run.stage == PRETRAIN])
     line = line_through(runs.params_n, runs.tokens_n)
     return line is not None and line.sloped
 

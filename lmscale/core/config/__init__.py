@@ -13,12 +13,15 @@ from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.router import RouterConfig
-from lmscale.core.config.run import RUN_ID_LENGTH, MeshConfig, RunConfig
+from lmscale.core.config.run import DISTIL, FINE_TUNE, PRETRAIN, RUN_ID_LENGTH, MeshConfig, RunConfig
 from lmscale.core.config.start import CheckpointName
 
 __all__ = [
+    "DISTIL",
+    "FINE_TUNE",
     "IMPORTED",
     "LARGEST_INTEGER",
+    "PRETRAIN",
     "RUN_ID_LENGTH",
     "TOKENS",
     "CheckpointName",

@@ -17,6 +17,8 @@ from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
 
 RUN_ID_LENGTH = 12
+PRETRAIN, FINE_TUNE, DISTIL = "pretrain", "fine-tune", "distil"
+"""Stages of a model's life, as points, plans and tables name them."""
 PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 """Types of most fields, none of which is a configuration."""
 _IDENTITY_FIELDS: dict[type[Any], list[tuple[str, Any, bool]]] = {}
@@ -180,8 +182,8 @@ class RunConfig:
     def stage(self) -> str:
         """Which part of a model's life the run is: losses of several stages belong to different laws."""
         if isinstance(self.objective, Distillation):
-            return "distil"
-        return "pretrain" if self.init_from is None else "fine-tune"
+            return DISTIL
+        return PRETRAIN if self.init_from is None else FINE_TUNE
 
     @property
     def spread_by(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design.bias import Valley, bias_of_exponent
@@ -222,7 +223,7 @@ def judge_plan(
     Without a target: the largest held-out budget, where it is above all fitted ones, else ten times the largest run.
     """
     prior = prior or published_prior()
-    planned = [run for run in planned if run.stage == "pretrain"]  # a law is of one stage
+    planned = [run for run in planned if run.stage == PRETRAIN]  # a law is of one stage
     runs = fitted_runs(planned, prior.size_column)
     largest = max(count(run.config).flops for run in planned if not run.held_out)
     why = "--target"

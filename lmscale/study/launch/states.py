@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
+from lmscale.core.config import LARGEST_INTEGER, PRETRAIN, RunConfig, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json, read_bytes, read_json
@@ -60,7 +60,7 @@ class RunState:
     seconds_left: float | None = None
     data_fingerprint: str = ""
     """The corpus and the tokenizer that it was trained on, or is planned for; empty where unknown."""
-    stage: str = "pretrain"
+    stage: str = PRETRAIN
     """Which part of a model's life the run is."""
     reported: dict[str, float] = field(default_factory=dict)
     """What the run's objective reports besides the loss, by name."""
@@ -112,8 +112,8 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
     seed = config.seed if isinstance(config, RunConfig) else config.get("seed")
     known["seed"] = seed if type(seed) is int else 0
     known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
-    known["stage"] = stage if isinstance(stage := line.get("stage"), str) and stage else "pretrain"
-    stages = [known["stage"]] if known["stage"] != "pretrain" else []
+    known["stage"] = stage if isinstance(stage := line.get("stage"), str) and stage else PRETRAIN
+    stages = [known["stage"]] if known["stage"] != PRETRAIN else []
     note = ", ".join([*stages, *["held out"] * line["held_out"]])
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
         return _ended(Path(run_folder), line, known, note)

@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmscale.core.config import RunConfig, check
+from lmscale.core.config import PRETRAIN, RunConfig, check
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.sweep import PARENT_FIELDS, Point
-
-PRETRAIN = "pretrain"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmscale
-from lmscale.core.config import RunConfig, check
+from lmscale.core.config import FINE_TUNE, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -95,7 +95,7 @@ def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
     config = _configured(sweep, point, resolved)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
-        low <= counts.tokens_per_param <= high or config.stage == "fine-tune",
+        low <= counts.tokens_per_param <= high or config.stage == FINE_TUNE,
         f"{describe(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
         f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
         f"Sweep(tokens_per_param=...)",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lmscale.core.config import OptimizerConfig, check
+from lmscale.core.config import DISTIL, FINE_TUNE, OptimizerConfig, check
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, grid, product
 
@@ -24,7 +24,7 @@ def fine_tune(parents: Iterable[Point], *, tokens: float | Sequence[float], **ax
     Add them to the parents they start from: chain(parents, fine_tune(parents, tokens=[1e5, 1e6])). The recipe gives
     their data and objective: `recipes.by_stage(pretrain=..., fine_tune=...)`.
     """
-    start = [{**model_of(parent), "init_from": parent, "stage": "fine-tune"} for parent in parents]
+    start = [{**model_of(parent), "init_from": parent, "stage": FINE_TUNE} for parent in parents]
     check(bool(start), "fine_tune(...): there are no parents; give the points of a pretraining ladder")
     return product(start, grid(tokens=_lengths("fine_tune", tokens), **axes))
 
@@ -45,7 +45,7 @@ def distil(
         model_of(student) if not isinstance(student, int | float) else {"params": float(student)}
         for student in students
     ]
-    start = [{**model, "teacher": teacher, "stage": "distil"} for teacher in teachers for model in models]
+    start = [{**model, "teacher": teacher, "stage": DISTIL} for teacher in teachers for model in models]
     check(bool(start), "distil(...): there are no teachers or no students; give points of both")
     return product(start, grid(tokens=_lengths("distil", tokens), **axes))
 

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from lmscale.core.config import PRETRAIN
 from lmscale.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "stage"
-PRETRAIN = "pretrain"
 
 
 def one_stage(table: "pd.DataFrame", stage: str | None) -> "pd.DataFrame":
