@@ -33,9 +33,9 @@ class DataArgs:
     """Prepare a corpus, once, and report what is in it."""
 
     source: Positional[str] = "stdlib"
-    """`stdlib`, a file or folder of text, JSONL or Parquet, tfds:NAME, synthetic:LANGUAGE(...), tokens:PATH (ids that
-    others wrote: nanoGPT, llm.c, Megatron, OLMo, datatrove, Hugging Face `datasets`), or a mixture of these:
-    "mix: 0.7 * stdlib + 0.3 * books/"."""
+    """`stdlib`, `stdlib:code`, `stdlib:docstrings`, a file or folder of text, JSONL or Parquet, tfds:NAME,
+    synthetic:LANGUAGE(...), tokens:PATH (ids that others wrote: nanoGPT, llm.c, Megatron, OLMo, datatrove, Hugging
+    Face `datasets`), or a mixture of these: "mix: 0.7 * stdlib + 0.3 * books/"."""
     text_field: str = "text"
     """Field of JSONL rows, Parquet columns or TFDS examples that holds the text; column of a saved data set."""
     prompt_field: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmscale.core.config import mixture, synthetic
+from lmscale.core.config import mixture, stdlib, synthetic
 from lmscale.core.config.checks import check, check_types, positive
 from lmscale.core.config.template import parse_template
 from lmscale.core.errors import nearest
@@ -26,9 +26,10 @@ class DataConfig:
     """Which text, and how it is split and tokenized. One epoch is one pass over the unique training tokens."""
 
     source: str = "stdlib"
-    """`stdlib` (source code of the running Python's standard library), a path to a text, JSONL or Parquet file or to a
-    folder of them, `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, `tokens:PATH` (tokens of
-    nanoGPT, llm.c, Megatron, OLMo or datatrove, or a data set that `datasets` saved), or a mixture of these,
+    """`stdlib` (source code of the running Python's standard library; `stdlib:code` takes its modules without their
+    docstrings, `stdlib:docstrings` these alone), a path to a text, JSONL or Parquet file or to a folder of them,
+    `tfds:NAME[/CONFIG][:VERSION]`, `synthetic:LANGUAGE(PARAMETER=VALUE, ...)`, `tokens:PATH` (tokens of nanoGPT, llm.c,
+    Megatron, OLMo or datatrove, or a data set that `datasets` saved), or a mixture of these,
     `mix: 0.7 * stdlib + 0.3 * books/`, whose weights are shares of the training tokens."""
     text_field: str = "text"
     """The field of a record of a JSONL or Parquet file or a TFDS data set that holds the text; of a data set that
@@ -70,10 +71,9 @@ class DataConfig:
         check_types(self)
         check(bool(self.source.strip()), "DataConfig.source is empty; try 'stdlib'")
         for _, source in mixture.components(self.source):
-            if synthetic.is_synthetic(source):
-                synthetic.parse(source)
+            _check_made_here(source)
         check(
-            self.prompt_field is None or not (self.source == "stdlib" or synthetic.is_synthetic(self.source)),
+            self.prompt_field is None or not _without_fields(self.source),
             f"DataConfig.prompt_field = {self.prompt_field!r}, but {self.source} has no records with fields; give "
             f"JSONL, Parquet or tfds:NAME, or leave it out",
         )
@@ -124,7 +124,7 @@ class DataConfig:
             f"DataConfig.template and prompt_field = {self.prompt_field!r} both say what a prompt is; give one of them",
         )
         for _, source in mixture.components(self.source):
-            alone = source == self.source and (source == "stdlib" or synthetic.is_synthetic(source))
+            alone = source == self.source and _without_fields(source)
             check(
                 not alone and not source.startswith(("tfds:", TOKENS)),
                 f"DataConfig.template: {source} has no records with fields to fill it; give JSON, JSONL or Parquet, or "
@@ -155,8 +155,20 @@ class DataConfig:
             f"DataConfig.validation_source = {source!r} is trained on too; give other text, or leave it out and "
             f"validation_fraction of {self.source} is held out",
         )
-        if synthetic.is_synthetic(source):
-            synthetic.parse(source)
+        _check_made_here(source)
+
+
+def _without_fields(source: str) -> bool:
+    """Whether a source is no records of fields: text of the standard library or of a language."""
+    return stdlib.is_stdlib(source) or synthetic.is_synthetic(source)
+
+
+def _check_made_here(source: str) -> None:
+    """Raise `UserError` for a part of the standard library, or a language, that there is not."""
+    if stdlib.is_stdlib(source):
+        stdlib.part_of(source)
+    if synthetic.is_synthetic(source):
+        synthetic.parse(source)
 
 
 def _check_tokenizer(name: str) -> None:

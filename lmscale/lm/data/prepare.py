@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmscale.core import files
-from lmscale.core.config import IMPORTED, TOKENS, DataConfig, check, mixture, synthetic
+from lmscale.core.config import IMPORTED, TOKENS, DataConfig, check, mixture, stdlib, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
 from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked, token_files
@@ -143,7 +143,7 @@ def _assemble(
 
 def _component(config: DataConfig, source: str) -> DataConfig:
     """The configuration of one source of a mixture; those that have no records have no prompts either."""
-    if source == "stdlib" or synthetic.is_synthetic(source):
+    if stdlib.is_stdlib(source) or synthetic.is_synthetic(source):
         config = dataclasses.replace(config, prompt_field=None, template=None, layout=None)
     return dataclasses.replace(config, source=source, validation_source=None, unique_tokens=None)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lmscale.core.config import TOKENS, RunConfig, check, mixture, synthetic
+from lmscale.core.config import TOKENS, RunConfig, check, mixture, stdlib, synthetic
 from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
@@ -122,7 +122,7 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     paths = {
         f"the corpus {source!r}": source.removeprefix(TOKENS).strip()
         for _, source in itertools.chain.from_iterable(map(mixture.components, named))
-        if source != "stdlib" and not source.startswith("tfds:") and not synthetic.is_synthetic(source)
+        if not (stdlib.is_stdlib(source) or source.startswith("tfds:") or synthetic.is_synthetic(source))
     }
     if config.data.tokenizer.endswith(".json"):
         paths[f"the tokenizer {config.data.tokenizer!r}"] = config.data.tokenizer

@@ -1,7 +1,7 @@
 """Sources of text as TFDS data sets: documents with an id, duplicates removed, three splits by content.
 
-A document is what the author of the text closed: a module's source file (its docstrings are in it, so they are not
-taken out a second time), a text file, a line of JSONL, a row of Parquet, a record of a TFDS data set. A source that is
+A document is what the author of the text closed: a module's source file, or that part of it which is asked for, a text
+file, a line of JSONL, a row of Parquet, a record of a TFDS data set. A source that is
 one plain text file has no second document to hold out and is cut into passages at blank lines.
 
 Which split a document falls into depends on the SHA-256 of its text alone, and all splits are read in the order of
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core import files
-from lmscale.core.config import TOKENS, DataConfig, synthetic
+from lmscale.core.config import TOKENS, DataConfig, stdlib, synthetic
 from lmscale.core.config.template import TEMPLATES, parse_template
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write, token_files
@@ -38,6 +38,7 @@ from lmscale.lm.data.corpora.checksums import Damaged, read_record, write_record
 from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
+from lmscale.lm.data.corpora.module_parts import ModuleParts
 from lmscale.lm.data.corpora.records import Fields, Filled, Writer
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey, Whole
@@ -111,7 +112,7 @@ def _source_path(config: DataConfig) -> Path:
         return tfds.data_folder()
     if config.source.startswith(TOKENS):
         return token_files.path_of(config)
-    return sources.stdlib_folder() if config.source == "stdlib" else files.resolved(config.source)
+    return sources.stdlib_folder() if stdlib.is_stdlib(config.source) else files.resolved(config.source)
 
 
 def _list_files(config: DataConfig, path: Path) -> Listing:
@@ -121,7 +122,7 @@ def _list_files(config: DataConfig, path: Path) -> Listing:
         return tfds.records_listing(path)
     if config.source.startswith(TOKENS):
         return token_files.listing_of(token_files.locate(path))
-    return sources.stdlib_listing(path) if config.source == "stdlib" else sources.files_listing(path)
+    return sources.stdlib_listing(path) if stdlib.is_stdlib(config.source) else sources.files_listing(path)
 
 
 def _build(config: DataConfig, whole: Whole, key_path: Path, report: Progress, allow_download: bool) -> Corpus:
@@ -161,11 +162,13 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
         column = token_files.of_text(config, located)
         assert column is not None, "ids are no text"
         return path, listing, ArrowText(config.source, located.root, located.paths, column)
-    stdlib = config.source == "stdlib"
-    name = sources.stdlib_name() if stdlib else config.source
-    hidden = [] if stdlib else sources.hidden(path)
     write, prompts = _writer(config)
-    return path, listing, sources.TextFiles(name, path, listing, write, prompts, whole_files=stdlib, hidden=hidden)
+    if not stdlib.is_stdlib(config.source):
+        hidden = sources.hidden(path)
+        return path, listing, sources.TextFiles(config.source, path, listing, write, prompts, hidden=hidden)
+    name, part = sources.stdlib_name(), stdlib.part_of(config.source)
+    modules = sources.TextFiles(name, path, listing, write, prompts, whole_files=True)
+    return path, listing, ModuleParts(stdlib.PARTS[part] + name, modules, part) if part else modules
 
 
 def _writer(config: DataConfig) -> tuple[Writer, str]:
