@@ -74,6 +74,7 @@ def report(
     title: str = "",
     question: str = "",
     resamples: int | None = None,
+    stage: str | None = None,
     mixed_corpora: bool = False,
     seed: int = 0,
     columns: "dict[str, str] | str | None" = None,
@@ -88,6 +89,7 @@ def report(
         title: of the page; empty names the source.
         question: the sentence that the page answers; empty is the sweep's own, or that of its kind.
         resamples: bootstrap resamples behind each interval; None is 4000 for Approach 3 and 1000 for 1 and 2.
+        stage: of training that the page is about, where there are several; None is pretraining.
         mixed_corpora: fits runs on several corpora together.
         seed: of the resampling.
         columns: what a table calls our columns, {"params": "n_params"}; usual names are recognised.
@@ -98,8 +100,8 @@ def report(
     from lmscale.commands.report import write_report
 
     return write_report(
-        source, output, title=title, question=question, resamples=resamples, mixed_corpora=mixed_corpora,
-        seed=seed, columns=columns, where=where,
+        source, output, title=title, question=question, resamples=resamples, stage=stage,
+        mixed_corpora=mixed_corpora, seed=seed, columns=columns, where=where,
     )  # fmt: skip
 
 

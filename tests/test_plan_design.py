@@ -122,6 +122,11 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     from lmscale.study.design import judge_plan
 
     assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
+    stages = GRID.replace("ladder(", "(lambda base: chain(base, fine_tune(base, tokens=[3e4, 3e7])))(ladder(")
+    stages = stages.replace("[5, 20, 80])", "[5, 20, 80]))")
+    main(replace(asked, sweep=write(tmp_path, stages, "stages")), screen())
+    proposed = [run for run in sweep.read(out).runs if run.origins.get("point") == "proposed by --improve"]
+    assert [run.config for run in proposed] == [run.config for run in new], "what follows pretraining changes nothing"
     with pytest.raises(UserError, match="--improve needs the training FLOPs that it may spend"):
         main(replace(asked, spend=None), screen())
     with pytest.raises(UserError, match="buys no run"):

@@ -1,5 +1,6 @@
 """A sweep spends no more FLOPs and no more hours than it may."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ def test_a_sweep_cannot_spend_more_than_it_may(tmp_path: Path) -> None:
         check_limits(plan, tmp_path)
     outcome_of(RUN, flops=flops // 10, state="diverged", loss_nats=None).write(tmp_path / RUN.run_id)
     check_limits(plan, tmp_path)  # what a diverged run did not use is there for the others
+
+
+def test_reading_a_teacher_is_spent_too(tmp_path: Path) -> None:
+    plan = planned(max_flops=3.0 * count(RUN).flops)
+    taught = replace(plan, runs=[replace(plan.runs[0], reference_flops=2 * count(RUN).flops), *plan.runs[1:]])
+    check_limits(plan, tmp_path)
+    with pytest.raises(UserError, match="are still planned"):
+        check_limits(taught, tmp_path)
+    outcome_of(RUN, flops=count(RUN).flops, reference_flops=2 * count(RUN).flops).write(tmp_path / RUN.run_id)
+    with pytest.raises(UserError, match="are spent"):
+        check_limits(plan, tmp_path)
 
 
 def test_hours_are_limited_by_what_runs_have_taken(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.command_line import call
 
@@ -146,6 +147,32 @@ def checked(errors: list[float], inside: list[bool]) -> HeldOut:
         at = {"params": 1e8, "tokens": 2e9}
         runs.append(HeldOutRun(f"run {index}", Prediction(at, 3.0, (2.9, 3.1), ends, 0.95), measured))
     return HeldOut("3", 0.95, tuple(runs))
+
+
+def test_runs_of_another_stage_are_no_measurement_of_a_prediction(
+    prediction: Path, law: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fine-tuned run of the same N and D is neither averaged with the run that was predicted nor held out from it."""
+    rows = pd.DataFrame(
+        {
+            "run": ["a", "b"],
+            "params": [1e9, 1e9],
+            "tokens": [2e10, 2e10],
+            "loss_nats": [float(law.law.loss(1e9, 2e10)), 1.0],
+            "stage": ["pretrain", "fine-tune"],
+            "held_out": [True, True],
+        }
+    )
+    verdicts = [preregister.check(prediction, table=rows, stage=stage)["verdicts"][0] for stage in (None, "fine-tune")]
+    assert [(one["runs"], one["held"]) for one in verdicts] == [(["a"], True), (["b"], False)]
+    path = prediction.with_name("runs.csv")
+    rows.to_csv(path, index=False)
+    call("check", prediction, "--table", path, "--stage", "fine-tune")
+    assert "FAILED" in capsys.readouterr().out
+    assert [run.run for run in fits.held_out_check(law, rows).runs] == ["a"]
+    assert [run.run for run in fits.held_out_check(law, rows, stage="fine-tune").runs] == ["b"]
+    with pytest.raises(UserError, match="stage = 'distil': the table holds"):
+        fits.held_out_check(law, rows, stage="distil")
 
 
 def test_the_mean_error_is_absolute_and_the_bias_is_signed() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmscale.core.errors import UserError
 from lmscale.study import report
 from lmscale.study.report.kinds import kind_of
 
@@ -105,6 +106,19 @@ def test_scored_runs_are_reported_as_scores_and_lead_to_the_verb_that_judges_the
     text = text_of(page)
     assert "At which model size does each ability appear?" in text and "Benchmark scores of runs" in text
     assert "`lmscale emergence` on their folder judges each task" in text and "20 tokens per parameter" not in text
+
+
+def test_a_page_is_about_one_stage_and_names_the_others(tmp_path: Path) -> None:
+    lengths = (1e6, 2e6, 4e6, 8e6)
+    before = [row(1e5, tokens, stage="pretrain", run=f"before {tokens:g}") for tokens in lengths]
+    after = [row(2e5, tokens / 10, stage="fine-tune", run=f"after {tokens:g}") for tokens in lengths]
+    pd.DataFrame([*before, *after]).to_csv(tmp_path / "runs.csv", index=False)
+    for stage, n, d, others in ((None, 1e5, 1e6, after), ("fine-tune", 2e5, 1e5, before)):
+        text = text_of(report.of_table(tmp_path / "runs.csv", tmp_path / "report", resamples=5, stage=stage))
+        assert "What do more training tokens buy" in text and f"from {loss(n, d):.4f} to {loss(n, 8 * d):.4f}" in text
+        assert all(f"{run['run']}" in text for run in others) and f"of the stage {others[0]['stage']}" in text
+    with pytest.raises(UserError, match="stage = 'fine': the table holds"):
+        report.of_table(tmp_path / "runs.csv", tmp_path / "report", stage="fine")
 
 
 def test_the_law_of_the_sweep_is_the_one_that_is_fitted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stages as axes of a sweep: points that name their parents, what a plan refuses, when a run starts, and tables."""
 
 import json
+import math
 import re
 import subprocess
 from dataclasses import replace
@@ -17,11 +18,12 @@ from lmscale.core.counting import count, flops_per_token_forward
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.results import collect
-from lmscale.study import fits, launch, prices, recipes
+from lmscale.study import fits, launch, laws, prices, recipes
 from lmscale.study.launch import slurm
 from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.sbatch import Cluster
 from lmscale.study.sweep import Plan, Sweep, chain, distil, fine_tune, ladder, plan
+from lmscale.study.tables import read_table
 
 FAMILY = recipes.Family(width_multiple=4, aspect_ratio=None, head_width=8, base=replace(RUN.model, heads=1))
 RECIPE = recipes.Recipe(
@@ -65,7 +67,11 @@ def test_a_sweep_holds_a_ladder_and_what_follows() -> None:
         assert run.reference_flops == flops_per_token_forward(teacher.model) * run.config.tokens
     assert [run.config.seed for run in runs["distil"]] == [0, 3]
     teaching = sum(run.reference_flops for run in runs["distil"])
-    assert found.flops == sum(count(run.config).flops for run in found.runs) + teaching > found.flops_apart
+    assert found.flops == sum(count(run.config).flops for run in found.runs) + teaching == found.flops_apart
+    assert found.reference_flops == teaching and f"FLOPs, {teaching:.3g} of them to read teachers" in str(found)
+    lines = str(found).splitlines()
+    assert [line.split()[1] for line in lines[1:16]] == ["stage", *(run.stage for run in found.runs)]
+    assert " stage " not in str(planned(BASE)) and "teachers" not in str(planned(BASE))
     assert [PlannedRun.from_json(run.to_json()) for run in found.runs] == found.runs
 
 
@@ -251,6 +257,22 @@ def test_tables_say_the_stage_and_fits_take_one(tmp_path: Path) -> None:
     other = table[table["stage"] == "fine-tune"].assign(stage=["fine-tune", "distil"])
     with pytest.raises(UserError, match=r"runs of several stages \(.*\), and losses of different stages belong to"):
         fits.loss_law(other)
+
+
+def test_a_table_has_the_losses_of_teachers(tmp_path: Path) -> None:
+    """So that the law of distillation is fitted to a sweep's folder as it is."""
+    found = planned(chain(BASE[:2], distil([*BASE[:2], BASE[0]], [2_000, 8_000], tokens=[1280, 6400])))
+    losses = {run.config.run_id: 3.0 - 0.1 * number for number, run in enumerate(found.runs)}
+    for run in found.runs[1:]:
+        outcome_of(run.config, loss_nats=losses[run.config.run_id]).write(tmp_path / run.config.run_id)
+    write_plan(tmp_path, "stages", found.runs, {})
+    table = read_table(tmp_path, inputs=laws.form("distillation").INPUTS).set_index("run")
+    for run in found.runs:
+        teacher = run.config.parents.get("teacher")
+        known = teacher is not None and teacher.run_id != found.runs[0].config.run_id
+        loss = table["teacher_loss"][run.config.run_id]
+        assert loss == losses[teacher.run_id] if known and teacher else math.isnan(loss)
+    assert list(read_table(tmp_path, inputs=["finetuning_tokens"])["finetuning_tokens"]) == list(table["stage_tokens"])
 
 
 @pytest.mark.slow

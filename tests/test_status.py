@@ -156,3 +156,11 @@ def test_rate_and_seed_are_shown(folder: Path) -> None:
     assert header.split()[-3:] == ["left", "tokens/s", "seed"]
     assert lines[2].split()[-6:-4] == ["1k", "2"]
     assert lines[7].split()[-3:] == ["7", "held", "out"]
+
+
+def test_stages_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    life = tmp_path_factory.mktemp("life")
+    write_plan(life, "life", [PlannedRun(RUN), PlannedRun(replace(RUN, init_from=RUN.run_id))])
+    header, first, second = (line.split() for line in said(life).splitlines()[1:4])
+    assert header[:2] == ["run", "stage"] and (first[1], second[1]) == ("pretrain", "fine-tune")
+    assert "stage" not in said(folder)

@@ -27,6 +27,8 @@ class CheckArgs:
     """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
     """Keep only rows for which this is true, for example "params > 1e8"."""
+    stage: str | None = None
+    """Which stage of training was predicted where the table holds several, for example fine-tune; unset, pretrain."""
     json: Path | None = None
     """Write the verdict here."""
 
@@ -38,7 +40,7 @@ def main(args: CheckArgs, console: "Console") -> None:
     from lmscale.study.tables import read_table
 
     table = None if args.table is None else read_table(args.table, args.columns, args.where)
-    verdict = preregister.check(args.prediction, loss_nats=args.loss, table=table)
+    verdict = preregister.check(args.prediction, loss_nats=args.loss, table=table, stage=args.stage)
     print("\n".join(preregister.verdict_lines(verdict)))
     if args.json is not None:
         write_text(args.json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")

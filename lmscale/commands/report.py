@@ -30,6 +30,8 @@ class ReportArgs:
     """Bootstrap resamples behind each interval; unset, those of `lmscale fit`: 4000 for Approach 3, 1000 for 2."""
     seed: int = 0
     """Seed of the resampling."""
+    stage: str | None = None
+    """Which stage of training the page is about where there are several, for example fine-tune; unset, pretrain."""
     mixed_corpora: bool = False
     """Fit runs on several corpora together."""
 
@@ -41,7 +43,7 @@ def main(args: ReportArgs, console: "Console") -> None:
 
     page = write_report(
         args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
-        mixed_corpora=args.mixed_corpora,
+        stage=args.stage, mixed_corpora=args.mixed_corpora,
     )  # fmt: skip
     folder = Path(args.source)
     runs = read_states(folder)[1] if folder.is_dir() else []

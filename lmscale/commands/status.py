@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SHOWN = 200
 """Most rows that are shown without --all; a larger sweep shows only runs at work or in trouble."""
 WATCH_SECONDS = 2.0
-HEADINGS = ("run", "N", "active", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
-LEFT_BOUND = ("run", "state", "")
+HEADINGS = ("run", "stage", "N", "active", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
+LEFT_BOUND = ("run", "stage", "state", "")
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,12 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
 
 
 def _table(runs: "list[RunState]") -> list[str]:
-    """Lines of columns as wide as their widest cell, without columns that are empty and a seed that all share."""
+    """Lines of columns as wide as their widest cell, without columns that are empty, and a seed or a stage that all
+    share."""
     columns = [
         (heading, column)
         for heading, column in zip(HEADINGS, zip(*(_cells(run) for run in runs)))
-        if any(column) and not (heading == "seed" and len(set(column)) == 1)
+        if any(column) and not (heading in ("stage", "seed") and len(set(column)) == 1)
     ]
     texts = []
     for heading, column in columns:
@@ -113,6 +114,7 @@ def _table(runs: "list[RunState]") -> list[str]:
 def _cells(run: "RunState") -> tuple[str, ...]:
     return (
         run.run_id,
+        run.stage,
         quantity(run.params),
         quantity(run.active_params) if run.active_params != run.params else "",
         f"{run.flops:.2e}",

@@ -198,9 +198,10 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     """The table of a sweep's folder: one row per planned run, joined with its outcome.
 
     Canonical columns: `run` (run_id), `params` (N, all parameters), `active_params` (those that one token passes, of a
-    dense model the same), `tokens` (D), `flops` (C, exact), `loss_nats`,
-    `flops_budget`, `held_out`, `group`; then `state` ("missing" where nothing has come out, "corrupt" where that cannot
-    be believed), the other counting conventions, the configuration's main fields and the rest of the `Outcome`.
+    dense model the same), `tokens` (D), `flops` (C, exact), `loss_nats`, `flops_budget`, `held_out`, `group`; then
+    `state` ("missing" where nothing has come out, "corrupt" where that cannot be believed), the other counting
+    conventions, the configuration's main fields, `teacher_loss_nats` (that of a teacher that is planned here, too) and
+    the rest of the `Outcome`.
     `attrs["corrupt"]` has the sentence for every corrupt row, `attrs["notes"]` one where corpora are mixed. Raises
     `UserError` as `read_plan` does.
     """
@@ -211,6 +212,7 @@ def collect(folder: str | Path) -> "pd.DataFrame":
     table = pd.DataFrame([_row(run, folder / run.config.run_id) for run in runs])
     table["flops_budget"] = table["flops_budget"].astype(float)
     table["loss_nats"] = table["loss_nats"].astype(float)
+    table["teacher_loss_nats"] = table["teacher"].map(table.set_index("run")["loss_nats"]).astype(float)
     if trunks := {run.trunk for run in runs if run.trunk}:  # the longest branch is its trunk
         table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
     # A run without an outcome counts with the corpus that it was planned for.
@@ -266,6 +268,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "stage": run.stage,
         "parent": None if config.init_from is None else config.parents["init_from"].run_id,
         "teacher": name.run_id if (name := config.parents.get("teacher")) else None,
+        "teacher_loss_nats": None,
         "stage_tokens": config.tokens,
         "parent_tokens": run.parent_tokens,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.config import check
+from lmscale.core.config import PRETRAIN, check
 from lmscale.core.counting import ACTIVE, TOTAL, Counts, count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -39,7 +39,7 @@ def improved_plan(
     size = _Size.of(plan, prior)
     candidates = _candidates(plan, size, spend)
     name, narrowed = QUANTITIES[quantity]
-    fitted = fitted_runs(plan.runs, prior.size_column)
+    fitted = fitted_runs(_of_the_law(plan), prior.size_column)
     target = narrowed(information(prior, fitted), target_flops)
     proposal = improve(prior, fitted, candidates, target, spend=spend, most=most)
     chosen = proposal.chosen
@@ -48,6 +48,11 @@ def improved_plan(
     sweep = plan.sweep
     improved = plan_of_runs(sweep.name, [*plan.runs, *runs], **sweep.purpose)
     return improved, proposal, f"{name} at {target_flops:.3g} FLOPs"
+
+
+def _of_the_law(plan: Plan) -> list[PlannedRun]:
+    """The runs that a law of N and D is fitted to: what follows pretraining has laws of its own."""
+    return [run for run in plan.runs if run.stage == PRETRAIN]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class _Size:
     @classmethod
     def of(cls, plan: Plan, prior: Prior) -> "_Size":
         """Raises `UserError` for a plan of several numbers of experts, and for an N that no point asks for."""
-        column, numbers = prior.size_column, {run.config.model.experts for run in plan.runs}
+        column, numbers = prior.size_column, {run.config.model.experts for run in _of_the_law(plan)}
         check(
             len(numbers) == 1,
             f"the runs have {min(numbers)} to {max(numbers)} experts, and --improve adds runs of one law of N and D: "
@@ -80,7 +85,7 @@ class _Size:
 
 def _candidates(plan: Plan, size_of: _Size, spend: float) -> Candidates:
     """A grid of N and D/N around the plan, priced by the exact count of the recipe's own shapes."""
-    counts = [count(run.config) for run in plan.runs if not run.held_out]
+    counts = [count(run.config) for run in _of_the_law(plan) if not run.held_out]
     params = [size_of(one) for one in counts]
     ratios = [one.tokens / size_of(one) for one in counts]
     low, high = plan.sweep.tokens_per_param

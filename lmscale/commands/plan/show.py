@@ -13,7 +13,7 @@ from lmscale.core.counting import count
 from lmscale.core.quantities import counted, duration, model_size, quantity
 from lmscale.core.results import corpora_sentence
 from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
-from lmscale.study.sweep import experts_text
+from lmscale.study.sweep import experts_text, flops_text
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: estimated peak memory "
@@ -133,7 +133,7 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
 def _totals(priced: PricedPlan, convention: str) -> str:
     plan = priced.plan
     held_out = sum(run.held_out for run in plan.runs)
-    sentence = f"{counted(len(plan.runs), 'run')}, {held_out} of them held out; {plan.flops:.3g} training FLOPs"
+    sentence = f"{counted(len(plan.runs), 'run')}, {held_out} of them held out; {flops_text(plan)}"
     if convention != "flops":
         sentence += f" ({sum(getattr(row.counts, convention) for row in priced.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:

@@ -31,6 +31,7 @@ def of_sweep(
     output: str | Path | None = None,
     *,
     resamples: int | None = None,
+    stage: str | None = None,
     mixed_corpora: bool = False,
     seed: int = 0,
     title: str = "",
@@ -40,7 +41,8 @@ def of_sweep(
 ) -> Path:
     """Fit a sweep's finished runs, check the held-out ones and write the report; the page's path.
 
-    Runs on several corpora are fitted together only where `mixed_corpora`; the page says that they are there.
+    Of several stages of training the page is about `stage`, pretraining unless another is given. Runs on several
+    corpora are fitted together only where `mixed_corpora`; the page says that they are there.
     `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
     plan or a corrupt file.
     """
@@ -51,9 +53,10 @@ def of_sweep(
     name, _ = read_plan(folder)
     purpose = read_purpose(folder)
     return of_table(
-        folder, output or folder / REPORT_FOLDER, resamples=resamples, mixed_corpora=mixed_corpora, seed=seed,
-        title=title, name=name, question=question or purpose.get("question", ""), law=purpose.get("law") or LAW,
-        commands=commands or (f"lmscale report {account.printable(folder)}",), runs_folder=folder,
+        folder, output or folder / REPORT_FOLDER, resamples=resamples, stage=stage, mixed_corpora=mixed_corpora,
+        seed=seed, title=title, name=name, question=question or purpose.get("question", ""),
+        law=purpose.get("law") or LAW,
+        commands=commands or (_command(account.printable(folder), stage),), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
 
@@ -64,6 +67,7 @@ def of_table(
     *,
     approaches: Sequence[str] = ("2", "3"),
     resamples: int | None = None,
+    stage: str | None = None,
     mixed_corpora: bool = False,
     seed: int = 0,
     at: Sequence[float] | None = None,
@@ -79,12 +83,14 @@ def of_table(
 ) -> Path:
     """Read a table (see `lmscale.study.tables.read_table`), fit it, check its held-out rows and write the report.
 
-    `law` is the form of Approach 3; `name` stands in the title, by default that of the file. A table that cannot be
-    fitted gets a page that says so. Raises `UserError` as `read_table` does.
+    Rows of other stages than `stage`, pretraining unless another is given, are named as left out. `law` is the form of
+    Approach 3; `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that
+    says so. Raises `UserError` as `read_table` does.
     """
+    from lmscale.study.fits.checks.stages import one_stage
     from lmscale.study.tables import read_table
 
-    table = read_table(source, columns, where)
+    table = one_stage(read_table(source, columns, where), stage)
     fits: list[Any] = []
     checked: list[HeldOut] = []
     notes: list[str] = []
@@ -98,6 +104,10 @@ def of_table(
         table, fits, output, title=title, question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
     )  # fmt: skip
+
+
+def _command(folder: str, stage: str | None) -> str:
+    return f"lmscale report {folder}" + (f" --stage {stage}" if stage else "")
 
 
 def fit_and_check(

@@ -18,7 +18,7 @@ from lmscale.study.sweep.builders import (
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
-from lmscale.study.sweep.runs import Plan, plan, whole_batches
+from lmscale.study.sweep.runs import Plan, flops_text, plan, whole_batches
 from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune
 from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
@@ -37,6 +37,7 @@ __all__ = [
     "experts_text",
     "fine_tune",
     "fixed_model",
+    "flops_text",
     "grid",
     "hold_out",
     "isoflop",

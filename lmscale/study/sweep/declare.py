@@ -37,7 +37,8 @@ class Sweep:
     target_flops: float | None = None
     """The budget at which the law is to be used."""
     max_flops: float | None = None
-    """Training FLOPs that all runs together may spend; a launch that would exceed them is refused."""
+    """Training FLOPs that all runs together may spend, those of reading teachers included; a launch that would exceed
+    them is refused."""
     max_hours: float | None = None
     """Hours of wall time, summed over runs, that the sweep may take."""
 

@@ -40,18 +40,29 @@ class Plan:
 
     @property
     def flops_apart(self) -> int:
-        """Training FLOPs if every branch were trained from its first step."""
-        return sum(count(run.config).flops for run in self.runs)
+        """The same if every branch were trained from its first step."""
+        return sum(count(run.config).flops + run.reference_flops for run in self.runs)
+
+    @property
+    def reference_flops(self) -> int:
+        """Those of `flops` that go into reading teachers and references."""
+        return sum(run.reference_flops for run in self.runs)
 
     def __str__(self) -> str:
         title = f"{self.sweep.name}: {self.sweep.question}" if self.sweep.question else self.sweep.name
         held_out = sum(run.held_out for run in self.runs)
-        totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {self.flops:.3g} training FLOPs"
+        totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {flops_text(self)}"
         if self.flops_apart > self.flops:
             totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
         return "\n".join([title, *table(self.runs), totals, *(f"note: {sentence}" for sentence in self.warnings)])
 
     __repr__ = __str__  # what a notebook shows
+
+
+def flops_text(plan: Plan) -> str:
+    """What the runs of a plan spend, as its totals say it."""
+    text = f"{plan.flops:.3g} training FLOPs"
+    return text + (f", {plan.reference_flops:.3g} of them to read teachers" if plan.reference_flops else "")
 
 
 def plan(sweep: Sweep) -> Plan:

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import PRETRAIN, ModelConfig
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import quantity
 
-HEADINGS = ("run", "shape", "experts", "N", "active", "D", "D/N", "C", "steps", "batch", "lr", "")
+HEADINGS = ("run", "stage", "shape", "experts", "N", "active", "D", "D/N", "C", "steps", "batch", "lr", "")
 OF_EXPERTS = ("experts", "active")
 """Headings that a plan of dense models goes without."""
-LEFT_BOUND = ("run", "shape", "")
+LEFT_BOUND = ("run", "stage", "shape", "")
 SHOWN = 60
 """Most runs that are written out; of a longer plan, half as many from either end."""
 
@@ -18,13 +18,16 @@ SHOWN = 60
 def table(runs: Sequence[PlannedRun]) -> list[str]:
     """Lines of columns, one run each, under headings: N all parameters, D training tokens, C exact training FLOPs.
 
-    Of models with experts also how many there are, and the active parameters, which one token passes.
+    Of models with experts also how many there are, and the active parameters, which one token passes; where runs are
+    more than pretraining, the stage of each.
     """
     half = SHOWN // 2
     omitted = len(runs) - 2 * half if len(runs) > SHOWN else 0
     cells = [_cells(run) for run in (runs if not omitted else [*runs[:half], *runs[-half:]])]
-    dense = all(run.config.model.experts == 1 for run in runs)
-    rows = [_without(row) if dense else row for row in (HEADINGS, *cells)]
+    omitted_headings = OF_EXPERTS if all(run.config.model.experts == 1 for run in runs) else ()
+    if all(run.stage == PRETRAIN for run in runs):
+        omitted_headings = (*omitted_headings, "stage")
+    rows = [_without(row, omitted_headings) for row in (HEADINGS, *cells)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [_line(row, rows[0], widths) for row in rows]
     return [*lines[: 1 + half], f"... {omitted:,} more runs", *lines[1 + half :]] if omitted else lines
@@ -38,9 +41,9 @@ def experts_text(model: ModelConfig) -> str:
     return f"{model.experts_per_token}{shared} of {model.experts}"
 
 
-def _without(cells: Sequence[str]) -> tuple[str, ...]:
-    """The cells of a line but those of experts."""
-    return tuple(cell for cell, heading in zip(cells, HEADINGS) if heading not in OF_EXPERTS)
+def _without(cells: Sequence[str], headings: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a line but those under `headings`."""
+    return tuple(cell for cell, heading in zip(cells, HEADINGS) if heading not in headings)
 
 
 def _line(cells: Sequence[str], headings: Sequence[str], widths: Sequence[int]) -> str:
@@ -58,6 +61,7 @@ def _cells(run: PlannedRun) -> tuple[str, ...]:
         notes.append(f"from {run.trunk} at step {run.branch_step:,}")
     return (
         config.run_id,
+        run.stage,
         f"{config.model.width} x {config.model.layers}",
         experts_text(config.model),
         quantity(counts.params),

@@ -50,6 +50,7 @@ NUMBERS = ("params", "active_params", "tokens", "flops", "loss_nats", "flops_bud
 INPUT_NAMES = {
     "streams": ("streams", "n_streams", "num_streams", "parallel_size"),
     "teacher_loss": ("teacher_loss", "teacher_loss_nats"),
+    "finetuning_tokens": ("finetuning_tokens", "stage_tokens"),
 }
 """Inputs of laws -> names they go by; any other input goes by its own."""
 OTHERS = frozenset((*KNOWN_INPUTS, "epochs", "learning_rate", "warmup_fraction", "schedule", "fraction_of_schedule"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits import sizes
+from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
 from lmscale.study.tables import flags
@@ -181,8 +182,12 @@ class HeldOut:
         return "\n".join(lines)
 
 
-def held_out_check(fit: "LossLaw | IsoFlop", table: "TableSource", level: float = 0.95) -> HeldOut:
+def held_out_check(
+    fit: "LossLaw | IsoFlop", table: "TableSource", level: float = 0.95, *, stage: str | None = None
+) -> HeldOut:
     """Check a fit on the rows of `table` marked `held_out` (on every row where none is marked).
+
+    Of a table of several stages of training those of `stage` alone are taken, pretraining unless another is given.
 
     A loss law predicts each run's loss, with the interval of one new run. An IsoFLOP fit extrapolates N* to each
     held-out budget, where the budget's own minimum is estimated by the same method. Raises `UserError` where no row can
@@ -190,7 +195,7 @@ def held_out_check(fit: "LossLaw | IsoFlop", table: "TableSource", level: float 
     """
     from lmscale.study.fits.results.loss_law import LossLaw
 
-    rows = sizes.counted_by(read(table), fit.size_column)
+    rows = sizes.counted_by(one_stage(read(table), stage), fit.size_column)
     if "held_out" in rows and (marked := flags(rows, "held_out")).any():
         rows = rows[marked]
     if isinstance(fit, LossLaw):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits import sizes
+from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law import law_source
@@ -141,8 +142,16 @@ def _read(path: str | Path) -> tuple[SavedFields, list[_Registered]]:
     return fields, predictions
 
 
-def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSource | None" = None) -> dict[str, Any]:
+def check(
+    path: str | Path,
+    *,
+    loss_nats: float | None = None,
+    table: "TableSource | None" = None,
+    stage: str | None = None,
+) -> dict[str, Any]:
     """The verdict on a registered prediction: `loss_nats` measured for its one point, or the runs of a table.
+
+    Of a table of several stages of training those of `stage` alone are taken, pretraining unless another is given.
 
     Returns {"verdicts": [...], "same_code": bool, "written": ...}; each verdict holds inputs, predicted, measured (the
     mean of the runs), error (measured / predicted - 1), `inside` per level, `held` (inside the interval `JUDGED_BY` of
@@ -158,7 +167,7 @@ def check(path: str | Path, *, loss_nats: float | None = None, table: "TableSour
         )
     if loss_nats is not None and not 0 < loss_nats < math.inf:
         raise UserError(f"the measured loss is {loss_nats:g} nats: it must be positive and finite")
-    rows = None if table is None else sizes.counted_by(read(table), saved_size(fields))
+    rows = None if table is None else sizes.counted_by(one_stage(read(table), stage), saved_size(fields))
     return {
         "verdicts": [_verdict(one, loss_nats, rows, fields.text("target")) for one in predictions],
         "judged_by": JUDGED_BY,
