@@ -1,0 +1,222 @@
+"""How many tokens of code is it worth to have read prose before, and which law predicts a fine-tuned loss?
+
+    python experiments/transfer_cpu.py                     # trains what is missing in runs/, then measures, fits, draws
+    python experiments/transfer_cpu.py --output figures
+
+`sweeps/transfer_cpu.py`: byte models of five widths on 2M bytes of docstrings, each then on 16k to 1.0M bytes of code
+without them; and the same models on code alone. The data transferred to a fine-tuned run is what training from random
+numbers needs for its loss, less its own tokens (Hernandez 2021, arXiv 2102.01293): read off a monotone curve through
+the runs of its width, in logarithms, and not beyond their ends. Through it goes D_T = k D_F^alpha N^beta. Laws of the
+fine-tuned loss are fitted to the four smaller widths without their longest runs and compared on those and on the fifth
+width: the rectified law and a power law, one of each per width (Lin 2024, arXiv 2402.02314); the joint law of Zhang
+2024 (arXiv 2402.17193); a rectified law whose first term falls with N, too; and the loss on code alone at D_F + D_T
+tokens, D_T by the law of transfer.
+
+Outcome: not measured yet.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
+
+import lmscale
+from lmscale import fits, laws, plots
+from lmscale.core.quantities import quantity
+from lmscale.study.fits import LossLaw
+from lmscale.study.plots.axes import end_labels, log_axis
+
+SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "transfer_cpu.py"
+RESAMPLES = 1000
+PER_WIDTH = ("rectified", "fine-tuning-power")
+
+
+@dataclass(frozen=True)
+class RectifiedJoint(laws.Law):
+    """The rectified law of Lin 2024 with one more factor, a power of the model's size."""
+
+    A: Any
+    alpha: Any
+    D_l: Any
+    beta: Any
+    E: Any
+
+    NAME = "rectified-joint"
+    FORMULA = "L = A/(X^alpha (D_l + D^beta)) + E"
+    INPUTS = (laws.Input("scale", "amount", "parameters"), "finetuning_tokens")
+    PARAMETERS = (
+        laws.Parameter("A", 1e-6, 1e15, (1, 100, 1e4)),
+        laws.Parameter("alpha", 0, 3, (0.05, 0.3), log=False),
+        laws.Parameter("D_l", 1e-3, 1e15, (10, 300, 1e4)),
+        laws.Parameter("beta", 1e-2, 5, (0.1, 0.3, 0.6), log=False),
+        laws.Parameter("E", 1e-9, 50, (0.3, 1), log=False),
+    )
+
+    def loss(self, scale: Any, finetuning_tokens: Any) -> Any:
+        return self.A * scale**-self.alpha / (self.D_l + finetuning_tokens**self.beta) + self.E
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A law of the fine-tuned loss, with what it predicts for the runs of a table; NaN for those that it cannot."""
+
+    name: str
+    parameters: int
+    """Numbers that were fitted to fine-tuned runs."""
+    predict: Callable[["pd.DataFrame"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Loss of one width against tokens of code alone, between the shortest and the longest of its runs."""
+
+    log_tokens_n: np.ndarray
+    log_loss_n: np.ndarray
+
+    @classmethod
+    def of(cls, rows: "pd.DataFrame") -> "FromScratch":
+        rows = rows.sort_values("tokens")
+        losses = np.log(rows["loss_nats"].to_numpy())
+        if not (np.diff(losses) < 0).all():
+            raise lmscale.UserError(f"width {rows['width'].iloc[0]}: a longer run on code alone has a higher loss")
+        return cls(np.log(rows["tokens"].to_numpy(dtype=float)), losses)
+
+    def tokens(self, loss_n: np.ndarray) -> np.ndarray:
+        """The tokens that a loss takes; NaN beyond the ends."""
+        inverse = PchipInterpolator(self.log_loss_n[::-1], self.log_tokens_n[::-1], extrapolate=False)
+        return np.asarray(np.exp(inverse(np.log(loss_n))))
+
+    def loss(self, tokens_n: np.ndarray) -> np.ndarray:
+        """The loss after so many tokens; NaN beyond the ends."""
+        curve = PchipInterpolator(self.log_tokens_n, self.log_loss_n, extrapolate=False)
+        return np.asarray(np.exp(curve(np.log(tokens_n))))
+
+
+def fine_tuned(table: "pd.DataFrame", scratch: dict[int, FromScratch]) -> "pd.DataFrame":
+    """The fine-tuned runs with the inputs of the laws, and the data transferred to each where it can be read off."""
+    rows = table[table["stage"] == "fine-tune"].sort_values(["width", "tokens"]).reset_index(drop=True)
+    rows = rows.assign(scale=rows["params"], finetuning_tokens=rows["stage_tokens"])
+    equal = [float(scratch[row.width].tokens(np.array([row.loss_nats]))[0]) for row in rows.itertuples()]
+    return rows.assign(equal_tokens=equal, transferred_tokens=np.array(equal) - rows["tokens"])
+
+
+def candidates(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer: LossLaw) -> Iterator[Candidate]:
+    """The laws to compare, fitted to the runs that are not held out."""
+    for form in ("joint-fine-tuning", RectifiedJoint):
+        fit = fits.loss_law(tuned, form, resamples=RESAMPLES)
+        print(f"\n{fit}")
+        yield Candidate(fit.law.NAME, len(fit.law.names()), lambda rows, law=fit.law: _joint(law, rows))
+    widths = sorted(set(tuned["width"][~tuned["held_out"]]))
+    for name in PER_WIDTH:
+        by_width = {
+            width: fits.loss_law(tuned[tuned["width"] == width], name, resamples=0, check=False).law for width in widths
+        }
+        count = sum(len(law.names()) for law in by_width.values())
+        yield Candidate(f"{name}, per width", count, lambda rows, by_width=by_width: _per_width(by_width, rows))
+
+    def through_transfer(rows: "pd.DataFrame") -> np.ndarray:
+        tokens = rows["finetuning_tokens"] + transfer.law.loss(rows["finetuning_tokens"], rows["params"])
+        pairs = zip(rows["width"], tokens.to_numpy(dtype=float))
+        return np.array([scratch[width].loss(np.array([count]))[0] for width, count in pairs])
+
+    yield Candidate("code alone at D_F + D_T", len(transfer.law.names()), through_transfer)
+
+
+def _joint(law: laws.Law, rows: "pd.DataFrame") -> np.ndarray:
+    return np.asarray(law.loss(rows["scale"].to_numpy(dtype=float), rows["finetuning_tokens"].to_numpy(dtype=float)))
+
+
+def _per_width(by_width: dict[int, laws.Law], rows: "pd.DataFrame") -> np.ndarray:
+    pairs = zip(rows["width"], rows["tokens"].astype(float))
+    return np.array([by_width[width].loss(count) if width in by_width else np.nan for width, count in pairs])
+
+
+def comparison(compared: list[Candidate], tuned: "pd.DataFrame") -> Iterator[str]:
+    """The root mean square of ln(measured / predicted) of every law, on the fitted runs and on both kinds of unseen."""
+    largest = tuned["width"] == tuned["width"].max()
+    groups = (~tuned["held_out"], tuned["held_out"] & ~largest, largest)
+    yield f"{'law':<28} {'numbers':>7} {'fitted':>8} {'longest':>8} {'largest':>8}   error of the loss, rms"
+    for one in compared:
+        cells = []
+        for chosen in groups:
+            rows = tuned[chosen]
+            gap = np.log(rows["loss_nats"].to_numpy() / one.predict(rows))
+            known = gap[np.isfinite(gap)]
+            share = f" ({len(known)} of {len(gap)})" if 0 < len(known) < len(gap) else ""
+            cells.append(f"{100 * np.sqrt(np.mean(known**2)):>7.2f}%{share}" if len(known) else f"{'-':>8}")
+        yield f"{one.name:<28} {one.parameters:>7} {' '.join(cells)}"
+
+
+def rows_of(tuned: "pd.DataFrame") -> Iterator[str]:
+    """A line for every fine-tuned run: its loss, and what the prose was worth to it."""
+    yield f"{'width':>5} {'N':>6} {'D_F':>7} {'loss':>7} {'alone':>7} {'D_T':>8}  D_T/D_F"
+    for row in tuned.itertuples():
+        known = np.isfinite(row.equal_tokens)
+        cells = (
+            (quantity(row.equal_tokens), quantity(row.transferred_tokens), f"{row.transferred_tokens / row.tokens:.2f}")
+            if known
+            else ("beyond", "-", "-")
+        )
+        held = "  held out" if row.held_out else ""
+        yield (
+            f"{row.width:5} {quantity(row.params):>6} {quantity(row.tokens):>7} {row.loss_nats:7.4f} {cells[0]:>7} "
+            f"{cells[1]:>8}  {cells[2]:>7}{held}"
+        )
+
+
+def draw(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer: LossLaw, file: Path) -> None:
+    """Losses against tokens of code with and without prose, and the data transferred with its law."""
+    colours = dict(zip(sorted(scratch), plots.SEQUENCE[::2]))
+    with plots.style():
+        figure, (left, right) = plots.canvas(10.5, 4.6, panels=2)
+        labels: list[list[tuple[float, str, str]]] = [[], []]
+        for width, rows in tuned.groupby("width"):
+            colour, alone = colours[width], scratch[width]
+            label = f"N = {quantity(float(rows['params'].iloc[0]))}"
+            left.plot(np.exp(alone.log_tokens_n), np.exp(alone.log_loss_n), "--", color=colour, lw=1.1)
+            left.plot(rows["tokens"], rows["loss_nats"], "o-", color=colour, ms=4, lw=1.1)
+            labels[0].append((float(np.exp(alone.log_loss_n[-1])), label, colour))
+            grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 30)
+            predicted = transfer.law.loss(grid, float(rows["params"].iloc[0]))
+            right.plot(grid, predicted, color=colour, lw=1.1)
+            for held, face in ((False, colour), (True, "white")):
+                some = rows[rows["held_out"] == held]
+                right.plot(some["tokens"], some["transferred_tokens"], "o", ms=5, mec=colour, mfc=face)
+            labels[1].append((float(predicted[-1]), label, colour))
+        for ax, ends in zip((left, right), labels):
+            log_axis(ax, "x", "compact")
+            ax.set_xlabel("tokens of code, bytes")
+            end_labels(ax, ends)
+        log_axis(right, "y", "compact")
+        left.set_ylabel("validation loss on code, nats per byte")
+        right.set_ylabel("data transferred, tokens of code")
+        left.set_title("after 2M bytes of prose (dots), and without")
+        right.set_title("data transferred; lines: the law, open: held out")
+        plots.save(figure, file)
+
+
+def main(runs: Path, output: Path) -> None:
+    """Train, measure, fit, compare, print, draw."""
+    table = lmscale.read_table(lmscale.run(SWEEP, runs))
+    alone = table[table["stage"] == "scratch"]
+    scratch = {int(width): FromScratch.of(rows) for width, rows in alone.groupby("width")}
+    tuned = fine_tuned(table, scratch)
+    print("\n".join(rows_of(tuned)))
+    transfer = fits.loss_law(tuned, "transfer", resamples=RESAMPLES)
+    print("", transfer, fits.held_out_check(transfer, tuned), sep="\n")
+    compared = list(candidates(tuned, scratch, transfer))
+    print("\n".join(["", *comparison(compared, tuned)]))
+    draw(tuned, scratch, transfer, output / "transfer_cpu.svg")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds one folder per sweep")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder of the figure")
+    arguments = parser.parse_args()
+    main(arguments.runs, arguments.output)
