@@ -114,3 +114,8 @@ def test_a_finished_sweep_is_said_to_be_there(made: Path, root: Path, tmp_path: 
     plan = sweep.plan(sweep.load(root / "sweeps" / "smoke.py"))
     assert exit_status_of(run_sweep(plan, tmp_path / "runs", console := screen())) == 0
     assert f"all 12 runs of smoke are there: {tmp_path / 'runs' / 'smoke'}" in said(console).replace("\n", "")
+
+
+def test_a_bar_names_the_stage_that_follows_pretraining() -> None:
+    tuned = PlannedRun(replace(RUN, init_from=RUN.run_id))
+    assert label(tuned) == f"fine-tune {label(PlannedRun(RUN))}"

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRem
 from rich.table import Column
 from rich.text import Text
 
+from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import model_size, quantity
@@ -22,9 +23,10 @@ FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
 
 
 def label(run: PlannedRun) -> str:
-    """N, C and seed of a run, which name its bar."""
+    """N, C and seed of a run, which name its bar, and its stage where that is not pretraining."""
     counts = count(run.config)
-    return f"N {model_size(counts.params, counts.active_params):>5} C {counts.flops:.2e} seed {run.config.seed}"
+    stage = "" if run.stage == PRETRAIN else f"{run.stage} "
+    return f"{stage}N {model_size(counts.params, counts.active_params):>5} C {counts.flops:.2e} seed {run.config.seed}"
 
 
 class _TimeLeft(TimeRemainingColumn):
