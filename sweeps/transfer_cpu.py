@@ -11,7 +11,7 @@ from every fit: all fine-tuned runs of the largest width, and the longest of eac
 `experiments/transfer_cpu.py`.
 
 Peak rates are those of `recipes.cpu`, after prose times .22 (D_F / 262k)^.4: at the full rate fine-tuning forgets. Of
-rates 1/16 to 2 times the recipe's, a pilot of 22 runs at widths 16 and 32 had its best, by parabolas, at .11 and .12
+rates 1/16 to 2 times the recipe's, a pilot of 21 runs at widths 16 and 32 had its best, by parabolas, at .11 and .12
 (33k tokens of code), .19 and .23 (262k), and .45 or more (1.0M).
 """
 
