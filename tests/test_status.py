@@ -163,4 +163,5 @@ def test_stages_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathFa
     write_plan(life, "life", [PlannedRun(RUN), PlannedRun(replace(RUN, init_from=RUN.run_id))])
     header, first, second = (line.split() for line in said(life).splitlines()[1:4])
     assert header[:2] == ["run", "stage"] and (first[1], second[1]) == ("pretrain", "fine-tune")
+    assert second.count("fine-tune") == 1
     assert "stage" not in said(folder)

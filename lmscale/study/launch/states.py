@@ -113,8 +113,7 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
     known["seed"] = seed if type(seed) is int else 0
     known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
     known["stage"] = stage if isinstance(stage := line.get("stage"), str) and stage else PRETRAIN
-    stages = [known["stage"]] if known["stage"] != PRETRAIN else []
-    note = ", ".join([*stages, *["held out"] * line["held_out"]])
+    note = "held out" if line["held_out"] else ""
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
         return _ended(Path(run_folder), line, known, note)
     if not os.path.lexists(run_folder):
