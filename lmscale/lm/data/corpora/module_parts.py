@@ -33,7 +33,7 @@ class ModuleParts:
 
 def docstrings(text: bytes) -> bytes:
     """The docstrings of a module in their order, without indentation, blank lines between. Raises `Unreadable`."""
-    texts = (inspect.cleandoc(node.value) for node in _docstrings(text))
+    texts = (inspect.cleandoc(str(node.value)) for node in _docstrings(text))
     return "\n\n".join(texts).encode(errors="backslashreplace")
 
 
