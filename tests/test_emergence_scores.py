@@ -4,16 +4,19 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.outcomes import RUN
 from helpers.scores import SIZES, graded, hinge, scores
 from rich.console import Console
 
 from lmscale.cli import VERBS
 from lmscale.commands import emergence as command
 from lmscale.core.errors import UserError
+from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.study import emergence
 from lmscale.study.emergence.folder import read_scores
 
@@ -133,6 +136,22 @@ def test_of_several_measurements_the_best_is_used_and_said(tmp_path):
     assert "task t, 0 shots: its scores come from different numbers of items" in notes
     assert "task other: 1 rows of checkpoints before the last scored one" in notes
     assert set(read_scores(tmp_path, every_step=True)["task"]) == {"t", "other"}
+
+
+def test_scores_of_fine_tuned_runs_are_no_points_of_pretraining(tmp_path):
+    """Each size twice, at chance before and perfect after: both together would be no curve."""
+    bases = [replace(RUN, seed=seed) for seed in range(6)]
+    tuned = [replace(base, init_from=base.run_id) for base in bases]
+    write_plan(tmp_path, "life", [PlannedRun(config) for config in [*bases, *tuned]])
+    for score, configs in ((0.25, bases), (1.0, tuned)):
+        sizes = [{"run_id": one.run_id, "params": 10.0 ** (6 + number)} for number, one in enumerate(configs)]
+        write_scores(tmp_path, [{**score_rows("r0", score=score), **size} for size in sizes])
+    result = emergence.detect(str(tmp_path), "params", resamples=0)
+    assert result.findings[0].curve.score_S.tolist() == [0.25] * 6
+    assert any("6 scores of other stages than pretrain are left out" in note for note in result.notes)
+    after = emergence.detect(str(tmp_path), "params", where="stage == 'fine-tune'", resamples=0)
+    assert after.findings[0].curve.score_S.tolist() == [1.0] * 6
+    assert set(read_scores(tmp_path)["stage"]) == {"pretrain", "fine-tune"}
 
 
 def test_of_equally_many_items_those_that_most_runs_share_are_used(tmp_path):

@@ -22,7 +22,7 @@ from lmscale.study.emergence.classes import (
 )
 from lmscale.study.emergence.curves import AXES, Axis, Curve, axes_of, curves_along
 from lmscale.study.emergence.finding import Finding
-from lmscale.study.emergence.folder import read_scores
+from lmscale.study.emergence.folder import of_one_stage, read_scores
 from lmscale.study.emergence.likelihood import NoiseKind
 from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
@@ -90,7 +90,7 @@ def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFram
 
     if isinstance(table, str | Path):
         folder = Path(table).is_dir()
-        return read_scores(Path(table), where=where) if folder else read_rows(table, where=where)
+        return of_one_stage(read_scores(Path(table), where=where)) if folder else read_rows(table, where=where)
     return table if where is None else query(table, where)
 
 

@@ -1,26 +1,33 @@
 """The scores that a sweep's runs keep, as one table: those of `RunConfig.exam`, and what `lmscale eval` wrote."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmscale.core.config import PRETRAIN
 from lmscale.core.errors import UserError
 from lmscale.core.run_identity import check_file_of
 from lmscale.core.scores import at_last_step, best_measured, read_rows, scores_files
 
+from lmscale.study.fits.checks.stages import one_stage
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lmscale.core.plans import PlannedRun
 
 
 def read_scores(path: Path, every_step: bool = False, where: str | None = None) -> "pd.DataFrame":
     """The best-measured scores of every run below `path`, of its last scored step or of all.
 
-    A sweep's seeds are in a column `seed`. `where` is applied before one of several rows is chosen. The attribute
-    `notes` of the table says in sentences what was left out. Raises `UserError` where no run has scores or a file is
-    damaged, and as `query` does.
+    A sweep's seeds and stages of training are in the columns `seed` and `stage`. `where` is applied before one of
+    several rows is chosen. The attribute `notes` of the table says in sentences what was left out. Raises `UserError`
+    where no run has scores or a file is damaged, and as `query` does.
     """
     import pandas as pd
 
-    rows = [row for file in scores_files(path) for row in _of_run(file)]
+    planned = _planned(path)
+    rows = [row for file in scores_files(path) for row in _of_run(file, planned)]
     if not rows:
         raise UserError(
             f"no run in {path} has scores; name tasks in its sweep (exam=ExamConfig(tasks=...)) before it is trained, "
@@ -33,15 +40,28 @@ def read_scores(path: Path, every_step: bool = False, where: str | None = None) 
         rows, notes = at_last_step(rows)
     rows, sentences = best_measured(rows)
     table = pd.DataFrame(rows)
-    if (seeds := _seeds(path)) is not None and "run_id" in table:
-        table["seed"] = table["run_id"].map(seeds)
     table.attrs["notes"] = [*notes, *sentences]
     return table
 
 
-def _of_run(file: Path) -> "list[dict[str, object]]":
+def of_one_stage(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The scores of one stage of training: pretraining where there are several, which a note says."""
+    rows = one_stage(table, None)
+    notes = list(table.attrs.get("notes", ()))
+    if left_out := len(table) - len(rows):
+        notes.append(
+            f"{left_out} scores of other stages than {PRETRAIN} are left out: `where` chooses one of those, as in "
+            f"\"stage == 'fine-tune'\""
+        )
+    rows.attrs = {**table.attrs, "notes": notes}
+    return rows
+
+
+def _of_run(file: Path, planned: "Mapping[str, PlannedRun]") -> "list[dict[str, object]]":
     """The rows of a run's scores. Raises `UserError` where they are corrupt, or of another run than the folder."""
-    rows: list[dict[str, object]] = [{"run_id": file.parent.name, **row} for row in read_rows(file)]
+    run = planned.get(file.parent.name)
+    known = {} if run is None else {"seed": run.config.seed, "stage": run.stage}
+    rows: list[dict[str, object]] = [{"run_id": file.parent.name, **row, **known} for row in read_rows(file)]
     for run_id in {str(row["run_id"]): None for row in rows}:
         check_file_of(run_id, file)
     return rows
@@ -57,10 +77,11 @@ def _matching(rows: "list[dict[str, object]]", where: str) -> "list[dict[str, ob
     return [rows[number] for number in numbers]
 
 
-def _seeds(path: Path) -> "dict[str, int] | None":
+def _planned(path: Path) -> "dict[str, PlannedRun]":
+    """The planned runs of a sweep's folder by their ids; none of another folder."""
     from lmscale.core.plans import read_plan
     from lmscale.core.run_folder import PLAN_FILE
 
     if not (path / PLAN_FILE).exists():
-        return None
-    return {run.config.run_id: run.config.seed for run in read_plan(path)[1]}
+        return {}
+    return {run.config.run_id: run for run in read_plan(path)[1]}
