@@ -3,8 +3,8 @@
     python experiments/distillation_cpu.py                     # trains what is missing in runs/, then judges and draws
     python experiments/distillation_cpu.py --output figures
 
-`sweeps/distillation_cpu.py`: byte models of two widths, taught by five teachers for three lengths, and trained on the
-text alone for seven. Compute is booked in three ways: the student's training alone, where the teacher's distributions
+`sweeps/distillation_cpu.py`: byte models of two widths, taught by four teachers for three lengths, and trained on the
+text alone for five and six. Compute is booked in three ways: the student's training alone, where the teacher's distributions
 are there already; with the teacher's forward passes; and with its training, too. At each the distilled student is
 compared with one of its width that spends the same on the text: the loss of that one is read off a monotone curve
 through its runs, in logarithms. Where it would be longer than the longest, that run stands for it: if it is better

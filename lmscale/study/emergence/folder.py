@@ -8,7 +8,6 @@ from lmscale.core.config import PRETRAIN
 from lmscale.core.errors import UserError
 from lmscale.core.run_identity import check_file_of
 from lmscale.core.scores import at_last_step, best_measured, read_rows, scores_files
-
 from lmscale.study.fits.checks.stages import one_stage
 
 if TYPE_CHECKING:
