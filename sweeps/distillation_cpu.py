@@ -4,11 +4,11 @@
     lmscale run  sweeps/distillation_cpu.py
     python experiments/distillation_cpu.py      # the same, then who wins, the U in the teacher's loss and the figure
 
-Byte models on the source code of Python's standard library. Teachers: one width after three lengths, which is how strong
-they are, and a narrower one after the longest. Students of two widths, the wider as wide as that one, learn for three
-lengths from each teacher's distribution alone (Busbridge 2025, arXiv 2502.08606), and from the text for these lengths
-and longer ones, up to what reading a teacher would have paid for. Rate and batch of all are those of `recipes.cpu` for
-training on text. The outcome is in `experiments/distillation_cpu.py`.
+Byte models on the source code of Python's standard library. Teachers: one width after three lengths, which is how
+strong they are, and a narrower one after the longest. Students of two widths, the wider as wide as that one, learn for
+three lengths from each teacher's distribution alone (Busbridge 2025, arXiv 2502.08606), and from the text for these
+lengths and longer ones, up to what reading a teacher would have paid for. Rate and batch of all are those of
+`recipes.cpu` for training on text. The outcome is in `experiments/distillation_cpu.py`.
 """
 
 from lmscale import Distillation, Sweep, chain, distil, grid, recipes
