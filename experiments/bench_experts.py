@@ -23,17 +23,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PEERS = ("eager", "eager compile", "grouped_mm", "grouped_mm compile")
-"""How Mixtral multiplies its experts, and whether torch compiles the model."""
-WARM_STEPS = 3
+PEERS = ("eager eager", "eager compile", "grouped_mm eager", "grouped_mm compile")
+"""How Mixtral multiplies its experts, in a loop or in one grouped product, and whether torch compiles the model."""
+PEERS_SCRIPT = Path(__file__).with_name("bench_train_step.py")
+"""It trains models of torch, in an environment that need not have lmscale."""
 LONGEST_SECONDS = 600
-BALANCE_LOSS = 0.01
-"""Weight in both models; `RouterConfig`'s default."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,9 @@ def ours(shape: Shape, steps: int, gpu: bool, dense: bool) -> dict[str, Any]:
 
 
 def theirs(python: str, peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any] | None:
-    """The same of one peer, measured by this file in a process of its own; None, with the reason, where it fails."""
-    command = [python, __file__, "--measure", json.dumps([peer, [*vars(shape).values()], steps, gpu])]
+    """The same of one peer, measured in a process of its own; None, with the reason, where it fails."""
+    command = [python, str(PEERS_SCRIPT), "--measure"]
+    command += [json.dumps([f"mixtral {peer}", [*vars(shape).values()], steps, gpu])]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LONGEST_SECONDS)
     except subprocess.TimeoutExpired:
@@ -90,81 +89,22 @@ def theirs(python: str, peer: str, shape: Shape, steps: int, gpu: bool) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
-    """Tokens per second and parameters of Mixtral, in this process."""
-    import os
-
-    import torch
-
-    torch.manual_seed(0)
-    device = "cuda" if gpu else "cpu"
-    if gpu:
-        torch.set_float32_matmul_precision("high")
-    else:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    kind, _, compiled = peer.partition(" ")
-    model = _mixtral(shape, kind).to(device).train()
-    params = sum(p.numel() for p in model.parameters())
-    run = torch.compile(model) if compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    batches = torch.randint(0, shape.vocab, (8, shape.batch, shape.context), device=device)
-
-    def step(t: int) -> None:
-        tokens = batches[t % len(batches)]
-        with torch.autocast(device, torch.bfloat16, enabled=gpu):
-            loss = run(input_ids=tokens, labels=tokens, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    ends = []
-    for t in range(WARM_STEPS + steps + 1):
-        step(t)
-        if gpu:
-            torch.cuda.synchronize()
-        ends.append(time.perf_counter())
-    seconds = [end - start for start, end in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :])]
-    return {"tokens_per_second": shape.batch * shape.context / statistics.median(seconds), "params": params}
-
-
-def _mixtral(shape: Shape, experts_implementation: str) -> Any:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    return MixtralForCausalLM(
-        MixtralConfig(
-            vocab_size=shape.vocab,
-            hidden_size=shape.width,
-            intermediate_size=shape.expert_width,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            max_position_embeddings=shape.context,
-            num_local_experts=shape.experts,
-            num_experts_per_tok=shape.experts_per_token,
-            output_router_logits=True,
-            router_aux_loss_coef=BALANCE_LOSS,
-            tie_word_embeddings=True,
-            sliding_window=None,
-            attn_implementation="sdpa",
-            experts_implementation=experts_implementation,
-        )
-    )
-
-
 def compare(shapes: tuple[Shape, ...], python: str, peers: tuple[str, ...], rounds: int, steps: int, gpu: bool) -> None:
     """Print a row per shape: tokens/s of all, of ours over the dense model, and of ours over the best peer."""
     measurements: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
     for number in range(rounds):
         for shape in shapes:
-            for who in ("dense", "experts"):
-                measurements.setdefault((shape, who), []).append(ours(shape, steps, gpu, who == "dense"))
-            for peer in peers:
-                if number and (shape, peer) not in measurements:  # failed in the first round
+            for who in ("dense", "experts", *peers):
+                if number and (shape, who) not in measurements:  # failed in the first round
                     continue
-                if (measured := theirs(python, peer, shape, steps, gpu)) is not None:
-                    measurements.setdefault((shape, peer), []).append(measured)
-            print(f"round {number + 1} of {rounds}: {shape}", file=sys.stderr, flush=True)
+                if who in peers:
+                    measured = theirs(python, who, shape, steps, gpu)
+                else:
+                    measured = ours(shape, steps, gpu, who == "dense")
+                if measured is not None:
+                    measurements.setdefault((shape, who), []).append(measured)
+                    rate = f"{measured['tokens_per_second']:,.0f} tokens/s"
+                    print(f"round {number + 1} of {rounds}: width {shape.width}, {who}, {rate}", file=sys.stderr)
     print(f"median tokens/s of {rounds} rounds on {measurements[shapes[0], 'dense'][0]['device']}")
     print(
         f"{'(d, L, heads, context, vocab, batch, E, k)':42} {'dense':>9} {'experts':>9} "
@@ -195,15 +135,10 @@ if __name__ == "__main__":
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch and transformers")
     parser.add_argument("--no-peers", action="store_true", help="ours alone: experts beside the dense model")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--shapes", type=int, nargs="+", metavar="N", help="only these of them, counted from 0")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        peer, values, steps, gpu = json.loads(arguments.measure)
-        print(json.dumps(measure(peer, Shape(*values), steps, gpu)))
-    else:
-        every = GPU_SHAPES if arguments.gpu else CPU_SHAPES
-        chosen = tuple(every[number] for number in arguments.shapes or range(len(every)))
-        peers = () if arguments.no_peers else PEERS
-        compare(chosen, arguments.python, peers, arguments.rounds, arguments.steps, arguments.gpu)
+    every = GPU_SHAPES if arguments.gpu else CPU_SHAPES
+    chosen = tuple(every[number] for number in arguments.shapes or range(len(every)))
+    peers = () if arguments.no_peers else PEERS
+    compare(chosen, arguments.python, peers, arguments.rounds, arguments.steps, arguments.gpu)

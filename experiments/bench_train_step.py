@@ -36,13 +36,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BALANCE_LOSS = 0.01
+"""Weight in models with experts; `RouterConfig`'s default."""
 PEERS = ("llama eager", "llama compile", "gpt2 eager", "gpt2 compile")
 WARM_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and its batch."""
+    """A model and its batch; with experts, only `bench_experts.py` asks for it."""
 
     width: int
     layers: int
@@ -50,6 +52,8 @@ class Shape:
     context: int
     vocab: int
     batch: int
+    experts: int = 1
+    experts_per_token: int = 1
 
     @property
     def hidden(self) -> int:
@@ -81,7 +85,11 @@ def theirs(python: str, peer: str, shape: Shape, steps: int, gpu: bool) -> dict[
 
 
 def measure(peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
-    """Tokens per second and parameters of a peer, in this process."""
+    """Tokens per second and parameters of a peer, in this process.
+
+    A peer is a model, how Mixtral multiplies its experts, and whether torch compiles it: "llama compile", "mixtral
+    grouped_mm eager".
+    """
     import os
 
     import torch
@@ -92,8 +100,9 @@ def measure(peer: str, shape: Shape, steps: int, gpu: bool) -> dict[str, Any]:
         torch.set_float32_matmul_precision("high")
     else:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    kind, how = peer.split()
-    model = (_llama if kind == "llama" else _gpt2)(shape).to(device).train()
+    kind, *implementation, how = peer.split()
+    make = {"llama": _llama, "gpt2": _gpt2, "mixtral": _mixtral}[kind]
+    model = make(shape, *implementation).to(device).train()
     params = sum(p.numel() for p in model.parameters())
     run = torch.compile(model) if how == "compile" else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
@@ -156,6 +165,34 @@ def _gpt2(shape: Shape) -> Any:
     )
 
 
+def _mixtral(shape: Shape, experts_implementation: str) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=shape.vocab,
+            hidden_size=shape.width,
+            intermediate_size=shape.hidden // shape.experts_per_token,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            num_local_experts=shape.experts,
+            num_experts_per_tok=shape.experts_per_token,
+            output_router_logits=True,
+            router_aux_loss_coef=BALANCE_LOSS,
+            tie_word_embeddings=True,
+            sliding_window=None,
+            attn_implementation="sdpa",
+            experts_implementation=experts_implementation,
+        )
+    )
+
+
+def _row(shape: Shape) -> str:
+    return ", ".join(str(value) for value in (*vars(shape).values(),)[:6])
+
+
 def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu: bool) -> None:
     """Print a row per shape: tokens/s of all, and the ratio of ours to the best of the others."""
     measurements: dict[tuple[Shape, str], list[dict[str, Any]]] = {}
@@ -164,7 +201,7 @@ def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu
             measurements.setdefault((shape, "lmscale"), []).append(ours(shape, steps, gpu))
             for peer in PEERS:
                 measurements.setdefault((shape, peer), []).append(theirs(python, peer, shape, steps, gpu))
-            print(f"round {number + 1} of {rounds}: {shape}", file=sys.stderr, flush=True)
+            print(f"round {number + 1} of {rounds}: {_row(shape)}", file=sys.stderr, flush=True)
     print(f"median tokens/s of {rounds} rounds on {measurements[shapes[0], 'lmscale'][0]['device']}")
     print(
         f"{'(d, L, heads, context, vocab, batch)':38} {'lmscale':>9} "
@@ -182,7 +219,7 @@ def compare(shapes: tuple[Shape, ...], python: str, rounds: int, steps: int, gpu
         if params[0] != params[1]:
             sys.exit(f"{shape}: Llama has {params[1]:,} parameters, ours {params[0]:,}")
         print(
-            f"{', '.join(str(value) for value in vars(shape).values()):38} {rate['lmscale']:9,.0f} "
+            f"{_row(shape):38} {rate['lmscale']:9,.0f} "
             + " ".join(f"{rate[peer]:13,.0f}" for peer in PEERS)
             + f"  {rate['lmscale'] / max(rate[peer] for peer in PEERS):5.2f}  {mfu:.2f}"
         )

@@ -23,13 +23,13 @@ def block_rows(pairs: int, groups: int) -> int:
     """Rows of a block, a power of two.
 
     A product of few rows runs far below the peak of the machine, and half of a group's last block is empty on average:
-    about a quarter of a group's rows, between 16 and 64 on a CPU (timed at width 256, 256 rows to a group), and up to
-    1024 on an accelerator, whose kernels take longer to start than to run.
+    a quarter of a group's rows or the next power of two, between 16 and 128 on a CPU (timed at width 256 with 256 and
+    512 rows to a group), and up to 1024 on an accelerator, whose kernels take longer to start than to run.
     """
     if not isinstance(pairs, int):  # of an exported function, which takes any number of rows
         return 64
-    most = 64 if jax.default_backend() == "cpu" else 1024
-    return max(16, min(most, 1 << max(0, (pairs // groups // 4)).bit_length()))
+    most = 128 if jax.default_backend() == "cpu" else 1024
+    return max(16, min(most, 1 << max(0, pairs // groups // 4 - 1).bit_length()))
 
 
 def grouped_matmul(x_MD: jax.Array, w_EDF: jax.Array, sizes_E: jax.Array, rows: int) -> jax.Array:
