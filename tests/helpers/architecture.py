@@ -39,6 +39,7 @@ MODULES: dict[str, str] = {
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
     "lm/use": "a trained run: loaded, scored on tasks and texts, sampled, exported; models imported",
+    "lm/inspect": "inside a model: attention, predictions by layer, and which parts cause an answer",
     "study/grouping": "values that are one within about a per cent: budgets, sizes, scales",
     "study/laws": "forms of scaling laws and published constants with their sources",
     "study/presets": "published shapes: GPT-2, Llama, Chinchilla",

@@ -1,0 +1,142 @@
+"""Patches: values of one prompt put into the forward pass of another, many of them as rows of one batch.
+
+A row is a prompt and a mask, which says where its values are replaced; the replacements come from a source, the recorded
+values of other prompts or a constant. Letters as in `transformer`; N prompts, R rows, U units of a kind in one layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core.config import ModelConfig, check
+from lmscale.core.errors import nearest
+from lmscale.lm.devices.sharding import batch_devices
+from lmscale.lm.model import transformer
+from lmscale.lm.model.parameters import Params
+from lmscale.lm.model.tap import TAPS, Tap, record
+
+Masks = Mapping[str, jax.Array]
+"""Site -> where its value is replaced, bool [R, L, T or 1, U or 1]; L is 1 at a site outside of the layers."""
+Sources = Mapping[str, jax.Array]
+"""Site -> what replaces it: as a tap records it, [L, N, T, ...] or [N, T, ...], or with 1 for any of N and T."""
+MEMORY_BYTES = 2**28
+"""What the recorded values of a group of prompts, or the logits of a batch, may take."""
+SETS = ("embedding", "attention_output", "mlp_output")
+"""Sites that together are all that is ever added to the residual stream: replacing them all is running the source."""
+
+
+class Mediator(NamedTuple):
+    """A kind of unit whose effect is measured one unit at a time."""
+
+    site: str
+    resolves: Literal["units", "positions"]
+    """Whether its units lie beside each other in a layer, at all positions at once, or at the positions of a prompt."""
+    meaning: str
+
+
+MEDIATORS: dict[str, Mediator] = {
+    "heads": Mediator("head_outputs", "units", "one head at all positions, before the output projection"),
+    "attention": Mediator("attention_output", "units", "what attention adds in one layer, at all positions"),
+    "mlps": Mediator("mlp_output", "units", "what the MLP adds in one layer, at all positions"),
+    "neurons": Mediator("mlp_hidden", "units", "one neuron of an MLP at all positions"),
+    "positions": Mediator("residual_post", "positions", "the residual stream after one layer, at one position"),
+}
+"""Name -> mediator (Vig 2020 takes heads and neurons, Meng 2022 the others)."""
+
+
+def mediator(name: str) -> Mediator:
+    """The mediator of a name. Raises `UserError` naming the nearest."""
+    check(name in MEDIATORS, f"{name!r} is no kind of unit{nearest(name, MEDIATORS)}; take {', '.join(MEDIATORS)}")
+    return MEDIATORS[name]
+
+
+def unit_shape(name: str, config: ModelConfig, time: int) -> tuple[int, int]:
+    """(L, units in a layer) of a mediator for prompts of so many tokens. Raises `UserError` for neurons of experts."""
+    check(
+        name != "neurons" or not config.sparse,
+        f"a model of {config.experts} experts has no MLP whose neurons every token uses; take heads, attention, mlps or "
+        "positions",
+    )
+    units = {"heads": config.heads, "neurons": config.hidden, "positions": time}
+    return config.layers, units.get(name, 1)
+
+
+def one_unit(name: str, unit_R: jax.Array, config: ModelConfig, time: int) -> Masks:
+    """Masks that replace one unit each; unit i lies in layer i // U at place i % U."""
+    layers, units = unit_shape(name, config, time)
+    layer_RL = (unit_R // units)[:, None] == jnp.arange(layers)
+    unit_RU = (unit_R % units)[:, None] == jnp.arange(units)
+    mask_RLU = layer_RL[:, :, None] & unit_RU[:, None, :]
+    site, resolves, _ = mediator(name)
+    return {site: mask_RLU[:, :, None, :] if resolves == "units" else mask_RLU[:, :, :, None]}
+
+
+def everywhere(sites: Sequence[str], config: ModelConfig, rows: int, where: bool = True) -> Masks:
+    """Masks that replace all of the sites in every row, or nothing of them."""
+    return {
+        site: jnp.full((rows, config.layers if TAPS[site].in_layer else 1, 1, 1), where, jnp.bool_) for site in sites
+    }
+
+
+def patching_tap(masks: Masks, sources: Sources, source_R: jax.Array) -> Tap:
+    """The tap that puts prompt `source_R` of the sources into every row where the masks say so.
+
+    It holds arrays, so that it is made inside the jitted function.
+    """
+
+    def patch(site: str, value: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, None]:
+        mask_RTU = masks[site][:, 0 if layer is None else layer]
+        source = sources[site] if layer is None else sources[site][layer]
+        source = source if source.shape[0] == 1 else source[source_R]
+        mask = mask_RTU.reshape(*mask_RTU.shape, *(1,) * (value.ndim - 3))
+        return jnp.where(mask, source.astype(value.dtype), value), None
+
+    return Tap(tuple(masks), patch)
+
+
+def logits_at(
+    params: Params, tokens_RT: jax.Array, end_R: jax.Array, config: ModelConfig, tap: Tap | None = None
+) -> jax.Array:
+    """Logits [R, V] of the token after position `end_R` of every row; those behind it are padding and change nothing."""
+    final_RTD, cast_params, _, _ = transformer.final_residual(params, tokens_RT, config, None, tap)
+    last_R1D = jnp.take_along_axis(final_RTD, end_R[:, None, None], axis=1)
+    return transformer.unembed(last_R1D, transformer.head(cast_params, config), config)[:, 0]
+
+
+@partial(jax.jit, static_argnames=("config", "sites"))
+def recorded(params: Params, tokens_NT: jax.Array, config: ModelConfig, sites: tuple[str, ...]) -> dict[str, jax.Array]:
+    """The values of the sites for every prompt."""
+    return transformer.final_residual(params, tokens_NT, config, None, record(*sites))[2]
+
+
+@partial(jax.jit, static_argnames=("config",))
+def patched_logits(
+    params: Params,
+    tokens_NT: jax.Array,
+    end_N: jax.Array,
+    row_R: jax.Array,
+    masks: Masks,
+    sources: Sources,
+    config: ModelConfig,
+) -> jax.Array:
+    """Logits [R, V] at the end of prompt `row_R`, in which the sources' values of the same number stand where the masks
+    say so."""
+    tap = patching_tap(masks, sources, row_R)
+    return logits_at(params, tokens_NT[row_R], end_N[row_R], config, tap)
+
+
+def chunks(rows: int, row_bytes: int, most: int = 256) -> list[NDArray[np.int32]]:
+    """The numbers 0 to `rows` - 1 in batches of one size, which the last repeats its last number to fill.
+
+    A batch divides over the devices of the mesh, and its rows take at most `MEMORY_BYTES`.
+    """
+    devices = batch_devices()
+    size = min(most, max(1, MEMORY_BYTES // max(1, row_bytes)), rows)
+    size = -(-size // devices) * devices
+    padded = np.minimum(np.arange(-(-rows // size) * size, dtype=np.int32), rows - 1)
+    return list(padded.reshape(-1, size))
