@@ -62,17 +62,32 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def comparable(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int) -> list[Pair]:
+    """Those of the pairs of which `pair_tokens` raises nothing."""
+
+    def fits(pair: Pair) -> bool:
+        try:
+            _tokens(pair, tokenizer, context, "")
+        except UserError:
+            return False
+        return True
+
+    return [pair for pair in pairs if fits(pair)]
+
+
 def pair_tokens(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, name: str = "pair") -> PairTokens:
     """Pairs as tokens. Raises `UserError` for prompts of unequal length, answers that do not differ, and for a prompt
     that does not fit the context, naming the pair by its number."""
     check(bool(pairs), "there are no pairs to measure; give at least one")
     rows = [_tokens(pair, tokenizer, context, f"{name} {number}") for number, pair in enumerate(pairs, 1)]
     longest = max(len(prompt) for prompt, *_ in rows)
-    padded = [
-        np.array([np.pad(row[place], (0, longest - len(row[place]))) for row in rows], np.int32) for place in (0, 1)
-    ]
-    ends, answers, others = (np.array(column, np.int32) for column in zip(*((len(a) - 1, b, c) for a, _, b, c in rows)))
-    return PairTokens(padded[0], padded[1], ends, answers, others)
+    prompt_NT, other_NT = (
+        np.array([np.pad(row[place], (0, longest - len(row[place]))) for row in rows]) for place in (0, 1)
+    )
+    end_N, answer_N, other_answer_N = (
+        np.array(column, np.int32) for column in zip(*((len(prompt) - 1, *answers) for prompt, _, *answers in rows))
+    )
+    return PairTokens(prompt_NT, other_NT, end_N, answer_N, other_answer_N)
 
 
 def _tokens(pair: Pair, tokenizer: Tokenizer, context: int, where: str) -> tuple[Ids, Ids, int, int]:

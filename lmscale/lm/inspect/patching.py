@@ -1,7 +1,7 @@
 """Patches: values of one prompt put into the forward pass of another, many of them as rows of one batch.
 
-A row is a prompt and a mask, which says where its values are replaced; the replacements come from a source, the recorded
-values of other prompts or a constant. Letters as in `transformer`; N prompts, R rows, U units of a kind in one layer.
+A row is a prompt and a mask, which says where its values are replaced; what replaces them comes from a source: recorded
+values of other prompts, or constants. Letters as in `transformer`; N prompts, R rows, U units of a kind in one layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,8 +59,8 @@ def unit_shape(name: str, config: ModelConfig, time: int) -> tuple[int, int]:
     """(L, units in a layer) of a mediator for prompts of so many tokens. Raises `UserError` for neurons of experts."""
     check(
         name != "neurons" or not config.sparse,
-        f"a model of {config.experts} experts has no MLP whose neurons every token uses; take heads, attention, mlps or "
-        "positions",
+        f"a model of {config.experts} experts has no MLP whose neurons every token uses; take heads, attention, "
+        "mlps or positions",
     )
     units = {"heads": config.heads, "neurons": config.hidden, "positions": time}
     return config.layers, units.get(name, 1)
@@ -102,7 +102,7 @@ def patching_tap(masks: Masks, sources: Sources, source_R: jax.Array) -> Tap:
 def logits_at(
     params: Params, tokens_RT: jax.Array, end_R: jax.Array, config: ModelConfig, tap: Tap | None = None
 ) -> jax.Array:
-    """Logits [R, V] of the token after position `end_R` of every row; those behind it are padding and change nothing."""
+    """Logits [R, V] of the token after position `end_R` of every row; those behind it change nothing."""
     final_RTD, cast_params, _, _ = transformer.final_residual(params, tokens_RT, config, None, tap)
     last_R1D = jnp.take_along_axis(final_RTD, end_R[:, None, None], axis=1)
     return transformer.unembed(last_R1D, transformer.head(cast_params, config), config)[:, 0]

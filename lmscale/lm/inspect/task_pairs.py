@@ -14,7 +14,7 @@ from lmscale.lm.data.languages.tasks import LanguageTask, all_tasks
 from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.eval import tasks
 from lmscale.lm.eval.tasks import Item, Shots, Task
-from lmscale.lm.inspect.pairs import Pair
+from lmscale.lm.inspect.pairs import Pair, comparable, pair_tokens
 
 ALPHABETS = ("0123456789", "()")
 """Characters of questions besides letters: one is replaced by another of its kind, and `+` stays."""
@@ -22,10 +22,10 @@ MOST_COMPARED = 2000
 """Questions of one length among which partners are looked for."""
 
 
-def pairs_of(spec: str, tokenizer: Tokenizer, count: int, seed: int = 0) -> dict[str, list[Pair]]:
+def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0) -> dict[str, list[Pair]]:
     """Pairs of every task that `spec` names, as `lmscale eval` reads it: name -> at most `count` pairs.
 
-    Tasks without any are left out. Raises `UserError` where none has one, and as `tasks.load` does.
+    Pairs that the tokenizer or the context does not let be compared are left out, and so are tasks without any. Raises `UserError` where none has one, and as `tasks.load` does.
     """
     check(count >= 1, f"{count} pairs: at least 1")
     if is_synthetic(spec):
@@ -34,12 +34,15 @@ def pairs_of(spec: str, tokenizer: Tokenizer, count: int, seed: int = 0) -> dict
         found = {task.name: language_pairs(task, count, seed) for task in all_tasks(language)}
     else:
         found = {task.name: task_pairs(task, tokenizer, count) for task in tasks.load(spec)}
-    named = {name: pairs for name, pairs in found.items() if pairs}
     check(
-        bool(named),
-        f"{spec}: no two questions of a task have as many tokens and different answers; give pairs of your own as JSONL",
+        any(found.values()),
+        f"{spec}: no two questions of a task have as many tokens and different answers; give your own pairs as JSONL",
     )
-    return named
+    named = {name: comparable(pairs, tokenizer, context) for name, pairs in found.items() if pairs}
+    if not any(named.values()):
+        name = next(iter(named))
+        pair_tokens(found[name], tokenizer, context, f"{name}, pair")  # raises what stands in the way
+    return {name: pairs for name, pairs in named.items() if pairs}
 
 
 def language_pairs(task: LanguageTask, count: int, seed: int = 0) -> list[Pair]:
@@ -84,7 +87,9 @@ def task_pairs(task: Task, tokenizer: Tokenizer, count: int) -> list[Pair]:
         (int(distance), one, other)
         for numbers in by_length.values()
         for one, other, distance in _distances(numbers[:MOST_COMPARED], encoded)
-        if distance > 0 and asked[one][1] != asked[other][1] and not _share_answer(asked[other][2], asked[one][2])
+        if distance > 0
+        and _distinct(asked[one][1], asked[other][1])
+        and not _share_answer(asked[one][2], asked[other][2])
     ]
     pairs, used = [], set[int]()
     for _, one, other in sorted(candidates):
@@ -101,14 +106,18 @@ def _prompt(task: Task, item: Item) -> str:
 
 def _share_answer(item: Item, other: Item) -> bool:
     """Whether the answer that one item shows is right for the other, too, or the other way round."""
-    return any(
-        a.shown in (b.answers or tuple(b.choices[i] for i in b.right)) for a, b in ((item, other), (other, item))
-    )
+    one, two = (each.answers or tuple(each.choices[i] for i in each.right) for each in (item, other))
+    return item.shown in two or other.shown in one
+
+
+def _distinct(answer: str, other: str) -> bool:
+    """Whether neither answer begins with the other, so that a token tells them apart."""
+    return not answer.startswith(other) and not other.startswith(answer)
 
 
 def _distances(numbers: Sequence[int], encoded: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
     """Every two of the texts, which have as many tokens, and in how many tokens they differ: the nearest of each."""
-    if len(numbers) < 2:  # noqa: PLR2004
+    if len(numbers) < 2:
         return []
     block = np.stack([encoded[number] for number in numbers])
     pairs = []
