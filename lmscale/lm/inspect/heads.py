@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.lm.inspect.patching import chunks, patching_tap, recorded
+from lmscale.lm.inspect.patching import chunks, mean_values, patching_tap
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import Tap
@@ -60,14 +60,11 @@ def repeated_tokens(vocab: int, end: int, n: int, rows: int = ROWS, seed: int = 
 def head_scores(params: Params, tokens_NT: Ids, config: ModelConfig) -> HeadScores:
     """The scores of all heads on rows of `repeated_tokens`."""
     time = tokens_NT.shape[1]
-    parts = chunks(len(tokens_NT), 4 * config.heads * time * time)
-    sums = np.zeros((config.layers, 3, config.heads))
-    for number, rows in enumerate(parts):
-        fresh = np.unique(rows) if number == len(parts) - 1 else rows
-        scores_LB3H = np.asarray(_scores(params, tokens_NT[rows], config))
-        sums += scores_LB3H[:, : len(fresh)].sum(axis=1, dtype=np.float64)
-    means = (sums / len(tokens_NT)).astype(np.float32)
-    return HeadScores(*(means[:, kind] for kind in range(3)))
+    scores_NL3H = np.zeros((len(tokens_NT), config.layers, 3, config.heads), np.float32)
+    for rows in chunks(len(tokens_NT), 4 * config.heads * time * time):
+        scores_NL3H[rows] = np.moveaxis(_scores(params, tokens_NT[rows], config), 1, 0)
+    means_L3H = scores_NL3H.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return HeadScores(*(means_L3H[:, kind] for kind in range(3)))
 
 
 @partial(jax.jit, static_argnames=("config",))
@@ -97,7 +94,7 @@ def in_context_score(nats_NT: Floats) -> Floats:
 def copy_nats(
     params: Params, tokens_NT: Ids, config: ModelConfig, ablated_PLH: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """Loss of the tokens of the second copy, its first excepted, which nothing tells: [P, N], with the heads of each set
+    """Loss of the tokens of the second copy but its first, which nothing tells: [P, N], with the heads of each set
     ablated; without sets of heads [1, N] of the whole model."""
     if ablated_PLH is None:
         ablated_PLH = np.zeros((1, config.layers, config.heads), np.bool_)
@@ -112,23 +109,13 @@ def ablated_nats(params: Params, tokens_NT: Ids, config: ModelConfig, ablated_PL
     does not depend on the text.
     """
     count = len(tokens_NT)
-    mean_LH = mean_outputs(params, tokens_NT, config, "head_outputs")
+    mean = mean_values(params, tokens_NT, config, "head_outputs")
     values = np.zeros((len(ablated_PLH) * count, tokens_NT.shape[1] - 1))
     for rows in chunks(len(values), 4 * tokens_NT.shape[1] * config.vocab):
         sets_R, rows_R = np.divmod(rows, count)
         masks = {"head_outputs": jnp.asarray(ablated_PLH[sets_R][:, :, None, :])}
-        values[rows] = _nats(params, tokens_NT[rows_R], masks, {"head_outputs": mean_LH}, config)
+        values[rows] = _nats(params, tokens_NT[rows_R], masks, {"head_outputs": mean}, config)
     return values.reshape(len(ablated_PLH), count, -1)
-
-
-def mean_outputs(params: Params, tokens_NT: Ids, config: ModelConfig, site: str) -> jax.Array:
-    """The mean of a site's values over rows and positions, [L, 1, 1, ...]."""
-    total, weight = jnp.zeros(()), 0
-    width = max(config.hidden, config.heads * config.head_width)
-    for rows in chunks(len(tokens_NT), 4 * config.layers * tokens_NT.shape[1] * width):
-        values = recorded(params, tokens_NT[np.unique(rows)], config, (site,))[site]
-        total, weight = total + values.astype(jnp.float32).sum(axis=(1, 2), keepdims=True), weight + values.shape[1]
-    return total / (weight * tokens_NT.shape[1])
 
 
 @partial(jax.jit, static_argnames=("config",))

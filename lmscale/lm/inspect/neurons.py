@@ -1,8 +1,9 @@
 """How much of a model a task uses: the smallest share of neurons whose presence keeps most of its score.
 
-Neurons are ranked by the size of their effect on the task's pairs; the others put out their mean over the prompts, which
-carries nothing about any one of them (Wang 2023, arXiv 2211.00593, section 2.2). Letters as in `patching`; K counts of
-neurons that are present.
+Neurons are ranked by the size of their effect on the task's pairs; those that are absent put out their mean over the
+prompts, which carries nothing about any one of them (Wang 2023, arXiv 2211.00593, section 2.2).
+
+Letters as in `patching`; K sets of neurons that are present.
 """
 
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.config import ModelConfig
-from lmscale.lm.inspect.heads import mean_outputs
 from lmscale.lm.inspect.mediation import Floats
 from lmscale.lm.inspect.pairs import PairTokens
-from lmscale.lm.inspect.patching import chunks, logits_at, patching_tap
+from lmscale.lm.inspect.patching import chunks, logits_at, mean_values, patching_tap
 from lmscale.lm.model.parameters import Params
 
 SITE = "mlp_hidden"
@@ -32,7 +32,7 @@ class UsedNeurons:
     """The neurons that a task needs, by its pairs."""
 
     count: int
-    """The smallest number of the strongest neurons that keeps `KEPT_SCORE` of the score, as do the larger ones tried."""
+    """The smallest number of the strongest neurons that keeps the share of the score; all larger ones tried do, too."""
     neurons: int
     """All there are."""
     score: float
@@ -57,7 +57,8 @@ def used_neurons(
     """
     shape, total = (config.layers, config.hidden), effect_NE.shape[1]
     rank_E = np.argsort(np.argsort(-np.abs(effect_NE.mean(axis=0)), kind="stable"), kind="stable")
-    means = {SITE: mean_outputs(params, np.concatenate([pairs.prompt_NT, pairs.other_NT]), config, SITE)}
+    prompts_MT = np.concatenate([pairs.prompt_NT, pairs.other_NT])
+    means = {SITE: mean_values(params, prompts_MT, config, SITE, np.tile(pairs.end_N, 2))}
 
     def scores(counts: NDArray[np.int64]) -> Floats:
         present_KLF = (rank_E[None] < counts[:, None]).reshape(-1, *shape)

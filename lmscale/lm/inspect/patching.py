@@ -130,6 +130,27 @@ def patched_logits(
     return logits_at(params, tokens_NT[row_R], end_N[row_R], config, tap)
 
 
+def mean_values(
+    params: Params, tokens_NT: NDArray[np.int32], config: ModelConfig, site: str, end_N: NDArray[np.int32] | None = None
+) -> jax.Array:
+    """The mean of a site's values over prompts and positions, [L, 1, 1, ...]; what is behind `end_N` is padding."""
+    time = tokens_NT.shape[1]
+    read_NT = np.arange(time)[None] <= (np.full(len(tokens_NT), time) if end_N is None else end_N)[:, None]
+    total = jnp.zeros(())
+    for rows in chunks(len(tokens_NT), 4 * config.layers * time * max(config.hidden, config.heads * config.head_width)):
+        fresh = np.arange(len(rows)) <= rows[-1] - rows[0]  # a batch repeats its last row to be full
+        total = total + _sums(params, tokens_NT[rows], read_NT[rows] & fresh[:, None], config, site)
+    return total / int(read_NT.sum())
+
+
+@partial(jax.jit, static_argnames=("config", "site"))
+def _sums(params: Params, tokens_RT: jax.Array, read_RT: jax.Array, config: ModelConfig, site: str) -> jax.Array:
+    """Sums over rows and positions that are read, [L, 1, 1, ...]."""
+    values = transformer.final_residual(params, tokens_RT, config, None, record(site))[2][site].astype(jnp.float32)
+    weight_RT = read_RT.reshape(*read_RT.shape, *(1,) * (values.ndim - 3))
+    return jnp.sum(jnp.where(weight_RT, values, 0), axis=(1, 2), keepdims=True)
+
+
 def chunks(rows: int, row_bytes: int, most: int = 256) -> list[NDArray[np.int32]]:
     """The numbers 0 to `rows` - 1 in batches of one size, which the last repeats its last number to fill.
 

@@ -25,7 +25,8 @@ MOST_COMPARED = 2000
 def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0) -> dict[str, list[Pair]]:
     """Pairs of every task that `spec` names, as `lmscale eval` reads it: name -> at most `count` pairs.
 
-    Pairs that the tokenizer or the context does not let be compared are left out, and so are tasks without any. Raises `UserError` where none has one, and as `tasks.load` does.
+    Pairs that the tokenizer or the context does not let be compared are left out, and so are tasks without any. Raises
+    `UserError` where none has one, and as `tasks.load` does.
     """
     check(count >= 1, f"{count} pairs: at least 1")
     if is_synthetic(spec):
