@@ -158,7 +158,7 @@ def test_neurons_of_experts_and_unknown_units_are_refused() -> None:
 
 
 def test_intervals_are_those_of_resampled_prompts() -> None:
-    values_NE = np.random.default_rng(0).standard_normal((400, 3)) + [0, 1, 2]
+    values_NE = np.random.default_rng(0).standard_normal((400, 3)) + np.arange(3)
     mean, low, high = intervals.bootstrap_mean(values_NE)
     error = values_NE.std(axis=0) / np.sqrt(400)
     np.testing.assert_allclose(mean, values_NE.mean(axis=0))

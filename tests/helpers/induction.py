@@ -1,9 +1,9 @@
 """A two-layer model of attention alone whose heads are known by construction; its MLPs put out zero.
 
-The residual stream has four parts: the token, the token before it, the token to predict, and the position, each a vector
-with a single 1. Head 0 of layer 0 attends to the position before and writes its token into the second part. Head 0 of
-layer 1 attends to the position whose token before is the token just read, and writes its token into the third part, which
-the head of the model reads. Head 1 of both layers attends to all visible positions alike and writes nothing.
+The residual stream has four parts: the token, the token before it, the token to predict, and the position, each a
+vector with a single 1. Head 0 of layer 0 attends to the position before and writes its token into the second part. Head 0
+of layer 1 attends to the position whose token before is the token just read, and writes its token into the third part,
+which the model's head reads. Head 1 of both layers attends to all visible positions alike and writes nothing.
 """
 
 import math
@@ -22,8 +22,8 @@ LOGIT = 30.0
 """Logit of the predicted token; e^-30 is less than the rounding of float32."""
 TOKEN, BEFORE, PREDICTED, POSITION = (slice(VOCAB * part, VOCAB * part + VOCAB) for part in range(4))
 CONFIG = ModelConfig(
-    width=4 * VOCAB, layers=2, heads=2, head_features=VOCAB, vocab=VOCAB, context=CONTEXT, positions="learned", mlp="gelu",
-    mlp_width=8, tied_embeddings=False, embedding_scale=1.0, norm_epsilon=1e-12,
+    width=4 * VOCAB, layers=2, heads=2, head_features=VOCAB, vocab=VOCAB, context=CONTEXT, positions="learned",
+    mlp="gelu", mlp_width=8, tied_embeddings=False, embedding_scale=1.0, norm_epsilon=1e-12,
 )  # fmt: skip
 
 

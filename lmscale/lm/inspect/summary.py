@@ -1,0 +1,201 @@
+"""What is measured inside a trained run, as values that JSON holds: one function for each question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from lmscale.core.config import IMPORTED, check
+from lmscale.lm import data
+from lmscale.lm.inspect import heads
+from lmscale.lm.inspect.intervals import Interval
+from lmscale.lm.inspect.mediation import Effects, Progress, measure_effects
+from lmscale.lm.inspect.neurons import used_neurons
+from lmscale.lm.inspect.pairs import Pair, PairTokens, pair_tokens
+from lmscale.lm.inspect.reading import read
+from lmscale.lm.use.load import Opened
+
+ABLATED = 4
+"""Heads with the highest induction score that are ablated together, where layers have enough others."""
+TEXT_ROWS = 32
+"""Windows of held-out text on which the loss without those heads is measured."""
+MOST_TOKENS = 128
+"""Tokens of a text that are read: attention has so many numbers squared for every head."""
+KEY_OFFSETS = {"itself": 0, "previous_token": 1}
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """A text as a model reads it."""
+
+    tokens: tuple[str, ...]
+    """The text of every token, the end of a document before it as ""."""
+    left_out: int
+    """Tokens of the text that do not fit, or are beyond the most that are read."""
+    attention_LHTS: NDArray[np.float32]
+    lens: tuple[dict[str, Any], ...]
+    """Before the first layer and after each: `likeliest`, for every position the (text, probability) of a few tokens;
+    `next_nats` and `kl_nats` as in `reading.Lens`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Attention to four decimals."""
+        rounded = np.round(self.attention_LHTS.astype(np.float64), 4).tolist()
+        return {"tokens": self.tokens, "left_out": self.left_out, "attention": rounded, "lens": self.lens}
+
+    def head_summary(self) -> dict[str, NDArray[np.float64]]:
+        """How much every head attends to the query's own token, the one before and the first, [L, H], on average over
+        the queries that have all three."""
+        attention = self.attention_LHTS.astype(np.float64)
+        time = np.arange(min(2, len(self.tokens) - 1), len(self.tokens))
+        shares = {name: attention[:, :, time, time - offset].mean(axis=-1) for name, offset in KEY_OFFSETS.items()}
+        return {**shares, "first_token": attention[:, :, time, 0].mean(axis=-1)}
+
+
+def read_text(opened: Opened, text: str, most: int = MOST_TOKENS) -> TextReading:
+    """Attention and logit lens of the beginning of a text, as a document of its own. Raises `UserError` for no text."""
+    config, params, tokenizer = opened.run
+    check(bool(text), "there is no text to read: it is empty; give at least one character")
+    ids = np.concatenate([[tokenizer.end_of_document], tokenizer.encode(text)]).astype(np.int32)
+    tokens_T = ids[: min(most, config.model.context)]
+    with jax.set_mesh(opened.mesh):
+        reading = read(params, tokens_T, config.model, min(tokenizer.vocab, config.model.vocab))
+    lens = jax.tree.map(np.asarray, reading.lens)
+    texts: dict[int, str] = {tokenizer.end_of_document: ""}
+
+    def of(token: int) -> str:
+        return texts.setdefault(token, tokenizer.decode([token]))
+
+    layers = [
+        {
+            "likeliest": [
+                [(of(token), float(f"{np.exp(-nats):.4g}")) for token, nats in zip(*row)]
+                for row in zip(lens.tokens_JTk[point].tolist(), lens.nats_JTk[point].tolist())
+            ],
+            "next_nats": lens.next_nats_JT[point].tolist(),
+            "kl_nats": lens.kl_JT[point].tolist(),
+        }
+        for point in range(len(lens.kl_JT))
+    ]
+    attention = np.asarray(reading.attention_LHTS, np.float32)
+    return TextReading(tuple(map(of, tokens_T.tolist())), len(ids) - len(tokens_T), attention, tuple(layers))
+
+
+def effects(
+    opened: Opened,
+    pairs: Sequence[Pair],
+    mediators: Sequence[str],
+    *,
+    name: str = "pair",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Total, direct and indirect effects on the pairs by kind of unit, and where neurons are among the kinds, the share
+    of them that the task uses. Raises `UserError` as `pair_tokens` and `measure_effects` do."""
+    config, params, tokenizer = opened.run
+    tokens = pair_tokens(pairs, tokenizer, config.model.context, name)
+    value: dict[str, Any] = {"pairs": tokens.count, "units": {}}
+    with jax.set_mesh(opened.mesh):
+        for number, kind in enumerate(mediators):
+            measured = measure_effects(params, tokens, config.model, kind, _part(progress, number, len(mediators)))
+            value["total_nats"] = _interval(measured.total(seed), 0)
+            value["units"][kind] = _units(measured, seed)
+            if kind == "neurons":
+                value["used_neurons"] = _used(opened, tokens, measured)
+    return value
+
+
+def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:
+    return None if progress is None else lambda share: progress((number + share) / parts)
+
+
+def _units(measured: Effects, seed: int) -> dict[str, Any]:
+    """Effects [L][units], each with the bounds of its 95 % interval."""
+    parts = {
+        "indirect_nats": measured.indirect(seed),
+        "direct_nats": measured.direct(seed),
+        "indirect_share": measured.indirect_share(seed),
+    }
+    return {
+        name: {bound: _finite(values.reshape(measured.shape)) for bound, values in interval._asdict().items()}
+        for name, interval in parts.items()
+    }
+
+
+def _finite(values: NDArray[np.float64]) -> list[Any]:
+    """Nested lists, None for what is no number: a share of no effect at all."""
+    return [[float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for row in values.tolist()]
+
+
+def _interval(interval: Interval, unit: int) -> dict[str, float]:
+    return {bound: float(values[unit]) for bound, values in interval._asdict().items()}
+
+
+def _used(opened: Opened, tokens: PairTokens, measured: Effects) -> dict[str, Any]:
+    used = used_neurons(opened.run.params, tokens, opened.run.config.model, measured.indirect_NE)
+    return {
+        "share": used.share, "count": used.count, "neurons": used.neurons, "score": used.score,
+        "score_without": used.score_without, "used": [np.flatnonzero(row).tolist() for row in used.used_LF],
+    }  # fmt: skip
+
+
+def head_scores(opened: Opened, seed: int = 0) -> dict[str, Any]:
+    """Scores of all heads on repeated random tokens, and what is lost without the strongest induction heads, beside as
+    many random ones of the same layers."""
+    config, params, tokenizer = opened.run
+    model, n = config.model, heads.copy_tokens(config.model.context)
+    vocab = min(tokenizer.vocab, model.vocab)
+    check(vocab > 2, f"a vocabulary of {vocab} has no random tokens to repeat")
+    tokens_NT = heads.repeated_tokens(vocab, tokenizer.end_of_document, n, seed=seed)
+    with jax.set_mesh(opened.mesh):
+        scores = heads.head_scores(params, tokens_NT, model)
+        nats_N = heads.copy_nats(params, tokens_NT, model)[0]
+        value: dict[str, Any] = {
+            "copy_tokens": n,
+            **{name: np.round(part.astype(np.float64), 6).tolist() for name, part in scores._asdict().items()},
+            "second_copy_nats": _mean(nats_N),
+        }
+        windows_NT = _held_out(opened)
+        if windows_NT is not None:
+            none = np.zeros((1, model.layers, model.heads), np.bool_)
+            whole_NT = heads.ablated_nats(params, windows_NT, model, none)[0]
+            value |= {"text_nats": _mean(whole_NT.mean(axis=1)), "in_context": _mean(heads.in_context_score(whole_NT))}
+        if model.heads > 1:
+            value["ablation"] = _ablation(opened, scores.induction, tokens_NT, windows_NT, seed)
+    return value
+
+
+def _ablation(
+    opened: Opened, induction_LH: NDArray[np.float32], tokens_NT: heads.Ids, windows_NT: heads.Ids | None, seed: int
+) -> dict[str, Any]:
+    """Losses without the strongest induction heads, and without each set of random ones."""
+    params, model = opened.run.params, opened.run.config.model
+    chosen_LH = heads.strongest(induction_LH, ABLATED)
+    sets_PLH = np.concatenate([chosen_LH[None], heads.matched_random(chosen_LH, seed=seed)])
+    value: dict[str, Any] = {"heads": [(int(layer), int(head)) for layer, head in np.argwhere(chosen_LH)]}
+    nats_P = heads.copy_nats(params, tokens_NT, model, sets_PLH).mean(axis=1)
+    value["second_copy_nats"] = {"without": float(nats_P[0]), "without_random": nats_P[1:].tolist()}
+    if windows_NT is not None:
+        nats_PNT = heads.ablated_nats(params, windows_NT, model, sets_PLH)
+        scores_P = np.array([heads.in_context_score(nats_NT).mean() for nats_NT in nats_PNT])
+        for name, per_set in (("text_nats", nats_PNT.mean(axis=(1, 2))), ("in_context", scores_P)):
+            value[name] = {"without": float(per_set[0]), "without_random": per_set[1:].tolist()}
+    return value
+
+
+def _held_out(opened: Opened) -> heads.Ids | None:
+    """Windows of held-out text, [rows, T + 1] cut to the context; None of an imported model, whose data is not here."""
+    config = opened.run.config
+    if config.data.source.startswith(IMPORTED):
+        return None
+    tokens = TEXT_ROWS * config.model.context
+    windows = data.ValidationSet(data.prepare(config.data), config.model.context, tokens).windows
+    return np.maximum(windows[:, :-1], 0).astype(np.int32)
+
+
+def _mean(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """The mean over rows and its standard error; None for a single row."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "stderr": error}
