@@ -120,6 +120,10 @@ VERBS = {
         "score", "ScoreArgs", "Score any text under a trained run",
         "lmscale score runs/mine/0123456789ab notes.txt --html notes.html",
     ),
+    "inspect": Verb(
+        "inspect", "InspectArgs", "Look inside trained models",
+        "lmscale inspect runs/mine/0123456789ab --text 'the cat sat on the' --html inspect.html",
+    ),
     "export": Verb(
         "export", "ExportArgs", "Write a trained model as files that other programs read",
         "lmscale export runs/mine/0123456789ab model",

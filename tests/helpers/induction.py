@@ -1,9 +1,9 @@
 """A two-layer model of attention alone whose heads are known by construction; its MLPs put out zero.
 
 The residual stream has four parts: the token, the token before it, the token to predict, and the position, each a
-vector with a single 1. Head 0 of layer 0 attends to the position before and writes its token into the second part. Head 0
-of layer 1 attends to the position whose token before is the token just read, and writes its token into the third part,
-which the model's head reads. Head 1 of both layers attends to all visible positions alike and writes nothing.
+vector with a single 1. Head 0 of layer 0 attends to the position before and writes its token into the second part.
+Head 0 of layer 1 attends to the position whose token before is the token just read, and writes its token into the third
+part, which the model's head reads. Head 1 of both layers attends to all visible positions alike and writes nothing.
 """
 
 import math

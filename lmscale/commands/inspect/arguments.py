@@ -32,8 +32,8 @@ class InspectArgs:
     pairs: Path | None = None
     """Read pairs from a JSONL file: every line an object with prompt, answer, other_prompt and other_answer."""
     units: UseAppendAction[tuple[str, ...]] = ()
-    """What is patched: heads, attention, mlps, positions, neurons; may be given several times. Neurons are many, and are
-    followed by the smallest share of them that keeps 90 % of the task's score."""
+    """What is patched: heads, attention, mlps, positions, neurons; may be given several times. Neurons are many, and
+    are followed by the smallest share of them that keeps 90 % of the task's score."""
     most_pairs: int = 32
     """Pairs of every task, at most."""
     heads: bool = False

@@ -32,6 +32,8 @@ class InspectedModel:
     """N as text, with the active part of a model with experts."""
     layers: int
     heads_per_layer: int
+    visible: bool = True
+    """Whether text and effects are shown: of many models only the smallest, the middle and the largest."""
     reading: "TextReading | None" = None
     """Of models that are shown."""
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -62,12 +64,17 @@ def inspect_models(
     for number, folder in enumerate(folders):
         opened = load.open_run(folder, args.step)
         say = partial(progress, f"{folder.name} ({number + 1} of {len(folders)})")
-        models.append(_inspect(folder, opened, args, text if number in visible else None, say))
+        models.append(_inspect(folder, opened, args, text, say, number in visible))
     return models
 
 
 def _inspect(
-    folder: Path, opened: "Opened", args: InspectArgs, text: str | None, progress: Callable[[float], None]
+    folder: Path,
+    opened: "Opened",
+    args: InspectArgs,
+    text: str | None,
+    progress: Callable[[float], None],
+    visible: bool,
 ) -> InspectedModel:
     from lmscale.lm.inspect import summary
 
@@ -85,7 +92,8 @@ def _inspect(
         model_size(counts.params, counts.active_params),
         config.layers,
         config.heads,
-        None if text is None else summary.read_text(opened, text),
+        visible,
+        None if text is None or not visible else summary.read_text(opened, text),
         effects,
         summary.head_scores(opened, args.seed) if args.heads else None,
     )
