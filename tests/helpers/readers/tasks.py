@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.readers.reader import Reader
+from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.eval.tasks import Response, Shots, load, prompt, scores
 from lmscale.lm.eval.tasks.formats import FORMATS
+from lmscale.lm.inspect.pairs import pair_tokens, read_pairs
 
 BIGBENCH = {
     "name": "sums", "metrics": ["multiple_choice_grade", "exact_str_match"], "output_regex": "[0-9]+",
@@ -64,7 +66,18 @@ def _reads(form: str) -> Callable[[Path], Any]:
     return read
 
 
-READERS = tuple(
-    Reader(f"task {name}", _writes(file, content), _reads(name), form, finite=False)
-    for name, (file, content, form) in FILES.items()
+PAIR = {"prompt": "copy ab=", "answer": "ab", "other_prompt": "copy ac=", "other_answer": "ac"}
+
+
+def _read_pairs(path: Path) -> Any:
+    """The pairs of prompts that a file holds, as tokens."""
+    return pair_tokens(read_pairs(path), ByteTokenizer(), 32)
+
+
+READERS = (
+    *(
+        Reader(f"task {name}", _writes(file, content), _reads(name), form, finite=False)
+        for name, (file, content, form) in FILES.items()
+    ),
+    Reader("pairs of prompts", _writes("pairs.jsonl", f"{json.dumps(PAIR)}\n" * 3), _read_pairs, "lines"),
 )
