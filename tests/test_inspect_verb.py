@@ -102,8 +102,9 @@ def test_pairs_of_a_file_by_position(sweep: Path, tmp_path: Path) -> None:
     (effects,) = strictly((tmp_path / "i.json").read_text("utf-8"))["effects"].values()
     share = np.array(effects["units"]["positions"]["indirect_share"]["mean"])
     assert share.shape == (2, 4)
-    np.testing.assert_allclose(share[-1], [0, 0, 0, 1], atol=1e-5)
-    assert not np.allclose(share[0, 1], 0) and share[0, 0] == 0
+    np.testing.assert_allclose(share[-1], [0, 0, 0, 1], atol=1e-3)
+    np.testing.assert_allclose(share[0, 0], 0, atol=1e-3)
+    assert abs(share[0, 1]) > 0.01, "the prompts differ in their first character"
 
 
 def test_heads_of_every_model_of_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def bootstrap_ratio(
         mean = above_NE.mean(axis=0) / below_N.mean()
         lower_R1 = (draws_RN @ below_N)[:, None]
         bounds = [
-            np.nanquantile((draws_RN @ above_NE[:, first : first + UNITS_AT_ONCE]) / lower_R1, tails, axis=0)
+            np.quantile((draws_RN @ above_NE[:, first : first + UNITS_AT_ONCE]) / lower_R1, tails, axis=0)
             for first in range(0, above_NE.shape[1], UNITS_AT_ONCE)
         ]
     low, high = np.concatenate(bounds, axis=1)
