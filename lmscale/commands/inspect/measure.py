@@ -12,6 +12,7 @@ from lmscale.core.config import check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.quantities import model_size
+from lmscale.core.run_identity import read_config
 
 if TYPE_CHECKING:
     from lmscale.lm.inspect.pairs import Pair
@@ -56,9 +57,12 @@ class InspectedModel:
 def inspect_models(
     folders: Sequence[Path], args: InspectArgs, text: str | None, progress: Progress
 ) -> list[InspectedModel]:
-    """Every model, one in memory at a time."""
+    """Every model, one in memory at a time. Raises `UserError` for a head that one of them does not have."""
     from lmscale.lm.use import load
 
+    for folder in folders:  # before anything is measured
+        config = read_config(folder).model
+        head_numbers(args.head, config.layers, config.heads, folder)
     visible = shown(len(folders))
     models = []
     for number, folder in enumerate(folders):
@@ -79,7 +83,6 @@ def _inspect(
     from lmscale.lm.inspect import summary
 
     config, counts = opened.run.config.model, count(opened.run.config)
-    head_numbers(args.head, config.layers, config.heads, folder)
     effects = {}
     for name, pairs in _pairs(opened, args).items():
         effects[name] = summary.effects(
