@@ -113,7 +113,7 @@ def _tokens(pair: Pair, tokenizer: Tokenizer, context: int, where: str) -> tuple
         f"{where}: {len(first[0])} tokens, the end of a document before them included, do not fit the context of "
         f"{context}; give shorter prompts",
     )
-    return first[0], other[0], first[1], other[1]
+    return first[0], other[0], first[1], first[2]
 
 
 def _asked(prompt: str, pair: Pair, tokenizer: Tokenizer, where: str) -> tuple[Ids, int, int]:

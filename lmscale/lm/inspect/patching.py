@@ -69,8 +69,8 @@ def unit_shape(name: str, config: ModelConfig, time: int) -> tuple[int, int]:
 def one_unit(name: str, unit_R: jax.Array, config: ModelConfig, time: int) -> Masks:
     """Masks that replace one unit each; unit i lies in layer i // U at place i % U."""
     layers, units = unit_shape(name, config, time)
-    layer_RL = (unit_R // units)[:, None] == jnp.arange(layers)
-    unit_RU = (unit_R % units)[:, None] == jnp.arange(units)
+    layer_RL = (unit_R // units)[:, None] == jnp.arange(layers)[None]
+    unit_RU = (unit_R % units)[:, None] == jnp.arange(units)[None]
     mask_RLU = layer_RL[:, :, None] & unit_RU[:, None, :]
     site, resolves, _ = mediator(name)
     return {site: mask_RLU[:, :, None, :] if resolves == "units" else mask_RLU[:, :, :, None]}
