@@ -30,7 +30,7 @@ def test_both_prompts_end_where_the_answers_begin_to_differ() -> None:
     swapped = tokens.swapped()
     np.testing.assert_array_equal(swapped.prompt_NT, tokens.other_NT)
     np.testing.assert_array_equal(swapped.answer_N, tokens.answer_N)
-    assert tokens.take(np.array([1, 1, 0])).count == 3
+    assert tokens.take(np.array([1, 1, 0])).pair_count == 3
     short = pair_tokens([PAIR, Pair("a=", "a", "b=", "b")], BYTES, 32)
     assert short.end_N.tolist() == [9, 2] and short.prompt_NT[1].tolist() == [end, *b"a=", *[0] * 7]
 

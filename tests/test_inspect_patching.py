@@ -51,17 +51,17 @@ def random_pairs(count: int = 3, time: int = 9) -> PairTokens:
 @pytest.mark.parametrize("model", MODELS)
 def test_patching_everything_is_the_other_run_and_patching_nothing_is_the_run_itself(model: str) -> None:
     config, pairs = tiny(**MODELS[model]), random_pairs()
-    rows, sources = np.arange(pairs.count), recorded(params(config), pairs.other_NT, config, SETS)
+    rows, sources = np.arange(pairs.pair_count), recorded(params(config), pairs.other_NT, config, SETS)
     assert set(sources) == set(SETS)
 
     def patched(tokens_NT: Any, where: bool) -> np.ndarray:
-        masks = everywhere(SETS, config, pairs.count, where)
+        masks = everywhere(SETS, config, pairs.pair_count, where)
         return np.asarray(patched_logits(params(config), tokens_NT, pairs.end_N, rows, masks, sources, config))
 
     own, other = (patched(tokens_NT, False) for tokens_NT in (pairs.prompt_NT, pairs.other_NT))
     np.testing.assert_array_equal(patched(pairs.prompt_NT, True), other)
     for tokens_NT, logits_NV in ((pairs.prompt_NT, own), (pairs.other_NT, other)):
-        whole_NTV = transformer.logits(params(config), tokens_NT, config)
+        whole_NTV = transformer.logits(params(config), jnp.asarray(tokens_NT), config)
         np.testing.assert_allclose(logits_NV, whole_NTV[rows, pairs.end_N], rtol=1e-5, atol=1e-5)
     assert not np.allclose(own, other, atol=0.1)
 
@@ -81,7 +81,7 @@ def effect_alone(config: ModelConfig, pairs: PairTokens, pair: int, name: str, u
             changed = other
         return jnp.where(number == layer, changed, value), None
 
-    tokens = pairs.prompt_NT[pair : pair + 1]
+    tokens = jnp.asarray(pairs.prompt_NT[pair : pair + 1])
     logits_V = transformer.forward(params(config), tokens, config, Tap((site,), patch))[0][0, pairs.end_N[pair]]
     return float(logits_V[pairs.other_answer_N[pair]] - logits_V[pairs.answer_N[pair]])
 
@@ -91,12 +91,16 @@ def test_a_batch_of_patches_is_each_patch_alone(name: str, monkeypatch: pytest.M
     """Also where pairs and rows take several batches."""
     config, pairs = tiny(**MODELS["rotary, grouped heads"]), random_pairs()
     if name == "positions":
-        pairs = pairs._replace(end_N=np.full(pairs.count, 8, np.int32))
+        pairs = pairs._replace(end_N=np.full(pairs.pair_count, 8, np.int32))
     effects = measure_effects(params(config), pairs, config, name)
-    assert effects.indirect_NE.shape == effects.direct_NE.shape == (pairs.count, effects.shape[0] * effects.shape[1])
+    assert (
+        effects.indirect_NE.shape == effects.direct_NE.shape == (pairs.pair_count, effects.shape[0] * effects.shape[1])
+    )
     before_N = mediation.log_ratios(params(config), pairs, config)
     rng = np.random.default_rng(2)
-    for pair, unit in zip(rng.integers(0, pairs.count, 6).tolist(), rng.integers(0, effects.indirect_NE.shape[1], 6)):
+    for pair, unit in zip(
+        rng.integers(0, pairs.pair_count, 6).tolist(), rng.integers(0, effects.indirect_NE.shape[1], 6)
+    ):
         alone = effect_alone(config, pairs, pair, name, int(unit))
         assert effects.indirect_NE[pair, unit] == pytest.approx(alone - before_N[pair], abs=1e-4)
         back = effect_alone(config, pairs.swapped(), pair, name, int(unit))
@@ -114,7 +118,7 @@ def induction_pairs() -> PairTokens:
     a, b, c, d = (np.arange(4) * 4 + first for first in (1, 2, 3, 4))
     end = np.full(4, induction.END)
     prompts = [np.stack(columns, axis=1).astype(np.int32) for columns in ((end, a, b, c, d, a), (end, c, b, a, d, a))]
-    return PairTokens(*prompts, np.full(4, 5, np.int32), b.astype(np.int32), d.astype(np.int32))
+    return PairTokens(prompts[0], prompts[1], np.full(4, 5, np.int32), b.astype(np.int32), d.astype(np.int32))
 
 
 def test_effects_of_known_heads() -> None:
@@ -131,7 +135,7 @@ def test_effects_of_known_positions() -> None:
     """After layer 0 the fact lies in two positions, each of which alone makes the answers equally likely; after layer 1
     in the last."""
     effects = measure_effects(induction.params(), induction_pairs(), induction.CONFIG, "positions")
-    expected = [[0, 0, 0.5, 0, 0.5, 0], [0, 0, 0, 0, 0, 1]]
+    expected = np.array([[0, 0, 0.5, 0, 0.5, 0], [0, 0, 0, 0, 0, 1.0]])
     np.testing.assert_allclose(effects.indirect_share().mean.reshape(2, 6), expected, atol=1e-4)
 
 

@@ -65,7 +65,7 @@ def test_json_holds_the_attention_and_the_predictions_of_a_text(sweep: Path, tmp
     assert attention.shape == (2, 2, 6, 6)
     np.testing.assert_allclose(attention.sum(axis=-1), 1, atol=1e-3)
     config, params, tokenizer = opened(folder).run
-    ids = np.array([[tokenizer.end_of_document, *b"abcab"]], np.int32)
+    ids = jnp.array([[tokenizer.end_of_document, *b"abcab"]], jnp.int32)
     logits_V = np.asarray(transformer.logits(params, ids, config.model))[0, -1]
     lens = value["text"]["lens"]
     assert len(lens) == 3

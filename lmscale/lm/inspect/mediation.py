@@ -96,9 +96,9 @@ def measure_effects(
     )
     time = pairs.prompt_NT.shape[1]
     shape = unit_shape(name, config, time)
-    values = np.zeros((2, pairs.count, shape[0] * shape[1]))
+    values = np.zeros((2, pairs.pair_count, shape[0] * shape[1]))
     ends = log_ratios(params, pairs, config), log_ratios(params, pairs.swapped(), config)
-    groups = _groups(pairs.count, name, config, time)
+    groups = _groups(pairs.pair_count, name, config, time)
     for number, group in enumerate(groups):
         chosen = pairs.take(group)
         for part, (base, donor) in enumerate(((chosen, chosen.swapped()), (chosen.swapped(), chosen))):
@@ -111,8 +111,8 @@ def measure_effects(
 
 def log_ratios(params: Params, pairs: PairTokens, config: ModelConfig) -> Floats:
     """ln y = ln p(other answer) - ln p(answer) after the first prompt of every pair, [N]."""
-    values = np.zeros(pairs.count)
-    for rows in chunks(pairs.count, 4 * config.vocab + 4 * config.width * pairs.prompt_NT.shape[1]):
+    values = np.zeros(pairs.pair_count)
+    for rows in chunks(pairs.pair_count, 4 * config.vocab + 4 * config.width * pairs.prompt_NT.shape[1]):
         part = pairs.take(rows)
         values[rows] = _log_ratios(params, part.prompt_NT, part.end_N, part.answer_N, part.other_answer_N, config)
     return values
@@ -137,7 +137,7 @@ def _patched(
     time = base.prompt_NT.shape[1]
     sources = recorded(params, donor.prompt_NT, config, (mediator(name).site,))
     layers, units = unit_shape(name, config, time)
-    values = np.zeros(base.count * layers * units)
+    values = np.zeros(base.pair_count * layers * units)
     row_bytes = 4 * (config.vocab + time * (config.width + config.hidden * (name == "neurons")))
     batches = chunks(len(values), row_bytes)
     for number, rows in enumerate(batches):
@@ -149,7 +149,7 @@ def _patched(
         )
         if progress is not None:
             progress((number + 1) / len(batches))
-    return values.reshape(base.count, layers * units)
+    return values.reshape(base.pair_count, layers * units)
 
 
 @partial(jax.jit, static_argnames=("config",))

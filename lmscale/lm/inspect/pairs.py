@@ -38,7 +38,7 @@ class PairTokens(NamedTuple):
     other_answer_N: Ids
 
     @property
-    def count(self) -> int:
+    def pair_count(self) -> int:
         """N."""
         return len(self.end_N)
 
@@ -80,14 +80,15 @@ def pair_tokens(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, name:
     that does not fit the context, naming the pair by its number."""
     check(bool(pairs), "there are no pairs to measure; give at least one")
     rows = [_tokens(pair, tokenizer, context, f"{name} {number}") for number, pair in enumerate(pairs, 1)]
-    longest = max(len(prompt) for prompt, *_ in rows)
-    prompt_NT, other_NT = (
-        np.array([np.pad(row[place], (0, longest - len(row[place]))) for row in rows]) for place in (0, 1)
+    longest = max(len(row[0]) for row in rows)
+    prompts, others, answers, other_answers = zip(*rows)
+    return PairTokens(
+        np.stack([np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]),
+        np.stack([np.pad(prompt, (0, longest - len(prompt))) for prompt in others]),
+        np.array([len(prompt) - 1 for prompt in prompts], np.int32),
+        np.array(answers, np.int32),
+        np.array(other_answers, np.int32),
     )
-    end_N, answer_N, other_answer_N = (
-        np.array(column, np.int32) for column in zip(*((len(prompt) - 1, *answers) for prompt, _, *answers in rows))
-    )
-    return PairTokens(prompt_NT, other_NT, end_N, answer_N, other_answer_N)
 
 
 def _tokens(pair: Pair, tokenizer: Tokenizer, context: int, where: str) -> tuple[Ids, Ids, int, int]:

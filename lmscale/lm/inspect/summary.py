@@ -96,7 +96,7 @@ def effects(
     of them that the task uses. Raises `UserError` as `pair_tokens` and `measure_effects` do."""
     config, params, tokenizer = opened.run
     tokens = pair_tokens(pairs, tokenizer, config.model.context, name)
-    value: dict[str, Any] = {"pairs": tokens.count, "units": {}}
+    value: dict[str, Any] = {"pairs": tokens.pair_count, "units": {}}
     with jax.set_mesh(opened.mesh):
         for number, kind in enumerate(mediators):
             measured = measure_effects(params, tokens, config.model, kind, _part(progress, number, len(mediators)))

@@ -92,7 +92,8 @@ def task_pairs(task: Task, tokenizer: Tokenizer, count: int) -> list[Pair]:
         and _distinct(asked[one][1], asked[other][1])
         and not _share_answer(asked[one][2], asked[other][2])
     ]
-    pairs, used = [], set[int]()
+    pairs: list[Pair] = []
+    used: set[int] = set()
     for _, one, other in sorted(candidates):
         if len(pairs) < count and used.isdisjoint((one, other)):
             used |= {one, other}
