@@ -1,3 +1,4 @@
+from .api import inspect as inspect
 from .api import load as load
 from .api import plan as plan
 from .api import report as report

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from lmscale.lm.use.load import TrainedRun
     from lmscale.study.sweep import Plan, Sweep
 
@@ -115,3 +118,44 @@ def load(folder: str | Path, step: int | None = None) -> "TrainedRun":
     from lmscale.lm.use.load import load as load_run
 
     return load_run(folder, step)
+
+
+def inspect(
+    folder: str | Path,
+    *,
+    text: str | None = None,
+    task: str | None = None,
+    pairs: str | Path | None = None,
+    units: "Sequence[str]" = (),
+    most_pairs: int = 32,
+    heads: bool = False,
+    step: int | None = None,
+    seed: int = 0,
+) -> "dict[str, Any]":
+    """What happens inside a trained run, as `lmscale inspect --json` writes it.
+
+        lmscale.inspect("runs/mine/0123456789ab", heads=True)["heads"]["induction"]    # [layer][head]
+
+    Args:
+        folder: of the run, runs/<sweep>/<run_id>.
+        text: is read: attention of every head, and what each layer would predict.
+        task: pairs of prompts are made from it, FORMAT:PATH or synthetic:tasks(...).
+        pairs: file of pairs, JSONL.
+        units: what is patched on the pairs: heads, attention, mlps, positions, neurons; empty takes the first three.
+        most_pairs: pairs of every task, at most.
+        heads: scores all heads on repeated random tokens, and ablates the strongest induction heads.
+        step: checkpoint after this many updates; None is the newest.
+        seed: of random tokens, of pairs that are made and of intervals.
+
+    Raises `UserError` for a folder without a run or a checkpoint, and for what cannot be measured.
+    """
+    from lmscale.commands.inspect import InspectArgs, measure
+    from lmscale.commands.inspect.verb import check_args
+    from lmscale.commands.score.models import in_order_of_scale
+
+    args = InspectArgs(
+        (Path(folder),), text=text, task=task, pairs=None if pairs is None else Path(pairs), units=tuple(units),
+        most_pairs=most_pairs, heads=heads, step=step, seed=seed,
+    )  # fmt: skip
+    check_args(args)
+    return measure.inspect_models(in_order_of_scale(args.runs), args, text, lambda *_: None)[0].to_json()

@@ -10,7 +10,7 @@ from lmscale.lm.inspect.reading import lens_logprobs, read
 from lmscale.lm.model import transformer
 
 N = heads.copy_tokens(induction.CONTEXT)
-TOKENS = heads.repeated_tokens(induction.VOCAB, induction.END, N, rows=20)
+TOKENS = heads.repeated_tokens(np.arange(induction.VOCAB, dtype=np.int32), induction.END, N, rows=20)
 
 
 def test_rows_are_two_copies_of_different_tokens_behind_the_end_of_a_document() -> None:
@@ -18,7 +18,7 @@ def test_rows_are_two_copies_of_different_tokens_behind_the_end_of_a_document() 
     assert (TOKENS[:, 0] == induction.END).all() and (TOKENS[:, 1:] != induction.END).all()
     np.testing.assert_array_equal(TOKENS[:, 1 : N + 1], TOKENS[:, N + 1 :])
     assert all(len(set(row[1 : N + 1].tolist())) == N for row in TOKENS)
-    few = heads.repeated_tokens(4, 3, N, rows=5)
+    few = heads.repeated_tokens(np.arange(4, dtype=np.int32), 3, N, rows=5)
     assert few.max() == 3 and set(few[:, 1:].ravel().tolist()) == {0, 1, 2}, "fewer tokens than a copy has may repeat"
 
 
@@ -29,6 +29,26 @@ def test_scores_of_known_heads() -> None:
     np.testing.assert_allclose(scores.induction, [[0, second], [1, second]], atol=1e-6)
     np.testing.assert_allclose(scores.previous_token, [[1, every], [first, every]], atol=1e-6)
     np.testing.assert_allclose(scores.duplicate_token, [[0, second], [0, second]], atol=1e-6)
+
+
+def test_heads_that_attend_to_all_alike_are_at_chance() -> None:
+    """The second head of layer 0 does, after the end of a document: its rows are those of chance."""
+    rows = heads.row_scores(induction.params(), TOKENS, induction.CONFIG)
+    assert rows.induction.shape == (20, 2, 2)
+    chances = heads.uniform_scores(N)
+    np.testing.assert_allclose(rows.induction[:, 0, 1], chances[0], rtol=1e-5)
+    np.testing.assert_allclose(rows.previous_token[:, 0, 1], chances[1], rtol=1e-5)
+    np.testing.assert_allclose(heads.best_head_scores(rows.induction), 1, atol=1e-5)
+
+
+def test_the_best_head_of_many_without_any_is_not_above_chance() -> None:
+    """Each row is scored by the head that is best on the rows of the other half: no luck is counted."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((40, 30, 30)).astype(np.float32)
+    lucky = scores.mean(axis=0).max()
+    values = heads.best_head_scores(scores)
+    assert lucky > 0.6 and abs(values.mean() - 0.5) < 3 * values.std() / np.sqrt(40)
+    np.testing.assert_allclose(heads.best_head_scores(scores[:1]), scores[0].max(), rtol=1e-6)
 
 
 def test_batches_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +85,9 @@ def test_in_context_score_compares_token_500_with_token_50_of_512() -> None:
     np.testing.assert_array_equal(heads.in_context_score(nats_NT), nats_NT[:, 499] - nats_NT[:, 49])
     np.testing.assert_array_equal(heads.in_context_score(nats_NT[:, :64]), nats_NT[:, 61] - nats_NT[:, 5])
     np.testing.assert_array_equal(heads.in_context_score(nats_NT[:, :1]), np.zeros(3))
+    scored_NT = np.ones((3, 512), np.bool_)
+    scored_NT[0, 499] = scored_NT[1, 49] = scored_NT[2, 100] = False
+    np.testing.assert_array_equal(heads.in_context_score(nats_NT, scored_NT), nats_NT[2:, 499] - nats_NT[2:, 49])
 
 
 def test_a_context_without_room_for_two_copies_is_refused() -> None:

@@ -108,10 +108,21 @@ def test_questions_of_a_task_are_paired_with_the_nearest_of_the_same_length() ->
 
 def test_pairs_of_a_specification() -> None:
     named = pairs_of("synthetic:tasks(letters=4, length=4)", BYTES, 64, 3)
-    assert set(named) == set(TASKS) and all(0 < len(pairs) <= 3 for pairs in named.values())
+    assert set(named.by_task) == set(TASKS) and all(len(pairs) == 3 for pairs in named.by_task.values())
+    assert named.without == ()
     with pytest.raises(UserError, match="do not fit the context of 8"):
         pairs_of("synthetic:tasks(only='copy')", BYTES, 8, 3)
     with pytest.raises(UserError, match="has no questions"):
         pairs_of("synthetic:zipf-facts", BYTES, 64, 3)
     with pytest.raises(UserError, match="at least 1"):
         pairs_of("synthetic:tasks", BYTES, 64, 0)
+
+
+def test_pairs_that_do_not_fit_are_made_up_for_and_tasks_without_any_are_named() -> None:
+    """The context has no room for questions about brackets; of those that a tokenizer cuts unequally, others remain."""
+    named = pairs_of("synthetic:tasks(only='copy brackets', letters=4, length=4)", BYTES, 12, 3)
+    assert set(named.by_task) == {"copy"} and named.without == ("brackets",)
+    tokenizer = FileTokenizer(train_bpe(258, iter([[b"aa " * 9]]), "a text"), "bpe:258")
+    spec = "synthetic:tasks(only='copy', letters=4, length=4)"
+    (first, *_) = [language_pairs(task, 8) for task in all_tasks(Tasks(letters=4, length=4, only="copy"))]
+    assert len(comparable(first, tokenizer, 64)) < 8 == len(pairs_of(spec, tokenizer, 64, 8).by_task["copy"])

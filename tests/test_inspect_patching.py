@@ -13,9 +13,17 @@ from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.inspect import intervals, mediation
 from lmscale.lm.inspect.mediation import measure_effects, relative
-from lmscale.lm.inspect.neurons import used_neurons
+from lmscale.lm.inspect.neurons import smallest_enough, tried_numbers, used_neurons
 from lmscale.lm.inspect.pairs import PairTokens
-from lmscale.lm.inspect.patching import MEDIATORS, SETS, everywhere, patched_logits, recorded, unit_shape
+from lmscale.lm.inspect.patching import (
+    MEDIATORS,
+    SETS,
+    everywhere,
+    mean_values,
+    patched_logits,
+    recorded,
+    unit_shape,
+)
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import Params, parameter_table
 from lmscale.lm.model.tap import Tap
@@ -198,5 +206,47 @@ def test_the_smallest_share_of_neurons_that_keeps_the_score(order: tuple[int, ..
     effect_NE = np.zeros((2, 12))
     effect_NE[:, list(order)] = [4, -3, 2, 1]
     used = used_neurons(values, pairs, config, effect_NE)
-    assert (used.count, used.neurons, used.score, used.score_without) == (count, 12, 1.0, 0.5)
+    assert (used.count, used.neurons) == (count, 12)
+    assert used.right_N.tolist() == [1, 1] and used.right_without_N.tolist() == [0.5, 0.5]
     assert set(np.flatnonzero(used.used_LF)) == set(order[:count]) and used.share == count / 12
+    assert used.share_bounds[0] <= used.share <= used.share_bounds[1]
+
+
+def test_a_pair_is_judged_with_the_neurons_that_the_other_pairs_rank_first() -> None:
+    """The first pair's effects lie in the neuron that the second needs, and the other way round: by its own effects
+    each would need two, by the other's one."""
+    config, values = lookup()
+    first, other = (np.array([[0, 1], [0, 3]], np.int32), np.array([[0, 2], [0, 4]], np.int32))
+    pairs = PairTokens(first, other, np.full(2, 1, np.int32), first[:, 1] + 10, other[:, 1] + 10)
+    effect_NE = np.zeros((2, 12))
+    effect_NE[0, [2, 8, 0]], effect_NE[1, [0, 9, 2]] = [3, 2, 1], [3, 2, 1]
+    used = used_neurons(values, pairs, config, effect_NE)
+    assert used.count == 1 and set(used.count_R.tolist()) == {1}
+    own = used_neurons(values, pairs, config, effect_NE[::-1])
+    assert own.count == 3, "ranked by the effects of the same pair"
+    with pytest.raises(UserError, match="at least 2 pairs"):
+        used_neurons(values, pairs.take(np.array([0])), config, effect_NE[:1])
+
+
+def test_the_smallest_number_is_the_one_from_which_on_all_keep_the_score() -> None:
+    scores = np.array([[0.5, 0.9, 0.8, 0.95, 1.0], [0.5, 0.6, 0.7, 0.8, 1.0], [0.5, 0.5, 0.5, 0.5, 0.5], [0.9] * 5])
+    assert smallest_enough(scores, 0.9).tolist() == [3, 4, 0, 0]
+    assert smallest_enough(np.array([[0.9, 1.0]]), 0.9).tolist() == [0], "as many as are asked for are enough"
+    assert tried_numbers(12).tolist() == list(range(13))
+    many = tried_numbers(100_000)
+    assert (many[0], many[-1]) == (0, 100_000) and len(many) <= 66 and (np.diff(many) > 0).all()
+
+
+def test_padding_is_not_in_the_mean_of_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a row that only fills a batch."""
+    config, pairs = tiny(), random_pairs(5)
+    values = recorded(params(config), pairs.prompt_NT, config, ("mlp_hidden",))["mlp_hidden"]
+    read = [np.asarray(values)[:, row, : end + 1] for row, end in enumerate(pairs.end_N)]
+    expected = np.concatenate(read, axis=1).mean(axis=1)
+    mean = mean_values(params(config), pairs.prompt_NT, config, "mlp_hidden", pairs.end_N)
+    np.testing.assert_allclose(mean[:, 0, 0], expected, rtol=1e-5, atol=1e-6)
+    whole = mean_values(params(config), pairs.prompt_NT, config, "mlp_hidden")
+    np.testing.assert_allclose(whole[:, 0, 0], np.asarray(values).mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("lmscale.lm.inspect.patching.MEMORY_BYTES", 4 * 3 * 9 * 24 * 2)
+    batched = mean_values(params(config), pairs.prompt_NT, config, "mlp_hidden", pairs.end_N)
+    np.testing.assert_allclose(batched, mean, rtol=1e-5, atol=1e-6)

@@ -19,6 +19,7 @@ from lmscale.core.run_identity import read_config
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.inspect import summary
+from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model import transformer
 from lmscale.lm.use import load
 from lmscale.lm.use.load import Opened, TrainedRun
@@ -34,11 +35,16 @@ def opened(folder: Path, step: int | None = None) -> Opened:
     return Opened(TrainedRun(config, params, ByteTokenizer()), 7, make_mesh(config.mesh))
 
 
+def subject(folder: Path) -> Subject:
+    one = opened(folder)
+    return Subject(*one.run, one.mesh)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of four runs, the largest first; each has a checkpoint. Their corpus is not here."""
     monkeypatch.setattr(load, "open_run", opened)
-    monkeypatch.setattr(summary, "_held_out", lambda _: None)
+    monkeypatch.setattr(summary, "held_out_text", lambda config, rows: None)
     sweep = tmp_path / "mine"
     planned = [
         PlannedRun(run("here", 1, model=tiny(vocab=256, context=64, heads=2, layers=2, width=width, mlp_width=8)))
@@ -88,9 +94,29 @@ def test_effects_and_used_neurons_of_a_task(sweep: Path, tmp_path: Path, capsys:
             assert (bounds["low"] <= bounds["mean"] + 1e-6).all() and (bounds["mean"] <= bounds["high"] + 1e-6).all()
         used = effects["used_neurons"]
         assert used["neurons"] == 16 and 0 <= used["count"] <= 16
-        assert sum(map(len, used["used"])) == used["count"] and used["share"] == used["count"] / 16
+        share = used["share"]
+        assert sum(map(len, used["used"])) == used["count"] and share["mean"] == used["count"] / 16
+        assert 0 <= share["low"] <= share["high"] <= 1
     shown = capsys.readouterr().out
     assert "effects of heads" in shown and "effects of neurons" in shown and "keep 90 % of the score" in shown
+
+
+def test_pairs_that_are_not_measured_are_said(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A language of two letters has few pairs of two letters; of a file the first are measured; one pair cannot say
+    which neurons a task uses."""
+    words = ("--task", "synthetic:tasks(only='copy', letters=2, length=2)", "--json", tmp_path / "i.json")
+    assert call("inspect", of_width(sweep, 16), *words) == 0
+    value = strictly((tmp_path / "i.json").read_text("utf-8"))
+    pairs = value["effects"]["copy"]["pairs"]
+    sentence = f"copy: {pairs} of the 32 pairs asked for, since it has no more that can be compared"
+    assert 1 < pairs < 32 and value["remarks"] == [sentence] and sentence in capsys.readouterr().out
+    path, row = tmp_path / "pairs.jsonl", {"prompt": "ab=", "answer": "a", "other_prompt": "cb=", "other_answer": "c"}
+    path.write_text(f"{json.dumps(row)}\n" * 3, "utf-8")
+    words = ("--pairs", path, "--most-pairs", 1, "--units", "neurons", "--html", tmp_path / "i.html")
+    assert call("inspect", of_width(sweep, 16), *words) == 0
+    shown = capsys.readouterr().out
+    assert f"{path}: its first 1 of 3 pairs are measured" in shown and "2 pairs or more, and it has one" in shown
+    assert "its first 1 of 3 pairs are measured" in (tmp_path / "i.html").read_text("utf-8")
 
 
 def test_pairs_of_a_file_by_position(sweep: Path, tmp_path: Path) -> None:
@@ -151,7 +177,7 @@ def test_the_page_has_three_models_loads_nothing_and_its_numbers_are_the_attenti
     assert not reader.loads and len(reader.scripts) == 4 and "alert(" not in reader.scripts[-1]
     for width, script in zip((WIDTHS[0], WIDTHS[2], WIDTHS[3]), reader.scripts):
         numbers = json.loads(script)
-        reading = summary.read_text(opened(of_width(sweep, width)), HOSTILE)
+        reading = summary.read_text(subject(of_width(sweep, width)), HOSTILE)
         assert (numbers["layer"], numbers["head"]) == (1, 1)
         weights = np.frombuffer(base64.b64decode(numbers["attention"]), np.uint8).reshape(numbers["shape"])
         np.testing.assert_allclose(weights / 255, reading.attention_LHTS, atol=0.5 / 255 + 1e-6)

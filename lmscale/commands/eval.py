@@ -20,7 +20,9 @@ class EvalArgs:
     """The folder of a run, runs/<sweep>/<run_id>."""
     tasks: Positional[tuple[str, ...]]
     """FORMAT:PATH, with FORMAT one of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your
-    own); or synthetic:tasks(...). Nothing is downloaded. With --harness: the harness's tasks by name, or YAML files."""
+    own); or synthetic:tasks(...). Nothing is downloaded. inside:heads, inside:context and inside:neurons(TASKS) measure
+    induction heads, what the context saves, and the share of neurons that each of TASKS uses. With --harness: the
+    harness's tasks by name, or YAML files."""
     harness: bool = False
     """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
     include_path: Path | None = None

@@ -16,6 +16,7 @@ from lmscale.core.run_identity import read_config
 
 if TYPE_CHECKING:
     from lmscale.lm.inspect.pairs import Pair
+    from lmscale.lm.inspect.subject import Subject
     from lmscale.lm.inspect.summary import TextReading
     from lmscale.lm.use.load import Opened
 
@@ -40,6 +41,8 @@ class InspectedModel:
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name of a task -> `summary.effects`."""
     heads: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
+    """What was left out."""
 
     @property
     def caption(self) -> str:
@@ -51,15 +54,20 @@ class InspectedModel:
         value: dict[str, Any] = {"run": str(self.folder), "step": self.step, "params": self.params}
         value |= {} if self.reading is None else {"text": self.reading.to_json()}
         value |= {"effects": self.effects} if self.effects else {}
-        return value | ({} if self.heads is None else {"heads": self.heads})
+        value |= {} if self.heads is None else {"heads": self.heads}
+        return value | ({"remarks": self.remarks} if self.remarks else {})
 
 
 def inspect_models(
     folders: Sequence[Path], args: InspectArgs, text: str | None, progress: Progress
 ) -> list[InspectedModel]:
-    """Every model, one in memory at a time. Raises `UserError` for a head that one of them does not have."""
+    """Every model, one in memory at a time. Raises `UserError` for a kind of unit that does not exist, for a head that
+    one of them does not have, and for a run without a checkpoint."""
+    from lmscale.lm.inspect.patching import mediator
     from lmscale.lm.use import load
 
+    for name in args.units:
+        mediator(name)
     for folder in folders:  # before anything is measured
         config = read_config(folder).model
         head_numbers(args.head, config.layers, config.heads, folder)
@@ -81,13 +89,18 @@ def _inspect(
     visible: bool,
 ) -> InspectedModel:
     from lmscale.lm.inspect import summary
+    from lmscale.lm.inspect.subject import Subject
 
-    config, counts = opened.run.config.model, count(opened.run.config)
+    subject = Subject(*opened.run, opened.mesh)
+    config, counts = subject.config.model, count(subject.config)
+    pairs_by_task, remarks = _pairs(subject, args)
     effects = {}
-    for name, pairs in _pairs(opened, args).items():
+    for name, pairs in pairs_by_task.items():
         effects[name] = summary.effects(
-            opened, pairs, args.units or UNITS, name=f"{name}, pair", seed=args.seed, progress=progress
+            subject, pairs, args.units or UNITS, name=f"{name}, pair", seed=args.seed, progress=progress
         )
+        if "neurons" in args.units and len(pairs) == 1:
+            remarks.append(f"{name}: which share of the neurons it uses is measured on 2 pairs or more, and it has one")
     return InspectedModel(
         folder,
         opened.step,
@@ -96,22 +109,37 @@ def _inspect(
         config.layers,
         config.heads,
         visible,
-        None if text is None or not visible else summary.read_text(opened, text),
+        None if text is None or not visible else summary.read_text(subject, text),
         effects,
-        summary.head_scores(opened, args.seed) if args.heads else None,
+        summary.head_scores(subject, args.seed) if args.heads else None,
+        tuple(remarks),
     )
 
 
-def _pairs(opened: "Opened", args: InspectArgs) -> "dict[str, list[Pair]]":
-    """The pairs of every task, by its name; those of a file by the file's."""
+def _pairs(subject: "Subject", args: InspectArgs) -> "tuple[dict[str, list[Pair]], list[str]]":
+    """The pairs of every task by its name, those of a file by the file's; and which are left out."""
     from lmscale.lm.inspect.pairs import read_pairs
     from lmscale.lm.inspect.task_pairs import pairs_of
 
-    run = opened.run
-    made = {} if args.pairs is None else {str(args.pairs): read_pairs(args.pairs)[: args.most_pairs]}
+    pairs: dict[str, list[Pair]] = {}
+    remarks: list[str] = []
+    most = args.most_pairs
+    if args.pairs is not None:
+        rows = read_pairs(args.pairs)
+        pairs[str(args.pairs)] = rows[:most]
+        if len(rows) > most:
+            remarks.append(f"{args.pairs}: its first {most:,} of {len(rows):,} pairs are measured; more: --most-pairs")
     if args.task is not None:
-        made |= pairs_of(args.task, run.tokenizer, run.config.model.context, args.most_pairs, args.seed)
-    return made
+        task_pairs = pairs_of(args.task, subject.tokenizer, subject.config.model.context, most, args.seed)
+        pairs |= task_pairs.by_task
+        remarks += [
+            f"{name}: {len(rows):,} of the {most:,} pairs asked for, since it has no more that can be compared"
+            for name, rows in task_pairs.by_task.items()
+            if len(rows) < most
+        ]
+        if task_pairs.without:
+            remarks.append(f"left out, for no two of their questions can be compared: {', '.join(task_pairs.without)}")
+    return pairs, remarks
 
 
 def head_numbers(words: str | None, layers: int, heads: int, folder: Path) -> tuple[int, int] | None:

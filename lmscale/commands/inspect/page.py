@@ -14,7 +14,7 @@ import numpy as np
 
 from lmscale.commands.inspect.measure import InspectedModel, head_numbers
 from lmscale.commands.inspect.script import SCRIPT, STYLE
-from lmscale.commands.inspect.show import END, SCORES, spread, used_sentence, with_bounds
+from lmscale.commands.inspect.show import END, SCORES, of_models, spread, used_sentence, with_bounds
 from lmscale.study.report.page import bullets, document, heading, paragraphs, table, text
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ MEANING = {
 def page(models: Sequence[InspectedModel], head: str | None, remarks: Sequence[str] = ()) -> str:
     """The whole page."""
     plural = f"{len(models)} models" if len(models) > 1 else "a model"
-    body = [heading(f"Inside {plural}", 1), bullets(remarks) if remarks else ""]
+    sentences = [*remarks, *of_models(models)]
+    body = [heading(f"Inside {plural}", 1), bullets(sentences) if sentences else ""]
     readings = [model for model in models if model.reading is not None]
     if readings:
         body += [heading("A text, layer by layer"), paragraphs(_introduction()), '<div class="models">']

@@ -23,7 +23,7 @@ SCORES = ("induction", "previous_token", "duplicate_token")
 
 def show(models: Sequence[InspectedModel], head: str | None, remarks: Sequence[str], console: Console) -> None:
     """Print what was measured of every model, then what several have in common in one table each."""
-    for remark in remarks:
+    for remark in (*remarks, *of_models(models)):
         console.print(remark, markup=False)
     for model in models:
         if model.reading is not None:
@@ -45,6 +45,11 @@ def show(models: Sequence[InspectedModel], head: str | None, remarks: Sequence[s
         console.print(
             "ablated heads put out their mean; the controls are as many random heads of the same layers", style="dim"
         )
+
+
+def of_models(models: Sequence[InspectedModel]) -> list[str]:
+    """What was left out, each sentence once."""
+    return list(dict.fromkeys(one_line(remark) for model in models for remark in model.remarks))
 
 
 def _title(model: InspectedModel, console: Console) -> None:
@@ -120,9 +125,15 @@ def _print_effects(task: str, value: dict[str, Any], console: Console) -> None:
 def used_sentence(used: dict[str, Any]) -> str:
     """How many neurons the task needs."""
     return (
-        f"The strongest {used['count']:,} of {used['neurons']:,} neurons ({used['share']:.2%}) keep 90 % of the score "
-        f"of {used['score']:.3f}; without any it is {used['score_without']:.3f}."
+        f"The strongest {used['count']:,} of {used['neurons']:,} neurons, {shares(used)}, keep 90 % of the score of "
+        f"{used['score']:.3f}; without any it is {used['score_without']:.3f}."
     )
+
+
+def shares(used: dict[str, Any]) -> str:
+    """The used share of the neurons with its interval."""
+    share = used["share"]
+    return f"{share['mean']:.2%} [{share['low']:.2%}, {share['high']:.2%}]"
 
 
 def effects_table(kind: str, units: dict[str, Any]) -> Table:
@@ -159,7 +170,7 @@ def models_table(models: Sequence[InspectedModel]) -> Table:
                 with_bounds(value["total_nats"]),
                 f"{kind} {layer}.{unit}",
                 with_bounds(share),
-                "-" if used is None else f"{used['share']:.2%}",
+                "-" if used is None else shares(used),
             )
     return table
 

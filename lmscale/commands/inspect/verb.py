@@ -15,17 +15,14 @@ from lmscale.core.files import write_json, write_text
 
 def main(args: InspectArgs, console: Console) -> None:
     """Measure and show. Raises `UserError` for what cannot be measured and for a run without a checkpoint."""
-    _check(args)
+    check_args(args)
     text = None if args.text is None else _text(args.text)
     from lmscale.lm.devices import machine
 
     machine.set_up()
     from lmscale.commands.inspect import measure, page, show
     from lmscale.commands.score import models
-    from lmscale.lm.inspect.patching import mediator
 
-    for name in args.units:
-        mediator(name)
     choice = (
         models.Choice(models.in_order_of_scale(args.runs), ())
         if args.sweep is None
@@ -53,7 +50,8 @@ def main(args: InspectArgs, console: Console) -> None:
         print_next("sample", *(("--sweep", args.sweep) if args.sweep else (inspected[0].folder,)), stderr=True)
 
 
-def _check(args: InspectArgs) -> None:
+def check_args(args: InspectArgs) -> None:
+    """Raise `UserError` for arguments that do not go together."""
     if bool(args.runs) == (args.sweep is not None):
         raise UserError("name what is inspected: either runs, runs/<sweep>/<run_id>, or --sweep runs/<sweep>")
     asked = args.text is not None or args.task is not None or args.pairs is not None or args.heads

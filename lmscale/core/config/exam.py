@@ -1,9 +1,41 @@
-"""Which benchmark tasks a run is scored on."""
+"""Which benchmark tasks a run is scored on, and what is measured inside of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lmscale.core.config.checks import check, check_types, positive
+
+INSIDE = "inside:"
+HEADS, CONTEXT, NEURONS = "heads", "context", "neurons"
+
+
+class InsideSpec(NamedTuple):
+    """What is measured inside a model."""
+
+    kind: str
+    """`HEADS`, `CONTEXT` or `NEURONS`."""
+    tasks: str = ""
+    """The tasks whose neurons are counted, FORMAT:PATH or synthetic:tasks(...)."""
+
+
+def inside_spec(spec: str) -> InsideSpec | None:
+    """What `inside:heads`, `inside:context` and `inside:neurons(TASKS)` ask for; None of a task's specification.
+
+    Raises `UserError` for what begins like one of them and is none.
+    """
+    if not spec.startswith(INSIDE):
+        return None
+    kind = spec.removeprefix(INSIDE).strip()
+    if kind in (HEADS, CONTEXT):
+        return InsideSpec(kind)
+    kind, _, rest = kind.partition("(")
+    tasks = rest.removesuffix(")").strip()
+    check(
+        kind.strip() == NEURONS and rest.endswith(")") and ":" in tasks and not tasks.startswith(INSIDE),
+        f"{spec!r} names nothing inside a model; write {INSIDE}{HEADS}, {INSIDE}{CONTEXT} or {INSIDE}{NEURONS}(TASKS), "
+        "with TASKS as synthetic:tasks(...) or FORMAT:PATH",
+    )
+    return InsideSpec(NEURONS, tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +43,9 @@ class ExamConfig:
     """Tasks on which a model is scored while it trains. They do not change what the run learns."""
 
     tasks: tuple[str, ...] = ()
-    """FORMAT:PATH or synthetic:tasks(...), as `lmscale eval` takes them; nothing is downloaded."""
+    """FORMAT:PATH or synthetic:tasks(...), as `lmscale eval` takes them; nothing is downloaded. Inside the model,
+    `inside:heads` scores its induction heads, `inside:context` what the context saves, and `inside:neurons(TASKS)` the
+    share of neurons that each of the tasks uses."""
     shots: tuple[int, ...] = (0,)
     """Numbers of worked examples before every question; the model is scored with each."""
     draw: Literal["shared", "each"] = "shared"
@@ -19,7 +53,7 @@ class ExamConfig:
     seed: int = 0
     """Seed of the draw of examples."""
     items: int | None = None
-    """Score only this many leading items of every task; None scores all."""
+    """Score only this many leading items of every task, or rows or pairs inside the model; None scores all."""
     at: tuple[float, ...] = (1.0,)
     """Fractions of the run's steps after which it is scored."""
 
@@ -27,6 +61,7 @@ class ExamConfig:
         check_types(self)
         for spec in self.tasks:
             check(":" in spec, f"ExamConfig.tasks names {spec!r}; write FORMAT:PATH or synthetic:tasks(...)")
+            inside_spec(spec)
         check(
             all(shots >= 0 for shots in self.shots) and bool(self.shots),
             f"ExamConfig.shots = {list(self.shots)}: numbers of examples, 0 or more; (0,) asks without any",

@@ -8,16 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jax.sharding import Mesh
-
 from lmscale.core.config import RunConfig
 from lmscale.core.counting import count
-from lmscale.lm import data
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval.score_files import being_scored, conditions_of, write_results
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import NotFinite, Response, Score, Shots, Task, load, scores
-from lmscale.lm.model.parameters import Params
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,31 +32,6 @@ class TaskResult:
     """Time to read and generate, compilation included."""
     problem: str = ""
     """Why there are no scores, where the model's responses are no numbers."""
-
-
-class TaskEvaluator:
-    """Evaluates runs that share a program on the tasks that their configurations ask for, while they train."""
-
-    def __init__(self, configs: Sequence[RunConfig], manifest: data.Manifest, mesh: Mesh) -> None:
-        """Raises `UserError` for tasks that cannot be read, before anything is compiled."""
-        exams = {config.exam for config in configs}
-        self._tasks = {exam: first_items(load_tasks(exam.tasks), exam.items) for exam in exams}
-        self._manifest, self._mesh = manifest, mesh
-        self._scorer: LMScorer | None = None
-
-    def evaluate(self, config: RunConfig, folder: Path, params: Params, step: int, loss_nats: float | None) -> None:
-        """Evaluate the model of a run after `step` steps and write responses and scores into its folder.
-
-        Several processes call it together; the first writes, and prints what could not be scored.
-        """
-        if self._scorer is None:
-            self._scorer = LMScorer(params, config.model, data.load_tokenizer(self._manifest), self._mesh)
-        self._scorer.params = params
-        shots = [Shots(count, config.exam.seed, config.exam.draw) for count in config.exam.shots]
-        columns = model_columns(config, step, loss_nats)
-        for result in evaluate(self._scorer, self._tasks[config.exam], shots, folder, columns):
-            if result.problem and is_main():
-                print(f"not scored at step {step:,}: {result.problem}", flush=True)
 
 
 def load_tasks(specs: Sequence[str]) -> list[Task]:

@@ -2,8 +2,8 @@
 without them.
 
 A row is the end of a document, n random tokens and the same n tokens again: the second copy can only be predicted by
-finding each token's earlier occurrence and reading what followed it (Olsson 2022, arXiv 2209.11895). Letters as in
-`transformer`; n tokens of a copy, P sets of heads.
+finding each token's earlier occurrence and reading what followed it (Olsson 2022, arXiv 2209.11895, which leaves out
+the rarest tokens, too). Letters as in `transformer`; n tokens of a copy, P sets of heads.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 class HeadScores(NamedTuple):
-    """Attention of every head, averaged over rows and queries; each [L, H], from 0 to 1."""
+    """Attention of every head, averaged over queries; each from 0 to 1, [N, L, H], or [L, H] on average over rows."""
 
     induction: NDArray[np.float32]
     """From a token of the second copy to the one that followed it in the first: "prefix matching" in Olsson 2022."""
@@ -49,22 +49,44 @@ def copy_tokens(context: int) -> int:
     return min(COPY_TOKENS, (context - 1) // 2)
 
 
-def repeated_tokens(vocab: int, end: int, n: int, rows: int = ROWS, seed: int = 0) -> Ids:
-    """[rows, 1 + 2 n]: tokens drawn uniformly from the vocabulary without the end of a document, no two of a copy alike
-    where there are enough of them."""
-    rng, others = np.random.default_rng(seed), np.delete(np.arange(vocab, dtype=np.int32), end)
+def repeated_tokens(ids: Ids, end: int, n: int, rows: int = ROWS, seed: int = 0) -> Ids:
+    """[rows, 1 + 2 n]: tokens drawn uniformly from `ids`, the end of a document apart, no two of a copy alike where
+    there are enough of them."""
+    rng, others = np.random.default_rng(seed), np.setdiff1d(ids, [end]).astype(np.int32)
     copies = np.stack([rng.choice(others, n, replace=len(others) < n) for _ in range(rows)])
     return np.concatenate([np.full((rows, 1), end, np.int32), copies, copies], axis=1)
 
 
 def head_scores(params: Params, tokens_NT: Ids, config: ModelConfig) -> HeadScores:
-    """The scores of all heads on rows of `repeated_tokens`."""
+    """The scores of all heads, on average over rows of `repeated_tokens`; each [L, H]."""
+    rows = row_scores(params, tokens_NT, config)
+    return HeadScores(*(score_NLH.mean(axis=0, dtype=np.float64).astype(np.float32) for score_NLH in rows))
+
+
+def row_scores(params: Params, tokens_NT: Ids, config: ModelConfig) -> HeadScores:
+    """The scores of all heads on every row of `repeated_tokens`; each [N, L, H]."""
     time = tokens_NT.shape[1]
     scores_NL3H = np.zeros((len(tokens_NT), config.layers, 3, config.heads), np.float32)
     for rows in chunks(len(tokens_NT), 4 * config.heads * time * time):
         scores_NL3H[rows] = np.moveaxis(_scores(params, tokens_NT[rows], config), 1, 0)
-    means_L3H = scores_NL3H.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return HeadScores(*(means_L3H[:, kind] for kind in range(3)))
+    return HeadScores(*(scores_NL3H[:, :, kind] for kind in range(3)))
+
+
+def uniform_scores(n: int) -> tuple[float, float]:
+    """Induction and previous-token score of a head that attends to all visible positions alike."""
+    share = 1 / (np.arange(1, 2 * n + 1) + 1)
+    return float(share[n:].mean()), float(share.mean())
+
+
+def best_head_scores(score_NLH: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The score of the best head on every row, [N]: which head that is, is read from the rows of the other half, so
+    that the best of many heads is not taken for better than it is. A single row has no other half."""
+    score_NE = score_NLH.reshape(len(score_NLH), -1).astype(np.float64)
+    half_N, values = np.arange(len(score_NE)) % 2, np.zeros(len(score_NE))
+    for half in np.unique(half_N):
+        others = half_N != half if len(score_NE) > 1 else half_N == half
+        values[half_N == half] = score_NE[half_N == half, int(score_NE[others].mean(axis=0).argmax())]
+    return values
 
 
 @partial(jax.jit, static_argnames=("config",))
@@ -83,11 +105,13 @@ def _scores(params: Params, tokens_BT: jax.Array, config: ModelConfig) -> jax.Ar
     return transformer.final_residual(params, tokens_BT, config, None, tap)[2]["attention_weights"]
 
 
-def in_context_score(nats_NT: Floats) -> Floats:
-    """The loss of token 500 of 512 less that of token 50, [N], both scaled to the tokens that are scored: the more
-    negative, the more the context helps (Olsson 2022)."""
+def in_context_score(nats_NT: Floats, scored_NT: NDArray[np.bool_] | None = None) -> Floats:
+    """The loss of token 500 of 512 less that of token 50, both scaled to the tokens that are scored: the more negative,
+    the more the context helps (Olsson 2022). [N], or fewer where padding stands at one of the two places of a row."""
     time = nats_NT.shape[1]
     late, early = (min(time, max(1, round(token / OF * time))) - 1 for token in (LATE, EARLY))
+    if scored_NT is not None:
+        nats_NT = nats_NT[scored_NT[:, late] & scored_NT[:, early]]
     return np.asarray(nats_NT, np.float64)[:, late] - nats_NT[:, early]
 
 
@@ -109,7 +133,9 @@ def ablated_nats(params: Params, tokens_NT: Ids, config: ModelConfig, ablated_PL
     does not depend on the text.
     """
     count = len(tokens_NT)
-    mean = mean_values(params, tokens_NT, config, "head_outputs")
+    mean = jnp.zeros((config.layers, 1, 1, config.heads, config.head_width))
+    if ablated_PLH.any():
+        mean = mean_values(params, tokens_NT, config, "head_outputs")
     values = np.zeros((len(ablated_PLH) * count, tokens_NT.shape[1] - 1))
     for rows in chunks(len(values), 4 * tokens_NT.shape[1] * config.vocab):
         sets_R, rows_R = np.divmod(rows, count)

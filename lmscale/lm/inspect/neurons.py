@@ -1,9 +1,10 @@
 """How much of a model a task uses: the smallest share of neurons whose presence keeps most of its score.
 
 Neurons are ranked by the size of their effect on the task's pairs; those that are absent put out their mean over the
-prompts, which carries nothing about any one of them (Wang 2023, arXiv 2211.00593, section 2.2).
+prompts, which carries nothing about any one of them (Wang 2023, arXiv 2211.00593, section 2.2). A pair is scored with
+the ranking of the other half of the pairs, so that no neuron is chosen by the pair that it is judged by.
 
-Letters as in `patching`; K sets of neurons that are present.
+Letters as in `patching`; K sets of neurons that are present, R resamples.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import ModelConfig, check
+from lmscale.lm.inspect.intervals import LEVEL, RESAMPLES
 from lmscale.lm.inspect.mediation import Floats
 from lmscale.lm.inspect.pairs import PairTokens
 from lmscale.lm.inspect.patching import chunks, logits_at, mean_values, patching_tap
@@ -23,8 +25,10 @@ from lmscale.lm.model.parameters import Params
 SITE = "mlp_hidden"
 KEPT_SCORE = 0.9
 """Share of the whole model's score that the present neurons keep."""
-TRIALS = 8
-"""Counts that one round of the search tries at once."""
+TRIALS = 64
+"""Numbers of neurons that are tried, as evenly spaced by their logarithm as whole numbers can be."""
+
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -35,56 +39,79 @@ class UsedNeurons:
     """The smallest number of the strongest neurons that keeps the share of the score; all larger ones tried do, too."""
     neurons: int
     """All there are."""
-    score: float
-    """Share of prompts after which the whole model prefers the right answer of the two; guessing has half of them."""
-    score_without: float
+    count_R: NDArray[np.int64]
+    """The same number by pairs that are drawn anew, with replacement."""
+    right_N: Floats
+    """Of every pair, the share of its two prompts after which the whole model prefers the right answer."""
+    right_without_N: Floats
     """The same with every neuron at its mean: where it is as high, the task needs no neuron."""
-    used_LF: NDArray[np.bool_]
+    used_LF: Bools
+    """The `count` strongest neurons by all pairs."""
 
     @property
     def share(self) -> float:
         """The used part of all neurons."""
         return self.count / self.neurons
 
+    @property
+    def share_bounds(self) -> tuple[float, float]:
+        """A percentile interval of the share over pairs (Efron 1979)."""
+        low, high = np.quantile(self.count_R / self.neurons, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
+
 
 def used_neurons(
-    params: Params, pairs: PairTokens, config: ModelConfig, effect_NE: Floats, kept: float = KEPT_SCORE
+    params: Params, pairs: PairTokens, config: ModelConfig, effect_NE: Floats, kept: float = KEPT_SCORE, seed: int = 0
 ) -> UsedNeurons:
     """The smallest share of neurons, the strongest by the size of their mean effect first.
 
-    The search tries powers of two and then narrows the gap below the first count from which on all keep the score. The
-    score is measured on the pairs by which the neurons are ranked: on a few pairs it flatters them.
+    Raises `UserError` for a single pair, which no other one ranks the neurons for.
     """
-    shape, total = (config.layers, config.hidden), effect_NE.shape[1]
-    rank_E = np.argsort(np.argsort(-np.abs(effect_NE.mean(axis=0)), kind="stable"), kind="stable")
+    count, total = effect_NE.shape
+    check(count > 1, "a single pair has no other that could say which neurons come first; give at least 2 pairs")
+    numbers_K = tried_numbers(total)
     prompts_MT = np.concatenate([pairs.prompt_NT, pairs.other_NT])
     means = {SITE: mean_values(params, prompts_MT, config, SITE, np.tile(pairs.end_N, 2))}
+    right_KN, half_N = np.zeros((len(numbers_K), count)), np.arange(count) % 2
+    for half in (0, 1):
+        rank_E = _ranks(effect_NE[half_N != half])
+        present_KLF = (rank_E < numbers_K[:, None]).reshape(-1, config.layers, config.hidden)
+        judged = np.flatnonzero(half_N == half)
+        right_KN[:, judged] = present_scores(params, pairs.take(judged), config, present_KLF, means)
+    draws_RN = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    number = int(numbers_K[smallest_enough(right_KN.sum(axis=1)[None], kept)[0]])
+    return UsedNeurons(
+        number,
+        total,
+        numbers_K[smallest_enough(draws_RN @ right_KN.T, kept)],
+        right_KN[-1],
+        right_KN[0],
+        (_ranks(effect_NE) < number).reshape(config.layers, config.hidden),
+    )
 
-    def scores(counts: NDArray[np.int64]) -> Floats:
-        present_KLF = (rank_E[None] < counts[:, None]).reshape(-1, *shape)
-        return present_scores(params, pairs, config, present_KLF, means)
 
-    tried = np.unique(np.concatenate([[0], 2 ** np.arange(int(np.log2(total)) + 1), [total]]))
-    values = scores(tried)
-    enough = values >= kept * values[-1]
-    first = len(tried) - int(np.argmin(enough[::-1])) if not enough.all() else 0
-    low, high = (int(tried[first - 1]), int(tried[first])) if first else (-1, 0)
-    while high - low > 1:
-        between = np.unique(np.linspace(low, high, TRIALS + 2).astype(np.int64)[1:-1])
-        between = between[(between > low) & (between < high)]
-        good = np.append(scores(between) >= kept * values[-1], True)
-        bounds = np.concatenate([[low], between, [high]])
-        step = len(good) - int(np.argmin(good[::-1])) if not good.all() else 0
-        low, high = int(bounds[step]), int(bounds[step + 1])
-    used_LF = (rank_E < high).reshape(shape)
-    return UsedNeurons(high, total, float(values[-1]), float(values[0]), used_LF)
+def tried_numbers(total: int) -> NDArray[np.int64]:
+    """0, `total` and numbers between them, [K]: all of them where there are few."""
+    return np.unique(np.concatenate([[0], np.round(np.geomspace(1, total, TRIALS)).astype(np.int64)]))
+
+
+def smallest_enough(score_RK: Floats, kept: float) -> NDArray[np.int64]:
+    """In every row the first place from which on all scores are at least `kept` times the last one, [R]."""
+    fails_RK = score_RK < kept * score_RK[:, -1:] * (1 - 1e-12)  # sums of halves, multiplied by decimals
+    behind_R = np.argmax(fails_RK[:, ::-1], axis=1)  # successes behind the last failure
+    return np.where(fails_RK.any(axis=1), score_RK.shape[1] - behind_R, 0)
+
+
+def _ranks(effect_NE: Floats) -> NDArray[np.int64]:
+    """0 for the neuron with the largest mean effect of either sign, [E]."""
+    return np.argsort(np.argsort(-np.abs(effect_NE.mean(axis=0)), kind="stable"), kind="stable")
 
 
 def present_scores(
-    params: Params, pairs: PairTokens, config: ModelConfig, present_KLF: NDArray[np.bool_], means: dict[str, jax.Array]
+    params: Params, pairs: PairTokens, config: ModelConfig, present_KLF: Bools, means: dict[str, jax.Array]
 ) -> Floats:
-    """The share of the 2 N prompts after which the right answer is likelier than the pair's other one, for every set of
-    present neurons, [K]. A tie is half."""
+    """The share of the two prompts of every pair after which the right answer is likelier than the pair's other one,
+    for every set of present neurons, [K, N]. A tie is half."""
     prompts_MT = np.concatenate([pairs.prompt_NT, pairs.other_NT])
     end_M = np.tile(pairs.end_N, 2)
     right_M = np.concatenate([pairs.answer_N, pairs.other_answer_N])
@@ -95,7 +122,7 @@ def present_scores(
         absent = {SITE: jnp.asarray(~present_KLF[set_R][:, :, None, :])}
         answers = right_M[row_R], wrong_M[row_R]
         values[rows] = _margins(params, prompts_MT[row_R], end_M[row_R], *answers, absent, means, config)
-    return ((np.sign(values) + 1) / 2).reshape(len(present_KLF), -1).mean(axis=1)
+    return ((np.sign(values) + 1) / 2).reshape(len(present_KLF), 2, -1).mean(axis=1)
 
 
 @partial(jax.jit, static_argnames=("config",))

@@ -8,15 +8,14 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.core.config import IMPORTED, check
-from lmscale.lm import data
+from lmscale.core.config import check
 from lmscale.lm.inspect import heads
 from lmscale.lm.inspect.intervals import Interval
 from lmscale.lm.inspect.mediation import Effects, Progress, measure_effects
 from lmscale.lm.inspect.neurons import used_neurons
 from lmscale.lm.inspect.pairs import Pair, PairTokens, pair_tokens
 from lmscale.lm.inspect.reading import read
-from lmscale.lm.use.load import Opened
+from lmscale.lm.inspect.subject import HeldOutText, Subject, held_out_text, known_tokens
 
 ABLATED = 4
 """Heads with the highest induction score that are ablated together, where layers have enough others."""
@@ -54,14 +53,14 @@ class TextReading:
         return {**shares, "first_token": attention[:, :, time, 0].mean(axis=-1)}
 
 
-def read_text(opened: Opened, text: str, most: int = MOST_TOKENS) -> TextReading:
+def read_text(subject: Subject, text: str, most: int = MOST_TOKENS) -> TextReading:
     """Attention and logit lens of the beginning of a text, as a document of its own. Raises `UserError` for no text."""
-    config, params, tokenizer = opened.run
+    config, params, tokenizer, mesh = subject
     check(bool(text), "there is no text to read: it is empty; give at least one character")
     ids = np.concatenate([[tokenizer.end_of_document], tokenizer.encode(text)]).astype(np.int32)
     tokens_T = ids[: min(most, config.model.context)]
-    with jax.set_mesh(opened.mesh):
-        reading = read(params, tokens_T, config.model, min(tokenizer.vocab, config.model.vocab))
+    with jax.set_mesh(mesh):
+        reading = read(params, tokens_T, config.model, subject.vocab)
     lens = jax.tree.map(np.asarray, reading.lens)
     texts: dict[int, str] = {tokenizer.end_of_document: ""}
 
@@ -84,7 +83,7 @@ def read_text(opened: Opened, text: str, most: int = MOST_TOKENS) -> TextReading
 
 
 def effects(
-    opened: Opened,
+    subject: Subject,
     pairs: Sequence[Pair],
     mediators: Sequence[str],
     *,
@@ -92,18 +91,18 @@ def effects(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Total, direct and indirect effects on the pairs by kind of unit, and where neurons are among the kinds, the share
-    of them that the task uses. Raises `UserError` as `pair_tokens` and `measure_effects` do."""
-    config, params, tokenizer = opened.run
+    """Total, direct and indirect effects on the pairs by kind of unit; with neurons among the kinds, and two pairs or
+    more, the share of them that the task uses. Raises `UserError` as `pair_tokens` and `measure_effects` do."""
+    config, params, tokenizer, mesh = subject
     tokens = pair_tokens(pairs, tokenizer, config.model.context, name)
     value: dict[str, Any] = {"pairs": tokens.pair_count, "units": {}}
-    with jax.set_mesh(opened.mesh):
+    with jax.set_mesh(mesh):
         for number, kind in enumerate(mediators):
             measured = measure_effects(params, tokens, config.model, kind, _part(progress, number, len(mediators)))
             value["total_nats"] = _interval(measured.total(seed), 0)
             value["units"][kind] = _units(measured, seed)
-            if kind == "neurons":
-                value["used_neurons"] = _used(opened, tokens, measured)
+            if kind == "neurons" and tokens.pair_count > 1:
+                value["used_neurons"] = _used(subject, tokens, measured, seed)
     return value
 
 
@@ -133,66 +132,71 @@ def _interval(interval: Interval, unit: int) -> dict[str, float]:
     return {bound: float(values[unit]) for bound, values in interval._asdict().items()}
 
 
-def _used(opened: Opened, tokens: PairTokens, measured: Effects) -> dict[str, Any]:
-    used = used_neurons(opened.run.params, tokens, opened.run.config.model, measured.indirect_NE)
+def _used(subject: Subject, tokens: PairTokens, measured: Effects, seed: int) -> dict[str, Any]:
+    used = used_neurons(subject.params, tokens, subject.config.model, measured.indirect_NE, seed=seed)
+    low, high = used.share_bounds
     return {
-        "share": used.share, "count": used.count, "neurons": used.neurons, "score": used.score,
-        "score_without": used.score_without, "used": [np.flatnonzero(row).tolist() for row in used.used_LF],
+        "share": {"mean": used.share, "low": low, "high": high}, "count": used.count, "neurons": used.neurons,
+        "score": float(used.right_N.mean()), "score_without": float(used.right_without_N.mean()),
+        "used": [np.flatnonzero(row).tolist() for row in used.used_LF],
     }  # fmt: skip
 
 
-def head_scores(opened: Opened, seed: int = 0) -> dict[str, Any]:
+def head_scores(subject: Subject, seed: int = 0) -> dict[str, Any]:
     """Scores of all heads on repeated random tokens, and what is lost without the strongest induction heads, beside as
     many random ones of the same layers."""
-    config, params, tokenizer = opened.run
+    config, params, tokenizer, mesh = subject
     model, n = config.model, heads.copy_tokens(config.model.context)
-    vocab = min(tokenizer.vocab, model.vocab)
-    check(vocab > 2, f"a vocabulary of {vocab} has no random tokens to repeat")
-    tokens_NT = heads.repeated_tokens(vocab, tokenizer.end_of_document, n, seed=seed)
-    with jax.set_mesh(opened.mesh):
+    text = held_out_text(config, TEXT_ROWS)
+    tokens_NT = heads.repeated_tokens(known_tokens(subject, text), tokenizer.end_of_document, n, seed=seed)
+    with jax.set_mesh(mesh):
         scores = heads.head_scores(params, tokens_NT, model)
-        nats_N = heads.copy_nats(params, tokens_NT, model)[0]
         value: dict[str, Any] = {
             "copy_tokens": n,
             **{name: np.round(part.astype(np.float64), 6).tolist() for name, part in scores._asdict().items()},
-            "second_copy_nats": _mean(nats_N),
+            "second_copy_nats": _mean(heads.copy_nats(params, tokens_NT, model)[0]),
         }
-        windows_NT = _held_out(opened)
-        if windows_NT is not None:
-            none = np.zeros((1, model.layers, model.heads), np.bool_)
-            whole_NT = heads.ablated_nats(params, windows_NT, model, none)[0]
-            value |= {"text_nats": _mean(whole_NT.mean(axis=1)), "in_context": _mean(heads.in_context_score(whole_NT))}
+        if text is not None:
+            none_LH = np.zeros((model.layers, model.heads), np.bool_)
+            value |= {name: _mean(values) for name, values in _text_losses(subject, text, none_LH[None])[0].items()}
         if model.heads > 1:
-            value["ablation"] = _ablation(opened, scores.induction, tokens_NT, windows_NT, seed)
+            value["ablation"] = _ablation(subject, scores.induction, tokens_NT, text, seed)
     return value
 
 
 def _ablation(
-    opened: Opened, induction_LH: NDArray[np.float32], tokens_NT: heads.Ids, windows_NT: heads.Ids | None, seed: int
+    subject: Subject, induction_LH: NDArray[np.float32], tokens_NT: heads.Ids, text: HeldOutText | None, seed: int
 ) -> dict[str, Any]:
     """Losses without the strongest induction heads, and without each set of random ones."""
-    params, model = opened.run.params, opened.run.config.model
+    params, model = subject.params, subject.config.model
     chosen_LH = heads.strongest(induction_LH, ABLATED)
     sets_PLH = np.concatenate([chosen_LH[None], heads.matched_random(chosen_LH, seed=seed)])
-    value: dict[str, Any] = {"heads": [(int(layer), int(head)) for layer, head in np.argwhere(chosen_LH)]}
-    nats_P = heads.copy_nats(params, tokens_NT, model, sets_PLH).mean(axis=1)
-    value["second_copy_nats"] = {"without": float(nats_P[0]), "without_random": nats_P[1:].tolist()}
-    if windows_NT is not None:
-        nats_PNT = heads.ablated_nats(params, windows_NT, model, sets_PLH)
-        scores_P = np.array([heads.in_context_score(nats_NT).mean() for nats_NT in nats_PNT])
-        for name, per_set in (("text_nats", nats_PNT.mean(axis=(1, 2))), ("in_context", scores_P)):
-            value[name] = {"without": float(per_set[0]), "without_random": per_set[1:].tolist()}
-    return value
+    losses: dict[str, list[float]] = {
+        "second_copy_nats": heads.copy_nats(params, tokens_NT, model, sets_PLH).mean(axis=1).tolist()
+    }
+    if text is not None:
+        per_set = _text_losses(subject, text, sets_PLH)
+        losses |= {name: [float(values[name].mean()) for values in per_set] for name in per_set[0]}
+    return {
+        "heads": [(int(layer), int(head)) for layer, head in np.argwhere(chosen_LH)],
+        **{name: {"without": values[0], "without_random": values[1:]} for name, values in losses.items()},
+    }
 
 
-def _held_out(opened: Opened) -> heads.Ids | None:
-    """Windows of held-out text, [rows, T + 1] cut to the context; None of an imported model, whose data is not here."""
-    config = opened.run.config
-    if config.data.source.startswith(IMPORTED):
-        return None
-    tokens = TEXT_ROWS * config.model.context
-    windows = data.ValidationSet(data.prepare(config.data), config.model.context, tokens).windows
-    return np.maximum(windows[:, :-1], 0).astype(np.int32)
+def _text_losses(
+    subject: Subject, text: HeldOutText, ablated_PLH: NDArray[np.bool_]
+) -> list[dict[str, NDArray[np.float64]]]:
+    """For every set of ablated heads the loss of each window of text, padding apart, and its in-context scores, which
+    are left out where padding stands at their places in every window."""
+    nats_PNT = heads.ablated_nats(subject.params, text.tokens_NT, subject.config.model, ablated_PLH)
+    tokens_N = text.scored_NT.sum(axis=1)
+    per_set = []
+    for nats_NT in nats_PNT:
+        sums_N = np.where(text.scored_NT, nats_NT, 0).sum(axis=1)
+        scores_N = heads.in_context_score(nats_NT, text.scored_NT)
+        losses = {"text_nats": sums_N[tokens_N > 0] / tokens_N[tokens_N > 0], "in_context": scores_N}
+        per_set.append({name: values for name, values in losses.items() if len(values)})
+    return per_set
 
 
 def _mean(values: NDArray[np.float64]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ Nothing here runs a model.
 
 from collections.abc import Sequence
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,30 +21,42 @@ ALPHABETS = ("0123456789", "()")
 """Characters of questions besides letters: one is replaced by another of its kind, and `+` stays."""
 MOST_COMPARED = 2000
 """Questions of one length among which partners are looked for."""
+SPARE = 4
+"""Pairs made for each that is wanted: those that the tokenizer or the context does not let be compared are left out."""
 
 
-def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0) -> dict[str, list[Pair]]:
-    """Pairs of every task that `spec` names, as `lmscale eval` reads it: name -> at most `count` pairs.
+class PairsOfTasks(NamedTuple):
+    """Pairs of all tasks that a specification names."""
 
-    Pairs that the tokenizer or the context does not let be compared are left out, and so are tasks without any. Raises
-    `UserError` where none has one, and as `tasks.load` does.
+    by_task: dict[str, list[Pair]]
+    """Fewer than were asked for where a task has no more."""
+    without: tuple[str, ...]
+    """Tasks that have none."""
+
+
+def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0) -> PairsOfTasks:
+    """At most `count` pairs of every task that `spec` names, as `lmscale eval` reads it.
+
+    Raises `UserError` where no task has one, and as `tasks.load` does.
     """
     check(count >= 1, f"{count} pairs: at least 1")
+    most = SPARE * count
     if is_synthetic(spec):
         language = parse(spec)
         check(isinstance(language, Tasks), f"{spec} has no questions and answers; take synthetic:tasks(...)")
-        found = {task.name: language_pairs(task, count, seed) for task in all_tasks(language)}
+        candidates = {task.name: language_pairs(task, most, seed) for task in all_tasks(language)}
     else:
-        found = {task.name: task_pairs(task, tokenizer, count) for task in tasks.load(spec)}
+        candidates = {task.name: task_pairs(task, tokenizer, most) for task in tasks.load(spec)}
     check(
-        any(found.values()),
+        any(candidates.values()),
         f"{spec}: no two questions of a task have as many tokens and different answers; give your own pairs as JSONL",
     )
-    named = {name: comparable(pairs, tokenizer, context) for name, pairs in found.items() if pairs}
-    if not any(named.values()):
-        name = next(iter(named))
-        pair_tokens(found[name], tokenizer, context, f"{name}, pair")  # raises what stands in the way
-    return {name: pairs for name, pairs in named.items() if pairs}
+    by_task = {name: comparable(pairs, tokenizer, context)[:count] for name, pairs in candidates.items()}
+    if not any(by_task.values()):
+        name = next(name for name, pairs in candidates.items() if pairs)
+        pair_tokens(candidates[name], tokenizer, context, f"{name}, pair")  # raises what stands in the way
+    without = tuple(name for name, pairs in by_task.items() if not pairs)
+    return PairsOfTasks({name: pairs for name, pairs in by_task.items() if pairs}, without)
 
 
 def language_pairs(task: LanguageTask, count: int, seed: int = 0) -> list[Pair]:

@@ -21,7 +21,6 @@ from lmscale.core.signals import second_ctrl_c_ends, stop_requested
 from lmscale.lm import data
 from lmscale.lm.devices import collectives, distributed, machine
 from lmscale.lm.devices.sharding import make_mesh, replicated
-from lmscale.lm.eval.task_eval import TaskEvaluator
 from lmscale.lm.eval.validation import Validation, make_validation
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.objectives import Batch, Objective, Reference, make_objective
@@ -29,6 +28,7 @@ from lmscale.lm.train import pack
 from lmscale.lm.train.batch_source import MakeBatches, TextBatches
 from lmscale.lm.train.checkpoint_cadence import CheckpointCadence
 from lmscale.lm.train.clock import TrainingClock
+from lmscale.lm.train.exam import TaskEvaluator
 from lmscale.lm.train.logs.jsonl import LOG_ROWS
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.recorder import RunRecorder

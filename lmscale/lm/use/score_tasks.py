@@ -1,17 +1,20 @@
-"""Benchmark tasks on the newest checkpoint of a run."""
+"""Benchmark tasks on the newest checkpoint of a run, and what is measured inside of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.config.exam import inside_spec
 from lmscale.core.errors import UserError
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.core.scores import best_measured, read_rows
 from lmscale.lm.eval import lm_eval_adapter, task_eval
 from lmscale.lm.eval.scorer import LMScorer
-from lmscale.lm.eval.tasks import Shots, Task
-from lmscale.lm.use.load import open_run
+from lmscale.lm.eval.tasks import Score, Shots, Task
+from lmscale.lm.inspect import exam as inside
+from lmscale.lm.inspect.subject import Subject
+from lmscale.lm.use.load import Opened, open_run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,32 +40,58 @@ def newest_scorer(folder: Path) -> tuple[LMScorer, dict[str, Any]]:
     """
     opened = open_run(folder)
     config, params, tokenizer = opened.run
-    outcome = Outcome.read(folder)
+    return LMScorer(params, config.model, tokenizer, opened.mesh), _columns(folder, opened)
+
+
+def _columns(folder: Path, opened: Opened) -> dict[str, Any]:
+    """The columns about the model, with the loss of the outcome where the checkpoint is that of the run's end."""
+    outcome, config = Outcome.read(folder), opened.run.config
     loss_nats = outcome.loss_nats if outcome is not None and opened.step == config.steps else None
-    return LMScorer(params, config.model, tokenizer, opened.mesh), task_eval.model_columns(
-        config, opened.step, loss_nats
-    )
+    return task_eval.model_columns(config, opened.step, loss_nats)
 
 
 def show(
     folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
 ) -> None:
-    """Score the run in `folder` on the tasks that `specs` name, and print each row as soon as it is known.
+    """Score the run in `folder` on what `specs` name, and print each row as soon as it is known.
 
     Raises `UserError` at the end where the model's responses to a task are no numbers.
     """
-    tasks = task_eval.load_tasks(specs)
+    of_tasks = [spec for spec in specs if inside_spec(spec) is None]
+    tasks = task_eval.load_tasks(of_tasks)
     task_eval.print_header(console)
     problems = []
-    for result in score_run(folder, tasks, shots, most_items):
-        for score in result.scores:
-            task_eval.print_score(score, console)
-        for sentence in task_eval.remarks(result):
-            console.print(f"  {sentence}", markup=False)
-        problems += [result.problem] * bool(result.problem)
+    if tasks:
+        for result in score_run(folder, tasks, shots, most_items):
+            _print_scores(result.scores, task_eval.remarks(result), console)
+            problems += [result.problem] * bool(result.problem)
+    if len(of_tasks) < len(specs):
+        problems += _show_inside(folder, specs, most_items, console)
     _print_end(folder, console)
     if problems:
         raise UserError(f"{len(problems)} of the scores asked for could not be computed: {problems[0]}")
+
+
+def _show_inside(folder: Path, specs: Sequence[str], most_items: int | None, console: "Console") -> list[str]:
+    """Measure and print what `specs` ask for inside the model; why some of it has no scores."""
+    opened = open_run(folder)
+    config, params, tokenizer = opened.run
+    parts, without = inside.parts_of(specs, config.model, tokenizer, most_items)
+    for sentence in without:
+        console.print(sentence, markup=False)
+    problems = []
+    subject = Subject(config, params, tokenizer, opened.mesh)
+    for measured in inside.evaluate(subject, parts, folder, _columns(folder, opened)):
+        _print_scores(measured.scores, inside.remarks(measured), console)
+        problems += [measured.problem] * bool(measured.problem)
+    return problems
+
+
+def _print_scores(scores: Iterable[Score], sentences: Iterable[str], console: "Console") -> None:
+    for score in scores:
+        task_eval.print_score(score, console)
+    for sentence in sentences:
+        console.print(f"  {sentence}", markup=False)
 
 
 def _print_end(folder: Path, console: "Console") -> None:

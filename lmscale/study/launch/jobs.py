@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from lmscale.core.config import TOKENS, RunConfig, check, mixture, stdlib, synthetic
+from lmscale.core.config.exam import inside_spec
 from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
@@ -126,8 +127,10 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     }
     if config.data.tokenizer.endswith(".json"):
         paths[f"the tokenizer {config.data.tokenizer!r}"] = config.data.tokenizer
-    for task in config.exam.tasks:
-        if not task.startswith("synthetic:"):
+    for spec in config.exam.tasks:
+        inside = inside_spec(spec)
+        task = spec if inside is None else inside.tasks
+        if task and not task.startswith("synthetic:"):
             paths[f"the task {task!r}"] = task.partition(":")[2]
     return {what: expanded(path) for what, path in paths.items()}
 

@@ -31,7 +31,7 @@ def load(spec: str) -> list[Task]:
     if name not in FORMATS:
         raise UserError(
             f"{spec!r} names no tasks: write FORMAT:PATH or synthetic:tasks(...)"
-            f"{nearest(name, (*FORMATS, 'synthetic'))}"
+            f"{nearest(name, (*FORMATS, 'synthetic', 'inside'))}"
         )
     if not colon or not location.strip():
         raise UserError(f"{spec!r} lacks its files: write {name}:PATH, nothing is downloaded")

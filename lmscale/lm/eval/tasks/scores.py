@@ -47,7 +47,8 @@ class Score:
     """One metric of one task."""
 
     task: str
-    metric: Metric
+    metric: str
+    """A `Metric`, or what is measured otherwise than from responses to items."""
     kind: Literal["hard", "graded"]
     shots: int
     score: float

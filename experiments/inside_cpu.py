@@ -1,0 +1,166 @@
+"""When do induction heads appear with N and D, and which ability of `emergence_cpu.py` waits for them?
+
+    python experiments/inside_cpu.py                     # trains what is missing in runs/, then measures and draws
+    python experiments/inside_cpu.py --output figures    # the same; the page and the figure go there
+
+`sweeps/inside_cpu.py`: eight byte models of two layers, 4k to 246k parameters, on 8M bytes of code and exercises, each
+scored six times on the way. D is the text read so far, at the rates of one long run, not a run of its own.
+
+An ability is there where a score has passed half of the way from chance to 1: of the induction score, exact match of an
+exercise. An exercise *waits* for induction heads where no model at any time has it without one. Waiting is no proof, so
+that every exercise is also taken apart in the largest model: on pairs of questions that differ in one character, the
+share of the effect that passes through the best induction head (`lmscale inspect --units heads`), and its rank among
+all heads.
+
+Cost: 2.9e13 FLOPs and 48 exams; not measured yet.
+Outcome: not measured yet.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import lmscale
+from lmscale.core.files import write_text
+from lmscale.core.quantities import quantity
+from lmscale.study import emergence, plots
+from lmscale.study.emergence.folder import read_scores
+from lmscale.study.sweep import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "inside_cpu.py"
+HEADS, CONTEXT = ("inside:heads", "induction_score"), ("inside:context", "in_context_nats")
+HARD = "exact_match"
+PAIRS = 16
+"""Pairs of every exercise that are patched."""
+
+
+class Waits(NamedTuple):
+    """How often an exercise and an induction head are there, over all models and times."""
+
+    both: int
+    ability_alone: int
+    head_alone: int
+    neither: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the exercise waits."""
+        if not self.both + self.ability_alone:
+            return "never there"
+        return f"does not wait: {self.ability_alone} without a head" if self.ability_alone else "waits"
+
+
+def scores_of(table: "pd.DataFrame", task: str, metric: str) -> "pd.DataFrame":
+    """Scores over N (rows) and D (columns)."""
+    rows = table[(table["task"] == task) & (table["metric"] == metric)]
+    return rows.pivot_table(index="params", columns="tokens", values="score")
+
+
+def is_there(table: "pd.DataFrame", task: str, metric: str) -> "pd.DataFrame":
+    """Where a score has passed half of the way from chance to 1."""
+    chance = table[(table["task"] == task) & (table["metric"] == metric)]["chance"].iloc[0]
+    return scores_of(table, task, metric) >= (1 + chance) / 2
+
+
+def waits(table: "pd.DataFrame", task: str) -> Waits:
+    """The four counts of an exercise."""
+    ability, head = is_there(table, task, HARD).to_numpy(), is_there(table, *HEADS).to_numpy()
+    return Waits(*(int(cell.sum()) for cell in (ability & head, ability & ~head, ~ability & head, ~ability & ~head)))
+
+
+def through_head(run: Path, language: str, tasks: list[str]) -> dict[str, tuple[str, int]]:
+    """Of every exercise, the share of the effect that passes through the model's best induction head, and its rank."""
+    value = lmscale.inspect(run, task=language, units=["heads"], most_pairs=PAIRS, heads=True)
+    best = int(np.argmax(value["heads"]["induction"]))
+    cells = {}
+    for task in tasks:
+        share = value["effects"][task]["units"]["heads"]["indirect_share"]
+        mean, low, high = (np.array(share[bound], float).ravel() for bound in ("mean", "low", "high"))
+        rank = int((mean > mean[best]).sum()) + 1
+        cells[task] = f"{mean[best]:.2f} [{low[best]:.2f}, {high[best]:.2f}]", rank
+    return cells
+
+
+def grid_lines(scores: "pd.DataFrame") -> Iterator[str]:
+    """A table of N and D as Markdown."""
+    yield f"| N | {' | '.join(f'D = {quantity(tokens)}' for tokens in scores.columns)} |"
+    yield "|---" * (len(scores.columns) + 1) + "|"
+    for params, row in scores.iterrows():
+        yield f"| {quantity(params)} | {' | '.join(f'{value:.2f}' for value in row)} |"
+
+
+def ability_lines(
+    table: "pd.DataFrame", found: emergence.Emergence, through: dict[str, tuple[str, int]]
+) -> Iterator[str]:
+    """A line for every exercise: its foot over N beside that of the head, the counts, and what passes through it."""
+    yield "| exercise | class over N | foot [95 %] | with head | without | head alone | verdict | share, rank |"
+    yield "|---" * 8 + "|"
+    for task, (share, rank) in through.items():
+        (finding,) = found.select(task, HARD)
+        counts = waits(table, task)
+        cells = (task, finding.cls, plots.threshold_text(finding), counts.both, counts.ability_alone,
+                 counts.head_alone, counts.verdict, f"{share}, {rank}")  # fmt: skip
+        yield f"| {' | '.join(map(str, cells))} |"
+    (head,) = found.select(*HEADS)
+    yield f"| induction head | {head.cls} | {plots.threshold_text(head)} | | | | | |"
+
+
+def page(table: "pd.DataFrame", found: emergence.Emergence, through: dict[str, tuple[str, int]]) -> str:
+    """Everything as Markdown."""
+    lines = ["# Induction heads in byte models on a CPU", "", "## Induction score of the best head", ""]
+    lines += [*grid_lines(scores_of(table, *HEADS)), "", "## Loss late in a window less that early in it, nats", ""]
+    lines += [*grid_lines(scores_of(table, *CONTEXT)), "", "## What waits for the head", ""]
+    lines += [*ability_lines(table, found, through), "", *(f"- {note}" for note in found.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def draw(table: "pd.DataFrame", tasks: list[str], file: Path) -> None:
+    """The induction score and exact match of every exercise against D, one line for each N."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels = [(HEADS[0], HEADS[1]), *((task, HARD) for task in tasks)]
+    columns = 4
+    with plots.style():
+        figure = Figure(figsize=(3.4 * columns, 2.8 * -(-len(panels) // columns)), layout="constrained")
+        for number, (task, metric) in enumerate(panels, 1):
+            ax = figure.add_subplot(-(-len(panels) // columns), columns, number)
+            scores = scores_of(table, task, metric)
+            for place, (params, row) in enumerate(scores.iterrows()):
+                colour = matplotlib.colormaps["viridis"](place / max(1, len(scores) - 1))
+                ax.plot(row.index, row, color=colour, marker=".", label=quantity(params))
+            ax.set(xscale="log", ylim=(-0.05, 1.05), title="induction score" if task == HEADS[0] else task)
+            if number > len(panels) - columns:
+                ax.set_xlabel("D, tokens")
+            if number == 1:
+                ax.legend(title="N", fontsize="x-small")
+        plots.save(figure, file)
+
+
+def main(runs: Path, output: Path) -> None:
+    """Train, measure, print, draw."""
+    folder = lmscale.run(SWEEP, runs)
+    table = read_scores(folder, every_step=True)
+    last = table[table["tokens"] == table.groupby("params")["tokens"].transform("max")]
+    found = emergence.detect(last, "params")
+    tasks = list(dict.fromkeys(table["task"][table["metric"] == HARD]))
+    largest: Any = table.sort_values("params")["run_id"].iloc[-1]
+    language = load(SWEEP).exam.tasks[0]  # type: ignore[union-attr]
+    text = page(table, found, through_head(folder / largest, language, tasks))
+    print(text)
+    write_text(output / "inside_cpu.md", text)
+    draw(table, tasks, output / "inside_cpu.svg")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds one folder per sweep")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder of the page and the figure")
+    arguments = parser.parse_args()
+    main(arguments.runs, arguments.output)

@@ -1,0 +1,60 @@
+"""A model that is looked into, and text that it was not trained on.
+
+Letters as in `transformer`; N windows of text.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from lmscale.core.config import IMPORTED, RunConfig, check
+from lmscale.lm import data
+from lmscale.lm.data.document_windows import PADDING
+from lmscale.lm.data.tokenizer import Tokenizer
+from lmscale.lm.model.parameters import Params
+
+
+class Subject(NamedTuple):
+    """A model, what it reads with, and where its parameters lie."""
+
+    config: RunConfig
+    params: Params
+    tokenizer: Tokenizer
+    mesh: Mesh
+
+    @property
+    def vocab(self) -> int:
+        """Ids that mean text; a model may have more, for the sake of round shapes."""
+        return min(self.tokenizer.vocab, self.config.model.vocab)
+
+
+class HeldOutText(NamedTuple):
+    """Windows of held-out text, as long as the context."""
+
+    tokens_NT: NDArray[np.int32]
+    scored_NT: NDArray[np.bool_]
+    """[N, T - 1]: whether a token but the first is text; what follows the last document of a window is padding."""
+
+
+def held_out_text(config: RunConfig, rows: int) -> HeldOutText | None:
+    """At most so many windows of the run's validation text; None of an imported model, whose data is not here."""
+    if config.data.source.startswith(IMPORTED):
+        return None
+    tokens = data.prepare(config.data)
+    windows = data.ValidationSet(tokens, config.model.context, rows * config.model.context).windows[:, :-1]
+    return HeldOutText(np.where(windows == PADDING, 0, windows), windows[:, 1:] != PADDING)
+
+
+def known_tokens(subject: Subject, text: HeldOutText | None) -> NDArray[np.int32]:
+    """The ids that occur in the text: a model has learned nothing of others. All that mean text where there is none.
+
+    Raises `UserError` for fewer than two beside the end of a document, of which no random text can be made.
+    """
+    ids = np.arange(subject.vocab, dtype=np.int32)
+    if text is not None:
+        ids = np.unique(text.tokens_NT[:, 1:][text.scored_NT]).astype(np.int32)
+    others = np.setdiff1d(ids, [subject.tokenizer.end_of_document])
+    check(len(others) > 1, f"a text of {len(others)} different tokens has no random ones to repeat")
+    return others.astype(np.int32)

@@ -1,0 +1,28 @@
+"""Induction heads on a CPU: at which size, and after how much text, do small models learn to look back and copy?
+
+    lmscale run sweeps/inside_cpu.py
+    lmscale emergence runs/inside_cpu --axis params
+
+Two-layer byte models on the text of `sweeps/emergence_cpu.py`: source code of Python's standard library, and lines of
+its exercises. Each is scored six times on the way, on those exercises and inside: its best induction head, and what its
+context saves. `experiments/inside_cpu.py` trains it and says which exercise waits for the head; its outcome is there.
+"""
+
+from lmscale import DataConfig, ExamConfig, Sweep, grid, recipes
+
+LANGUAGE = "synthetic:tasks(letters=4, length=4, digits=2)"
+LONG_SUMS = 'synthetic:tasks(only="addition", digits=9)'
+WIDTHS, TOKENS = (8, 12, 16, 24, 32, 48, 64, 96), 8e6
+SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Of a run's tokens, after which it is scored."""
+
+SWEEP = Sweep(
+    name="inside_cpu",
+    question="At which size, and after how much text, do induction heads appear, and what waits for them?",
+    points=grid(width=WIDTHS, tokens=[TOKENS]),
+    recipe=recipes.cpu(
+        data=DataConfig(source=f"mix: 0.55 * stdlib + 0.4 * {LANGUAGE} + 0.05 * {LONG_SUMS}"), keep_checkpoint=True
+    ),
+    exam=ExamConfig(tasks=(LANGUAGE, "inside:heads", "inside:context"), items=200, at=SHARES),
+    law="",
+)
