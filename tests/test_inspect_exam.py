@@ -35,7 +35,7 @@ from lmscale.study.launch.jobs import local_paths
 
 pytestmark = pytest.mark.usefixtures("known_peak", "compiled_programs")
 
-LANGUAGE = 'synthetic:tasks(letters=4, length=2, only="copy most")'
+LANGUAGE = 'synthetic:tasks(letters=4, length=2, only="copy most-frequent")'
 NEURONS = f"inside:neurons({LANGUAGE})"
 SPECS = ("inside:heads", "inside:context", NEURONS)
 CONFIG = RunConfig(
