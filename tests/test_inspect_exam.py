@@ -121,7 +121,7 @@ def test_rows_name_the_values_that_they_are_the_means_of(copied: Path) -> None:
 
 def test_a_perfect_induction_head_has_the_score_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model built by hand; its chance is the attention of a head that attends to all alike."""
-    config = replace(CONFIG, model=induction.CONFIG)
+    config = replace(CONFIG, model=induction.CONFIG, tokens=40 * 16 * induction.CONTEXT)
     monkeypatch.setattr(exam, "held_out_text", lambda config, rows: None)
     subject = Subject(config, induction.params(), SymbolTokenizer(induction.VOCAB), make_mesh(config.mesh))
     (part,) = exam.parts_of(["inside:heads"], config.model, subject.tokenizer).parts
@@ -225,7 +225,7 @@ def test_held_out_text_is_the_windows_of_validation(run: Path) -> None:
 
 def test_padding_is_not_read_as_text(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows as a corpus of short documents leaves them: the loss is that of their text."""
-    whole = held_out_text(CONFIG, 8)
+    whole = held_out_text(CONFIG, summary.TEXT_ROWS)
     assert whole is not None
     real = data.ValidationSet
 
