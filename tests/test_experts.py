@@ -192,12 +192,12 @@ def test_places_go_to_the_first_tokens_and_a_sequence_can_be_read_in_parts() -> 
     config = replace(SMALL, experts=3, experts_per_token=1, context=9, router=RouterConfig(capacity=2 / 3))
     assert config.expert_capacity == 2
     experts_BTJ = jnp.asarray([[[0], [0], [1], [0], [2], [1], [1], [0], [2]]])
-    kept = places(experts_BTJ, config, Occupancy()).kept_BTJ[0, :, 0]
+    kept = places(experts_BTJ, config, Occupancy()).has_room_BTJ[0, :, 0]
     assert kept.tolist() == [True, True, True, False, True, True, False, False, True]
     later = places(experts_BTJ[:, 3:], config, Occupancy(occupied_BE=jnp.asarray([[2, 1, 0]])))
-    assert later.kept_BTJ[0, :, 0].tolist() == kept[3:].tolist()
+    assert later.has_room_BTJ[0, :, 0].tolist() == kept[3:].tolist()
     read_BT = jnp.asarray([[False, True, True, True, True, True, True, True, True]])
-    padded = places(experts_BTJ, config, Occupancy(read_BT=read_BT)).kept_BTJ[0, :, 0]
+    padded = places(experts_BTJ, config, Occupancy(read_BT=read_BT)).has_room_BTJ[0, :, 0]
     assert padded.tolist() == [False, True, True, True, True, True, False, False, True]
 
 

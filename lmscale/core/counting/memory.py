@@ -156,5 +156,5 @@ def reference_bytes(reference: ModelConfig, config: RunConfig, accelerator: bool
     one_layer = replace(reference, layers=1, context=config.model.context)
     sequences = settings.batch_sequences // settings.micro_batches
     params = params_total(reference) + params_adapters(reference)
-    held = activation_bytes(one_layer, sequences, accelerator, config.mesh.devices)
-    return params * DTYPE_BYTES[reference.param_dtype] + held
+    working_bytes = activation_bytes(one_layer, sequences, accelerator, config.mesh.devices)
+    return params * DTYPE_BYTES[reference.param_dtype] + working_bytes

@@ -134,11 +134,11 @@ def _over(scored_BT: jax.Array, values_BT: jax.Array) -> jax.Array:
 def _kl(teacher_BTV: jax.Array, student_BTV: jax.Array, settings: Distillation) -> jax.Array:
     """KL(teacher || student) [B, T] at the temperature; with top-k of the teacher's k largest logits, renormalised."""
     teacher_BTV, student_BTV = teacher_BTV / settings.temperature, student_BTV / settings.temperature
-    kept_BTV = None
+    in_top_k_BTV = None
     if settings.top_k is not None and settings.top_k < teacher_BTV.shape[-1]:
         least_BT = jax.lax.top_k(teacher_BTV, settings.top_k)[0][..., -1]
-        kept_BTV = teacher_BTV >= least_BT[..., None]
-    log_p_BTV = jax.nn.log_softmax(teacher_BTV, axis=-1, where=kept_BTV)
+        in_top_k_BTV = teacher_BTV >= least_BT[..., None]
+    log_p_BTV = jax.nn.log_softmax(teacher_BTV, axis=-1, where=in_top_k_BTV)
     log_q_BTV = jax.nn.log_softmax(student_BTV, axis=-1)
     p_BTV = jnp.exp(log_p_BTV)
     return jnp.where(p_BTV > 0, p_BTV * (jnp.where(p_BTV > 0, log_p_BTV, 0) - log_q_BTV), 0).sum(axis=-1)

@@ -71,13 +71,13 @@ def check_elsewhere(runs: Sequence[PlannedRun], folder: Path) -> None:
 def depths(runs: Sequence[PlannedRun]) -> dict[str, int]:
     """How many runs must end one after the other before each: 0 for one that needs none of them."""
     by_id = {run.config.run_id: run for run in runs}
-    found: dict[str, int] = {}
+    depth_by_id: dict[str, int] = {}
 
     def depth(run_id: str) -> int:
-        if run_id not in found:
+        if run_id not in depth_by_id:
             run = by_id[run_id]
             needed = [name.run_id for name in run.config.parents.values()] + [run.trunk] * bool(run.trunk)
-            found[run_id] = max((1 + depth(parent) for parent in needed if parent in by_id), default=0)
-        return found[run_id]
+            depth_by_id[run_id] = max((1 + depth(parent) for parent in needed if parent in by_id), default=0)
+        return depth_by_id[run_id]
 
     return {run_id: depth(run_id) for run_id in by_id}

@@ -80,20 +80,20 @@ def listing(
         return [_stat("", root)]
     return sorted(
         _stat(relative, entry)
-        for relative, entry, kept in _walk(root, keep_folder, keep_file, links)
-        if kept and not relative.endswith("/")
+        for relative, entry, passes in _walk(root, keep_folder, keep_file, links)
+        if passes and not relative.endswith("/")
     )
 
 
 def left_out(root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool]) -> list[str]:
     """The files and, ending in "/", the folders under `root` that a filter drops, with linked folders read."""
-    return sorted(relative for relative, _, kept in _walk(root, keep_folder, keep_file, True) if not kept)
+    return sorted(relative for relative, _, passes in _walk(root, keep_folder, keep_file, True) if not passes)
 
 
 def _walk(
     root: Path, keep_folder: Callable[[str], bool], keep_file: Callable[[str], bool], links: bool
 ) -> Iterator[tuple[str, "Path | os.DirEntry[str]", bool]]:
-    """Every file, and every folder with "/" at its end, below the kept folders of `root`; whether it is kept itself.
+    """Every file, and every folder with "/" at its end, below the folders of `root` that pass; whether it passes too.
 
     A folder that cannot be read is given as a file is. Linked folders come last, in the order of their paths.
     """
@@ -115,10 +115,10 @@ def _walk(
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) or (links and _links_to_folder(entry)):
-                kept = keep_folder(entry.name)
-                if kept:
+                passes = keep_folder(entry.name)
+                if passes:
                     (linked if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
-                yield f"{prefix}{entry.name}/", entry, kept
+                yield f"{prefix}{entry.name}/", entry, passes
             elif not _links_to_folder(entry):
                 yield prefix + entry.name, entry, keep_file(entry.name)
 

@@ -2,7 +2,7 @@
 
 Places are given in the order of the tokens, and the sequence is the pool, so that whether a token finds room depends on
 those before it alone: a model can be sampled, cut into micro-batches and spread over devices as it was trained. GShard
-(Lepikhin 2020) gives first choices before second ones, and pools a batch.) Letters as in `experts`; A places of an
+(Lepikhin 2020) gives first choices before second ones, and pools a batch. Letters as in `experts`; A places of an
 expert, P = T J pairs of a token and a choice.
 """
 
@@ -38,7 +38,8 @@ class Places(NamedTuple):
     """Number of the pair t J + j in a place; P in an empty one."""
     place_BTJ: jax.Array
     """Number of the place e A + a of a choice; E A of one that found no room."""
-    kept_BTJ: jax.Array
+    has_room_BTJ: jax.Array
+    """Which choices have a place."""
 
 
 def places(experts_BTJ: jax.Array, config: ModelConfig, occupancy: Occupancy) -> Places:
@@ -54,8 +55,8 @@ def places(experts_BTJ: jax.Array, config: ModelConfig, occupancy: Occupancy) ->
     order_BP = jnp.argsort(experts_BP, axis=1, stable=True)
     own_BP = jnp.minimum(experts_BP, experts - 1)
     rank_BP = jnp.argsort(order_BP, axis=1) - jnp.take_along_axis(offsets_BE, own_BP, axis=1)
-    kept_BP = (experts_BP < experts) & (rank_BP < jnp.take_along_axis(free_BE, own_BP, axis=1))
-    place_BP = jnp.where(kept_BP, own_BP * room + rank_BP, experts * room)
+    has_room_BP = (experts_BP < experts) & (rank_BP < jnp.take_along_axis(free_BE, own_BP, axis=1))
+    place_BP = jnp.where(has_room_BP, own_BP * room + rank_BP, experts * room)
     at_BEA = offsets_BE[:, :, None] + jnp.arange(room)[None, None]
     pair_BEA = jnp.take_along_axis(order_BP, jnp.minimum(at_BEA, time * choices - 1).reshape(batch, -1), axis=1)
     taken_BEA = jnp.arange(room)[None, None] < jnp.minimum(free_BE, sizes_BE)[:, :, None]
@@ -63,7 +64,7 @@ def places(experts_BTJ: jax.Array, config: ModelConfig, occupancy: Occupancy) ->
     return Places(
         jnp.where(taken_BEA, pair_BEA.reshape(at_BEA.shape), time * choices),
         place_BP.reshape(shape),
-        kept_BP.reshape(shape),
+        has_room_BP.reshape(shape),
     )
 
 
@@ -85,7 +86,7 @@ def with_capacity(
     """[B, T, D]: the outputs of the experts that had room for a token, each times its gate, summed in float32; and
     which choices found room [B, T, J]."""
     batch, time, choices = experts_BTJ.shape
-    pair_BEA, place_BTJ, kept_BTJ = places(experts_BTJ, config, occupancy)
+    pair_BEA, place_BTJ, has_room_BTJ = places(experts_BTJ, config, occupancy)
     rows = jax.vmap(gather_rows)
     x_BRD = rows(x_BTD, pair_BEA.reshape(batch, -1) // choices, place_BTJ)
     # On a mesh the places go to the devices of their experts, and what becomes of them goes back: two all-to-alls.
@@ -96,7 +97,7 @@ def with_capacity(
     y_BRD = constrain(jnp.moveaxis(y_EBAD, 0, 1).reshape(batch, -1, x_BTD.shape[-1]), "batch", None, None)
     y_BPD = rows(y_BRD, place_BTJ.reshape(batch, -1), pair_BEA.reshape(batch, -1, 1))
     y_BTJD = y_BPD.reshape(batch, time, choices, -1)
-    return (y_BTJD * gates_BTJ[:, :, :, None]).sum(axis=2).astype(x_BTD.dtype), kept_BTJ
+    return (y_BTJD * gates_BTJ[:, :, :, None]).sum(axis=2).astype(x_BTD.dtype), has_room_BTJ
 
 
 def _tapped(hidden_EBAF: jax.Array, pair_BEA: jax.Array, place_BTJ: jax.Array, tap: BoundTap) -> jax.Array:

@@ -23,7 +23,7 @@ def expert_mlp(
     occupancy: Occupancy = Occupancy(),  # noqa: B008
 ) -> tuple[jax.Array, Params]:
     """Sum of the experts that a token takes, each times its gate, and of the shared experts (Dai 2024, eq. 9)."""
-    routing, kept_BTJ = route(layer_params, x_BTD, config, tap), None
+    routing, has_room_BTJ = route(layer_params, x_BTD, config, tap), None
     choice = routing.experts_BTJ, routing.gates_BTJ
     batch, time, _ = x_BTD.shape
     cut = divides(batch, time, config.experts) and not tap.taps("expert_hidden")
@@ -32,8 +32,8 @@ def expert_mlp(
     elif config.expert_capacity is None:
         y_BTD = dropless(layer_params, x_BTD, *choice, config, tap)
     else:
-        y_BTD, kept_BTJ = with_capacity(layer_params, x_BTD, *choice, config, occupancy, tap)
+        y_BTD, has_room_BTJ = with_capacity(layer_params, x_BTD, *choice, config, occupancy, tap)
     if config.shared_experts:
         y_BTD = y_BTD + mlp(layer_params, x_BTD, config, tap, "shared")
     remembered = {} if occupancy.occupied_BE is None else {"experts_BTJ": routing.experts_BTJ}
-    return y_BTD, reports(routing, kept_BTJ, occupancy, config) | remembered
+    return y_BTD, reports(routing, has_room_BTJ, occupancy, config) | remembered

@@ -84,10 +84,10 @@ def load(experts_BTJ: jax.Array, read_BT: jax.Array, config: ModelConfig) -> jax
     return (chosen_BTJE * read_BT[:, :, None, None]).sum(axis=(1, 2))
 
 
-def reports(routing: Routing, kept_BTJ: jax.Array | None, occupancy: Occupancy, config: ModelConfig) -> Params:
-    """What a layer reports; `kept_BTJ` says which choices found room, None that all did."""
+def reports(routing: Routing, has_room_BTJ: jax.Array | None, occupancy: Occupancy, config: ModelConfig) -> Params:
+    """What a layer reports; `has_room_BTJ` says which choices found room, None that all did."""
     read_BT = jnp.ones(routing.logits_BTE.shape[:2], bool) if occupancy.read_BT is None else occupancy.read_BT
-    dropped = jnp.int32(0) if kept_BTJ is None else (~kept_BTJ & read_BT[:, :, None]).sum(dtype=jnp.int32)
+    dropped = jnp.int32(0) if has_room_BTJ is None else (~has_room_BTJ & read_BT[:, :, None]).sum(dtype=jnp.int32)
     affinities_BTE = jax.lax.stop_gradient(routing.affinities_BTE)
     entropy_BT = jax.scipy.special.entr(affinities_BTE).sum(axis=-1)
     return {

@@ -72,9 +72,9 @@ def by_bins(curves: Curves, grid: np.ndarray, counts_nr: np.ndarray) -> Envelope
     for row, (begin, end) in enumerate(itertools.pairwise(ends)):
         if begin < end:
             ranked = order[begin:end]
-            lowest, found = _lowest_present(runs[ranked], counts_nr)
+            lowest, present = _lowest_present(runs[ranked], counts_nr)
             who[row] = runs[ranked][lowest]
-            loss[row] = np.where(found, heights[ranked][lowest], np.inf)
+            loss[row] = np.where(present, heights[ranked][lowest], np.inf)
     best_before = np.minimum.accumulate(np.vstack([np.full((1, loss.shape[1]), np.inf), loss[:-1]]), axis=0)
     on = np.isfinite(loss) & (loss < best_before)
     return Envelope(np.repeat(grid[:, None], loss.shape[1], axis=1), loss, who, on)
@@ -100,15 +100,15 @@ def _lowest_present(ranked: np.ndarray, counts_nr: np.ndarray) -> tuple[np.ndarr
 
     `TOGETHER` at a time: a resample lacks so many runs in a row next to never.
     """
-    place_r, found_r = np.zeros(counts_nr.shape[1], dtype=int), np.zeros(counts_nr.shape[1], dtype=bool)
+    place_r, present_r = np.zeros(counts_nr.shape[1], dtype=int), np.zeros(counts_nr.shape[1], dtype=bool)
     for begin in range(0, len(ranked), TOGETHER):
-        left = np.flatnonzero(~found_r)
+        left = np.flatnonzero(~present_r)
         if not len(left):
             break
         there = counts_nr[np.ix_(ranked[begin : begin + TOGETHER], left)] > 0
-        found_r[left] = there.any(axis=0)
-        place_r[left] = np.where(found_r[left], begin + there.argmax(axis=0), 0)
-    return place_r, found_r
+        present_r[left] = there.any(axis=0)
+        place_r[left] = np.where(present_r[left], begin + there.argmax(axis=0), 0)
+    return place_r, present_r
 
 
 def bracketed(curves: Curves, log_flops: np.ndarray, log_params: np.ndarray) -> np.ndarray:
