@@ -128,6 +128,35 @@ def test_a_plan_without_counts_is_counted(folder: Path) -> None:
         read_states(folder)
 
 
+@pytest.mark.parametrize("indent", [1, 2, None])
+def test_a_plan_is_read_however_it_is_laid_out(folder: Path, indent: int | None) -> None:
+    """As `write_plan` lays it out, a configuration is compared as text; seeds and states are the same otherwise."""
+    for config in CONFIGS[:2]:
+        write_json(folder / config.run_id / "config.json", config.to_json())
+    before = read_states(folder)[1]
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(plan, indent=indent))
+    assert read_states(folder)[1] == before
+    assert [run.seed for run in before] == list(range(8)) and [run.state for run in before][:2] == [
+        "finished",
+        "diverged",
+    ]
+    plan["runs"][1]["config"]["model"]["width"] = True
+    (folder / "plan.json").write_text(json.dumps(plan, indent=indent))
+    finished, other, *_ = read_states(folder)[1]
+    assert finished == before[0] and (other.state, other.seed) == ("corrupt", 1) and "ModelConfig.width" in other.remark
+
+
+def test_a_configuration_of_another_run_is_noticed_whatever_its_text(folder: Path) -> None:
+    path = folder / CONFIGS[0].run_id / "config.json"
+    write_json(path, CONFIGS[0].to_json())
+    path.write_text(json.dumps(json.loads(path.read_text())))  # the same values as another text
+    assert read_states(folder)[1][0].state == "finished"
+    write_json(path, CONFIGS[1].to_json())
+    state = read_states(folder)[1][0]
+    assert state.state == "corrupt" and f"is that of run {CONFIGS[1].run_id}" in state.remark
+
+
 def test_what_an_objective_reports_is_shown_while_a_run_trains_and_after(folder: Path) -> None:
     running, finished = CONFIGS[2], CONFIGS[0]
     (folder / running.run_id / "metrics.jsonl").write_text(json.dumps({**ROW, "accuracy": 0.41234}) + "\n")

@@ -92,7 +92,8 @@ def corpus_baselines(folder: Path) -> dict[str, float]:
     from lmscale.lm import data
     from lmscale.lm.data.statistics import corpus_statistics
 
-    configs = {replace(run.config.data, unique_tokens=None, max_epochs=1.0) for run in read_plan(folder)[1]}
+    configs = {run.config.data for run in read_plan(folder)[1]}
+    configs = {replace(config, unique_tokens=None, max_epochs=1.0) for config in configs}
     if len(configs) != 1:
         return {}
     with suppress(UserError):

@@ -9,17 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import RunConfig, check, check_types, finite, from_json
+from lmscale.core.config import Parts, RunConfig, check, check_types, finite, from_json
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_bytes, read_json, write_text
 from lmscale.core.run_folder import CONFIG_FILE, PLAN_FILE, is_run_id
+from lmscale.core.run_identity import remember_source
 from lmscale.core.text import checked_name
 
 COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in every plan repeats."""
 REPEATED = (*COUNTED, "active_params")
 """Counts that it repeats now; plans of before models had experts have only the others."""
+NO_FIELDS = frozenset(("run_id", *REPEATED))
+"""What a line of a plan holds beside the fields of its `PlannedRun`."""
 PURPOSE = ("question", "law", "target_flops", "max_flops", "max_hours")
 """Fields of a sweep that its plan keeps beside its runs; plans of earlier versions lack them."""
 SHOWN = 8
@@ -64,15 +67,13 @@ class PlannedRun:
         finite(self, "flops_budget")
         if not self.stage:
             object.__setattr__(self, "stage", self.config.stage)
-        check(
-            not self.trunk or is_run_id(self.trunk),
-            f"PlannedRun.trunk = {self.trunk!r}: must be the run_id of the planned run that it leaves",
-        )
-        check(
-            self.branch_step is None or 0 < self.branch_step < self.config.steps,
-            f"PlannedRun.branch_step = {self.branch_step}: must lie after the first of the run's steps and before the "
-            f"last of its {self.config.steps:,}",
-        )
+        if self.trunk and not is_run_id(self.trunk):
+            raise UserError(f"PlannedRun.trunk = {self.trunk!r}: must be the run_id of the planned run that it leaves")
+        if self.branch_step is not None and not 0 < self.branch_step < self.config.steps:
+            raise UserError(
+                f"PlannedRun.branch_step = {self.branch_step}: must lie after the first of the run's steps and before "
+                f"the last of its {self.config.steps:,}"
+            )
 
     @property
     def trained_flops(self) -> int:
@@ -91,12 +92,15 @@ class PlannedRun:
         return {"run_id": self.config.run_id, **{name: counts[name] for name in REPEATED}, **asdict(self)}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], parts: dict[tuple[type[Any], str], Any] | None = None) -> "PlannedRun":
+    def from_json(cls, value: dict[str, Any], parts: Parts | None = None) -> "PlannedRun":
         """The inverse of `to_json`; `parts` as `from_json` of a configuration takes them.
 
         Raises `UserError` where the stored run_id is not that of the configuration.
         """
-        fields_only = {name: item for name, item in value.items() if name not in ("run_id", *REPEATED)}
+        fields_only = {name: item for name, item in value.items() if name not in NO_FIELDS}
+        if isinstance(config := fields_only.get("config"), dict):  # no two runs share theirs, but its parts
+            fields_only["config"] = from_json(RunConfig, config, f"{cls.__name__}.config", parts)
+            remember_source(fields_only["config"], config)
         run = from_json(cls, fields_only, parts=parts)
         if run.config.run_id != value.get("run_id"):
             raise UserError(
@@ -166,7 +170,7 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
 
 def _parsed(path: Path, value: Any) -> tuple[str, list[PlannedRun]]:
     """Name and runs of a plan as it was read. Raises `UserError` for one that is corrupt."""
-    parts: dict[tuple[type[Any], str], Any] = {}
+    parts: Parts = {}
     try:
         name = checked_name(value["sweep"], f"the sweep of the plan {path}")
         runs = [PlannedRun.from_json(line, parts) for line in value["runs"]]

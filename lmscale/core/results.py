@@ -137,11 +137,10 @@ class Outcome:
             return None
         outcome = cls._parsed(read_json(path, "outcome"), path)
         check_file_of(outcome.run_id, path)
-        if planned is not None:
-            check(
-                outcome.run_id == planned.run_id,
+        if planned is not None and outcome.run_id != planned.run_id:
+            raise UserError(
                 f"{path} is the outcome of run {outcome.run_id}, and not of {planned.run_id}; delete it, and `lmscale "
-                f"run` will make it again",
+                f"run` will make it again"
             )
         check_configured(outcome.run_id, folder, planned)
         return outcome

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import RunConfig, check, from_json
+from lmscale.core.config import RunConfig, check, content, from_json
+from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
 
 SCALARS = frozenset({bool, int, float, str, type(None)})
 REQUIRED = object()
+_SOURCE = "_source"
+"""Beside the fields of a configuration: the content of what it was made of."""
 _DEFAULTS: dict[type[Any], dict[str, Any]] = {}
 
 
@@ -43,11 +46,11 @@ def check_config(config: RunConfig, folder: Path) -> RunConfig:
 def check_file_of(run_id: Any, path: Path) -> None:
     """Raise `UserError` where `path`, a file that is of run `run_id`, lies in the folder of another run."""
     name = run_id_of_name(path.parent)
-    check(
-        name in (None, run_id),
-        f"the folder {path.parent} is of run {name}, but {path.name} is that of run {run_id}: it was copied from "
-        f"another run; delete it, and `lmscale run` will make it again",
-    )
+    if name not in (None, run_id):
+        raise UserError(
+            f"the folder {path.parent} is of run {name}, but {path.name} is that of run {run_id}: it was copied from "
+            f"another run; delete it, and `lmscale run` will make it again"
+        )
 
 
 def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None) -> None:
@@ -59,7 +62,7 @@ def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None
     if not os.path.lexists(path):
         return
     value = read_json(path, "run configuration")
-    if planned is not None and describes(value, planned):
+    if planned is not None and (_is_source(value, planned) or describes(value, planned)):
         return
     config = check_config(from_json(RunConfig, value, where=str(path)), folder)
     check(
@@ -67,6 +70,19 @@ def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None
         f"{folder} holds the outcome of run {run_id}, but the {CONFIG_FILE} of run {config.run_id}: one of them was "
         f"copied from another run; delete that one",
     )
+
+
+def remember_source(config: RunConfig, value: Any) -> None:
+    """Keep with `config` the JSON value that it was made of, so that its equal in a run's folder is known at a glance.
+
+    Ten thousand are compared at once, each of a hundred fields.
+    """
+    vars(config)[_SOURCE] = content(value)
+
+
+def _is_source(value: Any, config: RunConfig) -> bool:
+    source = vars(config).get(_SOURCE)
+    return source is not None and content(value) == source
 
 
 def describes(value: Any, config: Any) -> bool:

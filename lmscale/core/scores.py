@@ -6,8 +6,9 @@ other examples or another version of the task, it is another row beside the firs
 
 import json
 import math
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,4 +187,20 @@ def _short(value: Any) -> str:
 
 def scores_files(path: Path) -> list[Path]:
     """Files of scores in a run's folder, or in the folders of a sweep's runs."""
-    return sorted(path.glob(SCORES_FILE)) + sorted(path.glob(f"*/{SCORES_FILE}"))
+    return [path / name for name in _names_of_files(path)]
+
+
+def has_scores(path: Path) -> bool:
+    """Whether there is one of `scores_files`."""
+    return next(_names_of_files(path), None) is not None
+
+
+def _names_of_files(path: Path) -> Iterator[str]:
+    """Files of scores below `path`, as names from there: thousands of folders are looked into at once."""
+    try:
+        folders = sorted(os.listdir(path))  # noqa: PTH208
+    except OSError:
+        return
+    for name in (SCORES_FILE, *(f"{folder}/{SCORES_FILE}" for folder in folders)):
+        if os.path.exists(f"{path}/{name}"):  # noqa: PTH110
+            yield name

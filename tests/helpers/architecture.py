@@ -18,6 +18,7 @@ MODULES: dict[str, str] = {
     "core/quantities": "numbers as people read them",
     "core/cgroups": "what a container may use",
     "core/host": "usable cores, available memory, when a process began",
+    "core/threads": "work that threads share, one on each core",
     "core/files": "files written whole or not at all",
     "core/streams": "standard output: printable, and a failed write a sentence",
     "core/config": "RunConfig and its parts: frozen, checked, JSON, run_id",

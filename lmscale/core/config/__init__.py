@@ -5,7 +5,16 @@ defaults, so a new setting whose default keeps the old behaviour leaves every ol
 not part of it: they do not change what is learned.
 """
 
-from lmscale.core.config.checks import LARGEST_INTEGER, check, check_types, finite, from_json, not_negative
+from lmscale.core.config.checks import (
+    LARGEST_INTEGER,
+    Parts,
+    check,
+    check_types,
+    content,
+    finite,
+    from_json,
+    not_negative,
+)
 from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.lora import LoraConfig
@@ -35,11 +44,13 @@ __all__ = [
     "NextToken",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "Parts",
     "RopeScaling",
     "RouterConfig",
     "RunConfig",
     "check",
     "check_types",
+    "content",
     "finite",
     "from_json",
     "not_negative",

@@ -1,6 +1,7 @@
 """Checks that all configurations share, and the reading of a configuration from JSON."""
 
 import dataclasses
+import marshal
 import math
 import reprlib
 import types
@@ -11,6 +12,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from lmscale.core.errors import UserError, nearest
 
 T = TypeVar("T")
+Parts = dict[tuple[type[Any], bytes], Any]
+"""Parts of configurations that were made already, by what they were made of."""
+MARSHAL_VERSION = 2
+"""Of the formats that write a value's content alone; later ones write which objects are shared too."""
 _LAYOUTS: dict[type[Any], "_Layout"] = {}
 LARGEST_INTEGER = 10**30
 """Beyond any count of a run, and within the range of floats."""
@@ -30,33 +35,36 @@ def check(condition: bool, message: str) -> None:
 
 def positive(config: Any, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        check(0 < value < math.inf, f"{type(config).__name__}.{name} = {value!r}: must be positive")
+        if not 0 < getattr(config, name) < math.inf:
+            raise _refused(config, name, "must be positive")
 
 
 def fraction(config: Any, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        check(0.0 <= value <= 1.0, f"{type(config).__name__}.{name} = {value!r}: must lie between 0 and 1")
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise _refused(config, name, "must lie between 0 and 1")
 
 
 def not_negative(config: Any, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        check(value >= 0, f"{type(config).__name__}.{name} = {value!r}: must not be negative")
+        if not getattr(config, name) >= 0:
+            raise _refused(config, name, "must not be negative")
 
 
 def finite(config: Any, *names: str) -> None:
     """Refuse a number of the given fields, or of all, that is infinite or not a number."""
     for name in names or _layout(type(config)).fields:
         value = getattr(config, name)
-        check(
-            not isinstance(value, float) or math.isfinite(value),
-            f"{type(config).__name__}.{name} = {value!r}: must be a finite number",
-        )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _refused(config, name, "must be a finite number")
 
 
-def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[Any], str], Any] | None = None) -> T:
+def _refused(config: Any, name: str, rule: str) -> UserError:
+    """The sentence for a field; written only where it is needed, since thousands of outcomes have forty each."""
+    return UserError(f"{type(config).__name__}.{name} = {getattr(config, name)!r}: {rule}")
+
+
+def from_json(cls: type[T], value: Any, where: str = "", parts: Parts | None = None) -> T:
     """An instance of the dataclass `cls` from JSON values; the inverse of `dataclasses.asdict`.
 
     Equal parts of several instances are made once where all calls take the same dictionary `parts`, empty at first.
@@ -64,12 +72,14 @@ def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[
     Raises `UserError` that names the field for an unknown or missing field or a value of the wrong type.
     """
     where = where or cls.__name__
-    check(isinstance(value, dict), f"{where} must be a mapping of fields, not {type(value).__name__}")
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a mapping of fields, not {type(value).__name__}")
     layout = _layout(cls)
-    if unknown := [str(name) for name in value if name not in layout.fields]:
-        raise UserError(f"{where} has no field {_SHORT.repr(unknown[0])}{nearest(unknown[0], layout.fields)}")
-    for name in layout.required:
-        check(name in value, f"{where} lacks the field {name!r}")
+    if not value.keys() <= layout.fields.keys():
+        unknown = next(str(name) for name in value if name not in layout.fields)
+        raise UserError(f"{where} has no field {_SHORT.repr(unknown)}{nearest(unknown, layout.fields)}")
+    if missing := layout.required - value.keys():
+        raise UserError(f"{where} lacks the field {next(filter(missing.__contains__, layout.fields))!r}")
     arguments = dict(value)
     for name, field in layout.nested:
         if name not in value:
@@ -85,13 +95,23 @@ def from_json(cls: type[T], value: Any, where: str = "", parts: dict[tuple[type[
     return cls(**arguments)
 
 
-def _part(cls: type[T], value: Any, where: str, parts: dict[tuple[type[Any], str], Any] | None) -> T:
+def _part(cls: type[T], value: Any, where: str, parts: Parts | None) -> T:
     if parts is None:
         return from_json(cls, value, where)
-    key = cls, repr(value)  # of JSON values, so equal texts are equal values of equal types
+    if (written := content(value)) is None:
+        return from_json(cls, value, where, parts)
+    key = cls, written
     if key not in parts:
         parts[key] = from_json(cls, value, where, parts)
     return parts[key]
+
+
+def content(value: Any) -> bytes | None:
+    """Bytes that are equal for equal JSON values of equal types in one order; None for what is nested too deeply."""
+    try:
+        return marshal.dumps(value, MARSHAL_VERSION)
+    except ValueError:
+        return None
 
 
 def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
@@ -106,12 +126,15 @@ def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
 
 def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; a whole number is accepted where a float is expected."""
+    values = vars(config)
     for name, field in _layout(type(config)).fields.items():
-        value = getattr(config, name)
+        value = values[name]
         kind = type(value)
+        if kind in field.exact:
+            continue
         if kind is int and abs(value) > LARGEST:
             raise UserError(f"{type(config).__name__}.{name} is beyond {LARGEST:.3g}, more than can be counted here")
-        if kind in field.exact:
+        if kind is int and field.takes_int:
             continue
         if kind is int and field.takes_int_as_float and abs(value) <= LARGEST_INTEGER:
             object.__setattr__(config, name, float(value))
@@ -128,6 +151,7 @@ class _Field(NamedTuple):
     exact: frozenset[type[Any]]
     """Types whose every value fits."""
     fits: Callable[[Any], bool]
+    takes_int: bool
     takes_int_as_float: bool
     takes_tuple: bool
     variants: list[Any]
@@ -138,7 +162,7 @@ class _Layout(NamedTuple):
     """The fields of a dataclass, read once: a plan makes thousands of configurations."""
 
     fields: dict[str, _Field]
-    required: tuple[str, ...]
+    required: frozenset[str]
     nested: tuple[tuple[str, _Field], ...]
     """Fields that may hold a dataclass or a tuple, which are a mapping or a list in JSON."""
 
@@ -152,7 +176,7 @@ def _layout(cls: type[Any]) -> _Layout:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         )
         nested = ((name, field) for name, field in fields.items() if field.variants or field.takes_tuple)
-        _LAYOUTS[cls] = _Layout(fields, tuple(required), tuple(nested))
+        _LAYOUTS[cls] = _Layout(fields, frozenset(required), tuple(nested))
     return _LAYOUTS[cls]
 
 
@@ -162,6 +186,7 @@ def _field(hint: Any) -> _Field:
         hint=hint,
         exact=frozenset(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None) - {int},
         fits=_fits(hint),
+        takes_int=int in kinds,
         takes_int_as_float=float in kinds and int not in kinds,
         takes_tuple=any(typing.get_origin(kind) is tuple for kind in kinds),
         variants=[kind for kind in kinds if dataclasses.is_dataclass(kind)],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from lmscale.core.config.checks import check, check_types, from_json, positive
+from lmscale.core.config.checks import check, check_types, from_json, not_negative, positive
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
@@ -21,6 +21,7 @@ PRETRAIN, FINE_TUNE, DISTIL = "pretrain", "fine-tune", "distil"
 """Stages of a model's life, as points, plans and tables name them."""
 PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 """Types of most fields, none of which is a configuration."""
+_IDENTITY = "_identity"
 _IDENTITY_FIELDS: dict[type[Any], list[tuple[str, Any, bool]]] = {}
 
 
@@ -91,13 +92,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types(self)
         positive(self, "tokens", "validation_tokens", "validations", "divergence_nats", "checkpoint_seconds")
-        check(self.seed >= 0, f"RunConfig.seed = {self.seed}: must not be negative")
+        not_negative(self, "seed")
         if self.tokens % self.batch_tokens:
-            near = max(1, round(self.tokens / self.batch_tokens)) * self.batch_tokens
             raise UserError(
                 f"tokens = {self.tokens:,} is not a whole number of global batches of "
                 f"{self.optimizer.batch_sequences} x {self.model.context} = {self.batch_tokens:,} tokens; "
-                f"the nearest is {near:,}"
+                f"the nearest is {_nearest_multiple(self.tokens, self.batch_tokens):,}"
             )
         self._check_mesh()
         self._check_start()
@@ -140,30 +140,31 @@ class RunConfig:
 
     def _check_mesh(self) -> None:
         rows, micro_batches = self.mesh.batch_devices, self.optimizer.micro_batches
-        sequences = self.optimizer.batch_sequences
-        check(
-            sequences % (rows * micro_batches) == 0,
-            f"batch_sequences = {sequences} does not divide over data x fsdp{' x expert' * (self.mesh.expert > 1)} = "
-            f"{rows} devices"
-            + (f" and {micro_batches} micro-batches" if micro_batches > 1 else "")
-            + f"; the nearest batch is {max(1, round(sequences / (rows * micro_batches))) * rows * micro_batches}",
-        )
-        check(
-            self.model.context % self.mesh.sequence == 0,
-            f"context = {self.model.context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
-            f"context is {max(1, round(self.model.context / self.mesh.sequence)) * self.mesh.sequence}",
-        )
-        experts, over = self.model.experts, self.mesh.expert
-        check(
-            over == 1 or self.model.sparse,
-            f"mesh.expert = {over} divides experts, of which a dense model has none; take mesh.data = "
-            f"{self.mesh.data * over} and mesh.expert = 1",
-        )
-        check(
-            experts % over == 0,
-            f"experts = {experts} does not divide over expert = {over} devices; take expert = "
-            f"{max(devices for devices in range(1, over + 1) if experts % devices == 0)}",
-        )
+        sequences, context, experts = self.optimizer.batch_sequences, self.model.context, self.model.experts
+        # Sentences are written only where they are needed: a plan has ten thousand configurations.
+        if sequences % (rows * micro_batches):
+            raise UserError(
+                f"batch_sequences = {sequences} does not divide over data x fsdp{' x expert' * (self.mesh.expert > 1)} "
+                f"= {rows} devices"
+                + (f" and {micro_batches} micro-batches" if micro_batches > 1 else "")
+                + f"; the nearest batch is {_nearest_multiple(sequences, rows * micro_batches)}"
+            )
+        if context % self.mesh.sequence:
+            raise UserError(
+                f"context = {context} does not divide over sequence = {self.mesh.sequence} devices; the nearest "
+                f"context is {_nearest_multiple(context, self.mesh.sequence)}"
+            )
+        over = self.mesh.expert
+        if over > 1 and not self.model.sparse:
+            raise UserError(
+                f"mesh.expert = {over} divides experts, of which a dense model has none; take mesh.data = "
+                f"{self.mesh.data * over} and mesh.expert = 1"
+            )
+        if experts % over:
+            raise UserError(
+                f"experts = {experts} does not divide over expert = {over} devices; take expert = "
+                f"{max(devices for devices in range(1, over + 1) if experts % devices == 0)}"
+            )
 
     @property
     def scores_answers(self) -> bool:
@@ -227,16 +228,29 @@ class RunConfig:
         return from_json(cls, value)
 
 
+def _nearest_multiple(number: int, of: int) -> int:
+    """The whole multiple of `of`, one at least, that lies nearest to `number`."""
+    return max(1, round(number / of)) * of
+
+
 def _identity(config: Any) -> dict[str, Any]:
     """The fields that make a run what it is and differ from their defaults, nested alike."""
     identity: dict[str, Any] = {}
     for name, default, always in _identity_fields(type(config)):
         value = getattr(config, name)
         if type(value) not in PLAIN and dataclasses.is_dataclass(value):
-            if inner := _identity(value):
+            if inner := _identity_of_part(value):
                 identity[name] = inner
         elif always or value != default:
             identity[name] = value
+    return identity
+
+
+def _identity_of_part(part: Any) -> dict[str, Any]:
+    """`_identity` of a part, kept beside its fields: parts never change, and the runs of a plan share theirs."""
+    identity: dict[str, Any] | None = vars(part).get(_IDENTITY)
+    if identity is None:
+        identity = vars(part)[_IDENTITY] = _identity(part)
     return identity
 
 

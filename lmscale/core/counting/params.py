@@ -8,6 +8,8 @@ k features of a head, d / h unless the model says otherwise, a = h k; E experts,
 experts, e hidden units of an expert.
 """
 
+from functools import lru_cache
+
 from lmscale.core.config import ModelConfig
 
 
@@ -112,6 +114,7 @@ def adapter_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
     return [matrix for name in model.lora.matrices for matrix in factors[name]]
 
 
+@lru_cache(maxsize=10_000)
 def trained_params(model: ModelConfig) -> int:
     """Numbers that training moves: all, or those of the adapters alone."""
     return params_total(model) if model.lora is None else params_adapters(model)

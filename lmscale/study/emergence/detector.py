@@ -1,7 +1,6 @@
 """From a table of scores to verdicts: where an ability appears, how sure that is, and what graded metrics say."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.host import usable_cores
+from lmscale.core.threads import on_all_cores
 from lmscale.study.emergence import bigbench
 from lmscale.study.emergence.classes import (
     Batch,
@@ -135,8 +134,7 @@ def _findings(
     bic = {name: tests.bic(name, data.scales_T) for name in tests.shapes}
     findings = []
     emergent = [row for row in range(len(data.curves)) if class_T[row] == "emergent"]
-    with ThreadPoolExecutor(len(usable_cores())) as pool:  # NumPy computes without Python's lock
-        onsets = dict(zip(emergent, pool.map(lambda row: _onset(data, tests, row, resamples, seed), emergent)))
+    onsets = dict(zip(emergent, on_all_cores(lambda row: _onset(data, tests, row, resamples, seed), emergent)))
     for row, curve in enumerate(data.curves):
         best = onsets.get(row)
         findings.append(

@@ -66,6 +66,8 @@ def cells(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params",
         return
     losses, failed = numbers(table, target), diverged(table, target)
     rates = group_values(numbers(table, column))
+    if len(np.unique(rates[np.isfinite(rates)])) < 2:
+        return
     by = [name for name in _axes(inputs, target) if name in table]
     cell_of = point_index({name: table[name] for name in by})
     named = dict.fromkeys(("params", "tokens", *inputs))

@@ -56,10 +56,13 @@ class UsableRuns:
         """SHA-256 of the rows and numbers that were fitted."""
         usual = ("run", "params", "tokens", "flops", "loss_nats")
         columns = [c for c in dict.fromkeys((*usual, *self.fitted)) if c in self.table]
-        text = "\n".join(
-            "\t".join(str(v) if isinstance(v, str) else repr(float(v)) for v in row)
-            for row in zip(*(self.table[c] if c == "run" else self.column(c) for c in columns))
+        cells = (
+            [str(v) if isinstance(v, str) else repr(float(v)) for v in self.table["run"]]
+            if column == "run"
+            else map(repr, self.column(column).tolist())
+            for column in columns
         )
+        text = "\n".join(map("\t".join, zip(*cells)))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmscale.core.errors import UserError
+from lmscale.core.threads import one_thread_for_products
 from lmscale.study.fits.options import APPROACHES, FitOptions, approach_names, chosen
 from lmscale.study.fits.results.common import Status
 
@@ -37,7 +38,8 @@ def fit(
     refusals: dict[str, UserError] = {}
     for name in names:
         try:
-            fits.append(functions[name](rows, options=options))
+            with one_thread_for_products():
+                fits.append(functions[name](rows, options=options))
         except UserError as error:
             refusals[name] = error
     if not fits:

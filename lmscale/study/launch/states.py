@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import LARGEST_INTEGER, PRETRAIN, RunConfig, from_json
-from lmscale.core.counting import count
+from lmscale.core.config import LARGEST_INTEGER, PRETRAIN
 from lmscale.core.errors import UserError
-from lmscale.core.files import parse_json, read_bytes, read_json
-from lmscale.core.plans import COUNTED, REPEATED, PlannedRun, check_plan_of, plan_path, read_plan
+from lmscale.core.files import parse_json, read_bytes
+from lmscale.core.plans import PlannedRun, check_plan_of
 from lmscale.core.results import COUNTS, STATES, Outcome
 from lmscale.core.run_folder import (
     CONFIG_FILE,
@@ -18,19 +17,17 @@ from lmscale.core.run_folder import (
     being_scored,
     failure_reason,
     is_number,
-    is_run_id,
     last_metrics,
     reported,
 )
-from lmscale.core.run_identity import describes
-from lmscale.study.launch import failures, lease
+from lmscale.study.launch import failures, lease, plan_lines
 from lmscale.study.launch.lease import Attempt
 
 ENDED = ("finished", "diverged", "failed", "imported")
 """States after which nothing more happens to a run unasked."""
 OPTIONAL = ("loss_nats", "mfu", "tokens_per_second")
 """Numbers that an outcome may lack."""
-NUMBERS = (int, float)
+NUMBERS = frozenset((int, float))
 """Types of a number in JSON: a yes or no is an `int` too, so types are compared."""
 
 
@@ -71,51 +68,32 @@ def read_states(folder: Path) -> tuple[str, list[RunState]]:
 
     Raises `UserError` for an absent or corrupt plan, and for the plan of another sweep.
     """
-    plan = read_json(plan_path(folder), "plan")
-    if not _is_plan(plan):  # corrupt, which `read_plan` reports, or from before its lines had counts
-        name, runs = read_plan(folder)
-        return name, [state_of(folder, run) for run in runs]
-    check_plan_of(folder, [line["run_id"] for line in plan["runs"]])
-    return plan["sweep"], [_state(folder, line) for line in plan["runs"]]
+    name, lines = plan_lines.read_lines(folder)
+    check_plan_of(folder, [line["run_id"] for line in lines])
+    return name, [_state(folder, line) for line in lines]
 
 
 def state_of(folder: Path, run: PlannedRun) -> RunState:
     """The state of one run of the sweep in `folder`."""
-    counts = count(run.config)
-    line = {"run_id": run.config.run_id, **{name: getattr(counts, name) for name in REPEATED}, **vars(run)}
-    return _state(folder, line)
-
-
-def _is_plan(plan: Any) -> bool:
-    """Whether `plan` has, of what is read here, everything in its own type."""
-    lines = plan.get("runs") if isinstance(plan, dict) else None
-    return bool(lines) and isinstance(lines, list) and isinstance(plan.get("sweep"), str) and all(map(_is_line, lines))
-
-
-def _is_line(line: Any) -> bool:
-    return (
-        isinstance(line, dict)
-        and is_run_id(line.get("run_id"))
-        and all(type(line.get(name)) is int and 0 < line[name] <= LARGEST_INTEGER for name in COUNTED)
-        and type(active := line.get("active_params", 1)) is int
-        and 0 < active <= line["params"]
-        and isinstance(line.get("held_out"), bool)
-        and isinstance(line.get("config"), dict)
-    )
+    return _state(folder, plan_lines.line_of(run))
 
 
 def _state(folder: Path, line: dict[str, Any]) -> RunState:
     run_folder = f"{folder}/{line['run_id']}"  # a Path costs more than reading the file
-    known = {name: line[name] for name in ("run_id", "params", "flops")}
-    known["active_params"] = line.get("active_params", line["params"])  # older plans are of dense models
-    config = line["config"]
-    seed = config.seed if isinstance(config, RunConfig) else config.get("seed")
-    known["seed"] = seed if type(seed) is int else 0
-    known["data_fingerprint"] = planned if isinstance(planned := line.get("data_fingerprint", ""), str) else ""
-    known["stage"] = stage if isinstance(stage := line.get("stage"), str) and stage else PRETRAIN
+    known = {
+        "run_id": line["run_id"],
+        "params": line["params"],
+        "active_params": line.get("active_params", line["params"]),  # older plans are of dense models
+        "flops": line["flops"],
+        "seed": plan_lines.seed_of(line["config"]),
+        "data_fingerprint": planned if isinstance(planned := line.get("data_fingerprint", ""), str) else "",
+        "stage": stage if isinstance(stage := line.get("stage"), str) and stage else PRETRAIN,
+    }
     note = "held out" if line["held_out"] else ""
+    if (outcome := _plain_outcome(run_folder, line)) is not None:
+        return _ended(outcome, known, note)
     if os.path.lexists(f"{run_folder}/{OUTCOME_FILE}"):
-        return _ended(Path(run_folder), line, known, note)
+        return _checked(folder, line, known, note)
     if not os.path.lexists(run_folder):
         return RunState(**known, state="missing", remark=note)
     if not os.path.isdir(run_folder):  # noqa: PTH112
@@ -123,16 +101,8 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
     return _begun(Path(run_folder), known, line["tokens"], note)
 
 
-def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str) -> RunState:
-    """The state of a run with an outcome, read in full only where it is not plainly the planned run's own."""
-    outcome = _plain_outcome(folder, line)
-    if outcome is None:
-        try:
-            config = line["config"]
-            read = Outcome.read(folder, config if isinstance(config, RunConfig) else from_json(RunConfig, config))
-        except UserError as error:
-            return RunState(**known, state="corrupt", remark=str(error))
-        outcome = {} if read is None else asdict(read)
+def _ended(outcome: dict[str, Any], known: dict[str, Any], note: str) -> RunState:
+    """The state of a run with an outcome."""
     return RunState(
         **{**known, "data_fingerprint": outcome["data_fingerprint"]},
         state=outcome["state"],
@@ -143,35 +113,52 @@ def _ended(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str)
     )
 
 
-def _plain_outcome(folder: Path, line: dict[str, Any]) -> dict[str, Any] | None:
+def _checked(folder: Path, line: dict[str, Any], known: dict[str, Any], note: str) -> RunState:
+    """The state of a run whose outcome is not plainly the planned run's own, and is read in full."""
+    try:
+        outcome = Outcome.read(folder / line["run_id"], plan_lines.config_of(line["config"], folder))
+    except UserError as error:
+        return RunState(**known, state="corrupt", remark=str(error))
+    if outcome is None:  # it was removed just now
+        return RunState(**known, state="missing", remark=note)
+    return _ended(asdict(outcome), known, note)
+
+
+def _plain_outcome(run_folder: str, line: dict[str, Any]) -> dict[str, Any] | None:
     """The outcome of the planned run `line`, if it and the configuration beside it are as a training writes them."""
     try:
-        outcome = parse_json(read_bytes(f"{folder}/{OUTCOME_FILE}"))
-        config = parse_json(read_bytes(f"{folder}/{CONFIG_FILE}"))
+        outcome = parse_json(read_bytes(f"{run_folder}/{OUTCOME_FILE}"))
+        if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"]:
+            return None
+        if not plan_lines.is_config(read_bytes(f"{run_folder}/{CONFIG_FILE}"), line["config"]):
+            return None
     except (OSError, ValueError):
         return None
-    if not isinstance(outcome, dict) or outcome.get("run_id") != line["run_id"]:
-        return None
-    if not _is_config(config, line["config"]):
-        return None
+    return {**dict.fromkeys(OPTIONAL), **outcome} if _is_plain(outcome) else None
+
+
+def _is_plain(outcome: dict[str, Any]) -> bool:
+    """Whether every field that is read here has its own type, and every number may be one of a run."""
+    for value in outcome.values():  # ten thousand outcomes of fifty fields: loops cost less than generators
+        kind = type(value)
+        if kind is bool or ((kind is int or kind is float) and not 0 <= value <= LARGEST_INTEGER):
+            return False
+    for name in COUNTS:
+        if type(outcome.get(name)) not in NUMBERS:
+            return False
+    for name in OPTIONAL:
+        if outcome.get(name) is not None and type(outcome[name]) not in NUMBERS:
+            return False
     reported = outcome.get("reported") or {}
-    plain = (
-        outcome.get("state") in STATES
-        and all(isinstance(outcome.get(name), str) for name in ("state", "reason", "data_fingerprint"))
-        and all(type(outcome.get(name)) in NUMBERS for name in COUNTS)
-        and all(outcome.get(name) is None or type(outcome[name]) in NUMBERS for name in OPTIONAL)
-        and not any(type(value) is bool for value in outcome.values())
-        and all(0 <= value <= LARGEST_INTEGER for value in outcome.values() if type(value) in NUMBERS)
+    return (
+        isinstance(outcome.get("state"), str)
+        and outcome["state"] in STATES
+        and isinstance(outcome.get("reason"), str)
+        and isinstance(outcome.get("data_fingerprint"), str)
         and isinstance(reported, dict)
         and all(is_number(value) for value in reported.values() if value is not None)
         and (outcome["state"] != "finished" or outcome.get("loss_nats") is not None)
     )
-    return {**dict.fromkeys(OPTIONAL), **outcome} if plain else None
-
-
-def _is_config(value: Any, planned: Any) -> bool:
-    """Whether the JSON value `value` is the planned configuration, which is one itself, or JSON of the plan."""
-    return describes(value, planned) if isinstance(planned, RunConfig) else bool(value == planned)
 
 
 def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:

@@ -209,10 +209,10 @@ def write(
 
 def _kind(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
     """What the table's runs were made for."""
-    from lmscale.core.scores import scores_files
+    from lmscale.core.scores import has_scores
     from lmscale.study.report.kinds import kind_of
 
-    return kind_of(table, scored=runs_folder is not None and any(scores_files(Path(runs_folder))))
+    return kind_of(table, scored=runs_folder is not None and has_scores(Path(runs_folder)))
 
 
 def _named(table: "pd.DataFrame") -> "pd.DataFrame":

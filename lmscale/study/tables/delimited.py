@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]+")
 TWO_POINTS = re.compile(r"\.[^.\n]*\.")
 ACTIVE = "=+-@\t\r"
 """Characters with which a formula of a spreadsheet begins; `writing` puts an apostrophe before them in text."""
@@ -88,7 +89,7 @@ def _long_cells() -> Iterator[None]:
 def _cells(text: str, path: Path, delimiter: str) -> tuple[list[str], list[list[str]]]:
     """The names, and the rows of as many cells; rows without any value are no rows."""
     spaced = text.lstrip("\r\n").startswith(" ") or f"{delimiter} " in text.lstrip("\r\n").partition("\n")[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
+    lines = csv.reader(_lines(text), delimiter=delimiter, skipinitialspace=spaced, strict=True)
     rows: list[list[str]] = []
     header: list[str] | None = None
     try:
@@ -107,6 +108,11 @@ def _cells(text: str, path: Path, delimiter: str) -> tuple[list[str], list[list[
     if len(header) > MOST_COLUMNS:
         raise UserError(f"the table {path} has {len(header)} columns: at most {MOST_COLUMNS} are read")
     return [_name(name) for name in header], rows
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text with their ends; a file in memory would hold four bytes for every letter."""
+    return (match[0] for match in LINE.finditer(text))
 
 
 def _fitting(row: list[str], width: int, line: int, path: Path) -> list[str]:

@@ -51,8 +51,10 @@ def load(path: Path) -> "pd.DataFrame":
     if path.name == PLAN_FILE:
         raise UserError(f"{path} is the plan of a sweep: give its folder, {path.parent}")
     kind = kind_of(path)
-    content = _content(path)
-    table = _parquet(content, path) if kind == "parquet" else _text_table(content, kind, path)
+    if kind == "parquet":
+        table = _parquet(_content(path), path)
+    else:  # nothing but the text is held while it is read
+        table = _text_table(_text(_content(path), kind, path), kind, path)
     if not len(table):
         raise UserError(f"the table {path} has no rows")
     return table
@@ -118,14 +120,17 @@ def _unpacked(content: bytes, path: Path) -> bytes:
     return b"".join(parts)
 
 
-def _text_table(content: bytes, kind: str, path: Path) -> "pd.DataFrame":
+def _text(content: bytes, kind: str, path: Path) -> str:
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # spreadsheets' "Unicode text"
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"the table {path} is corrupt or no {kind} file (byte {error.start + 1} is not UTF-8); save it as UTF-8"
         ) from None
+
+
+def _text_table(text: str, kind: str, path: Path) -> "pd.DataFrame":
     if kind == "jsonl":
         return read_json_lines(text, path)
     if kind == "json":

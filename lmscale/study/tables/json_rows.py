@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +19,33 @@ def read_json_lines(text: str, path: Path) -> "pd.DataFrame":
     Only a line feed ends a line: strings may hold U+2028 and its like.
     """
     rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
+    for number, line in enumerate(_lines(text), 1):
+        if line and not line.isspace():
             row = _value(line, path, f" in line {number}", "every line is one JSON object")
             if not isinstance(row, dict):
                 raise UserError(f"the table {path} is corrupt in line {number}: every line is one JSON object")
             rows.append(row)
+    del text, line  # of hundreds of megabytes, perhaps
     return frame(rows)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, of which only one is held at a time."""
+    begin = 0
+    while (end := text.find("\n", begin)) >= 0:
+        yield text[begin:end]
+        begin = end + 1
+    yield text[begin:]
 
 
 def read_json(text: str, path: Path) -> "pd.DataFrame":
     """The table of an array of objects, of an object of columns (lists, or index -> value), or of JSON lines."""
     rule = "a table is an array of objects, an object of columns of one length, or one object per line"
-    lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) > 1 and lines[0].strip().startswith("{") and lines[0].strip().endswith("}"):
+    lines = (line for line in _lines(text) if line and not line.isspace())
+    first = next(lines, "").strip()
+    if first.startswith("{") and first.endswith("}") and next(lines, ""):
         return read_json_lines(text, path)
+    del first, lines
     value = _value(text, path, "", rule)
     apart = isinstance(value, dict) and isinstance(value.get("data"), list) and isinstance(value.get("columns"), list)
     if isinstance(value, dict) and value and not apart and all(isinstance(c, dict | list) for c in value.values()):

@@ -4,6 +4,7 @@ Axes: k sizes of a budget, n runs of a budget, r noise draws; the draw index las
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,12 +23,12 @@ class IsoFlopValley:
     loss_n: np.ndarray
     names: tuple[str, ...]
 
-    @property
+    @cached_property
     def size_of(self) -> np.ndarray:
         """Which size each run has (n,): sizes are the groups of N with neighbours at most `SAME_SIZE` apart."""
         return group_index(np.exp(self.log_params_n), SAME_SIZE)
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """ln N of every size (k,)."""
         return self.by_size(self.log_params_n[:, None])[:, 0]

@@ -8,13 +8,13 @@ Axes: n runs, p = 5 unknowns, b problems solved together (starts, or resamples).
 every operation is a long contiguous loop, and a resample is a column of weights, never a gather.
 """
 
-import concurrent.futures
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.host import usable_cores
+from lmscale.core.threads import on_all_cores
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
 from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective
 from lmscale.study.fits.solvers.chinchilla_points import LOWEST, MANY, Array, ChinchillaPoints
@@ -233,23 +233,17 @@ def solve_many(
             ]
         )
 
-    with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
-        ends = joined(list(pool.map(one, chunks)))
-        left = np.flatnonzero(~ends.converged_b)
-        if _narrow(points) and len(left):
-            parts = [part for part in np.array_split(left, len(usable_cores())) if len(part)]
-            again = joined(
-                list(
-                    pool.map(
-                        lambda b: refine(
-                            points.among(b), np.asarray(weights_nb[:, b], dtype=float), ends.theta_pb[:, b]
-                        ),
-                        parts,
-                    )
-                )
-            )
-            for old, new in zip(vars(ends).values(), vars(again).values()):
-                old[..., left] = new
+    ends = joined(on_all_cores(one, chunks))
+    left = np.flatnonzero(~ends.converged_b)
+    if not _narrow(points) or not len(left):
+        return ends
+
+    def again(b: NDArray[np.intp]) -> Solution:
+        return refine(points.among(b), np.asarray(weights_nb[:, b], dtype=float), ends.theta_pb[:, b])
+
+    rest = joined(on_all_cores(again, [part for part in np.array_split(left, len(usable_cores())) if len(part)]))
+    for old, new in zip(vars(ends).values(), vars(rest).values()):
+        old[..., left] = new
     return ends
 
 

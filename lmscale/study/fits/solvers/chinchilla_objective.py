@@ -24,7 +24,7 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
     total = 1 + first + second
     if points.log_residual:
         misfit = points.of_runs(np.log(total))
-        misfit += e - np.log(points.loss_nb)
+        misfit += e - points.log_loss_nb
         share_1, share_2 = first / total, second / total
         share_0 = 1 / total
     else:
@@ -34,7 +34,7 @@ def evaluate(points: ChinchillaPoints, weights_nb: Array, theta_pb: Array, mix_b
     value, outer, slope = _weighted(points, weights_nb, misfit, mix_b)
     diagonal = (1 - mix_b) * slope if mix_b.any() else slope
 
-    design = np.stack([np.ones_like(x_m), x_m, y_m, x_m**2, y_m**2, x_m * y_m])
+    design = points.design_km
     gradient_1, gradient_2 = slope * share_1, slope * share_2
     q00 = outer * share_0
     q01, q02 = q00 * share_1, q00 * share_2

@@ -7,6 +7,7 @@ E is limited by its range: where the data push it to 0, ln E rests on `LOWEST` a
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ class Cells:
         if len(x_n) < MANY or 2 * new_n.sum() > len(x_n):
             return None
         return cls(np.flatnonzero(new_n), np.cumsum(new_n) - 1)
+
+    def of_runs(self, values_mb: Array) -> Array:
+        """Values of cells for each of their runs (n, b)."""
+        return np.take(values_mb, self.cell_n, axis=0)
+
+    def sums(self, values_nb: Array) -> Array:
+        """Sums over the runs of each cell (m, b)."""
+        return np.asarray(np.add.reduceat(values_nb, self.first_m, axis=0))
 
 
 @dataclass(frozen=True)
@@ -79,28 +88,39 @@ class ChinchillaPoints:
         x_n, y_n = x_n - x_mean, y_n - y_mean
         return cls(x_n, y_n, losses, log_residual, x_mean, y_mean, loss == "squared", delta, Cells.of(x_n, y_n))
 
-    @property
+    @cached_property
     def x_m(self) -> Array:
         """ln N of every cell, or of every run where no two share one."""
         return self.x_n if self.cells is None else self.x_n[self.cells.first_m]
 
-    @property
+    @cached_property
     def y_m(self) -> Array:
         """ln D alike."""
         return self.y_n if self.cells is None else self.y_n[self.cells.first_m]
 
+    @cached_property
+    def design_km(self) -> Array:
+        """1, x, y, x^2, y^2 and x y of every cell: what sums over cells are weighted by."""
+        x_m, y_m = self.x_m, self.y_m
+        return np.stack([np.ones_like(x_m), x_m, y_m, x_m**2, y_m**2, x_m * y_m])
+
     def of_runs(self, values_mb: Array) -> Array:
         """Values of cells for each of their runs (n, b)."""
-        return values_mb if self.cells is None else values_mb[self.cells.cell_n]
+        return values_mb if self.cells is None else self.cells.of_runs(values_mb)
 
     def sums(self, values_nb: Array) -> Array:
         """Sums over the runs of each cell (m, b)."""
-        return values_nb if self.cells is None else np.add.reduceat(values_nb, self.cells.first_m, axis=0)
+        return values_nb if self.cells is None else self.cells.sums(values_nb)
 
     @property
     def loss_nb(self) -> Array:
         """The losses beside a problem axis: (n, 1) where all problems share them, else (n, b)."""
         return self.loss_n[:, None] if self.loss_n.ndim == 1 else self.loss_n
+
+    @cached_property
+    def log_loss_nb(self) -> Array:
+        """Their logarithms alike."""
+        return np.asarray(np.log(self.loss_nb))
 
     def among(self, problems: Any) -> "ChinchillaPoints":
         """The points of some of the problems, an index into the axis b."""

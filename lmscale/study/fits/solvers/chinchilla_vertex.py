@@ -60,7 +60,7 @@ def residual(points: ChinchillaPoints, theta_pb: Array) -> Array:
     """Predicted less measured loss of every run under every law, or their logarithms, (n, b)."""
     first, second, e = _terms(points, theta_pb)
     if points.log_residual:
-        return np.asarray(points.of_runs(np.log(1 + first + second) + e) - np.log(points.loss_nb))
+        return np.asarray(points.of_runs(np.log(1 + first + second) + e) - points.log_loss_nb)
     return np.asarray(points.of_runs(np.exp(e) * (1 + first + second)) - points.loss_nb)
 
 
@@ -70,7 +70,7 @@ def _linearised(points: ChinchillaPoints, theta_pb: Array) -> tuple[Array, Array
     first, second = points.of_runs(first), points.of_runs(second)
     total = 1 + first + second
     scale = 1 / total if points.log_residual else np.broadcast_to(np.exp(e), total.shape)
-    residual = np.log(total) + e - np.log(points.loss_nb) if points.log_residual else np.exp(e) * total - points.loss_nb
+    residual = np.log(total) + e - points.log_loss_nb if points.log_residual else np.exp(e) * total - points.loss_nb
     share_1, share_2 = first * scale, second * scale
     x, y = points.x_n[:, None], points.y_n[:, None]
     return residual, np.stack([scale, share_1, share_2, -x * share_1, -y * share_2])

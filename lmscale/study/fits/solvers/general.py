@@ -3,14 +3,13 @@
 Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are logarithms where the form says so.
 """
 
-import concurrent.futures
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.core.host import usable_cores
+from lmscale.core.threads import on_all_cores
 from lmscale.study.fits.solvers.continuation import narrow
 from lmscale.study.fits.solvers.derivatives import (
     residuals,
@@ -177,8 +176,7 @@ def _from_grid(problem: Problem, weights_nb: np.ndarray, which: np.ndarray) -> E
 
 def _in_chunks(solve: Callable[[slice], Ends], count: int) -> Ends:
     """The ends of all problems, solved by `CHUNK` on every core."""
-    with concurrent.futures.ThreadPoolExecutor(len(usable_cores())) as pool:
-        parts = list(pool.map(solve, [slice(begin, begin + CHUNK) for begin in range(0, max(count, 1), CHUNK)]))
+    parts = on_all_cores(solve, [slice(begin, begin + CHUNK) for begin in range(0, max(count, 1), CHUNK)])
     theta, value, good = (np.concatenate([part[k] for part in parts], axis=-1) for k in range(3))
     return theta, value, good
 

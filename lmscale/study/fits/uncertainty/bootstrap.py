@@ -171,7 +171,8 @@ def resample_counts(
 def _drawn(rng: np.random.Generator, units: int, resamples: int) -> np.ndarray:
     """How often each of so many units is drawn, (units, R), where every resample draws that many."""
     drawn = rng.integers(0, units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
-    return np.bincount(drawn.reshape(-1), minlength=resamples * units).reshape(resamples, -1).T
+    counts_ru = np.bincount(drawn.reshape(-1), minlength=resamples * units).reshape(resamples, -1)
+    return counts_ru.astype(np.uint8).T
 
 
 def exponential_weights(

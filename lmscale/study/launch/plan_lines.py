@@ -1,0 +1,130 @@
+"""The lines of a sweep's plan, whose configurations stay text: for readers of ten thousand runs.
+
+`write_plan` lays a plan out so that the configuration of a run is the text of the run's own config.json, three spaces
+further in. So the two are compared as text, and are read as JSON only where they differ.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
+from lmscale.core.counting import count
+from lmscale.core.files import parse_json, read_bytes
+from lmscale.core.plans import COUNTED, REPEATED, PlannedRun, plan_path, read_plan
+from lmscale.core.run_folder import is_run_id
+from lmscale.core.run_identity import describes
+
+CONFIG, CONFIG_END = b'\n   "config": {', b"\n   }"
+"""Where a configuration begins and ends in a plan: nothing inside of it stands so far to the left."""
+SEED = b'\n "seed": '
+"""The field of a configuration in its own file, behind which its seed stands."""
+LONGEST_SEED = 19
+"""Digits of a whole number of 64 bits."""
+
+ConfigText: TypeAlias = bytes | RunConfig
+"""A configuration, or the text that its file should have."""
+
+
+def read_lines(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Name of the sweep in `folder`, and a mapping per run: its fields in the plan, `config` as a `ConfigText`.
+
+    Raises `UserError` for an absent or corrupt plan.
+    """
+    path = plan_path(folder)
+    try:
+        plan = _plan(read_bytes(path))
+    except (OSError, ValueError):
+        plan = None
+    if _is_plan(plan):
+        return plan["sweep"], plan["runs"]
+    name, runs = read_plan(folder)  # corrupt, of which it complains, or from before its lines had counts
+    return name, [line_of(run) for run in runs]
+
+
+def line_of(run: PlannedRun) -> dict[str, Any]:
+    """The line of one run, as `read_lines` gives it."""
+    counts = count(run.config)
+    return {"run_id": run.config.run_id, **{name: getattr(counts, name) for name in REPEATED}, **vars(run)}
+
+
+def seed_of(config: ConfigText) -> int:
+    """The seed of a configuration; 0 where its text has none."""
+    if isinstance(config, RunConfig):
+        return config.seed
+    if (begin := config.rfind(SEED)) < 0:
+        return 0
+    begin += len(SEED)
+    digits = config[begin : config.find(b"\n", begin)].rstrip(b",")
+    return int(digits) if digits.isdigit() and len(digits) <= LONGEST_SEED else 0
+
+
+def is_config(content: bytes, planned: ConfigText) -> bool:
+    """Whether the `content` of a configuration's file is the planned one. Raises `ValueError` for what is not JSON."""
+    if isinstance(planned, RunConfig):
+        return describes(parse_json(content), planned)
+    return content == planned or bool(parse_json(content) == parse_json(planned))
+
+
+def config_of(planned: ConfigText, folder: Path) -> RunConfig:
+    """The configuration itself. Raises `UserError` where the plan in `folder` is corrupt there."""
+    if isinstance(planned, RunConfig):
+        return planned
+    try:
+        value = parse_json(planned)
+    except ValueError:
+        read_plan(folder)
+        raise
+    return from_json(RunConfig, value)
+
+
+def _plan(text: bytes) -> Any:
+    """The value of a plan with configurations as text. Raises `ValueError` for what is not JSON."""
+    parts, configs, end = [], [], 0
+    while (begin := text.find(CONFIG, end)) >= 0:
+        begin += len(CONFIG) - 1
+        parts += [text[end:begin], b"null"]
+        if (end := text.find(CONFIG_END, begin) + len(CONFIG_END)) < begin:
+            raise ValueError("a configuration has no end")
+        configs.append(text[begin:end].replace(b"\n   ", b"\n") + b"\n")
+    plan = parse_json(b"".join([*parts, text[end:]]))
+    if not _has_lines(plan):
+        return None
+    lines = plan["runs"]
+    if len(lines) != len(configs) or any(line.get("config", configs) is not None for line in lines):
+        return _laid_out_by_hand(text)
+    for line, config in zip(lines, configs):
+        line["config"] = config
+    return plan
+
+
+def _laid_out_by_hand(text: bytes) -> Any:
+    """`_plan` of a plan whose configurations are not where `write_plan` puts them."""
+    plan = parse_json(text)
+    for line in plan["runs"] if _has_lines(plan) else ():
+        if isinstance(config := line.get("config"), dict):
+            line["config"] = json.dumps(config, indent=1).encode() + b"\n"
+    return plan
+
+
+def _has_lines(plan: Any) -> bool:
+    lines = plan.get("runs") if isinstance(plan, dict) else None
+    return bool(lines) and isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
+
+
+def _is_plan(plan: Any) -> bool:
+    """Whether `plan` has, of what is read here, everything in its own type."""
+    return _has_lines(plan) and isinstance(plan.get("sweep"), str) and all(map(_is_line, plan["runs"]))
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    for name in COUNTED:
+        if type(line.get(name)) is not int or not 0 < line[name] <= LARGEST_INTEGER:
+            return False
+    return (
+        is_run_id(line.get("run_id"))
+        and type(active := line.get("active_params", 1)) is int
+        and 0 < active <= line["params"]
+        and isinstance(line.get("held_out"), bool)
+        and isinstance(line.get("config"), bytes)
+    )
