@@ -1,6 +1,8 @@
 """How long does each verb take on a sweep of ten thousand runs?
 
     python experiments/bench_many_runs.py                            # 2,000 and 10,000 runs: ten minutes
+    python experiments/bench_many_runs.py --runs 10000 --verbs status table fit report plan plan-finished
+    python experiments/bench_many_runs.py --runs --verbs fit-rows import-line      # one table of 200,000 rows, one line
     python experiments/bench_many_runs.py --runs 2000 --verbs table fit
     python experiments/bench_many_runs.py --runs 2000 --keep FOLDER  # makes the runs in FOLDER, or finds them there
 
@@ -8,17 +10,19 @@ Nothing is trained: a folder holds the files that a sweep leaves (its plan, and 
 scores of every run), with losses by a known law and noise of .004 nats. Twenty sizes and five seeds at each of RUNS /
 100 budgets; 96 % of the runs have finished, 2 % diverged, 1 % failed, 1 % were not begun; the largest budget is held
 out.
-`plan` prices a sweep of 500 runs, not begun and finished. Timed is the whole command, from the start of Python to its
-last line, once, with the folders in the system's cache.
+`plan` prices a sweep of 500 runs, not begun and finished. `fit-rows` fits a table of 200,000 rows, `import-line` reads
+a JSON table with one line of 400 MB. Timed is the whole command, from the start of Python to its last line, once, with
+the folders in the system's cache and Python's compiled files on disk.
 
 Outcome (2026-11, two cores of an AMD EPYC under a load of 5 to 15 from other programs, which inflates seconds of a core
-too, by about 1.5 to 2): seconds of a core and peak of memory, 10,000 runs, status 3.3 s and .10 GB; 2,000 runs, table
-2.8 s and .14 GB, fit 15.3 s (40 before its last change, in the same hour), emergence 9.7 s and .25 GB, report 23.9 s
-and .25 GB; 500 runs, plan 1.9 s, with all runs finished 2.5 s. Seconds on the clock, and the other verbs at 10,000
-runs, wait for an idle machine.
+too, by about 1.5 to 2): seconds of a core and peak of memory, 10,000 runs, status 2.2 s and .08 GB; 2,000 runs, table
+2.4 s and .15 GB, emergence 9.7 s and .25 GB; 500 runs, plan 1.9 s, with all runs finished 2.5 s. Parts of a fit of
+10,000 runs: its table 5 s, Approach 1 1.2 s, Approach 2 2.2 s, of Approach 3 1.1 s for the law and 0.3 s per hundred
+resamples. Seconds on the clock wait for an idle machine.
 """
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -57,6 +61,12 @@ VERBS = {
     "plan": ("plan", "{place}/planned.py", "--runs", "{place}/none"),
     "plan-finished": ("plan", "{place}/planned.py", "--runs", "{place}"),
 }
+ROWS, LINE_MB = 200_000, 400
+TABLES = {
+    "fit-rows": ("fit", "{place}/rows.csv"),
+    "import-line": ("import", "{place}/line.jsonl", "--output", "{place}/line.csv"),
+}
+"""Verbs that read one table, whatever the number of runs."""
 
 
 def sweep(name: str, runs: int) -> Sweep:
@@ -157,10 +167,30 @@ def task_scores(task: str, config: RunConfig, counts: Counts, loss: float, rando
     ]
 
 
+def write_rows(path: Path) -> None:
+    """A table of `ROWS` rows, each of another N and D."""
+    random = np.random.default_rng(0)
+    params, tokens = (np.exp(random.uniform(*np.log(ends), ROWS)).round() for ends in ((1e6, 1e9), (1e8, 1e11)))
+    losses = law(params, tokens) + NOISE_NATS * random.standard_normal(ROWS)
+    with path.open("w") as file:
+        file.write("run,params,tokens,loss_nats\n")
+        file.writelines(f"r{i},{n:.0f},{d:.0f},{loss}\n" for i, (n, d, loss) in enumerate(zip(params, tokens, losses)))
+
+
+def write_line(path: Path) -> None:
+    """A table of two rows, of which one has a text of `LINE_MB`."""
+    with path.open("w") as file:
+        for run, note in (("a", 1), ("b", LINE_MB * 10**6)):
+            file.write(f'{{"run": "{run}", "params": 1e6, "tokens": 1e8, "loss_nats": 3, "note": "')
+            file.writelines("x" * 10**6 for _ in range(note // 10**6))
+            file.write('"}\n')
+
+
 def timed(words: list[str]) -> tuple[float, float, float]:
     """Seconds on the clock and of a core, and the peak of memory in GB, of a call of `lmscale`."""
     search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment, command = {**os.environ, "PYTHONPATH": search}, [sys.executable, "-m", "lmscale", *words]
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's Python compiles lmscale once, and not at every start
     began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as call:
         _, status, usage = os.wait4(call.pid, 0)
@@ -173,8 +203,8 @@ def timed(words: list[str]) -> tuple[float, float, float]:
 def main() -> None:
     """Make, time, print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, nargs="+", default=[2_000, 10_000])
-    parser.add_argument("--verbs", nargs="+", choices=VERBS, default=list(VERBS))
+    parser.add_argument("--runs", type=int, nargs="*", default=[2_000, 10_000])
+    parser.add_argument("--verbs", nargs="+", choices=[*VERBS, *TABLES], default=[*VERBS, *TABLES])
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() if arguments.keep is None else nullcontext(arguments.keep) as place:
@@ -184,11 +214,17 @@ def main() -> None:
             if not (folder := Path(place) / name).exists():
                 with ProcessPoolExecutor(1) as apart:  # the peak of this process counts as its children's
                     apart.submit(make, folder, number).result()
-        for number in arguments.runs:
-            for verb in arguments.verbs:
-                words = [word.format(runs=Path(place) / f"runs_{number}", place=place) for word in VERBS[verb]]
-                clock, core, memory = timed(words)
-                print(f"{number:7,}  {verb:13}  {clock:6.1f} s  {core:6.1f} s  {memory:5.2f} GB", flush=True)
+        compileall.compile_dir(Path(lmscale.__file__).parent, quiet=1)
+        if "fit-rows" in arguments.verbs:
+            write_rows(Path(place) / "rows.csv")
+        if "import-line" in arguments.verbs:
+            write_line(Path(place) / "line.jsonl")
+        cases = [(number, verb, VERBS[verb]) for number in arguments.runs for verb in VERBS if verb in arguments.verbs]
+        cases += [(rows, verb, TABLES[verb]) for rows, verb in zip((ROWS, 2), TABLES) if verb in arguments.verbs]
+        for number, verb, words in cases:
+            folder = Path(place) / f"runs_{number}"
+            clock, core, memory = timed([word.format(runs=folder, place=place) for word in words])
+            print(f"{number:7,}  {verb:13}  {clock:6.1f} s  {core:6.1f} s  {memory:5.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
