@@ -166,11 +166,9 @@ def test_an_option_of_another_approach_is_refused(table: pd.DataFrame) -> None:
     assert fits.isoflop(table, FitOptions(law="kaplan", **QUICK)).method == "parabola"
 
 
-def test_a_noise_that_approach_3_does_not_draw_is_refused_unless_approach_2_takes_it(table: pd.DataFrame) -> None:
-    with pytest.raises(UserError, match="draws no noise: give noise and shared noise with `bootstrap='noise'`"):
-        fits.loss_law(table, noise_nats=0.01, **QUICK)
+def test_a_given_noise_is_what_approach_3_holds_its_form_against(table: pd.DataFrame) -> None:
     minima, law = fits.fit(table, (2, 3), noise_nats=0.01, resamples=5, check=False)
-    assert minima.noise_nats == 0.01 and law.noise is None
+    assert minima.noise_nats == law.noise.sd == 0.01 and law.lack_of_fit.evidence == "given"
 
 
 def test_every_option_is_documented_and_belongs_to_some_approach() -> None:

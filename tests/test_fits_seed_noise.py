@@ -227,7 +227,7 @@ def test_noise_that_is_none_is_refused() -> None:
         with pytest.raises(UserError, match=sentence):
             fits.loss_law(table, bootstrap="noise", resamples=20, **options)
     with pytest.raises(UserError, match="draws no noise"):
-        fits.loss_law(table, noise_nats=0.01)
+        fits.loss_law(table, shared_noise=0.5)
 
 
 @pytest.mark.parametrize(

@@ -302,14 +302,13 @@ def test_every_formula_of_c_that_allocations_use_is_stated(law, valleys):
 def test_the_convention_of_intervals_follows_the_fits(law, valleys):
     beginning = (
         "the central 80 and 95 % of a fit's resamples, which are described beside its parameters. An interval of the "
-        "law "
-        "is where the law lies"
+        "law is where the law lies, if its form is right"
     )
     assert meanings(table(), valleys)["intervals"] == beginning
     assert meanings(table(), valleys, law)["intervals"] == beginning + (
-        "; one of a new run adds a run's own scatter, drawn from the residuals of Approach 3 and widened for its "
-        "fitted "
-        "parameters, and is wider"
+        "; the interval of the mean is where many runs lie on average, whether or not the form is right: law times "
+        "a smooth unknown function, of which the runs and a prior say how large; the interval of one new run adds a "
+        "run's own scatter, and is wider (among the fitted runs: about the law, as the residuals scatter)"
     )
     assert meanings(table(), replace(law, samples=None))["intervals"] == "none: no fit was made with resamples"
 

@@ -73,8 +73,8 @@ class FitArgs(FitOptions):
     at: Annotated[tuple[float, ...] | None, BUDGETS] = field(default=None, kw_only=True)
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     noise_nats: Annotated[float | None, arg(name="noise")] = field(default=None, kw_only=True)
-    """Standard deviation of one run's loss in nats, for Approach 2 and for --bootstrap noise; unset, it is estimated
-    (for that bootstrap, from runs that differ in their seed alone)."""
+    """Standard deviation of one run's loss in nats, for Approach 2, for --bootstrap noise and for the test whether a
+    law's form fits; unset, it is estimated (for that bootstrap, from runs that differ in their seed alone)."""
     fixed: Annotated[Mapping[str, float] | None, VALUES, arg(name="fix")] = field(default=None, kw_only=True)
     """Parameters of the law that are fixed at a value."""
     bounds: Annotated[Mapping[str, tuple[float, float]] | None, RANGES, arg(name="bound")] = field(

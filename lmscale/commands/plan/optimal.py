@@ -56,9 +56,11 @@ class OptimalRun:
         loss = f"predicted loss {prediction.loss_nats:.4f} nats per token"
         if self.fit.samples is None:
             return [*sentences, f"{loss}; no interval, since the fit's table is not here"]
-        (law_low, law_high), (low, high) = prediction.law_interval, prediction.interval
-        where = f"the law lies in [{law_low:.4f}, {law_high:.4f}], this run in [{low:.4f}, {high:.4f}] ({LEVEL:.0%})"
-        return [*sentences, f"{loss}; {where}"]
+        ends = (prediction.law_interval, prediction.mean_interval, prediction.interval)
+        law, mean, run = (f"[{low:.4f}, {high:.4f}]" for low, high in ends)
+        where = f"the law lies in {law} if its form is right, the mean over such runs in {mean}, this run in {run}"
+        doubt = f"; warning: {prediction.warning}" if prediction.warning else ""
+        return [*sentences, f"{loss}; {where} ({LEVEL:.0%}){doubt}"]
 
     def to_json(self) -> dict[str, Any]:
         """The budget, the law and the prediction as plain numbers."""

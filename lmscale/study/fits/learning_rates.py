@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmscale.study.fits.results.common import Status
+from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.grouping import RATES, group_count, group_values, point_index
 from lmscale.study.laws import KNOWN_INPUTS, MEASURED_INPUTS
 from lmscale.study.tables import numbers
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 BRACKET = 3  # rates from which on a cell can show its best one between two others
 LETTERS = {"params": "N", "tokens": "D", "flops": "C"}
+LEAST_CELLS = 4
+"""Cells whose valley has a minimum, from which on they tell the noise of the search: three degrees of freedom."""
 DIVERGED = "diverged"
 """The state of a run whose loss grew without bound."""
 
@@ -144,3 +147,29 @@ def _not_the_best(several: list[RateCell], rates: str) -> Status:
     if lost := sum(len(cell.diverged) for cell in several):
         sentence += f"; {lost} more diverged, whose rates count as tried and worse"
     return Status("several learning rates", sentence, "warning" if rates == "all" else "note")
+
+
+def search_noise(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params", "tokens")) -> RunNoise | None:
+    """How far the best rate of a cell lies above the minimum of the parabola through it and its neighbours.
+
+    The standard deviation over cells, in the unit of the target; None for fewer than `LEAST_CELLS`. The mean, by which
+    all losses are too high, moves the law and scatters no run: the source states it.
+    """
+    losses = numbers(table, target)
+    excess = [one for cell in cells(table, target, inputs) if (one := _above_minimum(cell, losses)) is not None]
+    if len(excess) < LEAST_CELLS or np.ptp(excess) == 0:
+        return None
+    source = f"{len(excess)} cells, whose best rate lies {np.mean(excess):.2g} above the valley's minimum on average"
+    return RunNoise(float(np.std(excess, ddof=1)), source, len(excess) - 1)
+
+
+def _above_minimum(cell: RateCell, losses_n: np.ndarray) -> float | None:
+    """The loss of the best rate less that of the parabola's vertex, in ln rate; None where no run brackets the best."""
+    rates = np.unique(cell.rates)
+    best = int(np.searchsorted(rates, cell.best))
+    if not 0 < best < len(rates) - 1:
+        return None
+    three = rates[best - 1 : best + 2]
+    means = [losses_n[cell.rows][cell.rates == rate].mean() for rate in three]
+    bend, slope, _ = np.polyfit(np.log(three / cell.best), means, 2)
+    return float(slope**2 / (4 * bend)) if bend > 0 else None

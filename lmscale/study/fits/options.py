@@ -80,8 +80,8 @@ class FitOptions:
     valley: Literal["auto", "parabola", "akima"] = "auto"
     """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
     noise_nats: float | None = None
-    """Standard deviation of one run's loss in nats, for Approach 2 and for the noise bootstrap; unset, it is estimated
-    (for that bootstrap, from runs that differ in their seed alone)."""
+    """Standard deviation of one run's loss in nats, for Approach 2, for the noise bootstrap and for the test whether a
+    law's form fits; unset, it is estimated (for that bootstrap, from runs that differ in their seed alone)."""
     shared_noise: float = 0.0
     """Share of its variance which the runs of one cluster have in common, for the noise bootstrap."""
     window: float | None = None
@@ -201,12 +201,6 @@ def chosen(function: str, options: FitOptions | None, changes: Mapping[str, Any]
             hint = f"; it is one of {', '.join(elsewhere)}" if elsewhere else nearest(name, OPTIONS[function])
             raise UserError(f"fits.{function} has no option {name!r}{hint}")
     return replace(options or FitOptions(), **changes)
-
-
-def require_noise_bootstrap(options: FitOptions, changes: Mapping[str, Any]) -> None:
-    """Raises `UserError` where Approach 3 alone is given a noise that its bootstrap does not draw."""
-    if changes.get("noise_nats") is not None and options.bootstrap != "noise":
-        raise UserError(_draws_no_noise(options.bootstrap))
 
 
 def approach_names(approaches: Any) -> tuple[str, ...]:

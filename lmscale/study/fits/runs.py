@@ -12,6 +12,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits import learning_rates, missing_cells, repeats, sizes
 from lmscale.study.fits.checks import conventions
 from lmscale.study.fits.results.common import Dropped, Status
+from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.laws import LARGEST, SHARES_SUM, SIX_ND, ComputeModel, Input, Law, input_named
 from lmscale.study.tables import flags, numbers, units
 from lmscale.study.tables.headers import find
@@ -33,6 +34,8 @@ class UsableRuns:
     statuses: tuple[Status, ...] = field(default=())
     fitted: tuple[str, ...] = ("params", "tokens", "loss_nats")
     """The inputs and the target that a fit reads."""
+    search_noise: RunNoise | None = None
+    """What the search for a learning rate adds to the scatter of a loss, where cells at several rates tell it."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -99,8 +102,9 @@ def usable(
     repeated = repeats.copies(rows.table[rows.remaining], inputs, target)
     rows.leave_out_each(np.flatnonzero(rows.remaining), repeated)
     tried = np.flatnonzero(rows.remaining | (~rows.held_out & learning_rates.diverged(rows.table, target)))
-    doubts = learning_rates.statuses(rows.table.iloc[tried], target, rates, inputs)
-    rows.leave_out_each(tried, learning_rates.left_out(rows.table.iloc[tried], target, rates, inputs))
+    rows_tried = rows.table.iloc[tried]
+    doubts = learning_rates.statuses(rows_tried, target, rates, inputs)
+    rows.leave_out_each(tried, learning_rates.left_out(rows_tried, target, rates, inputs))
     usable_rows = rows.usable()
     statuses = [
         *sizes.statuses(usable_rows, inputs),
@@ -113,7 +117,8 @@ def usable(
     order = [name for name in (*inputs, target, "flops") if name in usable_rows] + ["run"]
     usable_rows = usable_rows.sort_values(order, kind="stable").reset_index(drop=True)
     notes = tuple(table.attrs.get("notes", ()))
-    return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses), (*inputs, target))
+    searched = learning_rates.search_noise(rows_tried, target, inputs)
+    return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses), (*inputs, target), searched)
 
 
 def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:

@@ -134,11 +134,12 @@ def _intervals(fits: Sequence[Any]) -> list[tuple[str, str]]:
         return [("intervals", "none: no fit was made with resamples")] if fits else []
     meaning = (
         f"the central {methods.levels()} of a fit's resamples, which are described beside its parameters. An interval "
-        f"of the law is where the law lies"
+        f"of the law is where the law lies, if its form is right"
     )
     if any(fit.resamples and fit.approach == "3" for fit in fits):
         meaning += (
-            "; one of a new run adds a run's own scatter, drawn from the residuals of Approach 3 and widened for its "
-            "fitted parameters, and is wider"
+            "; the interval of the mean is where many runs lie on average, whether or not the form is right: law times "
+            "a smooth unknown function, of which the runs and a prior say how large; the interval of one new run adds "
+            "a run's own scatter, and is wider (among the fitted runs: about the law, as the residuals scatter)"
         )
     return [("intervals", meaning)]

@@ -9,7 +9,8 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.checks import parametric
-from lmscale.study.fits.options import FitOptions, chosen, require_noise_bootstrap
+from lmscale.study.fits.checks.lack_of_fit import lack_of_fit
+from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Status, counted, enough, too_few
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.run_noise import RunNoise
@@ -17,6 +18,7 @@ from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.fits.uncertainty import bootstrap, seed_noise
+from lmscale.study.fits.uncertainty.noise_split import noise_split
 from lmscale.study.laws import ComputeModel, Law, form
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 ALL_BUT_FEW = 0.99
 """Share of converged resamples below which their number is a warning."""
+SHARED = ("shared noise", "one trunk", "checkpoints of one run")
+"""Statuses of runs that share their noise."""
 
 
 def loss_law(
@@ -44,13 +48,13 @@ def loss_law(
     says why). `strata` and `clusters` name columns whose groups keep their size, or are drawn whole (a column `trunk`
     with shared values is a cluster unless another is named). "noise" keeps every run and draws its loss about the law
     (`seed_noise.py`): with a standard deviation of `noise_nats` (in the target's unit), None for that of the table's
-    seeds, and with `shared_noise` as the share of its variance that the runs of a cluster have in common.
+    seeds, and with `shared_noise` as the share of its variance that the runs of a cluster have in common. Given,
+    `noise_nats` also is what residuals are held against in the test of the form (`checks/lack_of_fit.py`).
 
     Raises `UserError` for unknown columns, no usable run, fewer runs than parameters, or a noise that is not known.
     """
     changes = changes if law is None else {**changes, "law": law}
     rows, options = chosen("loss_law", options, changes).read(table)
-    require_noise_bootstrap(options, changes)
     shape = form(options.law)
     logs = (options.residual or shape.RESIDUAL) == "log"
     runs = usable(rows, shape.INPUTS, shape.TARGET, options.rates, law=shape, positive_target=logs)
@@ -75,6 +79,11 @@ def loss_law(
         refit=options.check,
         given=options.given or {},
     )
+    shares_noise = bool(clusters) or any(one.name in SHARED for one in doubts)
+    given = RunNoise(options.noise_nats, "given", None) if options.noise_nats else None
+    fit_test, verdict = lack_of_fit(problem, best, runs, options.noise_nats or None, shares_noise)
+    split = noise_split(runs, shape.INPUTS, shape.TARGET)
+    status += [verdict, split.status("nats" if shape.TARGET == "loss_nats" else "")]
     grouped = drawn.bootstrap != ""
     return LossLaw(
         law=fitted,
@@ -99,10 +108,12 @@ def loss_law(
         given=dict(options.given or {}),
         rates=options.rates,
         bootstrap=drawn.bootstrap,
-        noise=drawn.noise,
+        noise=drawn.noise or given,
         shared_noise=options.shared_noise,
         clusters=(clusters or "") if grouped and (options.bootstrap != "noise" or options.shared_noise) else "",
         strata=(options.strata or "") if grouped else "",
+        lack_of_fit=fit_test,
+        noise_split=split,
     )
 
 

@@ -208,13 +208,10 @@ def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
     table = table[table[[*fit.law.INPUTS, target]].notna().all(axis=1)]
     if not len(table):
         raise UserError("no held-out run has a measured loss: run the held-out points first")
+    points = [{name: float(row[name]) for name in fit.law.INPUTS} for _, row in table.iterrows()]
     runs = tuple(
-        HeldOutRun(
-            str(row["run"]),
-            fit.predict(level, **{name: float(row[name]) for name in fit.law.INPUTS}),
-            float(row[target]),
-        )
-        for _, row in table.iterrows()
+        HeldOutRun(str(name), prediction, float(measured))
+        for name, prediction, measured in zip(table["run"], fit.predict_many(points, level), table[target])
     )
     return HeldOut(fit.approach, level, runs, size_column=fit.size_column)
 

@@ -69,6 +69,7 @@ def register(
                 "inputs": dict(point),
                 "loss_nats": one.loss_nats,
                 "law_intervals": {key: list(p.law_interval) for key, p in levels.items()},
+                "mean_intervals": {key: list(p.mean_interval) for key, p in levels.items()},
                 "intervals": {key: list(p.interval) for key, p in levels.items()},
             }
         )
@@ -82,6 +83,7 @@ def register(
             "loss_function": fit.loss_function,
             "delta": fit.delta,
             "n_runs": fit.n_runs,
+            "lack_of_fit": None if fit.lack_of_fit is None else fit.lack_of_fit.to_json(),
             "size_column": fit.size_column,
             "table_hash": fit.table_hash,
             **({} if saved is None else {"fit": {"path": str(saved), "sha256": _sha256(Path(saved))}}),

@@ -51,8 +51,9 @@ class Dropped:
 class Prediction:
     """The loss at a point that was not fitted.
 
-    `law_interval` is where the fitted law lies there; `interval` is where the loss of one new run would fall, which
-    adds a run's own scatter and so is wider. Losses in nats per token.
+    `law_interval` is where the fitted law lies there, if its form is right; `mean_interval`, the interval of the mean,
+    is where the mean over runs lies, whether or not the form is right; `interval`, the interval of one new run, adds a
+    run's own scatter and so is wider. Losses in nats per token.
     """
 
     inputs: Mapping[str, float]
@@ -61,6 +62,11 @@ class Prediction:
     interval: tuple[float, float]
     level: float
     unit: str = "nats"
+    mean_interval: tuple[float, float] = (math.nan, math.nan)
+    beyond: float | None = None
+    """How many times the largest fitted FLOPs, where the point lies beyond them or outside of the fitted inputs."""
+    warning: str = ""
+    """Why the law should not be trusted here: that its form does not fit the runs."""
 
     def to_json(self) -> dict[str, Any]:
         return clean(
@@ -68,15 +74,21 @@ class Prediction:
                 "inputs": dict(self.inputs),
                 "loss_nats": self.loss_nats,
                 "law_interval": list(self.law_interval),
+                "mean_interval": list(self.mean_interval),
                 "interval": list(self.interval),
                 "level": self.level,
+                "beyond": self.beyond,
+                "warning": self.warning,
             }
         )
 
     def __str__(self) -> str:
         where = ", ".join(f"{name} = {value:.4g}" for name, value in self.inputs.items())
-        law, run = span(self.law_interval, ".4f"), span(self.interval, ".4f")
-        return f"{where}: {self.loss_nats:.4f} {self.unit}; the law {law}, one new run {run} ({100 * self.level:g} %)"
+        law, mean, run = (span(ends, ".4f") for ends in (self.law_interval, self.mean_interval, self.interval))
+        return (
+            f"{where}: {self.loss_nats:.4f} {self.unit}; {100 * self.level:g} % intervals: of one new run {run}, of "
+            f"the mean {mean}, of the law if its form is right {law}{f'; {self.warning}' if self.warning else ''}"
+        )
 
 
 def percentiles(samples: Any, level: float) -> tuple[float, float]:

@@ -23,8 +23,11 @@ from lmscale.study.fits.results.common import (
     shared_json,
     span,
     status_lines,
+    why_no_interval,
     without_resamples,
 )
+from lmscale.study.fits.results.lack_of_fit import DOES_NOT_FIT, LackOfFit
+from lmscale.study.fits.results.noise_split import NoiseSplit
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.results.saved import (
     SavedFields,
@@ -37,6 +40,8 @@ from lmscale.study.fits.results.saved import (
     saved_size,
     text,
 )
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty import new_runs
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
@@ -82,13 +87,17 @@ class LossLaw:
     """How the resamples were drawn: whole "runs", exponential "weights" (see `bootstrap.py`), or the "noise"
     of the losses drawn (`seed_noise.py`); "" without."""
     noise: RunNoise | None = None
-    """Noise of one run, where the resamples draw it."""
+    """Noise of one run, where it was given or the resamples draw it."""
     shared_noise: float = 0.0
     """Share of its variance which the runs of one cluster have in common."""
     clusters: str = ""
     """Column whose groups the bootstrap took whole; "" where every run stood for itself."""
     strata: str = ""
     """Column whose groups kept their size in every resample; "" for none."""
+    lack_of_fit: LackOfFit | None = None
+    """Whether the form fits the runs; None where they do not allow a test."""
+    noise_split: NoiseSplit | None = None
+    """Seed, evaluation and search noise, as far as the table tells them."""
 
     approach: ClassVar[str] = "3"
 
@@ -150,29 +159,57 @@ class LossLaw:
         return (math.nan, math.nan) if quantity in self.at_bounds else percentiles(draws, level)
 
     def predict(self, level: float = 0.95, **inputs: float) -> Prediction:
-        """The loss at new inputs (params=..., tokens=...), with the law's interval and one new run's.
+        """The loss at new inputs (params=..., tokens=...), with intervals of the law, of the mean and of one new run.
 
-        A new run's scatter is drawn from the fit's residuals, widened by sqrt(n / (n - p)) for the p fitted parameters.
         Raises `UserError` where an input is missing.
         """
-        needed = self.law.INPUTS
-        if set(inputs) != set(needed):
-            raise UserError(
-                f"predict was given {', '.join(inputs) or 'nothing'}: the law {self.law.NAME!r} takes "
-                f"{', '.join(needed)}"
+        return self.predict_many([inputs], level)[0]
+
+    def predict_many(self, points: Sequence[Mapping[str, float]], level: float = 0.95) -> list[Prediction]:
+        """`predict` at several points.
+
+        Among the fitted runs, a new run's scatter about the law is drawn from the fit's residuals, widened by
+        sqrt(n / (n - p)) for the p fitted parameters. Beyond their FLOPs or inputs, and where too few resamples
+        converged, it is about the mean, whose interval allows for a wrong form (`uncertainty/discrepancy.py`). A fit
+        that was made, or saved, without resamples states no interval. Raises `UserError` as `predict` does.
+        """
+        inputs = new_runs.columns(self.law, points)
+        loss = np.broadcast_to(np.asarray(self.law.loss(*inputs), dtype=float), (len(points),))
+        law = mean = run = np.full((len(points), 2), math.nan)
+        outside, times = new_runs.beyond(self.law, inputs, self.residuals, self.compute, self.largest_flops)
+        if self.samples is not None:
+            residual = np.asarray(self.residuals["residual"])
+            fitted = len(self.law.names()) - len(self.fixed) - len(self.tied)
+            logs = self.residual == "log"
+            law, run = new_runs.about_the_law(self.samples, inputs, residual, fitted, logs, self.seed, level)
+        asked = self.samples is not None or why_no_interval(self.status) != ""
+        if asked and set(self.law.INPUTS) <= set(self.residuals):
+            values = np.array(list(self.law.values().values()))
+            mean, wider = new_runs.mean_and_run(self._problem(), values, inputs, level, self.noise)
+            run = np.where(outside[:, None] | np.isnan(run), wider, run)
+        warning = next((one.name for one in self.status if one.name == DOES_NOT_FIT), "")
+        return [
+            Prediction(
+                dict(point),
+                float(loss[index]),
+                *((float(ends[index, 0]), float(ends[index, 1])) for ends in (law, run)),
+                level,
+                self.unit,
+                (float(mean[index, 0]), float(mean[index, 1])),
+                float(times[index]) if outside[index] else None,
+                warning,
             )
-        order = [self.law.input(name).check(inputs[name], "predict") for name in needed]
-        self.law.check_shares(inputs)
-        loss, unit = float(self.law.loss(*order)), self.unit
-        if self.samples is None:
-            return Prediction(dict(inputs), loss, (math.nan, math.nan), (math.nan, math.nan), level, unit)
-        lies = np.broadcast_to(np.asarray(self.samples.loss(*order), dtype=float), (self.resamples,))
-        residual = np.asarray(self.residuals["residual"])
-        fitted = len(self.law.names()) - len(self.fixed) - len(self.tied)
-        widen = math.sqrt(self.n_runs / max(1, self.n_runs - fitted))
-        noise = -widen * np.random.default_rng(self.seed).choice(residual, size=lies.shape)
-        lands = lies * np.exp(noise) if self.residual == "log" else lies + noise
-        return Prediction(dict(inputs), loss, percentiles(lies, level), percentiles(lands, level), level, unit)
+            for index, point in enumerate(points)
+        ]
+
+    def _problem(self) -> Problem:
+        """What was minimised, without its weights."""
+        fixed = {name: float(getattr(self.law, name)) for name in self.fixed}
+        inputs = tuple(np.asarray(self.residuals[name], dtype=float) for name in self.law.INPUTS)
+        target = np.asarray(self.residuals["measured"], dtype=float)
+        return Problem(
+            type(self.law), inputs, target, self.loss_function, self.delta, self.residual, fixed, self.bounds, self.tied
+        )
 
     @property
     def unit(self) -> str:
@@ -235,6 +272,8 @@ class LossLaw:
                 "clusters": self.clusters,
                 "strata": self.strata,
                 "seed": self.seed,
+                "lack_of_fit": None if self.lack_of_fit is None else self.lack_of_fit.to_json(),
+                "noise_split": None if self.noise_split is None else self.noise_split.to_json(),
                 "residuals": dict(self.residuals),
                 **(
                     {"samples": {k: np.asarray(v) for k, v in self.samples.values().items()}}
@@ -288,6 +327,8 @@ class LossLaw:
             shared_noise=number(value.get("shared_noise", 0.0), "'shared_noise' of the saved fit"),
             clusters=text(value.get("clusters", ""), "'clusters' of the saved fit"),
             strata=text(value.get("strata", ""), "'strata' of the saved fit"),
+            lack_of_fit=LackOfFit.from_json(value["lack_of_fit"]) if value.get("lack_of_fit") else None,
+            noise_split=NoiseSplit.from_json(value["noise_split"]) if value.get("noise_split") else None,
         )
 
     def __str__(self) -> str:

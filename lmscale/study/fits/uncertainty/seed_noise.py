@@ -31,21 +31,31 @@ LEAST_FREEDOM = 3  # degrees of freedom from which on the seeds of a table deter
 MISFIT = 2.0  # runs that scatter about the law by more than this many noises follow another one
 ALIKE = ("params", "tokens", "unique_tokens", "flops_budget", "batch_tokens", "schedule", "source", *RATES)
 """What runs that are seeds of each other have in common, besides the law's inputs."""
-POINT = "point of the design"
-"""Column that numbers the points, for grouping."""
+
+
+def points_of_seeds(runs: UsableRuns, inputs: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The point of every run (n,), by the inputs and `ALIKE`, and whether it is the first of its point and seed (n,).
+
+    Of rows that state a seed, those of one point with the same seed are one run; others are all of their own.
+    """
+    table = runs.table
+    by = [name for name in dict.fromkeys((*inputs, *ALIKE)) if name in table]
+    point = point_index({name: table[name] for name in by})
+    own = np.ones(len(table), dtype=bool)
+    if "seed" in table and table["seed"].notna().all():
+        own = ~table[["seed"]].assign(point=point).duplicated().to_numpy()
+    return point, own
 
 
 def estimate(runs: UsableRuns, inputs: Sequence[str], target: str) -> RunNoise:
     """The pooled standard deviation of runs of one point, in the unit of `target`.
 
-    Of rows that state a seed, those of one point with the same seed are one run. Raises `UserError` where fewer than
+    Raises `UserError` where fewer than
     `LEAST_FREEDOM` degrees of freedom are left, or all seeds of a point have one loss.
     """
-    by = [name for name in dict.fromkeys((*inputs, *ALIKE)) if name in runs.table]
-    table = runs.table.assign(**{POINT: point_index({name: runs.table[name] for name in by})})
-    if "seed" in table and table["seed"].notna().all():
-        table = table.drop_duplicates([POINT, "seed"])
-    losses = table.groupby(POINT, sort=False)[target]
+    point, own = points_of_seeds(runs, inputs)
+    table = runs.table[own]
+    losses = table.groupby(point[own], sort=False)[target]
     freedom = int((losses.count() - 1).sum())
     if freedom < LEAST_FREEDOM:
         raise UserError(

@@ -1,0 +1,219 @@
+"""Which interval still holds the truth at 10 and 100 times the fitted compute where the law's form is wrong?
+
+    python experiments/bench_intervals.py                               # 10 studies per row: about a minute
+    python experiments/bench_intervals.py --studies 200 --save folder   # rows are kept there and not computed again
+
+Runs of a truth (`uncertainty/truths.py`: Chinchilla's form, an outer exponent, Farseer's constants, three power terms
+twice) with .1 % and .5 % noise, 24 and 56 of them, a ladder or an IsoFLOP design. Chinchilla's law is fitted to each
+study, and 95 % intervals of the mean are stated at six targets: 10 and 100 times the largest run, at a fifth, once and
+five times the optimal D/N. Ways:
+
+    law          the fitted law's own, by its linearisation: what a bootstrap over runs states
+    stack        a mixture of four forms (Chinchilla, outer exponent, Kaplan, over-training), weighted so that the
+                 largest fifth of the runs, left out, is most probable (Yao 2018, doi 10.1214/17-BA1091)
+    others       the same without the form of the truth: a stack never holds the world's own
+    conformal    the law's, scaled by the quantile of standardised errors of the largest runs, left out in three folds
+    discrepancy  law times a smooth unknown function (`uncertainty/discrepancy.py`): the one that fits state
+
+TODO outcome
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from lmscale.study.fits.solvers.derivatives import jacobian
+from lmscale.study.fits.solvers.minimise import minimise_many
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty.discrepancy import Mixture
+from lmscale.study.fits.uncertainty.new_runs import mean_and_run, prior_sds
+from lmscale.study.fits.uncertainty.truths import BEYOND, FAMILY, GRIDS, OFF, Design, Truth
+from lmscale.study.laws import Chinchilla, Kaplan, Law, OverTraining
+from lmscale.study.laws.size_and_data import OuterExponent
+
+LEVEL = 0.95
+NOISES = (0.001, 0.005)
+FORMS: Sequence[type[Law]] = (Chinchilla, OuterExponent, Kaplan, OverTraining)
+FOLDS = (0.8, 0.65, 0.5)
+"""Shares of the runs, smallest first, that the folds of the conformal interval are fitted to."""
+WAYS = ("law", "stack", "others", "conformal", "discrepancy")
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A form fitted to some runs, linear in its parameters: mean and standard deviation of ln L at the targets (m,)."""
+
+    mean_m: np.ndarray
+    sd_m: np.ndarray
+    noise: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a truth, a noise, a design."""
+
+    truth: Truth
+    noise: float
+    runs: int
+    kind: Design
+
+    def __str__(self) -> str:
+        return f"{self.truth.name:16}{100 * self.noise:4g} %  {self.kind:8}{self.runs:3}"
+
+
+def problem_of(form: type[Law], points: np.ndarray, losses: np.ndarray) -> Problem:
+    """Runs at points (n, 2) with losses (n,) or (n, b)."""
+    return Problem(form, (points[:, 0], points[:, 1]), losses)
+
+
+def linear(form: type[Law], values: np.ndarray, points: np.ndarray, losses: np.ndarray, there: np.ndarray) -> Normal:
+    """The form at the points `there`, its parameters normal about the least squares of its linearisation."""
+    problem, target = problem_of(form, points, losses), problem_of(form, there, np.ones(len(there)))
+    prior = prior_sds(problem, values)
+    near, far = jacobian(problem, values) * prior, jacobian(target, values) * prior
+    residual = np.log(losses / problem.predicted(values))
+    freedom = max(1, len(points) - near.shape[1])
+    noise = float(np.sqrt(np.sum((residual - near @ np.linalg.lstsq(near, residual, rcond=1e-9)[0]) ** 2) / freedom))
+    square = near.T @ near + noise**2 * np.eye(near.shape[1])
+    mean = np.log(target.predicted(values)) + far @ np.linalg.solve(square, near.T @ residual)
+    sd = noise * np.sqrt(np.einsum("mq,qm->m", far, np.linalg.solve(square, far.T)))
+    return Normal(mean, sd, noise)
+
+
+def mixture_ends(parts: Sequence[Normal], weights: np.ndarray) -> np.ndarray:
+    """The ends (2, m) of the interval of a mixture of normal distributions."""
+    nothing = np.zeros(len(parts))
+    mixture = Mixture(
+        np.stack([one.mean_m for one in parts]),
+        np.stack([one.sd_m for one in parts]),
+        nothing,
+        weights,
+        nothing,
+        nothing,
+    )
+    return mixture.quantiles((0.5 - LEVEL / 2, 0.5 + LEVEL / 2), new_run=False)
+
+
+def stacked(parts: Sequence[Normal], left_out: np.ndarray) -> np.ndarray:
+    """Weights (k,) under which the runs left out are most probable: `parts` predict ln L of each; by EM."""
+    heights = np.stack([stats.norm.pdf(left_out, one.mean_m, np.hypot(one.sd_m, one.noise)) for one in parts]) + 1e-30
+    weights = np.full(len(parts), 1 / len(parts))
+    for _ in range(200):
+        shares = weights[:, None] * heights
+        weights = (shares / shares.sum(axis=0)).mean(axis=1)
+    return weights
+
+
+def fitted(form: type[Law], points: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Parameters (p, studies), by the Huber loss that a fit takes unless told otherwise."""
+    values, _ = minimise_many(problem_of(form, points, losses), np.ones_like(losses), None)
+    return values
+
+
+def by_stack(
+    whole: Mapping[type[Law], np.ndarray], smaller: Mapping[type[Law], np.ndarray], row: Row, points: np.ndarray,
+    losses: np.ndarray, there: np.ndarray, forms: Sequence[type[Law]], order: np.ndarray, cut: int, index: int,
+) -> np.ndarray:  # fmt: skip
+    """The ends (2, m) of the stack of `forms` in one study."""
+    seen, left = order[:cut], order[cut:]
+    ahead = [linear(one, smaller[one][:, index], points[seen], losses[seen], points[left]) for one in forms]
+    weights = stacked(ahead, np.log(losses[left]))
+    return mixture_ends([linear(one, whole[one][:, index], points, losses, there) for one in forms], weights)
+
+
+def simulate(row: Row, studies: int, seed: int = 0) -> dict[str, dict[str, list[list[float]]]]:
+    """Per way: `inside` and `width` of every study and target, of the mean; of the discrepancy also of one new run."""
+    points, rng = row.truth.design(row.kind, row.runs), np.random.default_rng(seed)
+    there = row.truth.targets(points)
+    truth = row.truth.log_loss(there)
+    losses = np.exp(row.truth.log_loss(points)[:, None] + row.noise * rng.standard_normal((row.runs, studies)))
+    new = truth + row.noise * rng.standard_normal((studies, len(there)))
+    order = np.argsort(points.prod(axis=1), kind="stable")
+    cuts = [round(share * row.runs) for share in FOLDS]
+    whole = {form: fitted(form, points, losses) for form in FORMS}
+    smaller = {form: fitted(form, points[order[: cuts[0]]], losses[order[: cuts[0]]]) for form in FORMS}
+    folds = [fitted(Chinchilla, points[order[:cut]], losses[order[:cut]]) for cut in cuts]
+    others = [form for form in FORMS if not isinstance(row.truth.law, form)]
+    out: dict[str, dict[str, list[list[float]]]] = {name: {"inside": [], "width": []} for name in (*WAYS, "new run")}
+    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, row.runs - 5))
+    for index in range(studies):
+        loss, values = losses[:, index], whole[Chinchilla][:, index]
+        law = linear(Chinchilla, values, points, loss, there)
+        scores = []
+        for cut, parameters in zip(cuts, folds):
+            seen, left = order[:cut], order[cut:]
+            part = linear(Chinchilla, parameters[:, index], points[seen], loss[seen], points[left])
+            scores.append(np.abs(np.log(loss[left]) - part.mean_m) / np.hypot(part.sd_m, part.noise))
+        score = np.sort(np.concatenate(scores))
+        scaled = score[min(len(score) - 1, int(np.ceil(LEVEL * (len(score) + 1))) - 1)] * np.hypot(law.sd_m, law.noise)
+        mean, run = mean_and_run(problem_of(Chinchilla, points, loss), values, [there[:, 0], there[:, 1]], LEVEL)
+        common = (whole, smaller, row, points, loss, there)
+        ends = {
+            "law": law.mean_m + quantile * np.outer([-1, 1], law.sd_m),
+            "stack": by_stack(*common, FORMS, order, cuts[0], index),
+            "others": by_stack(*common, others, order, cuts[0], index),
+            "conformal": law.mean_m + np.outer([-1, 1], scaled),
+            "discrepancy": np.log(mean).T,
+            "new run": np.log(run).T,
+        }
+        for name, (low, high) in ends.items():
+            target = new[index] if name == "new run" else truth
+            out[name]["inside"].append([float(v) for v in (low <= target) & (target <= high)])
+            out[name]["width"].append([float(v) for v in 100 * (high - low)])
+    return out
+
+
+def row_of(row: Row, studies: int, folder: Path | None) -> dict[str, dict[str, list[list[float]]]]:
+    """One row's studies, read where they were computed already."""
+    if folder is None:
+        return simulate(row, studies)
+    path = folder / f"{row.truth.name}-{row.noise:g}-{row.kind}-{row.runs}-{studies}.json".replace(" ", "_")
+    if not path.exists():
+        path.write_text(json.dumps(simulate(row, studies)), encoding="utf-8")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def main() -> None:
+    """Print the share of studies whose interval holds the truth, and widths in per cent of the loss."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=10, help="simulated studies per row")
+    parser.add_argument("--save", type=Path, help="folder that keeps rows")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no further row is begun after these")
+    arguments = parser.parse_args()
+    if arguments.save is not None:
+        arguments.save.mkdir(parents=True, exist_ok=True)
+    rows = [
+        Row(truth, noise, runs, kind)
+        for truth in FAMILY
+        for noise in NOISES
+        for kind in ("ladder", "isoflop")
+        for runs in GRIDS
+    ]
+    start, inside, width = time.monotonic(), [], []
+    names = (*WAYS, "new run")
+    print(f"share inside (width at {BEYOND[0]:g}x, {BEYOND[1]:g}x in %)\n{'':35}{''.join(f'{n:^22}' for n in names)}")
+    for row in rows:
+        if time.monotonic() - start > arguments.seconds:
+            return
+        result = row_of(row, arguments.studies, arguments.save)
+        share = np.array([np.mean(result[name]["inside"], axis=0) for name in names])
+        wide = np.array([np.median(result[name]["width"], axis=0) for name in names])
+        near, far = wide[:, : len(OFF)].mean(axis=1), wide[:, len(OFF) :].mean(axis=1)
+        cells = (f"{s:5.2f} ({a:5.2f}, {b:5.2f}) " for s, a, b in zip(share.mean(axis=1), near, far))
+        print(f"{row!s:35}{''.join(f'{cell:^22}' for cell in cells)}", flush=True)
+        inside.append(share.mean(axis=1))
+        width.append(np.stack([near, far]))
+    typical = np.exp(np.log(width).mean(axis=0))
+    for word, chosen in (("mean of rows", np.mean(inside, axis=0)), ("lowest row", np.min(inside, axis=0))):
+        cells = (f"{s:5.2f} ({a:5.2f}, {b:5.2f}) " for s, a, b in zip(chosen, *typical))
+        print(f"{word:35}{''.join(f'{cell:^22}' for cell in cells)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Intervals that allow for a wrong form: law plus a smooth discrepancy, of which the runs and a prior say how large.
+
+A bootstrap shows how far the parameters of a form are known, not whether the form is right. Here the truth is the law
+times the exponential of an unknown smooth function of the inputs (for residuals of L itself: plus that function),
+
+    ln L_i = ln f(x_i; theta) + d(x_i) + s e_i,    d ~ Gaussian process(0, t^2 exp(-|z - z'|^2 / (2 l^2))),
+
+the discrepancy of Kennedy and O'Hagan 2001 (doi 10.1111/1467-9868.00294). z are logarithms of the inputs, l how many
+factors of e the discrepancy takes to change, t its size, s one run's scatter. The law is linear in theta about the fit.
+Given (l, t, s) everything is normal and exact; these three are averaged over a grid, each point weighted by its prior
+and by the likelihood of the runs with theta and d integrated out. A small d is hidden by the parameters where the runs
+lie and shows beyond them: so the interval widens with the distance, by what runs of this number and noise cannot rule
+out, and where they show a misfit its centre leaves the law.
+
+The kernel enters by its pivoted Cholesky factor, some forty columns for any number of runs.
+`experiments/bench_intervals.py` measured this against other ways and chose the priors below.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmscale.study.laws import Law
+
+LENGTHS = (2.0, 3.0, 4.5)
+"""l, in factors of e of an input."""
+SIZES = np.geomspace(1 / 8, 8, 9)
+"""t over its prior median."""
+MEDIAN_SIZE, SPREAD = 0.1, 1.0
+"""Prior median of t over the scatter of the fitted targets, and the standard deviation of its logarithm."""
+NOISES = np.geomspace(0.3, 3, 28)
+"""s over the robust scatter of the residuals."""
+FREE = 5.0
+"""Prior standard deviation of a parameter that is searched by its logarithm: nearly none."""
+TRUNCATION = 1e-7
+"""Share of the kernel's variance below which its factor ends."""
+CLIPPED = 4.0
+"""Robust standard deviations beyond which a residual counts no more."""
+NEGLIGIBLE = 1e-5
+"""Weight of a grid point, relative to the largest, that is left out."""
+LINEAR = 2.3
+"""Factors of e that the range of an input without a logarithm counts as: a decade."""
+LOGARITHMIC = ("size", "data", "compute", "count", "amount", "loss")
+"""Roles of inputs whose logarithm is taken where all values are positive."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Normal distributions of the misfit ln(truth / law) at m points: means, standard deviations (g, m), weights (g,).
+
+    `noise_g` is one run's scatter under each.
+    """
+
+    means_gm: np.ndarray
+    sds_gm: np.ndarray
+    noise_g: np.ndarray
+    weights_g: np.ndarray
+    sizes_g: np.ndarray
+    lengths_g: np.ndarray
+
+    def quantiles(self, shares: Sequence[float], new_run: bool) -> np.ndarray:
+        """Quantiles (k, m): of the mean over runs, or of one new run, which also scatters."""
+        from scipy.special import ndtr
+
+        sds = np.sqrt(self.sds_gm**2 + (self.noise_g[:, None] ** 2 if new_run else 0.0)) + 1e-300
+        reach = 10 * sds.max(axis=0)
+        share = np.asarray(shares, dtype=float)[:, None]
+        low = np.broadcast_to(self.means_gm.min(axis=0) - reach, (len(share), sds.shape[1]))
+        high = np.broadcast_to(self.means_gm.max(axis=0) + reach, low.shape)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = np.einsum("g,gkm->km", self.weights_g, ndtr((middle - self.means_gm[:, None]) / sds[:, None]))
+            low, high = np.where(below < share, middle, low), np.where(below < share, high, middle)
+        return (low + high) / 2
+
+
+def coordinates(form: type[Law], fitted: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """z (m, d) of inputs, each (m,), in factors of e; `fitted` are those of the runs, by which they are scaled."""
+    columns = []
+    for name, known, values in zip(form.INPUTS, fitted, inputs):
+        if form.input(name).role in LOGARITHMIC and (known > 0).all() and (np.asarray(values) > 0).all():
+            columns.append(np.log(values))
+        else:
+            columns.append(LINEAR * (np.asarray(values) - known.min()) / (float(np.ptp(known)) or 1.0))
+    return np.stack(columns, axis=1)
+
+
+def kernel(z_nd: np.ndarray, z_md: np.ndarray, length: float) -> np.ndarray:
+    """The correlation of the discrepancy between points (n, m)."""
+    square = ((z_nd[:, None] - z_md[None]) ** 2).sum(axis=-1)
+    return np.asarray(np.exp(-square / (2 * length**2)))
+
+
+def factor(z_nd: np.ndarray, length: float) -> np.ndarray:
+    """Phi (n, k) with Phi Phi' = kernel, by Cholesky with pivots until `TRUNCATION` of the variance is left."""
+    left, columns = np.ones(len(z_nd)), np.zeros((len(z_nd), 0))
+    while left.max() > TRUNCATION and columns.shape[1] < len(z_nd):
+        pivot = int(left.argmax())
+        column = kernel(z_nd, z_nd[[pivot]], length)[:, 0] - columns @ columns[pivot]
+        column = column / math.sqrt(left[pivot])
+        columns = np.column_stack([columns, column])
+        left = np.maximum(left - column**2, 0.0)
+        left[pivot] = 0.0
+    return columns
+
+
+def robust_sd(residual_n: np.ndarray, unknowns: int) -> float:
+    """The scatter of the residuals of a law with so many parameters, by their median."""
+    n = len(residual_n)
+    return 1.4826 * float(np.median(np.abs(residual_n))) * math.sqrt(n / max(1, n - unknowns))
+
+
+def posterior(
+    residual_n: np.ndarray,
+    slopes_nq: np.ndarray,
+    z_nd: np.ndarray,
+    slopes_mq: np.ndarray,
+    z_md: np.ndarray,
+    *,
+    prior_q: np.ndarray,
+    spread: float,
+    noise: float | None = None,
+    median: float = MEDIAN_SIZE,
+    lengths: Sequence[float] = LENGTHS,
+) -> Mixture:
+    """The misfit at m points, given the residuals of n runs (measured minus predicted, of ln L or of L).
+
+    `slopes` are derivatives of the predictions by the parameters, `prior_q` wide prior standard deviations of these;
+    `spread` is the scatter of the fitted targets, the unit of the prior of t. `noise` fixes s.
+    """
+    unknowns = slopes_nq.shape[1]
+    scatter = max(robust_sd(residual_n, unknowns), 1e-12 + 1e-6 * spread)
+    residual = np.clip(residual_n, -CLIPPED * scatter, CLIPPED * scatter)
+    noises = scatter * NOISES if noise is None else np.array([noise])
+    trend_nq, trend_mq = slopes_nq * prior_q, slopes_mq * prior_q
+    parts = []
+    for length in lengths:
+        features = factor(np.concatenate([z_nd, z_md]), length)
+        near, far = features[: len(z_nd)], features[len(z_nd) :]
+        design_np, design_mp = np.column_stack([trend_nq, near]), np.column_stack([trend_mq, far])
+        square_pp, right_p = design_np.T @ design_np, design_np.T @ residual
+        for ratio in SIZES:
+            size = ratio * median * spread
+            scale = np.concatenate([np.ones(unknowns), np.full(features.shape[1], size)])
+            values, vectors = np.linalg.eigh(square_pp * scale[:, None] * scale)
+            values = np.maximum(values, 0.0)
+            projected = vectors.T @ (right_p * scale)
+            shrunk = 1 / (values + noises[:, None] ** 2)
+            height = -0.5 * (
+                np.log1p(values / noises[:, None] ** 2).sum(axis=1)
+                + 2 * len(residual) * np.log(noises)
+                + (residual @ residual - (projected**2 * shrunk).sum(axis=1)) / noises**2
+            )
+            height -= 0.5 * (math.log(ratio) / SPREAD) ** 2
+            at_mp = (design_mp * scale) @ vectors
+            means = (projected * shrunk) @ at_mp.T
+            sds = noises[:, None] * np.sqrt(shrunk @ (at_mp**2).T)
+            parts.append((height, means, sds, noises, np.full(len(noises), size), np.full(len(noises), length)))
+    height, means, sds, noise_g, sizes, of_length = (np.concatenate(each) for each in zip(*parts))
+    weights = np.exp(height - height.max())
+    keep = weights > NEGLIGIBLE
+    weights = weights[keep] / weights[keep].sum()
+    return Mixture(means[keep], sds[keep], noise_g[keep], weights, sizes[keep], of_length[keep])
