@@ -109,7 +109,7 @@ def test_the_interval_that_is_printed_is_the_one_that_judges(prediction: Path) -
     assert one["held"] and not one["inside"]["0.8"] and verdict["judged_by"] == "0.95"
     head, line = preregister.verdict_lines(verdict)
     assert "Judged by the 95 % interval of one new run" in head
-    assert line.startswith("  HELD") and f"{value['0.95'][1]:.4f}] (95 %)" in line and "80 %" not in line
+    assert line.startswith("  HELD") and f"{value['0.95'][1]:.4f}] (95 %)" in line and "(80 %)" not in line
     assert one["error"] == pytest.approx(loss / one["predicted"] - 1)
 
 

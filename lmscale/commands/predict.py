@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class PredictArgs:
     """Ask a saved fit for the loss of a run, or for the best run under constraints; no table is needed.
 
-    With the inputs of the law (--params, --tokens, others by --given): where one new run would land. With --flops,
-    --memory or another constraint: the inputs that make the loss lowest.
+    With the inputs of the law (--params, --tokens, others by --given): where one new run would land and where many
+    would on average, even if the form is wrong, and where the law lies if it is right. With --flops, --memory or
+    another constraint: the inputs that make the loss lowest.
     """
 
     fit: Positional[Path]

@@ -53,4 +53,5 @@ class LackOfFit:
     def from_json(cls, value: Mapping[str, Any]) -> "LackOfFit":
         """The inverse of `to_json`. Raises `UserError` for what is none."""
         fields = SavedFields.of(value, "'lack_of_fit' of the saved fit")
-        return cls(*map(fields.number, ("p", "misfit", "noise")), fields.text("unit"), fields.text("evidence"))
+        p, misfit, noise = map(fields.number, ("p", "misfit", "noise"))
+        return cls(p, misfit, noise, fields.text("unit"), fields.text("evidence"))

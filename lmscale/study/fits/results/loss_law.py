@@ -192,7 +192,8 @@ class LossLaw:
             Prediction(
                 dict(point),
                 float(loss[index]),
-                *((float(ends[index, 0]), float(ends[index, 1])) for ends in (law, run)),
+                (float(law[index, 0]), float(law[index, 1])),
+                (float(run[index, 0]), float(run[index, 1])),
                 level,
                 self.unit,
                 (float(mean[index, 0]), float(mean[index, 1])),

@@ -24,11 +24,11 @@ import numpy as np
 
 from lmscale.study.laws import Law
 
-LENGTHS = (2.0, 3.0, 4.5)
+LENGTHS = (6.0,)
 """l, in factors of e of an input."""
 SIZES = np.geomspace(1 / 8, 8, 9)
 """t over its prior median."""
-MEDIAN_SIZE, SPREAD = 0.1, 1.0
+MEDIAN_SIZE, SPREAD = 0.2, 1.0
 """Prior median of t over the scatter of the fitted targets, and the standard deviation of its logarithm."""
 NOISES = np.geomspace(0.3, 3, 28)
 """s over the robust scatter of the residuals."""
