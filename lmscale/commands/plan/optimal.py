@@ -1,5 +1,6 @@
 """`lmscale plan --optimal`: the run that a fitted law predicts to be best for a budget, and its predicted loss."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,13 @@ class OptimalRun:
         else:
             sentences.append(f"D/N = {self.tokens_per_param:g} was asked for; this run has {ratio:.3g}")
         loss = f"predicted loss {prediction.loss_nats:.4f} nats per token"
-        if self.fit.samples is None:
+        if not all(map(math.isfinite, prediction.interval)):
             return [*sentences, f"{loss}; no interval, since the fit's table is not here"]
         ends = (prediction.law_interval, prediction.mean_interval, prediction.interval)
-        law, mean, run = (f"[{low:.4f}, {high:.4f}]" for low, high in ends)
-        where = f"the law lies in {law} if its form is right, the mean over such runs in {mean}, this run in {run}"
+        of_law, of_mean, of_run = (f"[{low:.4f}, {high:.4f}]" for low, high in ends)
+        where = (
+            f"the law lies in {of_law} if its form is right, the mean over such runs in {of_mean}, this run in {of_run}"
+        )
         doubt = f"; warning: {prediction.warning}" if prediction.warning else ""
         return [*sentences, f"{loss}; {where} ({LEVEL:.0%}){doubt}"]
 
