@@ -124,6 +124,10 @@ VERBS = {
         "inspect", "InspectArgs", "Look inside trained models",
         "lmscale inspect runs/mine/0123456789ab --text 'the cat sat on the' --html inspect.html",
     ),
+    "judge": Verb(
+        "judge", "JudgeArgs", "Grade, compare and measure what models write",
+        "lmscale judge runs/mine --server http://localhost:8000/v1 --model NAME",
+    ),
     "export": Verb(
         "export", "ExportArgs", "Write a trained model as files that other programs read",
         "lmscale export runs/mine/0123456789ab model",

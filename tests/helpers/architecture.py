@@ -38,6 +38,7 @@ MODULES: dict[str, str] = {
     "lm/model": "the transformer, its parameters, attention kernels, cross-entropy, KV cache, nnx modules",
     "lm/objectives": "what a step minimises: next token, completions, a teacher's distribution; sums over examples",
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
+    "lm/eval/judge": "texts graded, compared and rated by a judge's server or by people; measures without one",
     "lm/inspect": "inside a model: attention, predictions by layer, and which parts cause an answer",
     "lm/train": "step, optimizer, loop, checkpoints, recorder, logs, several runs in one program, bench",
     "lm/use": "a trained run: loaded, scored on tasks and texts, sampled, exported; models imported",

@@ -1,0 +1,50 @@
+"""Texts measured without a judge."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lmscale.commands.console import print_whole
+from lmscale.commands.judge import record, sources
+from lmscale.commands.judge.arguments import JudgeArgs
+from lmscale.core.quantities import quantity
+from lmscale.lm.eval.judge.measures import measure
+from lmscale.lm.eval.judge.rubric import read_rubric
+
+
+def main(args: JudgeArgs, console: Console) -> None:
+    """Measure and show. Raises `UserError` as `gather` and `measure` do."""
+    rubric = read_rubric(args.rubric)
+    texts = sources.gather(args, rubric, write=True)
+    rows, sentences = measure(texts.texts, texts.authors)
+    _show(rows, console)
+    for sentence in sentences:
+        console.print(sentence, markup=False)
+    responses = [vars(text) for text in texts.texts]
+    record.write_all(args, {"rows": rows, "sentences": sentences, "texts": responses})
+    columns = {
+        "shots_seed": None,
+        "draw": None,
+        "task_hash": record.conditions(args, rubric, "offline", *sentences[:1]),
+    }
+    record.record(rows, texts, columns, lambda name: [one for one in responses if one["model"] == name], console)
+
+
+def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """A line for every measure, a column for every model."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    sizes = {row["model"]: row["params"] for row in rows}
+    titles = [name if sizes[name] is None else f"{name} (N = {quantity(sizes[name])})" for name in models]
+    table = Table("measure", *titles, box=None)
+    values = {(row["metric"], row["model"]): row for row in rows}
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        table.add_row(metric, *(_cell(values.get((metric, model))) for model in models))
+    print_whole(table, console)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row['score']:.3f}" + ("" if row["stderr"] is None else f" ± {row['stderr']:.3f}")
