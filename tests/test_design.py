@@ -224,8 +224,8 @@ def test_a_prior_far_above_the_runs_is_too_sure_and_the_cautions_say_so() -> Non
 
 
 def test_a_prior_that_cannot_judge_runs() -> None:
-    with pytest.raises(UserError, match="a design of runs needs one of params and tokens"):
-        Prior(ComputeLaw(1.0, 1.0, 0.1), "c")
+    with pytest.raises(UserError, match="'compute' is of flops, and the runs state no flops"):
+        information(Prior(ComputeLaw(1.0, 1.0, 0.1), "c"), valleys(np.geomspace(1e17, 1e18, 2)))
     for changes, sentence in ({"noise_nats": 0.0}, "must be positive"), ({"shared": 1.0}, "at least 0 and below 1"):
         with pytest.raises(UserError, match=sentence):
             Prior(**changes)  # type: ignore[arg-type]

@@ -369,3 +369,33 @@ def test_least_squares_end_at_a_stationary_point() -> None:
     for loss in ("squared", "huber", "lad"):
         best = minimise(Problem(Three, data, table.loss_nats.to_numpy(), loss))
         assert best.gradient < 1e-6 and best.agreeing > 1
+
+
+def test_each_domain_of_a_mixture_has_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three losses of each run: three laws in one file, and three predictions."""
+    form, rng = laws.mixture(2), np.random.default_rng(0)
+    share = rng.uniform(0.1, 0.9, 25)
+    truths = {f"loss_{name}": form(c, t1, t2) for name, c, t1, t2 in (("a", 1.5, 0.2, -0.5), ("b", 2.0, -0.4, 0.6))}
+    table = pd.DataFrame({"share_1": share, "share_2": 1 - share})
+    table = table.assign(**{name: law.loss(share, 1 - share) for name, law in truths.items()})
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    file, out = tmp_path / "fits.slaw", tmp_path / "answer.json"
+    words = ("--approach", "3", "--law", "mixture-2", "--targets", "loss_a,loss_b", "--resamples", 20)
+    assert call("fit", tmp_path / "runs.csv", *words, "--save", file) == 0
+    assert "Approach 3: loss_b" in capsys.readouterr().out
+    assert call("predict", file, "--given", "share_1=0.3,share_2=0.7", "--json", out) == 0
+    assert "25 runs, loss_a: " in capsys.readouterr().out
+    answers = json.loads(out.read_text())["targets"]
+    for name, law in truths.items():
+        assert answers[name]["loss_nats"] == pytest.approx(float(law.loss(0.3, 0.7)), abs=1e-6)
+    (one,) = fits.loss_laws(tmp_path / "runs.csv", ["loss_a"], form, resamples=0, check=False)
+    assert one.name == "loss_a" and form.further_inputs() == ("share_1", "share_2")
+    for more, sentence in (
+        (["--targets", "loss_a,loss_a"], "name each column once"),
+        (["--targets", "loss_c"], "loss_c"),
+        (["--targets", "loss_a", "--columns", "loss=loss_b"], "give one of the two"),
+        (["--targets", "loss_a", "--approach", "2"], "--targets are fitted by Approach 3"),
+        (["--targets", "loss_a", "--predict", "share_1=1,share_2=0"], "registers the loss of one law"),
+    ):
+        assert call("fit", tmp_path / "runs.csv", "--law", "mixture-2", "--resamples", 0, *more) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lmscale.study.fits.results.loss_law import LossLaw
+    from lmscale.study.fits.side_by_side import Fit
 
 
 def budgets(text: str) -> tuple[float, ...]:
@@ -83,6 +84,8 @@ class FitArgs(FitOptions):
     """Ranges of the law's parameters in place of its own."""
     tied: Annotated[Mapping[str, str] | None, TIES, arg(name="tie")] = field(default=None, kw_only=True)
     """Parameters that equal another one."""
+    targets: Annotated[str | None, arg(metavar="loss_code,loss_web")] = field(default=None, kw_only=True)
+    """Columns of losses, each of which Approach 3 fits a law of its own to."""
     given: Annotated[Mapping[str, float] | None, VALUES] = field(default=None, kw_only=True)
     """Values of the law's inputs besides params and tokens at which allocations are stated."""
 
@@ -112,6 +115,19 @@ def parse_points(text: str) -> list[dict[str, float]]:
     return points
 
 
+def _of_targets(args: FitArgs) -> "list[Fit]":
+    """A law for each of --targets. Raises `UserError` for an approach that fits none, and beside --predict."""
+    from lmscale.study import fits
+
+    if args.approach in ("1", "2"):
+        raise UserError(f"--targets are fitted by Approach 3, and --approach {args.approach} was asked for")
+    if args.predict is not None:
+        raise UserError(
+            "--predict registers the loss of one law: save the fits of --targets, and ask `lmscale predict`"
+        )
+    return list(fits.loss_laws(args.table, [name.strip() for name in (args.targets or "").split(",")], options=args))
+
+
 def main(args: FitArgs, console: "Console") -> None:
     """Fit, print every result, write --json and --predict. Raises `UserError` as they do."""
     from lmscale.core.files import write_json
@@ -131,7 +147,7 @@ def main(args: FitArgs, console: "Console") -> None:
         )
     if args.save is not None and args.save.exists():
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
-    results = fits.fit(args.table, args.approach, args)
+    results = fits.fit(args.table, args.approach, args) if args.targets is None else _of_targets(args)
     print(as_flags("\n\n".join(map(str, results))))
     if args.json is not None:
         write_json(args.json, {"table": args.table, "fits": [one.to_json() for one in results]})

@@ -1,13 +1,14 @@
 """`lmscale predict`: its arguments, and what it does. Importing this loads nothing heavy."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from lmscale.commands.constraints import VALUES, constraints_of
+from lmscale.commands.constraints import CHOICES, VALUES, Limits
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
@@ -45,6 +46,12 @@ class PredictArgs:
     """Most memory of the weights in bfloat16, as in 80GB."""
     unique_tokens: float | None = None
     """Tokens of text that there are: an input of a law of repeated data, else the most that D may be."""
+    teacher_params: float | None = None
+    """N of a teacher, whose logits --flops pays too."""
+    teacher_tokens: float | None = None
+    """D of that teacher where --flops pays its training too."""
+    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES] = None
+    """Inputs of the law that are chosen beside params and tokens, each within a range."""
     json: Path | None = None
     """Write the answer here."""
 
@@ -52,20 +59,32 @@ class PredictArgs:
 def main(args: PredictArgs, console: "Console") -> None:
     """Print the prediction or the allocation and write --json. Raises `UserError` as these do."""
     from lmscale.core.files import write_json
-    from lmscale.study.fits.results.artefact import load_law
+    from lmscale.study.fits.results.artefact import load_laws
 
     if not 0 < args.level < 1:
         raise UserError(f"--level {args.level}: a share between 0 and 1, as 0.95")
-    fit = load_law(args.fit)
-    constrained = any(value is not None for value in (args.flops, args.inference_tokens, args.memory))
-    answer = _best(args, fit) if constrained else _run(args, fit)
-    print(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs: {answer}"))
+    fits = load_laws(args.fit)
+    asked = (args.flops, args.inference_tokens, args.memory, args.teacher_params, args.choose)
+    constrained = any(value is not None for value in asked)
+    answers = [_best(args, fit) if constrained else _run(args, fit) for fit in fits]
+    for fit, answer in zip(fits, answers):
+        target = f", {fit.name}" if fit.name else ""
+        print(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs{target}: {answer}"))
+    largest = max((fit.largest_flops for fit in fits), key=lambda flops: -1 if math.isnan(flops) else flops)
     if args.json is not None:
-        write_json(args.json, {"fit": str(args.fit), "table_hash": fit.table_hash, **answer.to_json()})
+        write_json(args.json, _saved(args, fits, answers))
     elif constrained:
-        print_next("plan", "SWEEP.py", "--optimal", args.fit, "--flops", f"{args.flops or fit.largest_flops:.2g}")
-    else:
-        print_next("predict", args.fit, "--flops", f"{10 * fit.largest_flops:.2g}")
+        print_next("plan", "SWEEP.py", "--optimal", args.fit, "--flops", f"{args.flops or largest:.2g}")
+    elif not math.isnan(largest):
+        print_next("predict", args.fit, "--flops", f"{10 * largest:.2g}")
+
+
+def _saved(args: PredictArgs, fits: "Sequence[LossLaw]", answers: Sequence[Any]) -> dict[str, Any]:
+    """The answer of one law, or those of several under their targets."""
+    if len(fits) == 1:
+        return {"fit": str(args.fit), "table_hash": fits[0].table_hash, **answers[0].to_json()}
+    named = {fit.name or fit.law.TARGET: answer.to_json() for fit, answer in zip(fits, answers)}
+    return {"fit": str(args.fit), "targets": named}
 
 
 def _given(args: PredictArgs, fit: "LossLaw") -> dict[str, float]:
@@ -83,11 +102,8 @@ def _run(args: PredictArgs, fit: "LossLaw") -> Any:
 
 
 def _best(args: PredictArgs, fit: "LossLaw") -> Any:
-    from lmscale.study.fits.predict.allocate import allocate
-
-    given = _given(args, fit)
-    free = [name for name in ("params", "tokens") if name in fit.law.INPUTS and name not in given]
-    if not free:
+    sizes = {name: value for name in ("params", "tokens") if (value := getattr(args, name)) is not None}
+    of_law = {"params", "tokens"} & set(fit.law.INPUTS)
+    if of_law and of_law <= set(sizes) and not args.choose:
         raise UserError("--params and --tokens are both given: leave one out, to be chosen under the constraints")
-    limits = constraints_of(fit, args.flops, args.inference_tokens, args.memory, args.unique_tokens)
-    return allocate(fit, limits, free=free, given=given)
+    return Limits.of(args).best(fit, sizes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.constraints import VALUES
 from lmscale.commands.next_step import print_next
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class ReportArgs:
     """What a table calls our columns; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
     """Keep only rows of a table for which this is true, for example "params > 1e8"."""
+    law: str | None = None
+    """The form of Approach 3, by name or import path, mine.py:MyLaw; unset, that of the sweep, else chinchilla."""
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    """Values of the law's inputs besides params and tokens at which its allocation is stated."""
     resamples: int | None = None
     """Bootstrap resamples behind each interval; unset, those of `lmscale fit`: 4000 for Approach 3, 1000 for 2."""
     seed: int = 0
@@ -43,7 +48,7 @@ def main(args: ReportArgs, console: "Console") -> None:
 
     page = write_report(
         args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
-        stage=args.stage, mixed_corpora=args.mixed_corpora,
+        stage=args.stage, mixed_corpora=args.mixed_corpora, law=args.law, given=args.given,
     )  # fmt: skip
     folder = Path(args.source)
     runs = read_states(folder)[1] if folder.is_dir() else []

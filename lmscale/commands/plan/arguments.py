@@ -1,10 +1,13 @@
 """The arguments of `lmscale plan`. Importing this loads nothing heavy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
+
+from lmscale.commands.constraints import CHOICES, VALUES
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,16 @@ class PlanArgs:
     inference_tokens: float | None = None
     """Tokens that the model of --optimal will read in its life."""
     memory: str | None = None
-    """Most memory of its weights in bfloat16, as in 80GB."""
+    """Most memory of its weights in bfloat16, as in 80GB; of a law with experts, of the weights of all experts."""
     unique_tokens: float | None = None
-    """Tokens of text that there are: the most that it is trained on."""
+    """Tokens of text that there are: the most that it is trained on, or what a law of repeated data repeats."""
+    teacher_params: float | None = None
+    """N of a teacher, whose logits --flops pays too."""
+    teacher_tokens: float | None = None
+    """D of that teacher where --flops pays its training too."""
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    """Values of the law's inputs besides params and tokens, for --optimal and --improve."""
+    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES] = None
+    """Inputs of the law that --optimal chooses beside params and tokens, each within a range."""
     tokens_per_param: float | None = None
     """D/N of that run; by default the law's optimum."""

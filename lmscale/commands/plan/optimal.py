@@ -1,107 +1,155 @@
 """`lmscale plan --optimal`: the run that a fitted law predicts to be best for a budget, and its predicted loss."""
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmscale.commands.constraints import constraints_of
+from lmscale.commands.constraints import Limits
 from lmscale.commands.plan.prior import fitted_law
 from lmscale.core.config import check
 from lmscale.core.counting import ACTIVE, TOTAL, count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
-from lmscale.study.fits import FittedOptimum, LossLaw, allocate, loss_law
+from lmscale.study.design import inputs_of
+from lmscale.study.fits import FittedOptimum, LossLaw, loss_law
 from lmscale.study.fits.results.common import Prediction
 from lmscale.study.fits.sizes import counted_by
+from lmscale.study.recipes.experts import EXPERT_COUNTS as WHOLE
 from lmscale.study.sweep import Plan, Sweep, load, plan_of_runs
+from lmscale.study.sweep.points import COORDINATES
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class OptimalRun:
-    """One run, and what the law predicts of it."""
+    """What a law predicts to be best under a budget and constraints, and the run that is nearest to it."""
 
-    plan: Plan
     fit: LossLaw
-    flops: float
-    tokens_per_param: float | None
+    flops: float | None
+    """Training FLOPs of the run; None where none was planned."""
+    plan: Plan | None = None
+    unplanned: str = ""
+    """Why there is no run."""
+    prediction: Prediction | None = None
+    tokens_per_param: float | None = None
     """D/N that was asked for; None took the law's optimum."""
-    prediction: Prediction
-    ratio_interval: tuple[float, float] | None
+    ratio_interval: tuple[float, float] | None = None
     """95 % interval of D*/N* at the budget."""
     constrained: FittedOptimum | None = None
     """The allocation under further constraints, where any were given."""
 
     def lines(self) -> list[str]:
         """Sentences for below the plan."""
+        law = self.fit.law
+        sentences = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
+        if self.plan is None or self.prediction is None:
+            return [*sentences, str(self.constrained), f"no run is planned: {self.unplanned}"]
+        return [*sentences, self._allocation(), self._prediction(self.prediction)]
+
+    def _allocation(self) -> str:
+        """The optimum, and how near the run comes to it."""
+        assert self.plan is not None
         counts = count(self.plan.runs[0].config)
         ratio = counts.tokens / getattr(counts, self.fit.size_column)
-        law, prediction = self.fit.law, self.prediction
-        sentences = [f"By {law.NAME} through {self.fit.n_runs} runs, {self.fit.compute}: {law}"]
         if self.constrained is not None:
-            sentences.append(f"{self.constrained}; this run has D/N = {ratio:.3g}")
-        elif self.tokens_per_param is None:
-            optimum = self.fit.optimum(self.flops)
-            line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}"
-            line += f" ({self.fit.size_column})" * (self.fit.size_column != TOTAL) + ", D*/N* = "
-            line += f"{float(optimum.tokens_per_param):.3g}"
-            if self.ratio_interval is not None:
-                line += f" [{self.ratio_interval[0]:.3g}, {self.ratio_interval[1]:.3g}] ({LEVEL:.0%})"
-            sentences.append(f"{line}; this run has D/N = {ratio:.3g}")
-        else:
-            sentences.append(f"D/N = {self.tokens_per_param:g} was asked for; this run has {ratio:.3g}")
-        loss = f"predicted loss {prediction.loss_nats:.4f} nats per token"
+            return f"{self.constrained}; this run has D/N = {ratio:.3g}"
+        if self.tokens_per_param is not None:
+            return f"D/N = {self.tokens_per_param:g} was asked for; this run has {ratio:.3g}"
+        optimum = self.fit.optimum(self.flops)
+        line = f"compute-optimal at {self.flops:.3g} FLOPs: N* = {float(optimum.params):.4g}"
+        line += f" ({self.fit.size_column})" * (self.fit.size_column != TOTAL) + ", D*/N* = "
+        line += f"{float(optimum.tokens_per_param):.3g}"
+        if self.ratio_interval is not None:
+            line += f" [{self.ratio_interval[0]:.3g}, {self.ratio_interval[1]:.3g}] ({LEVEL:.0%})"
+        return f"{line}; this run has D/N = {ratio:.3g}"
+
+    def _prediction(self, prediction: Prediction) -> str:
+        unit = "nats per token" if self.fit.unit == "nats" else self.fit.unit
+        loss = f"predicted loss {prediction.loss_nats:.4f} {unit}"
         if not all(map(math.isfinite, prediction.interval)):
-            return [*sentences, f"{loss}; no interval, since the fit's table is not here"]
+            return f"{loss}; no interval, since the fit's table is not here"
         ends = (prediction.law_interval, prediction.mean_interval, prediction.interval)
         of_law, of_mean, of_run = (f"[{low:.4f}, {high:.4f}]" for low, high in ends)
         where = (
             f"the law lies in {of_law} if its form is right, the mean over such runs in {of_mean}, this run in {of_run}"
         )
         doubt = f"; warning: {prediction.warning}" if prediction.warning else ""
-        return [*sentences, f"{loss}; {where} ({LEVEL:.0%}){doubt}"]
+        return f"{loss}; {where} ({LEVEL:.0%}){doubt}"
 
     def to_json(self) -> dict[str, Any]:
-        """The budget, the law and the prediction as plain numbers."""
-        value = {"flops": self.flops, "law": self.fit.law.values(), "prediction": self.prediction.to_json()}
+        """The budget, the law, the allocation and the prediction as plain numbers."""
+        value: dict[str, Any] = {"flops": self.flops, "law": self.fit.law.values()}
+        if self.prediction is not None:
+            value["prediction"] = self.prediction.to_json()
         return value if self.constrained is None else {**value, "constrained": self.constrained.to_json()}
 
 
-Limits = tuple[float | None, str | None, float | None]
-"""Tokens of inference, memory of the weights, unique tokens; None where there is no such limit."""
+def optimal(path: Path, limits: Limits, tokens_per_param: float | None, sweep: Sweep | None) -> OptimalRun:
+    """What the fit in `path` predicts to be best under `limits`, and the run at it, made by the recipe of `sweep`.
 
-
-def optimal(
-    path: Path,
-    flops: float,
-    tokens_per_param: float | None,
-    sweep: Sweep | None,
-    limits: Limits = (None, None, None),
-) -> OptimalRun:
-    """The run that the fit in `path` predicts to be best for `flops` under `limits`, made by the recipe of `sweep`.
-
-    Without `sweep` the recipe is that of the fitted runs: of sweeps/NAME.py, after the table's name. Raises `UserError`
-    where there is no such file or the family has no such size.
+    Without `sweep` the recipe is that of the fitted runs: of sweeps/NAME.py, after the table's name. An allocation that
+    no recipe here can make is stated without a run. Raises `UserError` where nothing meets the limits, the family has
+    no such size, or the budget alone is asked for and no recipe is known.
     """
-    check(flops > 0, f"--flops {flops:g}: must be positive")
     check(tokens_per_param is None or tokens_per_param > 0, f"--tokens-per-param {tokens_per_param}: must be positive")
-    fit = fitted_law(path)
-    sweep = sweep or _sweep_of(path)
-    constrained, training = None, float(flops)
-    if any(limit is not None for limit in limits):
-        check(
-            tokens_per_param is None, "--tokens-per-param fixes D/N, and further constraints choose it: leave one out"
-        )
-        constrained = allocate(_with_samples(path, fit), constraints_of(fit, flops, *limits))
-        training = float(fit.compute.flops(*(constrained.optimum.inputs[name] for name in ("params", "tokens"))))
-    params = _params(fit, flops, tokens_per_param) if constrained is None else constrained.optimum.inputs["params"]
-    point = {_coordinate(fit, path): params, "flops": training, "seed": 0}
+    fit = fitted_law(path, any_inputs=True)
+    if not limits.constrain and fit.law.INPUTS == ("params", "tokens"):
+        return _at_budget(path, fit, limits.flops, tokens_per_param, sweep or _sweep_of(path))
+    check(tokens_per_param is None, "--tokens-per-param fixes D/N, and further constraints choose it: leave one out")
+    fit = _with_samples(path, fit)
+    best = limits.best(fit)
     try:
-        config = sweep.recipe(point)
+        sweep = sweep or _sweep_of(path)
+        point = _point(fit, best.optimum.inputs, path)
+    except UserError as error:
+        return OptimalRun(fit, None, unplanned=str(error), constrained=best)
+    plan = _plan_of_one(path, sweep, point)
+    inputs = inputs_of(plan.runs[0].config, fit.law.INPUTS, fit.size_column)
+    prediction = fit.predict(LEVEL, **inputs)
+    return OptimalRun(fit, point["flops"], plan, prediction=prediction, constrained=best)
+
+
+def _at_budget(
+    path: Path, fit: LossLaw, flops: float | None, tokens_per_param: float | None, sweep: Sweep
+) -> OptimalRun:
+    """The best run for a budget of training FLOPs alone, or that of a given D/N."""
+    assert flops is not None
+    plan = _plan_of_one(
+        path, sweep, {_coordinate(fit, path): _params(fit, flops, tokens_per_param), "flops": float(flops), "seed": 0}
+    )
+    fit = _with_samples(path, fit)
+    prediction = fit.predict(LEVEL, **inputs_of(plan.runs[0].config, fit.law.INPUTS, fit.size_column))
+    interval = None
+    if fit.samples is not None and tokens_per_param is None:
+        interval = fit.interval(lambda one: one.optimum(flops).tokens_per_param, LEVEL)
+    return OptimalRun(fit, float(flops), plan, "", prediction, tokens_per_param, interval)
+
+
+def _point(fit: LossLaw, inputs: Mapping[str, float], path: Path) -> dict[str, float]:
+    """The point of a sweep at an allocation. Raises `UserError` for an input that no point has."""
+    others = [name for name in fit.law.INPUTS if name not in ("params", "tokens")]
+    if unknown := [name for name in others if name not in COORDINATES]:
+        raise UserError(f"a point of a sweep has no {unknown[0]}, of which the law {fit.law.NAME!r} is")
+    if lacking := [name for name in ("params", "tokens") if name not in inputs]:
+        raise UserError(f"the law {fit.law.NAME!r} chooses no {lacking[0]}: give `given='{lacking[0]}=...'`")
+    flops = float(fit.compute.flops(inputs["params"], inputs["tokens"]))
+    whole = {name: round(inputs[name]) if name in WHOLE else inputs[name] for name in others}
+    return {_coordinate(fit, path): inputs["params"], "flops": flops, "seed": 0, **whole}
+
+
+def _plan_of_one(path: Path, sweep: Sweep, point: dict[str, float]) -> Plan:
+    """The plan of the run at a point. Raises `UserError` where the recipe has no such size."""
+    flops = point["flops"]
+    try:
+        config = sweep.recipe({name: value for name, value in point.items() if name != "unique_tokens"})
+        if "unique_tokens" in point:  # how often the text is repeated follows from the length, which the shape sets
+            point = {**{name: value for name, value in point.items() if name != "flops"}, "tokens": config.tokens}
+            config = sweep.recipe(point)
     except UserError as error:
         raise UserError(
             f"the recipe of sweep {sweep.name!r} cannot make the run of {flops:.3g} FLOPs: {error}; give a sweep whose "
@@ -111,19 +159,13 @@ def optimal(
     run = PlannedRun(
         config=config,
         held_out=True,  # a prediction to be checked
-        flops_budget=training,
+        flops_budget=flops,
         origins={
             **(origins(point) if callable(origins) else {}),
             "point": f"the optimum of {path.name} at {flops:.4g} FLOPs",
         },
     )
-    plan = plan_of_runs(f"{sweep.name}-optimal-{flops:.3g}".replace("+", ""), [run], question=sweep.question, law="")
-    fit, counts = _with_samples(path, fit), count(config)
-    prediction = fit.predict(LEVEL, params=float(getattr(counts, fit.size_column)), tokens=float(counts.tokens))
-    interval = None
-    if fit.samples is not None and tokens_per_param is None and constrained is None:
-        interval = fit.interval(lambda one: one.optimum(flops).tokens_per_param, LEVEL)
-    return OptimalRun(plan, fit, flops, tokens_per_param, prediction, interval, constrained)
+    return plan_of_runs(f"{sweep.name}-optimal-{flops:.3g}".replace("+", ""), [run], question=sweep.question, law="")
 
 
 def _coordinate(fit: LossLaw, path: Path) -> str:
@@ -150,7 +192,8 @@ def _with_samples(path: Path, fit: LossLaw) -> LossLaw:
     from lmscale.study.tables import read_table
 
     try:
-        table = counted_by(read_table(_table_of(path), None, None), fit.size_column)
+        inputs = (*fit.law.INPUTS, fit.law.TARGET)
+        table = counted_by(read_table(_table_of(path), None, None, inputs), fit.size_column)
         again = loss_law(
             table, type(fit.law), loss=fit.loss_function, delta=fit.delta, residual=fit.residual, resamples=1000,
             seed=fit.seed, rates=fit.rates, check=False, at=(), tied=fit.tied or None, bounds=fit.bounds or None,

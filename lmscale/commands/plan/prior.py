@@ -16,7 +16,7 @@ from lmscale.study.laws import PUBLISHED
 if TYPE_CHECKING:
     from lmscale.study.fits import LossLaw
 
-DEFAULTS = {"chinchilla": "chinchilla-refit", "data-constrained": "muennighoff-2023"}
+DEFAULTS = {"chinchilla": "chinchilla-refit", "data-constrained": "muennighoff-2023", "clark": "clark-2022-sbase"}
 """Law that a sweep is to identify -> its published constants."""
 
 
@@ -37,7 +37,7 @@ def prior_of(named: str | None, law: str, noise_nats: float | None, shared: floa
         raise UserError(
             f"no prior is called {name!r}{nearest(name, PUBLISHED)}; or give a file that `lmscale fit --json` wrote"
         )
-    return fitted_prior(fitted_law(Path(name)), name, noise_nats, shared)
+    return fitted_prior(fitted_law(Path(name), any_inputs=True), name, noise_nats, shared)
 
 
 def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: float) -> Prior:
@@ -49,14 +49,15 @@ def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: fl
     rows = {
         column: np.asarray(fit.residuals[column], dtype=float) for column in (*fit.law.INPUTS, "measured", "predicted")
     }
-    freedom = fit.n_runs - len(fit.law.names()) + len(fit.fixed)
+    freedom = fit.n_runs - len(fit.law.names()) + len(fit.fixed) + len(fit.tied)
     scatter = math.sqrt(float(((rows["predicted"] - rows["measured"]) ** 2).sum()) / freedom) if freedom > 0 else 0.0
     known = scatter > 0
     noise = noise_nats if noise_nats is not None else scatter if known else NOISE_NATS
-    prior = Prior(fit.law, name, noise, shared, smallest_flops=None, size_column=fit.size_column)
+    prior = Prior(fit.law, name, noise, shared, smallest_flops=None, size_column=fit.size_column, given=fit.given)
     draws = fit.samples
-    if draws is None and known and not fit.fixed:
-        own = information(replace(prior, noise_nats=scatter, shared=0.0), Runs(rows["params"], rows["tokens"]))
+    if draws is None and known and not fit.fixed and not fit.tied:
+        runs = Runs.of({name: rows[name] for name in fit.law.INPUTS})
+        own = information(replace(prior, noise_nats=scatter, shared=0.0), runs)
         draws = None if own.covariance_pp is None else normal_draws(fit.law, own.covariance_pp)
     elif draws is not None:
         chosen = np.linspace(0, fit.resamples - 1, min(DRAWS, fit.resamples)).astype(int)
@@ -68,8 +69,11 @@ def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: fl
     return replace(prior, draws=draws, noises_r=noises)
 
 
-def fitted_law(path: Path) -> "LossLaw":
-    """The law of params and tokens in a file of `lmscale fit --json`. Raises `UserError` where there is none."""
+def fitted_law(path: Path, any_inputs: bool = False) -> "LossLaw":
+    """The law of params and tokens in a file of `lmscale fit --json`; with `any_inputs`, another where there is none.
+
+    Raises `UserError` where there is no such law.
+    """
     from lmscale.study.fits import LossLaw
     from lmscale.study.fits.results.artefact import check_version
 
@@ -77,11 +81,10 @@ def fitted_law(path: Path) -> "LossLaw":
     if isinstance(value, dict):
         check_version(value, path)
     fits = value.get("fits") if isinstance(value, dict) else None
-    for one in fits if isinstance(fits, list) else ():
-        if isinstance(one, dict) and one.get("approach") == "3" and "parameters" in one:
-            fit = LossLaw.from_json(one)
-            if fit.law.INPUTS == ("params", "tokens"):
-                return fit
-    raise UserError(
-        f"{path} holds no law of params and tokens; `lmscale fit TABLE --approach 3 --json {path.name}` writes one"
-    )
+    rows = [one for one in fits if isinstance(one, dict)] if isinstance(fits, list) else []
+    laws = [LossLaw.from_json(one) for one in rows if one.get("approach") == "3" and "parameters" in one]
+    usual = [fit for fit in laws if fit.law.INPUTS == ("params", "tokens")]
+    if usual or (any_inputs and laws):
+        return (usual or laws)[0]
+    of = "no parametric law" if any_inputs else "no law of params and tokens"
+    raise UserError(f"{path} holds {of}; `lmscale fit TABLE --approach 3 --json {path.name}` writes one")

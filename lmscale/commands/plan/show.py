@@ -204,9 +204,11 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     )
     line = f"  cond(J) = {information.condition:.2g} (ill-conditioned from 1e6)"
     if information.identified:
-        names = [name for name in ("alpha", "beta", "a", "R_D") if name == "a" or name in prior.law.names()]
+        usual = ("alpha", "beta", "a", "R_D")
+        names: list[str] = [name for name in usual if name == "a" or name in prior.law.names()]
         if not prior.law.exponents(information.compute):
             names.remove("a")
+        names = names or list(prior.law.names())
         line += "; standard deviations: " + ", ".join(f"{name} {information.sd(name):.2g}" for name in names)
         if verdict.sd_log_ratio is not None:
             line += f", ln D/N at {verdict.target_flops:.3g} FLOPs ({verdict.target}) {verdict.sd_log_ratio:.2g}"

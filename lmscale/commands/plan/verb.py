@@ -1,7 +1,11 @@
 """What `lmscale plan` does: read or make a plan, price it, judge its design and print it; start nothing."""
 
-from rich.console import Console
+from dataclasses import replace
 
+from rich.console import Console
+from rich.markup import escape
+
+from lmscale.commands.constraints import Limits
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.plan.arguments import PlanArgs
 from lmscale.commands.plan.hardware import hardware_of
@@ -63,7 +67,8 @@ def _hardware(plan: Plan, args: PlanArgs) -> Hardware:
 
 
 def _prior(plan: Plan, args: PlanArgs) -> Prior:
-    return prior_of(args.prior, str(plan.sweep.law or "chinchilla"), args.noise, args.shared_noise)
+    prior = prior_of(args.prior, str(plan.sweep.law or "chinchilla"), args.noise, args.shared_noise)
+    return prior if args.given is None else replace(prior, given={**prior.given, **args.given})
 
 
 def _verdict(plan: Plan, args: PlanArgs) -> Verdict | None:
@@ -114,16 +119,20 @@ def _improve(plan: Plan, args: PlanArgs, console: Console) -> None:
 def _optimal(args: PlanArgs, console: Console) -> None:
     from lmscale.commands.plan.optimal import optimal
 
-    check(args.flops is not None, "--optimal needs a budget of training FLOPs: --flops 1e21")
-    assert args.optimal is not None and args.flops is not None
+    limits = Limits.of(args)
+    check(args.flops is not None or limits.constrain, "--optimal needs a budget of training FLOPs: --flops 1e21")
+    assert args.optimal is not None
     sweep = None if args.sweep is None else read(args.sweep).sweep
-    limits = (args.inference_tokens, args.memory, args.unique_tokens)
-    run = optimal(args.optimal, args.flops, args.tokens_per_param, sweep, limits)
-    priced = price_plan(run.plan, _hardware(run.plan, args), None)
-    show(priced, console, args.convention)
+    run = optimal(args.optimal, limits, args.tokens_per_param, sweep)
+    priced = None if run.plan is None else price_plan(run.plan, _hardware(run.plan, args), None)
+    if priced is not None:
+        show(priced, console, args.convention)
     for line in run.lines():
-        console.print(line[0].upper() + line[1:] + ".")
-    _write(priced, args, "a sweep of one run", console, {"optimal": run.to_json()})
+        console.print(escape(line[0].upper() + line[1:]) + ".")
+    if priced is not None:
+        _write(priced, args, "a sweep of one run", console, {"optimal": run.to_json()})
+    elif args.json is not None:
+        write_json(args.json, {"optimal": run.to_json()})
 
 
 def _write(

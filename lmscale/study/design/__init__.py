@@ -16,7 +16,7 @@ from lmscale.study.design.experts import (
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, Runs, condition, information, jacobian
 from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.next_runs import Candidates, Proposal, improve, with_candidates
-from lmscale.study.design.planned import fitted_runs
+from lmscale.study.design.planned import fitted_runs, inputs_of
 from lmscale.study.design.prior import Prior, noise_draws, normal_draws, published_prior
 from lmscale.study.design.verdict import ALLOWED, Verdict, judge_plan
 
@@ -40,6 +40,7 @@ __all__ = [
     "fitted_runs",
     "improve",
     "information",
+    "inputs_of",
     "jacobian",
     "judge_plan",
     "line_through",

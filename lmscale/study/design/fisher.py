@@ -9,63 +9,101 @@ Letters: n runs, p unknowns.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError
+from lmscale.core.errors import UserError, nearest
 from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.prior import Prior, unknowns
 from lmscale.study.grouping import point_index
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
+from lmscale.study.laws.dual import Dual
 
 UNIDENTIFIED = 1e6
 """cond(J) of a good design is near 1e3, of a D = 20 N line above 1e9."""
 STEP = 1e-30
 """Step of the complex-step derivative, which has no rounding error to balance."""
+REAL_STEP = 1e-5
+NONE = np.zeros(0)
+"""A column that runs do not state."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Where runs lie: params, tokens and, for laws of repeated data, unique tokens (n,); clusters share noise."""
+    """Where runs lie: params, tokens, unique tokens and any further inputs of a law (n,); clusters share noise."""
 
-    params_n: np.ndarray
-    tokens_n: np.ndarray
+    params_n: np.ndarray = field(default_factory=lambda: NONE)
+    tokens_n: np.ndarray = field(default_factory=lambda: NONE)
     unique_n: np.ndarray | None = None
     clusters_n: Sequence[str] | None = None
     most_nats: float = math.inf
     """Largest loss that a run can have: ln V of its vocabulary."""
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further inputs by name, as experts or streams."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray], **rest: Any) -> "Runs":
+        """Runs from the columns of a table, by the names of a law's inputs."""
+        columns = {name: np.asarray(column, dtype=float) for name, column in columns.items()}
+        params_n, tokens_n = columns.pop("params", NONE), columns.pop("tokens", NONE)
+        unique_n = columns.pop("unique_tokens", None)
+        return cls(params_n, tokens_n, unique_n, others=columns, **rest)
 
     def __len__(self) -> int:
-        return len(self.params_n)
+        return max(len(column) for column in (self.params_n, self.tokens_n, *self.others.values()))
 
     def inputs(self, law: Law) -> list[np.ndarray]:
-        """The columns that `law` takes."""
-        columns = {"params": self.params_n, "tokens": self.tokens_n}
-        columns["unique_tokens"] = self.tokens_n if self.unique_n is None else self.unique_n
-        return [columns[name] for name in law.INPUTS]
+        """The columns that `law` takes. Raises `UserError` where they lack one."""
+        unique_n = self.tokens_n if self.unique_n is None else self.unique_n
+        columns = {"params": self.params_n, "tokens": self.tokens_n, "unique_tokens": unique_n, **self.others}
+        known = {name: column for name, column in columns.items() if len(column)}
+        if lacking := [name for name in law.INPUTS if name not in known]:
+            raise UserError(
+                f"the law {law.NAME!r} is of {', '.join(law.INPUTS)}, and the runs state no {lacking[0]}"
+                f"{nearest(lacking[0], known)}"
+            )
+        return [known[name] for name in law.INPUTS]
 
 
 def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
     """Derivative of `quantity` by every unknown, the unknown last: (..., p). Exact, by complex steps.
 
-    The law's parameters may be arrays: `quantity` then broadcasts over them.
+    Where a law's function has no complex form, central differences stand in. The law's parameters may be arrays:
+    `quantity` then broadcasts over them.
     """
-    theta_p = unknowns(law).astype(complex)
+    theta_p = unknowns(law)
+
+    def at(shifted_p: np.ndarray) -> np.ndarray:
+        values = {parameter.name: np.exp(x) if parameter.log else x for parameter, x in zip(law.PARAMETERS, shifted_p)}
+        return np.asarray(quantity(replace(law, **values)))
+
     columns = []
     for index in range(len(theta_p)):
-        shifted_p = theta_p.copy()
-        shifted_p[index] += 1j * STEP
-        values = {parameter.name: np.exp(x) if parameter.log else x for parameter, x in zip(law.PARAMETERS, shifted_p)}
-        columns.append(np.asarray(quantity(replace(law, **values))).imag / STEP)
+        along = np.zeros((len(theta_p), *(1,) * (theta_p.ndim - 1)))
+        along[index] = 1.0
+        try:
+            columns.append(at(theta_p + 1j * STEP * along).imag / STEP)
+        except TypeError:
+            columns.append((at(theta_p + REAL_STEP * along) - at(theta_p - REAL_STEP * along)) / (2 * REAL_STEP))
     return np.stack(columns, axis=-1)
 
 
 def jacobian(law: Law, runs: Runs) -> np.ndarray:
-    """J: derivative of every run's loss by every unknown (n, p)."""
-    return gradient(law, lambda shifted: shifted.loss(*runs.inputs(law)))
+    """J: derivative of every run's loss by every unknown (n, p), exact for any law; (r, n, p) of parameters (r, 1)."""
+    inputs = runs.inputs(law)
+    duals: dict[str, Any] = {
+        parameter.name: Dual(value, {index: value if parameter.log else np.ones_like(value)})
+        for index, (parameter, value) in enumerate(
+            (parameter, np.asarray(getattr(law, parameter.name), dtype=float)) for parameter in law.PARAMETERS
+        )
+    }
+    loss = replace(law, **duals).loss(*inputs)
+    shape = np.broadcast_shapes(np.shape(loss.value), inputs[0].shape)
+    slopes = [np.broadcast_to(loss.tangents.get(index, 0.0), shape) for index in range(len(law.PARAMETERS))]
+    return np.stack(slopes, axis=-1)
 
 
 def condition(law: Law, runs: Runs) -> float:
@@ -74,7 +112,9 @@ def condition(law: Law, runs: Runs) -> float:
     Whole layers and whole batches move runs a little off the line that they were meant to lie on, which lowers cond(J)
     and tells the terms apart no better. So runs near one line are judged as if they lay on it.
     """
-    on_line, line = runs, line_through(runs.params_n, runs.tokens_n)
+    if not len(runs):
+        return math.inf
+    on_line, line = runs, line_of(law, runs)
     if line is not None:
         tokens_n = runs.tokens_n if line.one_tokens is None else np.full(len(runs), line.one_tokens)
         params_n = runs.params_n if line.one_params is None else np.full(len(runs), line.one_params)
@@ -84,6 +124,11 @@ def condition(law: Law, runs: Runs) -> float:
     if points.max(initial=-1) + 1 < slopes_np.shape[1]:
         return math.inf
     return float(np.linalg.cond(slopes_np)) if np.isfinite(slopes_np).all() else math.inf
+
+
+def line_of(law: Law, runs: Runs) -> Line | None:
+    """The line in (ln N, ln D) that all runs lie on, for a law of both: along it their terms look alike."""
+    return line_through(runs.params_n, runs.tokens_n) if len(runs) and law.splits_compute() else None
 
 
 @dataclass(frozen=True)
@@ -103,16 +148,22 @@ class Information:
         """Whether the runs tell the law's terms apart."""
         return self.condition < UNIDENTIFIED
 
-    def sd(self, quantity: str | Callable[[Law], Any]) -> float | None:
-        """Predicted standard deviation of "a", of a parameter or of a function of the law.
+    def sd(self, quantity: str | Callable[[Law], Any] | Runs) -> float | None:
+        """Predicted standard deviation of "a", of a parameter, of a function of the law, or of the losses of `Runs`.
 
-        It is that of the parameter's logarithm where `Parameter.log` says so. None where the design cannot identify the
-        law. Raises `UserError` for an unknown name.
+        It is that of the parameter's logarithm where `Parameter.log` says so, and of several losses the root mean
+        square. None where the design cannot identify the law. Raises `UserError` for an unknown name.
         """
         if self.covariance_pp is None:
             return None
-        slope_p = gradient(self.prior.law, self.quantity(quantity) if isinstance(quantity, str) else quantity)
-        return float(np.sqrt(slope_p @ self.covariance_pp @ slope_p))
+        slopes_tp = slopes_of(self.prior.law, self.quantity(quantity) if isinstance(quantity, str) else quantity)
+        return float(np.sqrt(np.einsum("tp,pq,tq->t", slopes_tp, self.covariance_pp, slopes_tp).mean()))
+
+    @property
+    def states_optimum(self) -> bool:
+        """Whether the law has an optimal N at a budget: it is of N and D, and its further inputs are given."""
+        law = self.prior.law
+        return law.splits_compute() and set(law.further_inputs()) <= set(self.prior.given)
 
     def quantity(self, name: str) -> Callable[[Law], Any]:
         """A parameter or exponent as a function of the law."""
@@ -126,21 +177,26 @@ class Information:
 
     def log_ratio(self, flops: float) -> Callable[[Law], Any]:
         """ln D*/N* at a compute budget."""
-        return lambda law: np.log(law.optimum(flops, self.compute).tokens_per_param)
+        return lambda law: np.log(law.optimum(flops, self.compute, **self.prior.given).tokens_per_param)
 
     def log_params(self, flops: float) -> Callable[[Law], Any]:
         """ln N* at a compute budget."""
-        return lambda law: np.log(law.optimum(flops, self.compute).params)
+        return lambda law: np.log(law.optimum(flops, self.compute, **self.prior.given).params)
 
     def loss(self, flops: float) -> Callable[[Law], Any]:
         """The law's loss at the optimum of a compute budget, in nats."""
-        return lambda law: law.optimum(flops, self.compute).loss_nats
+        return lambda law: law.optimum(flops, self.compute, **self.prior.given).loss_nats
+
+
+def slopes_of(law: Law, quantity: Callable[[Law], Any] | Runs) -> np.ndarray:
+    """Derivatives of a quantity, or of the losses of runs, by every unknown (t, p)."""
+    return jacobian(law, quantity) if isinstance(quantity, Runs) else gradient(law, quantity)[None]
 
 
 def information(prior: Prior, runs: Runs, compute: ComputeModel = SIX_ND) -> Information:
     """Judge `runs` under `prior`. `compute` splits a budget into N and D for the quantities at a target."""
     cond_J = condition(prior.law, runs)
-    line = line_through(runs.params_n, runs.tokens_n)
+    line = line_of(prior.law, runs)
     covariance_pp = None
     if cond_J < UNIDENTIFIED:
         covariance_pp = np.linalg.inv(fisher(prior, runs))
@@ -165,6 +221,6 @@ def possible_slopes(law: Law, runs: Runs) -> np.ndarray:
     runs that pin it down as no run does.
     """
     slopes_np = jacobian(law, runs)
-    if math.isinf(runs.most_nats):
+    if math.isinf(runs.most_nats) or law.TARGET != "loss_nats":
         return slopes_np
     return slopes_np * np.minimum(1.0, runs.most_nats / law.loss(*runs.inputs(law)))[..., None]

@@ -8,6 +8,8 @@ import numpy as np
 SAME = 0.25
 """Runs within this factor (as a difference of logarithms) of one line lie on it: shapes in whole layers and lengths in
 whole batches move them so far, and what they tell beside the line is next to nothing."""
+THEOREM = "on which the condition number of any fit grows as 1/(alpha - beta)^2: Kricheli 2026, arXiv 2605.08541"
+"""Why runs that all lie on D = k N do not fix a law, however many they are."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Line:
     def sloped(self) -> bool:
         """Whether D follows from N."""
         return self.one_params is None and self.one_tokens is None
+
+    @property
+    def theorem(self) -> str:
+        """The clause that says why the line fixes no law; "" for another line than D = k N."""
+        return f", {THEOREM}" if self.slope == 1 else ""
 
     def tokens(self, params_n: np.ndarray) -> np.ndarray:
         """D on the line (n,)."""

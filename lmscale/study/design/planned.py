@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmscale.core.config import RunConfig
 from lmscale.core.counting import count, flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -12,20 +13,46 @@ from lmscale.study.design.bias import LEAST_SIZES, Valley, planned_valley
 from lmscale.study.design.fisher import Runs, condition
 from lmscale.study.design.prior import Prior
 from lmscale.study.grouping import group_count, group_values
-from lmscale.study.laws import SIX_ND, ComputeModel, DataConstrained
+from lmscale.study.laws import PLANNED_INPUTS, SIX_ND, Chinchilla, ComputeModel, DataConstrained, Law
 
 
-def fitted_runs(planned: Sequence[PlannedRun], size_column: str = Prior.size_column) -> Runs:
-    """The runs that a fit may see, with the count `size_column` as N. Raises `UserError` where all are held out."""
+def inputs_of(config: RunConfig, names: Sequence[str], size_column: str = Prior.size_column) -> dict[str, float]:
+    """The inputs of a law that a planned run has, with the count `size_column` as N.
+
+    Raises `UserError` for one that no configuration states, as the loss of a teacher.
+    """
+    counts, model = count(config), config.model
+    stated = {
+        "params": getattr(counts, size_column),
+        "tokens": counts.tokens,
+        "unique_tokens": min(config.tokens, config.data.unique_tokens or config.tokens),
+        "active_params": counts.active_params,
+        "experts": model.experts,
+        "granularity": model.granularity,
+        "sparsity": 1 - model.experts_per_token / model.experts,
+    }
+    if unknown := [name for name in names if name not in stated]:
+        raise UserError(
+            f"a planned run states no {unknown[0]}: designs are judged for laws of {', '.join(PLANNED_INPUTS)}; "
+            f"`study.design.improve` takes candidates with any columns"
+        )
+    return {name: float(stated[name]) for name in names}
+
+
+def fitted_runs(
+    planned: Sequence[PlannedRun], size_column: str = Prior.size_column, law: type[Law] = Chinchilla
+) -> Runs:
+    """The runs that a fit of `law` may see, with the count `size_column` as N.
+
+    Raises `UserError` where all are held out, or state no input of the law.
+    """
     fitted = [run for run in planned if not run.held_out]
     if not fitted:
         raise UserError("every run of the plan is held out, so no fit sees any; leave some to be fitted")
-    counts = [count(run.config) for run in fitted]
-    unique = [min(run.config.tokens, run.config.data.unique_tokens or run.config.tokens) for run in fitted]
-    return Runs(
-        params_n=np.array([getattr(one, size_column) for one in counts], dtype=float),
-        tokens_n=np.array([one.tokens for one in counts], dtype=float),
-        unique_n=np.array(unique, dtype=float),
+    names = tuple(dict.fromkeys(("params", "tokens", "unique_tokens", *law.INPUTS)))
+    rows = [inputs_of(run.config, names, size_column) for run in fitted]
+    return Runs.of(
+        {name: np.array([row[name] for row in rows]) for name in names},
         clusters_n=[run.group for run in fitted],
         most_nats=math.log(max(run.config.model.vocab for run in fitted)),
     )
@@ -33,7 +60,7 @@ def fitted_runs(planned: Sequence[PlannedRun], size_column: str = Prior.size_col
 
 def planned_valleys(prior: Prior, planned: Sequence[PlannedRun]) -> tuple[Valley, ...]:
     """One valley per budget with sizes enough for a parabola."""
-    if isinstance(prior.law, DataConstrained):
+    if prior.law.INPUTS != ("params", "tokens"):
         return ()
     fitted = [run for run in planned if run.flops_budget is not None and not run.held_out]
     budgets: dict[float, set[tuple[int, int, int]]] = {}
@@ -59,6 +86,9 @@ def _cost(params_n: np.ndarray, tokens_n: np.ndarray, flops_n: np.ndarray) -> Co
 
 def fix(prior: Prior, planned: Sequence[PlannedRun]) -> str:
     """Runs that would make the law identifiable, with what they cost, computed for this plan."""
+    if others := [name for name in prior.law.INPUTS if name not in ("params", "tokens", "unique_tokens")]:
+        each = " and of ".join(dict.fromkeys(("params", *others)))
+        return f"add runs of several values of {each}, each at fixed values of the others"
     fitted = sorted((run for run in planned if not run.held_out), key=lambda run: count(run.config).flops)
     runs = fitted_runs(planned, prior.size_column)
     ratio = float(np.median(runs.tokens_n / runs.params_n))

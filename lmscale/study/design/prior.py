@@ -5,6 +5,7 @@ of the laws that its own runs allow, and a verdict is computed at each (`spread.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,17 +61,14 @@ class Prior:
     published law, of dense models, says most of models with experts by those that set their FLOPs."""
     noises_r: np.ndarray | None = field(default=None, compare=False, repr=False)
     """The noise that goes with each draw, in nats (R,); None for `noise_nats` with all."""
+    given: Mapping[str, float] = field(default_factory=dict)
+    """Values of the law's inputs besides params and tokens at which its optimum is stated."""
 
     def __post_init__(self) -> None:
         if not self.noise_nats > 0:
             raise UserError(f"noise = {self.noise_nats} nats: must be positive; {NOISE_NATS} is the default")
         if not 0 <= self.shared < 1:
             raise UserError(f"shared noise = {self.shared}: a share of the variance, at least 0 and below 1")
-        if self.law.INPUTS[:2] != ("params", "tokens"):
-            raise UserError(
-                f"the prior {self.name!r} is a law of {', '.join(self.law.INPUTS)}; a design of runs needs one of "
-                f"params and tokens, for example chinchilla-refit"
-            )
 
 
 def published_prior(

@@ -54,7 +54,7 @@ class Verdict:
     @cached_property
     def sd_log_ratio(self) -> float | None:
         """Predicted standard deviation of ln D*/N* at the target, under the prior's law; None where there is none."""
-        if isinstance(self.information.prior.law, DataConstrained):
+        if isinstance(self.information.prior.law, DataConstrained) or not self.information.states_optimum:
             return None
         return self.information.sd(self.information.log_ratio(self.target_flops))
 
@@ -90,10 +90,11 @@ class Verdict:
         """The verdict."""
         information, where = self.information, f"at {self.target_flops:.3g} FLOPs"
         if self.refused:
-            line = f"{information.line}: " if information.line else ""
+            on_line = information.line
+            line = f"{on_line}{on_line.theorem}: " if on_line else ""
             return (
                 f"this plan cannot identify the law: {line}cond(J) = {information.condition:.2g}, above "
-                f"{UNIDENTIFIED:.0e}, so that the terms of N and D cannot be told apart"
+                f"{UNIDENTIFIED:.0e}, so that {self._terms()} cannot be told apart"
             )
         if self.factor is None or self.factor_at_prior is None:
             return f"this plan can identify the law {information.prior.law.NAME!r}"
@@ -116,6 +117,11 @@ class Verdict:
         if bias > NOTABLE_BIAS:
             sentence += f"; a parabola per budget is off by up to {100 * bias:.1f} %, so take the law's own optimum"
         return sentence
+
+    def _terms(self) -> str:
+        """What runs that identify nothing leave alike."""
+        law = self.information.prior.law
+        return "the terms of N and D" if law.splits_compute() else f"the parameters of {law.NAME!r}"
 
     def _doubt(self) -> str:
         """Why the prior's law says nothing of these runs; "" where it does."""
@@ -224,7 +230,7 @@ def judge_plan(
     """
     prior = prior or published_prior()
     planned = [run for run in planned if run.stage == PRETRAIN]  # a law is of one stage
-    runs = fitted_runs(planned, prior.size_column)
+    runs = fitted_runs(planned, prior.size_column, type(prior.law))
     largest = max(count(run.config).flops for run in planned if not run.held_out)
     why = "--target"
     if target_flops is None:

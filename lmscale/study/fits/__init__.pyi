@@ -23,3 +23,4 @@ from .results.isoflop import IsoFlop as IsoFlop
 from .results.loss_law import PUBLISHED_AT as PUBLISHED_AT
 from .results.loss_law import LossLaw as LossLaw
 from .side_by_side import fit as fit
+from .targets import loss_laws as loss_laws

@@ -28,6 +28,7 @@ from lmscale.study.laws.allocation import (
     lifetime_flops,
     teacher_flops,
     training_flops,
+    vocabulary_flops,
     weights_memory,
 )
 from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
@@ -50,7 +51,7 @@ from lmscale.study.laws.distillation import Distillation
 from lmscale.study.laws.experts import Clark, Granular, JointExperts, Sparse
 from lmscale.study.laws.fine_tuning import FineTuningPower, JointFineTuning, Rectified, Transfer
 from lmscale.study.laws.forms import FORMS, form, import_path, saved_form, source_hash, within_reach
-from lmscale.study.laws.inputs import KNOWN_INPUTS, LARGEST, MEASURED_INPUTS, Input, input_named
+from lmscale.study.laws.inputs import KNOWN_INPUTS, LARGEST, MEASURED_INPUTS, PLANNED_INPUTS, Input, input_named
 from lmscale.study.laws.law import SHARES_SUM, Law
 from lmscale.study.laws.one_axis import (
     Annealing,
@@ -90,6 +91,7 @@ __all__ = [
     "MEASURED_INPUTS",
     "MUENNIGHOFF_2023",
     "PARSCALE_2025_PILE",
+    "PLANNED_INPUTS",
     "PUBLISHED",
     "SHARES_SUM",
     "SIX_ND",
@@ -144,6 +146,7 @@ __all__ = [
     "source_hash",
     "teacher_flops",
     "training_flops",
+    "vocabulary_flops",
     "weights_memory",
     "within_reach",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError
+from lmscale.core.errors import UserError, nearest
 from lmscale.study.laws.compute import SIX_ND, ComputeModel
 from lmscale.study.laws.law import Law
 
@@ -49,9 +49,34 @@ def lifetime_flops(most: float, inference_tokens: float, compute: ComputeModel =
     )
 
 
-def weights_memory(most_bytes: float, bytes_per_param: float = 2.0) -> Constraint:
-    """Bytes of the weights, in bfloat16 unless said otherwise."""
-    return Constraint("memory of the weights", most_bytes, lambda x: bytes_per_param * x["params"])
+def weights_memory(
+    most_bytes: float, bytes_per_param: float = 2.0, total: Callable[[Any, Any], Any] | None = None
+) -> Constraint:
+    """Bytes of the weights, in bfloat16 unless said otherwise.
+
+    `total` gives all parameters from (params, experts) where the law's N are the active ones: all experts are in
+    memory.
+    """
+    if total is None:
+        return Constraint("memory of the weights", most_bytes, lambda x: bytes_per_param * x["params"])
+    return Constraint(
+        "memory of the weights of all experts", most_bytes, lambda x: bytes_per_param * total(x["params"], x["experts"])
+    )
+
+
+def vocabulary_flops(most: float, characters_per_token: float) -> Constraint:
+    """C of training, 6 (N_non-vocabulary + N_vocabulary) D, of a law that counts its text in characters.
+
+    A larger vocabulary has longer tokens: the characters of one are those of the sizes compared (Tao 2024, arXiv
+    2407.13623, section 3).
+    """
+    if not 0 < characters_per_token < np.inf:
+        raise UserError(f"characters_per_token = {characters_per_token}: give a positive number")
+    return Constraint(
+        "training FLOPs",
+        most,
+        lambda x: 6 * (x["params_non_vocab"] + x["params_vocab"]) * x["characters"] / characters_per_token,
+    )
 
 
 def at_most(name: str, most: float) -> Constraint:
@@ -97,8 +122,9 @@ def allocate(
 ) -> Optimum:
     """The inputs `free`, each within its range, that make the loss lowest under all `constraints`; others as `given`.
 
-    `near` is one start alone, for a law that hardly differs from one already solved. Raises `UserError` where an input
-    has no value, no allocation meets the constraints, or the loss falls without end.
+    `given` may hold inputs that a constraint alone needs, as the tokens of a law of sizes. `near` is one start alone,
+    for a law that hardly differs from one already solved. Raises `UserError` where an input has no value, no allocation
+    meets the constraints, or the loss falls without end.
     """
     problem = _Allocation(law, tuple(constraints), _ranges(law, free), dict(given or {}))
     problem.check()
@@ -135,7 +161,19 @@ class _Allocation:
     given: dict[str, float]
 
     def check(self) -> None:
-        """Raises `UserError` where an input has no value, or one constraint alone allows nothing."""
+        """Raises `UserError` where an input has no value, a value has no input, or one constraint allows nothing."""
+        costs = [_needs(one) for one in self.constraints]
+        known = {*self.law.INPUTS, *(name for needs in costs for name in needs)}
+        if unknown := [name for name in self.given if name not in known]:
+            raise UserError(
+                f"neither the law {self.law.NAME!r} nor a constraint takes {unknown[0]!r}{nearest(unknown[0], known)}"
+            )
+        for one, needs in zip(self.constraints, costs):
+            if lacking := [name for name in needs if name not in {*self.free, *self.given}]:
+                raise UserError(
+                    f"the constraint of {one.name} needs {' and '.join(lacking)}, and the law {self.law.NAME!r} is of "
+                    f"{', '.join(self.law.INPUTS)}: give `given='{','.join(f'{name}=...' for name in lacking)}'`"
+                )
         required = {"params", "tokens", *self.law.further_inputs()} & set(self.law.INPUTS)
         if lacking := [name for name in self.law.INPUTS if name in required and name not in {*self.free, *self.given}]:
             raise UserError(
@@ -205,6 +243,21 @@ class _Allocation:
     def infeasible(self) -> UserError:
         limits = " and ".join(f"{one.name} of at most {one.most:.3g}" for one in self.constraints)
         return UserError(f"no allocation meets {limits or 'the ranges'}: allow more of one of them")
+
+
+class _Read(dict[str, float]):
+    """Inputs that are all 1, and remember which were asked for."""
+
+    def __missing__(self, name: str) -> float:
+        self[name] = 1.0
+        return 1.0
+
+
+def _needs(one: Constraint) -> tuple[str, ...]:
+    """The inputs that a constraint's cost reads."""
+    inputs = _Read()
+    one.cost(inputs)
+    return tuple(inputs)
 
 
 def _gradient(function: Callable[[Any], Any], log_f: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from pathlib import Path
@@ -222,8 +223,10 @@ def _check_loss(law: type[Law]) -> None:
     given = [one for one in inspect.signature(law.loss).parameters.values() if one.name != "self"]
     names = [one.name for one in given]
     misplaced = [name for name, other in zip(names, law.INPUTS) if name != other and name in law.INPUTS]
+    any_number = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in given)
     required = [one for one in given if one.default is inspect.Parameter.empty]
-    if law.loss is Law.loss or misplaced or not len(required) <= len(law.INPUTS) <= len(names):
+    most = math.inf if any_number else len(names)
+    if law.loss is Law.loss or misplaced or not len(required) - any_number <= len(law.INPUTS) <= most:
         takes = "is not defined" if law.loss is Law.loss else f"takes ({', '.join(names)})"
         raise UserError(
             f"the loss of the law {law.NAME!r} {takes}, and its INPUTS are ({', '.join(law.INPUTS)}): loss takes the "

@@ -115,6 +115,9 @@ MEASURED_INPUTS = frozenset(
 )
 """Inputs that are measured on a run, or follow from its schedule: no axes that a design sets."""
 
+PLANNED_INPUTS = ("params", "tokens", "unique_tokens", "active_params", "experts", "granularity", "sparsity")
+"""Inputs that the configuration of a run states before it is trained: a sweep is designed for laws of these."""
+
 
 def input_named(name: str, own: dict[str, Input] | None = None) -> Input:
     """The input of a name: a law's own, a known one, a share of a mixture, or any finite number."""

@@ -88,10 +88,11 @@ class Law:
     @classmethod
     def further_inputs(cls) -> tuple[str, ...]:
         """The inputs besides params and tokens that `loss` needs; one with a default is not among them."""
-        required = [one.default is inspect.Parameter.empty for one in inspect.signature(cls.loss).parameters.values()][
-            1:
-        ]
-        needed = [name for name, is_needed in zip(cls.INPUTS, required) if is_needed]
+        parameters = list(inspect.signature(cls.loss).parameters.values())[1:]
+        if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
+            needed = list(cls.INPUTS)
+        else:
+            needed = [name for name, one in zip(cls.INPUTS, parameters) if one.default is inspect.Parameter.empty]
         return tuple(name for name in needed if name not in ("params", "tokens"))
 
     @classmethod

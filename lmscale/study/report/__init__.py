@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
-from lmscale.core.errors import UserError
+from lmscale.core.errors import UserError, nearest
 from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import HeldOut
+    from lmscale.study.laws import Law
     from lmscale.study.report.kinds import Kind
 
 LAW = "chinchilla"
@@ -38,13 +39,15 @@ def of_sweep(
     question: str = "",
     commands: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
+    law: "str | type[Law] | None" = None,
+    given: Mapping[str, float] | None = None,
 ) -> Path:
     """Fit a sweep's finished runs, check the held-out ones and write the report; the page's path.
 
     Of several stages of training the page is about `stage`, pretraining unless another is given. Runs on several
     corpora are fitted together only where `mixed_corpora`; the page says that they are there.
-    `output` None is `<folder>/report`; `baselines` as `write` takes them. Raises `UserError` where the folder holds no
-    plan or a corrupt file.
+    `output` None is `<folder>/report`; `law` None is that of the sweep; `given` as `of_table`, `baselines` as `write`
+    takes them. Raises `UserError` where the folder holds no plan or a corrupt file.
     """
     from lmscale.core.plans import read_plan, read_purpose
     from lmscale.study.report import account
@@ -54,8 +57,8 @@ def of_sweep(
     purpose = read_purpose(folder)
     return of_table(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, stage=stage, mixed_corpora=mixed_corpora,
-        seed=seed, title=title, name=name, question=question or purpose.get("question", ""),
-        law=purpose.get("law") or LAW,
+        seed=seed, title=title, name=name, question=question or purpose.get("question", ""), law=law, given=given,
+        planned_law=purpose.get("law") or LAW,
         commands=commands or (_command(account.printable(folder), stage),), runs_folder=folder,
         baselines=baselines,
     )  # fmt: skip
@@ -76,7 +79,9 @@ def of_table(
     title: str = "",
     name: str = "",
     question: str = "",
-    law: str = LAW,
+    law: "str | type[Law] | None" = None,
+    given: Mapping[str, float] | None = None,
+    planned_law: str = LAW,
     commands: Sequence[str] = (),
     runs_folder: Path | None = None,
     baselines: Mapping[str, float] | None = None,
@@ -84,25 +89,41 @@ def of_table(
     """Read a table (see `lmscale.study.tables.read_table`), fit it, check its held-out rows and write the report.
 
     Rows of other stages than `stage`, pretraining unless another is given, are named as left out. `law` is the form of
-    Approach 3; `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that
-    says so. Raises `UserError` as `read_table` does.
+    Approach 3, also a class or an import path; None is the `planned_law`, where the runs are for a law. One of other
+    inputs than N and D alone gets a page of its own kind, with its allocation where the further inputs are `given`.
+    `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that says so.
+    Raises `UserError` as `read_table` does, and for a law that there is not.
     """
     from lmscale.study.fits.checks.stages import one_stage
+    from lmscale.study.laws import form
+    from lmscale.study.report.kinds import ALLOCATION
+    from lmscale.study.report.of_law import kind_of_law, with_columns
     from lmscale.study.tables import read_table
 
-    table = one_stage(read_table(source, columns, where), stage)
+    shape = form(law or planned_law)
+    other = shape.INPUTS != ("params", "tokens") or shape.TARGET != "loss_nats"
+    table = one_stage(read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if other else ()), stage)
     fits: list[Any] = []
     checked: list[HeldOut] = []
     notes: list[str] = []
+    if law is not None and (lacking := [name for name in (*shape.INPUTS, shape.TARGET) if name not in table]):
+        raise UserError(
+            f"the law {shape.NAME!r} needs a column {lacking[0]!r}{nearest(lacking[0], map(str, table.columns))}; name "
+            f"it with `columns='{lacking[0]}=...'`"
+        )
     kind = _kind(table, runs_folder)
+    if law is not None or (kind.fits_law and other):
+        approaches = approaches if kind.fits_law and not other else ("3",)
+        kind = kind_of_law(shape) if other else ALLOCATION
     if kind.fits_law:
         fits, checked, notes = fit_and_check(
-            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law
+            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
         )
+    table = with_columns(table) if kind.inputs else table
     title = title or f"{kind.title} {name or Path(source).name.split('.')[0]}"
     return write(
         table, fits, output, title=title, question=question, held_out=checked,
-        runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines,
+        runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines, kind=kind,
     )  # fmt: skip
 
 
@@ -117,14 +138,17 @@ def fit_and_check(
     resamples: int | None = None,
     seed: int = 0,
     mixed_corpora: bool = False,
-    law: str = LAW,
+    law: "str | type[Law]" = LAW,
+    given: Mapping[str, float] | None = None,
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
     from lmscale.study import fits
     from lmscale.study.plots import held_out_mask
 
     try:
-        results = fits.fit(table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law)
+        results = fits.fit(
+            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law, given=given,
+        )  # fmt: skip
     except UserError as error:
         return [], [], [f"Nothing could be fitted: {error}."]
     checked, notes = [], []
@@ -150,6 +174,7 @@ def write(
     notes: Sequence[str] = (),
     commands: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
+    kind: "Kind | None" = None,
 ) -> Path:
     """Write the report of a table and its fits; the path of the page.
 
@@ -165,6 +190,7 @@ def write(
         notes: sentences for the reader, shown under the answer.
         commands: how the numbers were made, one shell line each.
         baselines: name -> bits per byte of a simple model on the runs' validation text, lines in the plot of losses.
+        kind: what the page is about; None says the table.
 
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
@@ -177,7 +203,7 @@ def write(
     folder = Path(folder)
     table = _named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
-    kind = _kind(table, runs_folder)
+    kind = kind or _kind(table, runs_folder)
     drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind)
     notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
     files.write_json(

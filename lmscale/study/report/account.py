@@ -150,7 +150,9 @@ def _use(table: "pd.DataFrame", checked: "Sequence[HeldOut]") -> str:
     """Whether predictions were checked against the held-out runs, and against how many of them."""
     if not any(check.runs or check.budgets for check in checked):
         return ", and no prediction was checked against a held-out run"
-    count, losses = int(held_out_mask(table).sum()), int(held_out_mask(measured_runs(table)).sum())
+    count = int(held_out_mask(table).sum())
+    predicted = max(len(check.runs) for check in checked)
+    losses = predicted or int(held_out_mask(measured_runs(table)).sum())
     which = "their" if losses == count else f"the {losses} measured"
     return f": the predictions above are checked against {which} losses"
 

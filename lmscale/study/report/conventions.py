@@ -34,8 +34,8 @@ def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, s
         ("D", f"training tokens{', repeats counted' if _counted_here(table) else ' as the table states them'}"),
         *_compute(runs, fits),
         ("loss", _loss(runs)),
-        *_targets(fits),
-        *_intervals(fits),
+        *targets(fits),
+        *intervals(fits),
         *([("D*/N*", RATIO)] if any(fit.exponents() for fit in fits) else []),
     ]
 
@@ -118,7 +118,7 @@ def _loss(runs: "pd.DataFrame") -> str:
     return meaning
 
 
-def _targets(fits: Sequence[Any]) -> list[tuple[str, str]]:
+def targets(fits: Sequence[Any]) -> list[tuple[str, str]]:
     """What a law states where that is not the loss."""
     targets = dict.fromkeys(fit.law.TARGET for fit in fits if fit.approach == "3")
     return [
@@ -128,7 +128,7 @@ def _targets(fits: Sequence[Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _intervals(fits: Sequence[Any]) -> list[tuple[str, str]]:
+def intervals(fits: Sequence[Any]) -> list[tuple[str, str]]:
     """What an interval is; how each fit drew its own stands with the fit."""
     if not any(fit.resamples for fit in fits):
         return [("intervals", "none: no fit was made with resamples")] if fits else []

@@ -50,6 +50,8 @@ def draw(
 
     `baselines` are the bits per byte of simple models on the runs' validation text.
     """
+    if kind.inputs:
+        return [sketch.save(folder) for sketch in _of_law(fits, checked)]
     runs = plots.measured_runs(table) if len(table) else table
     if not len(runs):
         return []
@@ -66,10 +68,20 @@ def draw(
     if allocating:
         sketches += _allocation(table, allocating, checked)
     if law is not None:
-        sketches.append(_residuals(law, checked_runs))
+        sketches += _residuals(law, checked_runs)
     if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
         sketches.append(_held_out(checked_runs))
     return [sketch.save(folder) for sketch in sketches]
+
+
+def _of_law(fits: Sequence[Any], checked: Sequence["HeldOut"]) -> "list[Sketch]":
+    """The figures of a law of any inputs: its residuals against each, and its predictions."""
+    law = next((fit for fit in fits if fit.approach == "3"), None)
+    checked_runs = next((check for check in checked if check.runs), None)
+    sketches = [] if law is None else _residuals(law, checked_runs)
+    if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
+        sketches.append(_held_out(checked_runs))
+    return sketches
 
 
 def _study(kind: Kind, runs: Any) -> "list[Sketch]":
@@ -228,19 +240,27 @@ def _allocation_marks(fits: Sequence[Any], checked: Sequence[Any]) -> str:
     return text
 
 
-def _residuals(law: Any, checked: Any) -> Sketch:
-    def both(left: Any, right: Any) -> None:
-        plots.residuals(left, law, "params", checked)
-        plots.residuals(right, law, "tokens", checked)
-        right.set_ylabel("")
-
+def _residuals(law: Any, checked: Any) -> list[Sketch]:
+    """What the law leaves unexplained against each of its inputs, two panels to a figure."""
     caption = (
         "What the parametric law leaves unexplained, in per cent of the predicted loss. Grey: twice the root mean "
         "square of the fitted runs."
     )
     if checked is not None:
         caption += " Open: held-out runs."
-    return Sketch("residuals", "Residuals of the parametric law", caption, 3.4, 2, both)
+    inputs, sketches = law.law.INPUTS, []
+    for start in range(0, len(inputs), 2):
+        pair = inputs[start : start + 2]
+
+        def paint(*axes: Any, pair: Any = pair) -> None:
+            for ax, name in zip(axes, pair):
+                plots.residuals(ax, law, name, checked)
+                ax.set_ylabel("" if ax is not axes[0] else ax.get_ylabel())
+
+        name = "residuals" if start == 0 else f"residuals-{start // 2 + 1}"
+        heading = f"Residuals of the parametric law{'' if start == 0 else f' against {pair[0]}'}"
+        sketches.append(Sketch(name, heading, caption, 3.4, len(pair), paint))
+    return sketches
 
 
 def _held_out(checked: Any) -> Sketch:

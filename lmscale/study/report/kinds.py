@@ -29,7 +29,9 @@ class Kind:
     """Title of the page, before the name of the sweep."""
     question: str
     fits_law: bool = False
-    """Whether laws of N and D are fitted to its runs."""
+    """Whether laws are fitted to its runs."""
+    inputs: tuple[str, ...] = ()
+    """Inputs and target of the law that the page is about, where it is not of N and D alone."""
 
 
 ALLOCATION = Kind(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmscale.study.plots import APPROACH_NAME, measured_runs
-from lmscale.study.report import account, methods, page, studies, tables
+from lmscale.study.report import account, methods, of_law, page, studies, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.figures import DrawnFigure, inline
@@ -41,7 +41,7 @@ def sections(
         title = page.heading("Compute-optimal allocation")
         parts += [title, page.paragraphs([_allocation(allocating)]), tables.allocation(table, fits, at)]
     parts += [page.heading("Runs"), page.paragraphs([account.run_count(table)])]
-    parts += [tables.runs(table, fits)] if len(table) else []
+    parts += [tables.runs(table, fits, kind.inputs)] if len(table) else []
     parts += [
         page.heading("What was left out, and why"),
         page.bullets(account.left_out_lines(table, fits, checked, kind.fits_law)),
@@ -50,7 +50,8 @@ def sections(
         parts.append(page.heading(f"Approach {fit.approach}, {APPROACH_NAME[fit.approach]}: the fit and its checks"))
         parts += [page.paragraphs([account.parameters(fit)]), page.definitions(_method(fit))]
         parts.append(page.bullets(account.statuses(fit)))
-    parts += [page.heading("Conventions"), page.definitions(conventions(table, fits))]
+    meanings = of_law.conventions(kind, fits) if kind.inputs else conventions(table, fits)
+    parts += [page.heading("Conventions"), page.definitions(meanings)]
     parts += [page.heading("How to reproduce"), page.definitions(provenance)]
     parts += [page.code(commands)] if commands else []
     return [*parts, page.paragraphs([_files(bool(drawn))])]
@@ -71,13 +72,21 @@ def _files(any_figure: bool) -> str:
 
 
 def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str], kind: Kind) -> list[str]:
-    sentences = answer(fits, table) if kind.fits_law else studies.answer(kind, measured_runs(table))
-    sentences = sentences or [_no_answer(table) if kind.fits_law else _too_few(table, kind)]
+    sentences = _sentences(table, fits, kind)
     parts = [page.paragraphs(sentences, "answer")]
     parts += [page.paragraphs(notes, "caution")] if notes else []
     if warnings := cautions(fits):
         parts += [page.heading("Before using these numbers"), page.bullets(warnings)]
     return parts
+
+
+def _sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
+    if kind.inputs:
+        few = f"These {len(table)} runs fix no law of {', '.join(kind.inputs[:-1])}."
+        return of_law.answer(fits) or [few]
+    if kind.fits_law:
+        return answer(fits, table) or [_no_answer(table)]
+    return studies.answer(kind, measured_runs(table)) or [_too_few(table, kind)]
 
 
 def _too_few(table: "pd.DataFrame", kind: Kind) -> str:

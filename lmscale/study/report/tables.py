@@ -74,7 +74,8 @@ def _span(intervals: Any, name: str, text: Callable[[float], str] = compact) -> 
 
 def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
     """Each held-out run: predicted loss with its interval, measured loss, error."""
-    flops = dict(zip(table["run"].astype(str), table["flops"])) if "flops" in table else {}
+    stated = table.dropna(subset=["flops"]) if "flops" in table else table.head(0).assign(flops=0.0)
+    flops = dict(zip(stated["run"].astype(str), stated["flops"]))
     level = f"{100 * next((check.level for check in checked if check.runs), math.nan):g} %"
     heads = [
         ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", "nats/token"),
@@ -98,8 +99,8 @@ Column = tuple[tuple[str, str], str, Callable[[Any], str]]
 """Name and unit, column of the table, how a value is written."""
 
 
-def _columns(table: "pd.DataFrame") -> list[Column]:
-    """What is known of a run, as far as the table has it."""
+def _columns(table: "pd.DataFrame", inputs: Sequence[str] = ()) -> list[Column]:
+    """What is known of a run, as far as the table has it; further `inputs` of a law at the end."""
     exact = "exact FLOPs" if "flops_6n" in table else "FLOPs"
     columns: list[Column] = [
         (("run", ""), "run", str),
@@ -121,8 +122,12 @@ def _columns(table: "pd.DataFrame") -> list[Column]:
         (("epochs", ""), "epochs", lambda v: f"{v:.2f}"),
         (("time", "s"), "seconds", lambda v: f"{v:.0f}"),
     ]
+    named = {column[1] for column in columns if column[1] != "experts" or "experts" not in inputs}
+    columns = [column for column in columns if column[1] in named]
+    columns += [((name, ""), name, number) for name in inputs if name not in named]
     known = [column for column in columns if column[1] in table and table[column[1]].notna().any()]
-    return known if _sparse(table) else [column for column in known if column[1] not in ("experts", "active_params")]
+    of_experts = {"experts", "active_params"} - set(inputs)
+    return known if _sparse(table) else [column for column in known if column[1] not in of_experts]
 
 
 def _sparse(table: "pd.DataFrame") -> bool:
@@ -130,7 +135,7 @@ def _sparse(table: "pd.DataFrame") -> bool:
     return "active_params" in table and bool((table["active_params"] < table["params"]).any())
 
 
-def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
+def runs(table: "pd.DataFrame", fits: Sequence[Any], inputs: Sequence[str] = ()) -> str:
     """Every row of the table, those that never finished too, with what it was used for.
 
     What was fitted is a column where anything was, or where a row says why not. A column that says the same of every
@@ -138,7 +143,7 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
     """
     if "tokens_per_param" not in table and {"tokens", "params"} <= set(table.columns):
         table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))
-    columns, same = _varying(table)
+    columns, same = _varying(table, inputs)
     reasons = why_not_used(table, fits)
     rows: list[tuple[str, list[str]]] = []
     used: list[str] = []
@@ -161,10 +166,10 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any]) -> str:
     return page.folded(f"Table of {len(table):,} run{'s' * (len(table) != 1)}", whole, open_=len(rows) <= MANY)
 
 
-def _varying(table: "pd.DataFrame") -> tuple[list[Column], list[str]]:
+def _varying(table: "pd.DataFrame", inputs: Sequence[str] = ()) -> tuple[list[Column], list[str]]:
     """The columns that differ between runs, and a phrase for each that does not."""
     columns, same = [], []
-    for head, name, text in _columns(table):
+    for head, name, text in _columns(table, inputs):
         values = {_cell(value, text) for value in table[name].dropna()}
         if name not in ("run", "params", "tokens", "flops", "loss_nats") and len(values) == 1 and len(table) > 2:
             same.append(f"{' '.join(filter(None, head))} {values.pop()}")

@@ -8,7 +8,7 @@ from lmscale.core import accelerators
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
 from lmscale.core.plans import PURPOSE
 from lmscale.core.text import checked_name
-from lmscale.study.laws import Law, form, import_path
+from lmscale.study.laws import PLANNED_INPUTS, Law, form, import_path
 from lmscale.study.sweep.points import Point, check_points
 
 
@@ -32,8 +32,9 @@ class Sweep:
     device: str = ""
     """Where the sweep is meant to run, if not here: one of `accelerators.ACCELERATORS`."""
     law: str | type[Law] = "chinchilla"
-    """The law of params and tokens that the runs are to identify, which the plan is judged by: a name, or a law of your
-    own by class or import path ("mine.py:MyLaw"); empty where the runs are for something else, as tuning a rate is."""
+    """The law that the runs are to identify, which the plan is judged by: a name, or a law of your own by class or
+    import path ("mine.py:MyLaw"), of params, tokens and what else a run's configuration states (`laws.PLANNED_INPUTS`);
+    empty where the runs are for something else, as tuning a rate is."""
     target_flops: float | None = None
     """The budget at which the law is to be used."""
     max_flops: float | None = None
@@ -61,9 +62,9 @@ class Sweep:
         if self.law:
             law = form(self.law)
             check(
-                law.INPUTS[:2] == ("params", "tokens"),
-                f"Sweep.law = {law.NAME!r} is a law of {', '.join(law.INPUTS)}: runs are planned for one of params and "
-                f"tokens, for example 'chinchilla'",
+                set(law.INPUTS) <= set(PLANNED_INPUTS),
+                f"Sweep.law = {law.NAME!r} is a law of {', '.join(law.INPUTS)}: runs are planned for one of "
+                f"{', '.join(PLANNED_INPUTS)}, for example 'chinchilla', of params and tokens",
             )
             object.__setattr__(self, "law", import_path(law) or law.NAME)
         for name in ("target_flops", "max_flops", "max_hours"):

@@ -112,7 +112,7 @@ def _one_line(problem: Problem) -> str:
     if not problem.form.splits_compute() or not (problem.column("tokens") > 0).all():
         return ""
     line = line_through(problem.column("params"), problem.column("tokens"), same=SAME)
-    return "" if line is None else f", and {line}"
+    return "" if line is None else f", and {line}{line.theorem}"
 
 
 def one_budget(problem: Problem) -> list[Status]:

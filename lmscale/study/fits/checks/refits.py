@@ -10,7 +10,7 @@ from lmscale.study.design import UNIDENTIFIED
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns, compute_model
 from lmscale.study.fits.solvers.derivatives import condition, jacobian
-from lmscale.study.fits.solvers.minimise import minimise, minimise_many
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many, minimise_near
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.grouping import in_largest_group
 from lmscale.study.laws import SIX_ND, ComputeModel
@@ -75,9 +75,9 @@ def largest_budget(problem: Problem, runs: UsableRuns) -> list[Status]:
     if top.sum() < 3:  # no budgets, a cloud of runs: the largest tenth of them
         top = budget >= np.sort(budget)[-max(3, len(budget) // 10)]
     rest = problem.without(top)
-    if rest.runs <= len(problem.free) or condition(rest, minimise(rest).values_p) > UNIDENTIFIED:
+    values = minimise(rest).values_p if rest.runs > len(problem.free) else None
+    if values is None or condition(rest, values) > UNIDENTIFIED:
         return [Status("largest budget left out", "the smaller budgets alone cannot identify the law", "note")]
-    values = minimise(rest).values_p
     measured = problem.target_n[top]
     if not (measured > 0).all():  # a reward, say: errors in per cent mean nothing
         return []
@@ -99,14 +99,17 @@ def sensitivity(problem: Problem, best: GlobalMinimum, compute: ComputeModel) ->
     if problem.loss == "huber":
         deltas = [problem.delta * factor for factor in (0.1, 10.0, 100.0)]
         values = [
-            float(_headline(problem, minimise(problem.using(delta=delta)).values_p, compute)[1]) for delta in deltas
+            float(_headline(problem, minimise_near(problem.using(delta=delta), best.values_p), compute)[1])
+            for delta in deltas
         ]
         others = ", ".join(f"{value:.4f} at {delta:g}" for value, delta in zip(values, deltas))
         statuses.append(Status("delta", f"{name} = {float(mine):.4f} at delta = {problem.delta:g}; {others}"))
     losses = [loss for loss in ("huber", "lad", "squared") if loss != problem.loss]
-    values = [float(_headline(problem, minimise(problem.using(loss=loss)).values_p, compute)[1]) for loss in losses]
+    values = [
+        float(_headline(problem, minimise_near(problem.using(loss=loss), best.values_p), compute)[1]) for loss in losses
+    ]
     by_others = ", ".join(f"{value:.4f} by {loss}" for value, loss in zip(values, losses))
-    by_others += _other_residuals(problem, compute)
+    by_others += _other_residuals(problem, best, compute)
     statuses.append(
         Status(
             "loss function",
@@ -116,13 +119,13 @@ def sensitivity(problem: Problem, best: GlobalMinimum, compute: ComputeModel) ->
     return statuses
 
 
-def _other_residuals(problem: Problem, compute: ComputeModel) -> str:
+def _other_residuals(problem: Problem, best: GlobalMinimum, compute: ComputeModel) -> str:
     """The headline number with residuals of L in place of ln L, or the other way; "" where ln L does not exist."""
     if not (problem.target_n > 0).all():
         return ""
     other = problem.using(residual="raw" if problem.residual == "log" else "log")
     try:
-        value = float(_headline(problem, minimise(other).values_p, compute)[1])
+        value = float(_headline(problem, minimise_near(other, best.values_p), compute)[1])
     except UserError:  # the law is negative somewhere
         return ""
     return f"; {value:.4f} with {other.residual} residuals"

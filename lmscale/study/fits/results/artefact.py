@@ -61,11 +61,16 @@ def load(path: str | Path) -> "list[Fit]":
 
 
 def load_law(path: str | Path) -> LossLaw:
-    """The parametric law of a saved fit. Raises `UserError` as `load` does, or where the file has none."""
-    for one in load(path):
-        if isinstance(one, LossLaw):
-            return one
-    raise UserError(f"{path} holds no parametric law: fit one with `lmscale fit TABLE --approach 3`")
+    """The first parametric law of a saved fit. Raises `UserError` as `load` does, or where the file has none."""
+    return load_laws(path)[0]
+
+
+def load_laws(path: str | Path) -> list[LossLaw]:
+    """The parametric laws of a saved fit, one for each target. Raises `UserError` as `load_law` does."""
+    laws = [one for one in load(path) if isinstance(one, LossLaw)]
+    if not laws:
+        raise UserError(f"{path} holds no parametric law: fit one with `lmscale fit TABLE --approach 3`")
+    return laws
 
 
 def check_version(value: Any, path: str | Path) -> None:

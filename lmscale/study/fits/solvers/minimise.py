@@ -49,6 +49,19 @@ def minimise_many(
     return points.named(ends.theta_pb), ends.converged_b
 
 
+def minimise_near(problem: Problem, around_p: np.ndarray) -> np.ndarray:
+    """The parameters (p,) of a problem that hardly differs from one whose minimum is `around_p`.
+
+    Searched from there and from the best point of the start grid alone; from everywhere where neither settles. Raises
+    `UserError` as `minimise` does.
+    """
+    if not _is_chinchilla(problem):
+        values_pb, converged_b = general.many(problem, np.ones((problem.runs, 1)), around_p)
+        if converged_b[0]:
+            return np.asarray(values_pb[:, 0])
+    return minimise(problem).values_p
+
+
 def _is_chinchilla(problem: Problem) -> bool:
     return problem.form is Chinchilla and not problem.constrained
 
