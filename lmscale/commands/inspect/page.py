@@ -1,8 +1,8 @@
 """What was measured inside models as one self-contained page, up to three models side by side.
 
 Every token of the text is a button: pointing at it shades the tokens that the chosen head reads from there, and lists
-what each layer would predict next. Small maps of all heads choose the head. Text and names are escaped; the script
-loads nothing and reads only the numbers that stand beside it.
+what each layer would predict next, in all models with the same tokens. Small maps of all heads choose the head. Text
+and names are escaped; the script loads nothing and reads only the numbers that stand beside it.
 """
 
 import base64
@@ -54,7 +54,8 @@ def _introduction() -> list[str]:
     return [
         "Point at a token, or move to it with the tab key: what the chosen head reads from there is shaded, and "
         "the table lists what the residual stream would predict next after each layer (logit lens). Each small map "
-        "is a head, with queries downwards and keys to the right; choose one to see its attention in the text.",
+        "is a head, with queries downwards and keys to the right; choose one to see its attention in the text. Models "
+        "that cut the text into the same tokens show the same one.",
     ]
 
 

@@ -12,8 +12,11 @@ padding:.1rem 0;margin:0;border-radius:2px;cursor:pointer}
 .maps{display:grid;gap:3px;overflow-x:auto;margin:.6rem 0}
 .maps canvas{width:2.6rem;height:2.6rem;image-rendering:pixelated;border:1px solid var(--ink-line);cursor:pointer;
 background:var(--ink-paper)}
-.maps canvas.chosen{outline:2px solid var(--ink-2)}
-.lens td{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}
+.maps canvas.chosen{outline:2px solid var(--ink-2);outline-offset:-2px}
+table.lens{min-width:0}
+.lens td{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;vertical-align:top}
+.lens tr>:last-child{text-align:left;white-space:normal}
+.lens tr>:last-child span{display:inline-block;white-space:pre;margin-right:1.2em}
 table.grid{min-width:0}
 .grid td{width:1.1rem;min-width:.5rem;height:1.1rem;padding:0;border:1px solid var(--ink-line);
 background:color-mix(in srgb,var(--ink-3) calc(var(--e)*100%),transparent)}
@@ -22,6 +25,7 @@ background:color-mix(in srgb,var(--ink-3) calc(var(--e)*100%),transparent)}
 
 SCRIPT = """
 "use strict";
+const models = [];
 for (const model of document.querySelectorAll(".model")) {
   const numbers = JSON.parse(model.querySelector(".numbers").textContent);
   const weights = Uint8Array.from(atob(numbers.attention), c => c.charCodeAt(0));
@@ -48,13 +52,15 @@ for (const model of document.querySelectorAll(".model")) {
     [...maps.children].forEach((map, i) => map.classList.toggle("chosen", i === layer * heads + head));
     lens.replaceChildren();
     const top = lens.insertRow();
-    for (const name of ["after", "nats of the next token", "would predict"]) cell(top, name, "th");
+    for (const name of ["after", "next, nats", "would predict"]) cell(top, name, "th");
     numbers.names.forEach((name, point) => {
       const row = lens.insertRow();
       cell(row, name);
       cell(row, query < time - 1 ? numbers.nats[point][query].toFixed(2) : "");
-      const likeliest = numbers.likeliest[point][query];
-      cell(row, likeliest.map(([token, p]) => `${quoted(token)} ${(100 * p).toFixed(1)}%`).join("  "));
+      const likeliest = document.createElement("td");
+      for (const [token, p] of numbers.likeliest[point][query])
+        cell(likeliest, `${quoted(token)} ${(100 * p).toFixed(1)}%`, "span");
+      row.append(likeliest);
     });
   }
 
@@ -77,8 +83,11 @@ for (const model of document.querySelectorAll(".model")) {
     map.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") choose(); });
     maps.append(map);
   }
+  const text = JSON.stringify(tokens.map(token => token.textContent));
+  models.push({text, point: t => { query = t; show(); }});
   tokens.forEach((token, t) => {
-    for (const name of ["mouseenter", "focus"]) token.addEventListener(name, () => { query = t; show(); });
+    const point = () => { for (const other of models) if (other.text === text) other.point(t); };
+    for (const name of ["mouseenter", "focus"]) token.addEventListener(name, point);
   });
   show();
 }
