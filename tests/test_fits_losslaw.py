@@ -15,7 +15,7 @@ from lmscale.study.fits.results.common import Dropped, dropped_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers import chinchilla_vertex
 from lmscale.study.fits.solvers.chinchilla import solve_many
-from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective
+from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective, summands_at_one
 from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
@@ -337,7 +337,7 @@ def test_seeds_and_weightings_computed_together_have_the_objective_of_the_runs(l
             assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
     assert objective(points, weights[:, :2], theta) == pytest.approx(objective(plain, weights[:, :2], theta), rel=1e-12)
     at_one = evaluate(plain, weights, np.repeat(theta[:, :1], 4, axis=1), np.zeros(4))
-    for one, other in zip(evaluate_at_one(points, weights, theta[:, 0]), at_one):
+    for one, other in zip(evaluate_at_one(summands_at_one(points, theta[:, 0]), weights), at_one):
         assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
 
 

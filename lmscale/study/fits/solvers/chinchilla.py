@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lmscale.core.host import usable_cores
 from lmscale.core.threads import on_all_cores
-from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
-from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective
+from lmscale.study.fits.solvers.chinchilla_grid import exponent_grid, grid_starts, powers
+from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective, summands_at_one
 from lmscale.study.fits.solvers.chinchilla_points import LOWEST, MANY, Array, ChinchillaPoints
 from lmscale.study.fits.solvers.chinchilla_vertex import height, through_runs
 from lmscale.study.fits.solvers.newton import solve_positive
@@ -207,13 +207,16 @@ def solve_many(
 
     also_p = None if also_p is None else _in_range(also_p[:, None])[:, 0]
     together = problems_together(len(weights_nb))
+    known = also_p is not None and len(weights_nb) >= MANY and points.loss_n.ndim == 1 and not _narrow(points)
+    summands = summands_at_one(points, also_p) if also_p is not None and known else None
+    of_grid = powers(points, exponent_grid(grid), exponent_grid(grid))  # not for every chunk of 200,000 runs anew
 
     def one(chunk: slice) -> Solution:
         weights, those = np.asarray(weights_nb[:, chunk], dtype=float, order="C"), points.among(chunk)
-        starts = grid_starts(those, weights, grid, 1)[:, 0]
+        starts = grid_starts(those, weights, grid, 1, of_grid)[:, 0]
         parts = [slice(start, start + together) for start in range(0, weights.shape[1], together)]
-        if also_p is not None and len(weights) >= MANY and points.loss_n.ndim == 1 and not _narrow(points):
-            at_also = evaluate_at_one(points, weights, also_p)
+        if also_p is not None and summands is not None:
+            at_also = evaluate_at_one(summands, weights)
             return joined(
                 [
                     _from_law_of_all(

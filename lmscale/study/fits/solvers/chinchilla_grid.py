@@ -15,15 +15,21 @@ def exponent_grid(size: int, low: float = 0.02, high: float = 2.0) -> Array:
     return np.geomspace(low, high, size)
 
 
-def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: Array) -> tuple[Array, Array]:
+def powers(points: ChinchillaPoints, alphas: Array, betas: Array) -> tuple[Array, Array]:
+    """N^-alpha and D^-beta of every run or cell, (a, m) and (c, m)."""
+    return np.exp(-np.outer(alphas, points.x_m)), np.exp(-np.outer(betas, points.y_m))
+
+
+def project(
+    points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: Array, known: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
     """Least squares for (E, A', B') at every pair of exponents.
 
     Residuals of L are divided by L where the fit is of ln L, to first order the same residual. Returns the
     coefficients (3, g, b) and the residual sum of squares (g, b), infinite where A' or B' is not positive;
-    g runs over the pairs, alphas slowest.
+    g runs over the pairs, alphas slowest. `known` are the `powers`, where they are.
     """
-    u_an = np.exp(-np.outer(alphas, points.x_m))
-    v_cn = np.exp(-np.outer(betas, points.y_m))
+    u_an, v_cn = known or powers(points, alphas, betas)
     loss_nb = points.loss_nb
     scaled_nb = weights_nb / loss_nb**2 if points.log_residual else weights_nb
     target_nb = scaled_nb * loss_nb
@@ -63,13 +69,15 @@ def project(points: ChinchillaPoints, weights_nb: Array, alphas: Array, betas: A
     return np.stack([level, scale_a, scale_b]).reshape(3, pairs, problems), residual.reshape(pairs, problems)
 
 
-def grid_starts(points: ChinchillaPoints, weights_nb: Array, size: int, keep: int) -> Array:
-    """theta of the `keep` best grid cells of each problem, (5, keep, b), best first.
+def grid_starts(
+    points: ChinchillaPoints, weights_nb: Array, size: int, keep: int, known: tuple[Array, Array] | None = None
+) -> Array:
+    """theta of the `keep` best grid cells of each problem, (5, keep, b), best first; `known` as `project` takes them.
 
     Where no cell has three positive coefficients (the data do not curve), a mild law through the mean loss stands in.
     """
     axis = exponent_grid(size)
-    coefficients, residual = project(points, weights_nb, axis, axis)
+    coefficients, residual = project(points, weights_nb, axis, axis, known)
     best = residual.argmin(axis=0)[None] if keep == 1 else np.argsort(residual, axis=0, kind="stable")[:keep]
     alphas, betas = np.repeat(axis, size)[best], np.tile(axis, size)[best]
     chosen = np.take_along_axis(coefficients, best[None], axis=1)
