@@ -18,7 +18,7 @@ from lmscale.study.fits.solvers.derivatives import (
     to_theta,
     to_values,
 )
-from lmscale.study.fits.solvers.levenberg import refine
+from lmscale.study.fits.solvers.levenberg import MAX_STEPS, refine
 from lmscale.study.fits.solvers.loss_function import rho
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 
@@ -29,6 +29,8 @@ KEEP = 24
 CHUNK = 500
 CONTROL = 32
 """Problems of many that are also searched from the start grid: where none ends lower, the others are not."""
+FEW_STEPS = 30
+"""Steps of a search from the start grid before its threshold narrows."""
 LOWER = 1e-7
 """Share of the objective by which another minimum is lower, and not the same one less well solved."""
 
@@ -147,6 +149,8 @@ def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) 
 
 Ends = tuple[np.ndarray, np.ndarray, np.ndarray]
 """theta (q, b), objective (b,), converged (b,)."""
+Search = Callable[[Problem, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+"""Problem, weights and starts -> theta (q, b), objective (b,), largest gradient component (b,), converged (b,)."""
 
 
 def _near(problem: Problem, weights_nb: np.ndarray, around_q1: np.ndarray) -> Ends:
@@ -163,12 +167,22 @@ def _near(problem: Problem, weights_nb: np.ndarray, around_q1: np.ndarray) -> En
 
 
 def _from_grid(problem: Problem, weights_nb: np.ndarray, which: np.ndarray) -> Ends:
-    """Minima of some of the problems from the best point of the start grid of each."""
+    """Minima of some of the problems from the best point of the start grid of each.
+
+    Those that a few steps do not settle go on under a threshold that narrows, and to the end where that does not.
+    """
     weights_nb, problem = weights_nb[:, which], problem.among(which)
     first = _first(problem, weights_nb) if len(which) else np.zeros((len(problem.free), 0))
+    squares = problem.loss == "squared"
+    searches: tuple[Search, ...] = () if squares else (narrow, refine)
 
     def one(chunk: slice) -> Ends:
-        theta, value, _, good = refine(problem.among(chunk), weights_nb[:, chunk], first[:, chunk])
+        those, weights = problem.among(chunk), weights_nb[:, chunk]
+        theta, value, _, good = refine(those, weights, first[:, chunk], MAX_STEPS if squares else FEW_STEPS)
+        for search in searches:
+            if (left := np.flatnonzero(~good)).size:
+                ends = search(those.among(left), weights[:, left], theta[:, left])
+                _keep_lower(theta, value, good, left, (ends[0], ends[1], ends[3]))
         return theta, value, good
 
     return _in_chunks(one, len(which))
