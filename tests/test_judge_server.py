@@ -10,10 +10,11 @@ import pytest
 from helpers.judge_server import Answer, Script, error, says, serving
 
 from lmscale.core.errors import UserError
-from lmscale.lm.eval.judge import server as judge_server
+from lmscale.lm.eval.judge import client as judge_client
 from lmscale.lm.eval.judge.answers import Asking, Cache, Prices, ask_all, estimate, request
+from lmscale.lm.eval.judge.client import Client
 from lmscale.lm.eval.judge.replies import Reply
-from lmscale.lm.eval.judge.server import Client, Server, checked_url
+from lmscale.lm.eval.judge.server import Server, checked_url
 
 KEY = "sk-abcdefghijklmnopqrstuvwxyz"
 QUESTION = [{"role": "user", "content": "How is it?"}]
@@ -21,7 +22,7 @@ QUESTION = [{"role": "user", "content": "How is it?"}]
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_server, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(judge_client, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def ask(script: Script, **settings: Any) -> tuple[Reply, int]:
@@ -93,7 +94,7 @@ def test_a_fault_that_stays_is_one_sentence(fault: str, sentence: str) -> None:
         (error(422), "does not take the request (status 422)"),
         (Answer(b"", 301, headers={"location": "https://elsewhere"}), "sends elsewhere (status 301)"),
         (error(429, "quota", retry_after="3600"), "asks for a pause of 3600 s"),
-        (Answer(b"x" * (judge_server.MOST_BYTES + 1)), "answers with more than 8,388,608 bytes"),
+        (Answer(b"x" * (judge_client.MOST_BYTES + 1)), "answers with more than 8,388,608 bytes"),
     ],
 )
 def test_what_no_patience_mends_is_asked_once(answer: Answer, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +151,14 @@ def test_a_key_that_cannot_be_used(
     "url",
     [
         f"https://user:{KEY}@host/v1", f"https://{KEY}@host/v1", f"https://host/v1?api-key={KEY}", f"https://host/{KEY}/v1",
-        f"https://host/v1#{KEY}", f"user:{KEY}@host",
+        f"https://host/v1#{KEY}", f"user:{KEY}@host", "https://user:pw@host/v1", "https://host/v1?key=pw",
+        "https://host/v1#pw",
     ],
 )  # fmt: skip
 def test_a_key_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UserError, match=r"--key-variable NAME") as caught:
         Server(url=url, model="m")
-    assert KEY not in str(caught.value)
+    assert KEY not in str(caught.value) and "pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

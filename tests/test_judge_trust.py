@@ -13,8 +13,9 @@ from helpers.judge_server import Answer, says, serving
 
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
-from lmscale.lm.eval.judge.agreement import agreement, alpha, kappa, length_correlation, mean_kappa, self_consistency
+from lmscale.lm.eval.judge.agreement import agreement, alpha, kappa, mean_kappa
 from lmscale.lm.eval.judge.bootstrap import estimate
+from lmscale.lm.eval.judge.consistency import length_correlation, self_consistency
 from lmscale.lm.eval.judge.grades import Grading
 from lmscale.lm.eval.judge.human import read_human
 from lmscale.lm.eval.judge.rubric import Criterion, Rubric

@@ -50,7 +50,7 @@ class Running:
 
     url: str
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """Of all requests so far."""
+    """The bodies of all requests so far."""
     headers: list[dict[str, str]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)

@@ -28,19 +28,19 @@ class JudgeArgs:
     samples: int = 1
     """Answers to every question; several show whether the judge agrees with itself."""
     temperature: float = 0.0
-    """Of the judge."""
+    """Temperature at which the judge answers."""
     answer_tokens: int = 256
-    """Tokens of an answer of the judge, at most."""
+    """The most tokens that an answer of the judge may have."""
     body: str | None = None
     """JSON of further fields of every request; null leaves one of ours out: {"max_tokens": null}."""
     requests_per_minute: float = float("inf")
-    """Ask no faster."""
+    """Ask no faster than this many times a minute."""
     parallel: int = 4
-    """Requests under way at once."""
+    """How many requests are under way at once."""
     timeout: float = 60.0
     """Seconds for one answer; then, as after errors of the server, it is asked again."""
     attempts: int = 5
-    """Attempts at one request."""
+    """How often one request is tried before the call fails."""
     price: tuple[float, float] | None = None
     """Price of a million tokens read and of a million written, for the cost of the call."""
     dry_run: bool = False
@@ -58,13 +58,13 @@ class JudgeArgs:
     prompts: Path | None = None
     """What runs continue: a YAML list, JSONL with `prompt`, or one a line; by default the rubric's openings."""
     max_tokens: int = 200
-    """Tokens of a continuation, at most."""
+    """The most tokens of a continuation that a run writes."""
     text_temperature: float = 1.0
-    """Of the models whose texts are judged."""
+    """Temperature at which the judged models write."""
     n: int = 1
-    """Continuations of each prompt."""
+    """How many continuations each prompt gets."""
     seed: int = 0
-    """Of the texts, of the choice of pairs and of the bootstrap."""
+    """Seed of the texts, of the choice of pairs and of the bootstrap."""
     resamples: int = 1000
     """Draws of the bootstrap behind each interval."""
     json: Path | None = None

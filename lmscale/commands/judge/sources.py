@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 32
 """Continuations that a run writes together."""
 CHARACTERS_PER_TOKEN = 4
-"""For what texts will cost that are not written yet."""
+"""What a token has about, for the cost of texts that are not written yet."""
 
 
 @dataclass(frozen=True)

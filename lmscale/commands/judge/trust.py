@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmscale.commands.judge.arguments import JudgeArgs
-from lmscale.lm.eval.judge.agreement import agreement, grade_agreements, length_correlation, self_consistency
+from lmscale.lm.eval.judge.agreement import agreement, grade_agreements
 from lmscale.lm.eval.judge.bias import excludes
+from lmscale.lm.eval.judge.consistency import length_correlation, self_consistency
 from lmscale.lm.eval.judge.grades import Grading
 from lmscale.lm.eval.judge.human import read_human
 from lmscale.lm.eval.judge.pairs import OUTCOME, Vote, results

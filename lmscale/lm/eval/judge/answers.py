@@ -16,12 +16,13 @@ from typing import Any
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.files import cache_dir, parse_json, read_bytes, write_json
+from lmscale.lm.eval.judge.client import Client
 from lmscale.lm.eval.judge.replies import Reply
 from lmscale.lm.eval.judge.rubric import Messages
-from lmscale.lm.eval.judge.server import Client, Server
+from lmscale.lm.eval.judge.server import Server
 
 BYTES_PER_TOKEN = 4
-"""Of English text under the tokenizers of large models, about; for what a call costs before it is made."""
+"""About what English text has under the tokenizers of large models; for what a call costs before it is made."""
 TOKENS_PER_MESSAGE = 4
 WAIT_SECONDS = 0.2
 
@@ -36,7 +37,7 @@ class Asking:
     seed: int = 0
     """Sent with the first sample; the next ones take the next numbers."""
     max_tokens: int = 256
-    """Of an answer."""
+    """The most tokens of an answer."""
 
     def __post_init__(self) -> None:
         check(0 <= self.temperature < math.inf, f"a judge's temperature of {self.temperature:g}: 0 or more")
@@ -100,7 +101,7 @@ def _fits(value: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a million tokens, in any currency."""
+    """What a million tokens cost, in any currency."""
 
     prompt: float
     answer: float
@@ -121,7 +122,7 @@ class Cost:
     """Answered already, at no cost."""
     prompt_tokens: int
     answer_tokens: int
-    """Before: at most, with answers of full length."""
+    """An estimate counts answers of full length."""
 
     def money(self, prices: Prices) -> float:
         """The price of the tokens."""

@@ -19,10 +19,10 @@ class HumanGrade:
     """One person's grades of one text."""
 
     id: str
-    """Of the text."""
+    """The id of the text."""
     rater: str
     grades: dict[str, float]
-    """By criterion; those that the person left out are not there."""
+    """Values by criterion; those that the person left out are not there."""
 
 
 def read_human(path: Path, texts: Sequence[Text], rubric: Rubric) -> tuple[list[HumanGrade], list[str]]:

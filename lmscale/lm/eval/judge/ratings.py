@@ -41,7 +41,7 @@ class Rating:
     stderr: float
     """Standard deviation over the draws."""
     share: float
-    """Of its votes that it won."""
+    """The share of its votes that it won."""
     pairs: int
 
 
