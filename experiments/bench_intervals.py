@@ -2,6 +2,7 @@
 
     python experiments/bench_intervals.py                               # 10 studies per row: about a minute
     python experiments/bench_intervals.py --studies 200 --save folder   # rows are kept there and not computed again
+    python experiments/bench_intervals.py --tables chinchilla experiments/outcomes/isoflop_cpu.csv   # real runs
 
 Runs of a truth (`uncertainty/truths.py`: Chinchilla's form, an outer exponent, Farseer's constants, three power terms
 twice) with .1 % and .5 % noise, 24 and 56 of them, a ladder or an IsoFLOP design. Chinchilla's law is fitted to each
@@ -21,6 +22,7 @@ TODO outcome
 import argparse
 import json
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +30,17 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from lmscale.study import fits
 from lmscale.study.fits.solvers.derivatives import jacobian
 from lmscale.study.fits.solvers.minimise import minimise_many
 from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.fits.uncertainty import new_runs
 from lmscale.study.fits.uncertainty.discrepancy import Mixture
 from lmscale.study.fits.uncertainty.new_runs import mean_and_run, prior_sds
 from lmscale.study.fits.uncertainty.truths import BEYOND, FAMILY, GRIDS, OFF, Design, Truth
 from lmscale.study.laws import Chinchilla, Kaplan, Law, OverTraining
 from lmscale.study.laws.size_and_data import OuterExponent
+from lmscale.study.tables import flags, read_table
 
 LEVEL = 0.95
 NOISES = (0.001, 0.005)
@@ -129,7 +134,7 @@ def by_stack(
 
 def simulate(row: Row, studies: int, seed: int = 0) -> dict[str, dict[str, list[list[float]]]]:
     """Per way: `inside` and `width` of every study and target, of the mean; of the discrepancy also of one new run."""
-    points, rng = row.truth.design(row.kind, row.runs), np.random.default_rng(seed)
+    points, rng = row.truth.design(row.kind, row.runs), np.random.default_rng([seed, zlib.crc32(str(row).encode())])
     there = row.truth.targets(points)
     truth = row.truth.log_loss(there)
     losses = np.exp(row.truth.log_loss(points)[:, None] + row.noise * rng.standard_normal((row.runs, studies)))
@@ -179,13 +184,48 @@ def row_of(row: Row, studies: int, folder: Path | None) -> dict[str, dict[str, l
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def about_the_law(fit: fits.LossLaw, points: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """The interval (m, 2) of one new run if the form is right: the law's resamples and the scatter of the residuals."""
+    if fit.samples is None:
+        return np.full((len(points), 2), np.nan)
+    inputs, residual = new_runs.columns(fit.law, points), np.asarray(fit.residuals["residual"])
+    return new_runs.about_the_law(fit.samples, inputs, residual, len(fit.law.names()), True, fit.seed, LEVEL)[1]
+
+
+def measured(source: str, where: str | None) -> str:
+    """Runs of a table predicted from those up to a tenth of the largest FLOPs; held-out ones from the others."""
+    table = read_table(source, where=where)
+    table = table[table["loss_nats"].notna()]
+    flops = table["flops"] if "flops" in table else 6 * table["params"] * table["tokens"]
+    chosen = flags(table, "held_out") if "held_out" in table else np.zeros(len(table), dtype=bool)
+    large = chosen if chosen.any() else np.asarray(flops > flops.max() / 10 * 1.01)
+    fit = fits.loss_law(table[~large].drop(columns="held_out", errors="ignore"), resamples=400, check=False)
+    rows = table[large]
+    points = [{"params": n, "tokens": d} for n, d in zip(rows["params"], rows["tokens"])]
+    losses = rows["loss_nats"].to_numpy(dtype=float)
+    new = np.array([one.interval for one in fit.predict_many(points, LEVEL)])
+    ends = {"if the form is right": about_the_law(fit, points), "of one new run": new}
+    parts = [
+        f"{name} {np.sum((low <= losses) & (losses <= high))} inside, {100 * np.median((high - low) / losses):.2f} %"
+        for name, (low, high) in ((name, each.T) for name, each in ends.items())
+    ]
+    doubt = "" if fit.lack_of_fit is None else f"; lack of fit p = {fit.lack_of_fit.p:.1g}"
+    return f"{source} {where or ''}: {fit.n_runs} fitted, {len(rows)} predicted: {'; '.join(parts)} wide{doubt}"
+
+
 def main() -> None:
     """Print the share of studies whose interval holds the truth, and widths in per cent of the loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10, help="simulated studies per row")
     parser.add_argument("--save", type=Path, help="folder that keeps rows")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no further row is begun after these")
+    parser.add_argument("--tables", nargs="+", help="tables whose large runs are predicted from small ones instead")
+    parser.add_argument("--where", help="rows of these tables that count")
     arguments = parser.parse_args()
+    if arguments.tables is not None:
+        for source in arguments.tables:
+            print(measured(source, arguments.where), flush=True)
+        return
     if arguments.save is not None:
         arguments.save.mkdir(parents=True, exist_ok=True)
     rows = [
