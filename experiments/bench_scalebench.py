@@ -16,7 +16,20 @@ averages over several laws that the runs allow. All use the same fit: least squa
 grid as a weak prior, so that a law of more unknowns than rows has one too. The score is R2 on all test rows, at least
 -1. The published figures are means over several laws for each task, of another fit.
 
-Outcome: see below the code's first run.
+Outcome (2026-11; 100 s of processor time): R2 at 1, 5 and 10 % of the cost; of sparsity and mixtures at 20, 35, 50 %.
+
+                      improve            V-optimal          D-optimal          at random          published best
+    farseer           .835  .845  .893   .588  .830  .869  -.117  .667  .736   .667  .880  .875   .67  .88  .93
+    parallel_pile      -1   .998  .998    -1   .991  .996   -1    .980  .993    -1   .996  .998   -1   .77  .99
+    data_constrained  .982  .983  .932   .980  .963  .789   .992  .860  .849   .761  .941  .875   .73  .85  .86
+    bounded           .980  .940  .905   .995  .936  .858   .991  .900  .871   .628  .902  .861   .73  .85  .86
+    sparsity         -.026  .301  .499   .052  .297  .401   .028  .167  .311  -.319  .340  .209   .31  .44  .53
+    domain_mixture    .959  .983  .989   .963  .978  .989   .950  .990  .988   .761  .967  .986   .64  .91  .95
+
+So the chosen runs are at least as good as every published figure on four tasks (1 % buys no row of parallel_pile) and
+at 1 % of Farseer's, and behind at 5 and 10 % of Farseer's (41 and 81 rows; all 404 give .924) and on sparsity, whose
+form is the paper's and not one of this package. With the same fit the methods differ less than the fits do:
+V-optimality is about as good on three tasks, and on Farseer's even runs drawn at random are at 5 %.
 """
 
 import argparse
@@ -386,6 +399,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the tables scalebench_TASK.csv")
     parser.add_argument("--task", default="", choices=("", *(task.name for task in TASKS)), help="one task alone")
-    parser.add_argument("--seeds", type=int, default=5, help="repeats of buying at random")
+    parser.add_argument("--seeds", type=int, default=3, help="repeats of buying at random")
     arguments = parser.parse_args()
     main(arguments.folder, arguments.task, arguments.seeds)
