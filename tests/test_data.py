@@ -210,7 +210,7 @@ def test_a_hundred_million_windows_cost_no_memory() -> None:
 
 
 def test_an_epoch_visits_every_window_once_and_epochs_join_exactly() -> None:
-    batches = Batches(numbered(100 * 7 + 1), context=7, batch_sequences=16, seed=3)  # 100 windows: 6.25 batches
+    batches = Batches(numbered(100 * 7 + 1), context=7, batch_rows=16, seed=3)  # 100 windows: 6.25 batches
     assert (batches.windows, batches.unique_tokens, batches.epochs(1400)) == (100, 700, 2.0)
     rows = np.concatenate([batches[t] for t in range(25)])
     assert rows.shape == (400, 8) and rows.dtype == np.int32

@@ -132,6 +132,11 @@ def test_a_run_reads_its_teacher_books_it_and_resumes_bit_for_bit(
     assert result.reference_flops == forward * config.tokens > 0
     assert result.reported is not None and result.reported.keys() == {"teacher_kl", "teacher_loss_nats"}
     first = rows(folder / config.run_id)[0]
+    work = result.flops + result.reference_flops
+    assert result.mfu == pytest.approx(work / result.seconds / 1e11), "reading the teacher is work of the machine"
+    assert [row["mfu"] for row in rows(folder / config.run_id)] == pytest.approx(
+        [row["tokens_per_second"] * work / config.tokens / 1e11 for row in rows(folder / config.run_id)]
+    )
     assert first["teacher_kl"] > 0 and first["loss_nats"] > first["teacher_loss_nats"] > 0
     assert set(load(folder / config.run_id).params) == set(parameter_table(MODEL)), "the teacher is not in it"
 
@@ -162,13 +167,11 @@ def test_a_teacher_that_cannot_be_read_is_one_sentence(corpus: str, teacher: Run
     with pytest.raises(UserError, match=r"no checkpoint of step 5 .* there are those of 6"):
         train(replace(pupil(corpus, teacher), objective=Distillation(teacher=f"{teacher.run_id}@5")), folder)
     long = pupil(corpus, teacher, model=replace(MODEL, context=64))
-    with pytest.raises(UserError, match=r"the teacher, run \w+, reads at most 32 tokens, .* is 64"):
+    with pytest.raises(UserError, match=r"the teacher of run \w+ is run \w+, which reads at most 32 tokens, .* is 64"):
         train(long, folder)
     words = DataConfig(source=corpus, tokenizer="bpe:300", validation_fraction=0.2, max_epochs=1000)
     other = replace(pupil(corpus, teacher), data=words, model=replace(MODEL, vocab=300))
-    with pytest.raises(
-        UserError, match=r"the teacher, run \w+, has 256 ids, and this run 300; give both one tokenizer"
-    ):
+    with pytest.raises(UserError, match="which has 256 ids, and its own are 300; give both one tokenizer"):
         train(other, folder)
     with pytest.raises(UserError, match="nothing is learned from the teacher"):
         Distillation(teacher=teacher.run_id, text_weight=1.0)

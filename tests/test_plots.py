@@ -67,6 +67,7 @@ def test_points_inside_a_schedule_never_feed_the_frontier(table):
     (frontier,) = lines_of(ax, plots.INK["text"])
     assert min(frontier.get_ydata()) == table["loss_nats"].min()
     assert "validation (points)" in ax.get_ylabel() and "nats per token" in ax.get_ylabel()
+    assert plots.loss_label(table.assign(stage="prefer")) == "loss, per pair of answers"
 
 
 def test_baselines_are_lines_that_share_words_and_leave_the_runs_their_room(table):

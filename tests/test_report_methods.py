@@ -287,6 +287,13 @@ def test_what_a_loss_lacks_is_not_claimed():
     assert "over 4,000 to 5,000 fixed tokens" in meanings(counted(validation_tokens=[5000.0, 4000.0]))["loss"]
 
 
+def test_the_loss_of_pairs_of_answers_is_not_per_token():
+    assert meanings(counted(stage="prefer"))["loss"].startswith("mean loss, per pair of answers: validation loss")
+    assert meanings(counted(stage=["fine-tune", "reward"]))["loss"].startswith(
+        "mean loss, nats per token or per pair of answers"
+    )
+
+
 def test_every_formula_of_c_that_allocations_use_is_stated(law, valleys):
     assert meanings(table(), law, valleys)["C(N, D)"] == "allocations convert with C = 6 N D"
     lines = [text for name, text in conventions(table(), [law, replace(valleys, compute=ComputeModel(7.0))])

@@ -13,7 +13,7 @@ from helpers.outcomes import outcome_of
 from helpers.stand_in import REAL_PYTHON, RUN, Watcher, a_trainer, journal, none_left_behind  # noqa: F401
 
 from lmscale.commands.plan.dependencies import dependencies
-from lmscale.core.config import Completion, DataConfig, Distillation, RunConfig
+from lmscale.core.config import Completion, DataConfig, Distillation, Preference, RewardModel, RunConfig
 from lmscale.core.counting import count, flops_per_token_forward
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun, write_plan
@@ -22,7 +22,7 @@ from lmscale.study import fits, launch, laws, prices, recipes
 from lmscale.study.launch import slurm
 from lmscale.study.launch.branches import with_starts
 from lmscale.study.launch.sbatch import Cluster
-from lmscale.study.sweep import Plan, Sweep, chain, distil, fine_tune, ladder, plan
+from lmscale.study.sweep import Plan, Sweep, chain, distil, fine_tune, ladder, plan, prefer, reward
 from lmscale.study.tables import read_table
 
 FAMILY = recipes.Family(width_multiple=4, aspect_ratio=None, head_width=8, base=replace(RUN.model, heads=1))
@@ -35,10 +35,13 @@ RECIPE = recipes.Recipe(
     run={"keep_checkpoint": True},
 )
 ANSWERS = DataConfig(source="pairs.jsonl", prompt_field="prompt")
+PAIRS = DataConfig(source="pairs.jsonl", template="preference", rejected_field="rejected")
 STAGES = recipes.by_stage(
     pretrain=RECIPE,
     fine_tune=RECIPE(data=ANSWERS, objective=Completion(), optimizer={"final_lr_fraction": 0.5}),
     distil=RECIPE(objective=Distillation(temperature=2.0)),
+    prefer=RECIPE(data=PAIRS, objective=Preference(beta=0.2)),
+    reward=RECIPE(data=PAIRS, objective=RewardModel()),
 )
 BASE = ladder([2_000, 8_000], [10, 20])
 
@@ -87,6 +90,25 @@ def test_parents_are_named_by_point_by_name_and_by_id() -> None:
     assert [run.config.kept_steps for run in kept] == [(7,), ()]
     elsewhere = planned([{"params": 2_000, "tokens": 640, "init_from": "0123456789ab"}], RECIPE).runs[0]
     assert (elsewhere.config.init_from, elsewhere.parent_tokens, elsewhere.stage) == ("0123456789ab", None, "fine-tune")
+
+
+def test_preferences_and_rewards_start_from_a_run_and_count_both_answers() -> None:
+    tuned = fine_tune(BASE[:1], tokens=[640])
+    found = planned(chain(BASE, tuned, prefer(tuned, tokens=[1280], peak_lr=[0.001]), reward(tuned, tokens=1280)))
+    runs = {stage: [run for run in found.runs if run.stage == stage] for stage in ("fine-tune", "prefer", "reward")}
+    [parent], [policy], [rewards] = runs.values()
+    assert policy.config.init_from == policy.config.reference == parent.config.run_id == rewards.config.init_from
+    assert policy.config.objective == Preference(beta=0.2) and policy.config.optimizer.peak_lr == 0.001
+    assert policy.config.tokens == rewards.config.tokens == 1280
+    assert policy.config.batch_examples * 2 == policy.config.optimizer.batch_sequences
+    assert policy.parent_tokens == parent.parent_tokens + parent.config.tokens
+    forward = flops_per_token_forward(parent.config.model)
+    assert policy.reference_flops == forward * 1280 and policy.reference_bytes > 0
+    assert rewards.config.model == replace(parent.config.model, scalar_head=True) and rewards.reference_flops == 0
+    drawn = "\n".join(dependencies(found.runs))
+    assert "prefer" in drawn and "is compared with" in drawn
+    with pytest.raises(UserError, match=r"cannot start from run .*, a reward model"):
+        planned(chain(BASE, tuned, reward(tuned, tokens=1280), fine_tune(reward(tuned, tokens=1280), tokens=640)))
 
 
 def test_stages_follow_one_another() -> None:
@@ -143,24 +165,45 @@ def test_what_cannot_be_is_one_sentence_before_anything_runs(points: Any, recipe
         planned(points, recipe)
 
 
-def test_a_teacher_with_another_vocabulary_or_a_shorter_context_is_refused() -> None:
-    def small(point: Any) -> RunConfig:
-        model = RUN.model
-        if "teacher" in point:
-            model = replace(model, **point["change"])
-            data = DataConfig(tokenizer="bytes" if model.vocab == 256 else "bpe:300")
-            return replace(RUN, model=model, data=data, objective=Distillation(teacher=point["teacher"]))
-        return RUN
+@pytest.mark.parametrize(
+    ("model", "tokenizers", "sources", "sentence"),
+    [
+        ({"vocab": 256}, ("a.json", "bytes"), None, "which has 300 ids, and its own are 256; give both one tokenizer"),
+        ({"context": 32}, ("a.json", "a.json"), None, "reads at most 16 tokens, and its own context is 32; take a con"),
+        ({}, ("bpe:300", "bytes"), None, "whose tokenizer is 'bpe:300', and its own is 'bytes'; give both one"),
+        ({}, ("bpe:300", "bpe:299"), None, "whose tokenizer is 'bpe:300', and its own is 'bpe:299'; give both one"),
+        ({}, ("bpe:300", "bpe:300"), "ab", "'bpe:300' is trained on a, and its own on b, so an id would mean other"),
+        ({}, ("bpe:300", "bpe:300"), "aa", None),
+        ({}, ("bpe:300", "a.json"), "ab", None),
+        ({}, ("a.json", "b.json"), "ab", None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("role", ["teacher", "init_from"])
+def test_a_parent_with_another_vocabulary_or_a_shorter_context_is_refused(
+    role: str, model: dict[str, Any], tokenizers: tuple[str, str], sources: str | None, sentence: str | None
+) -> None:
+    """What a file holds is known when a run starts."""
+    base = replace(RUN, model=replace(RUN.model, vocab=300))
+    datas = [DataConfig(source=source, tokenizer=name) for name, source in zip(tokenizers, sources or "aa")]
 
-    for change, sentence in (
-        (
-            {"vocab": 300},
-            "which has the 256 ids of 'bytes', and its own are the 300 of 'bpe:300'; give both one tokenizer",
-        ),
-        ({"context": 32}, "which reads at most 16 tokens; give the run a context of at most that"),
-    ):
+    def of_point(point: Any) -> RunConfig:
+        if role not in point:
+            return replace(base, data=datas[0])
+        child = replace(base, data=datas[1], model=replace(base.model, **model))
+        if role == "init_from":
+            return replace(child, init_from=point["init_from"])
+        return replace(child, objective=Distillation(teacher=point["teacher"]))
+
+    points = [{"name": "a"}, {role: "a"}]
+    if sentence is None:
+        assert len(planned(points, of_point).runs) == 2
+    elif not model or role == "teacher":
         with pytest.raises(UserError, match=sentence):
-            planned([{"name": "a"}, {"teacher": "a", "change": change}], small)
+            planned(points, of_point)
+
+
+def test_a_distillation_without_a_teacher_is_refused() -> None:
     with pytest.raises(UserError, match=r"names no teacher: give Distillation\(teacher="):
         replace(RUN, objective=Distillation())
 

@@ -14,6 +14,7 @@ import lmscale
 from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, DATA_FILE, OUTCOME_FILE
+from lmscale.lm import data
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model.transformer import logits
 from lmscale.lm.train.batch_source import TextBatches
@@ -86,6 +87,22 @@ def test_a_start_that_cannot_be_had_is_one_sentence(parent: RunConfig, corpus: s
     for step in (0, 3, 9):
         with pytest.raises(UserError, match=r"continue_from = .*name a step after the first and before the last"):
             run(corpus, 3, continue_from=f"{parent.run_id}@{step}")
+
+
+def test_a_start_with_another_tokenizer_is_refused(corpus: str, tmp_path: Path) -> None:
+    """`bpe:300` is trained on each text; the file of the first is the same tokenizer by another name."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/text.txt").write_text("\n".join(f"line {n} of lorem ipsum dolor sit amet" for n in range(400)))
+    first = run(corpus, 2, model=replace(MODEL, vocab=300))
+    first = replace(first, data=replace(first.data, tokenizer="bpe:300"))
+    train(first, tmp_path / "runs" / "first" / first.run_id)
+    file = data.prepare(first.data).manifest.tokenizer_file
+    assert file is not None
+    child = replace(first, data=replace(first.data, source=str(tmp_path / "other")), init_from=first.run_id)
+    with pytest.raises(UserError, match=r"the init_from, run \w+, was trained with another tokenizer than that of"):
+        train(child, tmp_path / "runs" / "second" / child.run_id)
+    same = replace(child, data=replace(child.data, tokenizer=file))
+    assert train(same, tmp_path / "runs" / "second" / same.run_id).state == "finished"
 
 
 def test_load_gives_configuration_parameters_and_tokenizer(parent: RunConfig, tmp_path: Path) -> None:

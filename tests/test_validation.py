@@ -33,7 +33,7 @@ def windows() -> ValidationSet:
     split = split[: 5 * CONTEXT + 1]
     manifest = SimpleNamespace(
         fingerprint="hand", tokenizer="bytes", tokenizer_file=None, endless=False, weights=(), source="hand",
-        unique_limit=None, train_tokens=len(split), own_splits=(), layout="stream",
+        unique_limit=None, train_tokens=len(split), own_splits=(), layout="stream", window_sequences=1,
     )  # fmt: skip
     tokens = SimpleNamespace(
         manifest=manifest, components=(), split=lambda name: (split, np.zeros(1)), scored=lambda name: None

@@ -74,11 +74,13 @@ def main(args: BenchArgs, console: "Console") -> None:
     from lmscale.core import measured_speeds
     from lmscale.core.files import write_json
     from lmscale.lm.train import bench
+    from lmscale.lm.train.references import reference_model
 
     others = ("config", "steps", "json", "profile", "sweep")
     shape = {name: value for name, value in asdict(args).items() if name not in others}
     config = bench.configuration(args.config, **shape)
-    speed = bench.measure(config, args.steps, args.profile)
+    folder = Path() if args.config is None else args.config.absolute().parent
+    speed = bench.measure(config, args.steps, args.profile, reference_model(config, folder))
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
     measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device, speed.steps)
@@ -99,7 +101,7 @@ def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
 
     slots = launch.slots()
     for run in spread_of_sizes(plan.runs):
-        rates, shape = _measure(run, slots, steps), run.config.model
+        rates, shape = _measure(run, plan.runs, slots, steps), run.config.model
         console.print(
             f"{shape.width} x {shape.layers}, {model_size(params_total(shape), active_params_total(shape))} "
             f"parameters, batch "
@@ -108,8 +110,11 @@ def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
         )
 
 
-def _measure(run: "PlannedRun", slots: "list[Slot]", steps: int) -> list[float]:
-    """FLOP/s of one shape in every slot, measured by a process in each at the same time."""
+def _measure(run: "PlannedRun", runs: "list[PlannedRun]", slots: "list[Slot]", steps: int) -> list[float]:
+    """FLOP/s of one shape in every slot, measured by a process in each at the same time.
+
+    The configurations of those of `runs` that it needs lie beside its own, for the shape of a teacher or reference.
+    """
     import os
     import subprocess
     import sys
@@ -119,9 +124,13 @@ def _measure(run: "PlannedRun", slots: "list[Slot]", steps: int) -> list[float]:
     from lmscale.core.files import read_json, write_json
     from lmscale.core.run_folder import CONFIG_FILE
 
+    needed = {run.config.run_id, *(name.run_id for name in run.config.parents.values())}
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / CONFIG_FILE
-        write_json(config, run.config.to_json())
+        sweep = Path(folder) / "sweep"
+        for each in runs:
+            if each.config.run_id in needed:
+                write_json(sweep / each.config.run_id / CONFIG_FILE, each.config.to_json())
+        config = sweep / run.config.run_id / CONFIG_FILE
         figures = [Path(folder) / f"{number}.json" for number in range(len(slots))]
         command = [sys.executable, "-m", "lmscale", "bench", "--config", str(config), "--steps", str(steps), "--json"]
         processes = [

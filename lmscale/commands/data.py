@@ -41,7 +41,9 @@ class DataArgs:
     prompt_field: str | None = None
     """Field that holds a prompt, which is put before the text."""
     template: str | None = None
-    """How records become prompts and answers: alpaca, completion, chat, or a text with fields in braces."""
+    """How records become prompts and answers: alpaca, completion, preference, chat, or a text with fields in braces."""
+    rejected_field: str | None = None
+    """Field that holds a rejected answer: records are pairs of answers to a prompt."""
     tokenizer: str = "bytes"
     """`bytes`, `bpe:V` trained on the training split, or a tokenizer.json."""
     validation_fraction: float = 0.05
@@ -138,11 +140,12 @@ def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
     console.print(f"corpus {escape(manifest.source)}{share}")
     console.print(table)
     near = f", {manifest.near_duplicates_removed:,} near duplicates" if manifest.near_duplicates_removed else ""
+    in_file = f", in {manifest.tokenizer_file}" if manifest.tokenizer.startswith("bpe:") else ""
     removed = f"removed: {manifest.duplicates_removed:,} duplicates{near}, {manifest.empty_removed:,} empty documents\n"
     console.print(
         f"{'' if manifest.tokens_path else removed}"
         f"tokenizer {escape(manifest.tokenizer)}, vocabulary {manifest.vocab:,}, end of document "
-        f"{manifest.end_of_document}\n{escape(str(manifest.folder))}"
+        f"{manifest.end_of_document}{escape(in_file)}\n{escape(str(manifest.folder))}"
     )
     if manifest.template:
         console.print("template, whose last field and what follows it are the answer:", markup=False)

@@ -19,8 +19,9 @@ def repeat(*more: object) -> tuple[object, ...]:
 def print_use(run: Path) -> None:
     """Print what a trained run is good for: text from its checkpoint, or its row among those of its sweep."""
     from lmscale.core.run_folder import CHECKPOINT_FOLDER, PLAN_FILE
+    from lmscale.core.run_identity import read_config
 
-    if (run / CHECKPOINT_FOLDER).is_dir():
+    if (run / CHECKPOINT_FOLDER).is_dir() and not read_config(run).model.scalar_head:
         print_next("sample", run, "--prompt", "Once upon a time")
     elif (run.parent / PLAN_FILE).is_file():
         print_next("status", run.parent)

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRem
 from rich.table import Column
 from rich.text import Text
 
-from lmscale.core.config import PRETRAIN
+from lmscale.core.config import PRETRAIN, loss_unit
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import model_size, quantity
@@ -96,10 +96,10 @@ class Bars:
         self._ended += 1
         self._progress.advance(self._whole, count(run.config).flops - self._seen.get(run_id, 0.0))
         if outcome.state == "finished":
-            result = (
-                f"loss {outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} nats/token  {outcome.seconds:.0f} s"
-                + ("" if outcome.mfu is None else f"  MFU {outcome.mfu:.2f}")
-            )
+            unit = loss_unit([run.stage]).replace(" per token", "/token")
+            loss = f"{outcome.loss_nats:.4f} ± {outcome.loss_stderr or 0:.4f} {unit}"
+            mfu = "" if outcome.mfu is None else f"  MFU {outcome.mfu:.2f}"
+            result = f"loss {loss}  {outcome.seconds:.0f} s{mfu}"
         else:
             result = f"[yellow]{outcome.state}: {escape(outcome.reason)}[/yellow]"
         held_out = "  held out" if run.held_out else ""

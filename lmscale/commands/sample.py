@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction
 
 from lmscale.commands.next_step import print_next
-from lmscale.core.config import check
+from lmscale.core.config import check, loss_unit
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -217,8 +217,9 @@ def _of_model(folder: Path, title: str, args: SampleArgs, console: "Console") ->
     quiet = str(args.json) == "-"
     try:
         outcome = Outcome.read(folder)
-        loss = "" if outcome is None or outcome.loss_nats is None else f", {outcome.loss_nats:.3f} nats per token"
         opened = open_run(folder)
+        unit = loss_unit([opened.run.config.stage])
+        loss = "" if outcome is None or outcome.loss_nats is None else f", {outcome.loss_nats:.3f} {unit}"
         if not quiet:
             _note(console, f"{folder.name}: {title}{loss}")
         return {"run": folder.name, **_continue(opened, args, console)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from lmscale.commands.next_step import print_next, run_again
+from lmscale.core.config import loss_unit
 from lmscale.core.quantities import duration, quantity
 from lmscale.core.text import one_line
 
@@ -85,7 +86,8 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
     if len(shown) < len(runs):
         sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
     if states["running"] or states["scoring"]:
-        sentences.append("loss: the training loss of a run at work, otherwise the validation loss, in nats per token.")
+        unit = loss_unit(run.stage for run in runs)
+        sentences.append(f"loss: the training loss of a run at work, otherwise the validation loss, {unit}.")
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         sentences.append(f"note: {mixed}")
     if states["failed"]:

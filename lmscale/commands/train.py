@@ -48,7 +48,7 @@ def main(args: TrainArgs, console: "Console") -> None:
     Raises `UserError` as `train_packed` does, `Busy` where another process trains one of them, and `SystemExit` with
     `EXIT_INTERRUPTED` for a run that was asked to stop.
     """
-    from lmscale.core.config import RunConfig, from_json
+    from lmscale.core.config import RunConfig, from_json, loss_unit
     from lmscale.core.files import read_json
     from lmscale.core.run_identity import check_config
     from lmscale.core.signals import end_with_launcher
@@ -79,8 +79,9 @@ def main(args: TrainArgs, console: "Console") -> None:
             if not launched:
                 print_next(*repeat())
             raise SystemExit(EXIT_INTERRUPTED) from None
+    unit = loss_unit([configs[0].stage])
     for outcome in outcomes:
-        print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} nats per token'}")
+        print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} {unit}'}")
     if not launched:
         print_use(folders[0])
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_TABLE = (
-    "run_id", "versions", "loss_by_position_nats", "reported", "experts", "tokens_by_source", "epochs_by_source",
+    "run_id", "versions", "loss_by_position_nats", "reported", "validation_reported", "experts", "tokens_by_source",
+    "epochs_by_source",
 )  # fmt: skip
 """Fields of an `Outcome` that are no columns: the first is the column `run`, the others are not one value. Those
-of `reported` have columns `reported_NAME`."""
+of `reported` have columns `reported_NAME`, those of `validation_reported` `validation_NAME`."""
 
 COUNTS = ("params", "params_non_embedding", "tokens", "flops", "flops_6n", "unique_tokens", "epochs", "seconds")
 NAMED = 3
@@ -57,6 +58,8 @@ class Outcome:
     """Mean training loss over the last logged interval."""
     reported: dict[str, float | None] | None = None
     """What the objective reports besides, by name: means over the last logged interval; null where not finite."""
+    validation_reported: dict[str, float | None] | None = None
+    """What the objective reports of the held-out pairs of answers, by name: means over them at the last step."""
     experts: dict[str, list[Any]] | None = None
     """What the experts of each layer did over the last logged interval, None in a dense model: `load`, the share of a
     layer's choices that each expert got; nats of the entropy of that load, and of the distribution that the router
@@ -105,7 +108,7 @@ class Outcome:
     """From process start to the first finished step."""
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Training FLOPs over `seconds`, over the float32 or bf16 matmul peak measured in the same process."""
+    """`flops` and `reference_flops` over `seconds`, over the matmul peak of the compute dtype in the same process."""
     matmul_peak_flops_per_second: float | None = None
     device: str
     versions: dict[str, str]
@@ -268,6 +271,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "parent": None if config.init_from is None else config.parents["init_from"].run_id,
         "teacher": name.run_id if (name := config.parents.get("teacher")) else None,
         "teacher_loss_nats": None,
+        "reference": name.run_id if (name := config.parents.get("reference")) else None,
         "stage_tokens": config.tokens,
         "parent_tokens": run.parent_tokens,
     }
@@ -278,6 +282,8 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         if not outcome.tokens:  # trained elsewhere, nobody says on how much
             result |= dict.fromkeys(("tokens", "flops", "flops_6n", "tokens_per_param"))
         result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
+        held_out = (outcome.validation_reported or {}).items()
+        result |= {f"validation_{name}": value for name, value in held_out}
     elif problem:
         result = {"state": "corrupt", "reason": problem}
     elif (reason := failure_reason(folder)) is not None:

@@ -1,12 +1,21 @@
 """A student, a teacher and a batch, the same everywhere, and the objectives that plain PyTorch computes on them too."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from helpers.published import random_params, tiny
-from lmscale.core.config import Completion, DataConfig, Distillation, ModelConfig, OptimizerConfig, RunConfig
+from lmscale.core.config import (
+    Completion,
+    DataConfig,
+    Distillation,
+    ModelConfig,
+    OptimizerConfig,
+    Preference,
+    RewardModel,
+    RunConfig,
+)
 
 STUDENT = tiny(vocab=64, tied_embeddings=False, kv_heads=2, context=32, embedding_scale=1.0)
 TEACHER = tiny(vocab=64, width=48, layers=3, tied_embeddings=False, embedding_scale=1.0)
@@ -19,6 +28,12 @@ CASES: dict[str, Any] = {
     "distillation, mixed": Distillation(teacher=ID, temperature=0.5, text_weight=0.3),
     "distillation, top 5": Distillation(teacher=ID, temperature=2.0, top_k=5, text_weight=0.1),
 }
+PAIR_CASES: dict[str, Any] = {
+    "dpo": Preference(),
+    "dpo, strict and smoothed": Preference(beta=0.5, label_smoothing=0.2),
+    "ipo": Preference(loss="ipo", beta=0.05),
+    "reward model": RewardModel(),
+}
 SEQUENCES = 8
 
 
@@ -27,6 +42,39 @@ def config(name: str, model: ModelConfig = STUDENT, **optimizer: Any) -> RunConf
     data = DataConfig(source="pairs.jsonl", prompt_field="prompt")
     tokens = SEQUENCES * model.context
     return RunConfig(model=model, optimizer=settings, tokens=tokens, data=data, objective=CASES[name])
+
+
+def pair_config(name: str, model: ModelConfig = STUDENT, **optimizer: Any) -> RunConfig:
+    objective, reward = PAIR_CASES[name], name == "reward model"
+    parents = {} if reward else {"init_from": ID, "reference": ID}
+    return RunConfig(
+        model=replace(model, scalar_head=reward),
+        optimizer=OptimizerConfig(**{"peak_lr": 0.01, "batch_sequences": SEQUENCES, **optimizer}),
+        tokens=SEQUENCES * model.context,
+        data=DataConfig(source="pairs.jsonl", template="preference", rejected_field="rejected"),
+        objective=objective,
+        **parents,
+    )
+
+
+def rewards_params() -> dict[str, np.ndarray]:
+    """The student with a scalar head in place of its own."""
+    head = np.random.default_rng(4).standard_normal((STUDENT.width, 1)).astype(np.float32) / 4
+    return {name: value for name, value in students_params().items() if name != "head"} | {"scalar_head": head}
+
+
+def pair_batch() -> dict[str, np.ndarray]:
+    """Pairs with prompts and answers of unequal lengths; one fills its sequence, one answer has a single token."""
+    rng, context = np.random.default_rng(5), STUDENT.context
+    tokens = np.full((SEQUENCES // 2, 2, context + 1), -1, np.int32)
+    scored = np.zeros((SEQUENCES // 2, 2, context), bool)
+    for pair, (prompt, lengths) in enumerate([(5, (27, 9)), (1, (1, 12)), (14, (6, 7)), (20, (11, 3))]):
+        before = rng.integers(0, STUDENT.vocab, prompt + 1)
+        for side, length in enumerate(lengths):
+            answer = rng.integers(0, STUDENT.vocab, length)
+            tokens[pair, side, : prompt + 1 + length] = np.concatenate([before, answer])
+            scored[pair, side, prompt : prompt + length] = True
+    return {"tokens": tokens, "scored": scored}
 
 
 def students_params() -> dict[str, np.ndarray]:
@@ -46,4 +94,4 @@ def batch() -> dict[str, np.ndarray]:
 
 
 def cases_json() -> dict[str, Any]:
-    return {name: asdict(objective) for name, objective in CASES.items()}
+    return {name: asdict(objective) for name, objective in (CASES | PAIR_CASES).items()}

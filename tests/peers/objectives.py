@@ -1,7 +1,8 @@
 """Run by a Python with torch and transformers: objectives in plain PyTorch on exported weights.
 
 python objectives.py FOLDER; it has `student` and `teacher` as transformers reads them, `batch.npz` with tokens
-[B, T + 1] and scored [B, T], and `cases.json`. Prints the mean objective and the norm of its gradient for every case.
+[B, T + 1] and scored [B, T], `pairs.npz` with the same of pairs, [P, 2, ...], and the scalar head of a reward model
+[D, 1], and `cases.json`. Prints the mean objective and the norm of its gradient for every case.
 """
 
 import json
@@ -39,12 +40,53 @@ def distillation(case):
     return (1 - weight) * tau**2 * kl + weight * torch.nn.functional.cross_entropy(ours, targets[scored])
 
 
-OBJECTIVES = {"completion": completion, "distillation": distillation}
+pairs = np.load(folder / "pairs.npz")
+pair_tokens, pair_scored = torch.tensor(pairs["tokens"]).long(), torch.tensor(pairs["scored"])
+scalar_head = torch.tensor(pairs["scalar_head"], requires_grad=True)
+
+
+def answer_log_probs(model):
+    """[P, 2]: the sum over an answer's tokens of log p."""
+    read, predicted = pair_tokens[..., :-1].clamp(min=0), pair_tokens[..., 1:].clamp(min=0)
+    log_p = model(read.flatten(0, 1)).logits.log_softmax(dim=-1).unflatten(0, read.shape[:2])
+    return (log_p.gather(-1, predicted[..., None])[..., 0] * pair_scored).sum(dim=-1)
+
+
+def preference(case):
+    with torch.no_grad():
+        reference = answer_log_probs(teacher)
+    ratios = answer_log_probs(student) - reference
+    h, beta, smoothing = ratios[:, 0] - ratios[:, 1], case["beta"], case["label_smoothing"]
+    if case["loss"] == "ipo":
+        return torch.square(h - 1 / (2 * beta)).mean()
+    sigmoid = torch.sigmoid(beta * h)
+    return -((1 - smoothing) * torch.log(sigmoid) + smoothing * torch.log(1 - sigmoid)).mean()
+
+
+def reward_model(case):
+    rewards = []
+    for both, scored in zip(pair_tokens, pair_scored):
+        for row, mask in zip(both, scored):
+            last = int(mask.nonzero()[-1])
+            final = student.model(row[None, : last + 1]).last_hidden_state[0, -1]
+            rewards.append(final @ scalar_head[:, 0])
+    chosen, rejected = torch.stack(rewards).reshape(-1, 2).unbind(dim=1)
+    return -torch.log(torch.sigmoid(chosen - rejected)).mean()
+
+
+OBJECTIVES = {
+    "completion": completion,
+    "distillation": distillation,
+    "preference": preference,
+    "reward-model": reward_model,
+}
+trained = [*student.parameters(), scalar_head]
 found = {}
 for name, case in json.loads((folder / "cases.json").read_text()).items():
     student.zero_grad()
+    scalar_head.grad = None
     loss = OBJECTIVES[case["kind"]](case)
     loss.backward()
-    norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in student.parameters() if p.grad is not None))
+    norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in trained if p.grad is not None))
     found[name] = {"objective": float(loss.detach()), "gradient_norm": norm}
 print(json.dumps(found))

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import quantity
+from lmscale.study.sweep import PARENT_VERBS
 
 SHOWN = 60
 """Most lines of a drawing."""
-ROLES = {"init_from": "starts from it", "teacher": "learns from it"}
 
 
 def dependencies(runs: Sequence[PlannedRun]) -> list[str]:
@@ -37,8 +37,8 @@ def _below(root: str, children: dict[str, list[tuple[str, PlannedRun]]], indent:
     for number, (role, run) in enumerate(members, start=1):
         last = number == len(members)
         others = list(run.config.parents.items())[1:]
-        also = "".join(f", {ROLES.get(other, other)}: {name}".replace("it:", "") for other, name in others)
-        yield f"{indent}{'└' if last else '├'} {_label(run)}, {ROLES.get(role, role)}{also}"
+        also = "".join(f", {PARENT_VERBS[other]} {name}" for other, name in others)
+        yield f"{indent}{'└' if last else '├'} {_label(run)}, {PARENT_VERBS[role]} it{also}"
         yield from _below(run.config.run_id, children, indent + ("  " if last else "│ "))
 
 

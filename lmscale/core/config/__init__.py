@@ -19,10 +19,28 @@ from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.lora import LoraConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
-from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
+from lmscale.core.config.objective import (
+    Completion,
+    Distillation,
+    NextToken,
+    ObjectiveConfig,
+    Preference,
+    RewardModel,
+)
 from lmscale.core.config.optimizer import OptimizerConfig
+from lmscale.core.config.parents import check_read, check_start
 from lmscale.core.config.router import RouterConfig
-from lmscale.core.config.run import DISTIL, FINE_TUNE, PRETRAIN, RUN_ID_LENGTH, MeshConfig, RunConfig
+from lmscale.core.config.run import (
+    DISTIL,
+    FINE_TUNE,
+    PREFER,
+    PRETRAIN,
+    REWARD,
+    RUN_ID_LENGTH,
+    MeshConfig,
+    RunConfig,
+    loss_unit,
+)
 from lmscale.core.config.start import CheckpointName
 
 __all__ = [
@@ -30,7 +48,9 @@ __all__ = [
     "FINE_TUNE",
     "IMPORTED",
     "LARGEST_INTEGER",
+    "PREFER",
     "PRETRAIN",
+    "REWARD",
     "RUN_ID_LENGTH",
     "TOKENS",
     "CheckpointName",
@@ -45,13 +65,18 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "Parts",
+    "Preference",
+    "RewardModel",
     "RopeScaling",
     "RouterConfig",
     "RunConfig",
     "check",
+    "check_read",
+    "check_start",
     "check_types",
     "content",
     "finite",
     "from_json",
+    "loss_unit",
     "not_negative",
 ]

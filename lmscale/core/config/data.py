@@ -39,10 +39,14 @@ class DataConfig:
     the text alone. None: records have no prompts."""
     template: str | None = None
     """How the fields of such a record become prompts, which are read, and answers, which `completion` scores: `alpaca`
-    (instruction, input, output; also a list of them as `instances`), `completion` (prompt, completion), `chat` (the
-    contents of messages by role; all answers of the assistant are scored), or a text with fields in braces, whose last
-    field and what follows it are the answer: "Q: {question}\\nA: {answer}". With `role` and `content` as its fields it
-    formats one message. None: `prompt_field` and `text_field`."""
+    (instruction, input, output; also a list of them as `instances`), `completion` (prompt, completion), `preference`
+    (prompt, chosen), `chat` (the contents of messages by role; all answers of the assistant are scored), or a text with
+    fields in braces, whose last field and what follows it are the answer: "Q: {question}\\nA: {answer}". With `role`
+    and `content` as its fields it formats one message. None: `prompt_field` and `text_field`."""
+    rejected_field: str | None = None
+    """The field of such a record with an answer that was rejected; the last field of the template, or `text_field`,
+    then is the one that was chosen, and a document is a pair of answers to one prompt. Of messages it is another list
+    of them that differs in its last, or the content of that. None: a record has one answer."""
     layout: Literal["stream", "packed", "padded"] | None = None
     """How documents with prompts become sequences: one `stream` that is cut anywhere; `packed`, whole documents, as
     many as fit into each sequence; `padded`, one document each. Where a document is too long, the beginning of its
@@ -78,6 +82,8 @@ class DataConfig:
             f"JSONL, Parquet or tfds:NAME, or leave it out",
         )
         self._check_prompts()
+        if self.rejected_field is not None:
+            self._check_pairs(self.rejected_field)
         self._check_tokens_of_others()
         if self.validation_source is not None:
             self._check_validation_source(self.validation_source)
@@ -106,8 +112,15 @@ class DataConfig:
         return self.prompt_field is not None or self.template is not None
 
     @property
-    def sequences(self) -> Literal["stream", "packed", "padded"]:
+    def pairs(self) -> bool:
+        """Whether a document is a prompt with a chosen and a rejected answer."""
+        return self.rejected_field is not None
+
+    @property
+    def sequences(self) -> Literal["stream", "packed", "padded", "pairs"]:
         """The layout that is taken."""
+        if self.pairs:
+            return "pairs"
         return self.layout or ("stream" if self.template is None else "packed")
 
     def _check_prompts(self) -> None:
@@ -129,6 +142,30 @@ class DataConfig:
                 not alone and not source.startswith(("tfds:", TOKENS)),
                 f"DataConfig.template: {source} has no records with fields to fill it; give JSON, JSONL or Parquet, or "
                 f"leave it out",
+            )
+
+    def _check_pairs(self, rejected: str) -> None:
+        given = f"DataConfig.rejected_field = {rejected!r}"
+        check(
+            self.prompts,
+            f"{given} makes pairs of answers to a prompt, but nothing says which field is the prompt; give template = "
+            f"'preference' (prompt, chosen) or a prompt_field",
+        )
+        chosen = self.text_field if self.template is None else parse_template(self.template).forms[0].answer
+        check(
+            rejected not in (chosen, self.prompt_field),
+            f"{given} is also the field of the {'chosen answer' if rejected == chosen else 'prompt'}; name the field "
+            f"of the answer that was rejected",
+        )
+        check(
+            self.layout is None,
+            f"{given} lays every answer out in a sequence of its own, so layout = {self.layout!r} has no meaning; "
+            f"leave it out",
+        )
+        for source in filter(None, [*(name for _, name in mixture.components(self.source)), self.validation_source]):
+            check(
+                source != "stdlib" and not synthetic.is_synthetic(source) and not source.startswith(("tfds:", TOKENS)),
+                f"{given}, but {source} has no pairs of answers; give records as JSON, JSONL or Parquet",
             )
 
     def _check_tokens_of_others(self) -> None:

@@ -84,6 +84,8 @@ class ModelConfig:
     qk_norm: bool = False
     """Normalise queries and keys over each head's features, with a gain (Dehghani 2023)."""
     tied_embeddings: bool = True
+    scalar_head: bool = False
+    """One number per token by a head of its own, in place of logits: a reward model (Ouyang 2022, section 3.5)."""
     logit_softcap: float | None = None
     """c: logits become c tanh(logits / c) (Gemma 2, 2024)."""
     document_end: int | None = None
@@ -142,6 +144,11 @@ class ModelConfig:
         self._check_rope()
         self._check_parametrization()
         self._check_experts()
+        check(
+            not self.scalar_head or self.lora is None,
+            "ModelConfig.scalar_head is a matrix of its own, which low-rank adapters would leave at 0: train a reward "
+            "model without lora",
+        )
         if self.lora is not None and self.sparse:
             missing = [name for name in self.lora.matrices if name.startswith("mlp")]
             check(

@@ -60,5 +60,51 @@ class Distillation:
             CheckpointName.parse(self.teacher, "Distillation.teacher")
 
 
-ObjectiveConfig = NextToken | Completion | Distillation
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """The policy itself as a reward model of pairs of answers: DPO (Rafailov 2023, eq. 7) or IPO (Azar 2023, eq. 17).
+
+    h is how much more the policy prefers the chosen answer to the rejected one than `RunConfig.reference` does, in
+    nats. Per pair dpo has -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), ipo (h - 1 / (2 beta))^2. The loss of
+    ipo begins at 1 / (4 beta^2), so `RunConfig.divergence_nats` is to be of that size.
+    """
+
+    kind: Literal["preference"] = field(default="preference", metadata={"identity": "always"})
+    loss: Literal["dpo", "ipo"] = "dpo"
+    beta: float = 0.1
+    """How strongly the policy is held to the reference; the tau of IPO."""
+    label_smoothing: float = 0.0
+    """e: share of the pairs whose two answers are taken to be the wrong way round (cDPO, Mitchell 2023); dpo only."""
+    kl_limit_nats: float = 100.0
+    """A run whose KL to the reference, the mean of a held-out answer, is above this or not finite has diverged."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "beta", "kl_limit_nats")
+        check(
+            0.0 <= self.label_smoothing < 0.5,
+            f"Preference.label_smoothing = {self.label_smoothing:g}: the share of pairs that are the wrong way round, "
+            f"at least 0 and below 0.5, where they say nothing; try 0.1",
+        )
+        check(
+            self.loss == "dpo" or not self.label_smoothing,
+            f"Preference(loss={self.loss!r}, label_smoothing={self.label_smoothing:g}): smoothing is defined for "
+            f"'dpo'; leave it out",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel:
+    """One number for a prompt with its answer, higher for the chosen one of a pair (Ouyang 2022, eq. 1).
+
+    Per pair -log sigmoid(r(chosen) - r(rejected)): the model of Bradley and Terry (1952). The model has a scalar head.
+    """
+
+    kind: Literal["reward-model"] = field(default="reward-model", metadata={"identity": "always"})
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+ObjectiveConfig = NextToken | Completion | Distillation | Preference | RewardModel
 """One of these, distinguished by `kind`, which is part of a run's identity for all but the default."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -11,14 +12,23 @@ from lmscale.core.config.checks import check, check_types, from_json, not_negati
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.model import ModelConfig
-from lmscale.core.config.objective import Completion, Distillation, NextToken, ObjectiveConfig
+from lmscale.core.config.objective import (
+    Completion,
+    Distillation,
+    NextToken,
+    ObjectiveConfig,
+    Preference,
+    RewardModel,
+)
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
 from lmscale.core.errors import UserError
 
 RUN_ID_LENGTH = 12
-PRETRAIN, FINE_TUNE, DISTIL = "pretrain", "fine-tune", "distil"
+PRETRAIN, FINE_TUNE, DISTIL, PREFER, REWARD = "pretrain", "fine-tune", "distil", "prefer", "reward"
 """Stages of a model's life, as points, plans and tables name them."""
+LOSS_UNITS = {PREFER: "per pair of answers", REWARD: "per pair of answers"}
+"""What the loss of a stage is counted in, where it is not nats per token."""
 PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 """Types of most fields, none of which is a configuration."""
 _IDENTITY = "_identity"
@@ -66,6 +76,9 @@ class RunConfig:
     init_from: str | None = None
     """`run_id[@step]` of a run whose parameters this one starts from, after its last step unless one is named; None
     starts from random numbers. The optimizer starts anew."""
+    reference: str | None = None
+    """`run_id[@step]` of the run that the objective `Preference` compares the policy with, as a rule the one that it
+    starts from; it is read and never trained."""
     continue_from: str | None = field(default=None, metadata={"identity": False})
     """`run_id@step` of a run that is the same as this one up to that step: the whole state is taken from it where it is
     there, so that a branch pays for its own steps only and ends as it would from its first step."""
@@ -101,6 +114,7 @@ class RunConfig:
             )
         self._check_mesh()
         self._check_start()
+        self._check_pairs()
         check(
             not isinstance(self.objective, Completion) or self.data.prompts,
             "objective = Completion() scores answers alone, so the data must say which text is a prompt: give "
@@ -138,16 +152,62 @@ class RunConfig:
                 f"this run's {self.steps:,}",
             )
 
+    def _check_pairs(self) -> None:
+        """Raise `UserError` unless the objective and the data agree on pairs, and the model and what it reads on it."""
+        preference, reward = isinstance(self.objective, Preference), isinstance(self.objective, RewardModel)
+        if not (preference or reward or self.data.pairs or self.reference or self.model.scalar_head):
+            return  # as nearly always: a plan has ten thousand configurations
+        check(
+            self.data.pairs == (preference or reward),
+            f"objective = {type(self.objective).__name__}() learns from pairs of answers: give DataConfig(template="
+            f"'preference', rejected_field='rejected'), or the fields that your records have"
+            if preference or reward
+            else f"DataConfig.rejected_field = {self.data.rejected_field!r} makes pairs of answers, which objective = "
+            f"{type(self.objective).__name__}() does not read; take Preference() or RewardModel(), or leave it out",
+        )
+        check(
+            preference == (self.reference is not None),
+            "objective = Preference() compares the policy with a reference, and RunConfig.reference names none: give "
+            "it the id of a run, as a rule that of init_from, or in a sweep a point with a reference"
+            if preference
+            else f"RunConfig.reference = {self.reference!r} is read by the objective Preference() alone; leave it out",
+        )
+        check(
+            not preference or self.init_from is not None,
+            "objective = Preference() starts from random numbers, which prefer nothing: give RunConfig(init_from=...) "
+            "a run that can answer, as a rule a fine-tuned one",
+        )
+        check(
+            reward == self.model.scalar_head,
+            "objective = RewardModel() gives one number, and the model has logits: give ModelConfig(scalar_head=True)"
+            if reward
+            else f"ModelConfig.scalar_head gives one number per token in place of logits, which objective = "
+            f"{type(self.objective).__name__}() needs; take RewardModel(), or leave it out",
+        )
+        check(
+            not (reward and self.exam.tasks),
+            "RunConfig.exam names tasks, which a reward model cannot answer: it has no next token; leave them out",
+        )
+        check(
+            not (preference or reward) or not self.optimizer.z_loss,
+            f"OptimizerConfig.z_loss = {self.optimizer.z_loss:g} is a penalty per scored token, which pairs of answers "
+            f"do not have; take 0",
+        )
+        if self.reference is not None:
+            CheckpointName.parse(self.reference, "RunConfig.reference")
+
     def _check_mesh(self) -> None:
         rows, micro_batches = self.mesh.batch_devices, self.optimizer.micro_batches
         sequences, context, experts = self.optimizer.batch_sequences, self.model.context, self.model.experts
         # Sentences are written only where they are needed: a plan has ten thousand configurations.
-        if sequences % (rows * micro_batches):
+        whole = rows * micro_batches * self.example_sequences
+        if sequences % whole:
             raise UserError(
                 f"batch_sequences = {sequences} does not divide over data x fsdp{' x expert' * (self.mesh.expert > 1)} "
                 f"= {rows} devices"
                 + (f" and {micro_batches} micro-batches" if micro_batches > 1 else "")
-                + f"; the nearest batch is {_nearest_multiple(sequences, rows * micro_batches)}"
+                + (" in pairs, of two sequences each" if self.data.pairs else "")
+                + f"; the nearest batch is {_nearest_multiple(sequences, whole)}"
             )
         if context % self.mesh.sequence:
             raise UserError(
@@ -169,27 +229,41 @@ class RunConfig:
     @property
     def scores_answers(self) -> bool:
         """Whether prompts are read and not scored, in training and in validation."""
-        return isinstance(self.objective, Completion) or (
-            isinstance(self.objective, Distillation) and self.data.prompts
-        )
+        always = Completion | Preference | RewardModel
+        return isinstance(self.objective, always) or (isinstance(self.objective, Distillation) and self.data.prompts)
 
     @property
     def parents(self) -> dict[str, CheckpointName]:
         """The runs that must have finished before this one starts, by what it takes from each."""
-        named = {"init_from": self.init_from, "teacher": getattr(self.objective, "teacher", None)}
+        named = {
+            "init_from": self.init_from,
+            "teacher": getattr(self.objective, "teacher", None),
+            "reference": self.reference,
+        }
         return {role: CheckpointName.parse(text, role) for role, text in named.items() if text}
 
     @property
     def stage(self) -> str:
         """Which part of a model's life the run is: losses of several stages belong to different laws."""
-        if isinstance(self.objective, Distillation):
-            return DISTIL
+        of_objective: dict[type[Any], str] = {Distillation: DISTIL, Preference: PREFER, RewardModel: REWARD}
+        if (stage := of_objective.get(type(self.objective))) is not None:
+            return stage
         return PRETRAIN if self.init_from is None else FINE_TUNE
 
     @property
     def spread_by(self) -> str:
         """The axes of the mesh that divide parameters and optimizer state, as a sentence names them."""
         return "mesh.fsdp or mesh.expert" if self.model.sparse else "mesh.fsdp"
+
+    @property
+    def example_sequences(self) -> int:
+        """Sequences that one example has: two where examples are pairs of answers."""
+        return 2 if self.data.pairs else 1
+
+    @property
+    def batch_examples(self) -> int:
+        """Examples per update."""
+        return self.optimizer.batch_sequences // self.example_sequences
 
     @property
     def batch_tokens(self) -> int:
@@ -231,6 +305,11 @@ class RunConfig:
 def _nearest_multiple(number: int, of: int) -> int:
     """The whole multiple of `of`, one at least, that lies nearest to `number`."""
     return max(1, round(number / of)) * of
+
+
+def loss_unit(stages: Iterable[Any]) -> str:
+    """What the losses of runs of some stages are counted in, for sentences and axes."""
+    return " or ".join(sorted({LOSS_UNITS.get(stage, "nats per token") for stage in stages})) or "nats per token"
 
 
 def _identity(config: Any) -> dict[str, Any]:

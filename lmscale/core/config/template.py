@@ -16,9 +16,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "\n\n### Instruction:\n{instruction}\n\n### Response:\n{output}",
     ),
     "completion": ("{prompt}{completion}",),
+    "preference": ("{prompt}{chosen}",),
     "chat": ("<|im_start|>{role}\n{content}<|im_end|>\n",),
 }
-"""The templates of Stanford Alpaca (Taori 2023), of prompt and completion, and of messages as ChatML writes them."""
+"""The templates of Stanford Alpaca (Taori 2023), of prompt and completion, of prompt and chosen answer, and of messages
+as ChatML writes them."""
 MESSAGE_FIELDS = {"role", "content"}
 """A template of these formats one message of a conversation."""
 FIELD = re.compile(r"\w[\w -]*")

@@ -126,7 +126,7 @@ def _copied_experts(model: ModelConfig) -> float:
 
 def _logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
     """Float32 logits that are held at once."""
-    position_bytes = sequences * model.vocab * DTYPE_BYTES["float32"]
+    position_bytes = sequences * (1 if model.scalar_head else model.vocab) * DTYPE_BYTES["float32"]
     if model.loss_chunk is not None:
         return position_bytes * min(model.loss_chunk, model.context)
     return peak_logits_bytes(position_bytes * model.context, devices)

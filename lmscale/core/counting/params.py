@@ -19,7 +19,9 @@ def params_embedding(model: ModelConfig) -> int:
 
 
 def params_head(model: ModelConfig) -> int:
-    """V d where the head is a matrix of its own, 0 where it is tied to the embedding."""
+    """V d where the head is a matrix of its own, 0 where it is tied to the embedding; d of a reward model."""
+    if model.scalar_head:
+        return model.width
     return 0 if model.tied_embeddings else model.vocab * model.width
 
 
@@ -90,7 +92,8 @@ def params_non_embedding(model: ModelConfig) -> int:
 
 def params_with_head(model: ModelConfig) -> int:
     """The matrices of the layers and the output head, tied or not: what every token is multiplied by (Porian 2024)."""
-    return params_non_embedding(model) + model.vocab * model.width
+    outputs = 1 if model.scalar_head else model.vocab
+    return params_non_embedding(model) + outputs * model.width
 
 
 def params_adapters(model: ModelConfig) -> int:
@@ -165,4 +168,6 @@ def outer_matrices(model: ModelConfig) -> list[tuple[int, int, int]]:
     matrices = [(1, model.vocab, model.width)]
     if model.positions == "learned":
         matrices.append((1, model.context, model.width))
+    if model.scalar_head:
+        return [*matrices, (1, model.width, 1)]
     return matrices if model.tied_embeddings else [*matrices, (1, model.width, model.vocab)]

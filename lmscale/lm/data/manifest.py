@@ -70,8 +70,8 @@ class Manifest:
     """Only so many leading training tokens are used."""
     template: str = ""
     """The template that made documents of records, in full; empty where none did."""
-    layout: Literal["stream", "packed", "padded"] = "stream"
-    """How documents become sequences; see `DataConfig.layout`."""
+    layout: Literal["stream", "packed", "padded", "pairs"] = "stream"
+    """How documents become sequences; see `DataConfig.layout`. Of pairs each answer has one of its own."""
     weights: tuple[int, ...] = ()
     """In a mixture: the rows of each component, out of their sum."""
     components: tuple["Manifest", ...] = field(default=())
@@ -93,6 +93,16 @@ class Manifest:
     def endless(self) -> bool:
         """Whether any component is generated as it is read, without end."""
         return any(component.endless for component in self.components) or self.train_tokens == ENDLESS
+
+    @property
+    def window_sequences(self) -> int:
+        """Sequences of one window: two where it is a pair of answers. A mixture has one kind of them."""
+        return 2 if "pairs" in (self.layout, *(each.layout for each in self.components)) else 1
+
+    def documents(self, split: str) -> int:
+        """Documents of one split."""
+        counts = {"train": self.train_documents, "validation": self.validation_documents, "test": self.test_documents}
+        return counts[split]
 
     def tokens(self, split: str) -> int:
         """Tokens of one split."""
@@ -116,12 +126,14 @@ class Manifest:
 
         Raises `UserError` for an answer that is longer than the context.
         """
-        assert self.layout != "stream", "a stream is cut into windows"
+        assert self.layout in ("packed", "padded"), "a stream is cut into windows, and a pair is two sequences"
         item_bytes = np.dtype(self.dtype).itemsize
         return placement(self.folder, self.source, split, context, self.layout, item_bytes)
 
     def windows(self, split: str, context: int) -> int:
         """W of a split of a source on disk."""
+        if self.layout == "pairs":
+            return self.documents(split)
         if self.layout == "stream" or not self.tokens(split):
             return windows(self.tokens(split), context)
         return self.placement(split, context).windows
@@ -131,18 +143,19 @@ class Manifest:
 
     def _limited_windows(self, context: int, limit: int, weight: int, total_weight: int) -> int:
         """The windows of this component's share of a limit on unique tokens."""
-        share, available = limit * weight // total_weight // context, self._all_windows(context)
+        size = context * self.window_sequences
+        share, available = limit * weight // total_weight // size, self._all_windows(context)
         if share > available:
             raise UserError(
-                f"unique_tokens = {limit:,} asks for {share * context:,} training tokens of {self.source}, which has "
-                f"{available * context:,} in whole sequences of context = {context:,}; the most that fits is "
-                f"{available * context * total_weight // weight:,}"
+                f"unique_tokens = {limit:,} asks for {share * size:,} training tokens of {self.source}, which has "
+                f"{available * size:,} in whole sequences of context = {context:,}; the most that fits is "
+                f"{available * size * total_weight // weight:,}"
             )
         return share
 
     def unique_tokens(self, context: int) -> int:
         """Training tokens that one epoch scores: whole windows only. Raises `UserError` as `unique_windows` does."""
-        return sum(self.unique_windows(context)) * context
+        return sum(self.unique_windows(context)) * context * self.window_sequences
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON values; the file's word for `components` is `parts`."""

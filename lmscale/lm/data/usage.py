@@ -10,6 +10,7 @@ from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.data.manifest import Manifest, Tokens, windows
 from lmscale.lm.data.order import MixtureSchedule
+from lmscale.lm.data.pair_windows import places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,9 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
     validated = components if manifest.held_out is None else (manifest.held_out,)
     sizes = [("training", part, part.train_tokens) for part in components]
     for split, part, tokens in [*sizes, *(("validation", part, part.validation_tokens) for part in validated)]:
-        if part.layout != "stream":
+        if part.layout == "pairs":
+            places(part.folder, part.source, "train" if split == "training" else split, context)  # refuses long answers
+        elif part.layout != "stream":
             _check_layout(part, config)
             part.placement("train" if split == "training" else split, context)  # refuses answers beyond the context
         elif not windows(tokens, context):
@@ -75,7 +78,8 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
                 f"context = {context:,} and its next token; give more text or take a context of at most "
                 f"{max(1, tokens - 1):,}"
             )
-    rows_by_source = MixtureSchedule(weights).counts(config.tokens // context).tolist()
+    size = context * config.example_sequences
+    rows_by_source = MixtureSchedule(weights).counts(config.tokens // size).tolist()
     available_by_source = manifest.unique_windows(context)
     for component, weight, available, rows in zip(components, weights, available_by_source, rows_by_source):
         if not available:
@@ -84,7 +88,7 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
                 f"{component.source}; raise it or take a smaller context"
             )
         if rows > limit * available:
-            unique, share = available * context, weight / sum(weights)
+            unique, share = available * size, weight / sum(weights)
             largest = math.floor(limit * unique / share) // config.batch_tokens * config.batch_tokens
             fix = f"the largest D that fits is {largest:,} tokens" if largest else "not even one global batch fits"
             raise UserError(

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import synthetic
 from lmscale.core.errors import UserError
+from lmscale.lm.data import pair_windows
 from lmscale.lm.data.document_windows import PADDING, SPLIT_NAMES, sentence
 from lmscale.lm.data.joined import JoinedTokens
 from lmscale.lm.data.manifest import ENDLESS, Tokens, windows
+from lmscale.lm.data.pair_windows import PairWindows
 
 
 class Windows(Protocol):
@@ -25,10 +27,10 @@ class Windows(Protocol):
     """W, at most `ENDLESS`."""
 
     def take(self, numbers: NDArray[np.int64]) -> Any:
-        """The windows `numbers` as int32 [n, C + 1]."""
+        """The windows `numbers` as int32 [n, C + 1]; pairs of answers as [n, 2, C + 1]."""
 
     def scored(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each target of the windows `numbers`, [n, C], is scored: False for those of prompts."""
+        """Whether each target of the windows `numbers`, [n, C] or [n, 2, C], is scored: False for those of prompts."""
 
 
 class StoredWindows:
@@ -168,14 +170,21 @@ def held_out(tokens: Tokens, split: str, context: int) -> list[Windows]:
 
 def layout_sentences(tokens: Tokens, context: int) -> list[str]:
     """How the training documents of each source that keeps them whole became sequences, and what was cut."""
-    return [
-        sentence(part.manifest.placement("train", context), part.train_scored, part.train_starts, part.manifest.source)
-        for part in tokens.components or (tokens,)
-        if part.manifest.layout != "stream" and part.train_scored is not None
-    ]
+    sentences = []
+    for part in tokens.components or (tokens,):
+        manifest = part.manifest
+        if manifest.layout == "pairs":
+            placed = pair_windows.places(manifest.folder, manifest.source, "train", context)
+            sentences.append(pair_windows.sentence(placed, manifest.source, context))
+        elif manifest.layout != "stream" and part.train_scored is not None:
+            placement = manifest.placement("train", context)
+            sentences.append(sentence(placement, part.train_scored, part.train_starts, manifest.source))
+    return sentences
 
 
 def _stored(tokens: Tokens, split: str, context: int, count: int | None = None) -> Windows:
     """The windows of a source on disk, as its manifest lays them out."""
+    if tokens.manifest.layout == "pairs":
+        return PairWindows(tokens, split, context, count)
     kind = StoredWindows if tokens.manifest.layout == "stream" else DocumentWindows
     return kind(tokens, split, context, count)

@@ -170,9 +170,13 @@ def datasheet_peak(dtype: str) -> float | None:
     return accelerator.bfloat16 if accelerator is not None and dtype == "bfloat16" else None
 
 
-def step_bytes(config: RunConfig) -> int:
-    """`counting.memory_bytes` on the kind of device that this process has."""
-    return memory_bytes(config, accelerator=_on_accelerator())
+def step_bytes(config: RunConfig, reference: ModelConfig | None = None) -> int:
+    """`counting.memory_bytes` on the kind of device that this process has, with a `reference` that is read beside."""
+    return memory_bytes(config, accelerator=_on_accelerator()) + _beside(config, reference)
+
+
+def _beside(config: RunConfig, reference: ModelConfig | None) -> int:
+    return 0 if reference is None else reference_bytes(reference, config, accelerator=_on_accelerator())
 
 
 def _on_accelerator() -> bool:
@@ -186,7 +190,7 @@ def check_memory(config: RunConfig, runs: int = 1, reference: ModelConfig | None
 
     `reference` is a model that all of them read beside their own.
     """
-    beside = 0 if reference is None else reference_bytes(reference, config, accelerator=_on_accelerator())
+    beside = _beside(config, reference)
     need, free = runs * step_bytes(config) + beside, free_memory_bytes(config.mesh.devices)
     if free is None or need <= free:
         return
@@ -203,7 +207,7 @@ def check_memory(config: RunConfig, runs: int = 1, reference: ModelConfig | None
         fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
     parts = f"{runs * state_bytes(config) / 2**30:.1f} of it for parameters and optimizer"
     if beside:
-        parts += f", {beside / 2**30:.1f} for the teacher"
+        parts += f", {beside / 2**30:.1f} for the {'reference' if config.reference else 'teacher'}"
     raise MemoryShortage(
         f"a training step needs about {need / 2**30:.1f} GiB, {parts}, but {free / 2**30:.1f} GiB are free; {fix}"
     )

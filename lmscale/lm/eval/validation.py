@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,12 +31,16 @@ class Validation:
     """Mean over tokens, natural log."""
     stderr: float | None
     """Standard error of the mean over windows, the unit that is drawn independently; None for a single one."""
-    bits_per_byte: float
-    """All nats, document ends included, over ln 2 times the bytes of text scored."""
+    bits_per_byte: float | None
+    """All nats, document ends included, over ln 2 times the bytes of text scored; None of pairs of answers, whose loss
+    is one per pair."""
     tokens: int
     by_position: tuple[float, ...] | None
     """Mean nats of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens: element i from 2^i to 2^(i+1) - 1;
     None where only answers are scored."""
+    reported: dict[str, float | None] = field(default_factory=dict)
+    """What the objective reports besides, by name: means over the held-out pairs of answers; None
+    where not finite."""
 
 
 def make_validation(
@@ -57,7 +62,7 @@ def make_validation(
         )
 
     def batch_nats(params: Params, rows_WS: np.ndarray) -> np.ndarray:
-        tokens = make_global_array(lambda start, stop: _padded(rows_WS, batch)[start:stop], shape, sharding)
+        tokens = make_global_array(lambda start, stop: padded(rows_WS, batch)[start:stop], shape, sharding)
         return np.asarray(losses(params, tokens))[: len(rows_WS)]
 
     def validate(params: Params) -> Validation:
@@ -100,6 +105,6 @@ def by_position(nats_WT: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(nats_WT[:, start - 1 : end - 1].mean()) for start, end in pairwise(ends))
 
 
-def _padded(part: np.ndarray, rows: int) -> np.ndarray:
+def padded(part: NDArray[Any], rows: int) -> NDArray[Any]:
     """`part` with its first row repeated up to `rows`: one compiled shape for every batch."""
     return part if len(part) == rows else np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])

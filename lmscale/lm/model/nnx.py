@@ -146,6 +146,7 @@ class Transformer(nnx.Module):
         self.embedding = Embedding(config, params, ("embedding", "positions"))
         self.blocks = nnx.List([Block(config, layer_params) for layer_params in by_layer])
         self.final_norm = Norm(config, params, ("final_norm", "final_norm_bias"))
+        check(not config.scalar_head, "a reward model gives one number and no next token; take the pure functions")
         self.head = Head(config, params, ("head",))
 
     def params(self) -> Params:

@@ -66,7 +66,12 @@ def parameter_table(config: ModelConfig) -> dict[str, ParameterSpec]:
                 "mlp_norm_bias": _bias(config, (L, D), ("layers", None)),
                 "final_norm_bias": _bias(config, (D,), (None,)),
             }
-    if not config.tied_embeddings:
+    if config.scalar_head:
+        # Begins at 0 (Yang 2022, section D.2): every reward does, and none is preferred before a step is done.
+        table["scalar_head"] = ParameterSpec(
+            (D, 1), ("embed", None), "head", inputs=(0,), outputs=(1,), epsilon_multiplier=1 / config.width_ratio
+        )
+    elif not config.tied_embeddings:
         table["head"] = ParameterSpec(
             (D, config.vocab), ("embed", "vocab"), "head", std=_outer_std(config), inputs=(0,), outputs=(1,),
             epsilon_multiplier=1 / config.width_ratio,

@@ -124,7 +124,11 @@ def token_losses_and_reports(
 
 
 def head(params: Params, config: ModelConfig) -> jax.Array:
-    """[D, V]: from the residual stream after the last norm to logits."""
+    """[D, V]: from the residual stream after the last norm to logits. Raises `UserError` for a model without them."""
+    check(
+        not config.scalar_head,
+        "this is a reward model, which gives one number and no next token; take the run that it started from",
+    )
     return params["embedding"].T if config.tied_embeddings else params["head"]
 
 

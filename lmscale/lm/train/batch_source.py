@@ -45,20 +45,19 @@ class TextBatches:
 
     def __init__(self, config: RunConfig, tokens: data.Tokens, mesh: Mesh) -> None:
         """Raises `UserError` where a source is smaller than one window."""
-        rows = config.optimizer.batch_sequences
+        rows, sequences = config.batch_examples, [2] * config.data.pairs
         self._batches = data.Batches(tokens, config.model.context, rows, config.seed)
         self._answers_only = config.scores_answers
-        self._shape, self._sharding = (rows, config.model.context + 1), batch_sharding(mesh)
+        self._shape, self._sharding = (rows, *sequences, config.model.context + 1), batch_sharding(mesh)
 
     def __call__(self, t: int, params: Params) -> Batch:
-        rows, width = self._shape
-        tokens = make_global_array(
-            lambda start, stop: self._batches.rows(t, start, stop), (rows, width), self._sharding
-        )
+        tokens = make_global_array(lambda start, stop: self._batches.rows(t, start, stop), self._shape, self._sharding)
         if not self._answers_only:
             return tokens
         scored = make_global_array(
-            lambda start, stop: self._batches.scored(t, start, stop), (rows, width - 1), self._sharding
+            lambda start, stop: self._batches.scored(t, start, stop),
+            (*self._shape[:-1], self._shape[-1] - 1),
+            self._sharding,
         )
         return {"tokens": tokens, "scored": scored}
 

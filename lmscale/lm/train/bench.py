@@ -18,16 +18,17 @@ import jax
 import numpy as np
 
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig, check, from_json
-from lmscale.core.counting import active_params_total, flops_per_token, params_total
+from lmscale.core.counting import active_params_total, flops_per_token, params_total, reference_flops
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.lm import data
 from lmscale.lm.data import Manifest, Tokens
 from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh, replicated
-from lmscale.lm.objectives import Batch
+from lmscale.lm.objectives import Batch, Reference, make_objective
 from lmscale.lm.train.batch_source import TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
+from lmscale.lm.train.references import READ_ROLES, random_reference
 from lmscale.lm.train.step import Compiled, make_step
 
 WARM_STEPS = 3
@@ -41,7 +42,8 @@ DEFAULT_BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpeed:
-    """A measured training speed; FLOPs are exact training FLOPs, peaks and memory those of all devices of the mesh."""
+    """A measured training speed; FLOPs are exact ones of training and of reading a teacher or reference, peaks and
+    memory those of all devices of the mesh."""
 
     tokens_per_second: float
     """Tokens of a batch over the median step."""
@@ -96,31 +98,39 @@ def configuration(file: Path | None, batch: int | None, **shape: Any) -> RunConf
     return RunConfig(model=model, optimizer=optimizer, tokens=optimizer.batch_sequences * model.context)
 
 
-def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> TrainingSpeed:
+def measure(
+    config: RunConfig, steps: int = 30, profile: Path | None = None, other: ModelConfig | None = None
+) -> TrainingSpeed:
     """The speed of a few training steps of `config`; its own number of steps does not matter.
 
-    `profile` is a folder that gets a trace of some more steps, for TensorBoard or XProf. Raises `UserError` for fewer
-    than 2 steps and where `train` would for the mesh and the memory.
+    `other` is the shape of the teacher or reference that it reads, by default its own; the parameters of both are
+    random. `profile` is a folder that gets a trace of some more steps, for TensorBoard or XProf. Raises `UserError` for
+    fewer than 2 steps and where `train` would for the mesh and the memory.
     """
     check(steps >= 2, f"--steps {steps}: a spread needs at least 2")
     mesh = make_mesh(config.mesh)
-    machine.check_memory(config)
+    reads = any(role in config.parents for role in READ_ROLES)
+    other = (other or config.model) if reads else None
+    machine.check_memory(config, reference=other)
     with _tokens(config, steps) as tokens, jax.set_mesh(mesh):
         batches = TextBatches(config, tokens, mesh)
 
         def batch(t: int) -> Batch:
             return batches(t, {})
 
-        programs, hyper = make_step(config, mesh), jax.device_put(Hyperparameters.of(config), replicated(mesh))
-        step, compile_seconds = _compiled(programs, batch(0), hyper)
-        seconds = _step_seconds(programs, step, batch, hyper, steps, profile)
+        reference: Reference = () if other is None else random_reference(other, mesh)
+        programs = make_step(config, mesh, make_objective(config, other), reference)
+        hyper = jax.device_put(Hyperparameters.of(config), replicated(mesh))
+        step, compile_seconds = _compiled(programs, batch(0), hyper, reference)
+        seconds = _step_seconds(programs, step, batch, hyper, reference, steps, profile)
         used = machine.peak_memory_bytes(step)  # before the large matrices of the peak
         peak = _peak(config)
         data_rate = config.batch_tokens / _batch_seconds(batch, min(steps, PROFILED_STEPS))
         source = tokens.manifest.source
     peak = max(peak, _peak(config))
     rate = config.batch_tokens / statistics.median(seconds)
-    flops = rate * flops_per_token(config.model)
+    beside = 0 if other is None else reference_flops(other, config, 1)
+    flops = rate * (flops_per_token(config.model) + beside)
     stated = machine.datasheet_peak(config.model.compute_dtype)
     return TrainingSpeed(
         tokens_per_second=rate,
@@ -135,7 +145,7 @@ def measure(config: RunConfig, steps: int = 30, profile: Path | None = None) -> 
         steps=steps,
         peak_memory_bytes=used,
         resident_bytes=machine.resident_bytes(),
-        memory_estimate_bytes=machine.step_bytes(config),
+        memory_estimate_bytes=machine.step_bytes(config, other),
         data_tokens_per_second=data_rate,
         data=source,
         params=params_total(config.model),
@@ -148,7 +158,9 @@ def _peak(config: RunConfig) -> float:
     return machine.matmul_peak(config.model.compute_dtype) * config.mesh.devices
 
 
-def _compiled(programs: Compiled, tokens: Batch, hyper: Hyperparameters) -> tuple[jax.stages.Compiled, float]:
+def _compiled(
+    programs: Compiled, tokens: Batch, hyper: Hyperparameters, reference: Reference
+) -> tuple[jax.stages.Compiled, float]:
     """The step, and how long it took to make: a program from the cache would say nothing."""
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -157,7 +169,7 @@ def _compiled(programs: Compiled, tokens: Batch, hyper: Hyperparameters) -> tupl
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # JAX asks once per process whether there is one
         start = time.perf_counter()
-        step = programs.step.lower(programs.state, tokens, hyper, ()).compile()
+        step = programs.step.lower(programs.state, tokens, hyper, reference).compile()
         return step, time.perf_counter() - start
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -169,22 +181,23 @@ def _step_seconds(
     step: jax.stages.Compiled,
     batch: Callable[[int], Batch],
     hyper: Hyperparameters,
+    reference: Reference,
     steps: int,
     profile: Path | None,
 ) -> list[float]:
     """Time from the end of one step to the end of the next, of `steps` of them."""
     state = programs.start(jax.random.key(0))
-    state, newest = step(state, batch(0), hyper, ())
+    state, newest = step(state, batch(0), hyper, reference)
     ends = []
     for t in range(1, WARM_STEPS + steps + 1):
         before = newest
-        state, newest = step(state, batch(t), hyper, ())
+        state, newest = step(state, batch(t), hyper, reference)
         before.loss_nats.block_until_ready()
         ends.append(time.perf_counter())
     if profile is not None:
         with jax.profiler.trace(str(profile)):
             for t in range(PROFILED_STEPS):
-                state, newest = step(state, batch(t), hyper, ())
+                state, newest = step(state, batch(t), hyper, reference)
             jax.block_until_ready(state)
     jax.block_until_ready(state)
     return [end - start for start, end in zip(ends[WARM_STEPS - 1 :], ends[WARM_STEPS:])]
@@ -206,8 +219,12 @@ def _batch_seconds(batch: Callable[[int], Batch], least: int) -> float:
 def _tokens(config: RunConfig, steps: int) -> Iterator[Tokens]:
     """The run's own tokens where they are prepared and of its vocabulary, else random ones in a file beside them.
 
-    Nothing is downloaded and no text read: input costs the same whatever the tokens mean.
+    Nothing is downloaded and no text read: input costs the same whatever the tokens mean. Only pairs of answers, which
+    random tokens are not, are prepared here. Raises `UserError` where those cannot be.
     """
+    if config.data.pairs:
+        yield data.prepare(config.data)
+        return
     manifest = None
     with contextlib.suppress(UserError):  # a source that is not there
         manifest = data.find_manifest(config.data)

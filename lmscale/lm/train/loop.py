@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from lmscale.core.config import RunConfig, check
+from lmscale.core.config import ModelConfig, RunConfig, check
 from lmscale.core.files import write_json
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE
@@ -21,6 +21,7 @@ from lmscale.core.signals import second_ctrl_c_ends, stop_requested
 from lmscale.lm import data
 from lmscale.lm.devices import collectives, distributed, machine
 from lmscale.lm.devices.sharding import make_mesh, replicated
+from lmscale.lm.eval.pair_validation import make_pair_validation
 from lmscale.lm.eval.validation import Validation, make_validation
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.objectives import Batch, Objective, Reference, make_objective
@@ -109,7 +110,7 @@ def train_packed(
                     config, folders[number], index, tokens, source, clock, wandb, read and read.model
                 )
                 runs.append(stack.enter_context(closing(recorder)))
-            TrainLoop(runs, mesh, stop, objective, reference).run()
+            TrainLoop(runs, mesh, stop, objective, reference, read and read.model).run()
         for run, number in zip(runs, missing):
             outcomes[number] = run.outcome
     return [outcome for outcome in outcomes if outcome is not None]
@@ -136,7 +137,9 @@ class TrainLoop:
         stop: Callable[[], bool],
         objective: Objective | None = None,
         reference: Reference = (),
+        reference_model: ModelConfig | None = None,
     ) -> None:
+        self.reference_model = reference_model
         self.runs, self.mesh, self.stop, self.config = runs, mesh, stop, runs[0].config
         self.clock, self.objective, self.reference = runs[0].clock, objective, reference
         self.validation_set = data.ValidationSet(
@@ -165,7 +168,7 @@ class TrainLoop:
         with jax.set_mesh(self.mesh):
             packed_step = pack.packed_step(programs, self.config, len(self.runs), self.objective)
             step = packed_step.lower(state, self._batch(state), hyper, self.reference).compile()
-        validate = make_validation(self.config, self.mesh, self.validation_set, programs.state.eval_params)
+        validate = self._make_validation(programs.state.eval_params)
         for run in self.runs:
             if run.over:  # ended between its last checkpoint and its outcome
                 run.validation = validate(self._state_of(run, state).eval_params)
@@ -192,6 +195,14 @@ class TrainLoop:
                     for run in active:
                         run.save(self._state_of(run, state))
                 cadence.saved()
+
+    def _make_validation(self, like: Params) -> Callable[[Params], Validation]:
+        """The loss on held-out text, or on held-out pairs of answers."""
+        if self.config.data.pairs:
+            return make_pair_validation(
+                self.config, self.mesh, self.validation_set, like, self.reference, self.reference_model
+            )
+        return make_validation(self.config, self.mesh, self.validation_set, like)
 
     def _batch(self, state: TrainState) -> Batch:
         """The next batch of every run; of one that is over, any."""

@@ -97,7 +97,7 @@ class RunRecorder:
             clock=self.clock, peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts),
             open_load=LoadTotals.from_json(facts["load"]) if facts.get("load") else None,
             open_seconds=self._seconds_before - facts["row_seconds"] if "row_seconds" in facts else None,
-            index=self.index,
+            index=self.index, beside=self._beside(1),
         )  # fmt: skip
         return state
 
@@ -152,6 +152,10 @@ class RunRecorder:
         finally:
             self.tracker.close()
 
+    def _beside(self, tokens: int) -> int:
+        """Forward FLOPs of the teacher or reference on so many tokens."""
+        return 0 if self._reference_model is None else reference_flops(self._reference_model, self.config, tokens)
+
     def _paused_seconds(self) -> float:
         return self._paused_before + self.clock.paused_seconds()
 
@@ -164,7 +168,7 @@ class RunRecorder:
         validation = None if log.diverged else self.validation
         done = log.done if validation is None else config.steps
         tokens = done * config.batch_tokens
-        counts = count(config, tokens)
+        counts, beside = count(config, tokens), self._beside(tokens)
         return Outcome(
             run_id=config.run_id,
             state="diverged" if validation is None else "finished",
@@ -175,6 +179,7 @@ class RunRecorder:
             loss_by_position_nats=None if validation is None else validation.by_position,
             train_loss_nats=log.last_loss,
             reported=log.reported or None,
+            validation_reported=(validation and validation.reported) or None,
             experts=log.experts,
             validation_tokens=None if validation is None else validation.tokens,
             spikes=log.spikes,
@@ -186,14 +191,14 @@ class RunRecorder:
             flops=counts.flops,
             flops_6n=counts.flops_6n,
             batch_flops=done * self.batches.flops_per_batch,
-            reference_flops=reference_flops(self._reference_model, config, tokens) if self._reference_model else 0,
+            reference_flops=beside,
             **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
             seconds=seconds,
             paused_seconds=self._paused_seconds(),
             startup_seconds=self.startup_seconds,
             tokens_per_second=tokens / seconds,
-            mfu=counts.flops / seconds / peak,
+            mfu=(counts.flops + beside) / seconds / peak,
             matmul_peak_flops_per_second=peak,
             device=machine.device_name() + (f", shared by {runs} runs in one program" if runs > 1 else ""),
             versions={module.__name__: module.__version__ for module in (jax, flax, optax, np)},

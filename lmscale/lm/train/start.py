@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from lmscale.core.config import CheckpointName, RunConfig, check
+from lmscale.core.config import CheckpointName, RunConfig, check, check_start
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import find_run
 from lmscale.core.run_identity import read_config
@@ -17,9 +18,11 @@ from lmscale.lm.model.lora import merged
 from lmscale.lm.model.parameters import init_trained, parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
 from lmscale.lm.train.checkpoint_content import Identity, OtherData
-from lmscale.lm.train.references import check_finished, saved_params
+from lmscale.lm.train.references import check_finished, check_tokenizer, saved_params
 from lmscale.lm.train.step import Compiled, TrainState
 
+HEADS = {"head", "scalar_head"}
+"""Rows of the parameter table that a reward model does not take from a language model."""
 NOTHING_DONE: dict[str, Any] = {"seconds": 0.0, "losses": []}
 """Facts beside a state in which no step is done."""
 
@@ -47,23 +50,26 @@ def first_state(
             if is_main():
                 print(f"starting with the first step: {error}", flush=True)
     if config.init_from is not None:
-        return programs.start_from(initial_params(config, folder, programs)), NOTHING_DONE, folder
+        return programs.start_from(initial_params(config, folder, programs, identity)), NOTHING_DONE, folder
     return programs.start(jax.random.key(config.seed)), NOTHING_DONE, folder
 
 
-def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
+def initial_params(config: RunConfig, folder: Path, programs: Compiled, identity: Identity) -> Any:
     """The parameters that `config.init_from` names: the averaged ones where that run has them.
 
-    Raises `UserError` for a run without that checkpoint, and for a model of another shape.
+    Raises `UserError` for a run without that checkpoint, for a model of another shape, and for one with another
+    tokenizer than that of `identity`.
     """
     assert config.init_from is not None
     name = CheckpointName.parse(config.init_from, "RunConfig.init_from")
     parent = find_run(name.run_id, folder)
     other = read_config(parent)
     check_finished(parent, name)
+    check_start(config, name.run_id, other.model)
     base = replace(config.model, lora=None)
     here, there = parameter_table(base), parameter_table(replace(other.model, lora=None))
-    for parameter in {**here, **there}:
+    new_head = config.model.scalar_head and not other.model.scalar_head
+    for parameter in (row for row in {**here, **there} if not (new_head and row in HEADS)):
         shapes = [table[parameter].shape if parameter in table else "absent" for table in (here, there)]
         check(
             shapes[0] == shapes[1],
@@ -73,8 +79,12 @@ def initial_params(config: RunConfig, folder: Path, programs: Compiled) -> Any:
     sharding = programs.state.params["embedding"].sharding
     assert isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)
     mesh = sharding.mesh
-    params, _ = merged(saved_params(parent, name, other, mesh)[0], other.model)
-    params = {row: value.astype(config.model.param_dtype) for row, value in params.items()}
+    saved, fingerprint = saved_params(parent, name, other, mesh)
+    check_tokenizer("init_from", name, fingerprint, identity.tokenizer_fingerprint, identity.data_source)
+    params, _ = merged(saved, other.model)
+    params = {row: value.astype(config.model.param_dtype) for row, value in params.items() if row in here}
+    if new_head:
+        params["scalar_head"] = jnp.zeros(here["scalar_head"].shape, config.model.param_dtype)
     if config.model.lora is None:
         return params
     return params | jax.jit(partial(init_trained, config.model))(jax.random.key(config.seed))

@@ -202,6 +202,12 @@ def _numbers(record: Record) -> str:
     return "\n".join(table)
 
 
+def _of_loss(config: RunConfig) -> str:
+    if config.data.pairs:
+        return f"{config.objective.kind} loss on held-out pairs of answers, the mean of a pair,"
+    return "validation cross-entropy in nats per token"
+
+
 def _losses(record: Record) -> Iterator[tuple[str, str, str]]:
     loss = record.loss
     if loss is None:
@@ -212,7 +218,7 @@ def _losses(record: Record) -> Iterator[tuple[str, str, str]]:
     yield (
         "loss",
         f"{loss.nats:.4f}{error}",
-        f"validation cross-entropy in nats per token{scored}, and its standard error",
+        f"{_of_loss(record.config)}{scored}, and its standard error",
     )
     if loss.bits_per_byte is not None:
         yield "bits per byte", f"{loss.bits_per_byte:.4f}", "the same loss over ln 2 and the bytes of text"

@@ -8,9 +8,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, find_run
-
-WORDS = {"init_from": "starts from", "teacher": "learns from"}
-"""Verbs for what a run does with a parent."""
+from lmscale.study.sweep import PARENT_VERBS
 
 
 def unfinished(run: PlannedRun, planned: Collection[str]) -> list[str]:
@@ -28,7 +26,7 @@ def problem(run: PlannedRun, folder: Path, failed: Mapping[str, str], among: Col
         if among is not None and name.run_id not in among:
             continue
         if reason := _problem(name, folder / run.config.run_id, failed):
-            return f"not started: it {WORDS.get(role, 'needs')} run {name.run_id}, {reason}"
+            return f"not started: it {PARENT_VERBS[role]} run {name.run_id}, {reason}"
     return ""
 
 

@@ -10,7 +10,7 @@ from lmscale.study.grouping import group_values
 from lmscale.study.plots.axes import log_axis, note, padded, size_name
 from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
-from lmscale.study.plots.style import INK, LOSS, colour
+from lmscale.study.plots.style import INK, colour, loss_label
 from lmscale.study.tables import size_column
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     log_axis(ax, "x", "compact", 9)
     note(ax, "beside each valley: its training compute C, FLOPs")
     ax.set_xlabel(f"model size N, {size_name(size_column(table))}")
-    ax.set_ylabel(f"final validation {LOSS}" if "loss_stderr" in runs else f"final {LOSS}")
+    ax.set_ylabel(f"final {'validation ' * ('loss_stderr' in runs)}{loss_label(runs)}")
 
 
 def _minimum_mark(minimum: Any, own: Any, is_held_out: bool) -> tuple[float, float, list[tuple[float, float]]] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
 from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded, size_name
 from lmscale.study.plots.rows import held_out_mask, measured_runs
-from lmscale.study.plots.style import APPROACH_NAME, COMPUTE, INK, LOSS, colour
+from lmscale.study.plots.style import APPROACH_NAME, COMPUTE, INK, colour, loss_label
 from lmscale.study.tables import size_column
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def curves(
     if out.any():
         note(ax, "open: held out")
     ax.set_xlabel(COMPUTE)
-    ax.set_ylabel(f"training (curves), validation (points)\n{LOSS}" if metrics else f"final {LOSS}")
+    ax.set_ylabel(
+        f"training (curves), validation (points)\n{loss_label(runs)}" if metrics else f"final {loss_label(runs)}"
+    )
 
 
 def _loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core import files
+from lmscale.core.config import loss_unit
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -45,6 +47,11 @@ APPROACH_NAME = {"1": "envelope", "2": "IsoFLOP minima", "3": "parametric law"}
 TOKENS_PER_PARAM = 20.0
 COMPUTE = "training compute C, FLOPs"
 LOSS = "loss, nats per token"
+
+
+def loss_label(runs: "pd.DataFrame") -> str:
+    """What an axis with the losses of a table's runs is named."""
+    return f"loss, {loss_unit(runs['stage'].dropna() if 'stage' in runs else ())}"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, overload
 
-from lmscale.core.config import DataConfig, Distillation, ModelConfig, OptimizerConfig, RunConfig, check
+from lmscale.core.config import DataConfig, Distillation, ModelConfig, OptimizerConfig, RewardModel, RunConfig, check
 from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
@@ -131,13 +131,16 @@ class Recipe:
         run of a budget costs the same, and from D/N by its own N. Branches of a trunk share rate, batch and warmup: the
         rules are evaluated at the geometric mean of their lengths.
         """
-        model = with_lora(self.model(point), point)
+        model, data = with_lora(self.model(point), point), self._data(point)
+        if isinstance(self.run.get("objective"), RewardModel):  # the shape is that of the language model at the point
+            model = replace(model, scalar_head=True)
         tokens = self.tokens(point, model)
-        rule_tokens = _rule_tokens(point, tokens)
-        sequences = max(1, round(point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)))
+        rule_tokens, least = _rule_tokens(point, tokens), 2 if data.pairs else 1
+        batch = point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)
+        sequences = least * max(1, round(batch / least))
         return RunConfig(
             model=model,
-            data=self._data(point),
+            data=data,
             optimizer=OptimizerConfig(
                 peak_lr=float(point.get("peak_lr", 0) or self.lr(model, rule_tokens)),
                 batch_sequences=sequences,
@@ -150,8 +153,9 @@ class Recipe:
 
     def _parents(self, point: Point) -> dict[str, Any]:
         """The fields of the run that name other runs: those that the point does."""
-        given: dict[str, Any] = {"init_from": point["init_from"]} if "init_from" in point else {}
-        if roles := {role: point[role] for role in PARENT_FIELDS if role in point and role != "init_from"}:
+        of_the_run = {"init_from", "reference"}
+        given: dict[str, Any] = {role: point[role] for role in PARENT_FIELDS if role in point and role in of_the_run}
+        if roles := {role: point[role] for role in PARENT_FIELDS if role in point and role not in of_the_run}:
             objective = self.run.get("objective", Distillation())
             for role in roles:
                 check(

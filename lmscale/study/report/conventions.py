@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.config import loss_unit
 from lmscale.core.counting import Counts
 from lmscale.study.laws import SIX_ND
 from lmscale.study.plots import measured_runs
@@ -108,7 +109,8 @@ def _loss(runs: "pd.DataFrame") -> str:
     """What the loss is, over which tokens, and what stands behind ±."""
     if not _counted_here(runs):
         return "the table's loss, read as cross-entropy in nats per token (natural logarithm)"
-    meaning = "cross-entropy in nats per token (natural logarithm)"
+    unit = loss_unit(runs["stage"].dropna() if "stage" in runs else ())
+    meaning = f"cross-entropy in {unit} (natural logarithm)" if unit == "nats per token" else f"mean loss, {unit}"
     tokens = sorted({int(value) for value in runs["validation_tokens"].dropna()}) if "validation_tokens" in runs else []
     if tokens:
         count = f"{tokens[0]:,}" if len(tokens) == 1 else f"{tokens[0]:,} to {tokens[-1]:,}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.config import loss_unit
 from lmscale.study import plots
 from lmscale.study.plots import compact, number
 from lmscale.study.plots.style import colour
@@ -89,14 +90,19 @@ def _along_sizes(best: dict[int, float]) -> str:
     )
 
 
+def _stages(runs: "pd.DataFrame") -> Sequence[str]:
+    return runs["stage"].dropna().tolist() if "stage" in runs else ()
+
+
 def _seeds(runs: "pd.DataFrame") -> list[str]:
     from scipy import stats
 
     losses = runs["loss_nats"].to_numpy(dtype=float)
     freedom, sd = len(losses) - 1, float(np.std(losses, ddof=1))
+    unit = loss_unit(_stages(runs))
     low, high = (sd * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.975, 0.025))
     return [
-        f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} nats per token "
+        f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} {unit} "
         f"(mean and its standard error), from {losses.min():.4f} to {losses.max():.4f}.",
         f"One run differs from this mean by a standard deviation of {sd:.2g} nats (95 % interval {low:.2g} to "
         f"{high:.2g}, normal noise): by chance alone two single runs are {1.96 * math.sqrt(2) * sd:.2g} nats or more "
@@ -108,7 +114,7 @@ def _along(runs: "pd.DataFrame", column: str) -> list[str]:
     """How the loss changes from the smallest to the largest value of a column, for every size and length."""
     write = number if column == "epochs" else compact
     what = {"tokens": "training tokens", "params": "parameters", "epochs": "passes over the text"}[column]
-    sentences = []
+    sentences, unit = [], loss_unit(_stages(runs))
     for name, x, y in series(runs, column):
         if len(x) < 2:
             continue
@@ -118,7 +124,7 @@ def _along(runs: "pd.DataFrame", column: str) -> list[str]:
         )
         sentences.append(
             f"{name}{'from' if name else 'From'} {write(x[0])} to {write(x[-1])} {what} the loss goes from "
-            f"{y[0]:.4f} to {y[-1]:.4f} nats per token ({steps})."
+            f"{y[0]:.4f} to {y[-1]:.4f} {unit} ({steps})."
         )
     return sentences
 
@@ -163,7 +169,7 @@ def _draw(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     ax.plot(runs[column], runs["loss_nats"], "o", color=plots.INK["3"])
     ax.axhline(float(runs["loss_nats"].mean()), color=plots.INK["muted"], lw=0.9)
     ax.set_xlabel(column)
-    ax.set_ylabel("final validation loss, nats per token")
+    ax.set_ylabel(f"final validation {plots.loss_label(runs)}")
 
 
 def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
@@ -179,4 +185,4 @@ def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     if len(curves) > 1:
         end_labels(ax, labels)
     ax.set_xlabel({"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}[column])
-    ax.set_ylabel("final validation loss, nats per token")
+    ax.set_ylabel(f"final validation {plots.loss_label(runs)}")

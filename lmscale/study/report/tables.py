@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.study.grouping import group_values
-from lmscale.study.plots import compact, held_out_mask, measured_runs, number, power
+from lmscale.study.plots import compact, held_out_mask, loss_label, measured_runs, number, power
 from lmscale.study.report import page
 from lmscale.study.report.account import why_not_used
 from lmscale.study.report.answer import usable
@@ -48,7 +48,7 @@ def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] |
     """
     heads = [
         ("C", "FLOPs"), ("approach", ""), ("N*", "parameters"), ("95 %", ""), ("D*", "tokens"), ("95 %", ""),
-        ("D*/N*", "tokens/param."), ("80 %", ""), ("95 %", ""), ("L*", "nats/token"), ("C / largest", "fitted"),
+        ("D*/N*", "tokens/param."), ("80 %", ""), ("95 %", ""), ("L*", _unit(table)), ("C / largest", "fitted"),
     ]  # fmt: skip
     columns = budgets(table, at)
     stated = [(fit, fit.allocations(columns)) for fit in usable(fits)]
@@ -68,6 +68,11 @@ def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] |
     return page.table(heads, rows, text_columns=())
 
 
+def _unit(table: "pd.DataFrame") -> str:
+    """What a loss is counted in, as short as the head of a column."""
+    return loss_label(table).removeprefix("loss, ").replace(" per token", "/token")
+
+
 def _span(intervals: Any, name: str, text: Callable[[float], str] = compact) -> str:
     return f"{text(intervals[name][0])} – {text(intervals[name][1])}" if name in intervals else "–"
 
@@ -78,8 +83,8 @@ def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
     flops = dict(zip(stated["run"].astype(str), stated["flops"]))
     level = f"{100 * next((check.level for check in checked if check.runs), math.nan):g} %"
     heads = [
-        ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", "nats/token"),
-        ("one new run", level), ("measured loss", "nats/token"), ("error", "meas. − pred., %"), ("inside", ""),
+        ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", _unit(table)),
+        ("one new run", level), ("measured loss", _unit(table)), ("error", "meas. − pred., %"), ("inside", ""),
     ]  # fmt: skip
     rows = []
     for check in checked:
@@ -112,7 +117,7 @@ def _columns(table: "pd.DataFrame", inputs: Sequence[str] = ()) -> list[Column]:
         (("N", "non-emb."), "params_non_embedding", compact),
         (("D", "tokens"), "tokens", compact),
         (("D/N", ""), "tokens_per_param", number),
-        (("loss", "nats/token"), "loss_nats", lambda v: f"{v:.4f}"),
+        (("loss", _unit(table)), "loss_nats", lambda v: f"{v:.4f}"),
         (("±", "s.e."), "loss_stderr", lambda v: f"{v:.4f}"),
         (("bits", "per byte"), "bits_per_byte", lambda v: f"{v:.3f}"),
         (("batch", "tokens"), "batch_tokens", compact),

@@ -16,10 +16,10 @@ from lmscale.study.sweep.builders import (
     with_experts,
 )
 from lmscale.study.sweep.declare import Sweep
-from lmscale.study.sweep.parents import PARENT_FIELDS
+from lmscale.study.sweep.parents import PARENT_FIELDS, PARENT_VERBS
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, flops_text, plan, whole_batches
-from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune
+from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune, prefer, reward
 from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
 from lmscale.study.sweep.text import experts_text
@@ -27,6 +27,7 @@ from lmscale.study.sweep.text import experts_text
 __all__ = [
     "LORA_AXES",
     "PARENT_FIELDS",
+    "PARENT_VERBS",
     "Plan",
     "Point",
     "Points",
@@ -47,9 +48,11 @@ __all__ = [
     "over_training",
     "plan",
     "plan_of_runs",
+    "prefer",
     "product",
     "read",
     "repeat_data",
+    "reward",
     "seeds",
     "trunk",
     "where",

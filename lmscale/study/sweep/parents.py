@@ -4,13 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lmscale.core.config import CheckpointName, RunConfig, check
-from lmscale.core.counting import count, reference_bytes, reference_flops
+from lmscale.core.config import CheckpointName, RunConfig, check, check_read, check_start
+from lmscale.core.counting import params_total, reference_bytes, reference_flops
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.points import Point, describe
 
-PARENT_FIELDS = ("init_from", "teacher", "reference", "reward")
+PARENT_VERBS = {
+    "init_from": "starts from",
+    "teacher": "learns from",
+    "reference": "is compared with",
+    "reward": "is rewarded by",
+}
+"""What a run does with each of its parents."""
+PARENT_FIELDS = tuple(PARENT_VERBS)
 """Fields of a point that name a run: by its point, by the `name` of its point, or by its id, each with @step if wanted
 but the first."""
 
@@ -85,8 +92,9 @@ class Parents:
 
 def started(config: RunConfig, point: Point) -> RunConfig:
     """The run with the parents that its point names. Raises `UserError` where its recipe took others or none."""
-    if point.get("init_from") is not None and config.init_from is None:
-        config = replace(config, init_from=point["init_from"])
+    given = {role: point.get(role) for role in ("init_from", "reference")}
+    if missing := {role: parent for role, parent in given.items() if parent and getattr(config, role) is None}:
+        config = replace(config, **missing)
     for role in PARENT_FIELDS:
         if (parent := point.get(role)) is not None:
             taken = config.parents.get(role)
@@ -120,9 +128,10 @@ def _with_parents(run: PlannedRun, by_id: Mapping[str, PlannedRun]) -> PlannedRu
         if role == "init_from":
             _check_shape(run.config, parent.config)
         else:
-            _check_read(run.config, role, parent.config)
+            check_read(run.config, role, parent.config.run_id, parent.config.model)
             fields["reference_flops"] += reference_flops(parent.config.model, run.config)
             fields["reference_bytes"] += reference_bytes(parent.config.model, run.config)
+        _check_tokenizer(run.config, role, parent.config)
     return replace(run, **fields)
 
 
@@ -151,10 +160,13 @@ def _check_checkpoint(child: RunConfig, role: str, name: CheckpointName, parent:
 
 
 def _check_shape(child: RunConfig, parent: RunConfig) -> None:
-    """Raise `UserError` where a model surely has other parameters than the one it starts from."""
+    """Raise `UserError` where a model surely has other parameters than the one it starts from. A reward model has
+    another head than a language model that it starts from."""
+    check_start(child, parent.run_id, parent.model)
     shapes = [
-        f"{model.width} x {model.layers} with {model.heads} heads and {model.vocab:,} ids, {counts.params:,} parameters"
-        for model, counts in ((child.model, count(child)), (parent.model, count(parent)))
+        f"{model.width} x {model.layers} with {model.heads} heads and {model.vocab:,} ids, {params:,} parameters"
+        for model in (child.model, parent.model)
+        for params in [params_total(replace(model, scalar_head=parent.model.scalar_head, lora=None))]
     ]
     check(
         shapes[0] == shapes[1],
@@ -162,16 +174,17 @@ def _check_shape(child: RunConfig, parent: RunConfig) -> None:
     )
 
 
-def _check_read(child: RunConfig, role: str, parent: RunConfig) -> None:
-    """Raise `UserError` where a model cannot be read beside the one that is trained."""
+def _check_tokenizer(child: RunConfig, role: str, parent: RunConfig) -> None:
+    """Raise `UserError` where an id surely means other text to each of two models. What a file holds is known later."""
+    theirs, own = parent.data.tokenizer, child.data.tokenizer
+    trained = theirs.startswith("bpe:") and own.startswith("bpe:")
+    given = f"the {role} of run {child.run_id} is run {parent.run_id}, whose tokenizer "
     check(
-        child.model.vocab == parent.model.vocab and child.data.tokenizer == parent.data.tokenizer,
-        f"the {role} of run {child.run_id} is run {parent.run_id}, which has the {parent.model.vocab:,} ids of "
-        f"{parent.data.tokenizer!r}, and its own are the {child.model.vocab:,} of {child.data.tokenizer!r}; give both "
-        f"one tokenizer",
+        theirs == own or not (trained or "bytes" in (theirs, own)),
+        f"{given}is {theirs!r}, and its own is {own!r}; give both one tokenizer",
     )
     check(
-        child.model.context <= parent.model.context,
-        f"the {role} of run {child.run_id} is run {parent.run_id}, which reads at most {parent.model.context:,} "
-        f"tokens; give the run a context of at most that",
+        not trained or parent.data.source == child.data.source,
+        f"{given}{theirs!r} is trained on {parent.data.source}, and its own on {child.data.source}, so an id would "
+        f"mean other text to each; name one tokenizer.json for both (`lmscale data` says where a trained one lies)",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmscale
-from lmscale.core.config import FINE_TUNE, RunConfig, check
+from lmscale.core.config import FINE_TUNE, PREFER, REWARD, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -99,14 +99,16 @@ def _configured(sweep: Sweep, point: Point, resolved: Point) -> RunConfig:
         + ("; call it with its settings first, as in recipes.step_law(FAMILY)" if callable(config) else ""),
     )
     config = started(config, resolved)
-    return config if sweep.exam is None else replace(config, exam=sweep.exam)
+    if sweep.exam is None or config.model.scalar_head:  # a reward model has no next token to answer with
+        return config
+    return replace(config, exam=sweep.exam)
 
 
 def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
     config = _configured(sweep, point, resolved)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
-        low <= counts.tokens_per_param <= high or config.stage == FINE_TUNE,
+        low <= counts.tokens_per_param <= high or config.stage in (FINE_TUNE, PREFER, REWARD),
         f"{describe(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
         f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
         f"Sweep(tokens_per_param=...)",

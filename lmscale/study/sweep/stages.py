@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lmscale.core.config import DISTIL, FINE_TUNE, OptimizerConfig, check
+from lmscale.core.config import DISTIL, FINE_TUNE, PREFER, REWARD, OptimizerConfig, check
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, grid, product
 
@@ -48,6 +48,28 @@ def distil(
     start = [{**model, "teacher": teacher, "stage": DISTIL} for teacher in teachers for model in models]
     check(bool(start), "distil(...): there are no teachers or no students; give points of both")
     return product(start, grid(tokens=_lengths("distil", tokens), **axes))
+
+
+def prefer(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+    """Every parent, trained on pairs of answers for each number of tokens, with the parent as the reference.
+
+    Add them to the parents they start from: chain(parents, prefer(parents, tokens=[1e5, 1e6])); the recipe of the stage
+    `prefer` has the objective `Preference(...)` and data of pairs. Tokens are those of both answers with their prompts.
+    """
+    start = [{**model_of(parent), "init_from": parent, "reference": parent, "stage": PREFER} for parent in parents]
+    check(bool(start), "prefer(...): there are no parents; give the points of runs that can answer")
+    return product(start, grid(tokens=_lengths("prefer", tokens), **axes))
+
+
+def reward(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+    """A reward model from every parent, trained on pairs of answers for each number of tokens.
+
+    Add them to the parents they start from: chain(parents, reward(parents, tokens=[1e5, 1e6])); the recipe of the stage
+    `reward` has the objective `RewardModel()` and data of pairs. Tokens are counted as in `prefer`.
+    """
+    start = [{**model_of(parent), "init_from": parent, "stage": REWARD} for parent in parents]
+    check(bool(start), "reward(...): there are no parents; give the points of runs that can answer")
+    return product(start, grid(tokens=_lengths("reward", tokens), **axes))
 
 
 def model_of(point: Point) -> dict[str, Any]:

@@ -6,7 +6,8 @@ one plain text file has no second document to hold out and is cut into passages 
 
 Which split a document falls into depends on the SHA-256 of its text alone, and all splits are read in the order of
 that hash: neither file names nor their order nor the machine matter, and any leading part is a fair sample. Validation
-has the lowest hashes and the test the highest, so that asking for a test split only shortens the training split.
+has the lowest hashes and the test the highest, so that asking for a test split only shortens the training split. For
+pairs of answers it is the hash of the prompt, so that no prompt lies on both sides.
 
 Under `files.cache_dir()/corpora`, `keys/<config>.json` records what a source held when it was last read, and is valid
 while the size and times of every file are unchanged; `<fingerprint>/` is the content: its TFDS data set (or the path of
@@ -39,6 +40,7 @@ from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.module_parts import ModuleParts
+from lmscale.lm.data.corpora.pairs import Pairs
 from lmscale.lm.data.corpora.records import Fields, Filled, Writer
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey, Whole
@@ -48,7 +50,7 @@ __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "Whole", "atomic_folder", 
 
 FORMAT = 1
 """Counts up when documents, splits or their order change, so that no older cache is read."""
-SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_field", "template")
+SELECTION_FIELDS = ("test_fraction", "unreadable", "near_duplicates", "prompt_field", "template", "rejected_field")
 """Settings that select documents; one with its default value does not enter the name of a cache."""
 
 
@@ -173,12 +175,14 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
 
 def _writer(config: DataConfig) -> tuple[Writer, str]:
     """What makes documents of records, and what plain text lacks of them; "" where it lacks nothing."""
+    write: Fields | Filled
     if config.template is not None:
-        template = parse_template(config.template)
         named = f"template {config.template!r}" if config.template in TEMPLATES else "template"
-        return Filled(template), f"fields for the {named}"
-    prompt = config.prompt_field
-    return Fields(config.text_field, prompt), "" if prompt is None else f"field {prompt!r}"
+        write, lacking = Filled(parse_template(config.template)), f"fields for the {named}"
+    else:
+        prompt = config.prompt_field
+        write, lacking = Fields(config.text_field, prompt), "" if prompt is None else f"field {prompt!r}"
+    return (write if config.rejected_field is None else Pairs(write, config.rejected_field)), lacking
 
 
 def _changed(name: str) -> UserError:
@@ -250,7 +254,10 @@ def _write_dataset(
             for number, document in enumerate(survey.readable_documents(source, surveyed.unreadable)):
                 if number % READ_DOCUMENTS == 0:
                     report(f"storing the {split} documents of {source.name}", number / len(in_split))
-                if number >= len(in_split) or survey.digest(document) != surveyed.digests[number].tobytes():
+                if (
+                    number >= len(in_split)
+                    or survey.digest(document, surveyed.pairs) != surveyed.digests[number].tobytes()
+                ):
                     raise _changed(source.name)
                 if in_split[number]:
                     yield number, {"id": document.id, "text": document.text, "source": document.source}

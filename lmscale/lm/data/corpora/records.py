@@ -52,6 +52,7 @@ class Fields:
 
     def __init__(self, text_field: str, prompt_field: str | None) -> None:
         self.fields = [*filter(None, [prompt_field]), text_field]
+        self.answer = text_field
 
     def __call__(self, record: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [_text(record, name) for name in self.fields]
@@ -79,6 +80,11 @@ class Filled:
             if not isinstance(instance, dict):
                 raise Problem(f"whose list {INSTANCES!r} holds something else than objects")
             yield self._filled({**record, **instance})
+
+    @property
+    def answer(self) -> str:
+        """The field that is learned; of messages the list of them."""
+        return MESSAGES if self.template.messages else self.template.forms[0].answer
 
     def _filled(self, record: Mapping[str, Any]) -> list[str]:
         *others, last = self.template.forms

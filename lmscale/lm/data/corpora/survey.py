@@ -28,7 +28,8 @@ class Survey:
     """Every document of a source that is not empty, in reading order."""
 
     digests: NDArray[Any]
-    """[documents, 2]: the leading 16 bytes of the SHA-256 of each text as two big-endian numbers."""
+    """[documents, 2]: the leading 16 bytes of the SHA-256 of each text as two big-endian numbers; of pairs of answers,
+    the leading 8 of their prompt's and the leading 8 of the text's."""
     sizes: NDArray[np.int64]
     """[documents]: bytes."""
     boundaries: NDArray[np.int64]
@@ -39,13 +40,22 @@ class Survey:
     """Units that are skipped as a whole."""
     near: NearDuplicates | None
     """The MinHashes of all texts, where near duplicates are to be removed."""
+    pairs: bool = False
+    """Whether the documents are pairs of answers."""
 
 
-def digest(document: Document) -> bytes:
-    """The leading bytes of the SHA-256 of a text, and of where its prompts end if it has some: they identify it."""
+def digest(document: Document, pairs: bool = False) -> bytes:
+    """The leading bytes of the SHA-256 of a text, and of where its prompts end if it has some: they identify it.
+
+    Of a pair of answers the first half is the hash of its prompt, so that the pairs of one prompt follow one another.
+    """
     ends = " ".join(map(str, document.boundaries))
     prompts = f"prompt of {ends} bytes\n".encode() if document.boundaries else b""
-    return hashlib.sha256(prompts + document.text).digest()[:DIGEST_BYTES]
+    whole = hashlib.sha256(prompts + document.text).digest()
+    if not pairs:
+        return whole[:DIGEST_BYTES]
+    prompt = hashlib.sha256(document.text[: document.boundaries[0]]).digest()
+    return prompt[: DIGEST_BYTES // 2] + whole[: DIGEST_BYTES // 2]
 
 
 def has_text(document: Document) -> bool:
@@ -70,7 +80,7 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
         try:
             for document in source.documents(unit, remarks):
                 if has_text(document):
-                    digests += digest(document)
+                    digests += digest(document, config.pairs)
                     sizes.append(len(document.text))
                     boundaries.append(document.boundaries)
                     if near:
@@ -94,7 +104,7 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
     if not sizes:
         raise UserError(_nothing_left(source.name, skipped, empty))
     hashes = np.frombuffer(digests, ">u8").reshape(-1, 2)
-    return Survey(hashes, np.array(sizes), _rows(boundaries, sizes), empty, skipped, unreadable, near)
+    return Survey(hashes, np.array(sizes), _rows(boundaries, sizes), empty, skipped, unreadable, near, config.pairs)
 
 
 def _rows(boundaries: list[tuple[int, ...]], sizes: "array[int]") -> NDArray[np.int64]:
@@ -125,8 +135,9 @@ def split_documents(
     """For each split the numbers of its documents in the order of their hash, each text once; near duplicates removed.
 
     A text is held out for validation when its hash, as a share of the largest possible, is below
-    `validation_fraction`, and for the test when it is at least 1 - `test_fraction`. No split that was asked for stays
-    empty: the lowest hash is always for validation, the highest for the test, and one between them for training.
+    `validation_fraction`, and for the test when it is at least 1 - `test_fraction`; a pair of answers by the hash of
+    its prompt. No split that was asked for stays empty: the lowest hash is always for validation, the highest for the
+    test, and one between them for training.
     With `whole` = "train" none is held out for validation, with "validation" all are. Raises `UserError` when there are
     too few texts for that.
     """
@@ -134,9 +145,12 @@ def split_documents(
     validation, test = len(order), 0
     if whole != "validation":
         validate, tested = whole is None, config.test_fraction > 0
+        least = 1 + validate + tested
         fix = (
-            f"give at least {1 + validate + tested} different documents, or one plain text file of over "
-            f"{PASSAGE_BYTES:,} bytes, which is cut into passages at its line ends"
+            f"give pairs of answers to at least {least} different prompts"
+            if survey.pairs
+            else f"give at least {least} different documents, or one plain text file of over {PASSAGE_BYTES:,} bytes, "
+            f"which is cut into passages at its line ends"
         )
         validation, test = held_out_counts(survey.digests[order, 0], config, name, validate, tested, fix)
     last = len(order) - test
@@ -160,18 +174,23 @@ def held_out_counts(
 ) -> tuple[int, int]:
     """How many of the lowest hashes are for validation, and of the highest for the test, if there is to be one.
 
-    `leading` are 64 bits of each in rising order. Raises `UserError`, which ends with `fix`, for too few.
+    `leading` are 64 bits of each in rising order; documents with the same ones, which are pairs of answers to one
+    prompt, stay together. Raises `UserError`, which ends with `fix`, for too few.
     """
-    count, least = len(leading), 1 + validate + tested
+    hashes, first = np.unique(leading, return_index=True)
+    count, least = len(hashes), 1 + validate + tested
     if count < least:
-        documents = f"{count} different documents" if count > 1 else "one document"
+        unit = "prompt" if config.pairs else "document"
+        documents = f"{count} different {unit}s" if count > 1 else f"one {unit}"
         missing = "the test" if tested else "validation"
         raise UserError(f"{name} holds {documents}, so none can be held out for {missing}; {fix}")
-    share = leading.astype(np.float64) / 2.0**64
+    share = hashes.astype(np.float64) / 2.0**64
     validation = min(max(int(np.count_nonzero(share < config.validation_fraction)), 1), count - 1 - tested)
     validation *= validate
     test = int(np.count_nonzero(share >= 1.0 - config.test_fraction)) if tested else 0
-    return validation, min(max(test, tested), count - validation - 1)
+    test = min(max(test, tested), count - validation - 1)
+    starts = np.append(first, len(leading))
+    return int(starts[validation]), int(len(leading) - starts[count - test])
 
 
 def corpus_fingerprint(version: int, survey: Survey, splits: dict[str, NDArray[np.int64]]) -> str:

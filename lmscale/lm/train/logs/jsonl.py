@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lmscale.core.config import RunConfig
+from lmscale.core.config import Preference, RunConfig
 from lmscale.core.counting import flops_per_token
 from lmscale.core.files import open_append, storage_error, write_text
 from lmscale.core.run_folder import METRICS_COLUMNS, METRICS_FILE, read_metrics
@@ -67,12 +67,13 @@ class MetricsLog:
         open_load: LoadTotals | None = None,
         open_seconds: float | None = None,
         index: int = 0,
+        beside: int = 0,
     ) -> None:
         """Begin with the rows up to step `first` in the run folder `earlier`, which is this one or a trunk's.
 
         `open_steps` are the means of the steps after the last of those rows, `open_load` what their experts did,
         `open_seconds` how long they took (None where an old checkpoint does not say); `index` is the run's own in
-        metrics that are stacked.
+        metrics that are stacked. `beside` are the FLOPs per token of reading a teacher or reference, which MFU counts.
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
@@ -92,7 +93,7 @@ class MetricsLog:
         self._loads: list[ExpertLoad] = []
         self._earlier_load = open_load
         self._stacked = False
-        self._index = index
+        self._index, self._beside = index, beside
         self._interval: list[Mapping[str, jax.Array | float]] = [*open_steps]
         self._newest: Metrics | None = None
         self._waiting: _Interval | None = None
@@ -157,6 +158,9 @@ class MetricsLog:
             self.diverged, self.done = True, done
             self.reason = f"the validation loss was {validation.loss_nats} at step {done:,}"
             return
+        if validation is not None and (sentence := exploded(self.config, validation)):
+            self.diverged, self.done, self.reason = True, done, f"{sentence}, at step {done:,}"
+            return
         self.done, self.last_loss = done, float(np.mean([step["loss_nats"] for step in steps]))
         self.reported = {name: _mean([step[name] for step in steps]) for name in newest.reported}
         if (load := self._total(loads, earlier)) is not None:
@@ -176,10 +180,11 @@ class MetricsLog:
             "learning_rate": float(newest.learning_rate),
             "grad_norm": float(newest.grad_norm),
             "tokens_per_second": rate,
-            "mfu": rate * flops / self.peak,
+            "mfu": rate * (flops + self._beside) / self.peak,
         }
         if validation is not None:
             row |= {"validation_loss_nats": validation.loss_nats, "validation_stderr": validation.stderr}
+            row |= {f"validation_{name}": value for name, value in validation.reported.items()}
         assert not set(METRICS_COLUMNS) & self.reported.keys(), "an objective reports under names of its own"
         return row | self.reported | ({} if self.experts is None else {"experts": self.experts})
 
@@ -190,6 +195,17 @@ class MetricsLog:
         except OSError as error:
             raise storage_error(self.path, error) from error
         self._tracker.log({name: value for name, value in row.items() if name not in ("run_id", "experts")})
+
+
+def exploded(config: RunConfig, validation: Validation) -> str:
+    """How far a policy is from its reference on held-out answers, where that is too far; else ""."""
+    if not isinstance(config.objective, Preference):
+        return ""
+    kl, limit = validation.reported["kl"], config.objective.kl_limit_nats
+    if kl is not None and kl <= limit:
+        return ""
+    much = "not finite" if kl is None else f"{kl:.4g} nats, above Preference.kl_limit_nats = {limit:g}"
+    return f"the KL of held-out answers to the reference was {much}"
 
 
 def _mean(values: list[float]) -> float | None:

@@ -42,6 +42,11 @@ def choose(config: ModelConfig, name: str | None = None) -> Architecture:
 
     Raises `UserError` that names the option without a counterpart, and the class that comes nearest.
     """
+    check(
+        not config.scalar_head,
+        "a reward model gives one number and no next token, which no class of a language model has; export the run "
+        "that it started from",
+    )
     if name is not None:
         by_name = {architecture.name: architecture for architecture in ARCHITECTURES}
         check(name in by_name, f"lmscale writes no class {name!r}{nearest(name, by_name)}: {', '.join(by_name)}")

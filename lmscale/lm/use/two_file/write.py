@@ -36,6 +36,11 @@ def write_two_file(folder: Path, run: TrainedRun, origin: str) -> None:
     tokenizer = tokenizer_part(run.tokenizer)
     config = cropped_config(run)
     check(
+        not config.scalar_head,
+        "a reward model gives one number and no next token, so that the two files would have nothing to write; export "
+        "the run that it started from",
+    )
+    check(
         config.router.capacity is None,
         f"router.capacity = {config.router.capacity} has no counterpart in the two files, whose program reads a text "
         f"token by token and drops none; take --format stablehlo",
