@@ -4,13 +4,13 @@
     python experiments/distillation_cpu.py --output figures
 
 `sweeps/distillation_cpu.py`: byte models of two widths, taught by four teachers for three lengths, and trained on the
-text alone for five and six. Compute is booked in three ways: the student's training alone, where the teacher's
-distributions are there already; with the teacher's forward passes; and with its training, too. At each the distilled
-student is compared with one of its width that spends the same on the text: the loss of that one is read off a monotone
-curve through its runs, in logarithms. Where it would be longer than the longest, that run stands for it: if it is
-better already, text wins. The U in the teacher's loss: ln(L_S / L~) = a + b x + c x^2 with x = ln(L_T / L~), L~ the
-loss of the same student after as many tokens of text; with c > 0 and its foot inside of what was run there is one. Last
-the law of Busbridge 2025 (arXiv 2502.08606, equation 8), L~ by a law of our own runs without a teacher.
+text alone for six. Compute is booked in three ways: the student's training alone, where the teacher's distributions are
+there already; with the teacher's forward passes; and with its training, too. At each the distilled student is compared
+with one of its width that spends the same on the text: the loss of that one is read off a monotone curve through its
+runs, in logarithms. Where it would be longer than the longest, that run stands for it: if it is better already, text
+wins. The U in the teacher's loss: ln(L_S / L~) = a + b x + c x^2 with x = ln(L_T / L~), L~ the loss of the same student
+after as many tokens of text; with c > 0 and its foot inside of what was run there is one. Last the law of Busbridge
+2025 (arXiv 2502.08606, equation 8), L~ by a law of our own runs without a teacher.
 
 Outcome: not measured yet.
 """
@@ -102,7 +102,7 @@ class Alone:
 def distilled(table: "pd.DataFrame", alone: dict[int, Alone]) -> "pd.DataFrame":
     """The runs with a teacher: its loss and cost beside their own, and the same student's loss without it."""
     teachers = table.set_index("run")
-    rows = table[table["stage"] == "distil"].reset_index(drop=True)
+    rows = table[(table["stage"] == "distil") & table["loss_nats"].notna()].reset_index(drop=True)
     of_teacher = teachers.loc[rows["teacher"]].reset_index(drop=True)
     free = rows["flops"].astype(float)
     read = free + rows["reference_flops"].astype(float)
@@ -239,7 +239,7 @@ def main(runs: Path, output: Path) -> None:
     """Train, judge, print, draw."""
     table = lmscale.read_table(lmscale.run(SWEEP, runs))
     widths = sorted(set(table["width"][table["stage"] == "distil"]))
-    pretrained = table[table["stage"] == "pretrain"]
+    pretrained = table[(table["stage"] == "pretrain") & table["loss_nats"].notna()]
     alone = {int(width): Alone.of(pretrained[pretrained["width"] == width]) for width in widths}
     taught = distilled(table, alone)
     print("\n".join([*rows_of(taught, alone), "", *tally(taught, alone), "", *strength_lines(taught)]))

@@ -7,10 +7,10 @@
 without them; and the same models on code alone. The data transferred to a fine-tuned run is what training from random
 numbers needs for its loss, less its own tokens (Hernandez 2021, arXiv 2102.01293): read off a monotone curve through
 the runs of its width, in logarithms, and not beyond their ends. Through it goes D_T = k D_F^alpha N^beta. Laws of the
-fine-tuned loss are fitted to the three smaller widths without their longest runs and compared on those and on the fourth
-width: the rectified law and a power law, one of each per width (Lin 2024, arXiv 2402.02314); the joint law of Zhang
-2024 (arXiv 2402.17193); a rectified law whose first term falls with N, too; and the loss on code alone at D_F + D_T
-tokens, D_T by the law of transfer.
+fine-tuned loss are fitted to the three smaller widths without their longest runs and compared on those and on the
+fourth width: the rectified law and a power law, one of each per width (Lin 2024, arXiv 2402.02314); the joint law of
+Zhang 2024 (arXiv 2402.17193); a rectified law whose first term falls with N, too; and the loss on code alone at D_F +
+D_T tokens, D_T by the law of transfer.
 
 Outcome: not measured yet.
 """

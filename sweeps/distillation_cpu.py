@@ -4,35 +4,36 @@
     lmscale run  sweeps/distillation_cpu.py
     python experiments/distillation_cpu.py      # the same, then who wins, the U in the teacher's loss and the figure
 
-Byte models on the source code of Python's standard library. Teachers: one width after three lengths, which is how
-strong they are, and a narrower one after the longest. Students of two widths, the wider as wide as that one, learn for
-three lengths from each teacher's distribution alone (Busbridge 2025, arXiv 2502.08606), and from the text for these
-lengths and longer ones, up to what reading a teacher would have paid for. Rate and batch of all are those of
-`recipes.cpu` for training on text. The outcome is in `experiments/distillation_cpu.py`.
+Byte models on the code of Python's standard library, without docstrings. Teachers: one width after three lengths, which
+is how strong they are, and a narrower one after the longest. Students of two widths, the wider as wide as that one,
+learn for three lengths from each teacher's distribution alone (Busbridge 2025, arXiv 2502.08606), and from the text for
+these lengths and longer ones, beyond what reading a teacher would have paid for. Rate and batch of all are those of
+`recipes.cpu` for training on text; the students without a teacher are runs of `sweeps/transfer_cpu.py`, too. The
+outcome is in `experiments/distillation_cpu.py`.
 """
 
-from lmscale import Distillation, Sweep, chain, distil, grid, recipes
+from lmscale import DataConfig, Distillation, Sweep, chain, distil, grid, recipes
 
 TEACHERS = chain(
-    grid(width=[48], tokens=[131_072.0, 524_288.0, 2_097_152.0]),
+    grid(width=[32], tokens=[131_072.0, 524_288.0, 2_097_152.0]),
     grid(width=[24], tokens=[2_097_152.0]),
 )
 STUDENTS = (12, 24)
 LENGTHS = (131_072.0, 524_288.0, 1_048_576.0)
-DOUBLINGS = tuple(131_072.0 * 2**doubling for doubling in range(6))
-ALONE = chain(grid(width=[12], tokens=DOUBLINGS), grid(width=[24], tokens=DOUBLINGS[:4]))
-"""Students without a teacher: to 4.2M tokens, and to 1.0M, beyond which there is the narrow teacher."""
+ALONE_LENGTHS = tuple(131_072.0 * 2**doubling for doubling in range(6))
+"""Tokens without a teacher: 131k to 4.2M."""
 
-TEXT = recipes.cpu(keep_checkpoint=True)
+CODE = recipes.cpu(data=DataConfig(source="stdlib:code"), keep_checkpoint=True)
 
 SWEEP = Sweep(
     name="distillation_cpu",
     question="Does a student learn more from a teacher than from the text, at equal compute?",
     points=chain(
         TEACHERS,
-        ALONE,
+        grid(width=[12], tokens=ALONE_LENGTHS),
+        grid(width=[24], tokens=[length for length in ALONE_LENGTHS if length != 2_097_152.0]),
         distil(TEACHERS, [{"width": width} for width in STUDENTS], tokens=LENGTHS),
     ),
-    recipe=recipes.by_stage(pretrain=TEXT, distil=TEXT(objective=Distillation())),
+    recipe=recipes.by_stage(pretrain=CODE, distil=CODE(objective=Distillation())),
     law="",
 )
