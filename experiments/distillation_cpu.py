@@ -3,14 +3,14 @@
     python experiments/distillation_cpu.py                     # trains what is missing in runs/, then judges and draws
     python experiments/distillation_cpu.py --output figures
 
-`sweeps/distillation_cpu.py`: byte models of two widths, taught by four teachers for three lengths, and trained on the
-text alone for six. Compute is booked in three ways: the student's training alone, where the teacher's distributions are
+`sweeps/distillation_cpu.py`: a byte model that four teachers teach for three lengths, and that is trained on the text
+alone for six. Compute is booked in three ways: the student's training alone, where the teacher's distributions are
 there already; with the teacher's forward passes; and with its training, too. At each the distilled student is compared
-with one of its width that spends the same on the text: the loss of that one is read off a monotone curve through its
-runs, in logarithms. Where it would be longer than the longest, that run stands for it: if it is better already, text
-wins. The U in the teacher's loss: ln(L_S / L~) = a + b x + c x^2 with x = ln(L_T / L~), L~ the loss of the same student
-after as many tokens of text; with c > 0 and its foot inside of what was run there is one. Last the law of Busbridge
-2025 (arXiv 2502.08606, equation 8), L~ by a law of our own runs without a teacher.
+with one that spends the same on the text: the loss of that one is read off a monotone curve through its runs, in
+logarithms. Where it would be longer than the longest, that run stands for it: if it is better already, text wins. The U
+in the teacher's loss: ln(L_S / L~) = a + b x + c x^2 with x = ln(L_T / L~), L~ the loss of the same student after as
+many tokens of text; with c > 0 and its foot inside of what was run there is one. Last the law of Busbridge 2025 (arXiv
+2502.08606, equation 8), L~ by a law of our own runs without a teacher.
 
 Outcome: not measured yet.
 """

@@ -3,14 +3,14 @@
     python experiments/transfer_cpu.py                     # trains what is missing in runs/, then measures, fits, draws
     python experiments/transfer_cpu.py --output figures
 
-`sweeps/transfer_cpu.py`: byte models of four widths on 2M bytes of docstrings, each then on 16k to 1.0M bytes of code
+`sweeps/transfer_cpu.py`: byte models of three widths on 2M bytes of docstrings, each then on 16k to 1.0M bytes of code
 without them; and the same models on code alone. The data transferred to a fine-tuned run is what training from random
 numbers needs for its loss, less its own tokens (Hernandez 2021, arXiv 2102.01293): read off a monotone curve through
 the runs of its width, in logarithms, and not beyond their ends. Through it goes D_T = k D_F^alpha N^beta. Laws of the
-fine-tuned loss are fitted to the three smaller widths without their longest runs and compared on those and on the
-fourth width: the rectified law and a power law, one of each per width (Lin 2024, arXiv 2402.02314); the joint law of
-Zhang 2024 (arXiv 2402.17193); a rectified law whose first term falls with N, too; and the loss on code alone at D_F +
-D_T tokens, D_T by the law of transfer.
+fine-tuned loss are fitted to the two smaller widths without their longest runs and compared on those and on the third
+width: the rectified law and a power law, one of each per width (Lin 2024, arXiv 2402.02314); the joint law of Zhang
+2024 (arXiv 2402.17193); a rectified law whose first term falls with N, too; and the loss on code alone at D_F + D_T
+tokens, D_T by the law of transfer.
 
 Outcome: not measured yet.
 """
@@ -209,6 +209,8 @@ def main(runs: Path, output: Path) -> None:
     print("\n".join(rows_of(tuned)))
     transfer = fits.loss_law(tuned, "transfer", resamples=RESAMPLES)
     print("", transfer, fits.held_out_check(transfer, tuned), sep="\n")
+    print("\nthe same through all runs, those held out before included:")
+    print(fits.loss_law(tuned.assign(held_out=False), "transfer", resamples=RESAMPLES))
     compared = list(candidates(tuned, scratch, transfer))
     print("\n".join(["", *comparison(compared, tuned)]))
     draw(tuned, scratch, transfer, output / "transfer_cpu.svg")

@@ -4,7 +4,7 @@
     lmscale run  sweeps/transfer_cpu.py
     python experiments/transfer_cpu.py      # the same, then data transferred, the laws and the figure
 
-Byte models of four widths. Each reads 2M bytes of prose, the docstrings of Python's standard library, and is then
+Byte models of three widths. Each reads 2M bytes of prose, the docstrings of Python's standard library, and is then
 trained on code, the same modules without docstrings, for seven lengths; and each is trained on code alone, from random
 numbers, for lengths that reach the same losses (Hernandez 2021, arXiv 2102.01293). No token is read twice. Held out
 from every fit: all fine-tuned runs of the largest width, and the longest of each other width. The outcome is in
@@ -17,7 +17,7 @@ rates 1/16 to 2 times the recipe's, a pilot of 21 runs at widths 16 and 32 had i
 
 from lmscale import DataConfig, ModelConfig, Sweep, chain, fine_tune, grid, hold_out, recipes
 
-WIDTHS, LARGEST = (12, 24, 32), 48
+WIDTHS, LARGEST = (24, 32), 48
 PROSE_TOKENS = 2e6
 LENGTHS = tuple(16_384.0 * 2**doubling for doubling in range(7))
 """Tokens of code after prose: 16k to 1.0M."""
