@@ -10,7 +10,8 @@ with one that spends the same on the text: the loss of that one is read off a mo
 logarithms. Where it would be longer than the longest, that run stands for it: if it is better already, text wins. The U
 in the teacher's loss: ln(L_S / L~) = a + b x + c x^2 with x = ln(L_T / L~), L~ the loss of the same student after as
 many tokens of text; with c > 0 and its foot inside of what was run there is one. Last the law of Busbridge 2025 (arXiv
-2502.08606, equation 8), L~ by a law of our own runs without a teacher.
+2502.08606, equation 8), L~ by a
+law of our own runs without a teacher, as far as students of one size fix it.
 
 Outcome: not measured yet.
 """
@@ -33,6 +34,8 @@ from lmscale.study.plots.axes import end_labels, log_axis
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "distillation_cpu.py"
 RESAMPLES = 1000
+OF_ONE_SIZE = {"A": 1e-3, "alpha": 1.0, "gamma": 1.0}
+"""Of students of one size the last factor of Busbridge's law is a power of D: what it says of N cannot be fitted."""
 BOOKINGS = {
     "free": "the teacher is free",
     "read": "its forward passes are booked",
@@ -199,7 +202,7 @@ def busbridge(table: "pd.DataFrame", taught: "pd.DataFrame") -> Iterator[str]:
         NAME: ClassVar[str] = "distillation-here"
         SUPERVISED: ClassVar[laws.Law] = supervised.law
 
-    yield str(fits.loss_law(taught, OurDistillation, resamples=200, check=False, at=()))
+    yield str(fits.loss_law(taught, OurDistillation, resamples=RESAMPLES // 4, check=False, at=(), fixed=OF_ONE_SIZE))
 
 
 def draw(taught: "pd.DataFrame", alone: dict[int, Alone], fit: LossLaw, file: Path) -> None:
