@@ -31,7 +31,7 @@ experiments/outcomes/transfer_cpu.svg):
     code alone at D_F + D_T           3        .64 %   1.57 %   1.66 %
 
 So the rectified law predicts the next doubling best, with four numbers for each width; to another width the law of
-transfer comes nearest, and needs runs of that width on code alone. In both joint laws E goes to 0, and the optimum of
+transfer comes nearest, and needs runs of that width on code alone. E goes to 0 in both joint laws, and the optimum of
 the rectified one is flat. What chance did to the curve of a width on code alone is in all its points, in no interval.
 """
 

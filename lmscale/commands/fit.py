@@ -172,6 +172,6 @@ def main(args: FitArgs, console: "Console") -> None:
             "plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{max(one.largest_flops for one in results):.2g}"
         )
     elif Path(args.table).is_dir():
-        print_next("report", args.table)
+        print_next("report", args.table, *(["--stage", args.stage] if args.stage else []))
     else:
         print_next("fit", args.table, "--json", "fits.json")
