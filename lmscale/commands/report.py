@@ -55,7 +55,7 @@ def main(args: ReportArgs, console: "Console") -> None:
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         print(f"note: {mixed}")
     print(f"the report is {page}; open it in a browser")
-    print_next("fit", args.source, "--json", "fits.json")
+    print_next("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
 
 
 def write_report(
