@@ -199,6 +199,7 @@ def read_bytes(path: str | Path) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(*_no_file(facts.st_mode), str(path))
+        os.set_blocking(descriptor, True)
         size = max(facts.st_size + 1, SMALL_BYTES)
         content = os.read(descriptor, size)
         while more := os.read(descriptor, size):  # it has grown, or holds more than one call gives
