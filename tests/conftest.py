@@ -6,8 +6,6 @@ The environment is set here, before anything imports JAX, and child processes in
 
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["PYTHONHASHSEED"] = "0"  # of child processes
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # to compile the package at every start takes half a second
 os.environ["WANDB_MODE"] = "disabled"
 set_in_environment()
 
@@ -76,23 +75,8 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder in which `lmscale run sweeps/smoke.py` was called once: runs/smoke; what it said is in said.txt.
-
-    For tests of the whole way: what only reads a sweep's folder is as well served by `made`, which costs nothing. Copy
-    it before changing anything in it.
-    """
-    folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "lmscale", "run", str(ROOT / "sweeps" / "smoke.py")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like `smoke`, in a moment: runs/smoke as if trained, with losses of a known law. Copy it before changing it."""
+    """A folder with runs/smoke as if `sweeps/smoke.py` was run, with losses of a known law. To change it, copy it."""
     from helpers.made import write_finished
 
     folder = tmp_path_factory.mktemp("made")

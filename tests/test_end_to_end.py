@@ -1,5 +1,11 @@
-"""From an empty folder to a page: run, status, table, fit, report on `sweeps/smoke.py`, as a new user types them."""
+"""From an empty folder to a page: run, status, table, fit, report on `sweeps/smoke.py`, as a new user types them.
 
+A run costs six seconds of a core, so by default four of the sweep's twelve are trained, and what only reads a sweep's
+folder reads one that is made in a moment; the whole sweep is among the slow tests.
+"""
+
+import contextlib
+import io
 import json
 import os
 import re
@@ -13,76 +19,125 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.command_line import call
 
 from lmscale.core.counting import count
 from lmscale.core.plans import read_plan
 from lmscale.core.results import collect
 from lmscale.study.sweep import load, plan
 
+SOME = """
+import runpy
+from dataclasses import replace
+smoke = runpy.run_path({smoke!r})["SWEEP"]
+SWEEP = replace(smoke, name={name!r}, points=[smoke.points[place] for place in {places}])
+"""
+FOUR, LONGEST = (1, 2, 5, 8), 8
+"""Points of `sweeps/smoke.py`: of each budget one at least, and the run of the most steps, which can be caught at work.
+The last is held out."""
+
 
 def lmscale(folder: Path, *words: str) -> str:
     """What the command says in `folder`; it must end well and write no word of trouble."""
     done = subprocess.run(
-        [sys.executable, "-m", "lmscale", *words], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "lmscale", *words], cwd=folder, capture_output=True, text=True, timeout=600
     )
     trouble = [line for line in done.stderr.splitlines() if not line.startswith("next: ")]
     assert (done.returncode, trouble) == (0, []), done.stdout + done.stderr
     return done.stdout
 
 
+def write_sweep(root: Path, folder: Path, name: str, *places: int) -> str:
+    """The name of a sweep file in `folder` with some points of the smoke sweep."""
+    (folder / f"{name}.py").write_text(SOME.format(smoke=str(root / "sweeps" / "smoke.py"), name=name, places=places))
+    return f"{name}.py"
+
+
 @pytest.fixture(scope="module")
-def studied(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the trained sweep with its report."""
-    folder = tmp_path_factory.mktemp("studied")
-    shutil.copytree(smoke / "runs", folder / "runs")
-    said = lmscale(folder, "report", "runs/smoke", "--resamples", "100")
-    assert "the report is runs/smoke/report/report.html; open it" in said
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `lmscale run four.py` was called once: runs/four; what it said is in said.txt."""
+    folder = tmp_path_factory.mktemp("trained")
+    said = lmscale(folder, "run", write_sweep(root, folder, "four", *FOUR))
+    (folder / "said.txt").write_text(said, encoding="utf-8")
     return folder
 
 
-def test_running_trains_every_run_and_says_each(smoke: Path, root: Path) -> None:
-    said = (smoke / "said.txt").read_text(encoding="utf-8")
-    assert "12 of 12 runs to train in runs/smoke" in said
-    assert len(re.findall(r"^N .* C .* loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", said, re.M)) == 12
-    assert said.count("held out") == 4
-    name, runs = read_plan(smoke / "runs" / "smoke")
-    planned = plan(load(root / "sweeps" / "smoke.py")).runs
-    assert name == "smoke" and [replace(run, data_fingerprint="") for run in runs] == planned
+@pytest.fixture(scope="module")
+def studied(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the made sweep with its report."""
+    folder = tmp_path_factory.mktemp("studied")
+    shutil.copytree(made / "runs", folder / "runs")
+    assert "the report is runs/smoke/report/report.html; open it" in report(folder, "runs/smoke")
+    return folder
+
+
+def report(folder: Path, runs: str) -> str:
+    """What `lmscale report RUNS`, called in `folder`, says."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.chdir(folder)
+        assert call("report", runs, "--resamples", "100") == 0
+    return said.getvalue()
+
+
+def test_running_trains_every_run_and_says_each(trained: Path) -> None:
+    said = (trained / "said.txt").read_text(encoding="utf-8")
+    assert "4 of 4 runs to train in runs/four" in said
+    assert len(re.findall(r"^N .* C .* loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", said, re.M)) == 4
+    assert said.count("held out") == 1
+    name, runs = read_plan(trained / "runs" / "four")
+    planned = plan(load(trained / "four.py")).runs
+    assert name == "four" and [replace(run, data_fingerprint="") for run in runs] == planned
     assert len({run.data_fingerprint for run in runs} - {""}) == 1
 
 
-def test_every_run_learns_and_counts_what_was_planned(smoke: Path) -> None:
-    _, planned = read_plan(smoke / "runs" / "smoke")
-    table = collect(smoke / "runs" / "smoke").set_index("run")
+def test_every_run_learns_and_counts_what_was_planned(trained: Path) -> None:
+    _, planned = read_plan(trained / "runs" / "four")
+    table = collect(trained / "runs" / "four").set_index("run")
     assert set(table["state"]) == {"finished"}
     assert table["loss_nats"].between(1.5, 4.0).all(), "byte models start at ln 256 = 5.5"
     for run in planned:
         counts, row = count(run.config), table.loc[run.config.run_id]
         assert (row["flops"], row["tokens"], row["params"]) == (counts.flops, counts.tokens, counts.params)
-        assert sorted(path.name for path in (smoke / "runs" / "smoke" / run.config.run_id).iterdir()) == [
+        assert sorted(path.name for path in (trained / "runs" / "four" / run.config.run_id).iterdir()) == [
             "attempts", "config.json", "data.json", "log.txt", "metrics.jsonl", "outcome.json",
         ]  # fmt: skip
 
 
-def test_more_compute_gives_a_lower_loss(smoke: Path) -> None:
-    best = collect(smoke / "runs" / "smoke").groupby("flops_budget")["loss_nats"].min()
-    assert list(best) == sorted(best, reverse=True)
+def test_more_compute_gives_a_lower_loss(trained: Path) -> None:
+    best = collect(trained / "runs" / "four").groupby("flops_budget")["loss_nats"].min()
+    assert len(best) == 3 and list(best) == sorted(best, reverse=True)
 
 
-def test_a_second_run_trains_nothing(studied: Path, root: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in studied.rglob("outcome.json")}
-    said = lmscale(studied, "run", str(root / "sweeps" / "smoke.py"))
-    assert "all 12 runs of smoke are there" in said and "to train" not in said
-    assert said.splitlines()[-1] == "next: lmscale report runs/smoke"
-    assert {path: path.stat().st_mtime_ns for path in studied.rglob("outcome.json")} == before
+def test_a_second_run_trains_nothing(trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")}
+    said = lmscale(trained, "run", "four.py")
+    assert "all 4 runs of four are there" in said and "to train" not in said
+    assert said.splitlines()[-1] == "next: lmscale report runs/four"
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")} == before
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(studied: Path) -> None:
-    page = (studied / "runs" / "smoke" / "report" / "report.html").read_text(encoding="utf-8")
+    check_page(studied / "runs" / "smoke")
+
+
+def check_page(folder: Path) -> None:
+    """The page of a sweep loads nothing, and names every run."""
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^"'>\s]""", page)
     assert not re.findall(r"@import|url\((?!#|['\"]?data:)", page) and "<script" not in page
-    _, planned = read_plan(studied / "runs" / "smoke")
+    _, planned = read_plan(folder)
     assert all(run.config.run_id in page for run in planned), "every run is in the page"
+
+
+@pytest.mark.slow
+def test_the_whole_sweep_from_an_empty_folder_to_the_page(root: Path, tmp_path: Path) -> None:
+    said = lmscale(tmp_path, "run", str(root / "sweeps" / "smoke.py"))
+    assert "12 of 12 runs to train in runs/smoke" in said and said.count("held out") == 4
+    lmscale(tmp_path, "report", "runs/smoke", "--resamples", "100")
+    check_page(tmp_path / "runs" / "smoke")
+    best = collect(tmp_path / "runs" / "smoke").groupby("flops_budget")["loss_nats"].min()
+    assert len(best) == 3 and list(best) == sorted(best, reverse=True)
 
 
 def test_held_out_runs_enter_no_fit(studied: Path) -> None:
@@ -95,16 +150,16 @@ def test_held_out_runs_enter_no_fit(studied: Path) -> None:
             path = folder / run.config.run_id / "outcome.json"
             outcome = json.loads(path.read_text())
             path.write_text(json.dumps({**outcome, "loss_nats": outcome["loss_nats"] + 1.0}))
-    lmscale(studied, "report", "other/smoke", "--resamples", "100")
+    report(studied, "other/smoke")
     after = json.loads((folder / "report" / "fits.json").read_text())
     assert before["fits"] and after["fits"] == before["fits"]
     assert before["held_out"] and after["held_out"] != before["held_out"]
 
 
-def test_no_study_verb_imports_jax(smoke: Path, tmp_path: Path, root: Path) -> None:
+def test_no_study_verb_imports_jax(made: Path, tmp_path: Path, root: Path) -> None:
     """With a JAX that cannot be imported, plan, status, table, fit and report work all the same."""
     (tmp_path / "jax.py").write_text("raise AssertionError('a study verb imports JAX')\n")
-    shutil.copytree(smoke / "runs", tmp_path / "runs")
+    shutil.copytree(made / "runs", tmp_path / "runs")
     program = """
 import sys
 from lmscale import cli
@@ -132,19 +187,9 @@ for line in sys.stdin.read().splitlines():
     assert (done.returncode, done.stderr) == (0, "next: lmscale fit runs/smoke\n"), done.stderr
 
 
-# The sweep's run of the most steps, alone: long enough to be caught at work.
-ONE = """
-import runpy
-from dataclasses import replace
-smoke = runpy.run_path({smoke!r})["SWEEP"]
-SWEEP = replace(smoke, name="one", points=smoke.points[8:9])
-"""
-
-
-def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(smoke: Path, root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(trained: Path, root: Path, tmp_path: Path) -> None:
     """Training that was interrupted ends with the outcome of training that was not."""
-    (tmp_path / "one.py").write_text(ONE.format(smoke=str(root / "sweeps" / "smoke.py")))
-    command = [sys.executable, "-m", "lmscale", "run", "one.py"]
+    command = [sys.executable, "-m", "lmscale", "run", write_sweep(root, tmp_path, "one", LONGEST)]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     guard = threading.Timer(120, process.kill)
     guard.start()
@@ -163,7 +208,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(smoke: Path, root: Pa
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "going on from step" in (run / "log.txt").read_text()
     ours, whole = (
-        json.loads((folder / run.name / "outcome.json").read_text()) for folder in (run.parent, smoke / "runs/smoke")
+        json.loads((folder / run.name / "outcome.json").read_text()) for folder in (run.parent, trained / "runs/four")
     )
     same = ("loss_nats", "loss_stderr", "bits_per_byte", "tokens", "flops", "unique_tokens", "state")
     assert {name: ours[name] for name in same} == {name: whole[name] for name in same}
