@@ -151,8 +151,8 @@ def _use(table: "pd.DataFrame", checked: "Sequence[HeldOut]") -> str:
     if not any(check.runs or check.budgets for check in checked):
         return ", and no prediction was checked against a held-out run"
     count = int(held_out_mask(table).sum())
-    predicted = max(len(check.runs) for check in checked)
-    losses = predicted or int(held_out_mask(measured_runs(table)).sum())
+    measured = int(held_out_mask(measured_runs(table)).sum())
+    losses = measured or max(len(check.runs) for check in checked)  # of a law of other inputs than N and D
     which = "their" if losses == count else f"the {losses} measured"
     return f": the predictions above are checked against {which} losses"
 
