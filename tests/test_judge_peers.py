@@ -26,7 +26,7 @@ from lmscale.lm.use.sampling import Sampling
 
 pytestmark = pytest.mark.slow
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}judge:"
-SERVABLE = "from transformers.utils.import_utils import is_serve_available as ask; raise SystemExit(not ask())"
+SERVABLE = "import accelerate, fastapi, openai, pydantic, uvicorn"
 SERVE = "from transformers.cli.transformers import main; main()"
 ANSWER_TOKENS = 12
 
@@ -39,12 +39,18 @@ def model() -> TrainedRun:
     return TrainedRun(run("stdlib", 8, model=config), params, tokenizer)
 
 
+def listens(port: int) -> bool:
+    """Whether anybody answers there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def served(model: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The model behind `transformers serve`, once it answers."""
     python = peers_python()
     if subprocess.run([python, "-c", SERVABLE], check=False).returncode:
-        pytest.skip("transformers serve needs fastapi, uvicorn, pydantic and openai beside transformers")
+        pytest.skip("transformers serve needs accelerate, fastapi, openai, pydantic and uvicorn beside it")
     folder = tmp_path_factory.mktemp("judge") / "model"
     folder.mkdir()
     write_hf(folder, model, {})
@@ -59,7 +65,7 @@ def served(model: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Itera
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
             deadline = time.monotonic() + PATIENCE
-            while socket.socket().connect_ex(("127.0.0.1", port)):
+            while not listens(port):
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
                 time.sleep(0.5)
             yield Server(url=f"http://127.0.0.1:{port}/v1", model=str(folder))
