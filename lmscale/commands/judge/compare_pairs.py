@@ -1,7 +1,6 @@
 """Pairs by a judge: asked in both orders, rated against N, with what the judge likes besides quality."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -68,19 +67,8 @@ def _pairs(args: JudgeArgs) -> tuple[sources.Texts, list[Pair], list[Vote], list
         return sources.Texts(page.texts, page.authors), page.pairs, page.votes, page.sentences
     rubric = read_rubric(args.rubric)
     texts = sources.gather(args, rubric, write=not args.dry_run)
-    if args.dry_run:
-        texts = _distinguished(texts)
     pairs, sentences = choose_pairs(texts.texts, args.most_pairs, args.seed)
     return texts, pairs, [], sentences
-
-
-def _distinguished(texts: sources.Texts) -> sources.Texts:
-    """Texts that are not written yet all look the same: a model's name makes them differ."""
-    runs = {author.name for author in texts.authors if author.folder is not None}
-    named = [
-        replace(one, text=one.model + one.text[len(one.model) :]) if one.model in runs else one for one in texts.texts
-    ]
-    return sources.Texts(named, texts.authors)
 
 
 def _responses(votes: Sequence[Vote], name: str) -> list[dict[str, Any]]:

@@ -78,10 +78,13 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def _placeholders(folder: Path, args: JudgeArgs, rubric: Rubric) -> tuple[list[Text], Author]:
-    text = "x" * (args.max_tokens * CHARACTERS_PER_TOKEN)
-    name = folder.resolve().name
+    """Texts of full length that differ from each other, or equal ones would be asked about and paid once."""
+    name, length = folder.resolve().name, args.max_tokens * CHARACTERS_PER_TOKEN
     prompts = [prompt for prompt in prompts_of(args, rubric) for _ in range(args.n)]
-    return [Text(prompt, text, name, f"{name}-{i}") for i, prompt in enumerate(prompts)], Author(name, folder=folder)
+    ids = [f"{name}-{number}" for number in range(len(prompts))]
+    return [Text(prompt, id.ljust(length, "x"), name, id) for prompt, id in zip(prompts, ids)], Author(
+        name, folder=folder
+    )
 
 
 def _texts_of_run(folder: Path, args: JudgeArgs, rubric: Rubric) -> tuple[list[Text], Author]:
