@@ -154,6 +154,7 @@ def test_a_record_that_is_no_pair_is_named_or_refused(tmp_path: Path, record: An
         ({"layout": "packed"}, "lays every answer out in a sequence of its own"),
         ({"source": "mix: 0.5 * stdlib + 0.5 * a.jsonl"}, "stdlib has no pairs of answers"),
         ({"validation_source": "stdlib"}, "stdlib has no pairs of answers"),
+        ({"source": "mix: 0.5 * stdlib:code + 0.5 * a.jsonl"}, "stdlib:code has no pairs of answers"),
     ],
     ids=str,
 )

@@ -112,7 +112,7 @@ def test_a_sweep_is_a_page_with_its_smallest_middle_and_largest_model(
     (of_width(sweep, 24) / CHECKPOINT_FOLDER / "7").rmdir()
     assert call("score", "--sweep", sweep, text, "--html", tmp_path / "a/page.html", "--json", tmp_path / "c.json") == 0
     printed = capsys.readouterr().out
-    assert "1 of 4 runs have no checkpoint and are left out" in printed and "\x1b" not in printed
+    assert "1 of 4 runs has no checkpoint and is left out" in printed and "\x1b" not in printed
     values = strictly((tmp_path / "c.json").read_text("utf-8"))["models"]
     assert [Path(value["run"]) for value in values] == [of_width(sweep, width) for width in (8, 16, 32)]
     written = (tmp_path / "a/page.html").read_text("utf-8")

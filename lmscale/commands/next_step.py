@@ -21,7 +21,9 @@ def print_use(run: Path) -> None:
     from lmscale.core.run_folder import CHECKPOINT_FOLDER, PLAN_FILE
     from lmscale.core.run_identity import read_config
 
-    if (run / CHECKPOINT_FOLDER).is_dir() and not read_config(run).model.scalar_head:
+    if (run / CHECKPOINT_FOLDER).is_dir() and read_config(run).model.scalar_head:
+        print_next("score", run, "pairs.jsonl")
+    elif (run / CHECKPOINT_FOLDER).is_dir():
         print_next("sample", run, "--prompt", "Once upon a time")
     elif (run.parent / PLAN_FILE).is_file():
         print_next("status", run.parent)

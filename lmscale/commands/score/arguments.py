@@ -14,6 +14,9 @@ class ScoreArgs:
     A text is read as in training: its first token is predicted from the end of a document, and its own end is predicted
     too, a token of zero bytes. One longer than the context is read in windows that overlap by half, so that every token
     is predicted once, from all tokens before it or from more than half a context.
+
+    Of a reward model FILE is JSON lines with the fields of its data, a prompt and an answer or a pair of them; what
+    each answer is worth is shown, and how often the chosen one is preferred.
     """
 
     run: Positional[str]

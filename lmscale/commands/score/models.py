@@ -80,9 +80,32 @@ def runs_of_sweep(sweep: Path) -> Choice:
         f"no run in {sweep} has a checkpoint; train it with keep_checkpoint=True, as recipes.cpu(keep_checkpoint=True) "
         f"does",
     )
-    without = len(folders) - len(there)
-    left_out = (f"{without} of {len(folders)} runs have no checkpoint and are left out",) if without else ()
-    return Choice(in_order_of_scale(there), left_out)
+    language = [folder for folder in there if not read_config(folder).model.scalar_head]
+    check(bool(language), f"all runs in {sweep} are reward models; score with one of them, runs/<sweep>/<run_id>")
+    counts = {
+        ("has no checkpoint", "have no checkpoint"): len(folders) - len(there),
+        ("is a reward model", "are reward models"): len(there) - len(language),
+    }
+    left_out = [
+        f"{number} of {len(folders)} runs {many} and are left out"
+        if number > 1
+        else f"1 of {len(folders)} runs {one} and is left out"
+        for (one, many), number in counts.items()
+        if number
+    ]
+    return Choice(in_order_of_scale(language), tuple(left_out))
+
+
+def is_reward_model(folders: Sequence[Path]) -> bool:
+    """Whether the run that is given is a reward model. Raises `UserError` for one among several runs."""
+    reward = [
+        folder for folder in folders if (folder / CONFIG_FILE).is_file() and read_config(folder).model.scalar_head
+    ]
+    check(
+        not reward or len(folders) == 1,
+        f"{reward and reward[0]} is a reward model: score with it alone, it gives one number for an answer",
+    )
+    return bool(reward)
 
 
 def in_order_of_scale(folders: Sequence[Path]) -> list[Path]:

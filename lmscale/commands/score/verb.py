@@ -25,11 +25,16 @@ def main(args: ScoreArgs, console: Console) -> None:
     check(args.sweep is None or args.step is None, "--step is of one run: leave it out with --sweep")
     check(not args.tokens or args.json is not None, "--tokens says what --json writes; name a file with --json PATH")
     check(args.spans >= 0, f"--spans {args.spans}: how many spans are listed is 0 or more")
+    from lmscale.commands.score import models, rewards
+
+    if models.is_reward_model([Path(run) for run in runs]):
+        rewards.main(args, Path(runs[0]), path, console)
+        return
     text = read_text_file(path, args.documents)
     from lmscale.lm.devices import machine
 
     machine.set_up()
-    from lmscale.commands.score import heat_map, models, show
+    from lmscale.commands.score import heat_map, show
 
     choice = (
         models.Choice(models.in_order_of_scale([Path(run) for run in runs]), ())

@@ -164,7 +164,7 @@ class DataConfig:
         )
         for source in filter(None, [*(name for _, name in mixture.components(self.source)), self.validation_source]):
             check(
-                source != "stdlib" and not synthetic.is_synthetic(source) and not source.startswith(("tfds:", TOKENS)),
+                not _without_fields(source) and not source.startswith(("tfds:", TOKENS)),
                 f"{given}, but {source} has no pairs of answers; give records as JSON, JSONL or Parquet",
             )
 

@@ -77,7 +77,8 @@ def _result(scorer: LMScorer, task: Task, shots: Shots) -> TaskResult:
 def model_columns(config: RunConfig, step: int, loss_nats: float | None) -> dict[str, Any]:
     """The columns about the model that `lmscale emergence` reads: which run, how large, how far trained.
 
-    `loss` is the validation loss at that step, nats per token, where it was measured.
+    `loss` is the validation loss at that step, nats per token, where it was measured; that of pairs of answers is
+    no such loss.
     """
     counts = count(config)
     return {
@@ -87,7 +88,7 @@ def model_columns(config: RunConfig, step: int, loss_nats: float | None) -> dict
         "active_params": counts.active_params,
         "tokens": step * config.batch_tokens,
         "flops": counts.flops * step / config.steps,
-        "loss": loss_nats,
+        "loss": None if config.data.pairs else loss_nats,
     }
 
 

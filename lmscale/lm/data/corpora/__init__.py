@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from lmscale.core import files
 from lmscale.core.config import TOKENS, DataConfig, stdlib, synthetic
-from lmscale.core.config.template import TEMPLATES, parse_template
+from lmscale.core.config.template import parse_template
 from lmscale.core.errors import UserError
 from lmscale.lm.data.corpora import sources, survey, tfds, tfds_download, tfds_write, token_files
 from lmscale.lm.data.corpora.cache import Listing, Progress, atomic_folder, locked, settle, signature
@@ -40,11 +40,10 @@ from lmscale.lm.data.corpora.chunks import Unreadable
 from lmscale.lm.data.corpora.corpus import CONTENT_FILE, READ_DOCUMENTS, SPLITS, Corpus, checksums
 from lmscale.lm.data.corpora.language_text import LanguageText
 from lmscale.lm.data.corpora.module_parts import ModuleParts
-from lmscale.lm.data.corpora.pairs import Pairs
-from lmscale.lm.data.corpora.records import Fields, Filled, Writer
 from lmscale.lm.data.corpora.sources import Skipped, Source
 from lmscale.lm.data.corpora.survey import Survey, Whole
 from lmscale.lm.data.corpora.token_files.arrow import ArrowText
+from lmscale.lm.data.corpora.writers import lacking, writer_of
 
 __all__ = ["SPLITS", "Corpus", "Progress", "Skipped", "Whole", "atomic_folder", "find_corpus", "locked", "prepare"]
 
@@ -164,25 +163,13 @@ def _open(config: DataConfig, allow_download: bool) -> tuple[Path, Listing, Sour
         column = token_files.of_text(config, located)
         assert column is not None, "ids are no text"
         return path, listing, ArrowText(config.source, located.root, located.paths, column)
-    write, prompts = _writer(config)
+    write, prompts = writer_of(config), lacking(config)
     if not stdlib.is_stdlib(config.source):
         hidden = sources.hidden(path)
         return path, listing, sources.TextFiles(config.source, path, listing, write, prompts, hidden=hidden)
     name, part = sources.stdlib_name(), stdlib.part_of(config.source)
     modules = sources.TextFiles(name, path, listing, write, prompts, whole_files=True)
     return path, listing, ModuleParts(stdlib.PARTS[part] + name, modules, part) if part else modules
-
-
-def _writer(config: DataConfig) -> tuple[Writer, str]:
-    """What makes documents of records, and what plain text lacks of them; "" where it lacks nothing."""
-    write: Fields | Filled
-    if config.template is not None:
-        named = f"template {config.template!r}" if config.template in TEMPLATES else "template"
-        write, lacking = Filled(parse_template(config.template)), f"fields for the {named}"
-    else:
-        prompt = config.prompt_field
-        write, lacking = Fields(config.text_field, prompt), "" if prompt is None else f"field {prompt!r}"
-    return (write if config.rejected_field is None else Pairs(write, config.rejected_field)), lacking
 
 
 def _changed(name: str) -> UserError:

@@ -21,9 +21,9 @@ class Pairs:
         if record.get(self._rejected) is None:
             names = f" with fields {', '.join(map(repr, record)) or 'none'}"
             raise Problem(f"without the field {self._rejected!r}", names)
-        chosen = self._parts(record)
+        chosen = prompt_and_answer(self._write, record)
         try:
-            rejected = self._parts({**record, self._write.answer: self._answer_of(record)})
+            rejected = prompt_and_answer(self._write, {**record, self._write.answer: self._answer_of(record)})
         except Problem as error:
             renamed = error.problem.replace(repr(self._write.answer), repr(self._rejected))
             raise Problem(renamed, error.detail) from None
@@ -46,13 +46,14 @@ class Pairs:
             return messages  # which `write` refuses
         return [*messages[:-1], {**messages[-1], "content": answer}]
 
-    def _parts(self, record: Mapping[str, Any]) -> list[str]:
-        """Prompt and answer of one record. What came before the last answer of a conversation is its prompt.
 
-        Raises `Problem`.
-        """
-        documents = list(self._write(record))
-        if len(documents) != 1:
-            raise Problem("with several prompts, where a pair has one")
-        *before, answer = documents[0]
-        return ["".join(before), answer]
+def prompt_and_answer(write: Fields | Filled, record: Mapping[str, Any]) -> list[str]:
+    """Prompt and answer of one record. What came before the last answer of a conversation is its prompt.
+
+    Raises `Problem`.
+    """
+    documents = list(write(record))
+    if len(documents) != 1:
+        raise Problem("with several prompts, where a pair has one")
+    *before, answer = documents[0]
+    return ["".join(before), answer]
