@@ -126,3 +126,12 @@ def test_pairs_that_do_not_fit_are_made_up_for_and_tasks_without_any_are_named()
     spec = "synthetic:tasks(only='copy', letters=4, length=4)"
     (first, *_) = [language_pairs(task, 8) for task in all_tasks(Tasks(letters=4, length=4, only="copy"))]
     assert len(comparable(first, tokenizer, 64)) < 8 == len(pairs_of(spec, tokenizer, 64, 8).by_task["copy"])
+
+
+def test_pairs_of_one_length_have_positions_that_correspond() -> None:
+    """What two answers begin with alike belongs to their prompts, which are of several lengths for that."""
+    spec = "synthetic:tasks(only='copy sort', letters=4, length=4)"
+    for one_length in (False, True):
+        for pairs in pairs_of(spec, BYTES, 64, 16, one_length=one_length).by_task.values():
+            lengths = set(pair_tokens(pairs, BYTES, 64).end_N.tolist())
+            assert len(pairs) > 4 and (len(lengths) == 1) == one_length

@@ -130,7 +130,14 @@ def _pairs(subject: "Subject", args: InspectArgs) -> "tuple[dict[str, list[Pair]
         if len(rows) > most:
             remarks.append(f"{args.pairs}: its first {most:,} of {len(rows):,} pairs are measured; more: --most-pairs")
     if args.task is not None:
-        task_pairs = pairs_of(args.task, subject.tokenizer, subject.config.model.context, most, args.seed)
+        task_pairs = pairs_of(
+            args.task,
+            subject.tokenizer,
+            subject.config.model.context,
+            most,
+            args.seed,
+            one_length="positions" in args.units,
+        )
         pairs |= task_pairs.by_task
         remarks += [
             f"{name}: {len(rows):,} of the {most:,} pairs asked for, since it has no more that can be compared"

@@ -34,8 +34,11 @@ class PairsOfTasks(NamedTuple):
     """Tasks that have none."""
 
 
-def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0) -> PairsOfTasks:
-    """At most `count` pairs of every task that `spec` names, as `lmscale eval` reads it.
+def pairs_of(
+    spec: str, tokenizer: Tokenizer, context: int, count: int, seed: int = 0, *, one_length: bool = False
+) -> PairsOfTasks:
+    """At most `count` pairs of every task that `spec` names, as `lmscale eval` reads it; with `one_length` those of the
+    length that most of a task's pairs have, so that their positions correspond.
 
     Raises `UserError` where no task has one, and as `tasks.load` does.
     """
@@ -51,12 +54,23 @@ def pairs_of(spec: str, tokenizer: Tokenizer, context: int, count: int, seed: in
         any(candidates.values()),
         f"{spec}: no two questions of a task have as many tokens and different answers; give your own pairs as JSONL",
     )
-    by_task = {name: comparable(pairs, tokenizer, context)[:count] for name, pairs in candidates.items()}
+    by_task = {name: comparable(pairs, tokenizer, context) for name, pairs in candidates.items()}
+    if one_length:
+        by_task = {name: _of_one_length(pairs, tokenizer, context) for name, pairs in by_task.items()}
+    by_task = {name: pairs[:count] for name, pairs in by_task.items()}
     if not any(by_task.values()):
         name = next(name for name, pairs in candidates.items() if pairs)
         pair_tokens(candidates[name], tokenizer, context, f"{name}, pair")  # raises what stands in the way
     without = tuple(name for name, pairs in by_task.items() if not pairs)
     return PairsOfTasks({name: pairs for name, pairs in by_task.items() if pairs}, without)
+
+
+def _of_one_length(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int) -> list[Pair]:
+    """The pairs whose prompts are as long as most are."""
+    if not pairs:
+        return []
+    end_N = pair_tokens(pairs, tokenizer, context).end_N
+    return [pair for pair, end in zip(pairs, end_N) if end == np.bincount(end_N).argmax()]
 
 
 def language_pairs(task: LanguageTask, count: int, seed: int = 0) -> list[Pair]:
