@@ -13,10 +13,10 @@
 Do         plan, run, report, load, inspect
 Declare    Sweep, Plan; recipes, presets
 Points     isoflop, ladder, over_training, fixed_model, repeat_data, lr_transfer, trunk, grid; combined by chain,
-           product, where, seeds, with_experts and hold_out; fine_tune, distil, prefer and reward give what follows
-           pretraining; chinchilla_params gives N* of a budget
+           product, where, seeds, with_experts and hold_out; fine_tune, distil, prefer, reward and reinforce give what
+           follows pretraining; chinchilla_params gives N* of a budget
 Describe   RunConfig of ModelConfig (LoraConfig), OptimizerConfig, DataConfig, MeshConfig, ExamConfig and an objective,
-           NextToken, Completion, Distillation, Preference or RewardModel; Outcome is what a run leaves
+           NextToken, Completion, Distillation, Preference, RewardModel or Reinforcement; Outcome is what a run leaves
 Judge      fits, laws, emergence, design, plots; read_table reads tables of others
 Errors     UserError is a sentence that names the fix; RunsFailed holds the reason of every run that failed
 

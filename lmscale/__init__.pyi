@@ -13,6 +13,7 @@ from .core.config import ModelConfig as ModelConfig
 from .core.config import NextToken as NextToken
 from .core.config import OptimizerConfig as OptimizerConfig
 from .core.config import Preference as Preference
+from .core.config import Reinforcement as Reinforcement
 from .core.config import RewardModel as RewardModel
 from .core.config import RunConfig as RunConfig
 from .core.errors import RunsFailed as RunsFailed
@@ -40,6 +41,7 @@ from .study.sweep import lr_transfer as lr_transfer
 from .study.sweep import over_training as over_training
 from .study.sweep import prefer as prefer
 from .study.sweep import product as product
+from .study.sweep import reinforce as reinforce
 from .study.sweep import repeat_data as repeat_data
 from .study.sweep import reward as reward
 from .study.sweep import seeds as seeds

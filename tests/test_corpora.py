@@ -14,11 +14,10 @@ import pytest
 import zstandard
 from helpers.texts import TEXTS, config, held, jsonl, write
 
-from lmscale.core.config import DataConfig
+from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
 from lmscale.lm.data.corpora import sources, text_formats, tfds_write
-from lmscale.lm.data.languages import tasks
 
 
 @pytest.fixture(autouse=True)
@@ -370,7 +369,7 @@ def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
     texts = [text.decode() for split in held(corpus).values() for text in split]
     assert len(texts) == 40 == sum(corpus.documents(split) for split in corpora.SPLITS)
     assert all(
-        line.partition(" ")[0] in tasks.TASK_WORDS.values() and "=" in line for t in texts for line in t.split("\n")
+        line.partition(" ")[0] in synthetic.TASK_WORDS.values() and "=" in line for t in texts for line in t.split("\n")
     )
     assert corpora.find_corpus(config(source)) == corpus
     with pytest.raises(UserError, match="is endless; give documents=N"):

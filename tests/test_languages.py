@@ -207,7 +207,7 @@ def test_the_entropy_of_a_long_window_is_the_rate() -> None:
 
 def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
     spec, rows = synthetic.parse(TASKS), windows(TASKS, 400, context=300)
-    named = {tasks.TASK_WORDS[task.name]: task for task in tasks.all_tasks(spec)}
+    named = {synthetic.TASK_WORDS[task.name]: task for task in tasks.all_tasks(spec)}
     counted: Counter[str] = Counter()
     for row in rows.astype(np.uint8):
         *lines, rest = row.tobytes().decode("latin-1").split("\xff")[1:]

@@ -30,6 +30,7 @@ def computed_by_torch(folder: Path) -> Any:
         write_hf(folder / name, TrainedRun(run("stdlib", 8, model=model), arrays, tokenizer), {}, shard_bytes=10**9)
     np.savez(folder / "batch.npz", **cases.batch())
     np.savez(folder / "pairs.npz", **cases.pair_batch(), scalar_head=cases.rewards_params()["scalar_head"])
+    np.savez(folder / "answers.npz", **cases.answers())
     (folder / "cases.json").write_text(json.dumps(cases.cases_json()), encoding="utf-8")
     return json.loads(call_peer("objectives.py", folder))
 

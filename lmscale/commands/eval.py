@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from lmscale.commands.next_step import print_next
+from lmscale.core.config import check
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lmscale.lm.use.best_of_n import Choice
 
 
 @dataclass(frozen=True)
@@ -33,27 +36,58 @@ class EvalArgs:
     draw: Literal["shared", "each"] = "shared"
     """Use the same examples for all questions of a task, or draw them for each."""
     seed: int = 0
-    """Seed for drawing the examples."""
+    """Seed for drawing the examples, and the answers of --best-of."""
     items: int | None = None
     """Score only this many items of every task, from the first on."""
+    best_of: UseAppendAction[tuple[int, ...]] = ()
+    """Instead of greedy answers, draw several and take the best of n by --reward, for each n; one table row for each,
+    with the KL of the choice from the model."""
+    reward: str = "checker"
+    """By what the best is chosen: `checker`, 1 for a right answer and 0 else, or the folder of a reward model's run."""
+    answers: int | None = None
+    """Answers drawn to every item with --best-of; by default twice the largest n."""
 
 
 def main(args: EvalArgs, console: "Console") -> None:
     """Score and print. Raises `UserError` for a run without a checkpoint and for a task that cannot be read."""
+    _check(args)
     from lmscale.lm.devices import machine
 
     machine.set_up()
     from lmscale.core.run_folder import PLAN_FILE, SCORES_FILE
     from lmscale.lm.eval.tasks import Shots
-    from lmscale.lm.use import score_tasks
+    from lmscale.lm.use import best_of_n, score_tasks
 
     if args.harness:
         shots = args.shots or (None,)
         score_tasks.show_lm_eval(args.run, args.tasks, shots, args.items, args.seed, args.include_path, console)
     else:
         drawn = [Shots(count, args.seed, args.draw) for count in args.shots or (0,)]
-        score_tasks.show(args.run, args.tasks, drawn, args.items, console)
+        if args.best_of:
+            best_of_n.show(args.run, args.tasks, drawn, args.items, _choice(args), console)
+        else:
+            score_tasks.show(args.run, args.tasks, drawn, args.items, console)
     if (args.run.parent / PLAN_FILE).is_file():
         print_next("table", args.run.parent, "--scores")
     else:
         print_next("emergence", args.run / SCORES_FILE)
+
+
+def _check(args: EvalArgs) -> None:
+    """Raise `UserError` for options that contradict each other."""
+    check(
+        not (args.harness and args.best_of),
+        "--best-of draws the answers itself, which the harness does not; leave one of --harness and --best-of out",
+    )
+    check(
+        bool(args.best_of) or (args.reward == "checker" and args.answers is None),
+        "--reward and --answers say which answer is the best of n; add --best-of N, or leave them out",
+    )
+
+
+def _choice(args: EvalArgs) -> "Choice":
+    from lmscale.lm.use.best_of_n import Choice
+
+    answers = 2 * max(args.best_of) if args.answers is None else args.answers
+    reward = None if args.reward == "checker" else Path(args.reward)
+    return Choice(tuple(dict.fromkeys(args.best_of)), answers, args.seed, reward)

@@ -57,6 +57,9 @@ class PlannedRun:
     them is not planned here."""
     reference_flops: int = 0
     """Forward FLOPs of the teacher or reference that the run reads, where that is planned here too."""
+    batch_flops: int = 0
+    """FLOPs of making the batches: of answers that the run itself draws, and of the reward model that reads them where
+    that is planned here too."""
     reference_bytes: int = 0
     """Estimated memory of that teacher or reference."""
     data_fingerprint: str = ""
@@ -83,8 +86,9 @@ class PlannedRun:
 
     @property
     def paid_flops(self) -> int:
-        """FLOPs that this run adds to the sweep: those of its training and of the teacher that it reads."""
-        return self.trained_flops + self.reference_flops
+        """FLOPs that this run adds to the sweep: those of its training, of drawing its answers, and of the models
+        that it reads."""
+        return self.trained_flops + self.reference_flops + self.batch_flops
 
     def to_json(self) -> dict[str, Any]:
         """A line of `plan.json`, with counts for readers of thousands of lines, who should not need to count again."""

@@ -272,6 +272,7 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "teacher": name.run_id if (name := config.parents.get("teacher")) else None,
         "teacher_loss_nats": None,
         "reference": name.run_id if (name := config.parents.get("reference")) else None,
+        "reward_model": name.run_id if (name := config.parents.get("reward")) else None,
         "stage_tokens": config.tokens,
         "parent_tokens": run.parent_tokens,
     }

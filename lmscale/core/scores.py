@@ -143,13 +143,13 @@ def _text(value: Any) -> bool:
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("task", "metric", "run_id", "draw", "task_hash", "harness", "responses"), _text, "a text"),
+    (("task", "metric", "run_id", "draw", "task_hash", "harness", "responses", "reward"), _text, "a text"),
     (("kind",), lambda value: value in ("hard", "graded"), "hard or graded"),
     (("step", "shots", "shots_seed"), _count, "a whole number, 0 or more"),
-    (("n",), lambda value: _count(value) and value > 0, "a whole number above 0"),
+    (("n", "best_of", "answers"), lambda value: _count(value) and value > 0, "a whole number above 0"),
     (("score", "chance"), _number, "a finite number"),
-    (("stderr", "params", "active_params", "tokens", "flops", "loss"), lambda value: _number(value) and value >= 0,
-     "a finite number, not negative"),
+    (("stderr", "params", "active_params", "tokens", "flops", "loss", "kl_nats", "kl_bound_nats"),
+     lambda value: _number(value) and value >= 0, "a finite number, not negative"),
     (("higher_is_better",), lambda value: isinstance(value, bool | int), "true or false"),
 )  # fmt: skip
 """Fields, and what they may hold where they are there."""

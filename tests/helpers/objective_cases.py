@@ -13,6 +13,7 @@ from lmscale.core.config import (
     ModelConfig,
     OptimizerConfig,
     Preference,
+    Reinforcement,
     RewardModel,
     RunConfig,
 )
@@ -34,7 +35,15 @@ PAIR_CASES: dict[str, Any] = {
     "ipo": Preference(loss="ipo", beta=0.05),
     "reward model": RewardModel(),
 }
-SEQUENCES = 8
+SEQUENCES, GROUP = 8, 4
+ANSWERS: dict[str, Any] = {"group": GROUP, "answer_tokens": 20}
+REINFORCE_CASES: dict[str, Any] = {
+    "grpo": Reinforcement(**ANSWERS),
+    "grpo, second update": Reinforcement(**ANSWERS, updates=2, clip=0.1, kl_weight=0.5),
+    "dr-grpo": Reinforcement(**ANSWERS, advantage="dr-grpo", kl_weight=0.1),
+    "dr-grpo, second update, no penalty": Reinforcement(**ANSWERS, advantage="dr-grpo", updates=3, kl_weight=0),
+}
+"""From the second update on the policy is no longer the one that drew its answers."""
 
 
 def config(name: str, model: ModelConfig = STUDENT, **optimizer: Any) -> RunConfig:
@@ -77,6 +86,31 @@ def pair_batch() -> dict[str, np.ndarray]:
     return {"tokens": tokens, "scored": scored}
 
 
+def reinforce_config(name: str, model: ModelConfig = STUDENT, **optimizer: Any) -> RunConfig:
+    return RunConfig(
+        model=model,
+        optimizer=OptimizerConfig(**{"peak_lr": 0.01, "batch_sequences": SEQUENCES, **optimizer}),
+        tokens=SEQUENCES * model.context,
+        data=DataConfig(source='synthetic:tasks(only="copy", length=4)'),
+        objective=REINFORCE_CASES[name],
+        init_from=ID,
+        reference=ID,
+    )
+
+
+def answers() -> dict[str, np.ndarray]:
+    """Answers of 1 to 20 tokens, their rewards, and nats by which their tokens were likelier when they were drawn."""
+    rng, context = np.random.default_rng(6), STUDENT.context
+    tokens = np.full((SEQUENCES, context + 1), -1, np.int32)
+    scored = np.zeros((SEQUENCES, context), bool)
+    for row, (prompt, length) in enumerate([(5, 20), (5, 1), (5, 8), (5, 13), (12, 20), (12, 3), (12, 6), (12, 2)]):
+        tokens[row, : prompt + 1 + length] = rng.integers(0, STUDENT.vocab, prompt + 1 + length)
+        scored[row, prompt : prompt + length] = True
+    reward = np.array([1, 0, 0, 1, 0.25, 0.5, 0.75, -2], np.float32)
+    moved = rng.normal(0, 0.2, scored.shape).astype(np.float32)
+    return {"tokens": tokens, "scored": scored, "reward": reward, "moved": moved}
+
+
 def students_params() -> dict[str, np.ndarray]:
     return random_params(STUDENT, seed=1)
 
@@ -94,4 +128,4 @@ def batch() -> dict[str, np.ndarray]:
 
 
 def cases_json() -> dict[str, Any]:
-    return {name: asdict(objective) for name, objective in (CASES | PAIR_CASES).items()}
+    return {name: asdict(objective) for name, objective in (CASES | PAIR_CASES | REINFORCE_CASES).items()}

@@ -2,7 +2,8 @@
 
 python objectives.py FOLDER; it has `student` and `teacher` as transformers reads them, `batch.npz` with tokens
 [B, T + 1] and scored [B, T], `pairs.npz` with the same of pairs, [P, 2, ...], and the scalar head of a reward model
-[D, 1], and `cases.json`. Prints the mean objective and the norm of its gradient for every case.
+[D, 1], `answers.npz` with drawn answers and their rewards, and `cases.json`. Prints the mean objective and the norm of
+its gradient for every case.
 """
 
 import json
@@ -74,11 +75,40 @@ def reward_model(case):
     return -torch.log(torch.sigmoid(chosen - rejected)).mean()
 
 
+answers = {name: torch.tensor(value) for name, value in np.load(folder / "answers.npz").items()}
+
+
+def token_log_probs(model):
+    """[B, T]: ln p of every token of the drawn answers."""
+    tokens = answers["tokens"].long().clamp(min=0)
+    log_p = model(tokens[:, :-1]).logits.log_softmax(dim=-1)
+    return log_p.gather(-1, tokens[:, 1:, None])[..., 0]
+
+
+def reinforcement(case):
+    log_p, mask = token_log_probs(student), answers["scored"].float()
+    with torch.no_grad():
+        reference = token_log_probs(teacher)
+    drawn = log_p.detach() + (answers["moved"] if case["updates"] > 1 else 0)
+    groups = answers["reward"].reshape(-1, case["group"])
+    advantage = groups - groups.mean(dim=1, keepdim=True)
+    if case["advantage"] == "grpo":
+        advantage = advantage / (groups.std(dim=1, keepdim=True, unbiased=False) + 1e-4)
+    advantage = advantage.reshape(-1, 1)
+    ratio = torch.exp(log_p - drawn)
+    clipped = torch.clamp(ratio, 1 - case["clip"], 1 + case["clip"])
+    penalty = torch.exp(reference - log_p) - (reference - log_p) - 1
+    loss = -torch.minimum(ratio * advantage, clipped * advantage) + case["kl_weight"] * penalty
+    divided_by = mask.sum(dim=1) if case["advantage"] == "grpo" else case["answer_tokens"]
+    return ((loss * mask).sum(dim=1) / divided_by).mean()
+
+
 OBJECTIVES = {
     "completion": completion,
     "distillation": distillation,
     "preference": preference,
     "reward-model": reward_model,
+    "reinforcement": reinforcement,
 }
 trained = [*student.parameters(), scalar_head]
 found = {}

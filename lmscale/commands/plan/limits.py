@@ -30,8 +30,8 @@ def check_limits(plan: Plan, folder: Path) -> None:
     ended = [outcome for outcome in outcomes.values() if outcome is not None]
     left = [run for run in plan.runs if outcomes[run.config.run_id] is None]
     # Branches count in full: one whose trunk has failed is trained from its first step.
-    spent = sum(outcome.flops + outcome.reference_flops for outcome in ended)
-    ahead = sum(count(run.config).flops + run.reference_flops for run in left)
+    spent = sum(outcome.flops + outcome.reference_flops + outcome.batch_flops for outcome in ended)
+    ahead = sum(count(run.config).flops + run.reference_flops + run.batch_flops for run in left)
     if limit_flops is not None and spent + ahead > limit_flops:
         raise UserError(
             f"the sweep may spend {limit_flops:.4g} FLOPs, {spent:.4g} are spent and {ahead:.4g} are still planned; "

@@ -76,6 +76,7 @@ class PricedRun:
             "stage": self.run.stage,
             "parents": {role: str(name) for role, name in config.parents.items()},
             "reference_flops": self.run.reference_flops,
+            "batch_flops": self.run.batch_flops,
             "state": None if self.state is None else self.state.state,
             "flops_done": self.flops_done,
             "flops_left": self.flops_left,

@@ -25,6 +25,7 @@ from lmscale.core.config.objective import (
     NextToken,
     ObjectiveConfig,
     Preference,
+    Reinforcement,
     RewardModel,
 )
 from lmscale.core.config.optimizer import OptimizerConfig
@@ -35,6 +36,7 @@ from lmscale.core.config.run import (
     FINE_TUNE,
     PREFER,
     PRETRAIN,
+    REINFORCE,
     REWARD,
     RUN_ID_LENGTH,
     MeshConfig,
@@ -50,6 +52,7 @@ __all__ = [
     "LARGEST_INTEGER",
     "PREFER",
     "PRETRAIN",
+    "REINFORCE",
     "REWARD",
     "RUN_ID_LENGTH",
     "TOKENS",
@@ -66,6 +69,7 @@ __all__ = [
     "OptimizerConfig",
     "Parts",
     "Preference",
+    "Reinforcement",
     "RewardModel",
     "RopeScaling",
     "RouterConfig",

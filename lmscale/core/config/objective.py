@@ -106,5 +106,56 @@ class RewardModel:
         check_types(self)
 
 
-ObjectiveConfig = NextToken | Completion | Distillation | Preference | RewardModel
+@dataclass(frozen=True, kw_only=True)
+class Reinforcement:
+    """The expected reward of answers that the policy itself draws: GRPO (Shao 2024, arXiv 2402.03300, eq. 3).
+
+    Every prompt gets a group of answers at temperature 1; an answer's advantage is its reward against its group's. The
+    penalty is the KL to `RunConfig.reference`, by the estimator k3 of each drawn token.
+    """
+
+    kind: Literal["reinforcement"] = field(default="reinforcement", metadata={"identity": "always"})
+    group: int = 8
+    """G: answers per prompt."""
+    answer_tokens: int = 16
+    """The most tokens of an answer, its end of document included; a longer one is cut there."""
+    checker: Literal["exact", "graded"] = "exact"
+    """The reward where no reward model is named: 1 for the correct answer and 0 else, or the share of its characters
+    that are in place."""
+    reward: str = ""
+    """`run_id[@step]` of a reward model with the same tokenizer; empty takes the checker of the task."""
+    advantage: Literal["grpo", "dr-grpo"] = "grpo"
+    """`grpo`: rewards less their group's mean over its standard deviation, and the mean over an answer's tokens;
+    `dr-grpo`: neither division, and the sum over an answer's tokens by `answer_tokens` (Liu 2025, arXiv 2503.20783)."""
+    kl_weight: float = 0.04
+    """beta: weight of the KL to the reference, per token; 0 leaves the penalty out."""
+    clip: float = 0.2
+    """epsilon: no gain from a probability ratio beyond 1 +- epsilon."""
+    updates: int = 1
+    """Updates from one batch of answers; from the second on the ratio to the policy that drew them is not 1."""
+    kl_limit_nats: float = 100.0
+    """A run whose mean KL to the reference, of whole answers, is above it has diverged."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        positive(self, "group", "answer_tokens", "clip", "updates", "kl_limit_nats")
+        check(
+            self.group >= 2,
+            f"Reinforcement.group = {self.group}: an answer is compared with others to its prompt; take at least 2",
+        )
+        check(self.clip < 1, f"Reinforcement.clip = {self.clip:g}: a share of the ratio, below 1; try 0.2")
+        check(
+            0 <= self.kl_weight < float("inf"),
+            f"Reinforcement.kl_weight = {self.kl_weight:g}: at least 0, which leaves the penalty out; try 0.04",
+        )
+        check(
+            not self.reward or self.checker == "exact",
+            f"Reinforcement(reward={self.reward!r}, checker={self.checker!r}): the reward model takes the place of the "
+            f"checker; leave one of them out",
+        )
+        if self.reward:
+            CheckpointName.parse(self.reward, "Reinforcement.reward")
+
+
+ObjectiveConfig = NextToken | Completion | Distillation | Preference | RewardModel | Reinforcement
 """One of these, distinguished by `kind`, which is part of a run's identity for all but the default."""

@@ -21,7 +21,14 @@ def check_start(child: "RunConfig", run_id: str, parent: ModelConfig) -> None:
 def check_read(child: "RunConfig", role: str, run_id: str, parent: ModelConfig) -> None:
     """Raise `UserError` where the model of run `run_id` cannot be read as a `role` beside the one that is trained."""
     given = f"the {role} of run {child.run_id} is run {run_id}, "
-    check(not parent.scalar_head, f"{given}a reward model, which has no next token; name a language model")
+    check(
+        not parent.scalar_head or role == "reward",
+        f"{given}a reward model, which has no next token; name a language model",
+    )
+    check(
+        parent.scalar_head or role != "reward",
+        f"{given}a language model, which gives no reward; name a run whose objective is RewardModel()",
+    )
     check(
         child.model.vocab == parent.vocab,
         f"{given}which has {parent.vocab:,} ids, and its own are {child.model.vocab:,}; give both one tokenizer",

@@ -18,14 +18,19 @@ from lmscale.core.config.objective import (
     NextToken,
     ObjectiveConfig,
     Preference,
+    Reinforcement,
     RewardModel,
 )
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
+from lmscale.core.config.synthetic import PREFIX, Tasks, longest_prompt
+from lmscale.core.config.synthetic import parse as synthetic_language
 from lmscale.core.errors import UserError
 
 RUN_ID_LENGTH = 12
-PRETRAIN, FINE_TUNE, DISTIL, PREFER, REWARD = "pretrain", "fine-tune", "distil", "prefer", "reward"
+PRETRAIN, FINE_TUNE, DISTIL, PREFER, REWARD, REINFORCE = (
+    "pretrain", "fine-tune", "distil", "prefer", "reward", "reinforce",
+)  # fmt: skip
 """Stages of a model's life, as points, plans and tables name them."""
 LOSS_UNITS = {PREFER: "per pair of answers", REWARD: "per pair of answers"}
 """What the loss of a stage is counted in, where it is not nats per token."""
@@ -77,8 +82,8 @@ class RunConfig:
     """`run_id[@step]` of a run whose parameters this one starts from, after its last step unless one is named; None
     starts from random numbers. The optimizer starts anew."""
     reference: str | None = None
-    """`run_id[@step]` of the run that the objective `Preference` compares the policy with, as a rule the one that it
-    starts from; it is read and never trained."""
+    """`run_id[@step]` of the run that the objectives `Preference` and `Reinforcement` compare the policy with, as a
+    rule the one that it starts from; it is read and never trained."""
     continue_from: str | None = field(default=None, metadata={"identity": False})
     """`run_id@step` of a run that is the same as this one up to that step: the whole state is taken from it where it is
     there, so that a branch pays for its own steps only and ends as it would from its first step."""
@@ -115,6 +120,7 @@ class RunConfig:
         self._check_mesh()
         self._check_start()
         self._check_pairs()
+        self._check_reinforcement()
         check(
             not isinstance(self.objective, Completion) or self.data.prompts,
             "objective = Completion() scores answers alone, so the data must say which text is a prompt: give "
@@ -166,11 +172,14 @@ class RunConfig:
             f"{type(self.objective).__name__}() does not read; take Preference() or RewardModel(), or leave it out",
         )
         check(
-            preference == (self.reference is not None),
+            not preference or self.reference is not None,
             "objective = Preference() compares the policy with a reference, and RunConfig.reference names none: give "
-            "it the id of a run, as a rule that of init_from, or in a sweep a point with a reference"
-            if preference
-            else f"RunConfig.reference = {self.reference!r} is read by the objective Preference() alone; leave it out",
+            "it the id of a run, as a rule that of init_from, or in a sweep a point with a reference",
+        )
+        check(
+            self.reference is None or isinstance(self.objective, Preference | Reinforcement),
+            f"RunConfig.reference = {self.reference!r} is read by the objectives Preference() and Reinforcement() "
+            f"alone; leave it out",
         )
         check(
             not preference or self.init_from is not None,
@@ -195,6 +204,53 @@ class RunConfig:
         )
         if self.reference is not None:
             CheckpointName.parse(self.reference, "RunConfig.reference")
+
+    def _check_reinforcement(self) -> None:
+        """Raise `UserError` unless a policy that draws its own answers has prompts, a start, and whole groups."""
+        settings = self.objective
+        if not isinstance(settings, Reinforcement):
+            return
+        check(
+            self.data.source.startswith(f"{PREFIX}{Tasks.NAME}"),
+            f"objective = Reinforcement() draws answers to the questions of tasks, whose checkers are exact, and "
+            f"DataConfig.source = {self.data.source!r} is none; take 'synthetic:tasks(only=\"copy\")'",
+        )
+        check(
+            self.init_from is not None,
+            "objective = Reinforcement() starts from random numbers, whose answers earn nothing: give "
+            "RunConfig(init_from=...) a run that has read the tasks",
+        )
+        check(
+            self.reference is not None or not settings.kl_weight,
+            f"Reinforcement.kl_weight = {settings.kl_weight:g} holds the policy to a reference, and "
+            f"RunConfig.reference names none: give it the id of a run, as a rule that of init_from, or kl_weight=0",
+        )
+        sequences, group = self.optimizer.batch_sequences, settings.group
+        check(
+            sequences % group == 0,
+            f"batch_sequences = {sequences} is not a whole number of groups of {group} answers; the nearest batch is "
+            f"{max(1, round(sequences / group)) * group}",
+        )
+        longest = longest_prompt(synthetic_language(self.data.source)) + 1
+        check(
+            longest + settings.answer_tokens <= self.model.context + 1,
+            f"prompts of up to {longest} tokens and answers of {settings.answer_tokens} do not fit into context = "
+            f"{self.model.context}; take a context of at least {longest + settings.answer_tokens - 1}",
+        )
+        check(
+            not self.model.residual_dropout and not self.model.attention_dropout,
+            "objective = Reinforcement() compares the probability of an answer with that of drawing it, which dropout "
+            "changes at random; take residual_dropout=0 and attention_dropout=0",
+        )
+        check(
+            not self.optimizer.z_loss,
+            f"OptimizerConfig.z_loss = {self.optimizer.z_loss:g} is no part of the reward of an answer; take 0",
+        )
+        if apart := [step for step in self.kept_steps if step % settings.updates]:
+            raise UserError(
+                f"kept_steps has {apart[0]}, amid {settings.updates} updates from one batch of answers, where nothing "
+                f"is saved; take multiples of {settings.updates}"
+            )
 
     def _check_mesh(self) -> None:
         rows, micro_batches = self.mesh.batch_devices, self.optimizer.micro_batches
@@ -239,13 +295,19 @@ class RunConfig:
             "init_from": self.init_from,
             "teacher": getattr(self.objective, "teacher", None),
             "reference": self.reference,
+            "reward": getattr(self.objective, "reward", None),
         }
         return {role: CheckpointName.parse(text, role) for role, text in named.items() if text}
 
     @property
     def stage(self) -> str:
         """Which part of a model's life the run is: losses of several stages belong to different laws."""
-        of_objective: dict[type[Any], str] = {Distillation: DISTIL, Preference: PREFER, RewardModel: REWARD}
+        of_objective: dict[type[Any], str] = {
+            Distillation: DISTIL,
+            Preference: PREFER,
+            RewardModel: REWARD,
+            Reinforcement: REINFORCE,
+        }
         if (stage := of_objective.get(type(self.objective))) is not None:
             return stage
         return PRETRAIN if self.init_from is None else FINE_TUNE
@@ -264,6 +326,11 @@ class RunConfig:
     def batch_examples(self) -> int:
         """Examples per update."""
         return self.optimizer.batch_sequences // self.example_sequences
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Updates from one batch: a run is saved only where the next begins, since its answers are in no checkpoint."""
+        return self.objective.updates if isinstance(self.objective, Reinforcement) else 1
 
     @property
     def batch_tokens(self) -> int:

@@ -181,6 +181,16 @@ class Tasks(Language):
 
 
 TASKS = ("copy", "reverse", "histogram", "sort", "most-frequent", "brackets", "addition")
+TASK_WORDS = {
+    "copy": "copy",
+    "reverse": "reverse",
+    "histogram": "count",
+    "sort": "sort",
+    "most-frequent": "most",
+    "brackets": "brackets",
+    "addition": "add",
+}
+"""How a line of each task begins."""
 LANGUAGES: dict[str, type[Language]] = {kind.NAME: kind for kind in (ZipfFacts, HiddenMarkov, Tasks)}
 
 
@@ -217,3 +227,9 @@ def _arguments(source: str, arguments: str) -> dict[str, Any]:
         raise UserError(
             f"{source!r} cannot be read; write parameters as NAME=VALUE, as in {PREFIX}zipf-facts(gamma=1.5)"
         ) from None
+
+
+def longest_prompt(spec: Tasks) -> int:
+    """Characters of the longest line up to its answer: the task's word, a space, the question, an equals sign."""
+    lengths = {name: 2 * spec.digits + 1 if name == "addition" else spec.length for name in spec.names}
+    return max(len(TASK_WORDS[name]) + 2 + length for name, length in lengths.items())

@@ -6,6 +6,7 @@ from functools import lru_cache
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting.flops import (
     TRAIN_OVER_FORWARD,
+    drawing_flops,
     flops_per_token,
     flops_per_token_6n,
     flops_per_token_deepseek,
@@ -19,6 +20,7 @@ from lmscale.core.counting.flops import (
 from lmscale.core.counting.memory import (
     DTYPE_BYTES,
     activation_bytes,
+    drawing_bytes,
     memory_bytes,
     reference_bytes,
     state_bytes,
@@ -58,6 +60,8 @@ __all__ = [
     "active_params_total",
     "active_params_with_head",
     "count",
+    "drawing_bytes",
+    "drawing_flops",
     "flops_per_token",
     "flops_per_token_6n",
     "flops_per_token_deepseek",

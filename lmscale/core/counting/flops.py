@@ -8,7 +8,8 @@ active parameters (Clark 2022; DeepSeek-V3, 2024). Letters as in `params`.
 
 from dataclasses import replace
 
-from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
+from lmscale.core.config.synthetic import longest_prompt, parse
 from lmscale.core.counting.params import (
     active_params_non_embedding,
     active_params_total,
@@ -71,6 +72,19 @@ def reference_flops(reference: ModelConfig, config: RunConfig, tokens: int | Non
     """Forward FLOPs of a teacher or reference that reads the sequences of a run, or `tokens` tokens of them."""
     within = replace(reference, context=config.model.context)
     return flops_per_token_forward(within) * (config.tokens if tokens is None else tokens)
+
+
+def drawing_flops(config: RunConfig) -> int:
+    """Forward FLOPs per update of a run that draws its own answers: of the prompts, of every token of the longest
+    answers, and, where several updates share a batch, of the probabilities at which its tokens were drawn."""
+    settings, model = config.objective, config.model
+    if not isinstance(settings, Reinforcement):
+        return 0
+    read = 1 + longest_prompt(parse(config.data.source)) + settings.answer_tokens - 1  # the last token is not read
+    per_row = read * flops_per_token_forward(replace(model, context=read))
+    if settings.updates > 1:
+        per_row += model.context * flops_per_token_forward(model)
+    return config.optimizer.batch_sequences * per_row // settings.updates
 
 
 def validation_flops(config: RunConfig) -> int:

@@ -6,7 +6,8 @@ Letters as in `params`.
 import math
 from dataclasses import replace
 
-from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
+from lmscale.core.config.synthetic import longest_prompt, parse
 from lmscale.core.counting.chunks import attention_chunks, peak_logits_bytes
 from lmscale.core.counting.params import (
     adapter_matrices,
@@ -66,6 +67,7 @@ WIDENED_BYTES = 3
 """Bytes of a bfloat16 number on a CPU, whose products are float32: half of the numbers have a float32 copy."""
 MLP_SAVED = {"swiglu": 5, "geglu": 5, "gelu": 4, "gelu-erf": 4, "relu2": 3}
 """Numbers per hidden unit that an MLP saves for its backward pass."""
+COPIES_OF_CACHE = 2
 COPIES_OF_TOKEN, COPIES_OF_WEIGHTS = 5, 1.25
 """Vectors of the width of the model that each expert of a token saves; copies of all experts that XLA's ragged product
 makes on a CPU. From the shapes with experts in `experiments/bench_memory.py`."""
@@ -146,15 +148,40 @@ def memory_bytes(config: RunConfig, accelerator: bool = False) -> int:
         (1 + (settings.micro_batches > 1)) * trained_params(config.model) * DTYPE_BYTES[config.model.param_dtype]
     )
     sequences = settings.batch_sequences // settings.micro_batches
-    return state_bytes(config) + gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)
+    update = gradients + activation_bytes(config.model, sequences, accelerator, config.mesh.devices)
+    return state_bytes(config) + max(update, drawing_bytes(config, accelerator))
 
 
-def reference_bytes(reference: ModelConfig, config: RunConfig, accelerator: bool = False) -> int:
-    """Estimated bytes of a teacher or reference beside a training step: its parameters, and one layer of its forward
-    pass with the logits."""
+def drawing_bytes(config: RunConfig, accelerator: bool = False) -> int:
+    """Estimated bytes of drawing the answers of a batch beside the state: keys and values, the reading of the prompts,
+    the logits of a token and the parameters as they are used; or, where several updates share a batch, one layer that
+    reads all of it. 0 where the batches are text."""
+    settings, model = config.objective, config.model
+    if not isinstance(settings, Reinforcement):
+        return 0
+    rows, devices = config.optimizer.batch_sequences, config.mesh.devices
+    prompt = 1 + longest_prompt(parse(config.data.source))
+    numbers: float = (
+        COPIES_OF_CACHE * 2 * model.layers * model.num_kv_heads * model.head_width * (prompt + settings.answer_tokens)
+    )
+    numbers += prompt * (4 * model.width + 6 * model.attention_width + _mlp_numbers(model))
+    numbers += prompt * model.heads * (prompt + settings.answer_tokens)
+    size = DTYPE_BYTES[model.compute_dtype]
+    logits = 2 * rows * model.vocab * DTYPE_BYTES["float32"]
+    drawing = int(rows * numbers * size) + logits + params_total(model) * size
+    if settings.updates == 1:
+        return drawing
+    return max(drawing, activation_bytes(replace(model, layers=1), rows, accelerator, devices))
+
+
+def reference_bytes(
+    reference: ModelConfig, config: RunConfig, accelerator: bool = False, whole_batch: bool = False
+) -> int:
+    """Estimated bytes of a teacher, reference or reward model beside a training step: its parameters, and one layer of
+    its forward pass with the logits, of a micro-batch or of the whole batch."""
     settings = config.optimizer
     one_layer = replace(reference, layers=1, context=config.model.context)
-    sequences = settings.batch_sequences // settings.micro_batches
+    sequences = settings.batch_sequences // (1 if whole_batch else settings.micro_batches)
     params = params_total(reference) + params_adapters(reference)
     working_bytes = activation_bytes(one_layer, sequences, accelerator, config.mesh.devices)
     return params * DTYPE_BYTES[reference.param_dtype] + working_bytes

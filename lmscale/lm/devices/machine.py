@@ -175,8 +175,8 @@ def step_bytes(config: RunConfig, reference: ModelConfig | None = None) -> int:
     return memory_bytes(config, accelerator=_on_accelerator()) + _beside(config, reference)
 
 
-def _beside(config: RunConfig, reference: ModelConfig | None) -> int:
-    return 0 if reference is None else reference_bytes(reference, config, accelerator=_on_accelerator())
+def _beside(config: RunConfig, reference: ModelConfig | None, whole_batch: bool = False) -> int:
+    return 0 if reference is None else reference_bytes(reference, config, _on_accelerator(), whole_batch)
 
 
 def _on_accelerator() -> bool:
@@ -185,12 +185,16 @@ def _on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def check_memory(config: RunConfig, runs: int = 1, reference: ModelConfig | None = None) -> None:
+def check_memory(
+    config: RunConfig, runs: int = 1, reference: ModelConfig | None = None, reward: ModelConfig | None = None
+) -> None:
     """Raise `MemoryShortage` where a step of `runs` runs like `config` would need more memory than is free.
 
-    `reference` is a model that all of them read beside their own.
+    `reference` and `reward` are models that all of them read beside their own.
     """
-    beside = _beside(config, reference)
+    models = {"reference" if config.reference else "teacher": reference, "reward model": reward}
+    by_name = {name: _beside(config, model, name == "reward model") for name, model in models.items() if model}
+    beside = sum(by_name.values())
     need, free = runs * step_bytes(config) + beside, free_memory_bytes(config.mesh.devices)
     if free is None or need <= free:
         return
@@ -206,8 +210,7 @@ def check_memory(config: RunConfig, runs: int = 1, reference: ModelConfig | None
     if runs > 1 and (fitting := max(0, free - beside) // step_bytes(config)):
         fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
     parts = f"{runs * state_bytes(config) / 2**30:.1f} of it for parameters and optimizer"
-    if beside:
-        parts += f", {beside / 2**30:.1f} for the {'reference' if config.reference else 'teacher'}"
+    parts += "".join(f", {size / 2**30:.1f} for the {name}" for name, size in by_name.items())
     raise MemoryShortage(
         f"a training step needs about {need / 2**30:.1f} GiB, {parts}, but {free / 2**30:.1f} GiB are free; {fix}"
     )

@@ -23,6 +23,7 @@ from lmscale.lm.eval.batching import Ids, common_prefix, padded_length, prefix_g
 from lmscale.lm.eval.tasks import Item, Response, Shots, Task, prompt
 from lmscale.lm.eval.tasks.task import GENERATED
 from lmscale.lm.model import kv_cache
+from lmscale.lm.model.draw import draw
 from lmscale.lm.model.kv_cache import KVCache
 from lmscale.lm.model.parameters import Params
 
@@ -32,6 +33,8 @@ CACHE_BYTES, LOGIT_BYTES = 2**30, 2**29
 """Keys and values, and logits, of the texts that are read together take at most so much."""
 GENERATED_PER_CALL = 16
 """Tokens generated between two looks at whether all answers have ended."""
+MOST_ANSWERS = 4096
+"""Drawn to one prompt."""
 Scored = tuple[float, bool]
 """ln p of a text, and whether every token of it is the likeliest."""
 Text = TypeVar("Text")
@@ -142,8 +145,44 @@ class LMScorer:
             for batch in self._batches(list(range(len(texts))), lambda n: len(texts[n]), self.config.context + room):
                 rows = self._generate_batch([texts[n] for n in batch], most, stop, characters)
                 for n, row in zip(batch, rows):
-                    generated[n] = self._text_before_end(row[:most])[:characters]
+                    generated[n] = self.text_before_end(row[:most])[:characters]
         return generated
+
+    def draw(self, prompts: Sequence[Ids], answers: int, most: int, seed: int) -> list[Ids]:
+        """Tokens [`answers`, `most`] drawn after each prompt at temperature 1, up to and with their end of a document,
+        then -1.
+
+        An answer depends on its prompt, the prompt's place, its own number and the seed. A prompt that leaves too
+        little room in the context loses its left end; `most` is at most the context.
+        """
+        texts = [tokens[-(self.config.context + 1 - most) :] for tokens in prompts]
+        drawn = [np.empty((answers, most), np.int32) for _ in texts]
+        rows = [(number, answer) for number in range(len(texts)) for answer in range(answers)]
+        with jax.set_mesh(self.mesh):
+            for batch in self._batches(rows, lambda row: len(texts[row[0]]), self.config.context + most):
+                block = self._block([texts[number] for number, _ in batch], 0)
+                lengths, numbers = np.ones(len(block), np.int32), np.zeros(len(block), np.int32)
+                lengths[: len(batch)] = [len(texts[number]) for number, _ in batch]
+                numbers[: len(batch)] = [number * MOST_ANSWERS + answer for number, answer in batch]
+                tokens_BR = draw(
+                    self.params,
+                    *map(self._shard, (block, lengths, numbers)),
+                    jax.random.key(seed),
+                    config=self.config,
+                    answer_tokens=most,
+                    end_of_document=self.tokenizer.end_of_document,
+                )
+                for (number, answer), row in zip(batch, np.asarray(tokens_BR)):
+                    drawn[number][answer] = row
+        return drawn
+
+    def answer_prompts(self, task: Task, shots: Shots) -> list[Ids]:
+        """The tokens before the answer to each item."""
+        prompts = []
+        for item in task.items:
+            before, text = self._prompt(task, item, shots)
+            prompts.append(np.array([*before, *self.tokenizer.encode(text.rstrip()).tolist()], np.int32))
+        return prompts
 
     def _generate_batch(self, texts: list[Ids], most: int, stop: Sequence[str], characters: int | None) -> Ids:
         """Tokens [text, time] after each text, until all have ended or have `most` tokens or a few more."""
@@ -161,14 +200,11 @@ class LMScorer:
 
     def _generate_answers(self, task: Task, shots: Shots) -> list[str]:
         """The continuation of each prompt: up to a stop, the end of a document or the longest answer."""
-        prompts = []
-        for item in task.items:
-            before, text = self._prompt(task, item, shots)
-            prompts.append(np.array([*before, *self.tokenizer.encode(text.rstrip()).tolist()], np.int32))
         most = min(task.longest_answer, self.config.context // 2)
-        return self.generate(prompts, most, task.stop, task.longest_answer)
+        return self.generate(self.answer_prompts(task, shots), most, task.stop, task.longest_answer)
 
-    def _text_before_end(self, tokens: Ids) -> str:
+    def text_before_end(self, tokens: Ids) -> str:
+        """The text of tokens up to their first end of a document."""
         ends = np.flatnonzero(tokens == self.tokenizer.end_of_document)
         return self.tokenizer.decode(tokens[: ends[0]] if len(ends) else tokens)
 

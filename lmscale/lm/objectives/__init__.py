@@ -1,11 +1,12 @@
 """What a training step minimises: functions of (params, reference, batch, key) that return sums over examples."""
 
-from lmscale.core.config import Completion, Distillation, ModelConfig, NextToken, Preference, RunConfig
+from lmscale.core.config import Completion, Distillation, ModelConfig, NextToken, Preference, Reinforcement, RunConfig
 from lmscale.lm.objectives.cross_entropy import completion, next_token
 from lmscale.lm.objectives.distillation import distillation
 from lmscale.lm.objectives.objective import Batch, ExpertLoad, Objective, Reference, Terms
 from lmscale.lm.objectives.pairs import PairFunction, PairValues, sum_of_pairs
 from lmscale.lm.objectives.preference import preference
+from lmscale.lm.objectives.reinforcement import reinforcement
 from lmscale.lm.objectives.reward_model import reward_model
 
 __all__ = [
@@ -32,6 +33,8 @@ def make_objective(config: RunConfig, reference_model: ModelConfig | None = None
         return sum_of_pairs(config, make_pair_function(config, reference_model))
     if isinstance(config.objective, Distillation):
         return distillation(config, reference_model or config.model)
+    if isinstance(config.objective, Reinforcement):
+        return reinforcement(config, reference_model or config.model)
     return _MAKERS[type(config.objective)](config)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig, check, from_json
+from lmscale.core.config import ModelConfig, OptimizerConfig, Reinforcement, RunConfig, check, from_json
 from lmscale.core.counting import active_params_total, flops_per_token, params_total, reference_flops
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
@@ -26,9 +27,11 @@ from lmscale.lm.data import Manifest, Tokens
 from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh, replicated
 from lmscale.lm.objectives import Batch, Reference, make_objective
-from lmscale.lm.train.batch_source import TextBatches
+from lmscale.lm.train.batch_source import BatchSource, TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.references import READ_ROLES, random_reference
+from lmscale.lm.train.rewards import Checker
+from lmscale.lm.train.sampled_answers import SampledAnswers
 from lmscale.lm.train.step import Compiled, make_step
 
 WARM_STEPS = 3
@@ -104,8 +107,9 @@ def measure(
     """The speed of a few training steps of `config`; its own number of steps does not matter.
 
     `other` is the shape of the teacher or reference that it reads, by default its own; the parameters of both are
-    random. `profile` is a folder that gets a trace of some more steps, for TensorBoard or XProf. Raises `UserError` for
-    fewer than 2 steps and where `train` would for the mesh and the memory.
+    random. Answers are drawn from those, and judged by the checker of their task whatever the run names. `profile` is a
+    folder that gets a trace of some more steps, for TensorBoard or XProf. Raises `UserError` for fewer than 2 steps and
+    where `train` would for the mesh and the memory.
     """
     check(steps >= 2, f"--steps {steps}: a spread needs at least 2")
     mesh = make_mesh(config.mesh)
@@ -113,13 +117,14 @@ def measure(
     other = (other or config.model) if reads else None
     machine.check_memory(config, reference=other)
     with _tokens(config, steps) as tokens, jax.set_mesh(mesh):
-        batches = TextBatches(config, tokens, mesh)
-
-        def batch(t: int) -> Batch:
-            return batches(t, {})
-
         reference: Reference = () if other is None else random_reference(other, mesh)
         programs = make_step(config, mesh, make_objective(config, other), reference)
+        batches = _batches(config, tokens, mesh)
+        drawn_from = programs.start(jax.random.key(0)).params if batches.reads_params else {}
+
+        def batch(t: int) -> Batch:
+            return batches(t, drawn_from)
+
         hyper = jax.device_put(Hyperparameters.of(config), replicated(mesh))
         step, compile_seconds = _compiled(programs, batch(0), hyper, reference)
         seconds = _step_seconds(programs, step, batch, hyper, reference, steps, profile)
@@ -129,7 +134,7 @@ def measure(
         source = tokens.manifest.source
     peak = max(peak, _peak(config))
     rate = config.batch_tokens / statistics.median(seconds)
-    beside = 0 if other is None else reference_flops(other, config, 1)
+    beside = (0 if other is None else reference_flops(other, config, 1)) + batches.flops_per_batch / config.batch_tokens
     flops = rate * (flops_per_token(config.model) + beside)
     stated = machine.datasheet_peak(config.model.compute_dtype)
     return TrainingSpeed(
@@ -152,6 +157,13 @@ def measure(
         active_params=active_params_total(config.model),
         device=machine.device_name(),
     )
+
+
+def _batches(config: RunConfig, tokens: Tokens, mesh: Mesh) -> BatchSource:
+    """The batches of a run: of its text, or answers that are drawn."""
+    if isinstance(config.objective, Reinforcement):
+        return SampledAnswers(config, mesh, Checker(graded=False))
+    return TextBatches(config, tokens, mesh)
 
 
 def _peak(config: RunConfig) -> float:

@@ -53,12 +53,14 @@ class RoutedHealth(Health):
 
 
 ROUTING_COLLAPSED = "the routing collapsed: nearly all tokens of a layer took the same experts"
+KL_EXPLODED = "the KL to the reference exploded: an answer's mean went above Reinforcement.kl_limit_nats"
 REASONS = (
     "",
     "the training loss was not finite",
     "the gradient norm was not finite",
     "the smoothed training loss rose {limit:g} nats above its lowest",
     ROUTING_COLLAPSED,
+    KL_EXPLODED,
 )
 
 
@@ -104,6 +106,15 @@ def watch_routing(health: Health, step: jax.Array, counts_LE: jax.Array, experts
         load_LE=load_LE,
         code=jnp.where(collapsed, REASONS.index(ROUTING_COLLAPSED), health.code),
         step=jnp.where(collapsed, step + 1, health.step),
+    )
+
+
+def watch_kl(health: Health, step: jax.Array, kl_nats: jax.Array, limit_nats: float) -> Health:
+    """The health after update number `step`, before which answers had the mean KL `kl_nats` to the reference."""
+    exploded = ~(kl_nats <= limit_nats) & (health.code == 0)
+    return health.replace(  # type: ignore[attr-defined]
+        code=jnp.where(exploded, REASONS.index(KL_EXPLODED), health.code),
+        step=jnp.where(exploded, step + 1, health.step),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from lmscale.core.config import ModelConfig, RunConfig, check
+from lmscale.core.config import ModelConfig, Reinforcement, RunConfig, check
 from lmscale.core.files import write_json
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE
@@ -34,6 +34,8 @@ from lmscale.lm.train.logs.jsonl import LOG_ROWS
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.recorder import RunRecorder
 from lmscale.lm.train.references import load_reference, reference_model
+from lmscale.lm.train.rewards import reward_model, reward_of
+from lmscale.lm.train.sampled_answers import SampledAnswers
 from lmscale.lm.train.step import TrainState, make_step
 
 
@@ -48,7 +50,7 @@ def train(
     *,
     objective: Objective | None = None,
     reference: Reference = (),
-    batches: MakeBatches = TextBatches,
+    batches: MakeBatches | None = None,
 ) -> Outcome:
     """Train `config` to its end in `folder`, going on from the last checkpoint there, and write its outcome.
 
@@ -69,7 +71,7 @@ def train_packed(
     *,
     objective: Objective | None = None,
     reference: Reference = (),
-    batches: MakeBatches = TextBatches,
+    batches: MakeBatches | None = None,
 ) -> list[Outcome]:
     """Train several runs of one shape in one program, each in its own folder and as `train` would; their outcomes.
 
@@ -97,15 +99,18 @@ def train_packed(
                     write_json(folders[number] / CONFIG_FILE, configs[number].to_json())
             first = configs[missing[0]]
             mesh = make_mesh(first.mesh)
-            machine.check_memory(first, len(missing), reference_model(first, folders[missing[0]]))
+            here = folders[missing[0]]
+            machine.check_memory(first, len(missing), reference_model(first, here), reward_model(first, here))
             tokens = data.prepare(first.data)
             data.check_enough(tokens, first)
-            read = load_reference(first, folders[missing[0]], tokens.manifest, mesh) if objective is None else None
+            read = load_reference(first, here, tokens.manifest, mesh) if objective is None else None
             if read is not None:
                 objective, reference = make_objective(first, read.model), read.params
+            make_batches = batches or _make_batches(first, here, tokens.manifest, mesh)
             runs, clock = [], TrainingClock()
             for index, number in enumerate(missing):
-                config, source = configs[number], batches(configs[number], tokens, mesh)
+                config = configs[number]
+                source = make_batches(config, tokens, mesh)
                 recorder = RunRecorder(
                     config, folders[number], index, tokens, source, clock, wandb, read and read.model
                 )
@@ -114,6 +119,15 @@ def train_packed(
         for run, number in zip(runs, missing):
             outcomes[number] = run.outcome
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _make_batches(first: RunConfig, folder: Path, manifest: data.Manifest, mesh: Mesh) -> MakeBatches:
+    """What makes the batches of runs that share a program, of which `first` in `folder` is one: their text, or answers
+    that they draw and one reward function judges."""
+    if not isinstance(first.objective, Reinforcement):
+        return TextBatches
+    reward = reward_of(first, folder, manifest, mesh)
+    return lambda config, tokens, mesh: SampledAnswers(config, mesh, reward)
 
 
 def _earlier_outcome(config: RunConfig, folder: Path) -> Outcome | None:

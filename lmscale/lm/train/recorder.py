@@ -97,7 +97,7 @@ class RunRecorder:
             clock=self.clock, peak=peak, first=self.done, earlier=earlier, open_steps=_open_steps(facts),
             open_load=LoadTotals.from_json(facts["load"]) if facts.get("load") else None,
             open_seconds=self._seconds_before - facts["row_seconds"] if "row_seconds" in facts else None,
-            index=self.index, beside=self._beside(1),
+            index=self.index, beside=self._beside(1) + self.batches.flops_per_batch / self.config.batch_tokens,
         )  # fmt: skip
         return state
 
@@ -169,6 +169,7 @@ class RunRecorder:
         done = log.done if validation is None else config.steps
         tokens = done * config.batch_tokens
         counts, beside = count(config, tokens), self._beside(tokens)
+        drawing = done * self.batches.flops_per_batch
         return Outcome(
             run_id=config.run_id,
             state="diverged" if validation is None else "finished",
@@ -190,7 +191,7 @@ class RunRecorder:
             tokens=tokens,
             flops=counts.flops,
             flops_6n=counts.flops_6n,
-            batch_flops=done * self.batches.flops_per_batch,
+            batch_flops=drawing,
             reference_flops=beside,
             **asdict(self.batches.usage(tokens)),
             data_fingerprint=self.tokens.manifest.fingerprint,
@@ -198,7 +199,7 @@ class RunRecorder:
             paused_seconds=self._paused_seconds(),
             startup_seconds=self.startup_seconds,
             tokens_per_second=tokens / seconds,
-            mfu=(counts.flops + beside) / seconds / peak,
+            mfu=(counts.flops + beside + drawing) / seconds / peak,
             matmul_peak_flops_per_second=peak,
             device=machine.device_name() + (f", shared by {runs} runs in one program" if runs > 1 else ""),
             versions={module.__name__: module.__version__ for module in (jax, flax, optax, np)},

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
 from lmscale.lm.devices.sharding import batch_sharding, constrain, replicated, shardings
 from lmscale.lm.model.lora import frozen, trained
 from lmscale.lm.model.parameters import Params, init, parameter_table
 from lmscale.lm.objectives import Batch, ExpertLoad, Objective, Reference, make_objective
-from lmscale.lm.train.health import Health, healthy, watch, watch_routing
+from lmscale.lm.train.health import Health, healthy, watch, watch_kl, watch_routing
 from lmscale.lm.train.optimizer import Hyperparameters, apply, make_optimizer
 
 
@@ -87,6 +87,8 @@ def train_step(
         )
     grad_norm = optax.tree.norm(grads)
     health = watch(state.health, state.step, means.loss, grad_norm, hyper.divergence_nats)
+    if isinstance(config.objective, Reinforcement) and "kl_nats" in means.reported:
+        health = watch_kl(health, state.step, means.reported["kl_nats"], config.objective.kl_limit_nats)
     if means.load is not None:
         health = watch_routing(health, state.step, means.load.counts_LE, config.model.experts_per_token)
     return TrainState(state.step + 1, params, opt_state, ema, health), Metrics(

@@ -67,7 +67,7 @@ def show(
             problems += [result.problem] * bool(result.problem)
     if len(of_tasks) < len(specs):
         problems += _show_inside(folder, specs, most_items, console)
-    _print_end(folder, console)
+    print_end(folder, console)
     if problems:
         raise UserError(f"{len(problems)} of the scores asked for could not be computed: {problems[0]}")
 
@@ -94,7 +94,7 @@ def _print_scores(scores: Iterable[Score], sentences: Iterable[str], console: "C
         console.print(f"  {sentence}", markup=False)
 
 
-def _print_end(folder: Path, console: "Console") -> None:
+def print_end(folder: Path, console: "Console") -> None:
     """Where the results are, and which of several measurements of one score counts."""
     console.print(
         f"the rows are in {folder / SCORES_FILE}, every item's response in {folder / RESPONSES_FOLDER}", markup=False
@@ -116,4 +116,4 @@ def show_lm_eval(
     manager = lm_eval_adapter.task_manager(specs, include)
     scorer, model_columns = newest_scorer(folder)
     lm_eval_adapter.show(scorer, model_columns, folder, specs, manager, shots, most_items, seed, console)
-    _print_end(folder, console)
+    print_end(folder, console)

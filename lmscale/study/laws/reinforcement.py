@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.best_of_n import kl_bound_nats
 from lmscale.study.laws.law import Law
 from lmscale.study.laws.parameter import Parameter
 
@@ -38,10 +39,7 @@ class BestOfN(Law):
         """The KL at which the gold reward is highest: d* = alpha / (2 beta)."""
         return (self.alpha / (2 * self.beta)) ** 2
 
-    @staticmethod
-    def kl_of(n: Any) -> Any:
-        """KL of the best of n, ln n - (n-1)/n: exact without ties, else an upper bound (Beirami 2024, 2401.01879)."""
-        return np.log(n) - (n - 1) / n
+    kl_of = staticmethod(kl_bound_nats)
 
 
 @dataclass(frozen=True)

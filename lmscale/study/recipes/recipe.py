@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, overload
 
-from lmscale.core.config import DataConfig, Distillation, ModelConfig, OptimizerConfig, RewardModel, RunConfig, check
+from lmscale.core.config import (
+    DataConfig,
+    Distillation,
+    ModelConfig,
+    OptimizerConfig,
+    Reinforcement,
+    RewardModel,
+    RunConfig,
+    check,
+)
 from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
@@ -29,6 +38,8 @@ GIVEN = "given to the recipe"
 """Source of a rule that came without one."""
 ALWAYS_REPORTED = ("warmup_fraction", "weight_decay", "beta1", "beta2", "schedule", "final_lr_fraction")
 """Settings of the optimizer whose origin is stated even where they are defaults."""
+OBJECTIVE_OF_ROLE = {"teacher": "Distillation", "reward": "Reinforcement"}
+"""Parents that an objective names, and which does."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,11 @@ class Recipe:
         )
         return constant(value, GIVEN)
 
+    def _least_sequences(self, data: DataConfig) -> int:
+        """Sequences that a batch has a whole number of: those of a pair, or of a group of answers to one prompt."""
+        objective = self.run.get("objective")
+        return objective.group if isinstance(objective, Reinforcement) else 2 if data.pairs else 1
+
     def _run(self, point: Point) -> RunConfig:
         """The run at a point with the size `params` (N), `active_params` or `width`, and the length `tokens` (D),
         `flops` (exact C) or `tokens_per_param`.
@@ -135,7 +151,7 @@ class Recipe:
         if isinstance(self.run.get("objective"), RewardModel):  # the shape is that of the language model at the point
             model = replace(model, scalar_head=True)
         tokens = self.tokens(point, model)
-        rule_tokens, least = _rule_tokens(point, tokens), 2 if data.pairs else 1
+        rule_tokens, least = _rule_tokens(point, tokens), self._least_sequences(data)
         batch = point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)
         sequences = least * max(1, round(batch / least))
         return RunConfig(
@@ -161,7 +177,7 @@ class Recipe:
                 check(
                     hasattr(objective, role),
                     f"recipe {self.name!r}: the point has a {role}, which the objective {objective.kind!r} has not; "
-                    f"give the recipe one that has, as objective=Distillation()",
+                    f"give the recipe one that has, as objective={OBJECTIVE_OF_ROLE[role]}()",
                 )
             given["objective"] = replace(objective, **roles)
         return given

@@ -19,7 +19,7 @@ from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.parents import PARENT_FIELDS, PARENT_VERBS
 from lmscale.study.sweep.points import Point, Points, chain, grid, hold_out, product, where, zip
 from lmscale.study.sweep.runs import Plan, flops_text, plan, whole_batches
-from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune, prefer, reward
+from lmscale.study.sweep.stages import LORA_AXES, distil, fine_tune, prefer, reinforce, reward
 from lmscale.study.sweep.stored import plan_of_runs, read
 from lmscale.study.sweep.sweep_file import load
 from lmscale.study.sweep.text import experts_text
@@ -51,6 +51,7 @@ __all__ = [
     "prefer",
     "product",
     "read",
+    "reinforce",
     "repeat_data",
     "reward",
     "seeds",

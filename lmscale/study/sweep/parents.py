@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmscale.core.config import CheckpointName, RunConfig, check, check_read, check_start
-from lmscale.core.counting import params_total, reference_bytes, reference_flops
+from lmscale.core.counting import drawing_flops, params_total, reference_bytes, reference_flops
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.plans import PlannedRun
 from lmscale.study.sweep.points import Point, describe
@@ -120,6 +120,7 @@ def _with_parents(run: PlannedRun, by_id: Mapping[str, PlannedRun]) -> PlannedRu
         "parent_tokens": _tokens_before(run.config, by_id),
         "reference_flops": 0,
         "reference_bytes": 0,
+        "batch_flops": drawing_flops(run.config) * run.config.steps,
     }
     for role, name in run.config.parents.items():
         if (parent := by_id.get(name.run_id)) is None:
@@ -129,8 +130,12 @@ def _with_parents(run: PlannedRun, by_id: Mapping[str, PlannedRun]) -> PlannedRu
             _check_shape(run.config, parent.config)
         else:
             check_read(run.config, role, parent.config.run_id, parent.config.model)
-            fields["reference_flops"] += reference_flops(parent.config.model, run.config)
-            fields["reference_bytes"] += reference_bytes(parent.config.model, run.config)
+            forward = reference_flops(parent.config.model, run.config)
+            if role == "reward":  # it reads an answer once, however many updates are made from it
+                fields["batch_flops"] += forward // run.config.steps // run.config.steps_per_batch * run.config.steps
+            else:
+                fields["reference_flops"] += forward
+            fields["reference_bytes"] += reference_bytes(parent.config.model, run.config, whole_batch=role == "reward")
         _check_tokenizer(run.config, role, parent.config)
     return replace(run, **fields)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmscale
-from lmscale.core.config import FINE_TUNE, PREFER, REWARD, RunConfig, check
+from lmscale.core.config import FINE_TUNE, PREFER, REINFORCE, REWARD, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
@@ -35,13 +35,19 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        """FLOPs of all runs, exact: training, and the teachers that are read; what branches share is paid once."""
+        """FLOPs of all runs, exact: training, the teachers that are read and the answers that are drawn; what branches
+        share is paid once."""
         return sum(run.paid_flops for run in self.runs)
 
     @property
     def flops_apart(self) -> int:
         """The same if every branch were trained from its first step."""
-        return sum(count(run.config).flops + run.reference_flops for run in self.runs)
+        return sum(count(run.config).flops + run.reference_flops + run.batch_flops for run in self.runs)
+
+    @property
+    def batch_flops(self) -> int:
+        """Those of `flops` that go into drawing answers and judging them."""
+        return sum(run.batch_flops for run in self.runs)
 
     @property
     def reference_flops(self) -> int:
@@ -62,7 +68,8 @@ class Plan:
 def flops_text(plan: Plan) -> str:
     """What the runs of a plan spend, as its totals say it."""
     text = f"{plan.flops:.3g} training FLOPs"
-    return text + (f", {plan.reference_flops:.3g} of them to read teachers" if plan.reference_flops else "")
+    text += f", {plan.reference_flops:.3g} of them to read teachers" if plan.reference_flops else ""
+    return text + (f", {plan.batch_flops:.3g} of them to draw and judge answers" if plan.batch_flops else "")
 
 
 def plan(sweep: Sweep) -> Plan:
@@ -108,7 +115,7 @@ def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
     config = _configured(sweep, point, resolved)
     counts, (low, high) = count(config), sweep.tokens_per_param
     check(
-        low <= counts.tokens_per_param <= high or config.stage in (FINE_TUNE, PREFER, REWARD),
+        low <= counts.tokens_per_param <= high or config.stage in (FINE_TUNE, PREFER, REWARD, REINFORCE),
         f"{describe(point)} trains {counts.params:,} parameters on {config.tokens:,} tokens: D/N = "
         f"{counts.tokens_per_param:.3g} is outside {low:g} to {high:g}; move the point or set "
         f"Sweep(tokens_per_param=...)",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lmscale.core.config import DISTIL, FINE_TUNE, PREFER, REWARD, OptimizerConfig, check
+from lmscale.core.config import DISTIL, FINE_TUNE, PREFER, REINFORCE, REWARD, OptimizerConfig, check
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, grid, product
 
@@ -70,6 +70,28 @@ def reward(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes:
     start = [{**model_of(parent), "init_from": parent, "stage": REWARD} for parent in parents]
     check(bool(start), "reward(...): there are no parents; give the points of runs that can answer")
     return product(start, grid(tokens=_lengths("reward", tokens), **axes))
+
+
+def reinforce(
+    parents: Iterable[Point],
+    *,
+    tokens: float | Sequence[float],
+    reward: Point | str | None = None,
+    **axes: Iterable[Any],
+) -> Points:
+    """Every parent, trained for each number of tokens on answers that it draws itself; the parent is the reference.
+
+    Rewards are those of the tasks' checkers, or of the reward model at the point `reward`. Add them to what they need:
+    chain(parents, reinforce(parents, tokens=[1e5, 1e6])); the recipe of the stage `reinforce` has the objective
+    `Reinforcement(...)` and data of tasks. Tokens are those of prompts, answers and the padding behind them.
+    """
+    earned = {} if reward is None else {"reward": reward}
+    start = [
+        {**model_of(parent), "init_from": parent, "reference": parent, **earned, "stage": REINFORCE}
+        for parent in parents
+    ]
+    check(bool(start), "reinforce(...): there are no parents; give the points of runs that can answer")
+    return product(start, grid(tokens=_lengths("reinforce", tokens), **axes))
 
 
 def model_of(point: Point) -> dict[str, Any]:

@@ -19,22 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmscale.core.config.synthetic import Tasks
+from lmscale.core.config.synthetic import TASK_WORDS, Tasks
 from lmscale.lm.data.languages.chance import Chance, chance_of
 
 A, ZERO, OPEN, CLOSE, YES, NO = (np.int32(ord(char)) for char in "a0()yn")
 EXAMPLES_SEED = 0x7461736B
 """Seed of the examples; windows use others."""
-TASK_WORDS = {
-    "copy": "copy",
-    "reverse": "reverse",
-    "histogram": "count",
-    "sort": "sort",
-    "most-frequent": "most",
-    "brackets": "brackets",
-    "addition": "add",
-}
-"""How a line of each task begins."""
 QuestionAnswer = tuple[jax.Array, jax.Array]
 """Question and answer as character codes, int32 [Q] and [R]."""
 MakePair = Callable[[jax.Array], QuestionAnswer]

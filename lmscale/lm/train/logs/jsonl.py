@@ -67,13 +67,14 @@ class MetricsLog:
         open_load: LoadTotals | None = None,
         open_seconds: float | None = None,
         index: int = 0,
-        beside: int = 0,
+        beside: float = 0,
     ) -> None:
         """Begin with the rows up to step `first` in the run folder `earlier`, which is this one or a trunk's.
 
         `open_steps` are the means of the steps after the last of those rows, `open_load` what their experts did,
         `open_seconds` how long they took (None where an old checkpoint does not say); `index` is the run's own in
-        metrics that are stacked. `beside` are the FLOPs per token of reading a teacher or reference, which MFU counts.
+        metrics that are stacked. `beside` are the FLOPs per token that MFU counts besides those of training: of reading
+        a teacher or reference, and of drawing answers.
         """
         self.path, self.config, self.peak, self._tracker = folder / METRICS_FILE, config, peak, tracker
         self.done, self.diverged, self.reason, self.spikes = first, False, "", 0
