@@ -67,7 +67,8 @@ WIDENED_BYTES = 3
 """Bytes of a bfloat16 number on a CPU, whose products are float32: half of the numbers have a float32 copy."""
 MLP_SAVED = {"swiglu": 5, "geglu": 5, "gelu": 4, "gelu-erf": 4, "relu2": 3}
 """Numbers per hidden unit that an MLP saves for its backward pass."""
-COPIES_OF_CACHE = 2
+COPIES_OF_CACHE = 1.1
+"""Keys and values of drawn answers, times which the compiler counts for 4 and 8 layers: 1.05."""
 COPIES_OF_TOKEN, COPIES_OF_WEIGHTS = 5, 1.25
 """Vectors of the width of the model that each expert of a token saves; copies of all experts that XLA's ragged product
 makes on a CPU. From the shapes with experts in `experiments/bench_memory.py`."""
@@ -166,7 +167,8 @@ def drawing_bytes(config: RunConfig, accelerator: bool = False) -> int:
     )
     numbers += prompt * (4 * model.width + 6 * model.attention_width + _mlp_numbers(model))
     numbers += prompt * model.heads * (prompt + settings.answer_tokens)
-    size = DTYPE_BYTES[model.compute_dtype]
+    widened = model.compute_dtype == "bfloat16" and not accelerator
+    size = WIDENED_BYTES if widened else DTYPE_BYTES[model.compute_dtype]
     logits = 2 * rows * model.vocab * DTYPE_BYTES["float32"]
     drawing = int(rows * numbers * size) + logits + params_total(model) * size
     if settings.updates == 1:
