@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.laws import OF_FURTHER_INPUTS
 from rich.console import Console
 
 from lmscale.commands import check as check_verb
@@ -69,8 +70,6 @@ def measured(law: laws.Law) -> pd.DataFrame:
 
 
 def test_every_form_has_a_law_to_recover() -> None:
-    from tests.test_laws_forms import OF_FURTHER_INPUTS
-
     assert {law.NAME for law in (*KNOWN, *OF_FURTHER_INPUTS)} == set(laws.FORMS)
 
 

@@ -245,7 +245,7 @@ def test_one_budget_is_sentences() -> None:
 @pytest.mark.parametrize(
     ("points", "line"),
     [
-        ([(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 12)], "D = 20 N:"),
+        ([(n, 20 * n, np.nan) for n in np.geomspace(1e7, 1e9, 12)], "D = 20 N,"),
         ([(n, 3 * n**0.8, np.nan) for n in np.geomspace(1e7, 1e9, 12)], "D = 3 N^0.8:"),
         ([(1e8, d, np.nan) for d in np.geomspace(1e9, 1e11, 12)], "all runs have N = 1e+08:"),
     ],

@@ -354,13 +354,14 @@ def test_the_captions_of_allocations(table, valleys, law):
 
 
 def test_the_captions_of_residuals_and_held_out_runs(law):
-    assert figures._residuals(law, None).caption == (
+    (residuals,) = figures._residuals(law, None)
+    assert residuals.caption == (
         "What the parametric law leaves unexplained, in per cent of the predicted loss. Grey: twice the root mean "
-        "square of "
-        "the fitted runs."
+        "square of the fitted runs."
     )
     check = HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0),))
-    assert figures._residuals(law, check).caption.endswith("fitted runs. Open: held-out runs.")
+    (residuals,) = figures._residuals(law, check)
+    assert residuals.caption.endswith("fitted runs. Open: held-out runs.")
     start = "Losses (left) and errors (right) of runs that no fit saw."
     assert figures._held_out(check).caption == f"{start} Bars: the 90 % interval of one new run at that N and D."
     assert figures._held_out(HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0, math.nan),))).caption == start
