@@ -120,7 +120,13 @@ class LossLaw:
         `given` are values of the law's further inputs, in place of those that the fit was told. Raises `UserError` as
         the law does.
         """
-        return self.law.optimum(flops, self.compute, **{**self.given, **given})
+        if np.ndim(next(iter(self.law.values().values()))):  # of resamples, some of which fix no law
+            return self.law.optimum(flops, self.compute, **{**self.given, **given})
+        try:
+            with np.errstate(divide="raise", over="raise", invalid="raise"):
+                return self.law.optimum(flops, self.compute, **{**self.given, **given})
+        except ArithmeticError:
+            raise UserError(f"{self.law} has no optimum in floating-point numbers at {flops} FLOPs") from None
 
     @property
     def states_optimum(self) -> bool:
@@ -256,7 +262,7 @@ class LossLaw:
                 "residual": self.residual,
                 **shared_json(self),
                 "parameters": self.law.values(),
-                "standard_errors": {k: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for k, v in draws.items()},
+                "standard_errors": {k: _standard_error(v) if len(v) > 1 else math.nan for k, v in draws.items()},
                 "intervals": both_levels(draws),
                 "fixed": list(self.fixed),
                 "tied": dict(self.tied),
@@ -307,9 +313,9 @@ class LossLaw:
             delta=fields.number("delta"),
             residual=fields.one_of("residual", ("log", "raw")),
             objective=number_or_nan(fields["objective"], "the objective of the saved fit"),
-            residuals={k: np.asarray(v, dtype=float) if k != "run" else list(v) for k, v in value["residuals"].items()},
+            residuals=_residuals(value["residuals"]),
             compute=saved_compute(fields),
-            largest_flops=math.nan if value["largest_flops"] is None else value["largest_flops"],
+            largest_flops=number_or_nan(value["largest_flops"], "'largest_flops' of the saved fit"),
             status=tuple(Status.from_json(s) for s in value["status"]),
             dropped=tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
             notes=tuple(map(str, fields.each("notes", text))),
@@ -353,7 +359,7 @@ class LossLaw:
             elif name in self.at_bounds:
                 line += " at its bound"
             elif name in draws and self.resamples > 1:
-                line += f" s.e. {np.std(draws[name], ddof=1):<9.4g}"
+                line += f" s.e. {_standard_error(draws[name]):<9.4g}"
                 line += " ".join(
                     f" {100 * level:g} % {span(percentiles(draws[name], level), '.5g')}" for level in LEVELS
                 )
@@ -382,7 +388,30 @@ def _of_names(fields: SavedFields, name: str, read: Callable[[Any, str], Any]) -
 def _noise(value: Mapping[str, Any]) -> RunNoise | None:
     if value.get("noise_nats") is None:
         return None
-    return RunNoise(value["noise_nats"], value["noise_source"], value["noise_freedom"])
+    freedom = value["noise_freedom"]
+    return RunNoise(
+        number(value["noise_nats"], "'noise_nats' of the saved fit"),
+        text(value["noise_source"], "'noise_source' of the saved fit"),
+        None if freedom is None else number(freedom, "'noise_freedom' of the saved fit"),
+    )
+
+
+def _standard_error(draws: np.ndarray) -> float:
+    """Infinity where draws lie near the largest number."""
+    with np.errstate(over="ignore"):
+        return float(np.std(draws, ddof=1))
+
+
+def _residuals(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fitted runs: of each its name, measured and predicted loss, and inputs. Raises `UserError` for others."""
+    runs = list(value["run"])
+    numbers = {name: np.asarray(column, dtype=float) for name, column in value.items() if name != "run"}
+    if not runs:
+        raise UserError("'residuals' of the saved fit has no run")
+    for name in ("measured", "predicted", "residual", *numbers):
+        if name not in numbers or numbers[name].shape != (len(runs),):
+            raise UserError(f"'residuals' of the saved fit has no {name!r} for each of its {len(runs)} runs")
+    return {name: runs if name == "run" else numbers[name] for name in value}
 
 
 def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def beyond(
     times = np.full(len(inputs[0]), math.nan)
     named = dict(zip(law.INPUTS, inputs))
     if law.splits_compute():
-        times = np.asarray(compute.flops(named["params"], named["tokens"])) / largest_flops
+        with np.errstate(all="ignore"):
+            times = np.asarray(compute.flops(named["params"], named["tokens"])) / largest_flops
     outside = times > 1 + EDGE
     for name in set(named) & set(fitted):
         runs, values = np.asarray(fitted[name], dtype=float), named[name]
@@ -89,11 +90,12 @@ def mean_and_run(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The intervals (m, 2) of the mean and of one new run at m points, in the unit of the target.
 
-    `noise` is one run's, where it was given. NaN where the law has no derivative.
+    `noise` is one run's, where it was given. NaN where the law has no derivative, and where numbers overflow.
     """
     count = len(inputs[0])
     parts = [slice(begin, begin + TOGETHER) for begin in range(0, count, TOGETHER)]
-    ends = [_part(problem, values_p, [column[part] for column in inputs], level, noise) for part in parts]
+    with np.errstate(all="ignore"):
+        ends = [_part(problem, values_p, [column[part] for column in inputs], level, noise) for part in parts]
     return np.concatenate([mean for mean, _ in ends]), np.concatenate([run for _, run in ends])
 
 
