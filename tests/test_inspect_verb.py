@@ -10,29 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.command_line import call
-from helpers.published import random_params, tiny
-from helpers.tiny_runs import run, strictly, write
+from helpers.opened_sweep import of_width, opened, write_sweep
+from helpers.published import tiny
+from helpers.tiny_runs import strictly
 
-from lmscale.core.plans import PlannedRun, write_plan
-from lmscale.core.run_folder import CHECKPOINT_FOLDER
-from lmscale.core.run_identity import read_config
-from lmscale.lm.data.tokenizer import ByteTokenizer
-from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.inspect import summary
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model import transformer
 from lmscale.lm.use import load
-from lmscale.lm.use.load import Opened, TrainedRun
 
 HOSTILE = '</script><script>alert("x")</script>&amp; é🙂\n'
 WIDTHS = (16, 24, 32, 40)
-
-
-def opened(folder: Path, step: int | None = None) -> Opened:
-    """A model with random parameters in place of the checkpoint."""
-    config = read_config(folder)
-    params = {name: jnp.asarray(value) for name, value in random_params(config.model).items()}
-    return Opened(TrainedRun(config, params, ByteTokenizer()), 7, make_mesh(config.mesh))
 
 
 def subject(folder: Path) -> Subject:
@@ -45,20 +33,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of four runs, the largest first; each has a checkpoint. Their corpus is not here."""
     monkeypatch.setattr(load, "open_run", opened)
     monkeypatch.setattr(summary, "held_out_text", lambda config, rows: None)
-    sweep = tmp_path / "mine"
-    planned = [
-        PlannedRun(run("here", 1, model=tiny(vocab=256, context=64, heads=2, layers=2, width=width, mlp_width=8)))
-        for width in reversed(WIDTHS)
-    ]
-    write_plan(sweep, "mine", planned)
-    for one in planned:
-        write(one.config, sweep / one.config.run_id)
-        (sweep / one.config.run_id / CHECKPOINT_FOLDER / "7").mkdir(parents=True)
-    return sweep
-
-
-def of_width(sweep: Path, width: int) -> Path:
-    return next(path for path in sweep.iterdir() if path.is_dir() and read_config(path).model.width == width)
+    return write_sweep(
+        tmp_path / "mine",
+        (tiny(vocab=256, context=64, heads=2, layers=2, width=width, mlp_width=8) for width in reversed(WIDTHS)),
+    )
 
 
 def test_json_holds_the_attention_and_the_predictions_of_a_text(sweep: Path, tmp_path: Path) -> None:

@@ -8,53 +8,31 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.command_line import call
-from helpers.published import random_params, tiny
-from helpers.tiny_runs import run, strictly, write
+from helpers.opened_sweep import of_width, opened, write_sweep
+from helpers.published import tiny
+from helpers.tiny_runs import strictly, write
 from rich.console import Console
 
 from lmscale.commands.score import heat_map, models, show, text_file
 from lmscale.core.files import write_json
-from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, IMPORTED_FILE
 from lmscale.core.run_identity import read_config
-from lmscale.lm.data.tokenizer import ByteTokenizer
-from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.use import load
-from lmscale.lm.use.load import Opened, TrainedRun
 
 HOSTILE = '</div><script>alert("x")</script>&amp; \x1b[31m\x00\u202e é🙂\n"\'>\n'
 WIDTHS = (8, 16, 24, 32)
-
-
-def opened(folder: Path, step: int | None = None) -> Opened:
-    """A model with random parameters in place of the checkpoint."""
-    config = read_config(folder)
-    params = {name: jnp.asarray(value) for name, value in random_params(config.model).items()}
-    return Opened(TrainedRun(config, params, ByteTokenizer()), 7, make_mesh(config.mesh))
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of four runs, the largest first; each has a checkpoint."""
     monkeypatch.setattr(load, "open_run", opened)
-    sweep = tmp_path / "mine"
-    planned = [
-        PlannedRun(run("here", 1, model=tiny(vocab=256, context=16, layers=1, width=width)))
-        for width in reversed(WIDTHS)
-    ]
-    write_plan(sweep, "mine", planned)
-    for one in planned:
-        write(one.config, sweep / one.config.run_id)
-        (sweep / one.config.run_id / CHECKPOINT_FOLDER / "7").mkdir(parents=True)
-    return sweep
-
-
-def of_width(sweep: Path, width: int) -> Path:
-    return next(path for path in sweep.iterdir() if path.is_dir() and read_config(path).model.width == width)
+    return write_sweep(
+        tmp_path / "mine", (tiny(vocab=256, context=16, layers=1, width=width) for width in reversed(WIDTHS))
+    )
 
 
 @pytest.fixture

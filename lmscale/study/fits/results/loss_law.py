@@ -118,7 +118,7 @@ class LossLaw:
         """The compute-optimal N, D and loss at `flops` under the table's compute model.
 
         `given` are values of the law's further inputs, in place of those that the fit was told. Raises `UserError` as
-        the law does.
+        the law does, and where no floating-point number is the optimum.
         """
         if np.ndim(next(iter(self.law.values().values()))):  # of resamples, some of which fix no law
             return self.law.optimum(flops, self.compute, **{**self.given, **given})
