@@ -114,3 +114,19 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "closed.json").chmod(0)
     if os.geteuid():
         assert "Permission denied" in sentence_or_scores(f"task:{tmp_path / 'closed.json'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[" * 100_000, "is nested too deeply: more than 100 lists or maps"),
+        ('{"a":' * 100_000, "is nested too deeply: more than 100 lists or maps"),
+        ("- &a [x]\n- *a\n", "has an alias, [*]a; write what it stands for"),
+        ("- !!python/object:os.system x\n", "is not YAML"),
+    ],
+)
+def test_yaml_that_would_take_all_time_or_memory(text: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "stories.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"^{re.escape(str(file))}.* ?{sentence}"):
+        load(f"stories:{file}")

@@ -16,6 +16,8 @@ MOST_BYTES = 2**30
 """The largest benchmark has a fifth of this in one file; more is no benchmark."""
 LARGEST = 1e15
 """Numbers in a task's file are counts, positions and scores: beyond this they are damaged."""
+DEEPEST_YAML = 100
+"""A file of openings or a rubric has two levels."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -86,11 +88,23 @@ def pattern(text: str | None, where: str) -> str | None:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value of a YAML file."""
+    """The value of a YAML file without aliases, whose lists and maps lie in each other at most `DEEPEST_YAML` deep."""
     import yaml
 
+    # libyaml reads megabytes a second where the reader in Python needs the square of a long line; but it builds values
+    # by recursion without a limit, so the depth is counted first.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text, depth = read_text(path), 0
     try:
-        return yaml.safe_load(read_text(path))
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.AliasEvent):  # a few of them can stand for more than any memory holds
+                raise UserError(f"{path} has an alias, *{event.anchor}; write what it stands for in its place")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_YAML:
+                raise UserError(f"{path} is nested too deeply: more than {DEEPEST_YAML} lists or maps in each other")
+        return yaml.load(text, Loader=loader)
+    except UserError:
+        raise
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not YAML: {error}") from error
 
