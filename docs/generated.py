@@ -78,7 +78,7 @@ def config(*names: str) -> str:
 def _fields_table(name: str) -> str:
     cls = _class(name)
     texts = attribute_texts(cls)
-    lines = [f"## {cls.__name__}", "", prose(inspect.getdoc(cls) or ""), "", "| field | type | default | meaning |"]
+    lines = [f"### {cls.__name__}", "", prose(inspect.getdoc(cls) or ""), "", "| field | type | default | meaning |"]
     lines.append("|---|---|---|---|")
     for one in dataclasses.fields(cls):
         annotation, text = texts.get(one.name, (str(one.type), ""))
