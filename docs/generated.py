@@ -158,7 +158,7 @@ def constants() -> str:
     return "\n".join(
         f"- `{name}`, a `{law.NAME}`: "
         + ", ".join(f"{parameter} = {value!r}" for parameter, value in law.values().items())
-        + f". {escaped(law.citation)}."
+        + f". Source: {escaped(law.citation)}."
         for name, law in PUBLISHED.items()
     )
 
@@ -222,18 +222,40 @@ def api(module: str) -> str:
 
 
 def listed(module: str) -> Iterator[str]:
-    """The import paths of what a package's `__init__` or stub imports from its own modules, packages left out."""
+    """Where the names that a package lists are defined, in the order of its `__init__` or stub; modules left out."""
     folder = ROOT.joinpath(*module.split("."))
     stub = folder / "__init__.pyi"
     names = getattr(importlib.import_module(module), "__all__", ())
     source = stub if stub.is_file() else folder / "__init__.py"
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            base = f"{module}.{node.module}" if node.level else node.module
-            for alias in node.names:
-                is_package = ROOT.joinpath(*base.split("."), alias.name).is_dir()
-                if (alias.asname or alias.name) in names and base.startswith("lmscale.") and not is_package:
-                    yield f"{base}.{alias.name}"
+        for name, path in imported(node, module):
+            if name in names and not file_of(path):
+                yield defined_at(path)
+
+
+def imported(node: ast.stmt, module: str) -> Iterator[tuple[str, str]]:
+    """(name, import path) of what a statement of a package's `__init__` or stub takes from this package."""
+    if isinstance(node, ast.ImportFrom) and node.module and (node.level or node.module.startswith("lmscale.")):
+        base = f"{module}.{node.module}" if node.level else node.module
+        yield from ((alias.asname or alias.name, f"{base}.{alias.name}") for alias in node.names)
+
+
+def defined_at(path: str) -> str:
+    """The import path at which a name is defined, through the packages that pass it on."""
+    module, _, name = path.rpartition(".")
+    file = file_of(module)
+    assert file is not None, path
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for other, deeper in imported(node, module):
+            if other == name:
+                return defined_at(deeper)
+    return path
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module or package; None for a name that is neither."""
+    folder = ROOT.joinpath(*module.split("."))
+    return next((file for file in (folder / "__init__.py", folder.with_suffix(".py")) if file.is_file()), None)
 
 
 def section(path: str, *heading: str) -> str:
