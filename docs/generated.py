@@ -42,7 +42,7 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 
 def expanded(markdown: str) -> str:
     """A page with every marker replaced. Raises `KeyError` for a part that there is not."""
-    return MARKER.sub(lambda found: PARTS[found[1]](*found[2].split()), markdown)
+    return MARKER.sub(lambda match: PARTS[match[1]](*match[2].split()), markdown)
 
 
 def verbs() -> str:
@@ -101,7 +101,7 @@ def _default(one: "dataclasses.Field[Any]") -> str:
     if one.default is not dataclasses.MISSING:
         return f"`{one.default!r}`" if not callable(one.default) else "a function"
     if one.default_factory is not dataclasses.MISSING:
-        return f"`{getattr(one.default_factory, '__name__', 'made')}()`"
+        return f"`{getattr(one.default_factory, '__name__', 'default')}()`"
     return "required"
 
 

@@ -54,10 +54,10 @@ def test_every_traced_number_is_in_its_source(name: str) -> None:
     sources = list(traced(PAGES[name]))
     assert len(sources) == PAGES[name].count("<!-- from:"), "a source stands alone on its line, above a block"
     for path, block in sources:
-        known = numbers((ROOT / path).read_text(encoding="utf-8"))
-        wanted = {value for value in numbers(block) if value > FEW or value != int(value)}
-        assert wanted, f"{name}: no number is from {path}"
-        assert not wanted - known, f"{name}: {wanted - known} not in {path}"
+        measured = numbers((ROOT / path).read_text(encoding="utf-8"))
+        stated = {value for value in numbers(block) if value > FEW or value != int(value)}
+        assert stated, f"{name}: no number is from {path}"
+        assert not stated - measured, f"{name}: {stated - measured} not in {path}"
 
 
 @pytest.mark.parametrize("name", PAGES)

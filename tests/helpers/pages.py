@@ -30,9 +30,9 @@ def generated() -> Any:
 
 def blocks(page: str, language: str) -> Iterator[tuple[str, str]]:
     """(title or "", code) of every fenced block of a language."""
-    for found in FENCE.finditer(page):
-        if found[1] == language:
-            yield found[2] or "", found[3]
+    for match in FENCE.finditer(page):
+        if match[1] == language:
+            yield match[2] or "", match[3]
 
 
 def commands(page: str) -> list[list[str]]:
@@ -48,10 +48,10 @@ def commands(page: str) -> list[list[str]]:
 
 def numbers(text: str) -> set[float]:
     """The numbers of a text; a sign and the letter of a unit are no part of their size."""
-    return {abs(float(found.replace(",", ""))) for found in NUMBER.findall(text)}
+    return {abs(float(number.replace(",", ""))) for number in NUMBER.findall(text)}
 
 
 def traced(page: str) -> Iterator[tuple[str, str]]:
     """(file, block) of every block of a page whose numbers state where they are from."""
-    for found in SOURCE.finditer(page):
-        yield found[1], found[2]
+    for match in SOURCE.finditer(page):
+        yield match[1], match[2]
