@@ -30,7 +30,7 @@ from lmscale.study.tables import read_table
 
 @dataclass(frozen=True)
 class Logarithmic(Law):
-    """The README's example of a new form."""
+    """The documentation's example of a new form."""
 
     E: float
     c: float

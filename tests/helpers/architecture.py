@@ -2,7 +2,7 @@
 
 A module imports what stands above it in the list, or what is in its own folder; no file imports in a circle. The two
 halves, `lm` and `study`, see `core` and never each other; `commands`, `api` and `cli` see everything, and import `lm`
-late. The README's tree and CONTRIBUTING are checked against this list.
+late. CONTRIBUTING and its tree are checked against this list.
 """
 
 import ast
@@ -81,7 +81,7 @@ def owner(path: str) -> str:
 
 
 def tree() -> list[str]:
-    """The lines of the tree in the README: folders, and in them the modules, in the order of the list."""
+    """The lines of the tree in CONTRIBUTING: folders, and in them the modules, in the order of the list."""
     lines, last = ["lmscale/"], ""
     for path, meaning in MODULES.items():
         folder, _, name = path.partition("/")
