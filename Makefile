@@ -19,13 +19,14 @@ endif
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help:
 	@echo "make demo     fit the published runs, train a small sweep on this machine, fit it and write the report"
 	@echo "make test     linters, type checker and tests; ARGS='-k config' selects tests, ARGS='-m slow' runs the slow ones"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   format the code with ruff"
+	@echo "make docs     build the documentation in site/; open site/index.html"
 	@echo "make setup    only the virtual environment $(VENV); the commands above set it up if it is missing"
 	@echo "make clean    remove $(VENV) and caches; runs/ and reports/ stay"
 	@echo "With another Python: make setup PYTHON=/path/to/python3.12"
@@ -47,8 +48,11 @@ format: $(PROJECT)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+docs: $(PROJECT)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find lmscale sweeps experiments analysis tests -name __pycache__ -prune -exec rm -rf {} +
 
 ifeq ($(findstring $(EXPECTED),$(INSTALLED)),)

@@ -130,7 +130,8 @@ def test_the_lock_fulfils_the_declaration() -> None:
     assert "://" not in lock and "index-url" not in lock
     pins = [Requirement(line.removesuffix("\\").strip()) for line in lock.splitlines() if line[:1].isalnum()]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["dev"], *extras["docs"]]:
         wanted = Requirement(line)
         found = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
         assert found, f"{wanted.name} is not locked: remake requirements.lock (CONTRIBUTING.md)"
