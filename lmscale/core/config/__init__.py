@@ -18,6 +18,7 @@ from lmscale.core.config.checks import (
 from lmscale.core.config.data import IMPORTED, TOKENS, DataConfig
 from lmscale.core.config.exam import ExamConfig
 from lmscale.core.config.lora import LoraConfig
+from lmscale.core.config.mesh import MeshConfig
 from lmscale.core.config.model import ModelConfig, RopeScaling
 from lmscale.core.config.objective import (
     Completion,
@@ -39,7 +40,6 @@ from lmscale.core.config.run import (
     REINFORCE,
     REWARD,
     RUN_ID_LENGTH,
-    MeshConfig,
     RunConfig,
     loss_unit,
 )

@@ -11,6 +11,8 @@ from typing import Any, Self
 from lmscale.core.config.checks import check, check_types, from_json, not_negative, positive
 from lmscale.core.config.data import DataConfig
 from lmscale.core.config.exam import ExamConfig
+from lmscale.core.config.identity import identity
+from lmscale.core.config.mesh import MeshConfig
 from lmscale.core.config.model import ModelConfig
 from lmscale.core.config.objective import (
     Completion,
@@ -34,37 +36,6 @@ PRETRAIN, FINE_TUNE, DISTIL, PREFER, REWARD, REINFORCE = (
 """Stages of a model's life, as points, plans and tables name them."""
 LOSS_UNITS = {PREFER: "per pair of answers", REWARD: "per pair of answers"}
 """What the loss of a stage is counted in, where it is not nats per token."""
-PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
-"""Types of most fields, none of which is a configuration."""
-_IDENTITY = "_identity"
-_IDENTITY_FIELDS: dict[type[Any], list[tuple[str, Any, bool]]] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    """Devices along each axis of the mesh; their product is the number of devices a run takes."""
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
-    sequence: int = 1
-    """Cuts the time axis of activations, for contexts that one device cannot hold."""
-    expert: int = 1
-    """Each device along it holds a share of the experts; outside of them it is one more axis of data."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        positive(self, "data", "fsdp", "tensor", "sequence", "expert")
-
-    @property
-    def devices(self) -> int:
-        """Devices in all."""
-        return self.batch_devices * self.tensor * self.sequence
-
-    @property
-    def batch_devices(self) -> int:
-        """Devices that the sequences of a batch are divided over."""
-        return self.data * self.fsdp * self.expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,7 +327,7 @@ class RunConfig:
     @cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the fields that differ from their defaults."""
-        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:RUN_ID_LENGTH]
 
     def to_json(self) -> dict[str, Any]:
@@ -377,35 +348,3 @@ def _nearest_multiple(number: int, of: int) -> int:
 def loss_unit(stages: Iterable[Any]) -> str:
     """What the losses of runs of some stages are counted in, for sentences and axes."""
     return " or ".join(sorted({LOSS_UNITS.get(stage, "nats per token") for stage in stages})) or "nats per token"
-
-
-def _identity(config: Any) -> dict[str, Any]:
-    """The fields that make a run what it is and differ from their defaults, nested alike."""
-    identity: dict[str, Any] = {}
-    for name, default, always in _identity_fields(type(config)):
-        value = getattr(config, name)
-        if type(value) not in PLAIN and dataclasses.is_dataclass(value):
-            if inner := _identity_of_part(value):
-                identity[name] = inner
-        elif always or value != default:
-            identity[name] = value
-    return identity
-
-
-def _identity_of_part(part: Any) -> dict[str, Any]:
-    """`_identity` of a part, kept beside its fields: parts never change, and the runs of a plan share theirs."""
-    identity: dict[str, Any] | None = vars(part).get(_IDENTITY)
-    if identity is None:
-        identity = vars(part)[_IDENTITY] = _identity(part)
-    return identity
-
-
-def _identity_fields(cls: type[Any]) -> list[tuple[str, Any, bool]]:
-    """(name, default, whether the default counts too) of the fields that make a run what it is; read once."""
-    if cls not in _IDENTITY_FIELDS:
-        _IDENTITY_FIELDS[cls] = [
-            (item.name, item.default, item.metadata.get("identity") == "always")
-            for item in dataclasses.fields(cls)
-            if item.metadata.get("identity", True)
-        ]
-    return _IDENTITY_FIELDS[cls]

@@ -19,7 +19,7 @@ from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
-from lmscale.study.fits.results.loss_law import law_source
+from lmscale.study.fits.results.loss_law_json import law_source
 from lmscale.study.fits.results.saved import SavedFields, interval, saved_size
 
 if TYPE_CHECKING:

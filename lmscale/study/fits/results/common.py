@@ -104,6 +104,12 @@ def percentiles(samples: Any, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def standard_error(draws: Any) -> float:
+    """The standard deviation of a quantity's draws (R,); infinity where they lie near the largest number."""
+    with np.errstate(over="ignore"):  # a resample that fixes no law may lie anywhere
+        return float(np.std(draws, ddof=1))
+
+
 def enough(usable: int, resamples: int) -> bool:
     """Whether so many usable ones of all resamples allow an interval."""
     return usable >= LEAST_CONVERGED * resamples

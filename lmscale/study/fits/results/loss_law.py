@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.study.fits.results import loss_law_json
 from lmscale.study.fits.results.common import (
     LEVELS,
     Dropped,
@@ -15,13 +16,11 @@ from lmscale.study.fits.results.common import (
     Status,
     allocation_json,
     allocation_lines,
-    both_levels,
-    clean,
     dropped_lines,
     percentiles,
     sampled,
-    shared_json,
     span,
+    standard_error,
     status_lines,
     why_no_interval,
     without_resamples,
@@ -29,20 +28,9 @@ from lmscale.study.fits.results.common import (
 from lmscale.study.fits.results.lack_of_fit import DOES_NOT_FIT, LackOfFit
 from lmscale.study.fits.results.noise_split import NoiseSplit
 from lmscale.study.fits.results.run_noise import RunNoise
-from lmscale.study.fits.results.saved import (
-    SavedFields,
-    equally_long,
-    interval,
-    number,
-    number_or_nan,
-    reading,
-    saved_compute,
-    saved_size,
-    text,
-)
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import new_runs
-from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law, import_path, saved_form, source_hash
+from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
 """Budgets at which the published Chinchilla runs are usually quoted; 5.76e23 is Gopher's."""
@@ -234,7 +222,8 @@ class LossLaw:
                 for flops in (self.at if at is None else at)
             ]
 
-    def _all_draws(self) -> dict[str, np.ndarray]:
+    def all_draws(self) -> dict[str, np.ndarray]:
+        """Of each parameter and exponent that rests on no bound, its value in every resample (R,)."""
         if self.samples is None:
             return {}
         return {
@@ -248,47 +237,7 @@ class LossLaw:
 
         A parameter at its bound has no interval and no standard error.
         """
-        draws = self._all_draws()
-        return clean(
-            {
-                "approach": self.approach,
-                "law": self.law.NAME,
-                **law_source(type(self.law)),
-                "formula": self.law.FORMULA,
-                "source": self.law.SOURCE,
-                "name": self.name,
-                "loss_function": self.loss_function,
-                "delta": self.delta,
-                "residual": self.residual,
-                **shared_json(self),
-                "parameters": self.law.values(),
-                "standard_errors": {k: _standard_error(v) if len(v) > 1 else math.nan for k, v in draws.items()},
-                "intervals": both_levels(draws),
-                "fixed": list(self.fixed),
-                "tied": dict(self.tied),
-                "bounds": {name: list(ends) for name, ends in self.bounds.items()},
-                "given": dict(self.given),
-                "inputs": list(self.law.INPUTS),
-                "target": self.law.TARGET,
-                "at_bounds": list(self.at_bounds),
-                "bootstrap": self.bootstrap,
-                "noise_nats": None if self.noise is None else self.noise.sd,
-                "noise_source": None if self.noise is None else self.noise.source,
-                "noise_freedom": None if self.noise is None else self.noise.freedom,
-                "shared_noise": self.shared_noise,
-                "clusters": self.clusters,
-                "strata": self.strata,
-                "seed": self.seed,
-                "lack_of_fit": None if self.lack_of_fit is None else self.lack_of_fit.to_json(),
-                "noise_split": None if self.noise_split is None else self.noise_split.to_json(),
-                "residuals": dict(self.residuals),
-                **(
-                    {"samples": {k: np.asarray(v) for k, v in self.samples.values().items()}}
-                    if samples and self.samples
-                    else {}
-                ),
-            }
-        )
+        return loss_law_json.to_json(self, samples)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
@@ -297,49 +246,10 @@ class LossLaw:
         Raises `UserError` where a user's law is gone, its source has changed since, or a field is missing or of another
         type than was written.
         """
-        with reading("the saved fit"):
-            return cls._from_json(SavedFields.of(value, "the saved fit").value)
-
-    @classmethod
-    def _from_json(cls, value: Mapping[str, Any]) -> "LossLaw":
-        fields = SavedFields(value, "the saved fit")
-        shape = saved_form(value["law"], value.get("law_import", ""), value.get("law_source_sha256", ""))
-        samples = value.get("samples")
-        parameters: dict[str, Any] = dict(fields.numbers("parameters"))
-        return cls(
-            law=shape(**parameters),
-            samples=shape(*equally_long(samples, shape.names(), "'samples' of the saved fit")) if samples else None,
-            loss_function=fields.one_of("loss_function", ("huber", "lad", "squared")),
-            delta=fields.number("delta"),
-            residual=fields.one_of("residual", ("log", "raw")),
-            objective=number_or_nan(fields["objective"], "the objective of the saved fit"),
-            residuals=_residuals(value["residuals"]),
-            compute=saved_compute(fields),
-            largest_flops=number_or_nan(value["largest_flops"], "'largest_flops' of the saved fit"),
-            status=tuple(Status.from_json(s) for s in value["status"]),
-            dropped=tuple(Dropped(str(d["run"]), str(d["reason"])) for d in value["dropped"]),
-            notes=tuple(map(str, fields.each("notes", text))),
-            table_hash=fields.text("table_hash"),
-            size_column=saved_size(fields),
-            seed=fields.count("seed"),
-            at=tuple(number(a["flops"], "'flops' of the saved fit") for a in value["allocations"]),
-            name=fields.text("name"),
-            fixed=tuple(fields.each("fixed", text)),
-            tied=_of_names(fields, "tied", text),
-            bounds=_of_names(fields, "bounds", interval),
-            given=_of_names(fields, "given", number),
-            rates=fields.text("rates"),
-            bootstrap=fields.text("bootstrap"),
-            noise=_noise(value),
-            shared_noise=number(value.get("shared_noise", 0.0), "'shared_noise' of the saved fit"),
-            clusters=text(value.get("clusters", ""), "'clusters' of the saved fit"),
-            strata=text(value.get("strata", ""), "'strata' of the saved fit"),
-            lack_of_fit=LackOfFit.from_json(value["lack_of_fit"]) if value.get("lack_of_fit") else None,
-            noise_split=NoiseSplit.from_json(value["noise_split"]) if value.get("noise_split") else None,
-        )
+        return cls(**loss_law_json.fields(value))
 
     def __str__(self) -> str:
-        draws = self._all_draws()
+        draws = self.all_draws()
         how = {"huber": f"Huber (delta = {self.delta:g})", "lad": "absolute deviations", "squared": "squares"}[
             self.loss_function
         ]
@@ -359,7 +269,7 @@ class LossLaw:
             elif name in self.at_bounds:
                 line += " at its bound"
             elif name in draws and self.resamples > 1:
-                line += f" s.e. {_standard_error(draws[name]):<9.4g}"
+                line += f" s.e. {standard_error(draws[name]):<9.4g}"
                 line += " ".join(
                     f" {100 * level:g} % {span(percentiles(draws[name], level), '.5g')}" for level in LEVELS
                 )
@@ -369,49 +279,6 @@ class LossLaw:
         lines += [f"  {note}" for note in self.notes]
         lines += dropped_lines(self.dropped)
         return "\n".join([*lines, *status_lines(self.status)])
-
-
-def law_source(law: type[Law]) -> dict[str, str]:
-    """What a law of the user's is read back by; nothing for the package's own."""
-    path = import_path(law)
-    return {"law_import": path, "law_source_sha256": source_hash(law)} if path else {}
-
-
-def _of_names(fields: SavedFields, name: str, read: Callable[[Any, str], Any]) -> dict[str, Any]:
-    """An object of named values, each read by `read`; empty where an older file has none."""
-    if name not in fields.value:
-        return {}
-    part = fields.part(name)
-    return {str(key): read(item, f"{key!r} in {name!r} of the saved fit") for key, item in part.value.items()}
-
-
-def _noise(value: Mapping[str, Any]) -> RunNoise | None:
-    if value.get("noise_nats") is None:
-        return None
-    freedom = value["noise_freedom"]
-    return RunNoise(
-        number(value["noise_nats"], "'noise_nats' of the saved fit"),
-        text(value["noise_source"], "'noise_source' of the saved fit"),
-        None if freedom is None else number(freedom, "'noise_freedom' of the saved fit"),
-    )
-
-
-def _standard_error(draws: np.ndarray) -> float:
-    """Infinity where draws lie near the largest number."""
-    with np.errstate(over="ignore"):
-        return float(np.std(draws, ddof=1))
-
-
-def _residuals(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The fitted runs: of each its name, measured and predicted loss, and inputs. Raises `UserError` for others."""
-    runs = list(value["run"])
-    numbers = {name: np.asarray(column, dtype=float) for name, column in value.items() if name != "run"}
-    if not runs:
-        raise UserError("'residuals' of the saved fit has no run")
-    for name in ("measured", "predicted", "residual", *numbers):
-        if name not in numbers or numbers[name].shape != (len(runs),):
-            raise UserError(f"'residuals' of the saved fit has no {name!r} for each of its {len(runs)} runs")
-    return {name: runs if name == "run" else numbers[name] for name in value}
 
 
 def _exponent_names(exponents: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lmscale.study.fits.results.common import (
     sampled,
     shared_json,
     span,
+    standard_error,
     without_resamples,
 )
 from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, saved_compute, saved_size
@@ -130,7 +131,7 @@ class PowerFit:
             "seed": self.seed,
             **shared_json(self),
             "parameters": {"G": self.G, "a": self.a},
-            "standard_errors": {k: _deviation(v) for k, v in draws.items() if len(v) > 1},
+            "standard_errors": {k: standard_error(v) for k, v in draws.items() if len(v) > 1},
             "intervals": both_levels(draws),
             "loss_curve": list(self.loss_curve),
         }
@@ -174,12 +175,7 @@ class PowerFit:
         ):
             line = f"  {label:>14} = {value:<10.5g}"
             if key in draws and self.resamples > 1:
-                line += f" s.e. {_deviation(draws[key]):<9.3g}"
+                line += f" s.e. {standard_error(draws[key]):<9.3g}"
                 line += " ".join(f" {100 * level:g} % {span(percentiles(draws[key], level))}" for level in LEVELS)
             lines.append(line)
         return lines
-
-
-def _deviation(drawn: np.ndarray) -> float:
-    with np.errstate(over="ignore"):  # G of a draw that fixes no line has no bound
-        return float(np.std(drawn, ddof=1))
