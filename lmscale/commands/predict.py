@@ -38,6 +38,8 @@ class PredictArgs:
     """Other inputs of the law."""
     level: float = 0.95
     """Level of the intervals of a run."""
+    costs: Annotated[tuple[float, float] | None, arg(metavar="OVER UNDER")] = None
+    """What an estimate costs for each nat that it is too high, and too low, as in 3 1: gives the cheapest one."""
     flops: float | None = None
     """Training FLOPs of the best run; with --inference-tokens those of training and inference together."""
     inference_tokens: float | None = None
@@ -66,6 +68,8 @@ def main(args: PredictArgs, console: "Console") -> None:
     fits = load_laws(args.fit)
     asked = (args.flops, args.inference_tokens, args.memory, args.teacher_params, args.choose)
     constrained = any(value is not None for value in asked)
+    if constrained and args.costs is not None:
+        raise UserError("--costs is of the loss of one run, of given --params and --tokens: leave the constraints out")
     answers = [_best(args, fit) if constrained else _run(args, fit) for fit in fits]
     for fit, answer in zip(fits, answers):
         target = f", {fit.name}" if fit.name else ""
@@ -94,11 +98,14 @@ def _given(args: PredictArgs, fit: "LossLaw") -> dict[str, float]:
 
 
 def _run(args: PredictArgs, fit: "LossLaw") -> Any:
+    from lmscale.study.fits import estimate
+
     values = _given(args, fit)
     for name, value in (("params", args.params), ("tokens", args.tokens)):
         if value is not None and name not in fit.law.INPUTS:
             raise UserError(f"--{name}: the law {fit.law.NAME!r} is of {', '.join(fit.law.INPUTS)}")
-    return fit.predict(args.level, **{**{k: v for k, v in fit.given.items() if k in fit.law.INPUTS}, **values})
+    inputs = {**{name: value for name, value in fit.given.items() if name in fit.law.INPUTS}, **values}
+    return fit.predict(args.level, **inputs) if args.costs is None else estimate(fit, *args.costs, args.level, **inputs)
 
 
 def _best(args: PredictArgs, fit: "LossLaw") -> Any:

@@ -7,6 +7,8 @@ from .predict.allocate import FittedOptimum as FittedOptimum
 from .predict.allocate import allocate as allocate
 from .predict.compare import Comparison as Comparison
 from .predict.compare import compare as compare
+from .predict.estimate import Estimate as Estimate
+from .predict.estimate import estimate as estimate
 from .predict.held_out import HeldOut as HeldOut
 from .predict.held_out import held_out_check as held_out_check
 from .predict.multiplier import ComputeMultiplier as ComputeMultiplier
