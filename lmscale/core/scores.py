@@ -145,10 +145,11 @@ def _text(value: Any) -> bool:
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("task", "metric", "run_id", "draw", "task_hash", "harness", "responses", "reward"), _text, "a text"),
     (("kind",), lambda value: value in ("hard", "graded"), "hard or graded"),
-    (("step", "shots", "shots_seed"), _count, "a whole number, 0 or more"),
+    (("step", "shots", "shots_seed", "datastore_tokens"), _count, "a whole number, 0 or more"),
     (("n", "best_of", "answers"), lambda value: _count(value) and value > 0, "a whole number above 0"),
-    (("score", "chance"), _number, "a finite number"),
-    (("stderr", "params", "active_params", "tokens", "flops", "loss", "kl_nats", "kl_bound_nats"),
+    (("score", "chance", "bm25"), _number, "a finite number"),
+    (("stderr", "params", "active_params", "tokens", "flops", "loss", "kl_nats", "kl_bound_nats",
+      "datastore_flops", "retrieval_flops"),
      lambda value: _number(value) and value >= 0, "a finite number, not negative"),
     (("higher_is_better",), lambda value: isinstance(value, bool | int), "true or false"),
 )  # fmt: skip

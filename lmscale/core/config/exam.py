@@ -1,5 +1,6 @@
-"""Which benchmark tasks a run is scored on, and what is measured inside of it."""
+"""Which benchmark tasks a run is scored on, what is measured inside of it, and what it gains from retrieval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -7,6 +8,8 @@ from lmscale.core.config.checks import check, check_types, positive
 
 INSIDE = "inside:"
 HEADS, CONTEXT, NEURONS = "heads", "context", "neurons"
+RETRIEVAL = "retrieval:"
+KNN, PASSAGES, DOCSTRINGS = "knn", "passages", "docstrings"
 
 
 class InsideSpec(NamedTuple):
@@ -38,6 +41,56 @@ def inside_spec(spec: str) -> InsideSpec | None:
     return InsideSpec(NEURONS, tasks)
 
 
+class RetrievalSpec(NamedTuple):
+    """What is measured with retrieval."""
+
+    kind: str
+    """`KNN`, `PASSAGES` or `DOCSTRINGS`."""
+    source: str = ""
+    """The text that is retrieved from, as in `DataConfig.source`; empty takes the run's own."""
+
+
+def retrieval_spec(spec: str) -> RetrievalSpec | None:
+    """What `retrieval:knn`, `retrieval:passages` and `retrieval:docstrings` ask for, the first two also with a source,
+    `retrieval:knn(SOURCE)`; None of a task's specification.
+
+    Raises `UserError` for what begins like one of them and is none.
+    """
+    if not spec.startswith(RETRIEVAL):
+        return None
+    kind, opened, rest = spec.removeprefix(RETRIEVAL).strip().partition("(")
+    kind, source = kind.strip(), rest.removesuffix(")").strip()
+    whole = not opened or (rest.endswith(")") and bool(source))
+    check(
+        whole and (kind in (KNN, PASSAGES) or (kind == DOCSTRINGS and not opened)),
+        f"{spec!r} names no measurement of retrieval; write {RETRIEVAL}{KNN}, {RETRIEVAL}{PASSAGES} or "
+        f"{RETRIEVAL}{DOCSTRINGS}, the first two also with a source, {RETRIEVAL}{KNN}(books/)",
+    )
+    return RetrievalSpec(kind, source)
+
+
+def is_task(spec: str) -> bool:
+    """Whether a specification names a benchmark task, and nothing that is measured inside a model or by retrieval.
+
+    Raises `UserError` as `inside_spec` and `retrieval_spec` do.
+    """
+    return inside_spec(spec) is None and retrieval_spec(spec) is None
+
+
+def check_datastores(sizes: tuple[int, ...], tasks: Sequence[str], name: str) -> None:
+    """Raise `UserError` for sizes of datastores that can be none, or that no measurement of `tasks` uses."""
+    check(
+        all(size >= 0 for size in sizes),
+        f"{name} = {list(sizes)}: tokens of datastores, 0 or more; 0 measures without retrieval",
+    )
+    uses = any((retrieval := retrieval_spec(spec)) and retrieval.kind != DOCSTRINGS for spec in tasks)
+    check(
+        not sizes or uses,
+        f"{name} = {list(sizes)}: nothing is retrieved from a datastore; add {RETRIEVAL}{KNN} or {RETRIEVAL}{PASSAGES} "
+        f"to the tasks, or leave it out",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExamConfig:
     """Tasks on which a model is scored while it trains. They do not change what the run learns."""
@@ -45,7 +98,9 @@ class ExamConfig:
     tasks: tuple[str, ...] = ()
     """FORMAT:PATH or synthetic:tasks(...), as `lmscale eval` takes them; nothing is downloaded. Inside the model,
     `inside:heads` scores its induction heads, `inside:context` what the context saves, and `inside:neurons(TASKS)` the
-    share of neurons that each of the tasks uses."""
+    share of neurons that each of the tasks uses. With retrieval, `retrieval:knn` scores kNN interpolation and
+    `retrieval:passages` the loss with retrieved text in the context, against the size of a datastore, and
+    `retrieval:docstrings` finds the docstring of a function by its body."""
     shots: tuple[int, ...] = (0,)
     """Numbers of worked examples before every question; the model is scored with each."""
     draw: Literal["shared", "each"] = "shared"
@@ -54,6 +109,9 @@ class ExamConfig:
     """Seed of the draw of examples."""
     items: int | None = None
     """Score only this many leading items of every task, or rows or pairs inside the model; None scores all."""
+    datastore_tokens: tuple[int, ...] = ()
+    """Sizes of the datastore of `retrieval:knn` and `retrieval:passages`, in tokens; empty takes 0, 4,096, four times
+    as many, ..., and the whole text."""
     at: tuple[float, ...] = (1.0,)
     """Fractions of the run's steps after which it is scored."""
 
@@ -61,7 +119,8 @@ class ExamConfig:
         check_types(self)
         for spec in self.tasks:
             check(":" in spec, f"ExamConfig.tasks names {spec!r}; write FORMAT:PATH or synthetic:tasks(...)")
-            inside_spec(spec)
+            is_task(spec)
+        check_datastores(self.datastore_tokens, self.tasks, "ExamConfig.datastore_tokens")
         check(
             all(shots >= 0 for shots in self.shots) and bool(self.shots),
             f"ExamConfig.shots = {list(self.shots)}: numbers of examples, 0 or more; (0,) asks without any",

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from lmscale.core.config import TOKENS, RunConfig, check, mixture, stdlib, synthetic
-from lmscale.core.config.exam import inside_spec
+from lmscale.core.config.exam import inside_spec, retrieval_spec
 from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
@@ -123,16 +123,25 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     paths = {
         f"the corpus {source!r}": source.removeprefix(TOKENS).strip()
         for _, source in itertools.chain.from_iterable(map(mixture.components, named))
-        if not (stdlib.is_stdlib(source) or source.startswith("tfds:") or synthetic.is_synthetic(source))
+        if not _made_anywhere(source)
     }
     if config.data.tokenizer.endswith(".json"):
         paths[f"the tokenizer {config.data.tokenizer!r}"] = config.data.tokenizer
     for spec in config.exam.tasks:
-        inside = inside_spec(spec)
+        inside, retrieval = inside_spec(spec), retrieval_spec(spec)
+        if retrieval is not None:
+            if retrieval.source and not _made_anywhere(retrieval.source):
+                paths[f"the datastore {retrieval.source!r}"] = retrieval.source
+            continue
         task = spec if inside is None else inside.tasks
         if task and not task.startswith("synthetic:"):
             paths[f"the task {task!r}"] = task.partition(":")[2]
     return {what: expanded(path) for what, path in paths.items()}
+
+
+def _made_anywhere(source: str) -> bool:
+    """Whether a source of text is no path: it is the same wherever a run is trained."""
+    return stdlib.is_stdlib(source) or source.startswith("tfds:") or synthetic.is_synthetic(source)
 
 
 def _check_seen(config: RunConfig, pod: Pod) -> None:

@@ -12,6 +12,12 @@ SHINGLE_WORDS = 5
 PERMUTATIONS = 128
 
 
+def shingles(text: bytes) -> set[bytes]:
+    """Every run of `SHINGLE_WORDS` words of a text; of a shorter text its words together."""
+    words = text.split()
+    return {b" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
+
+
 class NearDuplicates:
     """The MinHash of every document, in reading order. Raises `UserError` where `datasketch` is not installed."""
 
@@ -30,11 +36,8 @@ class NearDuplicates:
 
     def add(self, text: bytes) -> None:
         """Add the next document."""
-        words = text.split()
-        starts = range(max(1, len(words) - SHINGLE_WORDS + 1))
-        shingles = {b" ".join(words[i : i + SHINGLE_WORDS]) for i in starts}
         self._hashes.append(self._new())
-        self._hashes[-1].update_batch(shingles)
+        self._hashes[-1].update_batch(shingles(text))
 
     def truncate(self, length: int) -> None:
         """Remove all but the leading `length` documents."""
