@@ -24,8 +24,9 @@ class EvalArgs:
     tasks: Positional[tuple[str, ...]]
     """FORMAT:PATH, with FORMAT one of bigbench, mmlu, truthfulqa, wic, gsm8k, stories or task (a JSON file of your
     own); or synthetic:tasks(...). Nothing is downloaded. inside:heads, inside:context and inside:neurons(TASKS) measure
-    induction heads, what the context saves, and the share of neurons that each of TASKS uses. With --harness: the
-    harness's tasks by name, or YAML files."""
+    induction heads, what the context saves, and the share of neurons that each of TASKS uses. retrieval:knn and
+    retrieval:passages measure the loss with a datastore, retrieval:docstrings how docstrings are retrieved by the
+    bodies of functions. With --harness: the harness's tasks by name, or YAML files."""
     harness: bool = False
     """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
     include_path: Path | None = None
@@ -39,6 +40,9 @@ class EvalArgs:
     """Seed for drawing the examples, and the answers of --best-of."""
     items: int | None = None
     """Score only this many items of every task, from the first on."""
+    datastore_tokens: UseAppendAction[tuple[int, ...]] = ()
+    """Sizes of the datastore of retrieval:knn and retrieval:passages, one table row for each; by default 0, 4,096, four
+    times as many, ..., and the whole text."""
     best_of: UseAppendAction[tuple[int, ...]] = ()
     """Instead of greedy answers, draw several and take the best of n by --reward, for each n; one table row for each,
     with the KL of the choice from the model."""
@@ -66,7 +70,7 @@ def main(args: EvalArgs, console: "Console") -> None:
         if args.best_of:
             best_of_n.show(args.run, args.tasks, drawn, args.items, _choice(args), console)
         else:
-            score_tasks.show(args.run, args.tasks, drawn, args.items, console)
+            score_tasks.show(args.run, args.tasks, drawn, args.items, console, args.datastore_tokens)
     if (args.run.parent / PLAN_FILE).is_file():
         print_next("table", args.run.parent, "--scores")
     else:
@@ -78,6 +82,10 @@ def _check(args: EvalArgs) -> None:
     check(
         not (args.harness and args.best_of),
         "--best-of draws the answers itself, which the harness does not; leave one of --harness and --best-of out",
+    )
+    check(
+        not args.datastore_tokens or not (args.harness or args.best_of),
+        "--datastore-tokens is of retrieval:knn and retrieval:passages; leave it out with --harness and --best-of",
     )
     check(
         bool(args.best_of) or (args.reward == "checker" and args.answers is None),

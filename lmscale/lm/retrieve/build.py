@@ -154,17 +154,17 @@ def _read_ahead(
     numbers: list[int], jobs: list[tuple[int, int]], text: CorpusSplit, embedder: Embedder, most: int
 ) -> Iterator[tuple[int, list[Chunk]]]:
     """The chunks of every shard; those of the next are read while one is embedded."""
+    tokenizer = embedder.subject.tokenizer
     with ThreadPoolExecutor(1) as pool:
-        waiting: Future[list[Chunk]] | None = None
+
+        def begin(some: list[int]) -> list[Future[list[Chunk]]]:
+            return [pool.submit(shards.read_chunks, text, *jobs[number], tokenizer, most) for number in some]
+
+        waiting = begin(numbers[:1])
         for place, number in enumerate(numbers):
-            tokenizer = embedder.subject.tokenizer
-            parts = waiting or pool.submit(shards.read_chunks, text, *jobs[number], tokenizer, most)
-            following = numbers[place + 1 : place + 2]
-            chunks = parts.result()
-            waiting = None
-            for after in following:
-                waiting = pool.submit(shards.read_chunks, text, *jobs[after], tokenizer, most)
-            yield number, chunks
+            parts = waiting.pop().result()
+            waiting = begin(numbers[place + 1 : place + 2])
+            yield number, parts
 
 
 def _sum(parts: list[Shard], dimension: int) -> IndexFacts:

@@ -1,4 +1,4 @@
-"""The exam of runs while they train: their tasks, and what is measured inside of them."""
+"""The exam of runs while they train: their tasks, what is measured inside of them, and what retrieval is worth to them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from lmscale.core.config import RunConfig
-from lmscale.core.config.exam import inside_spec
+from lmscale.core.config.exam import is_task
 from lmscale.lm import data
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval import task_eval
@@ -15,6 +15,7 @@ from lmscale.lm.eval.tasks import Shots
 from lmscale.lm.inspect import exam as inside
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model.parameters import Params
+from lmscale.lm.retrieve import exam as retrieval
 
 
 class TaskEvaluator:
@@ -24,9 +25,10 @@ class TaskEvaluator:
         """Raises `UserError` for tasks that cannot be read and for what is not in models of this shape, before anything
         is compiled."""
         exams, self._mesh = {config.exam for config in configs}, mesh
-        specs = {exam: [spec for spec in exam.tasks if inside_spec(spec) is None] for exam in exams}
+        specs = {exam: [spec for spec in exam.tasks if is_task(spec)] for exam in exams}
         self._tasks = {exam: task_eval.first_items(task_eval.load_tasks(specs[exam]), exam.items) for exam in exams}
         self._parts: dict[str, inside.Parts] = {}
+        self._retrieval: dict[str, tuple[retrieval.RetrievalPart, ...]] = {}
         self._scorer: LMScorer | None = None
         if not any(exam.tasks for exam in exams):
             return
@@ -35,6 +37,7 @@ class TaskEvaluator:
             exam = config.exam
             parts = inside.parts_of(exam.tasks, config.model, self._tokenizer, exam.items)
             self._parts[config.run_id] = parts
+            self._retrieval[config.run_id] = retrieval.parts_of(exam.tasks, config, exam.items, exam.datastore_tokens)
             _print(parts.without)
 
     def evaluate(self, config: RunConfig, folder: Path, params: Params, step: int, loss_nats: float | None) -> None:
@@ -52,6 +55,8 @@ class TaskEvaluator:
         subject = Subject(config, params, self._tokenizer, self._mesh)
         measured = inside.evaluate(subject, self._parts[config.run_id].parts, folder, columns)
         problems += [result.problem for result in measured]
+        retrieved = retrieval.evaluate(subject, self._retrieval[config.run_id], folder, columns)
+        problems += [result.problem for result in retrieved]
         _print(f"not scored at step {step:,}: {problem}" for problem in problems if problem)
 
 

@@ -1,10 +1,10 @@
-"""Benchmark tasks on the newest checkpoint of a run, and what is measured inside of it."""
+"""Benchmark tasks on the newest checkpoint of a run, what is measured inside of it, and what retrieval is worth to it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmscale.core.config.exam import inside_spec
+from lmscale.core.config.exam import check_datastores, inside_spec, is_task, retrieval_spec
 from lmscale.core.errors import UserError
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
@@ -14,6 +14,7 @@ from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score, Shots, Task
 from lmscale.lm.inspect import exam as inside
 from lmscale.lm.inspect.subject import Subject
+from lmscale.lm.retrieve import exam as retrieval
 from lmscale.lm.use.load import Opened, open_run
 
 if TYPE_CHECKING:
@@ -51,13 +52,19 @@ def _columns(folder: Path, opened: Opened) -> dict[str, Any]:
 
 
 def show(
-    folder: Path, specs: Sequence[str], shots: Sequence[Shots], most_items: int | None, console: "Console"
+    folder: Path,
+    specs: Sequence[str],
+    shots: Sequence[Shots],
+    most_items: int | None,
+    console: "Console",
+    datastores: Sequence[int] = (),
 ) -> None:
     """Score the run in `folder` on what `specs` name, and print each row as soon as it is known.
 
-    Raises `UserError` at the end where the model's responses to a task are no numbers.
+    `datastores` are the sizes, in tokens, at which retrieval is measured. Raises `UserError` at the end where the model's responses to a task are no numbers.
     """
-    of_tasks = [spec for spec in specs if inside_spec(spec) is None]
+    check_datastores(tuple(datastores), specs, "datastore_tokens")
+    of_tasks = [spec for spec in specs if is_task(spec)]
     tasks = task_eval.load_tasks(of_tasks)
     task_eval.print_header(console)
     problems = []
@@ -65,8 +72,10 @@ def show(
         for result in score_run(folder, tasks, shots, most_items):
             _print_scores(result.scores, task_eval.remarks(result), console)
             problems += [result.problem] * bool(result.problem)
-    if len(of_tasks) < len(specs):
+    if any(inside_spec(spec) for spec in specs):
         problems += _show_inside(folder, specs, most_items, console)
+    if any(retrieval_spec(spec) for spec in specs):
+        problems += _show_retrieval(folder, specs, most_items, datastores, console)
     print_end(folder, console)
     if problems:
         raise UserError(f"{len(problems)} of the scores asked for could not be computed: {problems[0]}")
@@ -84,6 +93,20 @@ def _show_inside(folder: Path, specs: Sequence[str], most_items: int | None, con
     for measured in inside.evaluate(subject, parts, folder, _columns(folder, opened)):
         _print_scores(measured.scores, inside.remarks(measured), console)
         problems += [measured.problem] * bool(measured.problem)
+    return problems
+
+
+def _show_retrieval(
+    folder: Path, specs: Sequence[str], most_items: int | None, datastores: Sequence[int], console: "Console"
+) -> list[str]:
+    """Measure and print what `specs` ask for with retrieval; why some of it has no scores."""
+    opened = open_run(folder)
+    parts = retrieval.parts_of(specs, opened.run.config, most_items, datastores)
+    problems = []
+    subject = Subject(*opened.run, opened.mesh)
+    for measurement in retrieval.evaluate(subject, parts, folder, _columns(folder, opened)):
+        _print_scores(measurement.scores, retrieval.remarks(measurement), console)
+        problems += [measurement.problem] * bool(measurement.problem)
     return problems
 
 

@@ -20,6 +20,9 @@ COORDINATES = {
     "unique_tokens", "experts", "experts_per_token", "expert_width", "granularity",
 }  # fmt: skip
 """Names of a point whose values are positive numbers wherever they stand."""
+DATASTORE = "datastore_tokens"
+"""Name of the size of a datastore, 0 for none: it belongs to the exam of a run, so that points which differ in it alone
+are one run."""
 
 
 def grid(**axes: Iterable[Any]) -> Points:
@@ -94,6 +97,11 @@ def check_points(name: str, points: Sequence[Point]) -> None:
                 isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < _as_float(value) < math.inf,
                 f"{place}: {key} = {_short(value)}: must be a positive number",
             )
+        size = point.get(DATASTORE, 0)
+        check(
+            isinstance(size, numbers.Real) and not isinstance(size, bool) and 0 <= _as_float(size) < math.inf,
+            f"{place}: {DATASTORE} = {_short(size)}: tokens of a datastore, 0 or more",
+        )
         seed = point.get("seed", 0)
         check(
             isinstance(seed, numbers.Integral) and not isinstance(seed, bool),

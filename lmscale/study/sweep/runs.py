@@ -15,7 +15,7 @@ from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.parents import Parents, started, with_parents
-from lmscale.study.sweep.points import Point, describe
+from lmscale.study.sweep.points import DATASTORE, Point, describe
 from lmscale.study.sweep.text import table
 from lmscale.study.sweep.warnings import warnings_of
 
@@ -88,7 +88,8 @@ def plan(sweep: Sweep) -> Plan:
         name = run.config.run_id
         if name in runs:
             _check_same(runs[name], run, points[name], point)
-            merged += 1
+            merged += DATASTORE not in point
+            runs[name] = _with_datastores(runs[name], run)
             continue
         runs[name], points[name] = run, point
     parents.check_planned(runs)
@@ -106,9 +107,16 @@ def _configured(sweep: Sweep, point: Point, resolved: Point) -> RunConfig:
         + ("; call it with its settings first, as in recipes.step_law(FAMILY)" if callable(config) else ""),
     )
     config = started(config, resolved)
-    if sweep.exam is None or config.model.scalar_head:  # a reward model has no next token to answer with
+    if sweep.exam is not None and not config.model.scalar_head:  # which has no next token to answer with
+        config = replace(config, exam=sweep.exam)
+    if DATASTORE not in point:
         return config
-    return replace(config, exam=sweep.exam)
+    try:
+        return replace(config, exam=replace(config.exam, datastore_tokens=(round(point[DATASTORE]),)))
+    except UserError as error:
+        raise UserError(
+            f"{describe(point)}: {error}; a sweep names tasks in Sweep(exam=ExamConfig(tasks=...))"
+        ) from None
 
 
 def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
@@ -130,6 +138,13 @@ def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
         origins=origins(resolved) if callable(origins) else {},
         stage=str(point.get("stage", "")),
     )
+
+
+def _with_datastores(one: PlannedRun, other: PlannedRun) -> PlannedRun:
+    """A run that is measured with the datastores of two points."""
+    exam = one.config.exam
+    sizes = tuple(sorted({*exam.datastore_tokens, *other.config.exam.datastore_tokens}))
+    return replace(one, config=replace(one.config, exam=replace(exam, datastore_tokens=sizes)))
 
 
 def _check_epochs(config: RunConfig, point: Point) -> None:
