@@ -1,3 +1,5 @@
+from .api import ask as ask
+from .api import index as index
 from .api import inspect as inspect
 from .api import load as load
 from .api import plan as plan

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from lmscale.lm.retrieve.build import BuiltIndex
+    from lmscale.lm.use.ask import Answer
     from lmscale.lm.use.load import TrainedRun
     from lmscale.study.sweep import Plan, Sweep
 
@@ -118,6 +120,81 @@ def load(folder: str | Path, step: int | None = None) -> "TrainedRun":
     from lmscale.lm.use.load import load as load_run
 
     return load_run(folder, step)
+
+
+def index(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    source: str | None = None,
+    layer: int | None = None,
+    pooling: Literal["mean", "last"] = "mean",
+    chunk_tokens: int | None = None,
+    summary_tokens: int = 0,
+    graph: bool = False,
+    step: int | None = None,
+) -> "BuiltIndex":
+    """Index a corpus by a trained run in `folder`, or finish a broken-off index there; what it holds.
+
+        lmscale.index("runs/mine/0123456789ab", "index", source="books/").facts.chunks
+
+    Args:
+        run: folder of the run, runs/<sweep>/<run_id>.
+        folder: of the index.
+        source: the corpus, as in `DataConfig.source`; None is the training text of the run.
+        layer: the one after which the residual stream stands for a text, counted from 0; None is the middle one.
+        pooling: its mean over a chunk, or its value at the last token.
+        chunk_tokens: of a chunk, at most; None is 64, or what the context holds.
+        summary_tokens: of a summary that the run writes and that is embedded in place of each chunk; 0 writes none.
+        graph: adds a graph for approximate search, with its recall.
+        step: checkpoint after this many updates; None is the newest.
+
+    Raises `UserError` for a run without a checkpoint, a layer that it does not have, a folder with another index, and a
+    corpus without text.
+    """
+    from lmscale.lm.retrieve.build import IndexSettings
+    from lmscale.lm.use.make_index import make_index
+
+    settings = IndexSettings(
+        layer=layer, pooling=pooling, chunk_tokens=chunk_tokens, summary_tokens=summary_tokens, graph=graph
+    )
+    return make_index(Path(run), Path(folder), settings, source=source, step=step)
+
+
+def ask(
+    run: str | Path,
+    index: str | Path,
+    question: str,
+    *,
+    passages: int = 4,
+    max_tokens: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    exact: bool = False,
+    step: int | None = None,
+) -> "Answer":
+    """Answer a question from the passages of an index that are nearest to it.
+
+        print(*lmscale.ask("runs/mine/0123456789ab", "index", "What does bisect return?").sentences)
+
+    Args:
+        run: folder of the run that made the index.
+        index: folder of the index.
+        question: put behind the passages.
+        passages: retrieved; as many of the nearest are read as fit into the context.
+        max_tokens: of the answer; None is 128, or a quarter of a short context.
+        temperature: 0 takes the likeliest token each time.
+        seed: of the draws.
+        exact: compares all vectors, though the index has a graph.
+        step: checkpoint after this many updates; None is the newest.
+
+    Raises `UserError` for a folder without a whole index, one that another run made, and a question that does not fit.
+    """
+    from lmscale.lm.use.ask import AskSettings, ask_run
+    from lmscale.lm.use.sampling import Sampling
+
+    settings = AskSettings(passages, max_tokens, Sampling(temperature=temperature), seed, exact)
+    return ask_run(Path(run), Path(index), question, settings, step)
 
 
 def inspect(

@@ -124,6 +124,14 @@ VERBS = {
         "inspect", "InspectArgs", "Look inside trained models",
         "lmscale inspect runs/mine/0123456789ab --text 'the cat sat on the' --html inspect.html",
     ),
+    "index": Verb(
+        "index", "IndexArgs", "Keep the chunks of a corpus as vectors of a trained model",
+        "lmscale index runs/mine/0123456789ab index --source books/",
+    ),
+    "ask": Verb(
+        "ask", "AskArgs", "Answer a question from the passages of an index",
+        "lmscale ask runs/mine/0123456789ab index 'What does bisect return?'",
+    ),
     "judge": Verb(
         "judge", "JudgeArgs", "Grade, compare and measure what models write",
         "lmscale judge runs/mine --server http://localhost:8000/v1 --model NAME",

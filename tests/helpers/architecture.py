@@ -41,6 +41,7 @@ MODULES: dict[str, str] = {
     "lm/eval": "validation loss; tasks, their scorer, and lm-evaluation-harness",
     "lm/eval/judge": "texts graded, compared and rated by a judge's server or by people; measures without one",
     "lm/inspect": "inside a model: attention, predictions by layer, and which parts cause an answer",
+    "lm/retrieve": "a corpus as vectors: an index, its nearest neighbours, and what retrieval is worth",
     "lm/train": "step, optimizer, loop, drawn answers and rewards, checkpoints, recorder, logs, packs of runs, bench",
     "lm/use": "a trained run: loaded, scored on tasks and texts, sampled, exported; models imported",
     "study/grouping": "values that are one within about a per cent: budgets, sizes, scales",

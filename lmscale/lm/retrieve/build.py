@@ -12,7 +12,7 @@ import numpy as np
 
 from lmscale.core.config import DataConfig, check
 from lmscale.core.files import own_folder, write_json
-from lmscale.lm.data.corpora import Progress, Whole, locked
+from lmscale.lm.data.corpora import Progress, locked
 from lmscale.lm.data.corpora.checksums import write_record
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.retrieve import shards
@@ -29,7 +29,7 @@ from lmscale.lm.retrieve.index import (
 )
 from lmscale.lm.retrieve.libraries import load_faiss
 from lmscale.lm.retrieve.shards import Shard, Summarise
-from lmscale.lm.retrieve.text import CorpusSplit
+from lmscale.lm.retrieve.text import CorpusSplit, IndexedCorpus
 
 CHUNK_TOKENS = 64
 """Of a chunk, where nothing is said; as in RETRO (Borgeaud 2022, arXiv 2112.04426)."""
@@ -48,15 +48,6 @@ class IndexSettings:
     """The most tokens of a summary that is embedded in place of each chunk; 0 embeds the chunks."""
     graph: bool = False
     """Whether a graph for approximate search is added."""
-
-
-@dataclass(frozen=True)
-class IndexedCorpus:
-    """The text of an index, and how it was prepared."""
-
-    config: DataConfig
-    whole: Whole
-    text: CorpusSplit
 
 
 @dataclass(frozen=True)

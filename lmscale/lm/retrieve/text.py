@@ -7,6 +7,7 @@ out every document that nearly copies one of them.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lmscale.core.config import IMPORTED, TOKENS, DataConfig, check, mixture, synthetic
@@ -77,10 +78,27 @@ def source_of(config: DataConfig, source: str = "") -> DataConfig:
     return dataclasses.replace(config, unique_tokens=None)
 
 
-def whole_text(source: str, progress: Progress | None = None) -> tuple[DataConfig, Whole, CorpusSplit]:
-    """All documents of a source as one split, and how that was prepared."""
+@dataclass(frozen=True)
+class IndexedCorpus:
+    """The text of an index, and how it was prepared, so that it is found again."""
+
+    config: DataConfig
+    whole: Whole
+    text: CorpusSplit
+
+
+def training_text(config: DataConfig, progress: Progress | None = None) -> IndexedCorpus:
+    """The training split of a run's data. Raises `UserError` as `texts_of` does."""
+    config = source_of(config)
+    whole: Whole = None if config.validation_source is None else "train"
+    config = dataclasses.replace(config, validation_source=None)
+    return IndexedCorpus(config, whole, CorpusSplit(corpora.prepare(config, whole, progress=progress), "train"))
+
+
+def whole_text(source: str, progress: Progress | None = None) -> IndexedCorpus:
+    """All documents of a source as one split. Raises `UserError` as `texts_of` does."""
     config = source_of(DataConfig(source=source))
-    return config, "train", CorpusSplit(corpora.prepare(config, "train", progress=progress), "train")
+    return IndexedCorpus(config, "train", CorpusSplit(corpora.prepare(config, "train", progress=progress), "train"))
 
 
 class Datastore:

@@ -1,4 +1,4 @@
-"""The exam of runs while they train: their tasks, what is measured inside of them, and what retrieval is worth to them."""
+"""The exam of runs while they train: their tasks, what is measured inside of them, and what retrieval is worth."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

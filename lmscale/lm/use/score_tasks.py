@@ -1,4 +1,4 @@
-"""Benchmark tasks on the newest checkpoint of a run, what is measured inside of it, and what retrieval is worth to it."""
+"""Benchmark tasks on the newest checkpoint of a run, what is measured inside of it, and what retrieval is worth."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -61,7 +61,8 @@ def show(
 ) -> None:
     """Score the run in `folder` on what `specs` name, and print each row as soon as it is known.
 
-    `datastores` are the sizes, in tokens, at which retrieval is measured. Raises `UserError` at the end where the model's responses to a task are no numbers.
+    `datastores` are the sizes, in tokens, at which retrieval is measured. Raises `UserError` at the end where some of
+    the scores could not be computed.
     """
     check_datastores(tuple(datastores), specs, "datastore_tokens")
     of_tasks = [spec for spec in specs if is_task(spec)]

@@ -1,0 +1,102 @@
+"""`lmscale ask`: a question answered from an index. Importing this loads nothing heavy."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from lmscale.commands.next_step import print_next, repeat
+from lmscale.core.config import check
+from lmscale.core.text import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmscale.lm.use.ask import Answer
+
+SHOWN = 160
+"""Characters of a passage that are shown."""
+
+
+@dataclass(frozen=True)
+class AskArgs:
+    """Answer a question from the passages of an index that are nearest to it, and cite them."""
+
+    run: Positional[Path]
+    """The folder of the run that made the index, runs/<sweep>/<run_id>."""
+    index: Positional[Path]
+    """The folder of the index, as `lmscale index` wrote it."""
+    question: Positional[str]
+    """The question, or - for standard input."""
+    passages: int = 4
+    """How many passages are retrieved; as many of the nearest are read as fit into the context."""
+    max_tokens: int | None = None
+    """Tokens of the answer, at most; by default 128, or a quarter of a short context."""
+    temperature: float = 0.0
+    """Logits are divided by it; 0 takes the likeliest token each time."""
+    seed: int = 0
+    """Seed of the draws."""
+    exact: bool = False
+    """Compare the question with every vector, though the index has a graph."""
+    step: int | None = None
+    """Checkpoint after this many updates; by default the newest."""
+    json: Path | None = None
+    """Write question, answer and passages as JSON to this file, or to standard output if it is -."""
+
+
+def main(args: AskArgs, console: "Console") -> None:
+    """Answer and print.
+
+    Raises `UserError` for a folder without a whole index, for an index that another run made, and for a question that
+    is empty or too long.
+    """
+    question = _question(args.question)
+    check(bool(question.strip()), "the question is empty; ask something")
+    from lmscale.core.files import write_json
+    from lmscale.lm.devices import machine
+
+    machine.set_up()
+    from lmscale.lm.use.ask import AskSettings, ask_run
+    from lmscale.lm.use.sampling import Sampling
+
+    settings = AskSettings(
+        args.passages, args.max_tokens, Sampling(temperature=args.temperature), args.seed, args.exact
+    )
+    answer = ask_run(args.run, args.index, question, settings, args.step)
+    if str(args.json) == "-":
+        print(json.dumps(answer.to_json(), allow_nan=False))
+        return
+    if args.json is not None:
+        write_json(args.json, answer.to_json())
+    show(answer, console)
+    if args.json is None:
+        print_next(*repeat("--json", "answer.json"), stderr=True)
+    else:
+        print_next("sample", args.run, stderr=True)
+
+
+def _question(words: str) -> str:
+    """The question itself, or that of standard input."""
+    from lmscale.commands.score.text_file import STANDARD_INPUT, read_standard_input
+
+    return read_standard_input().decode() if words == STANDARD_INPUT else words
+
+
+def show(answer: "Answer", console: "Console") -> None:
+    """Print the answer with its citations, what each number stands for, and what was read."""
+    cited = {number for sentence in answer.sentences for number in sentence.passages}
+    text = " ".join(map(str, answer.sentences)) or "(the run wrote nothing)"
+    console.print(text, markup=False, highlight=False)
+    if answer.sentences and not cited:
+        console.print("no sentence of it rests on a passage", markup=False, style="dim")
+    console.print()
+    for number, passage in enumerate(answer.passages, 1):
+        mark = "cited" if number in cited else "read"
+        beginning = one_line(passage.text.strip())[:SHOWN]
+        console.print(
+            f"[{number}] {passage.source}, similarity {passage.score:.3f}, {mark}: {beginning}",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    console.print(f"{answer.fit}; {answer.flops:.3g} FLOPs", markup=False, style="dim")
