@@ -1,7 +1,7 @@
 """A question answered from an index: the nearest passages are put before it, and the answer cites them.
 
 The passages stand in the order of their nearness, each under its number. As many of the nearest are read as fit into
-the context beside the question and the longest answer, so that nothing that was read is forgotten while the answer is written.
+the context beside the question and the longest answer: nothing that was read is forgotten while the answer is written.
 """
 
 from dataclasses import dataclass, field, replace
@@ -67,8 +67,8 @@ class Answer:
         """How much was read, in a sentence."""
         retrieved = len(self.passages) + len(self.not_read)
         return (
-            f"{len(self.passages)} of {retrieved} passages fit the context of {self.context:,} tokens with the question "
-            f"and an answer: {self.prompt_tokens:,} tokens are read"
+            f"{len(self.passages)} of {retrieved} passages fit the context of {self.context:,} tokens with the "
+            f"question and an answer: {self.prompt_tokens:,} tokens are read"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+|$|(?=\n))")
 MARK = re.compile(r"\[(\d{1,3})\]")
+BEFORE_END = re.compile(r"\s+(?=[.!?,;:])")
+"""White space that a mark leaves before punctuation."""
 WORD = re.compile(r"\w{4,}")
 SHARED = 0.5
 """Share of a sentence's words of four letters or more that a passage must have to be cited."""
@@ -31,7 +33,7 @@ def cite(answer: str, passages: Sequence[str]) -> list[CitedSentence]:
 
 def _cited(sentence: str, words_of_passages: Sequence[set[str]]) -> CitedSentence:
     marked = [int(number) for number in MARK.findall(sentence)]
-    text = " ".join(MARK.sub("", sentence).split())
+    text = BEFORE_END.sub("", " ".join(MARK.sub("", sentence).split()))
     known = tuple(dict.fromkeys(number for number in marked if 1 <= number <= len(words_of_passages)))
     if known:
         return CitedSentence(text, known)
