@@ -55,12 +55,12 @@ def test_scores_of_a_training_run_are_those_of_its_checkpoint(copied: Path, tmp_
         train(replace(config, exam=exam), tmp_path / "exam")
     assert outcome(tmp_path / "exam") == outcome(copied)
     score_tasks.show(copied, SPECS, [Shots(0)], 4, Console(quiet=True), SIZES)
-    trained_rows, found = rows(tmp_path / "exam"), rows(copied)
-    assert [row["task"] for row in found] == [row["task"] for row in trained_rows]
-    for row, other in zip(found, trained_rows):
+    trained_rows, own = rows(tmp_path / "exam"), rows(copied)
+    assert [row["task"] for row in own] == [row["task"] for row in trained_rows]
+    for row, other in zip(own, trained_rows):
         assert row["score"] == pytest.approx(other["score"], abs=1e-4) and row["n"] == other["n"] > 1
         assert row["metric"] == "loss_nats" and row["stderr"] is not None and not row["higher_is_better"]
-    knn = [row for row in found if row["task"].startswith("retrieval:knn")]
+    knn = [row for row in own if row["task"].startswith("retrieval:knn")]
     assert [(row["datastore_tokens"], row["task"]) for row in knn] == [
         (0, "retrieval:knn, 0 tokens"), (1024, "retrieval:knn, 1,024 tokens"),
     ]  # fmt: skip

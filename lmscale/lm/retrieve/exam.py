@@ -148,9 +148,12 @@ def _results(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasur
     if part.kind == DOCSTRINGS:
         yield _docstrings(subject, part, measurement)
         return
-    kind = KnnMeasurement if part.kind == KNN else PassageMeasurement
-    measured = kind(subject, part.corpus, part.items)
-    last = None
+    measured: KnnMeasurement | PassageMeasurement
+    if part.kind == KNN:
+        measured = KnnMeasurement(subject, part.corpus, part.items)
+    else:
+        measured = PassageMeasurement(subject, part.corpus, part.items)
+    last: LossAtSize | None = None
     for last in measured.losses(part.sizes):
         check(
             bool(np.isfinite(last.nats_U).all()),

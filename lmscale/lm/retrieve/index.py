@@ -181,7 +181,7 @@ def open_index(folder: Path, progress: Progress | None = None) -> Index:
     Raises `UserError` for a folder without one, for one that is unfinished, empty or damaged, and where its corpus is
     another now.
     """
-    identity, facts = read_identity(folder), _read_facts(folder)
+    identity, facts = read_identity(folder), read_facts(folder)
     check(facts.chunks > 0, f"the index {folder} is empty: its corpus has no text to look up; index another")
     for number in range(len(facts.chunks_by_shard)):
         if shards.find_shard(folder, number) is None:
@@ -211,7 +211,8 @@ def read_identity(folder: Path) -> Identity:
     return identity
 
 
-def _read_facts(folder: Path) -> IndexFacts:
+def read_facts(folder: Path) -> IndexFacts:
+    """What the index in `folder` holds. Raises `UserError` for one that is unfinished or damaged."""
     try:
         return from_json(IndexFacts, read_record(folder / INDEX_FILE), str(folder / INDEX_FILE))
     except FileNotFoundError:

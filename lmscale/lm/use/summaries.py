@@ -48,11 +48,11 @@ class SummaryWriter:
         generated = generate(
             self._run, prompts, max_tokens=self._most, sampling=Sampling(temperature=0.0), stop=STOP, mesh=self._mesh
         )
-        read = sum(len(encode_prompt(prompt, self._run.tokenizer)) for prompt in prompts)
-        written = sum(len(completion.tokens) for completion in generated.completions)
-        length = max(1, (read + written) // len(prompts))
         model = self._run.config.model
-        self.flops += (read + written) * flops_per_token_forward(replace(model, context=min(length, model.context)))
+        read = sum(min(model.context, len(encode_prompt(prompt, self._run.tokenizer))) for prompt in prompts)
+        written = sum(len(completion.tokens) for completion in generated.completions)
+        length = min(model.context, max(1, (read + written) // len(prompts)))
+        self.flops += (read + written) * flops_per_token_forward(replace(model, context=length))
         return [completion.text.strip() for completion in generated.completions]
 
     @property

@@ -1,0 +1,170 @@
+"""What is a datastore worth to small models on a CPU, and do they retrieve better than BM25?
+
+    python experiments/retrieval_cpu.py                     # trains what is missing in runs/, then measures and draws
+    python experiments/retrieval_cpu.py --output figures    # the same; the page and the figure go there
+
+`sweeps/retrieval_cpu.py`: eight byte models, 11k to 143k parameters on 1M and 4M bytes of source code, each measured
+with datastores of R = 0 to 4M bytes of the same code: by kNN interpolation (Khandelwal 2020, arXiv 1911.00172), and with a
+retrieved passage in the context (Ram 2023, arXiv 2302.00083). No evaluated module is nearly copied in a datastore. To
+each of the two the law L0 + A/N^alpha + B/D^beta + C/(R + 1)^gamma is fitted (arXiv 2604.00715). By it: how many times
+as large a model without retrieval has the loss that the largest datastore gives, beside how many times as many FLOPs a
+token then costs.
+
+Quality of retrieval has a key of its own: the body of a function of a held-out module, and its docstring among those of
+512 functions; recall@1, recall@10 and the mean reciprocal rank beside those of BM25.
+
+Cost: 7.9e12 training FLOPs; the measurements are not timed yet.
+Outcome: not measured yet.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+import lmscale
+from lmscale import fits, plots
+from lmscale.core.counting import flops_per_token_forward
+from lmscale.core.files import write_text
+from lmscale.core.quantities import quantity
+from lmscale.core.run_identity import read_config
+from lmscale.lm.eval.tasks import Shots
+from lmscale.lm.use import score_tasks
+from lmscale.study.emergence.folder import read_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmscale.study.fits import LossLaw
+
+SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "retrieval_cpu.py"
+KINDS = {"retrieval:knn": "kNN interpolation", "retrieval:passages": "a passage in the context"}
+DOCSTRINGS = "retrieval:docstrings"
+RESAMPLES = 400
+COLUMNS = ["run_id", "params", "tokens", "datastore_tokens", "datastore_flops", "retrieval_flops", "flops"]
+
+
+def rank_docstrings(folder: Path) -> None:
+    """Score the runs on docstrings that have not been."""
+    table = read_scores(folder)
+    ranked = set(table["run_id"][table["task"] == DOCSTRINGS])
+    for run_id in sorted(set(table["run_id"]) - ranked):
+        score_tasks.show(folder / run_id, [DOCSTRINGS], [Shots(0)], None, Console(quiet=True))
+
+
+def losses_of(table: "pd.DataFrame", kind: str) -> "pd.DataFrame":
+    """One row for each run and size of the datastore."""
+    rows = table[table["task"].str.startswith(f"{kind},")]
+    losses = rows[COLUMNS].assign(loss_nats=rows["score"], stderr=rows["stderr"])
+    return losses.sort_values(["params", "tokens", "datastore_tokens"]).reset_index(drop=True)
+
+
+def loss_lines(losses: "pd.DataFrame") -> Iterator[str]:
+    """Losses over models (rows) and datastores (columns) as Markdown."""
+    wide = losses.pivot_table(index=["params", "tokens"], columns="datastore_tokens", values="loss_nats")
+    yield f"| N | D | {' | '.join(f'R = {quantity(size)}' for size in wide.columns)} |"
+    yield "|---" * (len(wide.columns) + 2) + "|"
+    for (params, tokens), row in wide.iterrows():
+        cells = " | ".join("" if np.isnan(value) else f"{value:.4f}" for value in row)
+        yield f"| {quantity(params)} | {quantity(tokens)} | {cells} |"
+
+
+def equal_size(fit: "LossLaw", params: float, tokens: float, datastore: float) -> float:
+    """How many times as large a model without a datastore has the same loss by the law; infinite where none has."""
+    law = fit.law
+    gain = law.loss(params, tokens, 0.0) - law.loss(params, tokens, datastore)
+    left = law.A * params**-law.alpha - gain
+    return float((left / law.A) ** (-1 / law.alpha) / params) if left > 0 else float("inf")
+
+
+def worth_lines(fit: "LossLaw", losses: "pd.DataFrame", folder: Path) -> Iterator[str]:
+    """What the largest datastore is worth to each model, and what it costs for every token."""
+    yield "| N | D | R | gain, nats | equal N, times [95 %] | FLOPs of a token, times | FLOPs of the datastore |"
+    yield "|---" * 7 + "|"
+    for _, rows in losses.groupby("run_id", sort=False):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        point = float(last["params"]), float(last["tokens"]), float(last["datastore_tokens"])
+        low, high = fit.interval(lambda one, point=point: equal_size(one, *point))
+        forward = flops_per_token_forward(read_config(folder / str(last["run_id"])).model)
+        yield (
+            f"| {quantity(point[0])} | {quantity(point[1])} | {quantity(point[2])} "
+            f"| {first['loss_nats'] - last['loss_nats']:.4f} | {equal_size(fit, *point):.2f} [{low:.2f}, {high:.2f}] "
+            f"| {1 + last['retrieval_flops'] / forward:.3g} | {last['datastore_flops']:.3g} |"
+        )
+
+
+def ranking_lines(table: "pd.DataFrame") -> Iterator[str]:
+    """Recalls and reciprocal rank of every model, beside chance and BM25."""
+    rows = table[table["task"] == DOCSTRINGS]
+    wide = rows.pivot_table(index=["params", "tokens"], columns="metric", values=["score", "stderr"])
+    metrics = list(dict.fromkeys(rows["metric"]))
+    yield f"| N | D | {' | '.join(metrics)} |"
+    yield "|---" * (len(metrics) + 2) + "|"
+    for (params, tokens), row in wide.iterrows():
+        cells = " | ".join(f"{row['score', name]:.3f} ± {row['stderr', name]:.3f}" for name in metrics)
+        yield f"| {quantity(params)} | {quantity(tokens)} | {cells} |"
+    for name in ("bm25", "chance"):
+        values = rows.drop_duplicates("metric").set_index("metric")[name]
+        yield f"| {name} | | {' | '.join(f'{values[metric]:.3f}' for metric in metrics)} |"
+
+
+def page(table: "pd.DataFrame", by_kind: "dict[str, tuple[pd.DataFrame, LossLaw]]", folder: Path) -> str:
+    """Everything as Markdown."""
+    lines = ["# Retrieval by byte models on a CPU", ""]
+    for kind, (losses, fit) in by_kind.items():
+        lines += [f"## Loss with {KINDS[kind]}, nats per byte", "", *loss_lines(losses), ""]
+        lines += ["```", str(fit), "```", "", *worth_lines(fit, losses, folder), ""]
+    lines += ["## The docstring of a function by its body", "", *ranking_lines(table)]
+    return "\n".join(lines) + "\n"
+
+
+def draw(by_kind: "dict[str, tuple[pd.DataFrame, LossLaw]]", file: Path) -> None:
+    """The loss against the size of the datastore, one line for each model, with the law."""
+    from matplotlib.figure import Figure
+
+    with plots.style():
+        figure = Figure(figsize=(4.6 * len(by_kind), 4.0), layout="constrained")
+        for number, (kind, (losses, fit)) in enumerate(by_kind.items(), 1):
+            ax = figure.add_subplot(1, len(by_kind), number)
+            sizes = sorted(set(losses["params"]))
+            for (params, tokens), rows in losses.groupby(["params", "tokens"]):
+                colour = plots.SEQUENCE[3 * sizes.index(params) % len(plots.SEQUENCE)]
+                grid = np.geomspace(1, 1 + rows["datastore_tokens"].max(), 60)
+                dashed = "-" if tokens == losses["tokens"].max() else "--"
+                ax.plot(grid, fit.law.loss(float(params), float(tokens), grid - 1), dashed, color=colour, lw=1)
+                label = f"N = {quantity(params)}" if dashed == "-" else None
+                ax.errorbar(
+                    1 + rows["datastore_tokens"], rows["loss_nats"], rows["stderr"],
+                    fmt="o", ms=4, color=colour, label=label,
+                )  # fmt: skip
+            ax.set(xscale="log", xlabel="R + 1, tokens of the datastore", title=KINDS[kind])
+            if number == 1:
+                ax.set_ylabel("loss, nats per byte")
+                ax.legend(fontsize="x-small", title="dashed: the shorter runs")
+        plots.save(figure, file)
+
+
+def main(runs: Path, output: Path) -> None:
+    """Train, measure, fit, print, draw."""
+    folder = lmscale.run(SWEEP, runs)
+    rank_docstrings(folder)
+    table = read_scores(folder)
+    by_kind = {}
+    for kind in KINDS:
+        losses = losses_of(table, kind)
+        by_kind[kind] = losses, fits.loss_law(losses, "retrieval", resamples=RESAMPLES)
+    text = page(table, by_kind, folder)
+    print(text)
+    write_text(output / "retrieval_cpu.md", text)
+    draw(by_kind, output / "retrieval_cpu.svg")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds one folder per sweep")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder of the page and the figure")
+    arguments = parser.parse_args()
+    main(arguments.runs, arguments.output)
