@@ -9,8 +9,8 @@ from lmscale.lm.retrieve.index import IDENTITY_FILE, INDEX_FILE, read_facts, rea
 
 IDENTITY = {
     "run_id": "0123456789ab", "step": 3, "tokenizer_fingerprint": "f", "layer": 1, "pooling": "mean",
-    "chunk_tokens": 16, "summary_tokens": 0, "data": {"source": "stdlib"}, "whole": None, "split": "train", "corpus_fingerprint": "c",
-    "format": 1,
+    "chunk_tokens": 16, "summary_tokens": 0, "data": {"source": "stdlib"}, "whole": None, "split": "train",
+    "corpus_fingerprint": "c", "format": 1,
 }  # fmt: skip
 FACTS = {
     "chunks_by_shard": [2, 3], "chunks": 5, "tokens": 70, "documents": 2, "dimension": 16, "flops": 9,
