@@ -4,11 +4,11 @@
     python experiments/retrieval_cpu.py --output figures    # the same; the page and the figure go there
 
 `sweeps/retrieval_cpu.py`: eight byte models, 11k to 143k parameters on 1M and 4M bytes of source code, each measured
-with datastores of R = 0 to 4M bytes of the same code: by kNN interpolation (Khandelwal 2020, arXiv 1911.00172), and with
-a retrieved passage in the context (Ram 2023, arXiv 2302.00083). No evaluated module is nearly copied in a datastore. To
-each of the two the law L0 + A/N^alpha + B/D^beta + C/(R + 1)^gamma is fitted (arXiv 2604.00715). By it: how many times
-as large a model without retrieval has the loss that the largest datastore gives, beside how many times as many FLOPs a
-token then costs.
+with datastores of R = 0 to 4M bytes of the same code: by kNN interpolation (Khandelwal 2020, arXiv 1911.00172), and
+with a retrieved passage in the context (Ram 2023, arXiv 2302.00083). No evaluated module is nearly copied in a
+datastore. To each of the two the law L0 + A/N^alpha + B/D^beta + C/(R + 1)^gamma is fitted (arXiv 2604.00715). By it:
+how many times as large a model without retrieval has the loss that the largest datastore gives, beside how many times
+as many FLOPs a token then costs.
 
 Quality of retrieval has a key of its own: the body of a function of a held-out module, and its docstring among those of
 512 functions; recall@1, recall@10 and the mean reciprocal rank beside those of BM25.
