@@ -50,7 +50,7 @@ def test_a_datastore_grows_through_every_size() -> None:
         waiting.extend([more] if (more := next(pieces, 0)) else [])
         return size
 
-    assert list(grow(add, [0, 2, 4, 9, 100])) == [0, 3, 9, 10], "2 has no room for a piece of 3, and 10 is all there is"
+    assert list(grow(add, [0, 2, 4, 9, 100])) == [(0, 0), (4, 3), (9, 9), (10, 10)], "2 has no room, and 10 is all"
 
 
 def test_the_usual_sizes_have_no_end() -> None:

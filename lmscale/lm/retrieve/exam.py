@@ -161,14 +161,13 @@ def _results(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasur
         )
         yield _loss(part, last)
     measurement.remarks.append(measured.datastore.remark())
-    if last is not None and part.sizes and last.datastore_tokens < max(part.sizes):
-        whole = f"the text ends at {last.datastore_tokens:,} tokens of the {max(part.sizes):,} asked for"
-        measurement.remarks.append(f"{whole}, or the next window or chunk is larger than what is left")
+    if last is not None and part.sizes and last.size < max(part.sizes):
+        measurement.remarks.append(f"the text has {last.size:,} tokens, fewer than the {max(part.sizes):,} asked for")
 
 
 def _loss(part: RetrievalPart, loss: LossAtSize) -> Result:
     """The row of one size, and the mean nats of every window or document."""
-    task = f"{part.task}, {loss.datastore_tokens:,} tokens"
+    task = f"{part.task}, {loss.size:,} tokens"
     score = Score(task, "loss_nats", "graded", 0, loss.loss_nats, loss.stderr, len(loss.nats_U), None, False)
     cost = {name: getattr(loss, name) for name in ("datastore_tokens", "datastore_flops", "retrieval_flops")}
     responses = [

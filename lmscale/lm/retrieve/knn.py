@@ -102,11 +102,11 @@ class KnnMeasurement:
             return windows_NS[:, 1:].size
 
         per_token = reading_flops_per_token(subject.config.model, context)
-        for tokens in grow(add, sizes_of(sizes)):
+        for size, tokens in grow(add, sizes_of(sizes)):
             nats_Q, settings = interpolated(self._queries, nearest.neighbours() if tokens else None)
             details = {"neighbours": NEIGHBOURS, "settings": [one._asdict() for one in settings]}
             nats_W = nats_Q.reshape(-1, context).mean(axis=1)
-            yield LossAtSize(tokens, nats_W, tokens * per_token, nearest.flops_per_query, details)
+            yield LossAtSize(size, tokens, nats_W, tokens * per_token, nearest.flops_per_query, details)
 
     @property
     def model_flops(self) -> int:

@@ -17,9 +17,12 @@ DOCUMENTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class LossAtSize:
-    """The loss with a datastore of so many tokens."""
+    """The loss with a datastore."""
 
+    size: int
+    """In tokens, as in `Grown`."""
     datastore_tokens: int
+    """What the datastore holds."""
     nats_U: Floats
     """Mean nats per token of every unit: windows, or documents."""
     datastore_flops: int

@@ -87,11 +87,12 @@ class PassageMeasurement:
             return None if block is None else sum(len(chunk.tokens) for chunk in block)
 
         per_token = self._embedder.flops_per_token(self.part + 1)
-        for tokens in grow(add, sizes_of(sizes)):
+        for size, tokens in grow(add, sizes_of(sizes)):
             passages = store.passages(nearest.neighbours().labels_Qk[:, 0]) if tokens else None
             nats_D, cut = self._scored(passages)
             flops = self._flops_per_token(nearest.flops_per_query) if tokens else 0.0
-            yield LossAtSize(tokens, nats_D, tokens * per_token, flops, {"segments_cut": cut, "chunks": nearest.added})
+            details = {"segments_cut": cut, "chunks": nearest.added}
+            yield LossAtSize(size, tokens, nats_D, tokens * per_token, flops, details)
 
     def _flops_per_token(self, search_flops: int) -> float:
         """Embedding the query, the search and reading the passage, over the tokens of a segment."""

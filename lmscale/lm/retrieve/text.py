@@ -132,19 +132,28 @@ def sizes_of(asked: Sequence[int]) -> Iterable[int]:
     return itertools.chain([0], (LEAST_TOKENS * GROWTH**power for power in itertools.count()))
 
 
-def grow(add: Callable[[int], int | None], sizes: Iterable[int]) -> Iterator[int]:
-    """Let a datastore grow through all `sizes`, and give its size, in tokens, at each of them and at its end.
+class Grown(NamedTuple):
+    """A datastore at one size."""
+
+    size: int
+    """The size that was asked for; at the end of the text what there is."""
+    tokens: int
+    """What it holds: whole windows or chunks, so that it may be a little less."""
+
+
+def grow(add: Callable[[int], int | None], sizes: Iterable[int]) -> Iterator[Grown]:
+    """Let a datastore grow through all `sizes`, to the end of the text at most; a size that adds nothing is left out.
 
     `add` puts in at most so many tokens, as few as it likes, and returns how many: 0 where what comes next is larger,
-    None where nothing is left. A size is given once.
+    None where nothing is left.
     """
-    done, last = 0, -1
+    tokens, last = 0, -1
     for size in sizes:
         added: int | None = 0
-        while done < size and (added := add(size - done)):
-            done += added
-        if done != last:
-            yield done
-        last = done
+        while tokens < size and (added := add(size - tokens)):
+            tokens += added
+        if tokens != last:
+            yield Grown(size if added is not None else tokens, tokens)
+        last = tokens
         if added is None:
             return
