@@ -2,7 +2,7 @@
 
     lmscale run sweeps/retrieval_cpu.py
     lmscale table runs/retrieval_cpu --scores --output scores.csv
-    lmscale fit scores.csv --law retrieval --columns loss_nats=score --where "metric == 'loss_nats'"
+    lmscale fit scores.csv --law retrieval --columns loss_nats=score --where "retrieval == 'knn'"
 
 Byte models of 11k to 143k parameters on 1M and 4M bytes of the standard library's source. Each is trained once and then
 measured with datastores of 0 to 4M bytes of the same text, which no evaluated module nearly copies: kNN interpolation,

@@ -123,14 +123,15 @@ def test_the_law_goes_through_rows_of_scores(tmp_path: Path) -> None:
     columns = np.array(points).T
     table = pd.DataFrame(
         {
-            "params": columns[0], "tokens": columns[1], "datastore_tokens": columns[2], "metric": "loss_nats",
-            "score": truth.loss(*columns), "flops": 6 * columns[0] * columns[1],
+            "params": columns[0], "tokens": columns[1], "datastore_tokens": columns[2], "retrieval": "knn",
+            "score": truth.loss(*columns), "loss": truth.loss(columns[0], columns[1], 0),
+            "flops": 6 * columns[0] * columns[1],
         }
     )  # fmt: skip
     table.to_csv(tmp_path / "scores.csv", index=False)
     (fit,) = fits.fit(
         str(tmp_path / "scores.csv"), 3, law="retrieval", columns={"loss_nats": "score"}, resamples=20,
-        where="metric == 'loss_nats'",
+        where="retrieval == 'knn'",
     )  # fmt: skip
     assert fit.law.gamma == pytest.approx(0.2, rel=0.02) and abs(fit.law.C / 0.6 - 1) < 0.05
 

@@ -143,7 +143,7 @@ def _text(value: Any) -> bool:
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("task", "metric", "run_id", "draw", "task_hash", "harness", "responses", "reward"), _text, "a text"),
+    (("task", "metric", "run_id", "draw", "task_hash", "harness", "responses", "reward", "retrieval"), _text, "a text"),
     (("kind",), lambda value: value in ("hard", "graded"), "hard or graded"),
     (("step", "shots", "shots_seed", "datastore_tokens"), _count, "a whole number, 0 or more"),
     (("n", "best_of", "answers"), lambda value: _count(value) and value > 0, "a whole number above 0"),

@@ -4,8 +4,9 @@
     retrieval:passages         loss with a retrieved passage in the context, likewise
     retrieval:docstrings       recall and reciprocal rank of a function's docstring by its body, with those of BM25
 
-A row of the first two has `datastore_tokens`, and with the `params` and `tokens` of the model it is a point of the law
-`retrieval`. `datastore_flops` are spent once, `retrieval_flops` for every token that is scored.
+Every row names its kind in the column `retrieval`. One of the first two has `datastore_tokens`, and with the `params`
+and `tokens` of the model it is a point of the law `retrieval`. `datastore_flops` are spent once, `retrieval_flops` for
+every token that is scored.
 """
 
 import hashlib
@@ -129,7 +130,7 @@ def evaluate(
 
 
 def _write(folder: Path, part: RetrievalPart, model_columns: Mapping[str, Any], result: Result) -> None:
-    how = {"shots_seed": None, "draw": None, "task_hash": part.task_hash}
+    how = {"shots_seed": None, "draw": None, "task_hash": part.task_hash, "retrieval": part.kind}
     rows = [
         {**model_columns, **asdict(score), **how, **columns} for score, columns in zip(result.scores, result.columns)
     ]
