@@ -184,7 +184,7 @@ def test_as_many_passages_are_read_as_fit() -> None:
     passages = [passage("first one"), passage("second one")]
     tokenizer, whole = ByteTokenizer(), len(prompt_of(passages, "Why?"))
     assert prompt_of(passages, "Why?") == "[1] first one\n\n[2] second one\n\nQuestion: Why?\nAnswer:"
-    assert [fitting(passages, "Why?", tokenizer, room) for room in (whole, whole - 1, whole - 17)] == [2, 1, 1]
+    assert [fitting(passages, "Why?", tokenizer, room) for room in (whole, whole - 1, whole - 17)] == [2, 1, 0]
     assert fitting(passages, "Why?", tokenizer, len("Question: Why?\nAnswer:")) == 0
     with pytest.raises(UserError, match="the question has 22 tokens with its frame, and 21 of the context are left"):
         fitting(passages, "Why?", tokenizer, 21)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Identity:
     chunk_tokens: int
     summary_tokens: int
     """The most tokens of a summary that is embedded in place of a chunk; 0 embeds the chunks themselves."""
-    data: dict[str, Any]
+    data: dict[str, object]
     """The `DataConfig` of the corpus."""
     whole: Whole
     split: str
@@ -70,7 +70,7 @@ class IndexFacts:
     flops: int
     """Of embedding all chunks, and of writing their summaries."""
     without_summary: int
-    graph: dict[str, Any] | None = None
+    graph: dict[str, object] | None = None
     """`GraphFacts`, where there is a graph."""
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class Index:
     @cached_property
     def graph(self) -> Graph | None:
         """The graph for approximate search, None where there is none."""
-        return None if self.facts.graph is None else open_graph(self.folder, GraphFacts(**self.facts.graph))
+        return None if self.facts.graph is None else open_graph(self.folder, from_json(GraphFacts, self.facts.graph))
 
     def search(
         self, vectors_QD: Vectors, k: int, *, exact: bool = False, skip: Callable[[int], bool] | None = None

@@ -43,7 +43,7 @@ BLOCK_TOKENS = 1 << 14
 MEMORY_BYTES = 1 << 28
 """What the recorded values of all layers may take."""
 WEIGHTS = tuple(np.arange(0, 0.951, 0.05).round(2).tolist())
-TEMPERATURES = tuple(2.0**power for power in range(-4, 5))
+TEMPERATURES = tuple(2.0**power for power in range(-4, 7))
 """In units of the median distance between the nearest and the farthest neighbour of a query."""
 
 

@@ -137,4 +137,4 @@ def open_rows(folder: Path, number: int) -> NDArray[np.int64]:
 
 def damaged(path: Path) -> UserError:
     """The sentence for a file of an index that is not as it was written."""
-    return UserError(f"{path} is not as it was written; delete it, and `lmscale index` makes it again")
+    return UserError(f"{path} is not as it was written; the same call of `lmscale index` makes it again")
