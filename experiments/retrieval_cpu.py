@@ -11,7 +11,7 @@ how many times as large a model without retrieval has the loss that the largest 
 as many FLOPs a token then costs.
 
 Quality of retrieval has a key of its own: the body of a function of a held-out module, and its docstring among those of
-512 functions; recall@1, recall@10 and the mean reciprocal rank beside those of BM25.
+512 functions; recall@1, recall@10 and the mean reciprocal rank (MRR) beside those of BM25.
 
 Cost: 7.9e12 training FLOPs; the measurements are not timed yet.
 Outcome: not measured yet.
@@ -56,9 +56,9 @@ def rank_docstrings(folder: Path) -> None:
 
 
 def losses_of(table: "pd.DataFrame", kind: str) -> "pd.DataFrame":
-    """One row for each run and size of the datastore."""
+    """One row for each run and size of the datastore; the rows of a run share its noise."""
     rows = table[table["task"].str.startswith(f"{kind},")]
-    losses = rows[COLUMNS].assign(loss_nats=rows["score"], stderr=rows["stderr"])
+    losses = rows[COLUMNS].assign(loss_nats=rows["score"], stderr=rows["stderr"], group=rows["run_id"])
     return losses.sort_values(["params", "tokens", "datastore_tokens"]).reset_index(drop=True)
 
 

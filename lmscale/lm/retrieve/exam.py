@@ -2,7 +2,7 @@
 
     retrieval:knn              loss with kNN interpolation, a row for every size of the datastore
     retrieval:passages         loss with a retrieved passage in the context, likewise
-    retrieval:docstrings       recall and reciprocal rank of a function's docstring by its body, with those of BM25
+    retrieval:docstrings       recall and MRR of a function's docstring by its body, with those of BM25
 
 Every row names its kind in the column `retrieval`. One of the first two has `datastore_tokens`, and with the `params`
 and `tokens` of the model it is a point of the law `retrieval`. `datastore_flops` are spent once, `retrieval_flops` for
@@ -178,7 +178,7 @@ def _loss(part: RetrievalPart, loss: LossAtSize) -> Result:
 
 
 def _docstrings(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasurement) -> Result:
-    """Recalls and reciprocal rank, each with the same of BM25."""
+    """Recalls and MRR, each with the same of BM25."""
     chosen = docstrings.held_out_functions(part.corpus.held_out.documents(), part.items or docstrings.FUNCTIONS)
     embedder = Embedder(subject, embedding_of(subject.config.model))
     ranks = docstrings.rank_docstrings(subject, embedder, chosen)
@@ -199,7 +199,7 @@ def _docstrings(subject: Subject, part: RetrievalPart, measurement: RetrievalMea
 def _chances(keys: int) -> dict[str, float]:
     """The metrics of a ranking, and what a random order gets in each."""
     recalls = {f"recall@{k}": ranking.chance_within(keys, k) for k in WITHIN}
-    return recalls | {"reciprocal_rank": ranking.chance_reciprocal(keys)}
+    return recalls | {"mrr": ranking.chance_reciprocal(keys)}
 
 
 def _values(metric: str, ranks_Q: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -209,7 +209,7 @@ def _values(metric: str, ranks_Q: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _rate(task: str, metric: str, values_Q: NDArray[np.float64], chance: float) -> Score:
-    """A recall is a share of right answers, so it is hard; a reciprocal rank moves with every place: it is graded."""
+    """A recall is a share of right answers, so it is hard; the MRR moves with every place, so it is graded."""
     stderr = float(values_Q.std(ddof=1) / np.sqrt(len(values_Q))) if len(values_Q) > 1 else None
     kind: Any = "hard" if metric.startswith("recall") else "graded"
     return Score(task, metric, kind, 0, float(values_Q.mean()), stderr, len(values_Q), chance, True)

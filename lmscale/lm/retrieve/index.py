@@ -101,6 +101,7 @@ class Index:
 
     def __init__(self, folder: Path, identity: Identity, facts: IndexFacts, corpus: Corpus) -> None:
         self.folder, self.identity, self.facts, self.corpus = folder, identity, facts, corpus
+        self._rows: dict[int, NDArray[np.int64]] = {}
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -159,7 +160,9 @@ class Index:
             f"{self.folder} has no chunk {number:,}; it has {self.facts.chunks:,}, counted from 0",
         )
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
-        row = shards.open_rows(self.folder, shard)[number - int(self.starts[shard])]
+        if shard not in self._rows:
+            self._rows[shard] = shards.open_rows(self.folder, shard)
+        row = self._rows[shard][number - int(self.starts[shard])]
         return ByteSpan(*(int(value) for value in row[:3]))
 
     def passage(self, number: int, score: float) -> Passage:
