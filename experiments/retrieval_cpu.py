@@ -31,6 +31,7 @@ from lmscale.core.counting import flops_per_token_forward
 from lmscale.core.files import write_text
 from lmscale.core.quantities import quantity
 from lmscale.core.run_identity import read_config
+from lmscale.lm.devices import machine
 from lmscale.lm.eval.tasks import Shots
 from lmscale.lm.use import score_tasks
 from lmscale.study.emergence.folder import read_scores
@@ -49,6 +50,7 @@ COLUMNS = ["run_id", "params", "tokens", "datastore_tokens", "datastore_flops", 
 
 def rank_docstrings(folder: Path) -> None:
     """Score the runs on docstrings that have not been."""
+    machine.set_up()
     table = read_scores(folder)
     ranked = set(table["run_id"][table["task"] == DOCSTRINGS])
     for run_id in sorted(set(table["run_id"]) - ranked):
