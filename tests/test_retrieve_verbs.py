@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from helpers.command_line import call
 from helpers.retrieval import documents, nearly, subject_of, train_in, trained
 from helpers.tiny_runs import run, strictly
+from helpers.xla_flags import simulated_devices
 
 import lmscale
 from lmscale.core.errors import UserError
@@ -151,6 +154,22 @@ def test_no_document_finds_itself_or_a_near_duplicate(folder: Path, tmp_path: Pa
     assert {opened.span(label).document for label in np.unique(every.labels_Qk) if label != NOBODY} == (
         set(range(9)) - {own, copy}
     )
+
+
+def test_several_devices_embed_the_same_vectors(folder: Path, index: Path, tmp_path: Path) -> None:
+    program = (
+        "import jax, lmscale, sys\n"
+        "from lmscale.lm.retrieve import shards\n"
+        "assert jax.device_count() == 4\n"
+        "shards.SHARD_BYTES = 4000\n"
+        "lmscale.index(sys.argv[1], sys.argv[2], chunk_tokens=16)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(4))
+    assert done.returncode == 0, done.stderr
+    for number, count in enumerate(open_index(index).facts.chunks_by_shard):
+        ours, theirs = (shards.open_vectors(path, number) for path in (index, tmp_path / "index"))
+        np.testing.assert_allclose(ours.reconstruct_n(0, count), theirs.reconstruct_n(0, count), atol=1e-5)
 
 
 def test_a_graph_is_added_to_an_index_and_measured(folder: Path, index: Path, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-from lmscale.core.config import check
+import jax
+
+from lmscale.core.config import MeshConfig, check
 from lmscale.lm.data.corpora import Progress
+from lmscale.lm.devices.sharding import make_mesh, replicated
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.retrieve.build import BuiltIndex, IndexSettings, build_index
 from lmscale.lm.retrieve.embed import embedding_of
 from lmscale.lm.retrieve.libraries import load_faiss
 from lmscale.lm.retrieve.text import training_text, whole_text
-from lmscale.lm.use.load import open_run
+from lmscale.lm.use.load import Opened, open_run
 from lmscale.lm.use.summaries import SummaryWriter
 
 
@@ -33,7 +36,22 @@ def make_index(
         )
         writer = SummaryWriter(trained, opened.mesh, settings.summary_tokens)
     indexed = whole_text(source, progress) if source else training_text(trained.config.data, progress)
-    subject = Subject(*trained, opened.mesh)
     return build_index(
-        subject, opened.step, indexed, folder, settings, None if writer is None else writer.summariser, progress
+        on_all_devices(opened),
+        opened.step,
+        indexed,
+        folder,
+        settings,
+        None if writer is None else writer.summariser,
+        progress,
     )
+
+
+def on_all_devices(opened: Opened) -> Subject:
+    """The model on every device of this machine, each of which embeds a share of the texts; on the run's own mesh where
+    that has several."""
+    config, params, tokenizer = opened.run
+    if opened.mesh.size > 1 or jax.device_count() == 1:
+        return Subject(config, params, tokenizer, opened.mesh)
+    mesh = make_mesh(MeshConfig(data=jax.device_count()))
+    return Subject(config, jax.device_put(params, replicated(mesh)), tokenizer, mesh)
