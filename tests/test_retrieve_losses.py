@@ -18,11 +18,13 @@ from lmscale.lm.eval.batching import Ids
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model.transformer import token_losses
 from lmscale.lm.retrieve import knn, passages
+from lmscale.lm.retrieve.chunks import chunks
 from lmscale.lm.retrieve.duplicates import Duplicates
+from lmscale.lm.retrieve.embed import Embedder, embedding_of
 from lmscale.lm.retrieve.knn import Interpolation, KnnMeasurement, best_interpolation, knn_probability, mixed
 from lmscale.lm.retrieve.losses import WindowStream, batches_of
 from lmscale.lm.retrieve.nearest import NOBODY, Neighbours
-from lmscale.lm.retrieve.passages import PassageMeasurement, Segment, row_of
+from lmscale.lm.retrieve.passages import ChunkStream, PassageMeasurement, Segment, row_of
 from lmscale.lm.retrieve.text import grow, sizes_of, source_of, texts_of
 
 MEASUREMENTS = [KnnMeasurement, PassageMeasurement]
@@ -178,16 +180,27 @@ def test_segments_follow_each_other(subject: Subject) -> None:
     assert [one.document for one in taken] == [0, 0, 0, 0, 1] and bytes(taken[4].before.tolist()) == b"0123"
 
 
-def test_a_passage_that_continues_like_the_text_helps(subject: Subject, tmp_path: Path) -> None:
-    """What is put before the text is the chunk nearest to what stands before the segment."""
-    measured = PassageMeasurement(subject, texts_of(subject.config.data), 4)
-    seen: list[list[Ids] | None] = []
+def test_the_nearest_chunk_stands_before_the_text(subject: Subject) -> None:
+    """Found by a product with all chunks; as a control each segment has the passage of another one."""
+    corpus = texts_of(subject.config.data)
+    measured, calls = PassageMeasurement(subject, corpus, 4), []
     real = measured._scored
-    measured._scored = lambda given: seen.append(given) or real(given)  # type: ignore[method-assign, func-returns-value]
-    losses = list(measured.losses((0, 2048)))
-    assert [loss.datastore_tokens > 0 for loss in losses] == [False, True] and seen[0] is None
-    assert 2040 <= losses[1].datastore_tokens <= 2048 and losses[1].retrieval_flops > losses[0].retrieval_flops == 0
-    assert all(len(one) <= 8 for one in seen[1] or []) and len(seen[1] or []) == len(measured._segments)
+    measured._scored = lambda given: calls.append(given) or real(given)  # type: ignore[method-assign, func-returns-value]
+    alone, retrieved = measured.losses((0, 2048))
+    nothing, nearest, exchanged = calls
+    stream = ChunkStream(chunks(enumerate(corpus.datastore.documents()), subject.tokenizer, 8))
+    block = stream.take(2048) or []
+    assert sum(len(chunk.tokens) for chunk in block) == retrieved.datastore_tokens > 2040
+    embedder = Embedder(subject, embedding_of(subject.config.model))
+    queries = embedder([segment.before[-8:] for segment in measured._segments])
+    scores = queries @ embedder([chunk.tokens for chunk in block]).T
+    for row, passage in zip(scores, nearest, strict=True):
+        own = next(n for n, chunk in enumerate(block) if np.array_equal(chunk.tokens, passage))
+        assert row[own] == pytest.approx(row.max(), abs=1e-5)
+    half = len(nearest) // 2
+    assert nothing is None and [*map(bytes, exchanged)] == [*map(bytes, nearest[half:] + nearest[:half])]
+    assert retrieved.details["exchanged_nats"] == pytest.approx(float(real(exchanged)[0].mean()), abs=1e-6)
+    assert retrieved.retrieval_flops > alone.retrieval_flops == 0
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def _results(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasur
             f"{part.task}: the model's losses are not finite; take an earlier checkpoint",
         )
         yield _loss(part, last)
+        if (exchanged := last.details.get("exchanged_nats")) is not None:
+            measurement.remarks.append(f"{last.size:,} tokens, passages of other segments: {exchanged:.4f} nats")
     measurement.remarks.append(measured.datastore.remark())
     if last is not None and part.sizes and last.size < max(part.sizes):
         measurement.remarks.append(f"the text has {last.size:,} tokens, fewer than the {max(part.sizes):,} asked for")

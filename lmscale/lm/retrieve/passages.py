@@ -2,7 +2,8 @@
 
 The last tokens before a segment are the query, the nearest chunk is put before the text, and the segment is scored. A
 passage takes room: the text loses as much of its beginning where both do not fit into the context, and a datastore of 0
-tokens leaves all of it to the text. So the loss falls only where a passage is worth more than what it displaces.
+tokens leaves all of it to the text. So the loss falls only where a passage is worth more than what it displaces. As a
+control every segment is also read with the passage of another one (`exchanged_nats`).
 
 Letters: D documents, I segments, B rows of a batch, S tokens of a row.
 """
@@ -91,7 +92,10 @@ class PassageMeasurement:
             passages = store.passages(nearest.neighbours().labels_Qk[:, 0]) if tokens else None
             nats_D, cut = self._scored(passages)
             flops = self._flops_per_token(nearest.flops_per_query) if tokens else 0.0
-            details = {"segments_cut": cut, "chunks": nearest.added}
+            details: dict[str, float] = {"segments_cut": cut, "chunks": nearest.added}
+            if passages is not None:
+                half = len(passages) // 2
+                details["exchanged_nats"] = float(self._scored(passages[half:] + passages[:half])[0].mean())
             yield LossAtSize(size, tokens, nats_D, tokens * per_token, flops, details)
 
     def _flops_per_token(self, search_flops: int) -> float:
