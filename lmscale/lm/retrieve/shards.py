@@ -20,6 +20,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import atomic_write, read_bytes
 from lmscale.lm.data.corpora.checksums import checksum, read_record, write_record
 from lmscale.lm.data.tokenizer import Tokenizer
+from lmscale.lm.eval.batching import Ids
 from lmscale.lm.retrieve.chunks import Chunk, chunks
 from lmscale.lm.retrieve.embed import Embedder, Vectors
 from lmscale.lm.retrieve.libraries import load_faiss
@@ -68,27 +69,44 @@ def write_shard(
     """Embed some chunks and write them as shard `number`."""
     read_before, written_before = embedder.tokens, summary_flops()
     summaries = None if summarise is None else summarise(parts)
-    texts = [part.tokens for part in parts]
-    if summaries is not None:
-        tokenizer, most = embedder.subject.tokenizer, embedder.subject.config.model.context - 1
-        encoded = [np.asarray(tokenizer.encode(summary), np.int32)[:most] for summary in summaries]
-        texts = [summary if len(summary) else own for summary, own in zip(encoded, texts)]
-    vectors_ND = embedder(texts)
+    vectors_ND = embedder(_embedded(parts, summaries, embedder))
     read = embedder.tokens - read_before
-    flops = read * embedder.flops_per_token(read // max(1, len(texts))) + summary_flops() - written_before
-    missing = 0 if summaries is None else sum(not summary for summary in summaries)
+    shard = Shard(
+        chunks=len(parts),
+        tokens=sum(len(part.tokens) for part in parts),
+        documents=documents,
+        flops=read * embedder.flops_per_token(read // max(1, len(parts))) + summary_flops() - written_before,
+        without_summary=sum(not summary for summary in summaries or []),
+        checksums=_write_files(folder, number, parts, summaries, vectors_ND, embedder.dimension),
+    )
+    write_record(_record(folder, number), asdict(shard))
+    return shard
+
+
+def _embedded(parts: Sequence[Chunk], summaries: list[str] | None, embedder: Embedder) -> list[Ids]:
+    """What is embedded: the chunks, or where there are some their summaries, as far as a context holds."""
+    if summaries is None:
+        return [part.tokens for part in parts]
+    tokenizer, most = embedder.subject.tokenizer, embedder.subject.config.model.context - 1
+    encoded = [np.asarray(tokenizer.encode(summary), np.int32)[:most] for summary in summaries]
+    return [summary if len(summary) else part.tokens for summary, part in zip(encoded, parts)]
+
+
+def _write_files(
+    folder: Path, number: int, parts: Sequence[Chunk], summaries: list[str] | None, vectors_ND: Vectors, dimension: int
+) -> dict[str, str]:
+    """Write vectors, rows and summaries; the checksum of each file."""
     paths = {ending: folder / f"{number:05}{ending}" for ending in ENDINGS}
-    _write_vectors(paths[".faiss"], vectors_ND, embedder.dimension)
+    _write_vectors(paths[".faiss"], vectors_ND, dimension)
     with atomic_write(paths[".npy"], "wb") as file:
         rows = [(*part.span, len(part.tokens)) for part in parts]
         np.save(file, np.array(rows, np.int64).reshape(-1, 4))
-    if summaries is not None:
+    if summaries is None:
+        del paths[".jsonl"]
+    else:
         with atomic_write(paths[".jsonl"]) as file:
             file.writelines(json.dumps(summary) + "\n" for summary in summaries)
-    sums = {ending: checksum(path) for ending, path in paths.items() if ending != ".jsonl" or summaries is not None}
-    shard = Shard(len(parts), sum(len(part.tokens) for part in parts), documents, flops, missing, sums)
-    write_record(_record(folder, number), asdict(shard))
-    return shard
+    return {ending: checksum(path) for ending, path in paths.items()}
 
 
 def _write_vectors(path: Path, vectors_ND: Vectors, dimension: int) -> None:
