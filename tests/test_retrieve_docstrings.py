@@ -17,6 +17,7 @@ class A:
     def f(self, x):
         """Return the double of x.
 
+        Of any number:
             indented
         """
         return 2 * x
@@ -48,7 +49,7 @@ class A:
 def test_functions_have_a_docstring_and_do_something() -> None:
     by_name = {function.name: function for function in functions(MODULE)}
     assert set(by_name) == {"f", "outer", "inner"}
-    assert by_name["f"] == Function("f", "return 2 * x", "Return the double of x.\n\n    indented")
+    assert by_name["f"] == Function("f", "return 2 * x", "Return the double of x.\n\nOf any number:\n    indented")
     assert by_name["outer"].body == "@staticmethod\ndef inner(y):\n    return y\nreturn inner(3)"
     assert list(functions(b"def f(:")) == [] and list(functions(b"\xff")) == []
 

@@ -37,7 +37,7 @@ class Nearest:
         self.added = 0
         """Vectors so far."""
 
-    def add(self, vectors_ND: Vectors, labels_N: Integers) -> None:
+    def add(self, vectors_ND: Vectors, labels_N: NDArray[np.integer]) -> None:
         """Let further vectors compete, each under a label of 0 or more."""
         self.added += len(vectors_ND)
         if not len(vectors_ND):
