@@ -90,7 +90,7 @@ class Limits:
 
     @classmethod
     def of(cls, args: Any) -> "Limits":
-        """Those of a verb's arguments, whose fields have these names. Raises `UserError` for numbers that cannot be."""
+        """The limits among a verb's arguments, which have their names. Raises `UserError` for impossible numbers."""
         limits = cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
         for name in ("flops", "inference_tokens", "unique_tokens", "teacher_params", "teacher_tokens"):
             value = getattr(limits, name)

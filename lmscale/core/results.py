@@ -70,7 +70,7 @@ class Outcome:
     params: int
     params_non_embedding: int
     active_params: int | None = None
-    """Those of `params` that one token passes; an outcome without them is of a dense model, which has no others."""
+    """Parameters that one token passes; an outcome without them is of a dense model, which has no others."""
     active_params_non_embedding: int | None = None
     tokens: int
     """Tokens trained on, repeats counted."""
@@ -82,9 +82,9 @@ class Outcome:
     reference_flops: int = 0
     """Forward FLOPs of the teacher or reference that the run has read, beside `flops`."""
     answer_tokens: int | None = None
-    """Those of `tokens` that are no prompt; None where documents have no prompts."""
+    """Tokens that are no prompt, out of `tokens`; None where documents have no prompts."""
     padding_tokens: int | None = None
-    """Those of `tokens` that fill sequences up behind whole documents; None where text is one stream."""
+    """Tokens that fill sequences up behind whole documents, out of `tokens`; None where text is one stream."""
     cut_tokens: int | None = None
     """Tokens of the beginnings of documents that are too long for a sequence, each once; None for a stream."""
     unique_tokens: int

@@ -40,7 +40,7 @@ def group_index(values: Any, same: float = SAME) -> np.ndarray:
 
 
 def signed_group_index(values: Any, same: float = SAME) -> np.ndarray:
-    """As `group_index`, with groups of negative values and one of zeros besides; only missing values have -1."""
+    """Groups as `group_index` makes them, of negative values and zeros besides; only missing values have -1."""
     values_n = np.asarray(values, dtype=float)
     positive, negative = group_index(values_n, same), group_index(-values_n, same)
     zero_at = int(positive.max(initial=-1)) + 1

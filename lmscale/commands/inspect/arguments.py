@@ -44,6 +44,6 @@ class InspectArgs:
     json: Path | None = None
     """Write everything that was measured, of several models as a list. With - it goes to standard output, alone."""
     seed: int = 0
-    """Of random tokens, of pairs that are made and of intervals."""
+    """Seed of random tokens, of pairs that are made and of intervals."""
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""

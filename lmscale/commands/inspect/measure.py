@@ -37,7 +37,7 @@ class InspectedModel:
     visible: bool = True
     """Whether text and effects are shown: of many models only the smallest, the middle and the largest."""
     reading: "TextReading | None" = None
-    """Of models that are shown."""
+    """What the model makes of the text, where it is shown."""
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name of a task -> `summary.effects`."""
     heads: dict[str, Any] | None = None

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Parts = dict[tuple[type[Any], bytes], Any]
 """Parts of configurations that were made already, by what they were made of."""
 MARSHAL_VERSION = 2
-"""Of the formats that write a value's content alone; later ones write which objects are shared too."""
+"""The last format that writes a value's content alone; later ones write which objects are shared too."""
 _LAYOUTS: dict[type[Any], "_Layout"] = {}
 LARGEST_INTEGER = 10**30
 """Beyond any count of a run, and within the range of floats."""

@@ -43,7 +43,7 @@ def moments(config: RunConfig) -> int:
 
 
 def _moments_of_adapters(model: ModelConfig, kind: str) -> int:
-    """As `moments`, of the adapters alone, all of which are matrices of the layers."""
+    """What `moments` counts, for adapters alone, all of which are matrices of the layers."""
     if kind != "adafactor":
         return MOMENTS.get(kind, 1) * params_adapters(model)  # Muon keeps one of each
     return sum(map(_second_moments, adapter_matrices(model)))

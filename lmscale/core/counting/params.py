@@ -48,7 +48,7 @@ def active_params_mlp(model: ModelConfig) -> int:
 
 
 def _params_mlp(model: ModelConfig, experts: int) -> int:
-    """Those of so many experts of a layer, the shared ones and the router."""
+    """Parameters of so many experts of a layer, of the shared ones and of the router."""
     mlps = experts + model.shared_experts
     return model.layers * mlps * mlp_branches(model) * model.width * model.expert_hidden + params_router(model)
 
@@ -140,7 +140,7 @@ def active_params_with_head(model: ModelConfig) -> int:
 
 
 def _params_idle(model: ModelConfig) -> int:
-    """Those of the experts that a token does not take."""
+    """Parameters of the experts that a token does not take."""
     return params_mlp(model) - active_params_mlp(model)
 
 

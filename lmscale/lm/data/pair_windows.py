@@ -25,9 +25,9 @@ class PairPlaces:
     """Where the parts of every pair of a split lie among its tokens. Ends of documents are not in them: [P, 2] each."""
 
     starts: NDArray[np.int64]
-    """Of the prompt, without what is cut of it."""
+    """Where prompts begin and end, without what is cut of them."""
     answers: NDArray[np.int64]
-    """Of the answer."""
+    """Where answers begin and end."""
     stops: NDArray[np.int64]
     cut: NDArray[np.int64]
     """Tokens that the prompt loses at its beginning, the same for both answers."""

@@ -22,7 +22,7 @@ class DataUsage:
     answer_tokens: int | None
     """Tokens trained on that are no prompt, repeats counted; None where documents have no prompts."""
     padding_tokens: int | None
-    """Those of the tokens that fill sequences up behind whole documents; None for a stream."""
+    """Tokens trained on that only fill sequences up behind whole documents; None for a stream."""
     cut_tokens: int | None
     """Tokens of the beginnings of documents that are too long for a sequence, each once; None for a stream."""
     unique_tokens: int

@@ -24,7 +24,7 @@ from lmscale.lm.objectives import Reference, make_pair_function
 from lmscale.lm.objectives.answer_kl import answer_kl
 
 BINS = 10
-"""Of equal width over the confidences, as in Guo 2017, section 3."""
+"""Bins of equal width over the confidences, as in Guo 2017, section 3."""
 Values = dict[str, Any]
 
 

@@ -47,11 +47,11 @@ class Part:
 
     task: str
     kind: str
-    """As in `InsideSpec`."""
+    """What is measured, as `InsideSpec` names it."""
     items: int | None = None
     """Rows or windows; None takes the usual number."""
     pairs: tuple[Pair, ...] = ()
-    """Of the task whose neurons are counted."""
+    """Pairs of the task whose neurons are counted."""
 
     @property
     def task_hash(self) -> str:

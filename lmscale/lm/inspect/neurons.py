@@ -42,7 +42,7 @@ class UsedNeurons:
     count_R: NDArray[np.int64]
     """The same number by pairs that are drawn anew, with replacement."""
     right_N: Floats
-    """Of every pair, the share of its two prompts after which the whole model prefers the right answer."""
+    """The share of each pair's two prompts after which the whole model prefers the right answer."""
     right_without_N: Floats
     """The same with every neuron at its mean: where it is as high, the task needs no neuron."""
     used_LF: Bools

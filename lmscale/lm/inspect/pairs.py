@@ -63,7 +63,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def comparable(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int) -> list[Pair]:
-    """Those of the pairs of which `pair_tokens` raises nothing."""
+    """The pairs whose positions can be compared: `pair_tokens` raises nothing of them."""
 
     def fits(pair: Pair) -> bool:
         try:

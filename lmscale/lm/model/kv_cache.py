@@ -100,7 +100,7 @@ def extend_cast(
     config: ModelConfig,
     source_B: jax.Array | None = None,
 ) -> tuple[jax.Array, KVCache]:
-    """As `extend`, of parameters that are cast and cut already."""
+    """What `extend` gives, for parameters that are cast and cut already."""
 
     def source_rows(rows: jax.Array) -> jax.Array:
         return rows if source_B is None else rows[source_B]

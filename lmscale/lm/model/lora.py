@@ -56,12 +56,12 @@ def is_adapter(name: str) -> bool:
 
 
 def trained(values: Mapping[str, T], config: ModelConfig) -> dict[str, T]:
-    """Those of the rows that are trained: all, or the adapters alone."""
+    """The values of the parameters that are trained: all, or the adapters alone."""
     return {name: value for name, value in values.items() if config.lora is None or is_adapter(name)}
 
 
 def frozen(values: Mapping[str, T], config: ModelConfig) -> dict[str, T]:
-    """Those of the rows that stay as they are."""
+    """The values of the parameters that stay as they are."""
     return {name: value for name, value in values.items() if config.lora is not None and not is_adapter(name)}
 
 

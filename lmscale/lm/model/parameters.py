@@ -222,7 +222,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def init_trained(config: ModelConfig, key: jax.Array) -> Params:
-    """As `init`, of the parameters that are trained: of a model with adapters, these alone."""
+    """Initial values, as `init` has them, of the trained parameters: of a model with adapters, these alone."""
     return _drawn(trained(parameter_table(config), config), config, key)
 
 

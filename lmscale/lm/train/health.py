@@ -46,7 +46,7 @@ class Health:
 
 @flax.struct.dataclass
 class RoutedHealth(Health):
-    """That of a mixture of experts. A class of its own, since checkpoints of dense models have no such array."""
+    """The health of a mixture of experts: a class of its own, since checkpoints of dense models have no such array."""
 
     load_LE: jax.Array
     """Each expert's share of its layer's tokens, smoothed."""

@@ -89,7 +89,7 @@ class Hyperparameters:
 
     @classmethod
     def of(cls, config: RunConfig) -> "Hyperparameters":
-        """Those of a run."""
+        """The hyperparameters of a run."""
         return cls(
             schedule=Schedule.of(config),
             weight_decay=jnp.float32(config.optimizer.weight_decay),

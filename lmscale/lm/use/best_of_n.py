@@ -141,7 +141,7 @@ def _score(task: Task, metric: Metric, shots: Shots, n: int, reward: str, values
 
 
 def _conditions(task: Task, shots: Shots, choice: Choice) -> dict[str, Any]:
-    """As of every score, with what was drawn: other answers are another measurement."""
+    """The conditions of a score, with what was drawn: other answers are another measurement."""
     conditions = conditions_of(task, shots)
     content = json.dumps([conditions["task_hash"], choice.answers, choice.seed])
     return {**conditions, "task_hash": hashlib.sha256(content.encode()).hexdigest()[:16]}

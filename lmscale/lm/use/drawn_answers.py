@@ -30,7 +30,7 @@ class DrawnAnswers:
     """What was drawn to the items of a task."""
 
     prompts: list[Ids]
-    """As the model has read them."""
+    """The prompts as the model has read them."""
     tokens: list[Ids]
     """Per item [M, R]: up to and with the end, or to a stop, then -1."""
     texts: list[list[str]]

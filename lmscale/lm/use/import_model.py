@@ -46,7 +46,7 @@ class ImportedModel:
 def import_into_sweep(
     source: Path, sweep: Path, tokens: int | None = None, name: str = ""
 ) -> tuple[Path, ImportedModel]:
-    """As `import_model`, as a run of the sweep in the folder `sweep`, which is made where it does not exist.
+    """Import a model as a run of the sweep in the folder `sweep`, which is made where it does not exist.
 
     Returns the run's folder too.
     """

@@ -54,7 +54,7 @@ def load(folder: str | Path, step: int | None = None) -> TrainedRun:
 
 
 def open_run(folder: Path, step: int | None = None) -> Opened:
-    """As `load`; where the newest checkpoint cannot be read the one before is taken, and a sentence says so."""
+    """A run, as `load` gives it; where its newest checkpoint cannot be read, the one before, and a sentence says so."""
     check(
         (folder / CONFIG_FILE).is_file(),
         f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>",

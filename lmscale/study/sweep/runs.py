@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def batch_flops(self) -> int:
-        """Those of `flops` that go into drawing answers and judging them."""
+        """FLOPs that go into drawing answers and judging them, out of `flops`."""
         return sum(run.batch_flops for run in self.runs)
 
     @property
     def reference_flops(self) -> int:
-        """Those of `flops` that go into reading teachers and references."""
+        """FLOPs that go into reading teachers and references, out of `flops`."""
         return sum(run.reference_flops for run in self.runs)
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from lmscale.lm.data.corpora.records import MESSAGES, Fields, Filled, Problem
 
 PARTS = 4
-"""Of every document; the prompt stands there twice, so that each answer follows it in its own sequence."""
+"""Parts of a document: the prompt stands there twice, so that each answer follows it in a sequence of its own."""
 
 
 class Pairs:

@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `DataConfig.tokenizer`."""
+        """What `DataConfig.tokenizer` calls it."""
 
     @property
     def fingerprint(self) -> str:

@@ -48,7 +48,7 @@ class FileTokenizer:
         """
         self.name = name
         self.content = content
-        """That of the file."""
+        """The bytes of the file."""
         try:
             spec = json.loads(content)
             added = [(item["id"], item["content"], item["special"]) for item in spec.get("added_tokens") or []]

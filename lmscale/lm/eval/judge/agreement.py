@@ -86,7 +86,7 @@ class Agreement:
     """Krippendorff's alpha of the people alone: what a judge can be measured by."""
 
     def to_json(self) -> dict[str, Any]:
-        """As --json has it."""
+        """What --json writes."""
         estimates = {name: getattr(self, name).to_json() for name in ("alpha", "kappa", "people_alpha")}
         return {"what": self.what, "texts": self.texts, "people": self.people, **estimates}
 

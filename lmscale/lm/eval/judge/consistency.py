@@ -25,7 +25,7 @@ class SelfConsistency:
     alpha: Estimate
 
     def to_json(self) -> dict[str, Any]:
-        """As --json has it."""
+        """What --json writes."""
         return {"criterion": self.criterion, "texts": self.texts, "same": self.same, "alpha": self.alpha.to_json()}
 
     def sentence(self) -> str:

@@ -64,7 +64,7 @@ class Ratings:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As --json has it."""
+        """What --json writes."""
         return asdict(self)
 
 

@@ -26,7 +26,7 @@ class LoadTotals:
 
     @classmethod
     def of(cls, steps: Iterable[ExpertLoad]) -> Self | None:
-        """Those of some steps, on the host; None without any."""
+        """The sums over some steps, on the host; None without any."""
         each = [(step.counts_LE, step.dropped_L, step.entropy_L) for step in steps]
         if not each:
             return None
@@ -42,7 +42,7 @@ class LoadTotals:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As a checkpoint keeps them; `from_json` reads them back."""
+        """The sums as a checkpoint keeps them; `from_json` reads them back."""
         return {name: getattr(self, name).tolist() for name in ("counts_LE", "dropped_L", "entropy_L")}
 
     @classmethod

@@ -94,7 +94,7 @@ def _off_file(folder: Path) -> Path:
 
 
 def _time_outs(wandb: Any) -> dict[str, Any]:
-    """Those of our settings that this version of W&B has."""
+    """The time limits among W&B's settings, as far as this version has them."""
     settings = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
     known = getattr(getattr(wandb, "Settings", None), "model_fields", settings)
     return {name: value for name, value in settings.items() if name in known}

@@ -32,7 +32,7 @@ class Fields:
         return cast(T, value)
 
     def optional(self, name: str, kind: type[T]) -> T | None:
-        """As `get`; None where the field is missing or null."""
+        """The field, as `get` gives it; None where it is missing or null."""
         return None if self.values.get(name) is None else self.get(name, kind)
 
     def require(self, name: str, allowed: tuple[Any, ...], default: Any) -> None:

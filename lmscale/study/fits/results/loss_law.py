@@ -223,7 +223,7 @@ class LossLaw:
             ]
 
     def all_draws(self) -> dict[str, np.ndarray]:
-        """Of each parameter and exponent that rests on no bound, its value in every resample (R,)."""
+        """The values (R,) that each parameter and exponent has in the resamples, but for those at a bound."""
         if self.samples is None:
             return {}
         return {

@@ -16,11 +16,11 @@ class NoiseSplit:
     """Standard deviations of one run's loss, in the unit of the target; None where the table does not tell."""
 
     seed: RunNoise | None
-    """Of runs that differ in nothing but the seed."""
+    """The scatter of runs that differ in nothing but the seed."""
     evaluation: RunNoise | None
-    """Of the measurement: the sample of text that a run is scored on."""
+    """The error of the measurement: the sample of text that a run is scored on."""
     search: RunNoise | None
-    """Of the tuning: how differently far above its valley's minimum the best rate tried lies, from cell to cell."""
+    """The error of the tuning: how differently far the best rate tried lies above its valley's minimum, by cell."""
 
     @property
     def known(self) -> dict[str, RunNoise]:
