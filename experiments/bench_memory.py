@@ -2,17 +2,19 @@
 
     python experiments/bench_memory.py                  # a grid of shapes: many minutes, nearly all of it compilation
     python experiments/bench_memory.py --only 8         # the first eight of them
+    python experiments/bench_memory.py --target h100x4  # options and meshes, compiled for a machine that is not here
 
 Each shape's step is lowered and compiled as `train` does, never run. The compiler's figure is that of
 `memory_analysis`: arguments, results and temporaries, without what results share with arguments. The estimate is
 `counting.memory_bytes`, which decides whether a run is started and what `lmscale plan` prints. On an accelerator the
-same table is printed for its own kernels.
+same table is printed for its own kernels. With --target (v5e-4, h100x4; the extra tpu or cuda) bytes are those of one
+device, and the model is one of 12 layers x 768 at context 1024, with one option or mesh changed at a time.
 
 Outcome (2026-11, CPU, JAX 0.10.2): 34 of 34 shapes within 15 %, estimate / compiler from .89 (48 x 2 bytes) to 1.11 (8
 layers in a loop, remat dots). Widths 64 to 1024 give .96 to 1.02, contexts 64 to 1024 .92 to 1.02, vocabularies 256 to
 16,384 .95 to 1.01, bfloat16 .96, micro-batches .97, experts 1.00 to 1.03. Layers that are written out keep as much with
 remat as without (331 of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an
-accelerator.
+accelerator, nor with --target.
 """
 
 import argparse
@@ -25,10 +27,13 @@ import jax.numpy as jnp
 
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
 from lmscale.core.counting import memory_bytes, params_total, state_bytes
+from lmscale.core.machines import machine
+from lmscale.core.plans import PlannedRun
 from lmscale.lm.devices.machine import device_name
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import make_step
+from lmscale.study.compiled import compile_runs
 
 BASE = ModelConfig(width=256, layers=4, heads=4, vocab=1024, context=256)
 GOAL = 0.15
@@ -67,6 +72,61 @@ def shapes() -> Iterator[tuple[str, RunConfig]]:
     )
 
 
+def target_shapes(batch: int, devices: int) -> Iterator[tuple[str, RunConfig]]:
+    """Name and run: options and meshes of at most `devices` devices, around a model of 124M parameters."""
+    base = ModelConfig(width=768, layers=12, heads=12, context=1024, vocab=50_304, compute_dtype="bfloat16")
+
+    def run(
+        name: str, optimizer: dict[str, Any] | None = None, rows: int = batch, **model: Any
+    ) -> tuple[str, RunConfig]:
+        mesh = MeshConfig(**model.pop("mesh", {}))
+        settings = OptimizerConfig(peak_lr=1e-3, batch_sequences=rows, **(optimizer or {}))
+        shape = replace(base, **model)
+        return name, RunConfig(model=shape, optimizer=settings, mesh=mesh, tokens=rows * shape.context)
+
+    yield run("plain")
+    yield run("GQA with QK-norm", kv_heads=4, qk_norm=True)
+    yield run("GPT-2: GELU, LayerNorm, biases", mlp="gelu", norm="layernorm", biases=True, positions="learned")
+    yield run("ALiBi", positions="alibi")
+    yield run("documents apart", document_end=0)
+    yield run("residual dropout", residual_dropout=0.1)
+    yield run("attention dropout", attention_dropout=0.1)
+    yield from (run(f"remat {remat}", remat=remat) for remat in ("dots", "full"))
+    yield run("float32", compute_dtype="float32")
+    yield run("2 micro-batches", {"micro_batches": 2})
+    yield from (run(kind, {"kind": kind}) for kind in ("muon", "adafactor", "lion"))
+    yield run("averaged weights", {"ema_decay": 0.999})
+    yield run("context 4096", rows=max(1, batch // 4), context=4096)
+    yield run("8 experts, 2 of a quarter", experts=8, experts_per_token=2, expert_width=512)
+    yield run("8 experts of capacity 1.25", experts=8, experts_per_token=2, router=RouterConfig(capacity=1.25))
+    if devices >= 4:
+        meshes = ({"data": 4}, {"fsdp": 4}, {"tensor": 4}, {"sequence": 4}, {"fsdp": 2, "sequence": 2})
+        for mesh in (*meshes, {"fsdp": 2, "tensor": 2}):
+            yield run(", ".join(f"{axis} = {size}" for axis, size in mesh.items()), mesh=mesh)
+        sparse = {"experts": 8, "experts_per_token": 2, "router": RouterConfig(capacity=1.25)}
+        yield run("expert = 4", mesh={"expert": 4}, **sparse)
+
+
+def print_target(name: str, batch: int, only: int | None) -> None:
+    """Print a row per option and mesh, compiled for the machine called `name`."""
+    target = machine(name)
+    shapes = list(target_shapes(batch, target.devices))[:only]
+    outcomes = compile_runs([PlannedRun(config) for _, config in shapes], target)
+    print(f"{target.name}, batch {batch}; {outcomes[0].versions}")
+    print(f"{'shape':34}  compiled   estimate   ratio   attention   compilation   least step")
+    within = 0
+    for (shape, config), outcome in zip(shapes, outcomes):
+        estimated = memory_bytes(config, accelerator=True) / config.mesh.devices
+        ratio = estimated / outcome.train.bytes_per_device
+        within += abs(ratio - 1) <= GOAL
+        step = "" if outcome.bound is None else f"{1e3 * outcome.bound.seconds:8.1f} ms"
+        print(
+            f"{shape:34}  {outcome.train.bytes_per_device / 1e9:5.1f} GB   {estimated / 1e9:5.1f} GB   {ratio:5.2f}   "
+            f"{outcome.attention:9}   {outcome.compile_seconds:8.1f} s   {step}"
+        )
+    print(f"{within} of {len(shapes)} within {GOAL:.0%}")
+
+
 def compiled_bytes(config: RunConfig) -> int:
     """What the compiler counts for the step."""
     mesh = make_mesh(MeshConfig())
@@ -95,4 +155,10 @@ def main(only: int | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, help="the first so many shapes")
-    main(parser.parse_args().only)
+    parser.add_argument("--target", help="a machine that need not be here, as `lmscale plan --compile` takes it")
+    parser.add_argument("--batch", type=int, default=8, help="sequences of a batch with --target")
+    arguments = parser.parse_args()
+    if arguments.target is None:
+        main(arguments.only)
+    else:
+        print_target(arguments.target, arguments.batch, arguments.only)

@@ -148,6 +148,10 @@ VERBS = {
         "bench", "BenchArgs", "Measure how fast a model trains here",
         "lmscale bench --sweep sweeps/mine.py",
     ),
+    "doctor": Verb(
+        "doctor", "DoctorArgs", "Check this machine for training",
+        "lmscale doctor --json doctor.json",
+    ),
 }  # fmt: skip
 """In the order of work."""
 

@@ -28,6 +28,9 @@ class ExportJobsArgs:
     """PersistentVolumeClaim that all pods share, with runs/ and cache/ in it."""
     gpus: bool = False
     """Ask for a GPU for every device of a run's mesh; by default runs train on CPUs."""
+    check_compiled: str | None = None
+    """Compile every run for this machine first, as `lmscale plan --compile` does, and write nothing where one does not
+    fit: h100x8, v5e-16."""
 
 
 def main(args: ExportJobsArgs, console: "Console") -> None:
@@ -36,6 +39,10 @@ def main(args: ExportJobsArgs, console: "Console") -> None:
     from lmscale.study.launch import jobs
 
     plan = sweep.read(args.sweep)
+    if args.check_compiled is not None:
+        from lmscale.commands.plan.compiled import check_compiled
+
+        check_compiled(plan.runs, args.check_compiled, console)
     pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
     folder = args.runs / plan.sweep.name
     print(jobs.export(plan.sweep.name, plan.runs, folder, args.format, pod, plan.sweep.purpose))

@@ -59,6 +59,9 @@ class RunArgs:
     """Further options for sbatch: --sbatch=--qos=low."""
     dry_run: bool = False
     """Print the exact submission and submit nothing."""
+    check_compiled: str | None = None
+    """Compile every run for this machine first, as `lmscale plan --compile` does, and train nothing where one does not
+    fit: h100x8, v5e-16."""
 
 
 def main(args: RunArgs, console: "Console") -> int:
@@ -69,6 +72,10 @@ def main(args: RunArgs, console: "Console") -> int:
 
     plan = sweep.read(args.sweep)
     verb.check_plan(plan, args.force)
+    if args.check_compiled is not None:
+        from lmscale.commands.plan.compiled import check_compiled
+
+        check_compiled(plan.runs, args.check_compiled, console)
     if args.launcher == "slurm":
         from lmscale.core.config import check
 

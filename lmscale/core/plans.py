@@ -21,7 +21,7 @@ COUNTED = ("params", "tokens", "flops")
 """Counts that the line of a run in every plan repeats."""
 REPEATED = (*COUNTED, "active_params")
 """Counts that it repeats now; plans of before models had experts have only the others."""
-NO_FIELDS = frozenset(("run_id", *REPEATED))
+NO_FIELDS = frozenset(("run_id", "compiled", *REPEATED))
 """What a line of a plan holds beside the fields of its `PlannedRun`."""
 PURPOSE = ("question", "law", "target_flops", "max_flops", "max_hours")
 """Fields of a sweep that its plan keeps beside its runs; plans of earlier versions lack them."""

@@ -18,16 +18,20 @@ class PlanArgs:
     """
 
     sweep: Positional[Path | None] = None
-    """A file that defines SWEEP, or a plan that --json wrote."""
+    """A file that defines SWEEP, a plan that --json wrote, or the config.json of one run."""
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
     json: Path | None = None
     """Also write the plan, with everything that is printed, to this file; `lmscale run` takes it."""
     device: str | None = None
-    """Where the sweep is to run: h200, h100, a100, b200, v4, v5e, v5p or v6e; by default the sweep's own choice, else
-    this machine."""
+    """Where the sweep is to run: h200, h100, a100, a100-40, b200, gb200, v4, v5e, v5p or v6e; by default the sweep's
+    own choice, else this machine."""
     devices: int = 1
     """Number of these devices."""
+    compile: str | None = None
+    """Compile every distinct run for a machine that need not be here: v5e-16, v5p-128, v6e-8, h100x8, a100-80x4,
+    h200x8, b200x8, gb200x72, or FILE.txtpb:8 for GPUs that a file describes to XLA. Says whether it fits, its memory,
+    kernels and collectives, and the least time of a step; outcomes are kept."""
     utilisation: float | None = None
     """Share of the device's peak that training reaches; by default 0.35 is assumed."""
     price: float | None = None

@@ -1,11 +1,12 @@
 """A priced plan: what each run is, costs and takes, for the table on the terminal and for `--json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import DataConfig
 from lmscale.core.counting import Counts, count
 from lmscale.core.plans import PlannedRun
@@ -28,6 +29,8 @@ class PricedRun:
     """Passes over the training text; None while the corpus is not prepared, 0 where it is endless."""
     state: RunState | None = None
     """What the sweep's folder holds of the run; None where it was not looked at."""
+    compiled: CompiledRun | None = None
+    """What the compiler says of it on a named machine; its memory is then in `price`."""
 
     @property
     def ended(self) -> bool:
@@ -69,6 +72,7 @@ class PricedRun:
             "batch_tokens": config.batch_tokens,
             "peak_lr": config.optimizer.peak_lr,
             "memory_bytes": self.price.memory_bytes,
+            "memory_source": "estimated" if self.compiled is None else "compiled",
             "fits_memory": self.price.fits,
             "seconds": self.price.seconds,
             "seconds_source": self.price.source,
@@ -150,13 +154,19 @@ class PricedPlan:
         """Cost of all runs in the currency of `--price`; None without a price."""
         return money([row.price for row in self.rows], self.hardware)
 
+    @property
+    def compiled(self) -> list[tuple[PlannedRun, CompiledRun]]:
+        """The runs that were compiled, and what the compiler says of each."""
+        return [(row.run, row.compiled) for row in self.rows if row.compiled is not None]
+
     def to_json(self) -> dict[str, Any]:
         """What `--json` writes: a plan that `lmscale run` takes, with everything that was printed."""
         sweep, hardware = self.plan.sweep, self.hardware
+        compiled = {run.config.run_id: {"compiled": one.to_json()} for run, one in self.compiled}
         return {
             "sweep": sweep.name,
             **sweep.purpose,
-            "runs": [row.run.to_json() for row in self.rows],
+            "runs": [row.run.to_json() | compiled.get(row.run.config.run_id, {}) for row in self.rows],
             "rows": [row.to_json() for row in self.rows],
             "totals": {
                 "runs": len(self.rows),
@@ -181,18 +191,34 @@ class PricedPlan:
         }
 
 
-def price_plan(plan: Plan, hardware: Hardware, verdict: Verdict | None, folder: Path | None = None) -> PricedPlan:
+def price_plan(
+    plan: Plan,
+    hardware: Hardware,
+    verdict: Verdict | None,
+    folder: Path | None = None,
+    compiled: Mapping[str, CompiledRun] | None = None,
+) -> PricedPlan:
     """Count and price every run, and look into the sweep's `folder` for what is there of it.
 
-    Raises `UserError` where a prepared corpus is too small for one.
+    `compiled` maps the run_id of what was compiled to what the compiler says: its memory takes the place of the
+    estimate. Raises `UserError` where a prepared corpus is too small for one.
     """
     corpora = manifests(plan.runs)
     there = partial(state_of, folder) if folder is not None and folder.is_dir() else lambda run: None
-    rows = (
-        PricedRun(run, count(run.config), price(run, hardware), _epochs(run, corpora[run.config.data]), there(run))
-        for run in plan.runs
-    )
+    rows = []
+    for run in plan.runs:
+        one = (compiled or {}).get(run.config.run_id)
+        cost = _with_compiled_memory(price(run, hardware), run, one)
+        rows.append(PricedRun(run, count(run.config), cost, _epochs(run, corpora[run.config.data]), there(run), one))
     return PricedPlan(plan, hardware, tuple(rows), verdict)
+
+
+def _with_compiled_memory(price: Price, run: PlannedRun, compiled: CompiledRun | None) -> Price:
+    """A price whose memory is the compiler's, where it was asked."""
+    if compiled is None:
+        return price
+    whole = compiled.bytes_per_device * run.config.mesh.devices
+    return replace(price, memory_bytes=whole, fits=compiled.fits)
 
 
 def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:

@@ -6,26 +6,29 @@ from rich.console import Console
 from rich.markup import escape
 
 from lmscale.commands.columns import Columns, omitted, print_columns, room
+from lmscale.commands.plan import compiled
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
+from lmscale.core.machines import Machine
 from lmscale.core.quantities import counted, duration, model_size, quantity
 from lmscale.core.results import corpora_sentence
 from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
 from lmscale.study.sweep import experts_text, flops_text
 
 LEGEND = (
-    "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: estimated peak memory "
+    "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: {memory} peak memory "
     "over all devices of a run. time: start-up and validation included, by what `by` names "
     "(measured: by the runs of this sweep that have finished)."
 )
-LEAST_FIRST = ("by", "MiB", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N")
+LEAST_FIRST = ("by", "MiB", "attention", "step", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N")
 """Columns that a narrow window leaves out, in this order."""
 SHORT_ID = 6
 """Letters of a run's name by which a branch names its trunk."""
 CONSTANTS = {
-    "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "lr {}", "by": "time by what is {}"
+    "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "lr {}", "by": "time by what is {}",
+    "attention": "attention by {}",
 }  # fmt: skip
 """Columns that become a phrase where all runs have one value."""
 CONVENTION_NAMES = {
@@ -38,8 +41,11 @@ CONVENTION_NAMES = {
 }
 
 
-def show(priced: PricedPlan, console: Console, convention: str = "flops") -> None:
-    """Print every run of a plan with its price, the totals, warnings, and the verdict on the design."""
+def show(priced: PricedPlan, console: Console, convention: str = "flops", target: Machine | None = None) -> None:
+    """Print every run of a plan with its price, the totals, warnings, and the verdict on the design.
+
+    `target` is the machine that it was compiled for.
+    """
     sweep = priced.plan.sweep
     title = f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name
     columns, same = _varying(_columns(priced, convention))
@@ -57,7 +63,12 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
     if priced.begun:
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
-    console.print(LEGEND.format(convention=CONVENTION_NAMES[convention]))
+    memory = "compiled" if priced.compiled else "estimated"
+    console.print(LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory))
+    if target is not None and priced.compiled:
+        console.print("step: the least time of an update by the peaks of the machine, a bound and no promise.")
+        for sentence in compiled.lines(priced.compiled, target):
+            console.print(f"{escape(sentence)}.")
     if priced.sparse:
         console.print("experts: per layer, of which a token passes some. active: the parameters that a token passes.")
     if any(columns.get("leaves", ())):
@@ -68,7 +79,8 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops") -> Non
     mixed = corpora_sentence(
         (row.state.data_fingerprint for row in there if row.state), (row.run.stage for row in there)
     )
-    for sentence in (*priced.plan.warnings, *_memory(priced), *_limits(priced), *filter(None, [mixed])):
+    large = _memory(priced) if target is None else compiled.notes(priced.compiled, target)
+    for sentence in (*priced.plan.warnings, *large, *_limits(priced), *filter(None, [mixed])):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}")
     if priced.verdict is not None:
         show_verdict(priced.verdict, console)
@@ -101,7 +113,9 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str
         "steps": f"{config.steps:,}",
         "batch": quantity(config.batch_tokens),
         "lr": f"{config.optimizer.peak_lr:.2g}",
-        "MiB": f"{math.ceil(row.price.memory_bytes / 2**20):,}",
+        "MiB": f"{math.ceil(row.price.memory_bytes / 2**20):,}" + " compiled" * (row.compiled is not None),
+        "attention": "" if row.compiled is None else row.compiled.attention,
+        "step": _least_time(row),
         "time": duration(row.price.seconds),
         "by": row.price.source,
     }
@@ -116,6 +130,12 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str
     return {**cells, "leaves": branch, "": ", ".join(notes)}
 
 
+def _least_time(row: PricedRun) -> str:
+    """The bound of a compiled step in milliseconds."""
+    bound = None if row.compiled is None else row.compiled.bound
+    return "" if bound is None else f">= {1e3 * bound.seconds:.3g} ms"
+
+
 def _varying(columns: Columns) -> tuple[Columns, list[str]]:
     """The columns that tell runs apart, and a phrase for each of the others that says the same of every run."""
     several = len(columns["run"]) > 1
@@ -123,7 +143,7 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
     phrases = [
         phrase.format(columns[name][0])
         for name, phrase in CONSTANTS.items()
-        if name in same and columns[name][0] != "?"
+        if name in same and columns[name][0] not in ("?", "")
     ]
     stages = {"stage"} if set(columns.get("stage", ())) == {PRETRAIN} else set()
     varying = {name: cells for name, cells in columns.items() if name not in same | stages and any(cells)}

@@ -1,6 +1,7 @@
 """What `lmscale plan` does: read or make a plan, price it, judge its design and print it; start nothing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,6 +9,7 @@ from rich.markup import escape
 from lmscale.commands.constraints import Limits
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.plan.arguments import PlanArgs
+from lmscale.commands.plan.compiled import compile_plan
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.improve import improved_plan
 from lmscale.commands.plan.prior import prior_of
@@ -16,6 +18,7 @@ from lmscale.commands.plan.show import show, show_proposal, show_verdict
 from lmscale.core.config import PRETRAIN, check
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
+from lmscale.core.machines import Machine, machine
 from lmscale.core.quantities import counted
 from lmscale.core.run_folder import PLAN_FILE
 from lmscale.study.design import Prior, Verdict, fitted_runs, judge_plan, line_through
@@ -37,13 +40,26 @@ def main(args: PlanArgs, console: Console) -> None:
     if args.improve:
         _improve(plan, args, console)
         return
-    priced = price_plan(plan, _hardware(plan, args), _verdict(plan, args), args.runs / plan.sweep.name)
-    show(priced, console, args.convention)
+    priced = _priced(plan, args, _verdict(plan, args), console, args.runs / plan.sweep.name)
+    show(priced, console, args.convention, _target(args))
     if args.json is not None:
         write_json(args.json, priced.to_json())
     if priced.verdict is not None:
         _check_design(priced.verdict, args.force)
     print_next("run", args.json or args.sweep, *_elsewhere(args))
+
+
+def _target(args: PlanArgs) -> Machine | None:
+    """The machine of --compile. Raises `UserError` that names the nearest."""
+    return None if args.compile is None else machine(args.compile)
+
+
+def _priced(
+    plan: Plan, args: PlanArgs, verdict: Verdict | None, console: Console, folder: Path | None = None
+) -> PricedPlan:
+    """The plan with its prices, compiled where --compile names a machine."""
+    hardware = _hardware(plan, args)  # before minutes of compilation, since it may refuse
+    return price_plan(plan, hardware, verdict, folder, compile_plan(plan.runs, args.compile, console))
 
 
 def _elsewhere(args: PlanArgs) -> tuple[object, ...]:
@@ -57,12 +73,19 @@ def check_plan(plan: Plan, force: bool = False) -> None:
 
 
 def _hardware(plan: Plan, args: PlanArgs) -> Hardware:
+    folder, target = args.runs / plan.sweep.name, _target(args)
+    if args.device is None and target is not None and target.accelerator is not None:
+        check(
+            args.devices == 1,
+            f"--devices {args.devices}: --compile {args.compile} has {target.devices} devices; leave it out, or give "
+            f"--device too",
+        )
+        return hardware_of(plan.runs, folder, target.device, target.devices, args.utilisation, args.price)
     device = plan.sweep.device if args.device is None else args.device
     check(
         bool(device) or (args.devices == 1 and args.utilisation is None),
         "--devices and --utilisation belong to a named device: add --device h100, or leave them out",
     )
-    folder = args.runs / plan.sweep.name
     return hardware_of(plan.runs, folder, device, args.devices, args.utilisation, args.price)
 
 
@@ -104,7 +127,7 @@ def _improve(plan: Plan, args: PlanArgs, console: Console) -> None:
     prior = _prior(plan, args)
     target = judge_plan(plan.runs, prior, args.target or plan.sweep.target_flops).target_flops
     improved, proposal, quantity = improved_plan(plan, prior, args.quantity, target, args.spend, args.most)
-    priced = price_plan(improved, _hardware(improved, args), judge_plan(improved.runs, prior, target))
+    priced = _priced(improved, args, judge_plan(improved.runs, prior, target), console)
     console.print(
         f"{plan.sweep.name}: {counted(len(plan.runs), 'run')} planned; up to {args.most} more for "
         f"{args.spend:.3g} FLOPs, chosen to narrow {quantity}"
@@ -124,9 +147,9 @@ def _optimal(args: PlanArgs, console: Console) -> None:
     assert args.optimal is not None
     sweep = None if args.sweep is None else read(args.sweep).sweep
     run = optimal(args.optimal, limits, args.tokens_per_param, sweep)
-    priced = None if run.plan is None else price_plan(run.plan, _hardware(run.plan, args), None)
+    priced = None if run.plan is None else _priced(run.plan, args, None, console)
     if priced is not None:
-        show(priced, console, args.convention)
+        show(priced, console, args.convention, _target(args))
     for line in run.lines():
         console.print(escape(line[0].upper() + line[1:]) + ".")
     if priced is not None:

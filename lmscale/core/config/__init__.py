@@ -30,7 +30,7 @@ from lmscale.core.config.objective import (
     RewardModel,
 )
 from lmscale.core.config.optimizer import OptimizerConfig
-from lmscale.core.config.parents import check_read, check_start
+from lmscale.core.config.parents import READ_ROLES, check_read, check_start
 from lmscale.core.config.router import RouterConfig
 from lmscale.core.config.run import (
     DISTIL,
@@ -52,6 +52,7 @@ __all__ = [
     "LARGEST_INTEGER",
     "PREFER",
     "PRETRAIN",
+    "READ_ROLES",
     "REINFORCE",
     "REWARD",
     "RUN_ID_LENGTH",

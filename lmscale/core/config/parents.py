@@ -8,6 +8,9 @@ from lmscale.core.config.model import ModelConfig
 if TYPE_CHECKING:
     from lmscale.core.config.run import RunConfig
 
+READ_ROLES = ("teacher", "reference")
+"""Parents whose parameters lie beside a run's own while it trains."""
+
 
 def check_start(child: "RunConfig", run_id: str, parent: ModelConfig) -> None:
     """Raise `UserError` where a run would start a language model from the reward model of run `run_id`."""

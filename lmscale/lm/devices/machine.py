@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.accelerators import ACCELERATORS
+from lmscale.core.accelerators import OVERLAP_FLAG, by_jax_kind
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting import memory_bytes, reference_bytes, state_bytes
 from lmscale.core.errors import MemoryShortage, UserError
@@ -19,12 +19,6 @@ from lmscale.core.files import cache_dir
 from lmscale.core.host import CORES_VARIABLE, available_memory_bytes, memory_share_bytes, start_ticks, usable_cores
 
 _IMPORTED = time.perf_counter()
-
-OVERLAP_FLAG = "--xla_gpu_enable_latency_hiding_scheduler"
-"""Has XLA hide the communication between GPUs behind computation. XLA leaves it off by default; on TPUs the compiler
-hides it unasked. Worth a try between many GPUs: `--xla_gpu_all_gather_combine_threshold_bytes` and its siblings for
-all-reduce and reduce-scatter, which make fewer and larger messages. Flags stand in XLA_FLAGS, those of TPUs in
-LIBTPU_INIT_ARGS, before the process starts."""
 
 PROGRAM_BYTES = 2**31
 """Compiled programs kept on disk; one of a small model is some 100 kB."""
@@ -165,8 +159,7 @@ def datasheet_peak(dtype: str) -> float | None:
     """FLOP/s of one device in `dtype` as its maker states them, None for an unknown device or dtype."""
     import jax
 
-    kind = jax.devices()[0].device_kind
-    accelerator = next((one for one in ACCELERATORS.values() if kind in one.jax_kinds), None)
+    accelerator = by_jax_kind(jax.devices()[0].device_kind)
     return accelerator.bfloat16 if accelerator is not None and dtype == "bfloat16" else None
 
 

@@ -1,11 +1,17 @@
 """How arrays are sharded: one mesh, and the rules that map logical axis names onto it."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
+from lmscale.core.accelerators import by_jax_kind
 from lmscale.core.config import MeshConfig, check
+from lmscale.core.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "expert", "tensor", "sequence")
 """In the order in which they divide the devices. A mesh that does not divide experts has no axis of that name, so that
@@ -31,9 +37,13 @@ Axes = tuple[str | None, ...]
 """One logical name per axis of an array; None is an axis that is never cut."""
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh of the first `config.devices` devices of all processes. Raises `UserError` when there are fewer."""
-    have, names = jax.device_count(), [axis for axis in MESH_AXES if axis != "expert" or config.expert > 1]
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of the first `config.devices` devices of all processes, or of `devices`, which need not be here.
+
+    Raises `UserError` when there are fewer.
+    """
+    have = jax.device_count() if devices is None else len(devices)
+    names = [axis for axis in MESH_AXES if axis != "expert" or config.expert > 1]
     inner = config.devices // config.data
     axes = " x ".join(f"{axis}={getattr(config, axis)}" for axis in names)
     check(
@@ -47,13 +57,51 @@ def make_mesh(config: MeshConfig) -> Mesh:
         f"the mesh {axes} takes {config.devices} of the {have} devices of {processes} processes; "
         f"every device must be part of the mesh: take data={max(1, have // inner)}",
     )
+    chosen = list(jax.devices() if devices is None else devices)[: config.devices]
+    grid = _grid(tuple(getattr(config, axis) for axis in names), chosen)
     # Explicit axes are JAX's default; the model leaves the placement of activations to the compiler.
-    return jax.make_mesh(
-        tuple(getattr(config, axis) for axis in names),
-        tuple(names),
-        axis_types=(AxisType.Auto,) * len(names),
-        devices=jax.devices()[: config.devices],
-    )
+    return Mesh(grid, tuple(names), axis_types=(AxisType.Auto,) * len(names))
+
+
+def _grid(shape: tuple[int, ...], devices: list[jax.Device]) -> NDArray[Any]:
+    """The devices in the order in which neighbours on an axis of the mesh are neighbours in the machine.
+
+    As `jax.make_mesh`, which refuses GPUs of several hosts, and meshes whose axes are parts of the axes of a TPU slice
+    (JAX 0.10.2). Raises `UserError` for TPUs that are no rectangle of their slice.
+    """
+    if devices[0].platform in ("gpu", "cuda"):
+        return np.array(sorted(devices, key=lambda device: device.id)).reshape(shape)
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(shape)
+    from jax.experimental import mesh_utils
+
+    try:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"a mesh of {' x '.join(map(str, shape))} does not lie in a TPU slice, of which it takes {len(devices)} "
+            f"devices ({str(error).splitlines()[0][:160] if str(error) else 'no rectangle'}); take all devices of the "
+            f"slice, or axes that are powers of two"
+        ) from None
+
+
+PLATFORMS = {"cuda": "gpu", "rocm": "gpu"}
+"""What JAX calls a device whose compiler has a name of its own."""
+
+
+def platform() -> str:
+    """The kind of device that the program is for which is now traced: "cpu", "gpu" or "tpu".
+
+    That of the mesh of `jax.set_mesh`, whose devices need not be in this machine; without one that of this process.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        return jax.default_backend()
+    name = getattr(device, "platform", None)
+    if name is None:  # JAX 0.10.0 tells the kind alone
+        accelerator = by_jax_kind(device.device_kind)
+        return jax.default_backend() if accelerator is None else accelerator.platform
+    return PLATFORMS.get(name, name)
 
 
 def spec(axes: Axes, mesh: Mesh | None = None) -> PartitionSpec:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lmscale.core.config import ModelConfig, Preference, RunConfig
 from lmscale.lm.data import ValidationSet
 from lmscale.lm.devices.collectives import make_global_array
-from lmscale.lm.devices.sharding import batch_devices, batch_sharding, replicated
-from lmscale.lm.eval.validation import TOKENS_PER_BATCH, Validation, padded
+from lmscale.lm.devices.sharding import batch_sharding, replicated
+from lmscale.lm.eval.validation import Validation, padded, rows_at_once
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.objectives import Reference, make_pair_function
 from lmscale.lm.objectives.answer_kl import answer_kl
@@ -39,9 +39,7 @@ def make_pair_validation(
     """A function from parameters to the means over all of `pairs`, compiled here for parameters placed as `like`."""
     assert pairs.scored is not None, "answers alone are scored"
     arrays = {"tokens": pairs.windows, "scored": pairs.scored}
-    rows = batch_devices(mesh)
-    most = max(1, TOKENS_PER_BATCH // (2 * config.model.context))
-    size, sharding = rows * math.ceil(min(len(pairs.windows), most) / rows), batch_sharding(mesh)
+    size, sharding = rows_at_once(len(pairs.windows), 2 * config.model.context, mesh), batch_sharding(mesh)
 
     def placed(part: NDArray[Any]) -> jax.Array:
         return make_global_array(lambda start, stop: part[start:stop], part.shape, sharding)
@@ -50,11 +48,7 @@ def make_pair_validation(
         return {name: placed(padded(array[start : start + size], size)) for name, array in arrays.items()}
 
     with jax.set_mesh(mesh):
-        values_of = (
-            jax.jit(partial(pair_values, config, reference_model or config.model), out_shardings=replicated(mesh))
-            .lower(like, reference, batch_at(0))
-            .compile()
-        )
+        values_of = jitted_values(config, mesh, reference_model).lower(like, reference, batch_at(0)).compile()
 
     def validate(params: Params) -> Validation:
         starts = range(0, len(pairs.windows), size)
@@ -66,6 +60,11 @@ def make_pair_validation(
         return of_pairs(values, pairs.tokens)
 
     return validate
+
+
+def jitted_values(config: RunConfig, mesh: Mesh, reference_model: ModelConfig | None) -> jax.stages.Wrapped:
+    """`pair_values` as a function of parameters, reference and batch; lower it under `jax.set_mesh(mesh)`."""
+    return jax.jit(partial(pair_values, config, reference_model or config.model), out_shardings=replicated(mesh))
 
 
 def pair_values(

@@ -47,19 +47,11 @@ def make_validation(
     config: RunConfig, mesh: Mesh, windows: ValidationSet, like: Params
 ) -> Callable[[Params], Validation]:
     """A function from parameters to the loss on all of `windows`, compiled here for parameters placed as `like`."""
-    rows = batch_devices(mesh)
-    batch = rows * math.ceil(min(len(windows.windows), max(1, TOKENS_PER_BATCH // config.model.context)) / rows)
+    batch = rows_at_once(len(windows.windows), config.model.context, mesh)
     sharding, shape = batch_sharding(mesh), (batch, windows.windows.shape[1])
     example = jax.ShapeDtypeStruct(shape, windows.windows.dtype, sharding=sharding)
     with jax.set_mesh(mesh):
-        losses = (
-            jax.jit(
-                lambda params, tokens_BS: token_losses(params, tokens_BS, config.model)[0],
-                out_shardings=replicated(mesh),
-            )
-            .lower(like, example)
-            .compile()
-        )
+        losses = window_losses(config, mesh).lower(like, example).compile()
 
     def batch_nats(params: Params, rows_WS: np.ndarray) -> np.ndarray:
         tokens = make_global_array(lambda start, stop: padded(rows_WS, batch)[start:stop], shape, sharding)
@@ -81,6 +73,20 @@ def make_validation(
         )
 
     return validate
+
+
+def rows_at_once(rows: int, row_tokens: int, mesh: Mesh) -> int:
+    """How many of `rows` rows are scored at once: `TOKENS_PER_BATCH` tokens of them, as many on every device."""
+    devices = batch_devices(mesh)
+    return devices * math.ceil(min(rows, max(1, TOKENS_PER_BATCH // row_tokens)) / devices)
+
+
+def window_losses(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
+    """The function from parameters and windows [B, S] to the nats of every token [B, S - 1]; lower it under
+    `jax.set_mesh(mesh)`."""
+    return jax.jit(
+        lambda params, tokens_BS: token_losses(params, tokens_BS, config.model)[0], out_shardings=replicated(mesh)
+    )
 
 
 def _of_answers(nats_WT: NDArray[np.float64], scored_WT: NDArray[np.bool_], text_bytes: int) -> Validation:

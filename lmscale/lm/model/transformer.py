@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.lm.devices.sharding import Axes, constrain
+from lmscale.lm.devices.sharding import Axes, constrain, platform
 from lmscale.lm.model.attention import alibi_slopes, causal_attention
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.experts import Occupancy, expert_mlp
@@ -215,7 +215,7 @@ def _layers(
 
 def scanned(config: ModelConfig) -> bool:
     """Small models run up to 1.3 times as fast on a CPU when their layers are written out."""
-    return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
+    return platform() != "cpu" if config.scan_layers is None else config.scan_layers
 
 
 def unstack(stacked: Params, layers: int) -> list[Params]:

@@ -18,7 +18,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmscale.core.config import ModelConfig, OptimizerConfig, Reinforcement, RunConfig, check, from_json
+from lmscale.core.config import (
+    READ_ROLES,
+    ModelConfig,
+    OptimizerConfig,
+    Reinforcement,
+    RunConfig,
+    check,
+    from_json,
+)
 from lmscale.core.counting import active_params_total, flops_per_token, params_total, reference_flops
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
@@ -29,7 +37,7 @@ from lmscale.lm.devices.sharding import make_mesh, replicated
 from lmscale.lm.objectives import Batch, Reference, make_objective
 from lmscale.lm.train.batch_source import BatchSource, TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
-from lmscale.lm.train.references import READ_ROLES, random_reference
+from lmscale.lm.train.references import random_reference
 from lmscale.lm.train.rewards import Checker
 from lmscale.lm.train.sampled_answers import SampledAnswers
 from lmscale.lm.train.step import Compiled, make_step

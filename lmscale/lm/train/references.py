@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from lmscale.core.config import IMPORTED, CheckpointName, ModelConfig, RunConfig, check, check_read
+from lmscale.core.config import IMPORTED, READ_ROLES, CheckpointName, ModelConfig, RunConfig, check, check_read
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import find_run
 from lmscale.core.run_identity import read_config
@@ -19,8 +19,6 @@ from lmscale.lm.data.tokenizer import imported_tokenizer
 from lmscale.lm.devices.sharding import shardings
 from lmscale.lm.model.parameters import Params, init, parameter_table
 from lmscale.lm.train.checkpoint import Checkpoints
-
-READ_ROLES = "teacher", "reference"
 
 
 class ReferenceModel(NamedTuple):

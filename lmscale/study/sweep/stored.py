@@ -1,8 +1,8 @@
-"""A plan that `lmscale plan --json` wrote, as a plan again."""
+"""A plan that `lmscale plan --json` wrote, as a plan again; the configuration of one run as a plan."""
 
 from pathlib import Path
 
-from lmscale.core.config import check
+from lmscale.core.config import RunConfig, check, from_json
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.plans import PURPOSE, PlannedRun
@@ -27,7 +27,7 @@ def plan_of_runs(name: str, runs: list[PlannedRun], **fields: object) -> Plan:
 
 
 def read(path: str | Path) -> Plan:
-    """The plan of a sweep file, or of a .json file that `lmscale plan --json` wrote.
+    """The plan of a sweep file, of a .json file that `lmscale plan --json` wrote, or of the config.json of one run.
 
     Raises `UserError` for what `load` and `plan` refuse and for a corrupt plan.
     """
@@ -35,6 +35,9 @@ def read(path: str | Path) -> Plan:
     if path.suffix != ".json":
         return plan(load(path))
     value = read_json(path, "plan")
+    if isinstance(value, dict) and {"model", "optimizer"} <= value.keys():
+        config = from_json(RunConfig, value, where=str(path))
+        return plan_of_runs(f"run_{config.run_id}", [PlannedRun(config)], law="")
     try:
         name, runs = value["sweep"], [PlannedRun.from_json(line) for line in value["runs"]]
         fields = {key: value[key] for key in PURPOSE if key in value}

@@ -8,7 +8,7 @@ from typing import Literal
 
 import jax
 
-from lmscale.lm.devices.sharding import mesh_axis_size
+from lmscale.lm.devices.sharding import mesh_axis_size, platform
 from lmscale.lm.model.attention import chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import FEATURES, alibi_slopes
 from lmscale.lm.model.attention.per_device import divides
@@ -43,7 +43,7 @@ def causal_attention(
     arrays, options = (q_BTHK, k_BSGK, v_BSGK), (scale, slopes, segments_BT)
     if (key is not None and dropout > 0) or tap.taps("attention_scores", "attention_weights"):
         return plain.attend(*arrays, *options, dropout, key, tap)
-    match implementation(jax.default_backend(), q_BTHK, kv_heads, slopes is not None, segments_BT is not None):
+    match implementation(platform(), q_BTHK, kv_heads, slopes is not None, segments_BT is not None):
         case "chunked":
             return chunked.attend(*arrays, *options)
         case "cudnn":

@@ -5,8 +5,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from lmscale.core.accelerators import by_jax_kind
 from lmscale.lm.model.attention.alibi import as_features
 from lmscale.lm.model.attention.per_device import on_each_device
+
+DESCRIBED: dict[str, tuple[int, int]] = {}
+"""Compute capability of GPUs that are compiled for and not listed among the accelerators, by their name in JAX."""
 
 
 def restriction(
@@ -30,7 +34,11 @@ def restriction(
 
 
 def capability() -> tuple[int, int] | None:
-    """Compute capability of this process's GPU; None where it is not NVIDIA's."""
+    """Compute capability of the GPU of the mesh that is set, which need not be here, else of this process; None where
+    it is not NVIDIA's."""
+    if jax.default_backend() != "gpu" and (absent := jax.sharding.get_abstract_mesh().abstract_device) is not None:
+        accelerator = by_jax_kind(absent.device_kind)
+        return DESCRIBED.get(absent.device_kind) if accelerator is None else accelerator.compute_capability
     device = jax.local_devices()[0]
     if "cuda" not in device.client.platform_version:
         return None

@@ -11,12 +11,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lmscale.lm.devices.sharding import platform
+
 Method = Literal["blocks", "ragged"]
 
 
 def default_method() -> Method:
     """How the backend multiplies groups of rows."""
-    return "ragged" if jax.default_backend() == "tpu" else "blocks"
+    return "ragged" if platform() == "tpu" else "blocks"
 
 
 def block_rows(pairs: int, groups: int) -> int:
@@ -28,7 +30,7 @@ def block_rows(pairs: int, groups: int) -> int:
     """
     if not isinstance(pairs, int):  # of an exported function, which takes any number of rows
         return 64
-    most = 128 if jax.default_backend() == "cpu" else 1024
+    most = 128 if platform() == "cpu" else 1024
     return max(16, min(most, 1 << max(0, pairs // groups // 4 - 1).bit_length()))
 
 

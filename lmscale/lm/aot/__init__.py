@@ -1,0 +1,1 @@
+"""A run's programs, compiled ahead of time for devices that are not here."""

@@ -1,0 +1,145 @@
+"""`lmscale plan --compile`: what the compiler says, in the table and in --json, in the place of estimates."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.command_line import call
+from helpers.compiled import COMPILED, compiled
+from helpers.outcomes import RUN
+from helpers.plans import own_cache  # noqa: F401
+
+from lmscale.commands.plan import compiled as compiled_plan
+from lmscale.core.compiled import CompiledRun
+from lmscale.core.config import MeshConfig
+from lmscale.core.machines import Machine, machine
+from lmscale.core.plans import PlannedRun
+from lmscale.study import sweep
+
+SWEEP = """
+from dataclasses import replace
+from lmscale import ModelConfig, OptimizerConfig, RunConfig, Sweep
+
+RUN = RunConfig(
+    model=ModelConfig(width=16, layers=1, heads=2, context=16, compute_dtype="bfloat16"),
+    optimizer=OptimizerConfig(peak_lr=0.01, batch_sequences=4),
+    tokens=64_000,
+)
+SWEEP = Sweep("two", [{"seed": 0}, {"seed": 1}], lambda point: replace(RUN, seed=point["seed"]), law="")
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.py").write_text(SWEEP, "utf-8")
+    return tmp_path / "two.py"
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
+    """The machines that were compiled for; every run gets `COMPILED`."""
+    asked: list[Machine] = []
+
+    def compile_runs(runs: list[PlannedRun], target: Machine, progress: Any) -> list[CompiledRun]:
+        asked.append(target)
+        progress(1, 1, COMPILED)
+        return [compiled(machine=target.name)] * len(runs)
+
+    monkeypatch.setattr(compiled_plan, "compile_runs", compile_runs)
+    return asked
+
+
+def test_the_table_and_the_file(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", file, "--compile", "v5e-4", "--json", "p.json") == 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert answers == [machine("v5e-4")]
+    assert "compiled 1 of 1 shape: fits, 3.0 GB per device of 16.0" in printed
+    assert "2,862 compiled" in printed and ">= 12 ms" in printed and "attention by splash" in printed
+    assert "Compiled for v5e-4: 2 of 2 runs fit" in printed and "0.4 GB in 8 all-gathers" in printed
+    assert "at least 12 ms by the peaks of TPU v5e (products 10 ms, memory traffic 12 ms, links 2 ms)" in printed
+    assert "4 x TPU v5e, 35% of 197 TFLOP/s" in printed, "priced for that machine too"
+    written = json.loads(Path("p.json").read_text("utf-8"))
+    for run, row in zip(written["runs"], written["rows"]):
+        assert run["compiled"]["fits"] is True and run["compiled"]["bytes_per_device"] == 3 * 10**9
+        assert run["compiled"]["attention"] == "splash" and run["compiled"]["machine"] == "v5e-4"
+        assert row["memory_source"] == "compiled" and row["memory_bytes"] == 3 * 10**9
+
+
+def test_a_plan_that_was_compiled_is_a_plan(file: Path, answers: list[Machine]) -> None:
+    assert call("plan", file, "--compile", "v5e-4", "--json", "p.json") == 0
+    assert [run.config.run_id for run in sweep.read("p.json").runs] == [
+        run.config.run_id for run in sweep.read(file).runs
+    ]
+
+
+def test_without_it_nothing_is_compiled(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", file, "--json", "p.json") == 0
+    assert not answers and "compiled" not in capsys.readouterr().out
+    written = json.loads(Path("p.json").read_text("utf-8"))
+    assert all("compiled" not in run for run in written["runs"])
+    assert all(row["memory_source"] == "estimated" for row in written["rows"])
+
+
+def test_one_configuration_is_a_plan_of_one_run(
+    tmp_path: Path, answers: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.json").write_text(json.dumps(RUN.to_json()), "utf-8")
+    assert call("plan", "config.json", "--compile", "h100", "--json", "p.json") == 0
+    (run,) = json.loads(Path("p.json").read_text("utf-8"))["runs"]
+    assert run["run_id"] == RUN.run_id and run["compiled"]["machine"] == "h100x1"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--compile", "h100-8"), "no machine is called 'h100-8'; did you mean 'h100x8'?"),
+        (("--compile", "v5e-12"), "the nearest are v5e-8 and v5e-16"),
+        (("--compile", "nowhere.txtpb"), "nowhere.txtpb cannot be used"),
+        (("--compile", "v5e-4", "--devices", "8"), "--compile v5e-4 has 4 devices"),
+    ],
+)
+def test_what_cannot_be_compiled_for(
+    words: tuple[str, ...], sentence: str, file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plan", file, *words) == 2
+    assert sentence in capsys.readouterr().err and not answers
+
+
+@pytest.mark.parametrize("words", [("run",), ("export-jobs",)], ids=" ".join)
+def test_nothing_is_started_that_does_not_fit(
+    words: tuple[str, ...], file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = compiled(fits=False, bytes_per_device=20 * 10**9)
+    monkeypatch.setattr(compiled_plan, "compile_runs", lambda runs, target, progress: [large] * len(runs))
+    assert call(*words, file, "--check-compiled", "v5e-4") == 2
+    assert "2 of 2 runs do not fit v5e-4" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_jobs_that_fit_are_written(file: Path, answers: list[Machine]) -> None:
+    assert call("export-jobs", file, "--check-compiled", "v5e-4") == 0
+    assert answers == [machine("v5e-4")] and Path("runs").exists()
+
+
+def test_what_is_worth_a_note() -> None:
+    def notes(target: str, outcome: CompiledRun, **changes: Any) -> str:
+        run = PlannedRun(replace(RUN, **changes))
+        return " ".join(compiled_plan.notes([(run, outcome)], machine(target)))
+
+    assert notes("v5e-4", COMPILED) == ""
+    large = compiled(fits=False, bytes_per_device=20 * 10**9)
+    assert re.search(
+        r"1 of 1 run does not fit v5e-4 \(run \w+: 20 GB of 16 GB per device, compiled\)", notes("v5e-4", large)
+    )
+    assert "take 1 of the 16 devices of v5e-16, whose 4 hosts" in notes("v5e-16", COMPILED)
+    assert "compile for v5e-1" in notes("v5e-16", COMPILED)
+    plain = compiled(attention="plain")
+    dropped = replace(RUN.model, attention_dropout=0.1)
+    assert "attention_dropout = 0.1" in notes("v5e-4", plain, model=dropped)
+    assert "float32" in notes("h100", plain)
+    cut = replace(RUN, mesh=MeshConfig(sequence=2))
+    assert "mesh.sequence = 2" in notes("v5e-4", plain, mesh=cut.mesh)
