@@ -275,6 +275,47 @@ def test_slurm_submits_each_stage_after_the_one_it_needs(tmp_path: Path) -> None
     assert [one.depth for one in arrays] == [0, 1, 2] and arrays[2].command(["5", "6"])[2].endswith(":5:6")
 
 
+def test_slurm_waits_for_what_an_earlier_submission_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, folder = family(tmp_path)
+    grandchild, child, parent = runs
+    branch = PlannedRun(replace(parent.config, tokens=12_800), trunk=parent.config.run_id, branch_step=50)
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "job-41.json").write_text(json.dumps({"job": "41", "runs": [parent.config.run_id]}))
+    monkeypatch.setattr(slurm, "_output", lambda command: "0\n" if "squeue" in command else "")
+    missing, left_out = slurm.ready([grandchild, child, branch], folder)
+    assert len(missing) == 3 and left_out == []
+    commands: list[list[str]] = []
+
+    def sbatch(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout=str(50 + len(commands)), stderr="")
+
+    monkeypatch.setattr(subprocess, "run", sbatch)
+    arrays = slurm.submissions("s", missing, folder, Cluster())
+    assert [one.runs for one in arrays] == [(child.config.run_id, branch.config.run_id), (grandchild.config.run_id,)]
+    assert slurm.jobs_before(arrays[0], missing, folder) == ["41"]
+    assert slurm.jobs_before(arrays[1], missing, folder) == []
+    assert slurm.jobs_before(slurm.submissions("s", [branch], folder, Cluster())[0], [branch], folder) == ["41"]
+    slurm.submit(arrays, missing, folder)
+    assert [command[2] for command in commands] == ["--dependency=afterany:41", "--dependency=afterany:51"]
+
+
+def test_slurm_leaves_out_a_run_whose_parent_will_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, folder = family(tmp_path)
+    grandchild, child, parent = runs
+    monkeypatch.setattr(slurm, "_output", lambda command: "")
+    (folder / parent.config.run_id / "config.json").write_text(json.dumps(parent.config.to_json()))
+    (folder / parent.config.run_id / "failed.json").write_text('{"reason": "the disk is full"}')
+    missing, left_out = slurm.ready(slurm.to_submit(runs, folder), folder)
+    assert missing == [] and left_out[0] == (
+        f"run {child.config.run_id} is not started: it starts from run {parent.config.run_id}, which has failed (the "
+        f"disk is full)"
+    )
+    assert left_out[1].startswith(f"run {grandchild.config.run_id} is not started: it starts from run")
+    (folder / parent.config.run_id / "failed.json").unlink()
+    assert slurm.ready(slurm.to_submit(runs, folder), folder) == (list(runs), [])
+
+
 def test_tables_say_the_stage_and_fits_take_one(tmp_path: Path) -> None:
     found = planned(
         chain(ladder([2e3, 4e3, 8e3], [10, 20, 40]), fine_tune(BASE[:1], tokens=640), fine_tune(BASE[1:2], tokens=1280))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lmscale.commands import status
 from lmscale.commands.status import StatusArgs
+from lmscale.core.config import DataConfig, Reinforcement
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
@@ -194,3 +195,23 @@ def test_stages_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathFa
     assert header[:2] == ["run", "stage"] and (first[1], second[1]) == ("pretrain", "fine-tune")
     assert second.count("fine-tune") == 1
     assert "stage" not in said(folder)
+
+
+def test_what_reinforcement_minimises_is_not_called_nats(tmp_path: Path) -> None:
+    language = 'synthetic:tasks(only="copy", letters=2, length=2)'
+    policy = replace(
+        RUN,
+        model=replace(RUN.model, vocab=256, context=32),
+        data=DataConfig(source=language),
+        tokens=64 * RUN.optimizer.batch_sequences * 32,
+        objective=Reinforcement(group=2, answer_tokens=3, kl_weight=0.0),
+        init_from=RUN.run_id,
+    )
+    write_plan(tmp_path, "policy", [PlannedRun(policy)])
+    place = tmp_path / policy.run_id
+    place.mkdir()
+    (place / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")
+    sentence = "Of a run of reinforcement at work it is what a step minimises, and no loss of text."
+    assert sentence not in re.sub(r"\s+", " ", said(tmp_path))
+    attempt(place)
+    assert sentence in re.sub(r"\s+", " ", said(tmp_path))

@@ -182,14 +182,16 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
         slurm.check_cluster(cluster)
     changed = launch.changes(plan.sweep.name, plan.runs, folder)
     launch.check_elsewhere(plan.runs, folder)
-    missing = slurm.to_submit(plan.runs, folder)
+    missing, left_out = slurm.ready(slurm.to_submit(plan.runs, folder), folder)
     submissions = slurm.submissions(plan.sweep.name, missing, folder, cluster)
     if dry_run:
         for one in submissions:
-            print(f"$ {shlex.join(one.command(['JOBS_BEFORE'] if one.depth else []))}\n{one.text}")
-        return 0
-    for sentence in changed:
+            earlier = ["JOBS_BEFORE"] * bool(one.depth) + slurm.jobs_before(one, missing, folder)
+            print(f"$ {shlex.join(one.command(earlier))}\n{one.text}")
+    for sentence in (*changed, *left_out):
         console.print(escape(sentence))
+    if dry_run:
+        return 0
     plan = _prepare(plan, console)
     write_plan(folder, plan.sweep.name, plan.runs, plan.sweep.purpose)
     for sentence in slurm.submit(submissions, missing, folder):

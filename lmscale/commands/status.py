@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from lmscale.commands.next_step import print_next, run_again
-from lmscale.core.config import loss_unit
+from lmscale.core.config import REINFORCE, loss_unit
 from lmscale.core.quantities import duration, quantity
 from lmscale.core.text import one_line
 
@@ -88,6 +88,8 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
     if states["running"] or states["scoring"]:
         unit = loss_unit(run.stage for run in runs)
         sentences.append(f"loss: the training loss of a run at work, otherwise the validation loss, {unit}.")
+        if any(run.stage == REINFORCE and run.state == "running" for run in runs):
+            sentences.append("Of a run of reinforcement at work it is what a step minimises, and no loss of text.")
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         sentences.append(f"note: {mixed}")
     if states["failed"]:

@@ -11,6 +11,11 @@ from lmscale.core.run_folder import CHECKPOINT_FOLDER, find_run
 from lmscale.study.sweep import PARENT_VERBS
 
 
+def needed(run: PlannedRun) -> set[str]:
+    """The runs whose checkpoints a run begins with or reads: its parents, and its trunk."""
+    return {*(name.run_id for name in run.config.parents.values()), *[run.trunk] * bool(run.trunk)}
+
+
 def unfinished(run: PlannedRun, planned: Collection[str]) -> list[str]:
     """The parents of a run that a launch is to train: `planned` are its runs without an end."""
     return [name.run_id for name in run.config.parents.values() if name.run_id in planned]
@@ -74,8 +79,7 @@ def depths(runs: Sequence[PlannedRun]) -> dict[str, int]:
     def depth(run_id: str) -> int:
         if run_id not in depth_by_id:
             run = by_id[run_id]
-            needed = [name.run_id for name in run.config.parents.values()] + [run.trunk] * bool(run.trunk)
-            depth_by_id[run_id] = max((1 + depth(parent) for parent in needed if parent in by_id), default=0)
+            depth_by_id[run_id] = max((1 + depth(parent) for parent in needed(run) if parent in by_id), default=0)
         return depth_by_id[run_id]
 
     return {run_id: depth(run_id) for run_id in by_id}

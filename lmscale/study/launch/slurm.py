@@ -14,7 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,25 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
     ]
 
 
+def ready(missing: Sequence[PlannedRun], folder: Path) -> tuple[list[PlannedRun], list[str]]:
+    """Those of `missing` whose parents have finished, are queued or are among them; a sentence for each other."""
+    queued, chosen, sentences = _queued(folder), list(missing), list[str]()
+    while True:
+        coming = {*queued, *(planned.config.run_id for planned in chosen)}
+        problems = {planned.config.run_id: _problem(planned, folder, coming) for planned in chosen}
+        if not any(problems.values()):
+            return chosen, sentences
+        sentences += [f"run {run_id} is {sentence}" for run_id, sentence in problems.items() if sentence]
+        chosen = [planned for planned in chosen if not problems[planned.config.run_id]]
+
+
+def _problem(planned: PlannedRun, folder: Path, coming: Collection[str]) -> str:
+    """Why a run would find no parent when its job starts, although the runs `coming` end before; else ""."""
+    others = {name.run_id for name in planned.config.parents.values()}.difference(coming)
+    reasons = {run_id: failure_reason(folder / run_id) for run_id in others}
+    return parents.problem(planned, folder, {run_id: reason for run_id, reason in reasons.items() if reason}, others)
+
+
 def _queued(folder: Path) -> dict[str, str]:
     """The job of every run of the sweep in `folder` that is in the queue."""
     queued: dict[str, str] = {}
@@ -150,7 +169,7 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
 
     Raises `UserError` with the message of sbatch where it refuses one.
     """
-    configs = {planned.config.run_id: planned.config for planned in runs}
+    by_id = {planned.config.run_id: planned for planned in runs}
     (folder / STOP_FILE).unlink(missing_ok=True)
     sentences: list[str] = []
     queued = _queued(folder)
@@ -159,11 +178,9 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
         for run_id in one.runs:
             (folder / run_id / STOP_FILE).unlink(missing_ok=True)
             if not (folder / run_id / CONFIG_FILE).exists():
-                write_json(folder / run_id / CONFIG_FILE, configs[run_id].to_json())
+                write_json(folder / run_id / CONFIG_FILE, by_id[run_id].config.to_json())
         write_text(one.script, one.text)
-        needed = {name.run_id for run_id in one.runs for name in configs[run_id].parents.values()}
-        earlier = [job for depth, job in jobs if depth < one.depth]
-        earlier += sorted({str(queued[run_id]) for run_id in needed if run_id in queued})
+        earlier = [job for depth, job in jobs if depth < one.depth] + _jobs_before(one, by_id, queued)
         done = subprocess.run(one.command(earlier), capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f"sbatch refused {one.script}: {' '.join(done.stderr.split())}; change it or the options")
@@ -172,6 +189,16 @@ def submit(arrays: Sequence[Submission], runs: Sequence[PlannedRun], folder: Pat
         write_json(folder / SLURM_FOLDER / f"job-{job}.json", {"job": job, "runs": list(one.runs)})
         sentences.append(f"job {job}: {counted(len(one.runs), 'run')}, {one.script}")
     return sentences
+
+
+def jobs_before(one: Submission, runs: Sequence[PlannedRun], folder: Path) -> list[str]:
+    """The jobs of earlier submissions, still queued, that train what the runs of an array need."""
+    return _jobs_before(one, {planned.config.run_id: planned for planned in runs}, _queued(folder))
+
+
+def _jobs_before(one: Submission, by_id: Mapping[str, PlannedRun], queued: Mapping[str, str]) -> list[str]:
+    needed = set().union(*(parents.needed(by_id[run_id]) for run_id in one.runs))
+    return sorted({str(queued[run_id]) for run_id in needed if run_id in queued})
 
 
 @contextmanager
