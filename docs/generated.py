@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^<!-- generated: (\S+) ?(.*?) ?-->$", re.MULTILINE)
-HELP_COLUMNS = 96
+HELP_COLUMNS = 84
 """Width of the helps of verbs: what a page shows without scrolling."""
 
 
@@ -287,7 +287,11 @@ def cell(text: str) -> str:
 def escaped(text: str) -> str:
     """`text` with what Markdown would read as markup escaped, outside of code."""
     parts = text.split("`")
-    return "`".join(part if index % 2 else re.sub(r"([*<\[\\])", r"\\\1", part) for index, part in enumerate(parts))
+    return "`".join(part if index % 2 else _without_markup(part) for index, part in enumerate(parts))
+
+
+def _without_markup(text: str) -> str:
+    return re.sub(r"([*\[\\])", r"\\\1", text).replace("<", "&lt;")
 
 
 PARTS: dict[str, Callable[..., str]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.architecture import ROOT
-from helpers.pages import DOCS, FEW, PAGES, commands, generated, numbers, traced
+from helpers.pages import COLUMNS, DOCS, FENCE, FEW, PAGES, commands, generated, numbers, traced
 
 from lmscale.cli import VERBS, parse
 from lmscale.study.laws import FORMS, PUBLISHED
@@ -58,6 +58,13 @@ def test_every_traced_number_is_in_its_source(name: str) -> None:
         stated = {value for value in numbers(block) if value > FEW or value != int(value)}
         assert stated, f"{name}: no number is from {path}"
         assert not stated - measured, f"{name}: {stated - measured} not in {path}"
+
+
+def test_code_fits_its_column() -> None:
+    for name, page in PAGES.items():
+        wide = [line for match in FENCE.finditer(page) for line in match[3].splitlines() if len(line) > COLUMNS]
+        # What a program prints is as wide as it is.
+        assert not [line for line in wide if not line.startswith("L = ")], name
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -15,6 +15,8 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
 SOURCE = re.compile(r"^<!-- from: (\S+) -->$\n+((?:.+\n?)+)", re.MULTILINE)
 """A comment that names the file a block's numbers are from, and that block: all lines up to the next empty one."""
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COLUMNS = 88
+"""What a block of code shows beside the navigation without being scrolled."""
 FEW = 10
 """Whole numbers up to here count things in a sentence and are not traced."""
 
@@ -40,7 +42,7 @@ def commands(page: str) -> list[list[str]]:
 
     A verb that a sentence only names is no call.
     """
-    lines = [line for _, code in blocks(page, "sh") for line in code.splitlines()]
+    lines = [line for _, code in blocks(page, "sh") for line in code.replace("\\\n", " ").splitlines()]
     sentences = FENCE.sub("", page)
     lines += [" ".join(code.split()) for code in re.findall(r"`(lmscale [^\s`]+\s[^`]+)`", sentences)]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
