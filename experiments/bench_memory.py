@@ -116,7 +116,7 @@ def print_target(name: str, batch: int, only: int | None) -> None:
     print(f"{'shape':34}  compiled   estimate   ratio   attention   compilation   least step")
     within = 0
     for (shape, config), outcome in zip(shapes, outcomes):
-        estimated = memory_bytes(config, accelerator=True) / config.mesh.devices
+        estimated = memory_bytes(config, target.platform) / config.mesh.devices
         ratio = estimated / outcome.train.bytes_per_device
         within += abs(ratio - 1) <= GOAL
         step = "" if outcome.bound is None else f"{1e3 * outcome.bound.seconds:8.1f} ms"
@@ -141,11 +141,12 @@ def compiled_bytes(config: RunConfig) -> int:
 
 def main(only: int | None) -> None:
     """Print a row per shape and the share within the goal."""
-    accelerator, within, rows = jax.default_backend() != "cpu", 0, list(shapes())[:only]
+    platform: Any = jax.default_backend()
+    within, rows = 0, list(shapes())[:only]
     print(f"{device_name()}, JAX {jax.__version__}")
     print("shape                                          N      state   compiler   estimate   estimate / compiler")
     for name, config in rows:
-        compiled, estimated = compiled_bytes(config), memory_bytes(config, accelerator)
+        compiled, estimated = compiled_bytes(config), memory_bytes(config, platform)
         within += abs(estimated / compiled - 1) <= GOAL
         sizes = "  ".join(f"{size / 2**20:7.1f}" for size in (state_bytes(config), compiled, estimated))
         print(f"{name:38}  {params_total(config.model):10,}  {sizes} MiB  {estimated / compiled:6.2f}", flush=True)

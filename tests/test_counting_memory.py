@@ -11,7 +11,8 @@ import pytest
 
 from lmscale.core import counting
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
-from lmscale.core.counting import chunks, memory
+from lmscale.core.counting import Platform, activations, chunks
+from lmscale.core.counting.memory import _second_moments
 from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.model.attention import chunked
@@ -56,31 +57,30 @@ def test_a_checkpoint_holds_the_state_of_all_experts(kind: Any) -> None:
 
 def test_adafactor_factors_from_an_axis_of_128_on() -> None:
     """Means over rows and over columns of [count, rows, columns], whichever of the three are the two largest."""
-    assert memory._second_moments((2, 127, 640)) == 2 * 127 * 640
-    assert memory._second_moments((2, 128, 640)) == 2 * 128 + 2 * 640
-    assert memory._second_moments((300, 16, 640)) == 16 * 300 + 16 * 640
+    assert _second_moments((2, 127, 640)) == 2 * 127 * 640
+    assert _second_moments((2, 128, 640)) == 2 * 128 + 2 * 640
+    assert _second_moments((300, 16, 640)) == 16 * 300 + 16 * 640
 
 
-def memory_of(batch: int = 8, accelerator: bool = False, settings: dict[str, Any] | None = None, **shape: Any) -> int:
+def memory_of(batch: int = 8, platform: Platform = "cpu", settings: dict[str, Any] | None = None, **shape: Any) -> int:
     config = replace(SHAPES[0], **shape)
     optimizer = OptimizerConfig(peak_lr=0.01, batch_sequences=batch, **(settings or {}))
-    return counting.memory_bytes(
-        RunConfig(model=config, optimizer=optimizer, tokens=batch * config.context), accelerator
-    )
+    return counting.memory_bytes(RunConfig(model=config, optimizer=optimizer, tokens=batch * config.context), platform)
 
 
 def test_what_takes_less_memory_is_estimated_to() -> None:
     """Against the compiler's own figures: experiments/bench_memory.py, and the slow test below."""
-    for accelerator in (False, True):
-        base = memory_of(accelerator=accelerator)
-        assert memory_of(settings={"micro_batches": 4}, accelerator=accelerator) < base < memory_of(16, accelerator)
+    platforms: tuple[Platform, ...] = ("cpu", "gpu", "tpu")
+    for platform in platforms:
+        base = memory_of(64, platform)
+        assert memory_of(64, platform, settings={"micro_batches": 4}) < base < memory_of(128, platform)
     loop = {"scan_layers": True, "layers": 8}
     full, dots, none = (memory_of(**loop, remat=remat) for remat in ("full", "dots", "none"))
     assert full < dots < none and memory_of(layers=8, remat="full") == memory_of(layers=8)
     narrow = {"compute_dtype": "bfloat16"}
-    assert memory_of(accelerator=True, **narrow) < memory_of(**narrow) < memory_of()
+    assert memory_of(platform="gpu", **narrow) < memory_of(**narrow) < memory_of()
     assert memory_of(64, vocab=2**15, loss_chunk=8) < memory_of(64, vocab=2**15)
-    large = {"accelerator": True, "vocab": 2**17, "context": 2048, **narrow}
+    large: dict[str, Any] = {"platform": "gpu", "vocab": 2**17, "context": 2048, **narrow}
     assert memory_of(64, **large) < 2 * memory_of(32, **large)  # the logits are cut at 512 MiB
 
 
@@ -94,47 +94,24 @@ times, of 2 of the 4 heads."""
 
 
 @pytest.mark.parametrize(
-    ("shape", "accelerator", "layers_save", "number_bytes"),
+    ("shape", "layers_save", "number_bytes"),
     [
-        ({}, False, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 4),
-        ({"mlp": "gelu"}, False, LAYERS * (NUMBERS["gelu"] + CHUNKED), 4),
-        ({"mlp": "relu2"}, False, LAYERS * (NUMBERS["relu2"] + CHUNKED), 4),
-        ({"mlp": "geglu"}, False, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 4),
-        ({"mlp": "gelu-erf"}, False, LAYERS * (NUMBERS["gelu"] + CHUNKED), 4),
-        ({"head_features": 40}, True, LAYERS * (4 * WIDTH + 6 * 160 + 5 * HIDDEN + 2 * HEADS * CONTEXT), 4),
-        (
-            {"compute_dtype": "bfloat16", "remat": "dots", "head_features": 40},
-            True,
-            LAYERS * (2 * WIDTH + 3 * 160 + 2 * HIDDEN) + 4 * WIDTH + 6 * 160 + 5 * HIDDEN,
-            2,
-        ),
-        ({"compute_dtype": "bfloat16"}, False, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 3),
-        ({"compute_dtype": "bfloat16"}, True, LAYERS * NUMBERS["swiglu"], 2),
-        ({}, True, LAYERS * (NUMBERS["swiglu"] + 2 * HEADS * CONTEXT), 4),
-        (
-            {"compute_dtype": "bfloat16", "remat": "dots"},
-            True,
-            LAYERS * (5 * WIDTH + 2 * HIDDEN) + NUMBERS["swiglu"],
-            2,
-        ),
-        (
-            {"compute_dtype": "bfloat16", "remat": "dots", "mlp": "gelu"},
-            True,
-            LAYERS * (5 * WIDTH + HIDDEN) + NUMBERS["gelu"],
-            2,
-        ),
-        ({"compute_dtype": "bfloat16", "remat": "full"}, True, LAYERS * WIDTH + NUMBERS["swiglu"], 2),
-        ({"remat": "full", "scan_layers": True}, False, LAYERS * WIDTH + NUMBERS["swiglu"] + CHUNKED, 4),
-        ({"remat": "full", "scan_layers": False}, True, LAYERS * (NUMBERS["swiglu"] + 2 * HEADS * CONTEXT), 4),
+        ({}, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 4),
+        ({"mlp": "gelu"}, LAYERS * (NUMBERS["gelu"] + CHUNKED), 4),
+        ({"mlp": "relu2"}, LAYERS * (NUMBERS["relu2"] + CHUNKED), 4),
+        ({"mlp": "geglu"}, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 4),
+        ({"mlp": "gelu-erf"}, LAYERS * (NUMBERS["gelu"] + CHUNKED), 4),
+        ({"compute_dtype": "bfloat16"}, LAYERS * (NUMBERS["swiglu"] + CHUNKED), 3),
+        ({"remat": "full", "scan_layers": True}, LAYERS * WIDTH + NUMBERS["swiglu"] + CHUNKED, 4),
     ],
     ids=lambda value: named(value) if isinstance(value, dict) else str(value),
 )
 def test_the_estimated_activations_are_those_of_the_docstring(
-    shape: dict[str, Any], accelerator: bool, layers_save: float, number_bytes: int
+    shape: dict[str, Any], layers_save: float, number_bytes: int
 ) -> None:
     base = ModelConfig(width=WIDTH, layers=LAYERS, heads=HEADS, kv_heads=2, vocab=256, context=CONTEXT)
     model = replace(base, mlp_width=HIDDEN, **shape)
-    estimate = memory.activation_bytes(model, SEQUENCES, accelerator)
+    estimate = activations.activation_bytes(model, SEQUENCES)
     assert estimate == SEQUENCES * CONTEXT * (layers_save + 4 * WIDTH) * number_bytes + LOGITS
 
 
@@ -144,8 +121,8 @@ def test_a_steps_memory_is_its_state_gradients_and_activations() -> None:
     for micro_batches, gradients in ((1, 4 * params), (4, 8 * params)):  # of several, their sum and the next ones
         settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8, micro_batches=micro_batches)
         run = RunConfig(model=model, optimizer=settings, tokens=2048 * 100)
-        activations = memory.activation_bytes(model, 8 // micro_batches)
-        assert counting.memory_bytes(run) == 3 * 4 * params + gradients + activations
+        saved = activations.activation_bytes(model, 8 // micro_batches)
+        assert counting.memory_bytes(run) == 3 * 4 * params + gradients + saved
 
 
 def test_parameters_in_two_bytes_halve_state_and_gradients() -> None:
@@ -154,15 +131,17 @@ def test_parameters_in_two_bytes_halve_state_and_gradients() -> None:
     wide, narrow = (RunConfig(model=one, optimizer=settings, tokens=2048 * 100) for one in (SHAPES[0], model))
     assert counting.state_bytes(wide) == 2 * counting.state_bytes(narrow) == 3 * 4 * counting.params_total(model)
     gradients = 2 * 2 * counting.params_total(model)
-    assert counting.memory_bytes(narrow) == counting.state_bytes(narrow) + gradients + memory.activation_bytes(model, 4)
+    assert counting.memory_bytes(narrow) == counting.state_bytes(narrow) + gradients + activations.activation_bytes(
+        model, 4
+    )
 
 
 def test_each_device_holds_logits_of_its_own() -> None:
     model = replace(SHAPES[0], vocab=2**17, context=2048)
     settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8)
-    one, two = (RunConfig(model=model, optimizer=settings, mesh=MeshConfig(data=data), tokens=2**20) for data in (1, 2))
+    one, two = (RunConfig(model=model, optimizer=settings, mesh=MeshConfig(fsdp=fsdp), tokens=2**20) for fsdp in (1, 2))
     assert counting.memory_bytes(two) - counting.memory_bytes(one) == 2 * 2**29
-    assert counting.memory_bytes(two, accelerator=True) - counting.memory_bytes(one, accelerator=True) == 2 * 2**29
+    assert counting.memory_bytes(two, "gpu") - counting.memory_bytes(one, "gpu") == 2 * 2**29
 
 
 def test_how_finely_attention_and_logits_are_cut() -> None:
@@ -173,7 +152,7 @@ def test_how_finely_attention_and_logits_are_cut() -> None:
     assert chunks.peak_logits_bytes(2**32, devices=4) == 2**31
     assert chunks.peak_logits_bytes(2**20, devices=4) == 2**20
     for loss_chunk, positions in ((16, 16), (999, SHAPES[0].context)):  # of 3 sequences, a vocabulary of 1024
-        assert memory._logits_bytes(replace(SHAPES[0], loss_chunk=loss_chunk), 3, 1) == 4 * 3 * positions * 1024
+        assert activations.logits_bytes(replace(SHAPES[0], loss_chunk=loss_chunk), 3, 1) == 4 * 3 * positions * 1024
 
 
 def test_attention_and_its_memory_estimate_are_cut_into_the_same_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,14 +164,14 @@ def test_attention_and_its_memory_estimate_are_cut_into_the_same_chunks(monkeypa
         scores = model.heads * sum((stop - start) * stop for start, stop in cut)
         copies = 2 * model.num_kv_heads * model.head_width * sum(stop for _, stop in cut)
         assert len(cut) == number
-        assert memory._chunked_attention(model) * model.context == pytest.approx(scores + copies)
+        assert activations._chunked_attention(model) * model.context == pytest.approx(scores + copies)
 
 
 def test_chunks_that_do_not_divide_the_context_are_counted_at_their_longest() -> None:
     """200 positions in 3 chunks of up to 67, each of which attends to 2 chunks on average."""
     model = replace(SHAPES[0], context=200, kv_heads=2)
     copies = 2 * 2 * model.head_width
-    assert memory._chunked_attention(model) == 2 * (model.heads * 67 + copies)
+    assert activations._chunked_attention(model) == 2 * (model.heads * 67 + copies)
 
 
 def test_the_loss_and_its_memory_estimate_are_cut_at_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,11 +180,11 @@ def test_the_loss_and_its_memory_estimate_are_cut_at_the_same_bytes(monkeypatch:
         monkeypatch.setattr(chunks, "LOGITS_BYTES", limit)
         chunk = default_chunk(sequences, model.context, model.vocab)
         assert chunk is not None
-        assert 4 * sequences * chunk * model.vocab == memory._logits_bytes(model, sequences, devices=1) == limit
+        assert 4 * sequences * chunk * model.vocab == activations.logits_bytes(model, sequences, devices=1) == limit
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the estimate without `accelerator` is of a CPU")
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the estimate is of a CPU")
 def test_the_estimate_is_within_15_percent_of_the_compilers_figure() -> None:
     shape = ModelConfig(width=48, layers=2, heads=3, vocab=256, context=128)
     settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8)

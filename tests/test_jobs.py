@@ -68,9 +68,9 @@ def test_a_pod_gets_the_memory_of_the_device_that_it_asks_for(tmp_path: Path, gp
     export("one", [PlannedRun(config)], tmp_path / "one", "k8s", Pod(image="img:1", claim="disk", gpus=gpus))
     job = yaml.safe_load((tmp_path / "one" / "jobs" / f"{config.run_id}.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    expected = factor * memory_bytes(config, accelerator=gpus) + MEMORY_BYTES
+    expected = factor * memory_bytes(config, "gpu" if gpus else "cpu") + MEMORY_BYTES
     assert container["resources"]["limits"]["memory"] == f"{math.ceil(expected / 2**20)}Mi"
-    assert memory_bytes(config) != memory_bytes(config, accelerator=True)
+    assert memory_bytes(config) != memory_bytes(config, "gpu")
 
 
 def test_what_is_at_an_end_needs_no_job_and_kubernetes_needs_an_image(tmp_path: Path) -> None:

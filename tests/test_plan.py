@@ -182,7 +182,7 @@ def test_a_run_that_does_not_fit_is_marked(tmp_path: Path) -> None:
     large = RECIPE({"width": 128, "tokens": 1e8, "batch_sequences": 4096})
     large = replace(large, model=replace(large.model, context=2048, layers=64), tokens=4096 * 2048)
     plan = Plan(Sweep("one", [{}], lambda point: large), [PlannedRun(large)])
-    assert memory_bytes(large, accelerator=True) > ACCELERATORS["v5e"].memory_bytes
+    assert memory_bytes(large, "tpu") > ACCELERATORS["v5e"].memory_bytes
     text = re.sub(r"\s+", " ", shown(plan, tmp_path, device="v5e"))
     assert "does not fit" in text and "runs need more than the 16 GB of one TPU v5e" in text
     assert "does not fit" not in shown(planned(), tmp_path, device="v5e")

@@ -72,7 +72,7 @@ def test_memory_is_that_of_the_kind_of_device_that_is_asked_for() -> None:
     model = ModelConfig(width=512, layers=8, heads=8, context=context, compute_dtype="bfloat16")
     optimizer = replace(RUN.optimizer, batch_sequences=batch)
     config = replace(RUN, model=model, optimizer=optimizer, tokens=100 * batch * context)
-    gpu, cpu = (memory_bytes(config, accelerator=accelerator) / 2**30 for accelerator in (True, False))
+    gpu, cpu = (memory_bytes(config, platform) / 2**30 for platform in ("gpu", "cpu"))
     assert 8 < gpu + 2 < 16 < cpu + 2 < 1.5 * cpu + 2 < 32, "else the powers of two do not tell them apart"
     assert resources(config, Cluster(gpus_per_node=1)).memory_gib == 16
     assert resources(config, Cluster()).memory_gib == 32

@@ -6,6 +6,7 @@ call bidirectional.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lmscale.core.errors import UserError, nearest
 
@@ -45,7 +46,7 @@ class Accelerator:
     """Of NVIDIA's: which kernels it has."""
 
     @property
-    def platform(self) -> str:
+    def platform(self) -> Literal["gpu", "tpu"]:
         """JAX's name for the kind of device."""
         return "tpu" if self.compute_capability is None else "gpu"
 

@@ -114,7 +114,6 @@ def program_fields(config: RunConfig, reference: ModelConfig | None) -> dict[str
     data = {name: getattr(config.data, name) for name in DATA_SHAPES}
     return {
         **fields,
-        "mesh": asdict(config.mesh),
         "optimizer": optimizer,
         "objective": objective,
         "data": data,

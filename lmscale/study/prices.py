@@ -10,7 +10,7 @@ import numpy as np
 
 from lmscale.core.accelerators import Accelerator
 from lmscale.core.config import RunConfig, check
-from lmscale.core.counting import flops_per_token, memory_bytes, validation_flops
+from lmscale.core.counting import Platform, flops_per_token, memory_bytes, validation_flops
 from lmscale.core.measured_speeds import MeasuredSpeed
 from lmscale.core.plans import PlannedRun
 
@@ -135,7 +135,8 @@ def price(run: PlannedRun, hardware: Hardware) -> Price:
     config, speed = run.config, hardware.speed(run.config)
     flops = run.paid_flops + validation_flops(config)
     seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
-    needed = memory_bytes(config, accelerator=hardware.device is not None) + run.reference_bytes
+    platform: Platform = "cpu" if hardware.device is None else hardware.device.platform
+    needed = memory_bytes(config, platform) + run.reference_bytes
     limit = None if hardware.device is None else hardware.device.memory_bytes * config.mesh.devices
     return Price(seconds, seconds * config.mesh.devices, needed, speed.source, limit is None or needed <= limit)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from lmscale.core.config import ModelConfig, RunConfig
+from lmscale.core.counting.activations import DTYPE_BYTES, Platform, activation_bytes
 from lmscale.core.counting.flops import (
     TRAIN_OVER_FORWARD,
     drawing_flops,
@@ -18,12 +19,11 @@ from lmscale.core.counting.flops import (
     validation_flops,
 )
 from lmscale.core.counting.memory import (
-    DTYPE_BYTES,
-    activation_bytes,
     drawing_bytes,
     memory_bytes,
     reference_bytes,
     state_bytes,
+    state_bytes_on_mesh,
 )
 from lmscale.core.counting.params import (
     active_params_mlp,
@@ -54,6 +54,7 @@ __all__ = [
     "TOTAL",
     "TRAIN_OVER_FORWARD",
     "Counts",
+    "Platform",
     "activation_bytes",
     "active_params_mlp",
     "active_params_non_embedding",
@@ -87,6 +88,7 @@ __all__ = [
     "reference_bytes",
     "reference_flops",
     "state_bytes",
+    "state_bytes_on_mesh",
     "trained_params",
     "validation_flops",
 ]

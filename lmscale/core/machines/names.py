@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from lmscale.core.accelerators import ACCELERATORS, Accelerator
 from lmscale.core.config import check
@@ -59,7 +60,7 @@ class Machine:
     """XLA's description of the GPU as text; empty for a TPU."""
 
     @property
-    def platform(self) -> str:
+    def platform(self) -> Literal["gpu", "tpu"]:
         """JAX's name for the kind of device: "tpu" or "gpu"."""
         return "gpu" if self.target else "tpu"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmscale.core.accelerators import OVERLAP_FLAG, by_jax_kind
 from lmscale.core.config import ModelConfig, RunConfig
-from lmscale.core.counting import memory_bytes, reference_bytes, state_bytes
+from lmscale.core.counting import Platform, memory_bytes, reference_bytes, state_bytes_on_mesh
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.files import cache_dir
 from lmscale.core.host import CORES_VARIABLE, available_memory_bytes, memory_share_bytes, start_ticks, usable_cores
@@ -165,17 +165,18 @@ def datasheet_peak(dtype: str) -> float | None:
 
 def step_bytes(config: RunConfig, reference: ModelConfig | None = None) -> int:
     """`counting.memory_bytes` on the kind of device that this process has, with a `reference` that is read beside."""
-    return memory_bytes(config, accelerator=_on_accelerator()) + _beside(config, reference)
+    return memory_bytes(config, _platform()) + _beside(config, reference)
 
 
 def _beside(config: RunConfig, reference: ModelConfig | None, whole_batch: bool = False) -> int:
-    return 0 if reference is None else reference_bytes(reference, config, _on_accelerator(), whole_batch)
+    return 0 if reference is None else reference_bytes(reference, config, _platform(), whole_batch)
 
 
-def _on_accelerator() -> bool:
+def _platform() -> Platform:
     import jax
 
-    return jax.default_backend() != "cpu"
+    name = jax.default_backend()
+    return "cpu" if name == "cpu" else "tpu" if name == "tpu" else "gpu"
 
 
 def check_memory(
@@ -202,7 +203,7 @@ def check_memory(
         fix = f"take a smaller model, or spread it over more devices with {config.spread_by}"
     if runs > 1 and (fitting := max(0, free - beside) // step_bytes(config)):
         fix = f"train at most {fitting} of the {runs} runs in one program, or {fix}"
-    parts = f"{runs * state_bytes(config) / 2**30:.1f} of it for parameters and optimizer"
+    parts = f"{runs * state_bytes_on_mesh(config) / 2**30:.1f} of it for parameters and optimizer"
     parts += "".join(f", {size / 2**30:.1f} for the {name}" for name, size in by_name.items())
     raise MemoryShortage(
         f"a training step needs about {need / 2**30:.1f} GiB, {parts}, but {free / 2**30:.1f} GiB are free; {fix}"

@@ -26,6 +26,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "vocab": "tensor",
     "embed": "fsdp",
     "heads": "tensor",
+    "heads_in_kernel": ("tensor", "sequence"),
     "hidden": "tensor",
     "experts": "expert",
     "layers": None,

@@ -182,7 +182,7 @@ def _script(config: RunConfig) -> str:
 
 def _manifest(name: str, config: RunConfig, pod: Pod) -> str:
     devices = config.mesh.devices
-    host = (1 if pod.gpus else MEMORY_FACTOR) * memory_bytes(config, accelerator=pod.gpus) + MEMORY_BYTES
+    host = (1 if pod.gpus else MEMORY_FACTOR) * memory_bytes(config, "gpu" if pod.gpus else "cpu") + MEMORY_BYTES
     limits = {"memory": f"{math.ceil(host / 2**20)}Mi", **({"nvidia.com/gpu": devices} if pod.gpus else {})}
     folder = f"{pod.mount}/runs/{name}/{config.run_id}"
     variables = {"LMSCALE_CACHE": f"{pod.mount}/cache", **({} if pod.gpus else {"JAX_PLATFORMS": "cpu"})}

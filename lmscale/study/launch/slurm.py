@@ -64,7 +64,7 @@ def resources(config: RunConfig, cluster: Cluster) -> Resources:
         not gpus or devices % nodes == 0,
         f"run {config.run_id} is spread over {devices} devices, which {nodes} nodes of {gpus} GPUs cannot share evenly",
     )
-    step = (1 if gpus else MEMORY_FACTOR) * memory_bytes(config, accelerator=gpus > 0)
+    step = (1 if gpus else MEMORY_FACTOR) * memory_bytes(config, "gpu" if gpus else "cpu")
     need = step / nodes + MEMORY_BYTES * (1 if gpus else devices)
     return Resources(nodes, nodes if gpus else devices, devices // nodes if gpus else 0, _power(need / 2**30))
 

@@ -58,15 +58,13 @@ def implementation(
 ) -> Literal["chunked", "cudnn", "splash", "plain"]:
     """The fastest implementation that supports this on the current mesh. Only shape and dtype of the queries count.
 
-    Only `plain` works where time is divided over devices; a kernel also needs batch and heads that divide evenly.
+    A kernel needs batch and heads that divide evenly; heads also over the devices that time is divided over.
     """
-    batch, time, _, features = q_BTHK.shape
-    if mesh_axis_size("sequence") > 1:
-        return "plain"
+    batch, time, heads, features = q_BTHK.shape
     if backend == "cpu":
-        return "chunked"
+        return "plain" if mesh_axis_size("sequence") > 1 else "chunked"
     features += FEATURES if biased else 0
-    even = divides(batch, kv_heads)
+    even = divides(batch, heads, kv_heads)
     if backend == "gpu" and even and not cudnn.restriction(cudnn.capability(), q_BTHK.dtype, time, features, segmented):
         return "cudnn"
     if backend == "tpu" and even and not splash.restriction(q_BTHK.dtype, time):

@@ -1,0 +1,93 @@
+"""What a step keeps on an accelerator: the estimate within 15 % of what the compiler counts, option by option."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
+from lmscale.core.counting import Platform, memory_bytes, params_total, state_bytes, state_bytes_on_mesh
+from lmscale.core.counting.activations import activation_bytes, fused_attention
+from lmscale.lm.model import attention
+from lmscale.lm.model.attention import cudnn
+
+BASE = ModelConfig(width=768, layers=12, heads=12, context=1024, vocab=50_304, compute_dtype="bfloat16")
+GPT2 = {"mlp": "gelu", "norm": "layernorm", "biases": True, "positions": "learned"}
+CAPACITY = {"experts": 8, "experts_per_token": 2, "router": RouterConfig(capacity=1.25)}
+GOAL = 0.15
+
+COMPILED: list[tuple[Platform, dict[str, Any], dict[str, int], float]] = [
+    ("gpu", {}, {}, 20.4),
+    ("gpu", {"kv_heads": 4, "qk_norm": True}, {}, 21.7),
+    ("gpu", GPT2, {}, 25.5),
+    ("gpu", {"attention_dropout": 0.1}, {}, 72.0),
+    ("gpu", {"remat": "dots"}, {}, 9.09),
+    ("gpu", {"remat": "full"}, {}, 3.72),
+    ("gpu", {"compute_dtype": "float32"}, {}, 91.6),
+    ("gpu", {}, {"tensor": 4}, 9.3),
+    ("tpu", {}, {}, 7.7),
+    ("tpu", GPT2, {}, 9.2),
+    ("tpu", {"attention_dropout": 0.1}, {}, 15.9),
+    ("tpu", {"compute_dtype": "float32"}, {}, 11.6),
+    ("tpu", {}, {"tensor": 4}, 3.2),
+]
+"""Options, mesh, GB per device that XLA counts for the training step: of 32 sequences on H100s, of 8 on v5es (JAX
+0.10.2, libtpu 0.0.42, `experiments/bench_memory.py --target`)."""
+
+
+def run(platform: Platform, options: dict[str, Any], mesh: dict[str, int]) -> RunConfig:
+    options = dict(options)
+    settings = {name: options.pop(name) for name in ("micro_batches", "kind", "ema_decay") if name in options}
+    rows = options.pop("rows", 32 if platform == "gpu" else 8)
+    model = replace(BASE, **options)
+    optimizer = OptimizerConfig(peak_lr=1e-3, batch_sequences=rows, **settings)
+    return RunConfig(model=model, optimizer=optimizer, mesh=MeshConfig(**mesh), tokens=rows * model.context)
+
+
+@pytest.mark.parametrize(("platform", "options", "mesh", "compiled_gb"), COMPILED, ids=str)
+def test_the_estimate_is_within_15_percent_of_the_compiler(
+    platform: Platform, options: dict[str, Any], mesh: dict[str, int], compiled_gb: float
+) -> None:
+    config = run(platform, options, mesh)
+    estimate_gb = memory_bytes(config, platform) / config.mesh.devices / 1e9
+    assert estimate_gb == pytest.approx(compiled_gb, rel=GOAL)
+
+
+def test_what_rematerialisation_saves() -> None:
+    """Of a loop: with "full" the residual stream of each layer, with "dots" the outputs of its matrices too."""
+    tokens, bytes_of_stream = 32 * 1024, 2 * 768
+    none, dots, full = (activation_bytes(replace(BASE, remat=remat), 32, "gpu") for remat in ("none", "dots", "full"))
+    assert full < dots < none
+    deeper = activation_bytes(replace(BASE, layers=24, remat="full"), 32, "gpu") - full
+    gradients = 2 * (params_total(replace(BASE, layers=24)) - params_total(BASE))
+    assert deeper == pytest.approx(12 * tokens * bytes_of_stream + gradients, rel=1e-3)
+    unrolled = replace(BASE, remat="full", scan_layers=False)
+    assert activation_bytes(unrolled, 32, "gpu") == none
+
+
+def test_each_axis_divides_what_it_divides() -> None:
+    """The axis of experts divides the experts, data and sequence nothing of the state."""
+    for axis, copies in (("data", 4), ("sequence", 4), ("fsdp", 1), ("tensor", 1)):
+        config = run("gpu", {}, {axis: 4})
+        assert state_bytes_on_mesh(config) == copies * state_bytes(config)
+    config = run("gpu", CAPACITY, {"expert": 4})
+    assert state_bytes(config) < state_bytes_on_mesh(config) < 2 * state_bytes(config)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_a_kernel_is_expected_where_the_model_takes_one(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "capability", lambda: (9, 0))
+    seen = set()
+    for dtype in ("bfloat16", "float32"):
+        for context in (1000, 1024):
+            for features in (60, 64, 128, 256, 264):
+                for positions in ("rotary", "alibi"):
+                    shape = {"compute_dtype": dtype, "context": context, "head_features": features}
+                    model = replace(BASE, positions=positions, **shape)
+                    q = jnp.zeros((2, context, 4, features), dtype)
+                    chosen = attention.implementation(platform, q, 4, positions == "alibi", False)
+                    assert fused_attention(model, platform, MeshConfig()) == (chosen != "plain"), (shape, positions)
+                    seen.add(chosen)
+    assert len(seen) == 2
+    assert not fused_attention(replace(BASE, attention_dropout=0.1), platform, MeshConfig())
