@@ -141,5 +141,29 @@ def test_what_is_worth_a_note() -> None:
     dropped = replace(RUN.model, attention_dropout=0.1)
     assert "attention_dropout = 0.1" in notes("v5e-4", plain, model=dropped)
     assert "float32" in notes("h100", plain)
-    cut = replace(RUN, mesh=MeshConfig(sequence=2))
-    assert "mesh.sequence = 2" in notes("v5e-4", plain, mesh=cut.mesh)
+    cut = replace(RUN, mesh=MeshConfig(sequence=4))
+    assert "x mesh.sequence = 4 devices share the heads" in notes("v5e-4", plain, mesh=cut.mesh)
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "words"),
+    [
+        ("attention_dropout=0.1", "h100", "2 of 2 runs compute attention without a fused kernel"),
+        ("attention_dropout=0.1", "v5e", "attention_dropout = 0.1, which no kernel has"),
+        ("compute_dtype='float32'", "h100", "compute_dtype = 'float32', which no kernel of a GPU takes"),
+        ("context=64", "v5e", "context 64, heads of 8 features"),
+        ("context=128", "v5e", None),
+        ("context=128", "h100", None),
+        ("attention_dropout=0.1", "", None),
+    ],
+)
+def test_a_plan_for_a_device_tells_of_attention_without_a_kernel(
+    change: str, device: str, words: str | None, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defaults = {"context": "64", "compute_dtype": "'bfloat16'"}
+    name, _, value = change.partition("=")
+    options = ", ".join(f"{key}={text}" for key, text in {**defaults, name: value}.items())
+    file.write_text(SWEEP.replace('context=16, compute_dtype="bfloat16"', options), "utf-8")
+    assert call("plan", file, *(["--device", device] if device else [])) == 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert (words in printed) if words else ("fused kernel" not in printed)

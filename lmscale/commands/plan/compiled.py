@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from lmscale.commands.plan.attention import plain_note
 from lmscale.core.accelerators import Accelerator
 from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import RunConfig
@@ -104,13 +105,8 @@ def notes(rows: Rows, target: Machine) -> Iterator[str]:
             f"{target.hosts} hosts a run must take whole: spread them over {target.devices} devices, or compile for "
             f"{target.at_least(devices)}"
         )
-    plain = [(run, reason) for run, compiled in rows if (reason := _plain(run.config, compiled, target))]
-    if plain:
-        run, reason = plain[0]
-        yield (
-            f"{len(plain)} of {len(rows)} runs compute attention without a fused kernel, so that all scores are in "
-            f"memory (run {run.config.run_id}: {reason})"
-        )
+    plain = [run for run, compiled in rows if compiled.attention not in ("cudnn", "splash")]
+    yield from plain_note(plain, len(rows), target.platform)
 
 
 def _too_large(large: Rows, runs: int, target: Machine) -> str:
@@ -123,16 +119,3 @@ def _too_large(large: Rows, runs: int, target: Machine) -> str:
         f"{_size(compiled.bytes_per_device)}{limit} per device, compiled): raise optimizer.micro_batches, set "
         f"model.remat, or spread the run with {run.config.spread_by}"
     )
-
-
-def _plain(config: RunConfig, compiled: CompiledRun, target: Machine) -> str:
-    """Why no kernel computes attention; empty where one does."""
-    if compiled.attention in ("cudnn", "splash"):
-        return ""
-    if config.model.attention_dropout:
-        return f"attention_dropout = {config.model.attention_dropout:g}"
-    if config.mesh.sequence > 1:
-        return f"mesh.sequence = {config.mesh.sequence} cuts the time axis"
-    if config.model.compute_dtype == "float32" and target.platform == "gpu":
-        return "compute_dtype = 'float32', which no kernel of a GPU takes"
-    return f"context {config.model.context}, heads of {config.model.head_width} features"

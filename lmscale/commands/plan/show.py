@@ -1,12 +1,14 @@
 """Print a priced plan: a line per run, the totals, and what the design can identify."""
 
 import math
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
 
 from lmscale.commands.columns import Columns, omitted, print_columns, room
 from lmscale.commands.plan import compiled
+from lmscale.commands.plan.attention import plain_note, without_kernel
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
 from lmscale.core.config import PRETRAIN
@@ -79,7 +81,7 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
     mixed = corpora_sentence(
         (row.state.data_fingerprint for row in there if row.state), (row.run.stage for row in there)
     )
-    large = _memory(priced) if target is None else compiled.notes(priced.compiled, target)
+    large = (*_memory(priced), *_plain_attention(priced)) if target is None else compiled.notes(priced.compiled, target)
     for sentence in (*priced.plan.warnings, *large, *_limits(priced), *filter(None, [mixed])):
         console.print(f"[yellow]note:[/yellow] {escape(sentence)}")
     if priced.verdict is not None:
@@ -88,6 +90,13 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
         console.print(
             f"The runs are fewer than the unknowns of the law {sweep.law!r}: a trial, so its design is not judged."
         )
+
+
+def _plain_attention(priced: PricedPlan) -> Iterator[str]:
+    """A note on runs that no fused kernel serves on the accelerator that the plan is priced for."""
+    if (device := priced.hardware.device) is not None:
+        plain = without_kernel(priced.plan.runs, device.platform)
+        yield from plain_note(plain, len(priced.plan.runs), device.platform)
 
 
 def _columns(priced: PricedPlan, convention: str) -> Columns:
