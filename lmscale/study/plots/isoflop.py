@@ -1,6 +1,7 @@
 """IsoFLOP valleys: loss against model size at each compute budget, and where it is lowest."""
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,32 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut, IsoFlop
 
 
-def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> None:
-    """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
+@dataclass(frozen=True)
+class BudgetPoints:
+    """The runs of one budget that were fitted, or those that were held out, and what lies through them."""
 
-    The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
-    was rejected has points and no curve.
+    flops: float
+    held_out: bool
+    runs: "pd.DataFrame"
+    """By rising N."""
+    minimum: tuple[float, float, list[tuple[float, float]]] | None
+    """N*, its loss, and the intervals of N* from wide to narrow; None where the budget has no minimum."""
+    curve: tuple[np.ndarray, np.ndarray] | None
+    """N and losses of the fitted curve."""
+    shade: str
+    """Its colour in `SEQUENCE`."""
+
+    @property
+    def label(self) -> str:
+        """The budget in words."""
+        end = ", held out" * self.held_out + ", no minimum" * (self.minimum is None)
+        return power(self.flops) + end
+
+
+def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> "list[BudgetPoints]":
+    """The runs of every budget with their minimum and curve, fitted ones before held-out ones, by rising budget.
+
+    Raises `UserError` where no run states a budget.
     """
     runs = measured_runs(table)
     runs = runs[runs["flops_budget"].astype(float).notna()]
@@ -39,36 +61,54 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     minima = dict(zip(known, fit.minima))
     own = dict(zip(known[len(fit.minima) :], own_budgets))
     out = held_out_mask(runs)
-    for budget in budgets:
-        here = run_budgets == budget
+    points = []
+    for budget in map(float, budgets):
         for is_held_out in (False, True):
-            part = runs[here & (out == is_held_out)].sort_values("params")
-            if not len(part):
-                continue
-            shade = colour(budgets, float(budget))
-            x, y = np.asarray(part["params"], dtype=float), np.asarray(part["loss_nats"], dtype=float)
-            ax.plot(x, y, "o", ms=4.5, mfc=INK["paper"] if is_held_out else shade, mec=shade, mew=1.1, zorder=3)
-            label = power(float(budget)) + (", held out" if is_held_out else "")
-            mark = _minimum_mark(minima.get(float(budget)), own.get(float(budget)), is_held_out)
-            if mark is None:
-                label += ", no minimum"
-            else:
-                params, loss, intervals = mark
-                grid, curve = _valley_curve(x, y, params, loss, fit.method)
-                ax.plot(grid, curve, color=shade, lw=1.3, ls=(0, (3, 2)) if is_held_out else "-", zorder=2)
-                for width, interval in zip((1.2, 3.2), intervals):
-                    ax.plot(interval, [loss, loss], color=INK["text"], lw=width, zorder=4, solid_capstyle="butt")
-                face = INK["paper"] if is_held_out else INK["text"]
-                ax.plot(params, loss, "D", ms=5, mfc=face, mec=INK["text"], zorder=5)
-            ax.annotate(label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=shade)
-    low, high = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
+            part = runs[(run_budgets == budget) & (out == is_held_out)].sort_values("params")
+            if len(part):
+                mark = _minimum_mark(minima.get(budget), own.get(budget), is_held_out)
+                curve = None if mark is None else _valley_curve(part, mark[0], mark[1], fit.method)
+                points.append(BudgetPoints(budget, is_held_out, part, mark, curve, colour(budgets, budget)))
+    return points
+
+
+def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> None:
+    """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
+
+    The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
+    was rejected has points and no curve.
+    """
+    points = budget_points(table, fit, checked)
+    for part in points:
+        x, y = np.asarray(part.runs["params"], dtype=float), np.asarray(part.runs["loss_nats"], dtype=float)
+        face = INK["paper"] if part.held_out else part.shade
+        ax.plot(x, y, "o", ms=4.5, mfc=face, mec=part.shade, mew=1.1, zorder=3)
+        if part.curve is not None:
+            ax.plot(*part.curve, color=part.shade, lw=1.3, ls=(0, (3, 2)) if part.held_out else "-", zorder=2)
+        if part.minimum is not None:
+            _draw_minimum(ax, *part.minimum, held_out=part.held_out)
+        ax.annotate(
+            part.label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=part.shade
+        )
+    losses = np.concatenate([np.asarray(part.runs["loss_nats"], dtype=float) for part in points])
+    sizes = np.concatenate([np.asarray(part.runs["params"], dtype=float) for part in points])
+    low, high = float(losses.min()), float(losses.max())
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    smallest, largest = padded(runs["params"], 0.04)
+    smallest, largest = padded(sizes, 0.04)
     ax.set_xlim(smallest, largest * (largest / smallest) ** 0.12)  # room for the last label
     log_axis(ax, "x", "compact", 9)
     note(ax, "beside each valley: its training compute C, FLOPs")
     ax.set_xlabel(f"model size N, {size_name(size_column(table))}")
-    ax.set_ylabel(f"final {'validation ' * ('loss_stderr' in runs)}{loss_label(runs)}")
+    ax.set_ylabel(f"final {'validation ' * ('loss_stderr' in table)}{loss_label(measured_runs(table))}")
+
+
+def _draw_minimum(
+    ax: "Axes", params: float, loss: float, intervals: list[tuple[float, float]], *, held_out: bool
+) -> None:
+    """The diamond at N*, and its intervals."""
+    for width, interval in zip((1.2, 3.2), intervals):
+        ax.plot(interval, [loss, loss], color=INK["text"], lw=width, zorder=4, solid_capstyle="butt")
+    ax.plot(params, loss, "D", ms=5, mfc=INK["paper"] if held_out else INK["text"], mec=INK["text"], zorder=5)
 
 
 def _minimum_mark(minimum: Any, own: Any, is_held_out: bool) -> tuple[float, float, list[tuple[float, float]]] | None:
@@ -83,10 +123,9 @@ def _minimum_mark(minimum: Any, own: Any, is_held_out: bool) -> tuple[float, flo
     return minimum.params, minimum.loss_nats, [minimum.intervals[level]["params"] for level in levels]
 
 
-def _valley_curve(
-    x: np.ndarray, y: np.ndarray, params: float, loss: float, method: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _valley_curve(runs: "pd.DataFrame", params: float, loss: float, method: str) -> tuple[np.ndarray, np.ndarray]:
     """The curve whose lowest point was reported: a parabola in ln N through (N*, L*), or Akima's interpolation."""
+    x, y = np.asarray(runs["params"], dtype=float), np.asarray(runs["loss_nats"], dtype=float)
     grid = np.linspace(math.log(x[0]), math.log(x[-1]), 80)
     if method == "akima":
         from scipy.interpolate import CubicHermiteSpline

@@ -60,7 +60,7 @@ def curves(
     size_of = dict(zip(reversed(runs["run"].tolist()), reversed(sizes)))
     for run, rows in (metrics or {}).items():
         if run in size_of and len(rows):
-            x, y = _binned(rows)
+            x, y = binned(rows)
             ax.plot(x, y, color=colour(sizes, float(size_of[run])), lw=0.7, alpha=0.55, zorder=1)
     out = held_out_mask(runs)
     shade = {value: colour(sizes, value) for value in np.unique(sizes)}
@@ -71,7 +71,7 @@ def curves(
     )  # fmt: skip
     x, y = lower_frontier(runs["flops"], runs["loss_nats"])
     ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
-    ax.set_ylim(*_loss_limits(runs, baselines or {}, bool(metrics)))
+    ax.set_ylim(*loss_limits(runs, baselines or {}, bool(metrics)))
     lowest = float(runs["flops"].min())
     ax.set_xlim(*padded([lowest / 10 if metrics else lowest, float(runs["flops"].max())], 0.03))
     labels = [(float(y[-1]), "frontier of final losses", INK["text"])]
@@ -101,7 +101,7 @@ def curves(
     )
 
 
-def _loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:
+def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:
     """Ends of the axis of losses: every final loss, the baselines that do not squeeze them, and some of the curves."""
     lowest, top = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
     near = [nats for nats in baselines.values() if nats > BELOW * lowest]
@@ -110,7 +110,7 @@ def _loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curv
 
 def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> dict[str, float]:
     """The baselines that `curves` draws: those that lie inside its axis of losses."""
-    low, high = _loss_limits(runs, baselines, with_curves)
+    low, high = loss_limits(runs, baselines, with_curves)
     return {name: nats for name, nats in baselines.items() if low < nats < high}
 
 
@@ -132,7 +132,7 @@ def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
         )  # fmt: skip
 
 
-def _binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
+def binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
     """Means over `CURVE_BINS` equal steps of ln C."""
     x, y = np.asarray(rows["flops"], dtype=float), np.asarray(rows["loss_nats"], dtype=float)
     good = np.isfinite(x) & np.isfinite(y) & (x > 0)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,11 @@ from lmscale.study import plots
 from lmscale.study.report import methods, studies
 from lmscale.study.report.account import fitted_rows, is_budget
 from lmscale.study.report.answer import usable
+from lmscale.study.report.charts import allocations, isoflop, loss, quality
+from lmscale.study.report.charts import studies as study_charts
 from lmscale.study.report.kinds import ALLOCATION, Kind
+from lmscale.study.report.marks import Chart, data_table
+from lmscale.study.tables.writing import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +34,13 @@ ALIKE = 1.01
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """One figure: its file name without suffix, heading, caption, and its SVG."""
+    """One figure: its file name without suffix, heading, caption, its SVG, and its panels as data."""
 
     name: str
     heading: str
     caption: str
     svg: str
+    charts: Sequence[Chart] = ()
 
 
 def draw(
@@ -45,10 +51,12 @@ def draw(
     folder: Path,
     baselines: Mapping[str, float] | None = None,
     kind: Kind = ALLOCATION,
+    records: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[DrawnFigure]:
-    """Draw what can be drawn into `folder` as .svg and .png, in the order of the page.
+    """Draw what can be drawn into `folder` as .svg, .png and .csv, in the order of the page.
 
-    `baselines` are the bits per byte of simple models on the runs' validation text.
+    `baselines` are the bits per byte of simple models on the runs' validation text; `records` are those of the runs,
+    by whose budgets and sizes a reader chooses (`records`).
     """
     if kind.inputs:
         return [sketch.save(folder) for sketch in _of_law(fits, checked)]
@@ -62,9 +70,9 @@ def draw(
     allocating = sorted(usable(fits), key=lambda fit: fit.approach)
     sketches = _study(kind, runs)
     if curves or kind.fits_law:
-        sketches.append(_loss(runs, curves, allocating, _in_nats(runs, baselines or {})))
+        sketches.append(_loss(runs, curves, allocating, _in_nats(runs, baselines or {}), records or {}))
     if minima is not None:
-        sketches.append(_valleys(table, minima, checked_budgets))
+        sketches.append(_valleys(table, minima, checked_budgets, records or {}))
     if allocating:
         sketches += _allocation(table, allocating, checked)
     if law is not None:
@@ -86,7 +94,7 @@ def _of_law(fits: Sequence[Any], checked: Sequence["HeldOut"]) -> "list[Sketch]"
 
 def _study(kind: Kind, runs: Any) -> "list[Sketch]":
     """The figure that answers the question of a sweep which is for no law, two panels in each."""
-    panels, sketches = studies.panels(kind, runs), []
+    panels, charts, sketches = studies.panels(kind, runs), study_charts.panels(kind, runs), []
     for start in range(0, len(panels), 2):
         pair = panels[start : start + 2]
 
@@ -97,13 +105,14 @@ def _study(kind: Kind, runs: Any) -> "list[Sketch]":
 
         number = start // 2 + 1
         name = kind.name if number == 1 else f"{kind.name}-{number}"
-        sketches.append(Sketch(name, STUDY_HEADINGS[kind.name], pair[0][1], 4.4, len(pair), paint))
+        own = charts[start : start + 2]
+        sketches.append(Sketch(name, STUDY_HEADINGS[kind.name], pair[0][1], 4.4, len(pair), paint, lambda own=own: own))
     return sketches
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A figure before it is drawn: its size in inches and panels, and what paints the Axes."""
+    """A figure before it is drawn: its size in inches and panels, what paints the Axes, and what lists its data."""
 
     name: str
     heading: str
@@ -111,9 +120,12 @@ class Sketch:
     height: float
     panels: int
     paint: Callable[..., None]
+    charts: Callable[[], Sequence[Chart]]
 
     def save(self, folder: Path) -> DrawnFigure:
-        """Draw it once, write it twice."""
+        """Draw it once, write it as SVG and PNG, and write its data as CSV."""
+        charts = self.charts()
+        files.write_text(folder / f"{self.name}.csv", csv_text(data_table(charts)))
         with plots.style():
             figure, axes = plots.canvas(9.0, self.height, self.panels)
             self.paint(*axes)
@@ -121,7 +133,7 @@ class Sketch:
             files.write_text(folder / f"{self.name}.svg", svg)
             figure.set_layout_engine("none")  # it was laid out for the SVG
             plots.save(figure, folder / f"{self.name}.png")
-        return DrawnFigure(self.name, self.heading, self.caption, svg)
+        return DrawnFigure(self.name, self.heading, self.caption, svg, charts)
 
 
 def _in_nats(runs: Any, baselines: Mapping[str, float]) -> dict[str, float]:
@@ -134,9 +146,15 @@ def _in_nats(runs: Any, baselines: Mapping[str, float]) -> dict[str, float]:
     return {name: bits * float(scale.median()) for name, bits in baselines.items()}
 
 
-def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: Mapping[str, float]) -> Sketch:
+def _loss(
+    runs: Any,
+    curves: Mapping[str, Any],
+    fits: Sequence[Any],
+    baselines: Mapping[str, float],
+    records: Mapping[str, Mapping[str, Any]],
+) -> Sketch:
     caption = (
-        f"Points: final losses of the {len(runs)} runs that have one, by model size N. Black: their lower frontier"
+        f"Points: final losses of the {len(runs)} runs that have one, by model size N. Thick line: their lower frontier"
     )
     drawn = sum(str(run) in curves for run in runs["run"])
     if drawn:
@@ -159,10 +177,11 @@ def _loss(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: 
         4.6,
         1,
         lambda ax: plots.curves(ax, runs, curves, fits, baselines),
+        lambda: [loss.loss(runs, curves, fits, baselines, records)],
     )
 
 
-def _valleys(table: "pd.DataFrame", fit: Any, checked: Any) -> Sketch:
+def _valleys(table: "pd.DataFrame", fit: Any, checked: Any, records: Mapping[str, Mapping[str, Any]]) -> Sketch:
     caption = f"Each valley is one compute budget C; the curve is {_valley_curve(fit)}; diamonds are the minima"
     if fit.resamples:
         caption += " with 80 (thick) and 95 % (thin) intervals of N*, often narrower than the diamond"
@@ -174,6 +193,7 @@ def _valleys(table: "pd.DataFrame", fit: Any, checked: Any) -> Sketch:
     return Sketch(
         "valleys", "IsoFLOP valleys", caption, 4.8, 1,
         lambda ax: plots.valleys(ax, plots.measured_runs(table), fit, checked),
+        lambda: [isoflop.valleys(plots.measured_runs(table), fit, checked, records)],
     )  # fmt: skip
 
 
@@ -214,6 +234,7 @@ def _allocation(table: "pd.DataFrame", fits: Sequence[Any], checked: Sequence[An
             4.4,
             1,
             lambda ax: plots.allocation(ax, fits, "tokens_per_param", **how),
+            lambda: [allocations.allocation(fits, "tokens_per_param", **how)],
         ),
         Sketch(
             "allocation",
@@ -222,6 +243,7 @@ def _allocation(table: "pd.DataFrame", fits: Sequence[Any], checked: Sequence[An
             4.0,
             2,
             both,
+            lambda: [allocations.allocation(fits, name, **how) for name in ("params", "tokens")],
         ),
     ]
 
@@ -243,7 +265,7 @@ def _allocation_marks(fits: Sequence[Any], checked: Sequence[Any]) -> str:
 def _residuals(law: Any, checked: Any) -> list[Sketch]:
     """What the law leaves unexplained against each of its inputs, two panels to a figure."""
     caption = (
-        "What the parametric law leaves unexplained, in per cent of the predicted loss. Grey: twice the root mean "
+        "What the parametric law leaves unexplained, in per cent of the predicted loss. Shaded: twice the root mean "
         "square of the fitted runs."
     )
     if checked is not None:
@@ -259,8 +281,13 @@ def _residuals(law: Any, checked: Any) -> list[Sketch]:
 
         name = "residuals" if start == 0 else f"residuals-{start // 2 + 1}"
         heading = f"Residuals of the parametric law{'' if start == 0 else f' against {pair[0]}'}"
-        sketches.append(Sketch(name, heading, caption, 3.4, len(pair), paint))
+        listed = partial(_residual_charts, law, pair, checked)
+        sketches.append(Sketch(name, heading, caption, 3.4, len(pair), paint, listed))
     return sketches
+
+
+def _residual_charts(law: Any, inputs: Sequence[str], checked: Any) -> list[Chart]:
+    return [quality.residuals(law, name, checked) for name in inputs]
 
 
 def _held_out(checked: Any) -> Sketch:
@@ -271,13 +298,16 @@ def _held_out(checked: Any) -> Sketch:
     caption = "Losses (left) and errors (right) of runs that no fit saw."
     if any(run.has_interval for run in checked.runs):
         caption += f" Bars: the {100 * checked.level:g} % interval of one new run at that N and D."
-    return Sketch("held_out", "Held-out runs, predicted and measured", caption, 4.0, 2, both)
+    return Sketch(
+        "held_out", "Held-out runs, predicted and measured", caption, 4.0, 2, both,
+        lambda: [quality.predictions(checked), quality.prediction_errors(checked)],
+    )  # fmt: skip
 
 
 def inline(figure: DrawnFigure) -> str:
     """The SVG for a page: as wide as its column, names of its own, colours and font from the page's style sheet."""
     svg = figure.svg[figure.svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # the page's own style sheet has the style
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{figure.heading}"', svg, count=1)
     svg = re.sub(r'\bid="', f'id="{figure.name}-', svg)

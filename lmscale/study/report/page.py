@@ -1,10 +1,20 @@
-"""One self-contained HTML page: style, headings, lists, tables. No script, nothing loaded from elsewhere."""
+"""One self-contained HTML page: style, headings, lists, tables. Nothing is loaded from elsewhere.
+
+A page with `data` has the package's own scripts and charts, under a policy that lets nothing else run; every sentence,
+number and drawing is there without them too.
+"""
 
 import html
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lmscale.core.text import printable
+from lmscale.study.fits.results.common import clean
 from lmscale.study.plots import INK, SEQUENCE
+from lmscale.study.report import assets
 
 DARK = {
     "text": "#e6e8eb", "muted": "#9aa0a8", "line": "#3a3f47", "paper": "#15181c",
@@ -14,59 +24,59 @@ DARK_SEQUENCE = (
     "#9a86e8", "#8396e6", "#63a3dc", "#4bb3c6", "#3fc3ae", "#52cf8d", "#85d66a", "#b5d84b", "#e0d03f", "#f5b13d",
 )  # fmt: skip
 
-STYLE = """
-*{box-sizing:border-box}
-html{font:16px/1.55 var(--sans);color:var(--ink-text);background:var(--ink-paper)}
-body{max-width:62rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;letter-spacing:-.01em}
-h2{font-size:1.25rem;line-height:1.3;margin:2.6rem 0 .6rem;padding-top:.7rem;border-top:1px solid var(--ink-line)}
-h3{font-size:1rem;margin:1.8rem 0 .3rem}
-p{margin:.5rem 0;max-width:46rem}
-.question{font-size:1.12rem;color:var(--ink-muted)}
-.answer{border-left:4px solid var(--ink-3);padding:.2rem 0 .2rem 1rem;margin:1.2rem 0}
-.answer p{font-size:1.06rem}
-.caution{border-left:4px solid var(--ink-2);padding:.1rem 0 .1rem 1rem;margin:1.2rem 0}
-ul{padding-left:1.2rem;margin:.5rem 0;max-width:46rem}
-li{margin:.3rem 0}
-figure{margin:.4rem 0 1.6rem;break-inside:avoid}
-figure svg{display:block;width:100%;height:auto}
-figcaption,.small{font-size:.88rem;color:var(--ink-muted);max-width:46rem}
-.wide{overflow-x:auto;margin:.6rem 0}
-table{border-collapse:collapse;font-size:.8rem;line-height:1.4;font-variant-numeric:tabular-nums;min-width:60%}
-th,td{padding:.26rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--ink-line)}
-th{font-weight:600;vertical-align:bottom;border-bottom:1.5px solid var(--ink-muted)}
-th span{display:block;font-weight:400;color:var(--ink-muted)}
-td.word,th.word{text-align:left}
-td.long{white-space:normal;min-width:11rem}
-tr.held td{color:var(--ink-3)}
-tr.out td{color:var(--ink-muted)}
-tr.beyond td{font-style:italic}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1.2rem;max-width:50rem;font-size:.94rem}
-dt{font-weight:600}dd{margin:0}
-code,pre{font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}
-pre{background:var(--ink-shade);padding:.7rem .9rem;overflow-x:auto;border-radius:4px}
-details summary{cursor:pointer;color:var(--ink-3)}
-@media print{html{font-size:10pt}body{max-width:none;padding:0}.wide{overflow:visible}table{font-size:7pt}
-th,td{padding:.15rem .35rem}h2{break-after:avoid}}
-"""
-
 
 def _variables(ink: dict[str, str], sequence: Sequence[str], shade: str) -> str:
     named = [f"--ink-{name}:{colour}" for name, colour in ink.items()]
     return ";".join([*named, *(f"--s{i}:{colour}" for i, colour in enumerate(sequence)), f"--ink-shade:{shade}"])
 
 
-def document(title: str, body: Iterable[str], more_style: str = "") -> str:
-    """The whole page. `body` is HTML, `title` text, `more_style` CSS. Printing takes the light colours."""
+def document(
+    title: str,
+    body: Iterable[str],
+    more_style: str = "",
+    data: Mapping[str, Any] | None = None,
+    refresh_seconds: int | None = None,
+) -> str:
+    """The whole page. `body` is HTML, `title` text, `more_style` CSS. Printing takes the light colours.
+
+    `data` are what the scripts of an interactive page read, None for a page without them; a page with
+    `refresh_seconds` loads itself again.
+    """
+    scripts = [] if data is None else [assets.library(), assets.script()]
+    style = theme() + assets.style() + (assets.library_style() if scripts else "") + more_style
+    head = [
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        *([f'<meta http-equiv="refresh" content="{refresh_seconds}">'] if refresh_seconds else []),
+        *([f'<meta http-equiv="Content-Security-Policy" content="{assets.policy(scripts, [style])}">'] * bool(scripts)),
+        f"<title>{text(title)}</title>",
+        f"<style>{style}</style>",
+    ]
+    parts = [*body] if data is None else ["<main>", *body, "</main>"]
+    if data is not None:
+        parts.append(f'<script type="application/json" id="page-data">{embedded(data)}</script>')
+        parts += [f"<script>{script}</script>" for script in scripts]
+    inner = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n{chr(10).join(head)}\n</head>\n<body>\n{inner}\n</body>\n</html>\n'
+    )
+
+
+def theme() -> str:
+    """The colours as CSS variables: the reader's theme, or the one that the page's button chose."""
     light, dark = _variables(INK, SEQUENCE, "#f3f4f6"), _variables(DARK, DARK_SEQUENCE, "#1f2329")
     sans = "--sans:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
-    style = f":root{{color-scheme:light dark;{sans};{light}}}"
-    style += f"\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1">\n<title>{text(title)}</title>\n'
-        f"<style>{style}{STYLE}{more_style}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+        f":root{{color-scheme:light dark;{sans};{light}}}"
+        f"\n@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
+        f"\n@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}"
+        ":root[data-theme=light]{color-scheme:light}}\n"
     )
+
+
+def embedded(value: Any) -> str:
+    """JSON that no text in it can end: a `<` is written as an escape, what is not finite as null."""
+    return json.dumps(clean(value), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def text(value: object) -> str:
@@ -96,21 +106,53 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{text(meaning)}</dd>" for term, meaning in pairs) + "</dl>"
 
 
+@dataclass(frozen=True)
+class Number:
+    """A cell that shows `text` and is sorted and copied as `value`."""
+
+    text: str
+    value: float | None = None
+
+
+Cell = str | Number
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its cells, a CSS class, and the run that it is of."""
+
+    cells: Sequence[Cell]
+    css: str = ""
+    run: str = ""
+
+
 def table(
-    heads: Sequence[tuple[str, str]], rows: Iterable[tuple[str, Sequence[str]]], text_columns: Sequence[int] = (0,)
+    heads: Sequence[tuple[str, str]],
+    rows: Iterable[Row | tuple[str, Sequence[Cell]]],
+    text_columns: Sequence[int] = (0,),
+    css: str = "",
 ) -> str:
-    """A table. `heads` are (name, unit) pairs; `rows` (CSS class, cells); `text_columns` are set flush left."""
+    """A table. `heads` are (name, unit) pairs; rows may be (CSS class, cells); `text_columns` are set flush left."""
     top = "".join(
         f"<th{_text_cell(i, text_columns)}>{text(name)}{f'<span>{text(unit)}</span>' if unit else ''}</th>"
         for i, (name, unit) in enumerate(heads)
     )
-    body = "".join(
-        f"<tr{f' class={css!r}' if css else ''}>"
-        + "".join(f"<td{_text_cell(i, text_columns, cell)}>{text(cell)}</td>" for i, cell in enumerate(cells))
-        + "</tr>\n"
-        for css, cells in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    body = "".join(_row(row if isinstance(row, Row) else Row(row[1], row[0]), text_columns) for row in rows)
+    named = f' class="{css}"' if css else ""
+    return f'<div class="wide"><table{named}><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def _row(row: Row, text_columns: Sequence[int]) -> str:
+    run = f' data-run="{text(row.run)}"' if row.run else ""
+    css = f" class={row.css!r}" if row.css else ""
+    cells = "".join(_cell(index, cell, text_columns) for index, cell in enumerate(row.cells))
+    return f"<tr{css}{run}>{cells}</tr>\n"
+
+
+def _cell(column: int, cell: Cell, text_columns: Sequence[int]) -> str:
+    shown, value = (cell, None) if isinstance(cell, str) else (cell.text, cell.value)
+    exact = "" if value is None else f' data-value="{float(value)!r}"'
+    return f"<td{_text_cell(column, text_columns, shown)}{exact}>{text(shown)}</td>"
 
 
 def _text_cell(column: int, text_columns: Sequence[int], cell: str = "") -> str:
@@ -128,3 +170,10 @@ def code(lines: Iterable[str]) -> str:
 def folded(summary: str, inner: str, *, open_: bool) -> str:
     """A part that can be folded away."""
     return f"<details{' open' if open_ else ''}><summary>{text(summary)}</summary>{inner}</details>"
+
+
+def contents(parts: Iterable[str]) -> str:
+    """Links to the sections of a page, by their headings of the second level."""
+    found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', "\n".join(parts))
+    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in found)
+    return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>' if links else ""

@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 Curve = tuple[list[float], list[float]]
 """Rates in rising order, and the lowest mean loss at each."""
+AXIS = {"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}
+"""What a sweep that is for no law varies, as its axis is named."""
 SAME = 1.05
 """Best rates within this factor are one: the parabola's vertex is known no better."""
 
 
-def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
-    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length."""
-    runs = runs.copy()
+def with_panels(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs with the column `panel`: the parametrization, and the budget or length, that each belongs to."""
     budget = "flops_budget" if "flops_budget" in runs and runs["flops_budget"].notna().all() else "tokens"
-    runs["panel"] = [f"{'C' if budget == 'flops_budget' else 'D'} = {compact(value)}" for value in runs[budget]]
+    panel = [f"{'C' if budget == 'flops_budget' else 'D'} = {compact(value)}" for value in runs[budget]]
+    runs = runs.assign(panel=panel)
     if "parametrization" in runs and runs["parametrization"].nunique() > 1:
         runs["panel"] = runs["parametrization"].astype(str) + ", " + runs["panel"]
+    return runs
+
+
+def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
+    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length."""
+    runs = with_panels(runs)
     by_batch = ["batch_tokens"] if "batch_tokens" in runs else []
     means = runs.groupby(["panel", "params", "peak_lr", *by_batch], sort=True)["loss_nats"].mean()
     lowest = means.groupby(["panel", "params", "peak_lr"], sort=True).min()
@@ -184,5 +192,5 @@ def _draw_series(ax: Any, runs: "pd.DataFrame", column: str) -> None:
     log_axis(ax, "x", "plain" if column == "epochs" else "compact", 6)
     if len(curves) > 1:
         end_labels(ax, labels)
-    ax.set_xlabel({"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}[column])
+    ax.set_xlabel(AXIS[column])
     ax.set_ylabel(f"final validation {plots.loss_label(runs)}")

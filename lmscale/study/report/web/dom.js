@@ -15,9 +15,14 @@ function button(text, label, action) {
   return made;
 }
 
+const inks = new Map();
+
 // The value of a CSS variable as the reader's theme has it now.
 function ink(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888888";
+  if (!inks.has(name)) {
+    inks.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888888");
+  }
+  return inks.get(name);
 }
 
 function pageData() {

@@ -1,0 +1,108 @@
+"""The compute-optimal split against compute: N*, D* and D*/N* with their intervals."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmscale.study.plots import APPROACH_LABEL, TOKENS_PER_PARAM
+from lmscale.study.plots.allocations import LABEL
+from lmscale.study.plots.axes import padded, size_name
+from lmscale.study.plots.style import COMPUTE
+from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink
+
+if TYPE_CHECKING:
+    from lmscale.study.fits import HeldOut
+
+LEVELS = (("0.95", 0.16), ("0.8", 0.22))
+"""Levels of the bands, wide first, and how opaque each is."""
+
+
+def allocation(
+    fits: Sequence[Any],
+    quantity: str,
+    span: tuple[float, float],
+    data: tuple[float, float],
+    checked: Sequence["HeldOut"] = (),
+) -> Chart:
+    """N*, D* or D*/N* against C by every fit, with bands, measured minima, and 20 tokens per parameter."""
+    grid = np.union1d(np.geomspace(*span, 33), data)
+    marks: list[Mark] = []
+    for fit in fits:
+        marks += _allocated(fit, quantity, grid, data)
+    if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
+        marks.append(_rule(compute, quantity, grid))
+    for fit in fits:
+        marks += _measured_minima(fit, quantity, checked) if fit.approach == "2" else []
+    drawn = [value for mark in marks for value in (*mark.y, *mark.low, *mark.high)]
+    values = [value for value in drawn if math.isfinite(value) and value > 0]
+    of_size = f", {size_name(fits[0].size_column)}" if quantity == "params" else ""
+    numerals: Numerals = "plain" if quantity == "tokens_per_param" else "compact"
+    return Chart(
+        LABEL[quantity].split(",")[0],
+        Axis(COMPUTE, *span, numerals="power"),
+        Axis(f"{LABEL[quantity]}{of_size}", *padded([min(values), max(values)], 0.05), numerals=numerals),
+        marks,
+        follows="flops",
+    )
+
+
+def _allocated(fit: Any, quantity: str, grid: np.ndarray, data: tuple[float, float]) -> list[Mark]:
+    """Bands and line of one fit; dashed beyond the compute that was fitted."""
+    rows = fit.allocations(list(grid))
+    if not rows:
+        return []
+    colour_, name = ink(fit.approach), APPROACH_LABEL[fit.approach]
+    marks = []
+    for level, opacity in LEVELS if rows[0]["intervals"] else ():
+        ends = [row["intervals"][level][quantity] for row in rows]
+        low, high = ([end[side] for end in ends] for side in (0, 1))
+        band = f"{100 * float(level):g} % interval, {name}"
+        marks.append(Mark("band", band, grid.tolist(), low=low, high=high, colour=colour_, opacity=opacity))
+    centre = np.array([row[quantity] for row in rows])
+    inside = (grid >= 0.999 * data[0]) & (grid <= 1.001 * data[1])
+    x, y = grid[inside].tolist(), centre[inside].tolist()
+    return [
+        *marks,
+        Mark("line", name, grid.tolist(), centre.tolist(), colour=colour_, dashed=True),
+        Mark("line", f"{name}, fitted", x, y, colour=colour_, width=2.2, key=name),
+    ]
+
+
+def _rule(compute: Any, quantity: str, grid: np.ndarray) -> Mark:
+    """20 tokens per parameter under the fits' compute model."""
+    params = (grid / (compute.k * TOKENS_PER_PARAM)) ** (1 / (1 + compute.p))
+    rule = {
+        "params": params,
+        "tokens": TOKENS_PER_PARAM * params,
+        "tokens_per_param": np.full(len(grid), TOKENS_PER_PARAM),
+    }[quantity]
+    name = "20 tokens per parameter"
+    return Mark("line", name, grid.tolist(), rule.tolist(), colour=ink("rule"), dashed=True, key=name)
+
+
+def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> list[Mark]:
+    """The minima of the budgets with their 95 % intervals, held-out ones open."""
+
+    def of(params: float, flops: float) -> float:
+        tokens = float(fit.compute.tokens(flops, params))
+        return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
+
+    points = [(m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else None, True) for m in fit.minima]
+    points += [
+        (budget.flops, budget.measured_params, budget.measured_interval, False)
+        for check in checked
+        if check.approach == "2"
+        for budget in check.budgets
+        if budget.measured_params is not None
+    ]
+    bars = [(flops, sorted(of(end, flops) for end in ends)) for flops, _, ends, _ in points if ends is not None]
+    bars = [(flops, ends) for flops, ends in bars if all(map(math.isfinite, ends))]
+    x = [flops for flops, *_ in points]
+    return [
+        Mark("bars", "95 % interval of a minimum", [flops for flops, _ in bars], low=[ends[0] for _, ends in bars],
+             high=[ends[1] for _, ends in bars], colour=ink("2")),
+        Mark("points", "minimum of a budget", x, [of(params, flops) for flops, params, *_ in points], colour=ink("2"),
+             filled=[fitted for *_, fitted in points], key="minima of the budgets (open: held out)"),
+    ]  # fmt: skip
