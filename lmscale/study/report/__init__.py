@@ -5,7 +5,8 @@
     report.write(table, fits, "reports/mine", title="Mine", held_out=checks)    # fits that are already made
 
 The page opens with the question and its answer; it names every run, also those that never finished, and says what was
-left out and why. The same inputs give the same bytes.
+left out and why. Its figures answer the pointer, its tables sort, its sliders move budget and parameters; without
+scripts and on paper it says the same. The same inputs give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -196,7 +197,9 @@ def write(
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, figures, page
+    from lmscale.study.report import account, explore, figures, page
+    from lmscale.study.report.answer import usable
+    from lmscale.study.report.records import records
     from lmscale.study.report.sections import sections
     from lmscale.study.tables.writing import csv_text
 
@@ -204,7 +207,10 @@ def write(
     table = _named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
     kind = kind or _kind(table, runs_folder)
-    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind)
+    runs = records(table, fits, runs_folder)
+    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs)
+    explored = None if kind.inputs else explore.over_compute(table, fits)
+    moved = explore.sensitivity(next((fit for fit in usable(fits) if fit.approach == "3"), None))
     notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
     files.write_json(
         folder / "fits.json",
@@ -228,8 +234,17 @@ def write(
         at=at,
         provenance=account.provenance(table, fits, runs_folder),
         commands=commands,
+        explored=explored,
+        moved=moved,
     )
-    files.write_text(folder / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts]))
+    data = {
+        "runs": runs,
+        "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in drawn},
+        "explore": explored,
+        "sensitivity": moved,
+    }
+    html = page.document(title, [page.heading(title, 1), *parts], data=data)
+    files.write_text(folder / REPORT_FILE, html)
     return folder / REPORT_FILE
 
 

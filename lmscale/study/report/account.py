@@ -124,7 +124,7 @@ def run_count(table: "pd.DataFrame") -> str:
         counts = sorted(table["state"].value_counts().items(), key=lambda item: -item[1])
         sentence += ": " + ", ".join(f"{count} {state}" for state, count in counts)
     if held_out := int(held_out_mask(table).sum()):
-        sentence += f"; {held_out} {'is' if held_out == 1 else 'are'} held out (coloured)"
+        sentence += f"; {held_out} {'is' if held_out == 1 else 'are'} held out"
     return f"{sentence}."
 
 

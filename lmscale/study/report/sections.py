@@ -1,10 +1,10 @@
 """The page of a report, section by section, in the order a reader asks: answer first, evidence after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmscale.study.plots import APPROACH_NAME, measured_runs
-from lmscale.study.report import account, methods, of_law, page, studies, tables
+from lmscale.study.report import account, explore, methods, of_law, page, studies, summary, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.figures import DrawnFigure, inline
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import HeldOut
+
+
+HELD_OUT = "held_out"
+"""The figure of predictions and measurements, which stands with the verdict."""
+SLIDER = (
+    "Drag the compute: the numbers are those of the fits, their intervals the percentiles of all of their draws, and a "
+    "line moves through the figures over compute below."
+)
+PARAMETERS = (
+    "Move a parameter of the parametric law by its standard error. Moved alone, the optimum shifts as far as such an "
+    "error would carry it; in the draws of the fit the others follow, which takes most of that back where parameters "
+    "trade against each other."
+)
 
 
 def sections(
@@ -29,32 +42,78 @@ def sections(
     at: Sequence[float] | None,
     provenance: Sequence[tuple[str, str]],
     commands: Sequence[str],
+    explored: Mapping[str, Any] | None = None,
+    moved: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """HTML of every section; those with nothing to say are left out."""
-    parts = [page.paragraphs([question], "question"), *_answer(table, fits, notes, kind)]
-    if sentences := verdict(fits, checked):
-        title = page.heading("Was the prediction right?")
-        parts += [title, page.paragraphs(sentences), tables.held_out(checked, table)]
-    parts += [page.heading("Figures")] if drawn else []
-    parts += [_figure(figure) for figure in drawn]
-    if allocating := usable(fits):
-        title = page.heading("Compute-optimal allocation")
-        parts += [title, page.paragraphs([_allocation(allocating)]), tables.allocation(table, fits, at)]
-    parts += [page.heading("Runs"), page.paragraphs([account.run_count(table)])]
-    parts += [tables.runs(table, fits, kind.inputs)] if len(table) else []
-    parts += [
+    """HTML of every section; those with nothing to say are left out. `explored` and `moved` are those of `explore`."""
+    body = [
+        *_cautions(fits),
+        *_predictions(fits, checked, drawn, table),
+        *_sliders(explored, moved),
+        *_figures([figure for figure in drawn if figure.name != HELD_OUT]),
+        *_allocations(table, fits, at),
+        *_runs(table, fits, kind),
         page.heading("What was left out, and why"),
         page.bullets(account.left_out_lines(table, fits, checked, kind.fits_law)),
+        *(part for fit in fits for part in _fit(fit)),
+        page.heading("Conventions"),
+        page.definitions(of_law.conventions(kind, fits) if kind.inputs else conventions(table, fits)),
+        page.heading("How to reproduce"),
+        page.definitions(provenance),
+        *([page.code(commands)] if commands else []),
+        page.paragraphs([_files(drawn)]),
     ]
-    for fit in fits:
-        parts.append(page.heading(f"Approach {fit.approach}, {APPROACH_NAME[fit.approach]}: the fit and its checks"))
-        parts += [page.paragraphs([account.parameters(fit)]), page.definitions(_method(fit))]
-        parts.append(page.bullets(account.statuses(fit)))
-    meanings = of_law.conventions(kind, fits) if kind.inputs else conventions(table, fits)
-    parts += [page.heading("Conventions"), page.definitions(meanings)]
-    parts += [page.heading("How to reproduce"), page.definitions(provenance)]
-    parts += [page.code(commands)] if commands else []
-    return [*parts, page.paragraphs([_files(bool(drawn))])]
+    return [page.paragraphs([question], "question"), *_answer(table, fits, notes, kind), page.contents(body), *body]
+
+
+def _predictions(
+    fits: Sequence[Any], checked: "Sequence[HeldOut]", drawn: Sequence[DrawnFigure], table: "pd.DataFrame"
+) -> list[str]:
+    """Prediction against measurement: in a small table, as a picture, in sentences, and run by run."""
+    sentences = verdict(fits, checked)
+    if not sentences:
+        return []
+    return [
+        page.heading("Was the prediction right?"),
+        summary.checks(checked),
+        *(_figure(figure) for figure in drawn if figure.name == HELD_OUT),
+        page.paragraphs(sentences),
+        tables.held_out(checked, table),
+    ]
+
+
+def _sliders(explored: Mapping[str, Any] | None, moved: Mapping[str, Any] | None) -> list[str]:
+    parts = [page.heading("At any budget"), page.paragraphs([SLIDER]), explore.slider(explored)] if explored else []
+    if moved:
+        parts += [page.heading("How far an error in the fit carries", 3), page.paragraphs([PARAMETERS])]
+        parts.append(explore.parameter_sliders(moved))
+    return parts
+
+
+def _figures(drawn: Sequence[DrawnFigure]) -> list[str]:
+    return [page.heading("Figures"), *map(_figure, drawn)] if drawn else []
+
+
+def _allocations(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] | None) -> list[str]:
+    if not (allocating := usable(fits)):
+        return []
+    title = page.heading("Compute-optimal allocation")
+    return [title, page.paragraphs([_allocation(allocating)]), tables.allocation(table, fits, at)]
+
+
+def _runs(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
+    parts = [page.heading("Runs"), page.paragraphs([account.run_count(table)])]
+    return [*parts, tables.runs(table, fits, kind.inputs)] if len(table) else parts
+
+
+def _fit(fit: Any) -> list[str]:
+    """A fit's numbers, how it was made, and what it found about itself."""
+    return [
+        page.heading(f"Approach {fit.approach}, {APPROACH_NAME[fit.approach]}: the fit and its checks"),
+        page.paragraphs([account.parameters(fit)]),
+        page.definitions(_method(fit)),
+        page.bullets(account.statuses(fit)),
+    ]
 
 
 def _method(fit: Any) -> list[tuple[str, str]]:
@@ -66,18 +125,28 @@ def _allocation(fits: Sequence[Any]) -> str:
     return f"N*, D* and D*/N*{intervals}; rows in italics lie beyond the fitted compute: extrapolations."
 
 
-def _files(any_figure: bool) -> str:
-    figures = ", figures/ (SVG and PNG)" if any_figure else ""
+def _files(drawn: Sequence[DrawnFigure]) -> str:
+    figures = ", figures/ (each as SVG, PNG, and its data as CSV with the ids of the runs)" if drawn else ""
     return f"Beside this page: table.csv (every run), fits.json (every fitted number){figures}."
 
 
 def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str], kind: Kind) -> list[str]:
+    """The answer in one line with a small table and its sentences folded below, or in sentences where no line holds it."""
     sentences = _sentences(table, fits, kind)
-    parts = [page.paragraphs(sentences, "answer")]
-    parts += [page.paragraphs(notes, "caution")] if notes else []
-    if warnings := cautions(fits):
-        parts += [page.heading("Before using these numbers"), page.bullets(warnings)]
-    return parts
+    one_line = summary.line(fits, table) if kind.fits_law and not kind.inputs else ""
+    if one_line:
+        folded = page.folded(
+            "The answer in sentences, and what its scale implies", page.paragraphs(sentences), open_=False
+        )
+        parts = [page.paragraphs([one_line], "answer"), summary.numbers(fits, table), folded]
+    else:
+        parts = [page.paragraphs(sentences, "answer")]
+    return [*parts, *([page.paragraphs(notes, "caution")] if notes else [])]
+
+
+def _cautions(fits: Sequence[Any]) -> list[str]:
+    warnings = cautions(fits)
+    return [page.heading("Before using these numbers"), page.bullets(warnings)] if warnings else []
 
 
 def _sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
@@ -104,5 +173,9 @@ def _no_answer(table: "pd.DataFrame") -> str:
 
 
 def _figure(figure: DrawnFigure) -> str:
+    """A figure with its heading: the drawing, in whose place the page's script puts the interactive one."""
     caption = f"<figcaption>{page.text(figure.caption)}</figcaption>"
-    return f"{page.heading(figure.heading, 3)}<figure>{inline(figure)}{caption}</figure>"
+    named = f' data-chart="{figure.name}"' if figure.charts else ""
+    return (
+        f'{page.heading(figure.heading, 3)}<figure{named}><div class="drawn">{inline(figure)}</div>{caption}</figure>'
+    )

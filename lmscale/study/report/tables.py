@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lmscale.study.plots import compact, held_out_mask, loss_label, measured_run
 from lmscale.study.report import page
 from lmscale.study.report.account import why_not_used
 from lmscale.study.report.answer import usable
+from lmscale.study.report.page import Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +62,13 @@ def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] |
             optimum, beyond = allocations[index], flops / fit.largest_flops
             wide, narrow = optimum["intervals"].get("0.95", {}), optimum["intervals"].get("0.8", {})
             rows.append(("beyond" if beyond > 1.001 else "", [
-                power(flops, 3), fit.approach, compact(optimum["params"]), _span(wide, "params"),
-                compact(optimum["tokens"]), _span(wide, "tokens"), number(optimum["tokens_per_param"]),
+                Number(power(flops, 3), flops), fit.approach,
+                Number(compact(optimum["params"]), optimum["params"]), _span(wide, "params"),
+                Number(compact(optimum["tokens"]), optimum["tokens"]), _span(wide, "tokens"),
+                Number(number(optimum["tokens_per_param"]), optimum["tokens_per_param"]),
                 _span(narrow, "tokens_per_param", number), _span(wide, "tokens_per_param", number),
-                f"{optimum['loss_nats']:.3f}", f"{beyond:.3g}" if beyond > 1.001 else "–",
+                Number(f"{optimum['loss_nats']:.3f}", optimum["loss_nats"]),
+                f"{beyond:.3g}" if beyond > 1.001 else "–",
             ]))  # fmt: skip
     return page.table(heads, rows, text_columns=())
 
@@ -92,9 +97,11 @@ def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
             inputs, (low, high) = run.prediction.inputs, run.prediction.interval
             known = run.has_interval
             rows.append(("", [
-                run.run, power(float(flops[run.run]), 3) if run.run in flops else "–", compact(inputs.get("params")),
-                compact(inputs.get("tokens")), f"{run.prediction.loss_nats:.4f}",
-                f"{low:.4f} – {high:.4f}" if known else "–", f"{run.measured:.4f}", f"{100 * run.error:+.2f}",
+                run.run, _number(flops.get(run.run), lambda value: power(value, 3)),
+                _number(inputs.get("params"), compact), _number(inputs.get("tokens"), compact),
+                Number(f"{run.prediction.loss_nats:.4f}", run.prediction.loss_nats),
+                f"{low:.4f} – {high:.4f}" if known else "–", Number(f"{run.measured:.4f}", run.measured),
+                Number(f"{100 * run.error:+.2f}", 100 * run.error),
                 ("yes" if run.inside else "no") if known else "–",
             ]))  # fmt: skip
     return page.table(heads, rows) if rows else ""
@@ -150,17 +157,18 @@ def runs(table: "pd.DataFrame", fits: Sequence[Any], inputs: Sequence[str] = ())
         table = table.assign(tokens_per_param=table["tokens"].astype(float) / table["params"].astype(float))
     columns, same = _varying(table, inputs)
     reasons = why_not_used(table, fits)
-    rows: list[tuple[str, list[str]]] = []
+    rows: list[page.Row] = []
     used: list[str] = []
     shown = table.head(MOST_ROWS)
     for is_held_out, row in zip(held_out_mask(shown), shown.to_dict("records")):
         css, use = _use(bool(is_held_out), reasons.get(str(row["run"]), ""), bool(fits))
-        rows.append((css, [_cell(row[name], text) for _, name, text in columns]))
+        cells = [_number(row[name], text) for _, name, text in columns]
+        rows.append(page.Row(cells, css, str(row["run"])))
         used.append(use)
     heads = [head for head, _, _ in columns]
     if any(used):
         heads.append(("fitted", ""))
-        rows = [(css, [*cells, use]) for (css, cells), use in zip(rows, used)]
+        rows = [replace(row, cells=[*row.cells, use]) for row, use in zip(rows, used)]
     constants = page.paragraphs([f"The same in every run that states it: {'; '.join(same)}."], "small") if same else ""
     whole = constants + page.table(heads, rows, text_columns=(0, len(heads) - 1) if any(used) else (0,))
     if len(table) > len(rows):
@@ -202,6 +210,14 @@ def _budget_gap(table: "pd.DataFrame") -> float:
     if "flops_budget" not in table or "flops" not in table or table[["flops_budget", "flops"]].isna().to_numpy().any():
         return math.inf
     return float((table["flops"].astype(float) / table["flops_budget"].astype(float) - 1).abs().max())
+
+
+def _number(value: Any, text: Callable[[Any], str]) -> page.Cell:
+    """A cell with its number, or the text of what is none."""
+    shown = _cell(value, text)
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and shown != "–":
+        return Number(shown, float(value))
+    return shown
 
 
 def _cell(value: Any, text: Callable[[Any], str]) -> str:

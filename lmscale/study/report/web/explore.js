@@ -23,6 +23,14 @@ function beyondText(flops, largest) {
   return times > 1.001 ? `${general(times, 3)} times beyond the largest fitted compute: an extrapolation` : "within the fitted compute";
 }
 
+function cellText(explore, name, quantity, part, position) {
+  const flops = explore.flops[position];
+  if (part === "flops") return power(flops);
+  const approach = explore.approaches[name];
+  if (quantity === "beyond") return beyondText(flops, approach.largest_flops);
+  return exploreCells(approach, quantity, position)[part] ?? "–";
+}
+
 function startExplore(explore, charts) {
   const box = document.getElementById("explore");
   if (!explore || !box) return;
@@ -42,9 +50,7 @@ function showBudget(box, explore, position, output, slider, charts) {
   slider.setAttribute("aria-valuetext", output.textContent);
   for (const cell of box.querySelectorAll("[data-cell]")) {
     const [name, quantity, part] = cell.dataset.cell.split(":");
-    const approach = explore.approaches[name];
-    cell.textContent =
-      quantity === "beyond" ? beyondText(flops, approach.largest_flops) : exploreCells(approach, quantity, position)[part] ?? "–";
+    cell.textContent = cellText(explore, name, quantity, part, position);
   }
   for (const chart of charts) if (chart.spec.follows === "flops") chart.setLine(flops);
 }

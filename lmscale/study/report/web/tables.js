@@ -107,10 +107,10 @@ function startHint(wide) {
 }
 
 function startTables() {
+  for (const wide of document.querySelectorAll(".wide, .scroll")) startHint(wide);
   for (const wide of document.querySelectorAll(".wide")) {
     const table = wide.querySelector("table");
     startSorting(table);
-    startHint(wide);
     wide.previousElementSibling.before(toolbar(table));
   }
 }
