@@ -38,20 +38,21 @@ def test_baselines_come_in_bits_and_are_drawn_in_nats_where_all_tokens_are_alike
 
 
 class Outline(HTMLParser):
-    """Ids, tags and visible text of a page."""
+    """Ids, tags, attributes and visible text of a page."""
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.tags, self.words, self.style = [], [], [], False
+        self.ids, self.tags, self.names, self.words, self.inside = [], [], set(), [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.ids += [value for name, value in attrs if name == "id"]
-        self.style = tag == "style"
+        self.names |= {name for name, _ in attrs}
+        self.inside = tag
 
     def handle_data(self, data):
-        if not self.style:
+        if self.inside not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -61,11 +62,13 @@ class Outline(HTMLParser):
 
 def test_the_page_stands_alone(page):
     outline = Outline(page)
-    assert "script" not in outline.tags and "img" not in outline.tags and "link" not in outline.tags
-    assert outline.tags.count("svg") == 6
-    assert not re.findall(r'(?:src|href)="(?!#)', page), "nothing is loaded from elsewhere"
+    assert "img" not in outline.tags and "link" not in outline.tags
+    assert outline.tags.count("svg") == 6 and outline.tags.count("script") == 3
+    assert not [name for name in outline.names if name.startswith("on")], "no handler stands in an attribute"
+    html = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!#)', html), "nothing is loaded from elsewhere"
     assert len(outline.ids) == len(set(outline.ids))
-    for target in re.findall(r'(?:href="#|url\(#)([^")]+)', page):
+    for target in re.findall(r'(?:href="#|url\(#)([^")]+)', html):
         assert target in outline.ids
 
 
@@ -79,6 +82,7 @@ def test_sections_come_in_the_order_a_reader_asks(page):
     heads = re.findall("<h2[^>]*>([^<]+)<", page)
     titles = [
         "Was the prediction right?",
+        "At any budget",
         "Figures",
         "Compute-optimal allocation",
         "Runs",
@@ -93,7 +97,13 @@ def test_sections_come_in_the_order_a_reader_asks(page):
         "Conventions",
         "How to reproduce",
     ]
-    assert page.index("is the answer 20 tokens") < page.index("Over 19 fitted runs") < page.index("<h2")
+    assert page.index("is the answer 20 tokens") < page.index("FLOPs train ") < page.index("Over 19 fitted runs")
+    assert page.index("Over 19 fitted runs") < page.index('<nav class="contents"') < page.index("<h2")
+    assert (
+        page.index("Was the prediction right?</h2>")
+        < page.index('data-chart="held_out"')
+        < page.index("At any budget</h2>")
+    )
 
 
 def test_the_answer_states_the_fits_numbers_with_intervals_and_conventions(page, sweep):
@@ -136,7 +146,9 @@ def test_the_folder_holds_every_number(page, sweep):
     assert [fit["approach"] for fit in stated["fits"]] == ["2", "3"] and len(stated["held_out"]) == 2
     assert len(pd.read_csv(folder / "table.csv")) == 28
     names = {"loss", "valleys", "tokens_per_param", "allocation", "residuals", "held_out"}
-    assert {path.name for path in (folder / "figures").iterdir()} == {f"{n}.{k}" for n in names for k in ("svg", "png")}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{k}" for n in names for k in ("svg", "png", "csv")
+    }
 
 
 def test_the_versions_that_the_runs_were_trained_with_are_stated(page):

@@ -37,10 +37,10 @@ def lines(table, *fits, checked=()):
         (runs(0), "The table holds no run."),
         (runs(1), "1 run."),
         (runs(3), "3 runs."),
-        (runs(4, held_out=[True, False, False, False]), "4 runs; 1 is held out (coloured)."),
-        (runs(4, held_out=[True, True, False, False]), "4 runs; 2 are held out (coloured)."),
+        (runs(4, held_out=[True, False, False, False]), "4 runs; 1 is held out."),
+        (runs(4, held_out=[True, True, False, False]), "4 runs; 2 are held out."),
         (runs(4, state=["failed", "finished", "finished", "missing"]), "4 runs: 2 finished, 1 failed, 1 missing."),
-        (runs(3, state="finished", held_out=[True, False, False]), "3 runs: 3 finished; 1 is held out (coloured)."),
+        (runs(3, state="finished", held_out=[True, False, False]), "3 runs: 3 finished; 1 is held out."),
     ],
 )
 def test_runs_are_counted_by_state(table, sentence):

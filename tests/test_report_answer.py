@@ -294,9 +294,9 @@ def law(table):
 
 def test_the_caption_of_losses(table):
     def caption(curves=(), of=(), baselines=None):
-        return figures._loss(table, dict.fromkeys(curves), of, baselines or {}).caption
+        return figures._loss(table, dict.fromkeys(curves), of, baselines or {}, {}).caption
 
-    start = "Points: final losses of the 10 runs that have one, by model size N. Black: their lower frontier"
+    start = "Points: final losses of the 10 runs that have one, by model size N. Thick line: their lower frontier"
     assert caption() == f"{start}."
     assert "training loss along 2 of them, averaged in steps of ln C" in caption(["r1", "r2", "another"])
     assert "training loss along each of them, averaged" in caption([f"r{index}" for index in range(10)])
@@ -308,7 +308,7 @@ def test_the_caption_of_losses(table):
 
 def test_the_caption_of_valleys(table, valleys):
     def caption(fit, checked=None):
-        return figures._valleys(table, fit, checked).caption
+        return figures._valleys(table, fit, checked, {}).caption
 
     start = "Each valley is one compute budget C; the curve is a parabola in ln N"
     assert caption(valleys) == (
@@ -356,7 +356,7 @@ def test_the_captions_of_allocations(table, valleys, law):
 def test_the_captions_of_residuals_and_held_out_runs(law):
     (residuals,) = figures._residuals(law, None)
     assert residuals.caption == (
-        "What the parametric law leaves unexplained, in per cent of the predicted loss. Grey: twice the root mean "
+        "What the parametric law leaves unexplained, in per cent of the predicted loss. Shaded: twice the root mean "
         "square of the fitted runs."
     )
     check = HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0),))
@@ -371,8 +371,9 @@ def test_the_sentences_between_the_tables(valleys):
     end = "; rows in italics lie beyond the fitted compute: extrapolations."
     assert sections._allocation([valleys]) == f"N*, D* and D*/N* with their intervals{end}"
     assert sections._allocation([replace(valleys, samples=None)]) == f"N*, D* and D*/N*{end}"
-    assert sections._files(True).endswith("fits.json (every fitted number), figures/ (SVG and PNG).")
-    assert sections._files(False) == "Beside this page: table.csv (every run), fits.json (every fitted number)."
+    drawn = [figures.DrawnFigure("loss", "Loss", "", "")]
+    assert sections._files(drawn).endswith("its data as CSV with the ids of the runs).")
+    assert sections._files([]) == "Beside this page: table.csv (every run), fits.json (every fitted number)."
     assert sections._no_answer(runs(loss_nats=[2.0] * 9 + [None])) == (
         "This table cannot answer the question: of its 10 runs 9 have a measured loss with N, D and C, and no fit "
         "through "

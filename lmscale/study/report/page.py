@@ -43,7 +43,7 @@ def document(
     `refresh_seconds` loads itself again.
     """
     scripts = [] if data is None else [assets.library(), assets.script()]
-    style = theme() + assets.style() + (assets.library_style() if scripts else "") + more_style
+    style = theme() + (assets.library_style() + "\n" if scripts else "") + assets.style() + more_style
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',

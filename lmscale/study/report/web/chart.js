@@ -75,7 +75,7 @@ class Chart {
     this.plot.over.addEventListener("mouseleave", () => this.show(null));
     this.plot.over.addEventListener("click", (event) => this.click(event));
     this.holder.addEventListener("keydown", (event) => this.press(event));
-    new ResizeObserver(() => this.resize()).observe(this.element);
+    new ResizeObserver(() => requestAnimationFrame(() => this.resize())).observe(this.element);
   }
 
   options() {

@@ -102,7 +102,7 @@ function startHint(wide) {
     hint.hidden = wide.scrollWidth <= wide.clientWidth + 1 || wide.scrollLeft + wide.clientWidth >= wide.scrollWidth - 1;
   };
   wide.addEventListener("scroll", judge);
-  new ResizeObserver(judge).observe(wide);
+  new ResizeObserver(() => requestAnimationFrame(judge)).observe(wide);
   judge();
 }
 
