@@ -192,7 +192,8 @@ def test_tables_sort_by_their_numbers_filter_and_are_copied(opened):
     heads = [head.inner_text() for head in table.locator("th").all()]
     column = next(index for index, head in enumerate(heads) if head.startswith("N"))
     table.locator("th button").nth(column).click()
-    values = [float(cell.get_attribute("data-value")) for cell in table.locator(f"tbody td:nth-child({column + 1})").all()
+    cells = table.locator(f"tbody td:nth-child({column + 1})").all()
+    values = [float(cell.get_attribute("data-value")) for cell in cells
               if cell.get_attribute("data-value")]  # fmt: skip
     assert values == sorted(values)
     table.locator("th button").nth(column).click()

@@ -1,6 +1,6 @@
-"""`lmscale report`: the page about a sweep or a table."""
+"""`lmscale report`: the page about a sweep or a table, or the one that compares several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportArgs:
-    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table."""
+    """Fit a sweep, check its held-out runs, and write one self-contained HTML page about it; or about a table.
+
+    Several sweeps or tables get a page that compares them: `lmscale report runs/a runs/b`.
+    """
 
     source: Positional[str]
     """A sweep's folder, runs/<sweep>; a CSV (.gz too), Parquet or JSONL file; or `chinchilla` for the published runs
     that ship."""
+    more: Positional[tuple[str, ...]] = ()
+    """Further sweeps or tables: the page then compares them with the first, laws side by side."""
     output: Path | None = None
-    """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table."""
+    """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table, reports/<a>-<b> for
+    several."""
     columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
     """What a table calls our columns; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
@@ -42,10 +48,17 @@ class ReportArgs:
 
 
 def main(args: ReportArgs, console: "Console") -> None:
-    """Write the page. Raises `UserError` as `write_report` does."""
+    """Write the page. Raises `UserError` as `write_report` and `write_comparison` do."""
     from lmscale.core.results import corpora_sentence
     from lmscale.study.launch.states import read_states
 
+    if args.more:
+        page = write_comparison(
+            [args.source, *args.more], args.output, resamples=args.resamples, seed=args.seed, stage=args.stage,
+            mixed_corpora=args.mixed_corpora, columns=args.columns, where=args.where, law=args.law, given=args.given,
+        )  # fmt: skip
+        print(f"the comparison is {page}; open it in a browser")
+        return
     page = write_report(
         args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
         stage=args.stage, mixed_corpora=args.mixed_corpora, law=args.law, given=args.given,
@@ -81,6 +94,31 @@ def write_report(
         return report.of_sweep(source, output, baselines=corpus_baselines(Path(source)), **settings)
     output = output or Path("reports") / Path(source).name.split(".")[0]
     return report.of_table(source, output, columns=columns, where=where, **settings)
+
+
+def write_comparison(
+    sources: Sequence[str],
+    output: Path | None = None,
+    *,
+    columns: str | None = None,
+    where: str | None = None,
+    law: str | None = None,
+    given: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write the page that compares several sweeps or tables; its path.
+
+    `settings` are those of `comparison.write`; `columns`, `where`, `law` and `given` are for one source alone. Raises
+    `UserError` for them, and as `comparison.write` does.
+    """
+    from lmscale.core.config import check
+    from lmscale.study.report import comparison
+    from lmscale.study.report.comparison.sides import labels
+
+    for name, value in {"columns": columns, "where": where, "law": law, "given": given}.items():
+        check(value is None, f"--{name} is for one sweep or table; leave it out where several are compared")
+    named = "-".join(label.replace("/", "-") for label in labels(sources))
+    return comparison.write(sources, output or Path("reports") / named, **settings)
 
 
 def corpus_baselines(folder: Path) -> dict[str, float]:

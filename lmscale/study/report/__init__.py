@@ -204,7 +204,7 @@ def write(
     from lmscale.study.tables.writing import csv_text
 
     folder = Path(folder)
-    table = _named(table)
+    table = named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
     kind = kind or _kind(table, runs_folder)
     runs = records(table, fits, runs_folder)
@@ -256,7 +256,7 @@ def _kind(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
     return kind_of(table, scored=runs_folder is not None and has_scores(Path(runs_folder)))
 
 
-def _named(table: "pd.DataFrame") -> "pd.DataFrame":
+def named(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with the column `run`, whose rows the page names."""
     import pandas as pd
 

@@ -189,10 +189,8 @@ def statuses(fit: Any) -> list[str]:
 def provenance(table: "pd.DataFrame", fits: Sequence[Any], runs_folder: str | Path | None) -> list[tuple[str, str]]:
     """Where the numbers come from: versions, devices, data, hashes of what was fitted."""
     lines = []
-    if versions := _versions(table, runs_folder):
-        lines.append(
-            ("trained with", ", ".join(f"{name} {'/'.join(sorted(versions[name]))}" for name in sorted(versions)))
-        )
+    if known := versions(table, runs_folder):
+        lines.append(("trained with", ", ".join(f"{name} {'/'.join(sorted(known[name]))}" for name in sorted(known))))
     for label, column in (("on", "device"), ("data", "source"), ("data fingerprint", "data_fingerprint")):
         values = sorted({str(value) for value in table[column].dropna()}) if column in table else []
         if values:
@@ -205,18 +203,18 @@ def provenance(table: "pd.DataFrame", fits: Sequence[Any], runs_folder: str | Pa
     return [*lines, ("report by", f"lmscale {lmscale.__version__}, Python {platform.python_version()}")]
 
 
-def _versions(table: "pd.DataFrame", runs_folder: str | Path | None) -> dict[str, set[str]]:
+def versions(table: "pd.DataFrame", runs_folder: str | Path | None) -> dict[str, set[str]]:
     """Library -> the versions that the runs were trained with."""
-    versions: dict[str, set[str]] = {}
+    known: dict[str, set[str]] = {}
     if runs_folder is None:
-        return versions
+        return known
     believed = table[~table["state"].isin(("corrupt", "missing"))] if "state" in table else table
     for run in map(str, believed["run"]):  # whose outcomes were checked when the table was read
         with suppress(UserError):
             outcome = read_json(Path(runs_folder) / run / OUTCOME_FILE, "outcome")
             for name, version in (outcome.get("versions") or {}).items():
-                versions.setdefault(name, set()).add(version)
-    return versions
+                known.setdefault(name, set()).add(version)
+    return known
 
 
 def printable(path: str | Path) -> str:

@@ -50,7 +50,7 @@ def sections(
         *_cautions(fits),
         *_predictions(fits, checked, drawn, table),
         *_sliders(explored, moved),
-        *_figures([figure for figure in drawn if figure.name != HELD_OUT]),
+        *_figures([one for one in drawn if one.name != HELD_OUT]),
         *_allocations(table, fits, at),
         *_runs(table, fits, kind),
         page.heading("What was left out, and why"),
@@ -76,7 +76,7 @@ def _predictions(
     return [
         page.heading("Was the prediction right?"),
         summary.checks(checked),
-        *(_figure(figure) for figure in drawn if figure.name == HELD_OUT),
+        *(figure(one) for one in drawn if one.name == HELD_OUT),
         page.paragraphs(sentences),
         tables.held_out(checked, table),
     ]
@@ -91,7 +91,7 @@ def _sliders(explored: Mapping[str, Any] | None, moved: Mapping[str, Any] | None
 
 
 def _figures(drawn: Sequence[DrawnFigure]) -> list[str]:
-    return [page.heading("Figures"), *map(_figure, drawn)] if drawn else []
+    return [page.heading("Figures"), *map(figure, drawn)] if drawn else []
 
 
 def _allocations(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] | None) -> list[str]:
@@ -131,7 +131,7 @@ def _files(drawn: Sequence[DrawnFigure]) -> str:
 
 
 def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str], kind: Kind) -> list[str]:
-    """The answer in one line with a small table and its sentences folded below, or in sentences where no line holds it."""
+    """The answer in one line with a small table, its sentences folded below; or in sentences where no line holds it."""
     sentences = _sentences(table, fits, kind)
     one_line = summary.line(fits, table) if kind.fits_law and not kind.inputs else ""
     if one_line:
@@ -172,10 +172,8 @@ def _no_answer(table: "pd.DataFrame") -> str:
     )
 
 
-def _figure(figure: DrawnFigure) -> str:
+def figure(drawn: DrawnFigure) -> str:
     """A figure with its heading: the drawing, in whose place the page's script puts the interactive one."""
-    caption = f"<figcaption>{page.text(figure.caption)}</figcaption>"
-    named = f' data-chart="{figure.name}"' if figure.charts else ""
-    return (
-        f'{page.heading(figure.heading, 3)}<figure{named}><div class="drawn">{inline(figure)}</div>{caption}</figure>'
-    )
+    caption = f"<figcaption>{page.text(drawn.caption)}</figcaption>"
+    named = f' data-chart="{drawn.name}"' if drawn.charts else ""
+    return f'{page.heading(drawn.heading, 3)}<figure{named}><div class="drawn">{inline(drawn)}</div>{caption}</figure>'

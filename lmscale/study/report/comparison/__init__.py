@@ -1,0 +1,154 @@
+"""Two or more sweeps or tables on one page: laws side by side, the compute that one saves, what differs between them.
+
+    comparison.write(["runs/dense", "runs/experts"], "reports/dense-experts")
+
+The first is what the others are compared with. Losses of different tokens are compared in bits per byte.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core import files
+from lmscale.core.errors import UserError
+from lmscale.core.run_folder import REPORT_FILE
+
+if TYPE_CHECKING:
+    from lmscale.study.report.comparison.sides import Side, Unit
+    from lmscale.study.report.figures import Sketch
+    from lmscale.study.report.marks import Chart
+
+QUESTION = "Which of these reaches the same loss with less compute, and do their laws split compute alike?"
+
+
+def write(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+    stage: str | None = None,
+    mixed_corpora: bool = False,
+) -> Path:
+    """Fit every source and write the page that compares them; its path.
+
+    Raises `UserError` where a source is absent, corrupt or given twice, or without a measured run.
+    """
+    from lmscale.study.report import page
+    from lmscale.study.report.comparison import laws, sections
+    from lmscale.study.report.comparison.sides import comparable_unit, labels
+
+    names = labels([str(source) for source in sources])
+    how: dict[str, Any] = {"resamples": resamples, "seed": seed, "stage": stage, "mixed_corpora": mixed_corpora}
+    sides = [read_side(str(source), name, **how) for source, name in zip(sources, names)]
+    unit = comparable_unit(sides)
+    multipliers = [
+        laws.multiplier(sides[0], side, unit, (unit.factors[0], unit.factors[index]))
+        for index, side in enumerate(sides[1:], 1)
+    ]
+    drawn = [figure.save(Path(output) / "figures") for figure in _sketches(sides, unit)]
+    title = f"Comparison of {sections.title(sides)}"
+    parts = _parts(sides, unit, multipliers, drawn)
+    data = {"runs": _records(sides), "charts": {one.name: [chart.to_json() for chart in one.charts] for one in drawn}}
+    files.write_json(Path(output) / "comparison.json", _numbers(sides, unit, multipliers))
+    files.write_text(Path(output) / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts], data=data))
+    return Path(output) / REPORT_FILE
+
+
+def read_side(
+    source: str, label: str, *, resamples: int | None, seed: int, stage: str | None, mixed_corpora: bool
+) -> "Side":
+    """A source with the fits that it supports. Raises `UserError` without a measured run."""
+    from lmscale.study.fits.checks.stages import one_stage
+    from lmscale.study.report import fit_and_check, named
+    from lmscale.study.report.comparison.sides import Side
+    from lmscale.study.tables import read_table
+
+    table = named(one_stage(read_table(source), stage))
+    fits, _, _ = fit_and_check(table, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
+    side = Side(label, source, table, tuple(fits), Path(source) if Path(source).is_dir() else None)
+    if not len(table) or not len(side.runs):
+        raise UserError(f"{source} has no run with a measured loss: run it first, or leave it out of the comparison")
+    return side
+
+
+def _sketches(sides: "Sequence[Side]", unit: "Unit") -> "list[Sketch]":
+    """The two figures, drawn from the same marks that the page shows."""
+    from lmscale.study.report.comparison import charts
+    from lmscale.study.report.figures import Sketch
+
+    losses, ratios = charts.losses(sides, unit), charts.ratios(sides)
+    bands = " with 95 % intervals" if any(side.fit is not None and side.fit.resamples for side in sides) else ""
+    described = [
+        ("losses", "Loss against compute", f"Points: final losses. Lines: the loss L*(C) of the fits{bands}.", losses),
+        ("ratios", "Tokens per parameter against compute", f"D*/N* of the fits{bands}.", ratios),
+    ]
+    return [
+        Sketch(name, title, caption, 4.6, 1, partial(_paint, chart), partial(list, [chart]))
+        for name, title, caption, chart in described
+    ]
+
+
+def _paint(chart: "Chart", ax: Any) -> None:
+    from lmscale.study.report import drawing
+
+    drawing.draw(ax, chart)
+
+
+def _parts(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any], drawn: Sequence[Any]) -> list[str]:
+    from lmscale.study.report import account, page
+    from lmscale.study.report.comparison import sections
+    from lmscale.study.report.sections import figure
+
+    body = [
+        page.heading("Laws side by side"),
+        *sections.side_by_side(sides, unit),
+        page.heading("Figures"),
+        *map(figure, drawn),
+        page.heading("What differs"),
+        *sections.differing(sides),
+        page.heading("Runs"),
+        *sections.counts(sides),
+        page.heading("How to reproduce"),
+        page.code([f"lmscale report {' '.join(account.printable(side.source) for side in sides)}"]),
+        page.paragraphs(["Beside this page: comparison.json (every number), figures/ (SVG, PNG and CSV)."]),
+    ]
+    cautions = [f"{unit.caution}."] if unit.caution else []
+    return [
+        page.paragraphs([QUESTION], "question"),
+        page.paragraphs(sections.answer(sides, multipliers, unit), "answer"),
+        *([page.paragraphs(cautions, "caution")] if cautions else []),
+        page.contents(body),
+        *body,
+    ]
+
+
+def _records(sides: "Sequence[Side]") -> dict[str, dict[str, Any]]:
+    from lmscale.study.report.comparison.charts import run_key
+    from lmscale.study.report.records import records
+
+    return {
+        run_key(side, run): {**record, "name": f"{side.label}: {record['name']}"}
+        for side in sides
+        for run, record in records(side.table, side.fits, side.folder).items()
+    }
+
+
+def _numbers(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any]) -> dict[str, Any]:
+    """What the page states, as plain numbers."""
+    from dataclasses import asdict
+
+    from lmscale.study.fits.results.common import clean
+    from lmscale.study.report.comparison import differences, laws
+
+    value: dict[str, Any] = clean(
+        {
+            "sides": [side.label for side in sides],
+            "unit": asdict(unit),
+            "quantities": [asdict(row) for row in laws.compared(sides, unit)],
+            "multipliers": [one if isinstance(one, str) else one.to_json() for one in multipliers],
+            "differences": [{"field": name, "values": values} for name, values in differences.differences(sides)],
+        }
+    )
+    return value

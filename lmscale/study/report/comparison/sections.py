@@ -1,0 +1,109 @@
+"""The page of a comparison: who needs less compute, what differs, the laws side by side, the figures."""
+
+import math
+from collections.abc import Sequence
+
+from lmscale.study.fits.predict.multiplier import ComputeMultiplier
+from lmscale.study.plots import compact, number, power
+from lmscale.study.report import account, page
+from lmscale.study.report.comparison import differences, laws
+from lmscale.study.report.comparison.sides import Side, Unit
+from lmscale.study.report.page import Number
+
+
+def answer(sides: Sequence[Side], multipliers: Sequence[ComputeMultiplier | str], unit: Unit) -> list[str]:
+    """A sentence for every further side: its compute at equal loss as a share of the first side's, or why not."""
+    first = sides[0].label
+    return [_sentence(side.label, first, result, unit) for side, result in zip(sides[1:], multipliers)]
+
+
+def _sentence(label: str, first: str, result: ComputeMultiplier | str, unit: Unit) -> str:
+    if isinstance(result, str):
+        return f"{label} against {first}: no compute at equal loss can be stated. {result[:1].upper()}{result[1:]}."
+    stated = result.multiplier
+    low, high = stated.intervals["0.95"]
+    ends = f" (95 % interval {number(low)} to {number(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+    verdict = "" if low <= 1 <= high else " less compute" if stated.multiplier > 1 else " more compute"
+    times = stated.multiplier if stated.multiplier >= 1 else 1 / stated.multiplier
+    if not verdict:
+        return (
+            f"At {stated.loss_nats:.4f} {unit.name}, {first} takes {number(stated.multiplier)} times the compute of "
+            f"{label}{ends}: no difference that these runs show."
+        )
+    return (
+        f"{label} reaches {stated.loss_nats:.4f} {unit.name} with {number(times)} times{verdict} than {first}: the "
+        f"ratio of their compute is {number(stated.multiplier)}{ends}."
+    )
+
+
+def differing(sides: Sequence[Side]) -> list[str]:
+    """What differs in the configurations and versions, in a table; a sentence where nothing does."""
+    rows = differences.differences(sides)
+    if not rows:
+        return [page.paragraphs(["The configurations and the versions that trained them are the same."])]
+    heads = [("field", ""), *((side.label, "") for side in sides)]
+    table = page.table(heads, [("", [name, *values]) for name, values in rows], text_columns=range(len(heads)))
+    return [page.paragraphs([f"{differences.counted(len(rows))}; all others are the same."]), table]
+
+
+def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
+    """Every quantity on every side, and how the further sides differ from the first."""
+    rows = laws.compared(sides, unit)
+    if not rows:
+        lacking = ", ".join(side.label for side in sides if side.fit is None)
+        return [page.paragraphs([f"No law is fixed by the runs of {lacking}, so that none can be compared."])]
+    heads = [("", f"at C = {power(laws.common_budget(sides))} FLOPs"), *_heads(sides)]
+    return [
+        page.paragraphs(
+            [
+                f"At the largest compute up to which all were fitted. Changes are against {sides[0].label}: a factor "
+                "(×) for sizes and tokens, a difference otherwise; intervals of 95 % over independent draws of both."
+            ]
+        ),
+        page.table(heads, [("", [row.name, *_cells(row)]) for row in rows]),
+    ]  # fmt: skip
+
+
+def _heads(sides: Sequence[Side]) -> list[tuple[str, str]]:
+    values = [(side.label, part) for side in sides for part in ("", "95 %")]
+    changes = [(f"change to {side.label}", part) for side in sides[1:] for part in ("", "95 %")]
+    return [*values, *changes]
+
+
+def _cells(row: laws.Compared) -> list[page.Cell]:
+    cells: list[page.Cell] = []
+    for stated in row.values:
+        cells += _stated(stated, "", row.is_ratio)
+    for stated in row.changes:
+        cells += _stated(stated, "×" if row.is_ratio else "±", row.is_ratio)
+    return cells
+
+
+def _stated(stated: laws.Stated | None, sign: str, count: bool) -> list[page.Cell]:
+    """A value and its interval; `sign` "×" for a factor, "±" for a difference, whose sign is written."""
+    if stated is None:
+        return ["–", "–"]
+    write = {"": compact if count else "{:.5g}".format, "×": lambda value: f"×{number(value)}", "±": "{:+.3g}".format}[
+        sign
+    ]
+    low, high = stated.interval
+    known = math.isfinite(low) and math.isfinite(high)
+    return [Number(write(stated.value), stated.value), f"{write(low)} – {write(high)}" if known else "–"]
+
+
+def counts(sides: Sequence[Side]) -> list[str]:
+    """How many runs every side has, and what its fits say of themselves."""
+    sentences = [f"{side.label}: {account.run_count(side.table)}" for side in sides]
+    warnings = [
+        f"{side.label}, Approach {fit.approach}: {status.sentence}."
+        for side in sides
+        for fit in side.fits
+        for status in fit.status
+        if status.severity == "warning"
+    ]
+    return [page.paragraphs(sentences), *([page.bullets(warnings)] if warnings else [])]
+
+
+def title(sides: Sequence[Side]) -> str:
+    """ "a and b", "a, b and c"."""
+    return f"{', '.join(side.label for side in sides[:-1])} and {sides[-1].label}"

@@ -1,0 +1,158 @@
+"""A comparison finds the compute that one sweep saves, states changes with intervals that hold, and names what differs."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.simulated import TRUTH, write_sweep
+
+from lmscale.commands.report import write_comparison
+from lmscale.core.config import RunConfig
+from lmscale.core.errors import UserError
+from lmscale.core.plans import read_plan, write_plan
+from lmscale.study import fits
+from lmscale.study.report import comparison
+from lmscale.study.report.comparison import charts, differences, laws
+from lmscale.study.report.comparison.sides import Side, comparable_unit, labels
+
+CHEAPER = 1.5
+"""The second sweep reaches every loss with so many times less compute."""
+
+
+def table(saved=1.0, noise=0.002, **columns):
+    """Runs of five budgets on the known law; with `saved` they have the losses of that much more data."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for budget in (3e11, 1e12, 3e12, 1e13, 3e13):
+        best = float(TRUTH.optimum(budget).params)
+        for params in best * np.geomspace(0.3, 3, 7):
+            tokens = budget / (6 * params)
+            rows.append((params, tokens, budget, budget, float(TRUTH.loss(params * saved**0.5, tokens * saved**0.5))))
+    runs = pd.DataFrame(rows, columns=["params", "tokens", "flops", "flops_budget", "loss_nats"])
+    runs["loss_nats"] += noise * rng.standard_normal(len(runs))
+    return runs.assign(run=[f"r{index}" for index in range(len(runs))], **columns)
+
+
+def side(label, runs, resamples=100):
+    return Side(label, f"{label}.csv", runs, tuple(fits.fit(runs, ("3",), resamples=resamples, check=False)), None)
+
+
+@pytest.fixture(scope="module")
+def sides():
+    return [side("a", table()), side("b", table(CHEAPER))]
+
+
+def test_the_compute_that_one_saves_is_found(sides):
+    result = laws.multiplier(*sides, comparable_unit(sides), (1.0, 1.0))
+    low, high = result.multiplier.intervals["0.95"]
+    assert low < CHEAPER < high and result.multiplier.multiplier == pytest.approx(CHEAPER, rel=0.1)
+
+
+def test_changes_are_those_of_the_fits_with_intervals_of_independent_draws(sides):
+    rows = {row.name: row for row in laws.compared(sides, comparable_unit(sides))}
+    flops = laws.common_budget(sides)
+    params = [float(one.fit.optimum(flops).params) for one in sides]
+    change = rows["N*, parameters"].changes[0]
+    assert change.value == params[1] / params[0]
+    loss = rows["loss there, nats per token"]
+    assert loss.changes[0].value == pytest.approx(loss.values[1].value - loss.values[0].value)
+    assert loss.changes[0].interval[1] < 0, "the cheaper sweep has the lower loss, beyond noise"
+    assert {f"{name} of the law" for name in ("E", "A", "B", "alpha", "beta")} <= set(rows)
+
+
+def test_the_interval_of_a_difference_has_the_width_of_both():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(2, 0.3, 4000), rng.normal(5, 0.4, 4000)
+    low, high = laws.change(2, 5, a, b, is_ratio=False).interval
+    assert (low, high) == pytest.approx((3 - 1.96 * 0.5, 3 + 1.96 * 0.5), abs=0.05)
+    assert all(map(math.isnan, laws.change(2, 5, a, None, is_ratio=True).interval))
+
+
+def test_losses_of_different_tokens_are_compared_in_bits_per_byte():
+    bytes_ = table(vocab=256)
+    words = table(vocab=8192).assign(loss_nats=lambda one: 4 * one["loss_nats"])
+    assert comparable_unit([side("a", bytes_, 0), side("b", words, 0)]).caution.startswith("The tokens differ")
+    known = [side(name, one.assign(bits_per_byte=one["loss_nats"] / scale / math.log(2)), 0)
+             for name, one, scale in (("a", bytes_, 1), ("b", words, 4))]  # fmt: skip
+    unit = comparable_unit(known)
+    assert unit.name == "bits per byte" and not unit.caution
+    row = next(row for row in laws.compared(known, unit) if row.name.startswith("loss"))
+    assert row.changes[0].value == pytest.approx(0, abs=1e-6)
+
+
+def test_losses_on_different_texts_are_not_divided():
+    pair = [side(name, table(data_fingerprint=name), 0) for name in "ab"]
+    unit = comparable_unit(pair)
+    assert "different texts" in unit.caution and laws.multiplier(*pair, unit, (1.0, 1.0)) == unit.caution
+
+
+def test_fields_that_differ_are_named_with_their_values(tmp_path):
+    one = write_sweep(tmp_path / "one", points=5)
+    name, planned = read_plan(one)
+    other = tmp_path / "other"
+    write_plan(other, name, [replace(run, config=_with_seed(run.config, 7), trunk="") for run in planned])
+    both = [Side(folder.name, str(folder), pd.DataFrame({"run": []}), (), folder) for folder in (one, other)]
+    found = dict(differences.differences(both))
+    assert found["seed"] == ["0", "7"] and "model.width" not in found
+
+
+def _with_seed(config: RunConfig, seed: int) -> RunConfig:
+    return replace(config, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (set(), "–"),
+        ({"10", "9"}, "9, 10"),
+        ({str(i) for i in range(8, 20)}, "12 values, 8 to 19"),
+        ({"b", "1"}, "1, b"),
+    ],
+)
+def test_values_are_listed_in_order_or_counted(values, text):
+    assert differences.listed(values) == text
+
+
+def test_sources_of_one_name_are_told_apart_and_one_given_twice_is_refused(tmp_path):
+    for parent in ("x", "y"):
+        (tmp_path / parent / "sweep").mkdir(parents=True)
+    paths = [str(tmp_path / parent / "sweep") for parent in ("x", "y")]
+    assert labels(paths) == ["x/sweep", "y/sweep"]
+    with pytest.raises(UserError, match="given twice"):
+        labels([paths[0], paths[0]])
+
+
+def test_the_page_compares_three_and_names_every_run_by_its_side(tmp_path):
+    for name, saved in (("a", 1.0), ("b", CHEAPER), ("c", 1 / CHEAPER)):
+        table(saved).to_csv(tmp_path / f"{name}.csv", index=False)
+    sources = [str(tmp_path / f"{name}.csv") for name in "abc"]
+    page = write_comparison(sources, tmp_path / "out", resamples=50)
+    html = page.read_text("utf-8")
+    assert "times less compute than a" in html and "times more compute than a" in html
+    assert "Laws side by side" in html and '"b: r3"' in html
+    numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert numbers["sides"] == ["a", "b", "c"] and len(numbers["multipliers"]) == 2
+    figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in ("losses", "ratios") for kind in ("svg", "png", "csv")}
+
+
+def test_what_is_for_one_source_is_refused_for_several():
+    with pytest.raises(UserError, match="--where is for one sweep or table"):
+        write_comparison(["a.csv", "b.csv"], Path("out"), where="params > 1")
+
+
+def test_a_source_without_a_measured_run_is_named(tmp_path):
+    table().head(0).to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(UserError):
+        comparison.write([str(tmp_path / "none.csv"), "chinchilla"], tmp_path / "out", resamples=0)
+
+
+def test_a_figure_has_every_measured_run_and_its_side_s_colour(sides):
+    chart = charts.losses(sides, comparable_unit(sides))
+    points = [mark for mark in chart.marks if mark.kind == "points"]
+    assert [mark.colour for mark in points] == [charts.colour(0), charts.colour(1)]
+    assert [len(mark.x) for mark in points] == [35, 35] and points[1].runs[0] == "b: r0"
