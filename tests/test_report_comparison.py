@@ -1,4 +1,4 @@
-"""A comparison finds the compute that one sweep saves, states changes with intervals that hold, and names what differs."""
+"""A comparison finds the compute that one sweep saves, states changes with intervals, and names what differs."""
 
 import json
 import math

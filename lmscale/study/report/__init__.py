@@ -197,8 +197,9 @@ def write(
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, explore, figures, page
+    from lmscale.study.report import account, explore, figures, forecasts, page, under_way
     from lmscale.study.report.answer import usable
+    from lmscale.study.report.charts.contexts import read_positions
     from lmscale.study.report.records import records
     from lmscale.study.report.sections import sections
     from lmscale.study.tables.writing import csv_text
@@ -208,7 +209,11 @@ def write(
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
     kind = kind or _kind(table, runs_folder)
     runs = records(table, fits, runs_folder)
-    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs)
+    positions = read_positions(runs_folder, plots.measured_runs(table) if len(table) else table)
+    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs, positions)
+    states = under_way.states_of(runs_folder)
+    missing = under_way.note(states)
+    notes = [*([missing] if missing else []), *notes]
     explored = None if kind.inputs else explore.over_compute(table, fits)
     moved = explore.sensitivity(next((fit for fit in usable(fits) if fit.approach == "3"), None))
     notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
@@ -236,6 +241,7 @@ def write(
         commands=commands,
         explored=explored,
         moved=moved,
+        forecasts=forecasts.section(curves, {run: record["name"] for run, record in runs.items()}),
     )
     data = {
         "runs": runs,
@@ -243,7 +249,8 @@ def write(
         "explore": explored,
         "sensitivity": moved,
     }
-    html = page.document(title, [page.heading(title, 1), *parts], data=data)
+    again = under_way.refresh_seconds(states)
+    html = page.document(title, [page.heading(title, 1), *parts], data=data, refresh_seconds=again)
     files.write_text(folder / REPORT_FILE, html)
     return folder / REPORT_FILE
 

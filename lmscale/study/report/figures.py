@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
 from lmscale.study import plots
-from lmscale.study.report import methods, studies
+from lmscale.study.fits.learning_rates import BRACKET
+from lmscale.study.report import drawing, methods, studies
 from lmscale.study.report.account import fitted_rows, is_budget
 from lmscale.study.report.answer import usable
-from lmscale.study.report.charts import allocations, isoflop, loss, quality
+from lmscale.study.report.charts import allocations, contexts, isoflop, loss, quality
 from lmscale.study.report.charts import studies as study_charts
-from lmscale.study.report.kinds import ALLOCATION, Kind
+from lmscale.study.report.kinds import ALLOCATION, RATES, Kind
 from lmscale.study.report.marks import Chart, data_table
 from lmscale.study.tables.writing import csv_text
 
@@ -52,11 +53,12 @@ def draw(
     baselines: Mapping[str, float] | None = None,
     kind: Kind = ALLOCATION,
     records: Mapping[str, Mapping[str, Any]] | None = None,
+    positions: Mapping[str, Sequence[float]] | None = None,
 ) -> list[DrawnFigure]:
     """Draw what can be drawn into `folder` as .svg, .png and .csv, in the order of the page.
 
     `baselines` are the bits per byte of simple models on the runs' validation text; `records` are those of the runs,
-    by whose budgets and sizes a reader chooses (`records`).
+    by whose budgets and sizes a reader chooses (`records`), `positions` the runs' losses by position.
     """
     if kind.inputs:
         return [sketch.save(folder) for sketch in _of_law(fits, checked)]
@@ -79,7 +81,34 @@ def draw(
         sketches += _residuals(law, checked_runs)
     if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
         sketches.append(_held_out(checked_runs))
+    if kind.fits_law:
+        sketches += _rate_valleys(runs)
+    if positions:
+        sketches.append(_by_position(contexts.by_position(runs, positions, records or {})))
     return [sketch.save(folder) for sketch in sketches]
+
+
+def _rate_valleys(runs: Any) -> "list[Sketch]":
+    """Loss against learning rate at every budget or length where a size was run at enough rates to bracket the best."""
+    if "peak_lr" not in runs or not runs["peak_lr"].notna().all():
+        return []
+    panels = studies.with_panels(runs)
+    rates = panels.groupby(["panel", "params"])["peak_lr"].transform("nunique")
+    bracketed = panels[rates >= BRACKET].drop(columns="panel")
+    return _study(RATES, bracketed) if len(bracketed) else []
+
+
+def _by_position(chart: Chart) -> "Sketch":
+    caption = (
+        "Validation loss of the tokens that are predicted from so many tokens of context, a line for each run by model "
+        "size N: what context is worth."
+    )
+    painted = partial(_paint, chart)
+    return Sketch("positions", "Loss by position in the context", caption, 4.4, 1, painted, partial(list, [chart]))
+
+
+def _paint(chart: Chart, ax: Any) -> None:
+    drawing.draw(ax, chart)
 
 
 def _of_law(fits: Sequence[Any], checked: Sequence["HeldOut"]) -> "list[Sketch]":

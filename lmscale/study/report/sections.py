@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmscale.study.plots import APPROACH_NAME, measured_runs
-from lmscale.study.report import account, explore, methods, of_law, page, studies, summary, tables
+from lmscale.study.report import account, checklist, explore, methods, of_law, page, run_time, studies, summary, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.figures import DrawnFigure, inline
@@ -44,8 +44,12 @@ def sections(
     commands: Sequence[str],
     explored: Mapping[str, Any] | None = None,
     moved: Mapping[str, Any] | None = None,
+    forecasts: Sequence[str] = (),
 ) -> list[str]:
-    """HTML of every section; those with nothing to say are left out. `explored` and `moved` are those of `explore`."""
+    """HTML of every section; those with nothing to say are left out.
+
+    `explored` and `moved` are those of `explore`, `forecasts` the section of `forecasts`.
+    """
     body = [
         *_cautions(fits),
         *_predictions(fits, checked, drawn, table),
@@ -56,8 +60,11 @@ def sections(
         page.heading("What was left out, and why"),
         page.bullets(account.left_out_lines(table, fits, checked, kind.fits_law)),
         *(part for fit in fits for part in _fit(fit)),
+        *forecasts,
+        *run_time.section(table),
         page.heading("Conventions"),
         page.definitions(of_law.conventions(kind, fits) if kind.inputs else conventions(table, fits)),
+        *_checklist(table, fits, checked, kind),
         page.heading("How to reproduce"),
         page.definitions(provenance),
         *([page.code(commands)] if commands else []),
@@ -104,6 +111,18 @@ def _allocations(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float]
 def _runs(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
     parts = [page.heading("Runs"), page.paragraphs([account.run_count(table)])]
     return [*parts, tables.runs(table, fits, kind.inputs)] if len(table) else parts
+
+
+def _checklist(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[HeldOut]", kind: Kind) -> list[str]:
+    """What a reviewer asks of a study of a law, folded."""
+    if not kind.fits_law or kind.inputs:
+        return []
+    questions = page.definitions(checklist.checklist(table, fits, checked))
+    source = page.paragraphs(["After the checklist of Li, Kudugunta and Zettlemoyer 2025, arXiv 2502.18969."], "small")
+    return [
+        page.heading("Checklist"),
+        page.folded("What a reviewer asks, from the records", source + questions, open_=False),
+    ]
 
 
 def _fit(fit: Any) -> list[str]:
