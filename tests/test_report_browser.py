@@ -244,3 +244,17 @@ def test_without_scripts_the_page_says_the_same(browser, written):
     assert page.locator("figure .drawn svg").first.is_visible()
     assert "Over 19 fitted runs" in page.locator("main").text_content()
     context.close()
+
+
+def test_axe_finds_nothing_serious(browser, written):
+    """Accessibility by axe-core, in both themes and on a phone."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    for settings in ({}, {"color_scheme": "dark"}, {"viewport": {"width": 400, "height": 900}}):
+        context = browser.new_context(**settings)
+        page = context.new_page()
+        page.goto(written.as_uri())
+        page.wait_for_selector("figure.is-live canvas")
+        found = axe.run(page).response["violations"]
+        serious = {one["id"]: one["help"] for one in found if one["impact"] in ("serious", "critical")}
+        assert serious == {}
+        context.close()
