@@ -112,7 +112,7 @@ def test_the_pointer_finds_a_run_and_a_click_goes_to_its_row_and_command(opened)
         if spot:
             break
     text = chart.locator(".tip").inner_text()
-    run = re.search(r"\(([0-9a-f]+)\)", text)[1]
+    run = text.split()[0]
     record = data_of(page)["runs"][run]
     assert f"loss {record['loss']:.4f}" in text and "rate" in text and "C " in text
     page.mouse.click(*spot)

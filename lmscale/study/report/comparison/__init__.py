@@ -129,7 +129,7 @@ def _records(sides: "Sequence[Side]") -> dict[str, dict[str, Any]]:
     from lmscale.study.report.records import records
 
     return {
-        run_key(side, run): {**record, "name": f"{side.label}: {record['name']}"}
+        run_key(side, run): record
         for side in sides
         for run, record in records(side.table, side.fits, side.folder).items()
     }

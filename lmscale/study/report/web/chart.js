@@ -9,6 +9,7 @@ const NEAR = 14; // CSS pixels within which the pointer is at a point
 const DRAGGED = 6; // CSS pixels from which a drag is a zoom
 const ZOOM_STEP = 0.7;
 const MOST_TICKS = 9;
+const ROW_HINT = document.querySelector("tr[data-run]") ? "; a click on a run goes to its row" : "";
 const PIXELS_A_TICK = { x: 70, y: 40 };
 
 function scaleOf(axis) {
@@ -222,7 +223,7 @@ class Chart {
     const now = this.near ? points.findIndex((one) => one.x === this.near.x && one.y === this.near.y) : -1;
     const next = now < 0 ? (by > 0 ? 0 : points.length - 1) : (now + by + points.length) % points.length;
     this.show(points[next]);
-    announce(this.tip.textContent);
+    announce(this.lines);
   }
 
   show(target) {
@@ -235,7 +236,8 @@ class Chart {
   }
 
   fillTip(target) {
-    const lines = describe(this.spec, this.page, target, this.x.text, this.y.text);
+    const lines = describe(this.page, target, this.x.text, this.y.text);
+    this.lines = lines.join(", ");
     this.tip.replaceChildren(...lines.map((line, index) => element(index === 0 ? "strong" : "span", {}, line)));
     const width = this.plot.over.clientWidth;
     const right = target.left > width / 2;
@@ -264,7 +266,7 @@ class Chart {
       button("+", "zoom in", () => this.zoom(ZOOM_STEP)),
       button("−", "zoom out", () => this.zoom(1 / ZOOM_STEP)),
       button("whole", "show the whole figure", () => this.whole()),
-      element("span", { class: "small" }, "drag to zoom, double click for the whole; a click on a run goes to its row"),
+      element("span", { class: "small" }, `drag to zoom, double click for the whole${ROW_HINT}`),
     );
   }
 
@@ -283,14 +285,11 @@ class Chart {
   }
 }
 
-// What the pointer is at, in lines: a run by its name with N, D, C, loss and rate, or the name of a mark.
-function describe(spec, page, target, textX, textY) {
+// What the pointer is at, in lines: a run by its id and name (N, D, rate, seed) with C and loss, or the name of a mark.
+function describe(page, target, textX, textY) {
   const run = target.run ? page.runs[target.run] : null;
   if (!run) return [target.mark.name || target.run || "", `${textX(target.x)}, ${textY(target.y)}`].filter(Boolean);
-  const lines = [
-    run.name === target.run ? target.run : `${run.name} (${target.run})`,
-    `N ${compact(run.params)}, D ${compact(run.tokens)}, C ${run.flops ? power(run.flops, 3) : "–"}`,
-    `loss ${run.loss === null ? "–" : fixed(run.loss, 4)}${run.rate ? `, rate ${general(run.rate, 3)}` : ""}`,
-  ];
-  return run.use ? [...lines, run.use] : lines;
+  const loss = run.loss === null ? "–" : fixed(run.loss, 4);
+  const lines = [target.run, run.name, `C ${run.flops ? power(run.flops) : "–"}, loss ${loss}`, run.use];
+  return lines.filter((line, index) => line && lines.indexOf(line) === index);
 }

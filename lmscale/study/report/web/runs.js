@@ -8,20 +8,32 @@ function openAround(node) {
   for (let up = node.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
 }
 
-// The command of a run in a row of its own below the run's; a second call folds it away.
-function toggleCommand(page, row, always = false) {
+// The row below a run's that holds its command; null where it is folded away.
+function detailOf(row) {
   const below = row.nextElementSibling;
-  if (below && below.classList.contains("command")) {
-    if (!always) below.remove();
-    return;
-  }
-  const command = (page.runs[row.dataset.run] || {}).command;
-  if (!command) return;
+  return below && below.classList.contains("command") ? below : null;
+}
+
+function unfold(page, row) {
+  const { command } = page.runs[row.dataset.run] || {};
+  const cell = element("td", { colspan: String(row.cells.length), class: "word" });
+  if (command) cell.append(element("code", {}, command), " ", copyButton(command), " ");
+  const detail = element("tr", { class: "command" }, cell);
+  row.after(detail);
+  return detail;
+}
+
+function copyButton(command) {
   const copy = button("copy", "copy the command", async () => {
     copy.textContent = (await copyText(command)) ? "copied" : "select it and copy";
   });
-  const cell = element("td", { colspan: String(row.cells.length), class: "word" }, element("code", {}, command), " ", copy);
-  row.after(element("tr", { class: "command" }, cell));
+  return copy;
+}
+
+function toggleCommand(page, row) {
+  const detail = detailOf(row);
+  if (detail) detail.remove();
+  else unfold(page, row);
 }
 
 function goToRun(page, id, from) {
@@ -32,17 +44,16 @@ function goToRun(page, id, from) {
   }
   openAround(row);
   showAllRows(row.closest("table"));
-  toggleCommand(page, row, true);
   for (const old of document.querySelectorAll("tr.chosen")) old.classList.remove("chosen");
   row.classList.add("chosen");
   row.tabIndex = -1;
+  backLink(detailOf(row) || unfold(page, row), from);
   row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "center" });
-  backLink(row, from);
 }
 
 // A way back to the figure that the reader came from.
-function backLink(row, from) {
+function backLink(detail, from) {
   for (const old of document.querySelectorAll(".back")) old.remove();
   const back = button("back to the figure", "back to the figure", () => {
     from.focus({ preventScroll: true });
@@ -50,9 +61,7 @@ function backLink(row, from) {
     back.remove();
   });
   back.className = "back";
-  const below = row.nextElementSibling;
-  const cell = below && below.classList.contains("command") ? below.cells[0] : row.cells[0];
-  cell.append(" ", back);
+  detail.cells[0].append(back);
 }
 
 // The name of each run in the table becomes a button that shows its command.

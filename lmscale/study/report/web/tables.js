@@ -68,7 +68,7 @@ function tableCsv(table) {
   const heads = [...table.tHead.rows[0].cells].map((head) => {
     const unit = head.querySelector("span")?.textContent ?? "";
     const name = head.textContent.trim().slice(0, unit ? -unit.length : undefined).trim();
-    return unit ? `${name} (${unit})` : name;
+    return unit ? `${name} (${unit})`.trim() : name;
   });
   const rows = bodyRows(table).filter((row) => !row.hidden);
   const text = (cell) => (isEmpty(cellValue(cell)) ? "" : String(cellValue(cell)));
