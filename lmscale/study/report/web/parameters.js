@@ -7,7 +7,6 @@ function startParameters(sensitivity) {
   const moved = Object.fromEntries(Object.keys(sensitivity.parameters).map((name) => [name, sensitivity.start]));
   const budget = element("select", { id: "parameters-budget" });
   sensitivity.flops.forEach((flops, index) => budget.append(element("option", { value: String(index) }, `${power(flops)} FLOPs`)));
-  budget.value = "0";
   const bar = element("div", { class: "controls" }, element("label", {}, "at C = ", budget));
   const sliders = Object.keys(sensitivity.parameters).map((name) => parameterSlider(sensitivity, name, moved, () => show()));
   const show = () => showMoved(box, sensitivity, moved, Number(budget.value));
