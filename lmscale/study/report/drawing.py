@@ -10,7 +10,7 @@ from lmscale.study.report.marks import Axis, Chart, Mark
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DASHES = (0, (4, 2))
+DASHES: Any = (0, (4, 2))
 
 
 def colour(variable: str) -> str:

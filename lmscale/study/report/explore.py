@@ -5,7 +5,7 @@ equal what the tables and `lmscale fit` state.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,12 @@ NAMES = {
     "params": ("N*", "parameters"), "tokens": ("D*", "tokens"), "tokens_per_param": ("D*/N*", "tokens per parameter"),
     "loss_nats": ("L*", "predicted loss"),
 }  # fmt: skip
-WRITTEN = {"params": compact, "tokens": compact, "tokens_per_param": number, "loss_nats": "{:.4f}".format}
+WRITTEN: dict[str, Callable[[float], str]] = {
+    "params": compact,
+    "tokens": compact,
+    "tokens_per_param": number,
+    "loss_nats": "{:.4f}".format,
+}
 STEPS = tuple(step / 2 for step in range(-6, 7))
 """Standard errors by which a parameter's slider moves it."""
 LEAST = 0.01
@@ -180,8 +185,7 @@ def _followers(law: "LossLaw", name: str, value: float, draws: Mapping[str, np.n
         if other == name:
             continue
         logs = all(float(np.nanmin(draws[one])) > 0 for one in (name, other))
-        to = np.log if logs else np.asarray
-        x, y = to(draws[name]), to(draws[other])
+        x, y = (np.log(draws[one]) if logs else draws[one] for one in (name, other))
         good = np.isfinite(x) & np.isfinite(y)
         slope = float(np.cov(x[good], y[good])[0, 1] / np.var(x[good], ddof=1))
         centre = float(getattr(law.law, other))

@@ -135,7 +135,7 @@ def _study(kind: Kind, runs: Any) -> "list[Sketch]":
         number = start // 2 + 1
         name = kind.name if number == 1 else f"{kind.name}-{number}"
         own = charts[start : start + 2]
-        sketches.append(Sketch(name, STUDY_HEADINGS[kind.name], pair[0][1], 4.4, len(pair), paint, lambda own=own: own))
+        sketches.append(Sketch(name, STUDY_HEADINGS[kind.name], pair[0][1], 4.4, len(pair), paint, partial(list, own)))
     return sketches
 
 

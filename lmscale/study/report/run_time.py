@@ -42,7 +42,7 @@ def section(table: "pd.DataFrame") -> list[str]:
     if not total > 0:
         return []
     meanings = {name: meaning for name, _, meaning in PARTS}
-    rows = [
+    rows: list[tuple[str, list[page.Cell]]] = [
         ("", [name, _hours(seconds), Number(f"{100 * seconds / total:.1f} %", seconds / total), meanings[name]])
         for name, seconds in parts.items()
     ]
@@ -60,7 +60,7 @@ def _hours(seconds: float) -> Number:
 def _sentence(table: "pd.DataFrame", total: float) -> str:
     """Goodput, the utilization of the hardware, and what these times leave out."""
     timed = int(table[["seconds", "startup_seconds"]].notna().all(axis=1).sum())
-    known = table["mfu"].astype(float).dropna() if "mfu" in table else []
+    known = table["mfu"].astype(float).dropna().tolist() if "mfu" in table else []
     mfu = (
         f" While training, they used {100 * float(np.median(known)):.3g} % (median) of the matmul peak."
         if len(known)

@@ -54,7 +54,7 @@ def allocation(table: "pd.DataFrame", fits: Sequence[Any], at: Sequence[float] |
     ]  # fmt: skip
     columns = budgets(table, at)
     stated = [(fit, fit.allocations(columns)) for fit in usable(fits)]
-    rows = []
+    rows: list[tuple[str, list[page.Cell]]] = []
     for index, flops in enumerate(columns):
         for fit, allocations in stated:
             if not allocations:
@@ -91,7 +91,7 @@ def held_out(checked: Sequence["HeldOut"], table: "pd.DataFrame") -> str:
         ("run", ""), ("C", "FLOPs"), ("N", "parameters"), ("D", "tokens"), ("predicted loss", _unit(table)),
         ("one new run", level), ("measured loss", _unit(table)), ("error", "meas. − pred., %"), ("inside", ""),
     ]  # fmt: skip
-    rows = []
+    rows: list[tuple[str, list[page.Cell]]] = []
     for check in checked:
         for run in check.runs:
             inputs, (low, high) = run.prediction.inputs, run.prediction.interval

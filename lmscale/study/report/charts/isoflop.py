@@ -42,7 +42,7 @@ def _valley(part: BudgetPoints) -> list[Mark]:
     colour_, tags = shade(part.shade), {"budget": power(part.flops)}
     marks = []
     if part.curve is not None:
-        x, y = part.curve
+        x, y = (values.tolist() for values in part.curve)
         name = f"curve of {part.label}"
         marks.append(Mark("line", name, x, y, colour=colour_, dashed=part.held_out, tags=tags))
     points = Mark(

@@ -30,7 +30,7 @@ def loss(
     marks = [
         *_training_curves(runs, curves),
         *(_level(name, nats) for name, nats in visible_baselines(runs, baselines, bool(curves)).items()),
-        Mark("line", "frontier of final losses", x, y, key="lower frontier of final losses", width=2),
+        Mark("line", "frontier of final losses", x.tolist(), y.tolist(), key="lower frontier of final losses", width=2),
         *_best_losses(fits, lowest, most),
         _final_losses(runs),
     ]
@@ -50,7 +50,9 @@ def _training_curves(runs: "pd.DataFrame", curves: Mapping[str, "pd.DataFrame"])
         if run in size_of and len(rows):
             x, y = binned(rows)
             colour_ = shade(colour(sizes, float(size_of[run])))
-            marks.append(Mark("line", "training loss", x, y, run=run, colour=colour_, width=0.8, opacity=0.6))
+            marks.append(
+                Mark("line", "training loss", x.tolist(), y.tolist(), run=run, colour=colour_, width=0.8, opacity=0.6)
+            )
     return marks
 
 
