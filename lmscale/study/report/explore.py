@@ -16,6 +16,7 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.results.common import LEVELS
 from lmscale.study.plots import compact, measured_runs, number, power
 from lmscale.study.report import page
+from lmscale.study.report.account import fitted_rows
 from lmscale.study.report.answer import largest_budget, usable
 from lmscale.study.report.tables import BEYOND, budgets
 
@@ -56,8 +57,8 @@ def positions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[float]:
     if not len(runs) or not fits:
         return []
     low, high = float(runs["flops"].min()), BEYOND * float(runs["flops"].max())
-    stated = [flops for flops in budgets(table) if low <= flops <= high]
-    count = min(MOST_POSITIONS - len(stated), round(PER_DECADE * math.log10(high / low)) + 1)
+    stated = [flops for flops in budgets(table) if flops <= high]
+    count = max(2, min(MOST_POSITIONS - len(stated), round(PER_DECADE * math.log10(high / low)) + 1))
     return sorted({*stated, *(float(f"{flops:.2e}") for flops in np.geomspace(low, high, count))})
 
 
@@ -67,7 +68,7 @@ def over_compute(table: "pd.DataFrame", fits: Sequence[Any]) -> dict[str, Any] |
     flops = positions(table, allocating)
     if not flops:
         return None
-    start, _ = largest_budget(measured_runs(table))
+    start, _ = largest_budget(fitted_rows(table, allocating))
     return {
         "flops": flops,
         "start": int(np.abs(np.log(np.array(flops) / start)).argmin()),
