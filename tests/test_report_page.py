@@ -15,7 +15,7 @@ from helpers.simulated import write_sweep
 from lmscale.core.plans import read_plan
 from lmscale.study import fits, plots, report
 from lmscale.study.plots.isoflop import budget_points
-from lmscale.study.report import assets, explore, page, summary
+from lmscale.study.report import assets, explore, figures, page, summary
 from lmscale.study.report.charts import allocations, isoflop, loss, quality
 from lmscale.study.report.marks import COLUMNS, Mark, data_table, rounded
 from lmscale.study.report.records import records, run_name
@@ -279,3 +279,13 @@ def test_words_of_the_page_name_no_colour(html):
     """Black is white in the dark: a mark is named by its form."""
     text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", html, flags=re.DOTALL).lower()
     assert not re.findall(r"\b(black|white|gr[ea]y|coloured|blue|orange|green)\b", text)
+
+
+def test_a_figure_of_very_many_runs_is_a_picture_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_POINTS", 100)
+    path = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=0)
+    html = path.read_text("utf-8")
+    charts = data_of(html)["charts"]
+    assert charts["loss"] == [] and charts["residuals"] == [] and charts["allocation"] != []
+    assert 'data-chart="loss"' not in html and "figures/loss.csv names them" in html
+    assert data_of(html)["runs"] == {} and len(pd.read_csv(tmp_path / "figures" / "loss.csv")) > 240

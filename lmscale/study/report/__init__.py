@@ -244,7 +244,7 @@ def write(
         forecasts=forecasts.section(curves, {run: record["name"] for run, record in runs.items()}),
     )
     data = {
-        "runs": runs,
+        "runs": runs if len(runs) <= figures.MOST_POINTS else {},
         "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in drawn},
         "explore": explored,
         "sensitivity": moved,

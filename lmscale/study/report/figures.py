@@ -29,6 +29,8 @@ STUDY_HEADINGS = {
     "rates": "Loss against learning rate", "transfer": "Loss against learning rate", "seeds": "Loss by seed",
     "data": "Loss against training tokens", "sizes": "Loss against model size", "repeats": "Loss against repeats",
 }  # fmt: skip
+MOST_POINTS = 5_000
+"""Runs of a figure that answer the pointer: with more, the page would pass 5 MB."""
 ALIKE = 1.01
 """Two runs whose tokens have so nearly the same number of bytes were validated on the same ones."""
 
@@ -152,9 +154,14 @@ class Sketch:
     charts: Callable[[], Sequence[Chart]]
 
     def save(self, folder: Path) -> DrawnFigure:
-        """Draw it once, write it as SVG and PNG, and write its data as CSV."""
+        """Draw it once, write it as SVG and PNG, and write its data as CSV.
+
+        A figure of more than `MOST_POINTS` runs stays a picture on the page.
+        """
         charts = self.charts()
         files.write_text(folder / f"{self.name}.csv", csv_text(data_table(charts)))
+        many = any(len(mark.runs) > MOST_POINTS for chart in charts for mark in chart.marks)
+        caption = self.caption + f" A picture, since it has many runs; figures/{self.name}.csv names them." * many
         with plots.style():
             figure, axes = plots.canvas(9.0, self.height, self.panels)
             self.paint(*axes)
@@ -162,7 +169,7 @@ class Sketch:
             files.write_text(folder / f"{self.name}.svg", svg)
             figure.set_layout_engine("none")  # it was laid out for the SVG
             plots.save(figure, folder / f"{self.name}.png")
-        return DrawnFigure(self.name, self.heading, self.caption, svg, charts)
+        return DrawnFigure(self.name, self.heading, caption, svg, () if many else charts)
 
 
 def _in_nats(runs: Any, baselines: Mapping[str, float]) -> dict[str, float]:

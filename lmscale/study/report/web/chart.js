@@ -288,7 +288,7 @@ class Chart {
 // What the pointer is at, in lines: a run by its id and name (N, D, rate, seed) with C and loss, or the name of a mark.
 function describe(page, target, textX, textY) {
   const run = target.run ? page.runs[target.run] : null;
-  if (!run) return [target.mark.name || target.run || "", `${textX(target.x)}, ${textY(target.y)}`].filter(Boolean);
+  if (!run) return [target.run || target.mark.name, `${textX(target.x)}, ${textY(target.y)}`].filter(Boolean);
   const loss = run.loss === null ? "–" : fixed(run.loss, 4);
   const lines = [target.run, run.name, `C ${run.flops ? power(run.flops) : "–"}, loss ${loss}`, run.use];
   return lines.filter((line, index) => line && lines.indexOf(line) === index);
