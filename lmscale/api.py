@@ -73,7 +73,7 @@ def run(
 
 
 def report(
-    source: str | Path,
+    source: "str | Path | Sequence[str | Path]",
     output: str | Path | None = None,
     *,
     title: str = "",
@@ -89,8 +89,9 @@ def report(
 
     Args:
         source: the folder of a sweep; or a table as `read_table` takes it: a file, or `"chinchilla"` for the published
-            runs that ship with lmscale.
-        output: folder of the report; None is `<source>/report` for a sweep, `reports/<name>` for a table.
+            runs that ship with lmscale. Several of them, in a list, get a page that compares them with the first.
+        output: folder of the report; None is `<source>/report` for a sweep, `reports/<name>` for a table,
+            `reports/<a>-<b>` for several.
         title: of the page; empty names the source.
         question: the sentence that the page answers; empty is the sweep's own, or that of its kind.
         resamples: bootstrap resamples behind each interval; None is 4000 for Approach 3 and 1000 for 1 and 2.
@@ -102,8 +103,15 @@ def report(
 
     Raises `UserError` for a folder without a plan, a corrupt file, or a table that cannot be read.
     """
-    from lmscale.commands.report import write_report
+    from lmscale.commands.report import write_comparison, write_report
+    from lmscale.core.config import check
 
+    if not isinstance(source, str | Path):
+        check(not title and not question, "title and question are for one sweep or table; leave them out for several")
+        return write_comparison(
+            [str(one) for one in source], None if output is None else Path(output), resamples=resamples, seed=seed,
+            stage=stage, mixed_corpora=mixed_corpora, columns=columns, where=where,
+        )  # fmt: skip
     return write_report(
         source, output, title=title, question=question, resamples=resamples, stage=stage,
         mixed_corpora=mixed_corpora, seed=seed, columns=columns, where=where,

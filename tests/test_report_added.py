@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.command_line import call
 from helpers.simulated import write_sweep
 
 from lmscale.study import fits, plots, report
@@ -150,3 +151,22 @@ def test_the_page_of_an_unfinished_sweep_is_whole_and_says_so(tmp_path):
     html = report.of_sweep(folder, resamples=20).read_text("utf-8")
     assert "of 28 planned runs are not finished" in html and html.rstrip().endswith("</html>")
     assert 'http-equiv="refresh"' not in html, "nobody is at work"
+
+
+def test_a_watched_report_is_written_until_no_run_is_at_work(sweep, monkeypatch, capsys):
+    at_work, written = iter([60, 60, None]), []
+    monkeypatch.setattr("lmscale.study.report.under_way.refresh_seconds", lambda runs: next(at_work))
+    monkeypatch.setattr("lmscale.commands.report.write_report", lambda *a, **k: written.append(a) or sweep / "r.html")
+    monkeypatch.setattr("time.sleep", written.append)
+    assert call("report", sweep, "--watch", 5) == 0
+    assert len(written) == 5 and written[1] == written[3] == 5.0
+    assert capsys.readouterr().out.count("the report is") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(("chinchilla", "--watch", 5), "--watch is for a sweep's folder"), (("a", "b", "--watch", 5), "for one sweep"),
+     (("chinchilla", "--watch", 0), "more than 0")],
+)  # fmt: skip
+def test_what_cannot_be_watched_is_one_sentence(words, sentence, capsys):
+    assert call("report", *words) == 2 and sentence in capsys.readouterr().err

@@ -198,7 +198,8 @@ def test_tables_sort_by_their_numbers_filter_and_are_copied(opened):
     assert values == sorted(values)
     table.locator("th button").nth(column).click()
     assert table.locator("th").nth(column).get_attribute("aria-sort") == "descending"
-    tools = page.locator(".controls", has=page.locator("input[type=search]")).last
+    wide = table.locator("xpath=ancestor::div[contains(@class, 'wide')]")
+    tools = wide.locator("xpath=preceding-sibling::div[contains(@class, 'controls')][1]")
     tools.locator("input").fill("held out")
     assert table.locator("tbody tr:visible").count() == 7
     tools.get_by_role("button", name="copy").click()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers.simulated import TRUTH, write_sweep
 
+import lmscale
 from lmscale.commands.report import write_comparison
 from lmscale.core.config import RunConfig
 from lmscale.core.errors import UserError
@@ -143,6 +144,21 @@ def test_the_page_compares_three_and_names_every_run_by_its_side(tmp_path):
 def test_what_is_for_one_source_is_refused_for_several():
     with pytest.raises(UserError, match="--where is for one sweep or table"):
         write_comparison(["a.csv", "b.csv"], Path("out"), where="params > 1")
+
+
+def test_a_list_of_sources_is_compared(tmp_path):
+    for name in "ab":
+        table().to_csv(tmp_path / f"{name}.csv", index=False)
+    sources = [tmp_path / "a.csv", str(tmp_path / "b.csv")]
+    page = lmscale.report(sources, tmp_path / "out", resamples=20)
+    assert page == tmp_path / "out" / "report.html" and "no difference that these runs show" in page.read_text("utf-8")
+    with pytest.raises(UserError, match="title and question"):
+        lmscale.report(sources, title="Mine")
+
+
+def test_one_source_is_not_compared():
+    with pytest.raises(UserError, match="two or more"):
+        write_comparison(["a.csv"])
 
 
 def test_a_source_without_a_measured_run_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """`lmscale report`: the page about a sweep or a table, or the one that compares several."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,18 @@ class ReportArgs:
     """Which stage of training the page is about where there are several, for example fine-tune; unset, pretrain."""
     mixed_corpora: bool = False
     """Fit runs on several corpora together."""
+    watch: float | None = None
+    """Of a sweep under way: write the page again every so many seconds until no run is at work; a browser follows."""
 
 
 def main(args: ReportArgs, console: "Console") -> None:
     """Write the page. Raises `UserError` as `write_report` and `write_comparison` do."""
+    from lmscale.core.config import check
     from lmscale.core.results import corpora_sentence
     from lmscale.study.launch.states import read_states
+    from lmscale.study.report.under_way import refresh_seconds
 
+    check(not args.more or args.watch is None, "--watch is for one sweep; leave it out where several are compared")
     if args.more:
         page = write_comparison(
             [args.source, *args.more], args.output, resamples=args.resamples, seed=args.seed, stage=args.stage,
@@ -59,12 +65,18 @@ def main(args: ReportArgs, console: "Console") -> None:
         )  # fmt: skip
         print(f"the comparison is {page}; open it in a browser")
         return
-    page = write_report(
-        args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
-        stage=args.stage, mixed_corpora=args.mixed_corpora, law=args.law, given=args.given,
-    )  # fmt: skip
     folder = Path(args.source)
-    runs = read_states(folder)[1] if folder.is_dir() else []
+    check(args.watch is None or args.watch > 0, f"--watch {args.watch}: give seconds, more than 0")
+    check(args.watch is None or folder.is_dir(), "--watch is for a sweep's folder; leave it out for a table")
+    while True:
+        page = write_report(
+            args.source, args.output, columns=args.columns, where=args.where, resamples=args.resamples, seed=args.seed,
+            stage=args.stage, mixed_corpora=args.mixed_corpora, law=args.law, given=args.given,
+        )  # fmt: skip
+        runs = read_states(folder)[1] if folder.is_dir() else []
+        if args.watch is None or refresh_seconds(runs) is None:
+            break
+        time.sleep(args.watch)
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         print(f"note: {mixed}")
     print(f"the report is {page}; open it in a browser")
@@ -100,7 +112,7 @@ def write_comparison(
     sources: Sequence[str],
     output: Path | None = None,
     *,
-    columns: str | None = None,
+    columns: Mapping[str, str] | str | None = None,
     where: str | None = None,
     law: str | None = None,
     given: Mapping[str, float] | None = None,
@@ -115,6 +127,7 @@ def write_comparison(
     from lmscale.study.report import comparison
     from lmscale.study.report.comparison.sides import labels
 
+    check(len(sources) > 1, "a comparison is of two or more sweeps or tables")
     for name, value in {"columns": columns, "where": where, "law": law, "given": given}.items():
         check(value is None, f"--{name} is for one sweep or table; leave it out where several are compared")
     named = "-".join(label.replace("/", "-") for label in labels(sources))

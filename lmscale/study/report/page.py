@@ -163,8 +163,8 @@ def _text_cell(column: int, text_columns: Sequence[int], cell: str = "") -> str:
 
 
 def code(lines: Iterable[str]) -> str:
-    """Shell lines in a box."""
-    return f"<pre>{text(chr(10).join(lines))}</pre>"
+    """Shell lines in a box, which the keyboard can scroll."""
+    return f'<pre tabindex="0">{text(chr(10).join(lines))}</pre>'
 
 
 def folded(summary: str, inner: str, *, open_: bool) -> str:
