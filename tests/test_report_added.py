@@ -11,7 +11,7 @@ from helpers.simulated import write_sweep
 
 from lmscale.study import fits, plots, report
 from lmscale.study.launch.states import read_states
-from lmscale.study.report import checklist, figures, forecasts, run_time, under_way
+from lmscale.study.report import checklist, figures, forecasts, run_time, stages, under_way
 from lmscale.study.report.charts import contexts
 from lmscale.study.tables import read_table
 
@@ -170,3 +170,13 @@ def test_a_watched_report_is_written_until_no_run_is_at_work(sweep, monkeypatch,
 )  # fmt: skip
 def test_what_cannot_be_watched_is_one_sentence(words, sentence, capsys):
     assert call("report", *words) == 2 and sentence in capsys.readouterr().err
+
+
+def test_other_stages_are_counted_with_the_command_of_their_page():
+    runs = pd.DataFrame({"stage": ["pretrain", None, "fine-tune"]})
+    counts = stages.runs_by_stage(runs)
+    assert counts == {"pretrain": 2, "fine-tune": 1}
+    text = "".join(stages.section(counts, "pretrain", "runs/mine"))
+    assert "this page" in text and stages.command("runs/mine", "fine-tune") in text
+    assert stages.command("runs/mine", "fine-tune").endswith("--output runs/mine/report-fine-tune")
+    assert stages.section({"pretrain": 3}, "pretrain", "runs/mine") == [] == stages.section({}, "pretrain", "x")

@@ -255,7 +255,7 @@ def test_axe_finds_nothing_serious(browser, written):
         page = context.new_page()
         page.goto(written.as_uri())
         page.wait_for_selector("figure.is-live canvas")
-        found = axe.run(page).response["violations"]
-        serious = {one["id"]: one["help"] for one in found if one["impact"] in ("serious", "critical")}
+        violations = axe.run(page).response["violations"]
+        serious = {one["id"]: one["help"] for one in violations if one["impact"] in ("serious", "critical")}
         assert serious == {}
         context.close()

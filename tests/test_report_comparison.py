@@ -97,8 +97,8 @@ def test_fields_that_differ_are_named_with_their_values(tmp_path):
     other = tmp_path / "other"
     write_plan(other, name, [replace(run, config=_with_seed(run.config, 7), trunk="") for run in planned])
     both = [Side(folder.name, str(folder), pd.DataFrame({"run": []}), (), folder) for folder in (one, other)]
-    found = dict(differences.differences(both))
-    assert found["seed"] == ["0", "7"] and "model.width" not in found
+    fields = dict(differences.differences(both))
+    assert fields["seed"] == ["0", "7"] and "model.width" not in fields
 
 
 def _with_seed(config: RunConfig, seed: int) -> RunConfig:

@@ -95,15 +95,18 @@ def of_table(
     `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that says so.
     Raises `UserError` as `read_table` does, and for a law that there is not.
     """
+    from lmscale.core.config import PRETRAIN
     from lmscale.study.fits.checks.stages import one_stage
     from lmscale.study.laws import form
+    from lmscale.study.report import account, stages
     from lmscale.study.report.kinds import ALLOCATION
     from lmscale.study.report.of_law import kind_of_law, with_columns
     from lmscale.study.tables import read_table
 
     shape = form(law or planned_law)
     other = shape.INPUTS != ("params", "tokens") or shape.TARGET != "loss_nats"
-    table = one_stage(read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if other else ()), stage)
+    every = read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if other else ())
+    table = one_stage(every, stage)
     fits: list[Any] = []
     checked: list[HeldOut] = []
     notes: list[str] = []
@@ -125,6 +128,7 @@ def of_table(
     return write(
         table, fits, output, title=title, question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines, kind=kind,
+        stages=stages.section(stages.runs_by_stage(every), stage or PRETRAIN, account.printable(str(source))),
     )  # fmt: skip
 
 
@@ -176,6 +180,7 @@ def write(
     commands: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
     kind: "Kind | None" = None,
+    stages: Sequence[str] = (),
 ) -> Path:
     """Write the report of a table and its fits; the path of the page.
 
@@ -192,6 +197,7 @@ def write(
         commands: how the numbers were made, one shell line each.
         baselines: name -> bits per byte of a simple model on the runs' validation text, lines in the plot of losses.
         kind: what the page is about; None says the table.
+        stages: the section about other stages of the sweep, as `stages.section` writes it.
 
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
@@ -241,6 +247,7 @@ def write(
         commands=commands,
         explored=explored,
         moved=moved,
+        stages=stages,
         forecasts=forecasts.section(curves, {run: record["name"] for run, record in runs.items()}),
     )
     data = {

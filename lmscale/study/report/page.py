@@ -174,6 +174,6 @@ def folded(summary: str, inner: str, *, open_: bool) -> str:
 
 def contents(parts: Iterable[str]) -> str:
     """Links to the sections of a page, by their headings of the second level."""
-    found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', "\n".join(parts))
-    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in found)
+    headings = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', "\n".join(parts))
+    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in headings)
     return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>' if links else ""

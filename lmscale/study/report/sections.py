@@ -44,11 +44,12 @@ def sections(
     commands: Sequence[str],
     explored: Mapping[str, Any] | None = None,
     moved: Mapping[str, Any] | None = None,
+    stages: Sequence[str] = (),
     forecasts: Sequence[str] = (),
 ) -> list[str]:
     """HTML of every section; those with nothing to say are left out.
 
-    `explored` and `moved` are those of `explore`, `forecasts` the section of `forecasts`.
+    `explored` and `moved` are those of `explore`; `stages` and `forecasts` the sections of the modules of their names.
     """
     body = [
         *_cautions(fits),
@@ -60,6 +61,7 @@ def sections(
         page.heading("What was left out, and why"),
         page.bullets(account.left_out_lines(table, fits, checked, kind.fits_law)),
         *(part for fit in fits for part in _fit(fit)),
+        *stages,
         *forecasts,
         *run_time.section(table),
         page.heading("Conventions"),

@@ -1,18 +1,18 @@
-// Elements of the page, made and found.
+// Elements of the page: how they are built, and what all scripts share.
 
 function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+    if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
 function button(text, label, action) {
-  const made = element("button", { type: "button", "aria-label": label, title: label }, text);
-  made.addEventListener("click", action);
-  return made;
+  const node = element("button", { type: "button", "aria-label": label, title: label }, text);
+  node.addEventListener("click", action);
+  return node;
 }
 
 const inks = new Map();
@@ -36,13 +36,16 @@ function announce(text) {
   if (live) live.textContent = text;
 }
 
+// Whether the text is in the clipboard now.
 async function copyText(text) {
+  let copied = true;
   try {
     await navigator.clipboard.writeText(text);
-    return true;
   } catch {
-    return copyBySelection(text);
+    copied = copyBySelection(text);
   }
+  announce(copied ? "copied" : "not copied: this browser keeps the clipboard to itself");
+  return copied;
 }
 
 // For browsers that keep the clipboard from pages on disk.
