@@ -10,6 +10,7 @@ import shutil
 import pytest
 from helpers.simulated import write_sweep
 
+from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
 from lmscale.study import report
 from lmscale.study.plots import power
@@ -23,9 +24,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs the packag
 def written(tmp_path_factory):
     folder = write_sweep(tmp_path_factory.mktemp("sweep"), points=20)
     for run in read_plan(folder)[1]:
-        place = folder / run.config.run_id
-        place.mkdir(exist_ok=True)
-        (place / "config.json").write_text("{}")
+        write_json(folder / run.config.run_id / "config.json", run.config.to_json())
     return report.of_sweep(folder, resamples=100)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from helpers.simulated import write_sweep
 
+from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
 from lmscale.study import fits, plots, report
 from lmscale.study.plots.isoflop import budget_points
@@ -26,8 +27,7 @@ from lmscale.study.tables import read_table
 def sweep(tmp_path_factory):
     folder = write_sweep(tmp_path_factory.mktemp("sweep"), points=20)
     for run in read_plan(folder)[1][:3]:
-        (folder / run.config.run_id / "config.json").parent.mkdir(exist_ok=True)
-        (folder / run.config.run_id / "config.json").write_text("{}")
+        write_json(folder / run.config.run_id / "config.json", run.config.to_json())
     return folder
 
 

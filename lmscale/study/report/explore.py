@@ -197,7 +197,7 @@ def _followers(law: "LossLaw", name: str, value: float, draws: Mapping[str, np.n
     return moved
 
 
-def _optima(law: "LossLaw", changes: Sequence[Mapping[str, float]], flops: Sequence[float]) -> dict[str, Any]:
+def _optima(law: "LossLaw", changes: Sequence[Mapping[str, Any]], flops: Sequence[float]) -> dict[str, Any]:
     """Quantity -> its value at every change of the parameters (rows) and every C; NaN where there is no optimum."""
     values = np.full((len(QUANTITIES), len(changes), len(flops)), np.nan)
     for row, change in enumerate(changes):

@@ -1,6 +1,8 @@
 """The figures of a comparison as data: losses and the split of compute, a colour for every side."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ def losses(sides: Sequence[Side], unit: Unit) -> Chart:
     """Final losses of every side against compute, and the loss L*(C) of its fit with a 95 % band."""
     marks: list[Mark] = []
     for index, (side, factor) in enumerate(zip(sides, unit.factors)):
-        marks += _along(side, index, "loss_nats", lambda value, factor=factor: factor * value)
+        marks += _along(side, index, "loss_nats", partial(mul, factor))
         runs = side.runs
         names = [run_key(side, run) for run in runs["run"]]
         y = [factor * float(value) for value in runs["loss_nats"]]

@@ -7,6 +7,7 @@ order that a seed fixes; an interval is the central percentiles of those.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def _parameters(sides: Sequence[Side], seed: int) -> list[Compared]:
     names = laws[0].law.names() if laws[0] is not None else ()
     ones = (1.0,) * len(sides)
     return [
-        _compared(f"{name} of the law", laws, lambda fit, name=name: getattr(fit.law, name), False, ones, seed)
+        _compared(f"{name} of the law", laws, attrgetter(f"law.{name}"), False, ones, seed)
         for name in names
     ]
 
