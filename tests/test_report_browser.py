@@ -16,6 +16,7 @@ from lmscale.study import report
 from lmscale.study.plots import power
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE_MS = 180_000  # a busy machine may take long to load a page
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs chromium")]
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
@@ -31,7 +32,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as run:
-        opened = run.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        opened = run.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
 
@@ -43,6 +44,7 @@ def opened(browser, written):
 
     def open_page(**settings):
         context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **settings})
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: messages.append(message.text))
@@ -68,7 +70,9 @@ def ink_of(page, figure):
     return page.evaluate(
         """(name) => {
           const canvas = document.querySelector(`figure[data-chart=${name}] canvas`);
-          const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
+          copy.drawImage(canvas, 0, 0);
+          const {data} = copy.getImageData(0, 0, canvas.width, canvas.height);
           let drawn = 0;
           for (let i = 3; i < data.length; i += 4) if (data[i] > 0) drawn += 1;
           return drawn;
@@ -251,6 +255,7 @@ def test_axe_finds_nothing_serious(browser, written):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     for settings in ({}, {"color_scheme": "dark"}, {"viewport": {"width": 400, "height": 900}}):
         context = browser.new_context(**settings)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.goto(written.as_uri())
         page.wait_for_selector("figure.is-live canvas")

@@ -32,9 +32,7 @@ def checklist(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[Hel
 
 def _law(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
     """The form of the law and what its variables count."""
-    forms = [
-        f"Approach {fit.approach}: {fit.law.FORMULA if fit.approach == '3' else 'N* = G C^a'}" for fit in fits
-    ]
+    forms = [f"Approach {fit.approach}: {fit.law.FORMULA if fit.approach == '3' else 'N* = G C^a'}" for fit in fits]
     models = {str(fit.compute) for fit in fits if fit.exponents()}
     return [
         ("form of the law", "; ".join(forms) or "none was fitted"),

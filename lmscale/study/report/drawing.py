@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DASHES: Any = (0, (4, 2))
+DOTS: Any = (0, (1, 1.6))
 
 
 def colour(variable: str) -> str:
@@ -56,9 +57,12 @@ def _points(ax: "Axes", mark: Mark) -> None:
     ax.scatter(mark.x, mark.y, s=25, marker=shape, facecolors=faces, edgecolors=edges, linewidths=1.1, zorder=4)
 
 
+def _style(mark: Mark) -> Any:
+    return DASHES if mark.dashed else DOTS if mark.dotted else "-"
+
+
 def _line(ax: "Axes", mark: Mark) -> None:
-    style: Any = DASHES if mark.dashed else "-"
-    ax.plot(mark.x, mark.y, color=colour(mark.colour), lw=mark.width, ls=style, alpha=mark.opacity, zorder=3)
+    ax.plot(mark.x, mark.y, color=colour(mark.colour), lw=mark.width, ls=_style(mark), alpha=mark.opacity, zorder=3)
 
 
 def _band(ax: "Axes", mark: Mark) -> None:
@@ -73,7 +77,7 @@ def _bars(ax: "Axes", mark: Mark) -> None:
 
 
 def _level(ax: "Axes", mark: Mark) -> None:
-    ax.axhline(mark.y[0], color=colour(mark.colour), lw=mark.width, ls=DASHES if mark.dashed else "-", zorder=1)
+    ax.axhline(mark.y[0], color=colour(mark.colour), lw=mark.width, ls=_style(mark), zorder=1)
 
 
 def _strip(ax: "Axes", mark: Mark) -> None:

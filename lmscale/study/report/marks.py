@@ -59,6 +59,7 @@ class Mark:
     """Of bars, in which direction they lie."""
     width: float = 1.5
     dashed: bool = False
+    dotted: bool = False
     opacity: float = 1.0
     key: str = ""
     """Its line in the key below the figure; "" for none."""
@@ -72,7 +73,7 @@ class Mark:
         }  # fmt: skip
         value |= {name: rounded(getattr(self, name)) for name in ("x", "y", "low", "high") if len(getattr(self, name))}
         value |= {name: list(getattr(self, name)) for name in ("colours", "runs") if len(getattr(self, name))}
-        value |= {name: getattr(self, name) for name in ("run", "dashed", "key") if getattr(self, name)}
+        value |= {name: getattr(self, name) for name in ("run", "dashed", "dotted", "key") if getattr(self, name)}
         if self.kind == "points":
             value |= {"filled": [*map(bool, self.filled)] or [True] * len(self.x), "shape": self.shape}
         if self.kind == "bars":
@@ -135,6 +136,11 @@ def data_table(charts: Sequence[Chart]) -> "pd.DataFrame":
 def rounded(values: Sequence[float]) -> list[float | None]:
     """The values with `DIGITS` digits, None where one is not finite."""
     return [float(f"{value:.{DIGITS - 1}e}") if np.isfinite(value) else None for value in map(float, values)]
+
+
+def open_note(filled: Sequence[bool]) -> str:
+    """What a key says of open points, where there are any."""
+    return "" if all(filled) else " (open: held out)"
 
 
 def ink(name: str) -> str:

@@ -10,7 +10,7 @@ from lmscale.study.plots import APPROACH_LABEL, TOKENS_PER_PARAM
 from lmscale.study.plots.allocations import LABEL
 from lmscale.study.plots.axes import padded, size_name
 from lmscale.study.plots.style import COMPUTE
-from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink
+from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink, open_note
 
 if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
@@ -79,7 +79,7 @@ def _rule(compute: Any, quantity: str, grid: np.ndarray) -> Mark:
         "tokens_per_param": np.full(len(grid), TOKENS_PER_PARAM),
     }[quantity]
     name = "20 tokens per parameter"
-    return Mark("line", name, grid.tolist(), rule.tolist(), colour=ink("rule"), dashed=True, key=name)
+    return Mark("line", name, grid.tolist(), rule.tolist(), colour=ink("rule"), dotted=True, key=name)
 
 
 def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> list[Mark]:
@@ -99,10 +99,10 @@ def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> l
     ]
     bars = [(flops, sorted(of(end, flops) for end in ends)) for flops, _, ends, _ in points if ends is not None]
     bars = [(flops, ends) for flops, ends in bars if all(map(math.isfinite, ends))]
-    x = [flops for flops, *_ in points]
+    x, filled = [flops for flops, *_ in points], [fitted for *_, fitted in points]
     return [
         Mark("bars", "95 % interval of a minimum", [flops for flops, _ in bars], low=[ends[0] for _, ends in bars],
              high=[ends[1] for _, ends in bars], colour=ink("2")),
         Mark("points", "minimum of a budget", x, [of(params, flops) for flops, params, *_ in points], colour=ink("2"),
-             filled=[fitted for *_, fitted in points], key="minima of the budgets (open: held out)"),
+             filled=filled, key=f"minima of the budgets{open_note(filled)}"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from lmscale.study.plots.axes import padded
 from lmscale.study.plots.loss_curves import binned, loss_limits, lower_frontier, visible_baselines
 from lmscale.study.plots.style import COMPUTE, colour
 from lmscale.study.report.charts.choices import names, switches
-from lmscale.study.report.marks import Axis, Chart, Mark, ink, shade
+from lmscale.study.report.marks import Axis, Chart, Mark, ink, open_note, shade
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def _training_curves(runs: "pd.DataFrame", curves: Mapping[str, "pd.DataFrame"])
 
 
 def _level(name: str, value: float) -> Mark:
-    return Mark("level", name, y=[value], colour=ink("muted"), width=1, dashed=True, key=f"{name} ({value:.3f})")
+    return Mark("level", name, y=[value], colour=ink("muted"), width=1, dotted=True, key=f"{name} ({value:.3f})")
 
 
 def _best_losses(fits: Sequence[Any], low: float, high: float) -> list[Mark]:
@@ -73,8 +73,9 @@ def _best_losses(fits: Sequence[Any], low: float, high: float) -> list[Mark]:
 def _final_losses(runs: "pd.DataFrame") -> Mark:
     sizes = runs["params"].to_numpy(dtype=float)
     shades = {value: shade(colour(sizes, float(value))) for value in np.unique(sizes)}
-    key = f"final losses, by N ({compact(float(sizes.min()))} to {compact(float(sizes.max()))}; open: held out)"
+    key = f"final losses, by N ({compact(float(sizes.min()))} to {compact(float(sizes.max()))})"
+    filled = list(~held_out_mask(runs))
     return Mark(
         "points", "final loss", runs["flops"].tolist(), runs["loss_nats"].tolist(), runs=names(runs),
-        colours=[shades[value] for value in sizes], filled=list(~held_out_mask(runs)), key=key,
+        colours=[shades[value] for value in sizes], filled=filled, key=key + open_note(filled),
     )  # fmt: skip

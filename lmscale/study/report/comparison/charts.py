@@ -46,7 +46,7 @@ def ratios(sides: Sequence[Side]) -> Chart:
     marks = [
         mark for index, side in enumerate(sides) for mark in _along(side, index, "tokens_per_param", float, named=True)
     ]
-    marks.append(Mark("level", "20 tokens per parameter", y=[TOKENS_PER_PARAM], colour=ink("rule"), dashed=True,
+    marks.append(Mark("level", "20 tokens per parameter", y=[TOKENS_PER_PARAM], colour=ink("rule"), dotted=True,
                       key="20 tokens per parameter"))  # fmt: skip
     values = [value for mark in marks for value in (*mark.y, *mark.low, *mark.high) if np.isfinite(value) and value > 0]
     return Chart("D*/N* against compute", _compute(sides), Axis("D*/N*, tokens per parameter", *padded(values)), marks)

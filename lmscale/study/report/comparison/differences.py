@@ -2,35 +2,43 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmscale.core.plans import read_plan
 from lmscale.study.plots import number
 from lmscale.study.report.account import versions
 from lmscale.study.report.comparison.sides import Side
 
-NOT_COMPARED = ("name", "tags", "run_id")
+NOT_COMPARED = ("name", "tags", "run_id", "run")
 """Fields that name a run and do not change it."""
 FEW = 4
 """Values of a field that are listed; of more, their number and ends are."""
 ABSENT = "–"
 
 
-def configurations(side: Side) -> dict[str, set[str]]:
-    """Field -> the values that it has in the side's runs; of a table, the values of its columns that are constant."""
-    if side.folder is None:
-        return _of_columns(side)
+def _configured(folder: Path) -> dict[str, set[str]]:
+    """Field -> the values that it has in the configurations of a sweep's runs."""
     fields: dict[str, set[str]] = {}
-    for run in read_plan(side.folder)[1]:
+    for run in read_plan(folder)[1]:
         for name, value in flattened(asdict(run.config)):
             if name not in NOT_COMPARED:
-                fields.setdefault(name, set()).add(str(value))
+                fields.setdefault(name, set()).add(written(value))
     return fields
 
 
 def _of_columns(side: Side) -> dict[str, set[str]]:
-    columns = {name: {str(value) for value in side.table[name].dropna()} for name in map(str, side.table.columns)}
-    return {name: values for name, values in columns.items() if len(values) == 1 and name != "run"}
+    """Column -> its value, of the columns that are the same in every row."""
+    columns = {name: {written(value) for value in side.table[name].dropna()} for name in map(str, side.table.columns)}
+    return {name: values for name, values in columns.items() if len(values) == 1 and name not in NOT_COMPARED}
+
+
+def written(value: Any) -> str:
+    """A value as text, the same for 256 and 256.0."""
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+    return f"{float(value):.12g}" if is_number else str(value)
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -43,13 +51,21 @@ def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
 
 
 def differences(sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
-    """(field, its values on every side) where they are not the same, and the versions that differ."""
-    known = [configurations(side) | _versions(side) for side in sides]
-    names = dict.fromkeys(name for fields in known for name in fields)
+    """(field, its values on every side) where they are not the same, and the versions that differ.
+
+    Of sweeps, the fields of their configurations; where a table is among the sides, the columns that all of them have,
+    since a field that a table does not state may be the same.
+    """
+    folders = [side.folder for side in sides if side.folder is not None]
+    of_sweeps = len(folders) == len(sides)
+    fields = [_configured(folder) for folder in folders] if of_sweeps else [_of_columns(side) for side in sides]
+    stated = [values | _versions(side) for values, side in zip(fields, sides)]
+    names = dict.fromkeys(name for values in stated for name in values)
+    rows = [(name, [values.get(name, set()) for values in stated]) for name in names]
     return [
-        (name, [listed(fields.get(name, set())) for fields in known])
-        for name in names
-        if any(fields.get(name, set()) != known[0].get(name, set()) for fields in known)
+        (name, [listed(one) for one in values])
+        for name, values in rows
+        if any(one != values[0] for one in values) and (of_sweeps or all(values))
     ]
 
 

@@ -70,10 +70,7 @@ def _parameters(sides: Sequence[Side], seed: int) -> list[Compared]:
         return []
     names = laws[0].law.names() if laws[0] is not None else ()
     ones = (1.0,) * len(sides)
-    return [
-        _compared(f"{name} of the law", laws, attrgetter(f"law.{name}"), False, ones, seed)
-        for name in names
-    ]
+    return [_compared(f"{name} of the law", laws, attrgetter(f"law.{name}"), False, ones, seed) for name in names]
 
 
 def _compared(

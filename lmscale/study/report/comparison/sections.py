@@ -39,11 +39,18 @@ def _sentence(label: str, first: str, result: ComputeMultiplier | str, unit: Uni
 def differing(sides: Sequence[Side]) -> list[str]:
     """What differs in the configurations and versions, in a table; a sentence where nothing does."""
     rows = differences.differences(sides)
+    of_sweeps = all(side.folder is not None for side in sides)
+    compared = "configurations" if of_sweeps else "columns that all tables have"
     if not rows:
-        return [page.paragraphs(["The configurations and the versions that trained them are the same."])]
+        return [page.paragraphs([f"The {compared}, and the versions that trained the runs, do not differ."])]
     heads = [("field", ""), *((side.label, "") for side in sides)]
     table = page.table(heads, [("", [name, *values]) for name, values in rows], text_columns=range(len(heads)))
-    return [page.paragraphs([f"{differences.counted(len(rows))}; all others are the same."]), table]
+    return [
+        page.paragraphs(
+            [f"Of the {compared}, and the versions that trained the runs: {differences.counted(len(rows))}."]
+        ),
+        table,
+    ]
 
 
 def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
@@ -83,7 +90,7 @@ def _stated(stated: laws.Stated | None, sign: str, count: bool) -> list[page.Cel
     """A value and its interval; `sign` "×" for a factor, "±" for a difference, whose sign is written."""
     if stated is None:
         return ["–", "–"]
-    write = {"": compact if count else "{:.5g}".format, "×": lambda value: f"×{number(value)}", "±": "{:+.3g}".format}[
+    write = {"": compact if count else "{:.4f}".format, "×": lambda value: f"×{number(value)}", "±": "{:+.3g}".format}[
         sign
     ]
     low, high = stated.interval

@@ -252,7 +252,8 @@ class Chart {
     for (const mark of this.spec.marks) {
       if (!mark.key || names.has(mark.key)) continue;
       names.add(mark.key);
-      const swatch = element("span", { class: `swatch ${mark.kind}${mark.dashed ? " dashed" : ""}`, "aria-hidden": "true" });
+      const more = `${mark.dashed ? " dashed" : ""}${mark.dotted ? " dotted" : ""}${new Set(mark.colours).size > 1 ? " ramp" : ""}`;
+      const swatch = element("span", { class: `swatch ${mark.kind}${more}`, "aria-hidden": "true" });
       swatch.style.setProperty("--swatch", `var(${mark.colours ? mark.colours[0] : mark.colour})`);
       list.append(element("li", {}, swatch, mark.key));
     }

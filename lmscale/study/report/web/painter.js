@@ -4,9 +4,11 @@
 // along x or y), level (a line across) or strip (an area across). `study/report/marks.py` makes them.
 
 const POINT_RADIUS = 4;
+const AREAS = ["band", "strip"]; // below every line, whichever fit they are of
 
 function paintMarks(context, marks, at, ratio, shown) {
-  for (const mark of marks) {
+  const areas = marks.filter(({ kind }) => AREAS.includes(kind));
+  for (const mark of [...areas, ...marks.filter((one) => !areas.includes(one))]) {
     if (shown(mark)) PAINTERS[mark.kind](context, mark, at, ratio, shown);
   }
 }
@@ -27,7 +29,7 @@ function paintBand(context, mark, at) {
 function setStroke(context, mark, ratio) {
   context.strokeStyle = ink(mark.colour);
   context.lineWidth = mark.width * ratio;
-  context.setLineDash(mark.dashed ? [5 * ratio, 4 * ratio] : []);
+  context.setLineDash((mark.dashed ? [5, 4] : mark.dotted ? [1.5, 3] : []).map((length) => length * ratio));
   context.globalAlpha = mark.opacity;
 }
 

@@ -1,6 +1,6 @@
 // Tables sort by a click on a head, are filtered by words, are copied as CSV, and say when they go on to the right.
 
-const FEW_ROWS = 8; // up to which a table needs no filter
+const FEW_ROWS = 12; // up to which a table needs no filter
 
 function bodyRows(table) {
   return [...table.tBodies[0].rows].filter((row) => !row.classList.contains("command"));
@@ -91,13 +91,19 @@ function toolbar(table) {
   return bar;
 }
 
+// The words of the last heading before an element.
+function headingAbove(one) {
+  const before = (head) => head.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING;
+  return [...document.querySelectorAll("h1, h2, h3")].filter(before).at(-1)?.textContent ?? document.title;
+}
+
 // Says that a table is wider than the page: nothing is cut without a word.
-function startHint(wide) {
+function startHint(wide, index) {
   const hint = element("p", { class: "hint small", hidden: true }, "The table goes on to the right: scroll it sideways →");
   wide.before(hint);
   wide.tabIndex = 0;
   wide.setAttribute("role", "region");
-  wide.setAttribute("aria-label", "table, scrolls sideways");
+  wide.setAttribute("aria-label", `table ${index + 1}, ${headingAbove(wide)}, scrolls sideways`);
   const judge = () => {
     hint.hidden = wide.scrollWidth <= wide.clientWidth + 1 || wide.scrollLeft + wide.clientWidth >= wide.scrollWidth - 1;
   };
@@ -107,7 +113,7 @@ function startHint(wide) {
 }
 
 function startTables() {
-  for (const wide of document.querySelectorAll(".wide, .scroll")) startHint(wide);
+  document.querySelectorAll(".wide, .scroll").forEach(startHint);
   for (const wide of document.querySelectorAll(".wide")) {
     const table = wide.querySelector("table");
     startSorting(table);
