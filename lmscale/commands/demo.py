@@ -31,7 +31,7 @@ class DemoArgs:
 
 def main(args: DemoArgs, console: "Console") -> int:
     """Print the published allocation, train the sweep, write its report; the exit status."""
-    from lmscale.commands.report import corpus_baselines
+    from lmscale.commands.report import corpus_baselines, print_answer
     from lmscale.commands.run import exit_status_of, run_sweep
     from lmscale.study import report, sweep
 
@@ -49,6 +49,7 @@ def main(args: DemoArgs, console: "Console") -> int:
         folder, commands=(f"lmscale demo{' --short' * args.short}",),
         baselines=corpus_baselines(folder),
     )  # fmt: skip
+    print_answer(page)
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
     print_next("fit", folder)
     return 0

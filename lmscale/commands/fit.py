@@ -128,6 +128,17 @@ def _of_targets(args: FitArgs) -> "list[Fit]":
     return list(fits.loss_laws(args.table, [name.strip() for name in (args.targets or "").split(",")], options=args))
 
 
+def _with_answer(args: FitArgs) -> "tuple[list[Fit], list[str]]":
+    """The fits, and what they answer in a few lines: the optimum, and prediction against measurement."""
+    from lmscale.study import fits, report
+    from lmscale.study.report.brief import brief
+
+    table, options = args.read(args.table)
+    results = fits.fit(table, args.approach, options)
+    rows = report.named(table)
+    return results, brief(results, rows, report.held_out_checks(results, rows)[0])
+
+
 def main(args: FitArgs, console: "Console") -> None:
     """Fit, print every result, write --json and --predict. Raises `UserError` as they do."""
     from lmscale.core.files import write_json
@@ -147,10 +158,10 @@ def main(args: FitArgs, console: "Console") -> None:
         )
     if args.save is not None and args.save.exists():
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
-    results = fits.fit(args.table, args.approach, args) if args.targets is None else _of_targets(args)
-    print(as_flags("\n\n".join(map(str, results))))
+    results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
+    print(as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])])))
     if args.json is not None:
-        write_json(args.json, {"table": args.table, "fits": [one.to_json() for one in results]})
+        write_json(args.json, {"table": args.table, "fits": [one.to_json() for one in results], "answer": answer})
     if args.save is not None:
         artefact.save(results, args.save, args.table)
     if points is not None:

@@ -79,8 +79,17 @@ def main(args: ReportArgs, console: "Console") -> None:
         time.sleep(args.watch)
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
         print(f"note: {mixed}")
+    print_answer(page)
     print(f"the report is {page}; open it in a browser")
     print_next("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
+
+
+def print_answer(page: Path) -> None:
+    """Print what a page answers, as the numbers beside it state it."""
+    from lmscale.core.files import read_json
+
+    for line in read_json(page.parent / "fits.json")["answer"]:
+        print(line)
 
 
 def write_report(

@@ -148,7 +148,6 @@ def fit_and_check(
 ) -> "tuple[list[Any], list[HeldOut], list[str]]":
     """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
     from lmscale.study import fits
-    from lmscale.study.plots import held_out_mask
 
     try:
         results = fits.fit(
@@ -156,6 +155,14 @@ def fit_and_check(
         )  # fmt: skip
     except UserError as error:
         return [], [], [f"Nothing could be fitted: {error}."]
+    return list(results), *held_out_checks(results, table)
+
+
+def held_out_checks(results: Sequence[Any], table: "pd.DataFrame") -> "tuple[list[HeldOut], list[str]]":
+    """What the held-out runs say of every fit, and a sentence for each that they cannot be held against."""
+    from lmscale.study import fits
+    from lmscale.study.plots import held_out_mask
+
     checked, notes = [], []
     for fit in results if held_out_mask(table).any() else ():
         if not isinstance(fit, fits.Frontier):
@@ -163,7 +170,7 @@ def fit_and_check(
                 checked.append(fits.held_out_check(fit, table))
             except UserError as error:
                 notes.append(f"The held-out runs could not be checked against Approach {fit.approach}: {error}.")
-    return list(results), checked, notes
+    return checked, notes
 
 
 def write(
@@ -203,7 +210,7 @@ def write(
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, explore, figures, forecasts, page, under_way
+    from lmscale.study.report import account, brief, explore, figures, forecasts, page, under_way
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
     from lmscale.study.report.records import records
@@ -228,6 +235,7 @@ def write(
         clean(
             {
                 "title": title,
+                "answer": [] if kind.inputs else brief.brief(fits, table, held_out),
                 "fits": [fit.to_json() for fit in fits],
                 "held_out": [check.to_json() for check in held_out],
             }

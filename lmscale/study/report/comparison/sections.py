@@ -90,7 +90,7 @@ def _stated(stated: laws.Stated | None, sign: str, count: bool) -> list[page.Cel
     """A value and its interval; `sign` "×" for a factor, "±" for a difference, whose sign is written."""
     if stated is None:
         return ["–", "–"]
-    write = {"": compact if count else "{:.4f}".format, "×": lambda value: f"×{number(value)}", "±": "{:+.3g}".format}[
+    write = {"": compact if count else "{:#.5g}".format, "×": lambda value: f"×{number(value)}", "±": "{:+.3g}".format}[
         sign
     ]
     low, high = stated.interval
