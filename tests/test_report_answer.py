@@ -14,6 +14,7 @@ from lmscale.study.fits.predict.held_out import HeldOut, HeldOutBudget, HeldOutR
 from lmscale.study.fits.results.common import Dropped, Prediction, Status
 from lmscale.study.laws import Allocation, ComputeModel
 from lmscale.study.report import answer, figures, sections, tables
+from lmscale.study.report.brief import brief
 from lmscale.study.report.verdict import verdict
 
 
@@ -386,3 +387,21 @@ def test_an_allocation_beyond_what_its_own_fit_saw_is_in_italics(table, valleys,
     rows = [line for line in html.splitlines() if line.startswith("<tr")]
     assert ['class="beyond"' in row.replace("'", '"') for row in rows] == [False, False, False, True, True, True]
     assert [row.rsplit("<td>", 1)[1].split("<")[0] for row in rows] == ["–", "–", "–", "10", "10", "100"]
+
+
+def test_the_optimum_is_stated_with_its_intervals_by_every_fit():
+    assert brief([Line("2", resamples=0), Line()], runs()) == [
+        "optimum at C = 10¹² FLOPs, Approach 3: N* = 1.00k (900 to 1.10k), D* = 20.0k (18.0k to 22.0k), "
+        "D*/N* = 30 (25 to 40) (95 % intervals)",
+        "optimum at C = 10¹² FLOPs, Approach 2: N* = 1.00k, D* = 20.0k, D*/N* = 30",
+    ]
+    assert brief([], runs()) == []
+
+
+def test_what_was_predicted_stands_beside_what_was_measured():
+    losses = HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0), held_out_run("b", 3.0, 3.0)))
+    sizes = HeldOut("2", 0.9, (), (budget(1000.0, 1250.0), budget(1.0, None)))
+    first, second, third = brief([], runs(), [losses, sizes])
+    assert first.startswith("prediction, Approach 3: 2 held-out losses measured 2.38 % from predicted on average; ")
+    assert "N* = 1.00k (" in second and "; measured 1.25k (" in second
+    assert "no minimum was measured" in third
