@@ -10,7 +10,7 @@
     lmscale.report(folder)                   # one self-contained HTML page
     config, params, tokenizer = lmscale.load("runs/mine/RUN")
 
-Do         plan, run, report, load, inspect, index, ask
+Do         plan, run, report, load, inspect, index, ask, judge
 Declare    Sweep, Plan; recipes, presets
 Points     isoflop, ladder, over_training, fixed_model, repeat_data, lr_transfer, trunk, grid; combined by chain,
            product, where, seeds, with_experts and hold_out; fine_tune, distil, prefer, reward and reinforce give what

@@ -1,6 +1,7 @@
 from .api import ask as ask
 from .api import index as index
 from .api import inspect as inspect
+from .api import judge as judge
 from .api import load as load
 from .api import plan as plan
 from .api import report as report

@@ -244,3 +244,65 @@ def inspect(
     )  # fmt: skip
     check_args(args)
     return measure.inspect_models(in_order_of_scale(args.runs), args, text, lambda *_: None)[0].to_json()
+
+
+def judge(
+    *texts: str | Path,
+    server: str | None = None,
+    model: str | None = None,
+    key_variable: str | None = None,
+    rubric: str | Path = "tinystories",
+    pairs: bool = False,
+    samples: int = 1,
+    human: str | Path | None = None,
+    offline: bool = False,
+    people: str | Path | None = None,
+    answers: "Sequence[str | Path]" = (),
+    output: str | Path | None = None,
+    prompts: str | Path | None = None,
+    max_tokens: int = 200,
+    n: int = 1,
+    seed: int = 0,
+    dry_run: bool = False,
+) -> "dict[str, Any]":
+    """Texts graded, compared or measured, as `lmscale judge --json` writes it; runs get their scores as well.
+
+        lmscale.judge("runs/mine", offline=True)["rows"]
+        lmscale.judge("runs/mine", server="http://localhost:8000/v1", model="NAME", pairs=True)["ratings"]
+
+    Args:
+        texts: runs, a sweep's folder, or JSONL files of texts.
+        server: OpenAI-compatible, whose `model` judges.
+        model: its name on the server.
+        key_variable: the environment variable that holds the server's key.
+        rubric: what is asked: "tinystories", or a TOML or JSON file.
+        pairs: compares texts of different models, in both orders, instead of grading each.
+        samples: answers to every question.
+        human: file of grades by people, JSONL; agreement with them is measured.
+        offline: measures without a judge: readability, variety, repetition.
+        people: page of blinded pairs, HTML: written, or with `answers` the one that they answered.
+        answers: files that people saved from the page.
+        output: file into which what people prefer is written as pairs, JSONL.
+        prompts: file of what runs continue; None takes the rubric's openings.
+        max_tokens: of a continuation.
+        n: continuations of every prompt.
+        seed: of the texts, of the choice of pairs and of intervals.
+        dry_run: asks nothing; only the cost is returned.
+
+    Raises `UserError` for texts that cannot be judged, a judge that does not answer, and arguments that do not go
+    together.
+    """
+    from rich.console import Console
+
+    from lmscale.commands.judge import JudgeArgs, verb
+
+    def path(name: str | Path | None) -> Path | None:
+        return None if name is None else Path(name)
+
+    args = JudgeArgs(
+        tuple(map(Path, texts)), server=server, model=model, key_variable=key_variable, rubric=str(rubric),
+        pairs=pairs, samples=samples, human=path(human), offline=offline, people=path(people),
+        answers=tuple(map(Path, answers)), output=path(output), prompts=path(prompts), max_tokens=max_tokens, n=n,
+        seed=seed, dry_run=dry_run,
+    )  # fmt: skip
+    return verb.judge(args, Console(quiet=True))

@@ -12,7 +12,7 @@ from lmscale import DataConfig, ExamConfig, Sweep, grid, recipes
 
 LANGUAGE = "synthetic:tasks(letters=4, length=4, digits=2)"
 LONG_SUMS = 'synthetic:tasks(only="addition", digits=9)'
-WIDTHS, TOKENS = (8, 12, 16, 24, 32, 48, 64, 96), 8e6
+WIDTHS, TOKENS = (8, 16, 32, 64), 4e6
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Of a run's tokens, after which it is scored."""
 
@@ -23,6 +23,6 @@ SWEEP = Sweep(
     recipe=recipes.cpu(
         data=DataConfig(source=f"mix: 0.55 * stdlib + 0.4 * {LANGUAGE} + 0.05 * {LONG_SUMS}"), keep_checkpoint=True
     ),
-    exam=ExamConfig(tasks=(LANGUAGE, "inside:heads", "inside:context"), items=200, at=SHARES),
+    exam=ExamConfig(tasks=(LANGUAGE, "inside:heads", "inside:context"), items=100, at=SHARES),
     law="",
 )

@@ -10,8 +10,10 @@ from helpers.command_line import call
 from helpers.judge_server import Answer, says, serving
 from helpers.tiny_runs import run, write_corpus
 
+import lmscale
 from lmscale.core.config import ModelConfig
 from lmscale.core.counting import count
+from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import CONFIG_FILE, SCORES_FILE
@@ -99,6 +101,29 @@ def test_ratings_and_measures_are_rows_too(sweep: Path, words: tuple[object, ...
     assert len(votes) == 16 and {vote["model_a"] for vote in votes} <= {folder.name for folder in folders(sweep)}
     offline = [row for row in read_rows(folders(sweep)[0] / SCORES_FILE) if row["task"] == "offline"]
     assert {"distinct_1", "self_bleu", "words", "reading_age_years"} <= {row["metric"] for row in offline}
+
+
+def test_python_returns_what_the_verb_writes(
+    sweep: Path, words: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same grades, measures and rows, and nothing is printed."""
+    settings: dict[str, Any] = {"rubric": sweep.parent / "rubric.json", "max_tokens": 12, "n": 2}
+    with serving(grades) as running:
+        judge = {"server": running.url, "model": "m"}
+        assert call(*words, "--server", running.url, "--model", "m", "--json", tmp_path / "o.json") == 0
+        rows = [read_rows(folder / SCORES_FILE) for folder in folders(sweep)]
+        capfd.readouterr()
+        value = lmscale.judge(sweep, **judge, **settings)
+        cost = lmscale.judge(sweep, **judge, **settings, pairs=True, dry_run=True)["cost"]
+    assert json.loads(json.dumps(value)) == read_json(tmp_path / "o.json")
+    assert [read_rows(folder / SCORES_FILE) for folder in folders(sweep)] == rows and cost["requests"] == 16
+    measures = lmscale.judge(sweep, offline=True, **settings)
+    page = lmscale.judge(sweep, people=tmp_path / "page.html", **settings)
+    assert {row["task"] for row in measures["rows"]} == {"offline"} and len(measures["texts"]) == 8
+    assert page["pairs"] == 8 and (tmp_path / "page.html").is_file()
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(UserError, match="say who judges"):
+        lmscale.judge(sweep)
 
 
 def test_a_dry_run_writes_no_text(sweep: Path, words: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:

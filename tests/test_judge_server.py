@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from helpers.judge_server import Answer, Script, error, says, serving
 
+from lmscale.core.config.judge import checked_url
 from lmscale.core.errors import UserError
 from lmscale.lm.eval.judge import client as judge_client
 from lmscale.lm.eval.judge.answers import Asking, Cache, Prices, ask_all, estimate, request
 from lmscale.lm.eval.judge.client import Client
 from lmscale.lm.eval.judge.replies import Reply
-from lmscale.lm.eval.judge.server import Server, checked_url
+from lmscale.lm.eval.judge.server import Server
 
 KEY = "sk-abcdefghijklmnopqrstuvwxyz"
 QUESTION = [{"role": "user", "content": "How is it?"}]

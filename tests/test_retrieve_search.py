@@ -15,7 +15,7 @@ from lmscale.lm.model.tap import record
 from lmscale.lm.retrieve.chunks import check_chunk_tokens, chunks
 from lmscale.lm.retrieve.duplicates import Duplicates
 from lmscale.lm.retrieve.embed import Embedder, embedding_of
-from lmscale.lm.retrieve.graph import build_graph, open_graph, recall
+from lmscale.lm.retrieve.graph import GraphFacts, build_graph, open_graph, recall
 from lmscale.lm.retrieve.nearest import NOBODY, Nearest, Neighbours
 
 TEXT = "Grüße 🙂 an alle, die das lesen. " * 5
@@ -105,6 +105,13 @@ def test_a_graph_finds_what_exact_search_finds(tmp_path: Path) -> None:
     (tmp_path / "graph.faiss").write_bytes(b"cut")
     with pytest.raises(UserError, match="not as it was written"):
         open_graph(tmp_path, facts)
+
+
+def test_the_faster_search_is_recommended() -> None:
+    times = {"ef_search": 16, "recall": 0.96, "sample": 256, "k": 10, "distances_per_query": 300.0, "checksum": ""}
+    slow, fast = (GraphFacts(graph_ms=ms, exact_ms=1.0, **times) for ms in (2.0, 0.1))  # type: ignore[arg-type]
+    assert slow.sentence(400).endswith("of exact search; exact search is as fast here: take `lmscale ask --exact`")
+    assert fast.sentence(400).endswith("0.1 ms instead of 1 ms of exact search")
 
 
 def test_recall_counts_neither_the_query_nor_nobody() -> None:

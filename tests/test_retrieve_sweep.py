@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.command_line import call
+from helpers.plans import shown
 from helpers.retrieval import subject_of, trained
 from helpers.tiny_runs import outcome, strictly
 from rich.console import Console
@@ -105,6 +106,19 @@ def test_points_that_differ_in_the_datastore_are_one_run() -> None:
     assert [run.config.run_id for run in plan.runs] == [run.config.run_id for run in alone.runs]
     assert [run.config.exam.datastore_tokens for run in plan.runs] == [(0, 4096, 65536)] * 2
     assert plan.warnings == alone.warnings, "no point is given twice"
+
+
+def test_a_plan_names_the_datastores(tmp_path: Path) -> None:
+    """In a phrase where all runs have the same, else in a column; a run without any says nothing of them."""
+    models, exam = lmscale.grid(width=[16, 24], tokens=[1e5]), ExamConfig(tasks=SPECS)
+    several = lmscale.product(models, lmscale.grid(datastore_tokens=[0, 65536, 4096]))
+    text = shown(lmscale.plan(sweep(several, exam)), tmp_path, 160)
+    assert "datastores of 0, 4.1k, 65.5k tokens" in text and "datastore\n" not in text
+    uneven = [*several, *lmscale.grid(width=[16], tokens=[1e5], datastore_tokens=[2**18, 2**20])]
+    text = shown(lmscale.plan(sweep(uneven, exam)), tmp_path, 160)
+    assert "datastore\n" in text and "5 sizes from 0 to 1.05M" in text and "0, 4.1k, 65.5k" in text
+    assert "datastores of 0 to all tokens" in shown(lmscale.plan(sweep(models, exam)), tmp_path, 160)
+    assert "datastore" not in shown(lmscale.plan(sweep(models, None)), tmp_path, 160)
 
 
 def test_a_datastore_nobody_measures_is_refused() -> None:

@@ -26,7 +26,8 @@ class EvalArgs:
     own); or synthetic:tasks(...). Nothing is downloaded. inside:heads, inside:context and inside:neurons(TASKS) measure
     induction heads, what the context saves, and the share of neurons that each of TASKS uses. retrieval:knn and
     retrieval:passages measure the loss with a datastore, retrieval:docstrings how docstrings are retrieved by the
-    bodies of functions. With --harness: the harness's tasks by name, or YAML files."""
+    bodies of functions. judge:offline and judge:grades(server=URL, model=NAME) score what the run writes. With
+    --harness: the harness's tasks by name, or YAML files."""
     harness: bool = False
     """Let lm-evaluation-harness ask and score its tasks: pip install 'lmscale[lm-eval]'."""
     include_path: Path | None = None

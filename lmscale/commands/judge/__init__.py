@@ -17,4 +17,4 @@ def main(args: JudgeArgs, console: "Console") -> None:
     """Judge and show. Raises `UserError` for texts that cannot be judged and a judge that does not answer."""
     from lmscale.commands.judge import verb
 
-    verb.main(args, console)
+    verb.judge(args, console)

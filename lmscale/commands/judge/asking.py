@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 
@@ -43,8 +45,10 @@ def asking_of(args: JudgeArgs) -> Asking:
     return Asking(temperature=args.temperature, samples=args.samples, seed=args.seed, max_tokens=args.answer_tokens)
 
 
-def announce(requests: Sequence[Request], args: JudgeArgs, server: Server, cache: Cache, console: Console) -> None:
-    """Say what the answers will cost, and with --dry-run the first question."""
+def announce(
+    requests: Sequence[Request], args: JudgeArgs, server: Server, cache: Cache, console: Console
+) -> dict[str, Any]:
+    """Say what the answers will cost, and with --dry-run the first question; the cost as JSON."""
     cost = estimate(requests, cache)
     sentence = (
         f"{server.model} at {server.host}: {cost.requests:,} requests, {cost.cached:,} of them answered before; about "
@@ -58,6 +62,7 @@ def announce(requests: Sequence[Request], args: JudgeArgs, server: Server, cache
         for message in json.loads(requests[0].body)["messages"]:
             console.print(f"\n{message['role']}:\n{message['content']}", markup=False)
         console.print("\nnothing was asked (--dry-run)", markup=False)
+    return {"cost": asdict(cost)}
 
 
 def print_cost(cost: Cost, args: JudgeArgs, console: Console) -> None:

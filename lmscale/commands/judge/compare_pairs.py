@@ -17,14 +17,15 @@ from lmscale.lm.eval.judge.ratings import rate, rating_rows
 from lmscale.lm.eval.judge.rubric import read_rubric
 
 
-def main(args: JudgeArgs, console: Console) -> None:
-    """Compare and rate. Raises `UserError` as `gather`, `ask_all` and `rate` do, and where nothing is readable."""
+def main(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Compare and rate; what --json writes, with --dry-run the cost. Raises `UserError` as `gather`, `ask_all` and
+    `rate` do, and where nothing is readable."""
     rubric, server, how = read_rubric(args.rubric), asking.server_of(args), asking.asking_of(args)
     cache = Cache()
     texts, pairs, people, sentences = _pairs(args)
-    asking.announce(pair_requests(pairs, rubric, server, how), args, server, cache, console)
+    cost = asking.announce(pair_requests(pairs, rubric, server, how), args, server, cache, console)
     if args.dry_run:
-        return
+        return cost
     with asking.bar(console) as progress:
         votes, answered = compare(pairs, rubric, server, how, cache, progress)
     asking.print_cost(answered.cost, args, console)
@@ -58,6 +59,7 @@ def main(args: JudgeArgs, console: Console) -> None:
         "task_hash": record.conditions(args, rubric, server.model, how, sorted(pair.id for pair in pairs)),
     }  # fmt: skip
     record.record(rows, texts, columns, lambda name: _responses(votes, name), console)
+    return value
 
 
 def _pairs(args: JudgeArgs) -> tuple[sources.Texts, list[Pair], list[Vote], list[str]]:

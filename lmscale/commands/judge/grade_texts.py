@@ -18,14 +18,15 @@ from lmscale.lm.eval.judge.grades import Grading, grade, grading_requests, score
 from lmscale.lm.eval.judge.rubric import read_rubric
 
 
-def main(args: JudgeArgs, console: Console) -> None:
-    """Grade every text. Raises `UserError` as `gather` and `ask_all` do, and where nothing is readable."""
+def main(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Grade every text; what --json writes, with --dry-run the cost. Raises `UserError` as `gather` and `ask_all` do,
+    and where nothing is readable."""
     rubric, server, how = read_rubric(args.rubric), asking.server_of(args), asking.asking_of(args)
     cache = Cache()
     texts = sources.gather(args, rubric, write=not args.dry_run)
-    asking.announce(grading_requests(texts.texts, rubric, server, how), args, server, cache, console)
+    cost = asking.announce(grading_requests(texts.texts, rubric, server, how), args, server, cache, console)
     if args.dry_run:
-        return
+        return cost
     with asking.bar(console) as progress:
         gradings, answered = grade(texts.texts, rubric, server, how, cache, progress)
     asking.print_cost(answered.cost, args, console)
@@ -51,7 +52,9 @@ def main(args: JudgeArgs, console: Console) -> None:
         f"none of {len(gradings):,} answers of {server.model} could be read as grades: take a judge that follows "
         "instructions, or a rubric that asks less; --json PATH shows what it answers",
     )
-    _next(texts, console)
+    if not console.quiet:
+        _next(texts)
+    return value
 
 
 def _responses(gradings: Sequence[Grading], name: str) -> list[dict[str, Any]]:
@@ -75,7 +78,7 @@ def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     print_whole(table, console)
 
 
-def _next(texts: sources.Texts, console: Console) -> None:
+def _next(texts: sources.Texts) -> None:
     folders = [author.folder for author in texts.authors if author.folder is not None]
     if len(folders) == 1:
         print_next("emergence", folders[0] / SCORES_FILE, stderr=True)

@@ -14,8 +14,8 @@ from lmscale.lm.eval.judge.measures import measure
 from lmscale.lm.eval.judge.rubric import read_rubric
 
 
-def main(args: JudgeArgs, console: Console) -> None:
-    """Measure and show. Raises `UserError` as `gather` and `measure` do."""
+def main(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Measure and show; what --json writes. Raises `UserError` as `gather` and `measure` do."""
     rubric = read_rubric(args.rubric)
     texts = sources.gather(args, rubric, write=True)
     rows, sentences = measure(texts.texts, texts.authors)
@@ -23,13 +23,15 @@ def main(args: JudgeArgs, console: Console) -> None:
     for sentence in sentences:
         console.print(sentence, markup=False)
     responses = [vars(text) for text in texts.texts]
-    record.write_all(args, {"rows": rows, "sentences": sentences, "texts": responses})
+    value = {"rows": rows, "sentences": sentences, "texts": responses}
+    record.write_all(args, value)
     columns = {
         "shots_seed": None,
         "draw": None,
         "task_hash": record.conditions(args, rubric, "offline", *sentences[:1]),
     }
     record.record(rows, texts, columns, lambda name: [one for one in responses if one["model"] == name], console)
+    return value
 
 
 def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:

@@ -30,8 +30,8 @@ class Page:
     sentences: list[str]
 
 
-def write(args: JudgeArgs, console: Console) -> None:
-    """Write a page of blinded pairs. Raises `UserError` as `gather`, `choose_pairs` and `write_page` do."""
+def write(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Write a page of blinded pairs; how many. Raises `UserError` as `gather`, `choose_pairs` and `write_page` do."""
     assert args.people is not None
     rubric = read_rubric(args.rubric)
     texts = sources.gather(args, rubric, write=True)
@@ -44,9 +44,11 @@ def write(args: JudgeArgs, console: Console) -> None:
         f"{key_path(args.people)}, which stays with you",
         markup=False,
     )
-    print_next(
-        "judge", "--people", args.people, "--answers", "answers-NAME.json", "--output", "pairs.jsonl", stderr=True
-    )
+    if not console.quiet:
+        print_next(
+            "judge", "--people", args.people, "--answers", "answers-NAME.json", "--output", "pairs.jsonl", stderr=True
+        )
+    return {"page": str(args.people), "pairs": len(pairs), "sentences": sentences}
 
 
 def read(args: JudgeArgs) -> Page:
@@ -60,8 +62,9 @@ def read(args: JudgeArgs) -> Page:
     return Page(list(texts.values()), key.authors, key.pairs, votes, sentences)
 
 
-def show(args: JudgeArgs, console: Console) -> None:
-    """Rate what people said, and write what they prefer. Raises `UserError` as `read` and `rate` do."""
+def show(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Rate what people said, and write what they prefer; what --json writes. Raises `UserError` as `read` and `rate`
+    do."""
     page = read(args)
     outcome = results(page.votes, balanced=False)
     ratings = rate(outcome, page.authors, args.resamples, args.seed)
@@ -86,3 +89,4 @@ def show(args: JudgeArgs, console: Console) -> None:
         write_text(args.output, "".join(f"{line}\n" for line in lines))
         left = f"; left out: {', '.join(left_out)}" if left_out else ""
         console.print(f"{args.output}: {len(records):,} pairs of prompt, chosen and rejected{left}", markup=False)
+    return value

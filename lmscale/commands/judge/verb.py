@@ -1,26 +1,26 @@
 """What `lmscale judge` does: which of its ways was asked for, and whether its options go together."""
 
+from typing import Any
+
 from rich.console import Console
 
 from lmscale.commands.judge.arguments import JudgeArgs
 from lmscale.core.config import check
 
 
-def main(args: JudgeArgs, console: Console) -> None:
-    """Judge and show. Raises `UserError` for texts that cannot be judged and a judge that does not answer."""
+def judge(args: JudgeArgs, console: Console) -> dict[str, Any]:
+    """Judge and show; what --json writes. Raises `UserError` for texts that cannot be judged and a judge that does not
+    answer."""
     _check(args)
     if str(args.json) == "-":
         console = Console(stderr=True, highlight=False)
     from lmscale.commands.judge import compare_pairs, grade_texts, measure_texts, people_votes
 
     if args.server is not None:
-        (compare_pairs if args.pairs or args.people is not None else grade_texts).main(args, console)
-    elif args.offline:
-        measure_texts.main(args, console)
-    elif args.answers:
-        people_votes.show(args, console)
-    else:
-        people_votes.write(args, console)
+        return (compare_pairs if args.pairs or args.people is not None else grade_texts).main(args, console)
+    if args.offline:
+        return measure_texts.main(args, console)
+    return people_votes.show(args, console) if args.answers else people_votes.write(args, console)
 
 
 def _check(args: JudgeArgs) -> None:

@@ -71,6 +71,7 @@ class PricedRun:
             "steps": config.steps,
             "batch_tokens": config.batch_tokens,
             "peak_lr": config.optimizer.peak_lr,
+            "datastore_tokens": list(config.exam.datastore_tokens),
             "memory_bytes": self.price.memory_bytes,
             "memory_source": "estimated" if self.compiled is None else "compiled",
             "fits_memory": self.price.fits,

@@ -11,7 +11,8 @@ from lmscale.commands.plan import compiled
 from lmscale.commands.plan.attention import plain_note, without_kernel
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
-from lmscale.core.config import PRETRAIN
+from lmscale.core.config import PRETRAIN, ExamConfig
+from lmscale.core.config.exam import retrieves
 from lmscale.core.counting import count
 from lmscale.core.machines import Machine
 from lmscale.core.quantities import counted, duration, model_size, quantity
@@ -24,13 +25,18 @@ LEGEND = (
     "over all devices of a run. time: start-up and validation included, by what `by` names "
     "(measured: by the runs of this sweep that have finished)."
 )
-LEAST_FIRST = ("by", "MiB", "attention", "step", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N")
+LEAST_FIRST = (
+    "by", "datastore", "MiB", "attention", "step", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N",
+)  # fmt: skip
 """Columns that a narrow window leaves out, in this order."""
 SHORT_ID = 6
 """Letters of a run's name by which a branch names its trunk."""
+MOST_DATASTORES = 4
+"""Sizes of datastores that are listed one by one."""
 CONSTANTS = {
     "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "lr {}", "by": "time by what is {}",
     "attention": "attention by {}",
+    "datastore": "datastores of {} tokens",
 }  # fmt: skip
 """Columns that become a phrase where all runs have one value."""
 CONVENTION_NAMES = {
@@ -135,6 +141,7 @@ def _cells(row: PricedRun, priced: PricedPlan, convention: str) -> dict[str, str
     notes = ["held out"] if row.run.held_out else []
     if not row.price.fits:
         notes.append("does not fit")
+    cells["datastore"] = datastores_text(config.exam)
     branch = "" if row.run.branch_step is None else f"{row.run.trunk[:SHORT_ID]} @ {row.run.branch_step:,}"
     return {**cells, "leaves": branch, "": ", ".join(notes)}
 
@@ -143,6 +150,16 @@ def _least_time(row: PricedRun) -> str:
     """The bound of a compiled step in milliseconds."""
     bound = None if row.compiled is None else row.compiled.bound
     return "" if bound is None else f">= {1e3 * bound.seconds:.3g} ms"
+
+
+def datastores_text(exam: ExamConfig) -> str:
+    """The sizes of the datastores that a run is measured with, in tokens; "" of a run that retrieves nothing."""
+    if not retrieves(exam.tasks):
+        return ""
+    sizes = exam.datastore_tokens
+    if len(sizes) > MOST_DATASTORES:
+        return f"{len(sizes)} sizes from {quantity(min(sizes))} to {quantity(max(sizes))}"
+    return ", ".join(map(quantity, sorted(sizes))) or "0 to all"
 
 
 def _varying(columns: Columns) -> tuple[Columns, list[str]]:

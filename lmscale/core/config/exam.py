@@ -1,10 +1,12 @@
-"""Which benchmark tasks a run is scored on, what is measured inside of it, and what it gains from retrieval."""
+"""Which benchmark tasks a run is scored on, what is measured inside of it, what it gains from retrieval, and how its
+own texts are judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from lmscale.core.config.checks import check, check_types, positive
+from lmscale.core.config.judge import judge_spec
 
 INSIDE = "inside:"
 HEADS, CONTEXT, NEURONS = "heads", "context", "neurons"
@@ -70,11 +72,17 @@ def retrieval_spec(spec: str) -> RetrievalSpec | None:
 
 
 def is_task(spec: str) -> bool:
-    """Whether a specification names a benchmark task, and nothing that is measured inside a model or by retrieval.
+    """Whether a specification names a benchmark task, and nothing that is measured inside a model, by retrieval or by
+    a judge.
 
-    Raises `UserError` as `inside_spec` and `retrieval_spec` do.
+    Raises `UserError` as `inside_spec`, `retrieval_spec` and `judge_spec` do.
     """
-    return inside_spec(spec) is None and retrieval_spec(spec) is None
+    return all(read(spec) is None for read in (inside_spec, retrieval_spec, judge_spec))
+
+
+def retrieves(tasks: Sequence[str]) -> bool:
+    """Whether one of the tasks retrieves from a datastore. Raises `UserError` as `retrieval_spec` does."""
+    return any((asked := retrieval_spec(spec)) and asked.kind != DOCSTRINGS for spec in tasks)
 
 
 def check_datastores(sizes: tuple[int, ...], tasks: Sequence[str], name: str) -> None:
@@ -83,9 +91,8 @@ def check_datastores(sizes: tuple[int, ...], tasks: Sequence[str], name: str) ->
         all(size >= 0 for size in sizes),
         f"{name} = {list(sizes)}: tokens of datastores, 0 or more; 0 measures without retrieval",
     )
-    uses = any((retrieval := retrieval_spec(spec)) and retrieval.kind != DOCSTRINGS for spec in tasks)
     check(
-        not sizes or uses,
+        not sizes or retrieves(tasks),
         f"{name} = {list(sizes)}: nothing is retrieved from a datastore; add {RETRIEVAL}{KNN} or {RETRIEVAL}{PASSAGES} "
         f"to the tasks, or leave it out",
     )
@@ -100,7 +107,8 @@ class ExamConfig:
     `inside:heads` scores its induction heads, `inside:context` what the context saves, and `inside:neurons(TASKS)` the
     share of neurons that each of the tasks uses. With retrieval, `retrieval:knn` scores kNN interpolation and
     `retrieval:passages` the loss with retrieved text in the context, against the size of a datastore, and
-    `retrieval:docstrings` finds the docstring of a function by its body."""
+    `retrieval:docstrings` finds the docstring of a function by its body. Of the run's own texts, `judge:offline` scores
+    readability, variety and repetition, and `judge:grades(server=URL, model=NAME)` the grades of a judge."""
     shots: tuple[int, ...] = (0,)
     """Numbers of worked examples before every question; the model is scored with each."""
     draw: Literal["shared", "each"] = "shared"
@@ -108,7 +116,8 @@ class ExamConfig:
     seed: int = 0
     """Seed of the draw of examples."""
     items: int | None = None
-    """Score only this many leading items of every task, or rows or pairs inside the model; None scores all."""
+    """Score only this many leading items of every task, rows or pairs inside the model, or openings that it continues;
+    None scores all."""
     datastore_tokens: tuple[int, ...] = ()
     """Sizes of the datastore of `retrieval:knn` and `retrieval:passages`, in tokens; empty takes 0, 4,096, four times
     as many, ..., and the whole text."""

@@ -1,4 +1,5 @@
-"""The exam of runs while they train: their tasks, what is measured inside of them, and what retrieval is worth."""
+"""The exam of runs while they train: their tasks, what is measured inside of them, what retrieval is worth, and how
+their own texts are judged."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from lmscale.core.config.exam import is_task
 from lmscale.lm import data
 from lmscale.lm.devices.distributed import is_main
 from lmscale.lm.eval import task_eval
+from lmscale.lm.eval.judge import exam as judge
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Shots
 from lmscale.lm.inspect import exam as inside
@@ -29,6 +31,7 @@ class TaskEvaluator:
         self._tasks = {exam: task_eval.first_items(task_eval.load_tasks(specs[exam]), exam.items) for exam in exams}
         self._parts: dict[str, inside.Parts] = {}
         self._retrieval: dict[str, tuple[retrieval.RetrievalPart, ...]] = {}
+        self._judges = {exam: judge.parts_of(exam.tasks, exam.items) for exam in exams}
         self._scorer: LMScorer | None = None
         if not any(exam.tasks for exam in exams):
             return
@@ -57,6 +60,8 @@ class TaskEvaluator:
         problems += [result.problem for result in measured]
         retrieved = retrieval.evaluate(subject, self._retrieval[config.run_id], folder, columns)
         problems += [result.problem for result in retrieved]
+        judged = judge.evaluate(self._scorer, self._judges[config.exam], folder, columns)
+        problems += [result.problem for result in judged]
         _print(f"not scored at step {step:,}: {problem}" for problem in problems if problem)
 
 

@@ -1,15 +1,18 @@
-"""Benchmark tasks on the newest checkpoint of a run, what is measured inside of it, and what retrieval is worth."""
+"""Benchmark tasks on the newest checkpoint of a run, what is measured inside of it, what retrieval is worth, and how
+its own texts are judged."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.config.exam import check_datastores, inside_spec, is_task, retrieval_spec
+from lmscale.core.config.judge import judge_spec
 from lmscale.core.errors import UserError
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.core.scores import best_measured, read_rows
 from lmscale.lm.eval import lm_eval_adapter, task_eval
+from lmscale.lm.eval.judge import exam as judge
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score, Shots, Task
 from lmscale.lm.inspect import exam as inside
@@ -77,6 +80,8 @@ def show(
         problems += _show_inside(folder, specs, most_items, console)
     if any(retrieval_spec(spec) for spec in specs):
         problems += _show_retrieval(folder, specs, most_items, datastores, console)
+    if any(judge_spec(spec) for spec in specs):
+        problems += _show_judged(folder, specs, most_items, console)
     print_end(folder, console)
     if problems:
         raise UserError(f"{len(problems)} of the scores asked for could not be computed: {problems[0]}")
@@ -108,6 +113,17 @@ def _show_retrieval(
     for measurement in retrieval.evaluate(subject, parts, folder, _columns(folder, opened)):
         _print_scores(measurement.scores, retrieval.remarks(measurement), console)
         problems += [measurement.problem] * bool(measurement.problem)
+    return problems
+
+
+def _show_judged(folder: Path, specs: Sequence[str], most_items: int | None, console: "Console") -> list[str]:
+    """Judge and print what the run writes, as `specs` ask for; why some of it has no scores."""
+    parts = judge.parts_of(specs, most_items)
+    scorer, columns = newest_scorer(folder)
+    problems = []
+    for judged in judge.evaluate(scorer, parts, folder, columns):
+        _print_scores(judged.scores, judge.remarks(judged), console)
+        problems += [judged.problem] * bool(judged.problem)
     return problems
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from lmscale.core.config import TOKENS, RunConfig, check, mixture, stdlib, synthetic
 from lmscale.core.config.exam import inside_spec, retrieval_spec
+from lmscale.core.config.judge import judge_spec
 from lmscale.core.counting import memory_bytes
 from lmscale.core.exit_status import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_USER_ERROR
 from lmscale.core.files import expanded, write_json, write_text
@@ -128,7 +129,11 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     if config.data.tokenizer.endswith(".json"):
         paths[f"the tokenizer {config.data.tokenizer!r}"] = config.data.tokenizer
     for spec in config.exam.tasks:
-        inside, retrieval = inside_spec(spec), retrieval_spec(spec)
+        inside, retrieval, judge = inside_spec(spec), retrieval_spec(spec), judge_spec(spec)
+        if judge is not None:
+            if judge.rubric.endswith((".toml", ".json")):
+                paths[f"the rubric {judge.rubric!r}"] = judge.rubric
+            continue
         if retrieval is not None:
             if retrieval.source and not _made_anywhere(retrieval.source):
                 paths[f"the datastore {retrieval.source!r}"] = retrieval.source

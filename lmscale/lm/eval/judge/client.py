@@ -13,11 +13,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.config import check
+from lmscale.core.config.judge import LONGEST_SHOWN
 from lmscale.core.errors import UserError
 from lmscale.core.files import parse_json
 from lmscale.core.text import one_line
 from lmscale.lm.eval.judge.replies import Reply
-from lmscale.lm.eval.judge.server import LONGEST_SHOWN, Server, check_installed, is_loopback
+from lmscale.lm.eval.judge.server import Server, check_installed, is_loopback
 
 if TYPE_CHECKING:
     import httpx

@@ -72,15 +72,19 @@ def _has_syllables() -> bool:
     return True
 
 
-def measure(texts: Sequence[Text], authors: Sequence[Author]) -> tuple[list[dict[str, Any]], list[str]]:
+def measure(
+    texts: Sequence[Text], authors: Sequence[Author], most_words: int | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of scores of every author, and in sentences how they were measured and what is missing.
 
-    Raises `UserError` where an author has no words, and as `readability` and `grammar_errors` do.
+    Distinct-n is of the first `most_words` words; None takes as many as the author with the fewest has. Raises
+    `UserError` where an author has no words, and as `readability` and `grammar_errors` do.
     """
     by_author: defaultdict[str, list[Text]] = defaultdict(list)
     for text in texts:
         by_author[text.model].append(text)
-    most_words = min(sum(len(words(text.text)) for text in by_author[author.name]) for author in authors)
+    if most_words is None:
+        most_words = min(sum(len(words(text.text)) for text in by_author[author.name]) for author in authors)
     most_texts = min(len(by_author[author.name]) for author in authors)
     formulas, tool = readability(), grammar_tool()
     for author in authors:

@@ -6,18 +6,14 @@ The key is read from an environment variable and stands nowhere else: not in a U
 import importlib.util
 import math
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from lmscale.core.config import check
-from lmscale.core.text import one_line
+from lmscale.core.config.judge import check_variable, checked_url
 
 PACKAGES = ("httpx", "tenacity")
-LONGEST_SHOWN = 160
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-LOOKS_LIKE_A_KEY = re.compile(r"(?i)(?:sk|key|token|hf|gsk|api)[-_][a-z0-9_-]{16,}|[a-f0-9]{32,}")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 RESERVED = ("model", "messages", "stream")
 
@@ -59,10 +55,7 @@ class Server:
         """The key, "" for none. Raises `UserError` for a variable that is none or not set, and without encryption."""
         if self.key_variable is None:
             return ""
-        check(
-            VARIABLE.fullmatch(self.key_variable) is not None and not LOOKS_LIKE_A_KEY.search(self.key_variable),
-            "--key-variable takes the name of an environment variable, such as OPENAI_API_KEY, never the key itself",
-        )
+        check_variable(self.key_variable)
         key = os.environ.get(self.key_variable, "").strip()
         check(
             bool(key), f"the environment variable {self.key_variable} is not set: the key of {self.host} belongs there"
@@ -76,31 +69,6 @@ class Server:
             f"{self.host} is asked without encryption: anybody on the way could read the key; give a URL with https",
         )
         return key
-
-
-def checked_url(url: str) -> str:
-    """The base of an API, without what follows it. Raises `UserError` for what is none, and for one with a key in it.
-
-    What is refused is not repeated where it may hold a key.
-    """
-    example = "such as http://localhost:8000/v1"
-    url = url.strip()
-    check(
-        not set("@?#") & set(url) and not LOOKS_LIKE_A_KEY.search(url),
-        "the URL of the judge holds a name, a password, a query or a key, which would end in logs: give the bare "
-        f"base of the API, {example}, and the key in an environment variable, --key-variable NAME",
-    )
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        whole = False
-    shown = one_line(url)[:LONGEST_SHOWN]
-    check(
-        whole and not re.search(r"[\s\x00-\x1f\x7f]", url),
-        f"the judge's URL {shown!r} is none: give the base of an API, {example}",
-    )
-    return url.rstrip("/").removesuffix("/chat/completions")
 
 
 def is_loopback(url: str) -> bool:
