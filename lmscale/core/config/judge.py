@@ -70,8 +70,8 @@ def check_no_key(url: str) -> None:
     """Raise `UserError` for a URL in which a key may stand, which is not repeated."""
     check(
         not set("@?#") & set(url) and not LOOKS_LIKE_A_KEY.search(url),
-        "the URL of the judge holds a name, a password, a query or a key, which would end in logs: give the bare base of "
-        "the API, such as http://localhost:8000/v1, and the key in an environment variable, --key-variable NAME",
+        "the URL of the judge holds a name, a password, a query or a key, which would end in logs: give the bare base "
+        "of the API, such as http://localhost:8000/v1, and the key in an environment variable, --key-variable NAME",
     )
 
 
