@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import objective_cases as cases
-from helpers.tiny_runs import MODEL, assert_same, rows, run
+from helpers.tiny_runs import MODEL, assert_close, assert_same, ends, rows, run, start_several
 from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
@@ -212,6 +212,20 @@ def test_a_policy_learns_from_pairs_and_resumes_bit_for_bit(
     stop_after(10**6)
     train(config, again)
     assert_same(config, again, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("known_peak", "compiled_programs")
+def test_two_processes_learn_preferences_as_one_does(corpus: str, parent: RunConfig, tmp_path: Path) -> None:
+    parents = {"init_from": parent.run_id, "reference": parent.run_id}
+    alone, shared = (on_pairs(corpus, 6, Preference(), mesh=MeshConfig(data=devices), **parents) for devices in (1, 2))
+    folders = [tmp_path / "runs" / name / alone.run_id for name in ("alone", "shared")]
+    train(alone, folders[0])
+    folders[1].parent.mkdir()
+    for status, said, complaints in ends(start_several(shared, folders[1], 2)):
+        assert (status, complaints) == (0, "")
+        assert "finished" in said
+    assert_close(folders[1], folders[0])
 
 
 @pytest.mark.usefixtures("known_peak", "compiled_programs")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_runs import assert_same, rows, saved_steps
+from helpers.tiny_runs import assert_same, ends, rows, saved_steps, start_several
 from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
@@ -202,6 +202,40 @@ def test_eight_devices_draw_the_answers_of_one(runs: Path) -> None:
         assert theirs["kl_nats"] == pytest.approx(ours["kl_nats"], abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("known_peak")
+def test_two_processes_draw_and_judge_the_answers_of_one(runs: Path, tmp_path: Path) -> None:
+    """Every process knows the answers and the rewards of the other, by which its own are advantages."""
+    judge = reward_model_run(tmp_path)
+    train(judge, runs / "judge" / judge.run_id)
+    objective = {"updates": 2, "reward": judge.run_id}
+    alone = reinforced(4, FIRST.run_id, objective=objective)
+    shared = reinforced(4, FIRST.run_id, objective=objective, mesh=MeshConfig(data=2))
+    train(alone, runs / "alone" / alone.run_id)
+    (runs / "shared").mkdir()
+    for status, said, complaints in ends(start_several(shared, runs / "shared" / shared.run_id, 2)):
+        assert (status, complaints) == (0, "")
+        assert "finished" in said
+    for ours, theirs in zip(rows(runs / "alone" / alone.run_id), rows(runs / "shared" / shared.run_id), strict=True):
+        assert theirs["answer_length"] == ours["answer_length"]
+        for name in ("reward", "loss_nats", "kl_nats"):
+            assert theirs[name] == pytest.approx(ours[name], abs=1e-5), name
+
+
+def reward_model_run(folder: Path) -> RunConfig:
+    """A reward model of copied words, which prefers a right answer."""
+    pairs = [{"prompt": f"copy {x}=", "chosen": x, "rejected": x[::-1]} for x in ("ab", "ba")] * 9
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    data = DataConfig(source=str(folder / "pairs.jsonl"), template="preference", rejected_field="rejected")
+    return replace(
+        FIRST,
+        model=replace(MODEL, scalar_head=True),
+        data=replace(data, validation_fraction=0.2, max_epochs=1000),
+        objective=RewardModel(),
+        tokens=8 * 16 * 32,
+    )
+
+
 @pytest.mark.usefixtures("known_peak")
 def test_micro_batches_and_packs_draw_the_same_answers(runs: Path) -> None:
     whole = reinforced(4, FIRST.run_id)
@@ -352,6 +386,15 @@ def test_a_reward_that_cannot_be_read_is_one_sentence(runs: Path) -> None:
         train_with(ID)
     with pytest.raises(UserError, match=r"the reward of run \w+ is run \w+, a language model, which gives no reward"):
         train_with(FIRST.run_id)
+
+
+def test_memory_is_that_of_drawing_where_an_update_takes_less() -> None:
+    """All answers of a batch are drawn together, and in micro-batches few of them are learned from at once."""
+    whole, parts = (
+        reinforced(4, optimizer={"batch_sequences": 512, "micro_batches": micro_batches}) for micro_batches in (1, 64)
+    )
+    assert counting.memory_bytes(parts) == counting.state_bytes(parts) + counting.drawing_bytes(parts)
+    assert counting.memory_bytes(whole) > counting.state_bytes(whole) + counting.drawing_bytes(whole)
 
 
 def test_memory_is_asked_for_the_answers_and_the_reward_model_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,16 @@ def test_a_distillation_without_a_teacher_is_refused() -> None:
         replace(RUN, objective=Distillation())
 
 
+def test_a_student_that_starts_as_its_teacher_is_refused() -> None:
+    student = replace(RUN, init_from="0123456789ab")
+    with pytest.raises(
+        UserError, match=r"run 0123456789ab, is also what the student starts from, .*\(text_weight=\.\.\.\)"
+    ):
+        replace(student, objective=Distillation(teacher="0123456789ab"))
+    for other in ({"teacher": "0123456789ab@5"}, {"teacher": "0123456789ab", "text_weight": 0.5}):
+        assert replace(student, objective=Distillation(**other)).parents["teacher"].run_id == "0123456789ab"
+
+
 def test_a_plan_waits_for_parents_in_its_time() -> None:
     runs = planned(chain(BASE[:1], fine_tune(BASE[:1], tokens=[6400, 12800]))).runs
     priced = [prices.Price(seconds, seconds, 0, "assumed", True) for seconds in (5.0, 9.0, 7.0)]

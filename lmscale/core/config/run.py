@@ -102,6 +102,7 @@ class RunConfig:
             "objective = Distillation() names no teacher: give Distillation(teacher='0123456789ab'), the id of a run, "
             "or in a sweep a point with a teacher",
         )
+        self._check_teacher()
         check(
             self.model.lora is None or self.init_from is not None,
             "ModelConfig.lora trains adapters of a model whose own parameters stay as they are, and random ones are of "
@@ -128,6 +129,18 @@ class RunConfig:
                 f"RunConfig.continue_from = {self.continue_from!r}: name a step after the first and before the last of "
                 f"this run's {self.steps:,}",
             )
+
+    def _check_teacher(self) -> None:
+        """Raise `UserError` for a student that starts as its teacher, whose distribution it has already."""
+        settings, model = self.objective, self.model
+        if not isinstance(settings, Distillation) or self.init_from is None:
+            return
+        changed = settings.text_weight or settings.top_k or model.residual_dropout or model.attention_dropout
+        check(
+            bool(changed) or settings.teacher != self.init_from,
+            f"the teacher, run {settings.teacher}, is also what the student starts from, so there is nothing to learn "
+            f"from it; name another teacher, or give Distillation(text_weight=...)",
+        )
 
     def _check_pairs(self) -> None:
         """Raise `UserError` unless the objective and the data agree on pairs, and the model and what it reads on it."""
