@@ -3,9 +3,9 @@
     python experiments/overoptimisation_cpu.py                    # trains what is missing in runs/, fits, prints, draws
     python experiments/overoptimisation_cpu.py --output figures
 
-`sweeps/overoptimisation_cpu.py`: a byte model that reverses and sorts five letters, not well. The gold reward of an
+`sweeps/overoptimisation_cpu.py`: a byte model that reverses and sorts six letters, not well. The gold reward of an
 answer is the share of its letters that are in place. Of two answers that the policy itself drew, the one is chosen
-whose gold reward is higher after normal noise of one letter, .2, is added to both: of answers one letter apart the
+whose gold reward is higher after normal noise of one letter, 1/6, is added to both: of answers one letter apart the
 better is chosen in 76 % of the comparisons. Reward models of three widths learn from 256, 1024 and 4096 of them. By
 each the best of n of the policy's answers is chosen, and by each the policy is trained on with GRPO and no penalty.
 Against d, the square root of the KL to the policy: the gold reward, and the proxy, scaled to the gold reward's spread
@@ -47,13 +47,12 @@ from lmscale.lm.use.load import open_run
 from lmscale.study.fits import LossLaw
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "overoptimisation_cpu.py"
-NOISE = 0.2
-"""Standard deviation of what is added to a gold reward when two answers are compared: that of one letter of five."""
-COMPARED = 5_000
-ASKED_TWICE = 4
-"""Answers that are drawn to find two that differ."""
+NOISE = 1 / 6
+"""Standard deviation of what is added to a gold reward when two answers are compared: one letter of six."""
+COMPARISONS, ASKED, ASKED_TWICE = 5_000, 2_800, 4
+"""Comparisons that are kept, questions of every task, and answers to each, of which two that differ are compared."""
 QUESTIONS, ANSWERS, ANSWERS_UNDER_RL = 64, 256, 32
-"""Of every task, and answers to each, of which the best are chosen, and of a policy under RL."""
+"""Further questions of every task, and answers to each, of which the best are chosen, and of a policy under RL."""
 SIZES = (2, 4, 8, 16, 32, 64)
 RESAMPLES = 200
 FORMS = {"best of n": "best-of-n", "RL": "reward-under-rl"}
@@ -156,10 +155,18 @@ def scores(tasks: Sequence[Task], drawn: Sequence[DrawnAnswers], proxy: RewardMo
     )
 
 
+def questions(language: str) -> tuple[list[Task], list[Task]]:
+    """The tasks with the questions whose answers are compared, and with those that all is measured on."""
+    tasks = synthetic_tasks(language, ASKED + QUESTIONS)
+    return [replace(task, items=task.items[:ASKED]) for task in tasks], [
+        replace(task, items=task.items[ASKED:]) for task in tasks
+    ]
+
+
 def write_comparisons(policy: Policy, language: str, file: Path) -> float:
     """Compare pairs of the policy's answers; the share of those with different gold rewards whose better is chosen."""
     rng = np.random.default_rng(0)
-    tasks = synthetic_tasks(language, COMPARED)
+    tasks = questions(language)[0]
     right, records = [], []
     end = policy.scorer.tokenizer.end_of_document
     for task, drawn in zip(tasks, policy.draw(tasks, ASKED_TWICE, seed=1)):
@@ -174,7 +181,7 @@ def write_comparisons(policy: Policy, language: str, file: Path) -> float:
             records.append({"prompt": item.question, "chosen": texts[better], "rejected": texts[worse]})
             if gold_M[first] != gold_M[other]:
                 right.append(gold_M[better] > gold_M[worse])
-    chosen = rng.permutation(len(records))[:COMPARED]
+    chosen = rng.permutation(len(records))[:COMPARISONS]
     file.write_text("".join(json.dumps(records[number]) + "\n" for number in chosen), encoding="utf-8")
     return float(np.mean(right))
 
@@ -184,7 +191,7 @@ def curves(space: dict[str, Any], folder: Path) -> list[Curve]:
     runs = read_plan(folder)[1]
     by_id = {run.config.run_id: run.config for run in runs}
     start = Policy(_policy(runs, folder, space))
-    tasks = synthetic_tasks(space["LANGUAGE"], QUESTIONS)
+    tasks = questions(space["LANGUAGE"])[1]
     drawn = start.draw(tasks, ANSWERS, seed=2)
     gold_QM = scores(tasks, drawn)
     print(f"the policy: {gold_QM.mean():.3f} of the letters in place, {(gold_QM == 1).mean():.3f} of the answers right")

@@ -3,7 +3,7 @@
     lmscale plan sweeps/overoptimisation_cpu.py
     python experiments/overoptimisation_cpu.py      # trains, draws the comparisons, trains on, then laws and figure
 
-One policy reads lines of two algorithmic tasks, too few to be good at them. The gold reward of an answer is the share
+One policy reads lines of two algorithmic tasks, too few to be good at them, and so do the starts of the reward models. The gold reward of an answer is the share
 of its letters that are in place, and costs nothing. Two answers of the policy to a question are compared by it with a
 known noise, and reward models of three widths learn from three numbers of comparisons; by each of them the policy
 learns on, without a penalty for leaving where it was (Gao 2022, arXiv 2210.10760). The comparisons are drawn between
@@ -24,19 +24,19 @@ from lmscale import (
     reward,
 )
 
-LANGUAGE = 'synthetic:tasks(only="reverse sort", letters=4, length=5)'
+LANGUAGE = 'synthetic:tasks(only="reverse sort", letters=6, length=6)'
 PAIRS = "runs/overoptimisation_cpu/comparisons.jsonl"
 """Comparisons of the policy's answers, from the folder that both commands are called in."""
-CONTEXT, ANSWER_TOKENS, GROUP, GROUPS = 32, 6, 8, 8
+CONTEXT, ANSWER_TOKENS, GROUP, GROUPS = 32, 7, 8, 8
 POLICY_WIDTH, REWARD_WIDTHS = 32, (8, 16, 32)
-PRETRAINING, RL_STEPS = 1e6, 300
+PRETRAINING, RL_STEPS = 2e5, 400
 COMPARISONS = (256, 1024, 4096)
 HELD_OUT = 0.1
 """Share of the comparisons that no reward model learns from."""
 PASSES = 4
-KEPT_STEPS = (2, 5, 10, 20, 40, 70, 110, 160, 220)
+KEPT_STEPS = (2, 5, 10, 20, 40, 70, 110, 160, 220, 300)
 """Updates after which the policy is looked at, and at its end."""
-RATE_OF_RL = 0.003
+RATE_OF_RL = 0.001
 
 FAMILY = recipes.Family(
     width_multiple=4,
@@ -60,7 +60,7 @@ COMPARED = TEXT(
 )
 ANSWERS = TEXT(
     objective=Reinforcement(group=GROUP, answer_tokens=ANSWER_TOKENS, kl_weight=0.0),
-    lr=recipes.constant(RATE_OF_RL, "sweeps/reinforcement_cpu.py"),
+    lr=recipes.constant(RATE_OF_RL, "above the pilot of sweeps/reinforcement_cpu.py, to go far"),
     batch_sequences=recipes.constant(GROUP * GROUPS, "eight questions, eight answers to each"),
     optimizer={"schedule": "constant", "warmup_fraction": 0.02},
     kept_steps=KEPT_STEPS,
