@@ -3,12 +3,12 @@
     lmscale plan sweeps/overoptimisation_cpu.py
     python experiments/overoptimisation_cpu.py      # trains, draws the comparisons, trains on, then laws and figure
 
-One policy reads lines of two algorithmic tasks, too few to be good at them, and so do the starts of the reward models. The gold reward of an answer is the share
-of its letters that are in place, and costs nothing. Two answers of the policy to a question are compared by it with a
-known noise, and reward models of three widths learn from three numbers of comparisons; by each of them the policy
-learns on, without a penalty for leaving where it was (Gao 2022, arXiv 2210.10760). The comparisons are drawn between
-the two: `experiments/overoptimisation_cpu.py` trains `POLICIES` first, writes `PAIRS`, and then trains the rest. The
-outcome is there.
+One policy reads lines of two algorithmic tasks, too few to be good at them, and so do the starts of the reward models.
+The gold reward of an answer is the share of its letters that are in place, and costs nothing. Two answers of the policy
+to a question are compared by it with a known noise, and reward models of three widths learn from three numbers of
+comparisons; by each of them the policy learns on, without a penalty for leaving where it was (Gao 2022, arXiv
+2210.10760). The comparisons are drawn between the two: `experiments/overoptimisation_cpu.py` trains `POLICIES` first,
+writes `PAIRS`, and then trains the rest. The outcome is there.
 """
 
 from lmscale import (
