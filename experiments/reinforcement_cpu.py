@@ -13,6 +13,7 @@ Outcome: not measured yet.
 """
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ BINS = 45
 """Means of so many stretches of a run: the reward of one batch has a noise of some hundredths."""
 SEEN = 2 / 3
 RESAMPLES = 200
+SHARES = {"R0": (0.0, 1.0), "A": (0.0, 1.0)}
+"""The reward is a share of right answers, and so are both ends of its law."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Curve:
         return np.array([self.fit.predict(flops=float(flops)).loss_nats for flops in rest])
 
     @property
+    def scatter(self) -> float:
+        """Root mean square residual of what was fitted: what chance leaves of any prediction."""
+        return _rms(self.fit.law.loss(self.table["flops"][: self.seen]) - self.table["reward"][: self.seen])
+
+    @property
     def error(self) -> float:
         """Root mean square error of the prediction."""
         return _rms(self.predicted - self.table["reward"][self.seen :].to_numpy())
@@ -65,8 +73,8 @@ class Curve:
         return _rms(last - self.table["reward"][self.seen :].to_numpy())
 
 
-def _rms(errors: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(errors**2)))
+def _rms(errors: "np.ndarray | pd.Series[float]") -> float:
+    return float(np.sqrt(np.mean(np.asarray(errors) ** 2)))
 
 
 def curve(run: PlannedRun, folder: Path) -> Curve:
@@ -80,19 +88,21 @@ def curve(run: PlannedRun, folder: Path) -> Curve:
     means = rows.groupby(stretch)[["step", "reward"]].mean()
     table = pd.DataFrame({"run": means.index, "flops": means["step"] * per_step, "reward": means["reward"]})
     seen = round(SEEN * len(table))
-    fit = fits.loss_law(table[:seen], "rl-compute", resamples=RESAMPLES, check=False)
+    fit = fits.loss_law(table[:seen], "rl-compute", resamples=RESAMPLES, bounds=SHARES, check=False)
     return Curve(config.model.width, config.seed, table, seen, fit)
 
 
 def lines(curves: list[Curve]) -> list[str]:
     """A table of what was fitted and how well it predicts."""
-    out = [f"{'width':>5} {'seed':>4}  first  last   A [95 %]               C_mid     B     error  if it stood still"]
+    out = [f"{'width':>5} {'seed':>4}  first  last   A [95 %]               C_mid     B     fitted  error  standstill"]
     for one in curves:
         reward, law = one.table["reward"], one.fit.law.values()
-        low, high = one.fit.interval(lambda fit: fit.law.values()["A"])
+        interval = "[no interval   ]"
+        with suppress(lmscale.UserError):  # fewer resamples converged than an interval takes
+            interval = "[{:6.3f}, {:6.3f}]".format(*one.fit.interval("A"))
         out.append(
             f"{one.width:5} {one.seed:4}  {reward.iloc[0]:.3f}  {reward.iloc[-1]:.3f}  {law['A']:.3f} "
-            f"[{low:6.3f}, {high:6.3f}]  {quantity(law['C_mid']):>8}  {law['B']:4.2f}  {one.error:.4f}  "
+            f"{interval}  {quantity(law['C_mid']):>8}  {law['B']:5.2f}  {one.scatter:.4f}  {one.error:.4f}  "
             f"{one.error_of_standstill:.4f}"
         )
     better = sum(one.error < one.error_of_standstill for one in curves)
