@@ -40,6 +40,10 @@ VERBS = {
         "demo", "DemoArgs", "Refit the published Chinchilla runs, train the CPU IsoFLOP sweep",
         "lmscale demo --short",
     ),
+    "init": Verb(
+        "init", "InitArgs", "Write a sweep file to start from",
+        "lmscale init mine",
+    ),
     "plan": Verb(
         "plan", "PlanArgs", "Print every run of a sweep with its size, length, cost and time",
         "lmscale plan sweeps/mine.py --device h100 --devices 8",
@@ -71,6 +75,10 @@ VERBS = {
     "stop": Verb(
         "stop", "StopArgs", "Stop a sweep, or some of its runs, wherever they are trained",
         "lmscale stop runs/mine",
+    ),
+    "clean": Verb(
+        "clean", "CleanArgs", "Say what a folder of runs and the cache hold",
+        "lmscale clean runs --checkpoints",
     ),
     "table": Verb(
         "table", "TableArgs", "Write a sweep's table: one row per planned run, with its outcome",
@@ -155,6 +163,17 @@ VERBS = {
 }  # fmt: skip
 """In the order of work."""
 
+SHELLS = ("bash", "zsh", "fish")
+"""Shells that tyro writes completions for."""
+STEPS = {
+    "Begin": ("demo", "init", "doctor", "data"),
+    "Plan and train": ("plan", "bench", "run", "finish", "train", "export-jobs"),
+    "While runs train, and after": ("status", "logs", "retry", "stop", "clean"),
+    "Read the results": ("table", "import", "fit", "predict", "check", "emergence", "report"),
+    "Use a trained model": ("eval", "sample", "score", "inspect", "index", "ask", "judge", "export", "import-model"),
+}
+"""Steps of work and their verbs, as the help lists them."""
+
 READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emergence", "report"})
 """Verbs that read what many runs have left, and train nothing."""
 
@@ -223,6 +242,8 @@ def _call(words: list[str]) -> int:
 
         print(f"lmscale {__version__}")
         return 0
+    if name == "--completion":
+        return _print_completion(rest)
     if name not in VERBS:
         raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){nearest(name, VERBS)}")
     from lmscale.commands.console import open_console
@@ -268,16 +289,37 @@ def parse(name: str, words: list[str]) -> Any:
     )
 
 
+def _print_completion(words: list[str]) -> int:
+    """Print what a shell needs to complete verbs and options, as tyro writes it; the exit status."""
+    import tyro
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise UserError(f"--completion takes one shell: {', '.join(SHELLS)}")
+    arguments = {name: getattr(verb.load(), verb.arguments) for name, verb in VERBS.items()}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            arguments, prog="lmscale", args=["--tyro-print-completion", *words], config=(tyro.conf.OmitArgPrefixes,)
+        )
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
 def _help() -> str:
+    """The verbs by step of work, each with its summary."""
     width = max(map(len, VERBS))
+    lines = [
+        "usage: lmscale VERB ... | --version | --completion SHELL | --help",
+        "",
+        "Scaling laws of language models: plan, run, fit, report.",
+    ]
+    for step, names in STEPS.items():
+        lines += ["", f"{step}:", *(f"  {name:{width}}  {VERBS[name].summary}" for name in names)]
     return "\n".join(
         [
-            "usage: lmscale VERB ... | --version | --help",
+            *lines,
             "",
-            "Scaling laws of language models: plan, run, fit, report.",
-            "",
-            *(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()),
-            "",
-            "`lmscale VERB --help` lists the arguments of a verb.",
+            "`lmscale VERB --help` lists the arguments of a verb; NO_COLOR=1 turns colours",
+            "off; `lmscale --completion bash` prints what a shell completes words from.",
         ]
     )

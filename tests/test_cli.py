@@ -353,3 +353,30 @@ def test_a_verb_names_the_next_with_its_path(verb: str, runs: Path, capsys: pyte
     (line,) = [line for line in (printed.out + printed.err).splitlines() if line.startswith("next: lmscale ")]
     _, following, *rest = shlex.split(line.removeprefix("next: "))
     assert following in cli.VERBS and str(runs) in rest
+
+
+def test_the_help_lists_every_verb_once_by_its_step() -> None:
+    assert sorted(name for names in cli.STEPS.values() for name in names) == sorted(cli.VERBS)
+
+
+def test_a_new_sweep_file_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("init", "mine") == 0
+    assert "next: lmscale plan sweeps/mine.py" in capsys.readouterr().out
+    assert call("plan", "sweeps/mine.py", "--json", "plan.json") == 0
+    value = json.loads(Path("plan.json").read_text())
+    assert value["sweep"] == "mine" and any(run["held_out"] for run in value["runs"])
+    assert call("init", "mine") == 2 and "sweeps/mine.py is there already" in capsys.readouterr().err
+    assert call("init", "../mine") == 2 and "use letters, digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_a_shell_completes_verbs_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--completion", shell) == 0
+    script = capsys.readouterr().out
+    assert all(verb in script for verb in cli.VERBS) and "resamples" in script
+
+
+def test_a_shell_that_is_not_known_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--completion", "elvish") == 2
+    assert "--completion takes one shell: bash, zsh, fish" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_a_bar_says_that_its_run_is_being_scored() -> None:
         bars.started(slot, run)
         bars.advanced(slot, run, {**ROW, "flops": count(RUN).flops, "scored_on": "being scored on [x] (2 of 7)"})
     last = [line for line in re.split(r"[\r\n]+", said(console)) if "being scored" in line][-1]
-    assert f"seed {RUN.seed}" in last and "100% being scored on [x] (2 of 7)" in last and "left" not in last
+    assert f"s{RUN.seed}" in last and "100% being scored on [x] (2 of 7)" in last and "left" not in last
 
 
 def test_in_a_pipe_every_ended_run_is_one_line() -> None:

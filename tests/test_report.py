@@ -94,7 +94,10 @@ def test_sections_come_in_the_order_a_reader_asks(page):
     ]
     assert [head for head in heads if head != "Before using these numbers"] == [
         *titles,
+        "Curves forecast from their first half",
+        "Where the time went",
         "Conventions",
+        "Checklist",
         "How to reproduce",
     ]
     assert page.index("is the answer 20 tokens") < page.index("FLOPs train ") < page.index("Over 19 fitted runs")

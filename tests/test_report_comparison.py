@@ -103,8 +103,10 @@ def test_fields_that_differ_are_named_with_their_values(tmp_path):
 
 def test_of_tables_the_columns_that_all_have_are_compared(tmp_path):
     folder = write_sweep(tmp_path / "one", points=5)
-    sweep = pd.DataFrame({"vocab": [256, 256], "context": [128, 128], "layers": 2, "loss_nats": [3.0, 2.9]})
-    other = pd.DataFrame({"vocab": [256.0, 256.0], "context": [64.0, 64.0], "heads": 4})
+    sweep = pd.DataFrame(
+        {"run": ["a", "b"], "vocab": [256, 256], "context": [128, 128], "layers": 2, "loss_nats": [3.0, 2.9]}
+    )
+    other = pd.DataFrame({"run": ["c", "d"], "vocab": [256.0, 256.0], "context": [64.0, 64.0], "heads": 4})
     both = [Side("one", "one", sweep, (), folder), Side("two", "two.csv", other, (), None)]
     assert dict(differences.differences(both)) == {"context": ["128", "64"]}
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers.outcomes import RUN, outcome_of
 from rich.console import Console
 
 from lmscale.commands import status
+from lmscale.commands.sparkline import sparkline
 from lmscale.commands.status import StatusArgs
 from lmscale.core.config import DataConfig, Reinforcement
 from lmscale.core.counting import count
@@ -20,7 +22,7 @@ from lmscale.core.files import write_json
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.study.launch import lease
 from lmscale.study.launch.process import Process
-from lmscale.study.launch.states import read_states
+from lmscale.study.launch.states import RunState, read_states
 
 CONFIGS = [replace(RUN, seed=seed) for seed in range(8)]
 ROW = {"step": 500, "tokens": RUN.tokens // 4, "flops": count(RUN).flops // 4, "tokens_per_second": 1000.0, "mfu": 0.25,
@@ -80,7 +82,7 @@ def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
     text = said(folder)
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert "[nan]" in lines[CONFIGS[1].run_id] and "…" not in text
-    assert lines[CONFIGS[2].run_id].split()[3:8] == ["running", "25%", "2.3456", "0.25", "48"]
+    assert lines[CONFIGS[2].run_id].split()[4:9] == ["running", "25%", "2.3456", "0.25", "48"]
     assert " 1 diverged, 2 running, 2 stopped, 1 failed, 1 missing" in text
     flops = count(RUN).flops
     assert f"spent {3.25 * flops:.3g} of {8 * flops:.3g} training FLOPs planned (41%)" in text
@@ -215,3 +217,39 @@ def test_what_reinforcement_minimises_is_not_called_nats(tmp_path: Path) -> None
     assert sentence not in re.sub(r"\s+", " ", said(tmp_path))
     attempt(place)
     assert sentence in re.sub(r"\s+", " ", said(tmp_path))
+
+
+def test_the_states_are_written_as_json(folder: Path, tmp_path: Path) -> None:
+    status.main(StatusArgs(folder, json=tmp_path / "status.json"), Console(file=io.StringIO()))
+    value = json.loads((tmp_path / "status.json").read_text())
+    assert value["sweep"] == "eight" and value["states"]["running"] == 2
+    assert value["runs"] == [asdict(run) for run in read_states(folder)[1]]
+    assert value["runs"][0]["tokens"] == RUN.tokens and value["runs"][0]["peak_lr"] == RUN.optimizer.peak_lr
+    with pytest.raises(UserError, match="leave --watch out"):
+        status.main(StatusArgs(folder, watch=True, json=tmp_path / "again.json"), Console(file=io.StringIO()))
+
+
+def test_a_watched_sweep_shows_curves_and_the_time_left(folder: Path) -> None:
+    running = CONFIGS[2].run_id
+    rows = [{"step": step, "loss_nats": loss} for step, loss in enumerate((9.0, 8.0, 4.0, 2.0, 3.0, 1.0), 1)]
+    (folder / running / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert status._curves(folder, read_states(folder)[1])[running] == "▅█▁"
+    more = {"run_id": "", "params": 1, "active_params": 1, "state": "running", "flops_done": 100.0}
+    runs = [RunState(**more, flops=100), RunState(**more, flops=300, seconds_left=50.0)]
+    assert status._bar(runs).endswith("50% of the FLOPs, about 50 s left at the speed of the runs at work")
+    assert status._bar(runs).count("█") == status._bar(runs).count("░") == 15
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([], ""),
+        ([1.0], "▁"),
+        ([2.0, 2.0], "▁▁"),
+        ([0.0, 7.0, 3.0], "▁█▄"),
+        ([0, 0, 7, 7, 0, 0], "▁█▁"),
+        ([1, math.nan, 2], "▁█"),
+    ],
+)
+def test_a_row_of_numbers_is_a_line_of_heights(values: list[float], line: str) -> None:
+    assert sparkline(values, 3) == line

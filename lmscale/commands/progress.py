@@ -13,7 +13,7 @@ from rich.text import Text
 from lmscale.core.config import PRETRAIN, loss_unit
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import model_size, quantity
+from lmscale.core.quantities import quantity, run_name
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import SCORED_ON, reported
 from lmscale.study.launch import Slot
@@ -23,10 +23,11 @@ FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
 
 
 def label(run: PlannedRun) -> str:
-    """N, C and seed of a run, which name its bar, and its stage where that is not pretraining."""
-    counts = count(run.config)
+    """The name of a run, and its stage where that is not pretraining."""
+    counts, config = count(run.config), run.config
     stage = "" if run.stage == PRETRAIN else f"{run.stage} "
-    return f"{stage}N {model_size(counts.params, counts.active_params):>5} C {counts.flops:.2e} seed {run.config.seed}"
+    name = run_name(counts.params, counts.active_params, counts.tokens, config.optimizer.peak_lr, config.seed)
+    return stage + name
 
 
 class _TimeLeft(TimeRemainingColumn):

@@ -2,14 +2,16 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from lmscale.commands.next_step import print_next, run_again
+from lmscale.commands.sparkline import sparkline
 from lmscale.core.config import REINFORCE, loss_unit
 from lmscale.core.quantities import duration, quantity
 from lmscale.core.text import one_line
@@ -22,8 +24,15 @@ if TYPE_CHECKING:
 SHOWN = 200
 """Most rows that are shown without --all; a larger sweep shows only runs at work or in trouble."""
 WATCH_SECONDS = 2.0
-HEADINGS = ("run", "stage", "N", "active", "C", "state", "done", "loss", "MFU", "left", "tokens/s", "seed", "")
-LEFT_BOUND = ("run", "stage", "state", "")
+HEADINGS = (
+    "run", "stage", "N", "active", "D", "C", "state", "done", "loss", "curve", "MFU", "left", "tokens/s", "rate",
+    "seed", "",
+)  # fmt: skip
+SHARED = ("stage", "rate", "seed")
+"""Columns that are left out where all runs have the same."""
+LEFT_BOUND = ("run", "stage", "state", "curve", "")
+CURVE_WIDTH = 12
+BAR_WIDTH = 30
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class StatusArgs:
     """The folder of a sweep, runs/<sweep>."""
     watch: bool = False
     """Refresh every two seconds until all runs are at an end."""
+    json: Path | None = None
+    """Write the state of every run here."""
     all: bool = False
     """Show every run of a sweep of more than 200; by default only runs at work or in trouble."""
 
@@ -43,10 +54,15 @@ def main(args: StatusArgs, console: "Console") -> None:
 
     Raises `UserError` where the folder holds no plan.
     """
+    from lmscale.core.config import check
     from lmscale.study.launch.states import ENDED, read_states
+
+    check(not args.watch or args.json is None, "--json is written once; leave --watch out")
 
     if not args.watch:
         name, runs = read_states(args.folder)
+        if args.json is not None:
+            _write(args.json, name, runs)
         console.print(_shown(name, runs, args.all), crop=False)
         print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
         return
@@ -55,11 +71,30 @@ def main(args: StatusArgs, console: "Console") -> None:
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
             name, runs = read_states(args.folder)
-            live.update(_shown(name, runs, args.all), refresh=True)
+            live.update(_shown(name, runs, args.all, _curves(args.folder, runs)), refresh=True)
             if all(run.state in ENDED for run in runs):
                 break
             time.sleep(WATCH_SECONDS)
     print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
+
+
+def _write(path: Path, name: str, runs: "list[RunState]") -> None:
+    """Write the name of the sweep, how many runs are in which state, and every run."""
+    from lmscale.core.files import write_json
+
+    states = Counter(run.state for run in runs)
+    write_json(path, {"sweep": name, "states": dict(states), "runs": [asdict(run) for run in runs]})
+
+
+def _curves(folder: Path, runs: "list[RunState]") -> dict[str, str]:
+    """run_id -> the training loss over the last half of the steps so far, for runs at work."""
+    from lmscale.core.run_folder import read_metrics
+
+    curves = {}
+    for run in [run for run in runs if run.state == "running"][:SHOWN]:
+        losses = [row["loss_nats"] for row in read_metrics(folder / run.run_id)[0] if "loss_nats" in row]
+        curves[run.run_id] = sparkline(losses[len(losses) // 2 :], CURVE_WIDTH)
+    return curves
 
 
 def _following(folder: Path, run_by_state: dict[str, str]) -> tuple[object, ...]:
@@ -71,7 +106,7 @@ def _following(folder: Path, run_by_state: dict[str, str]) -> tuple[object, ...]
     return ("report", folder) if set(run_by_state) <= {"finished", "diverged"} else run_again(folder)
 
 
-def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
+def _shown(name: str, runs: "list[RunState]", everything: bool, curves: Mapping[str, str] | None = None) -> "Group":
     """The table at its own width, so that a narrow terminal loses no digit, and wrapped sentences below it."""
     from rich.console import Group
     from rich.text import Text
@@ -83,6 +118,10 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
     if len(runs) > SHOWN and not everything:
         shown = [run for run in runs if run.state not in ("finished", "missing")][:SHOWN]
     sentences = [", ".join(f"{number:,} {state}" for state, number in states.items()), _spend(runs)]
+    if curves is not None:
+        sentences.insert(0, _bar(runs))
+    if any((curves or {}).values()):
+        sentences.append("curve: the training loss over the last half of a run's steps so far.")
     if len(shown) < len(runs):
         sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
     if states["running"] or states["scoring"]:
@@ -96,17 +135,17 @@ def _shown(name: str, runs: "list[RunState]", everything: bool) -> "Group":
         sentences.append(
             "`lmscale logs RUN` shows the end of a log; `lmscale retry` allows failed runs another attempt."
         )
-    table = Text("\n".join([name, *_table(shown)]), no_wrap=True, overflow="ignore")
+    table = Text("\n".join([name, *_table(shown, curves or {})]), no_wrap=True, overflow="ignore")
     return Group(table, Text("\n".join(sentences)))
 
 
-def _table(runs: "list[RunState]") -> list[str]:
-    """Lines of columns as wide as their widest cell, without columns that are empty, and a seed or a stage that all
+def _table(runs: "list[RunState]", curves: Mapping[str, str]) -> list[str]:
+    """Lines of columns as wide as their widest cell, without columns that are empty, and a rate, seed or stage that all
     share."""
     columns = [
         (heading, column)
-        for heading, column in zip(HEADINGS, zip(*(_cells(run) for run in runs)))
-        if any(column) and not (heading in ("stage", "seed") and len(set(column)) == 1)
+        for heading, column in zip(HEADINGS, zip(*(_cells(run, curves.get(run.run_id, "")) for run in runs)))
+        if any(column) and not (heading in SHARED and len(set(column)) == 1)
     ]
     texts = []
     for heading, column in columns:
@@ -115,19 +154,22 @@ def _table(runs: "list[RunState]") -> list[str]:
     return ["  ".join(cells).rstrip() for cells in zip(*texts)]
 
 
-def _cells(run: "RunState") -> tuple[str, ...]:
+def _cells(run: "RunState", curve: str) -> tuple[str, ...]:
     return (
         run.run_id,
         run.stage,
         quantity(run.params),
         quantity(run.active_params) if run.active_params != run.params else "",
+        quantity(run.tokens),
         f"{run.flops:.2e}",
         run.state,
         f"{run.flops_done / run.flops:.0%}",
         _number(run.loss_nats, ".4f"),
+        curve,
         _number(run.mfu, ".2f"),
         "" if run.seconds_left is None else duration(run.seconds_left),
-        "" if run.tokens_per_second is None else quantity(run.tokens_per_second),
+        "" if run.tokens_per_second is None or run.flops_done >= run.flops else quantity(run.tokens_per_second),
+        "" if run.peak_lr is None else f"{run.peak_lr:.2g}",
         str(run.seed),
         ", ".join(
             [*(f"{name} {value:.3g}" for name, value in run.reported.items()), *filter(None, [one_line(run.remark)])]
@@ -137,6 +179,15 @@ def _cells(run: "RunState") -> tuple[str, ...]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _bar(runs: "list[RunState]") -> str:
+    """A bar of the FLOPs done, and the time left at the speed of the runs at work."""
+    done, planned = sum(run.flops_done for run in runs), sum(run.flops for run in runs)
+    cells = round(BAR_WIDTH * done / planned)
+    speed = sum((run.flops - run.flops_done) / run.seconds_left for run in runs if run.seconds_left)
+    left = f", about {duration((planned - done) / speed)} left at the speed of the runs at work" if speed else ""
+    return f"{'█' * cells}{'░' * (BAR_WIDTH - cells)} {done / planned:.0%} of the FLOPs{left}"
 
 
 def _spend(runs: "list[RunState]") -> str:

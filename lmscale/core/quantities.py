@@ -16,6 +16,11 @@ def model_size(params: float, active_params: float) -> str:
     return quantity(params) + (f" ({quantity(active_params)} active)" if active_params != params else "")
 
 
+def run_name(params: float, active_params: float, tokens: float, peak_lr: float, seed: int) -> str:
+    """A run as people name it: "N 33.4k D 1.2M lr 0.01 s0", s for its seed."""
+    return f"N {model_size(params, active_params)} D {quantity(tokens)} lr {peak_lr:.2g} s{seed}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 run", "2,000 runs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

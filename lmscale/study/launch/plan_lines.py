@@ -19,6 +19,8 @@ CONFIG, CONFIG_END = b'\n   "config": {', b"\n   }"
 """Where a configuration begins and ends in a plan: nothing inside of it stands so far to the left."""
 SEED = b'\n "seed": '
 """The field of a configuration in its own file, behind which its seed stands."""
+PEAK_LR = b'"peak_lr": '
+"""The field of its optimizer, behind which the rate stands."""
 LONGEST_SEED = 19
 """Digits of a whole number of 64 bits."""
 
@@ -57,6 +59,19 @@ def seed_of(config: ConfigText) -> int:
     begin += len(SEED)
     digits = config[begin : config.find(b"\n", begin)].rstrip(b",")
     return int(digits) if digits.isdigit() and len(digits) <= LONGEST_SEED else 0
+
+
+def peak_lr_of(config: ConfigText) -> float | None:
+    """The peak learning rate of a configuration; None where its text has none."""
+    if isinstance(config, RunConfig):
+        return config.optimizer.peak_lr
+    if (begin := config.find(PEAK_LR)) < 0:
+        return None
+    begin += len(PEAK_LR)
+    try:
+        return float(config[begin : config.find(b"\n", begin)].rstrip(b","))
+    except ValueError:
+        return None
 
 
 def is_config(content: bytes, planned: ConfigText) -> bool:

@@ -53,6 +53,10 @@ class RunState:
     seconds: float = 0.0
     """Time of training, known at the end."""
     seed: int = 0
+    tokens: int = 0
+    """Training tokens planned."""
+    peak_lr: float | None = None
+    """None where the plan's text does not have it."""
     tokens_per_second: float | None = None
     seconds_left: float | None = None
     data_fingerprint: str = ""
@@ -86,6 +90,8 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
         "active_params": line.get("active_params", line["params"]),  # older plans are of dense models
         "flops": line["flops"],
         "seed": plan_lines.seed_of(line["config"]),
+        "tokens": line["tokens"],
+        "peak_lr": plan_lines.peak_lr_of(line["config"]),
         "data_fingerprint": planned if isinstance(planned := line.get("data_fingerprint", ""), str) else "",
         "stage": stage if isinstance(stage := line.get("stage"), str) and stage else PRETRAIN,
     }
