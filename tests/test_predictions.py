@@ -186,7 +186,7 @@ def test_the_mean_error_is_absolute_and_the_bias_is_signed() -> None:
 
 @pytest.mark.parametrize(("inside", "runs", "missed"), [(4, 7, True), (5, 7, True), (6, 7, False), (7, 7, False),
                                                         (0, 1, False), (0, 2, True), (17, 20, False),
-                                                        (16, 20, True)])  # fmt: skip
+                                                        (16, 20, True), (1880, 2000, True)])  # fmt: skip
 def test_so_few_inside_are_a_miss_where_the_binomial_says_so(inside: int, runs: int, missed: bool) -> None:
     from scipy.stats import binom
 

@@ -83,7 +83,9 @@ def _ended(runs: Path) -> tuple[list[Path], set[str], list[Path]]:
     from lmscale.core.run_folder import PLAN_FILE
     from lmscale.study.launch.states import read_states
 
-    ended, others, needed = [], [], set()
+    ended: list[Path] = []
+    others: list[Path] = []
+    needed: set[str] = set()
     plans = [runs / PLAN_FILE] if (runs / PLAN_FILE).is_file() else sorted(runs.glob(f"*/{PLAN_FILE}"))
     for folder in (path.parent for path in plans):
         needed |= {name.run_id for run in read_plan(folder)[1] for name in run.config.parents.values()}

@@ -102,10 +102,10 @@ class HeldOut:
     @property
     def chance(self) -> float:
         """Probability of so few runs inside, or fewer, if each is inside at the stated level: binomial."""
+        from scipy.special import bdtr
+
         known = [run.inside for run in self.runs if run.has_interval]
-        n = len(known)
-        terms = (math.comb(n, k) * self.level**k * (1 - self.level) ** (n - k) for k in range(sum(known) + 1))
-        return math.fsum(terms) if n else math.nan
+        return float(bdtr(sum(known), len(known), self.level)) if known else math.nan
 
     @property
     def missed(self) -> bool:
