@@ -89,11 +89,14 @@ def worth_lines(fit: "LossLaw", losses: "pd.DataFrame", folder: Path) -> Iterato
     for _, rows in losses.groupby("run_id", sort=False):
         first, last = rows.iloc[0], rows.iloc[-1]
         point = float(last["params"]), float(last["tokens"]), float(last["datastore_tokens"])
-        low, high = fit.interval(lambda one, point=point: equal_size(one, *point))
+        bounds = "no interval"  # where too few resamples of the law converged
+        if fit.samples is not None:
+            low, high = fit.interval(lambda one, point=point: equal_size(one, *point))
+            bounds = f"{low:.2f}, {high:.2f}"
         forward = flops_per_token_forward(read_config(folder / str(last["run_id"])).model)
         yield (
             f"| {quantity(point[0])} | {quantity(point[1])} | {quantity(point[2])} "
-            f"| {first['loss_nats'] - last['loss_nats']:.4f} | {equal_size(fit, *point):.2f} [{low:.2f}, {high:.2f}] "
+            f"| {first['loss_nats'] - last['loss_nats']:.4f} | {equal_size(fit, *point):.2f} [{bounds}] "
             f"| {1 + last['retrieval_flops'] / forward:.3g} | {last['datastore_flops']:.3g} |"
         )
 

@@ -12,7 +12,7 @@ outcome is there.
 
 from lmscale import DataConfig, ExamConfig, Sweep, grid, product, recipes
 
-WIDTHS, TOKENS = (16, 32, 64), (5e5, 2e6)
+WIDTHS, TOKENS = (16, 32, 64), (5e5, 1e6, 2e6)
 DATASTORES = (0, 2**14, 2**16, 2**18, 2**20)
 
 SWEEP = Sweep(

@@ -89,6 +89,11 @@ def test_words_are_those_of_names_too() -> None:
     ]
 
 
+def test_bm25_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    bm25_scores(["alpha"], ["alpha beta", "gamma"])
+    assert not caplog.records
+
+
 def test_bm25_is_the_formula() -> None:
     """ln(1 + (N - df + 1/2)/(df + 1/2)) tf / (tf + k1 (1 - b + b length / mean)), k1 = 1.5 and b = 0.75."""
     keys = ["alpha beta", "alpha alpha gamma delta", "gamma"]

@@ -1,6 +1,7 @@
 """The libraries of the extra `retrieve`: vectors are searched by FAISS, words by bm25s."""
 
 import importlib
+import logging
 import warnings
 from typing import Any
 
@@ -16,8 +17,10 @@ def load_faiss() -> Any:
 
 
 def load_bm25s() -> Any:
-    """The module `bm25s`. Raises `UserError` where it is not installed."""
-    return _load("bm25s", "bm25s")
+    """The module `bm25s`, which logs nothing below a warning. Raises `UserError` where it is not installed."""
+    bm25s = _load("bm25s", "bm25s")
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets DEBUG, and other libraries print that
+    return bm25s
 
 
 def _load(module: str, package: str) -> Any:
