@@ -13,7 +13,7 @@ from lmscale.study import fits
 from lmscale.study.fits.predict.held_out import HeldOut, HeldOutBudget, HeldOutRun
 from lmscale.study.fits.results.common import Dropped, Prediction, Status
 from lmscale.study.laws import Allocation, ComputeModel
-from lmscale.study.report import answer, figures, sections, tables
+from lmscale.study.report import answer, figures, sections, sketch, tables
 from lmscale.study.report.brief import brief
 from lmscale.study.report.verdict import verdict
 
@@ -372,7 +372,7 @@ def test_the_sentences_between_the_tables(valleys):
     end = "; rows in italics lie beyond the fitted compute: extrapolations."
     assert sections._allocation([valleys]) == f"N*, D* and D*/N* with their intervals{end}"
     assert sections._allocation([replace(valleys, samples=None)]) == f"N*, D* and D*/N*{end}"
-    drawn = [figures.DrawnFigure("loss", "Loss", "", "")]
+    drawn = [sketch.DrawnFigure("loss", "Loss", "", "")]
     assert sections._files(drawn).endswith("its data as CSV with the ids of the runs).")
     assert sections._files([]) == "Beside this page: table.csv (every run), fits.json (every fitted number)."
     assert sections._no_answer(runs(loss_nats=[2.0] * 9 + [None])) == (

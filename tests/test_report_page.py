@@ -16,7 +16,7 @@ from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
 from lmscale.study import fits, plots, report
 from lmscale.study.plots.isoflop import budget_points
-from lmscale.study.report import assets, explore, figures, page, summary
+from lmscale.study.report import assets, explore, page, sketch, summary
 from lmscale.study.report.charts import allocations, isoflop, loss, quality
 from lmscale.study.report.marks import COLUMNS, Mark, data_table, rounded
 from lmscale.study.report.records import records, run_name
@@ -282,7 +282,7 @@ def test_words_of_the_page_name_no_colour(html):
 
 
 def test_a_figure_of_very_many_runs_is_a_picture_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MOST_POINTS", 100)
+    monkeypatch.setattr(sketch, "MOST_POINTS", 100)
     path = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=0)
     html = path.read_text("utf-8")
     charts = data_of(html)["charts"]

@@ -210,7 +210,7 @@ def write(
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, brief, explore, figures, forecasts, page, under_way
+    from lmscale.study.report import account, brief, explore, figures, forecasts, page, sketch, under_way
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
     from lmscale.study.report.records import records
@@ -259,7 +259,7 @@ def write(
         forecasts=forecasts.section(curves, {run: record["name"] for run, record in runs.items()}),
     )
     data = {
-        "runs": runs if len(runs) <= figures.MOST_POINTS else {},
+        "runs": runs if len(runs) <= sketch.MOST_POINTS else {},
         "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in drawn},
         "explore": explored,
         "sensitivity": moved,

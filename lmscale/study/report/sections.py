@@ -7,8 +7,8 @@ from lmscale.study.plots import APPROACH_NAME, measured_runs
 from lmscale.study.report import account, checklist, explore, methods, of_law, page, run_time, studies, summary, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
-from lmscale.study.report.figures import DrawnFigure, inline
 from lmscale.study.report.kinds import SCORES, Kind
+from lmscale.study.report.sketch import DrawnFigure, inline
 from lmscale.study.report.verdict import verdict
 
 if TYPE_CHECKING:

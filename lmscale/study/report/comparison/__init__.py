@@ -16,8 +16,8 @@ from lmscale.core.run_folder import REPORT_FILE
 
 if TYPE_CHECKING:
     from lmscale.study.report.comparison.sides import Side, Unit
-    from lmscale.study.report.figures import Sketch
     from lmscale.study.report.marks import Chart
+    from lmscale.study.report.sketch import Sketch
 
 QUESTION = "Which of these reaches the same loss with less compute, and do their laws split compute alike?"
 
@@ -76,7 +76,7 @@ def read_side(
 def _sketches(sides: "Sequence[Side]", unit: "Unit") -> "list[Sketch]":
     """The two figures, drawn from the same marks that the page shows."""
     from lmscale.study.report.comparison import charts
-    from lmscale.study.report.figures import Sketch
+    from lmscale.study.report.sketch import Sketch
 
     losses, ratios = charts.losses(sides, unit), charts.ratios(sides)
     bands = " with 95 % intervals" if any(side.fit is not None and side.fit.resamples for side in sides) else ""
