@@ -289,3 +289,11 @@ def test_a_figure_of_very_many_runs_is_a_picture_and_says_so(tmp_path, monkeypat
     assert charts["loss"] == [] and charts["residuals"] == [] and charts["allocation"] != []
     assert 'data-chart="loss"' not in html and "figures/loss.csv names them" in html
     assert data_of(html)["runs"] == {} and len(pd.read_csv(tmp_path / "figures" / "loss.csv")) > 240
+
+
+def test_marks_of_many_runs_are_pixels_inside_the_drawing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sketch, "MOST_SHAPES", 100)
+    html = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=0).read_text("utf-8")
+    drawings = dict(re.findall(r'<figure data-chart="(\w+)">.*?(<svg.*?</svg>)', html, re.DOTALL))
+    assert all('href="data:image/png;base64,' in drawings[name] for name in ("loss", "residuals"))
+    assert "<image" not in drawings["allocation"] and "training compute C" in drawings["loss"]
