@@ -17,10 +17,14 @@ slope of ln(change after ten steps) against ln(size) of attention, MLP, stream a
 against width (64 to 512)  standard  +2.37  +3.41  +3.24  +0.46     mup        -0.04  -0.09  -0.09  -0.04
 against depth (2 to 32)    mup       +0.36  +0.16  +1.28  +0.06     completep  +0.25  +0.04  +0.13  +0.05
 
-With experts the router's logits are a fifth part. Slopes against width: standard (64, 128, 256; three seeds) +2.41
-+2.35 +2.43 +0.59, router +1.22; mup (64 and 256; two seeds) -0.14 +0.12 -0.00 -0.05, router -0.39: its initial logits
-fall as the root of the width, by the rule of an output, and with them what a change of the stream does to them. Against
-depth: completep (2 and 8; two seeds) -0.17 +0.09 -0.14 -0.03, router -0.01.
+With experts the router's logits are a fifth part (about twelve minutes of one core;
+experiments/outcomes/coordinate_check_experts.svg):
+against width (64 to 256)  standard  +2.41  +2.35  +2.43  +0.59  router +1.22
+                           mup       -0.06  +0.03  -0.03  -0.02  router -0.34
+against depth (2 to 16)    mup       -0.01  -0.07  +0.92  +0.01  router +0.09
+                           completep -0.02  +0.05  -0.04  +0.01  router -0.02
+Under mup the router's change falls with the width, since its initial logits do, by the rule of an output: with them
+goes what a change of the stream does to them.
 """
 
 import argparse
