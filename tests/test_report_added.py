@@ -153,14 +153,16 @@ def test_the_page_of_an_unfinished_sweep_is_whole_and_says_so(tmp_path):
     assert 'http-equiv="refresh"' not in html, "nobody is at work"
 
 
-def test_a_watched_report_is_written_until_no_run_is_at_work(sweep, monkeypatch, capsys):
-    at_work, written = iter([60, 60, None]), []
+def test_a_watched_report_is_written_until_no_run_is_at_work(sweep, tmp_path, monkeypatch, capsys):
+    at_work, written, page = iter([60, 60, None]), [], tmp_path / "report.html"
+    page.with_name("fits.json").write_text('{"answer": ["N* is 5"]}')
     monkeypatch.setattr("lmscale.study.report.under_way.refresh_seconds", lambda runs: next(at_work))
-    monkeypatch.setattr("lmscale.commands.report.write_report", lambda *a, **k: written.append(a) or sweep / "r.html")
+    monkeypatch.setattr("lmscale.commands.report.write_report", lambda *a, **k: written.append(a) or page)
     monkeypatch.setattr("time.sleep", written.append)
     assert call("report", sweep, "--watch", 5) == 0
     assert len(written) == 5 and written[1] == written[3] == 5.0
-    assert capsys.readouterr().out.count("the report is") == 1
+    output = capsys.readouterr().out
+    assert output.count("the report is") == 1 and output.count("N* is 5") == 1
 
 
 @pytest.mark.parametrize(

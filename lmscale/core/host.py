@@ -15,13 +15,18 @@ MEMORY_VARIABLE = "LMSCALE_MEMORY_BYTES"
 """Environment variable: the most of the machine's memory that one run may plan with; runs side by side share it."""
 
 
+def machine_cores() -> int:
+    """All processors that the system knows, usable by this process or not."""
+    return os.cpu_count() or 1
+
+
 def usable_cores() -> list[int]:
     """Numbers of the processors that this process may use, ascending: by affinity and quota, but at least one.
 
     A quota limits how many are used at a time, not which. Which ones depends on the machine's name, which in a
     container is its own: those side by side on one host would otherwise all use the first ones.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine_cores()))
     quota = cgroups.quota_cores()
     most = len(cores) if quota is None else max(1, int(quota))
     if most >= len(cores):

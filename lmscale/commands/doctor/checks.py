@@ -16,7 +16,7 @@ from lmscale.core.accelerators import by_jax_kind
 from lmscale.core.errors import UserError
 from lmscale.core.extras import COMPILER_PACKAGES, FOR_DEVELOPERS, compiler_versions, extras, installed
 from lmscale.core.files import cache_dir, read_json
-from lmscale.core.host import available_memory_bytes, usable_cores
+from lmscale.core.host import available_memory_bytes, machine_cores, usable_cores
 
 PROBE = (sys.executable, "-m", "lmscale.lm.devices.probe")
 LEAST_MEMORY, LEAST_DISK = 2**31, 2**30
@@ -134,7 +134,7 @@ def peak(facts: dict[str, Any]) -> Finding:
 
 def memory() -> Finding:
     """Main memory and cores, within the limits of a container."""
-    free, cores, whole = available_memory_bytes(), len(usable_cores()), os.cpu_count() or 1
+    free, cores, whole = available_memory_bytes(), len(usable_cores()), machine_cores()
     text = f"{cores} of {whole} cores, " + ("memory unknown" if free is None else f"{free / 1e9:.1f} GB free")
     facts = {"cores": cores, "cores_of_machine": whole, "free_bytes": free}
     if free is not None and free < LEAST_MEMORY:

@@ -52,6 +52,6 @@ def estimate(fit: "LossLaw", over: float, under: float, level: float = 0.95, **i
     loss = high if share >= 0.5 else low
     if math.isnan(loss):
         raise UserError(
-            "the fit states no interval of one new run, of which the estimate is a quantile; fit with --resamples 4000"
+            "the fit states no interval of one new run, of which the estimate is a quantile; fit with resamples=4000"
         )
     return Estimate(loss, share, over, under, fit.predict(level, **inputs))
