@@ -13,21 +13,36 @@ if TYPE_CHECKING:
     from lmscale.study.sweep import Plan, Sweep
 
 
-def plan(sweep: "Sweep | Plan | str | Path") -> "Plan":
+def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None) -> "Plan":
     """The runs of a sweep, counted and checked; nothing is started. `print` shows every run.
 
     Args:
         sweep: a `Sweep`, a file that defines one as SWEEP, or a file that `lmscale plan --json` wrote. A `Plan` is
             returned as it is.
+        compile: a machine that need not be here, as `lmscale plan --compile` takes it: "v5e-16", "h100x8". The plan's
+            `compiled` then maps each run_id to what the compiler says: whether it fits, bytes per device, kernels.
 
-    Raises `UserError` for a sweep that cannot be planned.
+    Raises `UserError` for a sweep that cannot be planned, for an unknown machine and for a compiler that is missing.
     """
     from lmscale.study.sweep import Plan, Sweep, read
     from lmscale.study.sweep import plan as plan_of_sweep
 
     if isinstance(sweep, Plan):
-        return sweep
-    return plan_of_sweep(sweep) if isinstance(sweep, Sweep) else read(Path(sweep))
+        planned = sweep
+    else:
+        planned = plan_of_sweep(sweep) if isinstance(sweep, Sweep) else read(Path(sweep))
+    return planned if compile is None else _compiled(planned, compile)
+
+
+def _compiled(plan: "Plan", name: str) -> "Plan":
+    """The plan with what the compiler says of each run on the machine called `name`."""
+    from dataclasses import replace
+
+    from lmscale.core.machines import machine
+    from lmscale.study.compiled import compile_runs
+
+    outcomes = compile_runs(plan.runs, machine(name))
+    return replace(plan, compiled={run.config.run_id: outcome for run, outcome in zip(plan.runs, outcomes)})
 
 
 def run(

@@ -12,9 +12,11 @@ from helpers.compiled import COMPILED, compiled
 from helpers.outcomes import RUN
 from helpers.plans import own_cache  # noqa: F401
 
+import lmscale
 from lmscale.commands.plan import compiled as compiled_plan
 from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import MeshConfig
+from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, machine
 from lmscale.core.plans import PlannedRun
 from lmscale.study import sweep
@@ -108,6 +110,23 @@ def test_what_cannot_be_compiled_for(
 ) -> None:
     assert call("plan", file, *words) == 2
     assert sentence in capsys.readouterr().err and not answers
+
+
+def test_a_plan_in_python_is_compiled_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Machine] = []
+
+    def compile_runs(runs: list[PlannedRun], target: Machine) -> list[CompiledRun]:
+        asked.append(target)
+        return [compiled(machine=target.name)] * len(runs)
+
+    monkeypatch.setattr("lmscale.study.compiled.compile_runs", compile_runs)
+    plain = lmscale.plan(file)
+    assert not plain.compiled and not asked
+    plan = lmscale.plan(plain, compile="v5e-4")
+    assert asked == [machine("v5e-4")] and list(plan.compiled) == [run.config.run_id for run in plan.runs]
+    assert f"{plan.runs[0].config.run_id} on v5e-4: fits, 3.0 GB per device of 16.0" in str(plan)
+    with pytest.raises(UserError, match="did you mean 'h100x8'"):
+        lmscale.plan(plain, compile="h100-8")
 
 
 @pytest.mark.parametrize("words", [("run",), ("export-jobs",)], ids=" ".join)

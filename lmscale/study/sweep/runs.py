@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmscale
+from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import FINE_TUNE, PREFER, REINFORCE, REWARD, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
@@ -32,6 +33,8 @@ class Plan:
     runs: list[PlannedRun] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     """Sentences on what would bend a law."""
+    compiled: dict[str, CompiledRun] = field(default_factory=dict)
+    """run_id -> what the compiler says of the run on a machine; empty where nobody asked it."""
 
     @property
     def flops(self) -> int:
@@ -60,7 +63,9 @@ class Plan:
         totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {flops_text(self)}"
         if self.flops_apart > self.flops:
             totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
-        return "\n".join([title, *table(self.runs), totals, *(f"note: {sentence}" for sentence in self.warnings)])
+        compiled = [f"{name} on {one.machine}: {one.sentence()}" for name, one in self.compiled.items()]
+        notes = [f"note: {sentence}" for sentence in self.warnings]
+        return "\n".join([title, *table(self.runs), totals, *compiled, *notes])
 
     __repr__ = __str__  # what a notebook shows
 
