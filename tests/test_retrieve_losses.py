@@ -17,7 +17,7 @@ from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.eval.batching import Ids
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model.transformer import token_losses
-from lmscale.lm.retrieve import knn, passages
+from lmscale.lm.retrieve import knn, losses, passages
 from lmscale.lm.retrieve.chunks import chunks
 from lmscale.lm.retrieve.duplicates import Duplicates
 from lmscale.lm.retrieve.embed import Embedder, embedding_of
@@ -72,6 +72,19 @@ def test_windows_are_those_of_training(subject: Subject) -> None:
     assert {tuple(row) for row in windows.tolist()} == {tuple(row) for row in expected.tolist()}
 
 
+def test_windows_are_spread_over_the_text(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first to the last that are read, evenly; all of them where there are no more."""
+
+    def stream() -> WindowStream:
+        return WindowStream(texts_of(subject.config.data).held_out.documents(), subject.tokenizer, 32)
+
+    whole = stream().take(10_000)
+    np.testing.assert_array_equal(stream().spread(10_000), whole)
+    monkeypatch.setattr(losses, "SPREAD", 4)
+    assert len(whole) > 20
+    np.testing.assert_array_equal(stream().spread(5), whole[[0, 5, 10, 14, 19]])
+
+
 def test_batches_have_one_size() -> None:
     assert [batch.tolist() for batch in batches_of(5, 2)] == [[0, 1], [2, 3], [4, 4]]
     assert batches_of(0, 4) == []
@@ -93,6 +106,16 @@ def test_the_best_weight_is_that_of_the_chosen_tokens() -> None:
     right, wrong = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0, 1.0])
     assert best_interpolation(nats, {1.0: wrong, 2.0: right}, chosen) == Interpolation(0.95, 2.0)
     assert best_interpolation(nats, {1.0: wrong}, chosen).weight == 0.0
+
+
+def test_each_half_of_the_windows_is_tuned_on_the_other() -> None:
+    """Neighbours that are right in the even window and wrong in the odd one mislead both."""
+    windows = np.array([[0, 1, 2], [0, 3, 4]], np.int32)
+    queries = knn.Queries(windows, np.zeros((4, 2), np.float32), np.full(4, math.log(10)))
+    neighbours = Neighbours(np.zeros((4, 1), np.float32), np.array([[1], [2], [9], [9]]))
+    nats, settings = knn.interpolated(queries, neighbours)
+    assert [one.weight for one in settings] == [0.95, 0.0], "of the odd and of the even window"
+    np.testing.assert_allclose(nats, [math.log(10)] * 2 + [-math.log(0.05 / 10)] * 2)
 
 
 def test_without_a_datastore_the_loss_is_the_models(subject: Subject) -> None:

@@ -77,7 +77,7 @@ class KnnMeasurement:
         self._subject, context = subject, subject.config.model.context
         documents = Recorded(corpus.held_out.documents())
         stream = WindowStream(documents, subject.tokenizer, context)
-        windows_WS = stream.take(max(2, windows or QUERY_TOKENS // context))
+        windows_WS = stream.spread(max(2, windows or QUERY_TOKENS // context))
         check(
             len(windows_WS) > 1,
             f"{corpus.held_out.corpus.source} holds out too little text for two windows of {context:,} tokens, on one "

@@ -13,6 +13,8 @@ from lmscale.lm.data.tokenizer import Tokenizer
 Floats = NDArray[np.float64]
 DOCUMENTS_AT_ONCE = 64
 """Tokenized together."""
+SPREAD = 64
+"""Windows that are read for each that is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class WindowStream:
         first, self._start = self._start, self._start + count * context
         row = self._row[first : self._start + 1]
         return np.lib.stride_tricks.sliding_window_view(row, context + 1)[::context].copy()
+
+    def spread(self, most: int) -> NDArray[np.int32]:
+        """At most so many windows, as far apart from each other as the next `SPREAD` times as many allow: neighbours
+        are of one document, whose likeness to the datastore would decide the loss."""
+        windows_WS = self.take(SPREAD * most)
+        chosen_W = np.linspace(0, len(windows_WS) - 1, min(most, len(windows_WS))).round().astype(np.int64)
+        return windows_WS[chosen_W]
 
     def _next_texts(self) -> list[bytes]:
         return list(itertools.islice(self._documents, DOCUMENTS_AT_ONCE))
