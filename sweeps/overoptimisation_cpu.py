@@ -3,10 +3,10 @@
     lmscale plan sweeps/overoptimisation_cpu.py
     python experiments/overoptimisation_cpu.py      # trains, draws the comparisons, trains on, then laws and figure
 
-One policy reads lines of two algorithmic tasks, too few to be good at them, and so do the starts of the reward models.
-The gold reward of an answer is the share of its letters that are in place, and costs nothing. Two answers of the policy
-to a question are compared by it with a known noise, and reward models of three widths learn from three numbers of
-comparisons; by each of them the policy learns on, without a penalty for leaving where it was (Gao 2022, arXiv
+One policy reads lines of three algorithmic tasks, too few to be good at them; the starts of the reward models read
+more. The gold reward of an answer is the share of its letters that are in place, and costs nothing. Two answers of the
+policy to a question are compared by it with a known noise, and reward models of two widths learn from three numbers of
+comparisons; by some of them the policy learns on, without a penalty for leaving where it was (Gao 2022, arXiv
 2210.10760). The comparisons are drawn between the two: `experiments/overoptimisation_cpu.py` trains `POLICIES` first,
 writes `PAIRS`, and then trains the rest. The outcome is there.
 """
@@ -24,17 +24,17 @@ from lmscale import (
     reward,
 )
 
-LANGUAGE = 'synthetic:tasks(only="reverse sort", letters=6, length=6)'
+LANGUAGE = 'synthetic:tasks(only="copy reverse sort", letters=2, length=3)'
 PAIRS = "runs/overoptimisation_cpu/comparisons.jsonl"
 """Comparisons of the policy's answers, from the folder that both commands are called in."""
-CONTEXT, ANSWER_TOKENS, GROUP, GROUPS = 32, 7, 8, 8
-POLICY_WIDTH, REWARD_WIDTHS = 32, (8, 16, 32)
-PRETRAINING, RL_STEPS = 2e5, 400
-COMPARISONS = (256, 1024, 4096)
-HELD_OUT = 0.1
-"""Share of the comparisons that no reward model learns from."""
-PASSES = 4
-KEPT_STEPS = (2, 5, 10, 20, 40, 70, 110, 160, 220, 300)
+CONTEXT, ANSWER_TOKENS, GROUP, GROUPS = 32, 4, 8, 8
+POLICY_WIDTH, REWARD_WIDTHS = 32, (8, 32)
+PRETRAINING, PRETRAINING_OF_REWARDS, RL_STEPS = 1.5e4, 3e5, 300
+COMPARISONS = (50, 200, 800)
+HELD_OUT = 0.01
+"""Share of the comparisons that no reward model learns from: those of one question, the least there can be."""
+PASSES = 40
+KEPT_STEPS = (2, 5, 10, 20, 40, 70, 110, 160, 220)
 """Updates after which the policy is looked at, and at its end."""
 RATE_OF_RL = 0.001
 
@@ -55,7 +55,7 @@ COMPARED = TEXT(
         validation_fraction=HELD_OUT,
         max_epochs=float(PASSES),
     ),
-    lr=recipes.Rule(lambda model, tokens: recipes.cpu.lr(model, tokens) / 4, "a quarter of recipes.cpu, not tuned"),
+    lr=recipes.Rule(lambda model, tokens: recipes.cpu.lr(model, tokens) / 2, "half of recipes.cpu, not tuned"),
     batch_sequences=recipes.constant(32, "sixteen comparisons"),
 )
 ANSWERS = TEXT(
@@ -66,25 +66,29 @@ ANSWERS = TEXT(
     kept_steps=KEPT_STEPS,
 )
 
-POLICIES = grid(width=sorted({POLICY_WIDTH, *REWARD_WIDTHS}), tokens=[PRETRAINING])
-"""The policy, and what each reward model starts from."""
-POLICY = POLICIES[-1]
+(POLICY,) = POLICIES = grid(width=[POLICY_WIDTH], tokens=[PRETRAINING])
+STARTS = grid(width=REWARD_WIDTHS, tokens=[PRETRAINING_OF_REWARDS])
+"""What each reward model starts from."""
 REWARDS = chain(
     *(
         reward([start], tokens=PASSES * pairs * 2 * CONTEXT, unique_tokens=[float(pairs * 2 * CONTEXT)])
         for pairs in COMPARISONS
-        for start in POLICIES
-        if start["width"] in REWARD_WIDTHS
+        for start in STARTS
     )
 )
 POLICIES_UNDER_RL = chain(
-    *(reinforce([POLICY], tokens=RL_STEPS * GROUP * GROUPS * CONTEXT, reward=one) for one in REWARDS)
+    *(
+        reinforce([POLICY], tokens=RL_STEPS * GROUP * GROUPS * CONTEXT, reward=one)
+        for one in REWARDS
+        if one["width"] == max(REWARD_WIDTHS) or one["unique_tokens"] == COMPARISONS[1] * 2 * CONTEXT
+    )
 )
+"""By the widest reward models, and by those of the middle number of comparisons."""
 
 SWEEP = Sweep(
     name="overoptimisation_cpu",
     question="How far can a reward model be optimised before the reward that it stands for falls?",
-    points=chain(POLICIES, REWARDS, POLICIES_UNDER_RL),
+    points=chain(POLICIES, STARTS, REWARDS, POLICIES_UNDER_RL),
     recipe=recipes.by_stage(pretrain=TEXT, reward=COMPARED, reinforce=ANSWERS),
     law="",
     tokens_per_param=(0, 1e6),
