@@ -3,7 +3,7 @@
     python experiments/inside_cpu.py                     # trains what is missing in runs/, then measures and draws
     python experiments/inside_cpu.py --output figures    # the same; the page and the figure go there
 
-`sweeps/inside_cpu.py`: eight byte models of two layers, 4k to 246k parameters, on 8M bytes of code and exercises, each
+`sweeps/inside_cpu.py`: four byte models of two layers, 4k to 117k parameters, on 4M bytes of code and exercises, each
 scored six times on the way. D is the text read so far, at the rates of one long run, not a run of its own.
 
 An ability is there where a score has passed half of the way from chance to 1: of the induction score, exact match of an
@@ -12,7 +12,7 @@ that every exercise is also taken apart in the largest model: on pairs of questi
 share of the effect that passes through the best induction head (`lmscale inspect --units heads`), and its rank among
 all heads.
 
-Cost: 2.9e13 FLOPs and 48 exams; not measured yet.
+Cost: 4.7e12 FLOPs and 24 exams, a plan for half an hour of two cores that was not timed.
 Outcome: not measured yet.
 """
 

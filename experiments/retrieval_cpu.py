@@ -3,8 +3,8 @@
     python experiments/retrieval_cpu.py                     # trains what is missing in runs/, then measures and draws
     python experiments/retrieval_cpu.py --output figures    # the same; the page and the figure go there
 
-`sweeps/retrieval_cpu.py`: eight byte models, 11k to 143k parameters on 1M and 4M bytes of source code, each measured
-with datastores of R = 0 to 4M bytes of the same code: by kNN interpolation (Khandelwal 2020, arXiv 1911.00172), and
+`sweeps/retrieval_cpu.py`: nine byte models, 11k to 117k parameters on 0.5M to 2M bytes of source code, each measured
+with datastores of R = 0 to 1M bytes of the same code: by kNN interpolation (Khandelwal 2020, arXiv 1911.00172), and
 with a retrieved passage in the context (Ram 2023, arXiv 2302.00083). No evaluated module is nearly copied in a
 datastore. To each of the two the law L0 + A/N^alpha + B/D^beta + C/(R + 1)^gamma is fitted (arXiv 2604.00715). By it:
 how many times as large a model without retrieval has the loss that the largest datastore gives, beside how many times
@@ -13,7 +13,7 @@ as many FLOPs a token then costs.
 Quality of retrieval has a key of its own: the body of a function of a held-out module, and its docstring among those of
 512 functions; recall@1, recall@10 and the mean reciprocal rank (MRR) beside those of BM25.
 
-Cost: 7.9e12 training FLOPs; the measurements are not timed yet.
+Cost: 4.3e12 training FLOPs.
 Outcome: not measured yet.
 """
 

@@ -4,7 +4,7 @@
     lmscale table runs/retrieval_cpu --scores --output scores.csv
     lmscale fit scores.csv --law retrieval --columns loss_nats=score --where "retrieval == 'knn'"
 
-Byte models of 11k to 117k parameters on 0.5M and 2M bytes of the standard library's source. Each is trained once and
+Byte models of 11k to 117k parameters on 0.5M to 2M bytes of the standard library's source. Each is trained once and
 then measured with datastores of 0 to 1M bytes of the same text, which no evaluated module nearly copies: kNN
 interpolation, and a retrieved passage in the context. `experiments/retrieval_cpu.py` trains it and fits the law; its
 outcome is there.
