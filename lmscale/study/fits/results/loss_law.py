@@ -27,6 +27,7 @@ from lmscale.study.fits.results.common import (
 )
 from lmscale.study.fits.results.lack_of_fit import DOES_NOT_FIT, LackOfFit
 from lmscale.study.fits.results.noise_split import NoiseSplit
+from lmscale.study.fits.results.notebook import Shown
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import new_runs
@@ -37,7 +38,7 @@ PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
 
 
 @dataclass(frozen=True)
-class LossLaw:
+class LossLaw(Shown):
     """A fitted law with its bootstrap of R resamples. Losses in nats per token, or the law's own target."""
 
     law: Law

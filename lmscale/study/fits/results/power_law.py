@@ -21,12 +21,13 @@ from lmscale.study.fits.results.common import (
     standard_error,
     without_resamples,
 )
+from lmscale.study.fits.results.notebook import Shown
 from lmscale.study.fits.results.saved import SavedFields, number, number_or_nan, saved_compute, saved_size
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerFit:
+class PowerFit(Shown):
     """N* = G C^a with D* from the table's compute model. Arrays over R draws."""
 
     G: Any
