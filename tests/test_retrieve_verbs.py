@@ -19,9 +19,11 @@ import lmscale
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
 from lmscale.lm.data.tokenizer import ByteTokenizer
+from lmscale.lm.model import transformer
+from lmscale.lm.model.tap import record
 from lmscale.lm.retrieve import build, shards
 from lmscale.lm.retrieve.chunks import ByteSpan
-from lmscale.lm.retrieve.embed import Embedder
+from lmscale.lm.retrieve.embed import Embedder, embedding_of
 from lmscale.lm.retrieve.index import INDEX_FILE, Passage, open_index
 from lmscale.lm.retrieve.nearest import NOBODY
 from lmscale.lm.retrieve.search import Searcher
@@ -69,6 +71,19 @@ def test_a_chunk_finds_itself(folder: Path, index: Path) -> None:
         first = searcher.passages(opened.passage(number, 0.0).text, 1)[0]
         assert first.score == pytest.approx(1, abs=1e-5)
         assert first.text == opened.passage(number, 0.0).text
+
+
+def test_a_vector_is_the_mean_or_the_last_of_the_stream(folder: Path) -> None:
+    """Without the end of the document before a text, and whatever is read beside it."""
+    subject, _ = subject_of(folder)
+    text = np.asarray(subject.tokenizer.encode("a lazy dog"), np.int32)
+    tokens_1T = np.concatenate([[subject.tokenizer.end_of_document], text])[None]
+    tapped = transformer.forward(subject.params, tokens_1T, subject.config.model, record("residual_post"))[1]
+    stream_TD = np.asarray(tapped["residual_post"][1, 0, 1:])
+    for pooling, value_D in (("mean", stream_TD.mean(axis=0)), ("last", stream_TD[-1])):
+        embedder = Embedder(subject, embedding_of(subject.config.model, 1, pooling))
+        vector_D = embedder([text[:4], text])[1]
+        np.testing.assert_allclose(vector_D, value_D / np.linalg.norm(value_D), atol=1e-5)
 
 
 def content(folder: Path) -> dict[str, bytes]:
