@@ -23,7 +23,7 @@ USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[
 
 help:
 	@echo "make demo     fit the published runs, train a small sweep on this machine, fit it and write the report"
-	@echo "make test     linters, type checker and tests; ARGS='-k config' selects tests, ARGS='-m slow' runs the slow ones"
+	@echo "make test     linters, type checker and tests; ARGS='-k config' selects tests, ARGS='-m long' and '-m slow' run the rest"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   format the code with ruff"
 	@echo "make docs     build the documentation in site/; open site/index.html"

@@ -24,10 +24,12 @@ os.environ["WANDB_MODE"] = "disabled"
 set_in_environment()
 
 LONGEST = (
-    "test_end_to_end", "test_train", "test_transformer", "test_attention", "test_pack", "test_task_eval", "test_step",
-    "test_scorer", "test_demo", "test_bench",
+    "test_end_to_end", "test_train", "test_preferences", "test_reinforcement_runs", "test_experts", "test_transformer",
+    "test_distillation", "test_stablehlo", "test_two_file", "test_launch", "test_retrieve_verbs", "test_reinforcement",
+    "test_start", "test_inspect_verb", "test_pack", "test_inspect_patching", "test_experts_parallel", "test_task_eval",
+    "test_inspect_exam", "test_generate", "test_step", "test_laws_any_inputs", "test_attention",
 )  # fmt: skip
-"""Files of more than ten seconds, the longest first."""
+"""Files of more than twenty seconds, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
