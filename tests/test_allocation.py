@@ -112,6 +112,7 @@ def test_what_no_allocation_meets_is_one_sentence(call_it: Any, sentence: str) -
         call_it()
 
 
+@pytest.mark.long
 def test_intervals_of_an_allocation_are_those_of_the_closed_form() -> None:
     fit = fits.loss_law(read_table("chinchilla"), resamples=200, check=False)
     best = fits.allocate(fit, [laws.training_flops(1e21)])
@@ -120,6 +121,7 @@ def test_intervals_of_an_allocation_are_those_of_the_closed_form() -> None:
     assert "binding: training FLOPs" in str(best) and best.to_json()["intervals"]["0.95"]["loss"]
 
 
+@pytest.mark.long
 def test_a_saved_fit_answers_without_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_saved_fit_answers_without_its_table(
     assert "already holds a fit" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -167,6 +170,7 @@ def test_a_fit_of_another_version_is_refused(tmp_path: Path) -> None:
         fits.load(file)
 
 
+@pytest.mark.long
 def test_the_planned_run_meets_the_constraints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run of the CPU recipe, from a law of small models: the budget alone, with inference, with little memory."""
     file, sweep = tmp_path / "a.slaw", Path(__file__).parents[1] / "sweeps" / "isoflop_cpu.py"

@@ -58,6 +58,7 @@ def asked(verb: str, file: Path, *words: Any) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
+@pytest.mark.long
 def test_experts_of_which_all_are_in_memory_are_chosen(fitted: Path) -> None:
     words = ("--flops", "1e13", "--memory", "1MB", "--choose", "experts=1:64")
     best = asked("predict", fitted / "joint-experts.slaw", *words)["inputs"]
@@ -118,6 +119,7 @@ def test_an_allocation_without_a_recipe_is_stated(
     assert set(json.loads(out.read_text())["optimal"]) == {"flops", "law", "constrained"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "words", "sentence"),
     [
@@ -149,6 +151,7 @@ def test_what_cannot_be_allocated_is_one_sentence(
         assert sentence in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.long
 def test_a_vocabulary_is_chosen_with_the_sizes() -> None:
     law = laws.TAO_2024
     free = ("params_non_vocab", "params_vocab", "characters")

@@ -71,6 +71,7 @@ def test_a_batch_without_numbers_is_that_of_the_run(tmp_path: Path) -> None:
     assert abstract.sharding.is_equivalent_to(batch.sharding, batch.ndim)
 
 
+@pytest.mark.long
 def test_the_flops_of_a_trace_are_those_that_are_counted() -> None:
     """A short context is one chunk, in which every query meets every key: PaLM's count."""
     expected = flops_per_token_full_attention(MODEL) * of(MODEL).batch_tokens
@@ -98,6 +99,7 @@ def test_matrix_products_inside_of_control_flow() -> None:
     assert matmul_flops(batched) == 3 * one
 
 
+@pytest.mark.long
 def test_the_memory_is_the_compilers_by_kind() -> None:
     mesh, config = make_mesh(MeshConfig()), of(MODEL)
     outcome = compile_program(training_step(config, mesh, None), config, mesh, V5E, training=True)
@@ -145,6 +147,7 @@ def test_what_a_program_needs_that_is_too_large(message: str, needed: int | None
     assert needed_bytes(message, 1000) == needed
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is here")
 def test_a_process_without_the_compiler_says_so(tmp_path: Path) -> None:
     request = json.dumps({"machine": "v5e-4", "config": RUN.to_json(), "reference": None})

@@ -40,6 +40,7 @@ def test_the_docstring_is_a_table_of_contents() -> None:
     assert stub_names() <= words, f"not in the docstring: {stub_names() - words}"
 
 
+@pytest.mark.long
 def test_planning_and_fitting_never_import_jax() -> None:
     program = (
         "import sys, lmscale\n"

@@ -42,6 +42,7 @@ def uncalled(part: ast.expr) -> bool:
     return isinstance(part, ast.Attribute) and part.attr in ("exists", "is_dir", "is_file", "startswith", "endswith")
 
 
+@pytest.mark.long
 def test_every_assertion_can_fail() -> None:
     wrong = {file.name: faults(file.read_text()) for file in sorted((ROOT / "tests").rglob("*.py"))}
     assert {name: found for name, found in wrong.items() if found} == {}

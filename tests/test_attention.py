@@ -61,6 +61,7 @@ def exactly(qkv: QKV) -> list[np.ndarray]:
     return [np.asarray(part, np.float64) for part in qkv]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 @pytest.mark.parametrize("attend", [chunked.attend, plain.attend], ids=["chunked", "plain"])
 def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option: dict[str, Any]) -> None:
@@ -70,6 +71,7 @@ def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option
         np.testing.assert_allclose(found, reference(*exactly(qkv), option["slopes"], segments), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]) -> None:
     """19 queries do not divide into the chunks."""
@@ -91,6 +93,7 @@ def test_the_public_function_is_the_same() -> None:
     np.testing.assert_allclose(found, reference(*exactly(qkv), alibi_slopes(HEADS), segments), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.long
 def test_half_precision_stays_within_its_own_rounding() -> None:
     qkv = random_qkv(11, dtype="bfloat16")
     output = chunked.attend(*qkv, SCALE)
@@ -100,6 +103,7 @@ def test_half_precision_stays_within_its_own_rounding() -> None:
     assert all(grad.dtype == jnp.bfloat16 and bool(jnp.all(jnp.isfinite(grad))) for grad in grads)
 
 
+@pytest.mark.long
 def test_no_query_sees_a_later_key_or_value() -> None:
     qkv = random_qkv(19)
     of_one_query = jax.jit(jax.grad(lambda qkv, t: jnp.sum(jnp.take(chunked.attend(*qkv, SCALE), t, axis=1) ** 2)))
@@ -117,6 +121,7 @@ def test_scores_far_apart_give_no_nan() -> None:
     assert all(bool(jnp.all(jnp.isfinite(grad))) for grad in grads)
 
 
+@pytest.mark.long
 def test_dropout_keeps_the_mean_and_needs_a_key() -> None:
     qkv = random_qkv(19)
     call = jax.jit(partial(attention.causal_attention, *qkv, scale=SCALE, dropout=0.4))
@@ -136,6 +141,7 @@ def test_slopes_are_the_papers() -> None:
     assert alibi_slopes(3) == (1 / 16, 1 / 256, 1 / 4)
 
 
+@pytest.mark.long
 def test_the_bias_of_a_kernel_without_bias() -> None:
     """The slopes as features of queries and keys: the same softmax, since it does not see what all keys share."""
     q, k, v = random_qkv(300, 2)
@@ -145,6 +151,7 @@ def test_the_bias_of_a_kernel_without_bias() -> None:
     assert not np.any(wide[..., FEATURES:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
 def test_the_kernel_of_a_tpu_interpreted(option: dict[str, Any]) -> None:
     qkv, segments = random_qkv(128, option["kv_heads"]), documents(128, option["segmented"])
@@ -166,6 +173,7 @@ def test_what_a_kernel_cannot_do_is_left_to_the_formula(monkeypatch: pytest.Monk
     assert chosen("tpu", "bfloat16", 2000, 64) == "plain"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
 def test_cudnns_arguments_compute_the_formula(option: dict[str, Any]) -> None:
     """With XLA's implementation of the same interface in the kernel's place."""

@@ -65,6 +65,7 @@ def outcomes() -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(len(MESHES)), ids=[str(mesh) for mesh in MESHES])
 def test_a_kernel_sees_all_of_time(number: int, outcomes: list[dict[str, Any]]) -> None:
     outcome = outcomes[number]

@@ -36,6 +36,7 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "matmul_peak", lambda dtype: next(peaks))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_figures_fit_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     config = unread()
@@ -56,6 +57,7 @@ def test_figures_fit_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert said["input"].endswith(f"{speed.data_headroom:,.0f} x the step")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_the_data_sheet_stands_beside_the_measured_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "datasheet_peak", lambda dtype: {"bfloat16": 4e11}[dtype])
@@ -65,6 +67,7 @@ def test_the_data_sheet_stands_beside_the_measured_peak(monkeypatch: pytest.Monk
     assert "MFU of the data sheet" in dict(bench.lines(speed))
 
 
+@pytest.mark.long
 def test_the_programs_from_the_cache_do_not_hide_compilation(tmp_path: Path) -> None:
     """A process that has compiled the very step before, into a cache on disk."""
     before = jax.config.jax_compilation_cache_dir
@@ -92,6 +95,7 @@ def test_random_tokens_go_through_the_batches_of_training() -> None:
     assert len(np.unique(rows[:, :, :-1].reshape(-1, 32), axis=0)) == rows.shape[0] * rows.shape[1], "no window twice"
 
 
+@pytest.mark.long
 def test_prepared_text_of_the_right_vocabulary_is_used(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one two three four " * 400, "utf-8")
     (tmp_path / "b.txt").write_text("five six seven eight " * 400, "utf-8")
@@ -127,6 +131,7 @@ def test_a_shape_or_a_file_and_not_both(tmp_path: Path) -> None:
         bench.measure(config, steps=1)
 
 
+@pytest.mark.long
 def test_the_verb_prints_and_writes(tmp_path: Path) -> None:
     figures, traces = tmp_path / "speed.json", tmp_path / "traces"
     words = "bench --layers 1 --width 16 --heads 1 --context 32 --batch 2 --steps 3".split()

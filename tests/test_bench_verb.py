@@ -81,6 +81,7 @@ def test_measured_sizes_span_the_sweep() -> None:
     assert len(spread_of_sizes(runs[:2])) == 1
 
 
+@pytest.mark.long
 def test_one_shape_is_printed_written_and_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

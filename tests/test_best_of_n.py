@@ -80,6 +80,7 @@ def test_rewards_that_are_all_equal_choose_nothing() -> None:
     assert drawn_kl_nats(half, 2) == pytest.approx(p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5))
 
 
+@pytest.mark.long
 def test_a_jointly_gaussian_gold_reward_rises_with_the_mean_of_the_largest() -> None:
     """E of the best of n by the proxy is rho times the mean of the largest of n normal numbers: 0, 1/sqrt(pi), ..."""
     rng, rho = np.random.default_rng(3), 0.6
@@ -134,6 +135,7 @@ def show(run: Path, choice: Choice, tasks: str = LANGUAGE, items: int = 20) -> t
     return console.file.getvalue(), [row for row in read_rows(run / SCORES_FILE) if row not in before]
 
 
+@pytest.mark.long
 def test_the_best_by_a_checker_is_kept_as_scores(runs: dict[str, Path]) -> None:
     printed, rows = show(runs["policy"], Choice((1, 2, 8), answers=32))
     names = [f"copy, best of {n} by checker" for n in (1, 2, 8)]
@@ -158,6 +160,7 @@ def test_the_best_by_a_checker_is_kept_as_scores(runs: dict[str, Path]) -> None:
     assert [row for row in best if row.get("best_of")] == rows and not notes
 
 
+@pytest.mark.long
 def test_any_answer_is_right_as_often_as_the_model_says(runs: dict[str, Path]) -> None:
     scorer, _ = score_tasks.newest_scorer(runs["policy"])
     (task,) = load(LANGUAGE)
@@ -169,6 +172,7 @@ def test_any_answer_is_right_as_often_as_the_model_says(runs: dict[str, Path]) -
     assert ((right - p) ** 2 / (p * (1 - p) / 200)).sum() < 20 + 4 * math.sqrt(2 * 20)
 
 
+@pytest.mark.long
 def test_the_same_seed_draws_the_same_and_another_stands_beside_it(runs: dict[str, Path]) -> None:
     _, first = show(runs["policy"], Choice((4,), answers=8, seed=1))
     assert first and not show(runs["policy"], Choice((4,), answers=8, seed=1))[1]
@@ -177,6 +181,7 @@ def test_the_same_seed_draws_the_same_and_another_stands_beside_it(runs: dict[st
     assert {row["task_hash"] for row in first}.isdisjoint(row["task_hash"] for row in other)
 
 
+@pytest.mark.long
 def test_the_best_by_a_reward_model_earns_more_of_it(runs: dict[str, Path]) -> None:
     _, rows = show(runs["policy"], Choice((1, 4), answers=16, reward=runs["judge"]))
     name = f"{runs['judge'].name}@40"
@@ -223,6 +228,7 @@ def test_options_that_contradict_each_other(options: dict[str, Any], sentence: s
         eval_verb.main(args, Console(file=io.StringIO()))
 
 
+@pytest.mark.long
 def test_an_answer_ends_before_a_stop_of_its_task(runs: dict[str, Path]) -> None:
     scorer, _ = score_tasks.newest_scorer(runs["policy"])
     (task,) = load(LANGUAGE)

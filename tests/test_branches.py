@@ -59,6 +59,7 @@ def trained(config: RunConfig, folder: Path) -> tuple[dict[str, Any], dict[str, 
     return {**vars(outcome), **dict.fromkeys(TIMED)}, facts["bits"], [json.loads(line)["step"] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     family: list[PlannedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -77,6 +78,7 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     assert sorted(path.name for path in kept.iterdir()) == ["16", "24"], "a trunk is read, and never written to"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 @pytest.mark.parametrize("facts", [None, "", "\0\0", "null", '{"run_id": "another"}'])
 def test_a_branch_without_its_trunks_checkpoint_starts_with_its_first_step_and_ends_the_same(

@@ -78,6 +78,7 @@ def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Pat
     assert not folder.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("left", "said"),
     [

@@ -157,6 +157,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence_and_nothing_half_written(
     name: str, runs: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -227,6 +228,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().err == "lmscale: stopped\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["table", "status"])
 def test_a_reader_that_leaves_is_no_trouble(made: Path, verb: str) -> None:
     command = [sys.executable, "-m", "lmscale", verb, "runs/smoke"]
@@ -238,6 +240,7 @@ def test_a_reader_that_leaves_is_no_trouble(made: Path, verb: str) -> None:
     process.wait()
 
 
+@pytest.mark.long
 def test_on_a_terminal_of_80_columns_the_status_is_whole(made: Path) -> None:
     inner, outer = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
@@ -345,6 +348,7 @@ def test_a_proposal_names_the_call_that_stores_or_trains_it(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["status", "table", "fit", "report"])
 def test_a_verb_names_the_next_with_its_path(verb: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--resamples", 5) if verb in ("fit", "report") else ()

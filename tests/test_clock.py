@@ -77,6 +77,7 @@ def assert_one_clock(folder: Path, outcome: Any, steps: int) -> None:
     assert [row["mfu"] for row in rows(folder)] == pytest.approx([outcome.mfu] * len(rows(folder)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows_per_run", [7, 200])
 def test_pauses_are_in_no_rate(
     corpus: str, tmp_path: Path, time: FakeTime, monkeypatch: pytest.MonkeyPatch, rows_per_run: int
@@ -89,6 +90,7 @@ def test_pauses_are_in_no_rate(
     assert outcome.wall_seconds == pytest.approx(outcome.startup_seconds + 40 + outcome.paused_seconds)
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_with_its_clock(
     corpus: str, tmp_path: Path, time: FakeTime, monkeypatch: pytest.MonkeyPatch, stop_after: Callable[[int], None]
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_resumed_run_goes_on_with_its_clock(
     assert_one_clock(tmp_path, outcome, 20)
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_the_time_of_its_row_is_read(
     corpus: str, tmp_path: Path, time: FakeTime, monkeypatch: pytest.MonkeyPatch, stop_after: Callable[[int], None]
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_checkpoint_without_the_time_of_its_row_is_read(
     assert_one_clock(tmp_path, train(config, tmp_path), 20)
 
 
+@pytest.mark.long
 def test_runs_in_one_program_pause_together(corpus: str, tmp_path: Path, time: FakeTime) -> None:
     """One diverges and is closed while the other goes on: that is a pause of the other too."""
     good = run(corpus, 20, validations=2, optimizer={"clip_norm": None})

@@ -51,6 +51,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.long
 def test_two_processes_decide_wait_and_share() -> None:
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"

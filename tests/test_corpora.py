@@ -250,6 +250,7 @@ def left_over(cache: Path) -> list[Path]:
     return list(cache.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_two_processes_at_once_agree_and_leave_one_whole_cache(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
     with contextlib.ExitStack() as stack:
@@ -260,6 +261,7 @@ def test_two_processes_at_once_agree_and_leave_one_whole_cache(tmp_path: Path) -
     assert not left_over(tmp_path / "cache")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["storing", "tokenizing"])
 def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Path, stage: str) -> None:
     from lmscale.lm import data
@@ -274,6 +276,7 @@ def test_a_process_killed_half_way_leaves_nothing_that_is_believed(tmp_path: Pat
     assert not left_over(tmp_path / "cache")
 
 
+@pytest.mark.long
 def test_a_test_split_comes_from_the_highest_hashes_and_only_shortens_the_training_split(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(jsonl([f"text number {i}" for i in range(400)]))
@@ -363,6 +366,7 @@ def test_near_duplicates_without_their_library_say_what_to_install(
         corpora.prepare(config(source, near_duplicates=0.7))
 
 
+@pytest.mark.long
 def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
     source = "synthetic:tasks(letters=4, length=6, documents=40, document_tokens=200)"
     corpus = corpora.prepare(config(source))

@@ -112,6 +112,7 @@ def named(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [*OPTIONS, *EXPERTS], ids=named)
 def test_every_option_is_counted_as_it_is_built(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters against the table that the model is made from; forward products against the program's, exactly."""
@@ -189,6 +190,7 @@ def abstract(config: ModelConfig, sequences: int, tokens: int) -> tuple[Any, jax
     return params, jax.ShapeDtypeStruct((sequences, tokens), jnp.int32)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the attention of the CPU is the one that is counted here")
 @pytest.mark.parametrize("config", SHAPES)
 def test_matrix_products_of_a_step_are_counted_exactly(config: ModelConfig) -> None:
@@ -205,6 +207,7 @@ def test_matrix_products_of_a_step_are_counted_exactly(config: ModelConfig) -> N
     assert matmul_flops(gradient.jaxpr) == counting.TRAIN_OVER_FORWARD * forward
 
 
+@pytest.mark.long
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the attention of the CPU is the one that is counted here")
 @pytest.mark.parametrize("config", SHAPES)
 def test_the_compilers_count_is_a_little_higher(config: ModelConfig) -> None:

@@ -85,6 +85,7 @@ def test_each_axis_divides_what_it_divides() -> None:
     assert state_bytes(config) < state_bytes_on_mesh(config) < 2 * state_bytes(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_a_kernel_is_expected_where_the_model_takes_one(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cudnn, "capability", lambda: (9, 0))

@@ -32,6 +32,7 @@ def named(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "lion", "muon", "adafactor", "rmsprop"])
 @pytest.mark.parametrize("ema", [None, 0.99])
 @pytest.mark.parametrize("width", [192, 128, 120])  # Adafactor factors a matrix of width 128, and none of width 120

@@ -54,6 +54,7 @@ def expected(number: int) -> Any:
     return value_and_gradients(lambda *a: by_hand(*a, **OPTIONS[number]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 @pytest.mark.parametrize("chunk", [None, 1, 4, 11, 50])
 def test_values_and_gradients_are_those_of_the_log_softmax(option: dict[str, Any], chunk: int | None) -> None:
@@ -65,6 +66,7 @@ def test_values_and_gradients_are_those_of_the_log_softmax(option: dict[str, Any
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-4)
 
 
+@pytest.mark.long
 def test_what_is_not_scored_costs_nothing_and_moves_nothing() -> None:
     x, head, targets = given()
     nats, log_z = cross_entropy(x, head, targets)

@@ -61,6 +61,7 @@ def sentence_or_scores(spec: str) -> str:
     return ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bigbench", "task", "wic", "gsm8k", "stories"])
 @pytest.mark.parametrize("bad", [*HOSTILE, nested(500)], ids=lambda bad: re.sub(r"\W", "", repr(bad))[:12])
 def test_wrong_types_and_missing_fields(name: str, bad: Any, tmp_path: Path) -> None:
@@ -101,6 +102,7 @@ def test_what_is_no_text_or_too_deep(name: str, content: bytes, sentence: str, t
     assert re.search(sentence, sentence_or_scores(f"{name}:{file}"))
 
 
+@pytest.mark.long
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "a pipe or a device" in sentence_or_scores(f"task:{tmp_path / 'pipe'}")

@@ -112,6 +112,7 @@ ARRAYS = ("train", "validation", "train_starts", "validation_starts")
 CACHED = ["manifest.json", "train.bin", "train_starts.npy", "validation.bin", "validation_starts.npy"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
 @pytest.mark.parametrize("name", CACHED)
 def test_damaged_tokens_are_made_again(
@@ -123,6 +124,7 @@ def test_damaged_tokens_are_made_again(
     assert same(data.prepare(source), before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train.npy", "content.json", "documents-train.array_record-00000-of-00001"])
 def test_tokens_are_not_made_of_a_damaged_corpus(
     source: DataConfig, tokens: data.Tokens, tmp_path: Path, name: str
@@ -186,6 +188,7 @@ def chi_square(values: np.ndarray, n: int) -> float:
     return float(((np.bincount(bin_of[values], minlength=bins) - expected) ** 2 / expected).sum() / (bins - 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [20, 37, 1000])
 def test_shuffle_mixes_as_chance_would(n: int) -> None:
     first, second, third = np.array([Shuffle(n, f"key {k}")(0, 3) for k in range(4000)]).T

@@ -84,6 +84,7 @@ def test_baselines_by_hand() -> None:
     assert statistics.baseline_nats(train, np.array([2, 3], np.uint8), 4)[1] > 3  # pairs that never came cost, finitely
 
 
+@pytest.mark.long
 def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
     tokens = data.prepare(source)
     found = statistics.corpus_statistics(tokens)
@@ -106,6 +107,7 @@ def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
         assert 0.5 < found.baselines[name] < found.unigram_bits_per_byte
 
 
+@pytest.mark.long
 def test_baselines_in_bits_per_byte_hardly_depend_on_the_tokenizer_for_compression(source: DataConfig) -> None:
     of_bytes = statistics.corpus_statistics(data.prepare(source))
     subwords = DataConfig(source=source.source, validation_fraction=0.3, tokenizer="bpe:500")
@@ -132,6 +134,7 @@ def test_statistics_are_counted_once_and_lie_beside_the_tokens(
     assert data.find_manifest(source) == tokens.manifest
 
 
+@pytest.mark.long
 def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -> None:
     said = shown(source, tmp_path / "figures")
     manifest, found = data.find_manifest(source), statistics.find_statistics(data.prepare(source).manifest)

@@ -24,6 +24,7 @@ def begun(made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return Path("runs/smoke")
 
 
+@pytest.mark.long
 def test_the_demo_goes_on_and_then_trains_nothing(
     begun: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_the_gradient_is_that_of_differences() -> None:
         assert exact[:, column] == pytest.approx((upper - lower) / (2 * step), rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.long
 def test_the_predicted_spread_is_that_of_fits() -> None:
     """Cramer-Rao against 150 simulated sweeps fitted by squares, whose own spread is known within 6 %."""
     from lmscale.study.fits.solvers.chinchilla import solve_many

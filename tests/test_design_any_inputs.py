@@ -113,6 +113,7 @@ def written(folder: Path, law: str, points: str = GRID) -> Path:
     return folder / "e.py"
 
 
+@pytest.mark.long
 def test_a_sweep_of_experts_is_judged_and_improved(tmp_path: Path) -> None:
     path, out = written(tmp_path, "clark"), tmp_path / "more.json"
     main(PlanArgs(path, runs=tmp_path), console := screen(400))
@@ -148,6 +149,7 @@ def test_a_sweep_is_for_what_its_configurations_state() -> None:
         design.inputs_of(RECIPE({"params": 1e5, "tokens": 1e6}), ("params", "streams"))
 
 
+@pytest.mark.long
 def test_repeated_text_is_improved_at_the_planned_unique_tokens(tmp_path: Path) -> None:
     points = "grid(params=[2e4, 4e4, 8e4, 16e4], tokens=[4e5, 16e5, 64e5], unique_tokens=[2e5, 4e5])"
     path, out = written(tmp_path, "data-constrained", points), tmp_path / "more.json"

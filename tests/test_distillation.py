@@ -56,6 +56,7 @@ def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any
     return float(value), float(norm)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases.CASES)
 def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
     value, norm = objective_and_norm(name)
@@ -63,6 +64,7 @@ def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
     assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["distillation, mixed", "distillation, top 5"])
 @pytest.mark.parametrize("changed", [{"micro_batches": 4}, {"model": {"loss_chunk": 7}}], ids=str)
 def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any]) -> None:
@@ -83,6 +85,7 @@ print(json.dumps({name: objective_and_norm("completion", mesh) for name, mesh in
 """
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
     command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
@@ -93,6 +96,7 @@ def test_eight_devices_give_the_numbers_of_one() -> None:
             assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), mesh
 
 
+@pytest.mark.long
 def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     config = replace(cases.config("distillation"), model=cases.TEACHER, tokens=8 * cases.TEACHER.context)
     params, batch = cases.teachers_params(), cases.batch()
@@ -122,6 +126,7 @@ def pupil(corpus: str, teacher: RunConfig, **changed: Any) -> RunConfig:
     return run(corpus, 4, objective=Distillation(teacher=teacher.run_id, temperature=2.0), **changed)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_run_reads_its_teacher_books_it_and_resumes_bit_for_bit(
     corpus: str, teacher: RunConfig, tmp_path: Path, stop_after: Any
@@ -159,6 +164,7 @@ def test_memory_is_asked_for_the_teacher_too(monkeypatch: pytest.MonkeyPatch) ->
         machine.check_memory(config, reference=large)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_teacher_that_cannot_be_read_is_one_sentence(corpus: str, teacher: RunConfig, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "second" / "student"

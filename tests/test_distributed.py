@@ -193,6 +193,7 @@ def test_a_process_that_cannot_join_says_what_to_do(monkeypatch: pytest.MonkeyPa
         distributed.start("localhost:45001", 2, 1)
 
 
+@pytest.mark.long
 def test_an_abort_ends_with_a_sentence_and_asks_to_be_started_again() -> None:
     program = "import os\nfrom lmscale.lm.devices import distributed\ndistributed._exit_at_abort('gone')\nos.abort()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -282,6 +283,7 @@ distributed.start(sys.argv[1], 2, 0, wait_seconds=60)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="there is no /proc/net/tcp here")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
 def test_the_first_process_listens_only_where_it_was_told(host: str) -> None:

@@ -22,6 +22,7 @@ PLACEHOLDERS = {"VERB", "|"}
 NOT_MEASURED = re.compile(r"Outcome: not measured yet|Planned,\s+not\s+yet\s+trained")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_parses(name: str) -> None:
     """Verbs, flags and their values as the command line reads them; scripts and their flags as they are written."""
@@ -87,12 +88,14 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(PAGES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "<!-- generated:" in page])
 def test_generated_parts_are_made(name: str) -> None:
     page = generated().expanded(PAGES[name])
     assert "<!-- generated:" not in page and len(page) > len(PAGES[name]) + 200
 
 
+@pytest.mark.long
 def test_the_reference_is_complete() -> None:
     make = generated()
     laws = make.expanded(PAGES["explained/laws.md"])

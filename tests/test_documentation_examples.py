@@ -21,6 +21,7 @@ from lmscale.lm.model.parameters import init
 WITH_PYTHON = [name for name, page in PAGES.items() if any(blocks(page, "python"))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WITH_PYTHON)
 def test_the_examples_of_a_page_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

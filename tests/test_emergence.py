@@ -27,6 +27,7 @@ def simulated():
     return truth, {finding.curve.task: finding for finding in found.findings}
 
 
+@pytest.mark.long
 def test_simulated_curves_are_told_apart(simulated):
     truth, found = simulated
     classes = np.array([found[task].cls for task in truth.index])
@@ -79,6 +80,7 @@ def at_chance(curves, n=500, chance=0.25, seed=0):
     return pd.concat([scores(row / n, task=f"flat {i}", n=n, chance=chance) for i, row in enumerate(right)])
 
 
+@pytest.mark.long
 def test_the_flat_curves_of_a_large_family_stay_flat():
     """Each tested alone, four of these 150 would be called something else."""
     found = emergence.detect(at_chance(150), "params", resamples=0).findings
@@ -213,6 +215,7 @@ def test_rises_are_fitted_best_and_have_their_likelihood(noise):
         assert (likelihood(levels + step) < ratio).all()
 
 
+@pytest.mark.long
 def test_p_values_of_flat_curves_are_uniform_enough():
     found, _, _ = curves_along(canonical(at_chance(400)), "params")
     for name, p in fit_and_test(padded_batch(found, "binomial")).p_T.items():

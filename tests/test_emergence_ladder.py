@@ -35,6 +35,7 @@ def test_a_ladder_predicts_larger_models():
     assert "measured" in text and "missed by" in text
 
 
+@pytest.mark.long
 def test_the_error_law_predicts_scores_that_follow_it_and_a_sigmoid_nearly():
     table = runs()
     table["score"] = 0.2 + 1.2 * np.exp(-1.5 * table["task_loss"])
@@ -54,6 +55,7 @@ def test_a_foot_cannot_be_predicted_from_models_at_chance():
     assert fit.to_json()["can_predict"] is False
 
 
+@pytest.mark.long
 def test_the_interval_of_one_new_model_holds_it():
     inside = [ladder(runs(seed=seed, noise=0.01), chance=0.25, resamples=60).inside for seed in range(12)]
     assert np.mean(inside) >= 0.8
@@ -144,6 +146,7 @@ def test_a_page_has_one_panel_per_task(findings):
         plots.small_multiples(figure, [])
 
 
+@pytest.mark.long
 def test_a_ladder_is_drawn_against_falling_loss():
     table = runs().sort_values("held_out")
     fit = ladder(table, chance=0.25)

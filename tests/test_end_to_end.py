@@ -80,6 +80,7 @@ def report(folder: Path, runs: str) -> str:
     return said.getvalue()
 
 
+@pytest.mark.long
 def test_running_trains_every_run_and_says_each(trained: Path) -> None:
     said = (trained / "said.txt").read_text(encoding="utf-8")
     assert "4 of 4 runs to train in runs/four" in said
@@ -109,6 +110,7 @@ def test_more_compute_gives_a_lower_loss(trained: Path) -> None:
     assert len(best) == 3 and list(best) == sorted(best, reverse=True)
 
 
+@pytest.mark.long
 def test_a_second_run_trains_nothing(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")}
     said = lmscale(trained, "run", "four.py")
@@ -117,6 +119,7 @@ def test_a_second_run_trains_nothing(trained: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")} == before
 
 
+@pytest.mark.long
 def test_the_report_is_one_page_that_needs_nothing_else(studied: Path) -> None:
     check_page(studied / "runs" / "smoke")
 
@@ -142,6 +145,7 @@ def test_the_whole_sweep_from_an_empty_folder_to_the_page(root: Path, tmp_path: 
     assert len(best) == 3 and list(best) == sorted(best, reverse=True)
 
 
+@pytest.mark.long
 def test_held_out_runs_enter_no_fit(studied: Path) -> None:
     """Whatever the held-out losses are, the fits stay; and the verdict on them changes."""
     before = json.loads((studied / "runs" / "smoke" / "report" / "fits.json").read_text())
@@ -158,6 +162,7 @@ def test_held_out_runs_enter_no_fit(studied: Path) -> None:
     assert before["held_out"] and after["held_out"] != before["held_out"]
 
 
+@pytest.mark.long
 def test_no_study_verb_imports_jax(made: Path, tmp_path: Path, root: Path) -> None:
     """With a JAX that cannot be imported, plan, status, table, fit and report work all the same."""
     (tmp_path / "jax.py").write_text("raise AssertionError('a study verb imports JAX')\n")
@@ -189,6 +194,7 @@ for line in sys.stdin.read().splitlines():
     assert (done.returncode, done.stderr) == (0, "next: lmscale fit runs/smoke\n"), done.stderr
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(trained: Path, root: Path, tmp_path: Path) -> None:
     """Training that was interrupted ends with the outcome of training that was not."""
     command = [sys.executable, "-m", "lmscale", "run", write_sweep(root, tmp_path, "one", LONGEST)]

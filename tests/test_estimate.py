@@ -31,6 +31,7 @@ def quantiles(fit: LossLaw, inputs: dict[str, float]) -> np.ndarray:
     return np.sort(np.concatenate([fit.predict(level, **inputs).interval for level in levels]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("over", "under"), [(3.0, 1.0), (1.0, 9.0), (2.0, 2.0)])
 def test_no_other_estimate_costs_less(
     fit: LossLaw, quantiles: np.ndarray, over: float, under: float, inputs: dict[str, float]

@@ -85,6 +85,7 @@ def by_definition(arrays: Params, x_BTD: jax.Array, config: ModelConfig) -> jax.
     return y_BTD
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROUTERS)
 def test_values_and_gradients_are_those_of_a_loop_over_all_experts(name: str) -> None:
     config = model(name)
@@ -125,6 +126,7 @@ def test_groups_of_rows_are_multiplied_alike_by_either_method(monkeypatch: pytes
     assert not np.asarray(results["blocks"][1][1])[[0, 3, 6]].any()
 
 
+@pytest.mark.long
 def test_one_token_and_experts_without_any() -> None:
     """A single token, as in sampling: its experts alone have a gradient, and no number is NaN."""
     config = model()
@@ -144,6 +146,7 @@ def routing(logits_BTE: Any, config: ModelConfig) -> Routing:
     return route({"router": jnp.eye(config.experts)}, jnp.asarray(logits_BTE, jnp.float32), config)
 
 
+@pytest.mark.long
 def test_the_balance_loss_is_that_of_the_paper_in_numbers() -> None:
     """DeepSeek-V3, 2024, eq. 17 to 20, with sigmoid affinities, by loops; padding is no token."""
     config = replace(SMALL, experts=4, router=RouterConfig(gate="sigmoid"))
@@ -166,6 +169,7 @@ def test_the_balance_loss_is_that_of_the_paper_in_numbers() -> None:
     np.testing.assert_allclose(z_B, [(z[read] ** 2).mean() for z, read in zip(log_z_BT, read_BT)], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_bias_moves_the_choice_and_neither_gates_nor_gradients() -> None:
     config = model("sigmoid with a bias")
     arrays = layer_params(config)
@@ -187,6 +191,7 @@ def test_the_bias_follows_the_sign_of_what_an_expert_lacks() -> None:
     np.testing.assert_array_equal(even_LE, np.ones((1, 3)))
 
 
+@pytest.mark.long
 def test_places_go_to_the_first_tokens_and_a_sequence_can_be_read_in_parts() -> None:
     """As many as the capacity says, whatever was read before; padding takes none."""
     config = replace(SMALL, experts=3, experts_per_token=1, context=9, router=RouterConfig(capacity=2 / 3))
@@ -201,6 +206,7 @@ def test_places_go_to_the_first_tokens_and_a_sequence_can_be_read_in_parts() -> 
     assert padded.tolist() == [False, True, True, True, True, True, False, False, True]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["softmax", "capacity"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_tokens_read_in_parts_have_the_logits_of_the_whole(name: str, scan: bool) -> None:
@@ -223,6 +229,7 @@ def run(config: ModelConfig, micro_batches: int = 1, **optimizer: Any) -> RunCon
     return RunConfig(model=config, optimizer=settings, tokens=4 * T * 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["softmax", "capacity"])
 def test_micro_batches_change_neither_loss_nor_gradient_nor_load(name: str) -> None:
     """Rows that are padded to different lengths among them: losses over sequences weigh by their scored tokens."""
@@ -242,6 +249,7 @@ def test_micro_batches_change_neither_loss_nor_gradient_nor_load(name: str) -> N
         np.testing.assert_allclose(grad, others[row], rtol=1e-4, atol=1e-6, err_msg=row)
 
 
+@pytest.mark.long
 def test_the_objective_adds_the_losses_of_the_routers_with_their_weights() -> None:
     config = run(model("softmax"))
     terms = jax.jit(make_objective(config))(params(config.model), (), tokens(0, 4), jax.random.key(0))
@@ -251,6 +259,7 @@ def test_the_objective_adds_the_losses_of_the_routers_with_their_weights() -> No
     assert float(terms.reported["balance_loss"] / terms.weight) > 1  # 1 is even
 
 
+@pytest.mark.long
 def test_muon_moves_every_expert_as_a_matrix_of_its_own() -> None:
     """Orthogonal, whatever the others' gradients are; the router is a matrix too, its bias has no gradient."""
     config = run(model("sigmoid with a bias"), kind="muon", clip_norm=None)
@@ -271,6 +280,7 @@ def test_muon_moves_every_expert_as_a_matrix_of_its_own() -> None:
     assert not np.asarray(first["router_bias"]).any()
 
 
+@pytest.mark.long
 def test_a_document_does_not_read_the_experts_of_another() -> None:
     """With `document_end`, what follows an end is what it is by itself; the row stays the sequence of the losses."""
     config = model(document_end=31, positions="alibi")
@@ -281,6 +291,7 @@ def test_a_document_does_not_read_the_experts_of_another() -> None:
     )
 
 
+@pytest.mark.long
 def test_experts_have_sites_of_their_own() -> None:
     config = model()
     names = (*EXPERT_TAPS, "mlp_input", "mlp_output")
@@ -308,6 +319,7 @@ def test_experts_have_sites_of_their_own() -> None:
         transformer.forward(params(dense), tokens()[:, :T], dense, record("gates"))
 
 
+@pytest.mark.long
 def test_a_collapse_of_the_routing_is_trouble_and_an_uneven_load_is_not() -> None:
     def health_after(counts_LE: list[list[int]], steps: int) -> Any:
         health = healthy(replace(SMALL, experts=4, experts_per_token=1))

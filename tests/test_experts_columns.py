@@ -170,6 +170,7 @@ def test_a_fit_of_several_numbers_of_experts_says_which_n_it_takes() -> None:
     assert abs(total.law.alpha - CHINCHILLA_REFIT.alpha) > 0.01
 
 
+@pytest.mark.long
 def test_the_fit_by_the_other_n_is_stated_beside_it() -> None:
     """Among the counts whose choice moves a fit; of dense models the active ones are no other count."""
     stated = sentence(fits.loss_law(table_of(), resamples=0), "counting conventions")

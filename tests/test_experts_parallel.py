@@ -155,6 +155,7 @@ def assert_small(errors: dict[str, float]) -> None:
     assert max(errors.values()) < 2e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ROUTINGS)
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_routing_gives_what_a_loop_over_experts_gives(errors: Any, mesh: str, kind: str) -> None:
@@ -168,6 +169,7 @@ def test_every_routing_gives_what_a_loop_over_experts_gives_on_more_meshes() -> 
             assert_small(errors)
 
 
+@pytest.mark.long
 def test_each_device_multiplies_its_share_of_the_rows() -> None:
     """Read from the program of one device, forward and backward: no array in it has as many rows as all tokens."""
     program = simulate("t.compiled_step({'expert': 8})")
@@ -183,6 +185,7 @@ def test_each_device_multiplies_its_share_of_the_rows() -> None:
     assert "all-gather" not in program
 
 
+@pytest.mark.long
 def test_a_mesh_without_an_axis_of_experts_keeps_tokens_where_they_are() -> None:
     program = simulate("t.compiled_step({'data': 8})")
     choices = BATCH * TIME * TAKEN
@@ -242,6 +245,7 @@ def assert_same(many: dict[str, Any], one: dict[str, Any]) -> None:
     assert one["losses"][-1] < one["losses"][0]
 
 
+@pytest.mark.long
 def test_eight_devices_learn_what_one_learns() -> None:
     one, many = simulate("[t.train_on('dropless', shape) for shape in ('one', 'fsdp x tensor x expert')]")
     assert_same(many, one)

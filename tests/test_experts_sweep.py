@@ -115,6 +115,7 @@ def test_a_rate_tuned_over_numbers_of_experts_follows_them(tmp_path: Path) -> No
     assert rate(sparse, 1e6) / rate(dense, 1e6) == pytest.approx(share**-0.5 * 16**-0.25, rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("point", "sentence"),
     [

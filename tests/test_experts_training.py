@@ -38,6 +38,7 @@ def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory, compiled_
     return folder
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_as_one_that_was_not(
     config: RunConfig, whole: Path, tmp_path: Path, stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_bias_has_moved_by_whole_steps_of_its_rate(config: RunConfig, whole:
     np.testing.assert_allclose(bias_LE / 0.01, np.round(bias_LE / 0.01), atol=1e-3)
 
 
+@pytest.mark.long
 def test_runs_of_one_program_route_as_they_do_alone(config: RunConfig, whole: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "0", tmp_path / "1"]
     with pytest.MonkeyPatch.context() as patch:

@@ -42,6 +42,7 @@ def published(trained: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_that_was_exported_and_imported_is_the_same_function(trained: Path, published: Path) -> None:
     back = trained.parent / "back"
     assert call("import-model", published, "--output", back) == 0

@@ -122,6 +122,7 @@ with files.atomic_write(sys.argv[1]) as file:
     assert files.read_json(path) == "newer"
 
 
+@pytest.mark.long
 def test_a_reader_sees_whole_files_only(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     files.write_json(path, [0] * 2000)

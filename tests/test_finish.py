@@ -33,6 +33,7 @@ def finish_run(sweep: Path, config: RunConfig, *others: RunConfig) -> int:
     return finish.main(FinishArgs(sweep / config.run_id), Console())
 
 
+@pytest.mark.long
 def test_only_the_named_run_is_trained(trainer: Path, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert finish_run(sweep, RUN, OTHER) == 0
     assert [words[0] for words in begun(trainer)] == [RUN.run_id] and (sweep / RUN.run_id / OUTCOME_FILE).exists()
@@ -57,6 +58,7 @@ def test_a_run_that_is_not_planned_is_named(trainer: Path, sweep: Path) -> None:
         finish.main(FinishArgs(sweep / f"{RUN.run_id[:-1]}x"), Console())
 
 
+@pytest.mark.long
 def test_the_end_of_a_jobs_time_stops_the_run_and_requeues_the_job(
     trainer: Path, sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_many_runs_are_drawn_whole_as_published() -> None:
     assert "kind of bootstrap" not in named(fit)
 
 
+@pytest.mark.long
 def test_the_two_agree_for_many_runs() -> None:
     table = read_table("chinchilla")
     runs, weights = (fits.loss_law(table, resamples=1000, bootstrap=b, check=False) for b in ("runs", "weights"))

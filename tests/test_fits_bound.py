@@ -37,6 +37,7 @@ def weights(resamples: int) -> np.ndarray:
     return np.random.default_rng(1).exponential(size=(RUNS, resamples))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["huber", "lad", "squared"])
 def test_at_the_bound_the_other_four_are_those_of_the_law_without_a_constant(loss: str) -> None:
     best = minimise(problem(-0.3, loss))
@@ -53,6 +54,7 @@ def test_every_resample_at_the_bound_is_a_minimum() -> None:
     assert converged.all() and values == pytest.approx(reduced, rel=1e-5)
 
 
+@pytest.mark.long
 def test_resamples_leave_the_bound_and_come_to_it_as_their_runs_say() -> None:
     """From the law at the bound too, where the objective hardly changes with ln E."""
     runs, many = problem(-0.05), weights(200)

@@ -76,6 +76,7 @@ def curves(sizes: int = 7) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(schedule="constant")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("envelope", ["bins", "hull"])
 def test_approach_1_takes_all_points_where_asked_and_never_averages_nothing(envelope: str) -> None:
     table = read_table(curves())
@@ -102,6 +103,7 @@ def test_checkpoints_are_known_by_run_name(read: bool) -> None:
     assert not any(s.name == "checkpoints of one run" for s in whole.status) and whole.clusters == "run"
 
 
+@pytest.mark.long
 def test_laws_of_further_inputs_are_compared_by_their_error_on_the_largest_runs() -> None:
     rng = np.random.default_rng(0)
     params, experts = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 8), [1, 4, 16, 64, 256]))

@@ -34,6 +34,7 @@ def rms(values: Any) -> Any:
     return np.sqrt(np.mean(np.square(values), axis=0))
 
 
+@pytest.mark.long
 def test_a_candidates_numbers_are_those_of_its_fit() -> None:
     table = sweep()
     top = table["flops_budget"] == max(BUDGETS)
@@ -54,6 +55,7 @@ def test_a_candidates_numbers_are_those_of_its_fit() -> None:
     assert comparison.candidates[0].beaten == 0
 
 
+@pytest.mark.long
 def test_the_order_is_that_of_unseen_runs_and_not_of_the_fitted_ones() -> None:
     ranked = fits.compare(sweep(seed=3), ["chinchilla", "kaplan", "outer-exponent"], resamples=0)
     errors, in_sample = ([getattr(one, name) for one in ranked.candidates] for name in ("error", "in_sample"))
@@ -125,6 +127,7 @@ def redrawn(rows: pd.DataFrame, E: float, sd: float, loss: float, rng: np.random
     return np.array(drawn)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("E", [1.7, 0.0])
 def test_ladders_over_a_pinned_asymptote(E: float) -> None:
     """Parameters, scatter per degree of freedom (n - 2) and ratios by hand; the draws have an uncertain scatter."""
@@ -148,6 +151,7 @@ def test_ladders_over_a_pinned_asymptote(E: float) -> None:
     assert widths[0] == pytest.approx(widths[1], abs=0.08 * np.ptp(widths[1]))
 
 
+@pytest.mark.long
 def test_a_shared_asymptote_is_the_one_that_both_ladders_fit_best() -> None:
     result = fits.compute_multiplier(BASE, RECIPE, resamples=0)
     grid = np.linspace(0, 0.999, 1000) * min(BASE["loss_nats"].min(), RECIPE["loss_nats"].min())

@@ -11,6 +11,7 @@ SMALL = isoflop_design(CHINCHILLA_REFIT, [1e17, 1e18, 1e19])
 CURVES = grid_design(np.geomspace(3e6, 3e9, 24), np.geomspace(1e8, 3e11, 40))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("approach", "design", "curves"), [("3", SMALL, False), ("2", SMALL, False), ("1", CURVES, True)]
 )
@@ -72,6 +73,7 @@ def test_intervals_cover_the_truth(approach: str, design: str, noise: float, opt
     assert measured.new_runs is None or 0.91 <= measured.new_runs <= 0.98
 
 
+@pytest.mark.long
 def test_the_law_alone_is_recovered_within_its_interval() -> None:
     truth = Chinchilla(1.5, 60.0, 900.0, 0.28, 0.41)
     measured = coverage(truth, isoflop_design(truth, [1e17, 1e18, 1e19, 1e20]), 0.002, sweeps=8, resamples=100)

@@ -11,6 +11,7 @@ from lmscale.study.fits.uncertainty.simulate import simulate
 from lmscale.study.laws import CHINCHILLA_REFIT
 
 
+@pytest.mark.long
 def test_a_line_of_constant_ratio_cannot_be_identified() -> None:
     params = np.geomspace(6.6e6, 124e6, 8)
     points = [(n, 20 * n, float("nan")) for n in params]

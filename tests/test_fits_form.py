@@ -100,6 +100,7 @@ def test_the_verdict_turns_at_one_per_cent() -> None:
     assert LackOfFit.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+@pytest.mark.long
 def test_right_forms_are_accused_as_often_as_stated() -> None:
     """Two hundred straight lines: about two below 1 %, and evenly spread probabilities."""
     p = [outcome(line_table(3, seed=seed)).p for seed in range(60)]
@@ -114,6 +115,7 @@ def study(truth: Truth, kind: Any = "ladder", runs: int = 56, noise: float = 0.0
     return pd.DataFrame({"run": [f"run {i}" for i in range(runs)], **columns})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["farseer", "outer exponent"])
 @pytest.mark.parametrize("kind", ["ladder", "isoflop"])
 def test_a_wrong_form_is_named_before_anybody_extrapolates(name: str, kind: str) -> None:
@@ -159,6 +161,7 @@ def test_the_posterior_is_that_of_a_gaussian_process(monkeypatch: pytest.MonkeyP
     assert found.sds_gm[0] ** 2 == pytest.approx(variance, rel=1e-3)
 
 
+@pytest.mark.long
 def test_the_kernels_factor_and_the_quantiles_of_a_mixture() -> None:
     z = np.random.default_rng(0).uniform(0, 8, (300, 2))
     columns = factor(z, 4.0)

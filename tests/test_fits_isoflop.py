@@ -288,6 +288,7 @@ def test_an_envelope_of_one_size_is_refused() -> None:
         fits.frontier(table.assign(run="one"))
 
 
+@pytest.mark.long
 def test_fit_runs_what_the_table_supports_and_says_the_rest() -> None:
     table = simulate(SYMMETRIC, grid_design([1e7, 2e7, 4e7, 8e7], [1e9, 2e9, 4.1e9]), 0.001, np.random.default_rng(0))
     results = fits.fit(table, resamples=20)
@@ -305,6 +306,7 @@ PORIAN = [
 ]
 
 
+@pytest.mark.long
 @needs_shared
 @pytest.mark.parametrize(("setting", "published"), PORIAN)
 def test_porians_chain(setting: tuple[str, str, str], published: tuple[float, float, float]) -> None:

@@ -33,6 +33,7 @@ def law(chinchilla: pd.DataFrame) -> LossLaw:
     return fits.loss_law(chinchilla, resamples=1000, seed=0, at=fits.PUBLISHED_AT)
 
 
+@pytest.mark.long
 def test_exact_optimum_of_the_published_runs(law: LossLaw) -> None:
     assert law.objective == pytest.approx(0.0010182740178006008, rel=1e-12)
     assert law.law.values() == pytest.approx(CHINCHILLA_REFIT.values(), rel=1e-8)
@@ -56,6 +57,7 @@ def test_least_absolute_deviations_are_besiroglus_printed_constants(chinchilla: 
     assert BESIROGLU_2024.values() == pytest.approx(fit.law.values(), rel=2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("residual", ["log", "raw"])
 def test_least_absolute_deviations_of_many_resamples_are_minima(chinchilla: pd.DataFrame, residual: str) -> None:
     """Each goes through five runs, and no small step in any direction is better."""
@@ -102,6 +104,7 @@ def test_tokens_per_parameter_table(law: LossLaw) -> None:
         assert row["intervals"]["0.95"]["tokens_per_param"] == pytest.approx((low, high), rel=0.1)
 
 
+@pytest.mark.long
 def test_a_law_without_an_optimum_says_so() -> None:
     """Loss that larger models make no better, fitted by a form whose optimum is searched: no allocation, no crash."""
     table = isoflop_table(0.002)

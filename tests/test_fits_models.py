@@ -73,6 +73,7 @@ def test_every_form_has_a_law_to_recover() -> None:
     assert {law.NAME for law in (*KNOWN, *OF_FURTHER_INPUTS)} == set(laws.FORMS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", KNOWN, ids=lambda law: law.NAME)
 @pytest.mark.parametrize("loss", ["huber", "squared"])
 def test_noiseless_laws_are_recovered(law: laws.Law, loss: str) -> None:
@@ -118,6 +119,7 @@ def test_second_derivatives_of_any_law() -> None:
             assert bend[i, j] == pytest.approx(numeric, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.long
 def test_one_axis_laws() -> None:
     flops = np.geomspace(1e17, 1e21, 15)
     law = laws.ComputeLaw(1.7, 1.5, 0.16)
@@ -150,6 +152,7 @@ def test_comparison_ranks_by_unseen_runs() -> None:
     json.dumps(comparison.to_json(), allow_nan=False)
 
 
+@pytest.mark.long
 def test_a_comparison_takes_the_runs_that_any_fit_takes() -> None:
     """Seen or unseen, a row that no fit may use is named with its reason, and moves no number."""
     table = sweep(0.001).assign(state="finished", held_out=False)
@@ -181,6 +184,7 @@ def test_a_comparison_takes_the_runs_that_any_fit_takes() -> None:
     assert all(set(reasons) >= {item.run for item in c.fit.dropped} for c in comparison.candidates)
 
 
+@pytest.mark.long
 def test_laws_are_compared_on_runs_that_all_can_use() -> None:
     table = sweep(0.001).assign(error=0.5)
     table["unique_tokens"] = table["tokens"].where(table.index != 5)
@@ -208,6 +212,7 @@ def ladder(law: laws.ComputeLaw, noise: float, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"flops": flops, "loss_nats": loss})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asymptote", ["shared", "free", 1.7])
 def test_a_recipe_twice_as_efficient_is_found(asymptote: float | str) -> None:
     base = laws.ComputeLaw(1.7, 1.5, 0.16)
@@ -284,6 +289,7 @@ def test_a_prediction_of_other_code_is_said_so(tmp_path: Path, monkeypatch: pyte
     assert "the code has changed since" in preregister.verdict_lines(verdict)[0]
 
 
+@pytest.mark.long
 def test_the_fit_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, prediction = tmp_path / "f.json", tmp_path / "p.json"
     args = FitArgs(

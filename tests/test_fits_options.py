@@ -29,6 +29,7 @@ def table() -> pd.DataFrame:
     return simulate(CHINCHILLA_REFIT, design, 0.003, np.random.default_rng(0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_fit_takes_a_path_as_it_takes_the_table(table: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"runs{suffix}"
@@ -106,6 +107,7 @@ def test_no_approach_is_refused() -> None:
         fits.fit("chinchilla", ())
 
 
+@pytest.mark.long
 def test_options_and_keywords_are_one(table: pd.DataFrame) -> None:
     options = FitOptions(loss="squared", resamples=7, check=False, seed=3)
     (law,) = fits.fit(table, 3, options)

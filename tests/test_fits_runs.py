@@ -32,6 +32,7 @@ def test_a_run_that_did_not_finish_is_left_out_with_its_loss(state: str) -> None
     assert len(fits.isoflop(table, resamples=0, check=False).dropped) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("column", "state", "finished"),
     [
@@ -235,6 +236,7 @@ def test_runs_of_one_loss_are_refused_or_flat() -> None:
         fits.fit(table)
 
 
+@pytest.mark.long
 def test_one_budget_is_sentences() -> None:
     table = isoflop_table(0.003).query("flops_budget == 1e18")
     (fit,) = fits.fit(table, resamples=0)
@@ -242,6 +244,7 @@ def test_one_budget_is_sentences() -> None:
     assert {"one budget", "approach 1 not fitted", "approach 2 not fitted"} <= names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("points", "line"),
     [
@@ -266,6 +269,7 @@ def test_a_run_far_from_the_law_is_named() -> None:
     assert "outliers" not in {s.name for s in fits.loss_law(isoflop_table(0.003), resamples=0, check=False).status}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "approach", "status", "sentence"),
     [

@@ -65,6 +65,7 @@ def test_the_misfit_is_the_scatter_per_degree_of_freedom(fixed: dict[str, float]
         assert all(f"by {scatter:.3g} nats" in status.sentence for status in statuses if status.name == "misfit")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("form", "loss"),
     [*((Chinchilla, loss) for loss in ("huber", "lad", "squared")), (Kaplan, "huber"), (Kaplan, "squared")],
@@ -118,6 +119,7 @@ def test_what_is_no_seed_is_not_taken_for_one() -> None:
         fits.loss_law(same, bootstrap="noise", resamples=5)
 
 
+@pytest.mark.long
 def test_drawn_losses_have_the_noise_about_the_law() -> None:
     problem = problem_of(sweep())
     values = np.array(list(CHINCHILLA_REFIT.values().values()))
@@ -136,6 +138,7 @@ def test_drawn_losses_have_the_noise_about_the_law() -> None:
     assert gap.std() == pytest.approx(0.01 * np.sqrt(5 / 3), rel=0.05)  # Student's t of 5 degrees of freedom
 
 
+@pytest.mark.long
 def test_intervals_grow_with_the_noise() -> None:
     narrow, wide = (
         fits.loss_law(sweep(), bootstrap="noise", noise_nats=noise, resamples=400, check=False)
@@ -146,6 +149,7 @@ def test_intervals_grow_with_the_noise() -> None:
         assert width(wide, name) / width(narrow, name) == pytest.approx(3, rel=0.15)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("loss", "within"), [("squared", 0.1), ("huber", 0.2)])
 def test_it_agrees_with_the_bootstrap_of_runs_where_runs_are_many(loss: str, within: float) -> None:
     """420 runs that scatter about the law by one noise, 20 seeds a point: standard errors within 10 % by squares, 20 %
@@ -159,6 +163,7 @@ def test_it_agrees_with_the_bootstrap_of_runs_where_runs_are_many(loss: str, wit
         assert np.std(by_noise.draws(name)) / np.std(by_runs.draws(name)) == pytest.approx(1, abs=within)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise_nats", [0.01, None], ids=["given", "from seeds"])
 def test_intervals_cover_the_truth(noise_nats: float | None) -> None:
     """In 50 sweeps; in 200 the same intervals covered it in 93-97 %, with the given noise or that of the seeds."""
@@ -172,6 +177,7 @@ def test_intervals_cover_the_truth(noise_nats: float | None) -> None:
     assert np.mean(covered, axis=0) == pytest.approx(0.95 * np.ones(4), abs=0.07)  # two binomial standard errors
 
 
+@pytest.mark.long
 def test_noise_shared_by_a_trunk_widens_what_its_runs_say_together() -> None:
     """A whole trunk that lies high moves E; drawn run by run it would average out."""
     table = sweep(seeds=1).assign(trunk="only one")

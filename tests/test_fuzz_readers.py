@@ -143,6 +143,7 @@ def fuzz(subject: Subject, examples: int) -> None:
     one()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", [one for one in READERS if not one.slow], ids=str)
 def test_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
     fuzz(subject(reader), 3)

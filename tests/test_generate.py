@@ -58,6 +58,7 @@ SAMPLINGS = [
 ]
 
 
+@pytest.mark.long
 def test_each_filter_alone_and_all_together_leave_what_they_should() -> None:
     rng = np.random.default_rng(0)
     for sampling in SAMPLINGS:
@@ -72,6 +73,7 @@ def test_the_repetition_penalty_is_on_what_has_occurred_alone() -> None:
     np.testing.assert_allclose(penalised(logits, seen, jnp.float32(1.25)), [[1.6, -2.5, 1.0, -1.0]])
 
 
+@pytest.mark.long
 def test_draws_have_the_frequencies_of_the_distribution() -> None:
     """20,000 draws: every frequency within five standard errors, and nothing that was removed."""
     sampling, draws = Sampling(temperature=0.8, top_k=5, top_p=0.9, min_p=0.05), 20_000
@@ -86,6 +88,7 @@ def test_draws_have_the_frequencies_of_the_distribution() -> None:
     assert np.all(np.abs(observed - expected) <= 5 * np.sqrt(expected * (1 - expected) / draws) + 1e-12)
 
 
+@pytest.mark.long
 def test_texts_have_the_probabilities_of_an_exact_enumeration() -> None:
     """All texts of three tokens over four: drawn 3,000 times, as often as the product of their probabilities says."""
     config, draws = model(vocab=4, context=8), 3000
@@ -121,6 +124,7 @@ def greedy_without_cache(each: TrainedRun, prompt: list[int], tokens: int) -> li
     return written[:tokens]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [
@@ -151,6 +155,7 @@ def texts(generated: Generated) -> list[str]:
     return [completion.text for completion in generated.completions]
 
 
+@pytest.mark.long
 def test_a_text_does_not_depend_on_those_beside_it() -> None:
     each = trained(model())
     together = generate(each, ["!#", '"', "$" * 20], max_tokens=30, seed=7)
@@ -160,6 +165,7 @@ def test_a_text_does_not_depend_on_those_beside_it() -> None:
     assert texts(generate(each, ["!#"], max_tokens=30, seed=7)) == texts(alone)
 
 
+@pytest.mark.long
 def test_rows_that_pad_the_table_are_never_drawn() -> None:
     each = trained(model(vocab=32), ids=4)
     for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=2)):
@@ -203,6 +209,7 @@ def brute_force(each: TrainedRun, prompt: list[int], most: int, penalty: float) 
     return sorted(scored, reverse=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 1.7])
 def test_a_wide_beam_finds_what_brute_force_finds(penalty: float) -> None:
     """With as many beams as there are prefixes nothing is lost: the five best continuations, in order."""
@@ -214,6 +221,7 @@ def test_a_wide_beam_finds_what_brute_force_finds(penalty: float) -> None:
         assert one.score(penalty) == pytest.approx(score, abs=1e-4)
 
 
+@pytest.mark.long
 def test_one_beam_is_greedy() -> None:
     each = trained(model())
     found = beam_search(each, np.array([1, 2]), beams=1, max_tokens=10)[0]
@@ -247,6 +255,7 @@ def test_what_cannot_be_drawn_is_refused(make: Any, sentence: str) -> None:
 CACHED = jax.jit(kv_cache.extend, static_argnames="config")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [

@@ -75,6 +75,7 @@ def test_every_run_of_a_sweep_has_the_id_that_it_had(name: str, root: Path) -> N
     assert [run.config.run_id for run in plan.runs] == GOLDEN["run_ids"][name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_that_asks_for_nothing_new_is_the_program_that_it_was(name: str) -> None:
     programs = GOLDEN["programs"].get(f"jax {jax.__version__}")
@@ -95,6 +96,7 @@ def test_a_step_that_asks_for_nothing_new_is_the_program_that_it_was(name: str) 
             assert text_hash(together) == programs["packed"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain", "gpt2", "micro", "mup_ema_muon"])
 def test_the_first_losses_are_those_that_they_were(name: str) -> None:
     """To rounding: processors, and compilers in a hurry, sum in other orders."""

@@ -29,6 +29,7 @@ def falling(steps: int = 400) -> np.ndarray:
     return 1.5 + 4 * np.exp(-np.arange(steps) / 30) + noise
 
 
+@pytest.mark.long
 def test_a_healthy_run() -> None:
     last = after(falling())[-1]
     assert trouble(last, 2.0) is None
@@ -37,6 +38,7 @@ def test_a_healthy_run() -> None:
     assert float(last.variance) ** 0.5 == pytest.approx(0.05, rel=0.4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_first_step_that_is_not_finite_is_named(bad: float) -> None:
     losses, norms = falling(50), np.ones(50)
@@ -47,6 +49,7 @@ def test_the_first_step_that_is_not_finite_is_named(bad: float) -> None:
     assert trouble(after(losses, norms)[-1], 2.0) == ("the gradient norm was not finite", 21)
 
 
+@pytest.mark.long
 def test_a_loss_that_rises_and_stays_has_diverged() -> None:
     losses = falling()
     losses[300:] += 3
@@ -64,6 +67,7 @@ def test_a_spike_is_counted_and_forgiven() -> None:
     assert [i for i, (a, b) in enumerate(pairwise(states), 1) if int(b.spikes) > int(a.spikes)] == [200, 300]
 
 
+@pytest.mark.long
 def test_a_wild_beginning_is_no_divergence() -> None:
     """The first steps of a large learning rate: above the first loss, then down."""
     losses = falling()

@@ -30,6 +30,7 @@ def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.long
 def test_tensors_are_those_that_transformers_read(variant: str) -> None:
     """Same bits as those whose logits transformers computed; its logits are ours, of the model before it was folded."""
     name, options = VARIANTS[variant]
@@ -41,6 +42,7 @@ def test_tensors_are_those_that_transformers_read(variant: str) -> None:
     np.testing.assert_allclose(logits(random_params(config), config)[:, ::21, :5], golden["logits"], atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_published_model_reads_back_as_the_same_function(variant: str) -> None:
     config = tiny(**VARIANTS[variant][1])
     params = random_params(config)

@@ -45,12 +45,14 @@ def test_the_package_folder_fits_a_glance() -> None:
     assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 32
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", inner())
 def test_order(path: str) -> None:
     wrong = [other for other in inside(FILES[path]) if other in inner() and not may_import(owner(path), owner(other))]
     assert not wrong, f"{path} imports {wrong}: see tests/helpers/architecture.py"
 
 
+@pytest.mark.long
 def test_no_file_imports_in_a_circle() -> None:
     """Late imports count, those for a type checker too: who reads one file of a circle has to read them all."""
     graph = {path: inside(file) - {path} for path, file in inner().items()}
@@ -66,6 +68,7 @@ def test_the_command_line_imports_the_run_half_late() -> None:
     assert not [(path, other) for path, others in early.items() for other in others if other.startswith("lm/")]
 
 
+@pytest.mark.long
 def test_the_package_imports_no_folder_of_scripts() -> None:
     roots = {name.split(".")[0] for file in FILES.values() for name in imports(file)}
     assert not roots & {"sweeps", "experiments", "analysis", "tests"}
@@ -78,6 +81,7 @@ def test_the_run_half_imports_the_study_halfs_libraries_late() -> None:
             assert not early & LATE_IN_RUN, f"{path} imports {early & LATE_IN_RUN} at top level"
 
 
+@pytest.mark.long
 def test_tests_import_no_test() -> None:
     for file in sorted((ROOT / "tests").rglob("*.py")):
         used = {name.split(".")[0] for name in imports(file)}
@@ -102,6 +106,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert python("-c", program).splitlines()[-1] == "LOADED"
 
 
+@pytest.mark.long
 def test_core_study_and_commands_never_import_jax() -> None:
     names = [f"lmscale.{path.replace('/', '.')}" for path in FILES if not path.startswith("lm/") and path not in ENTRY]
     program = (
@@ -113,6 +118,7 @@ def test_core_study_and_commands_never_import_jax() -> None:
     assert python("-c", program) == "", "the first module that brought JAX"
 
 
+@pytest.mark.long
 def test_what_is_imported_is_declared() -> None:
     owners = packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

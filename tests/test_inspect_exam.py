@@ -79,6 +79,7 @@ def show(folder: Path, *specs: str, items: int | None = None) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.long
 def test_scores_of_a_training_run_are_those_of_its_checkpoint(copied: Path, tmp_path: Path) -> None:
     """And what is learned is the same to the last bit."""
     config = replace(CONFIG, exam=ExamConfig(tasks=SPECS, items=6, at=(0.5, 1.0)), keep_checkpoint=False)
@@ -101,6 +102,7 @@ def test_scores_of_a_training_run_are_those_of_its_checkpoint(copied: Path, tmp_
     ]
 
 
+@pytest.mark.long
 def test_rows_name_the_values_that_they_are_the_means_of(copied: Path) -> None:
     show(copied, *SPECS)
     found = rows(copied)
@@ -131,6 +133,7 @@ def test_a_perfect_induction_head_has_the_score_1(monkeypatch: pytest.MonkeyPatc
     assert (found.chance, previous.chance) == pytest.approx(heads.uniform_scores(16))
 
 
+@pytest.mark.long
 def test_values_that_are_no_numbers_are_no_scores(run: Path) -> None:
     opened = load.open_run(run)
     bad = {name: value * float("nan") for name, value in opened.run.params.items()}
@@ -204,6 +207,7 @@ def test_tasks_of_one_name_are_told_apart_and_those_with_one_pair_are_left_out()
     assert without == (f"{NEURONS}: left out for want of two pairs of questions: copy, most-frequent",)
 
 
+@pytest.mark.long
 def test_held_out_text_is_the_windows_of_validation(run: Path) -> None:
     """The mean loss over them is that of the model on the same tokens, and --heads reports it."""
     text = held_out_text(CONFIG, summary.TEXT_ROWS)
@@ -223,6 +227,7 @@ def test_held_out_text_is_the_windows_of_validation(run: Path) -> None:
     assert set(value["ablation"]) == {"heads", "second_copy_nats", "text_nats", "in_context"}
 
 
+@pytest.mark.long
 def test_padding_is_not_read_as_text(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows as a corpus of short documents leaves them: the loss is that of their text."""
     whole = held_out_text(CONFIG, summary.TEXT_ROWS)
@@ -248,6 +253,7 @@ def test_padding_is_not_read_as_text(run: Path, monkeypatch: pytest.MonkeyPatch)
     assert "padding stands where the loss is compared" in exam.measure(subject, part).problem
 
 
+@pytest.mark.long
 def test_one_call_gives_what_the_verb_writes(copied: Path, tmp_path: Path) -> None:
     words = ("--text", "copy ab=", "--task", LANGUAGE, "--units", "heads", "--most-pairs", 3)
     assert call("inspect", copied, *words, "--json", tmp_path / "i.json") == 0

@@ -57,6 +57,7 @@ def test_batches_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(heads.head_scores(induction.params(), TOKENS, induction.CONFIG), expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_without_either_head_of_the_circuit_the_second_copy_is_a_guess() -> None:
     """Heads that put out nothing are the control: without them no loss changes."""
     one_at_a_time = np.eye(4, dtype=np.bool_).reshape(4, 2, 2)
@@ -96,6 +97,7 @@ def test_a_context_without_room_for_two_copies_is_refused() -> None:
         heads.copy_tokens(4)
 
 
+@pytest.mark.long
 def test_the_lens_of_a_known_model_sees_the_answer_after_the_layer_that_writes_it() -> None:
     """Nothing predicts the second copy before layer 1, and everything after it; the last lens is the model itself."""
     config, tokens_T = induction.CONFIG, TOKENS[0]

@@ -77,6 +77,7 @@ def test_pairs_of_a_file(tmp_path: Path) -> None:
         read_pairs(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", all_tasks(Tasks(letters=4, length=4)), ids=lambda task: task.name)
 def test_questions_of_algorithmic_tasks_differ_in_one_character_and_both_answers_are_right(task: object) -> None:
     pairs = language_pairs(task, 12)  # type: ignore[arg-type]
@@ -118,6 +119,7 @@ def test_pairs_of_a_specification() -> None:
         pairs_of("synthetic:tasks", BYTES, 64, 0)
 
 
+@pytest.mark.long
 def test_pairs_that_do_not_fit_are_made_up_for_and_tasks_without_any_are_named() -> None:
     """The context has no room for questions about brackets; of those that a tokenizer cuts unequally, others remain."""
     named = pairs_of("synthetic:tasks(only='copy brackets', letters=4, length=4)", BYTES, 12, 3)

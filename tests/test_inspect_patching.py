@@ -56,6 +56,7 @@ def random_pairs(count: int = 3, time: int = 9) -> PairTokens:
     return PairTokens(prompts[0], prompts[1], ends, answers[0], answers[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_patching_everything_is_the_other_run_and_patching_nothing_is_the_run_itself(model: str) -> None:
     config, pairs = tiny(**MODELS[model]), random_pairs()
@@ -94,6 +95,7 @@ def effect_alone(config: ModelConfig, pairs: PairTokens, pair: int, name: str, u
     return float(logits_V[pairs.other_answer_N[pair]] - logits_V[pairs.answer_N[pair]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MEDIATORS)
 def test_a_batch_of_patches_is_each_patch_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where pairs and rows take several batches."""
@@ -129,6 +131,7 @@ def induction_pairs() -> PairTokens:
     return PairTokens(prompts[0], prompts[1], np.full(4, 5, np.int32), b.astype(np.int32), d.astype(np.int32))
 
 
+@pytest.mark.long
 def test_effects_of_known_heads() -> None:
     """The whole effect passes through the head that finds the token before and through the one that reads it."""
     effects = measure_effects(induction.params(), induction_pairs(), induction.CONFIG, "heads")
@@ -139,6 +142,7 @@ def test_effects_of_known_heads() -> None:
     np.testing.assert_allclose(relative(effects.total_N), np.exp(2 * induction.LOGIT), rtol=1e-2)
 
 
+@pytest.mark.long
 def test_effects_of_known_positions() -> None:
     """After layer 0 the fact lies in two positions, each of which alone makes the answers equally likely; after layer 1
     in the last."""
@@ -147,6 +151,7 @@ def test_effects_of_known_positions() -> None:
     np.testing.assert_allclose(effects.indirect_share().mean.reshape(2, 6), expected, atol=1e-4)
 
 
+@pytest.mark.long
 def test_mlps_that_put_out_zero_have_no_effect() -> None:
     for name in ("mlps", "neurons"):
         effects = measure_effects(induction.params(), induction_pairs(), induction.CONFIG, name)
@@ -197,6 +202,7 @@ def lookup() -> tuple[ModelConfig, Params]:
     return config, {name: jnp.asarray(value) for name, value in values.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("order", "count"), [((0, 2, 1, 3), 2), ((0, 1, 2, 3), 3), ((8, 9, 0, 2), 4)])
 def test_the_smallest_share_of_neurons_that_keeps_the_score(order: tuple[int, ...], count: int) -> None:
     """Tokens 1 and 2 are told apart by either of their neurons, and so are 3 and 4: one of each pair is enough."""
@@ -237,6 +243,7 @@ def test_the_smallest_number_is_the_one_from_which_on_all_keep_the_score() -> No
     assert (many[0], many[-1]) == (0, 100_000) and len(many) <= 66 and (np.diff(many) > 0).all()
 
 
+@pytest.mark.long
 def test_padding_is_not_in_the_mean_of_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is a row that only fills a batch."""
     config, pairs = tiny(), random_pairs(5)

@@ -44,6 +44,7 @@ def config_of(name: str) -> ModelConfig:
     return tiny(**VARIANTS[name][1], init="gpt2") if "init" not in VARIANTS[name][1] else tiny(**VARIANTS[name][1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("kind", ["attentions", "hidden_states"])
 def test_activations_are_those_that_transformers_computed(name: str, kind: str) -> None:

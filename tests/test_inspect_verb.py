@@ -39,6 +39,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
 
 
+@pytest.mark.long
 def test_json_holds_the_attention_and_the_predictions_of_a_text(sweep: Path, tmp_path: Path) -> None:
     folder = of_width(sweep, 16)
     assert call("inspect", folder, "--text", "abcab", "--json", tmp_path / "i.json") == 0
@@ -58,6 +59,7 @@ def test_json_holds_the_attention_and_the_predictions_of_a_text(sweep: Path, tmp
     assert probability == pytest.approx(float(np.exp(logits_V.max() - np.logaddexp.reduce(logits_V))), rel=1e-3)
 
 
+@pytest.mark.long
 def test_effects_and_used_neurons_of_a_task(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--task", "synthetic:tasks(only='copy sort', letters=4, length=4)", "--most-pairs", 4)
     units = ("--units", "heads", "--units", "neurons")
@@ -79,6 +81,7 @@ def test_effects_and_used_neurons_of_a_task(sweep: Path, tmp_path: Path, capsys:
     assert "effects of heads" in shown and "effects of neurons" in shown and "keep 90 % of the score" in shown
 
 
+@pytest.mark.long
 def test_pairs_that_are_not_measured_are_said(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A language of two letters has few pairs of two letters; of a file the first are measured; one pair cannot say
     which neurons a task uses."""
@@ -111,6 +114,7 @@ def test_pairs_of_a_file_by_position(sweep: Path, tmp_path: Path) -> None:
     assert abs(share[0, 1]) > 0.01, "the prompts differ in their first character"
 
 
+@pytest.mark.long
 def test_heads_of_every_model_of_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("inspect", "--sweep", sweep, "--heads", "--json", tmp_path / "i.json") == 0
     values = strictly((tmp_path / "i.json").read_text("utf-8"))["models"]
@@ -145,6 +149,7 @@ class Reader(HTMLParser):
             self.scripts[-1] += data
 
 
+@pytest.mark.long
 def test_the_page_has_three_models_loads_nothing_and_its_numbers_are_the_attention(sweep: Path, tmp_path: Path) -> None:
     page = tmp_path / "inside.html"
     words = ("--text", HOSTILE, "--task", "synthetic:tasks(only='copy', letters=4, length=4)", "--most-pairs", 2)

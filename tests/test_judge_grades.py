@@ -200,6 +200,7 @@ def judge(files: Path, url: str, *words: object) -> int:
     return call("judge", files / "texts.jsonl", *asked, *words)
 
 
+@pytest.mark.long
 def test_the_verb_grades_and_counts(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def script(body: dict[str, Any], number: int) -> Answer:
         bad = {"x": "I'm sorry, I can't.", "xx": "nice"}
@@ -241,6 +242,7 @@ def test_a_call_that_failed_goes_on_where_it_was(files: Path, capsys: pytest.Cap
         assert len(running.bodies) == 4 + 2
 
 
+@pytest.mark.long
 def test_a_call_that_was_killed_goes_on_where_it_was(files: Path) -> None:
     """SIGKILL in the middle of five answers: those that had come are not asked for again."""
     ready = threading.Event()

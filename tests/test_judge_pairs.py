@@ -178,6 +178,7 @@ def compare(files: Path, running: Running, *words: object) -> int:
     return call("judge", *words, *server, "--json", files / "out.json")
 
 
+@pytest.mark.long
 def test_the_verb_compares_and_rates(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(prefers_length) as running:
         assert compare(files, running, files / "texts.jsonl", "--pairs") == 0
@@ -255,6 +256,7 @@ def test_the_pages_script_is_javascript(page: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_what_people_prefer_becomes_ratings_and_pairs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tie = {read_key(page).pairs[0].id: "tie"}
     files = answer(page, "anna"), answer(page, "ben", tie)
@@ -270,6 +272,7 @@ def test_what_people_prefer_becomes_ratings_and_pairs(page: Path, capsys: pytest
     assert ratings["small"] < ratings["middle"] < ratings["large"]
 
 
+@pytest.mark.long
 def test_a_judge_is_compared_with_people_on_their_pairs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(prefers_length) as running:
         assert compare(page.parent, running, "--people", page, "--answers", answer(page, "anna")) == 0

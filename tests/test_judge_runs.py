@@ -69,6 +69,7 @@ def params_of(folder: Path) -> int:
     return count(read_config(folder)).params
 
 
+@pytest.mark.long
 def test_scores_of_runs_are_rows_like_others(sweep: Path, words: tuple[object, ...]) -> None:
     """Judged again, a row replaces the one before; by another judge it stands beside it."""
     with serving(grades) as running:
@@ -90,6 +91,7 @@ def test_scores_of_runs_are_rows_like_others(sweep: Path, words: tuple[object, .
     assert len(table) == 2 and set(table["params"]) == {params_of(folder) for folder in folders(sweep)}
 
 
+@pytest.mark.long
 def test_ratings_and_measures_are_rows_too(sweep: Path, words: tuple[object, ...], tmp_path: Path) -> None:
     with serving(grades) as running:
         assert call(*words, "--server", running.url, "--model", "m", "--pairs", "--json", tmp_path / "o.json") == 0

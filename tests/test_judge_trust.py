@@ -161,6 +161,7 @@ def test_grades_of_people_that_cannot_be_used(rows: list[Any], sentence: str, tm
     assert sentence in str(caught.value)
 
 
+@pytest.mark.long
 def test_the_verb_states_how_far_to_trust(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ from lmscale.core.config import ModelConfig, RouterConfig
 from lmscale.lm.model import kv_cache, transformer
 from lmscale.lm.model.parameters import init
 
+pytestmark = pytest.mark.long
+
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"positions": "learned", "kv_heads": 2, "norm": "layernorm", "biases": True, "mlp": "gelu"},

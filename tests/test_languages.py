@@ -32,6 +32,7 @@ def batches(source: str, batch: int = 4, context: int = 33, seed: int = 0, **cha
     return Batches(data.prepare(DataConfig(source=source, **changes)), context, batch, seed)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", [FACTS, MARKOV, TASKS])
 def test_batch_t_is_a_pure_function_of_seed_and_t(source: str) -> None:
     order = batches(source)
@@ -69,6 +70,7 @@ assert (np.asarray(shared) == np.asarray(made(numbers))).all()
 """
 
 
+@pytest.mark.long
 def test_a_batch_does_not_depend_on_the_number_of_devices() -> None:
     subprocess.run([sys.executable, "-c", DEVICES, TASKS], env=simulated_devices(8), check=True)
 
@@ -117,6 +119,7 @@ def test_a_run_is_told_the_vocabulary_of_its_language() -> None:
         data.check_enough(manifest, config)
 
 
+@pytest.mark.long
 def test_facts_are_zipfian_and_each_has_one_answer() -> None:
     spec, rows = synthetic.parse(FACTS), windows(FACTS, 6000)
     assert (spec.digits, spec.vocab) == (4, 18)
@@ -205,6 +208,7 @@ def test_the_entropy_of_a_long_window_is_the_rate() -> None:
     assert symbols == pytest.approx(hidden_markov.zipfian(spec), rel=1e-6)
 
 
+@pytest.mark.long
 def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
     spec, rows = synthetic.parse(TASKS), windows(TASKS, 400, context=300)
     named = {synthetic.TASK_WORDS[task.name]: task for task in tasks.all_tasks(spec)}
@@ -243,6 +247,7 @@ def test_answers_of_tasks_by_hand() -> None:
     assert add.graded("1+1", "") == 0.0 and add.graded("1+1", "0") == 0.25
 
 
+@pytest.mark.long
 def test_examples_are_answered_and_brackets_are_half_balanced() -> None:
     spec = synthetic.parse("synthetic:tasks(length=8)")
     for task in tasks.all_tasks(spec):

@@ -22,6 +22,7 @@ from lmscale.study.launch.failures import judge, with_less_memory
 from lmscale.study.launch.watchers import RaiseOnFailure
 
 
+@pytest.mark.long
 def test_only_missing_runs_are_started_the_longest_first(trainer: Path, tmp_path: Path) -> None:
     runs, watcher = tmp_path / "runs", Watcher()
     outcome_of(OTHER).write(runs / OTHER.run_id)
@@ -35,12 +36,14 @@ def test_only_missing_runs_are_started_the_longest_first(trainer: Path, tmp_path
     assert (runs / RUN.run_id / "log.txt").read_text() == "a word for the log\n"
 
 
+@pytest.mark.long
 def test_a_second_launch_starts_nothing(trainer: Path, tmp_path: Path) -> None:
     go(tmp_path / "runs", RUN, OTHER, workers=2)
     once = journal(trainer)
     assert go(tmp_path / "runs", RUN, OTHER).finished == 2 and journal(trainer) == once
 
 
+@pytest.mark.long
 def test_a_run_with_bad_input_is_given_up_at_once_and_the_others_continue(trainer: Path, tmp_path: Path) -> None:
     summary = go(tmp_path / "runs", named(LONG, "fail"), RUN)
     assert summary.failed == {LONG.run_id: "lmscale: the tokens are missing"}
@@ -53,6 +56,7 @@ def test_a_run_with_bad_input_is_given_up_at_once_and_the_others_continue(traine
     assert go(tmp_path / "runs", LONG, RUN).finished == 2
 
 
+@pytest.mark.long
 def test_a_crashed_run_is_repeated_three_times_over_all_launches(trainer: Path, tmp_path: Path) -> None:
     watcher = Watcher()
     summary = go(tmp_path / "runs", named(OTHER, "silent"), watcher=watcher)
@@ -72,12 +76,14 @@ def test_a_crashed_run_is_repeated_three_times_over_all_launches(trainer: Path, 
     assert len(begun(trainer)) == 9, "until it is retried"
 
 
+@pytest.mark.long
 def test_a_measurement_ends_where_a_run_does_not_finish(trainer: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"run {RUN.run_id} did not finish: lmscale: the tokens are missing"):
         go(tmp_path / "runs", named(RUN, "fail"), watcher=RaiseOnFailure())
     assert go(tmp_path / "others", LONG, watcher=RaiseOnFailure()).finished == 1
 
 
+@pytest.mark.long
 def test_a_killed_run_continues(trainer: Path, tmp_path: Path) -> None:
     watcher = Watcher()
     assert go(tmp_path / "runs", named(LONG, "killed"), RUN, watcher=watcher).finished == 2
@@ -88,6 +94,7 @@ def test_a_killed_run_continues(trainer: Path, tmp_path: Path) -> None:
     assert [end and end["reason"] for end in ends[:2]] == ["killed by SIGKILL"] * 2
 
 
+@pytest.mark.long
 def test_too_little_memory_means_more_micro_batches_and_a_full_disk_means_waiting(
     trainer: Path, tmp_path: Path
 ) -> None:
@@ -127,11 +134,13 @@ def test_what_a_status_means(tmp_path: Path) -> None:
     assert [judge(status, tmp_path, False).kind for status in (2, 69, 71, 74)] == ["input", "busy", "memory", "storage"]
 
 
+@pytest.mark.long
 def test_a_run_that_only_stops_is_given_up(trainer: Path, tmp_path: Path) -> None:
     summary = go(tmp_path / "runs", named(RUN, "shy"))
     assert summary.failed == {RUN.run_id: "stopped before it had done a step more"} and len(begun(trainer)) == 4
 
 
+@pytest.mark.long
 def test_a_slot_in_which_every_run_crashes_gets_no_more_runs(trainer: Path, tmp_path: Path) -> None:
     """The remaining runs are not marked as failed: another machine may do better."""
     every = [replace(RUN, seed=seed, name="silent") for seed in range(4)]
@@ -142,6 +151,7 @@ def test_a_slot_in_which_every_run_crashes_gets_no_more_runs(trainer: Path, tmp_
     assert len(summary.failed) == 4 and not list(tmp_path.rglob("failed.json"))
 
 
+@pytest.mark.long
 def test_a_stop_file_ends_the_launch_and_its_runs(trainer: Path, tmp_path: Path) -> None:
     def stop() -> None:
         wait_until(lambda: bool(journal(trainer)))
@@ -152,6 +162,7 @@ def test_a_stop_file_ends_the_launch_and_its_runs(trainer: Path, tmp_path: Path)
     assert go(tmp_path / "runs", RUN, OTHER).finished == 2, "a new launch removes the stop file"
 
 
+@pytest.mark.long
 def test_a_single_run_is_stopped_and_the_others_continue(trainer: Path, tmp_path: Path) -> None:
     def stop() -> None:
         wait_until(lambda: bool(journal(trainer)))
@@ -182,6 +193,7 @@ def launcher(trainer: Path, folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([REAL_PYTHON, "-c", program], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_two_launchers_at_once_do_every_run_once(trainer: Path, tmp_path: Path) -> None:
     every = [replace(RUN, seed=seed, name="slow") for seed in range(6)]
     for config in every:
@@ -193,6 +205,7 @@ def test_two_launchers_at_once_do_every_run_once(trainer: Path, tmp_path: Path) 
     assert sorted(words[0] for words in begun(trainer)) == sorted(config.run_id for config in every)
 
 
+@pytest.mark.long
 def test_what_a_killed_launcher_leaves_stops_by_itself_and_is_taken_over(trainer: Path, tmp_path: Path) -> None:
     write_plan(tmp_path / "runs", "two", [PlannedRun(named(RUN, "wait")), PlannedRun(named(OTHER, "wait"))])
     process = launcher(trainer, tmp_path / "runs")
@@ -203,6 +216,7 @@ def test_what_a_killed_launcher_leaves_stops_by_itself_and_is_taken_over(trainer
     assert [words[1] for words in journal(trainer)] == ["begun"] * 2 + ["asked"] * 2 + ["begun"] * 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_every_run_and_the_same_call_continues(trainer: Path, tmp_path: Path, number: int) -> None:
     begun = []
@@ -243,6 +257,7 @@ def test_a_run_that_will_not_stop_is_killed(trainer: Path, tmp_path: Path, monke
     assert [words[1] for words in journal(trainer)][1:] == ["asked"]
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_for_a_while_is_waited_for(
     trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

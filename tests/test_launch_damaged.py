@@ -9,6 +9,8 @@ from helpers.stand_in import LONG, REAL_PYTHON, Watcher, a_trainer, begun, go, j
 
 from lmscale.study.launch.states import read_states
 
+pytestmark = pytest.mark.long
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "outcome cut short": lambda run: (run / "outcome.json").write_text("{"),
     "outcome empty": lambda run: (run / "outcome.json").write_bytes(b""),

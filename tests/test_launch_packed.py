@@ -36,6 +36,7 @@ def ids(configs: list[RunConfig]) -> list[str]:
     return [config.run_id for config in configs]
 
 
+@pytest.mark.long
 def test_runs_of_one_shape_share_a_program(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
     """Another length is another program; each has its folder, and a log that says where its words are."""
     runs, watcher = tmp_path / "runs", Watcher()
@@ -49,17 +50,20 @@ def test_runs_of_one_shape_share_a_program(trainer: Path, tmp_path: Path, alike:
     ]
 
 
+@pytest.mark.long
 def test_every_slot_gets_a_share(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
     assert go(tmp_path / "runs", *alike, workers=2, pack=4).finished == 4
     assert sorted(programs(trainer)) == sorted([ids(alike[:2]), ids(alike[2:])])
 
 
+@pytest.mark.long
 def test_a_run_of_several_devices_stays_alone(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
     spread = [replace(config, mesh=MeshConfig(data=2)) for config in alike[:2]]
     assert go(tmp_path / "runs", *spread, pack=2).finished == 2
     assert programs(trainer) == [[config.run_id] for config in spread]
 
 
+@pytest.mark.long
 def test_a_pack_too_large_for_the_memory_is_halved(trainer: Path, tmp_path: Path, alike: list[RunConfig]) -> None:
     """None of its runs is divided into more micro-batches for that."""
     watcher = Watcher()
@@ -70,6 +74,7 @@ def test_a_pack_too_large_for_the_memory_is_halved(trainer: Path, tmp_path: Path
     assert problems == {"a word for the log; once more with 2 in one program instead of 4"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["fail", "silent", "large"])
 def test_the_failing_run_of_a_pack_is_found_and_the_others_finish(
     trainer: Path, tmp_path: Path, alike: list[RunConfig], fault: str
@@ -92,6 +97,7 @@ def test_the_next_launch_remembers_how_packs_ended(tmp_path: Path) -> None:
     assert tally.max_pack_size == 2 and dict(tally.counts) == {"stopped": 1, "crash": 1}
 
 
+@pytest.mark.long
 def test_one_run_of_a_pack_is_stopped_and_the_others_continue(
     trainer: Path, tmp_path: Path, alike: list[RunConfig]
 ) -> None:

@@ -66,6 +66,7 @@ def three_axes(rates: tuple[float, ...] = (), noise: float = 0.0) -> pd.DataFram
     return table if rates else table.drop(columns="peak_lr")
 
 
+@pytest.mark.long
 def test_a_law_of_three_inputs_is_fitted_beside_flops_zeros_and_negative_values() -> None:
     fit = fits.loss_law(three_axes(), Three, resamples=0)
     assert fit.n_runs == 27 and not fit.dropped
@@ -74,6 +75,7 @@ def test_a_law_of_three_inputs_is_fitted_beside_flops_zeros_and_negative_values(
     assert any(s.name == "allocation" and "given='x=...'" in s.sentence for s in fit.status)
 
 
+@pytest.mark.long
 def test_the_optimum_at_given_values_is_the_minimum_along_the_budget() -> None:
     fit = fits.loss_law(three_axes(), Three, resamples=20, given={"x": 2.0}, at=1e19)
     (row,) = fit.allocations()
@@ -157,6 +159,7 @@ def test_rows_that_no_run_can_have_are_left_out_with_the_reason(role: Any, bad: 
     assert runs.names == ["a"] and [item.reason for item in runs.dropped] == [reason]
 
 
+@pytest.mark.long
 def test_the_hash_of_a_table_is_over_every_input() -> None:
     one = fits.loss_law(three_axes(), Three, resamples=0, check=False)
     table = three_axes()
@@ -172,6 +175,7 @@ def test_an_optimum_beyond_1e18_parameters_is_found() -> None:
         assert law._search(flops, SIX_ND).params == pytest.approx(law.optimum(flops).params, rel=1e-5)
 
 
+@pytest.mark.long
 def test_bounds_that_straddle_zero_need_no_starts() -> None:
     @dataclass(frozen=True)
     class Signed(Law):
@@ -253,6 +257,7 @@ def test_constraints_that_cannot_be_are_refused(constraint: dict[str, Any], sent
         fits.loss_law(read_table("chinchilla"), resamples=0, **constraint)
 
 
+@pytest.mark.long
 def test_tied_and_bounded_parameters() -> None:
     table = read_table("chinchilla")
     tied = fits.loss_law(table, tied={"beta": "alpha"}, resamples=40, check=False)
@@ -295,6 +300,7 @@ class Mine(laws.Law):
 """
 
 
+@pytest.mark.long
 def test_a_users_law_from_the_command_line_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,6 +369,7 @@ def test_second_derivatives_are_exact_where_the_loss_has_no_complex_form_too() -
         assert exact[k] == pytest.approx(numeric / (2 * step), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.long
 def test_least_squares_end_at_a_stationary_point() -> None:
     table = three_axes(noise=1e-2)
     data = tuple(table[name].to_numpy() for name in Three.INPUTS)
@@ -371,6 +378,7 @@ def test_least_squares_end_at_a_stationary_point() -> None:
         assert best.gradient < 1e-6 and best.agreeing > 1
 
 
+@pytest.mark.long
 def test_each_domain_of_a_mixture_has_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three losses of each run: three laws in one file, and three predictions."""
     form, rng = laws.mixture(2), np.random.default_rng(0)

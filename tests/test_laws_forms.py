@@ -39,6 +39,7 @@ def design(law: Law, runs: int = 240) -> pd.DataFrame:
     return table.assign(**{law.TARGET: law.loss(*columns.values())})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", OF_FURTHER_INPUTS, ids=lambda law: law.NAME)
 def test_noiseless_laws_are_recovered(law: Law) -> None:
     fit = fits.loss_law(design(law), law.NAME, loss="squared", resamples=0, check=False)
@@ -141,6 +142,7 @@ def test_parallel_streams_on_the_published_runs() -> None:
     assert rms(fitted("scalebench_parallel_pile", "parscale", columns, "split == 'train'")) <= 0.0015124446
 
 
+@pytest.mark.long
 @published
 def test_farseer_on_the_published_runs() -> None:
     """Sum of squares .0012562 by a general solver from a thousand evaluations; .0044 by the published constants."""
@@ -156,12 +158,14 @@ def test_farseer_on_the_published_runs() -> None:
     assert np.sqrt(np.mean(errors[table.split == "test"] ** 2)) == pytest.approx(0.0050, abs=5e-5)
 
 
+@pytest.mark.long
 @published
 def test_distillation_on_the_digitised_points() -> None:
     fit = fitted("busbridge2025_distillation", "distillation", "teacher_loss=teacher_loss_nats")
     assert rms(fit) <= 0.0060
 
 
+@pytest.mark.long
 @published
 @pytest.mark.parametrize("law", ["rectified", "fine-tuning-power"])
 def test_fine_tuning_on_the_published_models(law: str) -> None:
@@ -174,6 +178,7 @@ def test_fine_tuning_on_the_published_models(law: str) -> None:
         assert rms(fit) <= error * (1 + 1e-3), model
 
 
+@pytest.mark.long
 @published
 def test_repeated_data_is_predicted_by_the_bounded_law() -> None:
     table = pd.read_csv(TABLES / "scalebench_data_constrained.csv").rename(columns={"loss": "loss_nats"})

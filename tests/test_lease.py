@@ -66,6 +66,7 @@ def tell(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
+@pytest.mark.long
 def test_of_many_at_once_one_gets_it_and_of_a_dead_one_the_next(tmp_path: Path) -> None:
     many = holders(tmp_path, 6)
     for process in many:

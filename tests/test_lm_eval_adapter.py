@@ -126,6 +126,7 @@ def assert_same(nats: list[tuple[float, ...]], expected: list[tuple[float, ...]]
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["few", "truth_mc1", "truth_mc2"])
 def test_our_evaluator_gives_what_the_harness_gave(name: str, scorer: LMScorer, folder: Path) -> None:
     task = ours(folder)[name]
@@ -136,6 +137,7 @@ def test_our_evaluator_gives_what_the_harness_gave(name: str, scorer: LMScorer, 
         assert found["gold_probability" if name == "truth_mc2" else OURS[metric]] == pytest.approx(value, abs=1e-4)
 
 
+@pytest.mark.long
 def test_pairs_of_tokens_score_as_tasks_do(scorer: LMScorer, folder: Path) -> None:
     """In any order, with contexts in common, and cut on the left."""
     responses = scorer.responses(ours(folder)["few"])

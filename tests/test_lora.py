@@ -49,6 +49,7 @@ def tokens_of(config: ModelConfig, rows: int = 4) -> np.ndarray:
     return np.random.default_rng(1).integers(0, config.vocab, (rows, config.context + 1)).astype(np.int32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapters", [ADAPTED.lora, ONE], ids=["every matrix", "one matrix"])
 @pytest.mark.parametrize("options", [{}, {"mlp": "gelu", "biases": True, "heads": 4, "kv_heads": 2}], ids=str)
 def test_adapters_add_a_product_of_low_rank_and_merging_draws_it_in(adapters: LoraConfig, options: Any) -> None:
@@ -73,6 +74,7 @@ def adapted_run(model: ModelConfig = ADAPTED, corpus: str = "stdlib", steps: int
     return run(corpus, steps, model=model, **{"init_from": PARENT, **changed})
 
 
+@pytest.mark.long
 def test_the_gradient_is_that_of_the_adapters_alone() -> None:
     config = adapted_run()
     params, batch = params_of(ADAPTED), tokens_of(ADAPTED)
@@ -109,6 +111,7 @@ def test_the_optimizer_keeps_nothing_of_what_stays_and_its_bytes_are_counted(kin
     assert counting.params_total(ADAPTED) == counting.params_total(replace(ADAPTED, lora=None))
 
 
+@pytest.mark.long
 def test_flops_are_those_of_the_compiler() -> None:
     """Frozen matrices cost two passes; the compiler also drops what the input of the first layer's projection costs."""
     model = ModelConfig(width=64, layers=3, heads=4, context=32, vocab=128, lora=LoraConfig(rank=4), scan_layers=False)
@@ -131,6 +134,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_run_trains_adapters_of_its_parent_resumes_and_is_exported_whole(
     corpus: str, tmp_path: Path, stop_after: Any
@@ -229,6 +233,7 @@ def spread(mesh: MeshConfig) -> list[float]:
     return [float(means.loss), *(float(jnp.linalg.norm(grads[name])) for name in sorted(grads))]
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_gradients_of_one() -> None:
     command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))

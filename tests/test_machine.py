@@ -15,6 +15,7 @@ from lmscale.core.errors import MemoryShortage
 from lmscale.lm.devices import machine
 
 
+@pytest.mark.long
 def test_set_up_gives_a_process_its_core_and_the_shared_programs(cache: object) -> None:
     core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     code = (
@@ -143,6 +144,7 @@ def test_programs_of_another_user_are_not_run(tmp_path: Path, monkeypatch: pytes
     assert "cannot be used" in machine._untrusted(tmp_path / "file" / "xla")
 
 
+@pytest.mark.long
 def test_a_process_says_that_it_keeps_no_programs(tmp_path: Path) -> None:
     (tmp_path / "xla").mkdir()
     (tmp_path / "xla").chmod(0o777)

@@ -247,6 +247,7 @@ def test_a_source_of_a_mixture_that_would_repeat_too_often_is_named(sources: lis
         data.check_enough(data.prepare(dataclasses.replace(config, unique_tokens=100)), run(160, config))
 
 
+@pytest.mark.long
 def test_bpe_of_a_corpus_is_trained_once_and_its_tokens_are_the_text(sources: list[str], tmp_path: Path) -> None:
     config = mixed(sources, ["1", "1", "1"], tokenizer="bpe:270", test_fraction=0.1)
     assert data.find_manifest(config) is None
@@ -296,6 +297,7 @@ def test_a_document_that_does_not_come_back_is_named_and_leaves_nothing(sources:
     assert not list((tmp_path / "cache" / "tokens").glob(".*.partial"))
 
 
+@pytest.mark.long
 def test_processes_give_the_tokens_that_one_gives(sources: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "STRETCH_BYTES", 600)
     config = DataConfig(source=sources[2], tokenizer="bpe:265")
@@ -334,6 +336,7 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}/stat").exists() else True
 
 
+@pytest.mark.long
 def test_processes_end_with_the_one_that_started_them(sources: list[str], tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(KILLED))
     done = subprocess.run([sys.executable, str(tmp_path / "script.py"), sources[2]], stdout=subprocess.PIPE, text=True)

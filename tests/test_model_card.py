@@ -132,6 +132,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_has_a_card(format: str, trained: Path, tmp_path: Path) -> None:
     assert call("export", trained, tmp_path / "out", "--format", format, "--license", "mit") == 0
@@ -162,6 +163,7 @@ def test_an_unknown_format_is_one_sentence(trained: Path, tmp_path: Path, capsys
     assert "two-file" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_full_disk_leaves_nothing(
     format: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

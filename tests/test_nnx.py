@@ -68,6 +68,7 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
     return tiny(**request.param)
 
 
+@pytest.mark.long
 def test_there_and_back_changes_no_bit(config: ModelConfig) -> None:
     params = some_params(config)
     again = Transformer(config, params).params()
@@ -88,6 +89,7 @@ def test_every_row_of_the_table_is_a_leaf_of_each_layer(config: ModelConfig) -> 
     assert names == expected
 
 
+@pytest.mark.long
 def test_logits_are_those_of_the_pure_functions(config: ModelConfig) -> None:
     params, tokens = some_params(config), some_tokens(12)
     found = nnx.jit(lambda transformer, tokens: transformer(tokens))(Transformer(config, params), tokens)
@@ -96,6 +98,7 @@ def test_logits_are_those_of_the_pure_functions(config: ModelConfig) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0.05 if config.compute_dtype == "bfloat16" else 1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["scanned and chunked", "gpt2 with dropout", "completep"])
 def test_losses_and_gradients_are_those_of_the_pure_functions(variant: str) -> None:
     """Dropout included: the same key drops the same numbers."""
@@ -119,6 +122,7 @@ def test_losses_and_gradients_are_those_of_the_pure_functions(variant: str) -> N
         np.testing.assert_allclose(value, expected_grads[name], rtol=1e-4, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.long
 def test_dropout_is_off_without_a_key() -> None:
     config, tokens = tiny(layers=1, residual_dropout=0.5, attention_dropout=0.5), some_tokens(12)
     call = nnx.jit(lambda transformer, tokens, key: transformer(tokens, key))
@@ -156,6 +160,7 @@ def test_what_does_not_fit_is_refused() -> None:
         Transformer(tiny(), params)(jnp.zeros((1, 13), jnp.int32))
 
 
+@pytest.mark.long
 def test_the_core_does_not_load_it() -> None:
     code = "import sys, lmscale.lm.train.loop; print([name for name in sys.modules if name == 'lmscale.lm.model.nnx'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,6 +41,7 @@ def means(config: RunConfig, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
     return jax.jit(partial(means_and_gradient, config, make_objective(config)))(params, (), batch, jax.random.key(1))
 
 
+@pytest.mark.long
 def test_a_completion_reads_its_prompt_and_scores_its_answer() -> None:
     batch, params = examples(), init(SMALL, jax.random.key(0))
     every_token = np.asarray(jax.jit(partial(token_losses, config=SMALL))(params, batch["tokens"])[0])
@@ -51,6 +52,7 @@ def test_a_completion_reads_its_prompt_and_scores_its_answer() -> None:
     assert float(means(config(Completion()), prompt_changed)[0].loss) != pytest.approx(float(found.loss), rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_gradient_of_a_completion_is_that_of_its_answers_alone() -> None:
     batch, params = examples(), init(SMALL, jax.random.key(0))
 
@@ -65,6 +67,7 @@ def test_the_gradient_of_a_completion_is_that_of_its_answers_alone() -> None:
         np.testing.assert_allclose(grads[name], grad, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", [Completion(), NextToken()], ids=lambda objective: objective.kind)
 @pytest.mark.parametrize("loss_chunk", [None, 3], ids=["at once", "in chunks"])
 def test_z_loss_is_of_scored_tokens_alone(objective: Any, loss_chunk: int | None) -> None:
@@ -88,6 +91,7 @@ def test_z_loss_is_of_scored_tokens_alone(objective: Any, loss_chunk: int | None
     assert float(penalised.objective - plain.objective) == pytest.approx(0.5 * (log_z**2)[scored].sum(), rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dropout", ["residual_dropout", "attention_dropout"])
 def test_either_dropout_of_a_model_is_drawn_from_the_key(dropout: str) -> None:
     chosen = config(NextToken())
@@ -98,6 +102,7 @@ def test_either_dropout_of_a_model_is_drawn_from_the_key(dropout: str) -> None:
     assert losses[0] == losses[1] != pytest.approx(losses[2], rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
 def test_micro_batches_with_answers_of_unequal_lengths_give_the_whole(micro_batches: int) -> None:
     whole, grads = means(config(Completion()), examples())
@@ -148,6 +153,7 @@ def reference() -> Any:
     return jax.device_put(init(MODEL, jax.random.key(7)), replicated(make_mesh(MeshConfig())))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_an_objective_with_a_reference_trains_reports_and_resumes(
     corpus: str, reference: Any, tmp_path: Path, stop_after: Any
@@ -173,6 +179,7 @@ def test_an_objective_with_a_reference_trains_reports_and_resumes(
     assert pulled == sorted(pulled, reverse=True), "the pull towards the reference is part of what is minimised"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_run_without_reports_says_none(corpus: str, tmp_path: Path) -> None:
     train(run(corpus, 2), tmp_path)

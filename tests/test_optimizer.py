@@ -127,6 +127,7 @@ THEIRS: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", THEIRS)
 def test_the_whole_step_is_optax_with_the_same_schedule(kind: str) -> None:
     decay = 0.0 if kind == "adam" else 0.3
@@ -209,6 +210,7 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_large_matrix() -> None:
         np.testing.assert_allclose(update, 0.5, rtol=1e-3, err_msg=name)
 
 
+@pytest.mark.long
 def test_matrices_and_back() -> None:
     from lmscale.lm.train.optimizer import _from_matrices, _matrices
 
@@ -250,6 +252,7 @@ def test_rates_and_epsilons_are_those_of_the_table() -> None:
         np.testing.assert_allclose(moved[name], -0.1 / 8 if row.role == "hidden" else -0.1, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_large_gradients_are_clipped_as_one_vector(clip_norm: float | None) -> None:
     """With an epsilon far above the gradient, Adam's first update is the gradient over epsilon."""

@@ -40,6 +40,7 @@ def test_a_gaussian_policy_that_is_tilted_by_its_proxy_gains_in_proportion_to_d(
         assert low < 0 < high < 0.1
 
 
+@pytest.mark.long
 def test_the_best_of_n_gaussian_answers(experiment: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     proxy = rng.normal(size=(150, 64))

@@ -84,6 +84,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine.py"
 
 
+@pytest.mark.long
 def test_a_law_is_named_by_its_import_path_and_read_back(mine: Path) -> None:
     fit = loss_law(read_table("chinchilla"), "mine.py:Mine", resamples=3, check=False)
     value = json.loads(json.dumps(fit.to_json(samples=True)))
@@ -99,6 +100,7 @@ def test_a_law_of_this_module_is_read_back_too() -> None:
     assert type(LossLaw.from_json(fit.to_json()).law) is Logarithmic
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["gone", "changed"])
 def test_a_law_whose_source_is_another_is_not_read_back(mine: Path, change: str) -> None:
     value = loss_law(read_table("chinchilla"), "mine.py:Mine", resamples=0, check=False).to_json()
@@ -210,6 +212,7 @@ def test_a_form_with_an_unknown_function_says_so() -> None:
         np.floor(Dual(1.0, {0: 1.0}))
 
 
+@pytest.mark.long
 def test_what_a_file_names_runs_only_from_here(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     evil = tmp_path_factory.mktemp("evil") / "evil.py"
     evil.write_text(f"import pathlib; pathlib.Path({str(evil.with_name('ran'))!r}).touch()\n")
@@ -223,6 +226,7 @@ def test_what_a_file_names_runs_only_from_here(mine: Path, tmp_path_factory: pyt
     assert not evil.with_name("ran").exists()
 
 
+@pytest.mark.long
 def test_a_law_that_has_changed_since_the_fit_is_not_even_run(mine: Path) -> None:
     value = loss_law(read_table("chinchilla"), "mine.py:Mine", resamples=0, check=False).to_json()
     mine.write_text("import pathlib; pathlib.Path('ran').touch()\n" + mine.read_text())

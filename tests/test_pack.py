@@ -82,6 +82,7 @@ def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.long
 def test_each_learns_what_it_learns_alone(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
     outcomes = train_packed(configs, places(tmp_path, 3))
     losses = [outcome.loss_nats for outcome in outcomes]
@@ -92,6 +93,7 @@ def test_each_learns_what_it_learns_alone(configs: list[RunConfig], alone: list[
         assert_same(config, folder, expected)
 
 
+@pytest.mark.long
 def test_one_that_diverges_harms_no_other(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
     wild = one(configs[0].data.source, seed=3, peak_lr=1e38)
     folders = places(tmp_path, 3)
@@ -103,6 +105,7 @@ def test_one_that_diverges_harms_no_other(configs: list[RunConfig], alone: list[
         assert_same(configs[number], folders[place], alone[number])
 
 
+@pytest.mark.long
 def test_a_run_goes_on_alone_and_the_rest_together(
     configs: list[RunConfig], alone: list[Path], tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_run_goes_on_alone_and_the_rest_together(
         assert_same(config, folder, expected)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_left_out(configs: list[RunConfig], alone: list[Path], tmp_path: Path) -> None:
     folders = places(tmp_path, 2)
     shutil.copytree(alone[0], folders[0])
@@ -161,6 +165,7 @@ def test_what_may_differ_is_what_the_config_has() -> None:
     assert set(packable.OPTIMIZER_MAY_DIFFER) <= {field.name for field in dataclasses.fields(OptimizerConfig)}
 
 
+@pytest.mark.long
 def test_the_launcher_packs_them(alone: list[Path], configs: list[RunConfig], tmp_path: Path) -> None:
     """Through `lmscale train A B` in a process of its own, whose log holds the end of both."""
     runs = [PlannedRun(config) for config in configs[:2]]

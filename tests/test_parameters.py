@@ -82,6 +82,7 @@ def test_initial_values_have_the_tables_scale_and_follow_the_seed() -> None:
         assert row.axes[0] != "layers" or not np.array_equal(value[0], value[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one_draw", [parameters.ONE_DRAW, 0], ids=["one draw", "one for each"])
 def test_parameters_of_one_size_do_not_start_alike(one_draw: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameters, "ONE_DRAW", one_draw)
@@ -107,6 +108,7 @@ def first_loss(config: ModelConfig) -> float:
     return float(np.mean([losses(started(config, seed)) for seed in range(4)]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "mlp"), [(16, "swiglu"), (96, "gelu")])
 def test_loss_at_initialisation(width: int, mlp: str) -> None:
     """Logits of unit variance that know nothing cost ln V and half their variance: E ln sum exp = ln V + 1/2."""

@@ -107,6 +107,7 @@ def test_repeated_data_is_judged_by_its_own_law(tmp_path: Path) -> None:
     assert "Design, under muennighoff-2023" in text and "R_D" in text and "repeated up to 16" in text
 
 
+@pytest.mark.long
 def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: Path) -> None:
     path, out = write(tmp_path, GRID), tmp_path / "more.json"
     asked = PlanArgs(path, runs=tmp_path, json=out, improve=True, spend=3e13, most=4, target=1e15)
@@ -162,6 +163,7 @@ def rng() -> Any:
     return np.random.default_rng(0)
 
 
+@pytest.mark.long
 def test_from_a_law_to_one_run(tmp_path: Path, fitted: Path) -> None:
     path, out = write(tmp_path, GRID), tmp_path / "one.json"
     main(PlanArgs(path, runs=tmp_path, optimal=fitted, flops=1e13, json=out), console := screen(400))
@@ -211,6 +213,7 @@ def test_a_sweep_is_for_a_law_of_params_and_tokens() -> None:
     assert Sweep("one", [{}], RECIPE, law=laws.PowerMean).law == "power-mean"
 
 
+@pytest.mark.long
 def test_what_an_optimal_run_needs(tmp_path: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for asked, sentence in (

@@ -168,6 +168,7 @@ def test_logarithmic_axes_have_few_round_ticks(table):
         assert all(float(f"{tick:.1e}") == pytest.approx(tick) for tick in ticks)
 
 
+@pytest.mark.long
 def test_figures_are_text_small_and_the_same_every_time(table, both, tmp_path):
     def drawn():
         with plots.style():

@@ -126,6 +126,7 @@ FIT_DAMAGE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", FIT_DAMAGE)
 @pytest.mark.parametrize("approach", ["1", "2", "3"])
 def test_a_damaged_fit_is_one_sentence(table: Any, law: Any, approach: str, damage: str) -> None:

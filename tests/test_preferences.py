@@ -71,11 +71,13 @@ def assert_golden(name: str, value_and_norm: Any, where: str = "") -> None:
     assert value_and_norm[1] == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), where
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases.PAIR_CASES)
 def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
     assert_golden(name, objective_and_norm(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dpo, strict and smoothed", "reward model"])
 @pytest.mark.parametrize("changed", [{"micro_batches": 4}, {"model": {"loss_chunk": 7}}], ids=str)
 def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any]) -> None:
@@ -92,6 +94,7 @@ for name in ("dpo", "reward model"):
 """
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
     command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
@@ -101,6 +104,7 @@ def test_eight_devices_give_the_numbers_of_one() -> None:
             assert_golden(name, numbers, mesh)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("objective", "loss"), [(Preference(), math.log(2)), (Preference(loss="ipo", beta=0.25), 4.0)])
 def test_a_policy_that_is_its_reference_prefers_nothing(objective: Preference, loss: float) -> None:
     config = replace(cases.pair_config("dpo"), objective=objective)
@@ -112,6 +116,7 @@ def test_a_policy_that_is_its_reference_prefers_nothing(objective: Preference, l
         assert values[name] == pytest.approx(0, abs=1e-5), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunk", [None, 7])
 def test_kl_is_that_of_the_two_distributions_over_the_answers(chunk: int | None) -> None:
     model = replace(cases.STUDENT, loss_chunk=chunk)
@@ -184,6 +189,7 @@ def parent(corpus: str, tmp_path: Path) -> RunConfig:
     return config
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_policy_learns_from_pairs_and_resumes_bit_for_bit(
     corpus: str, parent: RunConfig, tmp_path: Path, stop_after: Any
@@ -228,6 +234,7 @@ def test_two_processes_learn_preferences_as_one_does(corpus: str, parent: RunCon
     assert_close(folders[1], folders[0])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_adapters_learn_preferences(corpus: str, parent: RunConfig, tmp_path: Path) -> None:
     adapters = {"lora": LoraConfig(rank=2)}
@@ -242,6 +249,7 @@ def test_adapters_learn_preferences(corpus: str, parent: RunConfig, tmp_path: Pa
     assert all(np.array_equal(trained[name], value) for name, value in first.items()), "all else stays as it is"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_policy_that_has_left_its_reference_has_diverged(corpus: str, parent: RunConfig, tmp_path: Path) -> None:
     parents = {"init_from": parent.run_id, "reference": parent.run_id}
@@ -255,6 +263,7 @@ def test_a_policy_that_has_left_its_reference_has_diverged(corpus: str, parent: 
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_policy_is_measured_beside_its_reference(corpus: str, tmp_path: Path) -> None:
     """As `lmscale bench` does, without a checkpoint of the reference, which need not have been trained."""
@@ -269,6 +278,7 @@ def test_a_policy_is_measured_beside_its_reference(corpus: str, tmp_path: Path) 
         bench.measure(replace(config, data=replace(config.data, source=str(tmp_path / "nowhere.jsonl"))), steps=2)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_reward_model_starts_from_a_language_model(corpus: str, tmp_path: Path, tied: bool) -> None:
@@ -293,6 +303,7 @@ def test_a_reward_model_starts_from_a_language_model(corpus: str, tmp_path: Path
         train(below, tmp_path / "runs" / "third" / below.run_id)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak", "compiled_programs")
 def test_a_reference_that_cannot_be_read_is_one_sentence(corpus: str, parent: RunConfig, tmp_path: Path) -> None:
     config = on_pairs(corpus, 2, Preference(), init_from=parent.run_id, reference=parent.run_id)

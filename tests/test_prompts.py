@@ -112,6 +112,7 @@ def test_batches_carry_the_mask_of_their_windows(file: Path) -> None:
             assert np.array_equal(scored, masks[number, 1:])
 
 
+@pytest.mark.long
 def test_a_mixture_scores_all_of_a_text_without_prompts(file: Path, tmp_path: Path) -> None:
     source = f"mix: 0.5 * {file} + 0.5 * synthetic:tasks(documents=200)"
     tokens = data.prepare(DataConfig(source=source, **ASKED))
@@ -123,6 +124,7 @@ def test_a_mixture_scores_all_of_a_text_without_prompts(file: Path, tmp_path: Pa
     assert usage.answer_tokens == by_batch < 8 * 16 * 5
 
 
+@pytest.mark.long
 def test_validation_is_the_mean_over_answers(file: Path) -> None:
     config = completion(file)
     tokens = data.prepare(config.data)
@@ -143,6 +145,7 @@ def test_validation_is_the_mean_over_answers(file: Path) -> None:
     assert found.stderr == pytest.approx(bootstrap, rel=0.1) and found.by_position is None
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_run_on_answers_counts_what_it_reads_and_what_it_scores(file: Path, tmp_path: Path) -> None:
     config = completion(file, steps=6)

@@ -62,11 +62,13 @@ def assert_golden(name: str, value_and_norm: Any, where: str = "") -> None:
     assert value_and_norm[1] == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), where
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases.REINFORCE_CASES)
 def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
     assert_golden(name, objective_and_norm(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["grpo, second update", "dr-grpo"])
 @pytest.mark.parametrize("changed", [{"micro_batches": 4}, {"model": {"loss_chunk": 7}}], ids=str)
 def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any]) -> None:
@@ -83,6 +85,7 @@ for name in ("grpo, second update", "dr-grpo"):
 """
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
     command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
@@ -92,6 +95,7 @@ def test_eight_devices_give_the_numbers_of_one() -> None:
             assert_golden(name, numbers, mesh)
 
 
+@pytest.mark.long
 def test_the_clip_takes_the_gradient_of_what_has_gone_far_enough() -> None:
     ratio = jnp.log(jnp.array([[0.5, 0.9, 1.1, 1.5]]))
     better, worse = (clipped_loss(ratio, jnp.full((1, 1), sign), 0.2) for sign in (1.0, -1.0))
@@ -160,6 +164,7 @@ def test_the_forty_answers_are_all_there_are() -> None:
     assert float(jnp.exp(jax.jit(answer_log_p)(tiny_params(0))).sum()) == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_expected_gradient_is_that_of_the_expected_reward() -> None:
     """The sum over all pairs of answers, each by its probability, of the gradient that the pair gives.
 
@@ -187,6 +192,7 @@ def test_the_expected_gradient_is_that_of_the_expected_reward() -> None:
         np.testing.assert_allclose(grad, by_reward, rtol=1e-3, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.long
 def test_the_mean_of_k3_is_the_kl() -> None:
     """Token by token of any two distributions, and summed over the tokens of an answer, of answers."""
     p, q = np.random.default_rng(2).dirichlet(np.ones(6), 2)
@@ -225,6 +231,7 @@ def test_a_policy_that_is_its_reference_pays_nothing_and_is_not_clipped() -> Non
     assert float(terms.objective) == pytest.approx(-by_length, rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_answers_are_drawn_as_often_as_they_are_likely(scan_layers: bool) -> None:
     """Two prompts of unequal lengths beside each other, 4,000 answers each: chi-squared with 39 degrees of freedom."""

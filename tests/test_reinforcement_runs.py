@@ -84,6 +84,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -> P
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_policy_earns_more_and_resumes_bit_for_bit_amid_two_updates(
     runs: Path, tmp_path: Path, stop_after: Any
@@ -110,6 +111,7 @@ def test_a_policy_earns_more_and_resumes_bit_for_bit_amid_two_updates(
     assert_same(config, again, folder)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_plan_counts_what_drawing_and_training_cost(runs: Path, tmp_path: Path) -> None:
     """Of a sweep with a reward model: what the plan says is what the outcome says, generation and training apart."""
@@ -188,6 +190,7 @@ train(config, Path(sys.argv[2]) / config.run_id)
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_eight_devices_draw_the_answers_of_one(runs: Path) -> None:
     config = reinforced(4, FIRST.run_id, objective={"updates": 2})
@@ -236,6 +239,7 @@ def reward_model_run(folder: Path) -> RunConfig:
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_micro_batches_and_packs_draw_the_same_answers(runs: Path) -> None:
     whole = reinforced(4, FIRST.run_id)
@@ -252,6 +256,7 @@ def test_micro_batches_and_packs_draw_the_same_answers(runs: Path) -> None:
     assert [row["reward"] for row in rows(runs / "pack" / other.run_id)] != [row["reward"] for row in expected]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_bench_draws_the_answers_too() -> None:
     config = reinforced(4)
@@ -261,6 +266,7 @@ def test_a_bench_draws_the_answers_too() -> None:
     assert speed.flops_per_second == pytest.approx(speed.tokens_per_second * per_token)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_kl_that_explodes_ends_the_run(runs: Path) -> None:
     config = reinforced(20, FIRST.run_id, optimizer={"peak_lr": 1.0}, objective={"kl_limit_nats": 1.0})
@@ -304,6 +310,7 @@ def test_a_run_whose_rewards_are_not_finite_stops(runs: Path, monkeypatch: pytes
         train(config, runs / "nan" / config.run_id)
 
 
+@pytest.mark.long
 def test_questions_follow_from_seed_and_number_and_are_none_of_an_exam() -> None:
     tasks = all_tasks(parse("synthetic:tasks(length=6)"))
     first = questions_of(tasks, 20, seed=0, number=3)
@@ -322,6 +329,7 @@ def test_prompts_are_read_and_answers_scored() -> None:
     assert [list(np.flatnonzero(row)) for row in scored] == [[1, 2], [2, 3, 4]]
 
 
+@pytest.mark.long
 def test_answers_follow_from_the_parameters_and_the_number_of_the_batch() -> None:
     config = reinforced(8, objective={"updates": 2})
     mesh = make_mesh(MeshConfig())

@@ -26,6 +26,7 @@ def page(sweep):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_baselines_come_in_bits_and_are_drawn_in_nats_where_all_tokens_are_alike(sweep, tmp_path):
     bits = {"bigram": 3.0}
     path = report.of_sweep(sweep, tmp_path, resamples=20, baselines=bits)
@@ -60,6 +61,7 @@ class Outline(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
+@pytest.mark.long
 def test_the_page_stands_alone(page):
     outline = Outline(page)
     assert "img" not in outline.tags and "link" not in outline.tags
@@ -162,6 +164,7 @@ def test_no_path_of_this_machine_is_printed(page, sweep):
     assert str(sweep.parent) not in page and f"lmscale report {sweep.name}" in page
 
 
+@pytest.mark.long
 def test_a_published_table_needs_no_metrics_and_no_held_out_runs(tmp_path):
     path = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=50, title="<Chinchilla> & co")
     text = path.read_text(encoding="utf-8")
@@ -176,6 +179,7 @@ def small(count):
                          "flops": 120 * params**2, "loss_nats": TRUTH.loss(params, 20 * params)})  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_table_too_small_to_fit_gets_a_page_that_says_so(tmp_path, count):
     table = small(count)
@@ -186,6 +190,7 @@ def test_a_table_too_small_to_fit_gets_a_page_that_says_so(tmp_path, count):
     assert all(run in text for run in table["run"])
 
 
+@pytest.mark.long
 def test_a_law_that_cannot_be_identified_gives_no_answer(tmp_path):
     results, _, notes = report.fit_and_check(small(12), ("3",), resamples=20)
     path = report.write(small(12), results, tmp_path, title="A line", notes=notes)

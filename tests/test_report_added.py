@@ -65,6 +65,7 @@ def test_a_curve_of_few_points_is_not_forecast():
     assert forecasts.forecast("a", short) is None and forecasts.section({"a": short}, {}) == []
 
 
+@pytest.mark.long
 def test_losses_by_position_are_read_and_drawn_at_the_middle_of_their_bins(sweep, table, tmp_path):
     runs = plots.measured_runs(table)
     first = str(runs["run"].iloc[0])
@@ -143,6 +144,7 @@ def test_a_sweep_under_way_says_what_is_missing_and_loads_itself_again(states, s
     assert "; of their compute 50 % is done." in under_way.note(half)
 
 
+@pytest.mark.long
 def test_the_page_of_an_unfinished_sweep_is_whole_and_says_so(tmp_path):
     folder = write_sweep(tmp_path / "sweep", points=10)
     for run in read_states(folder)[1][10:]:

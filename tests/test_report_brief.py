@@ -9,6 +9,7 @@ from lmscale.cli import VERBS, parse
 from lmscale.commands.console import open_console
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["fit", "report"])
 def test_the_verbs_end_with_the_answer(verb, tmp_path, capsys):
     folder = write_sweep(tmp_path, points=4)

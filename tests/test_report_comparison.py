@@ -47,6 +47,7 @@ def sides():
     return [side("a", table()), side("b", table(CHEAPER))]
 
 
+@pytest.mark.long
 def test_the_compute_that_one_saves_is_found(sides):
     result = laws.multiplier(*sides, comparable_unit(sides), (1.0, 1.0))
     low, high = result.multiplier.intervals["0.95"]
@@ -101,6 +102,7 @@ def test_fields_that_differ_are_named_with_their_values(tmp_path):
     assert fields["seed"] == ["0", "7"] and "model.width" not in fields
 
 
+@pytest.mark.long
 def test_of_tables_the_columns_that_all_have_are_compared(tmp_path):
     folder = write_sweep(tmp_path / "one", points=5)
     sweep = pd.DataFrame(
@@ -137,6 +139,7 @@ def test_sources_of_one_name_are_told_apart_and_one_given_twice_is_refused(tmp_p
         labels([paths[0], paths[0]])
 
 
+@pytest.mark.long
 def test_the_page_compares_three_and_names_every_run_by_its_side(tmp_path):
     for name, saved in (("a", 1.0), ("b", CHEAPER), ("c", 1 / CHEAPER)):
         table(saved).to_csv(tmp_path / f"{name}.csv", index=False)
@@ -156,6 +159,7 @@ def test_what_is_for_one_source_is_refused_for_several():
         write_comparison(["a.csv", "b.csv"], Path("out"), where="params > 1")
 
 
+@pytest.mark.long
 def test_a_list_of_sources_is_compared(tmp_path):
     for name in "ab":
         table().to_csv(tmp_path / f"{name}.csv", index=False)

@@ -81,6 +81,7 @@ def text_of(page: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_a_sweep_is_reported_by_what_it_varies(name: str, tmp_path: Path) -> None:
     made, question, answer = KINDS[name]
@@ -108,6 +109,7 @@ def test_scored_runs_are_reported_as_scores_and_lead_to_the_verb_that_judges_the
     assert "`lmscale emergence` on their folder judges each task" in text and "20 tokens per parameter" not in text
 
 
+@pytest.mark.long
 def test_a_page_is_about_one_stage_and_names_the_others(tmp_path: Path) -> None:
     lengths = (1e6, 2e6, 4e6, 8e6)
     before = [row(1e5, tokens, stage="pretrain", run=f"before {tokens:g}") for tokens in lengths]
@@ -121,6 +123,7 @@ def test_a_page_is_about_one_stage_and_names_the_others(tmp_path: Path) -> None:
         report.of_table(tmp_path / "runs.csv", tmp_path / "report", stage="fine")
 
 
+@pytest.mark.long
 def test_the_law_of_the_sweep_is_the_one_that_is_fitted(tmp_path: Path) -> None:
     ladder = pd.DataFrame([row(n, d) for n in SIZES for d in (1e6, 4e6, 1.6e7)])
     ladder.to_csv(tmp_path / "runs.csv", index=False)

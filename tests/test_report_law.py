@@ -24,6 +24,7 @@ def write_runs(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_law_without_tokens_has_a_page(tmp_path: Path) -> None:
     table, out = write_runs(tmp_path / "runs.csv"), tmp_path / "page"
     words = ("--law", "clark", "--columns", "params=dense", "--resamples", 30, "--output", out)
@@ -37,6 +38,7 @@ def test_a_law_without_tokens_has_a_page(tmp_path: Path) -> None:
     assert (out / "figures" / "residuals.svg").is_file()
 
 
+@pytest.mark.long
 def test_a_law_with_an_optimum_at_a_given_input_states_it(tmp_path: Path) -> None:
     law = laws.Precision(1.7, 400.0, 600.0, 0.34, 0.3, 2.0)
     grid = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5), [3.0, 4.0, 8.0, 16.0])
@@ -52,6 +54,7 @@ def test_a_law_with_an_optimum_at_a_given_input_states_it(tmp_path: Path) -> Non
     assert f"N* = {best.params / 1e9:.3g}"[:8] in page
 
 
+@pytest.mark.long
 def test_chinchillas_page_takes_another_law_of_n_and_d(tmp_path: Path) -> None:
     page = report.of_table(
         "chinchilla", tmp_path / "page", law="outer-exponent", where="flops > 1e20", resamples=0

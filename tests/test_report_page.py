@@ -91,6 +91,7 @@ def sha256(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+@pytest.mark.long
 def test_the_policy_lets_the_inlined_scripts_and_styles_run_and_no_others(html):
     inlined = Inlined(html)
     rules = dict(rule.split(" ", 1) for rule in inlined.policy.split("; "))
@@ -281,6 +282,7 @@ def test_words_of_the_page_name_no_colour(html):
     assert not re.findall(r"\b(black|white|gr[ea]y|coloured|blue|orange|green)\b", text)
 
 
+@pytest.mark.long
 def test_a_figure_of_very_many_runs_is_a_picture_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sketch, "MOST_POINTS", 100)
     path = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=0)

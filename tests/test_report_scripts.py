@@ -25,6 +25,7 @@ def evaluated(scripts, expression):
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*assets.SCRIPTS, "uplot/uPlot.iife.min.js"])
 def test_a_script_is_valid(name):
     with as_file(files("lmscale.study.report") / "web" / name) as path:
@@ -63,6 +64,7 @@ def test_decimals_are_written_as_in_python():
     assert shown == [[f"{value:.4f}", f"{value:.3g}"] for value in values]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("low", "high"), [(1e11, 1e15), (2.9, 3.4), (1.2e4, 9e4), (0.02, 45.0), (3e22, 8e22)])
 @pytest.mark.parametrize("most", [4, 7, 9])
 def test_ticks_are_those_of_the_drawings(low, high, most):

@@ -106,6 +106,7 @@ def test_bm25_is_the_formula() -> None:
     assert not scores[1:].any(), "words that no key has, and none at all"
 
 
+@pytest.mark.long
 def test_a_docstring_like_its_body_is_found(tmp_path: Path, compiled_programs: Path) -> None:
     """Where body and docstring have the same text, model and BM25 rank it first."""
     subject, _ = subject_of(trained(tmp_path, steps=2))

@@ -61,6 +61,7 @@ def test_the_usual_sizes_have_no_end() -> None:
     assert list(sizes_of((9, 0, 9))) == [0, 9]
 
 
+@pytest.mark.long
 def test_windows_are_those_of_training(subject: Subject) -> None:
     corpus = texts_of(subject.config.data)
     stream = WindowStream(corpus.held_out.documents(), subject.tokenizer, 32)
@@ -118,6 +119,7 @@ def test_each_half_of_the_windows_is_tuned_on_the_other() -> None:
     np.testing.assert_allclose(nats, [math.log(10)] * 2 + [-math.log(0.05 / 10)] * 2)
 
 
+@pytest.mark.long
 def test_without_a_datastore_the_loss_is_the_models(subject: Subject) -> None:
     measured = KnnMeasurement(subject, texts_of(subject.config.data), 10_000)
     (alone,) = measured.losses((0,))
@@ -138,6 +140,7 @@ def test_neighbours_help_a_model_that_has_learned_little(subject: Subject) -> No
     assert len(settings) == 2 and all(one["weight"] > 0 for one in settings)
 
 
+@pytest.mark.long
 def test_the_loss_does_not_depend_on_the_blocks(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = texts_of(subject.config.data)
     (whole,) = KnnMeasurement(subject, corpus, 8).losses((2048,))
@@ -154,6 +157,7 @@ def write(folder: Path, texts: Sequence[str]) -> str:
     return str(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MEASUREMENTS)
 def test_planted_copies_are_not_retrieved(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[KnnMeasurement]
@@ -189,6 +193,7 @@ def test_a_passage_takes_room_from_the_text() -> None:
     assert row.tolist() == [2, 3, 4, 5, 6, 7, 8] and cut == 1, "amid the text no document begins"
 
 
+@pytest.mark.long
 def test_the_loss_of_a_segment_is_that_of_its_tokens(subject: Subject) -> None:
     row = np.array(list(b"a lazy dog jumps over"), np.int32)
     (nats,) = passages.segment_losses(subject, [row], 5)
@@ -203,6 +208,7 @@ def test_segments_follow_each_other(subject: Subject) -> None:
     assert [one.document for one in taken] == [0, 0, 0, 0, 1] and bytes(taken[4].before.tolist()) == b"0123"
 
 
+@pytest.mark.long
 def test_the_nearest_chunk_stands_before_the_text(subject: Subject) -> None:
     """Found by a product with all chunks; as a control each segment has the passage of another one."""
     corpus = texts_of(subject.config.data)

@@ -26,6 +26,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory, compiled_programs: Path) -
     return subject_of(trained(tmp_path_factory.mktemp("run"), steps=2))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_vector_is_the_residual_stream_after_a_layer(subject: Subject, pooling: str, layer: int) -> None:

@@ -46,6 +46,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [strictly(line) for line in (folder / SCORES_FILE).read_text("utf-8").splitlines()]
 
 
+@pytest.mark.long
 def test_scores_of_a_training_run_are_those_of_its_checkpoint(copied: Path, tmp_path: Path) -> None:
     """And what is learned is the same to the last bit."""
     config = subject_of(copied)[0].config
@@ -130,6 +131,7 @@ def test_a_datastore_nobody_measures_is_refused() -> None:
             sweep(lmscale.grid(width=[16], tokens=[1e5], datastore_tokens=[size]), ExamConfig(tasks=SPECS))
 
 
+@pytest.mark.long
 def test_the_law_goes_through_rows_of_scores(tmp_path: Path) -> None:
     """The engine of all fits, on the columns that an exam writes: the truth comes back."""
     truth = laws.Retrieval(1.6, 400.0, 1200.0, 0.33, 0.35, 0.6, 0.2)

@@ -48,6 +48,7 @@ def index(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_every_chunk_leads_back_to_its_document(folder: Path, index: Path) -> None:
     opened = open_index(index)
     corpus = corpora.prepare(subject_of(folder)[0].config.data)
@@ -134,6 +135,7 @@ def test_an_index_of_something_else_is_left_alone(folder: Path, index: Path, tmp
     assert content(index) == before and not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_an_index_of_another_run_is_refused(folder: Path, index: Path, tmp_path: Path) -> None:
     config = subject_of(folder)[0].config
     other = train_in(tmp_path, run(config.data.source, 3, model=config.model, seed=1))
@@ -151,6 +153,7 @@ def test_an_empty_index_is_refused(folder: Path, index: Path, tmp_path: Path) ->
         open_index(copy)
 
 
+@pytest.mark.long
 def test_no_document_finds_itself_or_a_near_duplicate(folder: Path, tmp_path: Path) -> None:
     texts = documents(0, 8)
     (tmp_path / "text").mkdir()
@@ -171,6 +174,7 @@ def test_no_document_finds_itself_or_a_near_duplicate(folder: Path, tmp_path: Pa
     )
 
 
+@pytest.mark.long
 def test_several_devices_embed_the_same_vectors(folder: Path, index: Path, tmp_path: Path) -> None:
     program = (
         "import jax, lmscale, sys\n"
@@ -187,6 +191,7 @@ def test_several_devices_embed_the_same_vectors(folder: Path, index: Path, tmp_p
         np.testing.assert_allclose(ours.reconstruct_n(0, count), theirs.reconstruct_n(0, count), atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_graph_is_added_to_an_index_and_measured(folder: Path, index: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
     with pytest.MonkeyPatch.context() as patch:
@@ -199,6 +204,7 @@ def test_a_graph_is_added_to_an_index_and_measured(folder: Path, index: Path, tm
     assert [one.number for one in by_graph] == [one.number for one in exact]
 
 
+@pytest.mark.long
 def test_summaries_are_embedded_in_place_of_chunks(folder: Path, tmp_path: Path) -> None:
     built = lmscale.index(folder, tmp_path / "index", chunk_tokens=16, summary_tokens=8)
     summaries = [json.loads(line) for line in (tmp_path / "index" / "00000.jsonl").read_text("utf-8").splitlines()]
@@ -235,6 +241,7 @@ def test_an_answer_cites_what_it_rests_on() -> None:
     assert str(cite("Sorted order.", passages)[0]) == "Sorted order. [2]" and cite("", passages) == []
 
 
+@pytest.mark.long
 def test_a_question_is_answered_from_passages(
     folder: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +270,7 @@ def test_bad_questions_get_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_verb_says_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("index", folder, tmp_path / "index", "--chunk-tokens", 8, "--pooling", "last", "--kind", "hnsw") == 0
     printed = capsys.readouterr().out

@@ -65,6 +65,7 @@ def test_a_failure_that_cannot_be_read_is_a_failure_all_the_same(tmp_path: Path,
     assert (failure_reason(tmp_path) or "").startswith(reason) and failure_reason(tmp_path) is not None
 
 
+@pytest.mark.long
 def test_file_names_of_a_run_folder_are_written_in_one_module_only() -> None:
     names = {value for name, value in vars(run_folder).items() if name.endswith("_FILE") and "." in value}
     assert len(names) >= 8

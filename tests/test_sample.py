@@ -41,6 +41,7 @@ def a_run(sweep: Path) -> Path:
     return next(path.parent for path in sorted(sweep.glob("*/outcome.json")))
 
 
+@pytest.mark.long
 def test_json_has_the_continuations(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", a_run(sweep), "--prompt", "the ", "a \U0001f642", "--max-tokens", 24, "--n", 2]
     assert call(*words, "--json", tmp_path / "s.json") == 0
@@ -53,6 +54,7 @@ def test_json_has_the_continuations(sweep: Path, tmp_path: Path, capsys: pytest.
     assert "tokens/s" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_prompts_and_stops_are_taken_one_flag_each_or_together(sweep: Path, tmp_path: Path) -> None:
     """Whichever way they are given, each counts; stops are vowels, so that a text without any ends at none."""
     prompts = ["the ", "a", "b"], ("--prompt", "the ", "-p", "a", "b"), ("-p", "the ", "a", "--prompt=b")
@@ -68,6 +70,7 @@ def test_prompts_and_stops_are_taken_one_flag_each_or_together(sweep: Path, tmp_
     assert texts[0] == texts[1]
 
 
+@pytest.mark.long
 def test_a_dash_is_a_prompt_from_standard_input(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_dash_writes_json_alone_to_standard_output(sweep: Path, capsys: pytest
     assert len(value["completions"]) == 1
 
 
+@pytest.mark.long
 def test_all_models_of_a_sweep_speak_in_order_of_scale(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("sample", "--sweep", sweep, "-p", "the", "--max-tokens", 5) == 0
     printed = capsys.readouterr()
@@ -126,6 +130,7 @@ def test_all_models_of_a_sweep_speak_in_order_of_scale(sweep: Path, capsys: pyte
     assert "no run folder" in printed.err, "the one without a model is named"
 
 
+@pytest.mark.long
 def test_beams_come_best_first(sweep: Path, tmp_path: Path) -> None:
     words = [
         "sample",

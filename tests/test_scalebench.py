@@ -30,6 +30,7 @@ def table() -> pd.DataFrame:
     return rows.assign(loss=TRUTH.loss(rows["num_params"], rows["parallel_size"]) * np.exp(noise))
 
 
+@pytest.mark.long
 def test_chosen_runs_predict_what_they_are_chosen_for(bench: dict[str, Any], table: pd.DataFrame) -> None:
     task = next(task for task in bench["TASKS"] if task.name == "parallel_pile")
     (pool,) = bench["pools"](task, table)
@@ -52,6 +53,7 @@ def test_nothing_bought_is_the_worst_score(bench: dict[str, Any], table: pd.Data
     assert bench["r_squared"](np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 1.0
 
 
+@pytest.mark.long
 def test_the_table_is_printed_whichever_way_it_goes(
     bench: dict[str, Any], table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def lines(*records: Any) -> str:
     return "".join(f"{record if isinstance(record, str) else json.dumps(record)}\n" for record in records)
 
 
+@pytest.mark.long
 def test_an_answer_is_read_as_in_training() -> None:
     found = score_answers(trained(REWARDING), [Asked("Say 7:", [" 7", " no"]), Asked("é", ["x"])])
     expected = [[by_hand("Say 7:", " 7"), by_hand("Say 7:", " no")], [by_hand("é", "x")]]
@@ -77,6 +78,7 @@ def test_an_answer_is_read_as_in_training() -> None:
         assert row == pytest.approx(own, rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_answers_to_a_long_prompt_lose_the_same_beginning() -> None:
     [[short, long]] = score_answers(trained(REWARDING), [Asked("0123456789abcdef", ["x", "wxyz"])])
     assert short == pytest.approx(by_hand("56789abcdef", "x"), rel=1e-5)

@@ -52,6 +52,7 @@ def one_by_one(run: TrainedRun, document: str) -> list[float]:
     return nats
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [
@@ -71,6 +72,7 @@ def test_every_token_is_scored_once_from_the_window_of_the_rule(options: dict[st
     assert scored.tokens_T[: scored.bytes].tolist() == list(ENGLISH.encode()) and scored.text == ENGLISH.encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("context", [2, 7])
 def test_a_token_is_predicted_from_all_before_it_or_from_more_than_half_a_context(context: int) -> None:
     context_T = score_text(trained(context=context), [ENGLISH]).context_T
@@ -79,6 +81,7 @@ def test_a_token_is_predicted_from_all_before_it_or_from_more_than_half_a_contex
     assert 2 * context_T[context:].min() > context
 
 
+@pytest.mark.long
 def test_documents_do_not_see_each_other_and_a_batch_is_its_rows() -> None:
     run = trained()
     texts = [ENGLISH, "x", ENGLISH[:9], ENGLISH[3:] * 3]
@@ -89,6 +92,7 @@ def test_documents_do_not_see_each_other_and_a_batch_is_its_rows() -> None:
     assert together.tokens_D.tolist() == [one.tokens for one in single]
 
 
+@pytest.mark.long
 def test_the_size_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run, text = trained(), ENGLISH * 5
     whole = score_text(run, [text])
@@ -128,6 +132,7 @@ def test_losses_by_position_are_those_of_validation() -> None:
     assert len(longer.loss_by_position_nats) == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [ByteTokenizer, bpe])
 def test_pieces_and_lines_are_the_whole_text(make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
@@ -182,6 +187,7 @@ def test_classes_are_by_probability() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_ranks_and_alternatives_are_those_of_the_logits() -> None:
     run = trained(context=8)
     scored = score_text(run, ["ab", ENGLISH])
@@ -199,6 +205,7 @@ def test_ranks_and_alternatives_are_those_of_the_logits() -> None:
     assert alternatives(run, scored, 10**9).rank_T.shape == (scored.tokens,)
 
 
+@pytest.mark.long
 def test_a_padded_vocabulary_is_never_an_alternative() -> None:
     tokenizer = SymbolTokenizer(5)
     run = trained(tokenizer)

@@ -41,6 +41,7 @@ def text(tmp_path: Path) -> Path:
     return tmp_path / "t.txt"
 
 
+@pytest.mark.long
 def test_json_holds_the_sums_and_the_tokens(sweep: Path, text: Path, tmp_path: Path) -> None:
     assert call("score", of_width(sweep, 8), "--json", tmp_path / "c.json", "--tokens", text) == 0
     value = strictly((tmp_path / "c.json").read_text("utf-8"))
@@ -53,6 +54,7 @@ def test_json_holds_the_sums_and_the_tokens(sweep: Path, text: Path, tmp_path: P
     assert sum(line["bytes"] for line in value["lines"]) == size
 
 
+@pytest.mark.long
 def test_one_run_or_several_and_lines(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +86,7 @@ class Page(HTMLParser):
         self.words += data
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_page_with_its_smallest_middle_and_largest_model(
     sweep: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,11 +61,13 @@ def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> t
     return float(nats[-scored:].sum()), bool((logits.argmax(1) == kept[1:])[-scored:].all()), len(full) - len(kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shots", [Shots(), Shots(2), Shots(2, draw="each"), Shots(3)], ids=str)
 def test_scores_are_those_of_a_plain_loop(shots: Shots, scorer: LMScorer, params: Any) -> None:
     assert_as_by_hand(TASK, shots, scorer, params)
 
 
+@pytest.mark.long
 def test_examples_that_are_documents(scorer: LMScorer, params: Any) -> None:
     assert_as_by_hand(Task("documents", ITEMS, ("gold_bits_per_byte",), separator=None), Shots(1), scorer, params)
 
@@ -86,6 +88,7 @@ def assert_as_by_hand(task: Task, shots: Shots, scorer: LMScorer, params: Any) -
     assert any(cut) if shots.count == 3 else shots.count or not any(cut)
 
 
+@pytest.mark.long
 def test_what_is_written_is_the_likeliest_until_it_ends(scorer: LMScorer, params: Any) -> None:
     for item, response in zip(ITEMS, scorer.responses(TASK, Shots(1))):
         _, opening, question = prompt(TASK, item, Shots(1))
@@ -97,6 +100,7 @@ def test_what_is_written_is_the_likeliest_until_it_ends(scorer: LMScorer, params
         assert response.generated == TOKENIZER.decode(np.array(tokens[start:][: ends[0]]))[: TASK.longest_answer]
 
 
+@pytest.mark.long
 def test_the_answer_that_is_written_scores_as_greedy(scorer: LMScorer) -> None:
     written = scorer.responses(TASK)[0].generated
     assert written
@@ -105,6 +109,7 @@ def test_the_answer_that_is_written_scores_as_greedy(scorer: LMScorer) -> None:
         assert scorer.responses(again)[0].answer_greedy == (True,)
 
 
+@pytest.mark.long
 def test_how_many_are_read_together_changes_nothing(scorer: LMScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = scorer.responses(TASK, Shots(1))
     monkeypatch.setattr(module, "TOKENS_PER_CALL", 16)

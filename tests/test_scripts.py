@@ -50,6 +50,7 @@ def run(program: str, *arguments: object, cwd: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.long
 def test_loading_a_script_does_nothing(tmp_path: Path) -> None:
     assert EXPERIMENTS and ANALYSIS
     program = """
@@ -63,6 +64,7 @@ for path in sys.argv[1:]:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_sweeps_plan_without_jax(tmp_path: Path) -> None:
     assert SWEEPS
     program = f"""

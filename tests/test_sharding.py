@@ -109,6 +109,7 @@ def trained() -> tuple[dict[Shape, dict[str, Any]], str]:
     return dict(zip((ONE, *SOME), outcomes)), said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SOME, ids=str)
 def test_eight_devices_learn_what_one_learns(shape: Shape, trained: Any) -> None:
     assert_same(trained[0][shape], trained[0][ONE])

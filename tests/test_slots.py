@@ -18,6 +18,7 @@ def test_workers_are_at_least_one(tmp_path: Path) -> None:
         go(tmp_path / "runs", RUN, workers=0)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
 def test_slots_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, trainer: Path, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -43,6 +44,7 @@ def test_runs_side_by_side_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert {slot.environment[MEMORY_VARIABLE] for slot in slots(4)} == {"250"}
 
 
+@pytest.mark.long
 def test_a_run_of_several_devices_takes_several_gpus(
     monkeypatch: pytest.MonkeyPatch, trainer: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from lmscale.lm.model import transformer
 from lmscale.lm.use.load import TrainedRun
 from lmscale.lm.use.stablehlo import DESCRIPTION_FILE, write_stablehlo
 
+pytestmark = pytest.mark.long
+
 READER = """
 import json, sys
 sys.modules["lmscale"] = None

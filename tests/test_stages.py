@@ -237,6 +237,7 @@ def family(folder: Path, tokens: int = 6400) -> tuple[list[PlannedRun], Path]:
     return [PlannedRun(config) for config in (grandchild, child, parent)], folder / "runs"
 
 
+@pytest.mark.long
 def test_a_run_starts_when_what_it_needs_has_finished(trainer: Path, tmp_path: Path) -> None:
     runs, folder = family(tmp_path)
     summary = launch.run("three", runs, folder, Watcher(), workers=3)
@@ -245,6 +246,7 @@ def test_a_run_starts_when_what_it_needs_has_finished(trainer: Path, tmp_path: P
     assert begun == [run.config.run_id for run in reversed(runs)]
 
 
+@pytest.mark.long
 def test_a_run_whose_parent_cannot_be_had_is_not_started(trainer: Path, tmp_path: Path) -> None:
     runs, folder = family(tmp_path)
     grandchild, child, parent = (run.config for run in runs)

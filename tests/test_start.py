@@ -49,6 +49,7 @@ def first_params(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in state.params.items()}
 
 
+@pytest.mark.long
 def test_a_run_starts_from_the_parameters_of_another(parent: RunConfig, corpus: str, tmp_path: Path) -> None:
     """The parent is in another sweep; its last step or one that it kept; another seed and rate make no difference."""
     runs = tmp_path / "runs"
@@ -63,6 +64,7 @@ def test_a_run_starts_from_the_parameters_of_another(parent: RunConfig, corpus: 
     assert train(child, runs / "second" / child.run_id).loss_nats != train(plain, tmp_path / "plain").loss_nats
 
 
+@pytest.mark.long
 def test_averaged_weights_are_what_another_run_starts_from(corpus: str, tmp_path: Path) -> None:
     config = run(corpus, 6, **AVERAGED)
     train(config, tmp_path / "sweep" / config.run_id)
@@ -74,6 +76,7 @@ def test_averaged_weights_are_what_another_run_starts_from(corpus: str, tmp_path
     assert any(not np.array_equal(found[name], value) for name, value in last.items())
 
 
+@pytest.mark.long
 def test_a_start_that_cannot_be_had_is_one_sentence(parent: RunConfig, corpus: str, tmp_path: Path) -> None:
     folder, child = tmp_path / "runs" / "first" / "child", run(corpus, 3, init_from=parent.run_id)
     with pytest.raises(UserError, match=r"there is no run 0123456789ab in .*first"):
@@ -89,6 +92,7 @@ def test_a_start_that_cannot_be_had_is_one_sentence(parent: RunConfig, corpus: s
             run(corpus, 3, continue_from=f"{parent.run_id}@{step}")
 
 
+@pytest.mark.long
 def test_a_start_with_another_tokenizer_is_refused(corpus: str, tmp_path: Path) -> None:
     """`bpe:300` is trained on each text; the file of the first is the same tokenizer by another name."""
     (tmp_path / "other").mkdir()
@@ -105,6 +109,7 @@ def test_a_start_with_another_tokenizer_is_refused(corpus: str, tmp_path: Path) 
     assert train(same, tmp_path / "runs" / "second" / same.run_id).state == "finished"
 
 
+@pytest.mark.long
 def test_load_gives_configuration_parameters_and_tokenizer(parent: RunConfig, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "first" / parent.run_id
     config, params, tokenizer = lmscale.load(folder)
@@ -137,6 +142,7 @@ def _continued(params: Any, text: jax.Array) -> jax.Array:
     return jax.numpy.concatenate([text[:, :half], likeliest[:, half - 1 :]], axis=1)
 
 
+@pytest.mark.long
 def test_a_run_on_its_own_samples_resumes_to_the_last_bit(corpus: str, tmp_path: Path, stop_after: Any) -> None:
     config = run(corpus, 10)
     result = train(config, tmp_path / "whole", batches=OwnContinuations)
@@ -163,6 +169,7 @@ def stopped(tmp_path: Path, stop_after: Any) -> RunConfig:
     return config
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_before_its_first_checkpoint_knows_its_corpus(tmp_path: Path, stop_after: Any) -> None:
     (corpus := tmp_path / "text").mkdir()
     config, folder = run(write_corpus(corpus), 10), tmp_path / "killed"
@@ -203,6 +210,7 @@ def test_a_damaged_note_of_a_runs_data_is_one_sentence(content: str, sentence: s
         check_noted(Identity("0123456789ab", "5f"), folder)
 
 
+@pytest.mark.long
 def test_a_run_does_not_go_on_over_a_changed_corpus(stopped: RunConfig, tmp_path: Path) -> None:
     folder = tmp_path / "stopped" / stopped.run_id
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -219,6 +227,7 @@ def test_a_run_does_not_go_on_over_a_changed_corpus(stopped: RunConfig, tmp_path
     assert_same(stopped, folder, tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_branch_of_other_data_is_refused_and_a_start_from_parameters_is_not(
     stopped: RunConfig, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def gradient(config: RunConfig, tokens: np.ndarray) -> tuple[jax.Array, dict[str
     return means.loss, grads
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_micro_batches_of_unequal_token_counts_give_the_gradient_of_the_whole(parts: int) -> None:
     """Half of the tokens are not scored, nearly all of them in the last rows: a mean of means would be wrong."""
@@ -71,6 +72,7 @@ def test_micro_batches_are_no_part_of_a_runs_name() -> None:
     assert run(micro_batches=4).run_id == run().run_id
 
 
+@pytest.mark.long
 def test_z_loss_is_the_gradient_of_the_squared_log_partition() -> None:
     config = run(z_loss=0.1)
     params = first_state(config).params
@@ -86,6 +88,7 @@ def test_z_loss_is_the_gradient_of_the_squared_log_partition() -> None:
         np.testing.assert_allclose(found[name], plain[name] + 0.1 * extra, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 def test_averaged_weights() -> None:
     states, _ = stepped(run(ema_decay=0.75), 4)
     expected = states[0].params["mlp_in"]
@@ -98,6 +101,7 @@ def test_averaged_weights() -> None:
     np.testing.assert_array_equal(plain[-1].params["mlp_in"], states[-1].params["mlp_in"])
 
 
+@pytest.mark.long
 def test_dropout_is_another_at_every_step_and_the_same_again() -> None:
     config = run(model=ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8, residual_dropout=0.3), peak_lr=1e-9)
     optimizer = make_optimizer(config)
@@ -109,6 +113,7 @@ def test_dropout_is_another_at_every_step_and_the_same_again() -> None:
     assert losses[0] == losses[2] != losses[1]
 
 
+@pytest.mark.long
 def test_health_goes_with_the_state() -> None:
     states, metrics = stepped(run(), 3)
     assert [int(state.step) for state in states] == [0, 1, 2, 3]
@@ -119,6 +124,7 @@ def test_health_goes_with_the_state() -> None:
     assert (int(found.health.code), int(found.health.step)) == (1, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changed",
     [

@@ -25,6 +25,7 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", ["$L --version", "$L --help", "$L plan --help", "$L status {made}/runs/smoke"])
 @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
 def test_output_that_cannot_be_written_is_one_sentence(line: str, way: str, made: Path) -> None:
@@ -33,12 +34,14 @@ def test_output_that_cannot_be_written_is_one_sentence(line: str, way: str, made
     assert done.stderr.startswith("lmscale: the standard output cannot be written (") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_a_sentence_that_cannot_be_written_shows_in_the_status(way: str) -> None:
     assert shell(f"$L status absent {way}").returncode == EXIT_STORAGE
     assert shell("$L --version 2>&-").stdout.startswith("lmscale ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", ["$L --help", "$L table {made}/runs/smoke", "$L status {made}/runs/smoke"])
 def test_a_reader_that_leaves_early_is_no_problem(line: str, made: Path) -> None:
     done = shell(f"{line.format(made=made)} | true; echo ${{PIPESTATUS[0]}}")
@@ -64,6 +67,7 @@ with open(sys.argv[1], "w") as file:
     assert shell(line).returncode == 0 and (tmp_path / "file").read_text() == "ours"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
 def test_characters_that_the_output_lacks_are_replaced(encoding: str, made: Path) -> None:
     done = subprocess.run(
@@ -186,6 +190,7 @@ def test_every_verb_meets_a_full_disk_with_one_sentence(
     assert said[-1].startswith("lmscale: the standard output cannot be written") and "Traceback" not in "".join(said)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="rights cannot be given up here")
 @pytest.mark.parametrize("line", ["status {f}/runs/smoke", "table {f}/runs/smoke", "fit {f}/t.csv", "plan {f}/s.py"])
 @pytest.mark.parametrize("closed", ["folder", "files"])

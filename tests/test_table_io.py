@@ -211,6 +211,7 @@ def test_every_digit_is_written_and_no_value_lost(tmp_path: Path, ending: Any) -
     assert "2026-01-01" in str(ours["when"][0]) and pd.isna(ours["when"][1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "cell",
     [
@@ -244,6 +245,7 @@ def test_a_mapping_that_cannot_be_read_is_named_with_its_own_file(tmp_path: Path
         take_in(tmp_path / "t.csv", tmp_path / "o.csv")
 
 
+@pytest.mark.long
 def test_a_report_of_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

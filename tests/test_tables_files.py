@@ -32,6 +32,7 @@ def same(path: Path) -> bool:
     return read_table(path)[OURS].to_numpy().tolist() == ROWS.to_numpy().tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content",
     [
@@ -99,6 +100,7 @@ def test_types_of_parquet(tmp_path: Path) -> None:
             read_table(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -63,12 +63,14 @@ def patched(config: ModelConfig, values: Activations, seed: int = 0) -> jax.Arra
     return jax.jit(run)(params(config), tokens(seed), values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TAPS)
 def test_a_site_has_the_shape_that_the_list_says(name: str) -> None:
     shape = tuple(SIZES[letter] for letter in TAPS[name].shape.split())
     assert recorded(tiny(**GROUPED))[1][name].shape == ((LAYERS,) if TAPS[name].in_layer else ()) + shape
 
 
+@pytest.mark.long
 def test_the_recorded_residual_stream_gives_the_logits() -> None:
     logits, activations = recorded(PLAIN)
 
@@ -89,6 +91,7 @@ def test_the_recorded_residual_stream_gives_the_logits() -> None:
     )
 
 
+@pytest.mark.long
 def test_recording_leaves_the_logits_alone() -> None:
     """Attention by its formula instead of in chunks rounds otherwise."""
     without, _ = FORWARD(params(PLAIN), tokens(), PLAIN)
@@ -97,6 +100,7 @@ def test_recording_leaves_the_logits_alone() -> None:
     np.testing.assert_allclose(recorded(PLAIN)[0], without, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TAPS)
 def test_patching_with_the_recorded_value_changes_no_bit(name: str) -> None:
     """An optimising compiler may fuse softmax and scores, so that patched scores alone may differ by a rounding."""
@@ -105,6 +109,7 @@ def test_patching_with_the_recorded_value_changes_no_bit(name: str) -> None:
     np.testing.assert_allclose(patched(PLAIN, activations), logits, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "names",
     [("embedding",), ("residual_pre",), ("residual_post",), ("embedding", "attention_output", "mlp_output")],
@@ -133,6 +138,7 @@ def test_a_patch_of_one_layer_and_position_leaves_what_comes_before_alone() -> N
     assert (np.abs(change - logits)[:, position:].max(axis=-1) > 1e-3).all()
 
 
+@pytest.mark.long
 def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection() -> None:
     head, at = 1, 2
 
@@ -147,6 +153,7 @@ def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection() -> None:
         assert not activations and not np.allclose(ablated, recorded(PLAIN)[0], atol=1e-2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changed", [{"scan_layers": True}, {"remat": "full"}, {"remat": "dots", "scan_layers": True}], ids=str
 )
@@ -158,6 +165,7 @@ def test_how_layers_are_run_changes_nothing(changed: dict[str, Any]) -> None:
         np.testing.assert_allclose(activations[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.long
 def test_attention_weights_are_shares_of_what_is_visible_and_give_the_head_outputs() -> None:
     config = tiny(**GROUPED)
     activations = {name: np.asarray(value) for name, value in recorded(config)[1].items()}
@@ -174,6 +182,7 @@ def test_attention_weights_are_shares_of_what_is_visible_and_give_the_head_outpu
     np.testing.assert_allclose(chunked, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", [{}, {"scan_layers": True, "remat": "full"}], ids=str)
 def test_gradients_flow_through_a_patch(changed: dict[str, Any]) -> None:
     """The derivative of a later logit after a vector added to the residual stream is the quotient of differences."""

@@ -57,6 +57,7 @@ def rows(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / SCORES_FILE).read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_rows_are_kept_and_replaced(run: Path) -> None:
     said = show(run, 0, 1, items=10)
     assert said.count("10 items in") == 2 and "exact_match" in said
@@ -86,6 +87,7 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
         assert len(kept) == items and kept[0]["generated"]
 
 
+@pytest.mark.long
 def test_rows_of_an_older_version_stay(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     show(folder, 0, items=10)
@@ -98,6 +100,7 @@ def test_rows_of_an_older_version_stay(run: Path, tmp_path: Path) -> None:
         show(folder, 0, items=5)
 
 
+@pytest.mark.long
 def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) -> None:
     """A model that has become NaN is neither right nor wrong; other tasks are scored."""
     folder = shutil.copytree(run, tmp_path / "run")
@@ -111,6 +114,7 @@ def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) 
     assert not (folder / SCORES_FILE).exists() and not (folder / SCORING_FILE).exists()
 
 
+@pytest.mark.long
 def test_what_was_learned_is_found(run: Path) -> None:
     (task,) = load(LANGUAGE)
     (found,) = score_tasks.score_run(run, [task], [Shots()], 100)
@@ -119,6 +123,7 @@ def test_what_was_learned_is_found(run: Path) -> None:
     assert bits.score < 1 and len(found.responses) == 100
 
 
+@pytest.mark.long
 def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
     """At the steps asked for, as from a checkpoint; and what is learned is the same to the last bit."""
     exam = ExamConfig(tasks=(LANGUAGE,), shots=(0, 1), items=10, at=(0.25, 1.0))
@@ -141,6 +146,7 @@ def _as_exam(row: dict[str, object]) -> bool:
     return row["n"] == 10 and row["shots_seed"] in (0, None) and row["draw"] in ("shared", None)
 
 
+@pytest.mark.long
 def test_two_languages_may_have_a_task_of_one_name(run: Path, tmp_path: Path) -> None:
     """Its rows say of which they are, and none replaces another."""
     other = 'synthetic:tasks(letters=3, length=2, only="copy sort")'

@@ -230,6 +230,7 @@ def test_a_malformed_file_is_one_sentence(spec: str, content: Any, said: str, tm
         load(f"{spec}:{file}")
 
 
+@pytest.mark.long
 def test_official_files_whole(shared: Path) -> None:
     place = shared / "data" / "benchmarks"
     count = {

@@ -197,6 +197,7 @@ def test_prompts_that_are_too_long_lose_their_beginning_and_it_is_said(tmp_path:
     assert sentence.endswith("none of an answer") and batches.usage(context).cut_tokens == sum(cut)
 
 
+@pytest.mark.long
 def test_packed_documents_do_not_see_each_other(tmp_path: Path) -> None:
     """Each answer costs what it costs alone in a sequence."""
     model = replace(MODEL, document_end=END, context=64)
@@ -218,6 +219,7 @@ def fine_tuned(source: str, **changed: Any) -> RunConfig:
     return replace(plain, model=model, data=chosen, objective=Completion(), tokens=4 * BATCH * 64)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_run_on_packed_answers_validates_on_answers_and_says_how(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -32,6 +32,7 @@ def reasons(corpus: corpora.Corpus) -> dict[str, str]:
     return {item.path: item.reason for item in corpus.skipped}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -64,6 +65,7 @@ def parquet() -> bytes:
     return bytes(sink.getvalue())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -198,6 +200,7 @@ def test_lines_and_documents_have_a_longest(tmp_path: Path, monkeypatch: pytest.
         corpora.prepare(config(source / "b.txt"))
 
 
+@pytest.mark.long
 def test_passages_and_lines_do_not_depend_on_how_a_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_every_document_can_be_named(tmp_path: Path) -> None:
         local.document("validation", 99)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "documents-train.array_record-00000-of-00001"])
 @pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'{"splits": 3, "features": null}', b"\0" * 70_000])
 def test_a_damaged_tfds_data_set_is_said_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:

@@ -93,6 +93,7 @@ def of_layout(layout: str, folder: Path) -> tuple[Path, str]:
     return make(folder), words
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", [*LAYOUTS, *WRITTEN])
 def test_every_layout_gives_its_documents_and_they_stay_where_they_are(layout: str, tmp_path: Path) -> None:
     path, words = of_layout(layout, tmp_path)

@@ -51,6 +51,7 @@ def three_steps_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LOG_ROWS", 7)
 
 
+@pytest.mark.long
 def test_a_run_says_what_it_did(config: RunConfig, uninterrupted: Path) -> None:
     outcome = Outcome.read(uninterrupted)
     assert outcome is not None and outcome.state == "finished" and outcome.reason == ""
@@ -71,6 +72,7 @@ def test_a_run_says_what_it_did(config: RunConfig, uninterrupted: Path) -> None:
     assert table[-1]["tokens"] == config.tokens and table[-1]["flops"] == outcome.flops
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("steps", "validations"), [(1, 1), (1, 8), (3, 8), (5, 2)])
 def test_the_shortest_runs_end_with_a_validation(corpus: str, tmp_path: Path, steps: int, validations: int) -> None:
     outcome = train(run(corpus, steps, validations=validations, keep_checkpoint=False), tmp_path)
@@ -81,6 +83,7 @@ def test_the_shortest_runs_end_with_a_validation(corpus: str, tmp_path: Path, st
     assert outcome.tokens_per_second is not None and outcome.tokens_per_second > 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("three_steps_a_row")
 def test_stopped_again_and_again_it_ends_as_uninterrupted(
     config: RunConfig, tmp_path: Path, uninterrupted: Path, stop_after: Callable[[int], None]
@@ -96,6 +99,7 @@ def test_stopped_again_and_again_it_ends_as_uninterrupted(
     assert_same(config, tmp_path, uninterrupted)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("three_steps_a_row")
 def test_killed_between_the_last_checkpoint_and_the_outcome(
     config: RunConfig, tmp_path: Path, uninterrupted: Path
@@ -108,6 +112,7 @@ def test_killed_between_the_last_checkpoint_and_the_outcome(
     assert before is not None and outcome.seconds >= before.seconds
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("three_steps_a_row")
 def test_torn_files_cost_steps_and_nothing_else(
     config: RunConfig,
@@ -139,6 +144,7 @@ def test_torn_files_cost_steps_and_nothing_else(
     assert_same(config, tmp_path, uninterrupted)
 
 
+@pytest.mark.long
 def test_a_checkpoint_taken_while_training_goes_on_is_of_its_own_step(corpus: str, tmp_path: Path) -> None:
     """The state is donated to the next step while Orbax writes it: two folders, saved at every step and at one."""
     config = run(corpus, steps=6)
@@ -170,6 +176,7 @@ def test_an_outcome_of_another_run_or_none_is_said(config: RunConfig, tmp_path: 
         train(config, tmp_path)
 
 
+@pytest.mark.long
 def test_checkpoints_of_another_run_are_left_alone(
     config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
@@ -181,6 +188,7 @@ def test_checkpoints_of_another_run_are_left_alone(
     assert (tmp_path / CHECKPOINT_FOLDER / "2").is_dir()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("three_steps_a_row")
 @pytest.mark.parametrize(
     ("steps", "reason", "done"),
@@ -203,18 +211,21 @@ def test_a_diverged_run_says_where_and_why(
     assert train(config, tmp_path) == outcome
 
 
+@pytest.mark.long
 def test_a_diverged_state_is_not_kept(corpus: str, tmp_path: Path) -> None:
     """Its parameters are what the last checkpoint before would be overwritten by."""
     assert train(run(corpus, steps=1, peak_lr=1e38), tmp_path).state == "diverged"
     assert not (tmp_path / CHECKPOINT_FOLDER).exists()
 
 
+@pytest.mark.long
 def test_one_validation_window_has_no_standard_error(corpus: str, tmp_path: Path) -> None:
     config = run(corpus, steps=1, validation_tokens=MODEL.context, keep_checkpoint=False)
     assert train(config, tmp_path).loss_stderr is None
     assert rows(tmp_path)[-1]["validation_stderr"] is None
 
 
+@pytest.mark.long
 def test_without_keep_checkpoint_none_is_left(corpus: str, tmp_path: Path) -> None:
     train(run(corpus, steps=3, keep_checkpoint=False, checkpoint_seconds=1e-9), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, DATA_FILE, METRICS_FILE, OUTCOME_FILE}
@@ -226,6 +237,7 @@ def test_a_corpus_too_small_is_one_sentence(corpus: str, tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE}
 
 
+@pytest.mark.long
 def test_runs_of_one_shape_share_one_program(corpus: str, tmp_path: Path) -> None:
     def programs() -> set[str]:
         return {path.name for path in (tmp_path / "xla").iterdir() if path.name.endswith("-cache")}
@@ -240,6 +252,7 @@ def test_runs_of_one_shape_share_one_program(corpus: str, tmp_path: Path) -> Non
         assert programs() == before
 
 
+@pytest.mark.long
 def test_a_process_that_is_told_to_stop_saves_and_says_so_by_its_status(corpus: str, tmp_path: Path) -> None:
     """SIGTERM, as launchers send it before they take a machine away. (SIGKILL, twenty times: test_resume.py.)"""
     config = run(corpus, steps=1000)
@@ -267,6 +280,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a file system")
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(corpus: str, tmp_path: Path, small_disk: Path) -> None:
     config = run(corpus, steps=20, checkpoint_seconds=1e-9)

@@ -67,6 +67,7 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
     return tiny(**request.param)
 
 
+@pytest.mark.long
 def test_token_losses_are_the_log_softmax_of_the_logits(config: ModelConfig) -> None:
     params, tokens = start(config), some_tokens(config, length=13)
     logits = np.asarray(compiled(transformer.logits, config)(params, tokens[:, :-1]), np.float64)
@@ -102,6 +103,7 @@ def reach(config: ModelConfig) -> np.ndarray:
     return np.abs(sensitivity).sum(axis=-1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_no_logit_depends_on_a_later_token(variant: dict[str, object]) -> None:
     found = reach(tiny(**{**variant, "vocab": 12, "tied_embeddings": False, "document_end": None}))
@@ -109,6 +111,7 @@ def test_no_logit_depends_on_a_later_token(variant: dict[str, object]) -> None:
     assert np.all(found[np.tril_indices(12)] > 0)
 
 
+@pytest.mark.long
 def test_no_token_sees_across_the_end_of_a_document() -> None:
     """The end belongs to the document it closes: token 4 sees tokens 0 to 4, token 5 itself alone."""
     found = reach(tiny(vocab=12, tied_embeddings=False, document_end=4))
@@ -116,6 +119,7 @@ def test_no_token_sees_across_the_end_of_a_document() -> None:
     assert np.array_equal(found > 0, np.tril(document[:, None] == document[None]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", [{"scan_layers": True}, {"remat": "full"}, {"remat": "dots"}, {"loss_chunk": 5}])
 def test_how_it_is_computed_changes_nothing(changed: dict[str, object]) -> None:
     """Scanned layers, rematerialisation and chunks of the loss: the same losses and gradients."""
@@ -128,6 +132,7 @@ def test_how_it_is_computed_changes_nothing(changed: dict[str, object]) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), found, expected)
 
 
+@pytest.mark.long
 def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     config, tokens = tiny(residual_dropout=0.2, attention_dropout=0.2), some_tokens(tiny(), 64, 13)
     plain = compiled(losses, config)(start(config), tokens)
@@ -141,6 +146,7 @@ def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     assert float(x.mean()) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.long
 def test_logits_are_capped() -> None:
     """Gemma 2: c tanh(x / c)."""
     params = {**start(tiny()), "embedding": 30 * start(tiny())["embedding"]}
@@ -152,6 +158,7 @@ def test_logits_are_capped() -> None:
     np.testing.assert_allclose(capped, 2 * np.tanh(free / 2), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_multi_query_is_grouped_attention_with_every_head_alike() -> None:
     """A model whose heads all have the same key and value computes what one shared pair does."""
     many, one = tiny(heads=4), tiny(heads=4, kv_heads=1)
@@ -180,6 +187,7 @@ def test_scores_depend_on_the_distance_alone() -> None:
     np.testing.assert_allclose(np.linalg.norm(turned_q, axis=-1), np.linalg.norm(everywhere[0], axis=-1), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("positions", ["rotary", "learned", "alibi", "none"])
 def test_word_order_matters(positions: str) -> None:
     """A bag of words would give the last position the same logits; the second layer sees order by the mask alone."""
@@ -189,6 +197,7 @@ def test_word_order_matters(positions: str) -> None:
     assert not np.allclose(first, second, atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_mlps_are_what_their_names_say() -> None:
     x = jax.random.normal(jax.random.key(0), (1, 5, 16))
     for mlp in ("swiglu", "gelu", "relu2"):
@@ -224,6 +233,7 @@ def test_norms_are_of_unit_size_in_half_precision_too(norm: str) -> None:
         assert (np.abs(y.mean(axis=-1)).max() < 0.01) == (norm == "layernorm")
 
 
+@pytest.mark.long
 def test_layer_norm_adds_its_bias() -> None:
     config, x = tiny(norm="layernorm"), jax.random.normal(jax.random.key(0), (1, 3, 16))
     with_bias, without = (
@@ -232,6 +242,7 @@ def test_layer_norm_adds_its_bias() -> None:
     np.testing.assert_allclose(with_bias - without, jnp.broadcast_to(x[0, 0], x.shape), atol=1e-5)
 
 
+@pytest.mark.long
 def test_half_precision_compute_keeps_float32_logits_near_the_full_ones() -> None:
     full, half = tiny(), tiny(compute_dtype="bfloat16")
     exact, rounded = (
@@ -268,6 +279,7 @@ def test_llama_3_slows_down_the_long_waves_alone() -> None:
         assert frequency == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.long
 def test_a_parallel_block_adds_both_to_the_stream_at_its_entry() -> None:
     """x + attention(norm(x)) + MLP(norm(x)), from the sites of the tap."""
     config = tiny(layers=1, parallel_block=True)

@@ -58,6 +58,7 @@ def program_of(folder: Path, model: TrainedRun) -> dict[str, Any]:
     return runpy.run_path(str(folder / PROGRAM_FILE))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_the_model(name: str, tmp_path: Path) -> None:
     """At every position of the context: read whole, and token by token with the cache."""
@@ -87,6 +88,7 @@ def test_programs_hold_only_what_their_model_has_and_no_fault(tmp_path: Path) ->
     assert ["def rotate" in text for text in texts] == with_rope
 
 
+@pytest.mark.long
 def test_greedy_text_is_that_of_sample(tmp_path: Path) -> None:
     """Past the end of the context, too, and after a prompt that is longer than it."""
     model = trained_run(tiny(context=32, vocab=95, layers=1, tied_embeddings=False), SymbolTokenizer(95), seed=3)
@@ -98,6 +100,7 @@ def test_greedy_text_is_that_of_sample(tmp_path: Path) -> None:
     assert sum(len(completion.tokens) == 90 for completion in expected) >= 2
 
 
+@pytest.mark.long
 def test_draws_follow_the_distribution_of_the_model(tmp_path: Path) -> None:
     program = program_of(tmp_path, trained_run(tiny(vocab=5), SymbolTokenizer(5)))
     logits, rng, draws = np.array([1.0, 0.0, -1.0, 2.0, 0.5], np.float32), np.random.default_rng(0), 20_000
@@ -151,6 +154,7 @@ def bpe(changed: dict[str, Any]) -> FileTokenizer:
     return FileTokenizer(json.dumps({**spec, **parts, "added_tokens": added}), "a test's")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokens_are_those_of_the_library_tokenizers(name: str, tmp_path: Path) -> None:
     """Beside letters, digits, spaces and quotation marks, on characters of every kind: all that are not ideographs."""
@@ -217,6 +221,7 @@ def python(exported: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_the_command_line_of_the_program(exported: Path) -> None:
     done = python(exported, "the é", "--max-tokens", "40", "--temperature", "0")
     text = generate(load(exported / "run"), ["the é"], max_tokens=40, sampling=Sampling(temperature=0)).completions[0]
@@ -226,6 +231,7 @@ def test_the_command_line_of_the_program(exported: Path) -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

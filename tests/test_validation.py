@@ -55,6 +55,7 @@ def params() -> dict[str, jax.Array]:
     }
 
 
+@pytest.mark.long
 def test_mean_error_and_bits_are_those_computed_by_hand(
     windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_model_that_knows_nothing_pays_eight_bits_per_token(
     assert found.bits_per_byte == pytest.approx(8 * 30 / 29, rel=1e-6)
 
 
+@pytest.mark.long
 def test_the_result_does_not_depend_on_the_batch(
     windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
