@@ -71,6 +71,7 @@ def test_experts_of_which_all_are_in_memory_are_chosen(fitted: Path) -> None:
     assert law.loss(best["params"], best["tokens"], best["experts"]) <= grid.min() * (1 + 1e-9)
 
 
+@pytest.mark.long
 def test_a_teacher_is_paid_with_its_training(fitted: Path) -> None:
     words = ("--flops", "1e15", "--given", "teacher_loss=2.2", "--teacher-params", "1e6")
     file = fitted / "distillation.slaw"
@@ -84,6 +85,7 @@ def test_a_teacher_is_paid_with_its_training(fitted: Path) -> None:
     assert spent == pytest.approx(1e15, rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_planned_run_has_the_experts_and_repeats_the_text(fitted: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     words = ("--flops", "2e12", "--given", "experts=4", "--json", plan)

@@ -144,6 +144,7 @@ def test_run_refuses_a_plan_that_cannot_identify_its_law(monkeypatch: pytest.Mon
     assert lmscale.run(sweep, "elsewhere", force=True) == Path("elsewhere/line")
 
 
+@pytest.mark.long
 def test_report_is_of_a_sweep_or_of_a_table(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     for function in ("of_sweep", "of_table"):

@@ -86,6 +86,7 @@ def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_public_function_is_the_same() -> None:
     qkv, segments = random_qkv(19, 2), documents(19, True)
     attend = jax.jit(partial(attention.causal_attention, scale=SCALE, slopes=alibi_slopes(HEADS)))

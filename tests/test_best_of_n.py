@@ -193,6 +193,7 @@ def test_the_best_by_a_reward_model_earns_more_of_it(runs: dict[str, Path]) -> N
     assert earned[0] == pytest.approx(np.mean([line["reward"] for line in responses]))
 
 
+@pytest.mark.long
 def test_what_cannot_choose_is_one_sentence(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a language model, which gives no reward"):
         show(runs["policy"], Choice((2,), answers=4, reward=runs["policy"]))

@@ -94,6 +94,7 @@ def test_chunks_never_hold_all_logits() -> None:
     assert working(16) < logits / 2 < logits <= working(None)
 
 
+@pytest.mark.long
 def test_half_precision_keeps_a_float32_loss() -> None:
     x, head, targets = given()
     nats, _ = cross_entropy(x.astype(jnp.bfloat16), head.astype(jnp.bfloat16), targets)

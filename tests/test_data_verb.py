@@ -61,6 +61,7 @@ def test_baselines_of_a_text_drawn_from_a_known_chain_are_its_entropies() -> Non
     assert known * 0.9999 < bigram < known * 1.002
 
 
+@pytest.mark.long
 def test_baselines_of_a_sweep_are_those_of_the_text_that_all_its_runs_share(source: DataConfig, tmp_path: Path) -> None:
     model, optimizer = ModelConfig(width=8, layers=1, heads=2), OptimizerConfig(peak_lr=0.01, batch_sequences=4)
     run = RunConfig(model=model, optimizer=optimizer, tokens=4 * 128, data=source)

@@ -38,6 +38,7 @@ def test_simulated_curves_are_told_apart(simulated):
     assert not (classes[true == "flat"] == "emergent").any()
 
 
+@pytest.mark.long
 def test_the_interval_holds_the_foot_as_often_as_it_says(simulated):
     truth, found = simulated
     pairs = [(found[task], onset) for task, onset in truth["onset"].items() if found[task].cls == "emergent"]

@@ -92,6 +92,7 @@ def test_running_trains_every_run_and_says_each(trained: Path) -> None:
     assert len({run.data_fingerprint for run in runs} - {""}) == 1
 
 
+@pytest.mark.long
 def test_every_run_learns_and_counts_what_was_planned(trained: Path) -> None:
     _, planned = read_plan(trained / "runs" / "four")
     table = collect(trained / "runs" / "four").set_index("run")

@@ -55,6 +55,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert_same(config, tmp_path, whole)
 
 
+@pytest.mark.long
 def test_what_is_logged(whole: Path) -> None:
     row = rows(whole)[-1]
     by_layer = row["experts"]

@@ -58,6 +58,7 @@ def test_a_run_that_was_exported_and_imported_is_the_same_function(trained: Path
     assert lmscale.load(back).config.run_id == outcome.run_id != first.config.run_id
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_an_export_that_fails(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def test_much_damage(reader: Reader, subject: Callable[[Reader], Subject]) -> No
     fuzz(subject(reader), (40 if reader.form == "json" else 12) if reader.slow else 150)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", [one for one in READERS if not (one.text or one.slow)], ids=str)
 def test_a_pipe(reader: Reader, subject: Callable[[Reader], Subject]) -> None:
     subject(reader).check(os.mkfifo)

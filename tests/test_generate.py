@@ -175,6 +175,7 @@ def test_rows_that_pad_the_table_are_never_drawn() -> None:
     assert all(max(one.tokens, default=0) < 4 for one in found)
 
 
+@pytest.mark.long
 def test_a_stop_string_ends_a_text_and_is_no_part_of_it() -> None:
     each = trained(model())
     shown: list[str] = []

@@ -143,6 +143,7 @@ def test_values_that_are_no_numbers_are_no_scores(run: Path) -> None:
         assert not measured.scores and "not finite" in measured.problem
 
 
+@pytest.mark.long
 def test_emergence_reads_the_scores_of_a_sweep(copied: Path, tmp_path: Path) -> None:
     """Six sizes of one run's scores, with an ability that comes at the fourth."""
     show(copied, *SPECS, items=6)

@@ -107,6 +107,7 @@ def test_questions_of_a_task_are_paired_with_the_nearest_of_the_same_length() ->
     assert task_pairs(task, BYTES, 1) == pairs[:1]
 
 
+@pytest.mark.long
 def test_pairs_of_a_specification() -> None:
     named = pairs_of("synthetic:tasks(letters=4, length=4)", BYTES, 64, 3)
     assert set(named.by_task) == set(TASKS) and all(2 <= len(pairs) <= 3 for pairs in named.by_task.values())

@@ -218,6 +218,7 @@ def test_the_smallest_share_of_neurons_that_keeps_the_score(order: tuple[int, ..
     assert used.share_bounds[0] <= used.share <= used.share_bounds[1]
 
 
+@pytest.mark.long
 def test_a_pair_is_judged_with_the_neurons_that_the_other_pairs_rank_first() -> None:
     """The first pair's effects lie in the neuron that the second needs, and the other way round: by its own effects
     each would need two, by the other's one."""

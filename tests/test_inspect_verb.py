@@ -100,6 +100,7 @@ def test_pairs_that_are_not_measured_are_said(sweep: Path, tmp_path: Path, capsy
     assert "its first 1 of 3 pairs are measured" in (tmp_path / "i.html").read_text("utf-8")
 
 
+@pytest.mark.long
 def test_pairs_of_a_file_by_position(sweep: Path, tmp_path: Path) -> None:
     row = {"prompt": "ab=", "answer": "a", "other_prompt": "cb=", "other_answer": "c"}
     path = tmp_path / "pairs.jsonl"

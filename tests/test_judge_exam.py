@@ -63,6 +63,7 @@ def evaluated(folder: Path, *specs: str, items: int | None = None) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_run_is_judged_while_it_trains_and_afterwards(config: RunConfig) -> None:
     """Both ways the same texts, so that the later rows stand in place of the earlier ones."""
     with serving(grades) as running:
@@ -91,6 +92,7 @@ def test_a_run_is_judged_while_it_trains_and_afterwards(config: RunConfig) -> No
     assert {"plot", "self_bleu"} <= set(read_scores(folder.parent)["metric"]), "emergence reads them"
 
 
+@pytest.mark.long
 def test_variety_is_that_of_so_many_words(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Distinct-n of a model depends on no other one, and is left out where its texts have too few words."""
     folder, spec = trained(config), "judge:offline(rubric=rubric.json)"
@@ -106,6 +108,7 @@ def test_variety_is_that_of_so_many_words(config: RunConfig, monkeypatch: pytest
     assert {row["n"] for row in read_rows(folder / SCORES_FILE) if row["metric"] == "words"} == {4, 8}
 
 
+@pytest.mark.long
 def test_a_judge_that_does_not_answer_stops_no_training(config: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(lambda body, number: error(401, "no")) as running:
         spec = f"judge:grades(server={running.url}, model=m, rubric=rubric.json)"

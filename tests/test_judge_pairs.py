@@ -120,6 +120,7 @@ def drawn_results(gaps: dict[str, float], prompts: int, seed: int = 0) -> list[R
     return out
 
 
+@pytest.mark.long
 def test_ratings_are_found_again() -> None:
     truth = {"small": -150.0, "middle": 0.0, "large": 150.0}
     ratings = rate(drawn_results(truth, 1500), AUTHORS, 100, 0)

@@ -105,6 +105,7 @@ def test_ratings_and_measures_are_rows_too(sweep: Path, words: tuple[object, ...
     assert {"distinct_1", "self_bleu", "words", "reading_age_years"} <= {row["metric"] for row in offline}
 
 
+@pytest.mark.long
 def test_python_returns_what_the_verb_writes(
     sweep: Path, words: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

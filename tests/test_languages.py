@@ -90,6 +90,7 @@ def test_a_limited_language_repeats_its_leading_windows_and_every_seed_has_the_s
     assert (endless.unique_tokens, endless.epochs, endless.repeats_max) == (1320, 0.0, None)
 
 
+@pytest.mark.long
 def test_a_language_mixes_with_text_at_a_rate(tmp_path: Path) -> None:
     (tmp_path / "text.jsonl").write_text("".join(f'{{"text": "{letter * 500}"}}\n' for letter in "abcdefgh"))
     order = batches(f"mix: 0.75 * {tmp_path} + 0.25 * {TASKS}", batch=8, validation_fraction=0.3)

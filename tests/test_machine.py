@@ -43,6 +43,7 @@ def test_the_least_recently_used_programs_are_deleted(tmp_path: Path) -> None:
     machine._evict_programs(tmp_path / "none yet")
 
 
+@pytest.mark.long
 def test_processes_that_delete_programs_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}-cache").write_bytes(b"program")

@@ -143,6 +143,7 @@ def test_every_format_has_a_card(format: str, trained: Path, tmp_path: Path) -> 
     assert "| copy | accuracy | 0 | 8 | 0.3750 |" in text and "0.1250" not in text
 
 
+@pytest.mark.long
 def test_the_law_of_the_sweep_predicts_the_loss(trained: Path) -> None:
     assert law_sentence(trained) == ""
     grid = [(n, d) for n in np.geomspace(1e4, 1e6, 5) for d in np.geomspace(1e5, 1e8, 5)]

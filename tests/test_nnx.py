@@ -78,6 +78,7 @@ def test_there_and_back_changes_no_bit(config: ModelConfig) -> None:
         np.testing.assert_array_equal(again[name], value)
 
 
+@pytest.mark.long
 def test_every_row_of_the_table_is_a_leaf_of_each_layer(config: ModelConfig) -> None:
     leaves = nnx.to_flat_state(nnx.state(Transformer(config, some_params(config)), nnx.Param))
     names = sorted(str(path[-1]) for path, _ in leaves)

@@ -302,6 +302,7 @@ def test_a_reward_that_is_not_finite_is_one_sentence(value: float) -> None:
         check_finite(np.array([1, value, value], np.float32), 4, "the reward model, run x,")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_run_whose_rewards_are_not_finite_stops(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checker, "__call__", lambda self, answers: np.full(len(answers.texts), np.nan, np.float32))

@@ -74,6 +74,7 @@ def test_the_page_stands_alone(page):
         assert target in outline.ids
 
 
+@pytest.mark.long
 def test_colours_follow_the_reader_s_theme(page):
     assert "prefers-color-scheme:dark" in page
     svg = page[page.index("<svg") : page.rindex("</svg>")]

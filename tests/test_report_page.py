@@ -105,6 +105,7 @@ def test_a_page_without_data_has_no_script():
     assert "<script" not in page.document("T", ["<p>x</p>"]) and "Security-Policy" not in page.document("T", [])
 
 
+@pytest.mark.long
 def test_the_library_ships_as_it_was_published_with_its_licence(html):
     origin = assets.origin()
     assert set(origin["sha256"]) == set(assets.LIBRARY_FILES)
@@ -118,6 +119,7 @@ def test_no_text_of_a_run_can_end_the_script_that_holds_it():
     assert "<" not in shown and json.loads(shown) == {"run": "</script><b>", "nats": None, "loss": 2.5}
 
 
+@pytest.mark.long
 def test_every_run_has_a_record_with_its_numbers_and_its_command(html, table, sweep):
     runs = data_of(html)["runs"]
     assert list(runs) == table["run"].tolist()
@@ -293,6 +295,7 @@ def test_a_figure_of_very_many_runs_is_a_picture_and_says_so(tmp_path, monkeypat
     assert data_of(html)["runs"] == {} and len(pd.read_csv(tmp_path / "figures" / "loss.csv")) > 240
 
 
+@pytest.mark.long
 def test_marks_of_many_runs_are_pixels_inside_the_drawing(tmp_path, monkeypatch):
     monkeypatch.setattr(sketch, "MOST_SHAPES", 100)
     html = report.of_table("chinchilla", tmp_path, approaches=("3",), resamples=0).read_text("utf-8")

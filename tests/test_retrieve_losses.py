@@ -73,6 +73,7 @@ def test_windows_are_those_of_training(subject: Subject) -> None:
     assert {tuple(row) for row in windows.tolist()} == {tuple(row) for row in expected.tolist()}
 
 
+@pytest.mark.long
 def test_windows_are_spread_over_the_text(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first to the last that are read, evenly; all of them where there are no more."""
 
@@ -129,6 +130,7 @@ def test_without_a_datastore_the_loss_is_the_models(subject: Subject) -> None:
     assert alone.datastore_flops == alone.retrieval_flops == 0 and len(alone.nats_U) == len(windows)
 
 
+@pytest.mark.long
 def test_neighbours_help_a_model_that_has_learned_little(subject: Subject) -> None:
     """The corpus has fourteen words, which a datastore holds and twenty steps do not teach."""
     measured = KnnMeasurement(subject, texts_of(subject.config.data), 16)

@@ -40,6 +40,7 @@ def test_a_vector_is_the_residual_stream_after_a_layer(subject: Subject, pooling
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_a_model_does_not_have_is_refused(subject: Subject) -> None:
     model = subject.config.model
     with pytest.raises(UserError, match="this model has the layers 0 to 1"):

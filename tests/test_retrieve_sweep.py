@@ -152,6 +152,7 @@ def test_the_law_goes_through_rows_of_scores(tmp_path: Path) -> None:
     assert fit.law.gamma == pytest.approx(0.2, rel=0.02) and abs(fit.law.C / 0.6 - 1) < 0.05
 
 
+@pytest.mark.long
 def test_rows_of_a_run_are_a_table_of_scores(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("eval", copied, "retrieval:knn", "--items", 4, "--datastore-tokens", 0, 512) == 0
     printed = capsys.readouterr().out

@@ -64,6 +64,7 @@ def test_every_chunk_leads_back_to_its_document(folder: Path, index: Path) -> No
     assert covered == dict(enumerate(texts)), "no document has a chunk of white space alone"
 
 
+@pytest.mark.long
 def test_a_chunk_finds_itself(folder: Path, index: Path) -> None:
     subject, step = subject_of(folder)
     opened = open_index(index)
@@ -74,6 +75,7 @@ def test_a_chunk_finds_itself(folder: Path, index: Path) -> None:
         assert first.text == opened.passage(number, 0.0).text
 
 
+@pytest.mark.long
 def test_a_vector_is_the_mean_or_the_last_of_the_stream(folder: Path) -> None:
     """Without the end of the document before a text, and whatever is read beside it."""
     subject, _ = subject_of(folder)

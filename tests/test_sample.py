@@ -99,6 +99,7 @@ def test_models_of_one_budget_are_in_order_of_size(tmp_path: Path) -> None:
     assert flops != sorted(flops)
 
 
+@pytest.mark.long
 def test_a_sweep_of_which_no_model_speaks_fails(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_sweep_of_which_no_model_speaks_fails(
     assert error.count("beam search needs prompt and continuation in one context") == 3  # of two models, and the last
 
 
+@pytest.mark.long
 def test_a_dash_writes_json_alone_to_standard_output(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("sample", a_run(sweep), "-p", "the", "--temperature", 0, "--max-tokens", 5, "--json", "-") == 0
     value = json.loads(capsys.readouterr().out)

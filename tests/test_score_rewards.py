@@ -96,6 +96,7 @@ def test_many_answers_are_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.allclose(score_answers(trained(REWARDING), asked), whole, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_verb_shows_rewards_and_accuracy(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_size_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert len(seen) > 10 and set(seen) == {(2, 17), (1, 17)}, "two shapes: two programs, of 32 tokens at most"
 
 
+@pytest.mark.long
 def test_sums_are_those_of_the_definitions() -> None:
     scored = score_text(trained(), [ENGLISH, "a"])
     nats = scored.nats_T.astype(np.float64).sum()

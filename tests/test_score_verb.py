@@ -110,6 +110,7 @@ def test_a_sweep_is_a_page_with_its_smallest_middle_and_largest_model(
     assert page.titles[HOSTILE.index("é")].count("\n") == 1, "two tokens are explained"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [True, False])
 def test_documents_do_not_run_into_each_other(sweep: Path, tmp_path: Path, end: bool) -> None:
     """Where their ends are not scored, a line break stands for each."""

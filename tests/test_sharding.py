@@ -115,6 +115,7 @@ def test_eight_devices_learn_what_one_learns(shape: Shape, trained: Any) -> None
     assert_same(trained[0][shape], trained[0][ONE])
 
 
+@pytest.mark.long
 def test_no_array_is_gathered_whole_where_a_part_would_do(trained: Any) -> None:
     assert REMATERIALIZED not in trained[1], trained[1]
 

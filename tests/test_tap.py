@@ -122,6 +122,7 @@ def test_values_of_another_run_everywhere_restore_that_run(names: tuple[str, ...
     assert not np.allclose(recorded(PLAIN)[0], other_logits, atol=0.1)
 
 
+@pytest.mark.long
 def test_a_patch_of_one_layer_and_position_leaves_what_comes_before_alone() -> None:
     """The values of position 6 in layer 1 change no logit of an earlier position, and those of position 6."""
     other, position = recorded(PLAIN, 1)[1]["mlp_hidden"], 6

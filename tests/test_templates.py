@@ -314,6 +314,7 @@ def test_an_answer_longer_than_the_context_is_refused_before_compute_is_spent(tm
     data.check_enough(data.prepare(stream.data), stream)
 
 
+@pytest.mark.long
 def test_replayed_text_stays_a_stream_beside_packed_answers(tmp_path: Path) -> None:
     source = f"mix: 0.5 * {written(tmp_path, ALPACA)} + 0.5 * synthetic:tasks(documents=200)"
     tokens = data.prepare(config(source, "{instruction} {input}: {output}"))

@@ -117,6 +117,7 @@ def test_bpe_has_the_vocabulary_asked_for_and_compresses() -> None:
         bpe(60_000)
 
 
+@pytest.mark.long
 def test_bpe_is_the_same_in_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r});"

@@ -155,6 +155,7 @@ def test_a_checkpoint_taken_while_training_goes_on_is_of_its_own_step(corpus: st
     assert_same(config, *folders)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_run_again(
     config: RunConfig, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

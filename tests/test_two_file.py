@@ -258,6 +258,7 @@ def test_a_document_ends_the_text(tmp_path: Path) -> None:
     assert list(program["generate"](program["encode"]("text"), 9, 0, None)) == []
 
 
+@pytest.mark.long
 def test_lost_parameters_are_one_sentence(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / PROGRAM_FILE).write_bytes((exported / "out" / PROGRAM_FILE).read_bytes())

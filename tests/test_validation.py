@@ -75,6 +75,7 @@ def test_mean_error_and_bits_are_those_computed_by_hand(
     assert found.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / (30 - ends), rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_model_that_knows_nothing_pays_eight_bits_per_token(
     windows: ValidationSet, params: dict[str, jax.Array]
 ) -> None:

@@ -70,6 +70,7 @@ def test_of_a_mixture_and_beside_a_test_split(config: DataConfig, tmp_path: Path
     assert set(ValidationSet(tokens, 8, 10**6, "test").sources) == {0, 1}
 
 
+@pytest.mark.long
 def test_a_trained_tokenizer_reads_the_training_text_alone(config: DataConfig) -> None:
     tokens = data.prepare(replace(config, tokenizer="bpe:262"))
     alone = data.prepare(replace(config, tokenizer="bpe:262", validation_source=config.source, source=str(
