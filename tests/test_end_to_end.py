@@ -84,7 +84,7 @@ def report(folder: Path, runs: str) -> str:
 def test_running_trains_every_run_and_says_each(trained: Path) -> None:
     said = (trained / "said.txt").read_text(encoding="utf-8")
     assert "4 of 4 runs to train in runs/four" in said
-    assert len(re.findall(r"^N .* C .* loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", said, re.M)) == 4
+    assert len(re.findall(r"^N .* D .* lr .* s\d+  loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", said, re.M)) == 4
     assert said.count("held out") == 1
     name, runs = read_plan(trained / "runs" / "four")
     planned = plan(load(trained / "four.py")).runs
