@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from helpers.command_line import call
 from helpers.tiny_runs import run, write_corpus
 
 import lmscale
-from lmscale.core.config import ModelConfig
+from lmscale.core.config import Distillation, ModelConfig, RunConfig
+from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.core.results import Outcome, collect
 from lmscale.core.run_folder import CONFIG_FILE
@@ -18,6 +20,7 @@ from lmscale.lm.model import transformer
 from lmscale.lm.train.loop import train
 from lmscale.lm.use.export import export
 from lmscale.lm.use.hf.weights import WEIGHTS_FILE
+from lmscale.lm.use.import_model import import_into_sweep
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, context=16, kv_heads=1)
 
@@ -163,3 +166,25 @@ def test_the_tokenizer_of_gpt2_may_be_two_files(published: Path, tmp_path: Path)
     again = FileTokenizer(read_tokenizer_content(tmp_path), "again")
     assert again.encode(text).tolist() == whole.encode(text).tolist()
     assert again.end_of_document == whole.end_of_document
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["init_from", "teacher"])
+def test_an_imported_model_is_a_parent(published: Path, tmp_path: Path, role: str) -> None:
+    """What was read from elsewhere begins or teaches a run here, whose text has the same tokenizer."""
+    sweep = tmp_path / "imported"
+    folder, imported = import_into_sweep(published, sweep)
+    (tmp_path / "text").mkdir()
+    config = run(write_corpus(tmp_path / "text"), 4, model=imported.config.model)
+    same = replace(config, data=replace(config.data, tokenizer=str(published / "tokenizer.json")))
+    parent = imported.config.run_id
+
+    def child(config: RunConfig) -> RunConfig:
+        if role == "init_from":
+            return replace(config, init_from=parent)
+        return replace(config, objective=Distillation(teacher=parent))
+
+    outcome = train(child(same), tmp_path / "runs" / child(same).run_id)
+    assert folder == sweep / parent and outcome.state == "finished" and outcome.loss_nats is not None
+    with pytest.raises(UserError, match=rf"run {parent}, was trained with another tokenizer than that of .*text"):
+        train(child(config), tmp_path / "runs" / child(config).run_id)
