@@ -239,6 +239,22 @@ def reward_model_run(folder: Path) -> RunConfig:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("known_peak")
+@pytest.mark.parametrize("kind", ["experts", "averaged"])
+def test_experts_and_averaged_parameters_learn_from_answers(runs: Path, kind: str) -> None:
+    """The policy starts as its reference, also where that keeps averaged parameters."""
+    model = replace(MODEL, experts=4, experts_per_token=2) if kind == "experts" else MODEL
+    decay = 0.9 if kind == "averaged" else None
+    first = replace(FIRST, model=model, optimizer=replace(FIRST.optimizer, ema_decay=decay), tokens=20 * 16 * 32)
+    train(first, runs / "parents" / first.run_id)
+    config = reinforced(4, first.run_id, model=model, optimizer={"ema_decay": decay}, objective={"updates": 2})
+    result = train(config, runs / kind / config.run_id)
+    metrics = rows(runs / kind / config.run_id)
+    assert result.state == "finished" and metrics[0]["kl_nats"] == pytest.approx(0, abs=1e-5)
+    assert metrics[-1]["kl_nats"] > 1e-5 and ("dead_experts" in metrics[-1]) == (kind == "experts")
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_micro_batches_and_packs_draw_the_same_answers(runs: Path) -> None:
