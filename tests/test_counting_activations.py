@@ -8,7 +8,7 @@ import pytest
 
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
 from lmscale.core.counting import Platform, memory_bytes, params_total, state_bytes, state_bytes_on_mesh
-from lmscale.core.counting.activations import activation_bytes, fused_attention
+from lmscale.core.counting.activations import _attention_numbers, activation_bytes, fused_attention
 from lmscale.lm.model import attention
 from lmscale.lm.model.attention import cudnn
 
@@ -62,6 +62,12 @@ def test_the_estimate_is_within_15_percent_of_the_compiler(
     config = run(platform, options, mesh)
     estimate_gb = memory_bytes(config, platform) / config.mesh.devices / 1e9
     assert estimate_gb == pytest.approx(compiled_gb, rel=GOAL)
+
+
+def test_a_tpu_pads_heads_to_whole_registers() -> None:
+    """Of 12 heads of 64 features: queries, keys, values, the kernel's output, and that as the next matrix reads it."""
+    assert _attention_numbers(BASE, "gpu", MeshConfig()) == 4 * 12 * 64 + 12 * 64
+    assert _attention_numbers(BASE, "tpu", MeshConfig()) == 4 * 12 * 128 + 12 * 64
 
 
 def test_what_rematerialisation_saves() -> None:
