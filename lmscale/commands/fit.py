@@ -1,7 +1,7 @@
 """`lmscale fit`: its arguments, and what it does. Importing this loads nothing heavy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -176,12 +176,18 @@ def main(args: FitArgs, console: "Console") -> None:
         for point in points:
             print(f"  {law.predict(**point)}")
         print_next("check", args.prediction, "--table", args.table)
-    elif args.save is not None:
-        print_next("predict", args.save, "--flops", f"{10 * max(one.largest_flops for one in results):.2g}")
-    elif args.json is not None:
-        print_next(
-            "plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{max(one.largest_flops for one in results):.2g}"
-        )
+    else:
+        _print_next(args, results)
+
+
+def _print_next(args: FitArgs, results: "Sequence[Fit]") -> None:
+    """The command that goes on from a fit: none where its file is of a law whose compute nobody knows."""
+    largest = max((one.largest_flops for one in results if not math.isnan(one.largest_flops)), default=None)
+    if args.save is not None or args.json is not None:
+        if largest is not None and args.save is not None:
+            print_next("predict", args.save, "--flops", f"{10 * largest:.2g}")
+        elif largest is not None:
+            print_next("plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{largest:.2g}")
     elif Path(args.table).is_dir():
         print_next("report", args.table, *(["--stage", args.stage] if args.stage else []))
     else:

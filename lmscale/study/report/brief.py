@@ -23,12 +23,11 @@ QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 def brief(fits: Sequence[Any], table: "pd.DataFrame", checked: "Sequence[HeldOut]" = ()) -> list[str]:
     """The optimum at the largest fitted budget by every usable fit, then the held-out runs and budgets.
 
-    Empty where no fit states an optimum and nothing was held out.
+    Empty where no fit states an optimum, as that of a law of other inputs than N and D, and nothing was held out.
     """
-    identified = usable(fits)
-    runs = fitted_rows(table, identified)
+    identified = [fit for fit in usable(fits) if getattr(fit, "states_optimum", True)]
     lines = []
-    if len(runs):
+    if identified and len(runs := fitted_rows(table, identified)):
         flops, _ = largest_budget(runs)
         lines = [_optimum(fit, flops) for fit in identified]
     return [*lines, *(line for check in checked for line in _checked(check))]
