@@ -78,12 +78,12 @@ def config(*names: str) -> str:
 def _fields_table(name: str) -> str:
     cls = _class(name)
     texts = attribute_texts(cls)
-    lines = [f"### {cls.__name__}", "", prose(inspect.getdoc(cls) or ""), "", "| field | type | default | meaning |"]
+    lines = [f"### {cls.__name__}", "", prose(inspect.getdoc(cls) or ""), "", "| field | meaning | type | default |"]
     lines.append("|---|---|---|---|")
     for one in dataclasses.fields(cls):
         annotation, text = texts.get(one.name, (str(one.type), ""))
         outside = "" if one.metadata.get("identity", True) else " *Not part of the run id.*"
-        lines.append(f"| `{one.name}` | `{annotation}` | {_default(one)} | {cell(text)}{outside} |")
+        lines.append(f"| `{one.name}` | {cell(text)}{outside} | `{annotation}` | {_default(one)} |")
     return "\n".join([*lines, ""])
 
 
