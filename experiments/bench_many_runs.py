@@ -14,11 +14,15 @@ out.
 a JSON table with one line of 400 MB. Timed is the whole command, from the start of Python to its last line, once, with
 the folders in the system's cache and Python's compiled files on disk.
 
-Outcome (2026-11, two cores of an AMD EPYC under a load of 5 to 15 from other programs, which inflates seconds of a core
-too, by about 1.5 to 2): seconds of a core and peak of memory, 10,000 runs, status 2.2 s and .08 GB; 2,000 runs, table
-2.4 s and .15 GB, emergence 9.7 s and .25 GB; 500 runs, plan 1.9 s, with all runs finished 2.5 s. Parts of a fit of
-10,000 runs: its table 5 s, Approach 1 1.2 s, Approach 2 2.2 s, of Approach 3 1.1 s for the law and 0.3 s per hundred
-resamples. Seconds on the clock wait for an idle machine.
+Outcome (2026-11, two cores of an AMD EPYC, a load of 2 and less; seconds on the clock, seconds of a core, peak memory):
+
+    10,000 runs  status          6.4    3.4   .12 GB        wanted: 1 s
+                 table           9.6    8.9   .24 GB        wanted: 5 s
+                 fit            27.7   26.6   .41 GB        wanted: 10 s
+    500 runs     plan            2.2    2.2   .13 GB        wanted: 2 s
+                 plan-finished   3.0    2.8   .13 GB
+
+Not measured on an idle machine: emergence, report, the table of 200,000 rows and the line of 400 MB.
 """
 
 import argparse
