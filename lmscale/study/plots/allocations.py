@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lmscale.study.fits import HeldOut, IsoFlop
+    from lmscale.study.laws import ComputeModel
 
 
 LABEL = {
@@ -63,12 +64,7 @@ def allocation(
         if fit.approach == "2":
             seen += _minima(ax, fit, quantity, checked)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
-        params = (grid / (compute.k * TOKENS_PER_PARAM)) ** (1 / (1 + compute.p))
-        rule = {
-            "params": params,
-            "tokens": TOKENS_PER_PARAM * params,
-            "tokens_per_param": np.full(len(grid), TOKENS_PER_PARAM),
-        }[quantity]
+        rule = twenty_to_one(compute, quantity, grid)
         ax.plot(grid, rule, color=INK["rule"], lw=1.3, ls=(0, (1, 1.6)), zorder=2)
         ends.append((float(rule[-1]), "20 tokens per parameter", INK["rule"]))
         seen += [*rule]
@@ -89,12 +85,24 @@ def allocation(
     ax.set_ylabel(f"{LABEL[quantity]}{of_size}")
 
 
+def twenty_to_one(compute: "ComputeModel", quantity: str, flops: np.ndarray) -> np.ndarray:
+    """N*, D* or D*/N* of 20 tokens per parameter, of the shape of `flops`, under a compute model."""
+    params = (flops / (compute.k * TOKENS_PER_PARAM)) ** (1 / (1 + compute.p))
+    return {
+        "params": params,
+        "tokens": TOKENS_PER_PARAM * params,
+        "tokens_per_param": np.full(len(flops), TOKENS_PER_PARAM),
+    }[quantity]
+
+
+def split(compute: "ComputeModel", quantity: str, params: Any, flops: Any) -> Any:
+    """N, D or D/N of a model of `params` that takes `flops`."""
+    tokens = compute.tokens(flops, params)
+    return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
+
+
 def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:
     """The minima of the budgets with 95 % error bars, held-out ones open; the values drawn."""
-
-    def of(params: Any, flops: float) -> Any:
-        tokens = fit.compute.tokens(flops, params)
-        return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
 
     points = [
         (m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else (m.params, m.params), False)
@@ -109,7 +117,8 @@ def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOu
     ]
     drawn = []
     for flops, params, interval, is_held_out in points:
-        y, ends = float(of(params, flops)), sorted(float(of(end, flops)) for end in interval)
+        y, *ends = (float(split(fit.compute, quantity, value, flops)) for value in (params, *interval))
+        ends.sort()
         ax.plot([flops, flops], ends, color=INK["2"], lw=1.1, zorder=3)
         ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if is_held_out else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
         drawn += [y, *ends]

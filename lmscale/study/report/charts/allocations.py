@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.plots import APPROACH_LABEL, TOKENS_PER_PARAM
-from lmscale.study.plots.allocations import LABEL
+from lmscale.study.plots import APPROACH_LABEL
+from lmscale.study.plots.allocations import LABEL, split, twenty_to_one
 from lmscale.study.plots.axes import padded, size_name
 from lmscale.study.plots.style import COMPUTE
 from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink, open_note
@@ -72,13 +72,7 @@ def _allocated(fit: Any, quantity: str, grid: np.ndarray, data: tuple[float, flo
 
 def _rule(compute: Any, quantity: str, grid: np.ndarray) -> Mark:
     """20 tokens per parameter under the fits' compute model."""
-    params = (grid / (compute.k * TOKENS_PER_PARAM)) ** (1 / (1 + compute.p))
-    rule = {
-        "params": params,
-        "tokens": TOKENS_PER_PARAM * params,
-        "tokens_per_param": np.full(len(grid), TOKENS_PER_PARAM),
-    }[quantity]
-    name = "20 tokens per parameter"
+    rule, name = twenty_to_one(compute, quantity, grid), "20 tokens per parameter"
     return Mark("line", name, grid.tolist(), rule.tolist(), colour=ink("rule"), dotted=True, key=name)
 
 
@@ -86,8 +80,7 @@ def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> l
     """The minima of the budgets with their 95 % intervals, held-out ones open."""
 
     def of(params: float, flops: float) -> float:
-        tokens = float(fit.compute.tokens(flops, params))
-        return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
+        return float(split(fit.compute, quantity, params, flops))
 
     points = [(m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else None, True) for m in fit.minima]
     points += [
