@@ -21,6 +21,7 @@ from helpers.readers import READERS
 from helpers.readers.reader import Reader, all_finite, plain
 from helpers.readers.tables import text_of
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.internal.conjecture.providers import HypothesisProvider
 
 from lmscale.core.errors import LONGEST_SENTENCE, UserError
 
@@ -127,6 +128,12 @@ def subject(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         return subjects[reader.name]
 
     yield of
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same damage on every machine: hypothesis draws constants of the modules that happen to be imported, too."""
+    monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *args, **options: None)
 
 
 def fuzz(subject: Subject, examples: int) -> None:

@@ -14,6 +14,7 @@ from helpers.readers.reader import Reader
 from helpers.readers.tables import argument, text_of
 from lmscale.core import measured_speeds
 from lmscale.core.config import mixture, synthetic
+from lmscale.core.config.identity import identity
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.core.results import Outcome, collect
 from lmscale.core.run_folder import (
@@ -187,7 +188,9 @@ def _named(text: str, read: Callable[[str], Any]) -> tuple[Callable[[Path], Path
 
 FACTS = "zipf-facts(gamma=1.5, facts=4096)"
 READERS = (
-    Reader("configuration", _in_run(CONFIG_FILE), lambda path: read_config(path.parent), "json", exact=True),
+    Reader("configuration", _in_run(CONFIG_FILE), lambda path: read_config(path.parent), "json"),
+    Reader("identity of a configuration", _in_run(CONFIG_FILE), lambda path: identity(read_config(path.parent)), "json",
+           exact=True),
     Reader("outcome", _in_run(OUTCOME_FILE), lambda path: Outcome.read(path.parent), "json"),
     Reader("metrics", _in_run(METRICS_FILE), lambda path: read_metrics(path.parent), "lines"),
     Reader("last metrics", _in_run(METRICS_FILE), lambda path: last_metrics(path.parent), "lines"),
