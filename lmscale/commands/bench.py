@@ -68,6 +68,9 @@ def main(args: BenchArgs, console: "Console") -> None:
         measure_sweep(sweep.read(args.sweep), args.steps, console)
         print_next("plan", args.sweep)
         return
+    from lmscale.core.signals import NOTHING_TO_SAVE_SECONDS, end_with_launcher
+
+    end_with_launcher(NOTHING_TO_SAVE_SECONDS)  # of `measure_sweep`, before the seconds that JAX takes to load
     from lmscale.lm.devices import machine
 
     machine.set_up()
@@ -123,9 +126,10 @@ def _measure(run: "PlannedRun", runs: "list[PlannedRun]", slots: "list[Slot]", s
     from lmscale.core.errors import UserError
     from lmscale.core.files import read_json, write_json
     from lmscale.core.run_folder import CONFIG_FILE
+    from lmscale.core.signals import LIFELINE_VARIABLE, lifeline
 
     needed = {run.config.run_id, *(name.run_id for name in run.config.parents.values())}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, lifeline() as held_open:
         sweep = Path(folder) / "sweep"
         for each in runs:
             if each.config.run_id in needed:
@@ -135,8 +139,8 @@ def _measure(run: "PlannedRun", runs: "list[PlannedRun]", slots: "list[Slot]", s
         command = [sys.executable, "-m", "lmscale", "bench", "--config", str(config), "--steps", str(steps), "--json"]
         processes = [
             subprocess.Popen(
-                [*command, str(figure)], env={**os.environ, **slot.environment}, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, text=True,
+                [*command, str(figure)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **slot.environment, LIFELINE_VARIABLE: str(held_open)}, pass_fds=(held_open,),
             )
             for figure, slot in zip(figures, slots)
         ]  # fmt: skip

@@ -14,17 +14,30 @@ LIFELINE_VARIABLE = "LMSCALE_LIFELINE"
 """Environment variable: the descriptor of a pipe whose other end the launcher holds open as long as it lives."""
 STOP_SECONDS = 60.0
 """How long a run gets to save its checkpoint before it is killed."""
+NOTHING_TO_SAVE_SECONDS = 1.0
+"""As `STOP_SECONDS`, for a process that only answers the one that started it."""
 
 
-def end_with_launcher() -> bool:
+@contextmanager
+def lifeline() -> Iterator[int]:
+    """The descriptor of a pipe that this process holds open until the block ends, for the processes that it starts:
+    pass it on to them, with its number in `LIFELINE_VARIABLE`."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
+def end_with_launcher(seconds: float = STOP_SECONDS) -> bool:
     """Send this process SIGTERM, so that it saves and stops, once the launcher that started it is dead.
 
     Whether there is a launcher.
 
     However a launcher dies, even by SIGKILL, the system closes its end of the pipe. Unlike Linux's PR_SET_PDEATHSIG
     this works on every POSIX system, leaves no moment between start and set-up in which a death goes unseen, and does
-    not mistake the end of a launcher's thread for its own. A process that is still alive after `STOP_SECONDS` exits at
-    once.
+    not mistake the end of a launcher's thread for its own. A process that is still alive `seconds` later exits at once.
     """
     lifeline = os.environ.pop(LIFELINE_VARIABLE, None)
     if lifeline is None:
@@ -36,7 +49,7 @@ def end_with_launcher() -> bool:
         while os.read(descriptor, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_SECONDS)
+        time.sleep(seconds)
         os._exit(EXIT_INTERRUPTED)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

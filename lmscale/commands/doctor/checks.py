@@ -17,6 +17,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.extras import COMPILER_PACKAGES, FOR_DEVELOPERS, compiler_versions, extras, installed
 from lmscale.core.files import cache_dir, read_json
 from lmscale.core.host import available_memory_bytes, machine_cores, usable_cores
+from lmscale.core.signals import LIFELINE_VARIABLE, lifeline
 
 PROBE = (sys.executable, "-m", "lmscale.lm.devices.probe")
 LEAST_MEMORY, LEAST_DISK = 2**31, 2**30
@@ -59,11 +60,12 @@ def probe(args: DoctorArgs) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as folder:
         reply, errors = Path(folder) / "reply.json", Path(folder) / "errors"
         command = [*PROBE, str(reply), *["--peak"] * args.peak]
-        with errors.open("wb") as stderr:
+        with errors.open("wb") as stderr, lifeline() as held_open:
             try:
                 status = subprocess.run(
-                    command, stdout=subprocess.DEVNULL, stderr=stderr, timeout=args.wait_seconds, check=False
-                ).returncode
+                    command, stdout=subprocess.DEVNULL, stderr=stderr, timeout=args.wait_seconds, check=False,
+                    env={**os.environ, LIFELINE_VARIABLE: str(held_open)}, pass_fds=(held_open,),
+                ).returncode  # fmt: skip
             except subprocess.TimeoutExpired:
                 return {}, f"the devices did not answer within {args.wait_seconds} s"
         if status == 0 and reply.is_file():

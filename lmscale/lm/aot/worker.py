@@ -15,8 +15,10 @@ def main(reply: Path) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from lmscale.core.errors import UserError
     from lmscale.core.exit_status import exit_status
+    from lmscale.core.signals import NOTHING_TO_SAVE_SECONDS, end_with_launcher
     from lmscale.core.text import printable
 
+    end_with_launcher(NOTHING_TO_SAVE_SECONDS)
     request = json.load(sys.stdin)
     try:
         write_reply(request, reply)

@@ -17,7 +17,9 @@ def main(reply: Path, peak: bool) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from lmscale.core.files import write_json
+    from lmscale.core.signals import NOTHING_TO_SAVE_SECONDS, end_with_launcher
 
+    end_with_launcher(NOTHING_TO_SAVE_SECONDS)
     write_json(reply, facts(peak))
     return 0
 

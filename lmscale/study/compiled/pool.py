@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from lmscale.core.compiled import CompiledRun
@@ -22,6 +23,7 @@ from lmscale.core.exit_status import EXIT_USER_ERROR
 from lmscale.core.files import read_json
 from lmscale.core.host import available_memory_bytes, usable_cores
 from lmscale.core.machines import Machine
+from lmscale.core.signals import LIFELINE_VARIABLE, lifeline
 from lmscale.study.compiled.environment import environment
 
 POLL_SECONDS = 0.05
@@ -65,18 +67,19 @@ def compile_jobs(jobs: dict[str, Job], machine: Machine, finished: Finished, com
 
     A process that the system ends for want of memory is started again once the others are done, alone. Raises
     `UserError` with what a process said, `MemoryShortage` where a program does not compile in all of this machine's
-    memory; no process is left.
+    memory; no process is left, not even where this one is killed.
     """
     waiting, killed, running = list(jobs.items()), list[tuple[str, Job]](), list[_Worker]()
     free, peak = available_memory_bytes(), 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, lifeline() as held_open:
+        start = partial(_start, machine=machine, folder=Path(folder), command=command, lifeline=held_open)
         try:
             while waiting or killed or running:
                 most = places(peak, free)
                 while waiting and len(running) < most:
-                    running.append(_start(*waiting.pop(0), machine, Path(folder), command, alone=most == 1))
+                    running.append(start(*waiting.pop(0), alone=most == 1))
                 if not running:
-                    running.append(_start(*killed.pop(0), machine, Path(folder), command, alone=True))
+                    running.append(start(*killed.pop(0), alone=True))
                 for worker in _ended(running):
                     running.remove(worker)
                     if worker.process.returncode == -signal.SIGKILL and not worker.alone:
@@ -99,13 +102,15 @@ def places(peak: int, free: int | None, cores: int | None = None) -> int:
     return max(1, cores if free is None else min(cores, free // peak))
 
 
-def _start(key: str, job: Job, machine: Machine, folder: Path, command: Sequence[str], *, alone: bool) -> _Worker:
+def _start(
+    key: str, job: Job, *, machine: Machine, folder: Path, command: Sequence[str], lifeline: int, alone: bool
+) -> _Worker:
     request, reply, errors = (folder / f"{key}.{name}" for name in ("request", "reply", "errors"))
     request.write_text(job.request(machine), encoding="utf-8")
     with request.open("rb") as stdin, errors.open("wb") as stderr:
         process = subprocess.Popen(
             [*command, str(reply)], stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr,
-            env=environment(machine, os.environ),
+            env={**environment(machine, os.environ), LIFELINE_VARIABLE: str(lifeline)}, pass_fds=(lifeline,),
         )  # fmt: skip
     return _Worker(key, job, process, reply, errors, alone)
 

@@ -19,7 +19,7 @@ from lmscale.core.exit_status import exit_status
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import SCORED_ON, STOP_FILE, being_scored, failure_reason, last_metrics
-from lmscale.core.signals import stop_requested
+from lmscale.core.signals import lifeline, stop_requested
 from lmscale.study.launch import branches, failures, lease, parents, program
 from lmscale.study.launch.failures import Ending
 from lmscale.study.launch.lease import Observer, stop_asked
@@ -103,14 +103,9 @@ class Pool:
 
     def run(self) -> Summary:
         """Train until every run is at an end, or this process is asked to stop."""
-        self._lifeline, other_end = os.pipe()  # the runs stop when nobody holds its other end any more
-        try:
-            with stop_requested() as asked:
-                file = self.folder / STOP_FILE
-                interrupted = self._loop(lambda: asked() or file.exists())
-        finally:
-            os.close(self._lifeline)
-            os.close(other_end)
+        with lifeline() as self._lifeline, stop_requested() as asked:
+            file = self.folder / STOP_FILE
+            interrupted = self._loop(lambda: asked() or file.exists())
         outcomes = [outcome_or_problem(self.folder / planned.config.run_id)[0] for planned in self.runs]
         states = [outcome.state for outcome in outcomes if outcome]
         failed = {} if interrupted else self.failed
