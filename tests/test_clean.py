@@ -1,5 +1,6 @@
 """`lmscale clean` says what lies where, and deletes what it is told to and nothing else."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +61,13 @@ def test_checkpoints_that_a_run_starts_from_or_goes_on_from_stay(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(runs.parent)
-    clean(runs / "mine", "--checkpoints", "--programs")
+    clean(runs / "mine", "--checkpoints", "--programs", "--json", runs.parent / "clean.json")
     gone = {f"runs/mine/{SPARE.run_id}/checkpoints/100/arrays", "cache/xla/program"}
     assert before - files(runs.parent) == gone
     assert "freed 1.3kB" in capsys.readouterr().out
+    parts = json.loads((runs.parent / "clean.json").read_text())
+    assert parts["checkpoints of ended runs"] == {"bytes": 1000, "deleted": True}
+    assert parts["corpora and tokens in the cache"] == {"bytes": 5000, "deleted": False}
 
 
 def test_logs_of_runs_at_work_stay_and_outcomes_always(runs: Path) -> None:

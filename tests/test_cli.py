@@ -97,7 +97,12 @@ def test_fit_prints_the_law_and_writes_its_numbers(runs: Path, capsys: pytest.Ca
 
 def test_data_says_what_is_in_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of text" for number in range(3000)))
-    assert call("data", tmp_path / "text.txt", "--test-fraction", 0.2, "--tokenizer", "bpe:270") == 0
+    words = ("--test-fraction", 0.2, "--tokenizer", "bpe:270", "--json", tmp_path / "data.json")
+    assert call("data", tmp_path / "text.txt", *words) == 0
+    value = json.loads((tmp_path / "data.json").read_text())
+    documents = sum(value["statistics"][0]["length_counts"])
+    assert value["manifest"]["vocab"] == 270 and value["manifest"]["train_documents"] == documents > 0
+    assert set(value["statistics"][0]["baselines_bits_per_byte"]) == {"unigram", "bigram", "zlib", "lzma", "zstd"}
     said = capsys.readouterr().out
     assert "test " in said and "tokenizer bpe:270" in said and "baselines in bits per byte" in said
 

@@ -33,6 +33,8 @@ class CleanArgs:
     """Delete prepared text and tokens from the cache: the next run prepares them again, and downloads what it must."""
     programs: bool = False
     """Delete compiled programs from the cache: the next run compiles again."""
+    json: Path | None = None
+    """Write the bytes of every part, and whether it was deleted, here."""
 
 
 class Part(NamedTuple):
@@ -45,21 +47,24 @@ class Part(NamedTuple):
 
 def main(args: CleanArgs, console: "Console") -> None:
     """Print the parts and delete the named ones. Raises `UserError` for a folder that is not there."""
+    from lmscale.core.files import write_json
+
     if not args.runs.is_dir():
         raise UserError(f"{args.runs} is no folder: give the one that holds a folder per sweep, runs by default")
     parts = [*_of_runs(args.runs), *_of_cache()]
     sizes = {part.name: sum(map(size_bytes, part.paths)) for part in parts}
     width = max(map(len, sizes))
-    freed = 0
+    deleted = [part.name for part in parts if part.option and getattr(args, part.option)]
     for part in parts:
-        chosen = bool(part.option) and getattr(args, part.option)
+        chosen = part.name in deleted
         if chosen:
             _delete(part.paths)
-            freed += sizes[part.name]
         fate = "deleted" if chosen else f"--{part.option} frees it" if part.option and sizes[part.name] else ""
         print(f"{part.name:{width}}  {quantity(sizes[part.name]) + 'B':>8}  {fate}".rstrip())
-    if any(getattr(args, part.option) for part in parts if part.option):
-        print(f"freed {quantity(freed)}B")
+    if deleted:
+        print(f"freed {quantity(sum(sizes[name] for name in deleted))}B")
+    if args.json is not None:
+        write_json(args.json, {name: {"bytes": size, "deleted": name in deleted} for name, size in sizes.items()})
 
 
 def _of_runs(runs: Path) -> Iterator[Part]:

@@ -1,8 +1,8 @@
 """`lmscale data`: prepare a corpus and report what is in it: counts, rank and frequency, lengths, baselines."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +62,8 @@ class DataArgs:
     """Allow TFDS to download the data set."""
     output: Path | None = None
     """Folder for a figure of the same."""
+    json: Path | None = None
+    """Write what was prepared, and the statistics of each of its corpora, here."""
 
 
 def main(args: DataArgs, console: "Console") -> None:
@@ -70,12 +72,18 @@ def main(args: DataArgs, console: "Console") -> None:
 
     settings = {item.name for item in fields(DataConfig)}
     config = DataConfig(**{item.name: getattr(args, item.name) for item in fields(args) if item.name in settings})
-    show(config, console, args.output, allow_download=args.allow_download)
+    show(config, console, args.output, allow_download=args.allow_download, json=args.json)
     print_next("plan", "SWEEP.py")
 
 
-def show(config: "DataConfig", console: "Console", output: Path | None = None, allow_download: bool = False) -> None:
-    """Prepare the corpus of `config`, print what is in it, and draw it into the folder `output` if one is given.
+def show(
+    config: "DataConfig",
+    console: "Console",
+    output: Path | None = None,
+    allow_download: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Prepare the corpus of `config`, print what is in it, draw it into the folder `output`, and write it to `json`.
 
     Raises `UserError` as `data.prepare` does.
     """
@@ -93,6 +101,8 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
             for part in parts
             if not (part.manifest.endless or (held_out is not None and held_out.manifest.endless))
         }
+    if json is not None:
+        _write(json, tokens.manifest, statistics.values())
     weights, used = tokens.manifest.weights or (1,), [0] * len(parts)
     if config.unique_tokens is not None:
         used = tokens.manifest.unique_windows(CONTEXT)
@@ -118,6 +128,14 @@ def show(config: "DataConfig", console: "Console", output: Path | None = None, a
         _print_language(synthetic.parse(held_out.manifest.source), ", to validate on", console)
     elif held_out is not None:
         _print_corpus(held_out.manifest, ", to validate on", console)
+
+
+def _write(path: Path, manifest: "Manifest", statistics: "Iterable[Statistics]") -> None:
+    """Write the manifest and the statistics of every corpus that has an end, baselines among them."""
+    from lmscale.core.files import write_json
+
+    of_corpora = [{**asdict(one), "baselines_bits_per_byte": one.baselines} for one in statistics]
+    write_json(path, {"manifest": manifest.to_json(), "statistics": of_corpora})
 
 
 def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:
