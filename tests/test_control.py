@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lmscale.commands import logs, retry, stop
 from lmscale.commands.logs import LogsArgs
+from lmscale.commands.progress import label
 from lmscale.commands.retry import RetryArgs
 from lmscale.commands.stop import StopArgs
 from lmscale.core.errors import UserError
@@ -46,8 +47,10 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_logs_tell_attempts_and_last_lines(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sweep / NAMES[0] / "log.txt").write_text("".join(f"line {number}\n\n" for number in range(50)))
+    write_json(sweep / NAMES[0] / "config.json", CONFIGS[0].to_json())
     logs.main(LogsArgs(NAMES[0][:6], sweep.parent, lines=3), Console())
-    lines = capsys.readouterr().out.splitlines()
+    name, *lines = capsys.readouterr().out.splitlines()
+    assert name == f"run {NAMES[0]}: {label(PlannedRun(CONFIGS[0]))}"
     assert lines[0].startswith("attempt 1, ") and lines[0].endswith(": exit status 3")
     assert lines[1:-1] == ["failed: exit status 3", "line 47", "line 48", "line 49"]
     assert lines[-1] == f"next: lmscale retry {sweep} {NAMES[0]}"
@@ -68,7 +71,7 @@ def test_logs_follow_a_run_to_its_end(sweep: Path, capsys: pytest.CaptureFixture
     thread.start()
     logs.main(LogsArgs(str(place), sweep.parent, follow=True), Console())
     thread.join()
-    assert capsys.readouterr().out == f"first\nsecond\nnext: lmscale status {sweep}\n"
+    assert capsys.readouterr().out == f"run {NAMES[2]}\nfirst\nsecond\nnext: lmscale status {sweep}\n"
 
 
 def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:

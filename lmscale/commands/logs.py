@@ -32,6 +32,7 @@ def main(args: LogsArgs, console: "Console") -> None:
     from lmscale.study.launch import control, failures, lease
 
     folder = control.find_run(args.run, args.runs)
+    print(_named(folder))
     for attempt in lease.history(folder):
         end = attempt.end or {"status": "", "reason": "killed" if attempt.dead() else "at work"}
         print(f"attempt {attempt.number}, {attempt.value.get('began', '?')} {attempt.where}: {end['reason'] or 'done'}")
@@ -42,3 +43,19 @@ def main(args: LogsArgs, console: "Console") -> None:
     for text in control.follow(folder) if args.follow else ():
         print(text, end="", flush=True)
     print_next(*(("status", folder.parent) if reason is None else ("retry", folder.parent, folder.name)))
+
+
+def _named(folder: Path) -> str:
+    """The run's id, and its N, D, rate and seed where its configuration can be read."""
+    from lmscale.core.counting import count
+    from lmscale.core.errors import UserError
+    from lmscale.core.quantities import run_name
+    from lmscale.core.run_identity import read_config
+
+    try:
+        config = read_config(folder)
+    except UserError:
+        return f"run {folder.name}"
+    counts = count(config)
+    name = run_name(counts.params, counts.active_params, counts.tokens, config.optimizer.peak_lr, config.seed)
+    return f"run {folder.name}: {name}"
