@@ -128,5 +128,5 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
 def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(sweep / NAMES[2] / "attempts" / "0001.json", {"holder": vars(Process.this())})
     assert stop.main(StopArgs(sweep, (NAMES[2][:4],), wait_seconds=0.05), Console()) == 130
-    assert f"still at work after 0 s: {NAMES[2]}" in capsys.readouterr().out
+    assert f"still at work after 0 s: run {NAMES[2]}" in capsys.readouterr().out
     assert (sweep / NAMES[2] / "stop").exists() and not (sweep / "stop").exists()

@@ -1,12 +1,12 @@
 """`lmscale ask`: a question answered from an index. Importing this loads nothing heavy."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.config import check
 from lmscale.core.text import one_line
@@ -43,7 +43,7 @@ class AskArgs:
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""
     json: Path | None = None
-    """Write question, answer and passages as JSON to this file, or to standard output if it is -."""
+    """Write question, answer and passages here (- or no file: to standard output, alone)."""
 
 
 def main(args: AskArgs, console: "Console") -> None:
@@ -54,7 +54,6 @@ def main(args: AskArgs, console: "Console") -> None:
     """
     question = _question(args.question)
     check(bool(question.strip()), "the question is empty; ask something")
-    from lmscale.core.files import write_json
     from lmscale.lm.devices import machine
 
     machine.set_up()
@@ -65,11 +64,9 @@ def main(args: AskArgs, console: "Console") -> None:
         args.passages, args.max_tokens, Sampling(temperature=args.temperature), args.seed, args.exact
     )
     answer = ask_run(args.run, args.index, question, settings, args.step)
-    if str(args.json) == "-":
-        print(json.dumps(answer.to_json(), allow_nan=False))
+    write_answer(args.json, answer.to_json())
+    if is_standard_output(args.json):
         return
-    if args.json is not None:
-        write_json(args.json, answer.to_json())
     show(answer, console)
     if args.json is None:
         print_next(*repeat("--json", "answer.json"), stderr=True)

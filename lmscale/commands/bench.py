@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class BenchArgs:
     steps: int = 30
     """Steps that are timed."""
     json: Path | None = None
-    """Also write the figures to this file."""
+    """Write the figures here (- or no file: to standard output, alone)."""
     profile: Path | None = None
     """Write a trace of a few steps into this folder."""
 
@@ -65,7 +66,7 @@ def main(args: BenchArgs, console: "Console") -> None:
     if args.sweep is not None:
         from lmscale.study import sweep
 
-        measure_sweep(sweep.read(args.sweep), args.steps, console)
+        write_answer(args.json, {"shapes": measure_sweep(sweep.read(args.sweep), args.steps, console)})
         print_next("plan", args.sweep)
         return
     from lmscale.core.signals import NOTHING_TO_SAVE_SECONDS, end_with_launcher
@@ -75,7 +76,6 @@ def main(args: BenchArgs, console: "Console") -> None:
 
     machine.set_up()
     from lmscale.core import measured_speeds
-    from lmscale.core.files import write_json
     from lmscale.lm.train import bench
     from lmscale.lm.train.references import reference_model
 
@@ -87,13 +87,14 @@ def main(args: BenchArgs, console: "Console") -> None:
     for name, value in bench.lines(speed):
         print(f"{name:22} {value}")
     measured_speeds.record(config, speed.flops_per_second, speed.compile_seconds, speed.device, speed.steps)
-    if args.json is not None:
-        write_json(args.json, asdict(speed))
+    write_answer(args.json, asdict(speed))
     print_next("plan", "SWEEP.py")
 
 
-def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
+def measure_sweep(plan: "Plan", steps: int, console: "Console") -> list[dict[str, Any]]:
     """Measure some shapes of a plan in every slot at once; each process notes its figure for `lmscale plan`.
+
+    Returns what was measured of each shape.
 
     Runs share a machine's memory and clock: alone, each would be faster than in a sweep. Raises `UserError` where a
     shape cannot be trained here.
@@ -102,15 +103,17 @@ def measure_sweep(plan: "Plan", steps: int, console: "Console") -> None:
     from lmscale.core.quantities import model_size, quantity
     from lmscale.study import launch
 
-    slots = launch.slots()
+    slots, shapes = launch.slots(), list[dict[str, Any]]()
     for run in spread_of_sizes(plan.runs):
         rates, shape = _measure(run, plan.runs, slots, steps), run.config.model
+        shapes.append({"width": shape.width, "layers": shape.layers, "flops_per_second": rates})
         console.print(
             f"{shape.width} x {shape.layers}, {model_size(params_total(shape), active_params_total(shape))} "
             f"parameters, batch "
             f"{quantity(run.config.batch_tokens)} tokens: {min(rates):.3g} to {max(rates):.3g} FLOP/s per run, "
             f"{len(slots)} at once"
         )
+    return shapes
 
 
 def _measure(run: "PlannedRun", runs: "list[PlannedRun]", slots: "list[Slot]", steps: int) -> list[float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.core.errors import UserError
 from lmscale.core.quantities import quantity
 
@@ -34,7 +35,7 @@ class CleanArgs:
     programs: bool = False
     """Delete compiled programs from the cache: the next run compiles again."""
     json: Path | None = None
-    """Write the bytes of every part, and whether it was deleted, here."""
+    """Write the bytes of every part, and whether it was deleted here (- or no file: to standard output, alone)."""
 
 
 class Part(NamedTuple):
@@ -47,8 +48,6 @@ class Part(NamedTuple):
 
 def main(args: CleanArgs, console: "Console") -> None:
     """Print the parts and delete the named ones. Raises `UserError` for a folder that is not there."""
-    from lmscale.core.files import write_json
-
     if not args.runs.is_dir():
         raise UserError(f"{args.runs} is no folder: give the one that holds a folder per sweep, runs by default")
     parts = [*_of_runs(args.runs), *_of_cache()]
@@ -63,8 +62,7 @@ def main(args: CleanArgs, console: "Console") -> None:
         print(f"{part.name:{width}}  {quantity(sizes[part.name]) + 'B':>8}  {fate}".rstrip())
     if deleted:
         print(f"freed {quantity(sum(sizes[name] for name in deleted))}B")
-    if args.json is not None:
-        write_json(args.json, {name: {"bytes": size, "deleted": name in deleted} for name, size in sizes.items()})
+    write_answer(args.json, {name: {"bytes": size, "deleted": name in deleted} for name, size in sizes.items()})
 
 
 def _of_runs(runs: Path) -> Iterator[Part]:

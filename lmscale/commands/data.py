@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.console import preparing
 from lmscale.commands.next_step import print_next
 from lmscale.core.quantities import quantity
@@ -63,7 +64,8 @@ class DataArgs:
     output: Path | None = None
     """Folder for a figure of the same."""
     json: Path | None = None
-    """Write what was prepared, and the statistics of each of its corpora, here."""
+    """Write what was prepared, and the statistics of each of its corpora here (- or no file: to standard output,
+    alone)."""
 
 
 def main(args: DataArgs, console: "Console") -> None:
@@ -102,7 +104,7 @@ def show(
             if not (part.manifest.endless or (held_out is not None and held_out.manifest.endless))
         }
     if json is not None:
-        _write(json, tokens.manifest, statistics.values())
+        write_answer(json, _value(tokens.manifest, statistics.values()))
     weights, used = tokens.manifest.weights or (1,), [0] * len(parts)
     if config.unique_tokens is not None:
         used = tokens.manifest.unique_windows(CONTEXT)
@@ -130,12 +132,10 @@ def show(
         _print_corpus(held_out.manifest, ", to validate on", console)
 
 
-def _write(path: Path, manifest: "Manifest", statistics: "Iterable[Statistics]") -> None:
-    """Write the manifest and the statistics of every corpus that has an end, baselines among them."""
-    from lmscale.core.files import write_json
-
+def _value(manifest: "Manifest", statistics: "Iterable[Statistics]") -> dict[str, Any]:
+    """The manifest and the statistics of every corpus that has an end, baselines among them."""
     of_corpora = [{**asdict(one), "baselines_bits_per_byte": one.baselines} for one in statistics]
-    write_json(path, {"manifest": manifest.to_json(), "statistics": of_corpora})
+    return {"manifest": manifest.to_json(), "statistics": of_corpora}
 
 
 def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_CTRL_C
@@ -27,11 +28,13 @@ class DemoArgs:
     """Folder that holds one folder per sweep."""
     short: bool = False
     """Train twelve smaller runs: about three minutes of CPU time, and numbers of their own."""
+    json: Path | None = None
+    """Write the path of the page and what it answers here (- or no file: to standard output, alone)."""
 
 
 def main(args: DemoArgs, console: "Console") -> int:
     """Print the published allocation, train the sweep, write its report; the exit status."""
-    from lmscale.commands.report import corpus_baselines, print_answer
+    from lmscale.commands.report import answer_of, corpus_baselines, print_answer
     from lmscale.commands.run import exit_status_of, run_sweep
     from lmscale.study import report, sweep
 
@@ -51,6 +54,7 @@ def main(args: DemoArgs, console: "Console") -> int:
     )  # fmt: skip
     print_answer(page)
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
+    write_answer(args.json, {"page": str(page), "answer": answer_of(page), "seconds": time.monotonic() - began})
     print_next("fit", folder)
     return 0
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
+from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class EmergenceArgs:
     folder of a sweep whose runs have been scored."""
     axis: Literal["params", "flops", "loss", "x"] | None = None
     """Scale that the scores lie over; unset, every one that the table has."""
-    columns: Annotated[str | None, arg(metavar="params=size,...")] = None
+    columns: Annotated[str | None, arg(metavar="params=size,..."), Joined()] = None
     """What the table calls task, metric, params, correct, n, chance, ...; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
     """Keep only rows for which this is true, for example "shots == 0"."""
@@ -35,7 +37,7 @@ class EmergenceArgs:
     seed: int = 0
     """Seed of the bootstrap."""
     json: Path | None = None
-    """Write every verdict with its evidence here."""
+    """Write every verdict with its evidence here (- or no file: to standard output, alone)."""
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -46,20 +48,21 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise UserError(
                 f"--columns has {name!r} without a source column: write pairs as in params=size,correct=hits"
             )
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--columns names {twice[0]} twice: give it one column")
     return {name.strip(): source.strip() for name, _, source in pairs}
 
 
 def main(args: EmergenceArgs, console: "Console") -> None:
     """Detect, print and write --json. Raises `UserError` as `detect` does."""
-    from lmscale.core.files import write_json
     from lmscale.study.emergence.detector import detect
 
     result = detect(
         args.table, args.axis, columns=parse_columns(args.columns), where=args.where, rho=args.rho, q=args.q,
         resamples=args.resamples, seed=args.seed,
     )  # fmt: skip
-    if args.json is not None:
-        write_json(args.json, result.to_json())
+    write_answer(args.json, result.to_json())
     print(result)
     if Path(args.table).is_dir():
         print_next("report", args.table)

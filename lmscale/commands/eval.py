@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 from lmscale.core.config import check
+from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +53,8 @@ class EvalArgs:
     """By what the best is chosen: `checker`, 1 for a right answer and 0 else, or the folder of a reward model's run."""
     answers: int | None = None
     """Answers drawn to every item with --best-of; by default twice the largest n."""
+    json: Path | None = None
+    """Write the rows of this call, as scores.jsonl has them, here (- or no file: to standard output, alone)."""
 
 
 def main(args: EvalArgs, console: "Console") -> None:
@@ -60,6 +64,25 @@ def main(args: EvalArgs, console: "Console") -> None:
 
     machine.set_up()
     from lmscale.core.run_folder import PLAN_FILE, SCORES_FILE
+    from lmscale.lm.eval.score_files import rows_written
+
+    problem: UserError | None = None
+    with rows_written() as rows:
+        try:
+            _score(args, console)
+        except UserError as error:  # of some of the scores; the others are written
+            problem = error
+    if rows:
+        write_answer(args.json, {"run": str(args.run), "scores": rows, "problem": str(problem) if problem else None})
+    if problem is not None:
+        raise problem
+    if (args.run.parent / PLAN_FILE).is_file():
+        print_next("table", args.run.parent, "--scores")
+    else:
+        print_next("emergence", args.run / SCORES_FILE)
+
+
+def _score(args: EvalArgs, console: "Console") -> None:
     from lmscale.lm.eval.tasks import Shots
     from lmscale.lm.use import best_of_n, score_tasks
 
@@ -72,10 +95,6 @@ def main(args: EvalArgs, console: "Console") -> None:
             best_of_n.show(args.run, args.tasks, drawn, args.items, _choice(args), console)
         else:
             score_tasks.show(args.run, args.tasks, drawn, args.items, console, args.datastore_tokens)
-    if (args.run.parent / PLAN_FILE).is_file():
-        print_next("table", args.run.parent, "--scores")
-    else:
-        print_next("emergence", args.run / SCORES_FILE)
 
 
 def _check(args: EvalArgs) -> None:

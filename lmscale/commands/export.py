@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FOLDER
@@ -34,6 +35,8 @@ class ExportArgs:
     """Largest weights file (hf), in bytes; larger models are written as several."""
     license: str = "unknown"
     """Licence in the model card, such as apache-2.0."""
+    json: Path | None = None
+    """Write the run, the files and what reads them here (- or no file: to standard output, alone)."""
 
 
 def main(args: ExportArgs, console: "Console") -> None:
@@ -48,6 +51,11 @@ def main(args: ExportArgs, console: "Console") -> None:
     options = ExportOptions(args.architecture, args.shard_bytes, license, law_sentence(args.run))
     sentence = export(args.run, args.output, args.format, args.step, options)
     console.print(f"{args.output}: {sentence}", markup=False, highlight=False)
+    files = [{"file": path.name, "bytes": path.stat().st_size} for path in sorted(args.output.iterdir())]
+    write_answer(
+        args.json,
+        {"run": str(args.run), "output": str(args.output), "format": args.format, "use": sentence, "files": files},
+    )
     if args.format == "hf":
         console.print("in Python: transformers.AutoModelForCausalLM.from_pretrained(...) reads it", highlight=False)
         print_next("import-model", args.output, "--output", args.output.with_name(f"{args.output.name}-read"))

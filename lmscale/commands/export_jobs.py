@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ExportJobsArgs:
     check_compiled: str | None = None
     """Compile every run for this machine first, as `lmscale plan --compile` does, and write nothing where one does not
     fit: h100x8, v5e-16."""
+    json: Path | None = None
+    """Write the files of the jobs here (- or no file: to standard output, alone)."""
 
 
 def main(args: ExportJobsArgs, console: "Console") -> None:
@@ -45,5 +48,7 @@ def main(args: ExportJobsArgs, console: "Console") -> None:
         check_compiled(plan.runs, args.check_compiled, console)
     pod = jobs.Pod(image=args.image, claim=args.claim, gpus=args.gpus) if args.image and args.claim else None
     folder = args.runs / plan.sweep.name
-    print(jobs.export(plan.sweep.name, plan.runs, folder, args.format, pod, plan.sweep.purpose))
+    paths, sentence = jobs.export(plan.sweep.name, plan.runs, folder, args.format, pod, plan.sweep.purpose)
+    print(sentence)
+    write_answer(args.json, {"sweep": plan.sweep.name, "folder": str(folder), "jobs": list(map(str, paths))})
     print_next("status", folder, "--watch")

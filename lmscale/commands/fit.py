@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.constraints import RANGES, TIES, VALUES
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
+from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import FitOptions
 
@@ -54,10 +56,10 @@ class FitArgs(FitOptions):
     approach: Literal["1", "2", "3", "all"] = "all"
     """1: loss envelope; 2: IsoFLOP valleys; 3: parametric law."""
     json: Path | None = None
-    """Write every number here."""
+    """Write every number here (- or no file: to standard output, alone)."""
     save: Path | None = None
     """Save the fit with its draws here, as in fits/mine.slaw: `lmscale predict` answers from it without the table."""
-    predict: Annotated[str | None, arg(metavar="params=...,tokens=...")] = None
+    predict: Annotated[str | None, arg(metavar="params=...,tokens=..."), Joined(";")] = None
     """Write a prediction before the run, with interval, hashes and time; several points are separated by ;"""
     prediction: Path = Path("prediction.json")
     """Where --predict writes; an existing file is not overwritten."""
@@ -66,27 +68,27 @@ class FitArgs(FitOptions):
     """The form of Approach 3: chinchilla, kaplan, data-constrained, outer-exponent, farseer, clark (experts), parscale,
     distillation, rectified (fine-tuning), mixture-5, ..., or a law of your own by its import path, mine.py:MyLaw or
     package.module:MyLaw."""
-    columns: Annotated[str | None, arg(metavar="params=n_params,...")] = field(default=None, kw_only=True)
+    columns: Annotated[str | None, arg(metavar="params=n_params,..."), Joined()] = field(default=None, kw_only=True)
     """What the table calls params, tokens, flops, loss, budget; usual names are recognised. A factor states the unit
     of a column: params=N*1e6 for millions."""
     where: Annotated[str | None, arg(metavar="EXPR")] = field(default=None, kw_only=True)
     """Keep only rows for which this is true, for example "params > 1e8 and kind in ('a', 'b')"."""
-    at: Annotated[tuple[float, ...] | None, BUDGETS] = field(default=None, kw_only=True)
+    at: Annotated[tuple[float, ...] | None, BUDGETS, Joined()] = field(default=None, kw_only=True)
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     noise_nats: Annotated[float | None, arg(name="noise")] = field(default=None, kw_only=True)
     """Standard deviation of one run's loss in nats, for Approach 2, for --bootstrap noise and for the test whether a
     law's form fits; unset, it is estimated (for that bootstrap, from runs that differ in their seed alone)."""
-    fixed: Annotated[Mapping[str, float] | None, VALUES, arg(name="fix")] = field(default=None, kw_only=True)
+    fixed: Annotated[Mapping[str, float] | None, VALUES, arg(name="fix"), Joined()] = field(default=None, kw_only=True)
     """Parameters of the law that are fixed at a value."""
-    bounds: Annotated[Mapping[str, tuple[float, float]] | None, RANGES, arg(name="bound")] = field(
+    bounds: Annotated[Mapping[str, tuple[float, float]] | None, RANGES, arg(name="bound"), Joined()] = field(
         default=None, kw_only=True
     )
     """Ranges of the law's parameters in place of its own."""
-    tied: Annotated[Mapping[str, str] | None, TIES, arg(name="tie")] = field(default=None, kw_only=True)
+    tied: Annotated[Mapping[str, str] | None, TIES, arg(name="tie"), Joined()] = field(default=None, kw_only=True)
     """Parameters that equal another one."""
-    targets: Annotated[str | None, arg(metavar="loss_code,loss_web")] = field(default=None, kw_only=True)
+    targets: Annotated[str | None, arg(metavar="loss_code,loss_web"), Joined()] = field(default=None, kw_only=True)
     """Columns of losses, each of which Approach 3 fits a law of its own to."""
-    given: Annotated[Mapping[str, float] | None, VALUES] = field(default=None, kw_only=True)
+    given: Annotated[Mapping[str, float] | None, VALUES, Joined()] = field(default=None, kw_only=True)
     """Values of the law's inputs besides params and tokens at which allocations are stated."""
 
 
@@ -97,7 +99,7 @@ def parse_points(text: str) -> list[dict[str, float]]:
     """
     points = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        point = {}
+        point: dict[str, float] = {}
         for pair in part.split(","):
             name, _, given = (item.strip() for item in pair.partition("="))
             try:
@@ -108,6 +110,8 @@ def parse_points(text: str) -> list[dict[str, float]]:
                 ) from None
             if not math.isfinite(value):
                 raise UserError(f"--predict has {pair.strip()!r}: {name} must be finite")
+            if name in point:
+                raise UserError(f"--predict gives {name} twice, {point[name]:g} and {value:g}: separate points by ;")
             point[name] = value
         points.append(point)
     if not points:
@@ -141,7 +145,6 @@ def _with_answer(args: FitArgs) -> "tuple[list[Fit], list[str]]":
 
 def main(args: FitArgs, console: "Console") -> None:
     """Fit, print every result, write --json and --predict. Raises `UserError` as they do."""
-    from lmscale.core.files import write_json
     from lmscale.study import fits
     from lmscale.study.fits.predict import preregister
     from lmscale.study.fits.results import artefact
@@ -160,8 +163,7 @@ def main(args: FitArgs, console: "Console") -> None:
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
     results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
     print(as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])])))
-    if args.json is not None:
-        write_json(args.json, {"table": args.table, "fits": [one.to_json() for one in results], "answer": answer})
+    write_answer(args.json, {"table": args.table, "fits": [one.to_json() for one in results], "answer": answer})
     if args.save is not None:
         artefact.save(results, args.save, args.table)
     if points is not None:
@@ -183,7 +185,7 @@ def main(args: FitArgs, console: "Console") -> None:
 def _print_next(args: FitArgs, results: "Sequence[Fit]") -> None:
     """The command that goes on from a fit: none where its file is of a law whose compute nobody knows."""
     largest = max((one.largest_flops for one in results if not math.isnan(one.largest_flops)), default=None)
-    if args.save is not None or args.json is not None:
+    if args.save is not None or (args.json is not None and not is_standard_output(args.json)):
         if largest is not None and args.save is not None:
             print_next("predict", args.save, "--flops", f"{10 * largest:.2g}")
         elif largest is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_use
 from lmscale.core.errors import UserError
 
@@ -29,6 +30,8 @@ class ImportModelArgs:
     """Tokens that the model was trained on (D), such as 3e11; without it the model has no D and no C in a table."""
     name: str = ""
     """What to call the model; by default the folder's name."""
+    json: Path | None = None
+    """Write the run folder, N, D and remarks here (- or no file: to standard output, alone)."""
 
 
 def main(args: ImportModelArgs, console: "Console") -> None:
@@ -57,4 +60,7 @@ def main(args: ImportModelArgs, console: "Console") -> None:
     )  # fmt: skip
     for remark in model.remarks:
         console.print(f"  {remark}", markup=False, highlight=False)
+    value = {"folder": str(folder), "run_id": model.config.run_id, "architecture": model.architecture}
+    sizes = {"params": counts.params, "active_params": counts.active_params, "tokens": model.tokens}
+    write_answer(args.json, {**value, **sizes, "remarks": list(model.remarks)})
     print_use(folder)

@@ -1,11 +1,12 @@
 """`lmscale index`: a corpus as vectors of a trained model, for `lmscale ask`. Importing this loads nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 from lmscale.core.config import check
 
@@ -44,6 +45,8 @@ class IndexArgs:
     which memory must hold, and states how many of the exact neighbours it finds, and how fast."""
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""
+    json: Path | None = None
+    """Write what the index holds here (- or no file: to standard output, alone)."""
 
 
 def main(args: IndexArgs, console: "Console") -> None:
@@ -69,6 +72,7 @@ def main(args: IndexArgs, console: "Console") -> None:
         built = make_index(args.run, args.output, settings, source=args.source, step=args.step, progress=progress)
     for sentence in sentences(built):
         console.print(sentence, markup=False, highlight=False)
+    write_answer(args.json, {"index": str(args.output), **asdict(built.facts), "reused_shards": built.reused})
     print_next("ask", args.run, args.output, "What ...?")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 from lmscale.core.errors import UserError
 
@@ -46,6 +47,8 @@ class InitArgs:
     """Name of the sweep; its runs go to runs/NAME."""
     folder: Path = Path("sweeps")
     """Folder of the file, NAME.py."""
+    json: Path | None = None
+    """Write the path of the file here (- or no file: to standard output, alone)."""
 
 
 def main(args: InitArgs, console: "Console") -> None:
@@ -59,4 +62,5 @@ def main(args: InitArgs, console: "Console") -> None:
         raise UserError(f"{path} is there already: choose another name, or delete it knowingly")
     write_text(path, SWEEP.format(name=name, path=path))
     print(f"wrote {path}: its budgets and sizes are for a laptop; change what the comments say")
+    write_answer(args.json, {"file": str(path)})
     print_next("plan", path)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.constraints import CHOICES, VALUES, Limits
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
+from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class PredictArgs:
     """N of the run."""
     tokens: float | None = None
     """D of the run."""
-    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES, Joined()] = None
     """Other inputs of the law."""
     level: float = 0.95
     """Level of the intervals of a run."""
@@ -52,15 +54,14 @@ class PredictArgs:
     """N of a teacher, whose logits --flops pays too."""
     teacher_tokens: float | None = None
     """D of that teacher where --flops pays its training too."""
-    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES] = None
+    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES, Joined()] = None
     """Inputs of the law that are chosen beside params and tokens, each within a range."""
     json: Path | None = None
-    """Write the answer here."""
+    """Write the answer here (- or no file: to standard output, alone)."""
 
 
 def main(args: PredictArgs, console: "Console") -> None:
     """Print the prediction or the allocation and write --json. Raises `UserError` as these do."""
-    from lmscale.core.files import write_json
     from lmscale.study.fits.results.artefact import load_laws
 
     if not 0 < args.level < 1:
@@ -76,7 +77,7 @@ def main(args: PredictArgs, console: "Console") -> None:
         print(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs{target}: {answer}"))
     largest = max((fit.largest_flops for fit in fits), key=lambda flops: -1 if math.isnan(flops) else flops)
     if args.json is not None:
-        write_json(args.json, _saved(args, fits, answers))
+        write_answer(args.json, _saved(args, fits, answers))
     elif constrained:
         print_next("plan", "SWEEP.py", "--optimal", args.fit, "--flops", f"{args.flops or largest:.2g}")
     elif not math.isnan(largest):

@@ -10,10 +10,11 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRem
 from rich.table import Column
 from rich.text import Text
 
+from lmscale.commands.run_names import name_of
 from lmscale.core.config import PRETRAIN, loss_unit
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import quantity, run_name
+from lmscale.core.quantities import quantity
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import SCORED_ON, reported
 from lmscale.study.launch import Slot
@@ -24,10 +25,7 @@ FIGURES = (("mfu", "MFU", ".2f"), ("loss_nats", "loss", ".3f"))
 
 def label(run: PlannedRun) -> str:
     """The name of a run, and its stage where that is not pretraining."""
-    counts, config = count(run.config), run.config
-    stage = "" if run.stage == PRETRAIN else f"{run.stage} "
-    name = run_name(counts.params, counts.active_params, counts.tokens, config.optimizer.peak_lr, config.seed)
-    return stage + name
+    return ("" if run.stage == PRETRAIN else f"{run.stage} ") + name_of(run.config)
 
 
 class _TimeLeft(TimeRemainingColumn):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.constraints import VALUES
 from lmscale.commands.next_step import print_next
+from lmscale.commands.several_values import Joined
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,13 +32,13 @@ class ReportArgs:
     output: Path | None = None
     """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table, reports/<a>-<b> for
     several."""
-    columns: Annotated[str | None, arg(metavar="params=n_params,...")] = None
+    columns: Annotated[str | None, arg(metavar="params=n_params,..."), Joined()] = None
     """What a table calls our columns; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None
     """Keep only rows of a table for which this is true, for example "params > 1e8"."""
     law: str | None = None
     """The form of Approach 3, by name or import path, mine.py:MyLaw; unset, that of the sweep, else chinchilla."""
-    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES, Joined()] = None
     """Values of the law's inputs besides params and tokens at which its allocation is stated."""
     resamples: int | None = None
     """Bootstrap resamples behind each interval; unset, those of `lmscale fit`: 4000 for Approach 3, 1000 for 2."""
@@ -48,6 +50,8 @@ class ReportArgs:
     """Fit runs on several corpora together."""
     watch: float | None = None
     """Of a sweep under way: write the page again every so many seconds until no run is at work; a browser follows."""
+    json: Path | None = None
+    """Write the path of the page and what it answers here (- or no file: to standard output, alone)."""
 
 
 def main(args: ReportArgs, console: "Console") -> None:
@@ -64,6 +68,7 @@ def main(args: ReportArgs, console: "Console") -> None:
             mixed_corpora=args.mixed_corpora, columns=args.columns, where=args.where, law=args.law, given=args.given,
         )  # fmt: skip
         print(f"the comparison is {page}; open it in a browser")
+        write_answer(args.json, {"page": str(page)})
         return
     folder = Path(args.source)
     check(args.watch is None or args.watch > 0, f"--watch {args.watch}: give seconds, more than 0")
@@ -81,15 +86,22 @@ def main(args: ReportArgs, console: "Console") -> None:
         print(f"note: {mixed}")
     print_answer(page)
     print(f"the report is {page}; open it in a browser")
+    write_answer(args.json, {"page": str(page), "answer": answer_of(page)})
     print_next("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
 
 
 def print_answer(page: Path) -> None:
     """Print what a page answers, as the numbers beside it state it."""
+    for line in answer_of(page):
+        print(line)
+
+
+def answer_of(page: Path) -> list[str]:
+    """What a page answers, in lines."""
     from lmscale.core.files import read_json
 
-    for line in read_json(page.parent / "fits.json")["answer"]:
-        print(line)
+    lines: list[str] = read_json(page.parent / "fits.json")["answer"]
+    return lines
 
 
 def write_report(

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, run_again
+from lmscale.commands.run_names import listed, named
+from lmscale.core.quantities import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +23,8 @@ class RetryArgs:
     """The folder of a sweep, runs/<sweep>."""
     run: Positional[tuple[str, ...]] = ()
     """The runs, by the first letters of their names; by default all that failed."""
+    json: Path | None = None
+    """Write the runs that may be tried again here (- or no file: to standard output, alone)."""
 
 
 def main(args: RetryArgs, console: "Console") -> None:
@@ -27,5 +32,8 @@ def main(args: RetryArgs, console: "Console") -> None:
     from lmscale.study.launch import control
 
     forgiven = control.retry(args.folder, args.run)
-    print(f"{len(forgiven)} {'run' if len(forgiven) == 1 else 'runs'} of {args.folder} may be tried again")
+    for run in forgiven:
+        print(named(run))
+    print(f"{counted(len(forgiven), 'run')} of {args.folder} may be tried again")
+    write_answer(args.json, {"folder": str(args.folder), "runs": listed(forgiven)})
     print_next(*run_again(args.folder))

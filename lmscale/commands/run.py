@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.exit_status import EXIT_CTRL_C
 from lmscale.core.quantities import counted
@@ -62,13 +63,18 @@ class RunArgs:
     check_compiled: str | None = None
     """Compile every run for this machine first, as `lmscale plan --compile` does, and train nothing where one does not
     fit: h100x8, v5e-16."""
+    json: Path | None = None
+    """Write the state of every run at the end, as `lmscale status` does, or what is submitted to Slurm here (- or
+    no file: to standard output, alone)."""
 
 
 def main(args: RunArgs, console: "Console") -> int:
     """Run or submit the sweep; the exit status. Raises `UserError` for a plan that cannot identify its law."""
     from lmscale.commands.plan import verb
+    from lmscale.commands.status import states_value
     from lmscale.study import sweep
     from lmscale.study.launch.slurm import Cluster
+    from lmscale.study.launch.states import read_states
 
     plan = sweep.read(args.sweep)
     verb.check_plan(plan, args.force)
@@ -81,9 +87,12 @@ def main(args: RunArgs, console: "Console") -> int:
 
         check(args.pack == 1, f"--pack {args.pack}: a job of Slurm trains one run; leave it out")
         settings = {name: getattr(args, name) for name in Cluster.__dataclass_fields__ if name != "options"}
-        return submit_sweep(plan, args.runs, console, Cluster(options=args.sbatch, **settings), args.dry_run)
+        cluster = Cluster(options=args.sbatch, **settings)
+        return submit_sweep(plan, args.runs, console, cluster, args.dry_run, args.json)
     status = exit_status_of(run_sweep(plan, args.runs, console, args.workers, args.pack, args.wandb))
     folder = args.runs / plan.sweep.name
+    if args.json is not None:
+        write_answer(args.json, {"folder": str(folder), "status": status, **states_value(*read_states(folder))})
     if status == 0:
         print_next("report", folder)
     else:
@@ -167,8 +176,18 @@ def _print_summary(summary: "Summary", folder: Path, console: "Console") -> None
         console.print(f"[yellow]{diverged} diverged: in the table, and out of the fits[/yellow]")
 
 
-def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster", dry_run: bool = False) -> int:
-    """Submit the missing runs of a plan to Slurm, or print exactly what would be submitted; the exit status."""
+def submit_sweep(
+    plan: "Plan",
+    runs: Path,
+    console: "Console",
+    cluster: "Cluster",
+    dry_run: bool = False,
+    json: Path | None = None,
+) -> int:
+    """Submit the missing runs of a plan to Slurm, or print exactly what would be submitted; the exit status.
+
+    What is submitted is written to `json` too.
+    """
     from rich.markup import escape
 
     from lmscale.commands.plan.limits import check_limits
@@ -190,13 +209,17 @@ def submit_sweep(plan: "Plan", runs: Path, console: "Console", cluster: "Cluster
             print(f"$ {shlex.join(one.command(earlier))}\n{one.text}")
     for sentence in (*changed, *left_out):
         console.print(escape(sentence))
+    value = {"sweep": plan.sweep.name, "folder": str(folder), "dry_run": dry_run, "left_out": left_out}
+    arrays = [{"script": str(one.script), "runs": list(one.runs), "text": one.text} for one in submissions]
     if dry_run:
+        write_answer(json, {**value, "arrays": arrays})
         return 0
     plan = _prepare(plan, console)
     write_plan(folder, plan.sweep.name, plan.runs, plan.sweep.purpose)
     for sentence in slurm.submit(submissions, missing, folder):
         console.print(sentence)
     console.print(f"{len(missing)} of {counted(len(plan.runs), 'run')} submitted")
+    write_answer(json, {**value, "arrays": arrays})
     print_next("status", folder, "--watch")
     return 0
 

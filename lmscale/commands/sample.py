@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
 from lmscale.core.config import check, loss_unit
 from lmscale.core.errors import UserError
@@ -54,13 +55,11 @@ class SampleArgs:
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""
     json: Path | None = None
-    """Write the continuations as JSON to this file, or to standard output if it is -."""
+    """Write the continuations here (- or no file: to standard output, alone)."""
 
 
 def main(args: SampleArgs, console: "Console") -> None:
     """Sample and print. Raises `UserError` for options that contradict each other, and as `use.generate` does."""
-    from lmscale.core.files import write_json
-
     _check(args)
     args = replace(args, prompt=tuple(map(_prompt, args.prompt)) or ("",))
     from lmscale.lm.devices import machine
@@ -76,12 +75,7 @@ def main(args: SampleArgs, console: "Console") -> None:
     else:
         assert args.run is not None
         value = _continue(open_run(args.run, args.step), args, console)
-    if str(args.json) == "-":
-        import json
-
-        print(json.dumps(value, allow_nan=False))
-    elif args.json is not None:
-        write_json(args.json, value)
+    write_answer(args.json, value)
     if args.run is not None:
         print_next("eval", args.run, "FORMAT:PATH", stderr=True)
     else:

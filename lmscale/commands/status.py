@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, run_again
 from lmscale.commands.sparkline import sparkline
 from lmscale.core.config import REINFORCE, loss_unit
@@ -44,7 +45,7 @@ class StatusArgs:
     watch: bool = False
     """Refresh every two seconds until all runs are at an end."""
     json: Path | None = None
-    """Write the state of every run here."""
+    """Write the state of every run here (- or no file: to standard output, alone)."""
     all: bool = False
     """Show every run of a sweep of more than 200; by default only runs at work or in trouble."""
 
@@ -62,7 +63,7 @@ def main(args: StatusArgs, console: "Console") -> None:
     if not args.watch:
         name, runs = read_states(args.folder)
         if args.json is not None:
-            _write(args.json, name, runs)
+            write_answer(args.json, states_value(name, runs))
         console.print(_shown(name, runs, args.all), crop=False)
         print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
         return
@@ -78,12 +79,10 @@ def main(args: StatusArgs, console: "Console") -> None:
     print_next(*_following(args.folder, {run.state: run.run_id for run in runs}))
 
 
-def _write(path: Path, name: str, runs: "list[RunState]") -> None:
-    """Write the name of the sweep, how many runs are in which state, and every run."""
-    from lmscale.core.files import write_json
-
+def states_value(name: str, runs: "list[RunState]") -> dict[str, Any]:
+    """The name of a sweep, how many of its runs are in which state, and every run."""
     states = Counter(run.state for run in runs)
-    write_json(path, {"sweep": name, "states": dict(states), "runs": [asdict(run) for run in runs]})
+    return {"sweep": name, "states": dict(states), "runs": [asdict(run) for run in runs]}
 
 
 def _curves(folder: Path, runs: "list[RunState]") -> dict[str, str]:

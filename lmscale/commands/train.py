@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, print_use, repeat
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.exit_status import EXIT_INTERRUPTED, exit_status
@@ -40,6 +41,8 @@ class TrainArgs:
     """Number of this process, from 0."""
     wait_seconds: int = 300
     """How long the processes wait for each other at the start."""
+    json: Path | None = None
+    """Write the outcomes here (- or no file: to standard output, alone)."""
 
 
 def main(args: TrainArgs, console: "Console") -> None:
@@ -82,6 +85,7 @@ def main(args: TrainArgs, console: "Console") -> None:
     unit = loss_unit([configs[0].stage])
     for outcome in outcomes:
         print(f"{outcome.state}: {outcome.reason or f'validation loss {outcome.loss_nats:.4f} {unit}'}")
+    write_answer(args.json, {"outcomes": [asdict(outcome) for outcome in outcomes]})
     if not launched:
         print_use(folders[0])
 

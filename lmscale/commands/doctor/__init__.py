@@ -5,6 +5,7 @@ Importing this loads nothing heavy; `checks` does the work.
 
 from typing import TYPE_CHECKING
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.doctor.arguments import DoctorArgs
 
 if TYPE_CHECKING:
@@ -22,15 +23,13 @@ def main(args: DoctorArgs, console: "Console") -> int:
     from lmscale.commands.doctor.checks import findings
     from lmscale.commands.doctor.show import show
     from lmscale.core.config import check
-    from lmscale.core.files import write_json
 
     check(args.wait_seconds >= 1, f"--wait-seconds {args.wait_seconds}: must be at least 1")
     results = list(findings(args))
     show(results, console)
     wrong = [one.name for one in results if one.state == "wrong"]
-    if args.json is not None:
-        write_json(
-            args.json,
-            {"version": __version__, "ok": not wrong, "wrong": wrong, "findings": [one.to_json() for one in results]},
-        )
+    write_answer(
+        args.json,
+        {"version": __version__, "ok": not wrong, "wrong": wrong, "findings": [one.to_json() for one in results]},
+    )
     return EXIT_WRONG if wrong else 0

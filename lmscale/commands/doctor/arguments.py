@@ -13,7 +13,7 @@ class DoctorArgs:
     """
 
     json: Path | None = None
-    """Also write everything to this file."""
+    """Write every finding here (- or no file: to standard output, alone)."""
     runs: Path = Path("runs")
     """Folder that is to hold the sweeps: its disk is checked."""
     coordinator: str | None = None

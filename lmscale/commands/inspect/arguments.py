@@ -42,7 +42,7 @@ class InspectArgs:
     """Write a self-contained page: the text with the attention of every head, what each layer predicts, and effects, of
     up to three models side by side."""
     json: Path | None = None
-    """Write everything that was measured, of several models as a list. With - it goes to standard output, alone."""
+    """Write everything that was measured, of several models as a list (- or no file: to standard output, alone)."""
     seed: int = 0
     """Seed of random tokens, of pairs that are made and of intervals."""
     step: int | None = None

@@ -1,16 +1,14 @@
 """What `lmscale inspect` does: look inside every model, show and write what was measured."""
 
-import json
-from typing import Any
-
 from rich.console import Console
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.console import preparing
 from lmscale.commands.inspect.arguments import InspectArgs
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import write_json, write_text
+from lmscale.core.files import write_text
 
 
 def main(args: InspectArgs, console: Console) -> None:
@@ -32,14 +30,10 @@ def main(args: InspectArgs, console: Console) -> None:
         inspected = measure.inspect_models(choice.folders, args, text, progress)
     if args.json is not None:
         values = [model.to_json() for model in inspected]
-        value: Any = values[0] if args.sweep is None and len(values) == 1 else {"models": values}
-        if str(args.json) == "-":
-            print(json.dumps(value, allow_nan=False))
-        else:
-            write_json(args.json, value)
+        write_answer(args.json, values[0] if args.sweep is None and len(values) == 1 else {"models": values})
     if args.html is not None:
         write_text(args.html, page.page(inspected, args.head, choice.left_out))
-    if str(args.json) != "-":
+    if not is_standard_output(args.json):
         show.show(inspected, args.head, choice.left_out, console)
         for written in (args.json, args.html):
             if written is not None:

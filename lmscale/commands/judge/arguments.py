@@ -68,4 +68,4 @@ class JudgeArgs:
     resamples: int = 1000
     """Draws of the bootstrap behind each interval."""
     json: Path | None = None
-    """Write every grade, row and sentence here."""
+    """Write every grade, row and sentence here (- or no file: to standard output, alone)."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from lmscale.commands.answer import write_answer
 from lmscale.commands.judge.arguments import JudgeArgs
 from lmscale.commands.judge.sources import Texts, prompts_of
-from lmscale.core.files import write_json
 from lmscale.core.run_folder import SCORES_FILE
 from lmscale.lm.eval.judge.rubric import Rubric
 from lmscale.lm.eval.score_files import write_results
@@ -51,10 +51,7 @@ def record(
 
 def write_all(args: JudgeArgs, value: dict[str, Any]) -> None:
     """Write --json."""
-    if str(args.json) == "-":
-        print(json.dumps(value, allow_nan=False))
-    elif args.json is not None:
-        write_json(args.json, value)
+    write_answer(args.json, value)
 
 
 def judge_columns(args: JudgeArgs) -> dict[str, Any]:

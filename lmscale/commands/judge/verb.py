@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lmscale.commands.answer import is_standard_output
 from lmscale.commands.judge.arguments import JudgeArgs
 from lmscale.core.config import check
 
@@ -12,7 +13,7 @@ def judge(args: JudgeArgs, console: Console) -> dict[str, Any]:
     """Judge and show; what --json writes. Raises `UserError` for texts that cannot be judged and a judge that does not
     answer."""
     _check(args)
-    if str(args.json) == "-":
+    if is_standard_output(args.json):
         console = Console(stderr=True, highlight=False)
     from lmscale.commands.judge import compare_pairs, grade_texts, measure_texts, people_votes
 

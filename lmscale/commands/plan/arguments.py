@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from lmscale.commands.constraints import CHOICES, VALUES
+from lmscale.commands.several_values import Joined
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class PlanArgs:
     runs: Path = Path("runs")
     """Folder that holds one folder per sweep."""
     json: Path | None = None
-    """Also write the plan, with everything that is printed, to this file; `lmscale run` takes it."""
+    """Write the plan, with everything that is printed, here; `lmscale run` takes the file (- or no file: to
+    standard output, alone)."""
     device: str | None = None
     """Where the sweep is to run: h200, h100, a100, a100-40, b200, gb200, v4, v5e, v5p or v6e; by default the sweep's
     own choice, else this machine."""
@@ -75,9 +77,9 @@ class PlanArgs:
     """N of a teacher, whose logits --flops pays too."""
     teacher_tokens: float | None = None
     """D of that teacher where --flops pays its training too."""
-    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES] = None
+    given: Annotated[Mapping[str, float] | None, arg(metavar="experts=8"), VALUES, Joined()] = None
     """Values of the law's inputs besides params and tokens, for --optimal and --improve."""
-    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES] = None
+    choose: Annotated[Mapping[str, tuple[float, float]] | None, arg(metavar="experts=1:64"), CHOICES, Joined()] = None
     """Inputs of the law that --optimal chooses beside params and tokens, each within a range."""
     tokens_per_param: float | None = None
     """D/N of that run; by default the law's optimum."""

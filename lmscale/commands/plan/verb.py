@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.constraints import Limits
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.plan.arguments import PlanArgs
@@ -17,7 +18,6 @@ from lmscale.commands.plan.rows import PricedPlan, price_plan
 from lmscale.commands.plan.show import show, show_proposal, show_verdict
 from lmscale.core.config import PRETRAIN, check
 from lmscale.core.errors import UserError
-from lmscale.core.files import write_json
 from lmscale.core.machines import Machine, machine
 from lmscale.core.quantities import counted
 from lmscale.core.run_folder import PLAN_FILE
@@ -43,10 +43,10 @@ def main(args: PlanArgs, console: Console) -> None:
     priced = _priced(plan, args, _verdict(plan, args), console, args.runs / plan.sweep.name)
     show(priced, console, args.convention, _target(args))
     if args.json is not None:
-        write_json(args.json, priced.to_json())
+        write_answer(args.json, priced.to_json())
     if priced.verdict is not None:
         _check_design(priced.verdict, args.force)
-    print_next("run", args.json or args.sweep, *_elsewhere(args))
+    print_next("run", args.sweep if is_standard_output(args.json) else args.json or args.sweep, *_elsewhere(args))
 
 
 def _target(args: PlanArgs) -> Machine | None:
@@ -155,7 +155,7 @@ def _optimal(args: PlanArgs, console: Console) -> None:
     if priced is not None:
         _write(priced, args, "a sweep of one run", console, {"optimal": run.to_json()})
     elif args.json is not None:
-        write_json(args.json, {"optimal": run.to_json()})
+        write_answer(args.json, {"optimal": run.to_json()})
 
 
 def _write(
@@ -165,6 +165,8 @@ def _write(
     if args.json is None:
         print_next(*repeat("--json", PLAN_FILE))
         return
-    write_json(args.json, {**priced.to_json(), **(more or {})})
+    write_answer(args.json, {**priced.to_json(), **(more or {})})
+    if is_standard_output(args.json):
+        return
     console.print(f"{args.json} holds {content}.")
     print_next("run", args.json, *_elsewhere(args))

@@ -35,8 +35,8 @@ class ScoreArgs:
     """Write a self-contained page: the beginning of the text, coloured by surprise, by up to three models side by
     side."""
     json: Path | None = None
-    """Write loss_nats, bits_per_token, bits_per_byte, tokens, bytes, loss_by_position_nats, lines and spans; of several
-    models as a list. With - it goes to standard output, alone."""
+    """Write loss_nats, bits_per_token, bits_per_byte, tokens, bytes, loss_by_position_nats, lines and spans; of
+    several models as a list (- or no file: to standard output, alone)."""
     tokens: bool = False
     """With --json, write also the surprisal of every token, its id and from how many tokens it was predicted."""
     spans: int = 10

@@ -1,18 +1,18 @@
 """`lmscale score` with a reward model: the reward of every answer of a file of JSON lines."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.console import print_whole
 from lmscale.commands.score.arguments import ScoreArgs
 from lmscale.commands.score.text_file import read_text_file
 from lmscale.core.config import DataConfig, check
 from lmscale.core.errors import UserError
-from lmscale.core.files import parse_json, write_json
+from lmscale.core.files import parse_json
 
 SHOWN = 40
 """Lines whose rewards are shown; --json has all."""
@@ -36,11 +36,9 @@ def main(args: ScoreArgs, run: Path, path: str, console: Console) -> None:
     asked = [record_of(text, number, opened.run.config.data) for text, number in zip(lines.documents, lines.lines)]
     rewards = score_answers(opened.run, asked, opened.mesh)
     value = {"run": str(run), "step": opened.step, **summary(lines.lines, rewards)}
-    if str(args.json) == "-":
-        print(json.dumps(value, allow_nan=False))
+    write_answer(args.json, value)
+    if is_standard_output(args.json):
         return
-    if args.json is not None:
-        write_json(args.json, value)
     show(value, console)
     if args.json is not None:
         console.print(f"{args.json}: written", markup=False, highlight=False)

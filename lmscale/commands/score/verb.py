@@ -1,17 +1,17 @@
 """What `lmscale score` does: read the text, read it with every model, show and write what it cost."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from lmscale.commands.answer import is_standard_output, write_answer
 from lmscale.commands.console import preparing
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.score.arguments import ScoreArgs
 from lmscale.commands.score.text_file import read_text_file
 from lmscale.core.config import check
-from lmscale.core.files import write_json, write_text
+from lmscale.core.files import write_text
 
 
 def main(args: ScoreArgs, console: Console) -> None:
@@ -48,14 +48,10 @@ def main(args: ScoreArgs, console: Console) -> None:
         )  # fmt: skip
     if args.json is not None:
         values = [to_json(model, args.spans, tokens=args.tokens) for model in scored]
-        value = values[0] if args.sweep is None and len(values) == 1 else {"models": values}
-        if str(args.json) == "-":
-            print(json.dumps(value, allow_nan=False))
-        else:
-            write_json(args.json, value)
+        write_answer(args.json, values[0] if args.sweep is None and len(values) == 1 else {"models": values})
     if args.html is not None:
         write_text(args.html, heat_map.page(scored, path, args.spans, choice.left_out))
-    if str(args.json) == "-":
+    if is_standard_output(args.json):
         _print_next(args, scored)
         return
     remarks = [*choice.left_out, *_remarks(text.empty_lines)]

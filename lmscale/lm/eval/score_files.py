@@ -31,6 +31,21 @@ def conditions_of(task: Task, shots: Shots) -> dict[str, Any]:
     }
 
 
+_in_this_block: list[list[dict[str, Any]]] = []
+"""The lists of `rows_written`, the innermost last."""
+
+
+@contextmanager
+def rows_written() -> Iterator[list[dict[str, Any]]]:
+    """The rows that are written in the block, in their order, as they stand in the files of scores."""
+    rows: list[dict[str, Any]] = []
+    _in_this_block.append(rows)
+    try:
+        yield rows
+    finally:
+        _in_this_block.remove(rows)
+
+
 def write_results(folder: Path, rows: list[dict[str, Any]], responses: Iterable[dict[str, Any]]) -> None:
     """Write the rows of one task under one set of conditions, and the responses that they come from.
 
@@ -46,6 +61,8 @@ def write_results(folder: Path, rows: list[dict[str, Any]], responses: Iterable[
     with _locked(folder):
         earlier = [row for row in read_rows(folder / SCORES_FILE) if identity(row) not in replaced]
         _write_lines(folder / SCORES_FILE, earlier + rows)
+    for block in _in_this_block:
+        block.extend(rows)
 
 
 def responses_name(row: dict[str, Any]) -> str:

@@ -70,20 +70,20 @@ def retry(folder: Path, runs: Sequence[str] = ()) -> list[Path]:
     return failed
 
 
-def stop(folder: Path, runs: Sequence[str] = (), wait_seconds: float = 120.0) -> tuple[int, list[str]]:
+def stop(folder: Path, runs: Sequence[str] = (), wait_seconds: float = 120.0) -> tuple[list[Path], list[Path]]:
     """Ask the launchers and runs of a sweep, or some of its runs, to stop, and wait until they have.
 
-    Returns how many runs were at work, and the names of those that still are. A stopped run stays so until `lmscale
-    run` is called again: only that removes the stop files.
+    Returns the folders of the runs that were at work, and of those that still are. A stopped run stays so until
+    `lmscale run` is called again: only that removes the stop files.
     """
     chosen = _chosen(folder, runs)
     observers = [lease.Observer(run) for run in chosen if lease.newest(run) is not None]
-    before = sum(observer.at_work() for observer in observers)
+    before = [observer.folder for observer in observers if observer.at_work()]
     for target in chosen if runs else [folder]:
         write_text(target / STOP_FILE, "")
     limit = time.monotonic() + wait_seconds
     time.sleep(2 * lease.WATCH_SECONDS)  # a run may be just about to start
-    while at_work := [observer.folder.name for observer in observers if observer.at_work()]:
+    while at_work := [observer.folder for observer in observers if observer.at_work()]:
         if time.monotonic() > limit:
             return before, at_work
         time.sleep(POLL_SECONDS)

@@ -82,8 +82,10 @@ def export(
     form: Format,
     pod: Pod | None = None,
     purpose: Mapping[str, Any] | None = None,
-) -> str:
-    """Write the plan and, for every run without an outcome, its configuration and a job; a sentence that says where.
+) -> tuple[list[Path], str]:
+    """Write the plan and, for every run without an outcome, its configuration and a job.
+
+    Returns the files of the jobs, and a sentence that says where they are.
 
     Raises `UserError` for Kubernetes without an image and a claim or with files that pods cannot see, for the folder
     of another sweep, and for names and paths that cannot stand in a script.
@@ -99,9 +101,9 @@ def export(
             _check_seen(config, pod)
     changes(name, runs, folder)
     write_plan(folder, name, list(runs), purpose or {})
-    for config in open_runs:
+    paths = [folder / JOBS_FOLDER / f"{config.run_id}.{'yaml' if form == 'k8s' else 'sh'}" for config in open_runs]
+    for config, path in zip(open_runs, paths):
         write_json(folder / config.run_id / CONFIG_FILE, config.to_json())
-        path = folder / JOBS_FOLDER / f"{config.run_id}.{'yaml' if form == 'k8s' else 'sh'}"
         write_text(path, _manifest(name, config, pod) if pod and form == "k8s" else _script(config))
         if form == "shell":
             path.chmod(path.stat().st_mode | 0o111)
@@ -111,7 +113,7 @@ def export(
     later = sum(1 for config in open_runs if config.parents)
     if later:
         where += f"; {counted(later, 'run')} need others: start those when what they need has finished"
-    return (
+    return paths, (
         f"{len(open_runs)} of {counted(len(runs), 'run')} have a job in {folder / JOBS_FOLDER}; {start} "
         f"{folder / JOBS_FOLDER}"
         f"{where}"
