@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import itertools
+import json
 import os
 import re
 import sys
@@ -294,10 +295,22 @@ def _without_markup(text: str) -> str:
     return re.sub(r"([*\[\\])", r"\\\1", text).replace("<", "&lt;")
 
 
+def notebook(name: str) -> str:
+    """The cells of a notebook in docs/notebooks: its text, its headings a level lower, and its code."""
+    cells = json.loads((ROOT / "docs/notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = []
+    for cell in cells:
+        text = "".join(cell["source"])
+        texts.append(
+            re.sub("^#", "##", text, flags=re.M) if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        )
+    return "\n\n".join(texts)
+
+
 PARTS: dict[str, Callable[..., str]] = {
     part.__name__: part
     for part in (
-        verbs, config, forms, constants, inputs, counts, statuses, accelerators, finding, api, section, tree,
+        verbs, config, forms, constants, inputs, counts, statuses, accelerators, finding, api, section, tree, notebook,
     )
 }  # fmt: skip
 """Name of a marker -> the function that writes what takes its place."""

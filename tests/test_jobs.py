@@ -25,8 +25,9 @@ RUNS = [PlannedRun(RUN), PlannedRun(replace(OTHER, mesh=MeshConfig(data=2)))]
 
 
 def test_a_shell_job_trains_its_run_from_anywhere(tmp_path: Path) -> None:
-    said = export("two", RUNS, tmp_path / "two", "shell")
-    assert said.startswith("2 of 2 runs have a job in")
+    paths, sentence = export("two", RUNS, tmp_path / "two", "shell")
+    assert [path.stem for path in paths] == [run.config.run_id for run in RUNS]
+    assert sentence.startswith("2 of 2 runs have a job in")
     assert read_plan(tmp_path / "two")[0] == "two"
     program = tmp_path / "lmscale"
     program.write_text('#!/bin/sh\necho "$@"; test -f "$2"\n')
@@ -75,7 +76,7 @@ def test_a_pod_gets_the_memory_of_the_device_that_it_asks_for(tmp_path: Path, gp
 
 def test_what_is_at_an_end_needs_no_job_and_kubernetes_needs_an_image(tmp_path: Path) -> None:
     outcome_of(RUN).write(tmp_path / "two" / RUN.run_id)
-    assert export("two", RUNS, tmp_path / "two", "shell").startswith("1 of 2 runs have a job")
+    assert export("two", RUNS, tmp_path / "two", "shell")[1].startswith("1 of 2 runs have a job")
     with pytest.raises(UserError, match="--format k8s: say which --image to run and which --claim"):
         export("two", RUNS, tmp_path / "two", "k8s")
 
@@ -104,8 +105,8 @@ def test_a_job_with_relative_paths_runs_in_the_folder_that_they_begin_in(
 ) -> None:
     (home := tmp_path / "it's my $HOME").mkdir()
     monkeypatch.chdir(home)
-    said = export("one", [PlannedRun(config)], Path("my runs/one"), "shell")
-    assert f"relative paths of their data begin in {home}" in said
+    _, sentence = export("one", [PlannedRun(config)], Path("my runs/one"), "shell")
+    assert f"relative paths of their data begin in {home}" in sentence
     (program := tmp_path / "lmscale").write_text('#!/bin/sh\npwd; test -f "$2" && echo "$@"\n')
     program.chmod(0o755)
     job = home / "my runs" / "one" / "jobs" / f"{config.run_id}.sh"

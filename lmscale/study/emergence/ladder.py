@@ -23,6 +23,7 @@ from lmscale.core.errors import UserError, nearest
 from lmscale.study.emergence import ladder_fit
 from lmscale.study.emergence.ladder_fit import LINKS, GridFit, Link, power_basis
 from lmscale.study.fits.results.common import Status, clean
+from lmscale.study.fits.results.notebook import Printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ ABOVE = 3.0
 
 
 @dataclass(frozen=True)
-class PredictedScore:
+class PredictedScore(Printed):
     """The predicted score of one model that is larger than those fitted."""
 
     scale: Mapping[str, float]
@@ -56,7 +57,7 @@ class PredictedScore:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Ladder(Printed):
     """A fitted ladder and its predictions for the models that it has not seen."""
 
     link: str

@@ -6,10 +6,11 @@ from typing import Any
 
 from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.summary import summary_lines
+from lmscale.study.fits.results.notebook import Printed
 
 
 @dataclass(frozen=True)
-class Emergence:
+class Emergence(Printed):
     """Every curve of a table with its verdict."""
 
     findings: tuple[Finding, ...]

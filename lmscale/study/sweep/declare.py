@@ -7,8 +7,10 @@ from typing import Any
 from lmscale.core import accelerators
 from lmscale.core.config import ExamConfig, RunConfig, check, check_types
 from lmscale.core.plans import PURPOSE
+from lmscale.core.quantities import counted
 from lmscale.core.text import checked_name
 from lmscale.study.laws import PLANNED_INPUTS, Law, form, import_path
+from lmscale.study.sweep.notebook import points_html
 from lmscale.study.sweep.points import Point, check_points
 
 
@@ -42,6 +44,19 @@ class Sweep:
     them is refused."""
     max_hours: float | None = None
     """Hours of wall time, summed over runs, that the sweep may take."""
+
+    @property
+    def title(self) -> str:
+        """The name, and the question where one is asked."""
+        return f"{self.name}: {self.question}" if self.question else self.name
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; `lmscale.plan` makes runs of the points, with exact N, D and C."""
+        held_out = sum(map(self.held_out, self.points))
+        recipe = getattr(self.recipe, "__name__", type(self.recipe).__name__)
+        totals = f"{counted(len(self.points), 'point')}, {held_out} of them held out; recipe {recipe}"
+        purpose = [f"{name} {value}" for name, value in self.purpose.items() if name != "question" and value]
+        return points_html(self.title, self.points, self.held_out, ["; ".join([totals, *purpose])])
 
     @property
     def purpose(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
 from lmscale.study.sweep.declare import Sweep
+from lmscale.study.sweep.notebook import plan_html
 from lmscale.study.sweep.parents import Parents, started, with_parents
 from lmscale.study.sweep.points import DATASTORE, Point, describe
 from lmscale.study.sweep.text import table
@@ -57,17 +58,24 @@ class Plan:
         """FLOPs that go into reading teachers and references, out of `flops`."""
         return sum(run.reference_flops for run in self.runs)
 
-    def __str__(self) -> str:
-        title = f"{self.sweep.name}: {self.sweep.question}" if self.sweep.question else self.sweep.name
+    def _below(self) -> list[str]:
+        """What all runs cost, what the compiler says of them, and sentences on what would bend a law."""
         held_out = sum(run.held_out for run in self.runs)
         totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {flops_text(self)}"
         if self.flops_apart > self.flops:
             totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
         compiled = [f"{name} on {one.machine}: {one.sentence()}" for name, one in self.compiled.items()]
         notes = [f"note: {sentence}" for sentence in self.warnings]
-        return "\n".join([title, *table(self.runs), totals, *compiled, *notes])
+        return [totals, *compiled, *notes]
 
-    __repr__ = __str__  # what a notebook shows
+    def __str__(self) -> str:
+        return "\n".join([self.sweep.title, *table(self.runs), *self._below()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return plan_html(self.sweep.title, self.runs, self._below())
 
 
 def flops_text(plan: Plan) -> str:

@@ -21,16 +21,22 @@ def table(runs: Sequence[PlannedRun]) -> list[str]:
     Of models with experts also how many there are, and the active parameters, which one token passes; where runs are
     more than pretraining, the stage of each.
     """
+    rows, omitted = cells(runs)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [_line(row, rows[0], widths) for row in rows]
+    half = 1 + SHOWN // 2
+    return [*lines[:half], f"... {omitted:,} more runs", *lines[half:]] if omitted else lines
+
+
+def cells(runs: Sequence[PlannedRun]) -> tuple[list[tuple[str, ...]], int]:
+    """The headings and the rows that are shown, without columns that say nothing; and how many rows are not shown."""
     half = SHOWN // 2
     omitted = len(runs) - 2 * half if len(runs) > SHOWN else 0
-    cells = [_cells(run) for run in (runs if not omitted else [*runs[:half], *runs[-half:]])]
+    lines = [_cells(run) for run in (runs if not omitted else [*runs[:half], *runs[-half:]])]
     omitted_headings = OF_EXPERTS if all(run.config.model.experts == 1 for run in runs) else ()
     if all(run.stage == PRETRAIN for run in runs):
         omitted_headings = (*omitted_headings, "stage")
-    rows = [_without(row, omitted_headings) for row in (HEADINGS, *cells)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [_line(row, rows[0], widths) for row in rows]
-    return [*lines[: 1 + half], f"... {omitted:,} more runs", *lines[1 + half :]] if omitted else lines
+    return [_without(row, omitted_headings) for row in (HEADINGS, *lines)], omitted
 
 
 def experts_text(model: ModelConfig) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.results.common import LEVELS, clean, percentiles, span
+from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.laws.allocation import Constraint, Optimum
 from lmscale.study.laws.allocation import allocate as best_of_law
 
@@ -19,7 +20,7 @@ DRAWS = 200
 
 
 @dataclass(frozen=True)
-class FittedOptimum:
+class FittedOptimum(Printed):
     """The optimum of the fitted law, and of its draws: the free inputs and the loss, each (R,)."""
 
     optimum: Optimum

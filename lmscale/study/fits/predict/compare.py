@@ -11,6 +11,7 @@ from lmscale.study.fits.approaches.parametric import loss_law
 from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.fits.results.common import Dropped, Status, clean, dropped_lines, percentiles, span, status_lines
 from lmscale.study.fits.results.loss_law import LossLaw
+from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.fits.runs import UsableRuns, usable
 from lmscale.study.grouping import group_count, group_values, in_largest_group
 from lmscale.study.laws import Law, form, input_named
@@ -42,7 +43,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Printed):
     """Candidates, best first; laws that the table cannot support, with the reason."""
 
     candidates: tuple[Candidate, ...]

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from lmscale.core.errors import UserError
 from lmscale.study.fits.results.common import Prediction
+from lmscale.study.fits.results.notebook import Printed
 
 if TYPE_CHECKING:
     from lmscale.study.fits.results.loss_law import LossLaw
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Printed):
     """The loss to state for a new run, in nats per token or the law's own target, and how it was chosen."""
 
     loss_nats: float

@@ -11,6 +11,7 @@ from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
+from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class HeldOutBudget:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Printed):
     """The verdict on one fit: runs (Approach 3) or budgets (Approach 2)."""
 
     approach: str

@@ -10,6 +10,7 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, Status, clean, counted, percentiles, span, status_lines
+from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.grouping import group_count, group_index
 from lmscale.study.laws import ComputeLaw
 from lmscale.study.tables import flags
@@ -32,7 +33,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class ComputeMultiplier:
+class ComputeMultiplier(Printed):
     """Baseline and recipe as L(C) laws, and their compute ratio over the losses both reached."""
 
     baseline: ComputeLaw

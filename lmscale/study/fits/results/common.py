@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lmscale.core.text import one_line
+from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.laws import Allocation
 
 LEVELS = (0.8, 0.95)
@@ -48,7 +49,7 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Printed):
     """The loss at a point that was not fitted.
 
     `law_interval` is where the fitted law lies there, if its form is right; `mean_interval`, the interval of the mean,

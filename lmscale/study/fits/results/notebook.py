@@ -25,6 +25,13 @@ class Shown:
         )
 
 
+class Printed:
+    """What `str` prints, as a notebook shows it: in columns, where the tables of the text stand straight."""
+
+    def _repr_html_(self: Any) -> str:
+        return f"<pre>{_text(str(self))}</pre>"
+
+
 def allocation_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `allocations` as an HTML table; "" without any."""
     if not rows:
