@@ -10,6 +10,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.core.threads import on_all_cores
+from lmscale.study.fits.solvers import absolute
 from lmscale.study.fits.solvers.continuation import narrow
 from lmscale.study.fits.solvers.derivatives import (
     residuals,
@@ -80,11 +81,24 @@ def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     if problem.loss != "squared" and not good[values.argmin()]:
         some, values, sizes = _by_squares(problem, weights_n, some, values, sizes)
     index = int(values.argmin())
-    best_values = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
+    if absolute.serves(problem):
+        end = absolute.descend(problem, some[:, index], weights_n)
+        some[:, index], sizes[index] = end.theta_q, end.gain
+    best_values = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
     return GlobalMinimum(
         best_values, problem.objective(best_values, weights_n), float(sizes[index]), len(order), agreeing
     )
+
+
+def near_by_programs(problem: Problem, around_p: np.ndarray) -> np.ndarray | None:
+    """The parameters (p,) of the minimum of absolute deviations near `around_p`, or near the best point of the start
+    grid where that is lower; None where the lower one has not converged."""
+    weights = np.ones((problem.runs, 1))
+    around_q1 = to_theta(problem, np.asarray(around_p, dtype=float)[:, None])
+    starting = around_q1, _first(problem, weights)
+    lower = min((absolute.descend(problem, each[:, 0], weights[:, 0]) for each in starting), key=lambda end: end.value)
+    return np.concatenate(to_values(problem, lower.theta_q[:, None])) if lower.converged else None
 
 
 def _first(problem: Problem, weights_nb: np.ndarray) -> np.ndarray:

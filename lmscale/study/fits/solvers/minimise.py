@@ -6,7 +6,7 @@ Chinchilla's form has its own exact solver (`chinchilla.py`); any other form, or
 
 import numpy as np
 
-from lmscale.study.fits.solvers import chinchilla, general
+from lmscale.study.fits.solvers import absolute, chinchilla, general
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
 from lmscale.study.fits.solvers.chinchilla_points import MANY, ChinchillaPoints
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
@@ -55,7 +55,10 @@ def minimise_near(problem: Problem, around_p: np.ndarray) -> np.ndarray:
     Searched from there and from the best point of the start grid alone; from everywhere where neither settles. Raises
     `UserError` as `minimise` does.
     """
-    if not _is_chinchilla(problem):
+    if not _is_chinchilla(problem) and absolute.serves(problem):
+        if (values_p := general.near_by_programs(problem, around_p)) is not None:
+            return values_p
+    elif not _is_chinchilla(problem):
         values_pb, converged_b = general.many(problem, np.ones((problem.runs, 1)), around_p)
         if converged_b[0]:
             return np.asarray(values_pb[:, 0])

@@ -1,0 +1,94 @@
+"""The exact minimum of absolute deviations of any law, by a linear program for each step.
+
+The objective has a corner wherever a residual vanishes, and its minimum lies in as many corners as there are unknowns:
+Newton's method on a smoothed objective creeps there. With residuals that are linear in the step, the best step is a
+linear program; a trust region holds it where they nearly are (Anderson and Osborne 1977, doi 10.1007/BF01389876).
+
+Axes: n runs, q free unknowns. Unknowns are logarithms where the form says so.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import linprog
+
+from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale
+from lmscale.study.fits.solvers.problem import Problem
+
+MAX_STEPS = 100
+MOST_RUNS = 1000
+GAIN = 1e-11
+"""Share of the objective below which the next step's gain ends the search."""
+SMALLEST_STEP = 1e-13
+
+
+def serves(problem: Problem) -> bool:
+    """Whether these are absolute deviations of few enough runs: programs of more are slow."""
+    return problem.loss == "lad" and problem.runs <= MOST_RUNS
+
+
+class Descent(NamedTuple):
+    """Where a search ended."""
+
+    theta_q: np.ndarray
+    value: float
+    """sum_i w_i |r_i|."""
+    gain: float
+    """What one more step promises."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether no step gains anything more."""
+        return self.gain <= GAIN * self.value
+
+
+def descend(problem: Problem, theta_q: np.ndarray, weights_n: np.ndarray) -> Descent:
+    """The minimum near `theta_q`."""
+    _, low, high = search_scale(problem)
+    theta, reach, promised = np.clip(theta_q, low, high), 1.0, np.inf
+    with np.errstate(all="ignore"):
+        residual = residuals(problem, theta[:, None])[:, 0]
+        value = float(weights_n @ np.abs(residual))
+        for _ in range(MAX_STEPS):
+            slopes = derivatives(problem, theta[:, None])[:, :, 0]
+            if not (np.isfinite(value) and np.isfinite(slopes).all()):
+                break
+            least, most = np.maximum(low - theta, -reach), np.minimum(high - theta, reach)
+            promised = np.inf
+            if (step := _best_step(residual, slopes, weights_n, least, most)) is None:
+                break
+            promised = value - float(weights_n @ np.abs(residual + step @ slopes))
+            if promised <= GAIN * value:
+                break
+            trial = np.clip(theta + step, low, high)
+            tried_residual = residuals(problem, trial[:, None])[:, 0]
+            tried = float(weights_n @ np.abs(tried_residual))
+            gained = (value - tried) / promised
+            if gained > 0:
+                theta, residual, value = trial, tried_residual, tried
+            longest = float(np.abs(step).max())
+            if not gained > 0.25:  # also where no loss exists there
+                reach = longest / 4
+            elif gained > 0.75:
+                reach = max(reach, 2 * longest)
+            if reach < SMALLEST_STEP:
+                break
+    return Descent(theta, value, promised)
+
+
+def _best_step(
+    residual_n: np.ndarray, slopes_qn: np.ndarray, weights_n: np.ndarray, least_q: np.ndarray, most_q: np.ndarray
+) -> np.ndarray | None:
+    """The step (q,) that minimises sum_i w_i |r_i + slopes step|, each part between `least_q` and `most_q`; None where
+    the program has no solution in floating point."""
+    runs = len(residual_n)
+    eye = sparse.identity(runs, format="csc")
+    answer = linprog(
+        np.concatenate([np.zeros(len(slopes_qn)), weights_n, weights_n]),
+        A_eq=sparse.hstack([sparse.csc_matrix(slopes_qn.T), -eye, eye], format="csc"),
+        b_eq=-residual_n,
+        bounds=[*zip(least_q, most_q), *[(0, None)] * (2 * runs)],
+        method="highs",
+    )
+    return None if answer.x is None else np.asarray(answer.x[: len(slopes_qn)])

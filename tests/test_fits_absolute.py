@@ -1,0 +1,92 @@
+"""Least absolute deviations of any law, by linear programs."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from lmscale import read_table
+from lmscale.study.fits.solvers import absolute
+from lmscale.study.fits.solvers.derivatives import to_theta, to_values
+from lmscale.study.fits.solvers.general import near_by_programs
+from lmscale.study.fits.solvers.minimise import minimise, minimise_near
+from lmscale.study.fits.solvers.problem import Problem
+from lmscale.study.laws import Chinchilla, Law, Parameter
+
+
+@dataclass(frozen=True)
+class Constant(Law):
+    """L = E: its least absolute deviations are the weighted median."""
+
+    E: Any
+    NAME: ClassVar[str] = "constant"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("E", 1e-2, 1e3, (1, 10), log=False),)
+    INPUTS: ClassVar[tuple[Any, ...]] = ("params",)
+
+    def loss(self, params: Any) -> Any:
+        return self.E + 0 * params
+
+
+LOSSES = np.array([3.0, 9.0, 2.5, 4.0, 2.0])
+
+
+def of_constant(losses: np.ndarray) -> Problem:
+    return Problem(Constant, (np.ones(len(losses)),), losses, loss="lad", residual="raw")
+
+
+@pytest.mark.parametrize(
+    ("weights", "median"), [((1, 1, 1, 1, 1), 3.0), ((1, 5, 1, 1, 1), 9.0), ((1, 1, 3, 1, 1), 2.5)]
+)
+@pytest.mark.parametrize("start", [0.5, 3.0, 700.0])
+def test_the_weighted_median(weights: tuple[int, ...], median: float, start: float) -> None:
+    end = absolute.descend(of_constant(LOSSES), np.array([start]), np.array(weights, dtype=float))
+    assert end.converged
+    assert end.theta_q == pytest.approx([median], abs=1e-9)
+    assert end.value == pytest.approx(np.array(weights) @ np.abs(LOSSES - median))
+
+
+def of_published_runs() -> Problem:
+    runs = read_table("chinchilla")
+    inputs = tuple(runs[name].to_numpy(float) for name in ("params", "tokens"))
+    return Problem(Chinchilla, inputs, runs["loss"].to_numpy(float), loss="lad")
+
+
+def test_chinchillas_own_solver_ends_at_the_same_corner() -> None:
+    problem = of_published_runs()
+    own = minimise(problem)
+    end = absolute.descend(problem, to_theta(problem, 1.1 * own.values_p[:, None])[:, 0], np.ones(problem.runs))
+    values_p = np.concatenate(to_values(problem, end.theta_q[:, None]))
+    assert end.converged
+    assert values_p == pytest.approx(own.values_p, rel=1e-5)
+    assert end.value <= own.objective
+    residuals = np.abs(problem.residuals(values_p))
+    assert (residuals < 1e-10).sum() == 5, "as many corners as unknowns"
+
+
+@pytest.mark.long
+def test_the_search_of_other_laws_ends_in_the_corner() -> None:
+    """With a bound that does not bind, Chinchilla's form is any law."""
+    problem = of_published_runs().using(bounds={"E": (1.0, 2.0)})
+    minimum = minimise(problem)
+    assert minimum.objective == pytest.approx(1.1294946536, rel=1e-10)
+    assert minimum.gradient <= absolute.GAIN * minimum.objective
+    near_p = minimise_near(problem, 1.05 * minimum.values_p)
+    assert near_p == pytest.approx(minimum.values_p, rel=1e-6)
+
+
+def test_a_search_that_has_not_converged_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = of_published_runs().using(bounds={"E": (1.0, 2.0)})
+    monkeypatch.setattr(absolute, "MAX_STEPS", 2)
+    assert near_by_programs(problem, np.array([1.5, 100.0, 5000.0, 0.3, 0.4])) is None
+
+
+def test_many_runs_are_left_to_newtons_method() -> None:
+    assert absolute.serves(of_constant(np.ones(absolute.MOST_RUNS)))
+    assert not absolute.serves(of_constant(np.ones(absolute.MOST_RUNS + 1)))
+    assert not absolute.serves(of_constant(LOSSES).using(loss="huber"))
+
+
+def test_bounds_hold() -> None:
+    problem = of_constant(LOSSES).using(bounds={"E": (3.5, 5.0)})
+    assert absolute.descend(problem, np.array([4.5]), np.ones(5)).theta_q == pytest.approx([3.5])
