@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale
+from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, to_theta, to_values
 from lmscale.study.fits.solvers.problem import Problem
 
 MAX_STEPS = 100
@@ -21,6 +21,7 @@ MOST_RUNS = 1000
 GAIN = 1e-11
 """Share of the objective below which the next step's gain ends the search."""
 SMALLEST_STEP = 1e-13
+TOLERANCE = 1e-10
 
 
 def serves(problem: Problem) -> bool:
@@ -77,18 +78,32 @@ def descend(problem: Problem, theta_q: np.ndarray, weights_n: np.ndarray) -> Des
     return Descent(theta, value, promised)
 
 
+def exact(problem: Problem, values_p: np.ndarray, weights_n: np.ndarray) -> tuple[np.ndarray, float]:
+    """The parameters (p,) of the minimum near `values_p`, and what one more step would gain."""
+    end = descend(problem, to_theta(problem, values_p[:, None])[:, 0], weights_n)
+    return np.concatenate(to_values(problem, end.theta_q[:, None])), end.gain
+
+
 def _best_step(
     residual_n: np.ndarray, slopes_qn: np.ndarray, weights_n: np.ndarray, least_q: np.ndarray, most_q: np.ndarray
 ) -> np.ndarray | None:
     """The step (q,) that minimises sum_i w_i |r_i + slopes step|, each part between `least_q` and `most_q`; None where
-    the program has no solution in floating point."""
+    the program has no solution in floating point.
+
+    Its tolerances are absolute: residuals are counted in their mean, unknowns in steps that change them by as much.
+    """
+    unit = float(weights_n @ np.abs(residual_n) / weights_n.sum()) or 1.0
+    slopes_qn = slopes_qn / unit
+    scale_q = np.abs(slopes_qn).mean(axis=1)
+    scale_q = np.where(scale_q > 0, scale_q, 1.0)
     runs = len(residual_n)
     eye = sparse.identity(runs, format="csc")
     answer = linprog(
         np.concatenate([np.zeros(len(slopes_qn)), weights_n, weights_n]),
-        A_eq=sparse.hstack([sparse.csc_matrix(slopes_qn.T), -eye, eye], format="csc"),
-        b_eq=-residual_n,
-        bounds=[*zip(least_q, most_q), *[(0, None)] * (2 * runs)],
+        A_eq=sparse.hstack([sparse.csc_matrix((slopes_qn / scale_q[:, None]).T), -eye, eye], format="csc"),
+        b_eq=-residual_n / unit,
+        bounds=[*zip(least_q * scale_q, most_q * scale_q), *[(0, None)] * (2 * runs)],
         method="highs",
+        options={"primal_feasibility_tolerance": TOLERANCE, "dual_feasibility_tolerance": TOLERANCE},
     )
-    return None if answer.x is None else np.asarray(answer.x[: len(slopes_qn)])
+    return None if answer.x is None else np.asarray(answer.x[: len(slopes_qn)]) / scale_q

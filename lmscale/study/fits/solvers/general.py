@@ -81,14 +81,11 @@ def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     if problem.loss != "squared" and not good[values.argmin()]:
         some, values, sizes = _by_squares(problem, weights_n, some, values, sizes)
     index = int(values.argmin())
+    best_values, gradient = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])]), sizes[index]
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
     if absolute.serves(problem):
-        end = absolute.descend(problem, some[:, index], weights_n)
-        some[:, index], sizes[index] = end.theta_q, end.gain
-    best_values = np.array([float(value[0]) for value in to_values(problem, some[:, [index]])])
-    return GlobalMinimum(
-        best_values, problem.objective(best_values, weights_n), float(sizes[index]), len(order), agreeing
-    )
+        best_values, gradient = absolute.exact(problem, best_values, weights_n)
+    return GlobalMinimum(best_values, problem.objective(best_values, weights_n), float(gradient), len(order), agreeing)
 
 
 def near_by_programs(problem: Problem, around_p: np.ndarray) -> np.ndarray | None:

@@ -34,6 +34,8 @@ def minimise(problem: Problem, weights_n: np.ndarray | None = None) -> GlobalMin
     agreeing = int((ends.objective_b <= lowest * (1 + 1e-6) + 1e-25).sum())
     values = points.named(ends.theta_pb[:, [index]])[:, 0]
     gradient = float(ends.gradient_b[index])
+    if absolute.serves(problem):
+        values, gradient = absolute.exact(problem, values, weights)
     return GlobalMinimum(values, problem.objective(values, weights), gradient, STARTS, agreeing)
 
 

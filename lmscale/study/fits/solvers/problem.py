@@ -21,8 +21,8 @@ class GlobalMinimum:
     values_p: np.ndarray
     objective: float
     gradient: float
-    """Largest absolute component of the objective's gradient in the solver's unknowns; of absolute deviations of other
-    laws than Chinchilla's, which have a corner there, what one more step would gain."""
+    """Largest absolute component of the objective's gradient in the solver's unknowns; of absolute deviations, which
+    have a corner there, what one more step would gain."""
     starts: int
     agreeing: int
     """Starts that ended within 1e-6 of the lowest objective, relatively."""
