@@ -9,7 +9,6 @@ So each has an axis in a sweep and a place in `lmscale emergence`, like any scor
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.config.exam import CONTEXT, HEADS, INSIDE, NEURONS, inside_spec
 from lmscale.lm.data.tokenizer import Tokenizer
-from lmscale.lm.eval.score_files import being_scored, write_results
+from lmscale.lm.eval.measurement import Measurement, each_measured
+from lmscale.lm.eval.score_files import write_results
 from lmscale.lm.eval.tasks import Score
 from lmscale.lm.inspect import heads
 from lmscale.lm.inspect.mediation import measure_effects
@@ -68,18 +68,6 @@ class Parts(NamedTuple):
     """Sentences about tasks that are left out."""
 
 
-class Measured(NamedTuple):
-    """What one part of the exam gives."""
-
-    part: Part
-    scores: list[Score]
-    responses: list[dict[str, Any]]
-    """Every row, window or pair with its own values."""
-    seconds: float
-    problem: str = ""
-    """Why there are no scores."""
-
-
 def parts_of(specs: Sequence[str], config: ModelConfig, tokenizer: Tokenizer, items: int | None = None) -> Parts:
     """The parts that the specifications among `specs` ask for which begin with `inside:`.
 
@@ -117,39 +105,35 @@ def _named_apart(parts: Sequence[Part]) -> Iterator[Part]:
 
 def evaluate(
     subject: Subject, parts: Sequence[Part], folder: Path, model_columns: Mapping[str, Any]
-) -> Iterator[Measured]:
+) -> Iterator[Measurement]:
     """Measure every part; a result is on disk, in the folder of a run, when it is yielded.
 
     `model_columns` stand in every row of the scores.
     """
-    for number, part in enumerate(parts, 1):
-        with being_scored(folder, part.task, number, len(parts)):
-            measured = measure(subject, part)
-            how = {"shots_seed": None, "draw": None, "task_hash": part.task_hash}
-            write_results(
-                folder, [{**model_columns, **asdict(score), **how} for score in measured.scores], measured.responses
-            )
-        yield measured
+
+    def fill(part: Part, measurement: Measurement) -> None:
+        scores, responses = measure(subject, part)
+        measurement.scores = scores
+        measurement.remarks.append(f"{len(responses):,} items")
+        how = {"shots_seed": None, "draw": None, "task_hash": part.task_hash}
+        write_results(folder, [{**model_columns, **asdict(score), **how} for score in scores], responses)
+
+    return each_measured(parts, folder, fill)
 
 
-def measure(subject: Subject, part: Part) -> Measured:
-    """The scores of one part, none where the model's values are no numbers."""
-    start = time.perf_counter()
+Result = tuple[list[Score], list[dict[str, Any]]]
+"""Scores, and every row, window or pair with its own values."""
+
+
+def measure(subject: Subject, part: Part) -> Result:
+    """The scores of one part. Raises `UserError` where the model's values are no numbers, or its text is not here."""
     with jax.set_mesh(subject.mesh):
-        scores, responses, problem = {HEADS: _heads, CONTEXT: _context, NEURONS: _neurons}[part.kind](subject, part)
-    if not all(np.isfinite(score.score) for score in scores):
-        scores, problem = [], f"{part.task}: the model's values are not finite; take an earlier checkpoint"
-    return Measured(part, scores, responses, time.perf_counter() - start, problem)
-
-
-def remarks(measured: Measured) -> Iterator[str]:
-    """What to know about a result besides its scores."""
-    if measured.problem:
-        yield f"not scored: {measured.problem}"
-    yield f"{len(measured.responses):,} items in {measured.seconds:.1f} s, compilation included"
-
-
-Result = tuple[list[Score], list[dict[str, Any]], str]
+        scores, responses = {HEADS: _heads, CONTEXT: _context, NEURONS: _neurons}[part.kind](subject, part)
+    check(
+        all(np.isfinite(score.score) for score in scores),
+        "the model's values are not finite; take an earlier checkpoint",
+    )
+    return scores, responses
 
 
 def _heads(subject: Subject, part: Part) -> Result:
@@ -167,22 +151,21 @@ def _heads(subject: Subject, part: Part) -> Result:
         _graded(part.task, metric, values_N, chance)
         for (metric, values_N), chance in zip(values.items(), heads.uniform_scores(n))
     ]
-    return scores, _by_item(values), ""
+    return scores, _by_item(values)
 
 
 def _context(subject: Subject, part: Part) -> Result:
     """The in-context score of held-out text: 0 where a model does not use its context."""
     model = subject.config.model
     text = _text(subject, part.items)
-    if text is None:
-        return [], [], f"{part.task}: the held-out text of an imported model is not here"
+    check(text is not None, "the held-out text of an imported model is not here")
+    assert text is not None
     none_PLH = np.zeros((1, model.layers, model.heads), np.bool_)
     nats_NT = heads.ablated_nats(subject.params, text.tokens_NT, model, none_PLH)[0]
     values_N = heads.in_context_score(nats_NT, text.scored_NT)
-    if not len(values_N):
-        return [], [], f"{part.task}: in every window of held-out text padding stands where the loss is compared"
+    check(len(values_N) > 0, "in every window of held-out text padding stands where the loss is compared")
     score = _graded(part.task, "in_context_nats", values_N, 0.0, higher_is_better=False)
-    return [score], _by_item({"in_context_nats": values_N}), ""
+    return [score], _by_item({"in_context_nats": values_N})
 
 
 def _text(subject: Subject, windows: int | None) -> HeldOutText | None:
@@ -208,7 +191,7 @@ def _neurons(subject: Subject, part: Part) -> Result:
             zip(part.pairs, right_N.tolist(), used.right_without_N.tolist()), 1
         )
     ]
-    return [accuracy, share], responses, ""
+    return [accuracy, share], responses
 
 
 def _graded(task: str, metric: str, values_N: Floats, chance: float | None, *, higher_is_better: bool = True) -> Score:

@@ -11,9 +11,8 @@ every token that is scored.
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import DataConfig, RunConfig, check, stdlib
 from lmscale.core.config.exam import DOCSTRINGS, KNN, retrieval_spec
-from lmscale.core.errors import UserError
-from lmscale.lm.eval.score_files import being_scored, write_results
+from lmscale.lm.eval.measurement import Measurement, each_measured
+from lmscale.lm.eval.score_files import write_results
 from lmscale.lm.eval.tasks import Score
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.retrieve import docstrings, ranking
@@ -57,18 +56,6 @@ class RetrievalPart:
         """What tells apart two measurements of one name: their text."""
         fingerprints = [split.corpus.fingerprint for split in self.corpus]
         return hashlib.sha256(json.dumps([self.kind, fingerprints]).encode()).hexdigest()[:16]
-
-
-@dataclass
-class RetrievalMeasurement:
-    """What one part gives."""
-
-    part: RetrievalPart
-    scores: list[Score] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    problem: str = ""
-    """Why there are no scores."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +98,18 @@ def parts_of(
 
 def evaluate(
     subject: Subject, parts: Sequence[RetrievalPart], folder: Path, model_columns: Mapping[str, Any]
-) -> Iterator[RetrievalMeasurement]:
+) -> Iterator[Measurement]:
     """Measure every part; every row is on disk, in the folder of a run, as soon as it is known.
 
     `model_columns` stand in every row of the scores.
     """
-    for number, part in enumerate(parts, 1):
-        measurement, start = RetrievalMeasurement(part), time.perf_counter()
-        with being_scored(folder, part.task, number, len(parts)):
-            try:
-                for result in _results(subject, part, measurement):
-                    measurement.scores += result.scores
-                    _write(folder, part, model_columns, result)
-            except UserError as error:
-                measurement.problem = str(error)
-        measurement.seconds = time.perf_counter() - start
-        yield measurement
+
+    def measure(part: RetrievalPart, measurement: Measurement) -> None:
+        for result in _results(subject, part, measurement):
+            measurement.scores += result.scores
+            _write(folder, part, model_columns, result)
+
+    return each_measured(parts, folder, measure)
 
 
 def _write(folder: Path, part: RetrievalPart, model_columns: Mapping[str, Any], result: Result) -> None:
@@ -137,15 +120,7 @@ def _write(folder: Path, part: RetrievalPart, model_columns: Mapping[str, Any], 
     write_results(folder, rows, result.responses)
 
 
-def remarks(measurement: RetrievalMeasurement) -> Iterator[str]:
-    """What to know about a result besides its scores."""
-    if measurement.problem:
-        yield f"not scored: {measurement.problem}"
-    yield from measurement.remarks
-    yield f"measured in {measurement.seconds:.1f} s, compilation included"
-
-
-def _results(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasurement) -> Iterator[Result]:
+def _results(subject: Subject, part: RetrievalPart, measurement: Measurement) -> Iterator[Result]:
     if part.kind == DOCSTRINGS:
         yield _docstrings(subject, part, measurement)
         return
@@ -158,7 +133,7 @@ def _results(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasur
     for last in measured.losses(part.sizes):
         check(
             bool(np.isfinite(last.nats_U).all()),
-            f"{part.task}: the model's losses are not finite; take an earlier checkpoint",
+            "the model's losses are not finite; take an earlier checkpoint",
         )
         yield _loss(part, last)
         if (exchanged := last.details.get("exchanged_nats")) is not None:
@@ -179,7 +154,7 @@ def _loss(part: RetrievalPart, loss: LossAtSize) -> Result:
     return Result((score,), (cost,), responses)
 
 
-def _docstrings(subject: Subject, part: RetrievalPart, measurement: RetrievalMeasurement) -> Result:
+def _docstrings(subject: Subject, part: RetrievalPart, measurement: Measurement) -> Result:
     """Recalls and MRR, each with the same of BM25."""
     chosen = docstrings.held_out_functions(part.corpus.held_out.documents(), part.items or docstrings.FUNCTIONS)
     embedder = Embedder(subject, embedding_of(subject.config.model))

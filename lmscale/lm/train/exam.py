@@ -1,6 +1,7 @@
 """The exam of runs while they train: their tasks, what is measured inside of them, what retrieval is worth, and how
 their own texts are judged."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -56,12 +57,12 @@ class TaskEvaluator:
         results = task_eval.evaluate(self._scorer, self._tasks[config.exam], shots, folder, columns)
         problems = [result.problem for result in results]
         subject = Subject(config, params, self._tokenizer, self._mesh)
-        measured = inside.evaluate(subject, self._parts[config.run_id].parts, folder, columns)
-        problems += [result.problem for result in measured]
-        retrieved = retrieval.evaluate(subject, self._retrieval[config.run_id], folder, columns)
-        problems += [result.problem for result in retrieved]
-        judged = judge.evaluate(self._scorer, self._judges[config.exam], folder, columns)
-        problems += [result.problem for result in judged]
+        measured = itertools.chain(
+            inside.evaluate(subject, self._parts[config.run_id].parts, folder, columns),
+            retrieval.evaluate(subject, self._retrieval[config.run_id], folder, columns),
+            judge.evaluate(self._scorer, self._judges[config.exam], folder, columns),
+        )
+        problems += [measurement.problem for measurement in measured]
         _print(f"not scored at step {step:,}: {problem}" for problem in problems if problem)
 
 

@@ -13,6 +13,7 @@ from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.core.scores import best_measured, read_rows
 from lmscale.lm.eval import lm_eval_adapter, task_eval
 from lmscale.lm.eval.judge import exam as judge
+from lmscale.lm.eval.measurement import Measurement
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score, Shots, Task
 from lmscale.lm.inspect import exam as inside
@@ -94,12 +95,8 @@ def _show_inside(folder: Path, specs: Sequence[str], most_items: int | None, con
     parts, without = inside.parts_of(specs, config.model, tokenizer, most_items)
     for sentence in without:
         console.print(sentence, markup=False)
-    problems = []
     subject = Subject(config, params, tokenizer, opened.mesh)
-    for measured in inside.evaluate(subject, parts, folder, _columns(folder, opened)):
-        _print_scores(measured.scores, inside.remarks(measured), console)
-        problems += [measured.problem] * bool(measured.problem)
-    return problems
+    return _show_measured(inside.evaluate(subject, parts, folder, _columns(folder, opened)), console)
 
 
 def _show_retrieval(
@@ -108,22 +105,23 @@ def _show_retrieval(
     """Measure and print what `specs` ask for with retrieval; why some of it has no scores."""
     opened = open_run(folder)
     parts = retrieval.parts_of(specs, opened.run.config, most_items, datastores)
-    problems = []
     subject = Subject(*opened.run, opened.mesh)
-    for measurement in retrieval.evaluate(subject, parts, folder, _columns(folder, opened)):
-        _print_scores(measurement.scores, retrieval.remarks(measurement), console)
-        problems += [measurement.problem] * bool(measurement.problem)
-    return problems
+    return _show_measured(retrieval.evaluate(subject, parts, folder, _columns(folder, opened)), console)
 
 
 def _show_judged(folder: Path, specs: Sequence[str], most_items: int | None, console: "Console") -> list[str]:
     """Judge and print what the run writes, as `specs` ask for; why some of it has no scores."""
     parts = judge.parts_of(specs, most_items)
     scorer, columns = newest_scorer(folder)
+    return _show_measured(judge.evaluate(scorer, parts, folder, columns), console)
+
+
+def _show_measured(measurements: Iterable[Measurement], console: "Console") -> list[str]:
+    """Print each measurement as it comes; the problems among them."""
     problems = []
-    for judged in judge.evaluate(scorer, parts, folder, columns):
-        _print_scores(judged.scores, judge.remarks(judged), console)
-        problems += [judged.problem] * bool(judged.problem)
+    for measurement in measurements:
+        _print_scores(measurement.scores, measurement.sentences(), console)
+        problems += [measurement.problem] * bool(measurement.problem)
     return problems
 
 

@@ -7,9 +7,8 @@ The rubric's openings are continued at temperature 1. The rows are those of `lms
 axis in a sweep and a place in `lmscale emergence`.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ import numpy as np
 
 from lmscale.core.config import check
 from lmscale.core.config.judge import OFFLINE, judge_spec
-from lmscale.core.errors import UserError
 from lmscale.lm.eval.judge.answers import Asking, Cache
 from lmscale.lm.eval.judge.grades import grade, score_rows, unreadable_sentences
 from lmscale.lm.eval.judge.measures import measure, readability, words
 from lmscale.lm.eval.judge.rubric import Rubric, read_rubric
 from lmscale.lm.eval.judge.server import Server, check_installed
 from lmscale.lm.eval.judge.texts import Author, Text
-from lmscale.lm.eval.score_files import being_scored, write_results
+from lmscale.lm.eval.measurement import Measurement, each_measured
+from lmscale.lm.eval.score_files import write_results
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
 
@@ -51,18 +50,6 @@ class JudgePart:
         """What tells apart two measurements of one name: the texts' conditions, the rubric and the server's model."""
         conditions = self.openings, CONTINUATIONS, most, WORDS, self.rubric.hash, self.server and self.server.model
         return sha256(repr(conditions).encode()).hexdigest()[:16]
-
-
-@dataclass
-class JudgedPart:
-    """What one part gives."""
-
-    part: JudgePart
-    scores: list[Score] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    problem: str = ""
-    """Why there are no scores."""
 
 
 def parts_of(specs: Sequence[str], items: int | None = None) -> tuple[JudgePart, ...]:
@@ -93,28 +80,16 @@ def parts_of(specs: Sequence[str], items: int | None = None) -> tuple[JudgePart,
 
 def evaluate(
     scorer: LMScorer, parts: Sequence[JudgePart], folder: Path, model_columns: Mapping[str, Any]
-) -> Iterator[JudgedPart]:
+) -> Iterator[Measurement]:
     """Judge by every part; a result is on disk, in the folder of a run, when it is yielded.
 
     `model_columns` stand in every row of the scores. A judge that does not answer is a problem of its part alone.
     """
-    for number, part in enumerate(parts, 1):
-        judged, start = JudgedPart(part), time.perf_counter()
-        with being_scored(folder, part.task, number, len(parts)):
-            try:
-                _judge(scorer, judged, folder, model_columns)
-            except UserError as error:
-                judged.problem = f"{part.task}: {error}"
-        judged.seconds = time.perf_counter() - start
-        yield judged
 
+    def judge(part: JudgePart, measurement: Measurement) -> None:
+        _judge(scorer, part, measurement, folder, model_columns)
 
-def remarks(judged: JudgedPart) -> Iterator[str]:
-    """What to know about a result besides its scores."""
-    if judged.problem:
-        yield f"not scored: {judged.problem}"
-    yield from judged.remarks
-    yield f"judged in {judged.seconds:.1f} s, compilation included"
+    return each_measured(parts, folder, judge)
 
 
 def continuations(scorer: LMScorer, openings: Sequence[str], name: str) -> list[Text]:
@@ -132,14 +107,16 @@ def most_tokens(scorer: LMScorer) -> int:
     return min(MOST_TOKENS, scorer.config.context // 2)
 
 
-def _judge(scorer: LMScorer, judged: JudgedPart, folder: Path, model_columns: Mapping[str, Any]) -> None:
-    part, name = judged.part, str(model_columns["run_id"])
+def _judge(
+    scorer: LMScorer, part: JudgePart, measurement: Measurement, folder: Path, model_columns: Mapping[str, Any]
+) -> None:
+    name = str(model_columns["run_id"])
     texts = continuations(scorer, part.openings, name)
     author = Author(name, model_columns["params"], tuple(model_columns.items()))
-    rows, responses = (_measured if part.server is None else _graded)(judged, texts, author)
+    rows, responses = (_measured if part.server is None else _graded)(part, measurement, texts, author)
     columns = {"shots_seed": None, "draw": None, "task_hash": part.task_hash(most_tokens(scorer))}
     rows = [{key: value for key, value in row.items() if key != "model"} | columns for row in rows]
-    judged.scores = [Score(**{key: row[key] for key in Score.__dataclass_fields__}) for row in rows]
+    measurement.scores = [Score(**{key: row[key] for key in Score.__dataclass_fields__}) for row in rows]
     write_results(folder, rows, responses)
 
 
@@ -147,22 +124,22 @@ Result = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 """Rows of scores, and the responses that they come from."""
 
 
-def _measured(judged: JudgedPart, texts: list[Text], author: Author) -> Result:
+def _measured(part: JudgePart, measurement: Measurement, texts: list[Text], author: Author) -> Result:
     rows, sentences = measure(texts, [author], WORDS)
     written = sum(len(words(text.text)) for text in texts)
-    judged.remarks += sentences
+    measurement.remarks += sentences
     if written < WORDS:
-        judged.remarks.append(f"distinct-n is left out: {written:,} words are fewer than {WORDS:,}")
+        measurement.remarks.append(f"distinct-n is left out: {written:,} words are fewer than {WORDS:,}")
         rows = [row for row in rows if not row["metric"].startswith("distinct_")]
     return rows, [vars(text) for text in texts]
 
 
-def _graded(judged: JudgedPart, texts: list[Text], author: Author) -> Result:
-    server, asking = judged.part.server, Asking()
+def _graded(part: JudgePart, measurement: Measurement, texts: list[Text], author: Author) -> Result:
+    server, asking = part.server, Asking()
     assert server is not None
-    gradings, _ = grade(texts, judged.part.rubric, server, asking, Cache())
-    judged.remarks += unreadable_sentences([one.problem for one in gradings])
-    rows = score_rows(gradings, judged.part.rubric, [author])
+    gradings, _ = grade(texts, part.rubric, server, asking, Cache())
+    measurement.remarks += unreadable_sentences([one.problem for one in gradings])
+    rows = score_rows(gradings, part.rubric, [author])
     check(bool(rows), f"fewer than two of {len(gradings):,} answers of {server.model} could be read as grades")
     how = {"judge": server.model, "samples": asking.samples, "judge_temperature": asking.temperature}
     return [row | how for row in rows], [one.to_json() for one in gradings]
