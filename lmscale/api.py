@@ -154,7 +154,7 @@ def index(
     pooling: Literal["mean", "last"] = "mean",
     chunk_tokens: int | None = None,
     summary_tokens: int = 0,
-    graph: bool = False,
+    search: Literal["auto", "exact", "hnsw"] = "auto",
     step: int | None = None,
 ) -> "BuiltIndex":
     """Index a corpus by a trained run in `folder`, or finish a broken-off index there; what it holds.
@@ -169,7 +169,7 @@ def index(
         pooling: its mean over a chunk, or its value at the last token.
         chunk_tokens: of a chunk, at most; None is 64, or what the context holds.
         summary_tokens: of a summary that the run writes and that is embedded in place of each chunk; 0 writes none.
-        graph: adds a graph for approximate search, with its recall.
+        search: exact, by a graph as well (hnsw), or what was measured to be faster.
         step: checkpoint after this many updates; None is the newest.
 
     Raises `UserError` for a run without a checkpoint, a layer that it does not have, a folder with another index, and a
@@ -179,7 +179,7 @@ def index(
     from lmscale.lm.use.make_index import make_index
 
     settings = IndexSettings(
-        layer=layer, pooling=pooling, chunk_tokens=chunk_tokens, summary_tokens=summary_tokens, graph=graph
+        layer=layer, pooling=pooling, chunk_tokens=chunk_tokens, summary_tokens=summary_tokens, search=search
     )
     return make_index(Path(run), Path(folder), settings, source=source, step=step)
 

@@ -27,7 +27,7 @@ from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.eval.tasks import Shots
 from lmscale.lm.inspect import exam, heads, summary
-from lmscale.lm.inspect.subject import Subject, held_out_text, known_tokens
+from lmscale.lm.inspect.subject import Subject, held_out_text, known_tokens, source_tokens
 from lmscale.lm.model import transformer
 from lmscale.lm.train.loop import train
 from lmscale.lm.use import load, score_tasks
@@ -134,6 +134,23 @@ def test_a_perfect_induction_head_has_the_score_1(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.long
+def test_heads_are_scored_on_the_tokens_of_a_text(run: Path) -> None:
+    """No token twice in a copy, as far as there are enough; a text of other tokens is refused."""
+    opened = load.open_run(run)
+    subject = Subject(CONFIG, opened.run.params, opened.run.tokenizer, opened.mesh)
+    words = "synthetic:repeats(letters=7, longest=7)"
+    assert source_tokens(subject, words).tolist() == list(range(33, 40))
+    (on_words,) = exam.parts_of([f"inside:heads({words})"], CONFIG.model, subject.tokenizer).parts
+    induction_score, _ = exam.measure(subject, on_words)[0]
+    tokens_NT = heads.repeated_tokens(np.arange(33, 40, dtype=np.int32), 255, 7)
+    rows = heads.row_scores(subject.params, tokens_NT, CONFIG.model)
+    expected = heads.best_head_scores(rows.induction).mean()
+    assert induction_score.score == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(UserError, match="has other tokens than this model reads"):
+        source_tokens(subject, "synthetic:zipf-facts")
+
+
+@pytest.mark.long
 def test_values_that_are_no_numbers_are_no_scores(run: Path) -> None:
     opened = load.open_run(run)
     bad = {name: value * float("nan") for name, value in opened.run.params.items()}
@@ -184,18 +201,16 @@ def test_what_names_nothing_inside_is_refused(copied: Path, spec: str, sentence:
 def test_specifications() -> None:
     assert inside_spec("inside:heads") == InsideSpec("heads") and inside_spec("inside:context") == InsideSpec("context")
     assert inside_spec(NEURONS) == InsideSpec("neurons", LANGUAGE) and inside_spec(LANGUAGE) is None
-    exam_of = ExamConfig(tasks=("inside:neurons(task:own.json)", *SPECS, "wic:val.jsonl"))
-    assert list(local_paths(replace(CONFIG, exam=exam_of)).values()) == [Path("own.json"), Path("val.jsonl")]
+    assert inside_spec(f"inside:heads({LANGUAGE})") == InsideSpec("heads", source=LANGUAGE)
+    exam_of = ExamConfig(tasks=("inside:neurons(task:own.json)", *SPECS, "inside:heads(books)", "wic:val.jsonl"))
+    paths = [Path("own.json"), Path("books"), Path("val.jsonl")]
+    assert list(local_paths(replace(CONFIG, exam=exam_of)).values()) == paths
 
 
 def test_what_a_model_cannot_show_stops_its_run_before_it_starts(tmp_path: Path) -> None:
-    sparse = replace(CONFIG.model, experts=2, expert_width=8)
-    for model, spec, sentence in (
-        (sparse, NEURONS, "2 experts"),
-        (replace(CONFIG.model, context=4), "inside:heads", "context of 4 tokens"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            train(replace(CONFIG, model=model, exam=ExamConfig(tasks=(spec,))), tmp_path)
+    config = replace(CONFIG, model=replace(CONFIG.model, context=4), exam=ExamConfig(tasks=("inside:heads",)))
+    with pytest.raises(UserError, match="context of 4 tokens"):
+        train(config, tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 

@@ -12,6 +12,7 @@ from helpers import induction
 from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError
 from lmscale.lm.inspect import intervals, mediation
+from lmscale.lm.inspect.means import mean_values
 from lmscale.lm.inspect.mediation import measure_effects, relative
 from lmscale.lm.inspect.neurons import smallest_enough, tried_numbers, used_neurons
 from lmscale.lm.inspect.pairs import PairTokens
@@ -19,7 +20,6 @@ from lmscale.lm.inspect.patching import (
     MEDIATORS,
     SETS,
     everywhere,
-    mean_values,
     patched_logits,
     recorded,
     unit_shape,
@@ -165,11 +165,8 @@ def test_positions_of_prompts_of_unequal_length_do_not_correspond() -> None:
         measure_effects(params(config), pairs, config, "positions")
 
 
-def test_neurons_of_experts_and_unknown_units_are_refused() -> None:
+def test_unknown_units_are_refused() -> None:
     pairs = random_pairs()
-    sparse = tiny(experts=2, expert_width=8)
-    with pytest.raises(UserError, match="2 experts"):
-        measure_effects(params(sparse), pairs, sparse, "neurons")
     with pytest.raises(UserError, match="did you mean 'heads'"):
         measure_effects(params(tiny()), pairs, tiny(), "head")
 
@@ -214,7 +211,7 @@ def test_the_smallest_share_of_neurons_that_keeps_the_score(order: tuple[int, ..
     used = used_neurons(values, pairs, config, effect_NE)
     assert (used.count, used.neurons) == (count, 12)
     assert used.right_N.tolist() == [1, 1] and used.right_without_N.tolist() == [0.5, 0.5]
-    assert set(np.flatnonzero(used.used_LF)) == set(order[:count]) and used.share == count / 12
+    assert set(np.flatnonzero(used.used_LU)) == set(order[:count]) and used.share == count / 12
     assert used.share_bounds[0] <= used.share <= used.share_bounds[1]
 
 

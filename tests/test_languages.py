@@ -227,6 +227,24 @@ def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
     assert len(counted) == 7 and all(abs(n - total / 7) < 5 * math.sqrt(total / 7) for n in counted.values())
 
 
+@pytest.mark.long
+def test_words_recur_as_often_as_asked() -> None:
+    """Every whole line is a word of different letters, written three times; all lengths and letters are as likely."""
+    rows = windows("synthetic:repeats(letters=12, shortest=3, longest=9, copies=3)", 400, context=63).astype(np.uint8)
+    assert (rows[:, 0] == 255).all()
+    lines = [line for row in rows for line in row.tobytes().split(b"\xff")[1:-1]]
+    words = [line[: len(line) // 3] for line in lines]
+    assert all(line == 3 * word and len(set(word)) == len(word) for line, word in zip(lines, words))
+    lengths, letters = Counter(map(len, words)), Counter(b"".join(words))
+    assert set(lengths) == set(range(3, 10)) and set(letters) == set(range(33, 45))
+    assert max(letters.values()) < 1.2 * min(letters.values())
+    cut = [row.tobytes().split(b"\xff")[-1] for row in rows]
+    assert len(set(map(len, cut))) > 5, "the last line of a window is cut anywhere"
+    spec = synthetic.parse("synthetic:repeats(documents=2)")
+    assert all(b"\xff" not in text and text for text in languages.documents(spec, 0, 2))
+    assert languages.entropy_nats(spec, 64) is None
+
+
 def test_answers_of_tasks_by_hand() -> None:
     spec = synthetic.parse("synthetic:tasks(letters=4, length=4, digits=3)")
     by_hand = {
@@ -295,6 +313,7 @@ def test_chance_of_addition_and_brackets(digits: int) -> None:
         ("synthetic:zipf-facts(gamma=2", "cannot be read"),
         ("synthetic:hidden-markov(symbols=1)", "symbols = 1 must lie between 2 and 4,096; the nearest is 2"),
         ("synthetic:tasks(only='copi')", "no task 'copi'; did you mean 'copy'"),
+        ("synthetic:repeats(letters=8, longest=9)", "longest = 9 must lie between 2 and 8; the nearest is 8"),
         ("synthetic:tasks(length=7)", "brackets come in pairs, so take 6"),
         ("synthetic:tasks(documents=0)", "documents = 0: must be positive"),
         ("synthetic:tasks(seed=-1)", "seed = -1: take 0 to"),
@@ -307,7 +326,14 @@ def test_a_language_that_cannot_be_is_refused_at_birth(source: str, message: str
 
 
 def test_a_language_says_what_it_is() -> None:
-    for source in (FACTS, MARKOV, TASKS, "synthetic:tasks(only='copy sort', length=7)", "synthetic:hidden-markov"):
+    for source in (
+        FACTS,
+        MARKOV,
+        TASKS,
+        "synthetic:repeats(copies=3)",
+        "synthetic:tasks(only='copy sort', length=7)",
+        "synthetic:hidden-markov",
+    ):
         spec = synthetic.parse(source)
         assert synthetic.parse(spec.spec) == spec
     assert synthetic.parse("synthetic: zipf-facts ( gamma = 1.5 )").spec == "synthetic:zipf-facts"

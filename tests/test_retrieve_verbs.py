@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,16 @@ from helpers.tiny_runs import run, strictly
 from helpers.xla_flags import simulated_devices
 
 import lmscale
+from lmscale.commands.index import search_sentences
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
 from lmscale.lm.data.tokenizer import ByteTokenizer
 from lmscale.lm.model import transformer
 from lmscale.lm.model.tap import record
-from lmscale.lm.retrieve import build, shards
+from lmscale.lm.retrieve import build, graph, shards
 from lmscale.lm.retrieve.chunks import ByteSpan
 from lmscale.lm.retrieve.embed import Embedder, embedding_of
+from lmscale.lm.retrieve.graph import GRAPH_FILE
 from lmscale.lm.retrieve.index import INDEX_FILE, Passage, open_index
 from lmscale.lm.retrieve.nearest import NOBODY
 from lmscale.lm.retrieve.search import Searcher
@@ -90,7 +94,9 @@ def test_a_vector_is_the_mean_or_the_last_of_the_stream(folder: Path) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file() and path.name != ".lock"
+    }
 
 
 def test_a_broken_off_index_goes_on(folder: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,17 +199,101 @@ def test_several_devices_embed_the_same_vectors(folder: Path, index: Path, tmp_p
         np.testing.assert_allclose(ours.reconstruct_n(0, count), theirs.reconstruct_n(0, count), atol=1e-5)
 
 
+SHARING = """
+import json, sys, time
+from pathlib import Path
+import lmscale
+from lmscale.lm.retrieve import shards
+from lmscale.lm.retrieve.embed import Embedder
+shards.SHARD_BYTES = 4000
+run, index, end, name = sys.argv[1:]
+own, real = [], shards.write_shard
+def write(folder, number, *rest):
+    own.append(number)
+    Path(index + name + "begun").write_text(str(number))
+    if name == end:
+        time.sleep(600)
+    time.sleep(0.2)
+    return real(folder, number, *rest)
+shards.write_shard = write
+while len([*Path(index).parent.glob("index*ready")]) < 3:
+    Path(index + name + "ready").touch()
+    time.sleep(0.01)
+reused = lmscale.index(run, index, chunk_tokens=16).reused
+print(json.dumps([own, reused]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["", "b"])
+def test_processes_share_the_shards_of_an_index(folder: Path, index: Path, tmp_path: Path, end: str) -> None:
+    """Three at once: none makes what another does, one that is killed at its work leaves it to the others, and the
+    index is that of a single call, byte for byte."""
+    path = tmp_path / "index"
+    workers = {
+        name: subprocess.Popen([sys.executable, "-c", SHARING, folder, path, end, name], stdout=subprocess.PIPE)
+        for name in "abc"
+    }
+    if end:
+        begun = tmp_path / "indexbbegun"
+        while not begun.exists():
+            assert workers["b"].poll() is None
+            time.sleep(0.05)
+        workers["b"].kill()
+        workers.pop("b").communicate()
+    made = {name: json.loads(worker.communicate(timeout=300)[0]) for name, worker in workers.items()}
+    number = len(open_index(index).facts.chunks_by_shard)
+    assert sorted(shard for own, _ in made.values() for shard in own) == list(range(number))
+    assert all(len(own) + reused == number for own, reused in made.values())
+    assert sum(bool(own) for own, _ in made.values()) > 1, "more than one process did a part"
+    assert content(path) == content(index)
+
+
 @pytest.mark.long
 def test_a_graph_is_added_to_an_index_and_measured(folder: Path, index: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_BYTES", 4000)
-        built = lmscale.index(folder, copy, chunk_tokens=16, graph=True)
+        built = lmscale.index(folder, copy, chunk_tokens=16, search="hnsw")
     assert built.graph is not None and built.graph.recall >= 0.95 and built.reused == len(built.facts.chunks_by_shard)
     opened = open_index(copy)
     searcher = Searcher(opened, *subject_of(folder))
     by_graph, exact = (searcher.passages("the quick brown fox", 3, exact=how) for how in (False, True))
     assert [one.number for one in by_graph] == [one.number for one in exact]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 4000)
+        patch.setattr(build, "build_graph", lambda *arguments: pytest.fail("the graph is there"))
+        assert lmscale.index(folder, copy, chunk_tokens=16, search="hnsw").graph == built.graph
+        left = lmscale.index(folder, copy, chunk_tokens=16)
+    assert left.graph is None and open_index(copy).graph is None and not (copy / GRAPH_FILE).exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("search_ms", "kept"), [(0.0, True), (1e9, False)])
+def test_the_search_of_an_index_is_chosen_by_measurement(
+    folder: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_ms: float, kept: bool
+) -> None:
+    """A small index is searched exactly; a large one by its graph, where that is measured to be faster."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
+    built = lmscale.index(folder, shutil.copytree(index, tmp_path / "index"), chunk_tokens=16)
+    (sentence,) = search_sentences(built)
+    assert (
+        built.facts.graph is None and "search is exact: recall 1; a graph pays from about 37,500,000 chunks" in sentence
+    )
+    monkeypatch.setattr(graph, "GRAPH_FROM", built.facts.chunks * built.facts.dimension)
+    measured = graph.build_graph
+
+    def build_graph(*arguments: Any) -> graph.GraphFacts:
+        return replace(measured(*arguments), graph_ms=search_ms, exact_ms=1.0)
+
+    monkeypatch.setattr(build, "build_graph", build_graph)
+    built = lmscale.index(folder, tmp_path / "index", chunk_tokens=16)
+    assert (built.facts.graph is not None) == kept == (tmp_path / "index" / GRAPH_FILE).exists()
+    last = search_sentences(built)[-1]
+    assert last == "search is by the graph" if kept else "the graph is not faster here, and is not kept" in last
+    monkeypatch.setattr(build, "has_memory", lambda *size: False)
+    built = lmscale.index(folder, shutil.copytree(index, tmp_path / "again"), chunk_tokens=16)
+    assert built.graph is None and "memory holds no graph" in search_sentences(built)[-1]
 
 
 @pytest.mark.long

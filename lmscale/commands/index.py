@@ -40,9 +40,10 @@ class IndexArgs:
     """Embed a summary of each chunk, which the run writes, in place of the chunk itself."""
     summary_tokens: int = 32
     """Tokens of a summary, at most."""
-    kind: Literal["exact", "hnsw"] = "exact"
+    kind: Literal["auto", "exact", "hnsw"] = "auto"
     """exact compares a question with every vector, one shard in memory at a time; hnsw adds a graph of all vectors,
-    which memory must hold, and states how many of the exact neighbours it finds, and how fast."""
+    which memory must hold, and states how many of the exact neighbours it finds, and how fast. auto takes the graph of
+    a large index where it is measured to be faster, and exact search elsewhere."""
     step: int | None = None
     """Checkpoint after this many updates; by default the newest."""
     json: Path | None = None
@@ -66,7 +67,7 @@ def main(args: IndexArgs, console: "Console") -> None:
 
     settings = IndexSettings(
         layer=args.layer, pooling=args.pooling, chunk_tokens=args.chunk_tokens,
-        summary_tokens=args.summary_tokens if args.summaries else 0, graph=args.kind == "hnsw",
+        summary_tokens=args.summary_tokens if args.summaries else 0, search=args.kind,
     )  # fmt: skip
     with preparing(console) as progress:
         built = make_index(args.run, args.output, settings, source=args.source, step=args.step, progress=progress)
@@ -87,11 +88,26 @@ def sentences(built: "BuiltIndex") -> list[str]:
         f"{facts.flops:.3g} FLOPs"
     ]
     if built.reused:
-        lines.append(f"{counted(built.reused, 'shard')} of an earlier call were taken as they are")
+        lines.append(f"{counted(built.reused, 'shard')} of other calls were taken as they are")
     if facts.without_summary:
         lines.append(f"the run wrote nothing about {counted(facts.without_summary, 'chunk')}, which stand themselves")
-    if built.graph is not None:
-        lines.append(built.graph.sentence(facts.chunks))
+    return [*lines, *search_sentences(built)]
+
+
+def search_sentences(built: "BuiltIndex") -> list[str]:
+    """How the index is searched, and why."""
+    from lmscale.lm.retrieve.graph import GRAPH_FROM, is_large
+
+    facts, graph = built.facts, built.graph
+    lines = [] if graph is None else [graph.sentence(facts.chunks)]
+    if facts.graph is not None:
+        assert graph is not None
+        slower = "" if graph.faster else ", although exact search is as fast or finds more: see `lmscale ask --exact`"
+        return [*lines, f"search is by the graph{slower}"]
+    if built.search == "exact":
+        why = ""
+    elif not is_large(facts.chunks, facts.dimension):
+        why = f"; a graph pays from about {GRAPH_FROM // facts.dimension:,} chunks on (--kind hnsw)"
     else:
-        lines.append("search is exact: recall 1")
-    return lines
+        why = "; memory holds no graph" if graph is None else "; the graph is not faster here, and is not kept"
+    return [*lines, f"search is exact: recall 1{why}"]

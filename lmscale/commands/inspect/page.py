@@ -14,7 +14,16 @@ import numpy as np
 
 from lmscale.commands.inspect.measure import InspectedModel, head_numbers
 from lmscale.commands.inspect.script import SCRIPT, STYLE
-from lmscale.commands.inspect.show import END, SCORES, of_models, spread, used_sentence, with_bounds
+from lmscale.commands.inspect.show import (
+    END,
+    SCORES,
+    experts_sentence,
+    of_models,
+    spread,
+    unit_name,
+    used_sentence,
+    with_bounds,
+)
 from lmscale.study.report.page import bullets, document, heading, paragraphs, table, text
 
 if TYPE_CHECKING:
@@ -119,15 +128,18 @@ def _embedded(value: Any) -> str:
 def _effects(model: InspectedModel, task: str, value: dict[str, Any]) -> str:
     total = value["total_nats"]
     sentences = [f"{value['pairs']} pairs; total effect {with_bounds(total)} nats."]
+    experts = value.get("experts")
+    if experts is not None:
+        sentences += [experts_sentence(experts)]
     if used := value.get("used_neurons"):
         sentences += [used_sentence(used)]
     parts = [heading(f"{task}, {model.caption}", 3), paragraphs(sentences)]
     for kind, units in value["units"].items():
-        parts += [_map(kind, units), _effects_table(kind, units)]
+        parts += [_map(kind, units, experts), _effects_table(kind, units, experts)]
     return "".join(parts)
 
 
-def _map(kind: str, units: dict[str, Any]) -> str:
+def _map(kind: str, units: dict[str, Any], experts: dict[str, Any] | None) -> str:
     """Indirect effects as a grid of layers and units, the strongest darkest; the table beside it has the numbers."""
     values = np.array(units["indirect_nats"]["mean"], np.float64)
     if values.shape[1] == 1 or values.size > 4096:
@@ -136,7 +148,7 @@ def _map(kind: str, units: dict[str, Any]) -> str:
     rows = "".join(
         f"<tr><th>{layer}</th>"
         + "".join(
-            f'<td title="{layer}.{unit}: {value:.3f} nats" style="--e:{abs(value) / most:.2f}"'
+            f'<td title="{unit_name(kind, layer, unit, experts)}: {value:.3f} nats" style="--e:{abs(value) / most:.2f}"'
             f"{' class=less' if value < 0 else ''}></td>"
             for unit, value in enumerate(row)
         )
@@ -146,15 +158,16 @@ def _map(kind: str, units: dict[str, Any]) -> str:
     return f'<div class="wide"><table class="grid" aria-label="indirect effects of {text(kind)}">{rows}</table></div>'
 
 
-def _effects_table(kind: str, units: dict[str, Any]) -> str:
+def _effects_table(kind: str, units: dict[str, Any], experts: dict[str, Any] | None) -> str:
     means = np.abs(np.array(units["indirect_nats"]["mean"], np.float64))
     order = np.argsort(-means, axis=None, kind="stable")[:LISTED]
-    heads = [(kind, "layer.unit"), *((name, "" if "share" in name else "nats") for name in MEANING.values())]
+    numbering = "layer.expert.neuron" if kind == "neurons" and experts is not None else "layer.unit"
+    heads = [(kind, numbering), *((name, "" if "share" in name else "nats") for name in MEANING.values())]
     rows = []
     for number in order.tolist():
         layer, unit = divmod(number, means.shape[1])
         cells = [with_bounds({bound: part[layer][unit] for bound, part in units[name].items()}) for name in MEANING]
-        rows.append(("", [f"{layer}.{unit}", *cells]))
+        rows.append(("", [unit_name(kind, layer, unit, experts), *cells]))
     return table(heads, rows)
 
 

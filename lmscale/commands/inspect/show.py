@@ -117,9 +117,27 @@ def _print_effects(task: str, value: dict[str, Any], console: Console) -> None:
         markup=False,
     )
     for kind, units in value["units"].items():
-        print_whole(effects_table(kind, units), console)
+        print_whole(effects_table(kind, units, value.get("experts")), console)
+    if experts := value.get("experts"):
+        console.print(experts_sentence(experts), markup=False)
     if used := value.get("used_neurons"):
         console.print(used_sentence(used))
+
+
+def experts_sentence(experts: dict[str, Any]) -> str:
+    """Where neurons of experts are replaced."""
+    return (
+        f"A neuron of an expert acts on the tokens that take the expert, and is replaced where both prompts of a pair "
+        f"take it at a position: {experts['in_both']:,} of {experts['taken']:,} choices of experts are of both."
+    )
+
+
+def unit_name(kind: str, layer: int, unit: int, experts: dict[str, Any] | None) -> str:
+    """A unit as it is listed: LAYER.UNIT, and of experts LAYER.EXPERT.NEURON or LAYER.shared.NEURON."""
+    if kind != "neurons" or experts is None:
+        return f"{layer}.{unit}"
+    expert, neuron = divmod(unit, experts["neurons"])
+    return f"{layer}.{expert if expert < experts['experts'] else 'shared'}.{neuron}"
 
 
 def used_sentence(used: dict[str, Any]) -> str:
@@ -136,17 +154,19 @@ def shares(used: dict[str, Any]) -> str:
     return f"{share['mean']:.2%} [{share['low']:.2%}, {share['high']:.2%}]"
 
 
-def effects_table(kind: str, units: dict[str, Any]) -> Table:
+def effects_table(kind: str, units: dict[str, Any], experts: dict[str, Any] | None = None) -> Table:
     """The units with the largest indirect effects, with 95 % intervals."""
     table = Table(title=f"effects of {kind}", title_justify="left")
-    table.add_column("layer.unit" if kind in ("heads", "neurons", "positions") else "layer")
+    of_experts = kind == "neurons" and experts is not None
+    name = "layer.expert.neuron" if of_experts else "layer.unit"
+    table.add_column(name if kind in ("heads", "neurons", "positions") else "layer")
     for name in ("indirect, nats", "share of the total", "direct, nats"):
         table.add_column(name, justify="right")
     for layer, unit, _ in _strongest(np.abs(units["indirect_nats"]["mean"])):
         names = ("indirect_nats", "indirect_share", "direct_nats")
         cells = [{bound: rows[layer][unit] for bound, rows in units[name].items()} for name in names]
         alone = len(units["indirect_nats"]["mean"][layer]) == 1
-        table.add_row(f"{layer}" if alone else f"{layer}.{unit}", *map(with_bounds, cells))
+        table.add_row(f"{layer}" if alone else unit_name(kind, layer, unit, experts), *map(with_bounds, cells))
     return table
 
 
@@ -168,7 +188,7 @@ def models_table(models: Sequence[InspectedModel]) -> Table:
                 Text(one_line(task)),
                 model.size,
                 with_bounds(value["total_nats"]),
-                f"{kind} {layer}.{unit}",
+                f"{kind} {unit_name(kind, layer, unit, value.get('experts'))}",
                 with_bounds(share),
                 "-" if used is None else shares(used),
             )

@@ -21,10 +21,14 @@ class InsideSpec(NamedTuple):
     """`HEADS`, `CONTEXT` or `NEURONS`."""
     tasks: str = ""
     """The tasks whose neurons are counted, FORMAT:PATH or synthetic:tasks(...)."""
+    source: str = ""
+    """The text whose tokens heads are scored on, as in `DataConfig.source`; empty takes the run's own."""
 
 
 def inside_spec(spec: str) -> InsideSpec | None:
-    """What `inside:heads`, `inside:context` and `inside:neurons(TASKS)` ask for; None of a task's specification.
+    """What `inside:heads`, `inside:heads(SOURCE)`, `inside:context` and `inside:neurons(TASKS)` ask for.
+
+    None of a task's specification.
 
     Raises `UserError` for what begins like one of them and is none.
     """
@@ -35,10 +39,12 @@ def inside_spec(spec: str) -> InsideSpec | None:
         return InsideSpec(kind)
     kind, _, rest = kind.partition("(")
     tasks = rest.removesuffix(")").strip()
+    if kind.strip() == HEADS and rest.endswith(")") and tasks:
+        return InsideSpec(HEADS, source=tasks)
     check(
         kind.strip() == NEURONS and rest.endswith(")") and ":" in tasks and not tasks.startswith(INSIDE),
-        f"{spec!r} names nothing inside a model; write {INSIDE}{HEADS}, {INSIDE}{CONTEXT} or {INSIDE}{NEURONS}(TASKS), "
-        "with TASKS as synthetic:tasks(...) or FORMAT:PATH",
+        f"{spec!r} names nothing inside a model; write {INSIDE}{HEADS}, {INSIDE}{HEADS}(SOURCE), {INSIDE}{CONTEXT} or "
+        f"{INSIDE}{NEURONS}(TASKS), with TASKS as synthetic:tasks(...) or FORMAT:PATH",
     )
     return InsideSpec(NEURONS, tasks)
 
@@ -104,11 +110,12 @@ class ExamConfig:
 
     tasks: tuple[str, ...] = ()
     """FORMAT:PATH or synthetic:tasks(...), as `lmscale eval` takes them; nothing is downloaded. Inside the model,
-    `inside:heads` scores its induction heads, `inside:context` what the context saves, and `inside:neurons(TASKS)` the
-    share of neurons that each of the tasks uses. With retrieval, `retrieval:knn` scores kNN interpolation and
-    `retrieval:passages` the loss with retrieved text in the context, against the size of a datastore, and
-    `retrieval:docstrings` finds the docstring of a function by its body. Of the run's own texts, `judge:offline` scores
-    readability, variety and repetition, and `judge:grades(server=URL, model=NAME)` the grades of a judge."""
+    `inside:heads` scores its induction heads, on the tokens of its data or of a SOURCE in brackets, `inside:context`
+    what the context saves, and `inside:neurons(TASKS)` the share of neurons that each of the tasks uses. With
+    retrieval, `retrieval:knn` scores kNN interpolation and `retrieval:passages` the loss with retrieved text in the
+    context, against the size of a datastore, and `retrieval:docstrings` finds the docstring of a function by its body.
+    Of the run's own texts, `judge:offline` scores readability, variety and repetition, and
+    `judge:grades(server=URL, model=NAME)` the grades of a judge."""
     shots: tuple[int, ...] = (0,)
     """Numbers of worked examples before every question; the model is scored with each."""
     draw: Literal["shared", "each"] = "shared"

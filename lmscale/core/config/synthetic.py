@@ -180,6 +180,39 @@ class Tasks(Language):
         return tuple(dict.fromkeys(names)) if names else TASKS
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repeats(Language):
+    """Random words, each written several times, as lines of text."""
+
+    NAME = "repeats"
+
+    letters: int = 64
+    """Size of the alphabet, printable characters of ASCII."""
+    shortest: int = 4
+    """Letters of the shortest word."""
+    longest: int = 32
+    """Letters of the longest word, all of them different."""
+    copies: int = 2
+    """How often a word is written."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.within("letters", 2, 94)
+        self.within("longest", 2, self.letters)
+        self.within("shortest", 1, self.longest)
+        self.within("copies", 1, 64)
+
+    @property
+    def vocab(self) -> int:
+        """Bytes; 0xFF ends a document."""
+        return 256
+
+    @property
+    def tokenizer(self) -> str:
+        """Text in ASCII, so that it mixes with other text."""
+        return "bytes"
+
+
 TASKS = ("copy", "reverse", "histogram", "sort", "most-frequent", "brackets", "addition")
 TASK_WORDS = {
     "copy": "copy",
@@ -191,7 +224,7 @@ TASK_WORDS = {
     "addition": "add",
 }
 """How a line of each task begins."""
-LANGUAGES: dict[str, type[Language]] = {kind.NAME: kind for kind in (ZipfFacts, HiddenMarkov, Tasks)}
+LANGUAGES: dict[str, type[Language]] = {kind.NAME: kind for kind in (ZipfFacts, HiddenMarkov, Tasks, Repeats)}
 
 
 def is_synthetic(source: str) -> bool:

@@ -1,6 +1,7 @@
 """What happens inside a model as scores: rows beside those of its tasks, each with n, standard error and chance.
 
     inside:heads                             attention of the best induction head and of the best previous-token head
+    inside:heads(synthetic:repeats(...))     the same on the tokens of another text
     inside:context                           what the context saves: loss late in a window less the loss early in it
     inside:neurons(synthetic:tasks(...))     of every task, the share of neurons that it uses
 
@@ -11,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,7 @@ from lmscale.lm.inspect import heads
 from lmscale.lm.inspect.mediation import measure_effects
 from lmscale.lm.inspect.neurons import used_neurons
 from lmscale.lm.inspect.pairs import Pair, pair_tokens
-from lmscale.lm.inspect.patching import unit_shape
-from lmscale.lm.inspect.subject import HeldOutText, Subject, held_out_text, known_tokens
+from lmscale.lm.inspect.subject import HeldOutText, Subject, held_out_text, known_tokens, source_tokens
 from lmscale.lm.inspect.task_pairs import pairs_of
 
 PAIRS = 32
@@ -52,6 +52,8 @@ class Part:
     """Rows or windows; None takes the usual number."""
     pairs: tuple[Pair, ...] = ()
     """Pairs of the task whose neurons are counted."""
+    source: str = ""
+    """The text whose tokens heads are scored on; empty takes the run's own."""
 
     @property
     def task_hash(self) -> str:
@@ -81,9 +83,8 @@ def parts_of(specs: Sequence[str], config: ModelConfig, tokenizer: Tokenizer, it
         not asked or jax.process_count() == 1,
         f"{asked and asked[0][0]} is measured in one process; score the trained runs with `lmscale eval`",
     )
-    for spec, (kind, tasks) in asked:
+    for spec, (kind, tasks, source) in asked:
         if kind == NEURONS:
-            unit_shape(NEURONS, config, config.context)
             pairs = pairs_of(tasks, tokenizer, config.context, items or PAIRS)
             enough = {name: rows for name, rows in pairs.by_task.items() if len(rows) > 1}
             few = [*pairs.without, *(name for name in pairs.by_task if name not in enough)]
@@ -91,7 +92,7 @@ def parts_of(specs: Sequence[str], config: ModelConfig, tokenizer: Tokenizer, it
             parts += [Part(f"{INSIDE}{NEURONS}({name})", kind, None, tuple(rows)) for name, rows in enough.items()]
         else:
             heads.copy_tokens(config.context)
-            parts.append(Part(spec, kind, items))
+            parts.append(Part(spec, kind, items, (), source))
     return Parts(tuple(_named_apart(parts)), tuple(without))
 
 
@@ -100,7 +101,7 @@ def _named_apart(parts: Sequence[Part]) -> Iterator[Part]:
     times = Counter(part.task for part in parts)
     for part in parts:
         apart = f" {part.task_hash[:6]}" if times[part.task] > 1 else ""
-        yield Part(part.task + apart, part.kind, part.items, part.pairs)
+        yield replace(part, task=part.task + apart)
 
 
 def evaluate(
@@ -139,8 +140,9 @@ def measure(subject: Subject, part: Part) -> Result:
 def _heads(subject: Subject, part: Part) -> Result:
     """Scores of the best heads on repeated random tokens."""
     model = subject.config.model
-    n = heads.copy_tokens(model.context)
-    ids, end = known_tokens(subject, _text(subject, None)), subject.tokenizer.end_of_document
+    n, end = heads.copy_tokens(model.context), subject.tokenizer.end_of_document
+    ids = source_tokens(subject, part.source) if part.source else known_tokens(subject, _text(subject, None))
+    n = min(n, len(ids)) if part.source else n
     tokens_NT = heads.repeated_tokens(ids, end, n, part.items or heads.ROWS)
     rows = heads.row_scores(subject.params, tokens_NT, model)
     values = {

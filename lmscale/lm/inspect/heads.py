@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.lm.inspect.patching import chunks, mean_values, patching_tap
+from lmscale.lm.inspect.means import mean_values
+from lmscale.lm.inspect.patching import chunks, patching_tap
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import Tap
@@ -153,7 +154,7 @@ def _nats(
     config: ModelConfig,
 ) -> jax.Array:
     """Cross-entropy of every token but the first, [R, T - 1]."""
-    tap = patching_tap(masks, sources, jnp.zeros(len(tokens_RT), jnp.int32))
+    tap = patching_tap(masks, sources, jnp.zeros(len(tokens_RT), jnp.int32), config)
     logits_RTV, _ = transformer.forward(params, tokens_RT, config, tap)
     logprob_RTV = jax.nn.log_softmax(logits_RTV[:, :-1], axis=-1)
     return -jnp.take_along_axis(logprob_RTV, tokens_RT[:, 1:, None], axis=-1)[:, :, 0]

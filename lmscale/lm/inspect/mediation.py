@@ -30,7 +30,8 @@ from lmscale.lm.inspect.patching import (
     MEMORY_BYTES,
     chunks,
     logits_at,
-    mediator,
+    mediator_sites,
+    neuron_count,
     one_unit,
     patching_tap,
     recorded,
@@ -120,7 +121,7 @@ def log_ratios(params: Params, pairs: PairTokens, config: ModelConfig) -> Floats
 
 def _groups(count: int, name: str, config: ModelConfig, time: int) -> list[NDArray[np.int64]]:
     """Pairs whose recorded values fit into memory together."""
-    width = config.hidden if name == "neurons" else max(config.width, config.heads * config.head_width)
+    width = neuron_count(config) if name == "neurons" else max(config.width, config.heads * config.head_width)
     most = max(1, MEMORY_BYTES // (4 * config.layers * time * width))
     return np.array_split(np.arange(count), -(-count // most))
 
@@ -135,10 +136,10 @@ def _patched(
     """ln y after every base prompt with one unit as in the donor's, [N, E]. `answer_N` of `base` may be swapped: y is
     always that of the pair in its first order."""
     time = base.prompt_NT.shape[1]
-    sources = recorded(params, donor.prompt_NT, config, (mediator(name).site,))
+    sources = recorded(params, donor.prompt_NT, config, mediator_sites(name, config))
     layers, units = unit_shape(name, config, time)
     values = np.zeros(base.pair_count * layers * units)
-    row_bytes = 4 * (config.vocab + time * (config.width + config.hidden * (name == "neurons")))
+    row_bytes = 4 * (config.vocab + time * (config.width + neuron_count(config) * (name == "neurons")))
     batches = chunks(len(values), row_bytes)
     for number, rows in enumerate(batches):
         pair_R, unit_R = np.divmod(rows, layers * units)
@@ -177,7 +178,7 @@ def _patched_log_ratios(
     config: ModelConfig,
     name: str,
 ) -> jax.Array:
-    tap = patching_tap(one_unit(name, unit_R, config, tokens_RT.shape[1]), sources, pair_R)
+    tap = patching_tap(one_unit(name, unit_R, config, tokens_RT.shape[1]), sources, pair_R, config)
     return _log_ratio(logits_at(params, tokens_RT, end_R, config, tap), answer_R, other_R)
 
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import ModelConfig, check
 from lmscale.lm.inspect.intervals import LEVEL, RESAMPLES
+from lmscale.lm.inspect.means import neuron_means
 from lmscale.lm.inspect.mediation import Floats
 from lmscale.lm.inspect.pairs import PairTokens
-from lmscale.lm.inspect.patching import chunks, logits_at, mean_values, patching_tap
+from lmscale.lm.inspect.patching import Sources, chunks, logits_at, neuron_count, neuron_masks, patching_tap
 from lmscale.lm.model.parameters import Params
 
-SITE = "mlp_hidden"
 KEPT_SCORE = 0.9
 """Share of the whole model's score that the present neurons keep."""
 TRIALS = 64
@@ -45,7 +45,7 @@ class UsedNeurons:
     """The share of each pair's two prompts after which the whole model prefers the right answer."""
     right_without_N: Floats
     """The same with every neuron at its mean: where it is as high, the task needs no neuron."""
-    used_LF: Bools
+    used_LU: Bools
     """The `count` strongest neurons by all pairs."""
 
     @property
@@ -71,13 +71,13 @@ def used_neurons(
     check(count > 1, "a single pair has no other that could say which neurons come first; give at least 2 pairs")
     numbers_K = tried_numbers(total)
     prompts_MT = np.concatenate([pairs.prompt_NT, pairs.other_NT])
-    means = {SITE: mean_values(params, prompts_MT, config, SITE, np.tile(pairs.end_N, 2))}
+    means = neuron_means(params, prompts_MT, config, np.tile(pairs.end_N, 2))
     right_KN, half_N = np.zeros((len(numbers_K), count)), np.arange(count) % 2
     for half in (0, 1):
         rank_E = _ranks(effect_NE[half_N != half])
-        present_KLF = (rank_E < numbers_K[:, None]).reshape(-1, config.layers, config.hidden)
+        present_KLU = (rank_E < numbers_K[:, None]).reshape(-1, config.layers, neuron_count(config))
         judged = np.flatnonzero(half_N == half)
-        right_KN[:, judged] = present_scores(params, pairs.take(judged), config, present_KLF, means)
+        right_KN[:, judged] = present_scores(params, pairs.take(judged), config, present_KLU, means)
     draws_RN = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     number = int(numbers_K[smallest_enough(right_KN.sum(axis=1)[None], kept)[0]])
     return UsedNeurons(
@@ -86,7 +86,7 @@ def used_neurons(
         numbers_K[smallest_enough(draws_RN @ right_KN.T, kept)],
         right_KN[-1],
         right_KN[0],
-        (_ranks(effect_NE) < number).reshape(config.layers, config.hidden),
+        (_ranks(effect_NE) < number).reshape(config.layers, neuron_count(config)),
     )
 
 
@@ -108,7 +108,7 @@ def _ranks(effect_NE: Floats) -> NDArray[np.int64]:
 
 
 def present_scores(
-    params: Params, pairs: PairTokens, config: ModelConfig, present_KLF: Bools, means: dict[str, jax.Array]
+    params: Params, pairs: PairTokens, config: ModelConfig, present_KLU: Bools, means: Sources
 ) -> Floats:
     """The share of the two prompts of every pair after which the right answer is likelier than the pair's other one,
     for every set of present neurons, [K, N]. A tie is half."""
@@ -116,13 +116,13 @@ def present_scores(
     end_M = np.tile(pairs.end_N, 2)
     right_M = np.concatenate([pairs.answer_N, pairs.other_answer_N])
     wrong_M = np.concatenate([pairs.other_answer_N, pairs.answer_N])
-    values = np.zeros(len(present_KLF) * len(end_M))
-    for rows in chunks(len(values), 4 * (config.vocab + prompts_MT.shape[1] * config.hidden)):
+    values = np.zeros(len(present_KLU) * len(end_M))
+    for rows in chunks(len(values), 4 * (config.vocab + prompts_MT.shape[1] * neuron_count(config))):
         set_R, row_R = np.divmod(rows, len(end_M))
-        absent = {SITE: jnp.asarray(~present_KLF[set_R][:, :, None, :])}
+        absent = jnp.asarray(~present_KLU[set_R])
         answers = right_M[row_R], wrong_M[row_R]
         values[rows] = _margins(params, prompts_MT[row_R], end_M[row_R], *answers, absent, means, config)
-    return ((np.sign(values) + 1) / 2).reshape(len(present_KLF), 2, -1).mean(axis=1)
+    return ((np.sign(values) + 1) / 2).reshape(len(present_KLU), 2, -1).mean(axis=1)
 
 
 @partial(jax.jit, static_argnames=("config",))
@@ -132,12 +132,12 @@ def _margins(
     end_R: jax.Array,
     right_R: jax.Array,
     wrong_R: jax.Array,
-    absent: dict[str, jax.Array],
-    means: dict[str, jax.Array],
+    absent_RLU: jax.Array,
+    means: Sources,
     config: ModelConfig,
 ) -> jax.Array:
     """The logit of the right answer less that of the wrong one, [R]."""
-    tap = patching_tap(absent, means, jnp.zeros(len(tokens_RT), jnp.int32))
+    tap = patching_tap(neuron_masks(absent_RLU, config), means, jnp.zeros(len(tokens_RT), jnp.int32), config)
     logits_RV = logits_at(params, tokens_RT, end_R, config, tap)
     chosen_R2 = jnp.take_along_axis(logits_RV, jnp.stack([right_R, wrong_R], axis=1), axis=1)
     return chosen_R2[:, 0] - chosen_R2[:, 1]

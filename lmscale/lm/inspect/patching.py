@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.errors import nearest
 from lmscale.lm.devices.sharding import batch_devices
+from lmscale.lm.inspect import expert_neurons
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.tap import TAPS, Tap, record
@@ -43,7 +44,7 @@ MEDIATORS: dict[str, Mediator] = {
     "heads": Mediator("head_outputs", "units", "one head at all positions, before the output projection"),
     "attention": Mediator("attention_output", "units", "what attention adds in one layer, at all positions"),
     "mlps": Mediator("mlp_output", "units", "what the MLP adds in one layer, at all positions"),
-    "neurons": Mediator("mlp_hidden", "units", "one neuron of an MLP at all positions"),
+    "neurons": Mediator("mlp_hidden", "units", "one neuron of an MLP, or of an expert, at all positions that have it"),
     "positions": Mediator("residual_post", "positions", "the residual stream after one layer, at one position"),
 }
 """Name -> mediator (Vig 2020 takes heads and neurons, Meng 2022 the others)."""
@@ -56,14 +57,23 @@ def mediator(name: str) -> Mediator:
 
 
 def unit_shape(name: str, config: ModelConfig, time: int) -> tuple[int, int]:
-    """(L, units in a layer) of a mediator for prompts of so many tokens. Raises `UserError` for neurons of experts."""
-    check(
-        name != "neurons" or not config.sparse,
-        f"a model of {config.experts} experts has no MLP whose neurons every token uses; take heads, attention, "
-        "mlps or positions",
-    )
-    units = {"heads": config.heads, "neurons": config.hidden, "positions": time}
+    """(L, units in a layer) of a mediator for prompts of so many tokens."""
+    units = {"heads": config.heads, "neurons": neuron_count(config), "positions": time}
     return config.layers, units.get(name, 1)
+
+
+def neuron_count(config: ModelConfig) -> int:
+    """Neurons of a layer, those of all experts included."""
+    if not config.sparse:
+        return config.hidden
+    return expert_neurons.routed_count(config) + expert_neurons.shared_count(config)
+
+
+def mediator_sites(name: str, config: ModelConfig) -> tuple[str, ...]:
+    """The sites whose values a mediator is replaced by."""
+    if name == "neurons" and config.sparse:
+        return expert_neurons.neuron_sites(config)
+    return (mediator(name).site,)
 
 
 def one_unit(name: str, unit_R: jax.Array, config: ModelConfig, time: int) -> Masks:
@@ -72,8 +82,20 @@ def one_unit(name: str, unit_R: jax.Array, config: ModelConfig, time: int) -> Ma
     layer_RL = (unit_R // units)[:, None] == jnp.arange(layers)[None]
     unit_RU = (unit_R % units)[:, None] == jnp.arange(units)[None]
     mask_RLU = layer_RL[:, :, None] & unit_RU[:, None, :]
+    if name == "neurons":
+        return neuron_masks(mask_RLU, config)
     site, resolves, _ = mediator(name)
     return {site: mask_RLU[:, :, None, :] if resolves == "units" else mask_RLU[:, :, :, None]}
+
+
+def neuron_masks(mask_RLU: jax.Array, config: ModelConfig) -> Masks:
+    """Masks that replace some neurons at all positions that have them."""
+    mask_RL1U = mask_RLU[:, :, None, :]
+    if not config.sparse:
+        return {"mlp_hidden": mask_RL1U}
+    routed = expert_neurons.routed_count(config)
+    parts = {expert_neurons.HIDDEN: mask_RL1U[..., :routed], expert_neurons.SHARED: mask_RL1U[..., routed:]}
+    return {site: mask for site, mask in parts.items() if site in expert_neurons.neuron_sites(config)}
 
 
 def everywhere(sites: Sequence[str], config: ModelConfig, rows: int, where: bool = True) -> Masks:
@@ -83,20 +105,52 @@ def everywhere(sites: Sequence[str], config: ModelConfig, rows: int, where: bool
     }
 
 
-def patching_tap(masks: Masks, sources: Sources, source_R: jax.Array) -> Tap:
+def patching_tap(masks: Masks, sources: Sources, source_R: jax.Array, config: ModelConfig) -> Tap:
     """The tap that puts prompt `source_R` of the sources into every row where the masks say so.
 
     It holds arrays, so that it is made inside the jitted function.
     """
+    experts: list[jax.Array] = []  # of the layer that runs
 
     def patch(site: str, value: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, None]:
-        mask_RTU = masks[site][:, 0 if layer is None else layer]
-        source = sources[site] if layer is None else sources[site][layer]
-        source = source if source.shape[0] == 1 else source[source_R]
-        mask = mask_RTU.reshape(*mask_RTU.shape, *(1,) * (value.ndim - 3))
+        if site == expert_neurons.EXPERTS:
+            experts[:] = [expert_neurons.taken(value, config)]
+            return value, None
+        mask = masks[site][:, 0 if layer is None else layer]
+        if site == expert_neurons.HIDDEN:
+            mask, source = _of_experts(mask, sources, experts[0], source_R, layer, config)
+        else:
+            source = _of_rows(sources[site], source_R, layer)
+            mask = mask.reshape(*mask.shape, *(1,) * (value.ndim - 3))
         return jnp.where(mask, source.astype(value.dtype), value), None
 
-    return Tap(tuple(masks), patch)
+    before = (expert_neurons.EXPERTS,) if expert_neurons.HIDDEN in masks else ()
+    return Tap((*before, *masks), patch)
+
+
+def _of_rows(source: jax.Array, source_R: jax.Array, layer: jax.Array | None) -> jax.Array:
+    """What a source has for every row in one layer."""
+    source = source if layer is None else source[layer]
+    return source if source.shape[0] == 1 else source[source_R]
+
+
+def _of_experts(
+    mask_RTU: jax.Array,
+    sources: Sources,
+    experts_RTJ: jax.Array,
+    source_R: jax.Array,
+    layer: jax.Array | None,
+    config: ModelConfig,
+) -> tuple[jax.Array, jax.Array]:
+    """Where the neurons of the experts that a token takes are replaced, and what replaces them, [R, T, J, F]: means of
+    every expert's neurons, or where the sources name experts, what they recorded."""
+    mask_RTJF = expert_neurons.masks_of_choices(mask_RTU, experts_RTJ, config)
+    source = _of_rows(sources[expert_neurons.HIDDEN], source_R, layer)
+    if expert_neurons.EXPERTS not in sources:
+        return mask_RTJF, expert_neurons.means_of_choices(source[0, 0], experts_RTJ)
+    others_RTJ = expert_neurons.taken(_of_rows(sources[expert_neurons.EXPERTS], source_R, layer), config)
+    same_RTJ, place_RTJ = expert_neurons.in_common(experts_RTJ, others_RTJ)
+    return mask_RTJF & same_RTJ[..., None], jnp.take_along_axis(source, place_RTJ[..., None], axis=2)
 
 
 def logits_at(
@@ -126,29 +180,8 @@ def patched_logits(
 ) -> jax.Array:
     """Logits [R, V] at the end of prompt `row_R`, in which the sources' values of the same number stand where the masks
     say so."""
-    tap = patching_tap(masks, sources, row_R)
+    tap = patching_tap(masks, sources, row_R, config)
     return logits_at(params, tokens_NT[row_R], end_N[row_R], config, tap)
-
-
-def mean_values(
-    params: Params, tokens_NT: NDArray[np.int32], config: ModelConfig, site: str, end_N: NDArray[np.int32] | None = None
-) -> jax.Array:
-    """The mean of a site's values over prompts and positions, [L, 1, 1, ...]; what is behind `end_N` is padding."""
-    time = tokens_NT.shape[1]
-    read_NT = np.arange(time)[None] <= (np.full(len(tokens_NT), time) if end_N is None else end_N)[:, None]
-    total = jnp.zeros(())
-    for rows in chunks(len(tokens_NT), 4 * config.layers * time * max(config.hidden, config.heads * config.head_width)):
-        fresh = np.arange(len(rows)) <= rows[-1] - rows[0]  # a batch repeats its last row to be full
-        total = total + _sums(params, tokens_NT[rows], read_NT[rows] & fresh[:, None], config, site)
-    return total / int(read_NT.sum())
-
-
-@partial(jax.jit, static_argnames=("config", "site"))
-def _sums(params: Params, tokens_RT: jax.Array, read_RT: jax.Array, config: ModelConfig, site: str) -> jax.Array:
-    """Sums over rows and positions that are read, [L, 1, 1, ...]."""
-    values = transformer.final_residual(params, tokens_RT, config, None, record(site))[2][site].astype(jnp.float32)
-    weight_RT = read_RT.reshape(*read_RT.shape, *(1,) * (values.ndim - 3))
-    return jnp.sum(jnp.where(weight_RT, values, 0), axis=(1, 2), keepdims=True)
 
 
 def chunks(rows: int, row_bytes: int, most: int = 256) -> list[NDArray[np.int32]]:

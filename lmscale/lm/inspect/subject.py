@@ -3,13 +3,14 @@
 Letters as in `transformer`; N windows of text.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from lmscale.core.config import IMPORTED, RunConfig, check
+from lmscale.core.config import IMPORTED, DataConfig, RunConfig, check
 from lmscale.lm import data
 from lmscale.lm.data.document_windows import PADDING
 from lmscale.lm.data.tokenizer import Tokenizer
@@ -45,6 +46,22 @@ def held_out_text(config: RunConfig, rows: int) -> HeldOutText | None:
     tokens = data.prepare(config.data)
     windows = data.ValidationSet(tokens, config.model.context, rows * config.model.context).windows[:, :-1]
     return HeldOutText(np.where(windows == PADDING, 0, windows), windows[:, 1:] != PADDING)
+
+
+SOURCE_ROWS = 64
+"""Windows of a text of which the tokens are taken."""
+
+
+def source_tokens(subject: Subject, source: str) -> NDArray[np.int32]:
+    """The ids that occur in windows of another text. Raises `UserError` for one that is cut into other tokens."""
+    config = DataConfig(source=source)
+    text = held_out_text(replace(subject.config, data=config), SOURCE_ROWS)
+    fingerprint = data.load_tokenizer(data.prepare(config).manifest).fingerprint
+    check(
+        fingerprint == subject.tokenizer.fingerprint,
+        f"{source} has other tokens than this model reads; name text that is cut as its own is",
+    )
+    return known_tokens(subject, text)
 
 
 def known_tokens(subject: Subject, text: HeldOutText | None) -> NDArray[np.int32]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.config import check
-from lmscale.lm.inspect import heads
+from lmscale.lm.inspect import expert_neurons, heads
+from lmscale.lm.inspect.expert_choices import expert_choices
 from lmscale.lm.inspect.intervals import Interval
 from lmscale.lm.inspect.mediation import Effects, Progress, measure_effects
 from lmscale.lm.inspect.neurons import used_neurons
@@ -101,9 +102,19 @@ def effects(
             measured = measure_effects(params, tokens, config.model, kind, _part(progress, number, len(mediators)))
             value["total_nats"] = _interval(measured.total(seed), 0)
             value["units"][kind] = _units(measured, seed)
+            if kind == "neurons" and config.model.sparse:
+                value["experts"] = _experts(subject, tokens)
             if kind == "neurons" and tokens.pair_count > 1:
                 value["used_neurons"] = _used(subject, tokens, measured, seed)
     return value
+
+
+def _experts(subject: Subject, tokens: PairTokens) -> dict[str, Any]:
+    """How the neurons of a layer are numbered, and how often those of an expert could be replaced."""
+    model = subject.config.model
+    choices = expert_choices(subject.params, tokens, model)
+    routed, shared = expert_neurons.routed_count(model), expert_neurons.shared_count(model)
+    return {"experts": model.experts, "neurons": routed // model.experts, "shared_neurons": shared, **choices._asdict()}
 
 
 def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:
@@ -138,7 +149,7 @@ def _used(subject: Subject, tokens: PairTokens, measured: Effects, seed: int) ->
     return {
         "share": {"mean": used.share, "low": low, "high": high}, "count": used.count, "neurons": used.neurons,
         "score": float(used.right_N.mean()), "score_without": float(used.right_without_N.mean()),
-        "used": [np.flatnonzero(row).tolist() for row in used.used_LF],
+        "used": [np.flatnonzero(row).tolist() for row in used.used_LU],
     }  # fmt: skip
 
 

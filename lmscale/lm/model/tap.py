@@ -59,7 +59,8 @@ its formula: tapping them takes that path, which needs memory for [B, H, T, S] p
 
 EXPERT_TAPS: dict[str, Site] = {
     "router_logits": Site("B T E", "float32, of every expert"),
-    "gates": Site("B T J", "float32, of the experts that a token takes, the likeliest one first"),
+    "experts": Site("B T J", "int32, the experts that a token chooses, the likeliest one first"),
+    "gates": Site("B T J", "float32, of those experts"),
     "expert_hidden": Site("B T J F", "activations of the neurons of those experts"),
     "shared_hidden": Site("B T F", "activations of the neurons of all shared experts"),
 }

@@ -1,38 +1,50 @@
 """An index made: shard after shard of the corpus is embedded, while a thread reads and cuts the text of the next.
 
-What a broken-off call has finished stays, and the same call goes on behind it.
+What a broken-off call has finished stays, and the same call goes on behind it. Several processes that make the same
+call share the shards (`claims`).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from lmscale.core.config import DataConfig, check
+from lmscale.core.config import DataConfig, check, from_json
+from lmscale.core.errors import UserError
 from lmscale.core.files import own_folder, write_json
 from lmscale.lm.data.corpora import Progress, locked
 from lmscale.lm.data.corpora.checksums import write_record
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.retrieve import shards
 from lmscale.lm.retrieve.chunks import Chunk, check_chunk_tokens
+from lmscale.lm.retrieve.claims import Claim, claims
 from lmscale.lm.retrieve.embed import Embedder, Vectors, embedding_of
-from lmscale.lm.retrieve.graph import GraphFacts, build_graph, check_memory
+from lmscale.lm.retrieve.graph import GRAPH_FILE, GraphFacts, build_graph, has_memory, is_large, open_graph
 from lmscale.lm.retrieve.index import (
     IDENTITY_FILE,
     INDEX_FILE,
     Identity,
     IndexFacts,
     differences,
+    read_facts,
     read_identity,
 )
 from lmscale.lm.retrieve.libraries import load_faiss
 from lmscale.lm.retrieve.shards import Shard, Summarise
 from lmscale.lm.retrieve.text import CorpusSplit, IndexedCorpus
 
+LOCK_FILE = ".lock"
+POLL_SECONDS = 0.1
 CHUNK_TOKENS = 64
 """Of a chunk, where nothing is said; as in RETRO (Borgeaud 2022, arXiv 2112.04426)."""
+
+
+Search = Literal["auto", "exact", "hnsw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +58,8 @@ class IndexSettings:
     """None takes `CHUNK_TOKENS`, or what the context holds."""
     summary_tokens: int = 0
     """The most tokens of a summary that is embedded in place of each chunk; 0 embeds the chunks."""
-    graph: bool = False
-    """Whether a graph for approximate search is added."""
+    search: Search = "auto"
+    """Exact, by a graph as well, or what was measured to be faster."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,14 @@ class Summariser:
 
 @dataclass(frozen=True)
 class BuiltIndex:
-    """What was made, and what was there already."""
+    """What there is."""
 
     facts: IndexFacts
     graph: GraphFacts | None
     reused: int
-    """Shards of an earlier call."""
+    """Shards that another call made, an earlier one or one at work at the same time."""
+    search: Search = "exact"
+    """What was asked for."""
 
 
 def build_index(
@@ -89,16 +103,13 @@ def build_index(
         summary_tokens=settings.summary_tokens, data=_json(indexed.config), whole=indexed.whole,
         split=indexed.text.split, corpus_fingerprint=indexed.text.corpus.fingerprint,
     )  # fmt: skip
-    _claim(folder, identity)
-    with locked(folder / ".lock", progress):
-        embedder = Embedder(subject, embedding)
-        parts, reused = _shards(folder, indexed.text, embedder, chunk_tokens, summariser, progress)
-        facts = _sum(parts, embedder.dimension)
-        check(facts.chunks > 0, f"{indexed.text.corpus.source} has no text to index; name another corpus")
-        graph = _graph(folder, facts, progress) if settings.graph else None
-        facts = replace(facts, graph=None if graph is None else asdict(graph))
-        write_record(folder / INDEX_FILE, asdict(facts))
-    return BuiltIndex(facts, graph, reused)
+    with locked(folder / LOCK_FILE, progress):
+        _begin(folder, identity)
+    embedder = Embedder(subject, embedding)
+    parts, made = _shards(folder, indexed.text, embedder, chunk_tokens, summariser, progress)
+    with locked(folder / LOCK_FILE, progress):
+        facts, graph = _finish(folder, parts, embedder.dimension, settings.search, progress)
+    return BuiltIndex(facts, graph, len(parts) - made, settings.search)
 
 
 def _json(config: DataConfig) -> dict[str, object]:
@@ -106,7 +117,7 @@ def _json(config: DataConfig) -> dict[str, object]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
-def _claim(folder: Path, identity: Identity) -> None:
+def _begin(folder: Path, identity: Identity) -> None:
     """Write what the index is of, unless the same stands there. Raises `UserError` where something else does."""
     own_folder(folder)
     if (folder / IDENTITY_FILE).exists():
@@ -118,7 +129,7 @@ def _claim(folder: Path, identity: Identity) -> None:
             f"{', '.join(differing)}; name another folder, or remove it",
         )
         return
-    there = [path.name for path in folder.iterdir() if path.name != ".lock"]
+    there = [path.name for path in folder.iterdir() if path.name != LOCK_FILE]
     check(not there, f"{folder} holds other files ({', '.join(sorted(there)[:3])}); name an empty folder or a new one")
     write_json(folder / IDENTITY_FILE, asdict(identity))
 
@@ -127,35 +138,89 @@ def _shards(
     folder: Path, text: CorpusSplit, embedder: Embedder, chunk_tokens: int, summariser: Summariser | None,
     progress: Progress,
 ) -> tuple[list[Shard], int]:  # fmt: skip
-    """All shards, those that are there as they are, and how many these were."""
+    """All shards, and how many of them this call made: the others were there, or other processes made them."""
     jobs = shards.stretches(text)
-    there = {number: shard for number in range(len(jobs)) if (shard := shards.find_shard(folder, number)) is not None}
-    missing = [number for number in range(len(jobs)) if number not in there]
-    written = dict(there)
-    for done, (number, parts) in enumerate(_read_ahead(missing, jobs, text, embedder, chunk_tokens)):
-        progress(f"indexing {text.corpus.source}", (len(there) + done) / len(jobs))
-        documents = jobs[number][1] - jobs[number][0]
-        write, flops = (None, lambda: 0) if summariser is None else (summariser.write, summariser.flops)
-        written[number] = shards.write_shard(folder, number, parts, documents, embedder, write, flops)
-    progress(f"indexing {text.corpus.source}", 1.0)
-    return [written[number] for number in range(len(jobs))], len(there)
+    whole: dict[int, Shard] = {}
+    made = 0
+    write, flops = (None, lambda: 0) if summariser is None else (summariser.write, summariser.flops)
+    while True:
+        whole |= {
+            number: shard
+            for number in range(len(jobs))
+            if number not in whole and (shard := shards.find_shard(folder, number)) is not None
+        }
+        missing = [number for number in range(len(jobs)) if number not in whole]
+        if not missing:
+            progress(f"indexing {text.corpus.source}", 1.0)
+            return [whole[number] for number in range(len(jobs))], made
+        before = made
+        for number, parts in _read_ahead(folder, missing, jobs, text, embedder, chunk_tokens):
+            progress(f"indexing {text.corpus.source}", len(whole) / len(jobs))
+            documents = jobs[number][1] - jobs[number][0]
+            whole[number] = shards.write_shard(folder, number, parts, documents, embedder, write, flops)
+            made += 1
+        if made == before:
+            progress("waiting for shards that other processes make", len(whole) / len(jobs))
+            time.sleep(POLL_SECONDS)
 
 
 def _read_ahead(
-    numbers: list[int], jobs: list[tuple[int, int]], text: CorpusSplit, embedder: Embedder, most: int
+    folder: Path, missing: list[int], jobs: list[tuple[int, int]], text: CorpusSplit, embedder: Embedder, most: int
 ) -> Iterator[tuple[int, list[Chunk]]]:
-    """The chunks of every shard; those of the next are read while one is embedded."""
+    """The chunks of every missing shard that no other process makes; those of the next are read while one is
+    embedded."""
     tokenizer = embedder.subject.tokenizer
-    with ThreadPoolExecutor(1) as pool:
+    free = claims(folder, missing)
+    with ThreadPoolExecutor(1) as pool, ExitStack() as held:
 
-        def begin(some: list[int]) -> list[Future[list[Chunk]]]:
-            return [pool.submit(shards.read_chunks, text, *jobs[number], tokenizer, most) for number in some]
+        def begin() -> tuple[Claim, Future[list[Chunk]]] | None:
+            for claim in free:
+                held.callback(claim.close)
+                if shards.find_shard(folder, claim.number) is None:
+                    return claim, pool.submit(shards.read_chunks, text, *jobs[claim.number], tokenizer, most)
+                claim.close()  # another process has made it meanwhile
+            return None
 
-        waiting = begin(numbers[:1])
-        for place, number in enumerate(numbers):
-            parts = waiting.pop().result()
-            waiting = begin(numbers[place + 1 : place + 2])
-            yield number, parts
+        waiting = begin()
+        while waiting is not None:
+            claim, reading = waiting
+            parts = reading.result()
+            waiting = begin()
+            yield claim.number, parts
+            claim.close()
+
+
+def _finish(
+    folder: Path, parts: list[Shard], dimension: int, search: Search, progress: Progress
+) -> tuple[IndexFacts, GraphFacts | None]:
+    """Write what there is, with the graph of all vectors where that is asked for, or found to be faster.
+
+    Raises `UserError` for no text at all.
+    """
+    facts = _sum(parts, dimension)
+    check(facts.chunks > 0, "the corpus has no text to index, only white space; name another corpus")
+    graph = None
+    size = facts.chunks, dimension
+    if search == "hnsw" or (search == "auto" and is_large(*size) and has_memory(*size)):
+        graph = _graph_there(folder, facts) or _graph(folder, facts, progress)
+    facts = replace(facts, graph=None if graph is None or (search == "auto" and not graph.faster) else asdict(graph))
+    write_record(folder / INDEX_FILE, asdict(facts))
+    if facts.graph is None:
+        (folder / GRAPH_FILE).unlink(missing_ok=True)
+    return facts, graph
+
+
+def _graph_there(folder: Path, facts: IndexFacts) -> GraphFacts | None:
+    """The graph that another call made of the same shards, where it is as it was written."""
+    try:
+        earlier = read_facts(folder)
+        if earlier.graph is None or replace(facts, graph=earlier.graph) != earlier:
+            return None
+        graph = from_json(GraphFacts, earlier.graph)
+        open_graph(folder, graph)
+    except UserError:
+        return None
+    return graph
 
 
 def _sum(parts: list[Shard], dimension: int) -> IndexFacts:
@@ -172,7 +237,6 @@ def _sum(parts: list[Shard], dimension: int) -> IndexFacts:
 
 def _graph(folder: Path, facts: IndexFacts, progress: Progress) -> GraphFacts:
     """The graph of all shards' vectors."""
-    check_memory(facts.chunks, facts.dimension)
 
     def vectors() -> Iterator[Vectors]:
         for number, count in enumerate(facts.chunks_by_shard):

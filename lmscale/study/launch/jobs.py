@@ -140,6 +140,8 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
             if retrieval.source and not _made_anywhere(retrieval.source):
                 paths[f"the datastore {retrieval.source!r}"] = retrieval.source
             continue
+        if inside is not None and inside.source and not _made_anywhere(inside.source):
+            paths[f"the text {inside.source!r}"] = inside.source
         task = spec if inside is None else inside.tasks
         if task and not task.startswith("synthetic:"):
             paths[f"the task {task!r}"] = task.partition(":")[2]

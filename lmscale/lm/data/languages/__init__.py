@@ -3,6 +3,7 @@
 - `zipf-facts`: facts of power-law frequency, each with one answer; both exponents of its law are known.
 - `hidden-markov`: Zipfian symbols whose entropy rate is known exactly.
 - `tasks`: copy, reverse, sort, ... as lines of text; abilities that appear at some scale.
+- `repeats`: random words, each written several times; text in which induction heads pay.
 
 Their text has no end and is generated on the device: window number i of a language, split and stream is a pure function
 of these and of the context; it does not depend on the number of devices. The parameters of a language stand in
@@ -20,7 +21,7 @@ import numpy as np
 
 from lmscale.core.config import synthetic
 from lmscale.lm.data import tokenizer
-from lmscale.lm.data.languages import hidden_markov, tasks, zipf_facts
+from lmscale.lm.data.languages import hidden_markov, repeats, tasks, zipf_facts
 
 SPLITS = ("train", "validation", "test")
 Sampler = Callable[[jax.Array, int], jax.Array]
@@ -33,6 +34,8 @@ def sampler(spec: synthetic.Language) -> Sampler:
         return zipf_facts.sampler(spec)
     if isinstance(spec, synthetic.HiddenMarkov):
         return hidden_markov.sampler(spec)
+    if isinstance(spec, synthetic.Repeats):
+        return repeats.sampler(spec)
     assert isinstance(spec, synthetic.Tasks)
     return tasks.sampler(spec)
 
@@ -64,7 +67,7 @@ def documents(spec: synthetic.Language, start: int, stop: int) -> list[bytes]:
     rows = np.asarray(
         window_generator(spec, "train", spec.document_tokens)(np.stack([np.zeros_like(numbers), numbers], axis=1))
     )
-    if isinstance(spec, synthetic.Tasks):
+    if spec.tokenizer == "bytes":
         # The last line of a window is cut short.
         return [b"\n".join(row.astype(np.uint8).tobytes().split(b"\xff")[1:-1]) for row in rows]
     symbols = tokenizer.SymbolTokenizer(spec.vocab)
@@ -74,7 +77,7 @@ def documents(spec: synthetic.Language, start: int, stop: int) -> list[bytes]:
 def entropy_nats(spec: synthetic.Language, context: int) -> float | None:
     """The lowest possible mean loss per scored token on windows of this context, exactly.
 
-    None for tasks, whose questions have no simple entropy.
+    None for tasks, whose questions have no simple entropy, and for repeats, whose words may end anywhere.
     """
     if isinstance(spec, synthetic.ZipfFacts):
         return zipf_facts.entropy_nats(spec, context)

@@ -43,6 +43,7 @@ def route(layer_params: Params, x_BTD: jax.Array, config: ModelConfig, tap: Boun
     ranked_BTJ = experts_BTJ = _highest(scores_BTE, config)
     if "router_bias" in layer_params:
         experts_BTJ = _highest(scores_BTE + layer_params["router_bias"].astype(jnp.float32)[None, None], config)
+    experts_BTJ = tap("experts", experts_BTJ)
     gates_BTJ = (scores_BTE[:, :, None] * one_hot(experts_BTJ, config)).sum(axis=-1)
     if config.normalized_gates:
         gates_BTJ = gates_BTJ / gates_BTJ.sum(axis=-1, keepdims=True)
