@@ -3,8 +3,9 @@
     python experiments/inside_cpu.py                     # trains what is missing in runs/, then measures and draws
     python experiments/inside_cpu.py --output figures    # the same; the page and the figure go there
 
-`sweeps/inside_cpu.py`: four byte models of two layers, 4k to 117k parameters, on 4M bytes of code and exercises, each
-scored six times on the way. D is the text read so far, at the rates of one long run, not a run of its own.
+`sweeps/inside_cpu.py`: four byte models of two layers, 4k to 117k parameters, on 12M bytes of code, exercises and
+random words that recur, each scored six times on the way. D is the text read so far, at the rates of one long run, not
+a run of its own. Half of the text are those words, since without them no head came: HISTORY
 
 An ability is there where a score has passed half of the way from chance to 1: of the induction score, exact match of an
 exercise. An exercise *waits* for induction heads where no model at any time has it without one. Waiting is no proof, so
@@ -12,7 +13,7 @@ that every exercise is also taken apart in the largest model: on pairs of questi
 share of the effect that passes through the best induction head (`lmscale inspect --units heads`), and its rank among
 all heads.
 
-Cost: 4.7e12 FLOPs and 24 exams, a plan for half an hour of two cores that was not timed.
+COST
 Outcome: not measured yet.
 """
 
@@ -21,11 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 import lmscale
 from lmscale.core.files import write_text
 from lmscale.core.quantities import quantity
+from lmscale.lm.inspect import heads
+from lmscale.lm.inspect.subject import Subject, source_tokens
+from lmscale.lm.use.load import open_run
 from lmscale.study import emergence, plots
 from lmscale.study.emergence.folder import read_scores
 from lmscale.study.sweep import load
@@ -34,7 +39,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "inside_cpu.py"
-HEADS, CONTEXT = ("inside:heads", "induction_score"), ("inside:context", "in_context_nats")
+ON_WORDS = next(task for task in load(SWEEP).exam.tasks if task.startswith("inside:heads("))  # type: ignore[union-attr]
+"""The induction score on the letters of the words that recur."""
+HEADS, CONTEXT = (ON_WORDS, "induction_score"), ("inside:context", "in_context_nats")
+OTHERS = {
+    "Induction score of the best head on all bytes": ("inside:heads", "induction_score"),
+    "Previous-token score of the best head on all bytes": ("inside:heads", "previous_token_score"),
+    "Loss late in a window less that early in it, nats": CONTEXT,
+}
 HARD = "exact_match"
 PAIRS = 16
 """Pairs of every exercise that are patched."""
@@ -74,10 +86,20 @@ def waits(table: "pd.DataFrame", task: str) -> Waits:
     return Waits(*(int(cell.sum()) for cell in (ability & head, ability & ~head, ~ability & head, ~ability & ~head)))
 
 
+def best_head(run: Path) -> int:
+    """The number, over all layers, of the head with the highest induction score on the words."""
+    opened = open_run(run)
+    subject = Subject(*opened.run, opened.mesh)
+    ids = source_tokens(subject, ON_WORDS.removeprefix("inside:heads(").removesuffix(")"))
+    tokens_NT = heads.repeated_tokens(ids, subject.tokenizer.end_of_document, len(ids))
+    with jax.set_mesh(subject.mesh):
+        return int(heads.head_scores(subject.params, tokens_NT, subject.config.model).induction.argmax())
+
+
 def through_head(run: Path, language: str, tasks: list[str]) -> dict[str, tuple[str, int]]:
     """Of every exercise, the share of the effect that passes through the model's best induction head, and its rank."""
-    value = lmscale.inspect(run, task=language, units=["heads"], most_pairs=PAIRS, heads=True)
-    best = int(np.argmax(value["heads"]["induction"]))
+    best = best_head(run)
+    value = lmscale.inspect(run, task=language, units=["heads"], most_pairs=PAIRS)
     cells = {}
     for task in tasks:
         share = value["effects"][task]["units"]["heads"]["indirect_share"]
@@ -113,9 +135,10 @@ def ability_lines(
 
 def page(table: "pd.DataFrame", found: emergence.Emergence, through: dict[str, tuple[str, int]]) -> str:
     """Everything as Markdown."""
-    lines = ["# Induction heads in byte models on a CPU", "", "## Induction score of the best head", ""]
-    lines += [*grid_lines(scores_of(table, *HEADS)), "", "## Loss late in a window less that early in it, nats", ""]
-    lines += [*grid_lines(scores_of(table, *CONTEXT)), "", "## What waits for the head", ""]
+    lines = ["# Induction heads in byte models on a CPU"]
+    for title, score in {"Induction score of the best head on the words": HEADS, **OTHERS}.items():
+        lines += ["", f"## {title}", "", *grid_lines(scores_of(table, *score))]
+    lines += ["", "## What waits for the head", ""]
     lines += [*ability_lines(table, found, through), "", *(f"- {note}" for note in found.notes)]
     return "\n".join(lines) + "\n"
 
@@ -135,7 +158,7 @@ def draw(table: "pd.DataFrame", tasks: list[str], file: Path) -> None:
             for place, (params, row) in enumerate(scores.iterrows()):
                 colour = matplotlib.colormaps["viridis"](place / max(1, len(scores) - 1))
                 ax.plot(row.index, row, color=colour, marker=".", label=quantity(params))
-            ax.set(xscale="log", ylim=(-0.05, 1.05), title="induction score" if task == HEADS[0] else task)
+            ax.set(xscale="log", ylim=(-0.05, 1.05), title="induction score on the words" if task == HEADS[0] else task)
             if number > len(panels) - columns:
                 ax.set_xlabel("D, tokens")
             if number == 1:

@@ -149,7 +149,7 @@ def test_a_neuron_is_replaced_where_both_prompts_take_its_expert(model: str, mon
     for base, measured_E in ((pairs, effects.indirect_NE[pair]), (pairs.swapped(), effects.direct_NE[pair])):
         for layer in (0, 1):
             donor = neurons_of(config, layer, base.other_NT[pair])
-            for unit in range(0, units, 3):
+            for unit in range(layer, units, 6):
                 expert, neuron = divmod(unit, F)
 
                 def change(token: int, of: int, hidden_F: Hidden) -> Hidden:

@@ -52,8 +52,8 @@ def _count(
     read_RT = (jnp.arange(tokens_RT.shape[1])[None] <= end_R[:, None]) & fresh_R[:, None]
     both_LRTJ = expert_neurons.in_common(own_LRTJ, other_LRTJ)[0]
     taken = sum((experts != expert_neurons.NOBODY).astype(jnp.int32) for experts in (own_LRTJ, other_LRTJ))
-    weight_RT1 = read_RT[..., None]
-    return jnp.stack([(taken * weight_RT1).sum(), 2 * (both_LRTJ & weight_RT1).sum()])
+    read_1RT1 = read_RT[None, ..., None]
+    return jnp.stack([(taken * read_1RT1).sum(), 2 * (both_LRTJ & read_1RT1).sum()])
 
 
 def _experts(params: Params, tokens_RT: jax.Array, config: ModelConfig) -> jax.Array:
