@@ -24,6 +24,7 @@ from lmscale.commands.inspect.show import (
     used_sentence,
     with_bounds,
 )
+from lmscale.commands.inspect.used_by_size import section
 from lmscale.study.report.page import bullets, document, heading, paragraphs, table, text
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def page(models: Sequence[InspectedModel], head: str | None, remarks: Sequence[s
         body += [heading("Which parts cause the answer"), paragraphs(_on_effects())]
         visible = [model for model in models if model.visible]
         body += [_effects(model, task, value) for model in visible for task, value in model.effects.items()]
+        body += [section(models)]
     if any(model.heads for model in models):
         body += [heading("Heads on repeated random tokens"), paragraphs(_on_heads()), _heads(models)]
     if readings:
