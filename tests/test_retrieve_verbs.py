@@ -278,7 +278,7 @@ def test_the_search_of_an_index_is_chosen_by_measurement(
     built = lmscale.index(folder, shutil.copytree(index, tmp_path / "index"), chunk_tokens=16)
     (sentence,) = search_sentences(built)
     assert (
-        built.facts.graph is None and "search is exact: recall 1; a graph pays from about 37,500,000 chunks" in sentence
+        built.facts.graph is None and "search is exact: recall 1; a graph pays from about 18,750,000 chunks" in sentence
     )
     monkeypatch.setattr(graph, "GRAPH_FROM", built.facts.chunks * built.facts.dimension)
     measured = graph.build_graph

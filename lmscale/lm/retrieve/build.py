@@ -107,6 +107,7 @@ def build_index(
         _begin(folder, identity)
     embedder = Embedder(subject, embedding)
     parts, made = _shards(folder, indexed.text, embedder, chunk_tokens, summariser, progress)
+    check(any(part.chunks for part in parts), f"{indexed.text.corpus.source} has no text to index; name another corpus")
     with locked(folder / LOCK_FILE, progress):
         facts, graph = _finish(folder, parts, embedder.dimension, settings.search, progress)
     return BuiltIndex(facts, graph, len(parts) - made, settings.search)
@@ -193,12 +194,8 @@ def _read_ahead(
 def _finish(
     folder: Path, parts: list[Shard], dimension: int, search: Search, progress: Progress
 ) -> tuple[IndexFacts, GraphFacts | None]:
-    """Write what there is, with the graph of all vectors where that is asked for, or found to be faster.
-
-    Raises `UserError` for no text at all.
-    """
+    """Write what there is, with the graph of all vectors where that is asked for, or measured to be faster."""
     facts = _sum(parts, dimension)
-    check(facts.chunks > 0, "the corpus has no text to index, only white space; name another corpus")
     graph = None
     size = facts.chunks, dimension
     if search == "hnsw" or (search == "auto" and is_large(*size) and has_memory(*size)):

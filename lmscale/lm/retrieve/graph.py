@@ -30,7 +30,7 @@ LINKS = 32
 EF_CONSTRUCTION = 200
 """Candidates while the graph is built, as in the paper's experiments."""
 RECALL, MOST_EF = 0.95, 1024
-GRAPH_FROM = 600_000_000
+GRAPH_FROM = 300_000_000
 """Numbers of all vectors together from which on exact search lets a question wait for a tenth of a second. Below that
 nobody asks often enough: building a graph costs as much as some 40,000 exact searches, of an index of any size
 (`experiments/bench_index.py`)."""
@@ -64,6 +64,8 @@ class GraphFacts:
 
     def sentence(self, chunks: int) -> str:
         """What was measured, in a sentence."""
+        if not self.k:
+            return "the only chunk has no neighbours that a graph could miss"
         return (
             f"the graph finds {self.recall:.1%} of the {self.k} exact neighbours ({self.sample} of the vectors asked, "
             f"efSearch {self.ef_search}), comparing {self.distances_per_query:,.0f} of {chunks:,} vectors per query: "
