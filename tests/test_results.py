@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 
+from lmscale.core.config import RunConfig
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
+from lmscale.core.plan_text import parse_config
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.results import Outcome, collect
 from lmscale.core.run_identity import describes, read_config
@@ -182,6 +184,51 @@ def test_a_configuration_is_that_of_its_folder(tmp_path: Path) -> None:
     outcome_of(RUN).write(tmp_path / "mine")
     with pytest.raises(UserError, match=f"outcome of run {RUN.run_id}, but the config.json of run {OTHER.run_id}"):
         Outcome.read(tmp_path / "mine")
+
+
+def _twice(text: str) -> str:
+    """A configuration with a second seed, behind the first."""
+    return text.replace(f'\n "seed": {RUN.seed},', f'\n "seed": {RUN.seed},\n "seed": 5,')
+
+
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda text: text,
+        lambda text: json.dumps(json.loads(text)),
+        lambda text: json.dumps(json.loads(text), indent=2),
+        lambda text: text.replace('\n  "', '\n "'),  # fields of parts stand where those of the configuration do
+        lambda text: text.replace('\n "seed"', ' "seed"'),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items())), indent=1) + "\n",
+        _twice,
+    ],
+)
+def test_a_plan_means_what_it_means_as_json_however_it_is_laid_out(tmp_path: Path, laid_out: Any) -> None:
+    """Fields are read one by one where each stands in its own place; a run's own file is compared as text."""
+    write_plan(tmp_path, "two", [PlannedRun(RUN), PlannedRun(OTHER)])
+    text = laid_out(json.dumps(RUN.to_json(), indent=1) + "\n")
+    config = RunConfig.from_json(json.loads(text))
+    plan = (tmp_path / "plan.json").read_text()
+    inside = json.dumps(RUN.to_json(), indent=1).replace("\n", "\n   ")
+    assert inside in plan
+    plan = plan.replace(inside, text.rstrip("\n").replace("\n", "\n   "))
+    plan = plan.replace(f'"run_id": "{RUN.run_id}"', f'"run_id": "{config.run_id}"')
+    (tmp_path / "plan.json").write_text(plan)
+    assert [run.config for run in read_plan(tmp_path)[1]] == [config, OTHER]
+    for known in (config, OTHER):
+        outcome_of(known).write(tmp_path / known.run_id)
+        (tmp_path / known.run_id / "config.json").write_text(text)
+    first, second = collect(tmp_path)["state"]
+    assert (first, second) == ("finished", "corrupt")
+    assert [run.state for run in read_states(tmp_path)[1]] == ["finished", "corrupt"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{\n "seed": 1,,\n}\n', '{\n "seed": 1\n "tokens": 2\n}\n', '{\n "seed": 1}, {"tokens": 2\n}\n']
+)
+def test_what_is_no_json_as_a_whole_is_none_field_by_field(text: str) -> None:
+    with pytest.raises(ValueError, match=r"line|laid out|Extra data"):
+        parse_config(text.encode(), {})
 
 
 def test_the_plan_of_another_sweep_is_refused(folder: Path, tmp_path: Path) -> None:

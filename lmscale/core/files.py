@@ -199,9 +199,10 @@ def read_bytes(path: str | Path) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(*_no_file(facts.st_mode), str(path))
-        os.set_blocking(descriptor, True)
         size = max(facts.st_size + 1, SMALL_BYTES)
         content = os.read(descriptor, size)
+        if len(content) == facts.st_size > 0:  # all of it: thousands of files need no call that gives nothing
+            return content
         while more := os.read(descriptor, size):  # it has grown, or holds more than one call gives
             content += more
         return content

@@ -13,6 +13,7 @@ from lmscale.core.config import Parts, RunConfig, check, check_types, finite, fr
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_bytes, read_json, write_text
+from lmscale.core.plan_text import FieldsRead, parse_config, parse_plan
 from lmscale.core.run_folder import CONFIG_FILE, PLAN_FILE, is_run_id
 from lmscale.core.run_identity import remember_source
 from lmscale.core.text import checked_name
@@ -97,14 +98,13 @@ class PlannedRun:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], parts: Parts | None = None) -> "PlannedRun":
-        """The inverse of `to_json`; `parts` as `from_json` of a configuration takes them.
+        """The inverse of `to_json`; `parts` as `from_json` of a configuration takes them. `config` may be made already.
 
         Raises `UserError` where the stored run_id is not that of the configuration.
         """
         fields_only = {name: item for name, item in value.items() if name not in NO_FIELDS}
         if isinstance(config := fields_only.get("config"), dict):  # no two runs share theirs, but its parts
             fields_only["config"] = from_json(RunConfig, config, f"{cls.__name__}.config", parts)
-            remember_source(fields_only["config"], config)
         run = from_json(cls, fields_only, parts=parts)
         if run.config.run_id != value.get("run_id"):
             raise UserError(
@@ -162,14 +162,32 @@ def read_plan(folder: Path) -> tuple[str, list[PlannedRun]]:
     try:
         facts = path.stat()
     except OSError:
-        return _parsed(path, read_json(path, "plan"))
+        return _read(path)
     file = (path, folder.resolve(), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if file not in _NEWEST:
-        plan = _parsed(path, read_json(path, "plan"))
+        plan = _read(path)
         _NEWEST.clear()
         _NEWEST[file] = plan
     name, runs = _NEWEST[file]
     return name, list(runs)
+
+
+def _read(path: Path) -> tuple[str, list[PlannedRun]]:
+    """Name and runs of a plan. Raises as `read_plan` does."""
+    try:
+        return _parsed(path, _with_configs(read_bytes(path)))
+    except (OSError, ValueError, UserError):
+        return _parsed(path, read_json(path, "plan"))  # as a whole, which says what is wrong
+
+
+def _with_configs(text: bytes) -> Any:
+    """The value of a plan whose configurations are made. Raises as `parse_plan` and `parse_config` do."""
+    plan, known = parse_plan(text), FieldsRead()
+    for line in plan["runs"] if plan else ():
+        if isinstance(source := line.get("config"), bytes):
+            line["config"] = parse_config(source, known)
+            remember_source(line["config"], source)
+    return plan
 
 
 def _parsed(path: Path, value: Any) -> tuple[str, list[PlannedRun]]:

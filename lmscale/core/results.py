@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -135,8 +136,8 @@ class Outcome:
         `planned` is the configuration that the run should have, if the caller knows it. Raises `UserError` for a
         corrupt file, and where outcome or configuration are of another run than the folder.
         """
-        path = folder / OUTCOME_FILE
-        if not os.path.lexists(path):  # thousands of folders are read at once
+        path = os.path.join(folder, OUTCOME_FILE)  # noqa: PTH118 - a Path costs more than reading the file
+        if not os.path.lexists(path):
             return None
         outcome = cls._parsed(read_json(path, "outcome"), path)
         check_file_of(outcome.run_id, path)
@@ -149,7 +150,7 @@ class Outcome:
         return outcome
 
     @classmethod
-    def _parsed(cls, value: Any, path: Path) -> "Outcome":
+    def _parsed(cls, value: Any, path: str) -> "Outcome":
         try:
             outcome = from_json(cls, value)
             finite(outcome)
@@ -194,6 +195,7 @@ def corpora_sentence(fingerprints: Iterable[Any], stages: Iterable[Any] | None =
 
 
 OUTCOME_COLUMNS = tuple(item.name for item in fields(Outcome) if item.name not in NOT_IN_TABLE)
+_COLUMNS_OF = itemgetter(*OUTCOME_COLUMNS)
 
 
 def collect(folder: str | Path) -> "pd.DataFrame":
@@ -241,7 +243,7 @@ def _experts(model: ModelConfig) -> dict[str, float]:
 
 
 def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
-    config, counts = run.config, count(run.config)
+    config, counts, parents = run.config, count(run.config), run.config.parents
     outcome, problem = outcome_or_problem(folder, config)
     row: dict[str, Any] = {
         "run": config.run_id,
@@ -268,18 +270,17 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "trained_params": trained_params(config.model),
         "lora_rank": None if config.model.lora is None else config.model.lora.rank,
         "stage": run.stage,
-        "parent": None if config.init_from is None else config.parents["init_from"].run_id,
-        "teacher": name.run_id if (name := config.parents.get("teacher")) else None,
+        "parent": None if config.init_from is None else parents["init_from"].run_id,
+        "teacher": name.run_id if (name := parents.get("teacher")) else None,
         "teacher_loss_nats": None,
-        "reference": name.run_id if (name := config.parents.get("reference")) else None,
-        "reward_model": name.run_id if (name := config.parents.get("reward")) else None,
+        "reference": name.run_id if (name := parents.get("reference")) else None,
+        "reward_model": name.run_id if (name := parents.get("reward")) else None,
         "stage_tokens": config.tokens,
         "parent_tokens": run.parent_tokens,
     }
-    blank = {name: None for name in OUTCOME_COLUMNS if name not in row}
     result: dict[str, Any] = {}
     if outcome is not None:
-        result = {name: getattr(outcome, name) for name in OUTCOME_COLUMNS}
+        result = dict(zip(OUTCOME_COLUMNS, _COLUMNS_OF(vars(outcome))))
         if not outcome.tokens:  # trained elsewhere, nobody says on how much
             result |= dict.fromkeys(("tokens", "flops", "flops_6n", "tokens_per_param"))
         result |= {f"reported_{name}": value for name, value in (outcome.reported or {}).items()}
@@ -289,4 +290,5 @@ def _row(run: PlannedRun, folder: Path) -> dict[str, Any]:
         result = {"state": "corrupt", "reason": problem}
     elif (reason := failure_reason(folder)) is not None:
         result = {"state": "failed", "reason": reason}
+    blank = {} if outcome is not None else {name: None for name in OUTCOME_COLUMNS if name not in row}
     return {**row, **blank, **result}

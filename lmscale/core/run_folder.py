@@ -80,9 +80,10 @@ def is_run_id(value: Any) -> bool:
     return isinstance(value, str) and RUN_ID.fullmatch(value) is not None
 
 
-def run_id_of_name(folder: Path) -> str | None:
+def run_id_of_name(folder: str | Path) -> str | None:
     """The run that a folder is named after; None for a folder with a name of the user's own."""
-    name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - thousands of folders are read at once
+    name = os.path.basename(folder)  # noqa: PTH119 - thousands of folders are read at once
+    name = name if is_run_id(name) else os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119
     return name if is_run_id(name) else None
 
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmscale.core.config import RunConfig, check, content, from_json
+from lmscale.core.config import RunConfig, check, from_json
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json
+from lmscale.core.files import read_bytes, read_json
 from lmscale.core.run_folder import CONFIG_FILE, run_id_of_name
 
 SCALARS = frozenset({bool, int, float, str, type(None)})
 REQUIRED = object()
 _SOURCE = "_source"
-"""Beside the fields of a configuration: the content of what it was made of."""
+"""Beside the fields of a configuration: the text that it was read from, laid out as its own file."""
 _DEFAULTS: dict[type[Any], dict[str, Any]] = {}
 
 
@@ -43,12 +43,14 @@ def check_config(config: RunConfig, folder: Path) -> RunConfig:
     return config
 
 
-def check_file_of(run_id: Any, path: Path) -> None:
+def check_file_of(run_id: Any, path: str | Path) -> None:
     """Raise `UserError` where `path`, a file that is of run `run_id`, lies in the folder of another run."""
-    name = run_id_of_name(path.parent)
+    folder, file = os.path.split(path)
+    folder = folder or os.curdir
+    name = run_id_of_name(folder)
     if name not in (None, run_id):
         raise UserError(
-            f"the folder {path.parent} is of run {name}, but {path.name} is that of run {run_id}: it was copied from "
+            f"the folder {folder} is of run {name}, but {file} is that of run {run_id}: it was copied from "
             f"another run; delete it, and `lmscale run` will make it again"
         )
 
@@ -58,13 +60,15 @@ def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None
 
     One that equals `planned`, the configuration of the run, is not hashed again.
     """
-    path = folder / CONFIG_FILE
+    path = os.path.join(folder, CONFIG_FILE)  # noqa: PTH118 - a Path costs more than reading the file
     if not os.path.lexists(path):
         return
-    value = read_json(path, "run configuration")
-    if planned is not None and (_is_source(value, planned) or describes(value, planned)):
+    if planned is not None and _is_source(path, planned):
         return
-    config = check_config(from_json(RunConfig, value, where=str(path)), folder)
+    value = read_json(path, "run configuration")
+    if planned is not None and describes(value, planned):
+        return
+    config = check_config(from_json(RunConfig, value, where=path), folder)
     check(
         config.run_id == run_id,
         f"{folder} holds the outcome of run {run_id}, but the {CONFIG_FILE} of run {config.run_id}: one of them was "
@@ -72,17 +76,22 @@ def check_configured(run_id: str, folder: Path, planned: RunConfig | None = None
     )
 
 
-def remember_source(config: RunConfig, value: Any) -> None:
-    """Keep with `config` the JSON value that it was made of, so that its equal in a run's folder is known at a glance.
+def remember_source(config: RunConfig, text: bytes) -> None:
+    """Keep with `config` the text that it was read from, so that its equal in a run's folder is known at a glance.
 
     Ten thousand are compared at once, each of a hundred fields.
     """
-    vars(config)[_SOURCE] = content(value)
+    vars(config)[_SOURCE] = text
 
 
-def _is_source(value: Any, config: RunConfig) -> bool:
-    source = vars(config).get(_SOURCE)
-    return source is not None and content(value) == source
+def _is_source(path: str, config: RunConfig) -> bool:
+    """Whether the file is, to the letter, the text that `config` was read from."""
+    if (source := vars(config).get(_SOURCE)) is None:
+        return False
+    try:
+        return read_bytes(path) == source
+    except OSError:
+        return False
 
 
 def describes(value: Any, config: Any) -> bool:

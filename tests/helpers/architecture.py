@@ -30,6 +30,7 @@ MODULES: dict[str, str] = {
     "core/measured_speeds": "how fast shapes were measured to train here",
     "core/run_folder": "the files of a sweep's and of a run's folder, and who reads them",
     "core/run_identity": "which run a folder is of; files of another run in it",
+    "core/plan_text": "how a plan and a configuration are laid out; ten thousand read at once",
     "core/plans": "PlannedRun; the plan of a sweep on disk",
     "core/results": "Outcome; the table that joins a plan with its outcomes",
     "core/scores": "rows of task scores: what tells them apart, and which is used",

@@ -3,10 +3,11 @@
 import dataclasses
 import marshal
 import math
+import operator
 import reprlib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from lmscale.core.errors import UserError, nearest
@@ -53,8 +54,9 @@ def not_negative(config: Any, *names: str) -> None:
 
 def finite(config: Any, *names: str) -> None:
     """Refuse a number of the given fields, or of all, that is infinite or not a number."""
-    for name in names or _layout(type(config)).fields:
-        value = getattr(config, name)
+    values = vars(config)
+    for name in names or _kinds_of(_layout(type(config)), values).floats:
+        value = values[name]
         if isinstance(value, float) and not math.isfinite(value):
             raise _refused(config, name, "must be a finite number")
 
@@ -75,24 +77,37 @@ def from_json(cls: type[T], value: Any, where: str = "", parts: Parts | None = N
     if not isinstance(value, dict):
         raise UserError(f"{where} must be a mapping of fields, not {type(value).__name__}")
     layout = _layout(cls)
+    if (names := tuple(value)) not in layout.complete:  # which fields are there is looked at once, not in every run
+        _check_names(layout, value, where)
+        layout.complete.add(names)
+    arguments = dict(value)
+    for name, field in layout.nested:
+        if name in value:
+            arguments[name] = _made(field, value[name], where, name, parts)
+    return cls(**arguments)
+
+
+def field_from_json(cls: type[Any], name: str, item: Any) -> Any:
+    """What `from_json` makes of the value of one field of `cls`; of a field that there is not, the value."""
+    field = _layout(cls).fields.get(name)
+    return item if field is None else _made(field, item, cls.__name__, name, None)
+
+
+def _check_names(layout: "_Layout", value: dict[str, Any], where: str) -> None:
     if not value.keys() <= layout.fields.keys():
         unknown = next(str(name) for name in value if name not in layout.fields)
         raise UserError(f"{where} has no field {_SHORT.repr(unknown)}{nearest(unknown, layout.fields)}")
     if missing := layout.required - value.keys():
         raise UserError(f"{where} lacks the field {next(filter(missing.__contains__, layout.fields))!r}")
-    arguments = dict(value)
-    for name, field in layout.nested:
-        if name not in value:
-            continue
-        item = value[name]
-        variants = field.variants
-        if variants and (isinstance(item, dict) or (variants == [field.hint] and not isinstance(item, field.hint))):
-            place = f"{where}.{name}"
-            variant = _variant(variants, item, place) if len(variants) > 1 else variants[0]
-            arguments[name] = _part(variant, item, place, parts)
-        elif field.takes_tuple and isinstance(item, list):
-            arguments[name] = tuple(item)
-    return cls(**arguments)
+
+
+def _made(field: "_Field", item: Any, where: str, name: str, parts: Parts | None) -> Any:
+    variants = field.variants
+    if variants and (isinstance(item, dict) or (variants == [field.hint] and not isinstance(item, field.hint))):
+        place = f"{where}.{name}"
+        variant = _variant(variants, item, place) if len(variants) > 1 else variants[0]
+        return _part(variant, item, place, parts)
+    return tuple(item) if field.takes_tuple and isinstance(item, list) else item
 
 
 def _part(cls: type[T], value: Any, where: str, parts: Parts | None) -> T:
@@ -126,8 +141,10 @@ def _variant(variants: list[Any], value: dict[str, Any], where: str) -> Any:
 
 def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type; a whole number is accepted where a float is expected."""
-    values = vars(config)
-    for name, field in _layout(type(config)).fields.items():
+    values, layout = vars(config), _layout(type(config))
+    kinds = _kinds_of(layout, values)
+    beyond = [name for name in kinds.integers if not -LARGEST <= values[name] <= LARGEST]
+    for name, field in layout.fields.items() if beyond else kinds.doubtful:
         value = values[name]
         kind = type(value)
         if kind in field.exact:
@@ -165,6 +182,37 @@ class _Layout(NamedTuple):
     required: frozenset[str]
     nested: tuple[tuple[str, _Field], ...]
     """Fields that may hold a dataclass or a tuple, which are a mapping or a list in JSON."""
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    """The values of all fields, in their order."""
+    complete: set[tuple[str, ...]]
+    """Names of fields that were given together before, and are all that is needed and nothing else."""
+    kinds: dict[tuple[type[Any], ...], "_Kinds"]
+    """By the types of all fields, as they were met before: the runs of a sweep are nearly all alike."""
+
+
+class _Kinds(NamedTuple):
+    """What the types of the values of all fields say."""
+
+    integers: tuple[str, ...]
+    floats: tuple[str, ...]
+    doubtful: tuple[tuple[str, _Field], ...]
+    """Fields whose value may be a wrong one although it has this type; a whole number may be too large besides."""
+
+
+def _kinds_of(layout: _Layout, values: Mapping[str, Any]) -> _Kinds:
+    kinds = tuple(map(type, layout.values(values)))
+    if kinds not in layout.kinds:
+        of = tuple(zip(kinds, layout.fields.items()))
+        layout.kinds[kinds] = _Kinds(
+            tuple(name for kind, (name, _) in of if kind is int),
+            tuple(name for kind, (name, _) in of if issubclass(kind, float)),
+            tuple(
+                (name, field)
+                for kind, (name, field) in of
+                if kind not in field.exact and not (kind is int and field.takes_int)
+            ),
+        )
+    return layout.kinds[kinds]
 
 
 def _layout(cls: type[Any]) -> _Layout:
@@ -176,8 +224,14 @@ def _layout(cls: type[Any]) -> _Layout:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         )
         nested = ((name, field) for name, field in fields.items() if field.variants or field.takes_tuple)
-        _LAYOUTS[cls] = _Layout(fields, frozenset(required), tuple(nested))
+        _LAYOUTS[cls] = _Layout(fields, frozenset(required), tuple(nested), _values_of(tuple(fields)), set(), {})
     return _LAYOUTS[cls]
+
+
+def _values_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
 
 
 def _field(hint: Any) -> _Field:

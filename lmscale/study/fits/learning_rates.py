@@ -54,8 +54,9 @@ class RateCell:
 
 def diverged(table: "pd.DataFrame", target: str) -> np.ndarray:
     """Which rows are runs that diverged (n,): by a column of states, or by an infinite loss."""
-    words = [str(word).lower().startswith(DIVERGED) for word in unfinished(table)]
-    return np.isinf(numbers(table, target)) | np.array(words, dtype=bool)
+    words = unfinished(table).tolist()
+    begins = {word: str(word).lower().startswith(DIVERGED) for word in set(words)}
+    return np.isinf(numbers(table, target)) | np.array([begins[word] for word in words], dtype=bool)
 
 
 def cells(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params", "tokens")) -> Iterator[RateCell]:
@@ -67,10 +68,10 @@ def cells(table: "pd.DataFrame", target: str, inputs: Sequence[str] = ("params",
     column = next((name for name in RATES if name in table), None)
     if column is None or not {*inputs, target} <= set(table) or set(inputs) & set(RATES):
         return
-    losses, failed = numbers(table, target), diverged(table, target)
-    rates = group_values(numbers(table, column))
+    losses, rates = numbers(table, target), group_values(numbers(table, column))
     if len(np.unique(rates[np.isfinite(rates)])) < 2:
         return
+    failed = diverged(table, target)
     by = [name for name in _axes(inputs, target) if name in table]
     cell_of = point_index({name: table[name] for name in by})
     named = dict.fromkeys(("params", "tokens", *inputs))

@@ -8,7 +8,6 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, find_run
-from lmscale.study.sweep import PARENT_VERBS
 
 
 def needed(run: PlannedRun) -> set[str]:
@@ -27,6 +26,8 @@ def problem(run: PlannedRun, folder: Path, failed: Mapping[str, str], among: Col
     `failed` are the runs that this launch has given up, with the reasons; `among` the parents that are looked at, all
     by default.
     """
+    from lmscale.study.sweep import PARENT_VERBS  # which brings NumPy, and `lmscale status` needs neither
+
     for role, name in run.config.parents.items():
         if among is not None and name.run_id not in among:
             continue

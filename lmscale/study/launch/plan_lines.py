@@ -1,22 +1,16 @@
-"""The lines of a sweep's plan, whose configurations stay text: for readers of ten thousand runs.
+"""The lines of a sweep's plan, whose configurations stay text (`core/plan_text.py`): for `lmscale status`."""
 
-`write_plan` lays a plan out so that the configuration of a run is the text of the run's own config.json, three spaces
-further in. So the two are compared as text, and are read as JSON only where they differ.
-"""
-
-import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lmscale.core.config import LARGEST_INTEGER, RunConfig, from_json
 from lmscale.core.counting import count
 from lmscale.core.files import parse_json, read_bytes
+from lmscale.core.plan_text import has_lines, parse_plan
 from lmscale.core.plans import COUNTED, REPEATED, PlannedRun, plan_path, read_plan
 from lmscale.core.run_folder import is_run_id
 from lmscale.core.run_identity import describes
 
-CONFIG, CONFIG_END = b'\n   "config": {', b"\n   }"
-"""Where a configuration begins and ends in a plan: nothing inside of it stands so far to the left."""
 SEED = b'\n "seed": '
 """The field of a configuration in its own file, behind which its seed stands."""
 PEAK_LR = b'"peak_lr": '
@@ -35,7 +29,7 @@ def read_lines(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """
     path = plan_path(folder)
     try:
-        plan = _plan(read_bytes(path))
+        plan = parse_plan(read_bytes(path))
     except (OSError, ValueError):
         plan = None
     if _is_plan(plan):
@@ -93,43 +87,9 @@ def config_of(planned: ConfigText, folder: Path) -> RunConfig:
     return from_json(RunConfig, value)
 
 
-def _plan(text: bytes) -> Any:
-    """The value of a plan with configurations as text. Raises `ValueError` for what is not JSON."""
-    parts, configs, end = [], [], 0
-    while (begin := text.find(CONFIG, end)) >= 0:
-        begin += len(CONFIG) - 1
-        parts += [text[end:begin], b"null"]
-        if (end := text.find(CONFIG_END, begin) + len(CONFIG_END)) < begin:
-            raise ValueError("a configuration has no end")
-        configs.append(text[begin:end].replace(b"\n   ", b"\n") + b"\n")
-    plan = parse_json(b"".join([*parts, text[end:]]))
-    if not _has_lines(plan):
-        return None
-    lines = plan["runs"]
-    if len(lines) != len(configs) or any(line.get("config", configs) is not None for line in lines):
-        return _laid_out_by_hand(text)
-    for line, config in zip(lines, configs):
-        line["config"] = config
-    return plan
-
-
-def _laid_out_by_hand(text: bytes) -> Any:
-    """`_plan` of a plan whose configurations are not where `write_plan` puts them."""
-    plan = parse_json(text)
-    for line in plan["runs"] if _has_lines(plan) else ():
-        if isinstance(config := line.get("config"), dict):
-            line["config"] = json.dumps(config, indent=1).encode() + b"\n"
-    return plan
-
-
-def _has_lines(plan: Any) -> bool:
-    lines = plan.get("runs") if isinstance(plan, dict) else None
-    return bool(lines) and isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
-
-
 def _is_plan(plan: Any) -> bool:
     """Whether `plan` has, of what is read here, everything in its own type."""
-    return _has_lines(plan) and isinstance(plan.get("sweep"), str) and all(map(_is_line, plan["runs"]))
+    return has_lines(plan) and isinstance(plan.get("sweep"), str) and all(map(_is_line, plan["runs"]))
 
 
 def _is_line(line: dict[str, Any]) -> bool:

@@ -29,6 +29,8 @@ OPTIONAL = ("loss_nats", "mfu", "tokens_per_second")
 """Numbers that an outcome may lack."""
 NUMBERS = frozenset((int, float))
 """Types of a number in JSON: a yes or no is an `int` too, so types are compared."""
+_LAYOUTS: dict[tuple[Any, ...], tuple[str, ...] | None] = {}
+"""What `_numbers` says, by the names and types of an outcome's fields: those of a sweep are nearly all alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +111,18 @@ def _state(folder: Path, line: dict[str, Any]) -> RunState:
 
 def _ended(outcome: dict[str, Any], known: dict[str, Any], note: str) -> RunState:
     """The state of a run with an outcome."""
+    known["data_fingerprint"] = outcome["data_fingerprint"]
+    reported = outcome.get("reported")
     return RunState(
-        **{**known, "data_fingerprint": outcome["data_fingerprint"]},
+        **known,
         state=outcome["state"],
         remark=outcome["reason"] or note,
         flops_done=outcome["flops"],
-        **{name: outcome[name] for name in ("loss_nats", "mfu", "seconds", "tokens_per_second")},
-        reported={name: value for name, value in (outcome.get("reported") or {}).items() if value is not None},
+        loss_nats=outcome["loss_nats"],
+        mfu=outcome["mfu"],
+        seconds=outcome["seconds"],
+        tokens_per_second=outcome["tokens_per_second"],
+        reported={name: value for name, value in reported.items() if value is not None} if reported else {},
     )
 
 
@@ -140,31 +147,41 @@ def _plain_outcome(run_folder: str, line: dict[str, Any]) -> dict[str, Any] | No
             return None
     except (OSError, ValueError):
         return None
-    return {**dict.fromkeys(OPTIONAL), **outcome} if _is_plain(outcome) else None
+    if not _is_plain(outcome):
+        return None
+    for name in OPTIONAL:
+        outcome.setdefault(name, None)
+    return outcome
 
 
 def _is_plain(outcome: dict[str, Any]) -> bool:
     """Whether every field that is read here has its own type, and every number may be one of a run."""
-    for value in outcome.values():  # ten thousand outcomes of fifty fields: loops cost less than generators
-        kind = type(value)
-        if kind is bool or ((kind is int or kind is float) and not 0 <= value <= LARGEST_INTEGER):
+    layout = tuple(outcome), tuple(map(type, outcome.values()))
+    if layout not in _LAYOUTS:
+        _LAYOUTS[layout] = _numbers(outcome)
+    if (numbers := _LAYOUTS[layout]) is None:
+        return False
+    for name in numbers:  # ten thousand outcomes: loops cost less than generators
+        if not 0 <= outcome[name] <= LARGEST_INTEGER:
             return False
-    for name in COUNTS:
-        if type(outcome.get(name)) not in NUMBERS:
-            return False
-    for name in OPTIONAL:
-        if outcome.get(name) is not None and type(outcome[name]) not in NUMBERS:
-            return False
-    reported = outcome.get("reported") or {}
-    return (
-        isinstance(outcome.get("state"), str)
-        and outcome["state"] in STATES
-        and isinstance(outcome.get("reason"), str)
-        and isinstance(outcome.get("data_fingerprint"), str)
-        and isinstance(reported, dict)
-        and all(is_number(value) for value in reported.values() if value is not None)
-        and (outcome["state"] != "finished" or outcome.get("loss_nats") is not None)
+    if (reported := outcome.get("reported")) and not all(
+        is_number(value) for value in reported.values() if value is not None
+    ):
+        return False
+    return outcome["state"] in STATES and (outcome["state"] != "finished" or outcome.get("loss_nats") is not None)
+
+
+def _numbers(outcome: dict[str, Any]) -> tuple[str, ...] | None:
+    """The fields of an outcome that are numbers; None where a field that is read here is not of its own type."""
+    kinds = {name: type(value) for name, value in outcome.items()}
+    right = (
+        bool not in kinds.values()
+        and all(kinds.get(name) in NUMBERS for name in COUNTS)
+        and all(kinds.get(name, type(None)) in NUMBERS | {type(None)} for name in OPTIONAL)
+        and all(kinds.get(name) is str for name in ("state", "reason", "data_fingerprint"))
+        and kinds.get("reported", type(None)) in (dict, type(None))
     )
+    return tuple(name for name, kind in kinds.items() if kind in NUMBERS) if right else None
 
 
 def _begun(folder: Path, known: dict[str, Any], tokens: int, note: str) -> RunState:

@@ -103,12 +103,12 @@ def _stages(runs: "pd.DataFrame") -> Sequence[str]:
 
 
 def _seeds(runs: "pd.DataFrame") -> list[str]:
-    from scipy import stats
+    from scipy.special import gammaincinv  # `scipy.stats` takes a second to import
 
     losses = runs["loss_nats"].to_numpy(dtype=float)
     freedom, sd = len(losses) - 1, float(np.std(losses, ddof=1))
     unit = loss_unit(_stages(runs))
-    low, high = (sd * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.975, 0.025))
+    low, high = (sd * math.sqrt(freedom / (2 * gammaincinv(freedom / 2, p))) for p in (0.975, 0.025))
     return [
         f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} {unit} "
         f"(mean and its standard error), from {losses.min():.4f} to {losses.max():.4f}.",

@@ -46,7 +46,11 @@ def spread(table: "pd.DataFrame", source: object) -> "pd.DataFrame":
 
 def _mappings(cells: list[Any], name: str, source: object) -> list[Mapping[str, Any]] | None:
     """The mappings in a column's cells; None for a column of other values."""
-    if not any(isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip()[:1] == "{") for cell in cells):
+    texts = {cell for cell in cells if type(cell) is str}  # the same few stand in thousands of rows
+    others = [cell for cell in cells if type(cell) is not str and cell is not None]
+    if not any("{" in text and text.lstrip()[:1] == "{" for text in texts) and not any(
+        isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip()[:1] == "{") for cell in others
+    ):
         return None
     rows: list[Mapping[str, Any]] = []
     bad = None

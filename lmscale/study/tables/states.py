@@ -63,16 +63,16 @@ def unfinished(table: "pd.DataFrame") -> np.ndarray:
 
 def _unfinished_words(cells: "pd.Series") -> np.ndarray | None:
     """None for a column without a word that is a state: it means something else by its name."""
-    text = np.array([str(cell).strip() if isinstance(cell, str) else "" for cell in cells.astype(object)], dtype=object)
-    known = {cell: _state(cell) for cell in set(text)}
-    word = np.array([known[cell] for cell in text], dtype=object)
-    seen = set(word) - {""}
+    text = [cell.strip() if isinstance(cell, str) else "" for cell in cells.astype(object).tolist()]
+    known = {cell: _state(cell) for cell in set(text)}  # the same few words stand in thousands of rows
+    seen = {*known.values()} - {""}
     good = FINISHED if seen & FINISHED else FINISHED | {ENDED}
     if not seen & (good | UNFINISHED):
         return None
     # Beside a word for finished, every other word is a run that did not finish; else only the known ones are.
     bad = seen - good if seen & good else seen & UNFINISHED
-    return np.where(np.isin(word, list(bad)), text, "")
+    shown = {cell: cell if word in bad else "" for cell, word in known.items()}
+    return np.array([shown[cell] for cell in text], dtype=object)
 
 
 def _state(cell: str) -> str:

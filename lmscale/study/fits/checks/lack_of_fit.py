@@ -75,10 +75,10 @@ def _probability(
     whole: float, along: float, q: int, free: int, noise: float | None, seeds: tuple[float, int, int] | None
 ) -> tuple[float, float, str]:
     """The probability of such residuals, one run's scatter, and what it is known from."""
-    from scipy import stats
+    from scipy.special import chdtrc, fdtrc  # `scipy.stats` has the same, and takes a second to import
 
     if noise is not None:
-        both = (stats.chi2.sf(along / noise**2, q), stats.chi2.sf(whole / noise**2, free))
+        both = (chdtrc(q, along / noise**2), chdtrc(free, whole / noise**2))
         return min(1.0, 2 * float(min(both))), noise, "given"
     if seeds is not None:
         square, freedom, points = seeds
@@ -86,13 +86,13 @@ def _probability(
         ratios = [(along / q, q)]
         if free > freedom:
             ratios.append(((whole - square) / (free - freedom), free - freedom))
-        both = tuple(stats.f.sf(max(0.0, mean) / variance, count, freedom) for mean, count in ratios)
+        both = tuple(fdtrc(count, freedom, max(0.0, mean) / variance) for mean, count in ratios)
         evidence = f"the seeds of {points} points, {freedom} degrees of freedom"
         return min(1.0, len(both) * float(min(both))), variance**0.5, evidence
     left = free - q
     variance = max((whole - along) / left, 1e-300)
     return (
-        float(stats.f.sf(along / q / variance, q, left)),
+        float(fdtrc(q, left, along / q / variance)),
         variance**0.5,
         f"what is not smooth, {left} degrees of freedom",
     )

@@ -10,8 +10,6 @@ Axes: n runs, q free unknowns. Unknowns are logarithms where the form says so.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import linprog
 
 from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, to_theta, to_values
 from lmscale.study.fits.solvers.problem import Problem
@@ -97,6 +95,9 @@ def _best_step(
     scale_q = np.abs(slopes_qn).mean(axis=1)
     scale_q = np.where(scale_q > 0, scale_q, 1.0)
     runs = len(residual_n)
+    from scipy import sparse  # a fit by another loss need not load them
+    from scipy.optimize import linprog
+
     eye = sparse.identity(runs, format="csc")
     answer = linprog(
         np.concatenate([np.zeros(len(slopes_qn)), weights_n, weights_n]),

@@ -6,6 +6,7 @@ Chinchilla's form has its own exact solver (`chinchilla.py`); any other form, or
 
 import numpy as np
 
+from lmscale.core.threads import on_all_cores
 from lmscale.study.fits.solvers import absolute, chinchilla, general
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
 from lmscale.study.fits.solvers.chinchilla_points import MANY, ChinchillaPoints
@@ -26,9 +27,11 @@ def minimise(problem: Problem, weights_n: np.ndarray | None = None) -> GlobalMin
     starts = grid_starts(points, weights[:, None], FINE_GRID, STARTS)[:, :, 0]
     size = STARTS if problem.runs < MANY else chinchilla.problems_together(problem.runs)
     parts = np.split(starts, range(size, STARTS, size), axis=1)
-    ends = chinchilla.joined(
-        [chinchilla.refine(points, np.repeat(weights[:, None], part.shape[1], axis=1), part) for part in parts]
-    )
+
+    def ends_of(part: np.ndarray) -> chinchilla.Solution:
+        return chinchilla.refine(points, np.repeat(weights[:, None], part.shape[1], axis=1), part)
+
+    ends = chinchilla.joined(on_all_cores(ends_of, parts) if len(parts) > 1 else [ends_of(starts)])
     index = int(ends.objective_b.argmin())
     lowest = float(ends.objective_b[index])
     agreeing = int((ends.objective_b <= lowest * (1 + 1e-6) + 1e-25).sum())
@@ -54,14 +57,14 @@ def minimise_many(
 def minimise_near(problem: Problem, around_p: np.ndarray) -> np.ndarray:
     """The parameters (p,) of a problem that hardly differs from one whose minimum is `around_p`.
 
-    Searched from there and from the best point of the start grid alone; from everywhere where neither settles. Raises
-    `UserError` as `minimise` does.
+    Searched from there and from the best point of the start grid alone; from everywhere where neither settles, and
+    where few runs make that cheap. Raises `UserError` as `minimise` does.
     """
     if not _is_chinchilla(problem) and absolute.serves(problem):
         if (values_p := general.near_by_programs(problem, around_p)) is not None:
             return values_p
-    elif not _is_chinchilla(problem):
-        values_pb, converged_b = general.many(problem, np.ones((problem.runs, 1)), around_p)
+    elif not _is_chinchilla(problem) or problem.runs >= MANY:
+        values_pb, converged_b = minimise_many(problem, np.ones((problem.runs, 1)), around_p)
         if converged_b[0]:
             return np.asarray(values_pb[:, 0])
     return minimise(problem).values_p

@@ -164,7 +164,11 @@ def resample_counts(
         together = max(1, DRAWN_TOGETHER // len(members))
         for start in range(0, resamples, together):
             block = slice(start, min(start + together, resamples))
-            counts[inside, block] = _drawn(rng, len(members), block.stop - start)[of]
+            drawn = _drawn(rng, len(members), block.stop - start)
+            if strata is None and clusters is None:  # each run is drawn for itself: nothing is gathered
+                counts[:, block] = drawn
+            else:
+                counts[inside, block] = drawn[of]
     return counts
 
 
