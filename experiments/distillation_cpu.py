@@ -40,18 +40,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 
 import lmscale
 from lmscale import fits, laws, plots
 from lmscale.core.quantities import quantity
 from lmscale.study.fits import LossLaw
+from lmscale.study.fits.loss_curve import LossCurve
 from lmscale.study.plots.axes import end_labels, log_axis
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "distillation_cpu.py"
 RESAMPLES = 1000
 OF_ONE_SIZE = {"A": 1e-3, "alpha": 1.0, "gamma": 1.0}
-"""Of students of one size the last factor of Busbridge's law is a power of D: what it says of N cannot be fitted."""
+"""For students of one size the last factor of Busbridge's law is a power of D: what it says of N cannot be fitted."""
 BOOKINGS = {
     "free": "the teacher is free",
     "read": "its forward passes are booked",
@@ -86,39 +86,7 @@ class TeacherStrength(laws.Law):
         return np.exp(-self.b / (2 * self.c))
 
 
-@dataclass(frozen=True)
-class Alone:
-    """Loss of one width against the FLOPs of training it on the text, between its shortest and its longest run."""
-
-    log_flops_n: np.ndarray
-    log_loss_n: np.ndarray
-
-    @classmethod
-    def of(cls, rows: "pd.DataFrame") -> "Alone":
-        rows = rows.sort_values("flops")
-        losses = np.log(rows["loss_nats"].to_numpy())
-        if not (np.diff(losses) < 0).all():
-            raise lmscale.UserError(f"width {rows['width'].iloc[0]}: a longer run on the text has a higher loss")
-        return cls(np.log(rows["flops"].to_numpy(dtype=float)), losses)
-
-    def loss(self, flops: float) -> float:
-        """The loss of so many FLOPs; beyond the longest run, that run's."""
-        curve = PchipInterpolator(self.log_flops_n, self.log_loss_n)
-        return float(np.exp(curve(min(np.log(flops), self.log_flops_n[-1]))))
-
-    def flops(self, loss: float) -> float:
-        """The FLOPs that a loss takes; infinite beyond the longest run."""
-        if np.log(loss) < self.log_loss_n[-1]:
-            return float("inf")
-        curve = PchipInterpolator(self.log_loss_n[::-1], self.log_flops_n[::-1])
-        return float(np.exp(curve(np.log(loss))))
-
-    def reaches(self, flops: float) -> bool:
-        """Whether a run of so many FLOPs was trained, or a longer one."""
-        return bool(np.log(flops) <= self.log_flops_n[-1] + 1e-9)
-
-
-def distilled(table: "pd.DataFrame", alone: dict[int, Alone]) -> "pd.DataFrame":
+def distilled(table: "pd.DataFrame", alone: dict[int, LossCurve]) -> "pd.DataFrame":
     """The runs with a teacher: its loss and cost beside their own, and the same student's loss without it."""
     teachers = table.set_index("run")
     rows = table[(table["stage"] == "distil") & table["loss_nats"].notna()].reset_index(drop=True)
@@ -141,24 +109,26 @@ def distilled(table: "pd.DataFrame", alone: dict[int, Alone]) -> "pd.DataFrame":
     ).sort_values(["width", "tokens", "teacher_loss"], ascending=[True, True, False])
 
 
-def winner(loss: float, flops: float, alone: Alone) -> str:
+def winner(loss: float, flops: float, alone: LossCurve) -> str:
     """Which of two students of one width and `flops` has the lower loss: the taught one's is `loss`."""
-    other = alone.loss(flops)
-    if loss < other:
-        return "teacher" if alone.reaches(flops) else "beyond"
+    longest = alone.amounts_n[-1]
+    if loss < alone.loss(min(flops, longest)):
+        return "teacher" if flops <= longest * (1 + 1e-9) else "beyond"
     return "text"
 
 
-def students_to_pay(row: Any, alone: Alone) -> float:
+def students_to_pay(row: Any, alone: LossCurve) -> float:
     """How many students a teacher must serve until distilling one of them costs no more than the text that it saves.
 
     Infinite where the text costs less than reading the teacher; 0 where no text that was tried reaches the loss.
     """
-    saved = alone.flops(row.loss_nats) - row.read
+    if row.loss_nats < alone.losses_n[-1]:
+        return 0.0
+    saved = float(alone.amount(row.loss_nats)) - row.read
     return float("inf") if saved <= 0 else row.teacher_flops / saved
 
 
-def rows_of(taught: "pd.DataFrame", alone: dict[int, Alone]) -> Iterator[str]:
+def rows_of(taught: "pd.DataFrame", alone: dict[int, LossCurve]) -> Iterator[str]:
     """A line for every distilled student: its loss, that without a teacher, and who wins under each booking."""
     yield (
         f"{'width':>5} {'D_S':>6}  {'teacher':>10} {'L_T':>6}  {'L_S':>6} {'L~':>6}  "
@@ -176,7 +146,7 @@ def rows_of(taught: "pd.DataFrame", alone: dict[int, Alone]) -> Iterator[str]:
         )
 
 
-def tally(taught: "pd.DataFrame", alone: dict[int, Alone]) -> Iterator[str]:
+def tally(taught: "pd.DataFrame", alone: dict[int, LossCurve]) -> Iterator[str]:
     """Who wins how often under each booking."""
     for booking, words in BOOKINGS.items():
         winners = [winner(row.loss_nats, getattr(row, booking), alone[row.width]) for row in taught.itertuples()]
@@ -221,7 +191,7 @@ def busbridge(table: "pd.DataFrame", taught: "pd.DataFrame") -> Iterator[str]:
     yield str(fits.loss_law(taught, OurDistillation, resamples=RESAMPLES // 4, check=False, at=(), fixed=OF_ONE_SIZE))
 
 
-def draw(taught: "pd.DataFrame", alone: dict[int, Alone], fit: LossLaw, file: Path) -> None:
+def draw(taught: "pd.DataFrame", alone: dict[int, LossCurve], fit: LossLaw, file: Path) -> None:
     """The loss against compute with the teacher's passes booked; and relative losses against the teacher's strength."""
     with plots.style():
         figure, (left, right) = plots.canvas(10.5, 4.6, panels=2)
@@ -230,10 +200,10 @@ def draw(taught: "pd.DataFrame", alone: dict[int, Alone], fit: LossLaw, file: Pa
         labels = []
         for width, rows in taught.groupby("width"):
             colour, curve = colours[width], alone[width]
-            left.plot(np.exp(curve.log_flops_n), np.exp(curve.log_loss_n), "--", color=colour, lw=1.1)
+            left.plot(curve.amounts_n, curve.losses_n, "--", color=colour, lw=1.1)
             left.plot(rows["free"], rows["loss_nats"], "o", mfc="white", mec=colour, ms=5)
             left.plot(rows["read"], rows["loss_nats"], "o", color=colour, ms=5)
-            labels.append((float(np.exp(curve.log_loss_n[-1])), f"width {width}", colour))
+            labels.append((float(curve.losses_n[-1]), f"width {width}", colour))
             for tokens, some in rows.groupby("tokens"):
                 right.plot(
                     np.exp(some["strength"]), some["relative_loss"], markers[tokens], color=colour, ms=5,
@@ -259,7 +229,7 @@ def main(runs: Path, output: Path) -> None:
     table = lmscale.read_table(lmscale.run(SWEEP, runs))
     widths = sorted(set(table["width"][table["stage"] == "distil"]))
     pretrained = table[(table["stage"] == "pretrain") & table["loss_nats"].notna()]
-    alone = {int(width): Alone.of(pretrained[pretrained["width"] == width]) for width in widths}
+    alone = {int(width): LossCurve.through(pretrained[pretrained["width"] == width], "flops") for width in widths}
     taught = distilled(table, alone)
     print("\n".join([*rows_of(taught, alone), "", *tally(taught, alone), "", *strength_lines(taught)]))
     print("\n".join(["", *busbridge(table, taught)]))

@@ -97,7 +97,7 @@ def best_head(run: Path) -> int:
 
 
 def through_head(run: Path, language: str, tasks: list[str]) -> dict[str, tuple[str, int]]:
-    """Of every exercise, the share of the effect that passes through the model's best induction head, and its rank."""
+    """The share of every exercise's effect that passes through the model's best induction head, and its rank."""
     best = best_head(run)
     value = lmscale.inspect(run, task=language, units=["heads"], most_pairs=PAIRS)
     cells = {}

@@ -43,12 +43,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 
 import lmscale
 from lmscale import fits, laws, plots
 from lmscale.core.quantities import quantity
 from lmscale.study.fits import LossLaw
+from lmscale.study.fits.loss_curve import LossCurve
 from lmscale.study.plots.axes import end_labels, log_axis
 
 SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "transfer_cpu.py"
@@ -91,41 +91,15 @@ class Candidate:
     predict: Callable[["pd.DataFrame"], np.ndarray]
 
 
-@dataclass(frozen=True)
-class FromScratch:
-    """Loss of one width against tokens of code alone, between the shortest and the longest of its runs."""
-
-    log_tokens_n: np.ndarray
-    log_loss_n: np.ndarray
-
-    @classmethod
-    def of(cls, rows: "pd.DataFrame") -> "FromScratch":
-        rows = rows.sort_values("tokens")
-        losses = np.log(rows["loss_nats"].to_numpy())
-        if not (np.diff(losses) < 0).all():
-            raise lmscale.UserError(f"width {rows['width'].iloc[0]}: a longer run on code alone has a higher loss")
-        return cls(np.log(rows["tokens"].to_numpy(dtype=float)), losses)
-
-    def tokens(self, loss_n: np.ndarray) -> np.ndarray:
-        """The tokens that a loss takes; NaN beyond the ends."""
-        inverse = PchipInterpolator(self.log_loss_n[::-1], self.log_tokens_n[::-1], extrapolate=False)
-        return np.asarray(np.exp(inverse(np.log(loss_n))))
-
-    def loss(self, tokens_n: np.ndarray) -> np.ndarray:
-        """The loss after so many tokens; NaN beyond the ends."""
-        curve = PchipInterpolator(self.log_tokens_n, self.log_loss_n, extrapolate=False)
-        return np.asarray(np.exp(curve(np.log(tokens_n))))
-
-
-def fine_tuned(table: "pd.DataFrame", scratch: dict[int, FromScratch]) -> "pd.DataFrame":
+def fine_tuned(table: "pd.DataFrame", scratch: dict[int, LossCurve]) -> "pd.DataFrame":
     """The fine-tuned runs with the inputs of the laws, and the data transferred to each where it can be read off."""
     rows = table[table["stage"] == "fine-tune"].sort_values(["width", "tokens"]).reset_index(drop=True)
     rows = rows.assign(scale=rows["params"], finetuning_tokens=rows["stage_tokens"])
-    equal = [float(scratch[row.width].tokens(np.array([row.loss_nats]))[0]) for row in rows.itertuples()]
+    equal = [float(scratch[row.width].amount(row.loss_nats)) for row in rows.itertuples()]
     return rows.assign(equal_tokens=equal, transferred_tokens=np.array(equal) - rows["tokens"])
 
 
-def candidates(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer: LossLaw) -> Iterator[Candidate]:
+def candidates(tuned: "pd.DataFrame", scratch: dict[int, LossCurve], transfer: LossLaw) -> Iterator[Candidate]:
     """The laws to compare, fitted to the runs that are not held out."""
     for form in ("joint-fine-tuning", RectifiedJoint):
         fit = fits.loss_law(tuned, form, resamples=RESAMPLES // 5, check=False)
@@ -142,7 +116,7 @@ def candidates(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer:
     def through_transfer(rows: "pd.DataFrame") -> np.ndarray:
         tokens = rows["finetuning_tokens"] + transfer.law.loss(rows["finetuning_tokens"], rows["params"])
         pairs = zip(rows["width"], tokens.to_numpy(dtype=float))
-        return np.array([scratch[width].loss(np.array([count]))[0] for width, count in pairs])
+        return np.array([scratch[width].loss(count) for width, count in pairs])
 
     yield Candidate("code alone at D_F + D_T", len(transfer.law.names()), through_transfer)
 
@@ -189,7 +163,7 @@ def rows_of(tuned: "pd.DataFrame") -> Iterator[str]:
         )
 
 
-def draw(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer: LossLaw, file: Path) -> None:
+def draw(tuned: "pd.DataFrame", scratch: dict[int, LossCurve], transfer: LossLaw, file: Path) -> None:
     """Losses against tokens of code with and without prose, and the data transferred with its law."""
     colours = dict(zip(sorted(scratch), plots.SEQUENCE[::2]))
     with plots.style():
@@ -198,9 +172,9 @@ def draw(tuned: "pd.DataFrame", scratch: dict[int, FromScratch], transfer: LossL
         for width, rows in tuned.groupby("width"):
             colour, alone = colours[width], scratch[width]
             label = f"N = {quantity(float(rows['params'].iloc[0]))}"
-            left.plot(np.exp(alone.log_tokens_n), np.exp(alone.log_loss_n), "--", color=colour, lw=1.1)
+            left.plot(alone.amounts_n, alone.losses_n, "--", color=colour, lw=1.1)
             left.plot(rows["tokens"], rows["loss_nats"], "o-", color=colour, ms=4, lw=1.1)
-            labels[0].append((float(np.exp(alone.log_loss_n[-1])), label, colour))
+            labels[0].append((float(alone.losses_n[-1]), label, colour))
             grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 30)
             predicted = transfer.law.loss(grid, float(rows["params"].iloc[0]))
             right.plot(grid, predicted, color=colour, lw=1.1)
@@ -224,7 +198,7 @@ def main(runs: Path, output: Path) -> None:
     """Train, measure, fit, compare, print, draw."""
     table = lmscale.read_table(lmscale.run(SWEEP, runs))
     alone = table[table["stage"] == "scratch"]
-    scratch = {int(width): FromScratch.of(rows) for width, rows in alone.groupby("width")}
+    scratch = {int(width): LossCurve.through(rows, "tokens") for width, rows in alone.groupby("width")}
     tuned = fine_tuned(table, scratch)
     print("\n".join(rows_of(tuned)))
     transfer = fits.loss_law(tuned, "transfer", resamples=RESAMPLES)

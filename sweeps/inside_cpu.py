@@ -17,7 +17,7 @@ LONG_SUMS = 'synthetic:tasks(only="addition", digits=9)'
 WORDS = "synthetic:repeats(letters=26, shortest=2, longest=26, copies=3)"
 WIDTHS, TOKENS = (8, 16, 32, 64), 12e6
 SHARES = (1 / 12, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0)
-"""Of a run's tokens, after which it is scored."""
+"""Shares of a run's tokens after which it is scored."""
 
 SWEEP = Sweep(
     name="inside_cpu",

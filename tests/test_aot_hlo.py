@@ -118,7 +118,7 @@ def test_kernels_and_attention() -> None:
 
 
 def test_what_is_moved_in_memory() -> None:
-    """Of the stack of layers one is read in a turn; what lies in vector memory, and what is sent, does not count."""
+    """A turn reads one layer of the stack; what lies in vector memory, and what is sent, does not count."""
     in_a_turn = (ARRAY + 4 + ARRAY) + (ARRAY + ARRAY + ARRAY)  # the slice and the kernel
     rest = (4 + 64) + 3 * ARRAY  # the broadcast and the product
     assert hlo_costs.traffic_bytes(hlo.parse(TEXT)) == 12 * in_a_turn + rest

@@ -54,7 +54,7 @@ def compare(mesh: dict[str, int], kv_heads: int, kernel: str, biased: bool) -> d
 
 @pytest.fixture(scope="module")
 def outcomes() -> list[dict[str, Any]]:
-    """Of every mesh by the formula that stands for cuDNN, and of one by the kernel of a TPU, interpreted."""
+    """What every mesh gives by the formula that stands for cuDNN, and one by the kernel of a TPU, interpreted."""
     cases = [
         (mesh, kv_heads, "cudnn", biased) for mesh, kv_heads, biased in zip(MESHES, (2, 4, 2), (False, True, False))
     ]

@@ -65,13 +65,13 @@ def test_the_estimate_is_within_15_percent_of_the_compiler(
 
 
 def test_a_tpu_pads_heads_to_whole_registers() -> None:
-    """Of 12 heads of 64 features: queries, keys, values, the kernel's output, and that as the next matrix reads it."""
+    """Twelve heads of 64 features keep queries, keys, values, the output, and that as the next matrix reads it."""
     assert _attention_numbers(BASE, "gpu", MeshConfig()) == 4 * 12 * 64 + 12 * 64
     assert _attention_numbers(BASE, "tpu", MeshConfig()) == 4 * 12 * 128 + 12 * 64
 
 
 def test_what_rematerialisation_saves() -> None:
-    """Of a loop: with "full" the residual stream of each layer, with "dots" the outputs of its matrices too."""
+    """A loop keeps the residual stream of each layer with "full", and with "dots" the outputs of its matrices too."""
     tokens, bytes_of_stream = 32 * 1024, 2 * 768
     none, dots, full = (activation_bytes(replace(BASE, remat=remat), 32, "gpu") for remat in ("none", "dots", "full"))
     assert full < dots < none

@@ -51,7 +51,7 @@ def dom(page: Path, tmp_path: Path) -> str:
 
 
 def test_clicks_come_back_as_votes(tmp_path: Path) -> None:
-    """Of twenty pairs eighteen are answered with the longer text, one with a tie and one not at all."""
+    """Eighteen of twenty pairs are answered with the longer text, one with a tie and one not at all."""
     pairs = [
         Pair(
             Text(f"prompt {i}", f"<b>a{i}</b>", "small", f"s{i}"),

@@ -61,7 +61,7 @@ def grades(body: dict[str, Any], number: int) -> Answer:
 
 
 def folders(sweep: Path) -> list[Path]:
-    """Of the trained runs, the smallest first."""
+    """The folders of the trained runs, the smallest first."""
     return sorted((file.parent for file in sweep.glob("*/outcome.json")), key=params_of)
 
 

@@ -114,7 +114,7 @@ def test_a_policy_earns_more_and_resumes_bit_for_bit_amid_two_updates(
 @pytest.mark.long
 @pytest.mark.usefixtures("known_peak")
 def test_a_plan_counts_what_drawing_and_training_cost(runs: Path, tmp_path: Path) -> None:
-    """Of a sweep with a reward model: what the plan says is what the outcome says, generation and training apart."""
+    """The plan of a sweep with a reward model says what its outcome says, generation and training apart."""
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(
         "".join(json.dumps({"prompt": f"copy {x}=", "chosen": x, "rejected": x[::-1]}) + "\n" for x in ("ab", "ba") * 9)

@@ -49,7 +49,7 @@ class ReportArgs:
     mixed_corpora: bool = False
     """Fit runs on several corpora together."""
     watch: float | None = None
-    """Of a sweep under way: write the page again every so many seconds until no run is at work; a browser follows."""
+    """Write the page again every so many seconds until no run of the sweep is at work; a browser follows."""
     json: Path | None = None
     """Write the path of the page and what it answers here (- or no file: to standard output, alone)."""
 

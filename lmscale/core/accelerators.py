@@ -43,7 +43,7 @@ class Accelerator:
     usable_bytes: int = 0
     """What a program may take of the memory."""
     compute_capability: tuple[int, int] | None = None
-    """Of NVIDIA's: which kernels it has."""
+    """Which kernels a GPU of NVIDIA has; None for others."""
 
     @property
     def platform(self) -> Literal["gpu", "tpu"]:

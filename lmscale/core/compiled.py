@@ -57,7 +57,7 @@ class CompiledRun:
     fits: bool
     """Whether every program takes at most `memory_limit_bytes`."""
     bytes_per_device: int
-    """Of the largest program."""
+    """Memory that the largest program takes."""
     memory_limit_bytes: int | None
     """What a program may take on a device; None for a device that is not listed."""
     attention: str
@@ -80,7 +80,7 @@ class CompiledRun:
 
     @property
     def compile_seconds(self) -> float:
-        """Of all programs."""
+        """Time that all programs took to compile."""
         return self.train.compile_seconds + self.validation.compile_seconds
 
     def sentence(self) -> str:

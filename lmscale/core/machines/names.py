@@ -29,7 +29,7 @@ CUBES = {
 """Slices that Google Cloud rents, by the number in their name (Google Cloud, "TPU configurations")."""
 SLICES = {"v4": CUBES, "v5p": {**CUBES, 8192: "16x16x16"}, "v5e": FLAT, "v6e": FLAT}
 CORES_PER_CHIP = {"v4": 2, "v5p": 2}
-"""Of those whose names count TensorCores; to JAX both cores of a chip are one device."""
+"""TensorCores per chip of the kinds whose names count them; to JAX both cores of a chip are one device."""
 HOST_CHIPS = {"v4": 4, "v5p": 4, "v5e": 8, "v6e": 8}
 """Chips that one host has at most; slices of more than that have hosts of four."""
 SMALL_HOST_CHIPS = 4
@@ -53,7 +53,7 @@ class Machine:
     devices: int
     hosts: int
     topology: str
-    """Of TPUs their grid, "4x4"; of GPUs what NVLink joins x hosts of that x GPUs of a host, "1x1x8"."""
+    """The grid of TPUs, "4x4"; for GPUs what NVLink joins x hosts of that x GPUs of a host, "1x1x8"."""
     linked: int
     """Devices that fast links join; between such groups there is the network."""
     target: str = field(default="", repr=False)

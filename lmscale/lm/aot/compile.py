@@ -28,8 +28,8 @@ USED = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", re.IGNORECAS
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin", "nvidia-cudnn-cu13")
 ATTENTION_FLOPS = {True: 6, False: 2}
-"""Of a token, key by key and over all layers times the width of attention and the context: of a training step and of
-a forward pass (`counting.flops`)."""
+"""FLOPs of attention per token, over all layers times the width of attention and the context: those of a training step
+and of a forward pass (`counting.flops`)."""
 
 
 def compile_run(config: RunConfig, machine: Machine, reference: ModelConfig | None = None) -> CompiledRun:

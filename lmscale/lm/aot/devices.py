@@ -21,7 +21,7 @@ from lmscale.lm.model.attention.cudnn import DESCRIBED
 
 ONE_CHIP = (1, 1, 1)
 CHIPS_PER_HOST = (2, 2, 1)
-"""Of every slice of more than one chip."""
+"""Chips per host of every slice that has more than one chip."""
 MEGACORE = {"chip_config_name": "megacore"}
 """Makes one device of the two cores of a chip, as on Google Cloud's hosts, where libtpu does not do so by itself."""
 

@@ -30,7 +30,7 @@ class Instruction:
     name: str
     opcode: str
     type: str
-    """Of its result, as text; a tuple in parentheses."""
+    """Type of its result, as text; a tuple is in parentheses."""
     operands: list[str]
     """Names."""
     attributes: str

@@ -41,7 +41,7 @@ from lmscale.lm.retrieve.text import CorpusSplit, IndexedCorpus
 LOCK_FILE = ".lock"
 POLL_SECONDS = 0.1
 CHUNK_TOKENS = 64
-"""Of a chunk, where nothing is said; as in RETRO (Borgeaud 2022, arXiv 2112.04426)."""
+"""Length of a chunk where none is given: that of RETRO (Borgeaud 2022, arXiv 2112.04426)."""
 
 
 Search = Literal["auto", "exact", "hnsw"]

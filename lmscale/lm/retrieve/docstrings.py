@@ -23,7 +23,7 @@ from lmscale.lm.retrieve.embed import Embedder
 from lmscale.lm.retrieve.ranking import bm25_scores, ranks
 
 FUNCTIONS = 512
-"""Of the task, where nobody says how many."""
+"""Functions of the task where nobody says how many."""
 LEAST_WORDS = 4
 """A docstring of fewer says too little to be found."""
 
@@ -44,7 +44,7 @@ class Ranks(NamedTuple):
     bm25_Q: NDArray[np.int64]
     keys: int
     flops: int
-    """Of embedding all bodies and docstrings."""
+    """FLOPs of embedding all bodies and docstrings."""
 
 
 def held_out_functions(modules: Iterable[bytes], most: int) -> list[Function]:

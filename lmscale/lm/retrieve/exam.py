@@ -47,7 +47,7 @@ class RetrievalPart:
     """As in `RetrievalSpec`."""
     corpus: RetrievalCorpus
     sizes: tuple[int, ...] = ()
-    """Of the datastore, in tokens; empty takes the usual ones."""
+    """Sizes of the datastore in tokens; empty takes the usual ones."""
     items: int | None = None
     """Windows, documents or functions that are evaluated; None takes the usual number."""
 
@@ -64,7 +64,7 @@ class Result:
 
     scores: tuple[Score, ...]
     columns: tuple[dict[str, Any], ...]
-    """Of each score, beside the usual ones."""
+    """Further columns of each score, beside the usual ones."""
     responses: list[dict[str, Any]]
 
 

@@ -48,7 +48,7 @@ class GraphFacts:
     sample: int
     k: int
     graph_ms: float
-    """Of one query by itself, on one core."""
+    """Time of one query by itself, on one core."""
     exact_ms: float
     """The same, with all vectors in memory."""
     distances_per_query: float

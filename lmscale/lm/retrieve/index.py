@@ -68,7 +68,7 @@ class IndexFacts:
     documents: int
     dimension: int
     flops: int
-    """Of embedding all chunks, and of writing their summaries."""
+    """FLOPs of embedding all chunks, and of writing their summaries."""
     without_summary: int
     graph: dict[str, object] | None = None
     """`GraphFacts`, where there is a graph."""

@@ -39,7 +39,7 @@ NEIGHBOURS = 64
 QUERY_TOKENS = 1 << 14
 """Held-out tokens that are predicted where nobody says how many windows."""
 BLOCK_TOKENS = 1 << 14
-"""Of the datastore in memory at once."""
+"""Tokens of the datastore that are in memory at once."""
 MEMORY_BYTES = 1 << 28
 """What the recorded values of all layers may take."""
 WEIGHTS = tuple(np.arange(0, 0.951, 0.05).round(2).tolist())

@@ -35,7 +35,7 @@ SHARE = 4
 DOCUMENTS, SEGMENTS = 64, 4
 """Held-out documents where nobody says how many, and the most segments of each."""
 BLOCK_CHUNKS = 1024
-"""Of the datastore in memory at once."""
+"""Chunks of the datastore that are in memory at once."""
 SEPARATOR = "\n\n"
 """Between passage and text. The end of a document would hide the passage from a model that reads documents apart."""
 LEAST_CONTEXT = 16

@@ -40,10 +40,10 @@ class Shard:
 
     chunks: int
     tokens: int
-    """Of its chunks."""
+    """Tokens in its chunks."""
     documents: int
     flops: int
-    """Of embedding, and of writing summaries."""
+    """FLOPs of embedding, and of writing summaries."""
     without_summary: int
     """Chunks that were embedded themselves, since the model wrote nothing about them."""
     checksums: dict[str, str]

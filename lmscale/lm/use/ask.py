@@ -21,7 +21,7 @@ from lmscale.lm.use.load import Opened, open_run
 from lmscale.lm.use.sampling import Sampling
 
 ANSWER_TOKENS = 128
-"""Of an answer, where nothing is said; in a short context a quarter of that."""
+"""The most tokens of an answer where nothing is said; in a short context a quarter of it."""
 STOP = ("\nQuestion:",)
 
 
@@ -30,9 +30,9 @@ class AskSettings:
     """How a question is answered."""
 
     passages: int = 4
-    """Retrieved for it."""
+    """Passages that are retrieved for a question."""
     max_tokens: int | None = None
-    """Of the answer; None is `ANSWER_TOKENS`, or a quarter of a short context."""
+    """The most tokens of the answer; None is `ANSWER_TOKENS`, or a quarter of a short context."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     seed: int = 0
     exact: bool = False
@@ -60,7 +60,7 @@ class Answer:
     answer_tokens: int
     context: int
     flops: int
-    """Of embedding the question, the search, reading and writing."""
+    """FLOPs of embedding the question, the search, reading and writing."""
 
     @property
     def fit(self) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def allocation(
         seen += [*centre]
         ends.append((float(centre[-1]), APPROACH_LABEL[fit.approach], colour))
         if fit.approach == "2":
-            seen += _minima(ax, fit, quantity, checked)
+            seen += _draw_minima(ax, fit, quantity, checked)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
         rule = twenty_to_one(compute, quantity, grid)
         ax.plot(grid, rule, color=INK["rule"], lw=1.3, ls=(0, (1, 1.6)), zorder=2)
@@ -101,25 +101,38 @@ def split(compute: "ComputeModel", quantity: str, params: Any, flops: Any) -> An
     return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}[quantity]
 
 
-def _minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:
-    """The minima of the budgets with 95 % error bars, held-out ones open; the values drawn."""
+class MeasuredMinimum(NamedTuple):
+    """The best model size of a budget, as measured."""
 
-    points = [
-        (m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else (m.params, m.params), False)
-        for m in fit.minima
+    flops: float
+    params: float
+    interval: tuple[float, float] | None
+    """The 95 % interval of `params`, where there is one."""
+    held_out: bool
+
+
+def minima(fit: "IsoFlop", checked: Sequence["HeldOut"]) -> list[MeasuredMinimum]:
+    """The minima of the budgets that `fit` saw, and of those held out from it that `checked` could measure."""
+    seen = [
+        MeasuredMinimum(one.flops, one.params, one.intervals["0.95"]["params"] if one.intervals else None, False)
+        for one in fit.minima
     ]
-    points += [
-        (b.flops, b.measured_params, b.measured_interval, True)
-        for one in checked
-        if one.approach == "2"
-        for b in one.budgets
-        if b.measured_params is not None
+    return seen + [
+        MeasuredMinimum(budget.flops, budget.measured_params, budget.measured_interval, True)
+        for check in checked
+        if check.approach == "2"
+        for budget in check.budgets
+        if budget.measured_params is not None
     ]
+
+
+def _draw_minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:
+    """The minima of the budgets with 95 % error bars, held-out ones open; the values drawn."""
     drawn = []
-    for flops, params, interval, is_held_out in points:
-        y, *ends = (float(split(fit.compute, quantity, value, flops)) for value in (params, *interval))
+    for flops, params, interval, held_out in minima(fit, checked):
+        y, *ends = (float(split(fit.compute, quantity, value, flops)) for value in (params, *(interval or ())))
         ends.sort()
-        ax.plot([flops, flops], ends, color=INK["2"], lw=1.1, zorder=3)
-        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if is_held_out else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
+        ax.plot([flops] * len(ends), ends, color=INK["2"], lw=1.1, zorder=3)
+        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if held_out else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
         drawn += [y, *ends]
     return drawn

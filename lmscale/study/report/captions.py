@@ -9,7 +9,7 @@ from lmscale.study.report.account import is_budget
 
 
 def losses(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines: Mapping[str, float]) -> str:
-    """Of final losses, training curves and the best allocation's loss against compute."""
+    """The caption of final losses, training curves and the best allocation's loss against compute."""
     caption = (
         f"Points: final losses of the {len(runs)} runs that have one, by model size N. Thick line: their lower frontier"
     )
@@ -31,7 +31,7 @@ def losses(runs: Any, curves: Mapping[str, Any], fits: Sequence[Any], baselines:
 
 
 def valleys(table: Any, fit: Any, checked: Any) -> str:
-    """Of loss against model size at every budget."""
+    """The caption of loss against model size at every budget."""
     caption = f"Each valley is one compute budget C; the curve is {_valley_curve(fit)}; diamonds are the minima"
     if fit.resamples:
         caption += " with 80 (thick) and 95 % (thin) intervals of N*, often narrower than the diamond"

@@ -20,7 +20,7 @@ Numerals = Literal["power", "compact", "plain", "percent"]
 DIGITS = 6
 """Significant digits of a drawn number: no screen shows more."""
 COLUMNS = ("panel", "mark", "run", "x", "y", "low", "high")
-"""Of a figure's CSV; `low` and `high` are the ends of a bar or band."""
+"""Columns of a figure's CSV; `low` and `high` are the ends of a bar or band."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Mark:
     high: Sequence[float] = ()
     colour: str = "--ink-text"
     colours: Sequence[str] = ()
-    """Of each point, where they differ."""
+    """The colour of each point, where they differ."""
     runs: Sequence[str] = ()
-    """Of each point, the run."""
+    """The run of each point."""
     run: str = ""
-    """Of a line that is one run's curve, the run."""
+    """The run whose curve a line is."""
     filled: Sequence[bool] = ()
-    """Of each point, whether it is filled; open ones were held out."""
+    """Whether each point is filled; open ones were held out."""
     shape: Literal["circle", "diamond"] = "circle"
     along: Literal["x", "y"] = "y"
-    """Of bars, in which direction they lie."""
+    """The direction in which bars lie."""
     width: float = 1.5
     dashed: bool = False
     dotted: bool = False

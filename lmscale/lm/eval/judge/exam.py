@@ -30,9 +30,9 @@ from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
 
 CONTINUATIONS, MOST_TOKENS = 4, 200
-"""Of every opening, and the most tokens of each; a context of fewer than twice as many gives the half of it."""
+"""Continuations of every opening, and the most tokens of each: half of a context that is shorter than twice as many."""
 WORDS = 300
-"""Of distinct-n, whatever a run writes: more words repeat more. Where there are fewer it is left out."""
+"""Words over which distinct-n is counted, whatever a run writes: more words repeat more. With fewer it is left out."""
 SEED = 0
 
 
@@ -103,7 +103,7 @@ def continuations(scorer: LMScorer, openings: Sequence[str], name: str) -> list[
 
 
 def most_tokens(scorer: LMScorer) -> int:
-    """Of a continuation, so that its opening keeps half of the context."""
+    """The most tokens of a continuation, so that its opening keeps half of the context."""
     return min(MOST_TOKENS, scorer.config.context // 2)
 
 

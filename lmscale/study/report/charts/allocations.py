@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.study.plots import APPROACH_LABEL
-from lmscale.study.plots.allocations import LABEL, split, twenty_to_one
+from lmscale.study.plots.allocations import LABEL, minima, split, twenty_to_one
 from lmscale.study.plots.axes import padded, size_name
 from lmscale.study.plots.style import COMPUTE
 from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink, open_note
@@ -82,20 +82,13 @@ def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> l
     def of(params: float, flops: float) -> float:
         return float(split(fit.compute, quantity, params, flops))
 
-    points = [(m.flops, m.params, m.intervals["0.95"]["params"] if m.intervals else None, True) for m in fit.minima]
-    points += [
-        (budget.flops, budget.measured_params, budget.measured_interval, False)
-        for check in checked
-        if check.approach == "2"
-        for budget in check.budgets
-        if budget.measured_params is not None
-    ]
-    bars = [(flops, sorted(of(end, flops) for end in ends)) for flops, _, ends, _ in points if ends is not None]
+    points = minima(fit, checked)
+    bars = [(one.flops, sorted(of(end, one.flops) for end in one.interval)) for one in points if one.interval]
     bars = [(flops, ends) for flops, ends in bars if all(map(math.isfinite, ends))]
-    x, filled = [flops for flops, *_ in points], [fitted for *_, fitted in points]
+    x, filled = [one.flops for one in points], [not one.held_out for one in points]
     return [
         Mark("bars", "95 % interval of a minimum", [flops for flops, _ in bars], low=[ends[0] for _, ends in bars],
              high=[ends[1] for _, ends in bars], colour=ink("2")),
-        Mark("points", "minimum of a budget", x, [of(params, flops) for flops, params, *_ in points], colour=ink("2"),
+        Mark("points", "minimum of a budget", x, [of(one.params, one.flops) for one in points], colour=ink("2"),
              filled=filled, key=f"minima of the budgets{open_note(filled)}"),
     ]  # fmt: skip
