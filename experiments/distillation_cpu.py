@@ -101,7 +101,7 @@ def distilled(table: "pd.DataFrame", alone: dict[int, LossCurve]) -> "pd.DataFra
         free=free,
         read=read,
         all=read + of_teacher["flops"].astype(float),
-        alone_loss=[alone[width].loss(flops) for width, flops in zip(rows["width"], free)],
+        alone_loss=[float(alone[width].loss(flops)) for width, flops in zip(rows["width"], free)],
     )
     return rows.assign(
         strength=np.log(rows["teacher_loss"] / rows["alone_loss"]),
