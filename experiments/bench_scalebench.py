@@ -46,18 +46,12 @@ from lmscale.study import laws
 from lmscale.study.design import Candidates, Prior, Runs, improve, jacobian
 from lmscale.study.laws import Input, Law, Parameter
 
-RELATIVE_NOISE = 0.005
-"""Noise of ln L before there are runs to estimate it from."""
-PRIOR_RUNS = 4
-"""Runs that this first estimate counts for."""
-STARTS, AGAIN, STEPS = 48, 16, 80
-"""Starts of the first fit, of later ones beside the law so far, and most steps from each."""
-DRAWS = 6
-"""Laws that the runs allow, besides the best."""
-POSSIBLE = 3.0
-"""Factor about the usual loss within which any loss of a task may lie."""
-GROWTH = 1.15
-"""The law is fitted again whenever the runs have grown by this factor."""
+RELATIVE_NOISE = 0.005  # noise of ln L before there are runs to estimate it from
+PRIOR_RUNS = 4  # runs that this first estimate counts for
+STARTS, AGAIN, STEPS = 48, 16, 80  # starts of the first fit, of later ones beside the law so far; steps from each
+DRAWS = 6  # laws that the runs allow, besides the best
+POSSIBLE = 3.0  # factor about the usual loss within which any loss of a task may lie
+GROWTH = 1.15  # the law is fitted again whenever the runs have grown by this factor
 WORST = -1.0
 
 
