@@ -15,7 +15,7 @@ from lmscale import DataConfig, ExamConfig, Sweep, grid, recipes
 LANGUAGE = "synthetic:tasks(letters=4, length=4, digits=2)"
 LONG_SUMS = 'synthetic:tasks(only="addition", digits=9)'
 WORDS = "synthetic:repeats(letters=26, shortest=2, longest=26, copies=3)"
-WIDTHS, TOKENS = (8, 16, 32, 64), 12e6
+WIDTHS, TOKENS = (8, 16, 24, 32, 48, 64), 12e6
 SHARES = (1 / 12, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0)
 """Shares of a run's tokens after which it is scored."""
 
