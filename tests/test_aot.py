@@ -11,15 +11,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers.compiled import PROGRAM
 from helpers.outcomes import RUN
 from helpers.tiny_runs import run, write_corpus
 from jax.sharding import AbstractMesh
 
+from lmscale.core.compiled import CompiledProgram, Effort
 from lmscale.core.config import MeshConfig, ModelConfig, RunConfig
 from lmscale.core.counting import flops_per_token_full_attention, params_total
 from lmscale.core.machines import machine
 from lmscale.lm import data
-from lmscale.lm.aot.compile import compile_program, needed_bytes
+from lmscale.lm.aot.compile import compile_program, memory_limit, needed_bytes, with_effort
 from lmscale.lm.aot.programs import abstract_batch, training_step, validation_batch
 from lmscale.lm.aot.traced_flops import matmul_flops
 from lmscale.lm.devices.sharding import make_mesh, platform
@@ -123,6 +125,32 @@ def test_validation_is_compiled_too() -> None:
     assert set(outcome.memory) == {"parameters", "optimizer", "batch", "temporaries", "code"}
     assert outcome.memory["optimizer"] == pytest.approx(8 * params_total(MODEL), rel=0.01), "it stays there meanwhile"
     assert outcome.flops > 0 and outcome.fits
+
+
+@pytest.mark.parametrize(
+    ("name", "effort", "share", "efforts"),
+    [
+        ("v5e-1", "low", 0.5, ["low"]),
+        ("v5e-1", "low", 0.95, ["low", "full"]),
+        ("v5e-1", "low", 1.05, ["low", "full"]),
+        ("v5e-1", "low", 8.0, ["low"]),
+        ("v5e-1", "full", 0.5, ["full"]),
+        ("h100x1", "low", 0.5, ["full"]),
+    ],
+)
+def test_little_effort_is_enough_where_it_decides_whether_a_program_fits(
+    name: str, effort: Effort, share: float, efforts: list[Effort]
+) -> None:
+    target, made = machine(name), list[Effort]()
+    limit = memory_limit(target)
+    assert limit is not None
+
+    def compiled(tried: Effort) -> CompiledProgram:
+        made.append(tried)
+        return replace(PROGRAM, bytes_per_device=int(share * limit), effort=tried)
+
+    outcome = with_effort(compiled, effort, target)
+    assert made == efforts and outcome.effort == efforts[-1]
 
 
 @pytest.mark.parametrize(

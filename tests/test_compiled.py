@@ -44,7 +44,9 @@ def test_the_outcome_is_the_same_after_json() -> None:
     assert CompiledRun.from_json(written) == COMPILED
     assert {"fits", "bytes_per_device", "attention"} <= set(written)
     assert written["compile_seconds"] == 25.0 and written["step_seconds_at_least"] == 0.012
-    assert written["limit"] == "memory" and "fits, 3.0 GB per device of 16.0" in COMPILED.sentence()
+    assert written["limit"] == "memory" and written["effort"] == "full"
+    del written["train"]["effort"], written["effort"]  # as written before there was a choice
+    assert CompiledRun.from_json(written) == COMPILED and "fits, 3.0 GB per device of 16.0" in COMPILED.sentence()
 
 
 def test_runs_that_differ_in_numbers_share_a_program() -> None:
@@ -96,6 +98,15 @@ def test_sources_and_versions_are_part_of_what_is_kept(
     newest.write_text("{", "utf-8")  # a damaged file is compiled again
     compile_runs(runs, V5E)
     assert len(requests(folder)) == 4
+
+
+def test_what_full_effort_made_is_kept_apart(installed: Callable[[str], Path]) -> None:
+    folder = installed("reply['train']['effort'] = request['effort']")
+    runs = [PlannedRun(RUN)]
+    for _ in range(2):
+        assert [outcome.effort for outcome in compile_runs(runs, V5E)] == ["low"]
+        assert [outcome.effort for outcome in compile_runs(runs, V5E, effort="full")] == ["full"]
+    assert len(requests(folder)) == 2
 
 
 def test_runs_of_one_name_on_several_meshes_are_several_programs(installed: Callable[[str], Path]) -> None:

@@ -14,7 +14,7 @@ from helpers.plans import own_cache  # noqa: F401
 
 import lmscale
 from lmscale.commands.plan import compiled as compiled_plan
-from lmscale.core.compiled import CompiledRun
+from lmscale.core.compiled import CompiledRun, Effort
 from lmscale.core.config import MeshConfig
 from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, machine
@@ -46,10 +46,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
     """The machines that were compiled for; every run gets `COMPILED`."""
     asked: list[Machine] = []
 
-    def compile_runs(runs: list[PlannedRun], target: Machine, progress: Any) -> list[CompiledRun]:
+    def compile_runs(runs: list[PlannedRun], target: Machine, progress: Any, effort: Effort) -> list[CompiledRun]:
         asked.append(target)
         progress(1, 1, COMPILED)
-        return [compiled(machine=target.name)] * len(runs)
+        return [compiled(machine=target.name, train=replace(COMPILED.train, effort=effort))] * len(runs)
 
     monkeypatch.setattr(compiled_plan, "compile_runs", compile_runs)
     return asked
@@ -76,6 +76,18 @@ def test_a_plan_that_was_compiled_is_a_plan(file: Path, answers: list[Machine]) 
     assert [run.config.run_id for run in sweep.read("p.json").runs] == [
         run.config.run_id for run in sweep.read(file).runs
     ]
+
+
+def test_how_hard_the_compiler_tried_is_told(
+    file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, effort in (((), "low"), (("--compile-effort", "full"), "full")):
+        assert call("plan", file, "--compile", "v5e-4", "--json", "p.json", *words) == 0
+        printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+        assert ("2 of 2 runs compiled with little effort" in printed) == (effort == "low")
+        assert [run["compiled"]["effort"] for run in json.loads(Path("p.json").read_text("utf-8"))["runs"]] == [
+            effort
+        ] * 2
 
 
 def test_without_it_nothing_is_compiled(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +146,7 @@ def test_nothing_is_started_that_does_not_fit(
     words: tuple[str, ...], file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     large = compiled(fits=False, bytes_per_device=20 * 10**9)
-    monkeypatch.setattr(compiled_plan, "compile_runs", lambda runs, target, progress: [large] * len(runs))
+    monkeypatch.setattr(compiled_plan, "compile_runs", lambda runs, *_: [large] * len(runs))
     assert call(*words, file, "--check-compiled", "v5e-4") == 2
     assert "2 of 2 runs do not fit v5e-4" in capsys.readouterr().err and not Path("runs").exists()
 

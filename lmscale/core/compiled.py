@@ -6,7 +6,7 @@ Bytes are those of one device.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lmscale.core.config import ModelConfig, RunConfig, check_types, from_json
 from lmscale.core.config.packable import OPTIMIZER_MAY_DIFFER
@@ -19,6 +19,9 @@ VALUES_ONLY = (
 )  # fmt: skip
 """Fields of a `RunConfig` that no compiled program depends on: they are numbers that it is given, or are read by the
 loop around it."""
+Effort = Literal["low", "full"]
+"""How hard a compiler tries to make a program fast: as little as it can, or as in training. Only a TPU's compiler takes
+much less time for it."""
 DATA_SHAPES = ("pairs", "sequences", "prompts")
 """Properties of a `DataConfig` that shape a batch."""
 
@@ -42,6 +45,7 @@ class CompiledProgram:
     traffic_bytes: float = 0.0
     """Bytes that the operations read and write outside of fusions."""
     compile_seconds: float = 0.0
+    effort: Effort = "full"
     problem: str = ""
     """What the compiler said where it refused the program."""
 
@@ -83,26 +87,32 @@ class CompiledRun:
         """Time that all programs took to compile."""
         return self.train.compile_seconds + self.validation.compile_seconds
 
+    @property
+    def effort(self) -> Effort:
+        """Of the training step."""
+        return self.train.effort
+
     def sentence(self) -> str:
         """The outcome in one line."""
         size = f"{self.bytes_per_device / 1e9:.1f} GB per device"
         limit = "" if self.memory_limit_bytes is None else f" of {self.memory_limit_bytes / 1e9:.1f}"
         time = "" if self.bound is None else f", a step at least {1e3 * self.bound.seconds:.3g} ms ({self.bound.limit})"
         verdict = "fits" if self.fits else "does not fit"
+        effort = " with little effort" if self.effort == "low" else ""
         return (
             f"{verdict}, {size}{limit}; attention {self.attention}, logits {self.loss}{time}; compiled in "
-            f"{duration(self.compile_seconds)}"
+            f"{duration(self.compile_seconds)}{effort}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, with what follows from them."""
         more = {} if self.bound is None else {"step_seconds_at_least": self.bound.seconds, "limit": self.bound.limit}
-        return {**asdict(self), "compile_seconds": self.compile_seconds, **more}
+        return {**asdict(self), "compile_seconds": self.compile_seconds, "effort": self.effort, **more}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "CompiledRun":
         """The inverse of `to_json`. Raises `UserError` for what another version wrote."""
-        derived = ("compile_seconds", "step_seconds_at_least", "limit")
+        derived = ("compile_seconds", "effort", "step_seconds_at_least", "limit")
         return from_json(cls, {name: item for name, item in value.items() if name not in derived})
 
 

@@ -34,6 +34,9 @@ class PlanArgs:
     """Compile every distinct run for a machine that need not be here: v5e-16, v5p-128, v6e-8, h100x8, a100-80x4,
     h200x8, b200x8, gb200x72, or FILE.txtpb:8 for GPUs that a file describes to XLA. Says whether it fits, its memory,
     kernels and collectives, and the least time of a step; outcomes are kept."""
+    compile_effort: Literal["low", "full"] = "low"
+    """How hard a TPU's compiler tries to make programs fast: as little as it can, in a quarter of the time, unless
+    their memory is within a tenth of a device's; or as in training."""
     utilisation: float | None = None
     """Share of the device's peak that training reaches; by default 0.35 is assumed."""
     price: float | None = None

@@ -59,7 +59,9 @@ def _priced(
 ) -> PricedPlan:
     """The plan with its prices, compiled where --compile names a machine."""
     hardware = _hardware(plan, args)  # before minutes of compilation, since it may refuse
-    return price_plan(plan, hardware, verdict, folder, compile_plan(plan.runs, args.compile, console))
+    return price_plan(
+        plan, hardware, verdict, folder, compile_plan(plan.runs, args.compile, console, args.compile_effort)
+    )
 
 
 def _elsewhere(args: PlanArgs) -> tuple[object, ...]:

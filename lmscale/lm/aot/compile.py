@@ -2,13 +2,15 @@
 
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from lmscale.core.accelerators import GPU_POOL
-from lmscale.core.compiled import CompiledProgram, CompiledRun
+from lmscale.core.compiled import CompiledProgram, CompiledRun, Effort
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.errors import UserError
 from lmscale.core.extras import installed
@@ -27,13 +29,24 @@ USED = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", re.IGNORECAS
 """How XLA says that a program is too large for a TPU."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "jax-cuda12-plugin", "nvidia-cudnn-cu13")
+LEAST_EFFORT = {"exec_time_optimization_effort": -1.0}
+"""XLA's option, from -1 to 1, of how hard it tries to make a program fast."""
+DECIDED = 0.1
+"""A program that was compiled with little effort and whose memory is this much of a device's away from what the device
+has fits, or does not, with full effort too: of the programs of `tests/test_counting_activations.py` full effort changed
+the memory of a v5e by at most 0.0 %."""
 ATTENTION_FLOPS = {True: 6, False: 2}
 """FLOPs of attention per token, over all layers times the width of attention and the context: those of a training step
 and of a forward pass (`counting.flops`)."""
 
 
-def compile_run(config: RunConfig, machine: Machine, reference: ModelConfig | None = None) -> CompiledRun:
+def compile_run(
+    config: RunConfig, machine: Machine, reference: ModelConfig | None = None, effort: Effort = "full"
+) -> CompiledRun:
     """Compile the training step and the validation of `config`, which may read the model `reference`, for `machine`.
+
+    With little effort only where that decides whether a program fits: one whose memory is near that of a device is
+    compiled again as in training.
 
     Raises `UserError` where the mesh does not fit the machine, and for what the compiler refuses for another reason
     than the size of the memory.
@@ -41,10 +54,14 @@ def compile_run(config: RunConfig, machine: Machine, reference: ModelConfig | No
     machine.check_mesh(config.mesh.devices, f"of run {config.run_id}")
     mesh = make_mesh(config.mesh, compile_only_devices(machine))
     check_traced_for(machine, mesh)
-    with cudnn_of(machine):
-        train = compile_program(training_step(config, mesh, reference), config, mesh, machine, training=True)
-        validation = compile_program(validation_batch(config, mesh, reference), config, mesh, machine, training=False)
     limit = memory_limit(machine)
+
+    def compiled(program: AbstractProgram, training: bool) -> CompiledProgram:
+        return with_effort(partial(compile_program, program, config, mesh, machine, training), effort, machine)
+
+    with cudnn_of(machine):
+        train = compiled(training_step(config, mesh, reference), training=True)
+        validation = compiled(validation_batch(config, mesh, reference), training=False)
     largest = max(train.bytes_per_device, validation.bytes_per_device)
     return CompiledRun(
         machine=machine.name,
@@ -62,6 +79,16 @@ def compile_run(config: RunConfig, machine: Machine, reference: ModelConfig | No
     )
 
 
+def with_effort(compiled: Callable[[Effort], CompiledProgram], effort: Effort, machine: Machine) -> CompiledProgram:
+    """The program as `compiled` makes it with that effort; with full effort where it is for GPUs or little effort
+    leaves open whether it fits."""
+    if effort == "low" and machine.platform == "tpu":
+        program, limit = compiled("low"), memory_limit(machine)
+        if limit is None or abs(program.bytes_per_device / limit - 1) > DECIDED:
+            return program
+    return compiled("full")
+
+
 def memory_limit(machine: Machine) -> int | None:
     """Bytes that a program may take on a device: of a GPU the share that JAX takes for its arrays."""
     if machine.platform == "gpu" and (whole := memory_bytes(machine.target)) is not None:
@@ -70,7 +97,7 @@ def memory_limit(machine: Machine) -> int | None:
 
 
 def compile_program(
-    program: AbstractProgram, config: RunConfig, mesh: Mesh, machine: Machine, training: bool
+    program: AbstractProgram, config: RunConfig, mesh: Mesh, machine: Machine, training: bool, effort: Effort = "full"
 ) -> CompiledProgram:
     """Compile one program for the devices of `mesh`. Raises `UserError` as `compile_run` does."""
     arguments, beside, start = program.argument_bytes(), program.bytes_beside(), time.perf_counter()
@@ -82,7 +109,7 @@ def compile_program(
             lowered = traced.lower()
             kernels = _lowered_kernels(lowered)
             flops = _flops(traced.jaxpr, kernels, config, program.tokens, training)
-            compiled = lowered.compile()
+            compiled = lowered.compile(LEAST_EFFORT if effort == "low" else None)
     except jax.errors.JaxRuntimeError as error:
         seconds = time.perf_counter() - start
         if (needed := needed_bytes(str(error), sum(arguments.values()), sum(beside.values()))) is None:
@@ -91,7 +118,7 @@ def compile_program(
             ) from error
         return CompiledProgram(
             fits=False, bytes_per_device=needed, memory={**arguments, **beside}, flops=flops,
-            compile_seconds=seconds, problem=_first_line(error), kernels=kernels,
+            compile_seconds=seconds, effort=effort, problem=_first_line(error), kernels=kernels,
         )  # fmt: skip
     except NotImplementedError as error:
         raise UserError(
@@ -110,6 +137,7 @@ def compile_program(
         flops=flops,
         traffic_bytes=hlo_costs.traffic_bytes(read),
         compile_seconds=seconds,
+        effort=effort,
     )
 
 

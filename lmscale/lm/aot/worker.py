@@ -39,7 +39,8 @@ def write_reply(request: dict[str, object], reply: Path) -> None:
 
     jax.config.update("jax_enable_compilation_cache", False)  # what would be read from it was never compiled here
     reference = None if request["reference"] is None else from_json(ModelConfig, request["reference"])
-    compiled = compile_run(RunConfig.from_json(request["config"]), machine(str(request["machine"])), reference)
+    config, effort = RunConfig.from_json(request["config"]), "low" if request["effort"] == "low" else "full"
+    compiled = compile_run(config, machine(str(request["machine"])), reference, effort)
     write_json(reply, compiled.to_json())
 
 

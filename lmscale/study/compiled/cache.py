@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from lmscale.core.compiled import CompiledRun
+from lmscale.core.compiled import CompiledRun, Effort
 from lmscale.core.errors import UserError
 from lmscale.core.files import cache_dir, read_json, write_json
 from lmscale.core.machines import Machine
@@ -16,10 +16,10 @@ SOURCES = ("lm", "core")
 
 
 class Cache:
-    """What was compiled for a machine by compilers of these versions."""
+    """What was compiled for a machine by compilers of these versions, with that effort."""
 
-    def __init__(self, machine: Machine, versions: dict[str, str]) -> None:
-        facts = json.dumps([machine.topology, machine.target, sorted(versions.items()), source_hash()])
+    def __init__(self, machine: Machine, versions: dict[str, str], effort: Effort) -> None:
+        facts = json.dumps([machine.topology, machine.target, sorted(versions.items()), source_hash(), effort])
         self._about = hashlib.sha256(facts.encode()).hexdigest()[:12]
         self._machine = machine
 

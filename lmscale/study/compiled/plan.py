@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lmscale.core.compiled import CompiledRun, program_key
+from lmscale.core.compiled import CompiledRun, Effort, program_key
 from lmscale.core.config import READ_ROLES, ModelConfig
 from lmscale.core.counting import params_total
 from lmscale.core.extras import compiler_versions
@@ -17,9 +17,11 @@ Progress = Callable[[int, int, CompiledRun], None]
 
 
 def compile_runs(
-    runs: Sequence[PlannedRun], machine: Machine, progress: Progress = lambda *_: None
+    runs: Sequence[PlannedRun], machine: Machine, progress: Progress = lambda *_: None, effort: Effort = "low"
 ) -> list[CompiledRun]:
     """What the compiler says of each run on `machine`; runs that share their programs share the outcome.
+
+    With little effort a program near the size of the memory is compiled with full effort too, and so are those of GPUs.
 
     Raises `UserError` where the compiler is not installed or does not match JAX, where a mesh does not fit, and where
     the compiler refuses a program for another reason than its size.
@@ -28,10 +30,10 @@ def compile_runs(
     for run in runs:
         machine.check_mesh(run.config.mesh.devices, f"of run {run.config.run_id}")
     by_id = {run.config.run_id: run for run in runs}
-    every = [Job(run.config, _reference(run, by_id)) for run in runs]
+    every = [Job(run.config, _reference(run, by_id), effort) for run in runs]
     keys = [program_key(job.config, job.reference) for job in every]
     jobs = dict(zip(reversed(keys), reversed(every)))  # of runs that share a program the first stands for all
-    cache = Cache(machine, versions)
+    cache = Cache(machine, versions, effort)
     compiled = {key: outcome for key in jobs if (outcome := cache.read(key)) is not None}
     missing = {key: job for key, job in jobs.items() if key not in compiled}
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from lmscale.core.compiled import CompiledRun
+from lmscale.core.compiled import CompiledRun, Effort
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.exit_status import EXIT_USER_ERROR
@@ -33,15 +33,23 @@ Finished = Callable[[str, CompiledRun], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A run to compile, and the model that it reads."""
+    """A run to compile, the model that it reads, and how hard the compiler is to try."""
 
     config: RunConfig
     reference: ModelConfig | None = None
+    effort: Effort = "full"
 
     def request(self, machine: Machine) -> str:
         """What the process reads from standard input."""
         reference = None if self.reference is None else asdict(self.reference)
-        return json.dumps({"machine": machine.name, "config": self.config.to_json(), "reference": reference})
+        return json.dumps(
+            {
+                "machine": machine.name,
+                "config": self.config.to_json(),
+                "reference": reference,
+                "effort": self.effort,
+            }
+        )
 
 
 @dataclass
