@@ -1,7 +1,7 @@
 """Cross-entropy of every next token from the last activations, in chunks where all logits would be large.
 
 Letters: B batch, T time, D width, V vocabulary; N stands for the positions scored together, laid flat or, where the
-mesh divides time, as [B, T].
+mesh divides time, as [B, T]; P for the devices that positions are divided over.
 """
 
 import math
@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from lmscale.core.counting.chunks import loss_chunks
-from lmscale.lm.devices.sharding import MESH_AXES, constrain, mesh_axis_size
+from lmscale.lm.devices.sharding import MESH_AXES, batch_devices, constrain, mesh_axis_size
 
 Pair = tuple[jax.Array, jax.Array]
+DIVIDED = ("batch", "time")
+"""Logical axes of the positions scored together, of which a flat array has the first alone."""
 
 
 def default_chunk(batch: int, time: int, vocab: int) -> int | None:
@@ -100,19 +102,53 @@ def _gradients(
     cotangents: Pair,
     scale: float,
     softcap: float | None,
+    shares: tuple[int, ...] = (),
 ) -> Pair:
-    """Gradients of x and, in float32, of the head from those of nats and log normaliser: softmax less target."""
+    """Gradients of x and, in float32, of the head from those of nats and log normaliser: softmax less target.
+
+    That of the head is `_head_gradient`.
+    """
     d_nats_N, d_log_z_N = (jnp.where(targets_N >= 0, d_N, 0) for d_N in cotangents)
     softmax_NV = exps_NV * ((d_nats_N + d_log_z_N) / sum_N)[..., None]
     d_logits_NV = softmax_NV - jnp.where(_is_target(exps_NV, targets_N), d_nats_N[..., None], 0)
     if softcap is not None and capped_NV is not None:
         d_logits_NV *= 1 - jnp.square(capped_NV / softcap)
     d_logits_NV = (scale * d_logits_NV).astype(x_ND.dtype)
-    axes = list(range(x_ND.ndim - 1))
-    d_head_DV = jnp.tensordot(x_ND, d_logits_NV, (axes, axes), preferred_element_type=exps_NV.dtype)
+    d_head = _head_gradient(x_ND, d_logits_NV, exps_NV.dtype, shares)
     # The barrier keeps the transposition of a tied head out of this product: with it XLA's CPU backend takes 1.4 times
     # as long.
-    return d_logits_NV @ head_DV.T, jax.lax.optimization_barrier(d_head_DV)
+    return d_logits_NV @ head_DV.T, jax.lax.optimization_barrier(d_head)
+
+
+def _head_gradient(x_ND: jax.Array, d_logits_NV: jax.Array, dtype: Any, shares: tuple[int, ...]) -> jax.Array:
+    """[D, V], or [P, D, V] with the share of every device where `shares` tells how many each axis of N is divided into.
+
+    A sum over shares is the gradient; added up over chunks first, it is sent once instead of once per chunk.
+    """
+    if not shares:
+        axes = list(range(x_ND.ndim - 1))
+        return jnp.tensordot(x_ND, d_logits_NV, (axes, axes), preferred_element_type=dtype)
+    x_PnD, d_logits_PnV = _by_share(x_ND, shares, None), _by_share(d_logits_NV, shares, "vocab")
+    d_head_PDV = jnp.einsum("...nd,...nv->...dv", x_PnD, d_logits_PnV, preferred_element_type=dtype)
+    return constrain(d_head_PDV, *DIVIDED[: len(shares)], None, "vocab")
+
+
+def _by_share(x: jax.Array, shares: tuple[int, ...], last: str | None) -> jax.Array:
+    """[N, ...] -> [P, N / P, ...], with an axis of P for each axis of N."""
+    *sizes, width = x.shape
+    split = [size for share, whole in zip(shares, sizes) for size in (share, whole // share)]
+    devices, positions = range(0, 2 * len(sizes), 2), range(1, 2 * len(sizes), 2)
+    ordered = x.reshape(*split, width).transpose(*devices, *positions, 2 * len(sizes))
+    return constrain(ordered.reshape(*shares, -1, width), *DIVIDED[: len(shares)], None, last)
+
+
+def _shares(rows: int, time: int) -> tuple[int, ...]:
+    """Devices that each axis of N is divided over, in a chunk of `rows` rows and `time` positions; none where one
+    device has all, or where devices have unequal shares."""
+    devices = batch_devices(), mesh_axis_size("sequence")
+    if math.prod(devices) == 1 or rows % devices[0] or time % devices[1]:
+        return ()
+    return devices[:1] if _flat() else devices
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -176,21 +212,25 @@ def _by_chunks_backward(
     chunks: int, scale: float, softcap: float | None, saved: Any, cotangents: Pair
 ) -> tuple[jax.Array, jax.Array, None]:
     x_BTD, head_DV, targets_BT, log_z_BT = saved
+    shares = _shares(len(x_BTD), x_BTD.shape[1] // chunks)
 
-    def add_gradients(total_DV: jax.Array, chunk: tuple[jax.Array, ...]) -> Pair:
+    def add_gradients(total: jax.Array, chunk: tuple[jax.Array, ...]) -> Pair:
         x_ND, targets_N, log_z_N, d_nats_N, d_log_z_N = chunk
         logits_NV = _logits(x_ND, head_DV, scale, softcap)
         # The normaliser of a position that is not scored is stored as 0: its exponentials could be infinite.
         softmax_NV = jnp.exp(logits_NV - jnp.where(targets_N >= 0, log_z_N, jnp.inf)[..., None])
         cotangents_N = (d_nats_N, d_log_z_N)
-        d_x_ND, d_head_DV = _gradients(
-            x_ND, head_DV, targets_N, softmax_NV, 1.0, logits_NV, cotangents_N, scale, softcap
+        d_x_ND, d_head = _gradients(
+            x_ND, head_DV, targets_N, softmax_NV, 1.0, logits_NV, cotangents_N, scale, softcap, shares
         )
-        return total_DV + d_head_DV, d_x_ND
+        return total + d_head, d_x_ND
 
-    zero_DV = jnp.zeros(head_DV.shape, log_z_BT.dtype)
+    zero = jnp.zeros((*shares, *head_DV.shape), log_z_BT.dtype)
+    if shares:
+        zero = constrain(zero, *DIVIDED[: len(shares)], None, "vocab")
     chunked = tuple(_split(array, chunks) for array in (x_BTD, targets_BT, log_z_BT, *cotangents))
-    d_head_DV, d_x = jax.lax.scan(add_gradients, zero_DV, chunked)
+    total, d_x = jax.lax.scan(add_gradients, zero, chunked)
+    d_head_DV = constrain(total.sum(axis=range(len(shares))), "embed", "vocab") if shares else total
     return _merge(d_x, len(x_BTD)), d_head_DV.astype(head_DV.dtype), None
 
 
