@@ -26,7 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": {
         "kv_heads": 4, "tied_embeddings": False, "biases": True, "norm": "layernorm", "positions": "learned",
-        "mlp": "gelu", "document_end": 3, "residual_dropout": 0.1, "logit_softcap": 20.0,
+        "mlp": "gelu", "document_end": 3, "residual_dropout": 0.1, "logit_softcap": 20.0, "loss_chunk": 4,
     },
     "scanned": {
         "scan_layers": True, "qk_norm": True, "remat": "full", "positions": "alibi", "kv_heads": 2, "loss_chunk": 4,
@@ -83,12 +83,30 @@ def train_on(shape: Shape, optimizer: str, model: dict[str, Any]) -> dict[str, A
     return {"losses": losses, "parts": parts, "moments": moments, "first": first, "devices": mesh.size}
 
 
-def simulate(cases: list[tuple[Shape, str, dict[str, Any]]]) -> tuple[list[dict[str, Any]], str]:
+def bytes_sent(shape: Shape, optimizer: str, model: dict[str, Any]) -> dict[str, int]:
+    """Kind of collective -> bytes that a device sends in a step."""
+    import jax
+
+    from lmscale.lm.aot import hlo, hlo_costs
+    from lmscale.lm.aot.programs import training_step
+
+    config = run(shape, optimizer=optimizer, **model)
+    mesh = make_mesh(config.mesh)
+    program = training_step(config, mesh, None)
+    with jax.set_mesh(mesh):
+        text = program.trace().lower().compile().as_text()
+    sent = hlo_costs.collectives(hlo.parse(text), mesh.size, mesh.size)
+    return {kind: total["bytes"] for kind, total in sent.items()}
+
+
+def simulate(
+    cases: list[tuple[Shape, str, dict[str, Any]]], function: str = "train_on"
+) -> tuple[list[dict[str, Any]], str]:
     """What came of every case, on eight simulated devices in a process of their own; what XLA complained about.
 
     Compiled in haste: most of the time of these tests is LLVM's.
     """
-    code = f"import json, test_sharding as t; print(json.dumps([t.train_on(*case) for case in {cases!r}]))"
+    code = f"import json, test_sharding as t; print(json.dumps([t.{function}(*case) for case in {cases!r}]))"
     environment = {**simulated_devices(8, HASTE), "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -118,6 +136,13 @@ def test_eight_devices_learn_what_one_learns(shape: Shape, trained: Any) -> None
 @pytest.mark.long
 def test_no_array_is_gathered_whole_where_a_part_would_do(trained: Any) -> None:
     assert REMATERIALIZED not in trained[1], trained[1]
+
+
+@pytest.mark.long
+def test_more_chunks_of_the_loss_send_no_more() -> None:
+    """The head is gathered once for all of them, and its gradient sent once."""
+    (two, four), _ = simulate([((1, 2, 2, 2), "adamw", {"loss_chunk": chunk}) for chunk in (4, 2)], "bytes_sent")
+    assert sum(four.values()) <= 1.02 * sum(two.values()), (two, four)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.lm.devices.sharding import Axes, constrain, platform
+from lmscale.lm.devices.sharding import Axes, constrain, mesh_axis_size, platform
 from lmscale.lm.model.attention import alibi_slopes, causal_attention
 from lmscale.lm.model.cross_entropy import cross_entropy, default_chunk
 from lmscale.lm.model.experts import Occupancy, expert_mlp
@@ -145,7 +145,7 @@ def final_residual(
     if tap is not None:
         tap.check_sites(config)
     inputs, outside = layer_inputs(tokens_BT, config)._replace(read_BT=read_BT), BoundTap(tap)
-    params = cast(params, config)
+    params = _gathered_ends(cast(params, config))
     keys = None if key is None else jax.random.split(key, config.layers + 1)
     residual_BTD = constrain(params["embedding"], "vocab", None)[tokens_BT]
     if config.positions == "learned":
@@ -155,6 +155,17 @@ def final_residual(
     residual_BTD, activations, reports = _layers(params, outside("embedding", residual_BTD), inputs, config, keys, tap)
     final_BTD = outside("final_norm", norm(residual_BTD, "final_norm", params, config))
     return final_BTD, params, activations | outside.activations, reports
+
+
+def _gathered_ends(params: Params) -> Params:
+    """The parameters with embedding and head gathered over the axis fsdp: once, for the lookup of tokens and for every
+    chunk of the loss, and in the compute dtype, up to which the first constraint keeps them divided."""
+    if mesh_axis_size("fsdp") == 1:
+        return params
+    axes: dict[str, Axes] = {"embedding": ("vocab", "embed"), "head": ("embed", "vocab")}
+    whole = {name: [axis if axis == "vocab" else None for axis in of] for name, of in axes.items()}
+    ends = {name: constrain(constrain(params[name], *axes[name]), *whole[name]) for name in axes if name in params}
+    return {**params, **ends}
 
 
 def layer_inputs(tokens_BT: jax.Array, config: ModelConfig) -> LayerInputs:
