@@ -32,6 +32,7 @@ def write_reply(request: dict[str, object], reply: Path) -> None:
     """Compile what is asked for. Raises `UserError` as `compile_run` does."""
     import jax
 
+    from lmscale.core.compiled import Effort
     from lmscale.core.config import ModelConfig, RunConfig, from_json
     from lmscale.core.files import write_json
     from lmscale.core.machines import machine
@@ -39,7 +40,8 @@ def write_reply(request: dict[str, object], reply: Path) -> None:
 
     jax.config.update("jax_enable_compilation_cache", False)  # what would be read from it was never compiled here
     reference = None if request["reference"] is None else from_json(ModelConfig, request["reference"])
-    config, effort = RunConfig.from_json(request["config"]), "low" if request["effort"] == "low" else "full"
+    config = RunConfig.from_json(request["config"])
+    effort: Effort = "low" if request["effort"] == "low" else "full"
     compiled = compile_run(config, machine(str(request["machine"])), reference, effort)
     write_json(reply, compiled.to_json())
 
