@@ -46,7 +46,7 @@ def compile_one(
     settings = OptimizerConfig(peak_lr=1e-3, batch_sequences=batch, micro_batches=micro_batches)
     shape = replace(MODEL, **model)
     config = RunConfig(model=shape, optimizer=settings, mesh=mesh or MeshConfig(), tokens=batch * shape.context)
-    (outcome,) = compile_runs([PlannedRun(config)], machine(name))
+    (outcome,) = compile_runs([PlannedRun(config)], machine(name), effort="full")
     return outcome
 
 
