@@ -93,6 +93,28 @@ def test_what_a_device_sends() -> None:
     }
 
 
+def test_a_fusion_that_scatters_a_sum() -> None:
+    """As a TPU's compiler writes it: half of what the all-reduce in it would send."""
+    fusion = """
+%all-reduce-scatter.1 (input: f32[8,4]) -> f32[1,4] {
+  %input = f32[8,4]{1,0} parameter(0)
+  %whole = f32[8,4]{1,0} all-reduce(%input), channel_id=2, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %device = u32[] partition-id()
+  %none = u32[] constant(0)
+  ROOT %part = f32[1,4]{1,0} dynamic-slice(%whole, %device, %none), dynamic_slice_sizes={1,4}
+}
+
+ENTRY %main"""
+    text = TEXT.replace("\nENTRY %main", fusion).replace(
+        "  ROOT %result",
+        "  %scattered.2 = f32[1,4]{1,0} fusion(%sent), kind=kCustom, calls=%all-reduce-scatter.1\n  ROOT %result",
+    )
+    plain, sent = (hlo_costs.collectives(hlo.parse(one), devices=8, linked=8) for one in (TEXT, text))
+    assert sent["all-reduce"] == plain["all-reduce"]
+    assert sent["reduce-scatter"]["bytes"] - plain["reduce-scatter"]["bytes"] == round(ARRAY * 7 / 8)
+    assert sent["reduce-scatter"]["count"] == 2
+
+
 def test_what_leaves_the_linked_devices() -> None:
     """Two hosts of four: a gather brings the other host's share once, and groups of one host send nothing out."""
     sent = hlo_costs.collectives(hlo.parse(TEXT), devices=8, linked=4)

@@ -22,6 +22,8 @@ NO_KERNELS = (
 ATTENTION = {"cudnn": ("fmha", ("Backward",)), "splash": ("splash", ("dkv", "dq"))}
 """Library -> what stands in the name of its attention kernels, and in those of the backward pass."""
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+SCATTER, SCATTER_FUSION = "reduce-scatter", "all-reduce-scatter"
+"""A TPU's compiler writes one as a fusion of that name: an all-reduce, of whose result a device takes its slice."""
 NO_TRAFFIC = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "iota",
     "while", "call", "conditional", "async-start", "async-update", "async-done", "opt-barrier", "add-dependency",
@@ -65,9 +67,10 @@ def collectives(program: Program, devices: int, linked: int) -> dict[str, dict[s
     for computation, one, times in program.executed(in_fusions=True):
         if one.opcode.endswith("-done") or one.kind not in COLLECTIVES:
             continue
+        kind = SCATTER if computation.name.startswith(SCATTER_FUSION) else one.kind
         operand = _operand_bytes(computation, one)
-        sent, network = _sent(one, operand, devices, linked)
-        total = totals.setdefault(one.kind, {"count": 0, "bytes": 0, "network_bytes": 0})
+        sent, network = _sent(one, kind, operand, devices, linked)
+        total = totals.setdefault(kind, {"count": 0, "bytes": 0, "network_bytes": 0})
         total["count"] += times
         total["bytes"] += round(sent * times)
         total["network_bytes"] += round(network * times)
@@ -79,9 +82,9 @@ def _operand_bytes(computation: Computation, one: Instruction) -> int:
     return sum(map(array_bytes, types))
 
 
-def _sent(one: Instruction, operand: float, devices: int, linked: int) -> tuple[float, float]:
+def _sent(one: Instruction, kind: str, operand: float, devices: int, linked: int) -> tuple[float, float]:
     """Bytes that a device sends, and those that leave its linked group."""
-    if one.kind == "collective-permute":
+    if kind == "collective-permute":
         pairs = _pairs(one.attributes)
         crossing = any(source // linked != target // linked for source, target in pairs)
         return operand, operand if crossing else 0.0
@@ -89,11 +92,11 @@ def _sent(one: Instruction, operand: float, devices: int, linked: int) -> tuple[
     size = max(1, len(group))
     inside = max(1, max(Counter(device // linked for device in group).values(), default=1))
     groups = size / inside
-    if one.kind == "all-gather":
+    if kind == "all-gather":
         return operand * (size - 1), operand * (groups - 1)
-    if one.kind == "reduce-scatter":
+    if kind == SCATTER:
         return operand * (size - 1) / size, operand / inside * (groups - 1) / groups
-    if one.kind == "all-reduce":
+    if kind == "all-reduce":
         return 2 * operand * (size - 1) / size, 2 * operand / inside * (groups - 1) / groups
     return operand * (size - 1) / size, operand * (size - inside) / size
 
