@@ -91,7 +91,7 @@ def test_another_convention_and_another_prior(tmp_path: Path) -> None:
     runs = sweep.read(path).runs
     assert f"{count(runs[-1].config).flops_kaplan:.2e}" in outputs["kaplan"]
     assert f"{count(runs[-1].config).flops:.2e}" in outputs["plain"] and "(Kaplan)" in outputs["kaplan"]
-    assert "under hoffmann-2022 and noise 0.02 nats" in outputs["hoffmann"]
+    assert "the law hoffmann-2022, and final losses that scatter by 0.02 nats" in outputs["hoffmann"]
     assert "ln D/N at 1e+15 FLOPs (--target)" in outputs["hoffmann"]
     with pytest.raises(UserError, match="no prior is called 'hofman-2022'; did you mean 'hoffmann-2022'"):
         main(PlanArgs(path, runs=tmp_path, prior="hofman-2022"), screen())
@@ -104,7 +104,7 @@ def test_repeated_data_is_judged_by_its_own_law(tmp_path: Path) -> None:
     )
     main(PlanArgs(write(tmp_path, body), runs=tmp_path), console := screen(400))
     text = output_of(console)
-    assert "Design, under muennighoff-2023" in text and "R_D" in text and "repeated up to 16" in text
+    assert "assumed: the law muennighoff-2023" in text and "R_D" in text and "repeated up to 16" in text
 
 
 @pytest.mark.long
@@ -180,7 +180,7 @@ def test_from_a_law_to_one_run(tmp_path: Path, fitted: Path) -> None:
     main(asked, screen())
     assert count(sweep.read(out).runs[0].config).tokens_per_param == pytest.approx(100, rel=0.2)
     main(PlanArgs(path, runs=tmp_path, prior=str(fitted)), console := screen(400))
-    assert f"under {fitted}" in output_of(console)
+    assert f"the law {fitted}" in output_of(console)
 
 
 def test_a_plan_is_judged_at_a_law_of_ones_own(tmp_path: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_plan_is_judged_at_a_law_of_ones_own(tmp_path: Path, fitted: Path, mon
     with pytest.raises(UserError, match=r"no constants of the law 'own\.py:Own' are known .* --prior FITS\.json"):
         main(PlanArgs(path, runs=tmp_path), screen())
     main(PlanArgs(path, runs=tmp_path, prior="own.json", json=tmp_path / "p.json"), console := screen(400))
-    assert "under own.json" in output_of(console)
+    assert "the law own.json" in output_of(console)
     value = json.loads(Path("p.json").read_text())
     assert value["law"] == "own.py:Own" and value["design"]["prior"]["law"] == "own"
     assert sweep.read(tmp_path / "p.json").sweep.law == "own.py:Own"

@@ -106,7 +106,11 @@ def test_scored_runs_are_reported_as_scores_and_lead_to_the_verb_that_judges_the
     page = report.of_table(tmp_path / "runs.csv", tmp_path / "report", runs_folder=tmp_path / "runs")
     text = text_of(page)
     assert "At which model size does each ability appear?" in text and "Benchmark scores of runs" in text
-    assert "`lmscale emergence` on their folder judges each task" in text and "20 tokens per parameter" not in text
+    assert (
+        "allow no verdict" in text
+        and "`lmscale emergence` on their folder" in text
+        and "20 tokens per parameter" not in text
+    )
 
 
 @pytest.mark.long

@@ -101,18 +101,19 @@ class Verdict:
         precision = f"{_within(self.factor)} (95 %{self._if_exact()})"
         if doubt := self._doubt():
             return (
-                f"this plan identifies the law, but {information.prior.name} cannot say how well it fixes D/N {where}: "
-                f"{doubt}. Taken at its word, {precision}; a fit of a small sweep of your own can say, "
-                f"--prior FITS.json"
+                f"this plan can be fitted: its runs tell the effects of N and D apart. How exactly it will know "
+                f"the best D/N {where} is open, since the assumed law {information.prior.name} cannot say how well it "
+                f"fixes D/N there: {doubt}. Train and fit this plan, and give the next that fit: --prior FITS.json. "
+                f"(Taken at its word, {information.prior.name} promises {precision})"
             )
         if self.factor > LOOSE:
             return (
-                f"this plan identifies the law in principle, but leaves D/N {where} open by {precision} either way: "
+                f"this plan can be fitted, but leaves the best D/N {where} open by {precision} either way: "
                 f"`--improve` proposes the runs that narrow it"
             )
-        sentence = f"this plan gives D/N {where} within {precision} either way"
+        sentence = f"this plan gives the best D/N, tokens per parameter, {where} within {precision} either way"
         if self.factor <= FIRM:
-            sentence = f"this plan pins down D/N {where} within {precision}"
+            sentence = f"this plan pins down the best D/N, tokens per parameter, {where} within {precision}"
         bias = max((abs(one.bias) for one in self.valleys if one.bias is not None), default=0.0)
         if bias > NOTABLE_BIAS:
             sentence += f"; a parabola per budget is off by up to {100 * bias:.1f} %, so take the law's own optimum"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
     from lmscale.study.laws import Law
     from lmscale.study.report.kinds import Kind
+    from lmscale.study.report.stages import Stages
 
 LAW = "chinchilla"
 """The form of Approach 3 where a sweep names none."""
@@ -95,6 +96,8 @@ def of_table(
     `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that says so.
     Raises `UserError` as `read_table` does, and for a law that there is not.
     """
+    from functools import partial
+
     from lmscale.core.config import PRETRAIN
     from lmscale.study.fits.checks.stages import one_stage
     from lmscale.study.laws import form
@@ -124,11 +127,22 @@ def of_table(
             table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
         )
     table = with_columns(table) if kind.inputs else table
+
+    def fit_stage(rows: "pd.DataFrame", of: "Kind") -> "tuple[list[Any], list[HeldOut], list[str]]":
+        if not of.fits_law or other:
+            return [], [], []
+        return fit_and_check(rows, ("2", "3"), resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape)
+
+    counts = stages.runs_by_stage(every)
+    this = stage or (PRETRAIN if len(counts) != 1 else next(iter(counts)))
     title = title or f"{kind.title} {name or Path(source).name.split('.')[0]}"
     return write(
         table, fits, output, title=title, question=question, held_out=checked,
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines, kind=kind,
-        stages=stages.section(stages.runs_by_stage(every), stage or PRETRAIN, account.printable(str(source))),
+        stages=stages.Stages(
+            this, account.printable(str(source)), counts,
+            stages.others(every, this, partial(_kind, runs_folder=None), fit_stage),
+        ),
     )  # fmt: skip
 
 
@@ -187,7 +201,7 @@ def write(
     commands: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
     kind: "Kind | None" = None,
-    stages: Sequence[str] = (),
+    stages: "Stages | None" = None,
 ) -> Path:
     """Write the report of a table and its fits; the path of the page.
 
@@ -204,13 +218,24 @@ def write(
         commands: how the numbers were made, one shell line each.
         baselines: name -> bits per byte of a simple model on the runs' validation text, lines in the plot of losses.
         kind: what the page is about; None says the table.
-        stages: the section about other stages of the sweep, as `stages.section` writes it.
+        stages: the other stages of the sweep.
 
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
     from lmscale.study import plots
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report import account, brief, explore, figures, forecasts, page, sketch, under_way
+    from lmscale.study.report import (
+        abilities,
+        account,
+        brief,
+        explore,
+        figures,
+        forecasts,
+        page,
+        run_time,
+        sketch,
+        under_way,
+    )  # fmt: skip
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
     from lmscale.study.report.records import records
@@ -223,7 +248,10 @@ def write(
     kind = kind or _kind(table, runs_folder)
     runs = records(table, fits, runs_folder)
     positions = read_positions(runs_folder, plots.measured_runs(table) if len(table) else table)
-    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs, positions)
+    stage = stages.this if stages is not None and len(stages.counts) > 1 else None
+    scores = abilities.abilities_of(runs_folder, stage)
+    drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs, positions, scores)
+    further = {} if stages is None else {one: one.draw(folder / "figures", runs_folder) for one in stages.others}
     states = under_way.states_of(runs_folder)
     missing = under_way.note(states)
     notes = [*([missing] if missing else []), *notes]
@@ -238,10 +266,15 @@ def write(
                 "answer": [] if kind.inputs else brief.brief(fits, table, held_out),
                 "fits": [fit.to_json() for fit in fits],
                 "held_out": [check.to_json() for check in held_out],
+                **({"emergence": scores.to_json()} if scores is not None else {}),
+                **({"stages": {one.name: one.to_json() for one in further}} if further else {}),
             }
         ),
     )
     files.write_text(folder / "table.csv", csv_text(table))
+    for one in further:
+        files.write_text(folder / f"table-{one.name}.csv", csv_text(one.table))
+        runs |= one.records(runs_folder)
     parts = sections(
         table,
         fits,
@@ -255,12 +288,15 @@ def write(
         commands=commands,
         explored=explored,
         moved=moved,
-        stages=stages,
+        stages=[] if stages is None else stages.section(further),
         forecasts=forecasts.section(curves, {run: record["name"] for run, record in runs.items()}),
+        abilities=abilities.section(scores),
+        waiting=run_time.waiting_of(runs_folder, table["run"].astype(str)),
     )
+    every_figure = [*drawn, *(figure for figures_of in further.values() for figure in figures_of)]
     data = {
         "runs": runs if len(runs) <= sketch.MOST_POINTS else {},
-        "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in drawn},
+        "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in every_figure},
         "explore": explored,
         "sensitivity": moved,
     }

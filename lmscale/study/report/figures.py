@@ -1,18 +1,19 @@
 """The figures of a report: which of them a table and its fits support, with a caption each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.study import plots
 from lmscale.study.fits.learning_rates import BRACKET
-from lmscale.study.report import captions, drawing, studies
+from lmscale.study.report import abilities, captions, drawing, studies
 from lmscale.study.report.account import fitted_rows
 from lmscale.study.report.answer import usable
 from lmscale.study.report.charts import allocations, contexts, isoflop, loss, quality
 from lmscale.study.report.charts import studies as study_charts
-from lmscale.study.report.kinds import ALLOCATION, RATES, Kind
+from lmscale.study.report.kinds import ALLOCATION, RATES, REPEATS, Kind, repeated
 from lmscale.study.report.marks import Chart
 from lmscale.study.report.sketch import DrawnFigure, Sketch
 
@@ -40,11 +41,13 @@ def draw(
     kind: Kind = ALLOCATION,
     records: Mapping[str, Mapping[str, Any]] | None = None,
     positions: Mapping[str, Sequence[float]] | None = None,
+    scores: abilities.Abilities | None = None,
 ) -> list[DrawnFigure]:
     """Draw what can be drawn into `folder` as .svg, .png and .csv, in the order of the page.
 
     `baselines` are the bits per byte of simple models on the runs' validation text; `records` are those of the runs,
-    by whose budgets and sizes a reader chooses (`records`), `positions` the runs' losses by position.
+    by whose budgets and sizes a reader chooses (`records`), `positions` the runs' losses by position, `scores` the
+    verdicts on their benchmark scores.
     """
     if kind.inputs:
         return [sketch.save(folder) for sketch in _of_law(fits, checked)]
@@ -68,7 +71,8 @@ def draw(
     if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
         sketches.append(_held_out(checked_runs))
     if kind.fits_law:
-        sketches += _rate_valleys(runs)
+        sketches += [*_rate_valleys(runs), *_repeats(runs)]
+    sketches += abilities.sketches(scores)
     if positions:
         sketches.append(_by_position(contexts.by_position(runs, positions, records or {})))
     return [sketch.save(folder) for sketch in sketches]
@@ -82,6 +86,16 @@ def _rate_valleys(runs: Any) -> list[Sketch]:
     rates = panels.groupby(["panel", "params"])["peak_lr"].transform("nunique")
     bracketed = panels[rates >= BRACKET].drop(columns="panel")
     return _study(RATES, bracketed) if len(bracketed) else []
+
+
+def _repeats(runs: Any) -> list[Sketch]:
+    """Loss against passes over the text, beside a law, where a size and length was run on texts of several lengths."""
+    chosen = repeated(runs)
+    if not len(chosen):
+        return []
+    (sketch, *_) = _study(REPEATS, chosen)
+    answer = " ".join(studies.answer(REPEATS, chosen))
+    return [replace(sketch, caption=f"{sketch.caption} {answer}")]
 
 
 def _by_position(chart: Chart) -> Sketch:

@@ -18,6 +18,12 @@ APART = 0.03
 """Sizes and lengths that differ by less, in ratio, are one: runs have whole batches."""
 LEAST_SEEDS = 3
 """Fewest repeats of a point that show its noise."""
+TEXTS = 3
+"""Fewest lengths of text that show what repeating it costs."""
+ONCE = 1.01
+"""Passes over the text up to which a run sees nothing twice: runs have whole batches."""
+LAW_RUNS, LAW_LEVELS = 9, 3
+"""Fewest runs, and fewest sizes and lengths among them, that a law of N and D is fitted to beside repeats."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def kind_of(table: "pd.DataFrame", scored: bool = False) -> Kind:  # noqa: PLR09
     if _rates_of_cells(table, sizes, lengths):
         several = "parametrization" in table and set(table["parametrization"].dropna()) - {"standard"}
         return TRANSFER if several and count > 1 else RATES
-    if "unique_tokens" in table and "epochs" in table and _repeats(table, sizes, lengths):
+    if len(repeated(table)) > len(table) / 2 and not _law_beside(table):
         return REPEATS
     if scored and different <= 2:
         return SCORES
@@ -98,8 +104,18 @@ def _rates_of_cells(table: "pd.DataFrame", sizes: np.ndarray, lengths: np.ndarra
     return bool((rates >= BRACKET).mean() > 0.5)
 
 
-def _repeats(table: "pd.DataFrame", sizes: np.ndarray, lengths: np.ndarray) -> bool:
-    """Whether most runs belong to a size and length that was run on texts of three or more lengths."""
+def repeated(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs of a size and length that was run on texts of three or more lengths, over and over."""
+    if not {"unique_tokens", "epochs", "params", "tokens"} <= set(table.columns) or not len(table):
+        return table.iloc[:0]
     rounded = np.log(table["unique_tokens"].astype(float)).round(1)
-    texts = table.assign(size=sizes, length=lengths, text=rounded).groupby(["size", "length"])["text"]
-    return bool((texts.transform("nunique") >= 3).mean() > 0.5)
+    cells = table.assign(size=_groups(table, "params"), length=_groups(table, "tokens"), text=rounded)
+    return table[cells.groupby(["size", "length"])["text"].transform("nunique") >= TEXTS]
+
+
+def _law_beside(table: "pd.DataFrame") -> bool:
+    """Whether the runs that see no text twice are enough sizes and lengths for a law of their own."""
+    fresh = table[table["epochs"].astype(float) <= ONCE]
+    if len(fresh) < LAW_RUNS:
+        return False
+    return all(len(set(_groups(fresh, name))) >= LAW_LEVELS for name in ("params", "tokens"))

@@ -8,6 +8,7 @@ from lmscale.study.report import account, checklist, explore, methods, of_law, p
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.kinds import SCORES, Kind
+from lmscale.study.report.run_time import Waiting
 from lmscale.study.report.sketch import DrawnFigure, inline
 from lmscale.study.report.verdict import verdict
 
@@ -46,16 +47,20 @@ def sections(
     moved: Mapping[str, Any] | None = None,
     stages: Sequence[str] = (),
     forecasts: Sequence[str] = (),
+    abilities: Sequence[str] = (),
+    waiting: Waiting | None = None,
 ) -> list[str]:
     """HTML of every section; those with nothing to say are left out.
 
-    `explored` and `moved` are those of `explore`; `stages` and `forecasts` the sections of the modules of their names.
+    `explored` and `moved` are those of `explore`, `waiting` is that of `run_time`; `stages`, `forecasts` and
+    `abilities` are the sections of the modules of their names.
     """
     body = [
         *_cautions(fits),
         *_predictions(fits, checked, drawn, table),
         *_sliders(explored, moved),
         *_figures([one for one in drawn if one.name != HELD_OUT]),
+        *abilities,
         *_allocations(table, fits, at),
         *_runs(table, fits, kind),
         page.heading("What was left out, and why"),
@@ -63,7 +68,7 @@ def sections(
         *(part for fit in fits for part in _fit(fit)),
         *stages,
         *forecasts,
-        *run_time.section(table),
+        *run_time.section(table, waiting),
         page.heading("Conventions"),
         page.definitions(of_law.conventions(kind, fits) if kind.inputs else conventions(table, fits)),
         *_checklist(table, fits, checked, kind),
@@ -153,7 +158,7 @@ def _files(drawn: Sequence[DrawnFigure]) -> str:
 
 def _answer(table: "pd.DataFrame", fits: Sequence[Any], notes: Sequence[str], kind: Kind) -> list[str]:
     """The answer in one line with a small table, its sentences folded below; or in sentences where no line holds it."""
-    sentences = _sentences(table, fits, kind)
+    sentences = answer_in_sentences(table, fits, kind)
     one_line = summary.line(fits, table) if kind.fits_law and not kind.inputs else ""
     if one_line:
         folded = page.folded(
@@ -170,7 +175,8 @@ def _cautions(fits: Sequence[Any]) -> list[str]:
     return [page.heading("Before using these numbers"), page.bullets(warnings)] if warnings else []
 
 
-def _sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
+def answer_in_sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
+    """What the runs say to the question of their kind, or why they are too few for it."""
     if kind.inputs:
         few = f"These {len(table)} runs fix no law of {', '.join(kind.inputs[:-1])}."
         return of_law.answer(fits) or [few]
@@ -181,7 +187,10 @@ def _sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[s
 
 def _too_few(table: "pd.DataFrame", kind: Kind) -> str:
     if kind == SCORES:
-        return "The runs have scores on benchmark tasks; `lmscale emergence` on their folder judges each task."
+        return (
+            "The runs have scores on benchmark tasks; the section on abilities below judges each task, "
+            "as `lmscale emergence` on their folder does."
+        )
     return f"Of {len(table)} runs {len(measured_runs(table))} have a measured loss: too few to answer the question."
 
 
