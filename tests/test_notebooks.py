@@ -39,6 +39,7 @@ def values(notebook: Path) -> list[Any]:
     return shown
 
 
+@pytest.mark.long
 def test_the_study_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lmscale, "run", lambda sweep: write_sweep(tmp_path / "runs" / sweep.name))
@@ -57,6 +58,7 @@ def test_the_study_trains_and_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert table["loss_nats"].notna().all() and law.n_runs == 10 and len(held_out) == 5
 
 
+@pytest.mark.long
 def test_the_published_table_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     head, law, sentence, _, _, mine = values(PUBLISHED)
