@@ -220,7 +220,7 @@ def test_lines_of_tasks_are_right_and_every_task_comes_as_often() -> None:
         for line in lines:
             word, _, pair = line.partition(" ")
             question, answer = pair.split("=")
-            assert named[word].answer(question) == answer and named[word].exact(question, answer)
+            assert named[word].answer(question) == answer
             assert named[word].prompt(question) + answer == line and len(answer) == named[word].answer_length
             counted[word] += 1
     total = sum(counted.values())
@@ -261,9 +261,6 @@ def test_answers_of_tasks_by_hand() -> None:
         assert task.answer(question) == answer
     bracket = next(task for task in tasks.all_tasks(spec) if task.name == "brackets")
     assert [bracket.answer(text) for text in (")(", "(((", "())(", "()()")] == ["n", "n", "n", "y"]
-    add = next(task for task in tasks.all_tasks(spec) if task.name == "addition")
-    assert (add.graded("1+1", "0002"), add.graded("1+1", "0102"), add.exact("1+1", "0102")) == (1.0, 0.75, False)
-    assert add.graded("1+1", "") == 0.0 and add.graded("1+1", "0") == 0.25
 
 
 @pytest.mark.long

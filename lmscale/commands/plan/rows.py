@@ -236,5 +236,5 @@ def manifests(runs: Sequence[PlannedRun]) -> dict[DataConfig, Manifest | None]:
 def _epochs(run: PlannedRun, manifest: Manifest | None) -> float | None:
     config = run.config
     if manifest is not None:
-        return 0.0 if manifest.endless else config.tokens / manifest.unique_tokens(config.model.context)
+        return data.epochs_of(manifest, config)
     return config.tokens / config.data.unique_tokens if config.data.unique_tokens else None

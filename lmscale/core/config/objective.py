@@ -110,8 +110,9 @@ class RewardModel:
 class Reinforcement:
     """The expected reward of answers that the policy itself draws: GRPO (Shao 2024, arXiv 2402.03300, eq. 3).
 
-    Every prompt gets a group of answers at temperature 1; an answer's advantage is its reward against its group's. The
-    penalty is the KL to `RunConfig.reference`, by the estimator k3 of each drawn token.
+    Prompts are the questions of `synthetic:tasks(...)`, or those of a corpus of prompts and answers. Every prompt gets
+    a group of answers at temperature 1; an answer's advantage is its reward against its group's. The penalty is the KL
+    to `RunConfig.reference`, by the estimator k3 of each drawn token.
     """
 
     kind: Literal["reinforcement"] = field(default="reinforcement", metadata={"identity": "always"})
@@ -119,11 +120,15 @@ class Reinforcement:
     """G: answers per prompt."""
     answer_tokens: int = 16
     """The most tokens of an answer, its end of document included; a longer one is cut there."""
-    checker: Literal["exact", "graded"] = "exact"
-    """The reward where no reward model is named: 1 for the correct answer and 0 else, or the share of its characters
-    that are in place."""
+    prompt_tokens: int | None = None
+    """The most tokens of a prompt of a corpus, the end of document before it included; a longer one loses its
+    beginning. None: all that the context leaves beside the answer. Of tasks the longest prompt is known."""
+    checker: Literal["exact", "graded", "number"] = "exact"
+    """The reward where no reward model is named: `exact`, 1 for the answer of the task or of the corpus and 0 else;
+    `graded`, the share of its characters that are in place; `number`, 1 where the last number is that of the answer of
+    the corpus (Cobbe 2021, arXiv 2110.14168)."""
     reward: str = ""
-    """`run_id[@step]` of a reward model with the same tokenizer; empty takes the checker of the task."""
+    """`run_id[@step]` of a reward model with the same tokenizer; empty takes the checker."""
     advantage: Literal["grpo", "dr-grpo"] = "grpo"
     """`grpo`: rewards less their group's mean over its standard deviation, and the mean over an answer's tokens;
     `dr-grpo`: neither division, and the sum over an answer's tokens by `answer_tokens` (Liu 2025, arXiv 2503.20783)."""
@@ -153,6 +158,12 @@ class Reinforcement:
             f"Reinforcement(reward={self.reward!r}, checker={self.checker!r}): the reward model takes the place of the "
             f"checker; leave one of them out",
         )
+        if self.prompt_tokens is not None:
+            check(
+                self.prompt_tokens >= 2,
+                f"Reinforcement.prompt_tokens = {self.prompt_tokens}: the end of document before a prompt and a token "
+                f"of it take at least 2",
+            )
         if self.reward:
             CheckpointName.parse(self.reward, "Reinforcement.reward")
 

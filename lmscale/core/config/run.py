@@ -23,9 +23,10 @@ from lmscale.core.config.objective import (
     Reinforcement,
     RewardModel,
 )
+from lmscale.core.config.objective_checks import check_objective
 from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
-from lmscale.core.config.synthetic import PREFIX, Tasks, longest_prompt
+from lmscale.core.config.synthetic import is_tasks, longest_prompt
 from lmscale.core.config.synthetic import parse as synthetic_language
 from lmscale.core.errors import UserError
 
@@ -90,19 +91,7 @@ class RunConfig:
             )
         self._check_mesh()
         self._check_start()
-        self._check_pairs()
-        self._check_reinforcement()
-        check(
-            not isinstance(self.objective, Completion) or self.data.prompts,
-            "objective = Completion() scores answers alone, so the data must say which text is a prompt: give "
-            "DataConfig(prompt_field=...) or a template, or take NextToken()",
-        )
-        check(
-            not isinstance(self.objective, Distillation) or bool(self.objective.teacher),
-            "objective = Distillation() names no teacher: give Distillation(teacher='0123456789ab'), the id of a run, "
-            "or in a sweep a point with a teacher",
-        )
-        self._check_teacher()
+        check_objective(self)
         check(
             self.model.lora is None or self.init_from is not None,
             "ModelConfig.lora trains adapters of a model whose own parameters stay as they are, and random ones are of "
@@ -128,112 +117,6 @@ class RunConfig:
                 name.step is not None and 0 < name.step < self.steps,
                 f"RunConfig.continue_from = {self.continue_from!r}: name a step after the first and before the last of "
                 f"this run's {self.steps:,}",
-            )
-
-    def _check_teacher(self) -> None:
-        """Raise `UserError` for a student that starts as its teacher, whose distribution it has already."""
-        settings, model = self.objective, self.model
-        if not isinstance(settings, Distillation) or self.init_from is None:
-            return
-        changed = settings.text_weight or settings.top_k or model.residual_dropout or model.attention_dropout
-        check(
-            bool(changed) or settings.teacher != self.init_from,
-            f"the teacher, run {settings.teacher}, is also what the student starts from, so there is nothing to learn "
-            f"from it; name another teacher, or give Distillation(text_weight=...)",
-        )
-
-    def _check_pairs(self) -> None:
-        """Raise `UserError` unless the objective and the data agree on pairs, and the model and what it reads on it."""
-        preference, reward = isinstance(self.objective, Preference), isinstance(self.objective, RewardModel)
-        if not (preference or reward or self.data.pairs or self.reference or self.model.scalar_head):
-            return  # as nearly always: a plan has ten thousand configurations
-        check(
-            self.data.pairs == (preference or reward),
-            f"objective = {type(self.objective).__name__}() learns from pairs of answers: give DataConfig(template="
-            f"'preference', rejected_field='rejected'), or the fields that your records have"
-            if preference or reward
-            else f"DataConfig.rejected_field = {self.data.rejected_field!r} makes pairs of answers, which objective = "
-            f"{type(self.objective).__name__}() does not read; take Preference() or RewardModel(), or leave it out",
-        )
-        check(
-            not preference or self.reference is not None,
-            "objective = Preference() compares the policy with a reference, and RunConfig.reference names none: give "
-            "it the id of a run, as a rule that of init_from, or in a sweep a point with a reference",
-        )
-        check(
-            self.reference is None or isinstance(self.objective, Preference | Reinforcement),
-            f"RunConfig.reference = {self.reference!r} is read by the objectives Preference() and Reinforcement() "
-            f"alone; leave it out",
-        )
-        check(
-            not preference or self.init_from is not None,
-            "objective = Preference() starts from random numbers, which prefer nothing: give RunConfig(init_from=...) "
-            "a run that can answer, as a rule a fine-tuned one",
-        )
-        check(
-            reward == self.model.scalar_head,
-            "objective = RewardModel() gives one number, and the model has logits: give ModelConfig(scalar_head=True)"
-            if reward
-            else f"ModelConfig.scalar_head gives one number per token in place of logits, which objective = "
-            f"{type(self.objective).__name__}() needs; take RewardModel(), or leave it out",
-        )
-        check(
-            not (reward and self.exam.tasks),
-            "RunConfig.exam names tasks, which a reward model cannot answer: it has no next token; leave them out",
-        )
-        check(
-            not (preference or reward) or not self.optimizer.z_loss,
-            f"OptimizerConfig.z_loss = {self.optimizer.z_loss:g} is a penalty per scored token, which pairs of answers "
-            f"do not have; take 0",
-        )
-        if self.reference is not None:
-            CheckpointName.parse(self.reference, "RunConfig.reference")
-
-    def _check_reinforcement(self) -> None:
-        """Raise `UserError` unless a policy that draws its own answers has prompts, a start, and whole groups."""
-        settings = self.objective
-        if not isinstance(settings, Reinforcement):
-            return
-        check(
-            self.data.source.startswith(f"{PREFIX}{Tasks.NAME}"),
-            f"objective = Reinforcement() draws answers to the questions of tasks, whose checkers are exact, and "
-            f"DataConfig.source = {self.data.source!r} is none; take 'synthetic:tasks(only=\"copy\")'",
-        )
-        check(
-            self.init_from is not None,
-            "objective = Reinforcement() starts from random numbers, whose answers earn nothing: give "
-            "RunConfig(init_from=...) a run that has read the tasks",
-        )
-        check(
-            self.reference is not None or not settings.kl_weight,
-            f"Reinforcement.kl_weight = {settings.kl_weight:g} holds the policy to a reference, and "
-            f"RunConfig.reference names none: give it the id of a run, as a rule that of init_from, or kl_weight=0",
-        )
-        sequences, group = self.optimizer.batch_sequences, settings.group
-        check(
-            sequences % group == 0,
-            f"batch_sequences = {sequences} is not a whole number of groups of {group} answers; the nearest batch is "
-            f"{max(1, round(sequences / group)) * group}",
-        )
-        longest = longest_prompt(synthetic_language(self.data.source)) + 1
-        check(
-            longest + settings.answer_tokens <= self.model.context + 1,
-            f"prompts of up to {longest} tokens and answers of {settings.answer_tokens} do not fit into context = "
-            f"{self.model.context}; take a context of at least {longest + settings.answer_tokens - 1}",
-        )
-        check(
-            not self.model.residual_dropout and not self.model.attention_dropout,
-            "objective = Reinforcement() compares the probability of an answer with that of drawing it, which dropout "
-            "changes at random; take residual_dropout=0 and attention_dropout=0",
-        )
-        check(
-            not self.optimizer.z_loss,
-            f"OptimizerConfig.z_loss = {self.optimizer.z_loss:g} is no part of the reward of an answer; take 0",
-        )
-        if apart := [step for step in self.kept_steps if step % settings.updates]:
-            raise UserError(
-                f"kept_steps has {apart[0]}, amid {settings.updates} updates from one batch of answers, where nothing "
-                f"is saved; take multiples of {settings.updates}"
             )
 
     def _check_mesh(self) -> None:
@@ -269,8 +152,9 @@ class RunConfig:
     @property
     def scores_answers(self) -> bool:
         """Whether prompts are read and not scored, in training and in validation."""
-        always = Completion | Preference | RewardModel
-        return isinstance(self.objective, always) or (isinstance(self.objective, Distillation) and self.data.prompts)
+        if isinstance(self.objective, Distillation | Reinforcement):
+            return self.data.prompts
+        return isinstance(self.objective, Completion | Preference | RewardModel)
 
     @property
     def parents(self) -> dict[str, CheckpointName]:
@@ -315,6 +199,15 @@ class RunConfig:
     def steps_per_batch(self) -> int:
         """Updates from one batch: a run is saved only where the next begins, since its answers are in no checkpoint."""
         return self.objective.updates if isinstance(self.objective, Reinforcement) else 1
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the longest prompt that answers are drawn to, the end of document before it included."""
+        settings = self.objective
+        assert isinstance(settings, Reinforcement)
+        if is_tasks(self.data.source):
+            return 1 + longest_prompt(synthetic_language(self.data.source))
+        return settings.prompt_tokens or self.model.context + 1 - settings.answer_tokens
 
     @property
     def batch_tokens(self) -> int:

@@ -232,6 +232,11 @@ def is_synthetic(source: str) -> bool:
     return source.startswith(PREFIX)
 
 
+def is_tasks(source: str) -> bool:
+    """Whether a source is the language of tasks, whose lines are questions with answers."""
+    return source.startswith(f"{PREFIX}{Tasks.NAME}")
+
+
 def parse(source: str) -> Any:
     """The language that `source` names, checked. Raises `UserError` naming the parameter or the nearest name."""
     match = re.fullmatch(r"([^()]*?)\s*(?:\((.*)\))?\s*", source.removeprefix(PREFIX).strip())

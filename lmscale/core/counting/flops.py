@@ -9,7 +9,6 @@ active parameters (Clark 2022; DeepSeek-V3, 2024). Letters as in `params`.
 from dataclasses import replace
 
 from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
-from lmscale.core.config.synthetic import longest_prompt, parse
 from lmscale.core.counting.params import (
     active_params_non_embedding,
     active_params_total,
@@ -80,7 +79,7 @@ def drawing_flops(config: RunConfig) -> int:
     settings, model = config.objective, config.model
     if not isinstance(settings, Reinforcement):
         return 0
-    read = 1 + longest_prompt(parse(config.data.source)) + settings.answer_tokens - 1  # the last token is not read
+    read = config.prompt_tokens + settings.answer_tokens - 1  # the last token is not read
     per_row = read * flops_per_token_forward(replace(model, context=read))
     if settings.updates > 1:
         per_row += model.context * flops_per_token_forward(model)

@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 
 from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
-from lmscale.core.config.synthetic import longest_prompt, parse
 from lmscale.core.counting.activations import (
     DTYPE_BYTES,
     WIDENED_BYTES,
@@ -104,7 +103,7 @@ def drawing_bytes(config: RunConfig, platform: Platform = "cpu") -> int:
     if not isinstance(settings, Reinforcement):
         return 0
     rows = config.optimizer.batch_sequences
-    prompt = 1 + longest_prompt(parse(config.data.source))
+    prompt = config.prompt_tokens
     numbers: float = (
         COPIES_OF_CACHE * 2 * model.layers * model.num_kv_heads * model.head_width * (prompt + settings.answer_tokens)
     )

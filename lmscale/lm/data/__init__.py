@@ -15,7 +15,7 @@ from lmscale.lm.data.batches import Batches, ValidationSet
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
 from lmscale.lm.data.order import MixtureSchedule, Shuffle
 from lmscale.lm.data.prepare import find_manifest, load_tokenizer, prepare
-from lmscale.lm.data.usage import DataUsage, check_enough
+from lmscale.lm.data.usage import DataUsage, check_enough, epochs_of
 from lmscale.lm.data.windows import layout_sentences
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Tokens",
     "ValidationSet",
     "check_enough",
+    "epochs_of",
     "find_manifest",
     "layout_sentences",
     "load_tokenizer",

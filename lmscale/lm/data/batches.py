@@ -93,19 +93,19 @@ class Batches:
             unique += min(rows, order.windows) * self.row_tokens
             epochs_by_source[name] = 0.0 if order.windows == ENDLESS else rows / order.windows
             if isinstance(source, DocumentWindows):
-                visits, placed = _visits(order, rows), source.placement
+                visits, placed = order.visits(rows), source.placement
                 padding += int(visits @ placed.padding[: order.windows])
                 cut += int(placed.cut.sum())
                 used = placed.window_of_document < order.windows
                 repeats_by_source.append(visits[placed.window_of_document[used]].astype(np.float64))
             elif isinstance(source, PairWindows):
-                visits, lengths = _visits(order, rows), source.places.lengths[: order.windows]
+                visits, lengths = order.visits(rows), source.places.lengths[: order.windows]
                 padding += int(visits @ (self.row_tokens - lengths.sum(axis=1)))
                 cut += int(source.places.cut.sum())
                 repeats_by_source.append(visits.astype(np.float64))
             elif order.windows != ENDLESS:
                 starts = None if component.manifest.endless else component.train_starts
-                repeats_by_source.append(repeats(_visits(order, rows), starts, self.context))
+                repeats_by_source.append(repeats(order.visits(rows), starts, self.context))
         per_document = np.concatenate(repeats_by_source) if repeats_by_source else None
         return DataUsage(
             tokens_by_source=tokens_by_source,
@@ -124,15 +124,7 @@ class Batches:
 def _scored(source: Windows, order: EpochOrder, rows: int) -> int:
     """Targets that are scored in the first `rows` windows that are drawn from a source with prompts."""
     scored = source.scored(np.arange(order.windows))
-    return int(_visits(order, rows) @ scored.reshape(order.windows, -1).sum(axis=1))
-
-
-def _visits(order: EpochOrder, rows: int) -> NDArray[np.int64]:
-    """[W]: how often each window of a source is among the first `rows` that are drawn from it."""
-    epochs, rest = divmod(rows, order.windows)
-    visits = np.full(order.windows, epochs, np.int64)
-    visits[order(rows - rest, rows)] += 1
-    return visits
+    return int(order.visits(rows) @ scored.reshape(order.windows, -1).sum(axis=1))
 
 
 class ValidationSet:

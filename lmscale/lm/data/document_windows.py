@@ -104,12 +104,17 @@ def best_fit(lengths: NDArray[np.int64], context: int) -> NDArray[np.int64]:
     return windows
 
 
-def _check_answers(starts: NDArray[np.int64], scored: NDArray[np.bool_], source: str, split: str, context: int) -> None:
-    """Raise `UserError` where the last answer of a document, with its end, is longer than the context."""
+def last_answers(starts: NDArray[np.int64], scored: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[documents]: where the last answer of each begins, behind the last token of a prompt."""
     prompts = np.flatnonzero(~scored)
     before = np.searchsorted(prompts, starts[1:]) - 1
     last = np.where(before >= 0, prompts[np.maximum(before, 0)], -1) if len(prompts) else np.full(len(before), -1)
-    answers = starts[1:] - 1 - np.maximum(last, starts[:-1] - 1)
+    return np.maximum(last + 1, starts[:-1])
+
+
+def _check_answers(starts: NDArray[np.int64], scored: NDArray[np.bool_], source: str, split: str, context: int) -> None:
+    """Raise `UserError` where the last answer of a document, with its end, is longer than the context."""
+    answers = starts[1:] - last_answers(starts, scored)
     if len(long := np.flatnonzero(answers > context)):
         most = int(answers.max())
         raise UserError(

@@ -61,6 +61,13 @@ class EpochOrder:
         pieces = list(self._pieces(start, stop))
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
 
+    def visits(self, count: int) -> NDArray[np.int64]:
+        """[W]: how often each window is among the first `count` that are visited."""
+        epochs, rest = divmod(count, self.windows)
+        visits = np.full(self.windows, epochs, np.int64)
+        visits[self(count - rest, count)] += 1
+        return visits
+
     def _pieces(self, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
         while start < stop:
             epoch, row = divmod(start, self.windows)

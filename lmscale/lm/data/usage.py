@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmscale.core.config import RunConfig
+from lmscale.core.config import Reinforcement, RunConfig
 from lmscale.core.errors import UserError
+from lmscale.lm.data.document_windows import SPLIT_NAMES
 from lmscale.lm.data.manifest import Manifest, Tokens, windows
 from lmscale.lm.data.order import MixtureSchedule
 from lmscale.lm.data.pair_windows import places
+from lmscale.lm.data.prompts import check_prompts, prompt_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +67,13 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
         )
     components, weights = manifest.components or (manifest,), manifest.weights or (1,)
     validated = components if manifest.held_out is None else (manifest.held_out,)
-    sizes = [("training", part, part.train_tokens) for part in components]
-    for split, part, tokens in [*sizes, *(("validation", part, part.validation_tokens) for part in validated)]:
-        if part.layout == "pairs":
-            places(part.folder, part.source, "train" if split == "training" else split, context)  # refuses long answers
-        elif part.layout != "stream":
-            _check_layout(part, config)
-            part.placement("train" if split == "training" else split, context)  # refuses answers beyond the context
-        elif not windows(tokens, context):
-            raise UserError(
-                f"the {split} split of {part.source} has {tokens:,} tokens, too few for one sequence of "
-                f"context = {context:,} and its next token; give more text or take a context of at most "
-                f"{max(1, tokens - 1):,}"
-            )
+    prompts_alone = _asks_prompts(manifest, config)
+    for split, parts in (("train", () if prompts_alone else components), ("validation", validated)):
+        for part in parts:
+            _check_windows(part, split, config)
+    if prompts_alone:
+        check_prompts(manifest, config)
+        return
     size = context * config.example_sequences
     rows_by_source = MixtureSchedule(weights).counts(config.tokens // size).tolist()
     available_by_source = manifest.unique_windows(context)
@@ -96,6 +92,34 @@ def check_enough(prepared: Manifest | Tokens, config: RunConfig) -> None:
                 f"of {component.source}, more than data.max_epochs = {limit:g}; {fix}: give more text, train on less "
                 f"or raise max_epochs"
             )
+
+
+def epochs_of(manifest: Manifest, config: RunConfig) -> float:
+    """Passes that a run makes over its training text, or over the prompts that it answers; 0 where they have no end."""
+    if _asks_prompts(manifest, config):
+        return prompt_epochs(manifest, config)
+    return 0.0 if manifest.endless else config.tokens / manifest.unique_tokens(config.model.context)
+
+
+def _asks_prompts(manifest: Manifest, config: RunConfig) -> bool:
+    """Whether a run draws answers to the prompts of its corpus, and reads nothing else of it."""
+    return isinstance(config.objective, Reinforcement) and manifest.prompts
+
+
+def _check_windows(part: Manifest, split: str, config: RunConfig) -> None:
+    """Raise `UserError` unless a split of a source has a whole sequence, and its answers fit into one."""
+    context, tokens = config.model.context, part.tokens(split)
+    if part.layout == "pairs":
+        places(part.folder, part.source, split, context)  # refuses long answers
+    elif part.layout != "stream":
+        _check_layout(part, config)
+        part.placement(split, context)  # refuses answers beyond the context
+    elif not windows(tokens, context):
+        raise UserError(
+            f"the {SPLIT_NAMES[split]} split of {part.source} has {tokens:,} tokens, too few for one sequence of "
+            f"context = {context:,} and its next token; give more text or take a context of at most "
+            f"{max(1, tokens - 1):,}"
+        )
 
 
 def _check_layout(manifest: Manifest, config: RunConfig) -> None:

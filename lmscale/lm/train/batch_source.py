@@ -33,6 +33,9 @@ class BatchSource(Protocol):
     def usage(self, tokens: int) -> data.DataUsage:
         """What training on `tokens` tokens of these batches has seen of the data."""
 
+    def notes(self) -> list[str]:
+        """How documents become batches, and what is cut of them, in sentences."""
+
 
 MakeBatches = Callable[[RunConfig, data.Tokens, Mesh], BatchSource]
 
@@ -47,6 +50,7 @@ class TextBatches:
         """Raises `UserError` where a source is smaller than one window."""
         rows, sequences = config.batch_examples, [2] * config.data.pairs
         self._batches = data.Batches(tokens, config.model.context, rows, config.seed)
+        self._tokens, self._context = tokens, config.model.context
         self._answers_only = config.scores_answers
         self._shape, self._sharding = (rows, *sequences, config.model.context + 1), batch_sharding(mesh)
 
@@ -63,3 +67,6 @@ class TextBatches:
 
     def usage(self, tokens: int) -> data.DataUsage:
         return self._batches.usage(tokens)
+
+    def notes(self) -> list[str]:
+        return data.layout_sentences(self._tokens, self._context)

@@ -170,7 +170,7 @@ def measure(
 def _batches(config: RunConfig, tokens: Tokens, mesh: Mesh) -> BatchSource:
     """The batches of a run: of its text, or answers that are drawn."""
     if isinstance(config.objective, Reinforcement):
-        return SampledAnswers(config, mesh, Checker(graded=False))
+        return SampledAnswers(config, tokens, mesh, Checker("exact"))
     return TextBatches(config, tokens, mesh)
 
 
@@ -239,10 +239,11 @@ def _batch_seconds(batch: Callable[[int], Batch], least: int) -> float:
 def _tokens(config: RunConfig, steps: int) -> Iterator[Tokens]:
     """The run's own tokens where they are prepared and of its vocabulary, else random ones in a file beside them.
 
-    Nothing is downloaded and no text read: input costs the same whatever the tokens mean. Only pairs of answers, which
-    random tokens are not, are prepared here. Raises `UserError` where those cannot be.
+    Nothing is downloaded and no text read: input costs the same whatever the tokens mean. Only pairs of answers
+    and prompts to draw answers to are prepared here, which random tokens are not. Raises `UserError` where they cannot
+    be.
     """
-    if config.data.pairs:
+    if config.data.pairs or (config.data.prompts and isinstance(config.objective, Reinforcement)):
         yield data.prepare(config.data)
         return
     manifest = None

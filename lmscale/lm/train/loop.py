@@ -127,7 +127,7 @@ def _make_batches(first: RunConfig, folder: Path, manifest: data.Manifest, mesh:
     if not isinstance(first.objective, Reinforcement):
         return TextBatches
     reward = reward_of(first, folder, manifest, mesh)
-    return lambda config, tokens, mesh: SampledAnswers(config, mesh, reward)
+    return lambda config, tokens, mesh: SampledAnswers(config, tokens, mesh, reward)
 
 
 def _earlier_outcome(config: RunConfig, folder: Path) -> Outcome | None:
@@ -163,9 +163,7 @@ class TrainLoop:
             answers_only=self.config.scores_answers,
         )
         if distributed.is_main():
-            for sentence in filter(
-                None, [self.validation_set.shortfall, *data.layout_sentences(runs[0].tokens, self.config.model.context)]
-            ):
+            for sentence in filter(None, [self.validation_set.shortfall, *runs[0].batches.notes()]):
                 print(sentence, flush=True)
         self.task_evaluator = TaskEvaluator([run.config for run in runs], runs[0].tokens.manifest, mesh)
         self.steps_per_row = math.ceil(self.config.steps / LOG_ROWS)

@@ -1,9 +1,9 @@
-"""What answers earn: an exact checker of a task, or a reward model. The seam between them is `RewardFunction`."""
+"""What answers earn: what a checker says, or a reward model. The seam between them is `RewardFunction`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -15,19 +15,23 @@ from lmscale.core.counting import flops_per_token_forward
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import find_run
 from lmscale.core.run_identity import read_config
-from lmscale.lm.data.languages.tasks import LanguageTask
 from lmscale.lm.data.manifest import Manifest
+from lmscale.lm.eval.tasks.scores import share_in_place
 from lmscale.lm.model import scalar_head
 from lmscale.lm.model.parameters import Params
+from lmscale.lm.train.last_number import last_number
+from lmscale.lm.train.questions import Question
 from lmscale.lm.train.references import check_finished, check_tokenizer, saved_params
+
+CheckerKind = Literal["exact", "graded", "number"]
+"""As in `Reinforcement.checker`."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers that were drawn, row by row: as text of a task's question, and as the tokens that a model reads."""
+    """Answers that were drawn, row by row: as text, and as the tokens that a model reads."""
 
-    tasks: Sequence[LanguageTask]
-    questions: Sequence[str]
+    questions: Sequence[Question]
     texts: Sequence[str]
     """Each answer up to its end of document; one without an end, which was cut, is never a correct answer."""
     ended: NDArray[np.bool_]
@@ -49,22 +53,40 @@ class RewardFunction(Protocol):
 
 
 class Checker:
-    """1 for the correct answer of a task and 0 else; or, graded, the share of its characters that are in place."""
+    """What a comparison with the right answer says."""
 
     flops_per_row = 0
 
-    def __init__(self, graded: bool) -> None:
-        self._graded = graded
+    def __init__(self, kind: CheckerKind) -> None:
+        self._compare, self._whole_alone = CHECKERS[kind], kind != "graded"
 
     def __call__(self, answers: Answers) -> NDArray[np.float32]:
-        rows = zip(answers.tasks, answers.questions, answers.texts, answers.ended, strict=True)
+        rows = zip(answers.questions, answers.texts, answers.ended, strict=True)
         return np.array(
             [
-                task.graded(question, text) if self._graded else float(ended and task.exact(question, text))
-                for task, question, text, ended in rows
+                self._compare(question.answer, text) if ended or not self._whole_alone else 0.0
+                for question, text, ended in rows
             ],
             np.float32,
         )
+
+
+def exact(right: str, given: str) -> float:
+    """1 for the right answer, to the letter."""
+    return float(given == right)
+
+
+def same_number(right: str, given: str) -> float:
+    """1 where the last number is that of the right answer."""
+    return float(last_number(given) == last_number(right))
+
+
+CHECKERS: dict[CheckerKind, Callable[[str, str], float]] = {
+    "exact": exact,
+    "graded": share_in_place,
+    "number": same_number,
+}
+"""What (right answer, answer) earns, at most 1."""
 
 
 class ModelReward:
@@ -108,7 +130,7 @@ def reward_of(config: RunConfig, folder: Path, manifest: Manifest, mesh: Mesh) -
     settings = config.objective
     assert isinstance(settings, Reinforcement)
     if not settings.reward:
-        return Checker(graded=settings.checker == "graded")
+        return Checker(settings.checker)
     name = CheckpointName.parse(settings.reward, "Reinforcement.reward")
     there = find_run(name.run_id, folder)
     other = read_config(there)

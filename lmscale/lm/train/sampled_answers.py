@@ -12,11 +12,8 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from lmscale.core.config import Reinforcement, RunConfig
-from lmscale.core.config.synthetic import longest_prompt, parse
 from lmscale.core.counting import drawing_flops
-from lmscale.lm.data import DataUsage
-from lmscale.lm.data.languages.tasks import LanguageTask, all_tasks
-from lmscale.lm.data.tokenizer import ByteTokenizer
+from lmscale.lm.data import DataUsage, Tokens
 from lmscale.lm.devices.collectives import make_global_array
 from lmscale.lm.devices.sharding import batch_sharding
 from lmscale.lm.model.draw import draw
@@ -24,11 +21,11 @@ from lmscale.lm.model.parameters import Params
 from lmscale.lm.model.transformer import token_losses_and_reports
 from lmscale.lm.objectives import Batch
 from lmscale.lm.objectives.reinforcement import advantages
+from lmscale.lm.train.questions import questions_of
 from lmscale.lm.train.rewards import Answers, RewardFunction, check_finite, everywhere
 
-PROMPTS_SEED, ANSWERS_SEED = 0x70726F6D, 0x616E7377
-"""Tell the random numbers of prompts and of answers from those of windows, initial parameters and dropout."""
-Question = tuple[LanguageTask, str]
+ANSWERS_SEED = 0x616E7377
+"""Tells the random numbers of answers from those of prompts, windows, initial parameters and dropout."""
 
 
 class SampledAnswers:
@@ -40,13 +37,13 @@ class SampledAnswers:
 
     reads_params = True
 
-    def __init__(self, config: RunConfig, mesh: Mesh, reward: RewardFunction) -> None:
+    def __init__(self, config: RunConfig, tokens: Tokens, mesh: Mesh, reward: RewardFunction) -> None:
+        """Raises `UserError` as `questions_of` does."""
         settings = config.objective
         assert isinstance(settings, Reinforcement)
         self._config, self._settings, self._mesh, self._reward = config, settings, mesh, reward
-        self._tokenizer, self._sharding = ByteTokenizer(), batch_sharding(mesh)
-        self._language = parse(config.data.source)
-        self._longest = 1 + longest_prompt(self._language)
+        self._questions, self._sharding = questions_of(config, tokens), batch_sharding(mesh)
+        self._tokenizer = self._questions.tokenizer
         self._rows = config.optimizer.batch_sequences
         self.flops_per_batch = drawing_flops(config) + self._rows * reward.flops_per_row // settings.updates
         self._log_p = jax.jit(self._log_probabilities)
@@ -62,33 +59,23 @@ class SampledAnswers:
         return self._batch
 
     def usage(self, tokens: int) -> DataUsage:
-        """Every answer is fresh text; which of its tokens are the prompt's and which padding is not kept."""
-        source = self._config.data.source
-        return DataUsage(
-            tokens_by_source={source: tokens},
-            answer_tokens=None,
-            padding_tokens=None,
-            cut_tokens=None,
-            unique_tokens=-(-tokens // self._settings.updates),
-            epochs=0.0,
-            epochs_by_source={source: 0.0},
-            repeats_min=None,
-            repeats_mean=None,
-            repeats_max=None,
-        )
+        """What training on `tokens` tokens of prompts and answers has seen of the data."""
+        return self._questions.usage(tokens)
+
+    def notes(self) -> list[str]:
+        """What is asked, and what is cut of it, in sentences."""
+        return self._questions.notes()
 
     def _drawn(self, number: int, params: Params) -> Batch:
-        group, tasks = self._settings.group, all_tasks(self._language)
-        once = questions_of(tasks, self._rows // group, self._config.seed, number)
-        questions = [question for question in once for _ in range(group)]
-        prompts = [self._prompt(*question) for question in questions]
+        group = self._settings.group
+        questions = [question for question in self._questions(number) for _ in range(group)]
+        prompts = [question.prompt for question in questions]
         drawn_BR = self._answers(prompts, params, number)
         tokens_BS, scored_BT = laid_out(prompts, drawn_BR, self._config.model.context)
         batch = {"tokens": self._placed(tokens_BS), "scored": self._placed(scored_BT)}
         ended = (drawn_BR == self._tokenizer.end_of_document).any(axis=1)
         texts = [self._tokenizer.decode(row[row >= 0]) for row in drawn_BR]
-        asked_of, asked = zip(*questions, strict=True)
-        rewards = self._reward(Answers(asked_of, asked, texts, ended, batch["tokens"], batch["scored"]))
+        rewards = self._reward(Answers(questions, texts, ended, batch["tokens"], batch["scored"]))
         named = f"the reward model, run {self._settings.reward}," if self._settings.reward else "the checker"
         check_finite(rewards, number * self._settings.updates, named)
         relative = advantages(rewards.reshape(-1, group), self._settings.advantage).reshape(-1)
@@ -97,13 +84,8 @@ class SampledAnswers:
             batch["drawn_log_p"] = self._log_p(params, batch["tokens"], batch["scored"])
         return batch
 
-    def _prompt(self, task: LanguageTask, question: str) -> NDArray[np.int32]:
-        """An end of document, as before every line of the language, and the line up to its answer."""
-        line = self._tokenizer.encode(task.prompt(question)).astype(np.int32)
-        return np.concatenate([np.array([self._tokenizer.end_of_document], np.int32), line])
-
     def _answers(self, prompts: list[NDArray[np.int32]], params: Params, number: int) -> NDArray[np.int32]:
-        prompts_BP = np.zeros((len(prompts), self._longest), np.int32)
+        prompts_BP = np.zeros((len(prompts), self._config.prompt_tokens), np.int32)
         for row, prompt in zip(prompts_BP, prompts):
             row[: len(prompt)] = prompt
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._config.seed), ANSWERS_SEED), number)
@@ -125,15 +107,6 @@ class SampledAnswers:
     def _log_probabilities(self, params: Params, tokens_BS: jax.Array, scored_BT: jax.Array) -> jax.Array:
         """By the program that trains, not by the cache, so that the first update's ratios are 1 but for rounding."""
         return -token_losses_and_reports(params, tokens_BS, self._config.model, None, scored_BT)[0]
-
-
-def questions_of(tasks: list[LanguageTask], count: int, seed: int, number: int) -> list[Question]:
-    """Questions of batch `number`, each of a random task, drawn independently of every window and every exam."""
-    rng = np.random.default_rng([PROMPTS_SEED, seed, number])
-    stream = int(rng.integers(1 << 31, 1 << 32))  # above every stream of examples that an exam takes
-    # As many of each task whatever is chosen: one shape, one compilation.
-    by_task = [[question for question, _ in task.examples(count, stream)] for task in tasks]
-    return [(tasks[chosen], by_task[chosen][row]) for row, chosen in enumerate(rng.integers(len(tasks), size=count))]
 
 
 def laid_out(

@@ -81,9 +81,10 @@ def reinforce(
 ) -> Points:
     """Every parent, trained for each number of tokens on answers that it draws itself; the parent is the reference.
 
-    Rewards are those of the tasks' checkers, or of the reward model at the point `reward`. Add them to what they need:
+    Rewards are those of a checker, or of the reward model at the point `reward`. Add them to what they need:
     chain(parents, reinforce(parents, tokens=[1e5, 1e6])); the recipe of the stage `reinforce` has the objective
-    `Reinforcement(...)` and data of tasks. Tokens are those of prompts, answers and the padding behind them.
+    `Reinforcement(...)` and data of tasks or of prompts. Tokens are those of prompts, answers and the padding behind
+    them.
     """
     earned = {} if reward is None else {"reward": reward}
     start = [

@@ -33,7 +33,7 @@ MakePair = Callable[[jax.Array], QuestionAnswer]
 
 @dataclass(frozen=True)
 class LanguageTask:
-    """One task and its scores: `exact` is all or nothing, `graded` the fraction of the answer's characters in place."""
+    """One task: its questions, their answers, and what guessing scores."""
 
     name: str
     spec: Tasks
@@ -68,15 +68,6 @@ class LanguageTask:
             "sort": "".join(sorted(question)),
             "most-frequent": min(counts, key=lambda char: (-counts[char], char)),
         }[self.name]
-
-    def exact(self, question: str, response: str) -> bool:
-        """Whether a response is correct."""
-        return response == self.answer(question)
-
-    def graded(self, question: str, response: str) -> float:
-        """The fraction of the correct answer's characters that a response has in their place."""
-        answer = self.answer(question)
-        return sum(a == b for a, b in zip(answer, response)) / len(answer)
 
     def examples(self, count: int, stream: int = 0) -> list[tuple[str, str]]:
         """Questions and correct answers, drawn independently of every window."""

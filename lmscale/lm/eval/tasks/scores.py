@@ -183,7 +183,12 @@ def _edit_similarity(task: Task, item: Item, response: Response) -> float:
 def _share_in_place(task: Task, item: Item, response: Response) -> float:
     """Share of a right answer's characters that are generated at their position."""
     given = _generated(task, response)
-    return max(sum(map(str.__eq__, given, right)) / len(right) for right in task.right_answers(item))
+    return max(share_in_place(right, given) for right in task.right_answers(item))
+
+
+def share_in_place(right: str, given: str) -> float:
+    """Share of the characters of a right answer that another has in their place."""
+    return sum(map(str.__eq__, given, right)) / len(right)
 
 
 def edits(one: str, other: str) -> int:
