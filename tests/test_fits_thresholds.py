@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from helpers.isoflop import isoflop_table
 
+from lmscale.study.fits.approaches import parametric as approach
 from lmscale.study.fits.checks import parametric
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import usable
@@ -138,3 +139,38 @@ def test_an_interval_is_open_where_a_tail_lies_at_the_end_of_the_range(at_end: i
 def test_a_parameter_on_and_beyond_the_ends_of_its_range(low: float, high: float, name: str) -> None:
     statuses = parametric.at_bounds(problem(isoflop_table(), bounds={"alpha": (low, high)}), BEST, None)
     assert named(statuses) == ({name: "warning"} if name else {})
+
+
+@pytest.mark.parametrize(
+    ("converged", "kept", "severity"),
+    [(799, False, "warning"), (800, True, "warning"), (989, True, "warning"), (990, True, "ok")],
+)
+def test_so_few_resamples_converged(converged: int, kept: bool, severity: str) -> None:
+    """From four of five on there are intervals; below 99 of 100 a warning says how many."""
+    earlier = Status("kind of bootstrap", "as before")
+    judged = approach._judged(CHINCHILLA_REFIT, converged, 1000, "weights", None, [earlier])
+    assert (judged.samples is CHINCHILLA_REFIT) == kept and judged.bootstrap == "weights"
+    first, status = judged.statuses
+    assert first is earlier and (status.name, status.severity) == ("bootstrap" if kept else "no intervals", severity)
+    assert status.sentence.startswith(f"{converged} of 1000 resamples converged")
+
+
+def test_budgets_reach_ten_times_beyond_the_largest_run() -> None:
+    runs = usable(isoflop_table())
+    flops = np.where(np.arange(len(runs)) == 4, 2e19, 3e17)
+    flops[:3] = np.nan, np.inf, 0.0
+    stated = replace(runs, table=runs.table.assign(flops=flops))
+    assert approach.largest_flops(stated) == 2e19
+    assert approach.decades(stated) == (1e17, 1e18, 1e19, 1e20, 1e21)
+    silent = replace(runs, table=runs.table.drop(columns="flops"))
+    assert np.isnan(approach.largest_flops(silent)) and approach.decades(silent) == ()
+
+
+def test_checkpoints_of_one_run_share_its_noise() -> None:
+    runs = usable(isoflop_table())
+    assert approach._checkpoints(runs) == []
+    names = [*["a"] * 3, *["b"] * 2, *runs.names[5:]]
+    several = replace(runs, table=runs.table.assign(run=names))
+    (status,) = approach._checkpoints(several)
+    assert (status.name, status.severity) == ("checkpoints of one run", "warning")
+    assert status.sentence.startswith("5 rows are of 2 runs at several points and share its noise")
