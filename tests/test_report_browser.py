@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from helpers.simulated import write_sweep
+from helpers.staged import write_staged
 
 from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
@@ -263,3 +264,25 @@ def test_axe_finds_nothing_serious(browser, written):
         serious = {one["id"]: one["help"] for one in violations if one["impact"] in ("serious", "critical")}
         assert serious == {}
         context.close()
+
+
+def test_a_page_of_several_stages_is_drawn_whole(browser, tmp_path):
+    """Also on a phone: the figures of every stage, of repeats and of scores, no message, nothing serious for axe."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    written, messages = report.of_sweep(write_staged(tmp_path / "staged"), resamples=20), []
+    context = browser.new_context(viewport={"width": 400, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.goto(written.as_uri())
+    page.wait_for_selector("figure.is-live canvas")
+    names = list(data_of(page)["charts"])
+    assert {"scores", "repeats", "fine-tune-loss", "fine-tune-valleys"} <= set(names)
+    for name in names:
+        assert ink_of(page, name) > 1000, name
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    violations = axe.run(page).response["violations"]
+    assert {one["id"]: one["help"] for one in violations if one["impact"] in ("serious", "critical")} == {}
+    context.close()
+    assert messages == []
