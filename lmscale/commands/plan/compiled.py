@@ -59,8 +59,8 @@ def lines(rows: Rows, target: Machine) -> Iterator[str]:
         yield f"A device sends in a step of it {sent}"
     if quick := [compiled for _, compiled in rows if compiled.effort == "low"]:
         yield (
-            f"{len(quick)} of {counted(len(rows), 'run')} compiled with little effort, since their memory decides "
-            f"nothing: with full effort, --compile-effort full, it differs by about a hundredth and steps are faster"
+            f"{len(quick)} of {counted(len(rows), 'run')} compiled with little effort, which is enough to say whether "
+            f"they fit: with full effort, as in training, they take 1 to 16 % less (--compile-effort full)"
         )
     if largest.bound is not None and target.accelerator is not None:
         yield _least_time(run.config, largest.bound, target.accelerator)

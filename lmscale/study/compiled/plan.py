@@ -21,7 +21,7 @@ def compile_runs(
 ) -> list[CompiledRun]:
     """What the compiler says of each run on `machine`; runs that share their programs share the outcome.
 
-    With little effort a program near the size of the memory is compiled with full effort too, and so are those of GPUs.
+    With little effort a program is compiled with full effort too where that leaves open whether it fits, and for GPUs.
 
     Raises `UserError` where the compiler is not installed or does not match JAX, where a mesh does not fit, and where
     the compiler refuses a program for another reason than its size.
