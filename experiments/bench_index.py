@@ -9,7 +9,21 @@ them. One query is asked at a time, as by `lmscale ask`, all vectors in memory; 
 finds 95 % of the 10 exact neighbours. Times are those of one core, so that other programs on the machine change little.
 From this `graph.GRAPH_FROM` is taken, the size from which on `lmscale index --kind auto` builds a graph.
 
-Outcome: not measured yet.
+Outcome (2026-11, one core of an AMD EPYC that others shared):
+
+    D    vectors   building, CPU s   exact, ms   graph, ms   recall   building repaid after queries
+    64     1,000         .5             .020        .034      .994    never
+    64    10,000        3.0             .165        .055      .991    27,078
+    64   100,000       74.6            2.059        .105      .992    38,178
+    64   300,000      253.8            4.357        .109      .986    59,745
+    256    1,000         .6             .033        .030      .989    209,527
+    256   10,000        4.0             .686        .109      .987    6,895
+    256   30,000       21.3            2.452        .128      .986    9,150
+
+A question is found faster by the graph from 3,000 vectors on. But exact search takes .13 to .32 ns a number: a question
+waits for a tenth of a second where all vectors have 3e8 to 8e8 numbers, and building a graph repays itself after 7,000
+questions and more, at any size: what exact search costs and what building costs grow alike. So by default an index of
+fewer than 3e8 numbers, 4.7 million vectors of 64, is searched exactly.
 """
 
 import argparse

@@ -111,7 +111,8 @@ def best_head(run: Path) -> int:
     """The number, over all layers, of the head with the highest induction score on the words."""
     opened = open_run(run)
     subject = Subject(*opened.run, opened.mesh)
-    ids = source_tokens(subject, ON_WORDS.removeprefix("inside:heads(").removesuffix(")"))
+    words = ON_WORDS.removeprefix("inside:heads(").removesuffix(")")
+    ids = source_tokens(words, subject.tokenizer, subject.config.model.context)
     tokens_NT = heads.repeated_tokens(ids, subject.tokenizer.end_of_document, len(ids))
     with jax.set_mesh(subject.mesh):
         return int(heads.head_scores(subject.params, tokens_NT, subject.config.model).induction.argmax())

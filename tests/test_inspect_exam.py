@@ -139,15 +139,19 @@ def test_heads_are_scored_on_the_tokens_of_a_text(run: Path) -> None:
     opened = load.open_run(run)
     subject = Subject(CONFIG, opened.run.params, opened.run.tokenizer, opened.mesh)
     words = "synthetic:repeats(letters=7, longest=7)"
-    assert source_tokens(subject, words).tolist() == list(range(33, 40))
+    assert source_tokens(words, subject.tokenizer, 32).tolist() == list(range(33, 40))
     (on_words,) = exam.parts_of([f"inside:heads({words})"], CONFIG.model, subject.tokenizer).parts
     induction_score, _ = exam.measure(subject, on_words)[0]
     tokens_NT = heads.repeated_tokens(np.arange(33, 40, dtype=np.int32), 255, 7)
     rows = heads.row_scores(subject.params, tokens_NT, CONFIG.model)
     expected = heads.best_head_scores(rows.induction).mean()
     assert induction_score.score == pytest.approx(expected, rel=1e-4)
-    with pytest.raises(UserError, match="has other tokens than this model reads"):
-        source_tokens(subject, "synthetic:zipf-facts")
+    for source, sentence in (
+        ("synthetic:zipf-facts", "other tokens than this model reads"),
+        ("no/text", "no file or folder"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            exam.parts_of([f"inside:heads({source})"], CONFIG.model, subject.tokenizer)
 
 
 @pytest.mark.long

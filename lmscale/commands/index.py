@@ -88,7 +88,7 @@ def sentences(built: "BuiltIndex") -> list[str]:
         f"{facts.flops:.3g} FLOPs"
     ]
     if built.reused:
-        lines.append(f"{counted(built.reused, 'shard')} of other calls were taken as they are")
+        lines.append(f"taken from other calls as they are: {counted(built.reused, 'shard')}")
     if facts.without_summary:
         lines.append(f"the run wrote nothing about {counted(facts.without_summary, 'chunk')}, which stand themselves")
     return [*lines, *search_sentences(built)]

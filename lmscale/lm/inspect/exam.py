@@ -52,8 +52,8 @@ class Part:
     """Rows or windows; None takes the usual number."""
     pairs: tuple[Pair, ...] = ()
     """Pairs of the task whose neurons are counted."""
-    source: str = ""
-    """The text whose tokens heads are scored on; empty takes the run's own."""
+    tokens: tuple[int, ...] = ()
+    """Those that heads are scored on; empty takes the ones of the run's own text."""
 
     @property
     def task_hash(self) -> str:
@@ -74,7 +74,7 @@ def parts_of(specs: Sequence[str], config: ModelConfig, tokenizer: Tokenizer, it
     """The parts that the specifications among `specs` ask for which begin with `inside:`.
 
     Raises `UserError` for what is none, for a model in which it cannot be measured, for several processes, and as
-    `pairs_of` does.
+    `pairs_of` and `source_tokens` do.
     """
     parts: list[Part] = []
     without: list[str] = []
@@ -92,7 +92,8 @@ def parts_of(specs: Sequence[str], config: ModelConfig, tokenizer: Tokenizer, it
             parts += [Part(f"{INSIDE}{NEURONS}({name})", kind, None, tuple(rows)) for name, rows in enough.items()]
         else:
             heads.copy_tokens(config.context)
-            parts.append(Part(spec, kind, items, (), source))
+            tokens = source_tokens(source, tokenizer, config.context).tolist() if source else []
+            parts.append(Part(spec, kind, items, (), tuple(tokens)))
     return Parts(tuple(_named_apart(parts)), tuple(without))
 
 
@@ -141,8 +142,8 @@ def _heads(subject: Subject, part: Part) -> Result:
     """Scores of the best heads on repeated random tokens."""
     model = subject.config.model
     n, end = heads.copy_tokens(model.context), subject.tokenizer.end_of_document
-    ids = source_tokens(subject, part.source) if part.source else known_tokens(subject, _text(subject, None))
-    n = min(n, len(ids)) if part.source else n
+    ids = np.array(part.tokens, np.int32) if part.tokens else known_tokens(subject, _text(subject, None))
+    n = min(n, len(ids)) if part.tokens else n
     tokens_NT = heads.repeated_tokens(ids, end, n, part.items or heads.ROWS)
     rows = heads.row_scores(subject.params, tokens_NT, model)
     values = {

@@ -3,7 +3,6 @@
 Letters as in `transformer`; N windows of text.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +42,11 @@ def held_out_text(config: RunConfig, rows: int) -> HeldOutText | None:
     """At most so many windows of the run's validation text; None of an imported model, whose data is not here."""
     if config.data.source.startswith(IMPORTED):
         return None
-    tokens = data.prepare(config.data)
-    windows = data.ValidationSet(tokens, config.model.context, rows * config.model.context).windows[:, :-1]
+    return _windows(data.prepare(config.data), config.model.context, rows)
+
+
+def _windows(tokens: data.Tokens, context: int, rows: int) -> HeldOutText:
+    windows = data.ValidationSet(tokens, context, rows * context).windows[:, :-1]
     return HeldOutText(np.where(windows == PADDING, 0, windows), windows[:, 1:] != PADDING)
 
 
@@ -52,16 +54,21 @@ SOURCE_ROWS = 64
 """Windows of a text of which the tokens are taken."""
 
 
-def source_tokens(subject: Subject, source: str) -> NDArray[np.int32]:
-    """The ids that occur in windows of another text. Raises `UserError` for one that is cut into other tokens."""
-    config = DataConfig(source=source)
-    text = held_out_text(replace(subject.config, data=config), SOURCE_ROWS)
-    fingerprint = data.load_tokenizer(data.prepare(config).manifest).fingerprint
+def source_tokens(source: str, tokenizer: Tokenizer, context: int) -> NDArray[np.int32]:
+    """The ids that occur in windows of another text, the end of a document apart.
+
+    Raises `UserError` for text that is not there, and for text that is cut into other tokens.
+    """
+    tokens = data.prepare(DataConfig(source=source))
     check(
-        fingerprint == subject.tokenizer.fingerprint,
+        data.load_tokenizer(tokens.manifest).fingerprint == tokenizer.fingerprint,
         f"{source} has other tokens than this model reads; name text that is cut as its own is",
     )
-    return known_tokens(subject, text)
+    return _other_than_end(_occurring(_windows(tokens, context, SOURCE_ROWS)), tokenizer)
+
+
+def _occurring(text: HeldOutText) -> NDArray[np.int32]:
+    return np.unique(text.tokens_NT[:, 1:][text.scored_NT]).astype(np.int32)
 
 
 def known_tokens(subject: Subject, text: HeldOutText | None) -> NDArray[np.int32]:
@@ -69,9 +76,11 @@ def known_tokens(subject: Subject, text: HeldOutText | None) -> NDArray[np.int32
 
     Raises `UserError` for fewer than two beside the end of a document, of which no random text can be made.
     """
-    ids = np.arange(subject.vocab, dtype=np.int32)
-    if text is not None:
-        ids = np.unique(text.tokens_NT[:, 1:][text.scored_NT]).astype(np.int32)
-    others = np.setdiff1d(ids, [subject.tokenizer.end_of_document])
+    ids = np.arange(subject.vocab, dtype=np.int32) if text is None else _occurring(text)
+    return _other_than_end(ids, subject.tokenizer)
+
+
+def _other_than_end(ids: NDArray[np.int32], tokenizer: Tokenizer) -> NDArray[np.int32]:
+    others = np.setdiff1d(ids, [tokenizer.end_of_document])
     check(len(others) > 1, f"a text of {len(others)} different tokens has no random ones to repeat")
     return others.astype(np.int32)

@@ -95,7 +95,9 @@ def build_index(
     load_faiss()
     model = subject.config.model
     embedding = embedding_of(model, settings.layer, settings.pooling)
-    chunk_tokens = settings.chunk_tokens or min(CHUNK_TOKENS, model.context - 1)
+    chunk_tokens = settings.chunk_tokens
+    if chunk_tokens is None:
+        chunk_tokens = min(CHUNK_TOKENS, model.context - 1)
     check_chunk_tokens(chunk_tokens, model.context)
     identity = Identity(
         run_id=subject.config.run_id, step=step, tokenizer_fingerprint=subject.tokenizer.fingerprint,

@@ -31,9 +31,8 @@ EF_CONSTRUCTION = 200
 """Candidates while the graph is built, as in the paper's experiments."""
 RECALL, MOST_EF = 0.95, 1024
 GRAPH_FROM = 300_000_000
-"""Numbers of all vectors together from which on exact search lets a question wait for a tenth of a second. Below that
-nobody asks often enough: building a graph costs as much as some 40,000 exact searches, of an index of any size
-(`experiments/bench_index.py`)."""
+"""Numbers of all vectors together from which on exact search lets a question wait for a tenth of a second, on one core.
+Building a graph repays itself after 7,000 questions at the earliest, at any size (`experiments/bench_index.py`)."""
 SAMPLE, SAMPLE_K = 256, 10
 """Vectors whose exact neighbours are compared, and how many of each."""
 
