@@ -362,18 +362,18 @@ def report(task: Task, groups: Sequence[Pool], seeds: int, methods: Sequence[str
     print(
         f"\n{task.name} ({task.law.NAME}, {len(task.law.PARAMETERS)} unknowns)\n{'':12}{shares}   published", flush=True
     )
-    found: dict[str, list[float]] = {}
+    r2s: dict[str, list[float]] = {}
     for method in methods:
         several = [list(scores(task, groups, method, seed)) for seed in range(seeds if method == "random" else 1)]
-        found[method] = [float(np.mean([one[i][0] for one in several])) for i in range(len(task.shares))]
+        r2s[method] = [float(np.mean([one[i][0] for one in several])) for i in range(len(task.shares))]
         rows = [np.mean([one[i][1] for one in several]) for i in range(len(task.shares))]
-        cells = "".join(f"{value:8.3f} ({count:3.0f})".rjust(16) for value, count in zip(found[method], rows))
+        cells = "".join(f"{value:8.3f} ({count:3.0f})".rjust(16) for value, count in zip(r2s[method], rows))
         peers = "MSPE" if method == "improve" else method
         published = "  ".join(f"{value:.2f}" for value in task.published[peers])
         print(f"{method:12}{cells}   {published}{' (MSPE)' if method == 'improve' else ''}", flush=True)
     ((everything, rows),) = scores(task, groups, ALL, 0)
     print(f"{ALL:12}{everything:26.3f} ({rows})   {task.published[ALL][0]:.2f}", flush=True)
-    return found
+    return r2s
 
 
 def main(folder: Path, only: str, seeds: int, methods: Sequence[str] = METHODS) -> None:
@@ -382,9 +382,9 @@ def main(folder: Path, only: str, seeds: int, methods: Sequence[str] = METHODS) 
     for task in TASKS:
         if only in ("", task.name):
             groups = pools(task, pd.read_csv(folder / f"scalebench_{task.table or task.name}.csv"))
-            found = report(task, groups, seeds, methods)
-            rivals = [found[name] for name in methods[:-1]] + [list(v) for n, v in task.published.items() if n != "all"]
-            best += sum(value >= max(rival[i] for rival in rivals) - 0.005 for i, value in enumerate(found["improve"]))
+            r2s = report(task, groups, seeds, methods)
+            rivals = [r2s[name] for name in methods[:-1]] + [list(v) for n, v in task.published.items() if n != "all"]
+            best += sum(value >= max(rival[i] for rival in rivals) - 0.005 for i, value in enumerate(r2s["improve"]))
             count += len(task.shares)
     print(f"\nimprove is at least as good as all others in {best} of {count}; {time.perf_counter() - started:.0f} s")
 

@@ -34,8 +34,8 @@ def test_a_plan_counts_what_drawing_and_training_cost(tmp_path: Path) -> None:
         "".join(json.dumps({"prompt": f"copy {x}=", "chosen": x, "rejected": x[::-1]}) + "\n" for x in ("ab", "ba") * 9)
     )
     base = {"params": counting.params_total(MODEL), "tokens": FIRST.tokens}
-    found = small_plan(str(pairs), base)
-    by_stage = {run.stage: run for run in found.runs}
+    priced = small_plan(str(pairs), base)
+    by_stage = {run.stage: run for run in priced.runs}
     for stage in ("pretrain", "reward", "reinforce"):
         train(by_stage[stage].config, tmp_path / "runs" / by_stage[stage].config.run_id)
     planned, config = by_stage["reinforce"], by_stage["reinforce"].config
@@ -45,13 +45,13 @@ def test_a_plan_counts_what_drawing_and_training_cost(tmp_path: Path) -> None:
     assert planned.batch_flops == result.batch_flops == drawing_flops(config) * config.steps + read
     assert planned.reference_flops == result.reference_flops > 0
     assert result.flops == counting.count(config).flops
-    write_plan(tmp_path / "runs", "s", found.runs, {})
+    write_plan(tmp_path / "runs", "s", priced.runs, {})
     row = collect(tmp_path / "runs").set_index("run").loc[config.run_id]
     assert row["reward_model"] == by_stage["reward"].config.run_id and row["stage"] == "reinforce"
     assert result.reported is not None and row["reported_reward"] == result.reported["reward"]
     assert planned.paid_flops == result.flops + result.batch_flops + result.reference_flops
-    assert found.flops == found.flops_apart == sum(run.paid_flops for run in found.runs)
-    assert f", {result.batch_flops:.3g} of them to draw and judge answers" in str(found)
+    assert priced.flops == priced.flops_apart == sum(run.paid_flops for run in priced.runs)
+    assert f", {result.batch_flops:.3g} of them to draw and judge answers" in str(priced)
     reference = by_stage["pretrain"].config.model
     assert planned.reference_bytes == counting.reference_bytes(reference, config) + counting.reference_bytes(
         judge, config, whole_batch=True

@@ -21,10 +21,10 @@ from lmscale.study.sweep import chain, distil, fine_tune, prefer, reward
 def test_a_sweep_holds_a_ladder_and_what_follows() -> None:
     tuned = fine_tune(BASE, tokens=[640, 1280], peak_lr=[0.001])
     students = distil(BASE[2:3], [2_000, {"params": 4_000, "seed": 3}], tokens=6400)
-    found = planned(chain(BASE, tuned, students))
-    runs = {stage: [run for run in found.runs if run.stage == stage] for stage in ("pretrain", "fine-tune", "distil")}
+    sweep = planned(chain(BASE, tuned, students))
+    runs = {stage: [run for run in sweep.runs if run.stage == stage] for stage in ("pretrain", "fine-tune", "distil")}
     assert [len(members) for members in runs.values()] == [4, 8, 2]
-    by_id = {run.config.run_id: run for run in found.runs}
+    by_id = {run.config.run_id: run for run in sweep.runs}
     for number, run in enumerate(runs["fine-tune"]):
         parent = by_id[run.config.init_from or ""]
         assert parent is runs["pretrain"][number // 2] and parent.config.model == run.config.model
@@ -38,12 +38,12 @@ def test_a_sweep_holds_a_ladder_and_what_follows() -> None:
         assert run.reference_flops == flops_per_token_forward(teacher.model) * run.config.tokens
     assert [run.config.seed for run in runs["distil"]] == [0, 3]
     teaching = sum(run.reference_flops for run in runs["distil"])
-    assert found.flops == sum(count(run.config).flops for run in found.runs) + teaching == found.flops_apart
-    assert found.reference_flops == teaching and f"FLOPs, {teaching:.3g} of them to read teachers" in str(found)
-    lines = str(found).splitlines()
-    assert [line.split()[1] for line in lines[1:16]] == ["stage", *(run.stage for run in found.runs)]
+    assert sweep.flops == sum(count(run.config).flops for run in sweep.runs) + teaching == sweep.flops_apart
+    assert sweep.reference_flops == teaching and f"FLOPs, {teaching:.3g} of them to read teachers" in str(sweep)
+    lines = str(sweep).splitlines()
+    assert [line.split()[1] for line in lines[1:16]] == ["stage", *(run.stage for run in sweep.runs)]
     assert " stage " not in str(planned(BASE)) and "teachers" not in str(planned(BASE))
-    assert [PlannedRun.from_json(run.to_json()) for run in found.runs] == found.runs
+    assert [PlannedRun.from_json(run.to_json()) for run in sweep.runs] == sweep.runs
 
 
 def test_parents_are_named_by_point_by_name_and_by_id() -> None:
@@ -62,8 +62,8 @@ def test_parents_are_named_by_point_by_name_and_by_id() -> None:
 
 def test_preferences_and_rewards_start_from_a_run_and_count_both_answers() -> None:
     tuned = fine_tune(BASE[:1], tokens=[640])
-    found = planned(chain(BASE, tuned, prefer(tuned, tokens=[1280], peak_lr=[0.001]), reward(tuned, tokens=1280)))
-    runs = {stage: [run for run in found.runs if run.stage == stage] for stage in ("fine-tune", "prefer", "reward")}
+    sweep = planned(chain(BASE, tuned, prefer(tuned, tokens=[1280], peak_lr=[0.001]), reward(tuned, tokens=1280)))
+    runs = {stage: [run for run in sweep.runs if run.stage == stage] for stage in ("fine-tune", "prefer", "reward")}
     [parent], [policy], [rewards] = runs.values()
     assert policy.config.init_from == policy.config.reference == parent.config.run_id == rewards.config.init_from
     assert policy.config.objective == Preference(beta=0.2) and policy.config.optimizer.peak_lr == 0.001
@@ -73,7 +73,7 @@ def test_preferences_and_rewards_start_from_a_run_and_count_both_answers() -> No
     forward = flops_per_token_forward(parent.config.model)
     assert policy.reference_flops == forward * 1280 and policy.reference_bytes > 0
     assert rewards.config.model == replace(parent.config.model, scalar_head=True) and rewards.reference_flops == 0
-    drawn = "\n".join(dependencies(found.runs))
+    drawn = "\n".join(dependencies(sweep.runs))
     assert "prefer" in drawn and "is compared with" in drawn
     with pytest.raises(UserError, match=r"cannot start from run .*, a reward model"):
         planned(chain(BASE, tuned, reward(tuned, tokens=1280), fine_tune(reward(tuned, tokens=1280), tokens=640)))

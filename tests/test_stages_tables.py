@@ -20,19 +20,19 @@ from lmscale.study.tables import read_table
 
 
 def test_tables_say_the_stage_and_fits_take_one(tmp_path: Path) -> None:
-    found = planned(
+    sweep = planned(
         chain(ladder([2e3, 4e3, 8e3], [10, 20, 40]), fine_tune(BASE[:1], tokens=640), fine_tune(BASE[1:2], tokens=1280))
     )
-    for run in found.runs:
+    for run in sweep.runs:
         counts = count(run.config)
         loss = 1.5 + 40 / counts.params**0.4 + 90 / counts.tokens**0.4 - (run.stage == "fine-tune")
         data = "aa" if run.stage == "pretrain" else "bb"
         outcome_of(run.config, loss_nats=loss, data_fingerprint=data).write(tmp_path / run.config.run_id)
-    write_plan(tmp_path, "stages", found.runs, {})
+    write_plan(tmp_path, "stages", sweep.runs, {})
     table = collect(tmp_path)
     tuned = table[table["stage"] == "fine-tune"]
     assert list(tuned["stage_tokens"]) == [640, 1280] and table["parent"].notna().sum() == 2
-    assert list(tuned["parent_tokens"]) == [run.config.tokens for run in found.runs[:2]]
+    assert list(tuned["parent_tokens"]) == [run.config.tokens for run in sweep.runs[:2]]
     assert table.attrs["notes"] == [], "two stages on two corpora are no mixture"
     law = fits.loss_law(tmp_path, resamples=0, check=False)
     dropped = {item.run: item.reason for item in law.dropped}
@@ -48,15 +48,15 @@ def test_tables_say_the_stage_and_fits_take_one(tmp_path: Path) -> None:
 
 def test_a_table_has_the_losses_of_teachers(tmp_path: Path) -> None:
     """So that the law of distillation is fitted to a sweep's folder as it is."""
-    found = planned(chain(BASE[:2], distil([*BASE[:2], BASE[0]], [2_000, 8_000], tokens=[1280, 6400])))
-    losses = {run.config.run_id: 3.0 - 0.1 * number for number, run in enumerate(found.runs)}
-    for run in found.runs[1:]:
+    sweep = planned(chain(BASE[:2], distil([*BASE[:2], BASE[0]], [2_000, 8_000], tokens=[1280, 6400])))
+    losses = {run.config.run_id: 3.0 - 0.1 * number for number, run in enumerate(sweep.runs)}
+    for run in sweep.runs[1:]:
         outcome_of(run.config, loss_nats=losses[run.config.run_id]).write(tmp_path / run.config.run_id)
-    write_plan(tmp_path, "stages", found.runs, {})
+    write_plan(tmp_path, "stages", sweep.runs, {})
     table = read_table(tmp_path, inputs=laws.form("distillation").INPUTS).set_index("run")
-    for run in found.runs:
+    for run in sweep.runs:
         teacher = run.config.parents.get("teacher")
-        known = teacher is not None and teacher.run_id != found.runs[0].config.run_id
+        known = teacher is not None and teacher.run_id != sweep.runs[0].config.run_id
         loss = table["teacher_loss"][run.config.run_id]
         assert loss == losses[teacher.run_id] if known and teacher else math.isnan(loss)
     assert list(read_table(tmp_path, inputs=["finetuning_tokens"])["finetuning_tokens"]) == list(table["stage_tokens"])
