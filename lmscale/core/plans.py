@@ -223,7 +223,11 @@ def check_plan_of(folder: Path, run_ids: Sequence[str]) -> None:
 
 def read_purpose(folder: Path) -> dict[str, Any]:
     """What the sweep in `folder` is for, as far as its plan says, by the names in `PURPOSE`. Raises as `read_plan`."""
-    value = read_json(plan_path(folder), "plan")
+    path = plan_path(folder)
+    try:
+        value = parse_plan(read_bytes(path)) or read_json(path, "plan")  # the first leaves configurations unread
+    except (OSError, ValueError):
+        value = read_json(path, "plan")
     stated = {name: value[name] for name in PURPOSE if name in value} if isinstance(value, dict) else {}
     for name in ("question", "law"):
         check(isinstance(stated.get(name, ""), str), f"the plan in {folder} is corrupt: its {name} is no text")
