@@ -136,10 +136,11 @@ def _with_answer(args: FitArgs) -> "tuple[list[Fit], list[str]]":
     """The fits, and what they answer in a few lines: the optimum, and prediction against measurement."""
     from lmscale.study import fits, report
     from lmscale.study.report.brief import brief
+    from lmscale.study.report.naming import named
 
     table, options = args.read(args.table)
     results = fits.fit(table, args.approach, options)
-    rows = report.named(table)
+    rows = named(table)
     return results, brief(results, rows, report.held_out_checks(results, rows)[0])
 
 

@@ -1,19 +1,50 @@
 """What a run's objective needs of its data, its start and its reference, each in one sentence."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lmscale.core.config import mixture
 from lmscale.core.config.checks import check
-from lmscale.core.config.objective import Completion, Distillation, Preference, Reinforcement, RewardModel
+from lmscale.core.config.data import DataConfig
+from lmscale.core.config.exam import ExamConfig
+from lmscale.core.config.model import ModelConfig
+from lmscale.core.config.objective import (
+    Completion,
+    Distillation,
+    ObjectiveConfig,
+    Preference,
+    Reinforcement,
+    RewardModel,
+)
+from lmscale.core.config.optimizer import OptimizerConfig
 from lmscale.core.config.start import CheckpointName
 from lmscale.core.config.synthetic import is_tasks
 from lmscale.core.errors import UserError
 
-if TYPE_CHECKING:
-    from lmscale.core.config.run import RunConfig
+
+class Run(Protocol):
+    """What these checks read of a `RunConfig`, which calls them."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def objective(self) -> ObjectiveConfig: ...
+    @property
+    def init_from(self) -> str | None: ...
+    @property
+    def reference(self) -> str | None: ...
+    @property
+    def kept_steps(self) -> tuple[int, ...]: ...
+    @property
+    def exam(self) -> ExamConfig: ...
+    @property
+    def prompt_tokens(self) -> int: ...
 
 
-def check_objective(run: "RunConfig") -> None:
+def check_objective(run: Run) -> None:
     """Raise `UserError` unless a run has what its objective learns from."""
     _check_pairs(run)
     if isinstance(run.objective, Reinforcement):
@@ -27,7 +58,7 @@ def check_objective(run: "RunConfig") -> None:
         _check_teacher(run, run.objective)
 
 
-def _check_teacher(run: "RunConfig", settings: Distillation) -> None:
+def _check_teacher(run: Run, settings: Distillation) -> None:
     """Raise `UserError` for a student without a teacher, or one that starts as its teacher and has nothing to learn."""
     check(
         bool(settings.teacher),
@@ -45,7 +76,7 @@ def _check_teacher(run: "RunConfig", settings: Distillation) -> None:
     )
 
 
-def _check_pairs(run: "RunConfig") -> None:
+def _check_pairs(run: Run) -> None:
     """Raise `UserError` unless the objective and the data agree on pairs, and the model and what it reads on it."""
     preference, reward = isinstance(run.objective, Preference), isinstance(run.objective, RewardModel)
     if not (preference or reward or run.data.pairs or run.reference or run.model.scalar_head):
@@ -93,7 +124,7 @@ def _check_pairs(run: "RunConfig") -> None:
         CheckpointName.parse(run.reference, "RunConfig.reference")
 
 
-def _check_reinforcement(run: "RunConfig", settings: Reinforcement) -> None:
+def _check_reinforcement(run: Run, settings: Reinforcement) -> None:
     """Raise `UserError` unless a policy that draws its own answers has prompts, a start, and whole groups."""
     _check_prompts(run, settings)
     check(
@@ -128,7 +159,7 @@ def _check_reinforcement(run: "RunConfig", settings: Reinforcement) -> None:
         )
 
 
-def _check_prompts(run: "RunConfig", settings: Reinforcement) -> None:
+def _check_prompts(run: Run, settings: Reinforcement) -> None:
     """Raise `UserError` unless there are prompts to draw answers to, right answers as the checker compares them, and
     room for both."""
     source, context = run.data.source, run.model.context

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmscale.core import files
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
+from lmscale.study.report.naming import named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -312,12 +313,3 @@ def _kind(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
     from lmscale.study.report.kinds import kind_of
 
     return kind_of(table, scored=runs_folder is not None and has_scores(Path(runs_folder)))
-
-
-def named(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with the column `run`, whose rows the page names."""
-    import pandas as pd
-
-    if not len(table):
-        return pd.DataFrame(columns=pd.Index(["run", "params", "tokens", "flops", "loss_nats"]))
-    return table if "run" in table else table.assign(run=[f"row {index + 1}" for index in range(len(table))])

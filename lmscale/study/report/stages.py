@@ -12,6 +12,7 @@ from lmscale.core.config import PRETRAIN
 from lmscale.study.fits.checks.stages import COLUMN, one_stage
 from lmscale.study.report import account, brief, figures, page, sections, summary, tables
 from lmscale.study.report.kinds import Kind
+from lmscale.study.report.naming import named
 from lmscale.study.report.page import Number
 from lmscale.study.report.records import records
 from lmscale.study.report.sketch import DrawnFigure
@@ -89,8 +90,6 @@ def runs_by_stage(table: "pd.DataFrame") -> dict[str, int]:
 
 def others(table: "pd.DataFrame", this: str, kind_of: Callable[["pd.DataFrame"], Kind], fit: FitStage) -> list[Stage]:
     """Every other stage of a table with its fits; its rows are told from those of the others by name."""
-    from lmscale.study.report import named
-
     stages = []
     for name in runs_by_stage(table):
         if name != this:

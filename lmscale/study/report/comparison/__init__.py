@@ -61,8 +61,9 @@ def read_side(
 ) -> "Side":
     """A source with the fits that it supports. Raises `UserError` without a measured run."""
     from lmscale.study.fits.checks.stages import one_stage
-    from lmscale.study.report import fit_and_check, named
+    from lmscale.study.report import fit_and_check
     from lmscale.study.report.comparison.sides import Side
+    from lmscale.study.report.naming import named
     from lmscale.study.tables import read_table
 
     table = named(one_stage(read_table(source), stage))
