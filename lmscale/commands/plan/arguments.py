@@ -36,7 +36,7 @@ class PlanArgs:
     kernels and collectives, and the least time of a step; outcomes are kept."""
     compile_effort: Literal["low", "full"] = "low"
     """How hard a TPU's compiler tries to make programs fast: as little as it can, in a quarter of the time, unless
-    that leaves open whether they fit; or as in training. With little effort they take 1 to 16 % more memory."""
+    that leaves open whether they fit; or as in training. With little effort they take somewhat more memory."""
     utilisation: float | None = None
     """Share of the device's peak that training reaches; by default 0.35 is assumed."""
     price: float | None = None

@@ -60,7 +60,7 @@ def lines(rows: Rows, target: Machine) -> Iterator[str]:
     if quick := [compiled for _, compiled in rows if compiled.effort == "low"]:
         yield (
             f"{len(quick)} of {counted(len(rows), 'run')} compiled with little effort, which is enough to say whether "
-            f"they fit: with full effort, as in training, they take 1 to 16 % less (--compile-effort full)"
+            f"they fit: with full effort, as in training, they take somewhat less (--compile-effort full)"
         )
     if largest.bound is not None and target.accelerator is not None:
         yield _least_time(run.config, largest.bound, target.accelerator)

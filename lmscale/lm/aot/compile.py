@@ -33,9 +33,9 @@ LEAST_EFFORT = {"exec_time_optimization_effort": -1.0}
 """XLA's option, from -1 to 1, of how hard it tries to make a program fast."""
 SURELY_FITS, SURELY_TOO_LARGE = 0.95, 1.25
 """Memory of a program that was compiled with little effort, over that of a device, up to which it fits with full effort
-too, and from which it does not. Little effort took 1 to 16 % more: of a v5e with 8 sequences, models of 124M parameters
-(`tests/test_counting_activations.py`) 8.1 GB instead of 7.7, like GPT-2 9.3 instead of 9.2, in float32 13.4 instead of
-11.6, with tensor = 4 3.6 instead of 3.2."""
+too, and from which it does not. The two programs of a v5e that were compiled both ways took 1.3 and 1.8 % more with
+little effort (8.14 instead of 7.99 GB: 124M parameters, 8 sequences); against the figures of other programs in
+`tests/test_counting_activations.py` it was up to 16 %."""
 ATTENTION_FLOPS = {True: 6, False: 2}
 """FLOPs of attention per token, over all layers times the width of attention and the context: those of a training step
 and of a forward pass (`counting.flops`)."""
