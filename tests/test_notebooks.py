@@ -73,13 +73,14 @@ def test_every_notebook_is_tested() -> None:
 
 
 def test_a_sweep_shows_its_points_as_a_table() -> None:
-    points = (*ladder([1e4, 2e4], tokens_per_param=[20]), {"params": 3e4, "tokens": 6e5, "held_out": True, "seed": 1})
+    other = {"params": 3e4, "tokens": 6e5, "held_out": True, "seed": 1, "lr": 0.01}
+    points = (*ladder([1e4, 2e4], tokens_per_param=[20]), other)
     shown = Sweep(name="wide", points=points, recipe=recipes.cpu, question="a < b?", max_flops=1e15)._repr_html_()
     heads, *rows = re.findall(r"<tr>(.*?)</tr>", shown)
     names = re.findall("<th>(.*?)</th>", heads)
     cells = [dict(zip(names, re.findall("<td>(.*?)</td>", row), strict=True)) for row in rows]
     assert [row["params"] for row in cells] == ["10000", "20000", "30000"]
-    assert [row["seed"] for row in cells] == ["", "", "1"] and [row[""] for row in cells] == ["", "", "held out"]
+    assert [row["lr"] for row in cells] == ["", "", "0.01"] and [row[""] for row in cells] == ["", "", "held out"]
     assert "a &lt; b?" in shown and "3 points, 1 of them held out; recipe cpu" in shown and "max_flops" in shown
 
 
