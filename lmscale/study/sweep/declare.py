@@ -10,7 +10,7 @@ from lmscale.core.plans import PURPOSE
 from lmscale.core.quantities import counted
 from lmscale.core.text import checked_name
 from lmscale.study.laws import PLANNED_INPUTS, Law, form, import_path
-from lmscale.study.sweep.notebook import points_html
+from lmscale.study.sweep.notebook import coordinate_text, points_html
 from lmscale.study.sweep.points import Point, check_points
 
 
@@ -53,9 +53,12 @@ class Sweep:
     def _repr_html_(self) -> str:
         """What a notebook shows; `lmscale.plan` makes runs of the points, with exact N, D and C."""
         held_out = sum(map(self.held_out, self.points))
-        recipe = getattr(self.recipe, "__name__", type(self.recipe).__name__)
+        named = (getattr(self.recipe, name, None) for name in ("name", "__name__"))
+        recipe = next(filter(None, named), type(self.recipe).__name__)
         totals = f"{counted(len(self.points), 'point')}, {held_out} of them held out; recipe {recipe}"
-        purpose = [f"{name} {value}" for name, value in self.purpose.items() if name != "question" and value]
+        purpose = [
+            f"{name} {coordinate_text(value)}" for name, value in self.purpose.items() if name != "question" and value
+        ]
         return points_html(self.title, self.points, self.held_out, ["; ".join([totals, *purpose])])
 
     @property

@@ -23,7 +23,7 @@ def points_html(title: str, points: Sequence[Point], held_out: Callable[[Point],
     half = SHOWN // 2
     omitted = len(points) - 2 * half if len(points) > SHOWN else 0
     shown = [*points[:half], *points[-half:]] if omitted else points
-    rows = [[*(_value(point.get(name)) for name in names), "held out" * held_out(point)] for point in shown]
+    rows = [[*(coordinate_text(point.get(name)) for name in names), "held out" * held_out(point)] for point in shown]
     return _titled(title, _table([*names, ""], rows, omitted, "point"), below)
 
 
@@ -43,7 +43,7 @@ def _row(row: Sequence[str], tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in row)}</tr>"
 
 
-def _value(value: Any) -> str:
+def coordinate_text(value: Any) -> str:
     """A coordinate: a number in few digits, "" where the point has none."""
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
