@@ -178,7 +178,7 @@ def test_what_a_program_needs_that_is_too_large(message: str, needed: int | None
 @pytest.mark.long
 @pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is here")
 def test_a_process_without_the_compiler_says_so(tmp_path: Path) -> None:
-    request = json.dumps({"machine": "v5e-4", "config": RUN.to_json(), "reference": None})
+    request = json.dumps({"machine": "v5e-4", "config": RUN.to_json(), "reference": None, "effort": "low"})
     done = subprocess.run(
         [sys.executable, "-m", "lmscale.lm.aot.worker", str(tmp_path / "reply.json")],
         input=request, capture_output=True, text=True, cwd=Path(__file__).parents[1],

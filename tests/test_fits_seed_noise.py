@@ -18,7 +18,7 @@ from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import usable
 from lmscale.study.fits.solvers.chinchilla_grid import grid_starts
-from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
+from lmscale.study.fits.solvers.chinchilla_points import LAD_DELTA, ChinchillaPoints
 from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import seed_noise
@@ -79,9 +79,12 @@ def test_problems_with_targets_of_their_own_are_each_solved(form: type, loss: st
     one = dataclasses.replace(problem_of(sweep()), form=form, loss=loss)
     targets = law.loss(*one.inputs)[:, None] * np.exp(0.01 * np.random.default_rng(0).standard_normal((one.runs, 4)))
     values, _ = minimise_many(one.using(target_n=targets), np.ones_like(targets), np.array(list(law.values().values())))
+    rounded_corners = (
+        one.runs * LAD_DELTA / 2 if loss == "lad" else 0.0
+    )  # most that they can cost where many are solved
     for index in range(4):
         alone = one.using(target_n=targets[:, index])
-        assert alone.objective(values[:, index]) <= minimise(alone).objective * (1 + 1e-9)
+        assert alone.objective(values[:, index]) <= minimise(alone).objective * (1 + 1e-9) + rounded_corners
 
 
 @pytest.mark.parametrize("log_residual", [True, False])
