@@ -18,10 +18,10 @@ from lmscale.study.laws import CHINCHILLA_REFIT, SIX_ND, ComputeModel, Law, Para
 @pytest.mark.parametrize("law", [CHINCHILLA_REFIT, laws.KAPLAN_2020, laws.GADRE_2024_C4], ids=lambda law: law.NAME)
 @pytest.mark.parametrize("compute", [SIX_ND, ComputeModel(21.0, 0.93)], ids=str)
 def test_one_budget_is_the_closed_form(law: Law, compute: ComputeModel) -> None:
-    found, exact = laws.allocate(law, [laws.training_flops(1e21, compute)]), law.optimum(1e21, compute)
-    assert found.inputs["params"] == pytest.approx(float(exact.params), rel=1e-4)
-    assert found.loss == pytest.approx(float(exact.loss_nats), rel=1e-10)
-    assert found.binding == ("training FLOPs",)
+    allocation, exact = laws.allocate(law, [laws.training_flops(1e21, compute)]), law.optimum(1e21, compute)
+    assert allocation.inputs["params"] == pytest.approx(float(exact.params), rel=1e-4)
+    assert allocation.loss == pytest.approx(float(exact.loss_nats), rel=1e-10)
+    assert allocation.binding == ("training FLOPs",)
 
 
 def test_inference_drives_the_elasticities_apart() -> None:

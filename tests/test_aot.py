@@ -141,16 +141,16 @@ def test_validation_is_compiled_too() -> None:
 def test_little_effort_is_enough_where_it_decides_whether_a_program_fits(
     name: str, effort: Effort, share: float, efforts: list[Effort]
 ) -> None:
-    target, made = machine(name), list[Effort]()
+    target, attempts = machine(name), list[Effort]()
     limit = memory_limit(target)
     assert limit is not None
 
     def compiled(tried: Effort) -> CompiledProgram:
-        made.append(tried)
+        attempts.append(tried)
         return replace(PROGRAM, bytes_per_device=int(share * limit), effort=tried)
 
     outcome = with_effort(compiled, effort, target)
-    assert made == efforts and outcome.effort == efforts[-1]
+    assert attempts == efforts and outcome.effort == efforts[-1]
 
 
 @pytest.mark.parametrize(

@@ -22,19 +22,19 @@ def operands(test: ast.expr) -> Iterator[ast.expr]:
 
 def faults(source: str) -> list[str]:
     """The assertions of a program that cannot fail, and comparisons whose result nobody reads, as text."""
-    found = []
+    texts = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare | ast.BoolOp):
-            found.append(ast.unparse(node))
+            texts.append(ast.unparse(node))
         if not isinstance(node, ast.Assert):
             continue
         if isinstance(node.msg, ast.Constant) and not isinstance(node.msg.value, str):  # meant as a comparison
-            found.append(ast.unparse(node))
+            texts.append(ast.unparse(node))
         for part in operands(node.test):
             constant = isinstance(part, ast.Constant) and bool(part.value)
             if constant or isinstance(part, ALWAYS_TRUE) or uncalled(part):
-                found.append(ast.unparse(node))
-    return found
+                texts.append(ast.unparse(node))
+    return texts
 
 
 def uncalled(part: ast.expr) -> bool:
@@ -45,7 +45,7 @@ def uncalled(part: ast.expr) -> bool:
 @pytest.mark.long
 def test_every_assertion_can_fail() -> None:
     wrong = {file.name: faults(file.read_text()) for file in sorted((ROOT / "tests").rglob("*.py"))}
-    assert {name: found for name, found in wrong.items() if found} == {}
+    assert {name: texts for name, texts in wrong.items() if texts} == {}
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def exactly(qkv: QKV) -> list[np.ndarray]:
 def test_what_one_query_at_a_time_gives(attend: Callable[..., jax.Array], option: dict[str, Any]) -> None:
     for time in (1, 19):
         qkv, segments = random_qkv(time, option["kv_heads"]), documents(time, option["segmented"])
-        found = jax.jit(lambda *qkv, segments=segments: attend(*qkv, SCALE, option["slopes"], segments))(*qkv)
-        np.testing.assert_allclose(found, reference(*exactly(qkv), option["slopes"], segments), rtol=1e-5, atol=1e-5)
+        output = jax.jit(lambda *qkv, segments=segments: attend(*qkv, SCALE, option["slopes"], segments))(*qkv)
+        np.testing.assert_allclose(output, reference(*exactly(qkv), option["slopes"], segments), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.long
@@ -90,8 +90,8 @@ def test_the_hand_written_gradient_is_that_of_the_formula(option: dict[str, Any]
 def test_the_public_function_is_the_same() -> None:
     qkv, segments = random_qkv(19, 2), documents(19, True)
     attend = jax.jit(partial(attention.causal_attention, scale=SCALE, slopes=alibi_slopes(HEADS)))
-    found = attend(*qkv, segments_BT=segments)
-    np.testing.assert_allclose(found, reference(*exactly(qkv), alibi_slopes(HEADS), segments), rtol=2e-3, atol=2e-3)
+    output = attend(*qkv, segments_BT=segments)
+    np.testing.assert_allclose(output, reference(*exactly(qkv), alibi_slopes(HEADS), segments), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.long
@@ -156,8 +156,8 @@ def test_the_bias_of_a_kernel_without_bias() -> None:
 @pytest.mark.parametrize("option", [OPTIONS[0], OPTIONS[-1]], ids=str)
 def test_the_kernel_of_a_tpu_interpreted(option: dict[str, Any]) -> None:
     qkv, segments = random_qkv(128, option["kv_heads"]), documents(128, option["segmented"])
-    found = splash.attend(*qkv, SCALE, option["slopes"], segments, interpret=True)
-    np.testing.assert_allclose(found, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
+    output = splash.attend(*qkv, SCALE, option["slopes"], segments, interpret=True)
+    np.testing.assert_allclose(output, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
 
 
 def test_what_a_kernel_cannot_do_is_left_to_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:

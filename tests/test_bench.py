@@ -52,9 +52,9 @@ def test_figures_fit_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.data == "random tokens" and speed.data_tokens_per_second > 0
     state = 3 * 4 * speed.params
     assert state < speed.peak_memory_bytes < 100 * state and speed.resident_bytes > speed.peak_memory_bytes
-    said = dict(bench.lines(speed))
-    assert said["tokens/s"] == f"{speed.tokens_per_second:,.0f}" and said["MFU"] == f"{speed.mfu:.3f}"
-    assert said["input"].endswith(f"{speed.data_headroom:,.0f} x the step")
+    values = dict(bench.lines(speed))
+    assert values["tokens/s"] == f"{speed.tokens_per_second:,.0f}" and values["MFU"] == f"{speed.mfu:.3f}"
+    assert values["input"].endswith(f"{speed.data_headroom:,.0f} x the step")
 
 
 @pytest.mark.long

@@ -136,7 +136,7 @@ def show(run: Path, choice: Choice, tasks: str = LANGUAGE, items: int = 20) -> t
 
 
 @pytest.mark.long
-def test_the_best_by_a_checker_is_kept_as_scores(runs: dict[str, Path]) -> None:
+def test_the_best_by_a_checker_is_written_as_scores(runs: dict[str, Path]) -> None:
     printed, rows = show(runs["policy"], Choice((1, 2, 8), answers=32))
     names = [f"copy, best of {n} by checker" for n in (1, 2, 8)]
     assert [(row["task"], row["metric"]) for row in rows] == [

@@ -67,15 +67,19 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     trunk, branch, _ = with_starts(family)
     folder = tmp_path / "runs"
     train(trunk.config, folder / trunk.config.run_id)
-    kept = folder / trunk.config.run_id / "checkpoints"
-    assert sorted(path.name for path in kept.iterdir()) == ["16", "24"], "all others went with the end of the run"
+    checkpoint_folder = folder / trunk.config.run_id / "checkpoints"
+    assert sorted(path.name for path in checkpoint_folder.iterdir()) == ["16", "24"], (
+        "all others went with the end of the run"
+    )
     capsys.readouterr()
     continued = trained(branch.config, folder / branch.config.run_id)
     assert "going on from step 16 of 20" in capsys.readouterr().out
     alone = trained(replace(branch.config, continue_from=None), tmp_path / "alone")
     assert continued == alone, "losses, counts, and every parameter and moment"
     assert continued[2] == list(range(1, 21)), "the trunk's rows, then its own"
-    assert sorted(path.name for path in kept.iterdir()) == ["16", "24"], "a trunk is read, and never written to"
+    assert sorted(path.name for path in checkpoint_folder.iterdir()) == ["16", "24"], (
+        "a trunk is read, and never written to"
+    )
 
 
 @pytest.mark.long

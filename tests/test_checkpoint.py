@@ -40,8 +40,8 @@ def saved(folder: Path, *steps: int, run_id: str = "abc") -> Checkpoints:
 
 def test_the_newest_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1, 2, 3)
-    found, facts, skipped = checkpoints.restore(abstract(state(0)))
-    assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), found, state(3)))
+    train_state, facts, skipped = checkpoints.restore(abstract(state(0)))
+    assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), train_state, state(3)))
     assert (facts["run_id"], facts["seconds"], skipped) == ("abc", 1.0, [])
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / CHECKPOINT_FOLDER).iterdir()) == ["2", "3"]
@@ -63,12 +63,12 @@ def test_a_step_is_saved_once(tmp_path: Path) -> None:
     checkpoints.close()
 
 
-def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Path) -> None:
+def test_unreadable_ones_are_reported_set_aside_and_can_be_saved_again(tmp_path: Path) -> None:
     folder = saved(tmp_path, 1, 2).folder
     shutil.rmtree(folder / "2" / "state")
     checkpoints = Checkpoints(tmp_path, "abc")
-    found, _, skipped = checkpoints.restore(abstract(state(0)))
-    assert int(found.step) == 1
+    train_state, _, skipped = checkpoints.restore(abstract(state(0)))
+    assert int(train_state.step) == 1
     assert len(skipped) == 1 and "the checkpoint of step 2 in" in skipped[0] and "\n" not in skipped[0]
     assert (folder / "unreadable-2").is_dir()
     checkpoints.save(state(2), {})
@@ -80,7 +80,7 @@ def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Pat
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("left", "said"),
+    ("left", "reason"),
     [
         (b"", "its facts are empty or spoiled"),
         (b"\0" * 100, "its facts are empty or spoiled"),
@@ -97,16 +97,16 @@ def test_unreadable_ones_are_said_set_aside_and_can_be_saved_again(tmp_path: Pat
         (b"[" * 100_000, "its facts are empty or spoiled"),
     ],
 )
-def test_one_whose_facts_are_not_whole_is_skipped_with_a_sentence(tmp_path: Path, left: bytes, said: str) -> None:
+def test_one_whose_facts_are_not_whole_is_skipped_with_a_sentence(tmp_path: Path, left: bytes, reason: str) -> None:
     """As a disk that is full for a while can leave a checkpoint that Orbax calls complete."""
     folder = saved(tmp_path, 1, 2).folder
     (folder / "2" / "facts" / "metadata").write_bytes(left)
     checkpoints = Checkpoints(tmp_path, "abc")
-    found, facts, skipped = checkpoints.restore(abstract(state(0)))
+    train_state, facts, skipped = checkpoints.restore(abstract(state(0)))
     checkpoints.close()
-    assert int(found.step) == 1 and facts["seconds"] == 1 / 3
+    assert int(train_state.step) == 1 and facts["seconds"] == 1 / 3
     (sentence,) = skipped
-    assert f"the checkpoint of step 2 in {folder} cannot be read and is skipped: {said}" in sentence
+    assert f"the checkpoint of step 2 in {folder} cannot be read and is skipped: {reason}" in sentence
     assert "\n" not in sentence
 
 
@@ -116,8 +116,8 @@ def test_only_unreadable_ones_are_as_none(tmp_path: Path) -> None:
         if path.is_file():
             path.write_bytes(b"")
     checkpoints = Checkpoints(tmp_path, "abc")
-    found, _, skipped = checkpoints.restore(abstract(state(0)))
-    assert found is None and len(skipped) == 2
+    train_state, _, skipped = checkpoints.restore(abstract(state(0)))
+    assert train_state is None and len(skipped) == 2
     checkpoints.close()
 
 
@@ -133,8 +133,10 @@ def test_those_of_another_run_are_refused_and_kept(tmp_path: Path) -> None:
 def test_one_of_another_architecture_names_what_differs(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     checkpoints = Checkpoints(tmp_path, "abc")
-    said = r"step 1 in .* another version of lmscale \(params\.a is float32\[8\] there, float32\[16\] here\); .* delete"
-    with pytest.raises(UserError, match=said):
+    pattern = (
+        r"step 1 in .* another version of lmscale \(params\.a is float32\[8\] there, float32\[16\] here\); .* delete"
+    )
+    with pytest.raises(UserError, match=pattern):
         checkpoints.restore(abstract(state(0, size=16)))
     checkpoints.close()
     assert (tmp_path / CHECKPOINT_FOLDER / "1").is_dir()
@@ -175,9 +177,9 @@ def test_one_under_the_name_of_another_step_is_skipped(tmp_path: Path, older: bo
     for other in ("7", "\xb2", "007"):
         (folder / other).touch()
     checkpoints = Checkpoints(tmp_path, "abc")
-    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    train_state, _, skipped = checkpoints.restore(abstract(state(0)))
     checkpoints.close()
-    assert int(found.step) == 1 and len(skipped) == 1 and "that of step 2" in skipped[0]
+    assert int(train_state.step) == 1 and len(skipped) == 1 and "that of step 2" in skipped[0]
 
 
 def test_numbers_that_are_not_those_that_were_saved_are_not_trusted(tmp_path: Path) -> None:
@@ -186,9 +188,9 @@ def test_numbers_that_are_not_those_that_were_saved_are_not_trusted(tmp_path: Pa
     shutil.rmtree(folder / "2" / "state")
     shutil.copytree(other / "3" / "state", folder / "2" / "state")
     checkpoints = Checkpoints(tmp_path / "run", "abc")
-    found, _, skipped = checkpoints.restore(abstract(state(0)))
+    train_state, _, skipped = checkpoints.restore(abstract(state(0)))
     checkpoints.close()
-    assert int(found.step) == 1 and len(skipped) == 1
+    assert int(train_state.step) == 1 and len(skipped) == 1
     assert "of step 2 in" in skipped[0] and "the numbers of step have changed since they were saved" in skipped[0]
 
 
@@ -198,5 +200,5 @@ def test_what_the_file_system_refuses_is_found_behind_what_orbax_raises() -> Non
     outer = RuntimeError("save failed")
     outer.__cause__ = hidden
     for error in (hidden, outer, OSError(errno.ENOSPC, "full")):
-        found = _refusal(error)
-        assert found is not None and found.errno == errno.ENOSPC
+        refusal = _refusal(error)
+        assert refusal is not None and refusal.errno == errno.ENOSPC

@@ -1,4 +1,4 @@
-"""`lmscale clean` says what lies where, and deletes what it is told to and nothing else."""
+"""`lmscale clean` says what lies where, and deletes what it is asked to and nothing else."""
 
 import json
 import re

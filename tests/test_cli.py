@@ -67,18 +67,18 @@ def test_plan_prints_and_starts_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("plan", root / "sweeps" / "smoke.py", "--json", "plan.json") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     value = json.loads(Path("plan.json").read_text())
     assert value["sweep"] == "smoke" and len(value["runs"]) == 12
-    assert all(run["run_id"] in said for run in value["runs"]) and "12 runs, 4 of them held out" in said
+    assert all(run["run_id"] in output for run in value["runs"]) and "12 runs, 4 of them held out" in output
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_status_and_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, planned = read_plan(runs)
     assert call("status", runs) == 0
-    said = capsys.readouterr().out
-    assert all(run.config.run_id in said for run in planned) and "\n12 finished\n" in said
+    output = capsys.readouterr().out
+    assert all(run.config.run_id in output for run in planned) and "\n12 finished\n" in output
     assert call("table", runs) == 0
     (Path("runs.csv")).write_text(capsys.readouterr().out)
     assert call("table", runs, "--output", "runs.parquet") == 0
@@ -89,10 +89,10 @@ def test_status_and_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_fit_prints_the_law_and_writes_its_numbers(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("fit", runs, "--approach", 3, "--resamples", 20, "--no-check", "--json", "fit.json") == 0
-    said = capsys.readouterr().out
-    assert "Approach 3" in said and "through 8 runs" in said and "4 left out (held out" in said
+    output = capsys.readouterr().out
+    assert "Approach 3" in output and "through 8 runs" in output and "4 left out (held out" in output
     (fit,) = json.loads(Path("fit.json").read_text())["fits"]
-    assert all(re.search(rf" {name} = {value:.7g} ", said) for name, value in fit["parameters"].items())
+    assert all(re.search(rf" {name} = {value:.7g} ", output) for name, value in fit["parameters"].items())
 
 
 def test_data_says_what_is_in_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,8 +103,8 @@ def test_data_says_what_is_in_a_corpus(tmp_path: Path, capsys: pytest.CaptureFix
     documents = sum(value["statistics"][0]["length_counts"])
     assert value["manifest"]["vocab"] == 270 and value["manifest"]["train_documents"] == documents > 0
     assert set(value["statistics"][0]["baselines_bits_per_byte"]) == {"unigram", "bigram", "zlib", "lzma", "zstd"}
-    said = capsys.readouterr().out
-    assert "test " in said and "tokenizer bpe:270" in said and "baselines in bits per byte" in said
+    output = capsys.readouterr().out
+    assert "test " in output and "tokenizer bpe:270" in output and "baselines in bits per byte" in output
 
 
 @pytest.mark.parametrize("words", [(), ("bogus",), ("run",), ("run", "x.py", "--workers", "two"), ("status", "a", "b")])

@@ -70,10 +70,10 @@ def test_two_processes_decide_wait_and_share() -> None:
     assert [process.returncode for process in processes] == [0, 0], outputs
     one, two = (json.loads(output.splitlines()[-1]) for output, _ in outputs)
     assert (one["main"], two["main"]) == (True, False)
-    for said in (one, two):
-        assert said["any"] == [True, True, False] and said["poll"] == [[True], [False]]
-        assert said["first's"] == [7, 5] and said["fewer"] == []
-        assert said["copies"] == [[0.0, 1.0, 2.0]] * 2
+    for result in (one, two):
+        assert result["any"] == [True, True, False] and result["poll"] == [[True], [False]]
+        assert result["first's"] == [7, 5] and result["fewer"] == []
+        assert result["copies"] == [[0.0, 1.0, 2.0]] * 2
     assert one["rows"] == [[0, 2], [2, 4]] and two["rows"] == [[4, 6], [6, 8]]  # each asks for its devices' rows only
     assert one["shards"] == [0, 2] and two["shards"] == [4, 6]
     assert one["left"] >= two["came"]

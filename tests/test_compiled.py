@@ -70,7 +70,7 @@ def test_runs_that_differ_in_numbers_share_a_program() -> None:
     assert program_key(RUN, ModelConfig(width=16, layers=2, heads=2, context=16)) != key
 
 
-def test_every_program_once_the_largest_first_and_kept(installed: Callable[[str], Path]) -> None:
+def test_every_program_is_compiled_once_the_largest_first_and_stored(installed: Callable[[str], Path]) -> None:
     folder = installed("")
     runs = [PlannedRun(of_width(width, seed=seed)) for width in (16, 64, 32) for seed in (0, 1)]
     lines: list[tuple[int, int]] = []
@@ -84,7 +84,7 @@ def test_every_program_once_the_largest_first_and_kept(installed: Callable[[str]
     assert len(requests(folder)) == 4, "another machine is another program"
 
 
-def test_sources_and_versions_are_part_of_what_is_kept(
+def test_sources_and_versions_are_part_of_the_key_of_the_cache(
     installed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, runs = installed(""), [PlannedRun(RUN)]
@@ -100,7 +100,7 @@ def test_sources_and_versions_are_part_of_what_is_kept(
     assert len(requests(folder)) == 4
 
 
-def test_what_full_effort_made_is_kept_apart(installed: Callable[[str], Path]) -> None:
+def test_programs_of_full_effort_are_stored_apart(installed: Callable[[str], Path]) -> None:
     folder = installed("reply['train']['effort'] = request['effort']")
     runs = [PlannedRun(RUN)]
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_as_many_at_once_as_memory_holds() -> None:
     assert pool.places(10**9, None, cores=8) == 8
 
 
-def test_what_a_compiler_says_is_said_again(installed: Callable[[str], Path]) -> None:
+def test_what_a_compiler_says_is_passed_on(installed: Callable[[str], Path]) -> None:
     installed("print('noise'); print('lmscale: no such kernel; take another', file=sys.stderr); sys.exit(2)")
     with pytest.raises(UserError, match=r"^no such kernel; take another$"):
         compile_runs([PlannedRun(RUN)], V5E)

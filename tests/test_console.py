@@ -28,7 +28,7 @@ def screen(width: int = 160, terminal: bool = False) -> Console:
     return Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False, color_system=None)
 
 
-def said(console: Console) -> str:
+def output(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -56,10 +56,10 @@ def test_preparing_data_says_what_is_there_and_draws_only_on_a_terminal(tmp_path
     (tmp_path / "text.txt").write_text("\n\n".join(f"line {number} of some" for number in range(3000)))
     config = DataConfig(source=str(tmp_path / "text.txt"))
     prepare_data(config, console := screen())
-    (line,) = said(console).splitlines()
+    (line,) = output(console).splitlines()
     assert re.match(r"corpus .*text\.txt.* training tokens in .* documents, .* validation tokens in", line), line
     prepare_data(DataConfig(source="synthetic:zipf-facts"), console := screen())
-    assert said(console).strip() == "corpus synthetic:zipf-facts: generated as it is read, without end"
+    assert output(console).strip() == "corpus synthetic:zipf-facts: generated as it is read, without end"
 
 
 def drive(bars: Bars, runs: list[PlannedRun]) -> None:
@@ -75,7 +75,7 @@ def drive(bars: Bars, runs: list[PlannedRun]) -> None:
 def test_bars_fit_into_eighty_columns() -> None:
     runs = [PlannedRun(RUN), PlannedRun(OTHER, held_out=True)]
     drive(Bars(runs, 0, console := screen(80, terminal=True)), runs)
-    text = said(console)
+    text = output(console)
     assert "…" not in text
     assert f"{label(runs[1])} ━" in text and "50% 123k tokens/s MFU 0.25 loss 2.346" in text
     (whole,) = set(re.findall(r"all runs +.*?(\d+)%", text)[-1:])
@@ -90,7 +90,7 @@ def test_a_bar_says_that_its_run_is_being_scored() -> None:
     with bars.shown():
         bars.started(slot, run)
         bars.advanced(slot, run, {**ROW, "flops": count(RUN).flops, "scored_on": "being scored on [x] (2 of 7)"})
-    last = [line for line in re.split(r"[\r\n]+", said(console)) if "being scored" in line][-1]
+    last = [line for line in re.split(r"[\r\n]+", output(console)) if "being scored" in line][-1]
     assert f"s{RUN.seed}" in last and "100% being scored on [x] (2 of 7)" in last and "left" not in last
 
 
@@ -102,7 +102,7 @@ def test_in_a_pipe_every_ended_run_is_one_line() -> None:
     bars.ended(slot, runs[1], outcome_of(OTHER, state="diverged", reason="loss [nan] at step 3", loss_nats=None), "")
     bars.started(slot, runs[0])
     bars.ended(slot, runs[0], None, "OSError: [/red] no")
-    assert said(console).splitlines() == [
+    assert output(console).splitlines() == [
         f"{label(runs[0])}  loss 2.5000 ± 0.0100 nats/token  2 s  MFU 0.25",
         f"{label(runs[1])}  diverged: loss [nan] at step 3  held out",
         f"{label(runs[0])}  OSError: [/red] no",
@@ -113,7 +113,7 @@ def test_a_finished_sweep_is_said_to_be_there(made: Path, root: Path, tmp_path: 
     shutil.copytree(made / "runs", tmp_path / "runs")
     plan = sweep.plan(sweep.load(root / "sweeps" / "smoke.py"))
     assert exit_status_of(run_sweep(plan, tmp_path / "runs", console := screen())) == 0
-    assert f"all 12 runs of smoke are there: {tmp_path / 'runs' / 'smoke'}" in said(console).replace("\n", "")
+    assert f"all 12 runs of smoke are there: {tmp_path / 'runs' / 'smoke'}" in output(console).replace("\n", "")
 
 
 def test_a_bar_names_the_stage_that_follows_pretraining() -> None:

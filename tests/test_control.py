@@ -107,19 +107,19 @@ def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixtu
 
 
 def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    held = threading.Event()
+    leased = threading.Event()
 
     def work() -> None:
         with pytest.MonkeyPatch.context() as patch, lease.hold([sweep / NAMES[2]], {}):
             patch.setattr(lease.os, "kill", lambda pid, number: None)  # the test's own process
-            held.set()
+            leased.set()
             while not lease.stop_asked(sweep / NAMES[2]):
                 time.sleep(0.005)
             time.sleep(0.1)
 
     thread = threading.Thread(target=work)
     thread.start()
-    held.wait()
+    leased.wait()
     assert stop.main(StopArgs(sweep), Console()) == 0 and (sweep / "stop").exists()
     assert "stopped 1 run of" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).at_work()
     thread.join()

@@ -189,7 +189,7 @@ def test_the_cache_is_not_read_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected")])
-def test_a_full_disk_is_said_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
@@ -207,10 +207,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(
 def test_the_standard_library_is_about_thirty_megabytes_of_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = sources.stdlib_listing(sources.stdlib_folder())
-    size = sum(size for _, size, _, _ in found)
+    listing = sources.stdlib_listing(sources.stdlib_folder())
+    size = sum(size for _, size, _, _ in listing)
     assert size > 5e6  # 32 MB with the test packages, which some distributions leave out
-    assert not [path for path, *_ in found if "site-packages" in path or "_sysconfigdata" in path]
+    assert not [path for path, *_ in listing if "site-packages" in path or "_sysconfigdata" in path]
     some = write(tmp_path / "lib", {f"m{i}.py": f"'''Module {i}.'''\nx = {i}\n" for i in range(9)})
     write(
         some, {"site-packages/other.py": "no", "__pycache__/m1.py": "no", "_sysconfigdata__linux.py": "no", "a.txt": ""}
@@ -254,9 +254,9 @@ def left_over(cache: Path) -> list[Path]:
 def test_two_processes_at_once_agree_and_leave_one_whole_cache(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
     with contextlib.ExitStack() as stack:
-        said = [process.communicate(timeout=60)[0] for process in
+        outputs = [process.communicate(timeout=60)[0] for process in
                 [stack.enter_context(start(source)) for _ in range(2)]]  # fmt: skip
-    assert said[0] == said[1] != ""
+    assert outputs[0] == outputs[1] != ""
     assert len([path for path in (tmp_path / "cache/tokens").iterdir() if path.is_dir()]) == 1
     assert not left_over(tmp_path / "cache")
 

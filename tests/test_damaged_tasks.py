@@ -68,8 +68,8 @@ def test_wrong_types_and_missing_fields(name: str, bad: Any, tmp_path: Path) -> 
     file, value = tmp_path / FILES[name][0], FILES[name][1]
     for content in damaged(value, bad):
         file.write_text(json.dumps(content))
-        said = sentence_or_scores(f"{name}:{file}")
-        assert not said or str(file) in said or "item" in said or "task" in said, said
+        sentence = sentence_or_scores(f"{name}:{file}")
+        assert not sentence or str(file) in sentence or "item" in sentence or "task" in sentence, sentence
 
 
 @pytest.mark.parametrize("name", FILES)

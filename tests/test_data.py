@@ -166,11 +166,11 @@ def test_damaged_tokens_that_cannot_be_replaced_are_refused_by_their_folder(
         data.prepare(source)
 
 
-def test_progress_is_told_and_ends_at_one(source: DataConfig) -> None:
-    told: list[tuple[str, float]] = []
-    data.prepare(source, progress=lambda what, share: told.append((what, share)))
-    assert {what.split()[0] for what, _ in told} == {"reading", "storing", "tokenizing"}
-    assert all(0 <= share <= 1 for _, share in told) and told[-1][1] == 1
+def test_progress_is_reported_and_ends_at_one(source: DataConfig) -> None:
+    reports: list[tuple[str, float]] = []
+    data.prepare(source, progress=lambda what, share: reports.append((what, share)))
+    assert {what.split()[0] for what, _ in reports} == {"reading", "storing", "tokenizing"}
+    assert all(0 <= share <= 1 for _, share in reports) and reports[-1][1] == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 65, 1000, 4096, 4097])

@@ -53,11 +53,11 @@ def test_baselines_of_a_text_drawn_from_a_known_chain_are_its_entropies() -> Non
     for draw in rng.random(120_000):
         text.append(int(np.searchsorted(step[text[-1]].cumsum(), draw)))
     tokens = np.array(text, np.uint16)
-    train, held = tokens[:90_000], tokens[90_000:]
-    unigram, bigram = statistics.baseline_nats(train, held, 5)
+    train, validation = tokens[:90_000], tokens[90_000:]
+    unigram, bigram = statistics.baseline_nats(train, validation, 5)
     often = np.linalg.matrix_power(step, 200)[0]
-    assert unigram / (len(held) - 1) == pytest.approx(-(often * np.log(often)).sum(), rel=0.01)
-    known = -np.log(step[held[:-1], held[1:]]).sum()  # of this very text: the estimate cannot be better by much
+    assert unigram / (len(validation) - 1) == pytest.approx(-(often * np.log(often)).sum(), rel=0.01)
+    known = -np.log(step[validation[:-1], validation[1:]]).sum()  # of this very text: no estimate is much better
     assert known * 0.9999 < bigram < known * 1.002
 
 
@@ -67,15 +67,15 @@ def test_baselines_of_a_sweep_are_those_of_the_text_that_all_its_runs_share(sour
     run = RunConfig(model=model, optimizer=optimizer, tokens=4 * 128, data=source)
     write_plan(tmp_path, "one", [PlannedRun(run), PlannedRun(replace(run, data=replace(source, unique_tokens=4096)))])
     assert corpus_baselines(tmp_path) == {}, "nothing is prepared"
-    wanted = statistics.corpus_statistics(data.prepare(source)).baselines
-    assert corpus_baselines(tmp_path) == wanted and len(wanted) == 5
+    expected = statistics.corpus_statistics(data.prepare(source)).baselines
+    assert corpus_baselines(tmp_path) == expected and len(expected) == 5
     write_plan(tmp_path, "two", [PlannedRun(run), PlannedRun(replace(run, data=DataConfig()))])
     assert corpus_baselines(tmp_path) == {}
 
 
 def test_baselines_by_hand() -> None:
-    train, held = np.array([0, 1] * 50, np.uint8), np.array([0, 1, 0, 1], np.uint8)
-    unigram, bigram = statistics.baseline_nats(train, held, 4)
+    train, validation = np.array([0, 1] * 50, np.uint8), np.array([0, 1, 0, 1], np.uint8)
+    unigram, bigram = statistics.baseline_nats(train, validation, 4)
     counted = 95  # the last twentieth tunes
     single = {0: (48 + 0.5) / (counted + 2), 1: (47 + 0.5) / (counted + 2)}
     assert unigram == pytest.approx(-math.log(single[1] ** 2 * single[0]))
@@ -88,24 +88,24 @@ def test_baselines_by_hand() -> None:
 @pytest.mark.long
 def test_statistics_are_those_of_the_text(source: DataConfig) -> None:
     tokens = data.prepare(source)
-    found = statistics.corpus_statistics(tokens)
-    assert found.token_counts[0] == np.bincount(tokens.train).max() and found.token_ranks[0] == 1
+    stats = statistics.corpus_statistics(tokens)
+    assert stats.token_counts[0] == np.bincount(tokens.train).max() and stats.token_ranks[0] == 1
     text = bytes(tokens.train).replace(b"\xff", b" ")
-    assert found.word_counts[0] == max(text.split().count(word) for word in set(text.split()))
-    assert found.word_ranks[-1] == len(set(text.split()))
+    assert stats.word_counts[0] == max(text.split().count(word) for word in set(text.split()))
+    assert stats.word_ranks[-1] == len(set(text.split()))
     lengths = np.diff(tokens.train_starts)
-    for (low, high), count in zip(itertools.pairwise(found.length_edges), found.length_counts):
+    for (low, high), count in zip(itertools.pairwise(stats.length_edges), stats.length_counts):
         assert count == ((lengths >= low) & (lengths < high)).sum()
-    assert sum(found.length_counts) == len(lengths)
-    held = bytes(tokens.validation)
+    assert sum(stats.length_counts) == len(lengths)
+    validation_text = bytes(tokens.validation)
     own = np.bincount(tokens.validation[1:], minlength=256)
     share = own[own > 0] / own.sum()
     least = -(share * np.log2(share)).sum() * own.sum() / (own.sum() - own[255])
-    assert least <= found.unigram_bits_per_byte < 1.02 * least
-    assert found.bigram_bits_per_byte < 0.8 * found.unigram_bits_per_byte
-    assert found.compressed_bytes == len(held) - 1 and found.scored_tokens == len(held) - 1
+    assert least <= stats.unigram_bits_per_byte < 1.02 * least
+    assert stats.bigram_bits_per_byte < 0.8 * stats.unigram_bits_per_byte
+    assert stats.compressed_bytes == len(validation_text) - 1 and stats.scored_tokens == len(validation_text) - 1
     for name in ("zlib", "lzma", "zstd"):
-        assert 0.5 < found.baselines[name] < found.unigram_bits_per_byte
+        assert 0.5 < stats.baselines[name] < stats.unigram_bits_per_byte
 
 
 @pytest.mark.long
@@ -124,9 +124,9 @@ def test_statistics_are_counted_once_and_lie_beside_the_tokens(
 ) -> None:
     tokens = data.prepare(source)
     assert statistics.find_statistics(tokens.manifest) is None
-    found = statistics.corpus_statistics(tokens)
+    stats = statistics.corpus_statistics(tokens)
     monkeypatch.setattr(statistics, "baseline_nats", lambda *_: pytest.fail("counted again"))
-    assert statistics.corpus_statistics(tokens) == found == statistics.find_statistics(tokens.manifest)
+    assert statistics.corpus_statistics(tokens) == stats == statistics.find_statistics(tokens.manifest)
     path = tokens.manifest.folder / "statistics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
     assert statistics.find_statistics(tokens.manifest) is None
@@ -137,32 +137,32 @@ def test_statistics_are_counted_once_and_lie_beside_the_tokens(
 
 @pytest.mark.long
 def test_what_is_shown_is_what_was_counted(source: DataConfig, tmp_path: Path) -> None:
-    said = shown(source, tmp_path / "figures")
-    manifest, found = data.find_manifest(source), statistics.find_statistics(data.prepare(source).manifest)
-    assert manifest is not None and found is not None
+    output = shown(source, tmp_path / "figures")
+    manifest, stats = data.find_manifest(source), statistics.find_statistics(data.prepare(source).manifest)
+    assert manifest is not None and stats is not None
     for number in (manifest.train_tokens, manifest.validation_bytes, manifest.train_documents):
-        assert f"{number:,}" in said
-    for name, bits in found.baselines.items():
-        assert f"{name} {bits:.4f}" in said
-    drawing = [line for line in said.splitlines() if "│" in line]
+        assert f"{number:,}" in output
+    for name, bits in stats.baselines.items():
+        assert f"{name} {bits:.4f}" in output
+    drawing = [line for line in output.splitlines() if "│" in line]
     assert len(drawing) == data_verb.HEIGHT and {"o", "+"} <= set("".join(drawing))
     # Counts fall with rank: a lower line's words stand further to the right.
     places = [line.rfind("+") for line in drawing if "+" in line]
     assert places == sorted(places) and places[-1] > places[0] + data_verb.WIDTH // 2
-    bars = [line for line in said.splitlines() if "█" in line]
+    bars = [line for line in output.splitlines() if "█" in line]
     assert max(line.count("█") for line in bars) == data_verb.BAR
     figure = (tmp_path / "figures" / f"corpus_{manifest.fingerprint}.svg").read_text()
     assert "rank" in figure and "length of a document, tokens" in figure
 
 
-def test_the_tokens_that_are_used_are_said_and_too_many_refused(source: DataConfig) -> None:
-    said = shown(dataclasses.replace(source, unique_tokens=1000))
-    assert "of it the leading 896 training tokens are used, in sequences of 128" in said
+def test_the_tokens_that_are_used_are_reported_and_too_many_refused(source: DataConfig) -> None:
+    output = shown(dataclasses.replace(source, unique_tokens=1000))
+    assert "of it the leading 896 training tokens are used, in sequences of 128" in output
     with pytest.raises(UserError, match="unique_tokens = 99,999,999 asks for"):
         shown(dataclasses.replace(source, unique_tokens=99_999_999))
 
 
-def test_a_split_far_from_the_size_asked_for_is_said(tmp_path: Path) -> None:
+def test_a_split_far_from_the_size_asked_for_is_reported(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"document {i} " * 20}) + "\n" for i in range(400)]
     (tmp_path / "many.jsonl").write_text("".join(lines))
     (tmp_path / "few.jsonl").write_text("".join(lines[:3]))
@@ -180,8 +180,8 @@ def test_a_validation_split_without_text_to_score_is_refused(tmp_path: Path) -> 
 
 
 def test_mixtures_and_languages_are_shown_part_by_part(source: DataConfig) -> None:
-    said = shown(DataConfig(source=f"mix: 3 * {source.source} + 1 * synthetic:tasks(letters=4)"))
-    assert "0.75 of the training tokens" in said and "0.25 of the training tokens: endless" in said
-    assert "brackets: chance 0.5 all or nothing, 0.5 graded" in said and "copy: chance 1.53e-05" in said
-    said = shown(DataConfig(source="synthetic:zipf-facts(gamma=1.5)"))
-    assert "exponents of the excess loss in theory: model 0.5, data 0.3333" in said and "nats per token" in said
+    output = shown(DataConfig(source=f"mix: 3 * {source.source} + 1 * synthetic:tasks(letters=4)"))
+    assert "0.75 of the training tokens" in output and "0.25 of the training tokens: endless" in output
+    assert "brackets: chance 0.5 all or nothing, 0.5 graded" in output and "copy: chance 1.53e-05" in output
+    output = shown(DataConfig(source="synthetic:zipf-facts(gamma=1.5)"))
+    assert "exponents of the excess loss in theory: model 0.5, data 0.3333" in output and "nats per token" in output

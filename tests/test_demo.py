@@ -50,15 +50,15 @@ def test_the_published_table_has_every_budget_with_both_intervals(
 
     monkeypatch.setattr(options, "RESAMPLES", dict.fromkeys(options.APPROACHES, 200))
     demo.published(Console(width=80))
-    said = capsys.readouterr().out
-    lines = said.splitlines()
+    output = capsys.readouterr().out
+    lines = output.splitlines()
     for exponent in range(18, 27):
         (row,) = (number for number, line in enumerate(lines) if line.split()[:1] == [f"1e+{exponent}"])
         assert len(lines[row].split()[1:4]) == 3
         for interval in lines[row + 1 : row + 3]:
             assert [cell.count("-") for cell in interval.split()] == [1, 1, 1]
-    assert "240 runs of Hoffmann 2022" in said and "…" not in said
-    assert "20 tokens per parameter lies within the 95 % interval for C = " in said
+    assert "240 runs of Hoffmann 2022" in output and "…" not in output
+    assert "20 tokens per parameter lies within the 95 % interval for C = " in output
 
 
 def test_the_verdict_on_the_rule_in_words() -> None:

@@ -54,22 +54,22 @@ def rounded(value: float, like: float) -> float:
 @pytest.mark.parametrize("name", TABLE)
 def test_the_table_of_designs(name: str) -> None:
     runs, (count, flops, condition, sd_a, sd_ratio) = TABLE[name]
-    found = information(Prior(), runs)
+    info = information(Prior(), runs)
     assert len(runs) == count and rounded(float((6 * runs.params_n * runs.tokens_n).sum()), flops) == flops
-    assert rounded(found.condition, condition) == condition
-    assert found.identified and found.line is None
-    sd = found.sd("a")
+    assert rounded(info.condition, condition) == condition
+    assert info.identified and info.line is None
+    sd = info.sd("a")
     assert sd is not None and round(sd, 4) == sd_a
-    ratio = found.sd(found.log_ratio(GOPHER))
+    ratio = info.sd(info.log_ratio(GOPHER))
     assert ratio is not None and round(ratio, 2) == sd_ratio
 
 
 def test_a_line_is_singular_and_has_no_standard_deviations() -> None:
     sizes = np.geomspace(6.6e6, 124e6, 8)
-    found = information(Prior(), Runs(sizes, 20 * sizes))
-    assert rounded(found.condition, 1.55e9) == 1.55e9 and not found.identified
-    assert found.sd("a") is None and found.sd(found.log_ratio(GOPHER)) is None
-    assert str(found.line) == "all runs lie on the line D = 20 N"
+    info = information(Prior(), Runs(sizes, 20 * sizes))
+    assert rounded(info.condition, 1.55e9) == 1.55e9 and not info.identified
+    assert info.sd("a") is None and info.sd(info.log_ratio(GOPHER)) is None
+    assert str(info.line) == "all runs lie on the line D = 20 N"
 
 
 def test_rounding_to_whole_layers_and_batches_does_not_hide_a_line() -> None:
@@ -91,8 +91,8 @@ def test_rounding_to_whole_layers_and_batches_does_not_hide_a_line() -> None:
     ids=["one size", "one length", "a power of N"],
 )
 def test_other_lines(runs: Runs, line: str) -> None:
-    found = information(Prior(), runs)
-    assert str(found.line) == line and not found.identified
+    info = information(Prior(), runs)
+    assert str(info.line) == line and not info.identified
 
 
 def test_fewer_runs_than_unknowns_identify_nothing() -> None:
@@ -125,16 +125,16 @@ def test_the_predicted_spread_is_that_of_fits() -> None:
     runs = valleys(np.geomspace(1e17, 1e19, 3))
     rng, law = np.random.default_rng(0), CHINCHILLA_REFIT
     loss = law.loss(runs.params_n, runs.tokens_n)
-    found = []
+    exponents = []
     for _ in range(150):
         noisy = loss + 0.003 * rng.standard_normal(len(loss))
         points = ChinchillaPoints.of(runs.params_n, runs.tokens_n, noisy, log_residual=False, loss="squared", delta=1.0)
         start = points.theta(np.array(list(law.values().values()))[:, None])[:, 0]
         solved = solve_many(points, np.ones((len(loss), 1)), also_p=start, grid=8)
         *_, alpha, beta = points.named(solved.theta_pb)[:, 0]
-        found.append(beta / (alpha + beta))
+        exponents.append(beta / (alpha + beta))
     sd = information(Prior(noise_nats=0.003), runs).sd("a")
-    assert sd is not None and np.std(found) == pytest.approx(sd, rel=0.15)
+    assert sd is not None and np.std(exponents) == pytest.approx(sd, rel=0.15)
 
 
 def test_noise_that_a_trunk_shares() -> None:
@@ -153,9 +153,9 @@ def test_the_bias_of_a_parabola(spread: float, bias: float) -> None:
     """Hoffmann's rounded exponents .34 and .28, sizes evenly within a factor `spread` of the minimum."""
     law = Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28)
     centre = float(law.optimum(1e20).params)
-    found = design.planned_valley(law, 1e20, centre * np.geomspace(1 / spread, spread, 15))
-    assert found.bias == pytest.approx(bias, rel=0.02) and found.inside
-    assert found.params == pytest.approx(centre)
+    valley = design.planned_valley(law, 1e20, centre * np.geomspace(1 / spread, spread, 15))
+    assert valley.bias == pytest.approx(bias, rel=0.02) and valley.inside
+    assert valley.params == pytest.approx(centre)
 
 
 def test_the_bias_of_an_exponent_needs_two_valleys() -> None:
@@ -237,31 +237,36 @@ def test_a_prior_that_cannot_judge_runs() -> None:
 def pool(spend: float) -> Candidates:
     n, ratio = (axis.ravel() for axis in np.meshgrid(np.geomspace(3e6, 3e8, 21), np.geomspace(2, 200, 13)))
     cost = 6 * n * n * ratio
-    kept = (cost <= spend) & (cost >= spend / 200)
-    return Candidates(n[kept], n[kept] * ratio[kept], cost[kept])
+    affordable = (cost <= spend) & (cost >= spend / 200)
+    return Candidates(n[affordable], n[affordable] * ratio[affordable], cost[affordable])
 
 
 def test_the_next_runs_beat_an_equally_priced_valley() -> None:
     runs, spend, target = valleys(np.array([1e17, 3e17])), 2e18, 1e21
     before = information(Prior(), runs)
     quantity = before.log_ratio(target)
-    found = design.improve(Prior(), runs, pool(spend), quantity, spend=spend, most=7)
+    proposal = design.improve(Prior(), runs, pool(spend), quantity, spend=spend, most=7)
     one_more = valleys(np.array([spend / 7]))
     grid = Runs(
         *(np.concatenate(pair) for pair in zip((runs.params_n, runs.tokens_n), (one_more.params_n, one_more.tokens_n)))
     )
     rival = information(Prior(), grid).sd(quantity)
-    assert found.flops <= spend and len(found.chosen) <= 7
-    assert found.sd_before is not None and found.sd_after is not None and rival is not None
-    assert found.sd_after < 0.8 * rival < 0.8 * found.sd_before
-    assert list(found.sd_along) == sorted(found.sd_along, reverse=True) and found.sd_along[-1] == found.sd_after
+    assert proposal.flops <= spend and len(proposal.chosen) <= 7
+    assert proposal.sd_before is not None and proposal.sd_after is not None and rival is not None
+    assert proposal.sd_after < 0.8 * rival < 0.8 * proposal.sd_before
+    assert (
+        list(proposal.sd_along) == sorted(proposal.sd_along, reverse=True)
+        and proposal.sd_along[-1] == proposal.sd_after
+    )
 
 
 def test_the_next_runs_of_a_line_leave_it() -> None:
     sizes = np.geomspace(6.6e6, 60e6, 6)
     runs = Runs(sizes, 20 * sizes)
-    found = design.improve(Prior(), runs, pool(1e18), lambda law: law.exponents(SIX_ND)["params"], spend=1e18, most=6)
-    assert found.sd_before is None and found.sd_after is not None and found.sd_after < 0.05
+    proposal = design.improve(
+        Prior(), runs, pool(1e18), lambda law: law.exponents(SIX_ND)["params"], spend=1e18, most=6
+    )
+    assert proposal.sd_before is None and proposal.sd_after is not None and proposal.sd_after < 0.05
 
 
 def test_too_little_money_buys_nothing() -> None:

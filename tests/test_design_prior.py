@@ -78,7 +78,7 @@ def test_a_point_prior_and_draws_of_nothing_but_its_law_agree() -> None:
     assert same.factor == pytest.approx(point.factor, rel=1e-9) == same.factor_at_prior
 
 
-def test_a_wider_prior_widens_what_is_said_and_not_what_its_law_says() -> None:
+def test_a_wider_prior_widens_the_verdict_and_not_that_of_its_law_alone() -> None:
     narrow, wide = (verdict(with_draws(normal_draws(CHINCHILLA_REFIT, scale * COVARIANCE))) for scale in (1.0, 9.0))
     assert narrow.factor_at_prior == wide.factor_at_prior
     assert narrow.factor is not None and wide.factor is not None and narrow.factor_at_prior is not None
@@ -90,13 +90,13 @@ def test_a_wider_prior_widens_what_is_said_and_not_what_its_law_says() -> None:
 def test_the_sentence_says_both_figures_and_what_the_smaller_one_assumes() -> None:
     one = verdict(published_prior())
     sentence = one.sentence()
-    found = re.search(
+    match = re.search(
         r"within ([\d.]+) % \(95 %; ([\d.]+) % if the law chinchilla-refit and its noise of 0.01", sentence
     )
-    assert found, sentence
+    assert match, sentence
     assert one.factor is not None and one.factor_at_prior is not None
-    assert float(found[1]) == pytest.approx(100 * (one.factor - 1), rel=0.06)
-    assert float(found[2]) == pytest.approx(100 * (one.factor_at_prior - 1), rel=0.06)
+    assert float(match[1]) == pytest.approx(100 * (one.factor - 1), rel=0.06)
+    assert float(match[2]) == pytest.approx(100 * (one.factor_at_prior - 1), rel=0.06)
 
 
 def test_every_draw_by_brute_force() -> None:

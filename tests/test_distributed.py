@@ -52,9 +52,9 @@ def test_several_processes_learn_what_one_learns(
     corpus: str, alone: Path, tmp_path: Path, processes: int, devices: int, mesh: MeshConfig
 ) -> None:
     config = run(corpus, 20, model=WIDE, mesh=mesh)
-    for status, said, complaints in ends(start_several(config, tmp_path, processes, devices)):
+    for status, output, complaints in ends(start_several(config, tmp_path, processes, devices)):
         assert (status, complaints) == (0, "")
-        assert "finished: validation loss" in said  # Gloo may have said something before
+        assert "finished: validation loss" in output  # Gloo may have said something before
     assert [row["step"] for row in rows(tmp_path)] == list(range(1, 21))
     assert_close(tmp_path, alone)
 
@@ -65,9 +65,9 @@ def test_experts_of_several_processes_learn_what_those_of_one_learn(corpus: str,
     config = run(corpus, 20, model=replace(WIDE, residual_dropout=0.0, experts=8, experts_per_token=2))
     train(config, tmp_path / "one")
     cut = replace(config, mesh=MeshConfig(data=2, expert=4))
-    for status, said, complaints in ends(start_several(cut, tmp_path / "several", 4, 2)):
+    for status, output, complaints in ends(start_several(cut, tmp_path / "several", 4, 2)):
         assert (status, complaints) == (0, "")
-        assert "finished: validation loss" in said
+        assert "finished: validation loss" in output
     assert_close(tmp_path / "several", tmp_path / "one")
 
 
@@ -87,14 +87,14 @@ def test_tasks_are_scored_as_on_one_device(corpus: str, tmp_path: Path, processe
     cut = replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
     for status, _, complaints in ends(start_several(cut, folders["several"], processes, devices)):
         assert (status, complaints) == (0, "")
-    found, wanted = (
+    single, several = (
         [json.loads(line) for line in (folder / "scores.jsonl").read_text("utf-8").splitlines()]
         for folder in folders.values()
     )
-    assert [(row["step"], row["metric"], row["shots"]) for row in found] == [
+    assert [(row["step"], row["metric"], row["shots"]) for row in single] == [
         (step, metric, shots) for step in (10, 20) for shots in (0, 1) for metric in task["metrics"]
     ]
-    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in wanted], abs=1e-4)
+    assert [row["score"] for row in single] == pytest.approx([row["score"] for row in several], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -109,10 +109,10 @@ def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp
     process = start(single, folder)
     wait_for(lambda: bool(saved_steps(folder)), process)
     process.terminate()
-    ((status, said, complaints),) = ends([process])
+    ((status, output, complaints),) = ends([process])
     assert (status, complaints) == (75, "")
     last = saved_steps(folder)[-1]
-    assert f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in said
+    assert f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in output
 
     several = start_several(double, folder, 2)
     wait_for(lambda: saved_steps(folder)[0] > last, several[1])
@@ -121,7 +121,7 @@ def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp
     assert [(status, complaints) for status, _, complaints in both] == [(75, ""), (75, "")]
     assert f"going on from step {last:,} of" in both[0][1]
     before, last = saved_steps(folder)
-    assert all(f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in said for _, said, _ in both)
+    assert all(f"stopped after step {last:,} of {STEPS:,}; a checkpoint is saved" in output for _, output, _ in both)
 
     for path in (folder / CHECKPOINT_FOLDER / str(last)).rglob("*"):
         if path.is_file():
@@ -129,22 +129,22 @@ def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp
     several = start_several(double, folder, 2)
     wait_for(lambda: saved_steps(folder)[0] > last, several[0])
     several[1].kill()
-    (status, said, complaints), killed = ends(several)
+    (status, output, complaints), killed = ends(several)
     assert killed[0] == -signal.SIGKILL
     assert (status, complaints.count("\n")) == (75, 1), complaints
     assert "another process of this run is gone" in complaints and "they go on" in complaints
-    assert f"the checkpoint of step {last} in" in said and f"going on from step {before:,} of" in said
+    assert f"the checkpoint of step {last} in" in output and f"going on from step {before:,} of" in output
 
     last = saved_steps(folder)[-1]
-    ((status, said, complaints),) = ends([start(single, folder)])
+    ((status, output, complaints),) = ends([start(single, folder)])
     assert (status, complaints) == (0, "")
-    assert f"going on from step {last:,} of" in said
+    assert f"going on from step {last:,} of" in output
     train(single, expected)
     assert_close(folder, expected)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "pattern"),
     [
         (("localhost:1", None, None), r"belong together; add --processes N and --process I, or --processes 1 trains"),
         ((None, 2, 1), r"belong together; add --coordinator HOST:PORT"),
@@ -154,8 +154,8 @@ def test_stopped_damaged_killed_and_continued_in_another_number(corpus: str, tmp
         (("localhost:99999", 2, 1), r"--coordinator localhost:99999: must be the address and a free port"),
     ],
 )
-def test_flags_that_do_not_say_which_process_this_is(flags: tuple[Any, Any, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_flags_that_do_not_say_which_process_this_is(flags: tuple[Any, Any, Any], pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern):
         distributed.start(*flags)
 
 
@@ -176,8 +176,8 @@ def test_a_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setenv(name, value)
     distributed.start(*flags, wait_seconds=7)
     assert (joined["num_processes"], joined["process_id"], joined["initialization_timeout"]) == (4, 2, 7)
-    found = joined["cluster_detection_method"], joined["coordinator_address"]
-    assert found == (("deactivate", flags[0]) if flags else ("slurm", None))
+    cluster = joined["cluster_detection_method"], joined["coordinator_address"]
+    assert cluster == (("deactivate", flags[0]) if flags else ("slurm", None))
     assert settings == {"jax_enable_preemption_service": False}  # a run handles SIGTERM itself
 
 
@@ -251,8 +251,8 @@ def test_the_first_process_does_not_wait_for_ever(corpus: str, tmp_path: Path) -
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
     flags = "--coordinator", address, "--processes", 2, "--process", 0, "--wait-seconds", 2
-    ((status, said, complaints),) = ends([start(run(corpus, 3, mesh=MeshConfig(data=2)), tmp_path, *flags)])
-    assert (status, said) == (75, "")
+    ((status, output, complaints),) = ends([start(run(corpus, 3, mesh=MeshConfig(data=2)), tmp_path, *flags)])
+    assert (status, output) == (75, "")
     sentence = "not all processes came within 2 s, so process 0 of 2 ends; start all of them again"
     assert complaints.splitlines()[-1] == f"lmscale: {sentence}"
 
@@ -264,7 +264,7 @@ def listening(pid: int, port: int | None = None) -> set[tuple[str, int]]:
         with suppress(OSError):
             if match := re.fullmatch(r"socket:\[(\d+)\]", str(path.readlink())):
                 sockets.add(match[1])
-    found = set()
+    addresses = set()
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
             local, state, inode = (line.split()[column] for column in (1, 3, 9))
@@ -272,8 +272,8 @@ def listening(pid: int, port: int | None = None) -> set[tuple[str, int]]:
             if state == "0A" and inode in sockets and port in (None, int(number, 16)):
                 words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
                 shown = socket.inet_ntop(family, b"".join(words)).removeprefix("::ffff:")  # IPv4 within IPv6
-                found.add((shown, int(number, 16)))
-    return found
+                addresses.add((shown, int(number, 16)))
+    return addresses
 
 
 JOIN = """
@@ -314,8 +314,8 @@ def test_where_the_first_process_listens(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in resolved]
-    monkeypatch.setattr(distributed.socket, "getaddrinfo", lambda *_, **__: found)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in resolved]
+    monkeypatch.setattr(distributed.socket, "getaddrinfo", lambda *_, **__: addresses)
     monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
     listens = distributed._check_reachable(f"{host}:{port}", 0, 1)
     assert listens == address.format(port=port)
@@ -329,6 +329,6 @@ def test_an_address_of_another_machine_is_refused_in_the_first_process(host: str
         distributed.start(f"{host}:45001", 2, 0)
 
 
-def test_a_host_that_is_not_known_is_said() -> None:
+def test_an_unknown_host_is_reported() -> None:
     with pytest.raises(UserError, match=r"--coordinator no-such\.invalid:45001: no-such\.invalid is not known here"):
         distributed.start("no-such.invalid:45001", 2, 0)

@@ -17,8 +17,8 @@ ENDINGS = r"\.(?:py|pyi|md|toml|lock|svg)"
 
 def block(text: str) -> str:
     """The one Python block of the README that holds `text`."""
-    (found,) = [code for code in BLOCKS if text in code]
-    return found
+    (source,) = [code for code in BLOCKS if text in code]
+    return source
 
 
 def run(code: str) -> dict[str, object]:
@@ -70,10 +70,10 @@ def test_every_dotted_name_exists(file: Path) -> None:
             assert not rest or hasattr(getattr(lmscale, first), rest[0]), name
             continue
         module = [PACKAGE.joinpath(first, *rest[:n]) for n in range(len(rest), -1, -1)]
-        found = next((path for path in module if path.is_dir() or path.with_suffix(".py").is_file()), None)
-        assert found, f"{name}: no public name, and no module"
-        beyond = [first, *rest][len(found.relative_to(PACKAGE).parts) :]
-        source = (found / "__init__.py" if found.is_dir() else found.with_suffix(".py")).read_text(encoding="utf-8")
+        target = next((path for path in module if path.is_dir() or path.with_suffix(".py").is_file()), None)
+        assert target, f"{name}: no public name, and no module"
+        beyond = [first, *rest][len(target.relative_to(PACKAGE).parts) :]
+        source = (target / "__init__.py" if target.is_dir() else target.with_suffix(".py")).read_text(encoding="utf-8")
         assert not beyond or re.search(rf"^(?:def |class )?{beyond[0]}\b", source, re.MULTILINE), name
 
 
