@@ -23,14 +23,14 @@ def only(table, **more):
 @pytest.fixture(scope="module")
 def simulated():
     table, truth = simulate.simulated_scores(40, seed=3)
-    found = emergence.detect(table, "params", resamples=40)
-    return truth, {finding.curve.task: finding for finding in found.findings}
+    result = emergence.detect(table, "params", resamples=40)
+    return truth, {finding.curve.task: finding for finding in result.findings}
 
 
 @pytest.mark.long
 def test_simulated_curves_are_told_apart(simulated):
-    truth, found = simulated
-    classes = np.array([found[task].cls for task in truth.index])
+    truth, by_task = simulated
+    classes = np.array([by_task[task].cls for task in truth.index])
     true = truth["class"].to_numpy()
     hits = ((classes == "emergent") & (true == "emergent")).sum()
     assert 2 * hits / ((classes == "emergent").sum() + (true == "emergent").sum()) >= 0.9
@@ -40,8 +40,8 @@ def test_simulated_curves_are_told_apart(simulated):
 
 @pytest.mark.long
 def test_the_interval_holds_the_foot_as_often_as_it_says(simulated):
-    truth, found = simulated
-    pairs = [(found[task], onset) for task, onset in truth["onset"].items() if found[task].cls == "emergent"]
+    truth, by_task = simulated
+    pairs = [(by_task[task], onset) for task, onset in truth["onset"].items() if by_task[task].cls == "emergent"]
     pairs = [(finding, onset) for finding, onset in pairs if np.isfinite(onset)]
     inside = [np.log10(one.interval[0]) <= onset <= np.log10(one.interval[1]) for one, onset in pairs]
     assert np.mean(inside) >= 0.9
@@ -84,8 +84,8 @@ def at_chance(curves, n=500, chance=0.25, seed=0):
 @pytest.mark.long
 def test_the_flat_curves_of_a_large_family_stay_flat():
     """Each tested alone, four of these 150 would be called something else."""
-    found = emergence.detect(at_chance(150), "params", resamples=0).findings
-    classes = [finding.cls for finding in found]
+    verdicts = emergence.detect(at_chance(150), "params", resamples=0).findings
+    classes = [finding.cls for finding in verdicts]
     assert classes.count("emergent") == 0 and classes.count("flat") >= 149
 
 
@@ -169,9 +169,9 @@ def test_an_interval_depends_on_its_own_curve_only():
 
 def test_shots_make_curves_of_their_own():
     table = pd.concat([scores(hinge(0.6, 0.8), shots=shots) for shots in (0, 5)])
-    found = emergence.detect(table, "params").findings
-    assert [finding.curve.setting for finding in found] == [{"shots": "0"}, {"shots": "5"}]
-    assert found[1].to_json()["shots"] == "5"
+    verdicts = emergence.detect(table, "params").findings
+    assert [finding.curve.setting for finding in verdicts] == [{"shots": "0"}, {"shots": "5"}]
+    assert verdicts[1].to_json()["shots"] == "5"
 
 
 def test_breakthroughness_and_linearity_are_those_of_big_bench():
@@ -218,8 +218,8 @@ def test_rises_are_fitted_best_and_have_their_likelihood(noise):
 
 @pytest.mark.long
 def test_p_values_of_flat_curves_are_uniform_enough():
-    found, _, _ = curves_along(canonical(at_chance(400)), "params")
-    for name, p in fit_and_test(padded_batch(found, "binomial")).p_T.items():
+    curves, _, _ = curves_along(canonical(at_chance(400)), "params")
+    for name, p in fit_and_test(padded_batch(curves, "binomial")).p_T.items():
         assert (p < 0.05).mean() <= 0.08, name  # 400 draws at 5 %: more than 32 come once in two hundred times
         assert (p < 0.5).mean() >= 0.3, name
 

@@ -120,7 +120,7 @@ def write_scores(folder, rows):
             file.write(json.dumps(row) + "\n")
 
 
-def test_of_several_measurements_the_best_is_used_and_said(tmp_path):
+def test_of_several_measurements_the_best_is_used_and_reported(tmp_path):
     """Whichever was made last; what `where` leaves is chosen from; and runs that were measured otherwise are named."""
     write_scores(tmp_path, [score_rows(f"r{i}") for i in range(6)])
     write_scores(tmp_path, [score_rows("r0", n=20, score=0.9), score_rows("r1", shots_seed=3, shots=1)])

@@ -55,16 +55,16 @@ def write_sweep(root: Path, folder: Path, name: str, *places: int) -> str:
 
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `lmscale run four.py` was called once: runs/four; what it said is in said.txt."""
+    """A folder in which `lmscale run four.py` was called once: runs/four; its output is in output.txt."""
     folder = tmp_path_factory.mktemp("trained")
-    said = lmscale(folder, "run", write_sweep(root, folder, "four", *FOUR))
-    (folder / "said.txt").write_text(said, encoding="utf-8")
+    output = lmscale(folder, "run", write_sweep(root, folder, "four", *FOUR))
+    (folder / "output.txt").write_text(output, encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def studied(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the made sweep with its report."""
+    """A copy of the smoke sweep, as if trained, with its report."""
     folder = tmp_path_factory.mktemp("studied")
     shutil.copytree(made / "runs", folder / "runs")
     assert "the report is runs/smoke/report/report.html; open it" in report(folder, "runs/smoke")
@@ -73,19 +73,19 @@ def studied(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report(folder: Path, runs: str) -> str:
     """What `lmscale report RUNS`, called in `folder`, says."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.chdir(folder)
         assert call("report", runs, "--resamples", "100") == 0
-    return said.getvalue()
+    return output.getvalue()
 
 
 @pytest.mark.long
 def test_running_trains_every_run_and_says_each(trained: Path) -> None:
-    said = (trained / "said.txt").read_text(encoding="utf-8")
-    assert "4 of 4 runs to train in runs/four" in said
-    assert len(re.findall(r"^N .* D .* lr .* s\d+  loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", said, re.M)) == 4
-    assert said.count("held out") == 1
+    output = (trained / "output.txt").read_text(encoding="utf-8")
+    assert "4 of 4 runs to train in runs/four" in output
+    assert len(re.findall(r"^N .* D .* lr .* s\d+  loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", output, re.M)) == 4
+    assert output.count("held out") == 1
     name, runs = read_plan(trained / "runs" / "four")
     planned = plan(load(trained / "four.py")).runs
     assert name == "four" and [replace(run, data_fingerprint="") for run in runs] == planned
@@ -114,9 +114,9 @@ def test_more_compute_gives_a_lower_loss(trained: Path) -> None:
 @pytest.mark.long
 def test_a_second_run_trains_nothing(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")}
-    said = lmscale(trained, "run", "four.py")
-    assert "all 4 runs of four are there" in said and "to train" not in said
-    assert said.splitlines()[-1] == "next: lmscale report runs/four"
+    output = lmscale(trained, "run", "four.py")
+    assert "all 4 runs of four are there" in output and "to train" not in output
+    assert output.splitlines()[-1] == "next: lmscale report runs/four"
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("outcome.json")} == before
 
 
@@ -138,8 +138,8 @@ def check_page(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_sweep_from_an_empty_folder_to_the_page(root: Path, tmp_path: Path) -> None:
-    said = lmscale(tmp_path, "run", str(root / "sweeps" / "smoke.py"))
-    assert "12 of 12 runs to train in runs/smoke" in said and said.count("held out") == 4
+    output = lmscale(tmp_path, "run", str(root / "sweeps" / "smoke.py"))
+    assert "12 of 12 runs to train in runs/smoke" in output and output.count("held out") == 4
     lmscale(tmp_path, "report", "runs/smoke", "--resamples", "100")
     check_page(tmp_path / "runs" / "smoke")
     best = collect(tmp_path / "runs" / "smoke").groupby("flops_budget")["loss_nats"].min()
@@ -205,10 +205,10 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_ends_it(trained: Path, root: 
     while process.poll() is None and not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate()
+    output, errors = process.communicate()
     guard.cancel()
-    assert (process.returncode, errors) == (130, ""), said + errors
-    assert "\nstopped; checkpoints are kept, and the same command continues from them\n" in said
+    assert (process.returncode, errors) == (130, ""), output + errors
+    assert "\nstopped; checkpoints are kept, and the same command continues from them\n" in output
     (run,) = (path for path in (tmp_path / "runs" / "one").iterdir() if path.is_dir())
     assert not (run / "outcome.json").exists() and "a checkpoint is saved" in (run / "log.txt").read_text()
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout

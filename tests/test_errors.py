@@ -89,7 +89,7 @@ def test_bad_input_gives_one_sentence(
     monkeypatch.chdir(mistakes)
     before = sorted(mistakes.rglob("*"))
     assert call(verb, file) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and BAD[verb, file] in said.err
-    assert said.err.startswith("lmscale: ") and said.err.count("\n") == 1, said.err
+    output = capsys.readouterr()
+    assert output.out == "" and BAD[verb, file] in output.err
+    assert output.err.startswith("lmscale: ") and output.err.count("\n") == 1, output.err
     assert sorted(mistakes.rglob("*")) == before

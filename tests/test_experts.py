@@ -197,10 +197,10 @@ def test_places_go_to_the_first_tokens_and_a_sequence_can_be_read_in_parts() -> 
     config = replace(SMALL, experts=3, experts_per_token=1, context=9, router=RouterConfig(capacity=2 / 3))
     assert config.expert_capacity == 2
     experts_BTJ = jnp.asarray([[[0], [0], [1], [0], [2], [1], [1], [0], [2]]])
-    kept = places(experts_BTJ, config, Occupancy()).has_room_BTJ[0, :, 0]
-    assert kept.tolist() == [True, True, True, False, True, True, False, False, True]
+    has_room_T = places(experts_BTJ, config, Occupancy()).has_room_BTJ[0, :, 0]
+    assert has_room_T.tolist() == [True, True, True, False, True, True, False, False, True]
     later = places(experts_BTJ[:, 3:], config, Occupancy(occupied_BE=jnp.asarray([[2, 1, 0]])))
-    assert later.has_room_BTJ[0, :, 0].tolist() == kept[3:].tolist()
+    assert later.has_room_BTJ[0, :, 0].tolist() == has_room_T[3:].tolist()
     read_BT = jnp.asarray([[False, True, True, True, True, True, True, True, True]])
     padded = places(experts_BTJ, config, Occupancy(read_BT=read_BT)).has_room_BTJ[0, :, 0]
     assert padded.tolist() == [False, True, True, True, True, True, False, False, True]
@@ -328,8 +328,8 @@ def test_a_collapse_of_the_routing_is_trouble_and_an_uneven_load_is_not() -> Non
         return trouble(health, 2.0)
 
     collapsed = [[5, 5, 5, 5], [20, 0, 0, 0]]
-    found = health_after(collapsed, SETTLING_STEPS + 1)
-    assert found is not None and found == (REASONS[4], SETTLING_STEPS + 1)
+    problem = health_after(collapsed, SETTLING_STEPS + 1)
+    assert problem is not None and problem == (REASONS[4], SETTLING_STEPS + 1)
     assert health_after(collapsed, SETTLING_STEPS) is None
     assert health_after([[5, 5, 5, 5], [18, 2, 0, 0]], SETTLING_STEPS + 5) is None
 

@@ -37,7 +37,7 @@ def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"a": 1', "\xff"])
-def test_a_corrupt_file_is_said_in_one_sentence(tmp_path: Path, content: str) -> None:
+def test_a_corrupt_file_is_reported_in_one_sentence(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=r"the plan .*plan\.json is corrupt .*; delete it"):

@@ -78,11 +78,11 @@ def test_the_end_of_a_jobs_time_stops_the_run_and_requeues_the_job(
 def test_several_processes_of_one_run_are_started_by_srun(
     trainer: Path, sweep: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/said\nshift\nexec "$@"\n')
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/flags\nshift\nexec "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     assert finish_run(sweep, LONG) == 0
-    assert (tmp_path / "said").read_text() == "--kill-on-bad-exit=0\n"
+    assert (tmp_path / "flags").read_text() == "--kill-on-bad-exit=0\n"
     assert begun(trainer)[0][3] == "None", "srun places the processes: no cores are set"

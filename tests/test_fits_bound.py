@@ -64,7 +64,7 @@ def test_resamples_leave_the_bound_and_come_to_it_as_their_runs_say() -> None:
     assert converged.all() and 10 < resting.sum() < 190
     free, _ = general.many(runs, many[:, :40], None)
     for index in range(40):
-        ours, other = (runs.objective(found[:, index], many[:, index]) for found in (values, free))
+        ours, other = (runs.objective(minima[:, index], many[:, index]) for minima in (values, free))
         assert ours <= other * (1 + 1e-7)
 
 

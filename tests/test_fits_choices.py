@@ -27,7 +27,7 @@ def valleys(noise: float = 0.0, jitter: float = 0.0, seed: int = 0) -> pd.DataFr
     return table.assign(loss_nats=loss, run=[f"run {index}" for index in range(len(table))])
 
 
-def test_equal_weights_are_the_unweighted_line_and_said() -> None:
+def test_equal_weights_are_the_unweighted_line_and_reported() -> None:
     table = valleys(noise=2e-3)
     weighted, equal = (fits.isoflop(table, weights=name, resamples=200) for name in ("noise", "equal"))
     x, y = np.log([m.flops for m in equal.minima]), np.log([m.params for m in equal.minima])

@@ -88,7 +88,7 @@ def test_without_budgets_the_largest_tenth_is_unseen_and_three_runs_at_least(run
         compare.split(table.iloc[:9])
 
 
-def test_a_doubt_about_all_runs_is_said_once_and_one_about_unseen_runs_by_itself() -> None:
+def test_a_doubt_about_all_runs_is_stated_once_and_one_about_unseen_runs_by_itself() -> None:
     table = sweep()
     table.loc[3, "loss_nats"] = np.nan
     together = fits.compare(table, ["chinchilla"], resamples=0)
@@ -183,7 +183,7 @@ def named(result: fits.ComputeMultiplier) -> dict[str, tuple[str, str]]:
     return {status.name: (status.severity, status.sentence) for status in result.status}
 
 
-def test_what_a_multiplier_rests_on_is_said() -> None:
+def test_what_a_multiplier_rests_on_is_reported() -> None:
     three = fits.compute_multiplier(BASE.iloc[:3], RECIPE, asymptote=1.7, resamples=20)
     assert named(three)["few points"][0] == "warning"
     whole = named(fits.compute_multiplier(BASE, RECIPE, asymptote=1.7, resamples=20))

@@ -15,10 +15,12 @@ def drawn(rng: np.random.Generator, longest: int) -> Curves:
     return Curves(tuple(map(str, range(40))), rng.uniform(3, 9, 40), flops, losses)
 
 
-def lowest(curves: Curves, held: np.ndarray, bin_of: int, grid: np.ndarray) -> float:
+def lowest(curves: Curves, in_sample: np.ndarray, bin_of: int, grid: np.ndarray) -> float:
     """The lowest loss in a bin of the curves that a resample holds."""
     step, heights = grid[1] - grid[0], [np.inf]
-    for x, y in zip((x for x, h in zip(curves.log_flops, held) if h), (y for y, h in zip(curves.loss, held) if h)):
+    for x, y in zip(
+        (x for x, h in zip(curves.log_flops, in_sample) if h), (y for y, h in zip(curves.loss, in_sample) if h)
+    ):
         if len(x) > 1:
             heights.append(float(np.interp(grid[bin_of], x, y, left=np.inf, right=np.inf)))
         elif round(float((x[0] - grid[0]) / step)) == bin_of:
@@ -36,12 +38,12 @@ def test_the_envelope_is_the_lowest_of_the_runs_that_a_resample_holds(
     curves = drawn(rng, longest)
     grid = np.linspace(min(x[0] for x in curves.log_flops), max(x[-1] for x in curves.log_flops), 30)
     counts = rng.integers(0, 2, (40, 8))
-    found = by_bins(curves, grid, counts)
+    envelope = by_bins(curves, grid, counts)
     expected = np.array([[lowest(curves, counts[:, r] > 0, k, grid) for r in range(8)] for k in range(30)])
-    assert np.array_equal(found.loss, expected)
+    assert np.array_equal(envelope.loss, expected)
     before = np.minimum.accumulate(np.vstack([np.full((1, 8), np.inf), expected[:-1]]))
-    assert np.array_equal(found.on, np.isfinite(expected) & (expected < before))
-    assert (counts[found.run, np.arange(8)] > 0)[np.isfinite(expected)].all()
+    assert np.array_equal(envelope.on, np.isfinite(expected) & (expected < before))
+    assert (counts[envelope.run, np.arange(8)] > 0)[np.isfinite(expected)].all()
 
 
 def test_a_size_is_bracketed_by_those_that_were_run_near_its_compute() -> None:

@@ -68,10 +68,10 @@ def test_without_seeds_the_noise_is_what_a_cubic_leaves() -> None:
     table = line_table(2).drop_duplicates("x")
     table = pd.concat([table, table.assign(x=table["x"] + 0.5, loss_nats=table["loss_nats"] + 0.3)])
     line, cubic, _ = sums(table)
-    found = outcome(table.assign(run=range(len(table))))
-    assert found.p == pytest.approx(stats.f.sf((line - cubic) / 2 / (cubic / 12), 2, 12), rel=1e-6)
-    assert found.noise == pytest.approx((cubic / 12) ** 0.5, rel=1e-6)
-    assert found.misfit == pytest.approx(((line - cubic) / 16) ** 0.5, rel=1e-5)
+    result = outcome(table.assign(run=range(len(table))))
+    assert result.p == pytest.approx(stats.f.sf((line - cubic) / 2 / (cubic / 12), 2, 12), rel=1e-6)
+    assert result.noise == pytest.approx((cubic / 12) ** 0.5, rel=1e-6)
+    assert result.misfit == pytest.approx(((line - cubic) / 16) ** 0.5, rel=1e-5)
 
 
 def test_seeds_are_pure_error() -> None:
@@ -80,13 +80,13 @@ def test_seeds_are_pure_error() -> None:
     line, cubic, within = sums(table)
     smooth = stats.f.sf((line - cubic) / 2 / (within / 16), 2, 16)
     whole = stats.f.sf((line - within) / 6 / (within / 16), 6, 16)
-    found = outcome(table)
-    assert found.p == pytest.approx(2 * min(smooth, whole), rel=1e-6)
-    assert found.evidence == "the seeds of 8 points, 16 degrees of freedom"
-    assert found.noise == pytest.approx((within / 16) ** 0.5, rel=1e-6)
+    result = outcome(table)
+    assert result.p == pytest.approx(2 * min(smooth, whole), rel=1e-6)
+    assert result.evidence == "the seeds of 8 points, 16 degrees of freedom"
+    assert result.noise == pytest.approx((within / 16) ** 0.5, rel=1e-6)
 
 
-def test_a_given_noise_is_held_against_all() -> None:
+def test_a_given_noise_is_compared_with_all() -> None:
     table = line_table(3, bend=0.01)
     line, cubic, _ = sums(table)
     smooth, whole = stats.chi2.sf((line - cubic) / 0.01, 2), stats.chi2.sf(line / 0.01, 22)
@@ -94,10 +94,10 @@ def test_a_given_noise_is_held_against_all() -> None:
 
 
 def test_the_verdict_turns_at_one_per_cent() -> None:
-    found = LackOfFit(0.0101, 0.2, 0.1, " %", "given")
-    assert found.status().severity == "ok" and found.fits
-    assert replace(found, p=0.0099).status().severity == "warning"
-    assert LackOfFit.from_json(json.loads(json.dumps(found.to_json()))) == found
+    result = LackOfFit(0.0101, 0.2, 0.1, " %", "given")
+    assert result.status().severity == "ok" and result.fits
+    assert replace(result, p=0.0099).status().severity == "warning"
+    assert LackOfFit.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 @pytest.mark.long
@@ -147,7 +147,7 @@ def test_the_posterior_is_that_of_a_gaussian_process(monkeypatch: pytest.MonkeyP
     slopes, far = (np.column_stack([np.ones(len(at)), at]) for at in (z, there))
     residual, prior = 0.01 * rng.standard_normal(20), np.array([1.0, 2.0, 3.0])
     monkeypatch.setattr(discrepancy, "SIZES", np.array([1.0]))
-    found = posterior(
+    predictions = posterior(
         residual, slopes, z, far, there, prior_q=prior, spread=1.0, noise=0.02, median=0.05, lengths=(3.0,)
     )
 
@@ -157,8 +157,8 @@ def test_the_posterior_is_that_of_a_gaussian_process(monkeypatch: pytest.MonkeyP
     near, cross = covariance(z, z, slopes, slopes) + 0.02**2 * np.eye(20), covariance(there, z, far, slopes)
     mean = cross @ np.linalg.solve(near, residual)
     variance = np.diag(covariance(there, there, far, far) - cross @ np.linalg.solve(near, cross.T))
-    assert found.means_gm[0] == pytest.approx(mean, rel=1e-3, abs=1e-6)
-    assert found.sds_gm[0] ** 2 == pytest.approx(variance, rel=1e-3)
+    assert predictions.means_gm[0] == pytest.approx(mean, rel=1e-3, abs=1e-6)
+    assert predictions.sds_gm[0] ** 2 == pytest.approx(variance, rel=1e-3)
 
 
 @pytest.mark.long
@@ -239,10 +239,10 @@ def test_the_parts_of_the_noise() -> None:
     for k, factor_ in enumerate((0.5, 1.0, 2.0)):  # in ln rate: a parabola about 0, or about ln 2 / 2 for odd runs
         off = np.where(np.arange(len(base)) % 2, np.log(2) / 2, 0.0)
         rates.append(base.assign(learning_rate=factor_, loss_nats=base["loss_nats"] + (np.log(2) * (k - 1) - off) ** 2))
-    found = fits.loss_law(pd.concat(rates), resamples=0, check=False).noise_split.search
+    search_noise = fits.loss_law(pd.concat(rates), resamples=0, check=False).noise_split.search
     half = np.log(2) ** 2 / 4
-    assert found.sd == pytest.approx(np.std(half * (np.arange(len(base)) % 2), ddof=1), rel=1e-6)
-    assert found.freedom == len(base) - 1 and f"{half * 10 / 21:.2g} above" in found.source
+    assert search_noise.sd == pytest.approx(np.std(half * (np.arange(len(base)) % 2), ddof=1), rel=1e-6)
+    assert search_noise.freedom == len(base) - 1 and f"{half * 10 / 21:.2g} above" in search_noise.source
 
 
 @pytest.mark.slow

@@ -279,7 +279,7 @@ def test_the_code_hash_is_of_every_source_that_makes_a_prediction(tmp_path: Path
     assert preregister.code_hash(tmp_path) != preregister.code_hash()
 
 
-def test_a_prediction_of_other_code_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_of_other_code_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fits.register(
         fits.loss_law(sweep(0.002), resamples=20, check=False), [{"params": 1e9, "tokens": 2e10}], tmp_path / "p"
     )

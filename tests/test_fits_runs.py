@@ -159,7 +159,7 @@ def test_two_counts_of_params_in_one_column_are_seen() -> None:
     assert "in 6 of 21 rows" in sentences(usable(table.drop(columns="flops_budget")))["mixed conventions"]
 
 
-def test_params_are_held_against_width_and_layers() -> None:
+def test_params_are_compared_with_width_and_layers() -> None:
     table = isoflop_table(0.003).drop(columns=["flops", "flops_budget"])
     table["layers"], table["width"] = 8, np.sqrt(table["params"] / 96)
     assert "mixed conventions" not in sentences(usable(table))

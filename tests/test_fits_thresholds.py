@@ -142,16 +142,19 @@ def test_a_parameter_on_and_beyond_the_ends_of_its_range(low: float, high: float
 
 
 @pytest.mark.parametrize(
-    ("converged", "kept", "severity"),
+    ("converged", "has_intervals", "severity"),
     [(799, False, "warning"), (800, True, "warning"), (989, True, "warning"), (990, True, "ok")],
 )
-def test_so_few_resamples_converged(converged: int, kept: bool, severity: str) -> None:
+def test_so_few_resamples_converged(converged: int, has_intervals: bool, severity: str) -> None:
     """From four of five on there are intervals; below 99 of 100 a warning says how many."""
     earlier = Status("kind of bootstrap", "as before")
     judged = approach._judged(CHINCHILLA_REFIT, converged, 1000, "weights", None, [earlier])
-    assert (judged.samples is CHINCHILLA_REFIT) == kept and judged.bootstrap == "weights"
+    assert (judged.samples is CHINCHILLA_REFIT) == has_intervals and judged.bootstrap == "weights"
     first, status = judged.statuses
-    assert first is earlier and (status.name, status.severity) == ("bootstrap" if kept else "no intervals", severity)
+    assert first is earlier and (status.name, status.severity) == (
+        "bootstrap" if has_intervals else "no intervals",
+        severity,
+    )
     assert status.sentence.startswith(f"{converged} of 1000 resamples converged")
 
 

@@ -41,14 +41,14 @@ def reference_filter(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     """Probabilities [V] after temperature, top-k, top-p and min-p, one token after the other."""
     p = np.exp(logits / sampling.temperature - np.max(logits / sampling.temperature))
     order = np.argsort(-p)
-    kept = list(order[: sampling.top_k or len(p)])
-    shares = p[kept] / p[kept].sum()
+    tokens = list(order[: sampling.top_k or len(p)])
+    shares = p[tokens] / p[tokens].sum()
     if sampling.top_p < 1:
-        enough = next(n for n in range(1, len(kept) + 1) if shares[:n].sum() >= sampling.top_p - 1e-9)
-        kept = kept[:enough]
-    kept = [token for token in kept if p[token] >= sampling.min_p * p[kept[0]]]
+        enough = next(n for n in range(1, len(tokens) + 1) if shares[:n].sum() >= sampling.top_p - 1e-9)
+        tokens = tokens[:enough]
+    tokens = [token for token in tokens if p[token] >= sampling.min_p * p[tokens[0]]]
     answer = np.zeros(len(p))
-    answer[kept] = p[kept] / p[kept].sum()
+    answer[tokens] = p[tokens] / p[tokens].sum()
     return answer
 
 
@@ -171,8 +171,8 @@ def test_rows_that_pad_the_table_are_never_drawn() -> None:
     for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=2)):
         for completion in generate(each, ["!"] * 20, max_tokens=8, sampling=sampling).completions:
             assert max(completion.tokens, default=0) < 4
-    found = beam_search(each, np.array([0]), beams=8, max_tokens=4)
-    assert all(max(one.tokens, default=0) < 4 for one in found)
+    hypotheses = beam_search(each, np.array([0]), beams=8, max_tokens=4)
+    assert all(max(one.tokens, default=0) < 4 for one in hypotheses)
 
 
 @pytest.mark.long
@@ -215,9 +215,9 @@ def brute_force(each: TrainedRun, prompt: list[int], most: int, penalty: float) 
 def test_a_wide_beam_finds_what_brute_force_finds(penalty: float) -> None:
     """With as many beams as there are prefixes nothing is lost: the five best continuations, in order."""
     each = trained(model(vocab=4, context=8), ids=4)
-    found = beam_search(each, np.array([0, 2]), beams=16, max_tokens=3, length_penalty=penalty)
+    hypotheses = beam_search(each, np.array([0, 2]), beams=16, max_tokens=3, length_penalty=penalty)
     expected = brute_force(each, [0, 2], 3, penalty)
-    for one, (score, text) in zip(found[:5], expected):
+    for one, (score, text) in zip(hypotheses[:5], expected):
         assert (*one.tokens, *([3] if one.ended else [])) == text
         assert one.score(penalty) == pytest.approx(score, abs=1e-4)
 
@@ -225,9 +225,9 @@ def test_a_wide_beam_finds_what_brute_force_finds(penalty: float) -> None:
 @pytest.mark.long
 def test_one_beam_is_greedy() -> None:
     each = trained(model())
-    found = beam_search(each, np.array([1, 2]), beams=1, max_tokens=10)[0]
+    hypothesis = beam_search(each, np.array([1, 2]), beams=1, max_tokens=10)[0]
     greedy = greedy_without_cache(each, [1, 2], 10)
-    assert list(found.tokens) == greedy[: len(found.tokens)]
+    assert list(hypothesis.tokens) == greedy[: len(hypothesis.tokens)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Divergence and spikes, told on the device from the losses alone."""
+"""Divergence and spikes, detected on the device from the losses alone."""
 
 from itertools import pairwise
 
@@ -19,8 +19,8 @@ def after(losses: np.ndarray, norms: np.ndarray | None = None, limit: float = 2.
 
     norms = np.ones(len(losses)) if norms is None else norms
     given = jnp.arange(len(losses)), jnp.asarray(losses, jnp.float32), jnp.asarray(norms, jnp.float32)
-    _, found = jax.jit(lambda given: jax.lax.scan(step, healthy(), given))(given)
-    return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(losses))]
+    _, stacked = jax.jit(lambda given: jax.lax.scan(step, healthy(), given))(given)
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(losses))]
 
 
 def falling(steps: int = 400) -> np.ndarray:
@@ -53,9 +53,9 @@ def test_the_first_step_that_is_not_finite_is_named(bad: float) -> None:
 def test_a_loss_that_rises_and_stays_has_diverged() -> None:
     losses = falling()
     losses[300:] += 3
-    found = trouble(after(losses)[-1], 2.0)
-    assert found is not None and found.reason == "the smoothed training loss rose 2 nats above its lowest"
-    assert 310 < found.step < 340  # 2 of 3 nats: 1 - .95^k = 2/3 at k = 22
+    problem = trouble(after(losses)[-1], 2.0)
+    assert problem is not None and problem.reason == "the smoothed training loss rose 2 nats above its lowest"
+    assert 310 < problem.step < 340  # 2 of 3 nats: 1 - .95^k = 2/3 at k = 22
     assert trouble(after(losses, limit=4.0)[-1], 4.0) is None
 
 

@@ -97,7 +97,7 @@ MADE = [
 ]  # fmt: skip
 
 
-def test_every_class_was_made(published: Path) -> None:
+def test_every_class_was_written(published: Path) -> None:
     assert sorted(path.name for path in published.iterdir()) == sorted(MADE)
 
 

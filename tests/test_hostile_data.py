@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "path", ["~nobody-of-that-name/x", "zero\0byte", "x" * 5000, "/dev/zero", "/dev/null/x", "\udcff"]
 )
-def test_what_is_no_usable_path_is_said(tmp_path: Path, place: str, path: str) -> None:
+def test_an_unusable_path_is_reported(tmp_path: Path, place: str, path: str) -> None:
     source = str(write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)}))
     value = f"{path}.json" if place == "tokenizer" else path
     with pytest.raises(UserError) as error:
