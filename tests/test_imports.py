@@ -138,9 +138,9 @@ def test_the_lock_fulfils_the_declaration() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for line in [*project["dependencies"], *extras["dev"], *extras["docs"]]:
-        wanted = Requirement(line)
-        found = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
-        assert found, f"{wanted.name} is not locked: remake requirements.lock (CONTRIBUTING.md)"
-        for pin in found:
+        requirement = Requirement(line)
+        matches = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
+        assert matches, f"{requirement.name} is not locked: remake requirements.lock (CONTRIBUTING.md)"
+        for pin in matches:
             version = str(pin.specifier).removeprefix("==")
-            assert wanted.specifier.contains(version, prereleases=True), f"{pin} does not fulfil {wanted}"
+            assert requirement.specifier.contains(version, prereleases=True), f"{pin} does not fulfil {requirement}"

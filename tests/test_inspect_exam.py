@@ -105,19 +105,19 @@ def test_scores_of_a_training_run_are_those_of_its_checkpoint(copied: Path, tmp_
 @pytest.mark.long
 def test_rows_name_the_values_that_they_are_the_means_of(copied: Path) -> None:
     show(copied, *SPECS)
-    found = rows(copied)
-    assert [row["n"] for row in found][:3] == [64, 64, 2048], "64 rows; 65,536 tokens of text"
-    for row in found:
+    score_rows = rows(copied)
+    assert [row["n"] for row in score_rows][:3] == [64, 64, 2048], "64 rows; 65,536 tokens of text"
+    for row in score_rows:
         items = [json.loads(line) for line in (copied / row["responses"]).read_text("utf-8").splitlines()]
         if row["metric"] in items[0]:
             assert np.mean([item[row["metric"]] for item in items]) == pytest.approx(row["score"], abs=1e-9)
             assert row["n"] == len(items)
-    by_metric = {row["metric"]: row for row in found}
+    by_metric = {row["metric"]: row for row in score_rows}
     assert by_metric["pair_accuracy"]["chance"] == 0.5 and by_metric["pair_accuracy"]["kind"] == "hard"
     assert not by_metric["in_context_nats"]["higher_is_better"] and by_metric["in_context_nats"]["chance"] == 0
     assert 0 <= by_metric["neurons_used"]["score"] <= 1
     show(copied, "inside:heads", items=4)
-    assert len(rows(copied)) == len(found) + 2, "on other rows it is another measurement"
+    assert len(rows(copied)) == len(score_rows) + 2, "on other rows it is another measurement"
     assert len(list((copied / RESPONSES_FOLDER).iterdir())) == 5
 
 
@@ -127,10 +127,10 @@ def test_a_perfect_induction_head_has_the_score_1(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(exam, "held_out_text", lambda config, rows: None)
     subject = Subject(config, induction.params(), SymbolTokenizer(induction.VOCAB), make_mesh(config.mesh))
     (part,) = exam.parts_of(["inside:heads"], config.model, subject.tokenizer).parts
-    found, previous = exam.measure(subject, part)[0]
-    assert (found.metric, found.score, found.n) == ("induction_score", pytest.approx(1, abs=1e-5), 64)
+    head, previous = exam.measure(subject, part)[0]
+    assert (head.metric, head.score, head.n) == ("induction_score", pytest.approx(1, abs=1e-5), 64)
     assert previous.score == pytest.approx(1, abs=1e-5)
-    assert (found.chance, previous.chance) == pytest.approx(heads.uniform_scores(16))
+    assert (head.chance, previous.chance) == pytest.approx(heads.uniform_scores(16))
 
 
 @pytest.mark.long

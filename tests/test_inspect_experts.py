@@ -120,8 +120,8 @@ def with_outputs(
         return jnp.where(put_L[layer], outputs_LTD[layer][None], value), None
 
     tap = Tap(("mlp_input", "mlp_output"), patch)
-    final_BTD, cast_params, kept, _ = transformer.final_residual(arrays, tokens_T[None], config, None, tap)
-    return kept["mlp_input"][:, 0], transformer.unembed(final_BTD, transformer.head(cast_params, config), config)[0]
+    final_BTD, cast_params, taps, _ = transformer.final_residual(arrays, tokens_T[None], config, None, tap)
+    return taps["mlp_input"][:, 0], transformer.unembed(final_BTD, transformer.head(cast_params, config), config)[0]
 
 
 def log_ratio(config: ModelConfig, pairs: PairTokens, pair: int, changes: dict[int, Change]) -> float:

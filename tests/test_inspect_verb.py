@@ -82,7 +82,9 @@ def test_effects_and_used_neurons_of_a_task(sweep: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.long
-def test_pairs_that_are_not_measured_are_said(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_that_are_not_measured_are_reported(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A language of two letters has few pairs of two letters; of a file the first are measured; one pair cannot say
     which neurons a task uses."""
     words = ("--task", "synthetic:tasks(only='copy', letters=2, length=2)", "--json", tmp_path / "i.json")
@@ -200,7 +202,9 @@ def test_runs_or_a_sweep_are_named(sweep: Path, capsys: pytest.CaptureFixture[st
     assert "is no run folder" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_the_context_is_left_out_and_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_fit_the_context_is_left_out_and_reported(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("inspect", of_width(sweep, 16), "--text", "a" * 100, "--head", "0.1") == 0
     shown = capsys.readouterr().out
     assert "the last 37 tokens are left out" in shown and "attention of head 0.1" in shown

@@ -123,7 +123,7 @@ def test_a_judge_that_does_not_answer_stops_no_training(config: RunConfig, capfd
             evaluated(folder, spec)
 
 
-def test_what_cannot_be_judged_is_said_before_training(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_judged_is_reported_before_training(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THE_KEY", raising=False)
     Path("bare.json").write_text(json.dumps({**RUBRIC, "openings": []}))
     for spec, sentence in [

@@ -236,8 +236,8 @@ def test_a_dry_run_asks_nothing(files: Path, capsys: pytest.CaptureFixture[str])
 def test_a_call_that_failed_goes_on_where_it_was(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(lambda body, number: error(400, "full") if number == 3 else by_length(body, number)) as running:
         assert judge(files, running.url, "--parallel", 1) == 2
-        told = capsys.readouterr().err
-        assert "3 of 5 answers are there and kept" in told and told.count("\n") == 1
+        message = capsys.readouterr().err
+        assert "3 of 5 answers are there and kept" in message and message.count("\n") == 1
         assert judge(files, running.url, "--parallel", 1) == 0
         assert len(running.bodies) == 4 + 2
 
@@ -292,8 +292,8 @@ def test_bad_calls_are_one_sentence(
     words: tuple[str, ...], sentence: str, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("judge", files / "texts.jsonl", *words) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and told.startswith("lmscale: ") and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert sentence in message and message.startswith("lmscale: ") and message.count("\n") == 1
 
 
 def test_what_is_no_text(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,5 +306,5 @@ def test_what_is_no_text(files: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ((files / "texts.jsonl", files / "texts.jsonl"), "names two texts"),
     ]:  # fmt: skip
         assert call("judge", *paths, *server) == 2
-        told = capsys.readouterr().err
-        assert sentence in told and told.count("\n") == 1
+        message = capsys.readouterr().err
+        assert sentence in message and message.count("\n") == 1

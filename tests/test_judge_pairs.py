@@ -350,8 +350,8 @@ def test_options_that_do_not_go_together(
     words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("judge", *words) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert sentence in message and message.count("\n") == 1
 
 
 def test_preferences_have_the_continuation_alone(tmp_path: Path) -> None:

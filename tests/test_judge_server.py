@@ -106,8 +106,8 @@ def test_what_no_patience_mends_is_asked_once(answer: Answer, sentence: str, mon
         numbers.append(number)
         return answer
 
-    told = refusal(script, key_variable="THE_KEY")
-    assert sentence in told and KEY not in told and numbers == [0]
+    message = refusal(script, key_variable="THE_KEY")
+    assert sentence in message and KEY not in message and numbers == [0]
 
 
 def test_a_server_that_is_not_there() -> None:

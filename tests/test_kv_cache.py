@@ -69,8 +69,8 @@ def test_a_memory_is_shared_and_scores_what_follows() -> None:
     rows = np.concatenate([np.repeat(start, ROWS, axis=0), tokens[:, 5:]], axis=1)
     expected = np.asarray(LOSSES(params, jnp.asarray(rows), config)[0])
     targets = np.where(np.arange(5, 11)[None] < 8, -1, rows[:, 6:])  # the tokens from 9 on
-    found, greedy = SCORE(params, cache, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int))
-    np.testing.assert_allclose(found, -expected[:, 8:].sum(axis=1), rtol=1e-5)
+    logp, greedy = SCORE(params, cache, jnp.asarray(rows[:, 5:11]), jnp.asarray(targets), config, jnp.zeros(ROWS, int))
+    np.testing.assert_allclose(logp, -expected[:, 8:].sum(axis=1), rtol=1e-5)
     assert not greedy.all() and nats.shape == expected.shape and logits.shape[-1] == 16
 
 

@@ -46,8 +46,8 @@ def test_batch_t_is_a_pure_function_of_seed_and_t(source: str) -> None:
     assert (np.asarray(order[5]) == np.asarray(batches(source)[5])).all()
     assert (np.asarray(batches(source, seed=1)[0]) != order[0]).any()
     assert (np.asarray(batches(source[:-1] + ", seed=1)")[0]) != order[0]).any()
-    held = ValidationSet(data.prepare(DataConfig(source=source)), 33, 4 * 33)
-    assert held.windows.shape == (4, 34) and not {bytes(row) for row in held.windows} & {bytes(row) for row in rows}
+    val = ValidationSet(data.prepare(DataConfig(source=source)), 33, 4 * 33)
+    assert val.windows.shape == (4, 34) and not {bytes(row) for row in val.windows} & {bytes(row) for row in rows}
 
 
 def test_window_numbers_are_exact_in_64_bits() -> None:
@@ -135,8 +135,8 @@ def test_facts_are_zipfian_and_each_has_one_answer() -> None:
         mass, n = p[low - 1 : high].sum(), ranks.size
         share = ((ranks >= low) & (ranks <= high)).mean()
         assert abs(share - mass) < 4 * math.sqrt(mass * (1 - mass) / n)
-    told = np.asarray(zipf_facts.answers(spec, np.arange(5000, dtype=np.uint32)))
-    assert (np.abs(np.bincount(told, minlength=7) - 5000 / 7) < 4 * math.sqrt(5000 / 7)).all()
+    all_answers = np.asarray(zipf_facts.answers(spec, np.arange(5000, dtype=np.uint32)))
+    assert (np.abs(np.bincount(all_answers, minlength=7) - 5000 / 7) < 4 * math.sqrt(5000 / 7)).all()
 
 
 def test_the_entropy_of_facts_is_that_of_their_ranks() -> None:
@@ -267,11 +267,11 @@ def test_answers_of_tasks_by_hand() -> None:
 def test_examples_are_answered_and_brackets_are_half_balanced() -> None:
     spec = synthetic.parse("synthetic:tasks(length=8)")
     for task in tasks.all_tasks(spec):
-        found = task.examples(2000)
-        assert all(task.answer(question) == answer for question, answer in found)
-        assert found == task.examples(2000) != task.examples(2000, stream=1)
-    found = next(task for task in tasks.all_tasks(spec) if task.name == "brackets").examples(6000)
-    balanced = Counter(question for question, answer in found if answer == "y")
+        pairs = task.examples(2000)
+        assert all(task.answer(question) == answer for question, answer in pairs)
+        assert pairs == task.examples(2000) != task.examples(2000, stream=1)
+    pairs = next(task for task in tasks.all_tasks(spec) if task.name == "brackets").examples(6000)
+    balanced = Counter(question for question, answer in pairs if answer == "y")
     assert len(balanced) == 14 and abs(balanced.total() - 3000) < 5 * math.sqrt(1500)  # Catalan number 4
     assert all(abs(n - balanced.total() / 14) < 5 * math.sqrt(balanced.total() / 14) for n in balanced.values())
 

@@ -29,8 +29,8 @@ def test_only_missing_runs_are_started_the_longest_first(trainer: Path, tmp_path
     summary = go(runs, RUN, OTHER, LONG, watcher=watcher)
     assert summary == Summary(finished=3, diverged=0, failed={}, interrupted=False)
     assert [words[0] for words in journal(trainer)] == [LONG.run_id, RUN.run_id]
-    assert watcher.told == [(what, run, *said) for run in (LONG.run_id, RUN.run_id)
-                            for what, said in (("started", ()), ("ended", ("",)))]  # fmt: skip
+    assert watcher.told == [(what, run, *details) for run in (LONG.run_id, RUN.run_id)
+                            for what, details in (("started", ()), ("ended", ("",)))]  # fmt: skip
     assert read_plan(runs) == ("two", [PlannedRun(config) for config in (RUN, OTHER, LONG)])
     assert RunConfig.from_json(json.loads((runs / RUN.run_id / "config.json").read_text())) == RUN
     assert (runs / RUN.run_id / "log.txt").read_text() == "a word for the log\n"
@@ -102,8 +102,8 @@ def test_too_little_memory_means_more_micro_batches_and_a_full_disk_means_waitin
     assert go(tmp_path / "runs", named(LONG, "large"), named(RUN, "full"), watcher=watcher).finished == 2
     assert [words[4] for words in begun(trainer) if words[0] == LONG.run_id] == ["1", "2", "4"]
     assert len([words for words in begun(trainer) if words[0] == RUN.run_id]) == 6, "more often than after crashes"
-    said = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id]
-    assert said[0].endswith("once more with 2 micro-batches, remat 'none'")
+    problems = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id]
+    assert problems[0].endswith("once more with 2 micro-batches, remat 'none'")
     stored = RunConfig.from_json(json.loads((tmp_path / "runs" / LONG.run_id / "config.json").read_text()))
     assert stored.run_id == LONG.run_id and stored.optimizer.micro_batches == 4
 
@@ -272,8 +272,10 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(
 
     watcher = Watcher(lambda: monkeypatch.setattr(os, "fsync", full))
     assert go(tmp_path / "runs", LONG, RUN, watcher=watcher, workers=2).finished == 2
-    said = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == RUN.run_id]
-    assert len(said) == 4 and all("config.json is full" in words and "once more in 0 s" in words for words in said[:3])
+    problems = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == RUN.run_id]
+    assert len(problems) == 4 and all(
+        "config.json is full" in words and "once more in 0 s" in words for words in problems[:3]
+    )
     assert len(begun(trainer)) == 2 and not list((tmp_path / "runs").rglob("*.partial"))
 
 

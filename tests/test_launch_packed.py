@@ -43,8 +43,8 @@ def test_runs_of_one_shape_share_a_program(trainer: Path, tmp_path: Path, alike:
     assert go(runs, *alike, LONG, pack=3, watcher=watcher).finished == 5
     assert programs(trainer) == [[LONG.run_id], ids(alike[:3]), ids(alike[3:])]
     assert [words[:2] for words in watcher.told].count(("ended", alike[1].run_id)) == 1
-    said = [(runs / run_id / "log.txt").read_text() for run_id in ids(alike[:2])]
-    assert said == [
+    logs = [(runs / run_id / "log.txt").read_text() for run_id in ids(alike[:2])]
+    assert logs == [
         "a word for the log\n",
         f"in one program with run {alike[0].run_id}: see its log\n",
     ]

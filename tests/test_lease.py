@@ -71,9 +71,9 @@ def test_of_many_at_once_one_gets_it_and_of_a_dead_one_the_next(tmp_path: Path) 
     many = holders(tmp_path, 6)
     for process in many:
         tell(process)
-    said = [process.stdout.readline() for process in many if process.stdout]
-    (winner,) = (process for process, words in zip(many, said) if words == "held\n")
-    assert sum("is being trained by process" in words for words in said) == 5
+    lines = [process.stdout.readline() for process in many if process.stdout]
+    (winner,) = (process for process, words in zip(many, lines) if words == "held\n")
+    assert sum("is being trained by process" in words for words in lines) == 5
     attempt = newest(tmp_path)
     assert attempt and attempt.number == 1 and attempt.holder and attempt.holder.pid == winner.pid
     with (
@@ -220,7 +220,7 @@ def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest
     assert [item.name for item in path.parent.iterdir()] == ["0001.json"]
 
 
-def test_a_link_whose_confirmation_was_lost_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_whose_confirmation_was_lost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
     def lost(source: Path, target: Path) -> None:

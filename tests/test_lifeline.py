@@ -92,9 +92,9 @@ def test_a_process_of_bench_ends_with_the_one_that_started_it(tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps(RUN.to_json()), "utf-8")
     config = str(tmp_path / "config.json")
     command = [sys.executable, "-m", "lmscale", "bench", "--config", config, "--steps", "1000000"]
-    with lifeline() as held_open:
-        variables = {**os.environ, LIFELINE_VARIABLE: str(held_open)}
-        process = subprocess.Popen(command, env=variables, pass_fds=(held_open,), stderr=subprocess.DEVNULL)
+    with lifeline() as descriptor:
+        variables = {**os.environ, LIFELINE_VARIABLE: str(descriptor)}
+        process = subprocess.Popen(command, env=variables, pass_fds=(descriptor,), stderr=subprocess.DEVNULL)
     try:
         assert process.wait(30) == -signal.SIGTERM
     finally:

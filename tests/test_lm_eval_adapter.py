@@ -86,12 +86,12 @@ def scorer() -> LMScorer:
 
 def parameters() -> dict[str, jax.Array]:
     """Uniform numbers, each array's of its name: the same on every machine, however the package draws its own."""
-    found = {}
+    arrays = {}
     for name, row in parameter_table(CONFIG).items():
         noise = np.random.default_rng(list(name.encode())).random(row.shape) - 0.5
         scaled = noise + 1 if name.endswith("norm") else noise * (0.3 if name == "embedding" else 1)
-        found[name] = jax.numpy.asarray(scaled, "float32")
-    return found
+        arrays[name] = jax.numpy.asarray(scaled, "float32")
+    return arrays
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,9 @@ def test_our_evaluator_gives_what_the_harness_gave(name: str, scorer: LMScorer, 
     task = ours(folder)[name]
     responses = scorer.responses(task)
     assert_same([response.choice_logprobs for response in responses], NATS[name])
-    found = {score.metric: score.score for score in scores(task, responses)}
+    by_metric = {score.metric: score.score for score in scores(task, responses)}
     for metric, value in SCORES[name].items():
-        assert found["gold_probability" if name == "truth_mc2" else OURS[metric]] == pytest.approx(value, abs=1e-4)
+        assert by_metric["gold_probability" if name == "truth_mc2" else OURS[metric]] == pytest.approx(value, abs=1e-4)
 
 
 @pytest.mark.long
@@ -149,9 +149,9 @@ def test_pairs_of_tokens_score_as_tasks_do(scorer: LMScorer, folder: Path) -> No
             continuation = encode(f"{item['question']} {choice}".removeprefix(asked)).tolist()
             pairs.append(([end, *encode(asked).tolist()], continuation))
             expected.append((nats, greedy))
-    found = scorer.score(pairs[::-1])[::-1]
-    np.testing.assert_allclose([nats for nats, _ in found], [nats for nats, _ in expected], rtol=0, atol=1e-4)
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    results = scorer.score(pairs[::-1])[::-1]
+    np.testing.assert_allclose([nats for nats, _ in results], [nats for nats, _ in expected], rtol=0, atol=1e-4)
+    assert [greedy for _, greedy in results] == [greedy for _, greedy in expected]
     with pytest.raises(UserError, match="a continuation has 1025 tokens, more than the context of 1024 holds"):
         scorer.score([([end], [0] * 1025)])
 
@@ -175,8 +175,8 @@ def test_rows_of_the_harnesss_results() -> None:
     }  # fmt: skip
     rows, not_finite = lm_eval_adapter.score_rows(results)
     assert not_finite == ["a f1,strict"]
-    kept = [(x.task, x.metric, x.kind, x.shots, x.score, x.stderr, x.n, x.chance, x.higher_is_better) for x in rows]
-    assert kept == [
+    values = [(x.task, x.metric, x.kind, x.shots, x.score, x.stderr, x.n, x.chance, x.higher_is_better) for x in rows]
+    assert values == [
         ("harness:a", "acc", "hard", 5, 0.5, 0.25, 2, 0.375, True),
         ("harness:a", "ppl", "graded", 5, 7.0, None, 2, None, False),
         ("harness:mc2", "acc", "graded", 0, 0.4, 0.1, 2, None, True),
@@ -234,15 +234,15 @@ def test_the_harness_agrees(scorer: LMScorer, folder: Path, tmp_path: Path, monk
     rows = [json.loads(line) for line in (tmp_path / SCORES_FILE).read_text().splitlines()]
     for name, task in ours(folder).items():
         (file,) = (tmp_path / RESPONSES_FOLDER).glob(f"harness.{name}-0-1-*.jsonl")
-        kept = file.read_text().splitlines()
-        theirs = [[(nats, greedy) for ((nats, greedy),) in json.loads(line)["responses"]] for line in kept]
+        lines = file.read_text().splitlines()
+        theirs = [[(nats, greedy) for ((nats, greedy),) in json.loads(line)["responses"]] for line in lines]
         nats = [tuple(value for value, _ in one) for one in theirs]
-        found = {row["metric"]: row["score"] for row in rows if row["task"] == f"harness:{name}"}
+        by_metric = {row["metric"]: row["score"] for row in rows if row["task"] == f"harness:{name}"}
         responses = scorer.responses(task)
         assert_same(nats, [response.choice_logprobs for response in responses])
         assert [[same for _, same in one] for one in theirs] == [list(one.choice_greedy) for one in responses]
         assert_same(nats, NATS[name])
-        assert found == pytest.approx(SCORES[name], abs=1e-4)
+        assert by_metric == pytest.approx(SCORES[name], abs=1e-4)
     assert {(row["task"], row["kind"]) for row in rows} == {
         ("harness:few", "hard"), ("harness:truth_mc1", "hard"), ("harness:truth_mc2", "graded")
     }  # fmt: skip

@@ -166,7 +166,7 @@ def test_nothing_is_downloaded_unless_the_user_says_so(monkeypatch: pytest.Monke
     assert os.environ["HF_DATASETS_OFFLINE"] == "0"
 
 
-def test_results_are_printed_and_kept(library: ModuleType, tmp_path: Path) -> None:
+def test_results_are_printed_and_written(library: ModuleType, tmp_path: Path) -> None:
     """A task whose answers are filtered in two ways, a group without items of its own, a value that is no number."""
     asked: list[dict[str, Any]] = []
     answers = [
@@ -205,8 +205,8 @@ def test_results_are_printed_and_kept(library: ModuleType, tmp_path: Path) -> No
     assert all((row["run_id"], row["step"], row["chance"]) == ("r", 7, None) for row in rows)
     (file,) = (tmp_path / RESPONSES_FOLDER).glob("harness.sums-3-7-*.jsonl")
     assert {row["responses"] for row in rows if row["task"] == "harness:sums"} == {f"{RESPONSES_FOLDER}/{file.name}"}
-    kept = file.read_text().splitlines()
-    assert [json.loads(line) for line in kept] == [{"item": n, "responses": [["4"]]} for n in ("0", "1")]
+    lines = file.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"item": n, "responses": [["4"]]} for n in ("0", "1")]
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "left out: all f1,none is not a finite number" in printed and "2 prompts do not fit the context" in printed
     version = 2  # other answers may count as right

@@ -97,8 +97,8 @@ def test_the_gradient_is_that_of_the_adapters_alone() -> None:
 def test_the_optimizer_keeps_nothing_of_what_stays_and_its_bytes_are_counted(kind: str) -> None:
     config = adapted_run(optimizer={"kind": kind, "ema_decay": 0.9})
     state = make_step(config, make_mesh(config.mesh)).state
-    kept = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
-    names = {getattr(path[-1], "key", None) for path, leaf in kept if leaf.ndim}
+    opt_leaves = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    names = {getattr(path[-1], "key", None) for path, leaf in opt_leaves if leaf.ndim}
     assert names - {None} <= {name for name in parameter_table(ADAPTED) if lora.is_adapter(name)}
     trees = (state.params, state.ema, state.opt_state)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(trees) if leaf.ndim)

@@ -19,7 +19,7 @@ def test_a_power_law_is_a_straight_line() -> None:
     assert curve.amounts_n.tolist() == TOKENS.tolist(), "whatever the order of the rows"
 
 
-def test_nothing_is_said_beyond_the_ends() -> None:
+def test_beyond_the_ends_the_curve_is_nan() -> None:
     curve = LossCurve.through(RUNS, "tokens")
     shortest, longest = TOKENS[0], TOKENS[-1]
     assert np.isnan(curve.loss([0.99 * shortest, 1.01 * longest])).all()
