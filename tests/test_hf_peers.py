@@ -91,17 +91,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-MADE = [
+CLASSES = [
     "llama", "llama 3, tied", "llama, biases", "qwen2", "qwen3", "gemma", "olmo", "arcee", "starcoder2", "gpt2",
     "gpt2, untied", "pythia", "neox, sequential", "mixtral", "qwen3 moe", "glm4 moe",
 ]  # fmt: skip
 
 
 def test_every_class_was_written(published: Path) -> None:
-    assert sorted(path.name for path in published.iterdir()) == sorted(MADE)
+    assert sorted(path.name for path in published.iterdir()) == sorted(CLASSES)
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", CLASSES)
 def test_what_transformers_saves_is_read_as_the_same_function(published: Path, name: str) -> None:
     """Same logits; and written again, the same bits in every tensor."""
     folder = published / name
