@@ -155,5 +155,5 @@ def test_a_process_says_that_it_keeps_no_programs(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         env={**os.environ, "LMSCALE_CACHE": str(tmp_path)},
     )  # fmt: skip
-    said, programs = done.stdout.splitlines()
-    assert said.startswith("compiled programs are neither read nor kept: others may write to") and programs == "None"
+    message, programs = done.stdout.splitlines()
+    assert message.startswith("compiled programs are neither read nor kept: others may write to") and programs == "None"

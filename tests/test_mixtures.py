@@ -41,8 +41,8 @@ def sources(tmp_path: Path) -> list[str]:
 
 
 def mixed(sources: list[str], weights: list[str], **changes: object) -> DataConfig:
-    said = "mix: " + " + ".join(f"{weight} * {source}" for weight, source in zip(weights, sources))
-    return DataConfig(source=said, validation_fraction=0.2, **changes)  # type: ignore[arg-type]
+    formula = "mix: " + " + ".join(f"{weight} * {source}" for weight, source in zip(weights, sources))
+    return DataConfig(source=formula, validation_fraction=0.2, **changes)  # type: ignore[arg-type]
 
 
 def letters_of(rows: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_validation_set_of_a_mixture_keeps_the_weights_and_is_nested(sources
 
 
 def test_a_limit_is_a_prefix_of_a_larger_one_and_of_the_whole(sources: list[str]) -> None:
-    seen = {}
+    rows_by_limit = {}
     for limit in (160, 330, 1600, None):
         config = DataConfig(source=sources[0], validation_fraction=0.2, unique_tokens=limit)
         tokens = data.prepare(config)
@@ -150,7 +150,7 @@ def test_a_limit_is_a_prefix_of_a_larger_one_and_of_the_whole(sources: list[str]
         rows = np.concatenate([batches[t] for t in range(2 * batches.windows)])
         epochs = [sorted(map(bytes, half)) for half in np.split(rows, 2)]
         assert epochs[0] == epochs[1]
-        seen[limit] = rows
+        rows_by_limit[limit] = rows
         leading = np.lib.stride_tricks.sliding_window_view(tokens.train, 17)[::16][: batches.windows]
         assert sorted(map(bytes, leading.astype(np.int32))) == epochs[0]
     with pytest.raises(UserError, match=r"unique_tokens = 99,999 asks for 99,984 training .* the most that fits is"):
@@ -172,8 +172,8 @@ def brute_force_usage(tokens: data.Tokens, batches: Batches, rows: int) -> tuple
         for part in tokens.components or (tokens,)
     ]
     for row in np.concatenate([batches[t] for t in range(rows)]):
-        for marks, held in zip(scored, windows):
-            for place in np.flatnonzero((held[:: batches.context] == row).all(axis=1)):
+        for marks, part_windows in zip(scored, windows):
+            for place in np.flatnonzero((part_windows[:: batches.context] == row).all(axis=1)):
                 first = place * batches.context + 1
                 marks[first : first + batches.context] += 1
     limits = [count * batches.context for count in tokens.manifest.unique_windows(batches.context)]
@@ -212,17 +212,17 @@ def test_the_usage_of_a_mixture_has_each_sources_tokens_and_epochs(sources: list
     batches = Batches(tokens, 16, 5, seed=0)
     usage = batches.usage(16 * 1000)
     assert list(usage.tokens_by_source.values()) == [8000, 3200, 4800]
-    held = tokens.manifest.unique_windows(16)
-    assert list(usage.epochs_by_source.values()) == [500 / held[0], 200 / held[1], 300 / held[2]]
-    assert usage.unique_tokens == sum(min(16 * n, g) for n, g in zip(held, (8000, 3200, 4800)))
+    counts = tokens.manifest.unique_windows(16)
+    assert list(usage.epochs_by_source.values()) == [500 / counts[0], 200 / counts[1], 300 / counts[2]]
+    assert usage.unique_tokens == sum(min(16 * n, g) for n, g in zip(counts, (8000, 3200, 4800)))
     assert usage.repeats_min is not None and usage.repeats_max is not None
     assert usage.repeats_min >= int(min(usage.epochs_by_source.values()))
 
 
 def test_repeats_of_hand_made_documents() -> None:
     # Targets 1 ... 8 in two windows of four; documents [0, 3), [3, 5), [5, 12): token 0 and 9 ... 11 are no targets.
-    found = repeats(np.array([2, 1]), np.array([0, 3, 5, 12]), 4)
-    assert found.tolist() == [2.0, 2.0, 1.0]
+    mean_repeats = repeats(np.array([2, 1]), np.array([0, 3, 5, 12]), 4)
+    assert mean_repeats.tolist() == [2.0, 2.0, 1.0]
     assert repeats(np.array([2, 1]), np.array([0, 4, 7, 9, 12]), 4).tolist() == [2.0, 4 / 3, 1.0]
 
 
@@ -238,10 +238,10 @@ def run(tokens: int, source: DataConfig, **changes: object) -> RunConfig:
 def test_a_source_of_a_mixture_that_would_repeat_too_often_is_named(sources: list[str]) -> None:
     config = mixed(sources, ["0.1", "0.8", "0.1"])
     manifest = data.prepare(config).manifest
-    held = manifest.unique_windows(16)[1] * 16
-    fits = int(4 * held / 0.8) // 16 * 16
+    unique = manifest.unique_windows(16)[1] * 16
+    fits = int(4 * unique / 0.8) // 16 * 16
     data.check_enough(manifest, run(fits - 16, config))
-    with pytest.raises(UserError, match=rf"epochs of the {held:,} unique tokens of {sources[1]}.* fits is {fits:,}"):
+    with pytest.raises(UserError, match=rf"epochs of the {unique:,} unique tokens of {sources[1]}.* fits is {fits:,}"):
         data.check_enough(manifest, run(fits + 160, config))
     with pytest.raises(UserError, match=r"unique_tokens = 100 leaves no sequence"):
         data.check_enough(data.prepare(dataclasses.replace(config, unique_tokens=100)), run(160, config))

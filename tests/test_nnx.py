@@ -93,10 +93,10 @@ def test_every_row_of_the_table_is_a_leaf_of_each_layer(config: ModelConfig) -> 
 @pytest.mark.long
 def test_logits_are_those_of_the_pure_functions(config: ModelConfig) -> None:
     params, tokens = some_params(config), some_tokens(12)
-    found = nnx.jit(lambda transformer, tokens: transformer(tokens))(Transformer(config, params), tokens)
+    outputs = nnx.jit(lambda transformer, tokens: transformer(tokens))(Transformer(config, params), tokens)
     expected = jax.jit(partial(model.logits, config=config))(params, tokens)
-    assert found.dtype == jnp.float32 and found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0.05 if config.compute_dtype == "bfloat16" else 1e-6)
+    assert outputs.dtype == jnp.float32 and outputs.shape == expected.shape
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=0.05 if config.compute_dtype == "bfloat16" else 1e-6)
 
 
 @pytest.mark.long
@@ -114,9 +114,9 @@ def test_losses_and_gradients_are_those_of_the_pure_functions(variant: str) -> N
         return model.token_losses(params, tokens, config, key)[0].mean()
 
     transformer = Transformer(config, params)
-    found, grads = nnx.jit(nnx.value_and_grad(loss))(transformer)
+    mean_loss, grads = nnx.jit(nnx.value_and_grad(loss))(transformer)
     expected, expected_grads = jax.jit(jax.value_and_grad(pure))(params)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(mean_loss, expected, rtol=1e-6)
     nnx.update(transformer, grads)
     for name, value in transformer.params().items():
         tolerance = 1e-5 * np.abs(expected_grads[name]).max()
@@ -144,9 +144,9 @@ def test_a_part_of_ones_own_takes_the_place_of_the_packages() -> None:
     for block in transformer.blocks:
         block.mlp = Nothing()
     without = {**params, "mlp_out": jnp.zeros_like(params["mlp_out"])}
-    found = nnx.jit(lambda transformer, tokens: transformer(tokens))(transformer, tokens)
+    outputs = nnx.jit(lambda transformer, tokens: transformer(tokens))(transformer, tokens)
     expected = jax.jit(partial(model.logits, config=config))(without, tokens)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -45,11 +45,11 @@ def means(config: RunConfig, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
 def test_a_completion_reads_its_prompt_and_scores_its_answer() -> None:
     batch, params = examples(), init(SMALL, jax.random.key(0))
     every_token = np.asarray(jax.jit(partial(token_losses, config=SMALL))(params, batch["tokens"])[0])
-    found, _ = means(config(Completion()), batch)
-    assert float(found.loss) == pytest.approx(every_token[batch["scored"]].mean(), rel=1e-6)
+    answer, _ = means(config(Completion()), batch)
+    assert float(answer.loss) == pytest.approx(every_token[batch["scored"]].mean(), rel=1e-6)
     prompt_changed = {**batch, "tokens": batch["tokens"].copy()}
     prompt_changed["tokens"][:, 0] = (prompt_changed["tokens"][:, 0] + 1) % 16
-    assert float(means(config(Completion()), prompt_changed)[0].loss) != pytest.approx(float(found.loss), rel=1e-4)
+    assert float(means(config(Completion()), prompt_changed)[0].loss) != pytest.approx(float(answer.loss), rel=1e-4)
 
 
 @pytest.mark.long
@@ -106,8 +106,8 @@ def test_either_dropout_of_a_model_is_drawn_from_the_key(dropout: str) -> None:
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
 def test_micro_batches_with_answers_of_unequal_lengths_give_the_whole(micro_batches: int) -> None:
     whole, grads = means(config(Completion()), examples())
-    found, part_grads = means(config(Completion(), micro_batches=micro_batches), examples())
-    assert float(found.loss) == pytest.approx(float(whole.loss), rel=1e-6)
+    part_means, part_grads = means(config(Completion(), micro_batches=micro_batches), examples())
+    assert float(part_means.loss) == pytest.approx(float(whole.loss), rel=1e-6)
     for name, grad in grads.items():
         np.testing.assert_allclose(part_grads[name], grad, rtol=1e-4, atol=1e-7, err_msg=name)
 

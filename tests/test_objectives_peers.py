@@ -37,7 +37,7 @@ def computed_by_torch(folder: Path) -> Any:
 
 def test_torch_computes_the_golden_numbers(tmp_path: Path) -> None:
     peers_python()
-    found, golden = computed_by_torch(tmp_path), json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert found.keys() == golden.keys()
+    torch_numbers, golden = computed_by_torch(tmp_path), json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert torch_numbers.keys() == golden.keys()
     for name, numbers in golden.items():
-        assert found[name] == pytest.approx(numbers, rel=1e-6), name
+        assert torch_numbers[name] == pytest.approx(numbers, rel=1e-6), name

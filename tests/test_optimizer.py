@@ -53,18 +53,18 @@ def test_half_way_down_and_at_the_end(final: float) -> None:
 
 def test_inverse_square_root() -> None:
     """Vaswani 2017, equation 3, scaled to its peak: rate = peak sqrt(warmup / step)."""
-    found = rates(run(100, schedule="inverse-sqrt", warmup_steps=25, final_lr_fraction=0.5))
-    np.testing.assert_allclose(found[25:], 0.01 * np.sqrt(25 / np.arange(26, 101)), rtol=1e-5)
-    assert found[24] == pytest.approx(0.01) and found[99] == pytest.approx(0.005)
+    learning_rates = rates(run(100, schedule="inverse-sqrt", warmup_steps=25, final_lr_fraction=0.5))
+    np.testing.assert_allclose(learning_rates[25:], 0.01 * np.sqrt(25 / np.arange(26, 101)), rtol=1e-5)
+    assert learning_rates[24] == pytest.approx(0.01) and learning_rates[99] == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(("cooldown", "half_way"), [("linear", 0.5), ("1-sqrt", 1 - math.sqrt(0.5))])
 def test_warmup_stable_decay(cooldown: str, half_way: float) -> None:
     """Held at the peak until the cooldown, which falls as Haegele 2024, section 3, has it."""
-    found = rates(run(100, schedule="wsd", cooldown=cooldown, cooldown_fraction=0.4, final_lr_fraction=0.1))
-    np.testing.assert_allclose(found[10:61], 0.01, rtol=1e-6)
-    assert found[80] == pytest.approx(0.01 * (0.1 + 0.9 * half_way), rel=1e-5)
-    assert np.all(np.diff(found[60:]) < 0) and 0.001 < found[99] < 0.0015
+    learning_rates = rates(run(100, schedule="wsd", cooldown=cooldown, cooldown_fraction=0.4, final_lr_fraction=0.1))
+    np.testing.assert_allclose(learning_rates[10:61], 0.01, rtol=1e-6)
+    assert learning_rates[80] == pytest.approx(0.01 * (0.1 + 0.9 * half_way), rel=1e-5)
+    assert np.all(np.diff(learning_rates[60:]) < 0) and 0.001 < learning_rates[99] < 0.0015
 
 
 def test_warmup_in_steps_takes_the_place_of_the_fraction() -> None:
@@ -165,30 +165,30 @@ def test_the_whole_step_is_optax_with_the_same_schedule(kind: str) -> None:
 def directions(config: RunConfig, grads: dict[str, jax.Array], times: int = 1) -> dict[str, np.ndarray]:
     """What the optimizer makes of the same gradient, given several times."""
     optimizer, params = make_optimizer(config), random_parameters()
-    state, found, update = optimizer.init(params), grads, jax.jit(optimizer.update)
+    state, updates, update = optimizer.init(params), grads, jax.jit(optimizer.update)
     for _ in range(times):
-        found, state = update(grads, state, params)
-    return {name: np.asarray(value) for name, value in found.items()}
+        updates, state = update(grads, state, params)
+    return {name: np.asarray(value) for name, value in updates.items()}
 
 
 def test_muon_makes_every_matrix_of_the_layers_orthogonal() -> None:
     """All singular values alike and the size of .2 of a rate (Liu 2025, equation 4), queries, keys and values each for
     itself; the rest moves as under Adam."""
     grads = random_gradients(1.0)
-    found, adam = directions(run(kind="muon", clip_norm=None), grads), directions(run(clip_norm=None), grads)
+    muon, adam = directions(run(kind="muon", clip_norm=None), grads), directions(run(clip_norm=None), grads)
     for name, row in parameter_table(MODEL).items():
         if row.role != "hidden":
-            np.testing.assert_allclose(found[name], adam[name], rtol=1e-5)
+            np.testing.assert_allclose(muon[name], adam[name], rtol=1e-5)
             continue
         others = tuple(axis for axis in range(len(row.shape)) if axis not in row.inputs + row.outputs)
-        matrices = found[name].transpose(others + row.inputs + row.outputs)
+        matrices = muon[name].transpose(others + row.inputs + row.outputs)
         inputs = math.prod(row.shape[axis] for axis in row.inputs)
         outputs = math.prod(row.shape[axis] for axis in row.outputs)
         for matrix in matrices.reshape(-1, inputs, outputs):
             singular = np.linalg.svd(matrix, compute_uv=False)
             assert singular.max() < 2 * singular.min(), name
             assert np.sqrt(np.square(matrix).mean()) == pytest.approx(0.2, rel=0.2), name
-    assert found["attention_qkv"].shape[3] == 3
+    assert muon["attention_qkv"].shape[3] == 3
 
 
 def test_adafactor_keeps_a_row_and_a_column_of_a_large_matrix() -> None:
@@ -201,8 +201,8 @@ def test_adafactor_keeps_a_row_and_a_column_of_a_large_matrix() -> None:
     )
     optimizer, table = make_optimizer(config), parameter_table(model)
     params = {name: np.full(row.shape, 0.5, np.float32) for name, row in table.items()}
-    kept = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
-    assert kept < 0.06 * sum(value.size for value in params.values())
+    state_size = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
+    assert state_size < 0.06 * sum(value.size for value in params.values())
     grads = {name: np.full(row.shape, 3, np.float32) for name, row in table.items()}
     first_update = jax.jit(lambda grads, params: optimizer.update(grads, optimizer.init(params), params)[0])
     for name, update in first_update(grads, params).items():
@@ -242,9 +242,9 @@ def test_rates_and_epsilons_are_those_of_the_table() -> None:
         model=wide, optimizer=OptimizerConfig(peak_lr=0.1, batch_sequences=2, epsilon=1.0, clip_norm=None), tokens=16
     )
     grads = random_gradients(1.0)
-    found = directions(config, grads)
+    updates = directions(config, grads)
     for name, grad in grads.items():
-        np.testing.assert_allclose(found[name], grad / (np.abs(grad) + 1 / 8), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(updates[name], grad / (np.abs(grad) + 1 / 8), rtol=1e-5, err_msg=name)
     ones = {name: jnp.ones(row.shape) for name, row in parameter_table(wide).items()}
     hyper = Hyperparameters.of(config).replace(weight_decay=jnp.float32(0))
     moved = apply({name: 0 * value for name, value in ones.items()}, ones, jnp.float32(0.1), hyper, wide)

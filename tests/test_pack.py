@@ -66,11 +66,11 @@ def places(folder: Path, count: int) -> list[Path]:
 
 def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
     """Two folders hold the same run, to rounding."""
-    found, wanted = (Outcome.read(place) for place in (folder, expected))
-    assert found is not None and wanted is not None
-    assert (found.run_id, found.state, found.tokens) == (wanted.run_id, "finished", config.tokens)
-    assert found.loss_nats == pytest.approx(wanted.loss_nats, rel=ROUNDING)
-    assert found.train_loss_nats == pytest.approx(wanted.train_loss_nats, rel=ROUNDING)
+    outcome, expected_outcome = (Outcome.read(place) for place in (folder, expected))
+    assert outcome is not None and expected_outcome is not None
+    assert (outcome.run_id, outcome.state, outcome.tokens) == (expected_outcome.run_id, "finished", config.tokens)
+    assert outcome.loss_nats == pytest.approx(expected_outcome.loss_nats, rel=ROUNDING)
+    assert outcome.train_loss_nats == pytest.approx(expected_outcome.train_loss_nats, rel=ROUNDING)
     assert [row["step"] for row in rows(folder)] == list(range(1, STEPS + 1))
     for row, other in zip(rows(folder), rows(expected)):
         assert set(row) == set(other)

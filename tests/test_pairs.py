@@ -63,8 +63,8 @@ def test_every_pair_is_read_once_in_an_epoch(tmp_path: Path, name: str, fields: 
     assert (windows[..., 0] == END).all() and not scored[windows[..., 1:] == PADDING].any()
     held_out = data.ValidationSet(tokens, context, 10_000, answers_only=True)
     assert held_out.scored is not None
-    seen = texts(windows, scored) | texts(held_out.windows, held_out.scored)
-    assert seen == {(pair["prompt"], pair["chosen"], pair["prompt"], pair["rejected"]) for pair in PAIRS}
+    pair_texts = texts(windows, scored) | texts(held_out.windows, held_out.scored)
+    assert pair_texts == {(pair["prompt"], pair["chosen"], pair["prompt"], pair["rejected"]) for pair in PAIRS}
     assert held_out.tokens == held_out.scored.sum() and len(held_out.windows) == manifest.validation_documents
     usage = batches.usage(2 * context * batches.windows)
     assert usage.epochs == 1 and usage.answer_tokens == scored.sum() and usage.repeats_max == 1

@@ -72,8 +72,8 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     )  # fmt: skip
     measured.write()
     replace(measured, machine="elsewhere", flops_per_second=9e9).write()
-    found = hardware_of(plan.runs, tmp_path).speed(RUN)
-    assert (found.source, found.compile_seconds) == ("bench", 1.0) and found.flops_per_second == pytest.approx(4e6)
+    bench = hardware_of(plan.runs, tmp_path).speed(RUN)
+    assert (bench.source, bench.compile_seconds) == ("bench", 1.0) and bench.flops_per_second == pytest.approx(4e6)
     outcome_of(RUN, seconds=1000.0).write(tmp_path / RUN.run_id)
     finished = hardware_of(plan.runs, tmp_path).speed(RUN)
     done = count(RUN).flops + validation_flops(RUN)
@@ -139,43 +139,43 @@ def test_speeds_measured_on_more_cores_are_shared_out(tmp_path: Path, monkeypatc
         config=RUN, flops_per_second=8e6, compile_seconds=1.0, device="cpu x 1", cores=4,
         machine=measured_speeds.platform.node(),
     ).write()  # fmt: skip
-    found = hardware_of([PlannedRun(RUN)], tmp_path / "runs")
-    assert found.speed(RUN).flops_per_second == pytest.approx(2e6)
-    assert "taken on 4 cores and divided among the runs" in found.title
+    hardware = hardware_of([PlannedRun(RUN)], tmp_path / "runs")
+    assert hardware.speed(RUN).flops_per_second == pytest.approx(2e6)
+    assert "taken on 4 cores and divided among the runs" in hardware.title
 
 
 def test_a_speed_between_two_measured_ones() -> None:
     """At a measured shape the figure itself; between two, between their rates; nearer to the nearer."""
     small, middle, large = (RECIPE({"width": width, "tokens": 1e6, "batch_sequences": 8}) for width in (16, 64, 128))
-    made = [
+    speeds = [
         MeasuredSpeed(config=config, flops_per_second=rate, compile_seconds=1.0, device="cpu", cores=1)
         for config, rate in ((small, 1e9), (large, 1e10))
     ]
-    assert prices.between(made, small)[0] == pytest.approx(1e9, rel=1e-3)
-    assert prices.between(made, large)[0] == pytest.approx(1e10, rel=1e-3)
-    assert 10**9.5 < prices.between(made, middle)[0] < 1e10
+    assert prices.between(speeds, small)[0] == pytest.approx(1e9, rel=1e-3)
+    assert prices.between(speeds, large)[0] == pytest.approx(1e10, rel=1e-3)
+    assert 10**9.5 < prices.between(speeds, middle)[0] < 1e10
 
 
 def test_what_a_run_costs_on_a_device() -> None:
     config = replace(RUN, validations=3, validation_tokens=1_000)
     place = prices.on_devices(by_name("H100"), 8, 0.5, 3.0)
     peak = 0.5 * ACCELERATORS["h100"].float32
-    found = prices.price(PlannedRun(config), place)
+    cost = prices.price(PlannedRun(config), place)
     overhead = prices.STARTUP_SECONDS + prices.COMPILE_SECONDS
     slow = prices.price(PlannedRun(config), prices.Hardware("a slow one", 1, assumed=1e6))
     assert slow.seconds == pytest.approx(overhead + (count(config).flops + validation_flops(config)) / 1e6)
-    assert found.seconds == pytest.approx(overhead + (count(config).flops + validation_flops(config)) / peak)
-    assert prices.money([found] * 2, place) == pytest.approx(2 * 3.0 * found.seconds / 3600)
+    assert cost.seconds == pytest.approx(overhead + (count(config).flops + validation_flops(config)) / peak)
+    assert prices.money([cost] * 2, place) == pytest.approx(2 * 3.0 * cost.seconds / 3600)
     wide = replace(config, mesh=MeshConfig(data=4))
     spread = prices.price(PlannedRun(wide), place)
-    assert spread.device_seconds == pytest.approx(4 * spread.seconds) and found.fits
+    assert spread.device_seconds == pytest.approx(4 * spread.seconds) and cost.fits
     # 10 runs on 8 devices take two rounds; of 4 devices each, five.
     for run, rounds in ((config, 2), (wide, 5)):
         runs = [PlannedRun(run)] * 10
         costs = [prices.price(one, place) for one in runs]
         assert prices.elapsed(runs, costs, place) == pytest.approx(rounds * costs[0].seconds)
     half = PlannedRun(config, trunk="a" * 12, branch_step=config.steps // 2)
-    assert prices.price(half, place).seconds < found.seconds and half.paid_flops == count(config).flops // 2
+    assert prices.price(half, place).seconds < cost.seconds and half.paid_flops == count(config).flops // 2
 
 
 def test_a_run_that_does_not_fit_is_marked(tmp_path: Path) -> None:

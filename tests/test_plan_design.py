@@ -117,12 +117,12 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     assert after.runs[: len(before.runs)] == before.runs and 1 <= len(new) <= 4
     spent = sum(count(run.config).flops for run in new)
     assert spent <= 1.1 * 3e13 and all(run.origins["point"] == "proposed by --improve" for run in new)
-    told = re.search(r"of ln D/N at 1e\+15 FLOPs goes from ([\d.]+) to (0[\d.]*\d)", output_of(console))
-    assert told and float(told[2]) < 0.9 * float(told[1])
+    sd_change = re.search(r"of ln D/N at 1e\+15 FLOPs goes from ([\d.]+) to (0[\d.]*\d)", output_of(console))
+    assert sd_change and float(sd_change[2]) < 0.9 * float(sd_change[1])
     # What was promised is what the grown plan is judged to have.
     from lmscale.study.design import judge_plan
 
-    assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(told[2]), rel=0.02)
+    assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(sd_change[2]), rel=0.02)
     stages = GRID.replace("ladder(", "(lambda base: chain(base, fine_tune(base, tokens=[3e4, 3e7])))(ladder(")
     stages = stages.replace("[5, 20, 80])", "[5, 20, 80]))")
     main(replace(asked, sweep=write(tmp_path, stages, "stages")), screen())
@@ -152,8 +152,8 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, [1e12, 3e12, 1e13]), 0.003, rng())
     table.to_csv(folder / "runs.csv", index=False)
-    found = fits.loss_law(read_table(folder / "runs.csv"), resamples=20, check=False)
-    write_json(folder / "fits.json", {"table": str(folder / "runs.csv"), "fits": [found.to_json()]})
+    law = fits.loss_law(read_table(folder / "runs.csv"), resamples=20, check=False)
+    write_json(folder / "fits.json", {"table": str(folder / "runs.csv"), "fits": [law.to_json()]})
     return folder / "fits.json"
 
 

@@ -228,9 +228,9 @@ def test_two_processes_learn_preferences_as_one_does(corpus: str, parent: RunCon
     folders = [tmp_path / "runs" / name / alone.run_id for name in ("alone", "shared")]
     train(alone, folders[0])
     folders[1].parent.mkdir()
-    for status, said, complaints in ends(start_several(shared, folders[1], 2)):
+    for status, output, complaints in ends(start_several(shared, folders[1], 2)):
         assert (status, complaints) == (0, "")
-        assert "finished" in said
+        assert "finished" in output
     assert_close(folders[1], folders[0])
 
 

@@ -135,14 +135,14 @@ def test_validation_is_the_mean_over_answers(file: Path) -> None:
     import jax
 
     params, mesh = init(MODEL, jax.random.key(0)), make_mesh(MeshConfig())
-    found = make_validation(config, mesh, windows, params)(params)
+    validation = make_validation(config, mesh, windows, params)(params)
     nats = np.asarray(token_losses(params, windows.windows, MODEL)[0], np.float64)
-    assert found.loss_nats == pytest.approx(nats[windows.scored].mean(), rel=1e-6)
-    assert found.bits_per_byte == pytest.approx(nats[windows.scored].sum() / math.log(2) / windows.bytes, rel=1e-6)
+    assert validation.loss_nats == pytest.approx(nats[windows.scored].mean(), rel=1e-6)
+    assert validation.bits_per_byte == pytest.approx(nats[windows.scored].sum() / math.log(2) / windows.bytes, rel=1e-6)
     drawn = np.random.default_rng(0).integers(0, len(nats), (4000, len(nats)))
     sums, counts = np.where(windows.scored, nats, 0).sum(axis=1), windows.scored.sum(axis=1)
     bootstrap = (sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)).std()
-    assert found.stderr == pytest.approx(bootstrap, rel=0.1) and found.by_position is None
+    assert validation.stderr == pytest.approx(bootstrap, rel=0.1) and validation.by_position is None
 
 
 @pytest.mark.long
