@@ -20,10 +20,10 @@ from lmscale.study.sweep import Sweep, isoflop, plan
 FAMILY = recipes.Family(
     width_multiple=8, aspect_ratio=32, head_width=16, max_width=512, base=ModelConfig(width=16, layers=1, heads=1)
 )
-KEPT = recipes.Family(width_multiple=4, aspect_ratio=None, head_width=16, min_layers=3, min_heads=2)
+FIXED_DEPTH = recipes.Family(width_multiple=4, aspect_ratio=None, head_width=16, min_layers=3, min_heads=2)
 
 
-@pytest.mark.parametrize("family", [FAMILY, KEPT, recipes.CPU_FAMILY], ids=["deepening", "kept", "cpu"])
+@pytest.mark.parametrize("family", [FAMILY, FIXED_DEPTH, recipes.CPU_FAMILY], ids=["deepening", "fixed_depth", "cpu"])
 def test_every_member_of_a_family_is_a_model_and_none_shrinks(family: recipes.Family) -> None:
     sizes = [params_total(model) for model in family.up_to(2e6)]
     assert len(sizes) > 10 and sizes == sorted(sizes)
@@ -35,16 +35,16 @@ def test_depth_and_heads_follow_from_the_width() -> None:
     for model in models[8:]:
         assert abs(model.width / model.layers - 32) < 32 / model.layers + 1
         assert 16 / 1.5 <= model.head_width <= 16 * 1.5 or model.width % 32
-    assert {model.layers for model in KEPT.up_to(1e6)} == {3}
+    assert {model.layers for model in FIXED_DEPTH.up_to(1e6)} == {3}
 
 
 def test_the_nearest_model_is_nearest_in_ratio() -> None:
     sizes = [params_total(FAMILY.shape(width)) for width in range(8, 513, 8)]
     # Just above the geometric mean of two members, where the smaller one is nearer in difference.
     between = [1.001 * math.sqrt(small * large) for small, large in pairwise(sizes)]
-    for wanted in (3e3, 12_345, 70_000, 1e6, 5.5e6, *between[4:24]):
-        found = params_total(recipes.nearest_model(wanted, FAMILY))
-        assert found == min(sizes, key=lambda size: max(size / wanted, wanted / size))
+    for target in (3e3, 12_345, 70_000, 1e6, 5.5e6, *between[4:24]):
+        nearest = params_total(recipes.nearest_model(target, FAMILY))
+        assert nearest == min(sizes, key=lambda size: max(size / target, target / size))
 
 
 @pytest.mark.parametrize("params", [100, 1e12])
@@ -87,14 +87,14 @@ def test_what_a_point_says_goes_before_the_rules() -> None:
 
 
 def test_rules_see_the_shape_and_the_length() -> None:
-    seen = {}
+    args = {}
 
     def rate(model: ModelConfig, tokens: float) -> float:
-        seen.update(width=model.width, tokens=tokens)
+        args.update(width=model.width, tokens=tokens)
         return 0.02
 
     config = run({"flops": 1e10, "width": 32}, lr=recipes.Rule(rate, "seen"))
-    assert seen == {"width": 32, "tokens": 1e10 / flops_per_token(config.model)} and config.optimizer.peak_lr == 0.02
+    assert args == {"width": 32, "tokens": 1e10 / flops_per_token(config.model)} and config.optimizer.peak_lr == 0.02
 
 
 def test_step_law_by_hand() -> None:
@@ -178,8 +178,8 @@ def test_every_recipe_is_called_with_its_settings() -> None:
     point = {"width": 16, "tokens": 50_000}
     data, optimizer = DataConfig(source="mine.txt"), {"weight_decay": 0.3}
     tuned = {"base_width": 16, "peak_lr": 0.02, "batch_tokens": 1024}
-    made = (recipes.cpu(), recipes.step_law(FAMILY), recipes.mup(FAMILY, **tuned), recipes.standard(FAMILY))
-    for recipe in (recipes.cpu, *made):
+    complete_recipes = (recipes.cpu(), recipes.step_law(FAMILY), recipes.mup(FAMILY, **tuned), recipes.standard(FAMILY))
+    for recipe in (recipes.cpu, *complete_recipes):
         changed = recipe(data=data, optimizer=optimizer, keep_checkpoint=True, validations=3)
         config = changed(point)
         assert (config.data, config.keep_checkpoint, config.validations) == (data, True, 3)
@@ -259,12 +259,12 @@ def test_a_recipe_from_a_finished_sweep(tmp_path: Path) -> None:
     """The best rate falls as N^-1/2: so does the rate of the recipe, within the grid's step."""
     rates = tuple(0.001 * 2**i for i in range(8))
     folder = tuning(tmp_path, rates, lambda params: 0.01 * (params / 1e5) ** -0.5)
-    found = recipes.tuned(folder, RECIPE)
+    tuned_recipe = recipes.tuned(folder, RECIPE)
     for width in (32, 64, 128):
         model = FAMILY.shape(width)
-        assert found.lr(model, 1e6) == pytest.approx(0.01 * (params_total(model) / 1e5) ** -0.5, rel=0.4)
-    assert found({"width": 64, "tokens": 1e6}).optimizer.batch_sequences == 4
-    assert "3 best cells" in found.lr.source and "N^-0." in found.lr.source
+        assert tuned_recipe.lr(model, 1e6) == pytest.approx(0.01 * (params_total(model) / 1e5) ** -0.5, rel=0.4)
+    assert tuned_recipe({"width": 64, "tokens": 1e6}).optimizer.batch_sequences == 4
+    assert "3 best cells" in tuned_recipe.lr.source and "N^-0." in tuned_recipe.lr.source
 
 
 def test_best_rates_at_the_edge_are_left_out(tmp_path: Path) -> None:
@@ -280,8 +280,8 @@ def test_best_rates_at_the_edge_are_left_out(tmp_path: Path) -> None:
 def test_the_ladder_ties_its_batch_to_n_and_the_plan_says_so() -> None:
     points = isoflop([1e17], centre=lambda flops: 3e7, sizes=3)
     family = replace(GPT2, base=replace(GPT2.base, vocab=256))
-    said = plan(Sweep("one", points, recipes.olmo_ladder(family))).warnings
-    assert any("the batch changes with N" in line and "160 (N / 108M)^2/3" in line for line in said)
+    plan_warnings = plan(Sweep("one", points, recipes.olmo_ladder(family))).warnings
+    assert any("the batch changes with N" in line and "160 (N / 108M)^2/3" in line for line in plan_warnings)
 
 
 def test_powers_of_two_are_nearest_in_ratio() -> None:

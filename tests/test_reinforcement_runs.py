@@ -94,9 +94,9 @@ def test_two_processes_draw_and_judge_the_answers_of_one(runs: Path, tmp_path: P
     shared = reinforced(4, FIRST.run_id, objective=objective, mesh=MeshConfig(data=2))
     train(alone, runs / "alone" / alone.run_id)
     (runs / "shared").mkdir()
-    for status, said, complaints in ends(start_several(shared, runs / "shared" / shared.run_id, 2)):
+    for status, output, complaints in ends(start_several(shared, runs / "shared" / shared.run_id, 2)):
         assert (status, complaints) == (0, "")
-        assert "finished" in said
+        assert "finished" in output
     for ours, theirs in zip(rows(runs / "alone" / alone.run_id), rows(runs / "shared" / shared.run_id), strict=True):
         assert theirs["answer_length"] == ours["answer_length"]
         for name in ("reward", "loss_nats", "kl_nats"):

@@ -84,15 +84,15 @@ def text_of(page: Path) -> str:
 @pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_a_sweep_is_reported_by_what_it_varies(name: str, tmp_path: Path) -> None:
-    made, question, answer = KINDS[name]
-    pd.DataFrame(made()).to_csv(tmp_path / "runs.csv", index=False)
+    simulate, question, answer = KINDS[name]
+    pd.DataFrame(simulate()).to_csv(tmp_path / "runs.csv", index=False)
     page = report.of_table(tmp_path / "runs.csv", tmp_path / "report", resamples=5)
     text = text_of(page)
     assert question in text and answer in text, text[:2000]
     assert (tmp_path / "report" / "figures" / f"{name}.svg").is_file() and (page.parent / "fits.json").is_file()
     for other in ("20 tokens per parameter", "could be fitted", "every run of the table was fitted", "cannot answer"):
         assert other not in text, other
-    assert "Scaling laws of" not in text and f"{kind_of(pd.DataFrame(made())).title} runs" in text
+    assert "Scaling laws of" not in text and f"{kind_of(pd.DataFrame(simulate())).title} runs" in text
     asked = report.of_table(tmp_path / "runs.csv", tmp_path / "asked", resamples=5, question="Mine?")
     assert "Mine?" in text_of(asked) and question not in text_of(asked)
 

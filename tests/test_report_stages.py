@@ -62,8 +62,8 @@ def test_repeats_stand_beside_a_law_and_alone_are_a_kind_of_their_own(folder):
 
 
 def test_a_curve_is_drawn_with_its_threshold_and_interval(folder):
-    found = abilities.abilities_of(folder, "pretrain")
-    first = found.ordered[0]
+    verdicts = abilities.abilities_of(folder, "pretrain")
+    first = verdicts.ordered[0]
     assert first.curve.task == "copy" and first.cls == "emergent"
     chart = abilities.chart(first)
     (interval,) = [mark for mark in chart.marks if mark.along == "x"]
@@ -73,7 +73,7 @@ def test_a_curve_is_drawn_with_its_threshold_and_interval(folder):
     assert list(points.y) == first.curve.score_S.tolist()
     assert all(chart.y.low < y < chart.y.high for y in (*points.y, *interval.y))
     assert any(mark.kind == "level" and list(mark.y) == [0.25] for mark in chart.marks)
-    text = "".join(abilities.section(found))
+    text = "".join(abilities.section(verdicts))
     assert "2 curves over params (parameters): 1 emergent" in text and "copy" in text and "count" in text
 
 

@@ -11,21 +11,21 @@ from lmscale.study.report.brief import brief
 from lmscale.study.report.verdict import verdict
 
 
-def seen(*names):
+def fit_of(*names):
     """What the verdict reads of Approach 3: the runs that it was fitted to."""
     return SimpleNamespace(approach="3", residuals={"run": list(names)}, status=(), exponents=dict)
 
 
 def test_the_verdict_on_runs():
     check = HeldOut("3", 0.9, (held_out_run("a", 2.1, 2.0), held_out_run("b", 3.0, 3.03), held_out_run("c", 2.0, 2.0)))
-    assert verdict([seen("x")], [check]) == [
+    assert verdict([fit_of("x")], [check]) == [
         "Loss: Approach 3, fitted without them, predicted the final losses of 3 held-out runs with a mean "
         "absolute error of 1.92 %, a bias of -1.25 % and a largest error of 4.76 % (measured minus predicted: a "
         "positive one was predicted too low); 2 of 3 measured losses lie inside the 90 % interval "
         "of "
         "one new run."
     ]
-    assert verdict([seen("x")], [HeldOut("3", 0.9, check.runs[1:2])]) == [
+    assert verdict([fit_of("x")], [HeldOut("3", 0.9, check.runs[1:2])]) == [
         "Loss: Approach 3, fitted without them, predicted the final loss of 1 held-out run with an error of +1.00 % "
         "(measured minus predicted: a positive one was predicted too low); "
         "1 of 1 measured losses lie inside the 90 % interval of one new run."
@@ -34,13 +34,13 @@ def test_the_verdict_on_runs():
 
 def test_a_fit_that_saw_the_runs_says_so():
     check = HeldOut("3", 0.95, (held_out_run("a", 2.1, 2.0), held_out_run("b", 3.0, 3.0)))
-    (sentence,) = verdict([seen("b", "x")], [check])
+    (sentence,) = verdict([fit_of("b", "x")], [check])
     assert "Approach 3, fitted to 1 of them, predicted the final losses of 2 held-out runs with a mean" in sentence
 
 
 def test_without_resamples_no_loss_lies_inside_or_outside():
     check = HeldOut("3", 0.95, (held_out_run("a", 2.1, 2.0, math.nan),))
-    assert verdict([seen()], [check])[0].endswith("; without resamples it states no interval.")
+    assert verdict([fit_of()], [check])[0].endswith("; without resamples it states no interval.")
     assert ">no</td>" not in tables.held_out([check], runs()) and "nan" not in tables.held_out([check], runs())
 
 

@@ -31,11 +31,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def live(config: dict[str, Any], folder: Path, said: Path) -> None:
+def live(config: dict[str, Any], folder: Path, output: Path) -> None:
     """Train in a process of its own, which may end at any moment."""
     from lmscale.lm.devices import machine
 
-    with said.open("a", buffering=1) as sys.stdout:
+    with output.open("a", buffering=1) as sys.stdout:
         machine.set_up()
         train(RunConfig.from_json(config), folder)
 
@@ -48,15 +48,15 @@ def half_saved(folder: Path) -> bool:
 def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus: str, tmp_path: Path) -> None:
     """At random moments: while it starts, while it trains, right after a save and in the middle of one."""
     config, chance = run(corpus, STEPS, checkpoint_seconds=0.1), random.Random(0)
-    folder, expected, said = tmp_path / "killed", tmp_path / "expected", tmp_path / "said.txt"
+    folder, expected, output = tmp_path / "killed", tmp_path / "expected", tmp_path / "output.txt"
     context = multiprocessing.get_context("forkserver")  # each life is a fork of a process that has imported everything
     context.set_forkserver_preload(["lmscale.lm.train.loop", "orbax.checkpoint"])
     newest, halves = [0], 0
 
     def begin(name: str) -> Any:
-        with said.open("a") as file:
+        with output.open("a") as file:
             file.write(f"\n{name}\n")
-        process = context.Process(target=live, args=(config.to_json(), folder, said))
+        process = context.Process(target=live, args=(config.to_json(), folder, output))
         process.start()
         return process
 
@@ -65,7 +65,7 @@ def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus
 
     moments: list[tuple[Callable[[], bool], float]] = [
         (lambda: True, 1.0),
-        (lambda: "going on" in said.read_text("utf-8").split("\n\n")[-1] or newest[-1] == 0, 0.3),
+        (lambda: "going on" in output.read_text("utf-8").split("\n\n")[-1] or newest[-1] == 0, 0.3),
         (has_saved, 0.2),
         (lambda: has_saved() and half_saved(folder), 0.02),
     ]
@@ -73,7 +73,7 @@ def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus
         reached, most = moments[life % len(moments)]
         process = begin(f"life {life}")
         while not reached():
-            assert process.is_alive(), said.read_text("utf-8")
+            assert process.is_alive(), output.read_text("utf-8")
             time.sleep(0.001)
         time.sleep(chance.uniform(0, most))
         process.kill()
@@ -85,7 +85,7 @@ def test_killed_twenty_times_it_loses_what_came_after_the_last_checkpoint(corpus
     assert process.exitcode == 0
 
     assert halves >= LIVES // len(moments) - 1
-    text = said.read_text("utf-8")
+    text = output.read_text("utf-8")
     assert "skipped" not in text
     went_on = [re.findall(r"going on from step ([\d,]+)", life) for life in text.split("\n\n")]
     for before, steps in zip(newest, went_on):

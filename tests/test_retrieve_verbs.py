@@ -248,11 +248,11 @@ def test_processes_share_the_shards_of_an_index(folder: Path, index: Path, tmp_p
             time.sleep(0.05)
         workers["b"].kill()
         workers.pop("b").communicate()
-    made = {name: json.loads(worker.communicate(timeout=300)[0]) for name, worker in workers.items()}
+    shards_by_worker = {name: json.loads(worker.communicate(timeout=300)[0]) for name, worker in workers.items()}
     number = len(open_index(index).facts.chunks_by_shard)
-    assert sorted(shard for own, _ in made.values() for shard in own) == list(range(number))
-    assert all(len(own) + reused == number for own, reused in made.values())
-    assert sum(bool(own) for own, _ in made.values()) > 1, "more than one process did a part"
+    assert sorted(shard for own, _ in shards_by_worker.values() for shard in own) == list(range(number))
+    assert all(len(own) + reused == number for own, reused in shards_by_worker.values())
+    assert sum(bool(own) for own, _ in shards_by_worker.values()) > 1, "more than one process did a part"
     assert content(path) == content(index)
 
 
@@ -276,9 +276,9 @@ def test_a_graph_is_added_to_an_index_and_measured(folder: Path, index: Path, tm
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("search_ms", "kept"), [(0.0, True), (1e9, False)])
+@pytest.mark.parametrize(("search_ms", "faster"), [(0.0, True), (1e9, False)])
 def test_the_search_of_an_index_is_chosen_by_measurement(
-    folder: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_ms: float, kept: bool
+    folder: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_ms: float, faster: bool
 ) -> None:
     """A small index is searched exactly; a large one by its graph, where that is measured to be faster."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
@@ -295,9 +295,9 @@ def test_the_search_of_an_index_is_chosen_by_measurement(
 
     monkeypatch.setattr(build, "build_graph", build_graph)
     built = lmscale.index(folder, tmp_path / "index", chunk_tokens=16)
-    assert (built.facts.graph is not None) == kept == (tmp_path / "index" / GRAPH_FILE).exists()
+    assert (built.facts.graph is not None) == faster == (tmp_path / "index" / GRAPH_FILE).exists()
     last = search_sentences(built)[-1]
-    assert last == "search is by the graph" if kept else "the graph is not faster here, and is not kept" in last
+    assert last == "search is by the graph" if faster else "the graph is not faster here, and is not kept" in last
     monkeypatch.setattr(build, "has_memory", lambda *size: False)
     built = lmscale.index(folder, shutil.copytree(index, tmp_path / "again"), chunk_tokens=16)
     assert built.graph is None and "memory holds no graph" in search_sentences(built)[-1]

@@ -71,10 +71,10 @@ def lines(*records: Any) -> str:
 
 @pytest.mark.long
 def test_an_answer_is_read_as_in_training() -> None:
-    found = score_answers(trained(REWARDING), [Asked("Say 7:", [" 7", " no"]), Asked("é", ["x"])])
+    answer_rewards = score_answers(trained(REWARDING), [Asked("Say 7:", [" 7", " no"]), Asked("é", ["x"])])
     expected = [[by_hand("Say 7:", " 7"), by_hand("Say 7:", " no")], [by_hand("é", "x")]]
     assert len({value for row in expected for value in row}) == 3
-    for row, own in zip(found, expected, strict=True):
+    for row, own in zip(answer_rewards, expected, strict=True):
         assert row == pytest.approx(own, rel=1e-5)
 
 

@@ -96,18 +96,18 @@ def test_documents_do_not_see_each_other_and_a_batch_is_its_rows() -> None:
 def test_the_size_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run, text = trained(), ENGLISH * 5
     whole = score_text(run, [text])
-    seen: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     batches = text_windows.batches
 
     def watched(*arguments: Any) -> Any:
         for batch in batches(*arguments):
-            seen.append(batch.tokens_BS.shape)
+            shapes.append(batch.tokens_BS.shape)
             yield batch
 
     monkeypatch.setattr(text_windows, "TOKENS_PER_CALL", 32)
     monkeypatch.setattr(module, "batches", watched)
     np.testing.assert_allclose(score_text(run, [text]).nats_T, whole.nats_T, rtol=1e-5, atol=1e-6)
-    assert len(seen) > 10 and set(seen) == {(2, 17), (1, 17)}, "two shapes: two programs, of 32 tokens at most"
+    assert len(shapes) > 10 and set(shapes) == {(2, 17), (1, 17)}, "two shapes: two programs, of 32 tokens at most"
 
 
 @pytest.mark.long
@@ -156,14 +156,14 @@ def test_a_token_is_of_the_line_that_it_begins_in() -> None:
     assert token_lines(scored).tolist() == [4, 4, 4, 5, 5, 5, 9, 9, 9]
 
 
-def made(nats: list[float], texts: list[str], end: bool = True) -> ScoredText:
+def with_surprisals(nats: list[float], texts: list[str], end: bool = True) -> ScoredText:
     """Texts whose bytes have these surprisals."""
     scored = score_text(trained(), texts, end=end)
     return replace(scored, nats_T=np.array(nats, np.float32))
 
 
 def test_the_spans_that_stand_out_are_listed_by_their_surprisal() -> None:
-    scored = made([0, 0, 5, 5, 0, 0, 8, 7, 0, 0, 0, 0, 0], ["aaéa\nb", "cdef"])
+    scored = with_surprisals([0, 0, 5, 5, 0, 0, 8, 7, 0, 0, 0, 0, 0], ["aaéa\nb", "cdef"])
     spans = surprising_spans(scored, 9)
     assert [(span.text, span.nats, span.tokens, span.line) for span in spans] == [("b", 15, 2, 2), ("é", 10, 2, 1)]
     assert spans[0].before == "aaéa\n" and spans[0].after == "", "the next document is no surrounding"
@@ -171,15 +171,15 @@ def test_the_spans_that_stand_out_are_listed_by_their_surprisal() -> None:
 
 
 def test_a_span_is_of_one_document_and_of_whole_characters() -> None:
-    scored = made([0, 0, 9, 0, 0, 0, 9, 9, 0, 0], ["éé", "éé"])
+    scored = with_surprisals([0, 0, 9, 0, 0, 0, 9, 9, 0, 0], ["éé", "éé"])
     assert [(span.text, span.tokens) for span in surprising_spans(scored, 5)] == [("éé", 2), ("é", 1)]
-    joined = made([0, 9, 9, 0], ["ab", "cd"], end=False)
+    joined = with_surprisals([0, 9, 9, 0], ["ab", "cd"], end=False)
     assert [(span.text, span.line) for span in surprising_spans(joined, 5)] == [("b", 1), ("c", 2)]
 
 
 def test_alike_tokens_are_one_span() -> None:
-    assert [span.text for span in surprising_spans(made([2, 2, 2], ["ab"]), 5)] == ["ab"]
-    assert [span.text for span in surprising_spans(made([1, 1, 1, 1, 0], ["abcd"]), 5)] == ["abcd"]
+    assert [span.text for span in surprising_spans(with_surprisals([2, 2, 2], ["ab"]), 5)] == ["ab"]
+    assert [span.text for span in surprising_spans(with_surprisals([1, 1, 1, 1, 0], ["abcd"]), 5)] == ["abcd"]
 
 
 def test_classes_are_by_probability() -> None:
@@ -192,17 +192,17 @@ def test_classes_are_by_probability() -> None:
 def test_ranks_and_alternatives_are_those_of_the_logits() -> None:
     run = trained(context=8)
     scored = score_text(run, ["ab", ENGLISH])
-    found = alternatives(run, scored, 30, count=4)
-    assert len(found.rank_T) == len(found.tokens_TK) == 30
+    others = alternatives(run, scored, 30, count=4)
+    assert len(others.rank_T) == len(others.tokens_TK) == 30
     np.testing.assert_allclose(
-        np.where(found.rank_T == 1, found.nats_TK[:, 0], scored.nats_T[:30]), scored.nats_T[:30], rtol=1e-4, atol=1e-5
+        np.where(others.rank_T == 1, others.nats_TK[:, 0], scored.nats_T[:30]), scored.nats_T[:30], rtol=1e-4, atol=1e-5
     )
     window = np.array([[255, *b"ab", 0, 0, 0, 0, 0]], np.int32)
     logprobs_TV = np.asarray(jax.nn.log_softmax(LOGITS(run.params, window, config=run.config.model)[0]))[:3]
     order_TV = np.argsort(-logprobs_TV, axis=-1, kind="stable")
-    assert found.tokens_TK[:3].tolist() == order_TV[:, :4].tolist()
+    assert others.tokens_TK[:3].tolist() == order_TV[:, :4].tolist()
     ranks = [1 + row.tolist().index(token) for row, token in zip(order_TV, [*b"ab", 255])]
-    assert found.rank_T[:3].tolist() == ranks
+    assert others.rank_T[:3].tolist() == ranks
     assert alternatives(run, scored, 10**9).rank_T.shape == (scored.tokens,)
 
 
@@ -213,8 +213,8 @@ def test_a_padded_vocabulary_is_never_an_alternative() -> None:
     model = replace(run.config.model, vocab=9)
     padded = {name: jnp.asarray(value) for name, value in random_params(model).items()}
     run = run._replace(config=replace(run.config, model=model), params=padded)
-    found = alternatives(run, score_text(run, ['!"#$']), 5)
-    assert found.tokens_TK.max() == 4 and found.rank_T.max() <= 5 and found.tokens_TK.shape == (5, 5)
+    others = alternatives(run, score_text(run, ['!"#$']), 5)
+    assert others.tokens_TK.max() == 4 and others.rank_T.max() <= 5 and others.tokens_TK.shape == (5, 5)
 
 
 @pytest.mark.parametrize(

@@ -233,5 +233,5 @@ def test_a_sweep_without_checkpoints_is_said(sweep: Path, text: Path, capsys: py
     for width in WIDTHS:
         (of_width(sweep, width) / CHECKPOINT_FOLDER / "7").rmdir()
     assert call("score", "--sweep", sweep, text) == 2
-    assert "no run in" in (said := capsys.readouterr().err) and "has a checkpoint; train it with keep" in said
+    assert "no run in" in (message := capsys.readouterr().err) and "has a checkpoint; train it with keep" in message
     assert json.loads((sweep / "plan.json").read_text())["sweep"] == "mine"

@@ -55,10 +55,10 @@ def by_hand(params: Any, task: Task, item: Item, answer: str, shots: Shots) -> t
     before = end + [t for text in documents for t in [*TOKENIZER.encode(text).tolist(), *end]]
     asked = before + TOKENIZER.encode((opening + question).rstrip()).tolist()
     full = before + TOKENIZER.encode(opening + question + task.delimiter + answer).tolist()
-    scored, kept = len(full) - len(asked), full[-(CONTEXT + 1) :]
-    logits = whole(params, kept[:-1])
-    nats = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(kept) - 1), kept[1:]]
-    return float(nats[-scored:].sum()), bool((logits.argmax(1) == kept[1:])[-scored:].all()), len(full) - len(kept)
+    scored, window = len(full) - len(asked), full[-(CONTEXT + 1) :]
+    logits = whole(params, window[:-1])
+    nats = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(window) - 1), window[1:]]
+    return float(nats[-scored:].sum()), bool((logits.argmax(1) == window[1:])[-scored:].all()), len(full) - len(window)
 
 
 @pytest.mark.long
@@ -129,8 +129,8 @@ def test_a_few_that_begin_otherwise_do_not_take_the_common_beginning_from_all() 
     rng = np.random.default_rng(0)
     examples = rng.integers(0, 200, 200)
     texts = [np.append(examples, rng.integers(0, 200, 10)).astype(np.int32) for _ in range(40)]
-    for number, kept in ((7, 3), (21, 60)):
-        texts[number] = np.append(examples[:kept], rng.integers(0, 200, 200)).astype(np.int32)
+    for number, prefix_length in ((7, 3), (21, 60)):
+        texts[number] = np.append(examples[:prefix_length], rng.integers(0, 200, 200)).astype(np.int32)
     groups = batching.prefix_groups(texts)
     assert sorted(map(len, groups)) == [2, 38] and sorted(min(groups, key=len)) == [7, 21]
     assert sorted(n for group in groups for n in group) == list(range(40))

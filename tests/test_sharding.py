@@ -122,9 +122,9 @@ def assert_same(many: dict[str, Any], one: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[dict[Shape, dict[str, Any]], str]:
-    """Mesh shape -> what came of the model with everything; what was said on stderr."""
-    outcomes, said = simulate([(shape, "adamw", MODELS["everything"]) for shape in (ONE, *SOME)])
-    return dict(zip((ONE, *SOME), outcomes)), said
+    """The outcome of the model with everything, by mesh shape; the text on stderr."""
+    outcomes, log = simulate([(shape, "adamw", MODELS["everything"]) for shape in (ONE, *SOME)])
+    return dict(zip((ONE, *SOME), outcomes)), log
 
 
 @pytest.mark.long
@@ -151,21 +151,21 @@ def test_eight_devices_learn_what_one_learns_in_every_shape(name: str) -> None:
     shapes = [ONE, *SOME, *MORE]
     models = [{**MODELS[name], **(EIGHT_HEADS if shape[2] > 2 else {})} for shape in shapes]
     eight = [(ONE, "adamw", {**MODELS[name], **EIGHT_HEADS})]
-    (*outcomes, whole), said = simulate([(shape, "adamw", model) for shape, model in zip(shapes, models)] + eight)
+    (*outcomes, whole), log = simulate([(shape, "adamw", model) for shape, model in zip(shapes, models)] + eight)
     for shape, outcome in zip(shapes[1:], outcomes[1:]):
         assert_same(outcome, whole if shape[2] > 2 else outcomes[0])
     if name == "plain":  # with every option XLA still gathers a small array on some of these meshes
-        assert REMATERIALIZED not in said, said
+        assert REMATERIALIZED not in log, log
 
 
 @pytest.mark.slow
 def test_every_optimizer_moves_eight_devices_as_one() -> None:
     """In two micro-batches."""
     kinds = ["adam", "sgd", "rmsprop", "adafactor", "lion", "muon"]
-    outcomes, said = simulate([(shape, kind, MODELS["everything"]) for kind in kinds for shape in (ONE, (2, 2, 2, 1))])
+    outcomes, log = simulate([(shape, kind, MODELS["everything"]) for kind in kinds for shape in (ONE, (2, 2, 2, 1))])
     for one, many in zip(outcomes[::2], outcomes[1::2]):
         assert_same(many, one)
-    assert REMATERIALIZED not in said, said
+    assert REMATERIALIZED not in log, log
 
 
 @pytest.mark.parametrize("shape", [ONE, *SOME], ids=str)
@@ -209,8 +209,8 @@ def test_a_mesh_of_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) 
     import jax
 
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    said = r"data=8 x fsdp=1 x tensor=2 x sequence=1 takes 16 devices, but there are 4; take data=2$"
-    with pytest.raises(UserError, match=said):
+    sentence = r"data=8 x fsdp=1 x tensor=2 x sequence=1 takes 16 devices, but there are 4; take data=2$"
+    with pytest.raises(UserError, match=sentence):
         make_mesh(MeshConfig(data=8, tensor=2))
     with pytest.raises(UserError, match=r"there are 4; take fsdp x tensor x sequence of at most 4$"):
         make_mesh(MeshConfig(fsdp=8))

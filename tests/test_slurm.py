@@ -54,7 +54,7 @@ def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "gpus", "wanted"),
+    ("devices", "gpus", "expected"),
     [
         (1, 0, Resources(1, 1, 0, 4)),
         (2, 0, Resources(1, 2, 0, 8)),
@@ -62,9 +62,9 @@ def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
         (16, 8, Resources(2, 2, 8, 4)),
     ],
 )
-def test_what_a_run_asks_for(devices: int, gpus: int, wanted: Resources) -> None:
+def test_what_a_run_asks_for(devices: int, gpus: int, expected: Resources) -> None:
     config = replace(RUN, optimizer=replace(RUN.optimizer, batch_sequences=16), mesh=MeshConfig(data=devices))
-    assert resources(config, Cluster(gpus_per_node=gpus)) == wanted
+    assert resources(config, Cluster(gpus_per_node=gpus)) == expected
 
 
 def test_memory_is_that_of_the_kind_of_device_that_is_asked_for() -> None:
@@ -109,9 +109,9 @@ def test_without_slurm_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="--partition gpus: no such one here; did you mean 'gpu'"):
         slurm.check_cluster(Cluster(partition="gpus"))
     slurm.check_cluster(Cluster(partition="gpu"))
-    made = submissions("s", planned(RUN), tmp_path, Cluster())
+    jobs = submissions("s", planned(RUN), tmp_path, Cluster())
     with pytest.raises(UserError, match=r"sbatch refused .*array-1\.sh: invalid account; change it"):
-        slurm.submit(made, planned(RUN), tmp_path)
+        slurm.submit(jobs, planned(RUN), tmp_path)
 
 
 def read_by_sbatch(line: str) -> list[str]:

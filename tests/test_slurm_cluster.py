@@ -61,22 +61,22 @@ class Jobs:
     def until(self, true: Callable[[], bool], sweep: Path, seconds: float = 500) -> None:
         end = time.monotonic() + seconds
         while not true():
-            said = "".join(path.read_text() for path in (sweep / "slurm").glob("*.txt"))
-            assert time.monotonic() < end, self.call("squeue", "--long") + said
+            output = "".join(path.read_text() for path in (sweep / "slurm").glob("*.txt"))
+            assert time.monotonic() < end, self.call("squeue", "--long") + output
             time.sleep(0.3)
 
 
 def ended(sweep: Path) -> dict[str, Outcome]:
-    found = {path.parent.name: Outcome.read(path.parent) for path in sweep.glob("*/outcome.json")}
-    return {run_id: outcome for run_id, outcome in found.items() if outcome}
+    outcomes = {path.parent.name: Outcome.read(path.parent) for path in sweep.glob("*/outcome.json")}
+    return {run_id: outcome for run_id, outcome in outcomes.items() if outcome}
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, real: dict[str, str], cache: Path) -> Iterator[Jobs]:
-    made = Jobs(tmp_path, {**real, "LMSCALE_CACHE": str(cache)})
-    yield made
-    made.call("scancel", "--user=root")
-    made.until(lambda: not made.call("squeue", "--noheader"), tmp_path)
+    queue = Jobs(tmp_path, {**real, "LMSCALE_CACHE": str(cache)})
+    yield queue
+    queue.call("scancel", "--user=root")
+    queue.until(lambda: not queue.call("squeue", "--noheader"), tmp_path)
 
 
 def points(number: int, steps: int, devices: int = 1) -> list[dict[str, int]]:
@@ -104,9 +104,9 @@ def test_a_run_that_is_preempted_goes_on_when_it_is_requeued(jobs: Jobs) -> None
     high = ["sbatch", "--parsable", "--partition=high", "--exclusive", f"--nodelist={NODES[1]}", "--output=/dev/null"]
     jobs.call(*high, "--wrap=sleep 1")
     jobs.until(lambda: "going on from step" in (run / "log.txt").read_text(), sweep)
-    said = (run / "log.txt").read_text()
-    steps = [re.search(rf"{where} step ([\d,]+)", said) for where in ("stopped after", "going on from")]
-    assert steps[0] and steps[1] and steps[0][1] == steps[1][1], said
+    log = (run / "log.txt").read_text()
+    steps = [re.search(rf"{where} step ([\d,]+)", log) for where in ("stopped after", "going on from")]
+    assert steps[0] and steps[1] and steps[0][1] == steps[1][1], log
     assert [attempt.end and attempt.end["status"] for attempt in lease.history(run)] == [75, None]
 
 
@@ -136,8 +136,8 @@ def test_before_its_time_is_over_a_run_saves_and_is_requeued(jobs: Jobs) -> None
     sweep = jobs.submit("short", points(1, 2_000_000), "--time", "4")
     (run,) = (path.parent for path in sweep.glob("*/config.json"))
     jobs.until(lambda: (run / "log.txt").exists() and "going on from step" in (run / "log.txt").read_text(), sweep)
-    said = next((sweep / "slurm").glob("*_0.txt")).read_text()
-    assert "the time of this job ends: it is requeued" in said
+    output = next((sweep / "slurm").glob("*_0.txt")).read_text()
+    assert "the time of this job ends: it is requeued" in output
     steps = [
         re.search(rf"{where} step ([\d,]+)", (run / "log.txt").read_text())
         for where in ("stopped after", "going on from")

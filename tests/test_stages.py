@@ -54,8 +54,8 @@ def test_parents_are_named_by_point_by_name_and_by_id() -> None:
         child = planned(points, RECIPE).runs[1]
         assert child.config.init_from == run_id + ("@7" if start == "base@7" else "")
         assert child.stage == "more" and child.parent_tokens == (7 * 64 if start == "base@7" else 20_480)
-    kept = with_starts(planned(points, RECIPE).runs)
-    assert [run.config.kept_steps for run in kept] == [(7,), ()]
+    all_runs = with_starts(planned(points, RECIPE).runs)
+    assert [run.config.kept_steps for run in all_runs] == [(7,), ()]
     elsewhere = planned([{"params": 2_000, "tokens": 640, "init_from": "0123456789ab"}], RECIPE).runs[0]
     assert (elsewhere.config.init_from, elsewhere.parent_tokens, elsewhere.stage) == ("0123456789ab", None, "fine-tune")
 

@@ -55,8 +55,8 @@ def test_a_run_starts_from_the_parameters_of_another(parent: RunConfig, corpus: 
     runs = tmp_path / "runs"
     child = run(corpus, 3, init_from=parent.run_id, seed=3, peak_lr=0.5)
     last = final_parameters(parent, runs / "first" / parent.run_id)
-    found = first_params(child, runs / "second" / child.run_id)
-    assert all(np.array_equal(found[name], value) for name, value in last.items())
+    initial = first_params(child, runs / "second" / child.run_id)
+    assert all(np.array_equal(initial[name], value) for name, value in last.items())
     middle = first_params(replace(child, init_from=f"{parent.run_id}@4"), runs / "second" / child.run_id)
     assert any(not np.array_equal(middle[name], value) for name, value in last.items())
     plain = replace(child, init_from=None)
@@ -69,11 +69,11 @@ def test_averaged_weights_are_what_another_run_starts_from(corpus: str, tmp_path
     config = run(corpus, 6, **AVERAGED)
     train(config, tmp_path / "sweep" / config.run_id)
     child = run(corpus, 3, init_from=config.run_id)
-    found = first_params(child, tmp_path / "sweep" / child.run_id)
+    initial = first_params(child, tmp_path / "sweep" / child.run_id)
     loaded = lmscale.load(tmp_path / "sweep" / config.run_id)
-    assert all(np.array_equal(found[name], value) for name, value in loaded.params.items())
+    assert all(np.array_equal(initial[name], value) for name, value in loaded.params.items())
     last = final_parameters(config, tmp_path / "sweep" / config.run_id)
-    assert any(not np.array_equal(found[name], value) for name, value in last.items())
+    assert any(not np.array_equal(initial[name], value) for name, value in last.items())
 
 
 @pytest.mark.long

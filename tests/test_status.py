@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said(folder: Path, **options: bool) -> str:
+def status_text(folder: Path, **options: bool) -> str:
     console = Console(file=io.StringIO(), width=40, color_system=None)
     status.main(StatusArgs(folder, **options), console)
     assert isinstance(console.file, io.StringIO)
@@ -79,7 +79,7 @@ def test_every_state_is_told_with_its_reason(folder: Path, monkeypatch: pytest.M
 
 
 def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
-    text = said(folder)
+    text = status_text(folder)
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert "[nan]" in lines[CONFIGS[1].run_id] and "…" not in text
     assert lines[CONFIGS[2].run_id].split()[4:9] == ["running", "25%", "2.3456", "0.25", "48"]
@@ -91,7 +91,7 @@ def test_what_is_printed_is_whole_on_any_screen(folder: Path) -> None:
 
 def test_of_many_runs_those_in_need_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "SHOWN", 4)
-    text, everything = said(folder), said(folder, all=True)
+    text, everything = status_text(folder), status_text(folder, all=True)
     assert all((config.run_id in text) == (config.seed in (1, 2, 3, 4)) for config in CONFIGS)
     assert "... 4 more: --all shows every run" in text
     assert all(config.run_id in everything for config in CONFIGS)
@@ -100,7 +100,7 @@ def test_of_many_runs_those_in_need_are_shown(folder: Path, monkeypatch: pytest.
 def test_watching_ends_with_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plan(tmp_path, "one", [PlannedRun(RUN)])
     monkeypatch.setattr(status.time, "sleep", lambda seconds: outcome_of(RUN).write(tmp_path / RUN.run_id))
-    assert "1 finished" in said(tmp_path, watch=True)
+    assert "1 finished" in status_text(tmp_path, watch=True)
 
 
 def test_a_corrupt_outcome_harms_no_other_line(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_an_objective_reports_is_shown_while_a_run_trains_and_after(folder:
     (folder / running.run_id / "metrics.jsonl").write_text(json.dumps({**ROW, "accuracy": 0.41234}) + "\n")
     outcome_of(finished, reported={"accuracy": 0.75, "margin": None}).write(folder / finished.run_id)
     assert [run.reported for run in read_states(folder)[1]][:3] == [{"accuracy": 0.75}, {}, {"accuracy": 0.41234}]
-    lines = said(folder).splitlines()
+    lines = status_text(folder).splitlines()
     assert "accuracy 0.412" in next(line for line in lines if running.run_id in line)
     assert "accuracy 0.75" in next(line for line in lines if finished.run_id in line)
 
@@ -178,13 +178,13 @@ def test_a_run_that_is_being_scored_says_so_and_promises_no_end(folder: Path) ->
     _, runs = read_states(folder)
     assert (runs[2].state, runs[2].seconds_left, runs[3].state) == ("scoring", None, "stopped")
     assert runs[2].remark == "being scored on copy (2 of 7), attempt 2, 2 micro-batches"
-    assert "1 scoring" in said(folder)
+    assert "1 scoring" in status_text(folder)
     (running / "scoring.json").write_text("[" * 100_000)
     assert read_states(folder)[1][2].state == "running"
 
 
 def test_rate_and_seed_are_shown(folder: Path) -> None:
-    header, *lines = said(folder).splitlines()[1:10]
+    header, *lines = status_text(folder).splitlines()[1:10]
     assert header.split()[-3:] == ["left", "tokens/s", "seed"]
     assert lines[2].split()[-6:-4] == ["1k", "2"]
     assert lines[7].split()[-3:] == ["7", "held", "out"]
@@ -193,10 +193,10 @@ def test_rate_and_seed_are_shown(folder: Path) -> None:
 def test_stages_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     life = tmp_path_factory.mktemp("life")
     write_plan(life, "life", [PlannedRun(RUN), PlannedRun(replace(RUN, init_from=RUN.run_id))])
-    header, first, second = (line.split() for line in said(life).splitlines()[1:4])
+    header, first, second = (line.split() for line in status_text(life).splitlines()[1:4])
     assert header[:2] == ["run", "stage"] and (first[1], second[1]) == ("pretrain", "fine-tune")
     assert second.count("fine-tune") == 1
-    assert "stage" not in said(folder)
+    assert "stage" not in status_text(folder)
 
 
 def test_what_reinforcement_minimises_is_not_called_nats(tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_what_reinforcement_minimises_is_not_called_nats(tmp_path: Path) -> None
     place.mkdir()
     (place / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")
     sentence = "Of a run of reinforcement at work it is what a step minimises, and no loss of text."
-    assert sentence not in re.sub(r"\s+", " ", said(tmp_path))
+    assert sentence not in re.sub(r"\s+", " ", status_text(tmp_path))
     attempt(place)
-    assert sentence in re.sub(r"\s+", " ", said(tmp_path))
+    assert sentence in re.sub(r"\s+", " ", status_text(tmp_path))
 
 
 def test_the_states_are_written_as_json(folder: Path, tmp_path: Path) -> None:

@@ -40,16 +40,16 @@ def stepped(config: RunConfig, steps: int) -> tuple[list[TrainState], list[Any]]
     states, metrics = [first_state(config)], []
     step = jax.jit(partial(train_step, config, make_objective(config), optimizer))
     for number in range(steps):
-        state, found = step(states[-1], batch(number), Hyperparameters.of(config))
+        state, step_metrics = step(states[-1], batch(number), Hyperparameters.of(config))
         states.append(state)
-        metrics.append(found)
+        metrics.append(step_metrics)
     return states, metrics
 
 
 def gradient(config: RunConfig, tokens: np.ndarray) -> tuple[jax.Array, dict[str, jax.Array]]:
     params = first_state(config).params
-    found = partial(means_and_gradient, config, make_objective(config))
-    means, grads = jax.jit(found)(params, (), tokens, jax.random.key(1))
+    function = partial(means_and_gradient, config, make_objective(config))
+    means, grads = jax.jit(function)(params, (), tokens, jax.random.key(1))
     return means.loss, grads
 
 
@@ -82,10 +82,10 @@ def test_z_loss_is_the_gradient_of_the_squared_log_partition() -> None:
     def penalty(params: dict[str, jax.Array]) -> jax.Array:
         return (token_losses(params, batch(), MODEL)[1] ** 2).mean()
 
-    (loss, found), (plain_loss, plain) = gradient(config, batch()), gradient(run(), batch())
+    (loss, grads), (plain_loss, plain) = gradient(config, batch()), gradient(run(), batch())
     assert float(loss) == float(plain_loss)  # what is reported is the cross-entropy
     for name, extra in penalty(params).items():
-        np.testing.assert_allclose(found[name], plain[name] + 0.1 * extra, rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(grads[name], plain[name] + 0.1 * extra, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.long
@@ -120,8 +120,8 @@ def test_health_goes_with_the_state() -> None:
     assert float(states[3].health.lowest) <= min(float(m.loss_nats) for m in metrics[:1])
     broken = states[3].replace(params={**states[3].params, "mlp_in": jnp.nan * states[3].params["mlp_in"]})
     step = jax.jit(partial(train_step, run(), make_objective(run()), make_optimizer(run())))
-    _, found = step(broken, batch(), Hyperparameters.of(run()))
-    assert (int(found.health.code), int(found.health.step)) == (1, 4)
+    _, broken_metrics = step(broken, batch(), Hyperparameters.of(run()))
+    assert (int(broken_metrics.health.code), int(broken_metrics.health.step)) == (1, 4)
 
 
 @pytest.mark.long

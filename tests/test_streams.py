@@ -186,8 +186,8 @@ def test_every_verb_meets_a_full_disk_with_one_sentence(
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdout", full)
         assert call(*CALLS[verb]) == EXIT_STORAGE
-    said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("lmscale: the standard output cannot be written") and "Traceback" not in "".join(said)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("lmscale: the standard output cannot be written") and "Traceback" not in "".join(lines)
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ def seeded(point: Point) -> RunConfig:
     return replace(RUN, seed=point.get("seed", 0))
 
 
-def made(points: Any = ({"seed": 0},), recipe: Any = seeded, **changes: Any) -> Sweep:
+def sweep_of(points: Any = ({"seed": 0},), recipe: Any = seeded, **changes: Any) -> Sweep:
     return Sweep(name="one", points=points, recipe=recipe, **changes)
 
 
@@ -67,7 +67,7 @@ def test_what_the_algebra_refuses() -> None:
 
 def test_held_out_points_are_marked() -> None:
     points = sweep.hold_out(grid(seed=[0, 1]), lambda point: point["seed"] == 1)
-    assert [run.held_out for run in plan(made(points)).runs] == [False, True]
+    assert [run.held_out for run in plan(sweep_of(points)).runs] == [False, True]
 
 
 def test_isoflop_spaces_sizes_evenly_in_log_around_the_centre() -> None:
@@ -110,7 +110,7 @@ def test_one_model_at_several_lengths() -> None:
 
 
 def test_repeated_data_costs_the_same_and_differs_in_what_is_unique() -> None:
-    runs = plan(made(sweep.repeat_data(2e3, tokens=2e6, epochs=(1, 4, 16)), RECIPE)).runs
+    runs = plan(sweep_of(sweep.repeat_data(2e3, tokens=2e6, epochs=(1, 4, 16)), RECIPE)).runs
     assert len({run.config.tokens for run in runs}) == 1
     passes = [run.config.tokens / (run.config.data.unique_tokens or 0) for run in runs]
     assert passes == pytest.approx([1, 4, 16], rel=0.01)
@@ -137,23 +137,23 @@ LENGTHS = (128_000, 256_000, 512_000, 1_024_000)
 
 def test_a_trunk_is_paid_once() -> None:
     """D in {1, 2, 4, 8} with a fifth of each for its cooldown: 9.4 units instead of 15."""
-    found = plan(made(sweep.trunk([2e3], tokens=LENGTHS), RECIPE, law=""))
-    *branches, trunk = found.runs
+    sweep_plan = plan(sweep_of(sweep.trunk([2e3], tokens=LENGTHS), RECIPE, law=""))
+    *branches, trunk = sweep_plan.runs
     assert (trunk.trunk, trunk.branch_step) == ("", None)
     for run in branches:
         assert run.trunk == trunk.config.run_id
         assert run.branch_step == run.config.steps - run.config.cooldown_steps
-    assert {run.group for run in found.runs} == {"trunk 2000 seed 0"}
-    assert {(run.config.optimizer.schedule, run.config.optimizer.cooldown_fraction) for run in found.runs} == {
+    assert {run.group for run in sweep_plan.runs} == {"trunk 2000 seed 0"}
+    assert {(run.config.optimizer.schedule, run.config.optimizer.cooldown_fraction) for run in sweep_plan.runs} == {
         ("wsd", 0.2)
     }
-    same = {(run.config.warmup_steps, run.config.optimizer.peak_lr, run.config.batch_tokens) for run in found.runs}
+    same = {(run.config.warmup_steps, run.config.optimizer.peak_lr, run.config.batch_tokens) for run in sweep_plan.runs}
     assert len(same) == 1
-    assert found.flops / found.flops_apart == pytest.approx(9.4 / 15, rel=0.01)
-    assert [count(run.config).flops for run in found.runs] == [
-        flops_per_token(run.config.model) * run.config.tokens for run in found.runs
+    assert sweep_plan.flops / sweep_plan.flops_apart == pytest.approx(9.4 / 15, rel=0.01)
+    assert [count(run.config).flops for run in sweep_plan.runs] == [
+        flops_per_token(run.config.model) * run.config.tokens for run in sweep_plan.runs
     ]
-    assert found.flops_apart == sum(count(run.config).flops for run in found.runs)
+    assert sweep_plan.flops_apart == sum(count(run.config).flops for run in sweep_plan.runs)
 
 
 def test_a_branch_has_its_trunks_rates_until_it_leaves() -> None:
@@ -163,7 +163,7 @@ def test_a_branch_has_its_trunks_rates_until_it_leaves() -> None:
 
     from lmscale.lm.train.optimizer import Schedule
 
-    runs = plan(made(sweep.trunk([2e3], tokens=LENGTHS), RECIPE, law="")).runs
+    runs = plan(sweep_of(sweep.trunk([2e3], tokens=LENGTHS), RECIPE, law="")).runs
     rates = jax.jit(lambda schedule: schedule.at(jnp.arange(runs[-1].config.steps)))
     *branches, trunk = (np.asarray(rates(Schedule.of(run.config))) for run in runs)
     for run, branch in zip(runs, branches):
@@ -175,7 +175,7 @@ def test_a_branch_has_its_trunks_rates_until_it_leaves() -> None:
 
 def test_trunks_of_several_sizes_and_seeds_are_apart() -> None:
     points = chain(*(sweep.trunk([2e3, 8e3], tokens=LENGTHS[:2], seed=seed) for seed in (0, 1)))
-    runs = plan(made(points, RECIPE, law="")).runs
+    runs = plan(sweep_of(points, RECIPE, law="")).runs
     assert len({run.group for run in runs}) == 4
     by_id = {run.config.run_id: run for run in runs}
     for run in runs:
@@ -189,9 +189,9 @@ def test_what_a_trunk_refuses() -> None:
 
     points = sweep.trunk([2e3], tokens=LENGTHS[:2])
     with pytest.raises(UserError, match="differ in more than their length: a shared trunk takes one rate"):
-        plan(made(points, own_rate, law=""))
+        plan(sweep_of(points, own_rate, law=""))
     with pytest.raises(UserError, match=r"leaves its trunk at step .* which must lie between the end of the warmup"):
-        plan(made(sweep.trunk([2e3], tokens=LENGTHS[:2], cooldown=0.95), RECIPE, law=""))
+        plan(sweep_of(sweep.trunk([2e3], tokens=LENGTHS[:2], cooldown=0.95), RECIPE, law=""))
     for arguments, sentence in (
         ({}, "give the lengths of the branches once"),
         ({"tokens": [1e5], "tokens_per_param": [20]}, "give the lengths of the branches once"),
@@ -211,26 +211,26 @@ def test_whole_batches_takes_the_nearest_and_at_least_one() -> None:
 
 def test_a_plan_holds_every_run_its_flag_and_its_budget() -> None:
     points = [{"flops": 1e9, "seed": 0}, {"flops": 3e9, "seed": 1, "group": "pair"}]
-    found = plan(made(points, held_out=lambda point: point["flops"] == 3e9))
-    assert [run.config.seed for run in found.runs] == [0, 1]
-    assert [run.held_out for run in found.runs] == [False, True]
-    assert [run.flops_budget for run in found.runs] == [1e9, 3e9]
-    assert [run.group for run in found.runs] == ["", "pair"]
-    assert found.flops == 2 * count(RUN).flops
+    sweep_plan = plan(sweep_of(points, held_out=lambda point: point["flops"] == 3e9))
+    assert [run.config.seed for run in sweep_plan.runs] == [0, 1]
+    assert [run.held_out for run in sweep_plan.runs] == [False, True]
+    assert [run.flops_budget for run in sweep_plan.runs] == [1e9, 3e9]
+    assert [run.group for run in sweep_plan.runs] == ["", "pair"]
+    assert sweep_plan.flops == 2 * count(RUN).flops
 
 
 def test_a_sweep_names_the_tasks_of_all_its_runs() -> None:
     exam = ExamConfig(tasks=("synthetic:tasks(letters=4)",))
     asked = replace(RUN, exam=ExamConfig(tasks=("mmlu:here",)))
-    (of_sweep,), (of_recipe,) = (plan(made(recipe=lambda _: asked, **given)).runs for given in ({"exam": exam}, {}))
+    (of_sweep,), (of_recipe,) = (plan(sweep_of(recipe=lambda _: asked, **given)).runs for given in ({"exam": exam}, {}))
     assert of_sweep.config.exam == exam and of_recipe.config.exam == asked.exam
     assert of_sweep.config.run_id == of_recipe.config.run_id == RUN.run_id
 
 
 def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
-    found = plan(made([{"flops": 1e9, "seed": s} for s in range(3)], held_out=lambda point: point["seed"] > 1))
-    write_plan(tmp_path, found.sweep.name, found.runs)
-    assert read_plan(tmp_path) == ("one", found.runs)
+    sweep_plan = plan(sweep_of([{"flops": 1e9, "seed": s} for s in range(3)], held_out=lambda point: point["seed"] > 1))
+    write_plan(tmp_path, sweep_plan.sweep.name, sweep_plan.runs)
+    assert read_plan(tmp_path) == ("one", sweep_plan.runs)
 
 
 def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
     from lmscale.study.prices import Hardware
 
     points = sweep.hold_out(sweep.trunk([2e3], tokens=LENGTHS), lambda point: point["tokens"] == LENGTHS[0])
-    before = plan(made(points, RECIPE, law="", max_flops=1e12, question="Which?"))
+    before = plan(sweep_of(points, RECIPE, law="", max_flops=1e12, question="Which?"))
     write_json(tmp_path / "p.json", price_plan(before, Hardware("here", 1, assumed=1e9), None).to_json())
     after = sweep.read(tmp_path / "p.json")
     assert after.runs == before.runs and after.warnings == before.warnings[: len(after.warnings)]
@@ -251,32 +251,34 @@ def test_a_plan_comes_back_from_what_the_command_wrote(tmp_path: Path) -> None:
 
 
 def test_one_run_of_two_points_is_trained_once() -> None:
-    found = plan(made([{"seed": 0, "extra": 1}, {"seed": 0, "extra": 2}, {"seed": 1}]))
-    assert len(found.runs) == 2 and "1 points give a run that another point gives already" in found.warnings[0]
-    assert not any("already" in said for said in plan(made(grid(seed=[0, 1]))).warnings)
+    merged = plan(sweep_of([{"seed": 0, "extra": 1}, {"seed": 0, "extra": 2}, {"seed": 1}]))
+    assert len(merged.runs) == 2 and "1 points give a run that another point gives already" in merged.warnings[0]
+    assert not any("already" in warning for warning in plan(sweep_of(grid(seed=[0, 1]))).warnings)
 
 
 def test_a_batch_that_follows_n_along_a_budget_is_said() -> None:
     points = isoflop([1e10], centre=lambda flops: 2e4, sizes=5)
-    said = [line for line in plan(made(points, RECIPE)).warnings if "along an IsoFLOP the batch changes with N" in line]
-    assert len(said) == 1 and said[0].endswith("its rule: D^1/2 tokens")
+    lines = [
+        line for line in plan(sweep_of(points, RECIPE)).warnings if "along an IsoFLOP the batch changes with N" in line
+    ]
+    assert len(lines) == 1 and lines[0].endswith("its rule: D^1/2 tokens")
     fixed = replace(RECIPE, batch_sequences=recipes.constant(4, "fixed"))
-    assert not any("along an IsoFLOP" in line for line in plan(made(points, fixed)).warnings)
+    assert not any("along an IsoFLOP" in line for line in plan(sweep_of(points, fixed)).warnings)
     decay = recipes.Rule(lambda model, tokens: 1 / model.width, "1 / width")
-    tied = plan(made(points, replace(fixed, optimizer={"weight_decay": decay}))).warnings
+    tied = plan(sweep_of(points, replace(fixed, optimizer={"weight_decay": decay}))).warnings
     assert any("the weight decay changes with N" in line and "1 / width" in line for line in tied)
     seeded_points = product(isoflop([1e10], centre=lambda flops: 2e4, sizes=3)[1:2], grid(batch_sequences=[2, 4]))
-    assert not any("along an IsoFLOP" in line for line in plan(made(seeded_points, RECIPE)).warnings)
+    assert not any("along an IsoFLOP" in line for line in plan(sweep_of(seeded_points, RECIPE)).warnings)
 
 
 def test_short_runs_long_warmups_and_many_epochs_are_said() -> None:
     short = replace(RUN, tokens=64 * 50, optimizer=replace(RUN.optimizer, warmup_fraction=0.5))
-    said = plan(made([{}], lambda point: short)).warnings
-    assert any("have fewer than 100 updates" in line for line in said)
-    assert any("more than 20% of their steps in warmup" in line for line in said)
+    run_warnings = plan(sweep_of([{}], lambda point: short)).warnings
+    assert any("have fewer than 100 updates" in line for line in run_warnings)
+    assert any("more than 20% of their steps in warmup" in line for line in run_warnings)
     again = replace(RUN, data=DataConfig(unique_tokens=6_400, max_epochs=20.0))
-    assert any("repeated up to 10 times" in line for line in plan(made([{}], lambda point: again)).warnings)
-    assert plan(made()).warnings == ()
+    assert any("repeated up to 10 times" in line for line in plan(sweep_of([{}], lambda point: again)).warnings)
+    assert plan(sweep_of()).warnings == ()
 
 
 def fails(point: Point) -> RunConfig:
@@ -285,22 +287,24 @@ def fails(point: Point) -> RunConfig:
 
 def test_what_a_plan_refuses() -> None:
     refused = {
-        r"give the same run .* differ in purpose .*: point\(seed=0, flops=1\) and point\(seed=0, flops=2\)": made(
+        r"give the same run .* differ in purpose .*: point\(seed=0, flops=1\) and point\(seed=0, flops=2\)": sweep_of(
             [{"seed": 0, "flops": 1}, {"seed": 0, "flops": 2}]
         ),
-        r"passes its 1,000 unique tokens 64 times, more than data.max_epochs = 4; train on at most 4,000": made(
+        r"passes its 1,000 unique tokens 64 times, more than data.max_epochs = 4; train on at most 4,000": sweep_of(
             recipe=lambda point: replace(RUN, data=DataConfig(unique_tokens=1000))
         ),
-        r"point\(seed=0\) trains [\d,]+ parameters on 64,000 tokens: D/N = .* outside 20 to 40; move": made(
+        r"point\(seed=0\) trains [\d,]+ parameters on 64,000 tokens: D/N = .* outside 20 to 40; move": sweep_of(
             [{"seed": 0}], tokens_per_param=(20, 40)
         ),
-        r"D/N = .* outside 0.1 to 5; move": made([{"seed": 0}], tokens_per_param=(0.1, 5)),
-        r"recipe of sweep 'one' returned dict for point\(seed=0\), not a RunConfig": made(recipe=dict),
-        r"recipe of sweep 'one' fails at point\(seed=0\): KeyError: 'sead' \(.*test_sweep.py, line": made(recipe=fails),
-        r"held_out of sweep 'one' fails at point\(seed=0\): KeyError: 'flops'": made(
+        r"D/N = .* outside 0.1 to 5; move": sweep_of([{"seed": 0}], tokens_per_param=(0.1, 5)),
+        r"recipe of sweep 'one' returned dict for point\(seed=0\), not a RunConfig": sweep_of(recipe=dict),
+        r"recipe of sweep 'one' fails at point\(seed=0\): KeyError: 'sead' \(.*test_sweep.py, line": sweep_of(
+            recipe=fails
+        ),
+        r"held_out of sweep 'one' fails at point\(seed=0\): KeyError: 'flops'": sweep_of(
             held_out=lambda point: point["flops"] > 1
         ),
-        r"point\(seed=-1\): RunConfig.seed = -1": made([{"seed": -1}]),
+        r"point\(seed=-1\): RunConfig.seed = -1": sweep_of([{"seed": -1}]),
     }
     for sentence, wrong in refused.items():
         with pytest.raises(UserError, match=sentence):
@@ -319,4 +323,4 @@ def test_what_a_plan_refuses() -> None:
 )
 def test_what_a_sweep_refuses(field: str, value: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        replace(made(), **{field: value})
+        replace(sweep_of(), **{field: value})

@@ -47,11 +47,11 @@ def test_an_absent_sweep_file_names_the_nearest(root: Path, tmp_path: Path) -> N
 
 def test_the_sweeps_that_ship_hold_their_largest_budget_out(root: Path) -> None:
     for name in ("smoke", "isoflop_cpu", "isoflop_gpu"):
-        found = plan(load(root / "sweeps" / f"{name}.py"))
-        budgets = sorted({run.flops_budget for run in found.runs if run.flops_budget})
+        sweep_plan = plan(load(root / "sweeps" / f"{name}.py"))
+        budgets = sorted({run.flops_budget for run in sweep_plan.runs if run.flops_budget})
         assert len(budgets) >= 3
-        assert {run.flops_budget for run in found.runs if run.held_out} == {budgets[-1]}
-        for run in found.runs:
+        assert {run.flops_budget for run in sweep_plan.runs if run.held_out} == {budgets[-1]}
+        for run in sweep_plan.runs:
             assert count(run.config).flops == pytest.approx(run.flops_budget, rel=0.02)
 
 

@@ -103,10 +103,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 def _free_ports(number: int) -> list[int]:
     with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in held:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _idle(environment: dict[str, str]) -> int:
