@@ -78,9 +78,7 @@ def test_a_plan_that_was_compiled_is_a_plan(file: Path, answers: list[Machine]) 
     ]
 
 
-def test_how_hard_the_compiler_tried_is_told(
-    file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_compile_effort_is_reported(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
     for words, effort in (((), "low"), (("--compile-effort", "full"), "full")):
         assert call("plan", file, "--compile", "v5e-4", "--json", "p.json", *words) == 0
         printed = re.sub(r"\s+", " ", capsys.readouterr().out)

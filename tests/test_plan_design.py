@@ -108,7 +108,7 @@ def test_repeated_data_is_judged_by_its_own_law(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: Path) -> None:
+def test_the_next_runs_follow_the_recipe_and_bring_the_predicted_error(tmp_path: Path) -> None:
     path, out = write(tmp_path, GRID), tmp_path / "more.json"
     asked = PlanArgs(path, runs=tmp_path, json=out, improve=True, spend=3e13, most=4, target=1e15)
     main(asked, console := screen(400))
@@ -119,7 +119,7 @@ def test_the_next_runs_are_made_by_the_recipe_and_bring_what_is_said(tmp_path: P
     assert spent <= 1.1 * 3e13 and all(run.origins["point"] == "proposed by --improve" for run in new)
     sd_change = re.search(r"of ln D/N at 1e\+15 FLOPs goes from ([\d.]+) to (0[\d.]*\d)", output_of(console))
     assert sd_change and float(sd_change[2]) < 0.9 * float(sd_change[1])
-    # What was promised is what the grown plan is judged to have.
+    # The predicted standard deviation is that of the grown plan.
     from lmscale.study.design import judge_plan
 
     assert judge_plan(after.runs, target_flops=1e15).sd_log_ratio == pytest.approx(float(sd_change[2]), rel=0.02)

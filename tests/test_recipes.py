@@ -200,7 +200,7 @@ def test_every_recipe_is_called_with_its_settings() -> None:
         recipes.cpu(FAMILY)  # type: ignore[call-overload]
 
 
-def test_tokens_per_param_are_of_the_shape_that_was_found() -> None:
+def test_tokens_per_param_are_those_of_the_nearest_shape() -> None:
     config = run({"params": 5.5e4, "tokens": 1e6, "tokens_per_param": 20.0})
     assert abs(config.tokens / params_total(config.model) - 20) < 0.05
     assert abs(config.tokens / 5.5e4 - 20) > 0.5

@@ -1,4 +1,4 @@
-"""A row is a planned run with its outcome; a file that cannot be believed is said in one sentence."""
+"""A row is a planned run with its outcome; a damaged file is reported in one sentence."""
 
 import errno
 import json

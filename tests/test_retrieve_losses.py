@@ -212,7 +212,7 @@ def test_segments_follow_each_other(subject: Subject) -> None:
 
 @pytest.mark.long
 def test_the_nearest_chunk_stands_before_the_text(subject: Subject) -> None:
-    """Found by a product with all chunks; as a control each segment has the passage of another one."""
+    """Nearest by the inner product with all chunks; as a control each segment gets the passage of another one."""
     corpus = texts_of(subject.config.data)
     measured, calls = PassageMeasurement(subject, corpus, 4), []
     real = measured._scored

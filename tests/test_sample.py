@@ -103,7 +103,7 @@ def test_models_of_one_budget_are_in_order_of_size(tmp_path: Path) -> None:
 def test_a_sweep_of_which_no_model_speaks_fails(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What one model cannot do is said, and the others go on; where none can, the call has failed."""
+    """A model that cannot do it is reported, and the others go on; where none can, the call fails."""
     shutil.copy(sweep / PLAN_FILE, tmp_path)
     assert call("sample", "--sweep", tmp_path, "-p", "the") == 2
     assert "no model of" in capsys.readouterr().err.splitlines()[-1]

@@ -98,7 +98,7 @@ def test_only_what_is_missing_and_not_queued_is_submitted(tmp_path: Path, monkey
         assert [one.config.seed for one in to_submit(planned(*configs), tmp_path)] == [2]
 
 
-def test_without_slurm_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_slurm_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch on this machine"):
         slurm.check_cluster(Cluster())

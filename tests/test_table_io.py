@@ -130,8 +130,8 @@ def test_runs_of_others_become_a_table(tmp_path: Path, ending: str, capsys: pyte
         "params=n,tokens=seen,loss=eval/loss",
         "State == 'finished'",
     )
-    said = capsys.readouterr().out
-    assert "keeps 1 of 2 rows" in said and "1 run in" in said and "next: lmscale report" in said
+    output = capsys.readouterr().out
+    assert "keeps 1 of 2 rows" in output and "1 run in" in output and "next: lmscale report" in output
     ours = read_table(tmp_path / "ours.csv")
     assert ours[["params", "tokens", "loss_nats"]].to_numpy().tolist() == [[1e6, 2e7, 3.1]]
     assert ours["flops"].tolist() == [6 * 1e6 * 2e7]

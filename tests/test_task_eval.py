@@ -1,4 +1,4 @@
-"""A run is examined from its checkpoint or while it trains, and what was found is kept."""
+"""A run is scored on tasks from its checkpoint or while it trains, and its scores are kept."""
 
 import io
 import json
@@ -59,18 +59,18 @@ def rows(run: Path) -> list[dict[str, object]]:
 
 @pytest.mark.long
 def test_rows_are_kept_and_replaced(run: Path) -> None:
-    said = show(run, 0, 1, items=10)
-    assert said.count("10 items in") == 2 and "exact_match" in said
+    output = show(run, 0, 1, items=10)
+    assert output.count("10 items in") == 2 and "exact_match" in output
     first = rows(run)
     assert [(row["metric"], row["shots"]) for row in first] == [
         (metric, shots) for shots in (0, 1) for metric in ("exact_match", "share_in_place", "gold_bits_per_byte")
     ]
     assert {(row["step"], row["tokens"], row["n"]) for row in first} == {(160, CONFIG.tokens, 10)}
     assert first[0]["loss"] == json.loads((run / "outcome.json").read_text())["loss_nats"]
-    assert "items where" not in said
+    assert "items where" not in output
     # on fewer items, with other examples or other ones for each question: further rows, and none replaces another
-    said = show(run, 1, items=5)
-    assert "the best-measured score of each run is used" in said and "has 5 items where 10 are scored" in said
+    output = show(run, 1, items=5)
+    assert "the best-measured score of each run is used" in output and "has 5 items where 10 are scored" in output
     show(run, Shots(1, seed=1), items=10)
     show(run, Shots(1, draw="each"), items=10)
     now = rows(run)
@@ -83,8 +83,8 @@ def test_rows_are_kept_and_replaced(run: Path) -> None:
     files = {row["responses"]: row["n"] for row in now}
     assert len(files) == len(list((run / RESPONSES_FOLDER).glob("*"))) == 5
     for name, items in files.items():
-        kept = [json.loads(line) for line in (run / name).read_text().splitlines()]
-        assert len(kept) == items and kept[0]["generated"]
+        responses = [json.loads(line) for line in (run / name).read_text().splitlines()]
+        assert len(responses) == items and responses[0]["generated"]
 
 
 @pytest.mark.long
@@ -115,12 +115,12 @@ def test_responses_that_are_no_numbers_are_no_scores(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_what_was_learned_is_found(run: Path) -> None:
+def test_a_trained_run_scores_above_chance(run: Path) -> None:
     (task,) = load(LANGUAGE)
-    (found,) = score_tasks.score_run(run, [task], [Shots()], 100)
-    exact, share, bits = found.scores
+    (result,) = score_tasks.score_run(run, [task], [Shots()], 100)
+    exact, share, bits = result.scores
     assert exact.chance == pytest.approx(0.25) and share.score >= exact.score > 0.4
-    assert bits.score < 1 and len(found.responses) == 100
+    assert bits.score < 1 and len(result.responses) == 100
 
 
 @pytest.mark.long
@@ -131,15 +131,15 @@ def test_scored_while_it_trains(run: Path, tmp_path: Path) -> None:
     assert config.run_id == CONFIG.run_id
     train(config, tmp_path)
     assert outcome(tmp_path) == outcome(run)
-    found = rows(tmp_path)
-    assert [(row["step"], row["shots"]) for row in found[::3]] == [(40, 0), (40, 1), (160, 0), (160, 1)]
-    assert [row["loss"] for row in found[::6]] == [
+    exam_rows = rows(tmp_path)
+    assert [(row["step"], row["shots"]) for row in exam_rows[::3]] == [(40, 0), (40, 1), (160, 0), (160, 1)]
+    assert [row["loss"] for row in exam_rows[::6]] == [
         next(row["validation_loss_nats"] for row in metrics(tmp_path) if row["step"] == step) for step in (40, 160)
     ]
-    assert found[6]["flops"] == 4 * found[0]["flops"]
+    assert exam_rows[6]["flops"] == 4 * exam_rows[0]["flops"]
     show(run, 0, 1, items=10)
     last = {(row["metric"], row["shots"]): row["score"] for row in rows(run) if _as_exam(row)}
-    assert last == {(row["metric"], row["shots"]): row["score"] for row in found[6:]}
+    assert last == {(row["metric"], row["shots"]): row["score"] for row in exam_rows[6:]}
 
 
 def _as_exam(row: dict[str, object]) -> bool:

@@ -100,8 +100,8 @@ def test_gsm8k_is_right_when_the_number_is(tmp_path: Path) -> None:
     def match(text: str) -> float:
         return scores(task, [Response("0", answer_logprobs=(-1.0,), generated=text)])[0].score
 
-    said = [" #### 1024", " so\n#### 1,024.\nQuestion: #### 7", " #### 24", " 1024"]
-    assert [match(text) for text in said] == [1, 1, 0, 0]
+    answers = [" #### 1024", " so\n#### 1,024.\nQuestion: #### 7", " #### 24", " 1024"]
+    assert [match(text) for text in answers] == [1, 1, 0, 0]
 
 
 def test_a_language_of_tasks_brings_its_chance() -> None:
@@ -183,12 +183,12 @@ def test_standard_error_chance_and_order() -> None:
 def test_calibration_of_a_calibrated_and_a_certain_model() -> None:
     items = tuple(Item(str(i), "?", ("a", "b"), (1.0, 0.0)) for i in range(200))
     task = Task("t", items, ("calibration_error",))
-    said = {0.75: [], 1 - 1e-9: []}  # type: ignore[var-annotated]
-    for sure, responses in said.items():
+    by_confidence = {0.75: [], 1 - 1e-9: []}  # type: ignore[var-annotated]
+    for sure, responses in by_confidence.items():
         for i in range(200):
             first = sure if i % 4 else 1 - sure  # three in four are right
             responses.append(Response(str(i), choice_logprobs=(math.log(first), math.log(1 - first))))
-    good, bad = (scores(task, responses)[0] for responses in said.values())
+    good, bad = (scores(task, responses)[0] for responses in by_confidence.values())
     assert good.score == pytest.approx(0, abs=1e-9) and bad.score == pytest.approx(0.25, abs=1e-6)
     assert bad.stderr == pytest.approx(math.sqrt(0.25 * 0.75 / 200), rel=0.2)
 
@@ -201,7 +201,7 @@ def test_least_edits(one: str, other: str, least: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "content", "said"),
+    ("spec", "content", "sentence"),
     [
         ("mlu", None, r"'mlu:.*' names no tasks: write FORMAT:PATH or .*; did you mean 'mmlu'\?"),
         ("wic", None, r"there is no .*; give the benchmark's file or folder, nothing is downloaded"),
@@ -222,11 +222,11 @@ def test_least_edits(one: str, other: str, least: int) -> None:
         ("task", {**OWN, "shots": 2}, r"there is no field 'shots'"),
     ],
 )  # fmt: skip
-def test_a_malformed_file_is_one_sentence(spec: str, content: Any, said: str, tmp_path: Path) -> None:
+def test_a_malformed_file_is_one_sentence(spec: str, content: Any, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "f"
     if content is not None:
         write(file, content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=sentence):
         load(f"{spec}:{file}")
 
 
@@ -240,9 +240,9 @@ def test_official_files_whole(shared: Path) -> None:
     }
     assert count == {"mmlu": (57, 14_042), "truthfulqa": (2, 2 * 817), "wic": (1, 24), "gsm8k": (1, 1319)}
     assert len(load(f"stories:{place / 'tinystories_prompts'}")[0].items) == 44
-    found = {path.name: load(f"bigbench:{path}") for path in sorted((place / "bigbench").iterdir())}
-    assert len(found) == 17 and len(found["arithmetic"]) == 20
-    for tasks in found.values():
+    tasks_by_name = {path.name: load(f"bigbench:{path}") for path in sorted((place / "bigbench").iterdir())}
+    assert len(tasks_by_name) == 17 and len(tasks_by_name["arithmetic"]) == 20
+    for tasks in tasks_by_name.values():
         for task in tasks:
             for item in task.items[:20]:
                 assert prompt(task, item, Shots(2)).question == item.question
@@ -271,10 +271,10 @@ def test_a_tie_is_shared_among_the_tied() -> None:
     """Two of three tied, one of them right; per byte and per character others tie than in sum."""
     item = Item("0", "q", ("éé", "ab", "abcd"), (1.0, 0.0, 0.5))
     task = Task("ties", (item,), ("accuracy", "grade", "accuracy_per_byte", "accuracy_per_character"))
-    found = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -4.0, -9.0), (False,) * 3)])}
-    assert found == {"accuracy": 0.5, "grade": 0.5, "accuracy_per_byte": 1.0, "accuracy_per_character": 0.5}
-    found = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -5.0, -4.0), (False,) * 3)])}
-    assert found == {"accuracy": 0.5, "grade": 0.75, "accuracy_per_byte": 0.5, "accuracy_per_character": 0.0}
+    by_metric = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -4.0, -9.0), (False,) * 3)])}
+    assert by_metric == {"accuracy": 0.5, "grade": 0.5, "accuracy_per_byte": 1.0, "accuracy_per_character": 0.5}
+    by_metric = {one.metric: one.score for one in scores(task, [Response("0", (-4.0, -5.0, -4.0), (False,) * 3)])}
+    assert by_metric == {"accuracy": 0.5, "grade": 0.75, "accuracy_per_byte": 0.5, "accuracy_per_character": 0.0}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

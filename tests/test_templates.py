@@ -164,15 +164,15 @@ def test_documents_are_whole_in_their_sequences(tmp_path: Path, layout: Any) -> 
     assert mask is not None
     pieces = [(bytes(row[a:b].astype(np.uint8)), tuple(mask[a:b])) for a, b in itertools.pairwise(starts.tolist())]
     batches = data.Batches(tokens, context, 1, seed=0)
-    found = []
+    documents = []
     for t in range(batches.windows):
         window, scored = batches[t][0], batches.scored(t, 0, 1)[0]
         assert window[0] == END and not scored[window[1:] == PADDING].any()
         text = window[1:][window[1:] != PADDING].astype(np.uint8)
         ends = [0, *(np.flatnonzero(text == END) + 1).tolist()]
         assert ends[-1] == len(text) and (layout == "packed" or len(ends) == 2)
-        found += [(bytes(text[a:b]), tuple(scored[a:b].tolist())) for a, b in itertools.pairwise(ends)]
-    assert sorted(found) == sorted(pieces), "every document once and whole"
+        documents += [(bytes(text[a:b]), tuple(scored[a:b].tolist())) for a, b in itertools.pairwise(ends)]
+    assert sorted(documents) == sorted(pieces), "every document once and whole"
     total = batches.windows * context
     usage = batches.usage(2 * total)
     assert usage.padding_tokens == 2 * (total - starts[-1]) and usage.cut_tokens == 0

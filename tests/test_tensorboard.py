@@ -35,13 +35,13 @@ def scalars(run: Path) -> set[tuple[str, int, float]]:
     from tensorboardX.proto.event_pb2 import Event
 
     (path,) = (run / EVENTS_FOLDER).iterdir()
-    data, found = path.read_bytes(), set()
+    data, values = path.read_bytes(), set()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         event = Event.FromString(data[12 : 12 + length])
-        found |= {(value.tag, event.step, value.simple_value) for value in event.summary.value}
+        values |= {(value.tag, event.step, value.simple_value) for value in event.summary.value}
         data = data[16 + length :]
-    return found
+    return values
 
 
 def test_every_number_of_every_row_is_an_event(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

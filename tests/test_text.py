@@ -28,11 +28,11 @@ def test_what_a_terminal_obeys_or_hides_is_written_as_an_escape(text: str, escap
 
 def test_every_control_character_is_escaped_and_no_letter_is() -> None:
     for code in range(0x2FFFF):
-        kept = printable(chr(code)) == chr(code)
+        unchanged = printable(chr(code)) == chr(code)
         if unicodedata.category(chr(code)) in ("Cc", "Cs", "Zl", "Zp"):
-            assert kept == (chr(code) in "\t\n"), hex(code)
+            assert unchanged == (chr(code) in "\t\n"), hex(code)
         elif unicodedata.category(chr(code))[0] in "LMNPS":
-            assert kept, hex(code)
+            assert unchanged, hex(code)
 
 
 def test_lines_and_columns_stay_in_a_text_and_not_in_a_name() -> None:

@@ -54,9 +54,9 @@ def test_a_record_longer_than_what_is_looked_at_is_a_record(tmp_path: Path) -> N
 
 
 def test_text_that_holds_some_json_stays_text(tmp_path: Path) -> None:
-    kept = ['{"a": 1}\nand then prose', "{}\n{}\n", "[1, 2]\n", "{ not JSON }\n", '"quoted": {']
-    corpus = corpora.prepare(config(write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(kept)})))
-    assert texts(corpus) == sorted(kept)
+    prose = ['{"a": 1}\nand then prose', "{}\n{}\n", "[1, 2]\n", "{ not JSON }\n", '"quoted": {']
+    corpus = corpora.prepare(config(write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(prose)})))
+    assert texts(corpus) == sorted(prose)
 
 
 def parquet() -> bytes:
@@ -107,10 +107,10 @@ def test_an_array_of_records_is_read_as_lines_of_them_are(tmp_path: Path) -> Non
 
 
 def test_lines_end_at_newlines_alone_and_marks_of_byte_order_are_no_text(tmp_path: Path) -> None:
-    kept = ["one\u2028two", "three\u2029four\x85five\x0bsix"]
-    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in kept]
+    prose = ["one\u2028two", "three\u2029four\x85five\x0bsix"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in prose]
     content = "\ufeff" + "\r\n".join(lines) + '\r\n\ufeff{"text": "joined"}'
-    assert texts(corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": content})))) == sorted([*kept, "joined"])
+    assert texts(corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": content})))) == sorted([*prose, "joined"])
 
 
 def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:

@@ -136,12 +136,12 @@ def test_every_document_can_be_named(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS[:6]), "b.jsonl": jsonl(TEXTS[6:])})
     others = [f"another {text}" for text in TEXTS]
     make_dataset(tmp_path / "tfds", {"train": others})
-    local, made = corpora.prepare(config(source)), corpora.prepare(config("tfds:documents"))
-    for corpus, texts in ((local, TEXTS), (made, others)):
+    local, dataset = corpora.prepare(config(source)), corpora.prepare(config("tfds:documents"))
+    for corpus, texts in ((local, TEXTS), (dataset, others)):
         for number, text in enumerate(held(corpus)["train"]):
             document, place = corpus.document("train", number), texts.index(text.decode())
             assert document.text == text
-            assert document.id == (str(place) if corpus is made else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")
+            assert document.id == (str(place) if corpus is dataset else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")
     with pytest.raises(UserError, match=r"validation split .* has no document 99; it has \d+"):
         local.document("validation", 99)
 

@@ -180,7 +180,7 @@ def test_lists_of_every_kind_and_caches_beside_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tokens.components[0].train[:], np.concatenate(array.to_numpy(False)))
 
 
-def test_what_tells_documents_apart_is_said(tmp_path: Path) -> None:
+def test_how_documents_are_separated_is_reported(tmp_path: Path) -> None:
     text = [97, 98, 99, 100] * 20
     write_flat(tmp_path / "train.bin", "<u2", text)
     write_flat(tmp_path / "val.bin", "<u2", text)

@@ -21,11 +21,11 @@ WRITTEN = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("peers")
-    (made / "documents.json").write_text(json.dumps(DOCUMENTS), encoding="utf-8")
-    writers = call_peer("write_tokens.py", made / "documents.json", made / "out")
-    (made / "out" / "writers.json").write_text(writers, encoding="utf-8")
-    return made / "out"
+    root = tmp_path_factory.mktemp("peers")
+    (root / "documents.json").write_text(json.dumps(DOCUMENTS), encoding="utf-8")
+    writers = call_peer("write_tokens.py", root / "documents.json", root / "out")
+    (root / "out" / "writers.json").write_text(writers, encoding="utf-8")
+    return root / "out"
 
 
 def prepared(folder: Path, writer: str, name: str, monkeypatch: pytest.MonkeyPatch) -> data.Tokens:

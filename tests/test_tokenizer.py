@@ -124,10 +124,10 @@ def test_bpe_is_the_same_in_any_number_of_threads(monkeypatch: pytest.MonkeyPatc
         "from test_tokenizer import bpe; e = bpe(); print(e.fingerprint, *e.encode('some text é'))"
     )
     threads = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "3", "PYTHONHASHSEED": "7"}
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=threads).stdout
+    line = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=threads).stdout
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     tokenizer = bpe()
-    assert said.split() == [tokenizer.fingerprint, *map(str, tokenizer.encode("some text é"))]
+    assert line.split() == [tokenizer.fingerprint, *map(str, tokenizer.encode("some text é"))]
 
 
 def test_a_token_of_half_a_character_counts_half_its_bytes() -> None:

@@ -137,9 +137,9 @@ def test_torn_files_cost_steps_and_nothing_else(
     capsys.readouterr()
     stop_after(10**6)
     train(config, tmp_path)
-    said = capsys.readouterr().out.splitlines()
-    assert sum("of step 11 in" in line and "cannot be read and is skipped" in line for line in said) == 1
-    assert said[-1] == "going on from step 8 of 20"
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("of step 11 in" in line and "cannot be read and is skipped" in line for line in lines) == 1
+    assert lines[-1] == "going on from step 8 of 20"
     assert not (checkpoints / "13.orbax-checkpoint-tmp").exists()
     assert_same(config, tmp_path, uninterrupted)
 
@@ -257,13 +257,13 @@ def test_runs_of_one_shape_share_one_program(corpus: str, tmp_path: Path) -> Non
 def test_a_process_that_is_told_to_stop_saves_and_says_so_by_its_status(corpus: str, tmp_path: Path) -> None:
     """SIGTERM, as launchers send it before they take a machine away. (SIGKILL, twenty times: test_resume.py.)"""
     config = run(corpus, steps=1000)
-    folder, expected = tmp_path / "told", tmp_path / "expected"
+    folder, expected = tmp_path / "stopped", tmp_path / "expected"
     process = start(config, folder)
     wait_for(lambda: (folder / METRICS_FILE).exists() and (folder / METRICS_FILE).stat().st_size > 0, process)
     process.terminate()
-    said, complaints = process.communicate()
+    output, complaints = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED == 75, complaints
-    assert re.search(r"stopped after step [\d,]+ of 1,000; a checkpoint is saved", said) and not complaints
+    assert re.search(r"stopped after step [\d,]+ of 1,000; a checkpoint is saved", output) and not complaints
     train(config, folder)
     train(config, expected)
     assert_same(config, folder, expected)

@@ -73,9 +73,9 @@ def test_token_losses_are_the_log_softmax_of_the_logits(config: ModelConfig) -> 
     logits = np.asarray(compiled(transformer.logits, config)(params, tokens[:, :-1]), np.float64)
     log_z = np.log(np.exp(logits).sum(axis=-1))
     expected = log_z - np.take_along_axis(logits, np.asarray(tokens)[:, 1:, None], axis=-1)[..., 0]
-    nats, found_log_z = compiled(transformer.token_losses, config)(params, tokens)
+    nats, log_partition = compiled(transformer.token_losses, config)(params, tokens)
     np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found_log_z, log_z, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(log_partition, log_z, rtol=1e-5, atol=1e-5)
 
 
 def test_a_token_below_zero_is_not_scored() -> None:
@@ -106,17 +106,17 @@ def reach(config: ModelConfig) -> np.ndarray:
 @pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_no_logit_depends_on_a_later_token(variant: dict[str, object]) -> None:
-    found = reach(tiny(**{**variant, "vocab": 12, "tied_embeddings": False, "document_end": None}))
-    assert np.all(found[np.triu_indices(12, k=1)] == 0)
-    assert np.all(found[np.tril_indices(12)] > 0)
+    influence = reach(tiny(**{**variant, "vocab": 12, "tied_embeddings": False, "document_end": None}))
+    assert np.all(influence[np.triu_indices(12, k=1)] == 0)
+    assert np.all(influence[np.tril_indices(12)] > 0)
 
 
 @pytest.mark.long
 def test_no_token_sees_across_the_end_of_a_document() -> None:
     """The end belongs to the document it closes: token 4 sees tokens 0 to 4, token 5 itself alone."""
-    found = reach(tiny(vocab=12, tied_embeddings=False, document_end=4))
+    influence = reach(tiny(vocab=12, tied_embeddings=False, document_end=4))
     document = np.arange(12) > 4
-    assert np.array_equal(found > 0, np.tril(document[:, None] == document[None]))
+    assert np.array_equal(influence > 0, np.tril(document[:, None] == document[None]))
 
 
 @pytest.mark.long
@@ -125,11 +125,11 @@ def test_how_it_is_computed_changes_nothing(changed: dict[str, object]) -> None:
     """Scanned layers, rematerialisation and chunks of the loss: the same losses and gradients."""
     plain = tiny(layers=3, **VARIANTS["gpt2"])
     other, tokens = tiny(layers=3, **VARIANTS["gpt2"], **changed), some_tokens(plain, length=13)
-    found, expected = (
+    loss_and_grads, expected = (
         jax.jit(jax.value_and_grad(lambda params, config=config: losses(params, tokens, config).mean()))(start(plain))
         for config in (other, plain)
     )
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), found, expected)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), loss_and_grads, expected)
 
 
 @pytest.mark.long
@@ -167,11 +167,11 @@ def test_multi_query_is_grouped_attention_with_every_head_alike() -> None:
     queries, shared = grouped[:, :, 0, :4, None], jnp.repeat(grouped[:, :, :, 4:], 4, axis=2)
     split = {**params, "attention_qkv": jnp.concatenate([queries, shared], axis=3)}
     tokens = some_tokens(one)
-    found, expected = (
+    split_logits, expected = (
         compiled(transformer.logits, many)(split, tokens),
         compiled(transformer.logits, one)(params, tokens),
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(split_logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_depend_on_the_distance_alone() -> None:

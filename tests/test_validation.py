@@ -60,29 +60,29 @@ def test_mean_error_and_bits_are_those_computed_by_hand(
     windows: ValidationSet, params: dict[str, jax.Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation, "TOKENS_PER_BATCH", 2 * CONTEXT)  # batches of 2, 2 and 1 windows
-    found = validate(windows, params)
+    result = validate(windows, params)
 
     assert windows.windows.shape == (5, CONTEXT + 1)
     scores = np.asarray(jax.jit(lambda tokens: logits(params, tokens, CONFIG.model))(windows.windows[:, :-1]), float)
     scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
     nats = -np.take_along_axis(scores, windows.windows[:, 1:, None], axis=-1)[..., 0]
     means = nats.mean(axis=1)
-    assert found.loss_nats == pytest.approx(nats.mean(), rel=1e-5)
-    assert found.stderr == pytest.approx(np.std(means, ddof=1) / math.sqrt(5), rel=1e-4)
-    assert found.tokens == nats.size == 30
+    assert result.loss_nats == pytest.approx(nats.mean(), rel=1e-5)
+    assert result.stderr == pytest.approx(np.std(means, ddof=1) / math.sqrt(5), rel=1e-4)
+    assert result.tokens == nats.size == 30
     ends = np.count_nonzero(windows.windows[:, 1:] == 255)
     assert ends == 1
-    assert found.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / (30 - ends), rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / (30 - ends), rel=1e-5)
 
 
 @pytest.mark.long
 def test_a_model_that_knows_nothing_pays_eight_bits_per_token(
     windows: ValidationSet, params: dict[str, jax.Array]
 ) -> None:
-    found = validate(windows, jax.tree.map(jnp.zeros_like, params))
-    assert found.loss_nats == pytest.approx(math.log(256), rel=1e-6)
-    assert found.stderr == pytest.approx(0, abs=1e-6)
-    assert found.bits_per_byte == pytest.approx(8 * 30 / 29, rel=1e-6)
+    result = validate(windows, jax.tree.map(jnp.zeros_like, params))
+    assert result.loss_nats == pytest.approx(math.log(256), rel=1e-6)
+    assert result.stderr == pytest.approx(0, abs=1e-6)
+    assert result.bits_per_byte == pytest.approx(8 * 30 / 29, rel=1e-6)
 
 
 @pytest.mark.long

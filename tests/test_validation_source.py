@@ -88,7 +88,7 @@ def test_one_document_is_enough_on_each_side(config: DataConfig, tmp_path: Path)
     assert (manifest.train_documents, manifest.validation_documents) == (1, 1)
 
 
-def test_too_little_of_it_is_said_by_its_name(config: DataConfig) -> None:
+def test_a_validation_source_that_is_too_short_is_named(config: DataConfig) -> None:
     run = RunConfig(
         model=ModelConfig(width=8, layers=1, heads=1, context=512),
         optimizer=OptimizerConfig(peak_lr=1e-3, batch_sequences=1),

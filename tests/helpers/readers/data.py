@@ -67,8 +67,8 @@ def _filled(template: str) -> Callable[[Path], Any]:
 
 def _surveyed(path: Path, write: Writer) -> Any:
     source = TextFiles(str(path), path, files_listing(path), write)
-    found = survey(source, DataConfig(source=str(path)), lambda what, share: None)
-    return found.digests.tobytes(), found.boundaries, found.skipped
+    result = survey(source, DataConfig(source=str(path)), lambda what, share: None)
+    return result.digests.tobytes(), result.boundaries, result.skipped
 
 
 def _prepared(folder: Path) -> tuple[Path, DataConfig]:
