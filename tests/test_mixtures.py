@@ -140,7 +140,6 @@ def test_the_validation_set_of_a_mixture_keeps_the_weights_and_is_nested(sources
 
 
 def test_a_limit_is_a_prefix_of_a_larger_one_and_of_the_whole(sources: list[str]) -> None:
-    rows_by_limit = {}
     for limit in (160, 330, 1600, None):
         config = DataConfig(source=sources[0], validation_fraction=0.2, unique_tokens=limit)
         tokens = data.prepare(config)
@@ -150,7 +149,6 @@ def test_a_limit_is_a_prefix_of_a_larger_one_and_of_the_whole(sources: list[str]
         rows = np.concatenate([batches[t] for t in range(2 * batches.windows)])
         epochs = [sorted(map(bytes, half)) for half in np.split(rows, 2)]
         assert epochs[0] == epochs[1]
-        rows_by_limit[limit] = rows
         leading = np.lib.stride_tricks.sliding_window_view(tokens.train, 17)[::16][: batches.windows]
         assert sorted(map(bytes, leading.astype(np.int32))) == epochs[0]
     with pytest.raises(UserError, match=r"unique_tokens = 99,999 asks for 99,984 training .* the most that fits is"):
