@@ -139,7 +139,7 @@ def test_all_processes_come() -> None:
 
 
 def test_who_does_not_come_is_named_within_the_time() -> None:
-    findings = meet(4, [2], 1)
+    findings = meet(4, [2], 2)
     assert findings[0].state == findings[2].state == "wrong"
     assert findings[0].facts["missing"] == findings[2].facts["missing"] == [1, 3]
     assert "process 1, 3 did not" in findings[0].text

@@ -19,6 +19,8 @@ from lmscale.commands.doctor.finding import Finding
 from lmscale.lm.devices import cluster
 
 RETRY_SECONDS = 0.2
+ANSWER_SECONDS = 5.0
+"""Beyond the time that process 0 waits for others: it may begin to answer only then, and be busy."""
 SLURM_PORTS, LAST_PORT = 2**12, 2**16 - 1
 """JAX takes one of the last ports by the number of the job (`SlurmCluster` in jax/_src/clusters/slurm_cluster.py)."""
 LONGEST_LINE = 1024
@@ -125,7 +127,7 @@ def greet(place: Place, wait_seconds: float) -> Finding:
     while time.monotonic() < end:
         try:
             with socket.create_connection((place.host, place.port), timeout=5) as connection:
-                connection.settimeout(wait_seconds)
+                connection.settimeout(wait_seconds + ANSWER_SECONDS)
                 connection.sendall(
                     json.dumps({"process": place.process, "host": socket.gethostname()}).encode() + b"\n"
                 )
