@@ -89,7 +89,7 @@ class CompiledRun:
 
     @property
     def effort(self) -> Effort:
-        """Of the training step."""
+        """How much work the compiler put into the training step."""
         return self.train.effort
 
     def sentence(self) -> str:
