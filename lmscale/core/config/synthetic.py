@@ -136,7 +136,22 @@ class HiddenMarkov(Language):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tasks(Language):
+class TextLanguage(Language):
+    """A language of lines of text."""
+
+    @property
+    def vocab(self) -> int:
+        """Bytes; 0xFF ends a document."""
+        return 256
+
+    @property
+    def tokenizer(self) -> str:
+        """Text in ASCII, so that it mixes with other text."""
+        return "bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks(TextLanguage):
     """Algorithmic tasks as lines of text."""
 
     NAME = "tasks"
@@ -164,16 +179,6 @@ class Tasks(Language):
         )
 
     @property
-    def vocab(self) -> int:
-        """Bytes; 0xFF ends a document."""
-        return 256
-
-    @property
-    def tokenizer(self) -> str:
-        """Text in ASCII, so that it mixes with other text."""
-        return "bytes"
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The tasks in use, in the order of `TASKS`."""
         names = self.only.split()
@@ -181,7 +186,7 @@ class Tasks(Language):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repeats(Language):
+class Repeats(TextLanguage):
     """Random words, each written several times, as lines of text."""
 
     NAME = "repeats"
@@ -201,16 +206,6 @@ class Repeats(Language):
         self.within("longest", 2, self.letters)
         self.within("shortest", 1, self.longest)
         self.within("copies", 1, 64)
-
-    @property
-    def vocab(self) -> int:
-        """Bytes; 0xFF ends a document."""
-        return 256
-
-    @property
-    def tokenizer(self) -> str:
-        """Text in ASCII, so that it mixes with other text."""
-        return "bytes"
 
 
 TASKS = ("copy", "reverse", "histogram", "sort", "most-frequent", "brackets", "addition")
