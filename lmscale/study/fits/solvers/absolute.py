@@ -2,7 +2,7 @@
 
 The objective has a corner wherever a residual vanishes, and its minimum lies in as many corners as there are unknowns:
 Newton's method on a smoothed objective creeps there. With residuals that are linear in the step, the best step is a
-linear program; a trust region holds it where they nearly are (Anderson and Osborne 1977, doi 10.1007/BF01389876).
+linear program; a trust region holds it where they nearly are.
 
 Axes: n runs, q free unknowns. Unknowns are logarithms where the form says so.
 """
