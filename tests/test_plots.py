@@ -178,6 +178,7 @@ def test_figures_are_text_small_and_the_same_every_time(table, both, tmp_path):
 
     (figure, once), (_, again) = drawn(), drawn()
     assert once == again
+    assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"  # what is added later finds its room
     assert b">model size N, all parameters</text>" in once and len(once) < 80_000
     assert plots.save(figure, tmp_path / "valleys.svg").read_bytes()[:5] == b"<?xml"
     with pytest.raises(UserError, match=r"\.svg or \.png"):

@@ -11,7 +11,7 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import report
-from lmscale.study.report.kinds import kind_of
+from lmscale.study.report.kinds import kind_of, repeated
 
 
 def loss(params: float, tokens: float) -> float:
@@ -141,3 +141,17 @@ def test_valleys_and_ladders_are_for_a_law() -> None:
     tuned = pd.DataFrame([row(n, c / n / 6, rate=300 / n) for c in (1e11, 3e11) for n in SIZES])
     for table in (ladder, valleys, tuned, ladder.head(0)):
         assert kind_of(table).fits_law
+
+
+def test_sizes_and_lengths_close_to_the_next_are_no_single_one() -> None:
+    """Neighbours 2 % apart over a factor 7: groups that grow from neighbour to neighbour would make them one."""
+    dense = np.geomspace(1e5, 7e5, 100)
+    assert kind_of(pd.DataFrame([row(n, 1e6) for n in dense])).name == "sizes"
+    assert kind_of(pd.DataFrame([row(1e5, d) for d in dense])).name == "data"
+
+
+def test_runs_of_many_lengths_that_see_no_text_twice_are_no_repeats() -> None:
+    rows = [row(n, d, unique_tokens=d, epochs=1.0) for n in SIZES for d in np.geomspace(1e6, 1e7, 120)]
+    assert not len(repeated(pd.DataFrame(rows)))
+    cell = [row(1e5, 1e6, unique_tokens=text, epochs=1e6 / text) for text in (1e6, 5e5, 2.5e5, np.nan)]
+    assert len(repeated(pd.DataFrame(cell))) == 3

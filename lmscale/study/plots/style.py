@@ -113,9 +113,25 @@ def render(figure: "Figure", kind: str) -> bytes:
 
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lmscale"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lmscale"}), _laid_out(figure):
         figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _laid_out(figure: "Figure") -> Iterator[None]:
+    """Lay the figure out now; inside the block it has no engine, for which `savefig` would draw everything twice."""
+    import matplotlib
+
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+        try:
+            yield
+        finally:
+            figure.set_layout_engine(engine)
 
 
 def save(figure: "Figure", path: str | Path) -> Path:

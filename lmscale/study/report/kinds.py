@@ -7,15 +7,17 @@ what it varies.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lmscale.study.fits.learning_rates import BRACKET
+from lmscale.study.grouping import group_count, group_index
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 APART = 0.03
 """Sizes and lengths that differ by less, in ratio, are one: runs have whole batches."""
+SAME_TEXT = 0.1
+"""Lengths of text that differ by less, in ratio, are one."""
 LEAST_SEEDS = 3
 """Fewest repeats of a point that show its noise."""
 TEXTS = 3
@@ -64,7 +66,7 @@ def kind_of(table: "pd.DataFrame", scored: bool = False) -> Kind:  # noqa: PLR09
     """The kind of a table of runs, by its columns; `scored` where its runs have scores on benchmark tasks."""
     if not len(table) or not {"params", "tokens"} <= set(table):
         return ALLOCATION
-    sizes, lengths = _groups(table, "params"), _groups(table, "tokens")
+    sizes, lengths = group_index(table["params"], APART), group_index(table["tokens"], APART)
     count, different = len(set(sizes)), len(set(lengths))
     if _rates_of_cells(table, sizes, lengths):
         several = "parametrization" in table and set(table["parametrization"].dropna()) - {"standard"}
@@ -82,21 +84,11 @@ def kind_of(table: "pd.DataFrame", scored: bool = False) -> Kind:  # noqa: PLR09
     return ALLOCATION
 
 
-def _groups(table: "pd.DataFrame", name: str) -> np.ndarray:
-    """Number of the group of each row, where values within `APART` of the next are one group."""
-    values = np.log(table[name].astype(float).to_numpy())
-    order = np.argsort(values)
-    number = np.concatenate([[0], np.cumsum(np.diff(values[order]) > APART)])
-    groups = np.empty(len(values), dtype=int)
-    groups[order] = number
-    return groups
-
-
 def _different(table: "pd.DataFrame", name: str) -> int:
     return table[name].nunique() if name in table else 0
 
 
-def _rates_of_cells(table: "pd.DataFrame", sizes: np.ndarray, lengths: np.ndarray) -> bool:
+def _rates_of_cells(table: "pd.DataFrame", sizes: "np.ndarray", lengths: "np.ndarray") -> bool:
     """Whether most runs belong to a size and length that was run at enough learning rates to bracket the best."""
     if _different(table, "peak_lr") < BRACKET:
         return False
@@ -108,9 +100,11 @@ def repeated(table: "pd.DataFrame") -> "pd.DataFrame":
     """The runs of a size and length that was run on texts of three or more lengths, over and over."""
     if not {"unique_tokens", "epochs", "params", "tokens"} <= set(table.columns) or not len(table):
         return table.iloc[:0]
-    rounded = np.log(table["unique_tokens"].astype(float)).round(1)
-    cells = table.assign(size=_groups(table, "params"), length=_groups(table, "tokens"), text=rounded)
-    return table[cells.groupby(["size", "length"])["text"].transform("nunique") >= TEXTS]
+    size, length = (group_index(table[name], APART) for name in ("params", "tokens"))
+    cells = table.assign(size=size, length=length, text=group_index(table["unique_tokens"], SAME_TEXT))
+    known = cells[cells["text"] >= 0]
+    texts = known.groupby(["size", "length"])["text"].transform("nunique").reindex(table.index)
+    return table[texts >= TEXTS]
 
 
 def _law_beside(table: "pd.DataFrame") -> bool:
@@ -118,4 +112,4 @@ def _law_beside(table: "pd.DataFrame") -> bool:
     fresh = table[table["epochs"].astype(float) <= ONCE]
     if len(fresh) < LAW_RUNS:
         return False
-    return all(len(set(_groups(fresh, name))) >= LAW_LEVELS for name in ("params", "tokens"))
+    return all(group_count(fresh[name], APART) >= LAW_LEVELS for name in ("params", "tokens"))

@@ -113,6 +113,11 @@ class Chart:
     follows: str = ""
     """ "flops" where the slider over compute moves a line across it."""
 
+    @property
+    def shapes(self) -> int:
+        """How many points and bars it has."""
+        return sum(max(len(mark.x), len(mark.y)) for mark in self.marks if mark.kind in ("points", "bars"))
+
     def to_json(self) -> dict[str, Any]:
         """What the page draws."""
         return {

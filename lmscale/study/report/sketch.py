@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_POINTS = 3_000
-"""Runs of a panel that answer the pointer: with more, the page would pass 5 MB."""
+"""Points and bars of a panel that answer the pointer: with more, the page would pass 5 MB."""
 MOST_SHAPES = 1_000
-"""Runs of a panel that a drawing has as shapes: more are pixels inside it, since each takes some 150 bytes."""
+"""Points and bars of a panel that a drawing has as shapes: more are pixels inside it, since each takes 150 bytes."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Sketch:
     def save(self, folder: Path) -> DrawnFigure:
         """Draw it once, write it as SVG and PNG, and write its data as CSV.
 
-        A figure of more than `MOST_POINTS` runs stays a picture on the page.
+        A figure of more than `MOST_POINTS` shapes stays a picture on the page.
         """
         charts = self.charts()
         files.write_text(folder / f"{self.name}.csv", csv_text(data_table(charts)))
-        most = max((sum(len(mark.runs) for mark in chart.marks) for chart in charts), default=0)
+        most = max((chart.shapes for chart in charts), default=0)
         many = most > MOST_POINTS
-        caption = self.caption + f" A picture, since it has many runs; figures/{self.name}.csv names them." * many
+        caption = self.caption + f" A picture, since it has many points; figures/{self.name}.csv lists them." * many
         with plots.style():
             figure, axes = plots.canvas(9.0, self.height, self.panels)
             self.paint(*axes)

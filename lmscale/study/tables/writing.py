@@ -86,9 +86,9 @@ def _csv_column(column: "pd.Series") -> list[str]:
         return list(map(str, column.tolist()))
     texts: dict[str, str] = {}
     cells = []
-    for cell in _values(column):
+    for cell in column.astype(object).tolist():
         if type(cell) is not str:
-            cells.append(_csv_cell(cell))
+            cells.append(_csv_cell(_python(cell)))
         else:
             if cell not in texts:
                 texts[cell] = _csv_cell(cell)
