@@ -82,7 +82,7 @@ def test_the_verb_takes_other_names_and_conditions(tmp_path, capsys):
         str(tmp_path / "s.csv"), columns="params=size,correct=hits", where="task == 't'", resamples=0
     )
     command.main(args, Console())
-    assert "1 curves over params (parameters): 1 emergent" in capsys.readouterr().out
+    assert "1 curve over params (parameters): 1 emergent" in capsys.readouterr().out
     assert VERBS["emergence"].load() is command
     with pytest.raises(UserError, match="without a source column"):
         command.parse_columns("params")
@@ -208,3 +208,10 @@ def test_a_table_with_an_infinite_value_is_one_sentence(column):
     table.loc[3, column] = math.inf
     with pytest.raises(UserError, match=f"has {column} = inf"):
         emergence.detect(table)
+
+
+def test_scales_that_may_count_millions_are_doubted():
+    table = scores(hinge(0.6, 0.8))
+    (doubt,) = emergence.detect(table.assign(params=table["params"] / 1e9), "params", resamples=0).notes
+    assert doubt.startswith("the largest params is") and "millions or billions, so do the thresholds" in doubt
+    assert not emergence.detect(table, "params", resamples=0).notes

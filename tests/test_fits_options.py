@@ -73,6 +73,12 @@ def test_columns_and_where_are_for_any_source(table: pd.DataFrame, tmp_path: Pat
         fits.loss_law(named, **QUICK)
 
 
+def test_a_column_that_may_be_the_one_asked_for_is_named(table: pd.DataFrame) -> None:
+    several = table.rename(columns={"loss_nats": "eval/loss"}).assign(train_loss=3.0)
+    with pytest.raises(UserError, match=r"no column 'loss_nats', but 'eval/loss'; .*`columns='loss_nats=eval/loss'`"):
+        fits.loss_law(several, **QUICK)
+
+
 @pytest.mark.parametrize("source", [None, 3, ["runs.csv"], {"params": [1.0]}])
 def test_what_is_no_table_is_refused(source: Any) -> None:
     with pytest.raises(UserError, match="give a DataFrame, the path of a CSV"):

@@ -105,7 +105,8 @@ def test_where_filters_and_says_how_many(tmp_path: Path) -> None:
         ("t.jsonl", b'{"params": 1}\n{"params": \n', "corrupt in line 2"),
         ("t.jsonl", b"[1, 2]\n", "corrupt in line 1"),
         ("t.txt", b"1 2 3", "no table by its name"),
-        ("t.csv", b"params,tokens,loss\n1e6,2e7,3.0\n1e6,many,3.0\n", r"holds 'many'.*tokens must be numeric"),
+        ("t.csv", b"params,tokens,loss\n1e6,2e7,3.0\n1e6,many,3.0\n", r"holds 'many'.*tokens must be numeric$"),
+        ("t.csv", b"params,tokens,loss\n1.4B,2e7,3.0\n", r"holds '1.4B'.*must be numeric; write 1400000000 for it"),
     ],
 )
 def test_unusable_files_are_one_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:

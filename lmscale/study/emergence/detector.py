@@ -25,7 +25,7 @@ from lmscale.study.emergence.folder import of_one_stage, read_scores
 from lmscale.study.emergence.likelihood import NoiseKind
 from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
-from lmscale.study.emergence.scores import canonical
+from lmscale.study.emergence.scores import canonical, unit_doubts
 from lmscale.study.emergence.verdicts import with_verdicts
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def detect(
     if not axes:
         raise UserError("the table has no axis: give a column params, flops, loss, or x for any other scale")
     findings: list[Finding] = []
-    notes: list[str] = list(table.attrs.get("notes", []))
+    notes: list[str] = [*table.attrs.get("notes", []), *unit_doubts(rows)]
     assumed = rho if rho is not None else float("nan")
     for name in axes:
         try:

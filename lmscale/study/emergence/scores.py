@@ -38,6 +38,8 @@ KNOWN = {
     "shots": ("shots",),
     "subtask": ("subtask",),
 }
+SMALLEST = {"params": 1e4, "flops": 1e9}
+"""Less than the largest model of any table of scores has, counted one by one."""
 NUMBERS = ("params", "flops", "loss", "x", "correct", "n", "score", "stderr", "chance", "ceiling", "higher_is_better")
 
 
@@ -73,6 +75,18 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
             rows[name] = numbers(rows.assign(**{name: truths}), name)
     rows["kind"] = _kinds(rows)
     return _scores(rows)
+
+
+def unit_doubts(rows: "pd.DataFrame") -> list[str]:
+    """Sentences about scales so small that they may count millions or billions."""
+    sentences = []
+    for name, least in SMALLEST.items():
+        largest = rows[name].max() if name in rows else math.nan
+        if largest <= least:
+            sentences.append(
+                f"the largest {name} is {largest:.4g}: if the column counts millions or billions, so do the thresholds"
+            )
+    return sentences
 
 
 def _kinds(rows: "pd.DataFrame") -> Any:

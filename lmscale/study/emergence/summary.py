@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from lmscale.core.quantities import counted
 from lmscale.study.emergence.classes import CLASSES
 from lmscale.study.emergence.finding import UNIT, Finding, axes
 from lmscale.study.emergence.foot import EARLIEST
@@ -29,7 +30,7 @@ def summary_lines(findings: Sequence[Finding], notes: Sequence[str], q: float, r
 def _axis(findings: Sequence[Finding], axis: str) -> list[str]:
     count = Counter(finding.cls for finding in findings)
     summary = ", ".join(f"{count[cls]} {cls}" for cls in CLASSES if count[cls])
-    head = f"{len(findings)} curves over {axis} ({UNIT[axis]}): {summary}"
+    head = f"{counted(len(findings), 'curve')} over {axis} ({UNIT[axis]}): {summary}"
     many = len(findings) > ROWS
     shown = [one for cls in CLASSES for one in _sorted(findings, cls) if not many or cls not in LONG]
     rows = [finding_cells(finding) for finding in shown]

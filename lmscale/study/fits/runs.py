@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +22,12 @@ from lmscale.study.tables.states import unfinished
 if TYPE_CHECKING:
     import pandas as pd
 
+STEMS = {"loss_nats": "loss", "params": "param", "tokens": "token", "flops": "flop"}
+"""What a column of another name has in it."""
+PLAIN_NAME = re.compile(r"[\w./-]+")
+"""A name that `columns` takes as it is."""
+HELD_OUT = re.compile(r"val|test|eval|held")
+"""Names of losses on text that was not trained on."""
 STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
 
 
@@ -122,12 +129,20 @@ def usable(
 
 
 def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
+    present = [str(column) for column in table.columns]
     for name in names:
-        if name not in table.columns:
-            raise UserError(
-                f"the table has no column {name!r}{nearest(name, map(str, table.columns))}; "
-                f"name it with `columns`, for example `columns='params=n_params'`"
-            )
+        if name not in present:
+            source = _likely(name, present)
+            known = f", but {source!r}" if source else nearest(name, present)
+            named = f"`columns='{name}={source}'`" if source else "`columns`, for example `columns='params=n_params'`"
+            raise UserError(f"the table has no column {name!r}{known}; name it with {named}")
+
+
+def _likely(name: str, present: Sequence[str]) -> str:
+    """A column that may be the one asked for, losses on held-out text first; "" where none speaks of it."""
+    word = STEMS.get(name, name)
+    several = [column for column in present if word in column.lower() and PLAIN_NAME.fullmatch(column)]
+    return min(several, key=lambda column: not HELD_OUT.search(column.lower()), default="")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
 from lmscale.study.plots.axes import padded
 from lmscale.study.plots.emergence import AXIS, CLASS_COLOUR, ERRORS, score_stderr, threshold_text
 from lmscale.study.plots.style import INK
@@ -158,7 +159,7 @@ def section(abilities: Abilities | None) -> list[str]:
     rows = [("", list(finding_cells(finding))) for finding in findings]
     return [
         title,
-        page.paragraphs([f"{len(findings)} curves over {axis} ({UNIT[axis]}): {summary}.", MEANING]),
+        page.paragraphs([f"{counted(len(findings), 'curve')} over {axis} ({UNIT[axis]}): {summary}.", MEANING]),
         page.table([(head, "") for head in HEADS], rows, text_columns=(0, 1, 2, 3, 4, 6)),
         page.bullets(abilities.result.notes) if abilities.result.notes else "",
     ]

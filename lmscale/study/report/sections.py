@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.quantities import counted
 from lmscale.study.plots import APPROACH_NAME, measured_runs
 from lmscale.study.report import account, checklist, explore, methods, of_law, page, run_time, studies, summary, tables
 from lmscale.study.report.answer import answer, cautions, usable
@@ -178,7 +179,7 @@ def _cautions(fits: Sequence[Any]) -> list[str]:
 def answer_in_sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) -> list[str]:
     """What the runs say to the question of their kind, or why they are too few for it."""
     if kind.inputs:
-        few = f"These {len(table)} runs fix no law of {', '.join(kind.inputs[:-1])}."
+        few = f"{counted(len(table), 'run')} cannot fix a law of {', '.join(kind.inputs[:-1])}."
         return of_law.answer(fits) or [few]
     if kind.fits_law:
         return answer(fits, table) or [_no_answer(table)]
@@ -191,14 +192,15 @@ def _too_few(table: "pd.DataFrame", kind: Kind) -> str:
             "The runs have scores on benchmark tasks; the section on abilities below judges each task, "
             "as `lmscale emergence` on their folder does."
         )
-    return f"Of {len(table)} runs {len(measured_runs(table))} have a measured loss: too few to answer the question."
+    runs, measured = counted(len(table), "run"), len(measured_runs(table))
+    return f"Of {runs} {measured} have a measured loss: too few to answer the question."
 
 
 def _no_answer(table: "pd.DataFrame") -> str:
     complete = len(measured_runs(table)) if len(table) else 0
     return (
-        f"This table cannot answer the question: of its {len(table)} runs {complete} have a measured loss with N, D "
-        f"and C, and no fit through them fixes an allocation."
+        f"This table cannot answer the question: of its {counted(len(table), 'run')} {complete} have a measured loss "
+        f"with N, D and C, and no fit through them fixes an allocation."
     )
 
 

@@ -36,6 +36,8 @@ GROUPED = {
 }
 """Decimal mark -> numbers with the other mark between thousands."""
 COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", re.ASCII)
+LETTERED = re.compile(r"(\d+\.?\d*|\.\d+) ?([kKMGBT])", re.ASCII)
+LETTERS = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 SPACES = str.maketrans(dict.fromkeys("\u00a0\u2007\u2009\u202f\u2002\u2003", " ") | {"\u2212": "-", "\u2019": "'"})
 """Spaces, minus signs and apostrophes that typesetting puts for the plain ones."""
 
@@ -141,10 +143,17 @@ def numbers(table: "pd.DataFrame", name: str, column: str | None = None, source:
             values[index] = number(cell, marks or ())
         except ValueError as error:
             run = f" (run {table['run'].iloc[index]})" if "run" in table else ""
-            why = str(error) if isinstance(error, Ambiguous) else f"which is no number: {name} must be numeric"
+            why = str(error) if isinstance(error, Ambiguous) else _no_number(name, cell)
             shown = str(cell) if len(str(cell)) < 80 else f"{str(cell)[:77]}..."
             raise UserError(f"column {(column or name)!r} of {source} holds '{shown}'{run}, {why}") from None
     return values
+
+
+def _no_number(name: str, cell: Any) -> str:
+    """Why a cell is no number, and how one with a letter for its millions is written: a letter is never guessed at."""
+    lettered = LETTERED.fullmatch(tidy(cell)) if isinstance(cell, str) else None
+    digits = "" if lettered is None else f"; write {float(lettered[1]) * LETTERS[lettered[2].upper()]:.15g} for it"
+    return f"which is no number: {name} must be numeric{digits}"
 
 
 def typed(cells: Sequence[str], marks: Iterable[Mark]) -> "np.ndarray | None":
