@@ -129,6 +129,14 @@ def test_every_axis_is_its_own_family_unless_one_is_asked_for():
     assert np.log10(both.findings[1].threshold) == pytest.approx(2 * np.log10(both.findings[0].threshold), abs=1e-6)
 
 
+def test_a_scale_names_the_runs_of_its_seeds():
+    seeds = [scores(hinge(0.4, 0.8), seed=seed, run_id=[f"s{seed}-{index}" for index in range(len(SIZES))])
+             for seed in (0, 1)]  # fmt: skip
+    (curve,), _, _ = curves_along(canonical(pd.concat(seeds)), "params")
+    assert curve.runs_S == tuple((f"s0-{index}", f"s1-{index}") for index in range(len(SIZES)))
+    assert curves_along(canonical(scores(hinge(0.4, 0.8))), "params")[0][0].runs_S == ()
+
+
 def test_seeds_widen_the_noise():
     rng = np.random.default_rng(0)
     rates = rng.beta(0.3 * 19, 0.7 * 19, (10, 9))  # rho = 1/20

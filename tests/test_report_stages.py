@@ -8,6 +8,7 @@ import pytest
 from helpers.simulated import BUDGETS
 from helpers.staged import FOOT, IDLE_SECONDS, TUNED, write_staged
 
+from lmscale.core.counting import count
 from lmscale.core.plans import read_plan
 from lmscale.study import report
 from lmscale.study.fits.checks.stages import one_stage
@@ -71,6 +72,8 @@ def test_a_curve_is_drawn_with_its_threshold_and_interval(folder):
     assert (interval.low[0], interval.high[0]) == first.interval and foot.x[0] == first.threshold
     (points,) = [mark for mark in chart.marks if mark.kind == "points" and mark.shape == "circle"]
     assert list(points.y) == first.curve.score_S.tolist()
+    params = {run.config.run_id: count(run.config).params for run in read_plan(folder)[1]}
+    assert [params[run] for run in points.runs] == pytest.approx(list(points.x), rel=0.01), "each point names its run"
     assert all(chart.y.low < y < chart.y.high for y in (*points.y, *interval.y))
     assert any(mark.kind == "level" and list(mark.y) == [0.25] for mark in chart.marks)
     text = "".join(abilities.section(verdicts))

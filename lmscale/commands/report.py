@@ -28,7 +28,8 @@ class ReportArgs:
     """A sweep's folder, runs/<sweep>; a CSV (.gz too), Parquet or JSONL file; or `chinchilla` for the published runs
     that ship."""
     more: Positional[tuple[str, ...]] = ()
-    """Further sweeps or tables: the page then compares them with the first, laws side by side."""
+    """Further sweeps or tables: the page then compares them with the first, laws side by side; or, of sweeps that fix
+    no law, losses, best rates and scores where both ran the same."""
     output: Path | None = None
     """Folder of the report; by default <source>/report for a sweep, reports/<name> for a table, reports/<a>-<b> for
     several."""

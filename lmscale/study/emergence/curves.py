@@ -49,6 +49,8 @@ class Curve:
     better: int
     """1 where a higher score is better, -1 where a lower one is."""
     setting: Mapping[str, str] = field(default_factory=dict)
+    runs_S: tuple[tuple[str, ...], ...] = ()
+    """The runs of every scale, seeds together; empty where the rows name none."""
 
     @property
     def name(self) -> str:
@@ -194,4 +196,13 @@ def _curve(group: "pd.DataFrame", axis: Axis, rho: float, setting: Mapping[str, 
         x_S=x_S[order], score_S=score_S[order], n_S=np.bincount(scale_of, n)[order], weight_S=weight_S[order],
         noise="binomial" if hard else "gaussian", noise_known=known, chance=float(first["chance"]),
         ceiling=float(first["ceiling"]), better=-1 if first["higher_is_better"] == 0 else 1, setting=setting,
+        runs_S=_runs(group, scale_of, order),
     )  # fmt: skip
+
+
+def _runs(group: "pd.DataFrame", scale_of: np.ndarray, order: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    """The runs of every scale in the order of the curve; nothing where a row names none."""
+    if "run_id" not in group or group["run_id"].isna().any():
+        return ()
+    runs = group["run_id"].astype(str).to_numpy()
+    return tuple(tuple(dict.fromkeys(runs[scale_of == scale].tolist())) for scale in order)

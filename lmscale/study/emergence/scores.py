@@ -2,7 +2,8 @@
 
 `task, metric, kind` (hard or graded); an axis `params, flops, loss` or plain `x` (positive); `correct` and `n`, or
 `score` with `stderr` or `n`; `chance`. Where there: `ceiling` (1), `seed` (rows of one scale are then its seeds),
-`higher_is_better` (1; 0 for a graded error), and `family, shots, subtask`, each of whose values is a curve of its own.
+`higher_is_better` (1; 0 for a graded error), `run_id` (the run of a row), and `family, shots, subtask`, each of whose
+values is a curve of its own.
 """
 
 import math
@@ -37,6 +38,7 @@ KNOWN = {
     "family": ("family", "model_family"),
     "shots": ("shots",),
     "subtask": ("subtask",),
+    "run_id": ("run_id", "run"),
 }
 SMALLEST = {"params": 1e4, "flops": 1e9}
 """Less than the largest model of any table of scores has, counted one by one."""

@@ -119,7 +119,7 @@ def of_table(
             f"the law {shape.NAME!r} needs a column {lacking[0]!r}{nearest(lacking[0], map(str, table.columns))}; name "
             f"it with `columns='{lacking[0]}=...'`"
         )
-    kind = _kind(table, runs_folder)
+    kind = kind_of_runs(table, runs_folder)
     if law is not None or (kind.fits_law and other):
         approaches = approaches if kind.fits_law and not other else ("3",)
         kind = kind_of_law(shape) if other else ALLOCATION
@@ -142,7 +142,7 @@ def of_table(
         runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines, kind=kind,
         stages=stages.Stages(
             this, account.printable(str(source)), counts,
-            stages.others(every, this, partial(_kind, runs_folder=None), fit_stage),
+            stages.others(every, this, partial(kind_of_runs, runs_folder=None), fit_stage),
         ),
     )  # fmt: skip
 
@@ -246,7 +246,7 @@ def write(
     folder = Path(folder)
     table = named(table)
     curves, corrupt = plots.read_curves(runs_folder, table) if runs_folder is not None else ({}, [])
-    kind = kind or _kind(table, runs_folder)
+    kind = kind or kind_of_runs(table, runs_folder)
     runs = records(table, fits, runs_folder)
     positions = read_positions(runs_folder, plots.measured_runs(table) if len(table) else table)
     stage = stages.this if stages is not None and len(stages.counts) > 1 else None
@@ -307,7 +307,7 @@ def write(
     return folder / REPORT_FILE
 
 
-def _kind(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
+def kind_of_runs(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
     """What the table's runs were made for."""
     from lmscale.core.scores import has_scores
     from lmscale.study.report.kinds import kind_of

@@ -15,7 +15,7 @@ from lmscale.study.plots.axes import padded
 from lmscale.study.plots.emergence import AXIS, CLASS_COLOUR, ERRORS, score_stderr, threshold_text
 from lmscale.study.plots.style import INK
 from lmscale.study.report import drawing, page
-from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink
+from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink, joined
 from lmscale.study.report.sketch import Sketch
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def chart(finding: "Finding") -> Chart:
     known = np.isfinite(error)
     noise = Mark("bars", "95 % of the noise", curve.x_S[known].tolist(), low=low[known].tolist(),
                  high=high[known].tolist(), colour=colour, opacity=0.6)  # fmt: skip
-    marks = [noise, Mark("points", curve.metric, x, scores.tolist(), colour=colour, key=finding.cls)]
+    runs = [joined(of_scale) for of_scale in curve.runs_S]
+    marks = [noise, Mark("points", curve.metric, x, scores.tolist(), runs=runs, colour=colour, key=finding.cls)]
     if finding.fitted is not None:
         along_S, fitted_S = finding.fitted
         marks.insert(0, Mark("line", "fitted curve", along_S.tolist(), fitted_S.tolist(), colour=colour))

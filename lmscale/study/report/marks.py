@@ -19,6 +19,8 @@ Kind = Literal["points", "line", "band", "bars", "level", "strip"]
 Numerals = Literal["power", "compact", "plain", "percent"]
 DIGITS = 6
 """Significant digits of a drawn number: no screen shows more."""
+SEPARATOR = "; "
+"""Between the runs of a point that joins several, such as the seeds of a scale."""
 COLUMNS = ("panel", "mark", "run", "x", "y", "low", "high")
 """Columns of a figure's CSV; `low` and `high` are the ends of a bar or band."""
 
@@ -49,7 +51,7 @@ class Mark:
     colours: Sequence[str] = ()
     """The colour of each point, where they differ."""
     runs: Sequence[str] = ()
-    """The run of each point."""
+    """The run of each point; of one that joins several, all of them (`joined`)."""
     run: str = ""
     """The run whose curve a line is."""
     filled: Sequence[bool] = ()
@@ -136,6 +138,11 @@ def data_table(charts: Sequence[Chart]) -> "pd.DataFrame":
 
     rows = [(chart.title, *row) for chart in charts for mark in chart.marks for row in mark.rows()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def joined(runs: Iterable[str]) -> str:
+    """The runs of one point as one text, each once."""
+    return SEPARATOR.join(dict.fromkeys(runs))
 
 
 def rounded(values: Sequence[float]) -> list[float | None]:

@@ -1,5 +1,8 @@
 """Two or more sweeps or tables on one page: laws side by side, the compute that one saves, what differs between them.
 
+Sweeps that fix no law (of learning rates, seeds, repeats, context lengths, benchmark scores) are compared at the points
+that both ran: best rates, losses with the noise of seeds, scores.
+
     comparison.write(["runs/dense", "runs/experts"], "reports/dense-experts")
 
 The first is what the others are compared with. Losses of different tokens are compared in bits per byte.
@@ -15,11 +18,14 @@ from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FILE
 
 if TYPE_CHECKING:
+    from lmscale.study.report.comparison.points import Point
+    from lmscale.study.report.comparison.scores import ScoreRow
     from lmscale.study.report.comparison.sides import Side, Unit
     from lmscale.study.report.marks import Chart
     from lmscale.study.report.sketch import Sketch
 
 QUESTION = "Which of these reaches the same loss with less compute, and do their laws split compute alike?"
+POINTS_QUESTION = "Which of these has the lower loss where both ran the same, and are their best settings the same?"
 
 
 def write(
@@ -37,6 +43,7 @@ def write(
     """
     from lmscale.study.report import page
     from lmscale.study.report.comparison import laws, sections
+    from lmscale.study.report.comparison.scores import score_rows
     from lmscale.study.report.comparison.sides import comparable_unit, labels
 
     names = labels([str(source) for source in sources])
@@ -47,11 +54,12 @@ def write(
         laws.multiplier(sides[0], side, unit, (unit.factors[0], unit.factors[index]))
         for index, side in enumerate(sides[1:], 1)
     ]
-    drawn = [figure.save(Path(output) / "figures") for figure in _sketches(sides, unit)]
+    points, scores = _shared_points(sides, unit), score_rows(sides, stage)
+    drawn = [figure.save(Path(output) / "figures") for figure in _sketches(sides, unit, points)]
     title = f"Comparison of {sections.title(sides)}"
-    parts = _parts(sides, unit, multipliers, drawn)
+    parts = _parts(sides, unit, multipliers, drawn, points, scores)
     data = {"runs": _records(sides), "charts": {one.name: [chart.to_json() for chart in one.charts] for one in drawn}}
-    files.write_json(Path(output) / "comparison.json", _numbers(sides, unit, multipliers))
+    files.write_json(Path(output) / "comparison.json", _numbers(sides, unit, multipliers, points, scores))
     files.write_text(Path(output) / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts], data=data))
     return Path(output) / REPORT_FILE
 
@@ -61,33 +69,59 @@ def read_side(
 ) -> "Side":
     """A source with the fits that it supports. Raises `UserError` without a measured run."""
     from lmscale.study.fits.checks.stages import one_stage
-    from lmscale.study.report import fit_and_check
+    from lmscale.study.report import fit_and_check, kind_of_runs
     from lmscale.study.report.comparison.sides import Side
     from lmscale.study.report.naming import named
     from lmscale.study.tables import read_table
 
     table = named(one_stage(read_table(source), stage))
-    fits, _, _ = fit_and_check(table, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
-    side = Side(label, source, table, tuple(fits), Path(source) if Path(source).is_dir() else None)
+    folder = Path(source) if Path(source).is_dir() else None
+    kind = kind_of_runs(table, folder)
+    fits: list[Any] = []
+    if kind.fits_law:
+        fits, _, _ = fit_and_check(table, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
+    side = Side(label, source, table, tuple(fits), folder, kind)
     if not len(table) or not len(side.runs):
         raise UserError(f"{source} has no run with a measured loss: run it first, or leave it out of the comparison")
     return side
 
 
-def _sketches(sides: "Sequence[Side]", unit: "Unit") -> "list[Sketch]":
-    """The two figures, drawn from the same marks that the page shows."""
-    from lmscale.study.report.comparison import charts
+def _shared_points(sides: "Sequence[Side]", unit: "Unit") -> "list[Point]":
+    """The points that sides have in common, where laws say less: where none can be compared, or rates were tuned."""
+    from lmscale.study.report.comparison import laws, points
+
+    common = points.common_points(sides)
+    tuned = any(one is not None and one.rate is not None for point in common for one in point.sides)
+    return common if tuned or not laws.compared(sides, unit) else []
+
+
+def _sketches(sides: "Sequence[Side]", unit: "Unit", points: "Sequence[Point]") -> "list[Sketch]":
+    """The figures, drawn from the same marks that the page shows."""
+    from lmscale.study.report.comparison import charts, point_sections
     from lmscale.study.report.sketch import Sketch
 
-    losses, ratios = charts.losses(sides, unit), charts.ratios(sides)
+    noises = [point_sections.pair_noise(sides, unit, other) for other in range(1, len(sides))]
+    fitted = any(side.fit is not None for side in sides)
     bands = " with 95 % intervals" if any(side.fit is not None and side.fit.resamples for side in sides) else ""
+    lines = f" Lines: the loss L*(C) of the fits{bands}." * fitted
+    rates = charts.best_rates(sides, points)
+    best = ", at the best of the rates tried" * (rates is not None)
+    noise = "; bars: 95 % of the noise of seeds" * any(one.freedom for one in noises)
     described = [
-        ("losses", "Loss against compute", f"Points: final losses. Lines: the loss L*(C) of the fits{bands}.", losses),
-        ("ratios", "Tokens per parameter against compute", f"D*/N* of the fits{bands}.", ratios),
-    ]
+        ("losses", "Loss against compute", f"Points: final losses.{lines}", charts.losses(sides, unit)),
+        ("ratios", "Tokens per parameter against compute", f"D*/N* of the fits{bands}.",
+         charts.ratios(sides) if fitted else None),
+        ("changes", f"Losses at the same points, less those of {sides[0].label}",
+         f"A point for each size and length that both ran{best}{noise}.",
+         None if unit.caution else charts.loss_changes(sides, unit, points, noises)),
+        ("best_rates", "Best learning rates at the same points",
+         "Diamonds: the best rate, open at the edge of those tried; bars: to the rates tried beside it.",
+         rates),
+    ]  # fmt: skip
     return [
         Sketch(name, title, caption, 4.6, 1, partial(_paint, chart), partial(list, [chart]))
         for name, title, caption, chart in described
+        if chart is not None
     ]
 
 
@@ -97,14 +131,23 @@ def _paint(chart: "Chart", ax: Any) -> None:
     drawing.draw(ax, chart)
 
 
-def _parts(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any], drawn: Sequence[Any]) -> list[str]:
+def _parts(
+    sides: "Sequence[Side]",
+    unit: "Unit",
+    multipliers: Sequence[Any],
+    drawn: Sequence[Any],
+    points: "Sequence[Point]",
+    scores: "Sequence[ScoreRow]",
+) -> list[str]:
     from lmscale.study.report import account, page
-    from lmscale.study.report.comparison import sections
+    from lmscale.study.report.comparison import point_sections, sections
+    from lmscale.study.report.comparison import scores as score_sections
     from lmscale.study.report.sections import figure
 
     body = [
-        page.heading("Laws side by side"),
         *sections.side_by_side(sides, unit),
+        *point_sections.section(sides, unit, points),
+        *score_sections.section(sides, scores),
         page.heading("Figures"),
         *map(figure, drawn),
         page.heading("What differs"),
@@ -117,8 +160,8 @@ def _parts(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any], dr
     ]
     cautions = [f"{unit.caution}."] if unit.caution else []
     return [
-        page.paragraphs([QUESTION], "question"),
-        page.paragraphs(sections.answer(sides, multipliers, unit), "answer"),
+        page.paragraphs([QUESTION if all(side.is_ladder for side in sides) else POINTS_QUESTION], "question"),
+        page.paragraphs(sections.answer(sides, multipliers, unit, points, scores), "answer"),
         *([page.paragraphs(cautions, "caution")] if cautions else []),
         page.contents(body),
         *body,
@@ -136,12 +179,18 @@ def _records(sides: "Sequence[Side]") -> dict[str, dict[str, Any]]:
     }
 
 
-def _numbers(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any]) -> dict[str, Any]:
+def _numbers(
+    sides: "Sequence[Side]",
+    unit: "Unit",
+    multipliers: Sequence[Any],
+    points: "Sequence[Point]",
+    scores: "Sequence[ScoreRow]",
+) -> dict[str, Any]:
     """What the page states, as plain numbers."""
     from dataclasses import asdict
 
     from lmscale.study.fits.results.common import clean
-    from lmscale.study.report.comparison import differences, laws
+    from lmscale.study.report.comparison import differences, laws, point_sections
 
     value: dict[str, Any] = clean(
         {
@@ -149,7 +198,10 @@ def _numbers(sides: "Sequence[Side]", unit: "Unit", multipliers: Sequence[Any]) 
             "unit": asdict(unit),
             "quantities": [asdict(row) for row in laws.compared(sides, unit)],
             "multipliers": [one if isinstance(one, str) else one.to_json() for one in multipliers],
+            "points": point_sections.to_json(sides, unit, points),
+            "scores": [{**asdict(row), "changes": [asdict(row.change(other)) for other in range(1, len(sides))]}
+                       for row in scores],
             "differences": [{"field": name, "values": values} for name, values in differences.differences(sides)],
         }
-    )
+    )  # fmt: skip
     return value

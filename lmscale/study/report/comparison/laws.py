@@ -99,6 +99,8 @@ def multiplier(first: Side, other: Side, unit: Unit, factors: tuple[float, float
     """How much less compute `other` needs than `first` at equal loss, or why that cannot be said."""
     if unit.caution:
         return unit.caution
+    if one := next((side for side in (first, other) if not side.is_ladder), None):
+        return f"the runs of {one.label} are no ladder of losses over compute"
     ladders = [side.table.assign(loss_nats=factor * side.table["loss_nats"].astype(float))
                for side, factor in zip((first, other), factors)]  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""The page of a comparison: who needs less compute, what differs, the laws side by side, the figures."""
+"""The page of a comparison: who needs less compute, what differs, the laws side by side, how many runs there are."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,33 @@ from collections.abc import Sequence
 from lmscale.study.fits.predict.multiplier import ComputeMultiplier
 from lmscale.study.plots import compact, number, power
 from lmscale.study.report import account, page
-from lmscale.study.report.comparison import differences, laws
+from lmscale.study.report.comparison import differences, laws, point_sections, scores
+from lmscale.study.report.comparison.points import Point
+from lmscale.study.report.comparison.scores import ScoreRow
 from lmscale.study.report.comparison.sides import Side, Unit
 from lmscale.study.report.page import Number
 
 
-def answer(sides: Sequence[Side], multipliers: Sequence[ComputeMultiplier | str], unit: Unit) -> list[str]:
-    """A sentence for every further side: its compute at equal loss as a share of the first side's, or why not."""
-    first = sides[0].label
-    return [_sentence(side.label, first, result, unit) for side, result in zip(sides[1:], multipliers)]
+def answer(
+    sides: Sequence[Side],
+    multipliers: Sequence[ComputeMultiplier | str],
+    unit: Unit,
+    points: Sequence[Point] = (),
+    score_rows: Sequence[ScoreRow] = (),
+) -> list[str]:
+    """What can be said of every further side: its compute at equal loss as a share of the first side's, the losses and
+    best rates at the points that both ran, their benchmark scores; a sentence that says why where there is nothing."""
+    sentences = []
+    for other, (side, result) in enumerate(zip(sides[1:], multipliers), 1):
+        ladders = sides[0].is_ladder and side.is_ladder
+        if ladders:
+            sentences.append(_sentence(side.label, sides[0].label, result, unit))
+        shared = any(point.sides[other] for point in points)
+        if not ladders or (isinstance(result, str) and shared):
+            sentences += point_sections.answer(sides, unit, points, other)
+        if score_rows:
+            sentences.append(scores.answer(sides, score_rows, other))
+    return sentences
 
 
 def _sentence(label: str, first: str, result: ComputeMultiplier | str, unit: Unit) -> str:
@@ -54,13 +72,17 @@ def differing(sides: Sequence[Side]) -> list[str]:
 
 
 def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
-    """Every quantity on every side, and how the further sides differ from the first."""
+    """Every quantity on every side, and how the further sides differ from the first; nothing of sweeps for no law."""
     rows = laws.compared(sides, unit)
+    title = page.heading("Laws side by side")
+    if not any(side.kind.fits_law for side in sides):
+        return []
     if not rows:
         lacking = ", ".join(side.label for side in sides if side.fit is None)
-        return [page.paragraphs([f"No law is fixed by the runs of {lacking}, so that none can be compared."])]
+        return [title, page.paragraphs([f"No law is fixed by the runs of {lacking}, so that none can be compared."])]
     heads = [("", f"at C = {power(laws.common_budget(sides))} FLOPs"), *_heads(sides)]
     return [
+        title,
         page.paragraphs(
             [
                 f"At the largest compute up to which all were fitted. Changes are against {sides[0].label}: a factor "

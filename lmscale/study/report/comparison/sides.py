@@ -10,12 +10,15 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.plots import measured_runs
 from lmscale.study.report.answer import usable
+from lmscale.study.report.kinds import ALLOCATION, DATA, SCORES, SIZES, Kind
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import LossLaw
 
+LADDERS = (ALLOCATION, DATA, SIZES, SCORES)
+"""Kinds of sweeps whose loss falls with compute: the compute that one saves can be stated."""
 ALIKE = 1.01
 """Runs whose tokens have so nearly the same number of bytes have one factor from nats per token to bits per byte."""
 
@@ -30,6 +33,8 @@ class Side:
     fits: tuple[Any, ...]
     folder: Path | None
     """The sweep's folder; None for a table."""
+    kind: Kind = ALLOCATION
+    """What its runs were made for."""
 
     @property
     def runs(self) -> "pd.DataFrame":
@@ -45,6 +50,11 @@ class Side:
     def law(self) -> "LossLaw | None":
         """The parametric law, where it is identified."""
         return next((fit for fit in usable(self.fits) if fit.approach == "3"), None)
+
+    @property
+    def is_ladder(self) -> bool:
+        """Whether its losses are a function of compute."""
+        return self.kind in LADDERS
 
     @property
     def bits_per_nat(self) -> float | None:

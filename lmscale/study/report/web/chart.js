@@ -9,6 +9,7 @@ const NEAR = 14; // CSS pixels within which the pointer is at a point
 const DRAGGED = 6; // CSS pixels from which a drag is a zoom
 const ZOOM_STEP = 0.7;
 const MOST_TICKS = 9;
+const MOST_NAMED = 5; // runs of one point that its tip names
 const ROW_HINT = document.querySelector("tr[data-run]") ? "; a click on a run goes to its row" : "";
 const PIXELS_A_TICK = { x: 70, y: 40 };
 
@@ -288,9 +289,19 @@ class Chart {
 
 // What the pointer is at, in lines: a run by its id and name (N, D, rate, seed) with C and loss, or the name of a mark.
 function describe(page, target, textX, textY) {
+  const place = `${textX(target.x)}, ${textY(target.y)}`;
   const run = target.run ? page.runs[target.run] : null;
-  if (!run) return [target.run || target.mark.name, `${textX(target.x)}, ${textY(target.y)}`].filter(Boolean);
+  if (!run) return [...(target.run ? describeSeveral(page, target) : [target.mark.name]), place].filter(Boolean);
   const loss = run.loss === null ? "–" : fixed(run.loss, 4);
   const lines = [target.run, run.name, `C ${run.flops ? power(run.flops) : "–"}, loss ${loss}`, run.use];
   return lines.filter((line, index) => line && lines.indexOf(line) === index);
+}
+
+// A point that joins several runs: what it is, and the first of them by name.
+function describeSeveral(page, target) {
+  const runs = runsOf(page, target.run);
+  if (runs.length < 2) return [target.run];
+  const named = runs.slice(0, MOST_NAMED).map((id) => `${id} ${(page.runs[id] || {}).name || ""}`.trim());
+  const rest = runs.length - named.length;
+  return [`${target.mark.name}: ${runs.length} runs`, ...named, rest > 0 ? `and ${rest} more` : ""];
 }

@@ -1,5 +1,12 @@
 // A run's row in the table of runs, with its exact command below it.
 
+const RUN_SEPARATOR = "; "; // as in marks.py
+
+// The runs of a point: one, or several that it joins.
+function runsOf(page, text) {
+  return page.runs[text] ? [text] : text.split(RUN_SEPARATOR);
+}
+
 function rowOf(id) {
   return document.querySelector(`tr[data-run="${CSS.escape(id)}"]`);
 }
@@ -36,7 +43,9 @@ function toggleCommand(page, row) {
   else unfold(page, row);
 }
 
-function goToRun(page, id, from) {
+// Goes to a run's row; of a point that joins several, to the first.
+function goToRun(page, runs, from) {
+  const [id] = runsOf(page, runs);
   const row = rowOf(id);
   if (!row) {
     announce(`run ${id} has no row on this page; table.csv beside it holds all`);

@@ -1,10 +1,11 @@
 // Which marks of a chart are shown: the reader chooses budgets and sizes.
 //
-// A run has the tags of its record, a mark without a run its own; what has no such tag is always shown.
+// A run has the tags of its record, a mark without a run its own; what has no such tag is always shown. A point that
+// joins several runs has the tags of the first.
 
 function tagOf(page, mark, index, name) {
   const id = index === undefined ? mark.run : (mark.runs || [])[index];
-  const record = id ? page.runs[id] : null;
+  const record = id ? page.runs[runsOf(page, id)[0]] : null;
   return (record && record[name]) || (mark.tags || {})[name] || "";
 }
 
