@@ -34,7 +34,7 @@ compute and 1.2 of it at 100 times, where the conformal one holds .84 (.93 at 10
 lowest row is Farseer's truth, 24 runs of an IsoFLOP with .5 % noise (the next lowest .90), where the runs hardly show
 the misfit. The price under Chinchilla's own form is 1.6 and 2.1 times the law's width. One new run lies inside in .97.
 Real runs, 95 % interval of one new run against the law's resamples and residuals: Chinchilla's 18 largest 18 inside at
-2.1 % width (13 at 2.6 %), our CPU sweep's 7 held out 6 (4).
+2.1 % width (13 at 2.6 %), our CPU sweep's 7 held out 5 (4).
 """
 
 import argparse

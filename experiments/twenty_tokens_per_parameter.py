@@ -13,7 +13,7 @@ the published runs and exact training FLOPs for ours; losses in nats per token.
 
 Cost: the fits and the figure take seconds on one core; the sweep's own cost is what `lmscale plan` prints for it.
 Outcome (2026-11, sweeps/isoflop_cpu.py on two cores of an AMD EPYC): D*/N* is 20.7 [13.7, 29.2] at 3e21 FLOPs for the
-published runs and 38.6 [32.0, 50.1] at 2.25e12 for ours by Approach 3 (19.4 [14.1, 27.1] and 35.5 [30.7, 44.9] by
+published runs and 40.1 [33.9, 50.0] at 2.25e12 for ours by Approach 3 (19.4 [14.1, 27.1] and 37.0 [32.1, 47.2] by
 Approach 2): 20 lies inside the interval of the published runs and below that of ours.
 """
 

@@ -52,7 +52,8 @@ def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     except (_Invalid, SyntaxError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         if isinstance(error, UserError):
             raise UserError(f"`where={_shown(where)}` {error}") from None
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sentence = error.msg if isinstance(error, SyntaxError) else str(error)
+        cause = sentence.splitlines()[0] if sentence else type(error).__name__
         raise UserError(f"`where={_shown(where)}` cannot be evaluated ({cause}): {EXAMPLE}") from None
     if not mask.any():
         raise UserError(f"`where={_shown(where)}` keeps none of the {len(table)} rows")
