@@ -5,8 +5,8 @@
     lmscale report runs/isoflop_cpu
 
 28 byte models on the source code of Python's standard library. The largest budget is the prediction: no fit sees it.
-About 16 minutes on two idle cores of an AMD EPYC whose matmul peak was 214 GFLOP/s. Outcome (2026-11): a = .441 [.386,
-.496] by the minima of the valleys and .439 [.388, .496] by the parametric law, D*/N* = 36 and 39 bytes per parameter at
+About 16 minutes on two idle cores of an AMD EPYC whose matmul peak was 214 GFLOP/s. Outcome (2026-11): a = .430 [.370,
+.489] by the minima of the valleys and .429 [.385, .476] by the parametric law, D*/N* = 37 and 40 bytes per parameter at
 2.25e12 FLOPs; every minimum lies inside its grid. Rate and batch of each run: `recipes.cpu`, tuned by
 `sweeps/tune_cpu.py`.
 """
