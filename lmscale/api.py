@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmscale.study.sweep import Plan, Sweep
 
 
-def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None) -> "Plan":
+def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None, pack: int = 1) -> "Plan":
     """The runs of a sweep, counted and checked; nothing is started. `print` shows every run.
 
     Args:
@@ -21,6 +21,7 @@ def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None) -> "
             returned as it is.
         compile: a machine that need not be here, as `lmscale plan --compile` takes it: "v5e-16", "h100x8". The plan's
             `compiled` then maps each run_id to what the compiler says: whether it fits, bytes per device, kernels.
+        pack: up to this many runs of one shape and length share a compiled program, as `lmscale.run` trains them.
 
     Raises `UserError` for a sweep that cannot be planned, for an unknown machine and for a compiler that is missing.
     """
@@ -31,17 +32,17 @@ def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None) -> "
         planned = sweep
     else:
         planned = plan_of_sweep(sweep) if isinstance(sweep, Sweep) else read(Path(sweep))
-    return planned if compile is None else _compiled(planned, compile)
+    return planned if compile is None else _compiled(planned, compile, pack)
 
 
-def _compiled(plan: "Plan", name: str) -> "Plan":
+def _compiled(plan: "Plan", name: str, pack: int) -> "Plan":
     """The plan with what the compiler says of each run on the machine called `name`."""
     from dataclasses import replace
 
     from lmscale.core.machines import machine
     from lmscale.study.compiled import compile_runs
 
-    outcomes = compile_runs(plan.runs, machine(name))
+    outcomes = compile_runs(plan.runs, machine(name), pack=pack)
     return replace(plan, compiled={run.config.run_id: outcome for run, outcome in zip(plan.runs, outcomes)})
 
 

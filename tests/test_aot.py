@@ -26,6 +26,7 @@ from lmscale.lm.aot.programs import abstract_batch, training_step, validation_ba
 from lmscale.lm.aot.traced_flops import matmul_flops
 from lmscale.lm.devices.sharding import make_mesh, platform
 from lmscale.lm.model.attention import cudnn
+from lmscale.lm.train import pack
 from lmscale.lm.train.batch_source import TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import make_step
@@ -99,6 +100,23 @@ def test_matrix_products_inside_of_control_flow() -> None:
     assert matmul_flops(either) == 5 * one
     batched = jax.make_jaxpr(jax.vmap(product))(jnp.zeros((3, 8, 8)))
     assert matmul_flops(batched) == 3 * one
+
+
+def test_a_program_of_several_runs_without_numbers() -> None:
+    """Its arrays are those that `pack.stack` makes, but for what is shared; validation leaves all of them in memory."""
+    mesh, config, runs = make_mesh(MeshConfig()), of(MODEL), 3
+    one, three = training_step(config, mesh, None), training_step(config, mesh, None, runs)
+    assert three.tokens == runs * one.tokens
+    assert three.argument_bytes() == {kind: runs * size for kind, size in one.argument_bytes().items()}
+    with jax.set_mesh(mesh):
+        assert matmul_flops(three.trace().jaxpr) == runs * matmul_flops(one.trace().jaxpr)
+    state, batch, *_ = one.arguments
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (state, batch))
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (pack.stack([zeros] * runs)))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), three.arguments[:2]) == shapes
+    beside = validation_batch(config, mesh, None, runs).bytes_beside()
+    parameters, moments = (one.argument_bytes()[kind] for kind in ("parameters", "optimizer"))
+    assert beside["state of all runs"] == pytest.approx(runs * (parameters + moments), rel=0.01)
 
 
 @pytest.mark.long

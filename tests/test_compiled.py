@@ -100,6 +100,21 @@ def test_sources_and_versions_are_part_of_the_key_of_the_cache(
     assert len(requests(folder)) == 4
 
 
+def test_runs_that_are_trained_in_one_program_are_compiled_as_one(installed: Callable[[str], Path]) -> None:
+    """Three of one shape and one of another, of up to two: a pair, and a program of one run."""
+    folder = installed("reply['packed'] = request['packed']")
+    alike = [PlannedRun(replace(RUN, seed=seed)) for seed in range(3)]
+    runs = [*alike, PlannedRun(of_width(32)), PlannedRun(replace(RUN, tokens=2 * RUN.tokens))]
+    assert [outcome.packed for outcome in compile_runs(runs, V5E, pack=2)] == [2, 2, 2, 1, 1]
+    assert [outcome.packed for outcome in compile_runs(runs, V5E, pack=8)] == [3, 3, 3, 1, 1]
+    assert [outcome.packed for outcome in compile_runs(runs, V5E)] == [1] * 5
+    assert sorted(requests(folder)) == [16, 16, 16, 32]
+    spread = [PlannedRun(replace(RUN, seed=seed, mesh=MeshConfig(data=2))) for seed in range(2)]
+    assert [outcome.packed for outcome in compile_runs(spread, V5E, pack=2)] == [1, 1], "each is spread by itself"
+    with pytest.raises(UserError, match="--pack 0: must be at least 1"):
+        compile_runs(runs, V5E, pack=0)
+
+
 def test_programs_of_full_effort_are_stored_apart(installed: Callable[[str], Path]) -> None:
     folder = installed("reply['train']['effort'] = request['effort']")
     runs = [PlannedRun(RUN)]

@@ -16,7 +16,7 @@ import pytest
 
 from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
-from lmscale.core.counting import params_total
+from lmscale.core.counting import memory_bytes, params_total
 from lmscale.core.errors import UserError
 from lmscale.core.machines import machine, target_text
 from lmscale.core.plans import PlannedRun
@@ -40,13 +40,14 @@ def as_users_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
-def compile_one(
-    name: str, mesh: MeshConfig | None = None, batch: int = 8, micro_batches: int = 1, **model: Any
-) -> CompiledRun:
+def config_of(mesh: MeshConfig | None = None, batch: int = 8, micro_batches: int = 1, **model: Any) -> RunConfig:
     settings = OptimizerConfig(peak_lr=1e-3, batch_sequences=batch, micro_batches=micro_batches)
     shape = replace(MODEL, **model)
-    config = RunConfig(model=shape, optimizer=settings, mesh=mesh or MeshConfig(), tokens=batch * shape.context)
-    (outcome,) = compile_runs([PlannedRun(config)], machine(name), effort="full")
+    return RunConfig(model=shape, optimizer=settings, mesh=mesh or MeshConfig(), tokens=batch * shape.context)
+
+
+def compile_one(name: str, mesh: MeshConfig | None = None, **options: Any) -> CompiledRun:
+    (outcome,) = compile_runs([PlannedRun(config_of(mesh, **options))], machine(name))
     return outcome
 
 
@@ -117,6 +118,20 @@ def test_experts_on_an_axis_of_their_own(name: str) -> None:
         name, MeshConfig(expert=4), experts=8, experts_per_token=2, router=RouterConfig(capacity=1.25)
     )
     assert "all-to-all" in "".join(outcome.train.collectives), outcome.train.collectives
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_eight_runs_in_one_program(name: str) -> None:
+    """Runs that differ in seed and rate are one program with a fused kernel, which takes the memory that is planned."""
+    config = config_of(batch=4)
+    rates = [replace(config.optimizer, peak_lr=2.0**-number) for number in range(8, 16)]
+    runs = [PlannedRun(replace(config, optimizer=rate, seed=seed)) for seed, rate in enumerate(rates)]
+    outcomes = compile_runs(runs, machine(name), pack=8)
+    outcome, platform = outcomes[0], machine(name).platform
+    assert outcomes == [outcome] * 8 and outcome.packed == 8
+    assert outcome.attention == FUSED[platform], outcome.train.kernels
+    assert outcome.train.memory["parameters"] == 8 * 4 * params_total(MODEL)
+    assert 8 * memory_bytes(config, platform) == pytest.approx(outcome.train.bytes_per_device, rel=0.15)
 
 
 @pytest.mark.parametrize("name", MACHINES)

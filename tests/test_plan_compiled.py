@@ -16,6 +16,7 @@ import lmscale
 from lmscale.commands.plan import compiled as compiled_plan
 from lmscale.core.compiled import CompiledRun, Effort
 from lmscale.core.config import MeshConfig
+from lmscale.core.counting import memory_bytes
 from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, machine
 from lmscale.core.plans import PlannedRun
@@ -46,10 +47,13 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
     """The machines that were compiled for; every run gets `COMPILED`."""
     asked: list[Machine] = []
 
-    def compile_runs(runs: list[PlannedRun], target: Machine, progress: Any, effort: Effort) -> list[CompiledRun]:
+    def compile_runs(
+        runs: list[PlannedRun], target: Machine, progress: Any, effort: Effort, pack: int
+    ) -> list[CompiledRun]:
         asked.append(target)
-        progress(1, 1, COMPILED)
-        return [compiled(machine=target.name, train=replace(COMPILED.train, effort=effort))] * len(runs)
+        outcome = compiled(machine=target.name, train=replace(COMPILED.train, effort=effort), packed=pack)
+        progress(1, 1, outcome)
+        return [outcome] * len(runs)
 
     monkeypatch.setattr(compiled_plan, "compile_runs", compile_runs)
     return asked
@@ -86,6 +90,41 @@ def test_the_compile_effort_is_reported(file: Path, answers: list[Machine], caps
         assert [run["compiled"]["effort"] for run in json.loads(Path("p.json").read_text("utf-8"))["runs"]] == [
             effort
         ] * 2
+
+
+def test_runs_that_share_a_program(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
+    """The memory of both together, compiled or estimated."""
+    assert call("plan", file, "--compile", "v5e-4", "--pack", "2", "--json", "p.json") == 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "fits, 3.0 GB per device of 16.0 for 2 runs in one program" in printed
+    assert "MiB: compiled peak memory over all devices of the program that a run shares with those like it" in printed
+    written = json.loads(Path("p.json").read_text("utf-8"))
+    assert [run["compiled"]["packed"] for run in written["runs"]] == [2, 2]
+    for pack, packed in ((1, 1), (2, 2), (8, 2)):
+        assert call("plan", file, "--device", "h100", "--pack", str(pack), "--json", "p.json") == 0
+        rows = json.loads(Path("p.json").read_text("utf-8"))["rows"]
+        assert [row["packed"] for row in rows] == [packed] * 2
+        assert [row["memory_bytes"] for row in rows] == [
+            packed * memory_bytes(sweep.read(file).runs[0].config, "gpu")
+        ] * 2
+    capsys.readouterr()
+    assert call("plan", file, "--pack", "0") == 2 and "--pack 0: must be at least 1" in capsys.readouterr().err
+
+
+def test_a_program_of_several_runs_that_does_not_fit(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = compiled(fits=False, bytes_per_device=20 * 10**9, packed=2)
+    monkeypatch.setattr(compiled_plan, "compile_runs", lambda runs, target, progress, effort, pack: [large] * len(runs))
+    assert call("run", file, "--check-compiled", "v5e-4", "--pack", "2") == 2
+    refused = capsys.readouterr().err
+    assert "20 GB of 16 GB per device for 2 runs in one program, compiled): take less than --pack 2" in refused
+    wide = "width=16, layers=1, heads=2, context=16", "width=16384, layers=16, heads=2, context=16"
+    file.write_text(SWEEP.replace(*wide), "utf-8")
+    assert call("plan", file, "--device", "h100", "--pack", "2") == 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "2 of 2 runs need more than the 80 GB of one H100" in printed
+    assert "for 2 runs in one program): take less than --pack 2, raise" in printed
 
 
 def test_without_it_nothing_is_compiled(file: Path, answers: list[Machine], capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,9 +164,9 @@ def test_what_cannot_be_compiled_for(
 def test_a_plan_in_python_is_compiled_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Machine] = []
 
-    def compile_runs(runs: list[PlannedRun], target: Machine) -> list[CompiledRun]:
+    def compile_runs(runs: list[PlannedRun], target: Machine, pack: int) -> list[CompiledRun]:
         asked.append(target)
-        return [compiled(machine=target.name)] * len(runs)
+        return [compiled(machine=target.name, packed=pack)] * len(runs)
 
     monkeypatch.setattr("lmscale.study.compiled.compile_runs", compile_runs)
     plain = lmscale.plan(file)
@@ -135,6 +174,7 @@ def test_a_plan_in_python_is_compiled_too(file: Path, monkeypatch: pytest.Monkey
     plan = lmscale.plan(plain, compile="v5e-4")
     assert asked == [machine("v5e-4")] and list(plan.compiled) == [run.config.run_id for run in plan.runs]
     assert f"{plan.runs[0].config.run_id} on v5e-4: fits, 3.0 GB per device of 16.0" in str(plan)
+    assert [one.packed for one in lmscale.plan(plain, compile="v5e-4", pack=2).compiled.values()] == [2, 2]
     with pytest.raises(UserError, match="did you mean 'h100x8'"):
         lmscale.plan(plain, compile="h100-8")
 

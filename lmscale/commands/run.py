@@ -81,7 +81,7 @@ def main(args: RunArgs, console: "Console") -> int:
     if args.check_compiled is not None:
         from lmscale.commands.plan.compiled import check_compiled
 
-        check_compiled(plan.runs, args.check_compiled, console)
+        check_compiled(plan.runs, args.check_compiled, console, args.pack)
     if args.launcher == "slurm":
         from lmscale.core.config import check
 

@@ -74,6 +74,8 @@ class CompiledRun:
     """The least time of a training step; None where the peaks are not known or the program was refused."""
     devices: int = 1
     """Devices that the run takes of the machine."""
+    packed: int = 1
+    """Runs that the training step moves on together."""
     versions: dict[str, str] = field(default_factory=dict)
     """Package -> version, of those that compiled."""
     peak_bytes_here: int = 0
@@ -98,9 +100,10 @@ class CompiledRun:
         limit = "" if self.memory_limit_bytes is None else f" of {self.memory_limit_bytes / 1e9:.1f}"
         time = "" if self.bound is None else f", a step at least {1e3 * self.bound.seconds:.3g} ms ({self.bound.limit})"
         verdict = "fits" if self.fits else "does not fit"
+        together = f" for {self.packed} runs in one program" if self.packed > 1 else ""
         effort = " with little effort" if self.effort == "low" else ""
         return (
-            f"{verdict}, {size}{limit}; attention {self.attention}, logits {self.loss}{time}; compiled in "
+            f"{verdict}, {size}{limit}{together}; attention {self.attention}, logits {self.loss}{time}; compiled in "
             f"{duration(self.compile_seconds)}{effort}"
         )
 
@@ -116,8 +119,9 @@ class CompiledRun:
         return from_json(cls, {name: item for name, item in value.items() if name not in derived})
 
 
-def program_fields(config: RunConfig, reference: ModelConfig | None) -> dict[str, Any]:
-    """All of a run that its compiled programs depend on; runs that differ in nothing of it share them."""
+def program_fields(config: RunConfig, reference: ModelConfig | None, packed: int = 1) -> dict[str, Any]:
+    """All of a run that its compiled programs depend on, which move on `packed` runs like it; runs that differ in
+    nothing of it share them."""
     fields = {name: value for name, value in config.to_json().items() if name not in (*VALUES_ONLY, "data")}
     optimizer = {name: value for name, value in fields["optimizer"].items() if name not in OPTIMIZER_MAY_DIFFER}
     objective = {name: value for name, value in fields["objective"].items() if name not in ("teacher", "reward")}
@@ -128,10 +132,11 @@ def program_fields(config: RunConfig, reference: ModelConfig | None) -> dict[str
         "objective": objective,
         "data": data,
         "reads": None if reference is None else asdict(reference),
+        "packed": packed,
     }
 
 
-def program_key(config: RunConfig, reference: ModelConfig | None) -> str:
-    """A name for the programs of a run: equal for runs that share them."""
-    text = json.dumps(program_fields(config, reference), sort_keys=True)
+def program_key(config: RunConfig, reference: ModelConfig | None, packed: int = 1) -> str:
+    """A name for the programs of a run, or of `packed` runs like it: equal for runs that share them."""
+    text = json.dumps(program_fields(config, reference, packed), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -124,19 +124,20 @@ class Price:
     device_seconds: float
     """Seconds times the devices that the run takes."""
     memory_bytes: int
-    """Estimated peak over all its devices together."""
+    """Estimated peak of its program, over all its devices together."""
     source: str
     fits: bool
     """Whether its share fits into the memory of a device; True where that memory is unknown."""
 
 
-def price(run: PlannedRun, hardware: Hardware) -> Price:
-    """Time and memory of one run; a branch pays only for the steps after it leaves its trunk."""
+def price(run: PlannedRun, hardware: Hardware, packed: int = 1) -> Price:
+    """Time and memory of one run; a branch pays only for the steps after it leaves its trunk. The memory is that of a
+    program of `packed` runs like it."""
     config, speed = run.config, hardware.speed(run.config)
     flops = run.paid_flops + validation_flops(config)
     seconds = STARTUP_SECONDS + speed.compile_seconds + flops / speed.flops_per_second
     platform: Platform = "cpu" if hardware.device is None else hardware.device.platform
-    needed = memory_bytes(config, platform) + run.reference_bytes
+    needed = packed * memory_bytes(config, platform) + run.reference_bytes
     limit = None if hardware.device is None else hardware.device.memory_bytes * config.mesh.devices
     return Price(seconds, seconds * config.mesh.devices, needed, speed.source, limit is None or needed <= limit)
 

@@ -37,6 +37,8 @@ class PlanArgs:
     compile_effort: Literal["low", "full"] = "low"
     """How hard a TPU's compiler tries to make programs fast: as little as it can, in a quarter of the time, unless
     that leaves open whether they fit; or as in training. With little effort they take somewhat more memory."""
+    pack: int = 1
+    """Memory of up to this many runs of one shape and length in one program, as `lmscale run --pack` trains them."""
     utilisation: float | None = None
     """Share of the device's peak that training reaches; by default 0.35 is assumed."""
     price: float | None = None

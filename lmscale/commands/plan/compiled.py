@@ -20,9 +20,10 @@ Rows = Sequence[tuple[PlannedRun, CompiledRun]]
 
 
 def compile_plan(
-    runs: Sequence[PlannedRun], name: str | None, console: Console, effort: Effort = "low"
+    runs: Sequence[PlannedRun], name: str | None, console: Console, effort: Effort = "low", pack: int = 1
 ) -> dict[str, CompiledRun]:
-    """run_id -> what the compiler says on the machine called `name`, printed as it comes; nothing without a name.
+    """run_id -> what the compiler says on the machine called `name`, printed as it comes; nothing without a name. Up to
+    `pack` runs share a program.
 
     Raises `UserError` as `machine` and `compile_runs` do.
     """
@@ -32,13 +33,14 @@ def compile_plan(
     def progress(done: int, programs: int, newest: CompiledRun) -> None:
         console.print(f"compiled {done} of {counted(programs, 'shape')}: {escape(newest.sentence())}")
 
-    outcomes = compile_runs(runs, machine(name), progress, effort)
+    outcomes = compile_runs(runs, machine(name), progress, effort, pack)
     return {run.config.run_id: outcome for run, outcome in zip(runs, outcomes)}
 
 
-def check_compiled(runs: Sequence[PlannedRun], name: str | None, console: Console) -> None:
-    """Raise `UserError` where a run does not fit the machine called `name`, and as `compile_plan` does."""
-    outcomes = compile_plan(runs, name, console)
+def check_compiled(runs: Sequence[PlannedRun], name: str | None, console: Console, pack: int = 1) -> None:
+    """Raise `UserError` where a run, or `pack` in one program, does not fit the machine called `name`, and as
+    `compile_plan` does."""
+    outcomes = compile_plan(runs, name, console, pack=pack)
     large = [(run, outcome) for run in runs if outcomes and not (outcome := outcomes[run.config.run_id]).fits]
     if large and name is not None:
         raise UserError(_too_large(large, len(runs), machine(name)))
@@ -86,7 +88,8 @@ def _memory(compiled: CompiledRun) -> str:
     parts = [f"{_size(size)} {kind}" for kind, size in program.memory.items() if size]
     limit = "" if compiled.memory_limit_bytes is None else f" of {_size(compiled.memory_limit_bytes)}"
     of_validation = "" if program is compiled.train else " in validation"
-    return f"{_size(program.bytes_per_device)}{limit} per device{of_validation} ({', '.join(parts)})"
+    of_runs = f" for {compiled.packed} runs in one program" if compiled.packed > 1 else ""
+    return f"{_size(program.bytes_per_device)}{limit} per device{of_runs}{of_validation} ({', '.join(parts)})"
 
 
 def _sent(compiled: CompiledRun) -> str:
@@ -120,9 +123,12 @@ def _too_large(large: Rows, runs: int, target: Machine) -> str:
     """How many of `runs` runs do not fit, what the largest needs, and what to do."""
     run, compiled = max(large, key=lambda row: row[1].bytes_per_device)
     limit = "" if compiled.memory_limit_bytes is None else f" of {_size(compiled.memory_limit_bytes)}"
+    packed = compiled.packed
+    together = f" for {packed} runs in one program" if packed > 1 else ""
+    fix = f"take less than --pack {packed}, " if packed > 1 else ""
     verb = "does" if len(large) == 1 else "do"
     return (
         f"{len(large)} of {counted(runs, 'run')} {verb} not fit {target.name} (run {run.config.run_id}: "
-        f"{_size(compiled.bytes_per_device)}{limit} per device, compiled): raise optimizer.micro_batches, set "
-        f"model.remat, or spread the run with {run.config.spread_by}"
+        f"{_size(compiled.bytes_per_device)}{limit} per device{together}, compiled): {fix}raise "
+        f"optimizer.micro_batches, set model.remat, or spread the run with {run.config.spread_by}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import DataConfig
+from lmscale.core.config.packable import pack_sizes
 from lmscale.core.counting import Counts, count
 from lmscale.core.plans import PlannedRun
 from lmscale.lm import data
@@ -31,6 +32,8 @@ class PricedRun:
     """What the sweep's folder holds of the run; None where it was not looked at."""
     compiled: CompiledRun | None = None
     """What the compiler says of it on a named machine; its memory is then in `price`."""
+    packed: int = 1
+    """Runs that may share its program, whose memory is in `price`."""
 
     @property
     def ended(self) -> bool:
@@ -73,6 +76,7 @@ class PricedRun:
             "peak_lr": config.optimizer.peak_lr,
             "datastore_tokens": list(config.exam.datastore_tokens),
             "memory_bytes": self.price.memory_bytes,
+            "packed": self.packed,
             "memory_source": "estimated" if self.compiled is None else "compiled",
             "fits_memory": self.price.fits,
             "seconds": self.price.seconds,
@@ -198,19 +202,23 @@ def price_plan(
     verdict: Verdict | None,
     folder: Path | None = None,
     compiled: Mapping[str, CompiledRun] | None = None,
+    pack: int = 1,
 ) -> PricedPlan:
     """Count and price every run, and look into the sweep's `folder` for what is there of it.
 
     `compiled` maps the run_id of what was compiled to what the compiler says: its memory takes the place of the
-    estimate. Raises `UserError` where a prepared corpus is too small for one.
+    estimate. Where up to `pack` runs share a program, memory is that of the program. Raises `UserError` where a
+    prepared corpus is too small for a run.
     """
     corpora = manifests(plan.runs)
     there = partial(state_of, folder) if folder is not None and folder.is_dir() else lambda run: None
     rows = []
-    for run in plan.runs:
+    sizes = pack_sizes([run.config for run in plan.runs], pack)
+    for run, packed in zip(plan.runs, sizes):
         one = (compiled or {}).get(run.config.run_id)
-        cost = _with_compiled_memory(price(run, hardware), run, one)
-        rows.append(PricedRun(run, count(run.config), cost, _epochs(run, corpora[run.config.data]), there(run), one))
+        cost = _with_compiled_memory(price(run, hardware, packed), run, one)
+        epochs = _epochs(run, corpora[run.config.data])
+        rows.append(PricedRun(run, count(run.config), cost, epochs, there(run), one, packed))
     return PricedPlan(plan, hardware, tuple(rows), verdict)
 
 

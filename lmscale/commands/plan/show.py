@@ -22,7 +22,7 @@ from lmscale.study.sweep import experts_text, flops_text
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: {memory} peak memory "
-    "over all devices of a run. time: start-up and validation included, by what `by` names "
+    "over all devices of {program}. time: start-up and validation included, by what `by` names "
     "(measured: by the runs of this sweep that have finished)."
 )
 LEAST_FIRST = (
@@ -71,8 +71,7 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
     if priced.begun:
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
-    memory = "compiled" if priced.compiled else "estimated"
-    console.print(LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory))
+    console.print(_legend(priced, convention))
     if target is not None and priced.compiled:
         console.print("step: the least time of an update by the peaks of the machine, a bound and no promise.")
         for sentence in compiled.lines(priced.compiled, target):
@@ -96,6 +95,14 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
         console.print(
             f"The runs are fewer than the unknowns of the law {sweep.law!r}: a trial, so its design is not judged."
         )
+
+
+def _legend(priced: PricedPlan, convention: str) -> str:
+    """What the columns are, where the memory is from, and of how many runs in one program it is."""
+    most = max(row.packed for row in priced.rows)
+    program = "a run" if most == 1 else f"the program that a run shares with those like it, up to {most} in all"
+    memory = "compiled" if priced.compiled else "estimated"
+    return LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory, program=program)
 
 
 def _plain_attention(priced: PricedPlan) -> Iterator[str]:
@@ -220,9 +227,11 @@ def _memory(priced: PricedPlan) -> list[str]:
     if not large or device is None:
         return []
     most = max(large, key=lambda row: row.price.memory_bytes)
+    together = f" for {most.packed} runs in one program" if most.packed > 1 else ""
+    fix = f"take less than --pack {most.packed}, " if most.packed > 1 else ""
     return [
         f"{len(large)} of {len(priced.rows)} runs need more than the {device.memory_bytes / 1e9:.0f} GB of one "
-        f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB): raise "
+        f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB{together}): {fix}raise "
         f"optimizer.micro_batches, set model.remat, or spread the run with {most.run.config.spread_by}"
     ]
 

@@ -59,9 +59,8 @@ def _priced(
 ) -> PricedPlan:
     """The plan with its prices, compiled where --compile names a machine."""
     hardware = _hardware(plan, args)  # before minutes of compilation, since it may refuse
-    return price_plan(
-        plan, hardware, verdict, folder, compile_plan(plan.runs, args.compile, console, args.compile_effort)
-    )
+    compiled = compile_plan(plan.runs, args.compile, console, args.compile_effort, args.pack)
+    return price_plan(plan, hardware, verdict, folder, compiled, args.pack)
 
 
 def _elsewhere(args: PlanArgs) -> tuple[object, ...]:

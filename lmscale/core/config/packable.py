@@ -1,8 +1,11 @@
 """Which runs can share one program: they share its compiled step, which takes as numbers what they differ in."""
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from lmscale.core.config.checks import check
 from lmscale.core.config.run import RunConfig
 
 MAY_DIFFER = (
@@ -29,6 +32,27 @@ def _shared_fields(config: RunConfig) -> dict[str, Any]:
 def packing_conflict(first: RunConfig, second: RunConfig) -> str:
     """The dotted name of a field whose difference keeps two runs out of one program; empty where they can share one."""
     return _first_difference(_shared_fields(first), _shared_fields(second))
+
+
+def pack_sizes(configs: Sequence[RunConfig], pack: int) -> list[int]:
+    """For each run, how many runs the largest program holds that it may be trained in, where up to `pack` share one.
+
+    A run that is spread over several devices is trained by itself, as `launch.pool` does it. Raises `UserError` for a
+    `pack` below 1.
+    """
+    check(pack > 0, f"--pack {pack}: must be at least 1, which takes every run by itself")
+    if pack == 1:
+        return [1] * len(configs)
+    firsts: list[RunConfig] = []
+    numbers = []  # of the first run that each one can share a program with
+    for config in configs:
+        alike = (number for number, first in enumerate(firsts) if not packing_conflict(first, config))
+        if (number := next(alike, None)) is None:
+            number = len(firsts)
+            firsts.append(config)
+        numbers.append(number)
+    sizes = Counter(numbers)
+    return [min(pack, sizes[number]) if config.mesh.devices == 1 else 1 for config, number in zip(configs, numbers)]
 
 
 def _first_difference(first: Any, second: Any) -> str:

@@ -42,9 +42,14 @@ and of a forward pass (`counting.flops`)."""
 
 
 def compile_run(
-    config: RunConfig, machine: Machine, reference: ModelConfig | None = None, effort: Effort = "full"
+    config: RunConfig,
+    machine: Machine,
+    reference: ModelConfig | None = None,
+    effort: Effort = "full",
+    packed: int = 1,
 ) -> CompiledRun:
-    """Compile the training step and the validation of `config`, which may read the model `reference`, for `machine`.
+    """Compile the training step and the validation of `config`, which may read the model `reference`, for `machine`;
+    or of `packed` runs like it in one program.
 
     With little effort only where that decides whether a program fits: one whose memory is near that of a device is
     compiled again as in training.
@@ -61,8 +66,8 @@ def compile_run(
         return with_effort(partial(compile_program, program, config, mesh, machine, training), effort, machine)
 
     with cudnn_of(machine):
-        train = compiled(training_step(config, mesh, reference), training=True)
-        validation = compiled(validation_batch(config, mesh, reference), training=False)
+        train = compiled(training_step(config, mesh, reference, packed), training=True)
+        validation = compiled(validation_batch(config, mesh, reference, packed), training=False)
     largest = max(train.bytes_per_device, validation.bytes_per_device)
     return CompiledRun(
         machine=machine.name,
@@ -75,6 +80,7 @@ def compile_run(
         validation=validation,
         bound=_bound(config, machine, train),
         devices=config.mesh.devices,
+        packed=packed,
         versions={name: installed(name) for name in COMPILERS if installed(name)},
         peak_bytes_here=resident_bytes(),
     )

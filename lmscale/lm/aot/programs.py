@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmscale.core.config import ModelConfig, Reinforcement, RunConfig
 from lmscale.lm.devices.sharding import batch_sharding, shardings
@@ -14,6 +14,7 @@ from lmscale.lm.eval.pair_validation import jitted_values
 from lmscale.lm.eval.validation import rows_at_once, window_losses
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.objectives import Batch, Reference, make_objective
+from lmscale.lm.train import pack
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import make_step
 
@@ -43,12 +44,15 @@ class AbstractProgram(NamedTuple):
         return _bytes_by_kind(self.beside)
 
 
-def training_step(config: RunConfig, mesh: Mesh, reference_model: ModelConfig | None) -> AbstractProgram:
-    """The step that `train` compiles, with its donated state."""
-    reference = abstract_reference(reference_model, mesh)
-    programs = make_step(config, mesh, make_objective(config, reference_model), reference)
-    batch, hyper = abstract_batch(config, mesh), jax.eval_shape(lambda: Hyperparameters.of(config))
-    state = programs.state
+def training_step(
+    config: RunConfig, mesh: Mesh, reference_model: ModelConfig | None, packed: int = 1
+) -> AbstractProgram:
+    """The step that `train` compiles, with its donated state; that of `packed` runs like `config` in one program."""
+    reference, objective = abstract_reference(reference_model, mesh), make_objective(config, reference_model)
+    programs = make_step(config, mesh, objective, reference)
+    step = pack.packed_step(programs, config, packed, objective)
+    hyper = jax.eval_shape(lambda: Hyperparameters.of(config))
+    state, batch, hyper = (stacked(one, packed, mesh) for one in (programs.state, abstract_batch(config, mesh), hyper))
     kinds = {
         "parameters": state.params,
         "optimizer": state.opt_state,
@@ -56,18 +60,30 @@ def training_step(config: RunConfig, mesh: Mesh, reference_model: ModelConfig | 
         "reference": reference,
         "batch": batch,
     }
-    return AbstractProgram(programs.step, (state, batch, hyper, reference), kinds, config.batch_tokens, {})
+    return AbstractProgram(step, (state, batch, hyper, reference), kinds, packed * config.batch_tokens, {})
 
 
-def validation_batch(config: RunConfig, mesh: Mesh, reference_model: ModelConfig | None) -> AbstractProgram:
+def stacked(tree: Any, packed: int, mesh: Mesh) -> Any:
+    """What `pack.stack` makes of `packed` trees like this one, on the one device of `mesh`."""
+    if packed == 1:
+        return tree
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((packed, *leaf.shape), leaf.dtype, sharding=whole), tree)
+
+
+def validation_batch(
+    config: RunConfig, mesh: Mesh, reference_model: ModelConfig | None, packed: int = 1
+) -> AbstractProgram:
     """The function that validation calls for every batch of the whole held-out set that the run asks for, and the
-    state of training that stays in memory meanwhile."""
+    state of training that stays in memory meanwhile: of `packed` runs all of it, beside a copy of one's parameters."""
     state, reference = make_step(config, mesh).state, abstract_reference(reference_model, mesh)
     params, context, sequences = state.eval_params, config.model.context, config.example_sequences
     rows = rows_at_once(max(1, config.validation_tokens // (sequences * context)), sequences * context, mesh)
     shape, tokens = (rows, *[2] * config.data.pairs), rows * sequences * context
     windows = _array((*shape, context + 1), np.int32, batch_sharding(mesh))
     beside: dict[str, Any] = {"optimizer": state.opt_state, **({} if state.ema is None else {"averaged": state.params})}
+    if packed > 1:
+        beside = {"state of all runs": stacked(state, packed, mesh)}
     if not config.data.pairs:
         kinds = {"parameters": params, "batch": windows}
         beside["reference"] = reference

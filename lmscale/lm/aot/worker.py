@@ -42,7 +42,8 @@ def write_reply(request: dict[str, object], reply: Path) -> None:
     reference = None if request["reference"] is None else from_json(ModelConfig, request["reference"])
     config = RunConfig.from_json(request["config"])
     effort: Effort = "low" if request["effort"] == "low" else "full"
-    compiled = compile_run(config, machine(str(request["machine"])), reference, effort)
+    packed = int(str(request["packed"]))
+    compiled = compile_run(config, machine(str(request["machine"])), reference, effort, packed)
     write_json(reply, compiled.to_json())
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lmscale.core.compiled import CompiledRun, Effort, program_key
 from lmscale.core.config import READ_ROLES, ModelConfig
+from lmscale.core.config.packable import pack_sizes
 from lmscale.core.counting import params_total
 from lmscale.core.extras import compiler_versions
 from lmscale.core.machines import Machine
@@ -17,11 +18,16 @@ Progress = Callable[[int, int, CompiledRun], None]
 
 
 def compile_runs(
-    runs: Sequence[PlannedRun], machine: Machine, progress: Progress = lambda *_: None, effort: Effort = "low"
+    runs: Sequence[PlannedRun],
+    machine: Machine,
+    progress: Progress = lambda *_: None,
+    effort: Effort = "low",
+    pack: int = 1,
 ) -> list[CompiledRun]:
     """What the compiler says of each run on `machine`; runs that share their programs share the outcome.
 
-    With little effort a program is compiled with full effort too where that leaves open whether it fits, and for GPUs.
+    Where up to `pack` runs share a program, the outcome of a run is that of the largest program that it may be in. With
+    little effort a program is compiled with full effort too where that leaves open whether it fits, and for GPUs.
 
     Raises `UserError` where the compiler is not installed or does not match JAX, where a mesh does not fit, and where
     the compiler refuses a program for another reason than its size.
@@ -30,8 +36,9 @@ def compile_runs(
     for run in runs:
         machine.check_mesh(run.config.mesh.devices, f"of run {run.config.run_id}")
     by_id = {run.config.run_id: run for run in runs}
-    every = [Job(run.config, _reference(run, by_id), effort) for run in runs]
-    keys = [program_key(job.config, job.reference) for job in every]
+    sizes = pack_sizes([run.config for run in runs], pack)
+    every = [Job(run.config, _reference(run, by_id), effort, packed) for run, packed in zip(runs, sizes)]
+    keys = [program_key(job.config, job.reference, job.packed) for job in every]
     jobs = dict(zip(reversed(keys), reversed(every)))  # of runs that share a program the first stands for all
     cache = Cache(machine, versions, effort)
     compiled = {key: outcome for key in jobs if (outcome := cache.read(key)) is not None}
@@ -58,6 +65,7 @@ def _largest_first(jobs: dict[str, Job]) -> dict[str, Job]:
     """The first tells how much memory of this machine the others need at most."""
 
     def size(item: tuple[str, Job]) -> Any:
-        return -params_total(item[1].config.model) * (item[1].config.model.layers + 1), item[0]
+        job = item[1]
+        return -job.packed * params_total(job.config.model) * (job.config.model.layers + 1), item[0]
 
     return dict(sorted(jobs.items(), key=size))

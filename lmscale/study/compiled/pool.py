@@ -33,11 +33,13 @@ Finished = Callable[[str, CompiledRun], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A run to compile, the model that it reads, and how hard the compiler is to try."""
+    """A run to compile, the model that it reads, how hard the compiler is to try, and how many runs like it share the
+    program."""
 
     config: RunConfig
     reference: ModelConfig | None = None
     effort: Effort = "full"
+    packed: int = 1
 
     def request(self, machine: Machine) -> str:
         """What the process reads from standard input."""
@@ -48,6 +50,7 @@ class Job:
                 "config": self.config.to_json(),
                 "reference": reference,
                 "effort": self.effort,
+                "packed": self.packed,
             }
         )
 
