@@ -15,6 +15,7 @@ from lmscale.core.counting import chunks
 from lmscale.lm.model import attention
 from lmscale.lm.model.attention import alibi_slopes, chunked, cudnn, plain, splash
 from lmscale.lm.model.attention.alibi import as_features
+from lmscale.lm.model.attention.documents import as_features as documents_as_features
 
 QKV = tuple[jax.Array, jax.Array, jax.Array]
 HEADS, FEATURES, SCALE = 4, 6, 0.3
@@ -183,7 +184,32 @@ def test_cudnns_arguments_compute_the_formula(option: dict[str, Any]) -> None:
     np.testing.assert_allclose(output, plain.attend(*qkv, SCALE, option["slopes"], segments), rtol=2e-3, atol=2e-3)
 
 
-def test_cudnn_is_called_with_a_mask_and_wider_heads_only_where_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_documents_of_a_kernel_without_a_mask(dtype: str) -> None:
+    """Their numbers as features: what the formula with a mask gives, forward and backward, for one document, for as
+    many as there are tokens, and for numbers of several digits."""
+    time = 300
+    q, k, v = random_qkv(time, 2, dtype)
+    numbers = np.stack([np.arange(time), np.sort(np.random.default_rng(0).integers(0, 40, time))]).astype(np.int32)
+    for segments in (jnp.asarray(numbers), jnp.zeros((2, time), jnp.int32)):
+
+        def total(attend: Callable[..., jax.Array], segments: jax.Array = segments) -> Any:
+            squares = lambda q, k, v: jnp.sum(attend(q, k, v, segments).astype(jnp.float32) ** 2)
+            return jax.jit(jax.value_and_grad(squares, argnums=(0, 1, 2)))(q, k, v)
+
+        wide = lambda q, k, v, segments: plain.attend(*documents_as_features(q, k, v, segments), SCALE)
+        masked = lambda q, k, v, segments: plain.attend(q, k, v, SCALE, None, segments)
+        extra = wide(q, k, v, segments)[..., FEATURES:]
+        assert extra.shape[-1] == 16 and not np.any(extra)
+        tolerance = 1e-5 if dtype == "float32" else 1e-2
+        for ours, theirs in zip(jax.tree.leaves(total(wide)), jax.tree.leaves(total(masked))):
+            np.testing.assert_allclose(
+                np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=tolerance, atol=tolerance
+            )
+
+
+def test_cudnn_is_called_with_wider_heads_and_a_mask_only_where_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, **options: Any) -> jax.Array:
@@ -194,10 +220,13 @@ def test_cudnn_is_called_with_a_mask_and_wider_heads_only_where_needed(monkeypat
     qkv, segments = random_qkv(12, 2, features=8), documents(12, True)
     assert cudnn.attend(*qkv, SCALE).shape == qkv[0].shape
     always = {"scale": SCALE, "is_causal": True, "implementation": "cudnn"}
-    assert calls.pop() == {"features": (8, 8, 8), "mask": None, **always}
+    assert calls.pop() == {"features": (8, 8, 8), **always}
     assert cudnn.attend(*qkv, SCALE, alibi_slopes(HEADS), segments).shape == qkv[0].shape
+    assert calls.pop() == {"features": (24, 24, 24), **always}
+    monkeypatch.setattr(cudnn, "capability", lambda: AMPERE)
+    assert cudnn.attend(*random_qkv(12, 2, features=128), SCALE, None, segments).shape == (2, 12, HEADS, 128)
     call = calls.pop()
-    assert call["features"] == (16, 16, 16) and call["mask"].shape == (2, 1, 12, 12)
+    assert call["features"] == (128, 128, 128) and call["mask"].shape == (2, 1, 12, 12)
     assert np.array_equal(call["mask"][0, 0], np.arange(12)[:, None] // 5 == np.arange(12)[None] // 5)
 
 
@@ -215,7 +244,9 @@ HOPPER, AMPERE, TURING = (9, 0), (8, 6), (7, 5)
         (AMPERE, "bfloat16", 12, 136, False, "a multiple of 8 up to 128 features, not 136"),
         (HOPPER, "bfloat16", 12, 264, False, "a multiple of 8 up to 256 features, not 264"),
         (HOPPER, "bfloat16", 12, 60, False, "a multiple of 8 up to 256 features, not 60"),
-        (HOPPER, "bfloat16", 11, 64, True, "takes a mask for even lengths only, not 11"),
+        (HOPPER, "bfloat16", 11, 64, True, None),
+        (HOPPER, "bfloat16", 11, 256, True, "takes a mask for even lengths only, not 11"),
+        (AMPERE, "bfloat16", 11, 128, True, "takes a mask for even lengths only, not 11"),
     ],
 )
 def test_why_cudnn_is_not_used(

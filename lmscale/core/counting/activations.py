@@ -83,6 +83,12 @@ def _layer_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig) -> 
     return mesh.tensor * stream + MLP_STACKED[model.mlp] * hidden + _attention_numbers(model, platform, mesh)
 
 
+def document_features(context: int) -> int:
+    """By how many features a kernel's heads are wider where documents do not see each other (`lm/model/attention/
+    documents`): one for each binary digit of their numbers in a row, in eights as kernels need them."""
+    return math.ceil((context - 1).bit_length() / 8) * 8
+
+
 def _attention_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig) -> float:
     """Numbers that attention saves per token on an accelerator: queries, keys, values, its output, and what QK-norm and
     the formula without a kernel keep besides."""
@@ -93,6 +99,9 @@ def _attention_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig)
         numbers += (wide + 1) * (queries + keys) * model.head_width
     if fused_attention(model, platform, mesh):
         features = model.head_width + ALIBI_FEATURES * (model.positions == "alibi")
+        if platform == "gpu" and model.document_end is not None:  # the kernel's result is as wide as what it reads
+            more = document_features(model.context)
+            numbers += queries * more if features + more <= WIDEST_HEAD else 0
         if platform == "tpu":
             features = math.ceil(features / TPU_LANES) * TPU_LANES
         return numbers + 2 * (queries + keys) * features

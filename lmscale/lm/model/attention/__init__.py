@@ -32,10 +32,10 @@ def causal_attention(
     """softmax(scale q k^T + bias) v over the keys up to each query's own position (Vaswani 2017, equation 1).
 
     Shapes [batch, time, heads, features]; the result is like the queries. `slopes`, one per query head, adds
-    -slope (t - s) to the scaled score (ALiBi, Press 2022). With `segments_BT`, integers, a query sees only keys of its
-    own segment: documents packed into one row do not see each other. `dropout` is the share of attention weights
-    dropped, the others are scaled up to make up for it; without a `key` nothing is dropped. A `tap` of scores or
-    weights takes the plain path, the only one on which they exist.
+    -slope (t - s) to the scaled score (ALiBi, Press 2022). With `segments_BT`, integers from 0 that never fall along a
+    row and rise by 1, a query sees only keys of its own segment: documents packed into one row do not see each other.
+    `dropout` is the share of attention weights dropped, the others are scaled up to make up for it; without a `key`
+    nothing is dropped. A `tap` of scores or weights takes the plain path, the only one on which they exist.
     """
     heads, kv_heads = q_BTHK.shape[2], k_BSGK.shape[2]
     assert heads % kv_heads == 0 and k_BSGK.shape == v_BSGK.shape
