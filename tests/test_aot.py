@@ -1,7 +1,6 @@
 """Programs of a run without numbers: their arrays, FLOPs and memory, and the devices that they are traced for."""
 
 import inspect
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,6 +29,7 @@ from lmscale.lm.train import pack
 from lmscale.lm.train.batch_source import TextBatches
 from lmscale.lm.train.optimizer import Hyperparameters
 from lmscale.lm.train.step import make_step
+from lmscale.study.compiled.pool import Job
 
 MODEL = ModelConfig(width=32, layers=2, heads=2, context=16, vocab=64)
 V5E = machine("v5e-1")
@@ -196,7 +196,7 @@ def test_what_a_program_needs_that_is_too_large(message: str, needed: int | None
 @pytest.mark.long
 @pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is here")
 def test_a_process_without_the_compiler_says_so(tmp_path: Path) -> None:
-    request = json.dumps({"machine": "v5e-4", "config": RUN.to_json(), "reference": None, "effort": "low"})
+    request = Job(RUN, effort="low").request(V5E)
     done = subprocess.run(
         [sys.executable, "-m", "lmscale.lm.aot.worker", str(tmp_path / "reply.json")],
         input=request, capture_output=True, text=True, cwd=Path(__file__).parents[1],

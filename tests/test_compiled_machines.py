@@ -74,6 +74,15 @@ def test_attention_is_fused_forward_and_backward(name: str, options: dict[str, A
 
 
 @pytest.mark.parametrize("name", MACHINES)
+def test_documents_apart_take_no_mask(name: str) -> None:
+    """Each kernel is told of documents by numbers of [B, T], never by an array of [B, T, T]."""
+    context = 8192
+    together, apart = (compile_one(name, batch=1, context=context, document_end=end) for end in (None, 255))
+    assert apart.attention == FUSED[machine(name).platform]
+    assert apart.train.bytes_per_device - together.train.bytes_per_device < 2 * context**2
+
+
+@pytest.mark.parametrize("name", MACHINES)
 def test_dropout_of_attention_is_computed_by_the_formula(name: str) -> None:
     assert compile_one(name, attention_dropout=0.1).attention == "plain"
 

@@ -35,6 +35,8 @@ COMPILED: list[tuple[Platform, dict[str, Any], dict[str, int], float]] = [
     ("gpu", {"residual_dropout": 0.1}, {}, 21.1),
     ("gpu", {"micro_batches": 2}, {}, 12.0),
     ("gpu", {"kind": "muon"}, {}, 20.0),
+    ("gpu", {"document_end": 0}, {}, 20.6),
+    ("gpu", {"document_end": 0, "context": 8192, "rows": 4}, {}, 20.6),
     ("gpu", {}, {"data": 4}, 7.16),
     ("tpu", {}, {}, 7.7),
     ("tpu", GPT2, {}, 9.2),
