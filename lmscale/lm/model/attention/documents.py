@@ -22,11 +22,11 @@ def as_features(
     digits = jnp.arange(document_features(k_BSGK.shape[1]), dtype=segments_BT.dtype)
     ones_BTE = segments_BT[:, :, None] >> digits[None, None, :] & 1
     more_q, more_k = ones_BTE * HIDDEN, 1 - ones_BTE
-    wide = (_widened(x, more.astype(x.dtype)) for x, more in ((q_BTHK, more_q), (k_BSGK, more_k)))
-    return (*wide, jnp.pad(v_BSGK, ((0, 0), (0, 0), (0, 0), (0, len(digits)))))
+    wide_v = jnp.pad(v_BSGK, ((0, 0), (0, 0), (0, 0), (0, len(digits))))
+    return _widened(q_BTHK, more_q), _widened(k_BSGK, more_k), wide_v
 
 
 def _widened(x_BTHK: jax.Array, more_BTE: jax.Array) -> jax.Array:
     """Every head with the same further features."""
-    more_BTHE = jnp.broadcast_to(more_BTE[:, :, None], (*x_BTHK.shape[:3], more_BTE.shape[-1]))
+    more_BTHE = jnp.broadcast_to(more_BTE[:, :, None].astype(x_BTHK.dtype), (*x_BTHK.shape[:3], more_BTE.shape[-1]))
     return jnp.concatenate((x_BTHK, more_BTHE), axis=-1)
