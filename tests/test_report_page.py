@@ -16,7 +16,7 @@ from lmscale.core.files import write_json
 from lmscale.core.plans import read_plan
 from lmscale.study import fits, plots, report
 from lmscale.study.plots.isoflop import budget_points
-from lmscale.study.report import assets, explore, page, sketch, summary
+from lmscale.study.report import assets, drawing, explore, page, sketch, summary
 from lmscale.study.report.charts import allocations, isoflop, loss, quality
 from lmscale.study.report.marks import COLUMNS, Axis, Chart, Mark, data_table, rounded
 from lmscale.study.report.records import records, run_name
@@ -312,3 +312,17 @@ def test_points_without_a_run_of_their_own_count_as_shapes():
         Mark("line", "fitted", list(range(500)), list(range(500))),
     ]
     assert Chart("scores", Axis("N", 1, 3), Axis("score", 0, 1), marks).shapes == 5
+
+
+def test_many_marks_are_drawn_finer_and_bars_stay_apart():
+    few, many = (
+        Mark("bars", "noise", list(range(n)), low=[0.0] * n, high=[1.0] * n, width=1.5) for n in (3, 2 * drawing.CROWD)
+    )
+    with plots.style():
+        _, (ax,) = plots.canvas()
+        for mark in (few, many):
+            drawing.PAINTERS["bars"](ax, mark)
+    assert [line.get_linewidth() for line in ax.lines] == [1.5, 0.75]
+    x, y = ax.lines[0].get_data()
+    assert list(x) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert list(y[:2]) == [0, 1] and np.isnan(y[2::3]).all()

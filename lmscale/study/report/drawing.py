@@ -1,5 +1,6 @@
 """A chart as a drawing in the house style: the same marks that the page shows, for files and for paper."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 DASHES: Any = (0, (4, 2))
 DOTS: Any = (0, (1, 1.6))
+CROWD = 300
+"""Points or bars of one mark beyond which each is drawn finer."""
 
 
 def colour(variable: str) -> str:
@@ -49,11 +52,22 @@ def _labels(chart: Chart) -> list[tuple[float, str, str]]:
     return list(labels.values())
 
 
+def _fineness(mark: Mark) -> float:
+    """What widths are multiplied by, so that more marks than a panel has pixels are no single patch."""
+    return min(1.0, CROWD / max(1, len(mark.x), len(mark.low)))
+
+
 def _points(ax: "Axes", mark: Mark) -> None:
-    edges = [colour(one) for one in mark.colours] or [colour(mark.colour)] * len(mark.x)
-    filled = list(mark.filled) or [True] * len(mark.x)
-    faces = [edge if full else INK["paper"] for edge, full in zip(edges, filled)]
     shape = "D" if mark.shape == "diamond" else "o"
+    filled = list(mark.filled) or [True] * len(mark.x)
+    if not mark.colours and len(set(filled)) < 2:  # one style for all is drawn ten times faster than one each
+        edge = colour(mark.colour)
+        face = edge if all(filled) else INK["paper"]
+        fine = _fineness(mark)
+        ax.plot(mark.x, mark.y, shape, ms=5 * fine**0.5, mfc=face, mec=edge, mew=1.1 * fine, zorder=4)
+        return
+    edges = [colour(one) for one in mark.colours] or [colour(mark.colour)] * len(mark.x)
+    faces = [edge if full else INK["paper"] for edge, full in zip(edges, filled)]
     ax.scatter(mark.x, mark.y, s=25, marker=shape, facecolors=faces, edgecolors=edges, linewidths=1.1, zorder=4)
 
 
@@ -70,10 +84,13 @@ def _band(ax: "Axes", mark: Mark) -> None:
 
 
 def _bars(ax: "Axes", mark: Mark) -> None:
-    lines: Callable[..., Any] = ax.hlines if mark.along == "x" else ax.vlines
-    lines(
-        mark.y if mark.along == "x" else mark.x, mark.low, mark.high, color=colour(mark.colour), lw=mark.width, zorder=3
-    )
+    """One line with a gap after each bar: a thousand lines of two points take a hundred times as long."""
+    place = mark.y if mark.along == "x" else mark.x
+    along = [end for low, high in zip(mark.low, mark.high, strict=True) for end in (low, high, math.nan)]
+    across = [value for value in place for _ in range(3)]
+    ends = (along, across) if mark.along == "x" else (across, along)
+    width = mark.width * _fineness(mark)
+    ax.plot(*ends, color=colour(mark.colour), alpha=mark.opacity, lw=width, zorder=2.5, solid_capstyle="butt")
 
 
 def _level(ax: "Axes", mark: Mark) -> None:
