@@ -217,3 +217,8 @@ def test_a_large_sweep_shows_some_curves_evenly_along_compute(tmp_path):
     curves, notes = plots.read_curves(tmp_path, table)
     assert len(curves) == plots.MOST_CURVES and not notes
     assert list(curves) == sorted(curves) and {"0000", f"{count - 1:04}"} <= set(curves)
+
+
+def test_runs_that_did_not_finish_are_not_drawn(table):
+    states = table.assign(state=["crashed", *["finished"] * (len(table) - 1)])
+    assert len(plots.measured_runs(states)) == len(plots.measured_runs(table)) - 1

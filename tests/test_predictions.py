@@ -1,6 +1,7 @@
 """Saved fits and predictions that were edited or damaged, misses and signs of held-out runs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,47 @@ def test_figures_and_tables_have_one_sign() -> None:
 
     html = tables.held_out([check], pd.DataFrame({"run": ["run 0", "run 1"], "flops": [1e18, 1e18]}))
     assert "+2.00" in html and "meas. − pred." in html
+
+
+def at_the_point(**columns: Any) -> pd.DataFrame:
+    """Runs at the predicted point, with the loss 2.6 unless another is given."""
+    rows = pd.DataFrame({"loss_nats": 2.6, **columns} if "loss_nats" not in columns else columns)
+    return rows.assign(params=1e9, tokens=2e10, run=[f"r{place}" for place in range(len(rows))])
+
+
+@pytest.mark.parametrize(
+    ("columns", "runs"),
+    [
+        ({"state": ["crashed", "finished"]}, ["r1"]),
+        ({"exit_code": [0, 137]}, ["r0"]),
+        ({"loss_nats": [math.inf, 2.6]}, ["r1"]),
+        ({"loss_nats": [-1.0, 2.6]}, ["r1"]),
+        ({"loss_nats": [2.9, 2.6, 2.8], "peak_lr": [0.1, 0.01, 0.001]}, ["r1"]),
+    ],
+)
+def test_a_prediction_is_held_against_results_alone(
+    prediction: Path, law: Any, columns: dict[str, list[Any]], runs: list[str]
+) -> None:
+    rows = at_the_point(**columns)
+    (verdict,) = preregister.check(prediction, table=rows)["verdicts"]
+    assert verdict["runs"] == runs and verdict["measured"] == pytest.approx(2.6)
+    held_out = fits.held_out_check(law, rows.assign(held_out=True))
+    assert [run.run for run in held_out.runs] == runs
+    left_out = {one["run"] for one in held_out.to_json()["dropped"]}
+    assert left_out == set(rows["run"]) - set(runs) and all(name in str(held_out) for name in left_out)
+
+
+def test_a_run_is_measured_once(prediction: Path) -> None:
+    rows = at_the_point(loss_nats=[2.51234, 2.51234, 2.58766])
+    rows["run"] = ["a", "a", "b"]
+    (verdict,) = preregister.check(prediction, table=rows)["verdicts"]
+    assert verdict["runs"] == ["a", "b"] and verdict["measured"] == pytest.approx(2.55)
+
+
+def test_a_point_without_a_result_has_no_verdict(prediction: Path) -> None:
+    with pytest.raises(UserError, match=r"no finished run of the table lies within 2%.*finished run: crashed"):
+        preregister.check(prediction, table=at_the_point(state=["crashed"]))
+    near = at_the_point(loss_nats=[2.6]).assign(params=1e9 * 1.021)
+    with pytest.raises(UserError, match="no finished run of the table lies within 2%"):
+        preregister.check(prediction, table=near)
+    assert preregister.check(prediction, table=near.assign(params=1e9 * 1.019))["verdicts"]

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ PLAIN_NAME = re.compile(r"[\w./-]+")
 """A name that `columns` takes as it is."""
 HELD_OUT = re.compile(r"val|test|eval|held")
 """Names of losses on text that was not trained on."""
+PLACE = "Unnamed: place"
+"""A column of the rows' numbers while they are sorted; like an index that was written out, it tells no runs apart."""
 STEEPEST = (0.3, 2.0)  # powers of N outside of which FLOPs are not those of training
 
 
@@ -126,6 +128,24 @@ def usable(
     notes = tuple(table.attrs.get("notes", ()))
     searched = learning_rates.search_noise(rows_tried, target, inputs)
     return UsableRuns(usable_rows, tuple(rows.dropped), notes, tuple(statuses), (*inputs, target), searched)
+
+
+def results_of(
+    table: "pd.DataFrame",
+    inputs: Sequence[str],
+    target: str,
+    rates: str = "inside",
+    law: type[Law] | Sequence[type[Law]] = (),
+    positive_target: bool = False,
+) -> UsableRuns:
+    """The rows that `usable` takes, held out or not, in their order: the results a prediction is held against.
+
+    Raises `UserError` as `usable` does.
+    """
+    every = table.drop(columns="held_out", errors="ignore").assign(**{PLACE: range(len(table))})
+    every.attrs = {name: value for name, value in table.attrs.items() if name != "dropped"}  # the fit has said those
+    results = usable(every, inputs, target, rates, law, positive_target)
+    return replace(results, table=results.table.sort_values(PLACE).drop(columns=PLACE).reset_index(drop=True))
 
 
 def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:

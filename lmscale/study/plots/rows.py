@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows that can be drawn: N, D, C and the loss finite and positive."""
+    """The rows that can be drawn: of runs that finished, N, D, C and the loss finite and positive."""
     if not len(table.columns):
         return table
     for name in ("params", "tokens", "flops", "loss_nats"):
         if name not in table:
             raise UserError(f"the table has no column {name!r}{nearest(name, map(str, table.columns))}")
     values = table[["params", "tokens", "flops", "loss_nats"]].to_numpy(dtype=float)
-    return table.iloc[np.flatnonzero((np.isfinite(values) & (values > 0)).all(axis=1))]
+    known = (np.isfinite(values) & (values > 0)).all(axis=1)
+    return table.iloc[np.flatnonzero(known & (unfinished(table) == ""))]
 
 
 def held_out_mask(table: "pd.DataFrame") -> Any:

@@ -10,7 +10,7 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
-from lmscale.study.fits.results.common import Prediction, clean, percentiles, span
+from lmscale.study.fits.results.common import Dropped, Prediction, clean, dropped_lines, percentiles, span
 from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.tables import flags
 
@@ -84,6 +84,8 @@ class HeldOut(Printed):
     budgets: tuple[HeldOutBudget, ...] = ()
     size_column: str = "params"
     """Which N this is, as the fit counts it."""
+    dropped: tuple[Dropped, ...] = ()
+    """Held-out rows that are no result: of a run that did not finish, at a worse learning rate, there twice."""
 
     @property
     def coverage(self) -> float:
@@ -148,6 +150,7 @@ class HeldOut(Printed):
                     for r in self.runs
                 ],
                 "budgets": [{**b.__dict__, "agree": b.agree} for b in self.budgets],
+                "dropped": [one.to_json() for one in self.dropped],
             }
         )
 
@@ -180,7 +183,7 @@ class HeldOut(Printed):
                     f"the intervals {'overlap' if budget.agree else 'DO NOT overlap'}"
                 )
             lines.append(line)
-        return "\n".join(lines)
+        return "\n".join([*lines, *dropped_lines(self.dropped)])
 
 
 def held_out_check(
@@ -205,16 +208,19 @@ def held_out_check(
 
 
 def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
+    from lmscale.study.fits.runs import results_of
+
     target = fit.law.TARGET
-    table = table[table[[*fit.law.INPUTS, target]].notna().all(axis=1)]
-    if not len(table):
+    if not table[[*fit.law.INPUTS, target]].notna().all(axis=1).any():
         raise UserError("no held-out run has a measured loss: run the held-out points first")
-    points = [{name: float(row[name]) for name in fit.law.INPUTS} for _, row in table.iterrows()]
+    measured = results_of(table, fit.law.INPUTS, target, fit.rates, type(fit.law), fit.residual == "log")
+    rows = measured.table
+    points = [{name: float(row[name]) for name in fit.law.INPUTS} for _, row in rows.iterrows()]
     runs = tuple(
-        HeldOutRun(str(name), prediction, float(measured))
-        for name, prediction, measured in zip(table["run"], fit.predict_many(points, level), table[target])
+        HeldOutRun(str(name), prediction, float(loss))
+        for name, prediction, loss in zip(rows["run"], fit.predict_many(points, level), rows[target])
     )
-    return HeldOut(fit.approach, level, runs, size_column=fit.size_column)
+    return HeldOut(fit.approach, level, runs, size_column=fit.size_column, dropped=measured.dropped)
 
 
 def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
@@ -223,7 +229,7 @@ def _budgets(fit: "IsoFlop", table: "pd.DataFrame", level: float) -> HeldOut:
     from lmscale.study.fits.results.run_noise import RunNoise
     from lmscale.study.fits.runs import usable
 
-    table = table.drop(columns=[name for name in ("held_out",) if name in table])
+    table = table.drop(columns="held_out", errors="ignore")
     if "flops_budget" not in table or not table["flops_budget"].notna().any():
         raise UserError("no held-out run states its compute budget: an IsoFLOP fit is checked at budgets")
     runs = usable(table, ("params",), rates=fit.rates)

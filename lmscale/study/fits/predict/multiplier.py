@@ -11,9 +11,9 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, Status, clean, counted, percentiles, span, status_lines
 from lmscale.study.fits.results.notebook import Printed
+from lmscale.study.fits.runs import usable
 from lmscale.study.grouping import group_count, group_index
 from lmscale.study.laws import ComputeLaw
-from lmscale.study.tables import flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,9 +135,7 @@ def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
     for column in ("flops", "loss_nats"):
         if column not in table:
             raise UserError(f"the {name} ladder has no column {column!r}")
-    rows = table[table["flops"].notna() & table["loss_nats"].notna()].reset_index(drop=True)
-    if "held_out" in rows:
-        rows = rows[~flags(rows, "held_out")]
+    rows = usable(table, ("flops",), rates="all").table
     if "flops_budget" in rows and rows["flops_budget"].notna().all():
         rows = rows.loc[rows.groupby(group_index(rows["flops_budget"]))["loss_nats"].idxmin()]
     rows = rows.sort_values("flops")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits import sizes
@@ -21,6 +23,8 @@ from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law_json import law_source
 from lmscale.study.fits.results.saved import SavedFields, interval, saved_size
+from lmscale.study.fits.runs import results_of
+from lmscale.study.tables import numbers
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
@@ -198,20 +202,22 @@ def _verdict(prediction: _Registered, loss_nats: float | None, rows: Any, target
 
 
 def _measured(inputs: Mapping[str, float], table: Any, target: str) -> tuple[list[float], list[str]]:
-    """The losses of the runs at a predicted point, and their names."""
+    """The losses of the finished runs at a predicted point, each run once, and their names."""
     for name in (*inputs, target):
         if name not in table:
             raise UserError(f"the table has no column {name!r}{nearest(name, map(str, table.columns))}")
-    rows = table[table[target].notna()]
-    near = rows
+    near = table
     for name, value in inputs.items():
-        near = near[(near[name] - value).abs() <= SAME_POINT * abs(value)]
+        near = near[np.abs(numbers(near, name) - value) <= SAME_POINT * abs(value)]
+    at = ", ".join(f"{name} = {value:.4g}" for name, value in inputs.items())
+    nowhere = f"no finished run of the table lies within {SAME_POINT:.0%} of {at}"
     if not len(near):
-        at = ", ".join(f"{name} = {value:.4g}" for name, value in inputs.items())
-        raise UserError(
-            f"no finished run of the table lies within {SAME_POINT:.0%} of {at}: run that point, or give its loss"
-        )
-    return [float(v) for v in near[target]], [str(run) for run in near["run"]]
+        raise UserError(f"{nowhere}: run that point, or give its loss")
+    try:
+        rows = results_of(near, tuple(inputs), target).table
+    except UserError as error:
+        raise UserError(f"{nowhere}: {error}") from None
+    return [float(loss) for loss in rows[target]], [str(run) for run in rows["run"]]
 
 
 def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
