@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from helpers.simulated import write_sweep
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import METRICS_FILE
 from lmscale.study import fits, plots
+from lmscale.study.plots.axes import end_labels
+from lmscale.study.plots.isoflop import MOST_NAMED
 from lmscale.study.tables import read_table
 
 
@@ -222,3 +225,33 @@ def test_a_large_sweep_shows_some_curves_evenly_along_compute(tmp_path):
 def test_runs_that_did_not_finish_are_not_drawn(table):
     states = table.assign(state=["crashed", *["finished"] * (len(table) - 1)])
     assert len(plots.measured_runs(states)) == len(plots.measured_runs(table)) - 1
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_labels_beside_lines_never_touch_and_say_how_many_there_are(count):
+    with plots.style():
+        figure, (ax,) = plots.canvas(9.0, 4.4)
+        ends = np.geomspace(1, 3, count)
+        for end in ends:
+            ax.plot([0, 1], [1, end])
+        end_labels(ax, [(float(end), f"N = {end:.3f}", plots.INK["3"]) for end in ends])
+        plots.render(figure, "svg")  # a layout without room would warn
+    texts = [text for text in ax.texts if text.get_text().startswith("N =")]
+    boxes = sorted((box.y0, box.y1) for box in (text.get_window_extent() for text in texts))
+    assert all(below[1] <= above[0] + 1 for below, above in pairwise(boxes))
+    assert boxes[0][0] >= 0 and boxes[-1][1] <= figure.bbox.height
+    hint = [text.get_text() for text in ax.texts if text not in texts]
+    assert (len(texts), hint) == (3, []) if count == 3 else (len(texts) > 8 and hint == [f"{len(texts)} of 100:"])
+
+
+def test_of_many_valleys_some_are_named():
+    rows = [{"params": n * b**0.5, "tokens": b**0.5 / (6 * n), "flops": b, "flops_budget": b, "run": f"{b:.3g}-{n:.2g}",
+             "loss_nats": 3 + 0.1 * np.log(n / 0.03) ** 2 - 0.1 * np.log10(b / 1e12)}
+            for b in np.geomspace(1e12, 1e18, 30) for n in 0.03 * np.geomspace(0.3, 3, 4)]  # fmt: skip
+    many = pd.DataFrame(rows)
+    (fit,) = fits.fit(many, ("2",), resamples=0, check=False)
+    with plots.style():
+        figure, (ax,) = plots.canvas()
+        plots.valleys(ax, many, fit)
+        plots.render(figure, "svg")
+    assert len(ax.texts) == MOST_NAMED and f"{MOST_NAMED} of 30 valleys" in ax.get_title(loc="left")

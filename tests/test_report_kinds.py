@@ -11,6 +11,8 @@ import pytest
 
 from lmscale.core.errors import UserError
 from lmscale.study import report
+from lmscale.study.report import studies
+from lmscale.study.report.charts import studies as charts
 from lmscale.study.report.kinds import kind_of, repeated
 
 
@@ -155,3 +157,30 @@ def test_runs_of_many_lengths_that_see_no_text_twice_are_no_repeats() -> None:
     assert not len(repeated(pd.DataFrame(rows)))
     cell = [row(1e5, 1e6, unique_tokens=text, epochs=1e6 / text) for text in (1e6, 5e5, 2.5e5, np.nan)]
     assert len(repeated(pd.DataFrame(cell))) == 3
+
+
+def many(kind: str) -> pd.DataFrame:
+    """Runs at 100 lengths, or of 100 sizes, each at several rates or on ever shorter texts."""
+    values = np.geomspace(1e4, 1e8, 100)
+    rows = {
+        "lengths": [row(1e5, 100 * value, rate) for value in values for rate in RATES],
+        "sizes": [row(value, 1e6, rate) for value in values for rate in RATES],
+        "repeats": [row(value, 4e6, unique_tokens=4e6 / e, epochs=e) for value in values for e in (1, 4, 16)],
+    }[kind]
+    return pd.DataFrame(rows).assign(run=[f"r{index}" for index in range(len(rows))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [("lengths", "The 8 largest of 100 budgets or lengths are shown"), ("sizes", "at 10 of 100 sizes,"),
+     ("repeats", "10 of 100 sizes and lengths")],
+)  # fmt: skip
+def test_of_a_hundred_budgets_or_sizes_the_page_answers_and_draws_some_and_says_so(kind, hint):
+    runs = many(kind)
+    of = kind_of(runs)
+    sentences, panels, drawn = studies.answer(of, runs), studies.panels(of, runs), charts.panels(of, runs)
+    assert hint in " ".join(sentences) and len(sentences) <= 12
+    assert len(panels) == len(drawn) == (studies.MOST_PANELS if kind == "lengths" else 1)
+    assert [title for title, _, _ in panels][-1] == ("D = 10.0B" if kind == "lengths" else panels[-1][0])
+    assert all(title == chart.title for (title, _, _), chart in zip(panels, drawn)) or kind == "repeats"
+    assert ("8 largest of 100" in panels[0][1]) == (kind == "lengths")

@@ -255,6 +255,13 @@ def test_a_number_is_drawn_with_six_digits_and_listed_with_all():
     assert data_table([]).empty
 
 
+def test_what_has_no_point_is_not_handed_to_the_page():
+    """The intervals of a fit without draws: a script that paints them would find no ends."""
+    none, one = Mark("bars", "interval", [], low=[], high=[]), Mark("points", "a", [1.0], [2.0])
+    axis = Axis("x", 1, 2)
+    assert [mark["name"] for mark in Chart("", axis, axis, [none, one]).to_json()["marks"]] == ["a"]
+
+
 def test_cells_keep_the_number_that_they_are_sorted_and_copied_by():
     html = page.table([("N", "")], [page.Row([page.Number("26.1k", 26112)], run="a"), ("", ["–"])], text_columns=())
     assert '<tr data-run="a"><td data-value="26112.0">26.1k</td></tr>' in html and "<td>–</td>" in html

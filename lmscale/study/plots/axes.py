@@ -66,8 +66,16 @@ def _points_high(ax: "Axes") -> float:
     return float(ax.figure.get_size_inches()[1] * 72 * 0.74 / rows)  # type: ignore[union-attr]
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most so many positions of `count`, evenly spaced, the first and the last among them."""
+    return list(range(count)) if count <= most else np.linspace(0, count - 1, most).round().astype(int).tolist()
+
+
 def end_labels(ax: "Axes", labels: Sequence[tuple[float, str, str]], size: float = 8.5) -> None:
-    """Direct labels (y in data units, text, colour) right of the axes, pushed apart where they would touch."""
+    """Direct labels (y in data units, text, colour) right of the axes, pushed apart where they would touch.
+
+    Of more than fit above each other, those are written that do not touch, and a line says how many there are.
+    """
     if not labels:
         return
     gap = 1.25 * size / _points_high(ax)
@@ -75,6 +83,11 @@ def end_labels(ax: "Axes", labels: Sequence[tuple[float, str, str]], size: float
     scale = ax.transScale.transform
     x = ax.get_xlim()[1]
     labelled = sorted((float(fraction(scale((x, y)))[1]), text, colour) for y, text, colour in labels)
+    if len(labelled) * gap > 1 + gap:
+        written = _apart(labelled, gap)
+        ax.text(1.012, 1 + gap, f"{len(written)} of {len(labelled)}:", transform=ax.transAxes,
+                color=INK["muted"], fontsize=0.88 * size, va="bottom", ha="left")  # fmt: skip
+        labelled = written
     heights = [min(max(label[0], 0.0), 1.0) for label in labelled]
     for _ in range(200):
         moved = False
@@ -88,6 +101,15 @@ def end_labels(ax: "Axes", labels: Sequence[tuple[float, str, str]], size: float
             break
     for height_, (_, text, colour) in zip(heights, labelled):
         ax.text(1.012, height_, text, transform=ax.transAxes, color=colour, fontsize=size, va="center", ha="left")
+
+
+def _apart(labelled: Sequence[tuple[float, str, str]], gap: float) -> list[tuple[float, str, str]]:
+    """Of labels by rising height, the highest, and from the lowest on each that is `gap` above the one before it."""
+    written = [labelled[0]]
+    for label in labelled[1:-1]:
+        if label[0] - written[-1][0] >= gap and labelled[-1][0] - label[0] >= gap:
+            written.append(label)
+    return [*written, labelled[-1]]
 
 
 def word_key(

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.grouping import group_values
-from lmscale.study.plots.axes import log_axis, note, padded, size_name
+from lmscale.study.plots.axes import log_axis, note, padded, size_name, spread
 from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import INK, colour, loss_label
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lmscale.study.fits import HeldOut, IsoFlop
+
+
+MOST_NAMED = 10
+"""Valleys that have their budget beside them: more words would lie on each other."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,11 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
 
     The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
-    was rejected has points and no curve.
+    was rejected has points and no curve. Of many budgets `MOST_NAMED` are named.
     """
     points = budget_points(table, fit, checked)
-    for part in points:
+    named = spread(len(points), MOST_NAMED)
+    for place, part in enumerate(points):
         x, y = np.asarray(part.runs["params"], dtype=float), np.asarray(part.runs["loss_nats"], dtype=float)
         face = INK["paper"] if part.held_out else part.shade
         ax.plot(x, y, "o", ms=4.5, mfc=face, mec=part.shade, mew=1.1, zorder=3)
@@ -87,9 +92,10 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
             ax.plot(*part.curve, color=part.shade, lw=1.3, ls=(0, (3, 2)) if part.held_out else "-", zorder=2)
         if part.minimum is not None:
             _draw_minimum(ax, *part.minimum, held_out=part.held_out)
-        ax.annotate(
-            part.label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=part.shade
-        )
+        if place in named:
+            ax.annotate(
+                part.label, (x[-1], y[-1]), xytext=(7, 2), textcoords="offset points", fontsize=8.5, color=part.shade
+            )
     losses = np.concatenate([np.asarray(part.runs["loss_nats"], dtype=float) for part in points])
     sizes = np.concatenate([np.asarray(part.runs["params"], dtype=float) for part in points])
     low, high = float(losses.min()), float(losses.max())
@@ -97,7 +103,8 @@ def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut
     smallest, largest = padded(sizes, 0.04)
     ax.set_xlim(smallest, largest * (largest / smallest) ** 0.12)  # room for the last label
     log_axis(ax, "x", "compact", 9)
-    note(ax, "beside each valley: its training compute C, FLOPs")
+    which = "each valley" if len(named) == len(points) else f"{len(named)} of {len(points)} valleys"
+    note(ax, f"beside {which}: its training compute C, FLOPs")
     ax.set_xlabel(f"model size N, {size_name(size_column(table))}")
     ax.set_ylabel(f"final {'validation ' * ('loss_stderr' in table)}{loss_label(measured_runs(table))}")
 

@@ -155,7 +155,7 @@ def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "p
 
     curves: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
-    for run in _read_runs(table):
+    for run in drawn_runs(table):
         path = Path(folder) / run / METRICS_FILE
         if not path.is_file():
             continue
@@ -174,8 +174,8 @@ def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "p
     return curves, notes
 
 
-def _read_runs(table: "pd.DataFrame") -> list[str]:
-    """The runs whose metrics are read, in the order of the table."""
+def drawn_runs(table: "pd.DataFrame") -> list[str]:
+    """The runs whose curves are read: all, or `MOST_CURVES` evenly along C; in the order of the table."""
     names = list(map(str, table.get("run", ())))
     if len(names) <= MOST_CURVES:
         return names

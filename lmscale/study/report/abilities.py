@@ -81,14 +81,16 @@ def sketches(abilities: Abilities | None) -> list[Sketch]:
     if abilities is None:
         return []
     charts = [chart(finding) for finding in abilities.ordered[:MOST]]
-    return [_sketch(charts[start : start + 2], start) for start in range(0, len(charts), 2)]
+    count = len(abilities.ordered)
+    hint = f" The first {MOST} of {count} curves are drawn; the table below has all." if count > MOST else ""
+    return [_sketch(charts[start : start + 2], start, hint) for start in range(0, len(charts), 2)]
 
 
-def _sketch(charts: Sequence[Chart], start: int) -> Sketch:
+def _sketch(charts: Sequence[Chart], start: int, hint: str) -> Sketch:
     places = f", {start + 1} and {start + 2}" if len(charts) == 2 else f", {start + 1}"
     caption = (
         "Score against scale, a point for each scale with 95 % of its noise; dashed: chance; line: the fitted curve; "
-        "diamond: the threshold of an emergent curve, on the bar of its 95 % interval."
+        f"diamond: the threshold of an emergent curve, on the bar of its 95 % interval.{hint}"
     )
     name = "scores" if start == 0 else f"scores-{start // 2 + 1}"
     return Sketch(name, f"Benchmark scores{places}", caption, 4.2, len(charts), partial(_paint, charts), lambda: charts)

@@ -74,7 +74,7 @@ def draw(
         sketches += [*_rate_valleys(runs), *_repeats(runs)]
     sketches += abilities.sketches(scores)
     if positions:
-        sketches.append(_by_position(contexts.by_position(runs, positions, records or {})))
+        sketches.append(_by_position(contexts.by_position(runs, positions, records or {}), len(positions), len(runs)))
     return [sketch.save(folder) for sketch in sketches]
 
 
@@ -98,9 +98,10 @@ def _repeats(runs: Any) -> list[Sketch]:
     return [replace(sketch, caption=f"{sketch.caption} {answer}")]
 
 
-def _by_position(chart: Chart) -> Sketch:
+def _by_position(chart: Chart, drawn: int, runs: int) -> Sketch:
+    whose = "each run" if drawn == runs else f"{drawn:,} of {runs:,} runs"
     caption = (
-        "Validation loss of the tokens that are predicted from so many tokens of context, a line for each run by model "
+        f"Validation loss of the tokens that are predicted from so many tokens of context, a line for {whose} by model "
         "size N: what context is worth."
     )
     painted = partial(_paint, chart)

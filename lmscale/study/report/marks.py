@@ -68,6 +68,11 @@ class Mark:
     tags: Mapping[str, str] = field(default_factory=dict)
     """With which choice of the reader it is shown: {"budget": "3×10¹²"}."""
 
+    @property
+    def drawn(self) -> int:
+        """How many points, vertices or bars it has: 0 for the intervals of a fit without draws."""
+        return max(len(self.x), len(self.y), len(self.low))
+
     def to_json(self) -> dict[str, Any]:
         """What the page draws; numbers with `DIGITS` digits, defaults left out where the page has the same."""
         value: dict[str, Any] = {
@@ -84,7 +89,7 @@ class Mark:
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """(mark, run, x, y, low, high) of every point of it; None where it has no such number."""
-        count = max(len(self.x), len(self.y), len(self.low))
+        count = self.drawn
         columns = [_padded(getattr(self, name), count) for name in ("x", "y", "low", "high")]
         runs = list(self.runs) or [self.run] * count
         return ((self.name, run, *numbers) for run, *numbers in zip(runs, *columns, strict=True))
@@ -126,7 +131,7 @@ class Chart:
             "title": self.title,
             "x": self.x.__dict__,
             "y": self.y.__dict__,
-            "marks": [mark.to_json() for mark in self.marks],
+            "marks": [mark.to_json() for mark in self.marks if mark.drawn],
             "switches": [{**switch.__dict__, "values": list(switch.values)} for switch in self.switches],
             "follows": self.follows,
         }

@@ -10,6 +10,7 @@ import numpy as np
 from lmscale.core.config import loss_unit
 from lmscale.study import plots
 from lmscale.study.plots import compact, number
+from lmscale.study.plots.axes import spread
 from lmscale.study.plots.style import colour
 from lmscale.study.plots.transfer import BestRate, best_rate
 from lmscale.study.report.kinds import DATA, RATES, REPEATS, SEEDS, SIZES, TRANSFER, Kind
@@ -21,33 +22,56 @@ Curve = tuple[list[float], list[float]]
 """Rates in rising order, and the lowest mean loss at each."""
 AXIS = {"tokens": "training tokens D", "params": "model size N", "epochs": "passes over the text"}
 """What a sweep that is for no law varies, as its axis is named."""
+MOST_PANELS = 8
+"""Panels that are drawn and answered in words: those of the largest budgets or lengths."""
+MOST_NAMED = 10
+"""Sizes that a sentence lists, evenly along N."""
 SAME = 1.05
 """Best rates within this factor are one: the parabola's vertex is known no better."""
 
 
 def with_panels(runs: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs with the column `panel`: the parametrization, and the budget or length, that each belongs to."""
+    """The runs with the column `panel`: the parametrization, and the budget or length, that each belongs to.
+
+    They are in the order of the panels.
+    """
     budget = "flops_budget" if "flops_budget" in runs and runs["flops_budget"].notna().all() else "tokens"
+    several = "parametrization" in runs and runs["parametrization"].nunique() > 1
+    runs = runs.sort_values([*["parametrization"] * several, budget], kind="stable")
     panel = [f"{'C' if budget == 'flops_budget' else 'D'} = {compact(value)}" for value in runs[budget]]
     runs = runs.assign(panel=panel)
-    if "parametrization" in runs and runs["parametrization"].nunique() > 1:
+    if several:
         runs["panel"] = runs["parametrization"].astype(str) + ", " + runs["panel"]
     return runs
 
 
 def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
-    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length."""
+    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length, rising."""
     runs = with_panels(runs)
     by_batch = ["batch_tokens"] if "batch_tokens" in runs else []
     means = runs.groupby(["panel", "params", "peak_lr", *by_batch], sort=True)["loss_nats"].mean()
     lowest = means.groupby(["panel", "params", "peak_lr"], sort=True).min()
-    panels: dict[str, dict[int, Curve]] = {}
+    panels: dict[str, dict[int, Curve]] = {str(panel): {} for panel in dict.fromkeys(runs["panel"])}
     keys: list[tuple[str, float, float]] = list(lowest.index)
     for (panel, params, rate), loss in zip(keys, lowest):
-        rates, losses = panels.setdefault(str(panel), {}).setdefault(int(params), ([], []))
+        rates, losses = panels[str(panel)].setdefault(int(params), ([], []))
         rates.append(float(rate))
         losses.append(float(loss))
     return panels
+
+
+def drawn_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
+    """The panels of the largest budgets or lengths, as many as a reader looks at."""
+    panels = rate_panels(runs)
+    return {title: panels[title] for title in list(panels)[-MOST_PANELS:]}
+
+
+def hidden_panels(runs: "pd.DataFrame") -> str:
+    """What a reader must know of panels that are not drawn; "" where all are."""
+    count = runs.pipe(with_panels)["panel"].nunique()
+    if count <= MOST_PANELS:
+        return ""
+    return f"The {MOST_PANELS} largest of {count} budgets or lengths are shown; table.csv has the runs of all."
 
 
 def optima(curves: dict[int, Curve]) -> dict[int, BestRate]:
@@ -69,21 +93,23 @@ def answer(kind: Kind, runs: "pd.DataFrame") -> list[str]:
 
 def _rates(runs: "pd.DataFrame") -> list[str]:
     sentences = []
-    for panel, curves in rate_panels(runs).items():
+    for panel, curves in drawn_panels(runs).items():
         best = optima(curves)
+        listed = [list(best.items())[place] for place in spread(len(best), MOST_NAMED)]
         rates = "; ".join(
             f"{best_of.rate:.3g} at N = {compact(size)} (loss {best_of.loss_nats:.4f}"
             + (", at the edge of the rates: the best may lie beyond)" if best_of.edge else ")")
-            for size, best_of in best.items()
+            for size, best_of in listed
         )
         if not rates:
             continue
-        sentence = f"{panel}: the best peak learning rate is {rates}."
+        some = f", at {len(listed)} of {len(best)} sizes," if len(listed) < len(best) else ""
+        sentence = f"{panel}: the best peak learning rate{some} is {rates}."
         inside = {size: one.rate for size, one in best.items() if not one.edge}
         if len(inside) > 1:
             sentence += _along_sizes(inside)
         sentences.append(sentence)
-    return sentences
+    return [*sentences, *filter(None, [hidden_panels(runs)])]
 
 
 def _along_sizes(best: dict[int, float]) -> str:
@@ -123,9 +149,11 @@ def _along(runs: "pd.DataFrame", column: str) -> list[str]:
     write = number if column == "epochs" else compact
     what = {"tokens": "training tokens", "params": "parameters", "epochs": "passes over the text"}[column]
     sentences, unit = [], loss_unit(_stages(runs))
-    for name, x, y in series(runs, column):
-        if len(x) < 2:
-            continue
+    curves = [curve for curve in series(runs, column) if len(curve[1]) > 1]
+    listed = [curves[place] for place in spread(len(curves), MOST_NAMED)]
+    if len(listed) < len(curves):
+        sentences.append(f"{len(listed)} of {len(curves)} sizes and lengths; table.csv has the runs of all:")
+    for name, x, y in listed:
         steps = "; ".join(
             f"{write(a)} to {write(b)}: {100 * (after / before - 1):+.2f} %"
             for (a, b), (before, after) in zip(pairwise(x), pairwise(y))
@@ -156,9 +184,11 @@ def panels(kind: Kind, runs: "pd.DataFrame") -> list[tuple[str, str, Any]]:
     """(title, caption, what paints an Axes) of every panel that shows the answer."""
     if kind in (RATES, TRANSFER):
         caption = "Final loss against peak rate, a line for each N; diamonds are the best rates, open at an edge."
+        if hint := hidden_panels(runs):
+            caption += f" {hint}"
         return [
             (title, caption, lambda ax, curves=curves: plots.rate_sweep(ax, curves, optima(curves), _size))
-            for title, curves in rate_panels(runs).items()
+            for title, curves in drawn_panels(runs).items()
         ]
     if kind == SEEDS:
         return [("", "Final losses of runs that differ in their seed alone.", lambda ax: _draw(ax, runs, "seed"))]

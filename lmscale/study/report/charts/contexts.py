@@ -10,8 +10,9 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.core.run_folder import OUTCOME_FILE
-from lmscale.study.plots import MOST_CURVES, compact, loss_label
+from lmscale.study.plots import compact, loss_label
 from lmscale.study.plots.axes import padded
+from lmscale.study.plots.loss_curves import drawn_runs
 from lmscale.study.plots.style import colour
 from lmscale.study.report.charts.choices import switches
 from lmscale.study.report.marks import Axis, Chart, Mark, shade
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 
 def read_positions(runs_folder: str | Path | None, runs: "pd.DataFrame") -> dict[str, list[float]]:
-    """Run -> its losses of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens, as far as outcomes state them."""
+    """Run -> its losses of the tokens predicted from 1, 2 to 3, 4 to 7, ... tokens, as far as outcomes state them.
+
+    Of many runs, those whose curves are drawn.
+    """
     positions: dict[str, list[float]] = {}
-    for run in map(str, runs["run"][:MOST_CURVES]) if runs_folder is not None else ():
+    for run in drawn_runs(runs) if runs_folder is not None else ():
         with suppress(UserError, TypeError, ValueError):
             outcome = read_json(Path(runs_folder or "") / run / OUTCOME_FILE, "outcome")
             if losses := outcome.get("loss_by_position_nats"):

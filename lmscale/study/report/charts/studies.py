@@ -18,7 +18,7 @@ def panels(kind: Kind, runs: "pd.DataFrame") -> list[Chart]:
     """A chart for every panel of `studies.panels`, in its order."""
     if kind in (RATES, TRANSFER):
         by_panel = dict(list(studies.with_panels(runs).groupby("panel")))
-        return [_rates(title, curves, by_panel[title]) for title, curves in studies.rate_panels(runs).items()]
+        return [_rates(title, curves, by_panel[title]) for title, curves in studies.drawn_panels(runs).items()]
     if kind == SEEDS:
         return [_seeds(runs)]
     column = {DATA: "tokens", SIZES: "params", REPEATS: "epochs"}.get(kind)

@@ -9,6 +9,7 @@ const NEAR = 14; // CSS pixels within which the pointer is at a point
 const DRAGGED = 6; // CSS pixels from which a drag is a zoom
 const ZOOM_STEP = 0.7;
 const MOST_TICKS = 9;
+const MOST_KEYS = 24; // lines of a key: of more, so many, evenly
 const MOST_NAMED = 5; // runs of one point that its tip names
 const ROW_HINT = document.querySelector("tr[data-run]") ? "; a click on a run goes to its row" : "";
 const PIXELS_A_TICK = { x: 70, y: 40 };
@@ -248,17 +249,12 @@ class Chart {
   }
 
   key() {
-    const list = element("ul", { class: "key" });
-    const names = new Set();
-    for (const mark of this.spec.marks) {
-      if (!mark.key || names.has(mark.key)) continue;
-      names.add(mark.key);
-      const more = `${mark.dashed ? " dashed" : ""}${mark.dotted ? " dotted" : ""}${new Set(mark.colours).size > 1 ? " ramp" : ""}`;
-      const swatch = element("span", { class: `swatch ${mark.kind}${more}`, "aria-hidden": "true" });
-      swatch.style.setProperty("--swatch", `var(${mark.colours ? mark.colours[0] : mark.colour})`);
-      list.append(element("li", {}, swatch, mark.key));
-    }
-    return list;
+    const marks = new Map();
+    for (const mark of this.spec.marks) if (mark.key && !marks.has(mark.key)) marks.set(mark.key, mark);
+    const all = [...marks.values()];
+    const shown = evenly(all, MOST_KEYS);
+    const rest = all.length > shown.length ? [element("li", {}, `${shown.length} of ${all.length} are named here`)] : [];
+    return element("ul", { class: "key" }, ...shown.map(keyLine), ...rest);
   }
 
   zoomBar() {
@@ -285,6 +281,19 @@ class Chart {
     this.plot.setScale("x", { min: x[0], max: x[1] });
     this.plot.setScale("y", { min: y[0], max: y[1] });
   }
+}
+
+// At most so many of a list, evenly spaced, the first and the last among them.
+function evenly(list, most) {
+  if (list.length <= most) return list;
+  return Array.from({ length: most }, (_, place) => list[Math.round((place * (list.length - 1)) / (most - 1))]);
+}
+
+function keyLine(mark) {
+  const more = `${mark.dashed ? " dashed" : ""}${mark.dotted ? " dotted" : ""}${new Set(mark.colours).size > 1 ? " ramp" : ""}`;
+  const swatch = element("span", { class: `swatch ${mark.kind}${more}`, "aria-hidden": "true" });
+  swatch.style.setProperty("--swatch", `var(${mark.colours ? mark.colours[0] : mark.colour})`);
+  return element("li", {}, swatch, mark.key);
 }
 
 // What the pointer is at, in lines: a run by its id and name (N, D, rate, seed) with C and loss, or the name of a mark.
