@@ -244,6 +244,7 @@ def test_labels_beside_lines_never_touch_and_say_how_many_there_are(count):
     assert (len(texts), hint) == (3, []) if count == 3 else (len(texts) > 8 and hint == [f"{len(texts)} of 100:"])
 
 
+@pytest.mark.long
 def test_of_many_valleys_some_are_named():
     rows = [{"params": n * b**0.5, "tokens": b**0.5 / (6 * n), "flops": b, "flops_budget": b, "run": f"{b:.3g}-{n:.2g}",
              "loss_nats": 3 + 0.1 * np.log(n / 0.03) ** 2 - 0.1 * np.log10(b / 1e12)}

@@ -170,6 +170,7 @@ def many(kind: str) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(run=[f"r{index}" for index in range(len(rows))])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "hint"),
     [("lengths", "The 8 largest of 100 budgets or lengths are shown"), ("sizes", "at 10 of 100 sizes,"),
