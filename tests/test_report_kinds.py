@@ -185,3 +185,16 @@ def test_of_a_hundred_budgets_or_sizes_the_page_answers_and_draws_some_and_says_
     assert [title for title, _, _ in panels][-1] == ("D = 10.0B" if kind == "lengths" else panels[-1][0])
     assert all(title == chart.title for (title, _, _), chart in zip(panels, drawn)) or kind == "repeats"
     assert ("8 largest of 100" in panels[0][1]) == (kind == "lengths")
+
+
+def test_a_rate_that_diverged_brackets_the_best(tmp_path: Path) -> None:
+    """The same losses fall towards the largest rate that held; the next one diverged at every size but the last."""
+    rows = [row(n, 1e6, rate, best=0.02, state="finished") for n in SIZES for rate in RATES[:4]]
+    lost = [row(n, 1e6, 0.04, state="diverged") | {"loss_nats": np.nan} for n in SIZES[:2]]
+    path = tmp_path / "t.csv"
+    pd.DataFrame([*rows, *lost]).to_csv(path, index=False)
+    page = report.of_table(path, tmp_path / "report").read_text("utf-8")
+    (sentence,) = set(re.findall(r"the best peak learning rate is [^<]*? at N = 160k [^<]*?\)", page))
+    assert sentence.count("at the edge of the rates") == 1 and sentence.count("0.02 at N") == 3
+    drawn = pd.read_csv(tmp_path / "report" / "figures" / "rates.csv")
+    assert np.isfinite(drawn["y"]).all()

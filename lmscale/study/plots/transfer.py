@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmscale.study.grouping import group_index
 from lmscale.study.plots.axes import end_labels, log_axis, padded
 from lmscale.study.plots.style import INK, LOSS, colour
 
@@ -29,7 +30,7 @@ class BestRate:
     loss_nats: float
     """The lowest that was measured."""
     edge: bool
-    """Whether the lowest loss was at the smallest or largest rate tried: the optimum may lie beyond."""
+    """Whether no rate was tried on one side of the lowest loss, diverged ones included: the optimum may lie beyond."""
 
     def __str__(self) -> str:
         if self.edge:
@@ -41,15 +42,18 @@ class BestRate:
 def best_rate(rates: Sequence[float], losses: Sequence[float]) -> BestRate:
     """The vertex of the parabola in ln(rate) through the `NEAR` rates around the lowest loss.
 
-    `rates` rise; an infinite loss, a run that diverged, is left out. Where the lowest loss is at an edge, or the
-    parabola does not open upwards with its vertex among the rates, the lowest point itself is the optimum. The standard
-    error is that of the vertex -b / 2a by propagation, with the residual variance of the fit.
+    `rates` rise; an infinite loss, a run that diverged, is no point of the parabola, and yet its rate was tried. Where
+    the lowest loss has no other on one side, or the parabola does not open upwards with its vertex among the rates, the
+    lowest point itself is the optimum. The standard error is that of the vertex -b / 2a by propagation, with the
+    residual variance of the fit.
     """
     finite = [(math.log(rate), loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
     x, y = np.array(finite).T
     best = int(y.argmin())
     if best in (0, len(y) - 1):
-        return BestRate(math.exp(x[best]), None, float(y[best]), edge=True)
+        lowest = math.exp(x[best])
+        tried = group_index([lowest, *rates])
+        return BestRate(lowest, None, float(y[best]), edge=not tried.min() < tried[0] < tried.max())
     near = slice(max(0, best - NEAR // 2), best + NEAR // 2 + 1)
     centred = x[near] - x[best]
     design = np.vander(centred, 3)

@@ -13,7 +13,7 @@ from lmscale.study.report.account import fitted_rows
 from lmscale.study.report.answer import usable
 from lmscale.study.report.charts import allocations, contexts, isoflop, loss, quality
 from lmscale.study.report.charts import studies as study_charts
-from lmscale.study.report.kinds import ALLOCATION, RATES, REPEATS, Kind, repeated
+from lmscale.study.report.kinds import ALLOCATION, RATES, REPEATS, TRANSFER, Kind, repeated
 from lmscale.study.report.marks import Chart
 from lmscale.study.report.sketch import DrawnFigure, Sketch
 
@@ -59,7 +59,7 @@ def draw(
     checked_budgets = next((check for check in checked if check.budgets), None)
     checked_runs = next((check for check in checked if check.runs), None)
     allocating = sorted(usable(fits), key=lambda fit: fit.approach)
-    sketches = _study(kind, runs)
+    sketches = _study(kind, studies.tried_runs(table) if kind in (RATES, TRANSFER) else runs)
     if curves or kind.fits_law:
         sketches.append(_loss(runs, curves, allocating, _in_nats(runs, baselines or {}), records or {}))
     if minima is not None:
@@ -71,7 +71,7 @@ def draw(
     if checked_runs is not None and "params" in checked_runs.runs[0].prediction.inputs:
         sketches.append(_held_out(checked_runs))
     if kind.fits_law:
-        sketches += [*_rate_valleys(runs), *_repeats(runs)]
+        sketches += [*_rate_valleys(studies.tried_runs(table)), *_repeats(runs)]
     sketches += abilities.sketches(scores)
     if positions:
         sketches.append(_by_position(contexts.by_position(runs, positions, records or {}), len(positions), len(runs)))

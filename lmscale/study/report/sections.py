@@ -8,7 +8,7 @@ from lmscale.study.plots import APPROACH_NAME, measured_runs
 from lmscale.study.report import account, checklist, explore, methods, of_law, page, run_time, studies, summary, tables
 from lmscale.study.report.answer import answer, cautions, usable
 from lmscale.study.report.conventions import conventions
-from lmscale.study.report.kinds import SCORES, Kind
+from lmscale.study.report.kinds import RATES, SCORES, TRANSFER, Kind
 from lmscale.study.report.run_time import Waiting
 from lmscale.study.report.sketch import DrawnFigure, inline
 from lmscale.study.report.verdict import verdict
@@ -183,7 +183,8 @@ def answer_in_sentences(table: "pd.DataFrame", fits: Sequence[Any], kind: Kind) 
         return of_law.answer(fits) or [few]
     if kind.fits_law:
         return answer(fits, table) or [_no_answer(table)]
-    return studies.answer(kind, measured_runs(table)) or [_too_few(table, kind)]
+    runs = studies.tried_runs(table) if kind in (RATES, TRANSFER) else measured_runs(table)
+    return studies.answer(kind, runs) or [_too_few(table, kind)]
 
 
 def _too_few(table: "pd.DataFrame", kind: Kind) -> str:

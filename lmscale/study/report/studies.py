@@ -9,6 +9,7 @@ import numpy as np
 
 from lmscale.core.config import loss_unit
 from lmscale.study import plots
+from lmscale.study.fits.learning_rates import diverged
 from lmscale.study.plots import compact, number
 from lmscale.study.plots.axes import spread
 from lmscale.study.plots.style import colour
@@ -30,6 +31,17 @@ SAME = 1.05
 """Best rates within this factor are one: the parabola's vertex is known no better."""
 
 
+def tried_runs(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The measured runs of a table, and with an infinite loss those that diverged: their rates were tried."""
+    import pandas as pd
+
+    measured = plots.measured_runs(table)
+    if not len(table) or "peak_lr" not in table:
+        return measured
+    lost = table[diverged(table, "loss_nats") & table[["params", "tokens", "peak_lr"]].notna().all(axis=1)]
+    return pd.concat([measured, lost.assign(loss_nats=math.inf)]) if len(lost) else measured
+
+
 def with_panels(runs: "pd.DataFrame") -> "pd.DataFrame":
     """The runs with the column `panel`: the parametrization, and the budget or length, that each belongs to.
 
@@ -46,12 +58,18 @@ def with_panels(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def rate_panels(runs: "pd.DataFrame") -> dict[str, dict[int, Curve]]:
-    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length, rising."""
+    """Title -> size -> losses by rate: a panel for every parametrization, and for every budget or length, rising.
+
+    A loss is infinite where every run at that rate diverged (`tried_runs`); a size of which all did is in no panel.
+    """
     runs = with_panels(runs)
     by_batch = ["batch_tokens"] if "batch_tokens" in runs else []
-    means = runs.groupby(["panel", "params", "peak_lr", *by_batch], sort=True)["loss_nats"].mean()
-    lowest = means.groupby(["panel", "params", "peak_lr"], sort=True).min()
-    panels: dict[str, dict[int, Curve]] = {str(panel): {} for panel in dict.fromkeys(runs["panel"])}
+    finite = runs.assign(loss_nats=runs["loss_nats"].astype(float).replace(math.inf, math.nan))
+    means = finite.groupby(["panel", "params", "peak_lr", *by_batch], sort=True)["loss_nats"].mean()
+    lowest = means.groupby(["panel", "params", "peak_lr"], sort=True).min().fillna(math.inf)
+    lowest = lowest[np.isfinite(lowest).groupby(["panel", "params"]).transform("any")]
+    known = set(lowest.index.get_level_values("panel"))
+    panels: dict[str, dict[int, Curve]] = {str(panel): {} for panel in dict.fromkeys(runs["panel"]) if panel in known}
     keys: list[tuple[str, float, float]] = list(lowest.index)
     for (panel, params, rate), loss in zip(keys, lowest):
         rates, losses = panels[str(panel)].setdefault(int(params), ([], []))

@@ -1,6 +1,9 @@
 """The figures of sweeps that are for no law of N and D, as data: rates, seeds, and one quantity that varies."""
 
+import math
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lmscale.study.plots import compact, loss_label
 from lmscale.study.plots.axes import padded
@@ -37,8 +40,10 @@ def _final(runs: "pd.DataFrame") -> Axis:
 def _rates(title: str, curves: "dict[int, studies.Curve]", runs: "pd.DataFrame") -> Chart:
     """Loss against peak rate, a line for each N through its best batches, and every run."""
     marks: list[Mark] = []
-    for size, (rates, losses) in curves.items():
+    runs = runs[np.isfinite(runs["loss_nats"].astype(float))]
+    for size, curve in curves.items():
         one = f"N = {compact(size)}"
+        rates, losses = zip(*(pair for pair in zip(*curve) if math.isfinite(pair[1])))
         marks.append(Mark("line", one, rates, losses, colour=shade(colour(list(curves), size)), key=one))
     marks.append(_points(runs, "peak_lr"))
     for size, best in studies.optima(curves).items():
