@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.outcomes import RUN
+from helpers.outcomes import RUN, outcome_of
 from helpers.scores import SIZES, graded, hinge, scores
 from rich.console import Console
 
@@ -144,7 +144,10 @@ def test_scores_of_fine_tuned_runs_are_no_points_of_pretraining(tmp_path):
     tuned = [replace(base, init_from=base.run_id) for base in bases]
     write_plan(tmp_path, "life", [PlannedRun(config) for config in [*bases, *tuned]])
     for score, configs in ((0.25, bases), (1.0, tuned)):
-        sizes = [{"run_id": one.run_id, "params": 10.0 ** (6 + number)} for number, one in enumerate(configs)]
+        sizes = [
+            {"run_id": one.run_id, "params": 10.0 ** (6 + number), "step": one.steps}
+            for number, one in enumerate(configs)
+        ]
         write_scores(tmp_path, [{**score_rows("r0", score=score), **size} for size in sizes])
     result = emergence.detect(str(tmp_path), "params", resamples=0)
     assert result.findings[0].curve.score_S.tolist() == [0.25] * 6
@@ -215,3 +218,21 @@ def test_scales_that_may_count_millions_are_doubted():
     (doubt,) = emergence.detect(table.assign(params=table["params"] / 1e9), "params", resamples=0).notes
     assert doubt.startswith("the largest params is") and "millions or billions, so do the thresholds" in doubt
     assert not emergence.detect(table, "params", resamples=0).notes
+
+
+def test_scores_of_runs_that_are_not_trained_to_the_end_are_no_points(tmp_path):
+    """A run that was killed on its way has scores of a half-trained model; one that ended early has its own."""
+    configs = [replace(RUN, seed=seed) for seed in range(8)]
+    write_plan(tmp_path, "ladder", [PlannedRun(config) for config in configs])
+    for number, config in enumerate(configs):
+        step = config.steps if number < 6 else 50
+        write_scores(tmp_path, [score_rows("r0") | {"run_id": config.run_id, "step": step, "params": 10.0**number}])
+    outcome_of(configs[7]).write(tmp_path / configs[7].run_id)
+    table = read_scores(tmp_path)
+    assert set(table["run_id"]) == {config.run_id for config in configs} - {configs[6].run_id}
+    (note,) = table.attrs["notes"]
+    assert note.startswith(f"1 run not trained to the end: their scores are no points (first: {configs[6].run_id} at")
+    assert set(read_scores(tmp_path, where="step == 50")["run_id"]) == {one.run_id for one in configs[6:]}
+    outcome_of(configs[7], state="diverged", loss_nats=None).write(tmp_path / configs[7].run_id)
+    with pytest.raises(UserError, match="2 runs not trained to the end"):
+        read_scores(tmp_path, where="params >= 1e6")

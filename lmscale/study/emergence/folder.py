@@ -1,11 +1,14 @@
 """The scores that a sweep's runs keep, as one table: those of `RunConfig.exam`, and what `lmscale eval` wrote."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmscale.core.config import PRETRAIN
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
+from lmscale.core.results import outcome_or_problem
 from lmscale.core.run_identity import check_file_of
 from lmscale.core.scores import at_last_step, best_measured, read_rows, scores_files
 from lmscale.study.fits.checks.stages import one_stage
@@ -15,10 +18,14 @@ if TYPE_CHECKING:
 
     from lmscale.core.plans import PlannedRun
 
+STEP = re.compile(r"\bstep\b")
+"""The column by which `where` chooses a checkpoint."""
+
 
 def read_scores(path: Path, every_step: bool = False, where: str | None = None) -> "pd.DataFrame":
     """The best-measured scores of every run below `path`, of its last scored step or of all.
 
+    Scores of a planned run that has not come to its end are left out, unless `where` chooses by `step`.
     A sweep's seeds and stages of training are in the columns `seed` and `stage`. `where` is applied before one of
     several rows is chosen. The attribute `notes` of the table says in sentences what was left out. Raises `UserError`
     where no run has scores or a file is damaged, and as `query` does.
@@ -37,10 +44,35 @@ def read_scores(path: Path, every_step: bool = False, where: str | None = None) 
     notes: list[str] = []
     if not every_step:
         rows, notes = at_last_step(rows)
+        if where is None or not STEP.search(where):
+            rows = _of_trained(rows, path, planned, notes)
     rows, sentences = best_measured(rows)
     table = pd.DataFrame(rows)
     table.attrs["notes"] = [*notes, *sentences]
     return table
+
+
+def _of_trained(
+    rows: "list[dict[str, object]]", path: Path, planned: "Mapping[str, PlannedRun]", notes: list[str]
+) -> "list[dict[str, object]]":
+    """The rows of runs that were scored at their last step, or have ended; a note says which runs have not."""
+    early: dict[str, str] = {}
+    for row in rows:
+        name, step = str(row["run_id"]), row.get("step")
+        run = planned.get(name)
+        if run is None or name in early or not isinstance(step, int) or step >= run.config.steps:
+            continue
+        outcome, _ = outcome_or_problem(path / name, run.config)
+        if outcome is None or outcome.state != "finished":
+            early[name] = f"{name} at step {step} of {run.config.steps}"
+    if not early:
+        return rows
+    first = next(iter(early.values()))
+    sentence = f"{counted(len(early), 'run')} not trained to the end: their scores are no points (first: {first})"
+    if len(early) == len({row["run_id"] for row in rows}):
+        raise UserError(f'{sentence}; finish them with `lmscale run`, or choose a step, as in where="step == 100"')
+    notes.append(f"{sentence}; `where` may choose a step")
+    return [row for row in rows if row["run_id"] not in early]
 
 
 def of_one_stage(table: "pd.DataFrame") -> "pd.DataFrame":
