@@ -233,3 +233,24 @@ def test_the_command_fits_a_law_of_ones_own(tmp_path: Path, monkeypatch: pytest.
     assert (value["law"], value["law_import"]) == ("own", "own.py:Own")
     assert [one["flops"] for one in value["allocations"]] == [1e21, 1e22]
     assert fits.LossLaw.from_json(value).law.NAME == "own"
+
+
+def test_a_frame_as_notebooks_have_it_gives_the_fit_of_its_file(table: pd.DataFrame) -> None:
+    """A column twice, the runs as index, numbers in a column of objects with a None."""
+    (whole,) = fits.fit(table, 3, **QUICK)
+    missing = table.astype(object).where(table["params"] > table["params"].min(), None)
+    for same in (pd.concat([table, table[["params"]]], axis=1), table.set_index("run")):
+        assert fits.fit(same, 3, **QUICK)[0].law == whole.law
+    (rest,) = fits.fit(missing, 3, **QUICK)
+    assert rest.n_runs == int((table["params"] > table["params"].min()).sum())
+    twice = pd.concat([table, table[["params"]] * 2], axis=1)
+    with pytest.raises(UserError, match="two columns named 'params' that differ"):
+        fits.fit(twice, 3, **QUICK)
+
+
+@pytest.mark.parametrize("setting", [{"resamples": "10"}, {"resamples": 10.5}, {"seed": 1.5}])
+def test_a_count_is_a_whole_number(table: pd.DataFrame, setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(setting))):
+        fits.fit(table, 3, **setting)
+    with pytest.raises(UserError, match="no law was given to compare"):
+        fits.compare(table, [])

@@ -1,6 +1,7 @@
 """A sweep is a value: built, checked and counted before a FLOP is spent."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,20 @@ def test_what_a_plan_refuses() -> None:
 def test_what_a_sweep_refuses(field: str, value: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         replace(sweep_of(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: isoflop([-1.0]), "isoflop(budgets=-1.0)"),
+        (lambda: isoflop("1e12"), "isoflop(budgets='1e12')"),
+        (lambda: isoflop([1e12], centre=lambda flops: math.nan), "isoflop(centre=nan)"),
+        (lambda: ladder([1e5, math.inf], [20]), "ladder(sizes=inf)"),
+        (lambda: ladder([1e5], [True]), "ladder(tokens_per_param=True)"),
+        (lambda: sweep.builders.fixed_model(0, [1e6]), "fixed_model(params=0)"),
+        (lambda: sweep.builders.repeat_data(1e5, "1e6"), "repeat_data(tokens='1e6')"),
+    ],
+)
+def test_builders_take_positive_numbers(build, named):
+    with pytest.raises(UserError, match=re.escape(named) + ": must be positive numbers"):
+        build()

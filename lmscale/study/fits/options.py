@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_type_hints
 
@@ -116,11 +117,12 @@ class FitOptions:
             _check_choice(name, getattr(self, name))
         if not self.delta > 0:
             raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
-        if self.resamples is not None and not 0 <= self.resamples <= MOST_RESAMPLES:
+        whole = self.resamples is None or isinstance(self.resamples, Integral)
+        if not whole or (self.resamples is not None and not 0 <= self.resamples <= MOST_RESAMPLES):
             raise UserError(
-                f"resamples = {self.resamples}: it is a count of at most {MOST_RESAMPLES:,}; 0 states no intervals"
+                f"resamples = {self.resamples!r}: it is a count of at most {MOST_RESAMPLES:,}; 0 states no intervals"
             )
-        if self.seed < 0:
+        if not isinstance(self.seed, Integral) or self.seed < 0:
             raise UserError(f"seed = {self.seed}: a whole number, 0 or more")
         if self.noise_nats is not None and not 0 <= self.noise_nats < math.inf:
             raise UserError(f"noise = {self.noise_nats} nats: it is a standard deviation; leave it out to estimate it")
@@ -161,19 +163,28 @@ def read(
     where: str | None = None,
     inputs: Sequence[str] = (),
 ) -> "pd.DataFrame":
-    """The table of `source`: as it is where it is one already and nothing is asked of it, else by `read_table`."""
+    """The table of `source`: as it is where it is one already and nothing is asked of it, else by `read_table`.
+
+    Of a DataFrame that has two columns of one name, or a named index, that is read as well.
+    """
     import pandas as pd
 
-    from lmscale.study.tables import read_table
+    from lmscale.study.tables import numbers, read_table
+    from lmscale.study.tables.headers import NUMBERS
 
-    if isinstance(source, pd.DataFrame) and columns is None and where is None:
-        return source
+    if isinstance(source, pd.DataFrame) and columns is None and where is None and _is_plain(source):
+        objects = [name for name in NUMBERS if name in source and source[name].dtype == object]
+        return source.assign(**{name: numbers(source, name) for name in objects}) if objects else source
     if not isinstance(source, pd.DataFrame | str | Path):
         raise UserError(
             f"a table of type {type(source).__name__} was given: give a DataFrame, the path of a CSV, Parquet or JSONL "
             f"file, the folder of a sweep, or 'chinchilla'"
         )
     return read_table(source, columns, where, inputs)
+
+
+def _is_plain(table: "pd.DataFrame") -> bool:
+    return table.columns.is_unique and all(name is None for name in table.index.names)
 
 
 FIELDS = tuple(field.name for field in fields(FitOptions))

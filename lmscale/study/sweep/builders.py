@@ -1,6 +1,8 @@
 """Builders: each gives the points of one classical experiment."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 
 from lmscale.core.config import check
 from lmscale.study.laws import CHINCHILLA_REFIT
@@ -8,6 +10,18 @@ from lmscale.study.sweep.points import Point, Points, chain, grid, product
 
 COOLDOWN = 0.2
 """Share of a branch's steps over which it cools down (10 to 20 %: Haegele 2024, arXiv 2405.18392)."""
+
+
+def _check_positive(builder: str, **arguments: Sequence[float]) -> None:
+    """Raise `UserError` for an argument that is no list of positive numbers: a text, say, is no list of budgets."""
+    for name, values in arguments.items():
+        several = not isinstance(values, str) and isinstance(values, Iterable)
+        bad = [one for one in values if not _is_positive(one)] if several else [values]
+        check(not bad, f"{builder}({name}={bad and bad[0]!r}): must be positive numbers, as in [1e12, 3e12]")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def chinchilla_params(flops: float) -> float:
@@ -35,10 +49,13 @@ def isoflop(
     """
     check(sizes >= 3, f"isoflop(sizes={sizes}): a parabola takes at least 3 sizes, and 7 are advised")
     check(spread > 1, f"isoflop(spread={spread}): must be larger than 1, and 4 is advised")
+    _check_positive("isoflop", budgets=budgets)
     ratios = [spread ** (2 * i / (sizes - 1) - 1) for i in range(sizes)]
+    centres = [centre(flops) for flops in budgets]
+    _check_positive("isoflop", centre=centres)
     return tuple(
-        {"flops": float(flops), "params": centre(flops) * ratio, "seed": seed}
-        for flops in budgets
+        {"flops": float(flops), "params": middle * ratio, "seed": seed}
+        for flops, middle in zip(budgets, centres)
         for ratio in ratios
         for seed in seeds
     )
@@ -46,6 +63,7 @@ def isoflop(
 
 def ladder(sizes: Sequence[float], tokens_per_param: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
     """Model sizes N (all parameters) times training lengths D/N; D/N is exact for the shape that a recipe picks."""
+    _check_positive("ladder", sizes=sizes, tokens_per_param=tokens_per_param)
     return tuple(
         {"params": float(params), "tokens": float(params * ratio), "tokens_per_param": float(ratio), "seed": seed}
         for params in sizes
@@ -79,6 +97,7 @@ def over_training(
 
 def fixed_model(params: float, tokens: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
     """One model at several lengths, which shows what data alone is worth; it cannot identify a law of N and D."""
+    _check_positive("fixed_model", params=[params], tokens=tokens)
     return tuple({"params": float(params), "tokens": float(count), "seed": seed} for count in tokens for seed in seeds)
 
 
@@ -91,6 +110,7 @@ def repeat_data(
     """
     check(min(epochs) >= 1, f"repeat_data(epochs={tuple(epochs)}): a run passes its text at least once")
     sizes = [params] if isinstance(params, int | float) else params
+    _check_positive("repeat_data", params=sizes, tokens=[tokens])
     return tuple(
         {"params": float(size), "tokens": float(tokens), "unique_tokens": float(tokens / passes), "seed": 0}
         for size in sizes

@@ -103,6 +103,8 @@ def compare(
     `UserError` where no law can be fitted, or no run is left to predict.
     """
     shapes = [form(law) for law in ([laws] if isinstance(laws, str | type) else laws)]
+    if not shapes:
+        raise UserError("no law was given to compare: name several, as in ['chinchilla', 'kaplan']")
     names = dict.fromkeys(name for shape in shapes for name in (*shape.INPUTS, shape.TARGET))
     rows, options = chosen("compare", options, changes).read(table, tuple(names))
     resamples = RESAMPLES if options.resamples is None else options.resamples
