@@ -236,3 +236,14 @@ def test_scores_of_runs_that_are_not_trained_to_the_end_are_no_points(tmp_path):
     outcome_of(configs[7], state="diverged", loss_nats=None).write(tmp_path / configs[7].run_id)
     with pytest.raises(UserError, match="2 runs not trained to the end"):
         read_scores(tmp_path, where="params >= 1e6")
+
+
+def test_scores_of_crashed_runs_are_left_out_of_a_table():
+    table = scores(hinge(0.6, 0.8))
+    lost = table.iloc[[-1]].assign(params=1e12, correct=0)
+    states = pd.concat([table.assign(state="finished"), lost.assign(state="crashed")])
+    result = emergence.detect(states, "params", resamples=0)
+    assert result.to_json() == emergence.detect(table, "params", resamples=0).to_json()
+    assert result.notes == ("left out: 1 row of runs that did not finish (crashed)",)
+    with pytest.raises(UserError, match="only 1 row of runs that did not finish"):
+        emergence.detect(states[states["state"] == "crashed"], "params")

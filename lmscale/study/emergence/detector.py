@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.quantities import counted
 from lmscale.core.threads import on_all_cores
 from lmscale.study.emergence import bigbench
 from lmscale.study.emergence.classes import (
@@ -27,12 +28,15 @@ from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
 from lmscale.study.emergence.scores import canonical, unit_doubts
 from lmscale.study.emergence.verdicts import with_verdicts
+from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_RESAMPLES = 100_000
 """Draws of a bootstrap: each is fitted at every foot."""
+NAMED = 3
+"""Most words for the state of a run that a sentence lists."""
 CHUNK = 500_000
 """Candidates times scales that are fitted at once: their arrays stay within tens of megabytes."""
 
@@ -63,13 +67,13 @@ def detect(
             f"q = {q:g} and rho = {rho} lie between 0 and 1; resamples = {resamples} is a count of at most "
             f"{MOST_RESAMPLES:,}, and seed = {seed} is 0 or more"
         )
-    table = _rows(table, where)
+    table, left_out = _of_finished(_rows(table, where))
     rows = canonical(table, columns)
     axes = axes_of(rows) if axis is None else [axis]
     if not axes:
         raise UserError("the table has no axis: give a column params, flops, loss, or x for any other scale")
     findings: list[Finding] = []
-    notes: list[str] = [*table.attrs.get("notes", []), *unit_doubts(rows)]
+    notes: list[str] = [*table.attrs.get("notes", []), *left_out, *unit_doubts(rows)]
     assumed = rho if rho is not None else float("nan")
     for name in axes:
         try:
@@ -91,6 +95,21 @@ def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFram
         folder = Path(table).is_dir()
         return of_one_stage(read_scores(Path(table), where=where)) if folder else read_rows(table, where=where)
     return table if where is None else query(table, where)
+
+
+def _of_finished(table: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
+    """The rows whose run finished, as far as the table says, and a sentence about the others.
+
+    Raises `UserError` where no row is left.
+    """
+    states = unfinished(table)
+    if not (lost := states != "").any():
+        return table, []
+    words = ", ".join(sorted({str(word) for word in states[lost]})[:NAMED])
+    sentence = f"{counted(int(lost.sum()), 'row')} of runs that did not finish ({words})"
+    if lost.all():
+        raise UserError(f"the table has only {sentence}: a half-trained model is no point of a curve")
+    return table[~lost], [f"left out: {sentence}"]
 
 
 def judge_curves(curves: Sequence[Curve], *, q: float = 0.05, resamples: int = 100, seed: int = 0) -> list[Finding]:
