@@ -128,7 +128,7 @@ def draw(fit: LossLaw, table: "pd.DataFrame", checked: HeldOut, file: Path) -> N
     """The loss against the number of experts for every size and length, with the law; held-out runs open."""
     from matplotlib.figure import Figure
 
-    held = {run.run for run in checked.runs}
+    held_out = {run.run for run in checked.runs}
     with plots.style():
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         ax = figure.add_subplot()
@@ -139,7 +139,7 @@ def draw(fit: LossLaw, table: "pd.DataFrame", checked: HeldOut, file: Path) -> N
             grid = np.geomspace(1, 8, 30)
             size = np.exp(np.interp(np.log(grid), np.log(rows["experts"]), np.log(rows["params"])))
             ax.plot(grid, fit.law.loss(size, float(tokens), grid), color=colour, lw=1.2, zorder=2)
-            face = "white" if set(map(str, rows["run"])) <= held else colour
+            face = "white" if set(map(str, rows["run"])) <= held_out else colour
             ax.plot(rows["experts"], rows["loss_nats"], "o", ms=5, mec=colour, mfc=face, zorder=3)
             label = f"width {width}, D = {quantity(float(tokens))}"
             labels.append((float(rows["loss_nats"].iloc[-1]), label, colour))

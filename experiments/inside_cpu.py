@@ -140,28 +140,28 @@ def grid_lines(scores: "pd.DataFrame") -> Iterator[str]:
 
 
 def ability_lines(
-    table: "pd.DataFrame", found: emergence.Emergence, through: dict[str, tuple[str, int]]
+    table: "pd.DataFrame", emergent: emergence.Emergence, through: dict[str, tuple[str, int]]
 ) -> Iterator[str]:
     """A line for every exercise: its foot over N beside that of the head, the counts, and what passes through it."""
     yield "| exercise | class over N | foot [95 %] | with head | without | head alone | verdict | share, rank |"
     yield "|---" * 8 + "|"
     for task, (share, rank) in through.items():
-        (finding,) = found.select(task, HARD)
+        (finding,) = emergent.select(task, HARD)
         counts = waits(table, task)
         cells = (task, finding.cls, plots.threshold_text(finding), counts.both, counts.ability_alone,
                  counts.head_alone, counts.verdict, f"{share}, {rank}")  # fmt: skip
         yield f"| {' | '.join(map(str, cells))} |"
-    (head,) = found.select(*HEADS)
+    (head,) = emergent.select(*HEADS)
     yield f"| induction head | {head.cls} | {plots.threshold_text(head)} | | | | | |"
 
 
-def page(table: "pd.DataFrame", found: emergence.Emergence, through: dict[str, tuple[str, int]]) -> str:
+def page(table: "pd.DataFrame", emergent: emergence.Emergence, through: dict[str, tuple[str, int]]) -> str:
     """Everything as Markdown."""
     lines = ["# Induction heads in byte models on a CPU"]
     for title, score in {"Induction score of the best head on the words": HEADS, **OTHERS}.items():
         lines += ["", f"## {title}", "", *grid_lines(scores_of(table, *score))]
     lines += ["", "## What waits for the head", ""]
-    lines += [*ability_lines(table, found, through), "", *(f"- {note}" for note in found.notes)]
+    lines += [*ability_lines(table, emergent, through), "", *(f"- {note}" for note in emergent.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -193,11 +193,11 @@ def main(runs: Path, output: Path) -> None:
     folder = lmscale.run(SWEEP, runs)
     table = read_scores(folder, every_step=True)
     last = table[table["tokens"] == table.groupby("params")["tokens"].transform("max")]
-    found = emergence.detect(last, "params")
+    emergent = emergence.detect(last, "params")
     tasks = list(dict.fromkeys(table["task"][table["metric"] == HARD]))
     largest: Any = table.sort_values("params")["run_id"].iloc[-1]
     language = load(SWEEP).exam.tasks[0]  # type: ignore[union-attr]
-    text = page(table, found, through_head(folder / largest, language, tasks))
+    text = page(table, emergent, through_head(folder / largest, language, tasks))
     print(text)
     write_text(output / "inside_cpu.md", text)
     draw(table, tasks, output / "inside_cpu.svg")

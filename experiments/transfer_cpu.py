@@ -156,10 +156,10 @@ def rows_of(tuned: "pd.DataFrame") -> Iterator[str]:
             if known
             else ("beyond", "-", "-")
         )
-        held = "  held out" if row.held_out else ""
+        suffix = "  held out" if row.held_out else ""
         yield (
             f"{row.width:5} {quantity(row.params):>6} {quantity(row.tokens):>7} {row.loss_nats:7.4f} {cells[0]:>7} "
-            f"{cells[1]:>8}  {cells[2]:>7}{held}"
+            f"{cells[1]:>8}  {cells[2]:>7}{suffix}"
         )
 
 
@@ -178,8 +178,8 @@ def draw(tuned: "pd.DataFrame", scratch: dict[int, LossCurve], transfer: LossLaw
             grid = np.geomspace(rows["tokens"].min(), rows["tokens"].max(), 30)
             predicted = transfer.law.loss(grid, float(rows["params"].iloc[0]))
             right.plot(grid, predicted, color=colour, lw=1.1)
-            for held, face in ((False, colour), (True, "white")):
-                some = rows[rows["held_out"] == held]
+            for is_held_out, face in ((False, colour), (True, "white")):
+                some = rows[rows["held_out"] == is_held_out]
                 right.plot(some["tokens"], some["transferred_tokens"], "o", ms=5, mec=colour, mfc=face)
             labels[1].append((float(predicted[-1]), label, colour))
         for ax, ends in zip((left, right), labels):

@@ -77,9 +77,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/smoke as if `sweeps/smoke.py` was run, with losses of a known law. To change it, copy it."""
-    from helpers.made import write_finished
+    from helpers.finished_sweep import write_finished
 
     folder = tmp_path_factory.mktemp("made")
     write_finished(ROOT / "sweeps" / "smoke.py", folder / "runs")

@@ -31,9 +31,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
+def folder(workspace: Path, tmp_path: Path) -> Path:
     """A finished sweep whose first run is then failed."""
-    folder = Path(shutil.copytree(made / "runs" / "smoke", tmp_path / "runs" / "smoke"))
+    folder = Path(shutil.copytree(workspace / "runs" / "smoke", tmp_path / "runs" / "smoke"))
     first = folder / read_plan(folder)[1][0].config.run_id
     (first / "outcome.json").unlink()
     write_json(first / "failed.json", {"reason": "exit status 3", "log": []})

@@ -108,10 +108,10 @@ def test_branches_say_where_they_leave_their_trunk(root: Path) -> None:
 
 
 @pytest.fixture
-def finished(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def finished(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the smoke sweep's runs, as if trained; the folder runs/smoke in it."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(made / "runs", tmp_path / "runs")
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     return Path("runs/smoke")
 
 

@@ -23,10 +23,10 @@ from lmscale.core.results import collect
 
 
 @pytest.fixture
-def runs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a copy of the smoke sweep's runs, as if trained, and the folder `runs/smoke` in it."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(made / "runs", tmp_path / "runs")
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     return Path("runs/smoke")
 
 
@@ -235,9 +235,9 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.long
 @pytest.mark.parametrize("verb", ["table", "status"])
-def test_a_reader_that_leaves_is_no_trouble(made: Path, verb: str) -> None:
+def test_a_reader_that_leaves_is_no_trouble(workspace: Path, verb: str) -> None:
     command = [sys.executable, "-m", "lmscale", verb, "runs/smoke"]
-    process = subprocess.Popen(command, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout and process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -246,11 +246,11 @@ def test_a_reader_that_leaves_is_no_trouble(made: Path, verb: str) -> None:
 
 
 @pytest.mark.long
-def test_on_a_terminal_of_80_columns_the_status_is_whole(made: Path) -> None:
+def test_on_a_terminal_of_80_columns_the_status_is_whole(workspace: Path) -> None:
     inner, outer = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
     command = [sys.executable, "-m", "lmscale", "status", "runs/smoke"]
-    process = subprocess.Popen(command, cwd=made, stdout=outer, stderr=outer, env=environment)
+    process = subprocess.Popen(command, cwd=workspace, stdout=outer, stderr=outer, env=environment)
     os.close(outer)
     text = ""
     while True:

@@ -109,8 +109,8 @@ def test_in_a_pipe_every_ended_run_is_one_line() -> None:
     ]
 
 
-def test_a_finished_sweep_is_said_to_be_there(made: Path, root: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "runs", tmp_path / "runs")
+def test_a_finished_sweep_is_said_to_be_there(workspace: Path, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     plan = sweep.plan(sweep.load(root / "sweeps" / "smoke.py"))
     assert exit_status_of(run_sweep(plan, tmp_path / "runs", console := screen())) == 0
     assert f"all 12 runs of smoke are there: {tmp_path / 'runs' / 'smoke'}" in output(console).replace("\n", "")

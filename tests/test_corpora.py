@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from helpers.texts import TEXTS, config, held, jsonl, write
+from helpers.texts import TEXTS, config, jsonl, texts_by_split, write
 
 from lmscale.core.config import DataConfig, synthetic
 from lmscale.core.errors import UserError
@@ -31,11 +31,11 @@ def test_splits_depend_on_the_texts_and_on_nothing_else(tmp_path: Path, monkeypa
     one = write(tmp_path / "one", {f"{i}.txt": text for i, text in enumerate(TEXTS)})
     two = write(tmp_path / "two", {"sub/all.jsonl": jsonl(TEXTS[::-1])})
     first = corpora.prepare(config(one))
-    texts = held(first)
+    texts = texts_by_split(first)
     monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "another cache"))  # else the second would find the first's
     second = corpora.prepare(config(two))
     assert first.fingerprint == second.fingerprint
-    assert texts == held(second)
+    assert texts == texts_by_split(second)
     assert sorted(texts["train"] + texts["validation"]) == sorted(text.encode() for text in TEXTS)
     assert first.train_documents + first.validation_documents == len(TEXTS)
     assert first.validation_bytes == sum(map(len, texts["validation"]))
@@ -47,7 +47,7 @@ def test_a_text_keeps_its_split_when_others_join(tmp_path: Path) -> None:
     many = [f"text number {i}" for i in range(400)]
     few.write_bytes(jsonl(many[:200]))
     more.write_bytes(jsonl(many))
-    small, large = held(corpora.prepare(config(few))), held(corpora.prepare(config(more)))
+    small, large = texts_by_split(corpora.prepare(config(few))), texts_by_split(corpora.prepare(config(more)))
     assert set(small["train"]) < set(large["train"]) and set(small["validation"]) < set(large["validation"])
     assert 0.2 < len(large["validation"]) / 400 < 0.4
 
@@ -55,7 +55,7 @@ def test_a_text_keeps_its_split_when_others_join(tmp_path: Path) -> None:
 def test_exact_duplicates_go_within_and_across_splits_and_are_counted(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS + TEXTS[:5]), "b.txt": TEXTS[7], "empty.txt": " \n"})
     corpus = corpora.prepare(config(source))
-    everything = held(corpus)["train"] + held(corpus)["validation"]
+    everything = texts_by_split(corpus)["train"] + texts_by_split(corpus)["validation"]
     assert len(everything) == len(set(everything)) == len(TEXTS)
     assert (corpus.duplicates_removed, corpus.empty_removed) == (6, 1)
 
@@ -114,7 +114,7 @@ def test_one_text_file_is_cut_into_passages_without_loss(tmp_path: Path) -> None
     path = tmp_path / "book.txt"
     path.write_bytes(b"\xef\xbb\xbf" + paragraphs)
     corpus = corpora.prepare(config(path))
-    passages = held(corpus)["train"] + held(corpus)["validation"]
+    passages = texts_by_split(corpus)["train"] + texts_by_split(corpus)["validation"]
     assert len(passages) == 8
     assert sum(map(len, passages)) == len(paragraphs) and all(passage in paragraphs for passage in passages)
     assert all(passage.endswith(b"\n\n") for passage in passages if not paragraphs.endswith(passage))
@@ -281,7 +281,7 @@ def test_a_test_split_comes_from_the_highest_hashes_and_only_shortens_the_traini
     path = tmp_path / "in.jsonl"
     path.write_bytes(jsonl([f"text number {i}" for i in range(400)]))
     without, small, large = (corpora.prepare(config(path, test_fraction=fraction)) for fraction in (0.0, 0.1, 0.2))
-    texts = [held(corpus) for corpus in (without, small, large)]
+    texts = [texts_by_split(corpus) for corpus in (without, small, large)]
     assert texts[0]["test"] == [] and without.test_documents == 0
     assert 20 < small.test_documents < 60 < large.test_documents < 100
     for split in texts[1:]:
@@ -352,7 +352,7 @@ def test_near_duplicates_go_when_asked_and_distant_texts_stay(tmp_path: Path) ->
     source = write(tmp_path / "in", {f"{i}.txt": text for i, text in enumerate(long + near)})
     plain, without = corpora.prepare(config(source)), corpora.prepare(config(source, near_duplicates=0.7))
     assert (plain.near_duplicates_removed, without.near_duplicates_removed) == (0, 3)
-    left = held(without)["train"] + held(without)["validation"]
+    left = texts_by_split(without)["train"] + texts_by_split(without)["validation"]
     assert {text.split()[10] for text in left} == {text.encode().split()[10] for text in long} and len(left) == 8
     assert without.duplicates_removed == 0 and "datasketch" in without.versions
 
@@ -370,7 +370,7 @@ def test_near_duplicates_without_their_library_say_what_to_install(
 def test_a_finite_sample_of_a_language_is_a_corpus_like_any_other() -> None:
     source = "synthetic:tasks(letters=4, length=6, documents=40, document_tokens=200)"
     corpus = corpora.prepare(config(source))
-    texts = [text.decode() for split in held(corpus).values() for text in split]
+    texts = [text.decode() for split in texts_by_split(corpus).values() for text in split]
     assert len(texts) == 40 == sum(corpus.documents(split) for split in corpora.SPLITS)
     assert all(
         line.partition(" ")[0] in synthetic.TASK_WORDS.values() and "=" in line for t in texts for line in t.split("\n")

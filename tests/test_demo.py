@@ -14,11 +14,11 @@ from lmscale.study.fits import options
 
 
 @pytest.fixture
-def begun(made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(workspace: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the demo, with the smoke sweep for its own, was stopped before its last run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "DEMO_SWEEP", "sweeps/smoke.py")
-    shutil.copytree(made / "runs", tmp_path / "runs")
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     _, planned = read_plan(Path("runs/smoke"))
     shutil.rmtree(Path("runs/smoke") / planned[-1].config.run_id)
     return Path("runs/smoke")

@@ -63,10 +63,10 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studied(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def studied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the smoke sweep, as if trained, with its report."""
     folder = tmp_path_factory.mktemp("studied")
-    shutil.copytree(made / "runs", folder / "runs")
+    shutil.copytree(workspace / "runs", folder / "runs")
     assert "the report is runs/smoke/report/report.html; open it" in report(folder, "runs/smoke")
     return folder
 
@@ -164,10 +164,10 @@ def test_held_out_runs_enter_no_fit(studied: Path) -> None:
 
 
 @pytest.mark.long
-def test_no_study_verb_imports_jax(made: Path, tmp_path: Path, root: Path) -> None:
+def test_no_study_verb_imports_jax(workspace: Path, tmp_path: Path, root: Path) -> None:
     """With a JAX that cannot be imported, plan, status, table, fit and report work all the same."""
     (tmp_path / "jax.py").write_text("raise AssertionError('a study verb imports JAX')\n")
-    shutil.copytree(made / "runs", tmp_path / "runs")
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     program = """
 import sys
 from lmscale import cli

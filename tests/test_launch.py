@@ -29,7 +29,7 @@ def test_only_missing_runs_are_started_the_longest_first(trainer: Path, tmp_path
     summary = go(runs, RUN, OTHER, LONG, watcher=watcher)
     assert summary == Summary(finished=3, diverged=0, failed={}, interrupted=False)
     assert [words[0] for words in journal(trainer)] == [LONG.run_id, RUN.run_id]
-    assert watcher.told == [(what, run, *details) for run in (LONG.run_id, RUN.run_id)
+    assert watcher.events == [(what, run, *details) for run in (LONG.run_id, RUN.run_id)
                             for what, details in (("started", ()), ("ended", ("",)))]  # fmt: skip
     assert read_plan(runs) == ("two", [PlannedRun(config) for config in (RUN, OTHER, LONG)])
     assert RunConfig.from_json(json.loads((runs / RUN.run_id / "config.json").read_text())) == RUN
@@ -61,7 +61,7 @@ def test_a_crashed_run_is_repeated_three_times_over_all_launches(trainer: Path, 
     watcher = Watcher()
     summary = go(tmp_path / "runs", named(OTHER, "silent"), watcher=watcher)
     assert summary.failed == {OTHER.run_id: "exit status 3"}
-    assert [told[2] for told in watcher.told if told[0] == "ended"] == [
+    assert [event[2] for event in watcher.events if event[0] == "ended"] == [
         *["exit status 3; once more in 0 s"] * 3, "exit status 3",
     ]  # fmt: skip
     assert [attempt.end and attempt.end["status"] for attempt in lease.history(tmp_path / "runs" / OTHER.run_id)] == [
@@ -87,7 +87,7 @@ def test_a_measurement_ends_where_a_run_does_not_finish(trainer: Path, tmp_path:
 def test_a_killed_run_continues(trainer: Path, tmp_path: Path) -> None:
     watcher = Watcher()
     assert go(tmp_path / "runs", named(LONG, "killed"), RUN, watcher=watcher).finished == 2
-    assert [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id] == [
+    assert [event[2] for event in watcher.events if event[0] == "ended" and event[1] == LONG.run_id] == [
         *["killed by SIGKILL; once more in 0 s"] * 2, "",
     ]  # fmt: skip
     ends = [attempt.end for attempt in lease.history(tmp_path / "runs" / LONG.run_id)]
@@ -102,7 +102,7 @@ def test_too_little_memory_means_more_micro_batches_and_a_full_disk_means_waitin
     assert go(tmp_path / "runs", named(LONG, "large"), named(RUN, "full"), watcher=watcher).finished == 2
     assert [words[4] for words in begun(trainer) if words[0] == LONG.run_id] == ["1", "2", "4"]
     assert len([words for words in begun(trainer) if words[0] == RUN.run_id]) == 6, "more often than after crashes"
-    problems = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == LONG.run_id]
+    problems = [event[2] for event in watcher.events if event[0] == "ended" and event[1] == LONG.run_id]
     assert problems[0].endswith("once more with 2 micro-batches, remat 'none'")
     stored = RunConfig.from_json(json.loads((tmp_path / "runs" / LONG.run_id / "config.json").read_text()))
     assert stored.run_id == LONG.run_id and stored.optimizer.micro_batches == 4
@@ -232,7 +232,7 @@ def test_a_signal_stops_every_run_and_the_same_call_continues(trainer: Path, tmp
     summary = go(tmp_path / "runs", *waiting, watcher=watcher, workers=2)
     assert summary == Summary(finished=0, diverged=0, failed={}, interrupted=True)
     assert sorted(words[1] for words in journal(trainer)) == ["asked", "asked", "begun", "begun"]
-    assert [told[2] for told in watcher.told if told[0] == "ended"] == ["stopped", "stopped"]
+    assert [event[2] for event in watcher.events if event[0] == "ended"] == ["stopped", "stopped"]
     assert not list(tmp_path.rglob("failed.json"))
     assert go(tmp_path / "runs", RUN, OTHER, LONG, workers=2).finished == 3
 
@@ -272,7 +272,7 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(
 
     watcher = Watcher(lambda: monkeypatch.setattr(os, "fsync", full))
     assert go(tmp_path / "runs", LONG, RUN, watcher=watcher, workers=2).finished == 2
-    problems = [told[2] for told in watcher.told if told[0] == "ended" and told[1] == RUN.run_id]
+    problems = [event[2] for event in watcher.events if event[0] == "ended" and event[1] == RUN.run_id]
     assert len(problems) == 4 and all(
         "config.json is full" in words and "once more in 0 s" in words for words in problems[:3]
     )
@@ -304,7 +304,7 @@ def test_the_watcher_hears_the_newest_row_once(tmp_path: Path) -> None:
 
     watcher = Watcher(write)
     go(tmp_path / "runs", RUN, watcher=watcher)
-    assert watcher.told[1] == ("advanced", RUN.run_id, 7) and len(watcher.told) == 3
+    assert watcher.events[1] == ("advanced", RUN.run_id, 7) and len(watcher.events) == 3
 
 
 def test_a_line_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:

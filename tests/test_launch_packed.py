@@ -42,7 +42,7 @@ def test_runs_of_one_shape_share_a_program(trainer: Path, tmp_path: Path, alike:
     runs, watcher = tmp_path / "runs", Watcher()
     assert go(runs, *alike, LONG, pack=3, watcher=watcher).finished == 5
     assert programs(trainer) == [[LONG.run_id], ids(alike[:3]), ids(alike[3:])]
-    assert [words[:2] for words in watcher.told].count(("ended", alike[1].run_id)) == 1
+    assert [words[:2] for words in watcher.events].count(("ended", alike[1].run_id)) == 1
     logs = [(runs / run_id / "log.txt").read_text() for run_id in ids(alike[:2])]
     assert logs == [
         "a word for the log\n",
@@ -70,7 +70,7 @@ def test_a_pack_too_large_for_the_memory_is_halved(trainer: Path, tmp_path: Path
     assert go(tmp_path / "runs", *(named(one, "crowded") for one in alike), pack=4, watcher=watcher).finished == 4
     assert programs(trainer) == [ids(alike), ids(alike[:2]), ids(alike[2:])]
     assert {words[4] for words in begun(trainer)} == {"1"}
-    problems = {words[2] for words in watcher.told if words[0] == "ended"} - {""}
+    problems = {words[2] for words in watcher.events if words[0] == "ended"} - {""}
     assert problems == {"a word for the log; once more with 2 in one program instead of 4"}
 
 

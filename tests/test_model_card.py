@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.command_line import call
-from helpers.made import LAW
+from helpers.finished_sweep import LAW
 from helpers.outcomes import RUN, outcome_of
 from helpers.tiny_runs import run, write_corpus
 

@@ -4,7 +4,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from helpers.texts import config, held, write
+from helpers.texts import config, texts_by_split, write
 
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
@@ -69,8 +69,10 @@ def test_parts_of_the_standard_library_are_corpora(tmp_path: Path, monkeypatch: 
     some = write(tmp_path / "lib", {**texts, "bare.py": "y = 1\n", "broken.py": "def f(:\n"})
     monkeypatch.setattr(sources, "stdlib_folder", lambda: some)
     prose, code, whole = (corpora.prepare(config(name)) for name in ("stdlib:docstrings", "stdlib:code", "stdlib"))
-    assert sorted(chain(*held(prose).values())) == sorted(f"Module {i}.".encode() for i in range(9))
-    assert sorted(chain(*held(code).values())) == sorted([*(f"x = {i}\n".encode() for i in range(9)), b"y = 1\n"])
+    assert sorted(chain(*texts_by_split(prose).values())) == sorted(f"Module {i}.".encode() for i in range(9))
+    assert sorted(chain(*texts_by_split(code).values())) == sorted(
+        [*(f"x = {i}\n".encode() for i in range(9)), b"y = 1\n"]
+    )
     assert prose.empty_removed == 1 and [one.path for one in code.skipped] == ["broken.py"] and not whole.skipped
     assert prose.source.startswith("the docstrings of the standard library of")
     assert len({corpus.fingerprint for corpus in (prose, code, whole)}) == 3

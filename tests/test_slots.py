@@ -51,9 +51,9 @@ def test_a_run_of_several_devices_takes_several_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     wide = replace(LONG, mesh=replace(LONG.mesh, data=2))
     watcher = Watcher()
-    watcher.started = lambda slot, run: watcher.told.append((run.config.run_id, slot.name))  # type: ignore[method-assign]
+    watcher.started = lambda slot, run: watcher.events.append((run.config.run_id, slot.name))  # type: ignore[method-assign]
     assert go(tmp_path / "runs", wide, RUN, OTHER, watcher=watcher, workers=None).finished == 3
-    assert watcher.told[0] == (wide.run_id, "gpu 4,5") and "gpu 6" in {words[1] for words in watcher.told}
+    assert watcher.events[0] == (wide.run_id, "gpu 4,5") and "gpu 6" in {words[1] for words in watcher.events}
     with pytest.raises(UserError, match=r"is spread over 4 devices, and 3 are here"):
         go(tmp_path / "more", replace(LONG, mesh=replace(LONG.mesh, data=4)), workers=None)
 

@@ -26,10 +26,10 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("line", ["$L --version", "$L --help", "$L plan --help", "$L status {made}/runs/smoke"])
+@pytest.mark.parametrize("line", ["$L --version", "$L --help", "$L plan --help", "$L status {workspace}/runs/smoke"])
 @pytest.mark.parametrize("way", [">/dev/full", ">&-"])
-def test_output_that_cannot_be_written_is_one_sentence(line: str, way: str, made: Path) -> None:
-    done = shell(f"{line.format(made=made)} {way}")
+def test_output_that_cannot_be_written_is_one_sentence(line: str, way: str, workspace: Path) -> None:
+    done = shell(f"{line.format(workspace=workspace)} {way}")
     assert done.returncode == EXIT_STORAGE
     assert done.stderr.startswith("lmscale: the standard output cannot be written (") and done.stderr.count("\n") == 1
 
@@ -42,9 +42,9 @@ def test_a_sentence_that_cannot_be_written_shows_in_the_status(way: str) -> None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("line", ["$L --help", "$L table {made}/runs/smoke", "$L status {made}/runs/smoke"])
-def test_a_reader_that_leaves_early_is_no_problem(line: str, made: Path) -> None:
-    done = shell(f"{line.format(made=made)} | true; echo ${{PIPESTATUS[0]}}")
+@pytest.mark.parametrize("line", ["$L --help", "$L table {workspace}/runs/smoke", "$L status {workspace}/runs/smoke"])
+def test_a_reader_that_leaves_early_is_no_problem(line: str, workspace: Path) -> None:
+    done = shell(f"{line.format(workspace=workspace)} | true; echo ${{PIPESTATUS[0]}}")
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
@@ -69,9 +69,9 @@ with open(sys.argv[1], "w") as file:
 
 @pytest.mark.long
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
-def test_characters_that_the_output_lacks_are_replaced(encoding: str, made: Path) -> None:
+def test_characters_that_the_output_lacks_are_replaced(encoding: str, workspace: Path) -> None:
     done = subprocess.run(
-        [*LMSCALE, "status", str(made / "runs" / "smoke")], capture_output=True,
+        [*LMSCALE, "status", str(workspace / "runs" / "smoke")], capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": encoding},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"") and b"finished" in done.stdout
@@ -179,9 +179,9 @@ CALLS = {
 
 @pytest.mark.parametrize("verb", CALLS)
 def test_every_verb_meets_a_full_disk_with_one_sentence(
-    verb: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(made / "runs", tmp_path / "runs")
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdout", full)
@@ -194,10 +194,10 @@ def test_every_verb_meets_a_full_disk_with_one_sentence(
 @pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="rights cannot be given up here")
 @pytest.mark.parametrize("line", ["status {f}/runs/smoke", "table {f}/runs/smoke", "fit {f}/t.csv", "plan {f}/s.py"])
 @pytest.mark.parametrize("closed", ["folder", "files"])
-def test_files_that_may_not_be_read_are_one_sentence(line: str, closed: str, made: Path, tmp_path: Path) -> None:
+def test_files_that_may_not_be_read_are_one_sentence(line: str, closed: str, workspace: Path, tmp_path: Path) -> None:
     """Root without its capabilities has the rights of any owner."""
     (home := tmp_path / "home").mkdir()
-    shutil.copytree(made / "runs", home / "runs")
+    shutil.copytree(workspace / "runs", home / "runs")
     (home / "t.csv").write_text("params,tokens,loss_nats\n")
     shutil.copy(SWEEP, home / "s.py")
     for path in [home] if closed == "folder" else [*home.rglob("plan.json"), home / "t.csv", home / "s.py"]:

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from helpers.texts import TEXTS, config, held, jsonl, write
+from helpers.texts import TEXTS, config, jsonl, texts_by_split, write
 
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def texts(corpus: corpora.Corpus) -> list[str]:
-    return sorted(text.decode() for split in held(corpus).values() for text in split)
+    return sorted(text.decode() for split in texts_by_split(corpus).values() for text in split)
 
 
 def reasons(corpus: corpora.Corpus) -> dict[str, str]:

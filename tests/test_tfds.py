@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.texts import TEXTS, config, held, jsonl, write
+from helpers.texts import TEXTS, config, jsonl, texts_by_split, write
 
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
@@ -40,7 +40,7 @@ def test_a_tfds_data_set_is_read_where_it_lies_and_equals_the_same_text_in_files
     make_dataset(tmp_path / "tfds", {"train": [*TEXTS, TEXTS[0]], "test": ["kept for tests"]})
     corpus = corpora.prepare(config("tfds:documents"))
     files = corpora.prepare(config(write(tmp_path / "in", {"a.jsonl": jsonl(TEXTS)})))
-    assert corpus.folder == files.folder and held(corpus) == held(files)
+    assert corpus.folder == files.folder and texts_by_split(corpus) == texts_by_split(files)
     assert corpus.fingerprint == files.fingerprint and corpus.duplicates_removed == 1
     assert corpora.find_corpus(config("tfds:documents")) == corpus == corpora.prepare(config("tfds:documents:1.0.0"))
     with pytest.raises(UserError, match=r"no feature 'txt'.*did you mean 'text'"):
@@ -54,7 +54,9 @@ def test_what_was_prepared_of_the_hub_is_read_and_nothing_is_asked_of_the_networ
     (tmp_path / "tfds/documents").rename(tmp_path / "tfds/owner__name")
     monkeypatch.setattr(tfds.tfds(), "builder", lambda *_, **__: pytest.fail("asked the network"))
     corpus = corpora.prepare(config("tfds:huggingface:owner__name"))
-    assert sorted(held(corpus)["train"] + held(corpus)["validation"]) == sorted(text.encode() for text in TEXTS)
+    assert sorted(texts_by_split(corpus)["train"] + texts_by_split(corpus)["validation"]) == sorted(
+        text.encode() for text in TEXTS
+    )
     assert corpus.source == "tfds:huggingface:documents/1.0.0"
     features = tfds.tfds().features
     assert tfds_download._is_text(features.Scalar(np.object_)) and not tfds_download._is_text(features.Scalar(np.int64))
@@ -82,7 +84,7 @@ def test_a_download_from_the_hub_that_fails_says_why(
 
 def test_splits_that_are_not_called_train_are_joined(tmp_path: Path) -> None:
     make_dataset(tmp_path / "tfds", {"a": TEXTS[:5], "b": TEXTS[5:]})
-    texts = held(corpora.prepare(config("tfds:documents")))
+    texts = texts_by_split(corpora.prepare(config("tfds:documents")))
     assert sorted(texts["train"] + texts["validation"]) == sorted(text.encode() for text in TEXTS)
 
 
@@ -138,7 +140,7 @@ def test_every_document_can_be_named(tmp_path: Path) -> None:
     make_dataset(tmp_path / "tfds", {"train": others})
     local, dataset = corpora.prepare(config(source)), corpora.prepare(config("tfds:documents"))
     for corpus, texts in ((local, TEXTS), (dataset, others)):
-        for number, text in enumerate(held(corpus)["train"]):
+        for number, text in enumerate(texts_by_split(corpus)["train"]):
             document, place = corpus.document("train", number), texts.index(text.decode())
             assert document.text == text
             assert document.id == (str(place) if corpus is dataset else f"{'ab'[place // 6]}.jsonl:{place % 6 + 1}")

@@ -73,10 +73,10 @@ def _of_runs(runs: Path) -> Iterator[Part]:
     spare = [folder / CHECKPOINT_FOLDER for folder in ended if folder.name not in needed]
     logs = [folder / name for folder in ended for name in (LOG_FILE, EVENTS_FOLDER)]
     yield Part("checkpoints of ended runs", spare, "checkpoints")
-    kept = [folder / CHECKPOINT_FOLDER for folder in (*ended, *others)]
-    yield Part("checkpoints that are needed", [path for path in kept if path not in set(spare)], "")
+    checkpoints = [folder / CHECKPOINT_FOLDER for folder in (*ended, *others)]
+    yield Part("checkpoints that are needed", [path for path in checkpoints if path not in set(spare)], "")
     yield Part("logs of ended runs", logs, "logs")
-    taken = {*spare, *kept, *logs}
+    taken = {*spare, *checkpoints, *logs}
     yield Part("everything else in " + str(runs), [path for path in _below([runs]) if not _under(path, taken)], "")
 
 

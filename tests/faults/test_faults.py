@@ -152,10 +152,10 @@ class Trouble:
     def settle(self, log: Path, must: bool = True) -> None:
         """Nothing is trained again from before the checkpoint that a killed run had."""
         length, step = self.promised.pop(log, (0, 0))
-        said = log.read_bytes()[length:].decode()
-        later = re.search(r"going on from step ([\d,]+)", said)
+        added_text = log.read_bytes()[length:].decode()
+        later = re.search(r"going on from step ([\d,]+)", added_text)
         if step and (later or must):
-            assert later and int(later[1].replace(",", "")) >= step, f"{log}, step {step}: {said}"
+            assert later and int(later[1].replace(",", "")) >= step, f"{log}, step {step}: {added_text}"
 
     def kill_launcher(self) -> bool:
         if not self.at_work():
@@ -184,8 +184,8 @@ class Trouble:
 
 def steps(run: Path) -> list[int]:
     """The steps of the sound checkpoints of a run: not those that were spoiled and have not been looked at since."""
-    found = (path for path in (run / "checkpoints").glob("[0-9]*") if path.name.isdigit())
-    return sorted(int(path.name) for path in found if all(map(_written, (path / "facts", path / "state"))))
+    checkpoints = (path for path in (run / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+    return sorted(int(path.name) for path in checkpoints if all(map(_written, (path / "facts", path / "state"))))
 
 
 def _written(folder: Path) -> bool:
@@ -195,8 +195,10 @@ def _written(folder: Path) -> bool:
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
-    found = {run.config.run_id: Outcome.read(folder / run.config.run_id) for run in read_plan(folder)[1]}
-    return {run_id: {name: getattr(outcome, name) for name in SAME} for run_id, outcome in found.items() if outcome}
+    outcome_of = {run.config.run_id: Outcome.read(folder / run.config.run_id) for run in read_plan(folder)[1]}
+    return {
+        run_id: {name: getattr(outcome, name) for name in SAME} for run_id, outcome in outcome_of.items() if outcome
+    }
 
 
 def wait(launchers: Launchers, seconds: float) -> None:
@@ -233,10 +235,10 @@ def test_a_disturbed_sweep_ends_as_one_left_alone(tmp_path: Path, disk: Path) ->
             plan.pop(0)
             time.sleep(trouble.chance.uniform(0, 1.5))
         time.sleep(0.05)
-    said = launchers.log.read_text()
+    log_text = launchers.log.read_text()
 
-    assert not plan, f"the sweep was over before all harm was done: {trouble.done}\n{said[-3000:]}"
-    assert launchers.statuses == Counter({0: 2}), said[-3000:]
+    assert not plan, f"the sweep was over before all harm was done: {trouble.done}\n{log_text[-3000:]}"
+    assert launchers.statuses == Counter({0: 2}), log_text[-3000:]
     assert outcomes(folder) == expected
     assert not any(failure_reason(folder / run_id) for run_id in expected)
     for log in list(trouble.promised):

@@ -140,10 +140,10 @@ def imports(file: Path, everywhere: bool = True) -> Iterator[str]:
 
 def inside(file: Path, everywhere: bool = True) -> set[str]:
     """Files of the package that a file imports, as keys of `FILES`."""
-    found = set()
+    files = set()
     for name in imports(file, everywhere):
         parts = name.split(".")
         if parts[0] == "lmscale":
             candidates = ("/".join(parts[1:length]) for length in range(len(parts), 1, -1))
-            found |= set(itertools.islice((path for path in candidates if path in FILES), 1))
-    return found
+            files |= set(itertools.islice((path for path in candidates if path in FILES), 1))
+    return files

@@ -33,8 +33,8 @@ def output_of(console: Console) -> str:
 
 def planned(**changes: Any) -> Plan:
     points = [{"seed": 0, "flops": 1e9}, {"seed": 1, "flops": 3e9}]
-    made = Sweep("two", points, lambda p: replace(RUN, seed=p["seed"]), lambda p: p["flops"] > 1e9, **changes)
-    return sweep.plan(made)
+    declared = Sweep("two", points, lambda p: replace(RUN, seed=p["seed"]), lambda p: p["flops"] > 1e9, **changes)
+    return sweep.plan(declared)
 
 
 def shown(plan: Plan, folder: Path, width: int = 160, **place: Any) -> str:

@@ -98,21 +98,21 @@ def journal(trainer: Path) -> list[list[str]]:
 
 
 class Watcher:
-    """Keeps what it is told; `on_start` is called as each run begins."""
+    """Records the events of every run; `on_start` is called as each run begins."""
 
     def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
         self.on_start = on_start
-        self.told: list[tuple[str, ...]] = []
+        self.events: list[tuple[str, ...]] = []
 
     def started(self, slot: Slot, run: PlannedRun) -> None:
-        self.told.append(("started", run.config.run_id))
+        self.events.append(("started", run.config.run_id))
         self.on_start()
 
     def advanced(self, slot: Slot, run: PlannedRun, row: dict[str, Any]) -> None:
-        self.told.append(("advanced", run.config.run_id, row["step"]))
+        self.events.append(("advanced", run.config.run_id, row["step"]))
 
     def ended(self, slot: Slot, run: PlannedRun, outcome: Outcome | None, problem: str) -> None:
-        self.told.append(("ended", run.config.run_id, problem))
+        self.events.append(("ended", run.config.run_id, problem))
 
 
 def go(

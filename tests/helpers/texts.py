@@ -14,7 +14,7 @@ def write(folder: Path, texts: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def held(corpus: corpora.Corpus) -> dict[str, list[bytes]]:
+def texts_by_split(corpus: corpora.Corpus) -> dict[str, list[bytes]]:
     return {split: [text for texts in corpus.texts(split) for text in texts] for split in corpora.SPLITS}
 
 

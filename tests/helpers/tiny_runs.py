@@ -85,28 +85,28 @@ def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
     """Two folders hold the same run: outcome, rows and parameters to the last bit, times left out."""
     assert outcome(folder) == outcome(expected)
     assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(expected)]
-    wanted = final_parameters(config, expected)
+    expected_parameters = final_parameters(config, expected)
     for name, value in final_parameters(config, folder).items():
-        assert np.array_equal(value, wanted[name]), name
+        assert np.array_equal(value, expected_parameters[name]), name
 
 
 def assert_close(folder: Path, expected: Path, rounding: float = 2e-5) -> None:
     """Two folders hold the same run, whose sums were taken in another order."""
     assert outcome(folder)["loss_nats"] == pytest.approx(outcome(expected)["loss_nats"], rel=rounding)
-    found, wanted = rows(folder), rows(expected)
-    assert [row["step"] for row in found] == [row["step"] for row in wanted]
+    measured_rows, expected_rows = rows(folder), rows(expected)
+    assert [row["step"] for row in measured_rows] == [row["step"] for row in expected_rows]
     for name in ("loss_nats", "validation_loss_nats"):
-        losses = [[row[name] for row in table if name in row] for table in (found, wanted)]
+        losses = [[row[name] for row in table if name in row] for table in (measured_rows, expected_rows)]
         assert losses[0] == pytest.approx(losses[1], rel=rounding), name
 
 
 @contextmanager
 def caching_programs(folder: Path) -> Iterator[None]:
     """Compiled programs are kept in `folder`, and taken from there, during the block."""
-    wanted = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in wanted}
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
     try:
-        for name, value in wanted.items():
+        for name, value in settings.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
         yield
@@ -149,7 +149,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 def ends(processes: "list[subprocess.Popen[str]]") -> list[tuple[int, str, str]]:
     """Exit status, stdout and stderr of each, without what Gloo says of its connections."""
     try:
-        said = [process.communicate(timeout=PATIENCE) for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -158,5 +158,5 @@ def ends(processes: "list[subprocess.Popen[str]]") -> list[tuple[int, str, str]]
             process.returncode,
             *("".join(line for line in text.splitlines(True) if "[Gloo]" not in line) for text in both),
         )
-        for process, both in zip(processes, said)
+        for process, both in zip(processes, outputs)
     ]

@@ -111,12 +111,12 @@ OBJECTIVES = {
     "reinforcement": reinforcement,
 }
 trained = [*student.parameters(), scalar_head]
-found = {}
+results = {}
 for name, case in json.loads((folder / "cases.json").read_text()).items():
     student.zero_grad()
     scalar_head.grad = None
     loss = OBJECTIVES[case["kind"]](case)
     loss.backward()
     norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in trained if p.grad is not None))
-    found[name] = {"objective": float(loss.detach()), "gradient_norm": norm}
-print(json.dumps(found))
+    results[name] = {"objective": float(loss.detach()), "gradient_norm": norm}
+print(json.dumps(results))

@@ -150,7 +150,7 @@ def _candidates(plan: Plan, size_of: _Size, law: Law, spend: float) -> tuple[lis
     names = tuple(dict.fromkeys(("params", "tokens", *law.INPUTS)))
     for arrangement in size_of.arrangements:
         for size in np.geomspace(min(params) / WIDER, max(params) * WIDER, SIZES):
-            config = _made(
+            config = _run_at(
                 plan, {**arrangement, size_of.coordinate: float(size), "tokens": float(20 * size), "seed": 0}
             )
             if config is None:
@@ -172,7 +172,7 @@ def _candidates(plan: Plan, size_of: _Size, law: Law, spend: float) -> tuple[lis
     return [rows[row] for row in affordable], Candidates.of(dict(zip(names, columns)), columns[-1])
 
 
-def _made(plan: Plan, point: dict[str, Any]) -> RunConfig | None:
+def _run_at(plan: Plan, point: dict[str, Any]) -> RunConfig | None:
     """The run that the recipe makes at a point; None outside of its family. Raises `UserError` where it takes none."""
     try:
         return plan.sweep.recipe(point)

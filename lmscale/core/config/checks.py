@@ -83,14 +83,14 @@ def from_json(cls: type[T], value: Any, where: str = "", parts: Parts | None = N
     arguments = dict(value)
     for name, field in layout.nested:
         if name in value:
-            arguments[name] = _made(field, value[name], where, name, parts)
+            arguments[name] = _field_value(field, value[name], where, name, parts)
     return cls(**arguments)
 
 
 def field_from_json(cls: type[Any], name: str, item: Any) -> Any:
     """What `from_json` makes of the value of one field of `cls`; of a field that there is not, the value."""
     field = _layout(cls).fields.get(name)
-    return item if field is None else _made(field, item, cls.__name__, name, None)
+    return item if field is None else _field_value(field, item, cls.__name__, name, None)
 
 
 def _check_names(layout: "_Layout", value: dict[str, Any], where: str) -> None:
@@ -101,7 +101,7 @@ def _check_names(layout: "_Layout", value: dict[str, Any], where: str) -> None:
         raise UserError(f"{where} lacks the field {next(filter(missing.__contains__, layout.fields))!r}")
 
 
-def _made(field: "_Field", item: Any, where: str, name: str, parts: Parts | None) -> Any:
+def _field_value(field: "_Field", item: Any, where: str, name: str, parts: Parts | None) -> Any:
     variants = field.variants
     if variants and (isinstance(item, dict) or (variants == [field.hint] and not isinstance(item, field.hint))):
         place = f"{where}.{name}"

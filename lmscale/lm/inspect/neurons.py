@@ -61,7 +61,12 @@ class UsedNeurons:
 
 
 def used_neurons(
-    params: Params, pairs: PairTokens, config: ModelConfig, effect_NE: Floats, kept: float = KEPT_SCORE, seed: int = 0
+    params: Params,
+    pairs: PairTokens,
+    config: ModelConfig,
+    effect_NE: Floats,
+    score_share: float = KEPT_SCORE,
+    seed: int = 0,
 ) -> UsedNeurons:
     """The smallest share of neurons, the strongest by the size of their mean effect first.
 
@@ -79,11 +84,11 @@ def used_neurons(
         judged = np.flatnonzero(half_N == half)
         right_KN[:, judged] = present_scores(params, pairs.take(judged), config, present_KLU, means)
     draws_RN = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    number = int(numbers_K[smallest_enough(right_KN.sum(axis=1)[None], kept)[0]])
+    number = int(numbers_K[smallest_enough(right_KN.sum(axis=1)[None], score_share)[0]])
     return UsedNeurons(
         number,
         total,
-        numbers_K[smallest_enough(draws_RN @ right_KN.T, kept)],
+        numbers_K[smallest_enough(draws_RN @ right_KN.T, score_share)],
         right_KN[-1],
         right_KN[0],
         (_ranks(effect_NE) < number).reshape(config.layers, neuron_count(config)),
@@ -95,9 +100,9 @@ def tried_numbers(total: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], np.round(np.geomspace(1, total, TRIALS)).astype(np.int64)]))
 
 
-def smallest_enough(score_RK: Floats, kept: float) -> NDArray[np.int64]:
-    """In every row the first place from which on all scores are at least `kept` times the last one, [R]."""
-    fails_RK = score_RK < kept * score_RK[:, -1:] * (1 - 1e-12)  # sums of halves, multiplied by decimals
+def smallest_enough(score_RK: Floats, score_share: float) -> NDArray[np.int64]:
+    """In every row the first place from which on all scores are at least `score_share` times the last one, [R]."""
+    fails_RK = score_RK < score_share * score_RK[:, -1:] * (1 - 1e-12)  # sums of halves, multiplied by decimals
     behind_R = np.argmax(fails_RK[:, ::-1], axis=1)  # successes behind the last failure
     return np.where(fails_RK.any(axis=1), score_RK.shape[1] - behind_R, 0)
 

@@ -108,11 +108,11 @@ def build_index(
     with locked(folder / LOCK_FILE, progress):
         _begin(folder, identity)
     embedder = Embedder(subject, embedding)
-    parts, made = _shards(folder, indexed.text, embedder, chunk_tokens, summariser, progress)
+    parts, written = _shards(folder, indexed.text, embedder, chunk_tokens, summariser, progress)
     check(any(part.chunks for part in parts), f"{indexed.text.corpus.source} has no text to index; name another corpus")
     with locked(folder / LOCK_FILE, progress):
         facts, graph = _finish(folder, parts, embedder.dimension, settings.search, progress)
-    return BuiltIndex(facts, graph, len(parts) - made, settings.search)
+    return BuiltIndex(facts, graph, len(parts) - written, settings.search)
 
 
 def _json(config: DataConfig) -> dict[str, object]:
@@ -141,10 +141,10 @@ def _shards(
     folder: Path, text: CorpusSplit, embedder: Embedder, chunk_tokens: int, summariser: Summariser | None,
     progress: Progress,
 ) -> tuple[list[Shard], int]:  # fmt: skip
-    """All shards, and how many of them this call made: the others were there, or other processes made them."""
+    """All shards, and how many of them this call wrote: the others were there, or other processes wrote them."""
     jobs = shards.stretches(text)
     whole: dict[int, Shard] = {}
-    made = 0
+    written = 0
     write, flops = (None, lambda: 0) if summariser is None else (summariser.write, summariser.flops)
     while True:
         whole |= {
@@ -155,14 +155,14 @@ def _shards(
         missing = [number for number in range(len(jobs)) if number not in whole]
         if not missing:
             progress(f"indexing {text.corpus.source}", 1.0)
-            return [whole[number] for number in range(len(jobs))], made
-        before = made
+            return [whole[number] for number in range(len(jobs))], written
+        before = written
         for number, parts in _read_ahead(folder, missing, jobs, text, embedder, chunk_tokens):
             progress(f"indexing {text.corpus.source}", len(whole) / len(jobs))
             documents = jobs[number][1] - jobs[number][0]
             whole[number] = shards.write_shard(folder, number, parts, documents, embedder, write, flops)
-            made += 1
-        if made == before:
+            written += 1
+        if written == before:
             progress("waiting for shards that other processes make", len(whole) / len(jobs))
             time.sleep(POLL_SECONDS)
 
@@ -174,11 +174,11 @@ def _read_ahead(
     embedded."""
     tokenizer = embedder.subject.tokenizer
     free = claims(folder, missing)
-    with ThreadPoolExecutor(1) as pool, ExitStack() as held:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
 
         def begin() -> tuple[Claim, Future[list[Chunk]]] | None:
             for claim in free:
-                held.callback(claim.close)
+                stack.callback(claim.close)
                 if shards.find_shard(folder, claim.number) is None:
                     return claim, pool.submit(shards.read_chunks, text, *jobs[claim.number], tokenizer, most)
                 claim.close()  # another process has made it meanwhile

@@ -53,7 +53,7 @@ def _to_stop(row: Ids, task: Task, scorer: LMScorer) -> Ids:
     if not any(mark in scorer.text_before_end(row[:length]) for mark in task.stop):
         return row
     whole = next(
-        kept for kept in range(1, length + 1) if any(m in scorer.text_before_end(row[:kept]) for m in task.stop)
+        tokens for tokens in range(1, length + 1) if any(m in scorer.text_before_end(row[:tokens]) for m in task.stop)
     )
     return np.where(np.arange(len(row)) < max(1, whole - 1), row, -1).astype(row.dtype)
 

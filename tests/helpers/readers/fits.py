@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.made import write_finished
+from helpers.finished_sweep import write_finished
 from helpers.readers.reader import Reader
 from helpers.readers.runs import SMOKE
 from lmscale.commands.plan.optimal import _sweep_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.made import write_finished
+from helpers.finished_sweep import write_finished
 from helpers.outcomes import RUN, outcome_of
 from helpers.readers.reader import Reader
 from helpers.readers.tables import argument, text_of

@@ -67,8 +67,8 @@ def lack_of_fit(
     p, sd, evidence = _probability(float(rest @ rest), along, smooth.shape[1], free, noise, seeds)
     unit, per = (" %", 100.0) if problem.residual == "log" else ("", 1.0)
     per = per / float(scale.mean())
-    found = LackOfFit(p, per * (along / problem.runs) ** 0.5, per * sd, unit, evidence)
-    return found, found.status()
+    lack = LackOfFit(p, per * (along / problem.runs) ** 0.5, per * sd, unit, evidence)
+    return lack, lack.status()
 
 
 def _probability(

@@ -16,10 +16,10 @@ LAW = Chinchilla(E=1.2, A=25.0, B=45.0, alpha=0.35, beta=0.3)
 
 def write_finished(sweep: Path, runs: Path) -> Path:
     """Every run of a sweep file, finished with the loss of `LAW`; its folder."""
-    made = plan(load(sweep))
-    folder = runs / made.sweep.name
-    write_plan(folder, made.sweep.name, made.runs)
-    for place, run in enumerate(made.runs):
+    planned = plan(load(sweep))
+    folder = runs / planned.sweep.name
+    write_plan(folder, planned.sweep.name, planned.runs)
+    for place, run in enumerate(planned.runs):
         config, counts = run.config, count(run.config)
         loss = float(LAW.loss(counts.params, counts.tokens)) + 0.01 * math.sin(7 * place)
         home = folder / config.run_id
