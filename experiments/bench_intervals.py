@@ -150,7 +150,24 @@ def by_stack(
     return mixture_ends([linear(one, whole[one][:, index], points, losses, there) for one in forms], weights)
 
 
-def simulate(row: Row, studies: int, seed: int = 0) -> dict[str, dict[str, list[list[float]]]]:
+def conformal(
+    points: np.ndarray, loss: np.ndarray, law: Normal, parts: Sequence[np.ndarray], order: np.ndarray
+) -> np.ndarray:
+    """The ends (2, m) of the law's interval, scaled by what the folds' laws, with parameters `parts`, miss."""
+    scores = []
+    for share, parameters in zip(FOLDS, parts):
+        cut = round(share * len(order))
+        seen, left = order[:cut], order[cut:]
+        part = linear(Chinchilla, parameters, points[seen], loss[seen], points[left])
+        scores.append(np.abs(np.log(loss[left]) - part.mean_m) / np.hypot(part.sd_m, part.noise))
+    score = np.sort(np.concatenate(scores))
+    quantile = score[min(len(score) - 1, int(np.ceil(LEVEL * (len(score) + 1))) - 1)]
+    return law.mean_m + np.outer([-1, 1], quantile * np.hypot(law.sd_m, law.noise))
+
+
+def simulate(
+    row: Row, studies: int, ways: Sequence[str] = WAYS, seed: int = 0
+) -> dict[str, dict[str, list[list[float]]]]:
     """Per way: `inside` and `width` of every study and target, of the mean; of the discrepancy also of one new run."""
     points, rng = row.truth.design(row.kind, row.runs), np.random.default_rng([seed, zlib.crc32(str(row).encode())])
     there = row.truth.targets(points)
@@ -159,46 +176,49 @@ def simulate(row: Row, studies: int, seed: int = 0) -> dict[str, dict[str, list[
     new = truth + row.noise * rng.standard_normal((studies, len(there)))
     order = np.argsort(points.prod(axis=1), kind="stable")
     cuts = [round(share * row.runs) for share in FOLDS]
-    whole = {form: fitted(form, points, losses) for form in FORMS}
-    smaller = {form: fitted(form, points[order[: cuts[0]]], losses[order[: cuts[0]]]) for form in FORMS}
-    folds = [fitted(Chinchilla, points[order[:cut]], losses[order[:cut]]) for cut in cuts]
+    several = "stack" in ways or "others" in ways
+    whole = {form: fitted(form, points, losses) for form in (FORMS if several else (Chinchilla,))}
+    smaller = {form: fitted(form, points[order[: cuts[0]]], losses[order[: cuts[0]]]) for form in FORMS if several}
+    folds = [fitted(Chinchilla, points[order[:cut]], losses[order[:cut]]) for cut in cuts if "conformal" in ways]
     others = [form for form in FORMS if not isinstance(row.truth.law, form)]
-    out: dict[str, dict[str, list[list[float]]]] = {name: {"inside": [], "width": []} for name in (*WAYS, "new run")}
+    out: dict[str, dict[str, list[list[float]]]] = {name: {"inside": [], "width": []} for name in with_new_run(ways)}
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, row.runs - 5))
     for index in range(studies):
         loss, values = losses[:, index], whole[Chinchilla][:, index]
         law = linear(Chinchilla, values, points, loss, there)
-        scores = []
-        for cut, parameters in zip(cuts, folds):
-            seen, left = order[:cut], order[cut:]
-            part = linear(Chinchilla, parameters[:, index], points[seen], loss[seen], points[left])
-            scores.append(np.abs(np.log(loss[left]) - part.mean_m) / np.hypot(part.sd_m, part.noise))
-        score = np.sort(np.concatenate(scores))
-        scaled = score[min(len(score) - 1, int(np.ceil(LEVEL * (len(score) + 1))) - 1)] * np.hypot(law.sd_m, law.noise)
         mean, run = mean_and_run(problem_of(Chinchilla, points, loss), values, [there[:, 0], there[:, 1]], LEVEL)
         common = (whole, smaller, row, points, loss, there)
         ends = {
             "law": law.mean_m + quantile * np.outer([-1, 1], law.sd_m),
-            "stack": by_stack(*common, FORMS, order, cuts[0], index),
-            "others": by_stack(*common, others, order, cuts[0], index),
-            "conformal": law.mean_m + np.outer([-1, 1], scaled),
             "discrepancy": np.log(mean).T,
             "new run": np.log(run).T,
         }
-        for name, (low, high) in ends.items():
+        if several:
+            ends["stack"] = by_stack(*common, FORMS, order, cuts[0], index)
+            ends["others"] = by_stack(*common, others, order, cuts[0], index)
+        if folds:
+            ends["conformal"] = conformal(points, loss, law, [part[:, index] for part in folds], order)
+        for name, each in out.items():
+            low, high = ends[name]
             target = new[index] if name == "new run" else truth
-            out[name]["inside"].append([float(v) for v in (low <= target) & (target <= high)])
-            out[name]["width"].append([float(v) for v in 100 * (high - low)])
+            each["inside"].append([float(v) for v in (low <= target) & (target <= high)])
+            each["width"].append([float(v) for v in 100 * (high - low)])
     return out
 
 
-def row_of(row: Row, studies: int, folder: Path | None) -> dict[str, dict[str, list[list[float]]]]:
+def with_new_run(ways: Sequence[str]) -> tuple[str, ...]:
+    """The ways, and beside the discrepancy its interval of one new run."""
+    return (*ways, "new run") if "discrepancy" in ways else tuple(ways)
+
+
+def row_of(row: Row, studies: int, folder: Path | None, ways: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
     """One row's studies, read where they were computed already."""
     if folder is None:
-        return simulate(row, studies)
-    path = folder / f"{row.truth.name}-{row.noise:g}-{row.kind}-{row.runs}-{studies}.json".replace(" ", "_")
+        return simulate(row, studies, ways)
+    some = "" if set(ways) == set(WAYS) else "-" + "-".join(ways)
+    path = folder / f"{row.truth.name}-{row.noise:g}-{row.kind}-{row.runs}-{studies}{some}.json".replace(" ", "_")
     if not path.exists():
-        path.write_text(json.dumps(simulate(row, studies)), encoding="utf-8")
+        path.write_text(json.dumps(simulate(row, studies, ways)), encoding="utf-8")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -235,6 +255,7 @@ def main() -> None:
     """Print the share of studies whose interval holds the truth, and widths in per cent of the loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10, help="simulated studies per row")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ways that are measured")
     parser.add_argument("--save", type=Path, help="folder that keeps rows")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no further row is begun after these")
     parser.add_argument("--tables", nargs="+", help="tables whose large runs are predicted from small ones instead")
@@ -254,12 +275,12 @@ def main() -> None:
         for runs in GRIDS
     ]
     start, inside, width = time.monotonic(), [], []
-    names = (*WAYS, "new run")
+    names = with_new_run(arguments.ways)
     print(f"share inside (width at {BEYOND[0]:g}x, {BEYOND[1]:g}x in %)\n{'':35}{''.join(f'{n:^22}' for n in names)}")
     for row in rows:
         if time.monotonic() - start > arguments.seconds:
             return
-        result = row_of(row, arguments.studies, arguments.save)
+        result = row_of(row, arguments.studies, arguments.save, arguments.ways)
         share = np.array([np.mean(result[name]["inside"], axis=0) for name in names])
         wide = np.array([np.median(result[name]["width"], axis=0) for name in names])
         near, far = wide[:, : len(OFF)].mean(axis=1), wide[:, len(OFF) :].mean(axis=1)
