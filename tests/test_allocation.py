@@ -170,6 +170,13 @@ def test_a_fit_of_another_version_is_refused(tmp_path: Path) -> None:
         fits.load(file)
 
 
+def test_a_table_is_no_saved_fit_and_nobody_is_told_to_delete_it(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("params,tokens,loss\n")
+    with pytest.raises(UserError, match="give a file that `lmscale fit TABLE --save` or `--json` wrote") as error:
+        fits.load(tmp_path / "runs.csv")
+    assert "delete" not in str(error.value)
+
+
 @pytest.mark.long
 def test_the_planned_run_meets_the_constraints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run of the CPU recipe, from a law of small models: the budget alone, with inference, with little memory."""

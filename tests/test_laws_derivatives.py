@@ -75,6 +75,11 @@ def constant(loss: Any) -> type[Law]:
         (lambda self, params: self.E if self.E > 1 else 2 * self.E, "cannot be differentiated (ValueError"),
         (lambda self, params: np.floor(self.E), "uses floor, which has no derivative rule"),
         (lambda self, params: 2.0 + 0 * params, "does not depend on its parameters"),
+        (lambda self, params: self.E / 0, "fails: ZeroDivisionError: division by zero"),
+        (lambda self, params: self.E + beta, "fails: NameError: name 'beta' is not defined"),  # type: ignore[name-defined]  # noqa: F821
+        (lambda self, params: None, "gives None for 3 runs"),
+        (lambda self, params: (self.E * params ** (1 / self.E))[:2], "of float64 for 3 runs: it returns a real number"),
+        (lambda self, params: (1 + 1j) * self.E + 0 * params, "of complex128 for 3 runs"),
     ],
 )
 def test_a_loss_that_is_not_differentiable_is_one_sentence(loss: Any, sentence: str) -> None:

@@ -152,6 +152,8 @@ def a_law(**attributes: Any) -> type[Law]:
         ({"PARAMETERS": (Parameter("F", 1, 2),)}, "has the fields E and the PARAMETERS F"),
         ({"RESIDUAL": "ln"}, "residuals are 'log' or 'raw'"),
         ({"loss": Law.loss}, "is not defined"),
+        ({"INPUTS": ("params", "params")}, "has the input 'params' twice in INPUTS, (params, params)"),
+        ({"INPUTS": ("params", "loss_nats")}, "has its own target, 'loss_nats' in INPUTS"),
         ({"loss": lambda self, tokens, params: 0}, "takes (tokens, params), and its INPUTS are (params, tokens)"),
         ({"loss": lambda self, params: 0}, "takes (params)"),
         ({"loss": lambda self, params, tokens, more: 0}, "takes (params, tokens, more)"),

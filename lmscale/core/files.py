@@ -297,8 +297,15 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number)
 """Made once: `json.loads` makes one for every text, and a sweep's folder has tens of thousands."""
 
 
-def read_json(path: str | Path, what: str = "file") -> Any:
-    """The value of a JSON file. Raises `UserError` that names `what` when it is absent or not JSON."""
+MADE_AGAIN = "delete it, and it will be made again"
+FETCH_AGAIN, IMPORT_AGAIN = "fetch it again", "import the model again"
+
+
+def read_json(path: str | Path, what: str = "file", mend: str = MADE_AGAIN) -> Any:
+    """The value of a JSON file. Raises `UserError` that names `what` when it is absent or not JSON.
+
+    `mend` says what to do about a file that is not.
+    """
     try:
         return parse_json(read_bytes(path))
     except FileNotFoundError:
@@ -306,4 +313,4 @@ def read_json(path: str | Path, what: str = "file") -> Any:
     except OSError as error:
         raise UserError(f"the {what} {path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise UserError(f"the {what} {path} is corrupt ({error}); delete it, and it will be made again") from None
+        raise UserError(f"the {what} {path} is corrupt ({error}); {mend}") from None

@@ -221,6 +221,8 @@ def _sweep_of(path: Path) -> Sweep:
 
 def _table_of(path: Path) -> str:
     """The table that a saved fit was made from, as it was named; "" where the file does not say."""
-    value = read_json(path, "fit")
+    from lmscale.study.fits.results.artefact import FIT_AGAIN
+
+    value = read_json(path, "fit", FIT_AGAIN)
     table = value.get("table") if isinstance(value, dict) else None
     return table if isinstance(table, str) else ""

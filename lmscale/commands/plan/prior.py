@@ -75,9 +75,9 @@ def fitted_law(path: Path, any_inputs: bool = False) -> "LossLaw":
     Raises `UserError` where there is no such law.
     """
     from lmscale.study.fits import LossLaw
-    from lmscale.study.fits.results.artefact import check_version
+    from lmscale.study.fits.results.artefact import FIT_AGAIN, check_version
 
-    value = read_json(path, "fit")
+    value = read_json(path, "fit", FIT_AGAIN)
     if isinstance(value, dict):
         check_version(value, path)
     fits = value.get("fits") if isinstance(value, dict) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmscale.core.config import IMPORTED, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json
+from lmscale.core.files import IMPORT_AGAIN, read_json
 from lmscale.core.plans import read_plan
 from lmscale.core.quantities import model_size
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, IMPORTED_FILE
@@ -170,7 +170,7 @@ def _training(folder: Path, opened: "Opened") -> tuple[int | None, int | None]:
     """D up to the checkpoint and its updates; of an imported model D where its record says, and no updates."""
     if not opened.run.config.data.source.startswith(IMPORTED):
         return opened.step * opened.run.config.batch_tokens, opened.step
-    record = read_json(folder / IMPORTED_FILE, "record of an imported model")
+    record = read_json(folder / IMPORTED_FILE, "record of an imported model", IMPORT_AGAIN)
     tokens = record.get("tokens") if isinstance(record, dict) else None
     return tokens if type(tokens) is int else None, None
 

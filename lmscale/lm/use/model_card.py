@@ -14,7 +14,7 @@ import lmscale
 from lmscale.core.config import ModelConfig, RunConfig
 from lmscale.core.counting import active_params_non_embedding, active_params_total, count
 from lmscale.core.errors import UserError
-from lmscale.core.files import read_json, write_text
+from lmscale.core.files import IMPORT_AGAIN, read_json, write_text
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import IMPORTED_FILE, SCORES_FILE, read_metrics
 from lmscale.core.scores import best_measured, read_rows
@@ -95,7 +95,7 @@ class Record:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    value = read_json(path, "record of an imported model")
+    value = read_json(path, "record of an imported model", IMPORT_AGAIN)
     if not isinstance(value, dict):
         raise UserError(f"{path} is no mapping of fields; import the model again")
     return value

@@ -1,5 +1,6 @@
 """The loss of a student that learns from a teacher."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +19,9 @@ BUSBRIDGE_2025_SUPERVISED = OuterExponent(
     gamma=0.452,
     citation="Busbridge 2025, arXiv 2502.08606: the loss without a teacher, as printed",
 )
+
+MIDDLE_PARAMS, MIDDLE_TOKENS = 1e9, 2e10
+"""Near the middle of the runs of the paper: any point of this order serves."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,23 @@ class Distillation(Law):
     )
     INPUTS: ClassVar[tuple[str, ...]] = ("params", "tokens", "teacher_loss")
     SUPERVISED: ClassVar[Law] = BUSBRIDGE_2025_SUPERVISED
+    BENT: ClassVar[tuple[str, ...]] = ("d1", "A", "B")
+
+    @classmethod
+    def to_search(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """d1 / (c1 f1)^f1 in place of d1, and both power terms at 1e9 parameters and 2e10 tokens in place of A and B.
+
+        For large c1 the second factor tends to exp(-(T/(d1 L~))^(1/f1) c1 f1): the runs know this product, and c1 is
+        free along a valley that bends in c1, d1 and f1. A and alpha, B and beta, have another, since ln N and ln D are
+        never near 0. In these unknowns the valleys are straight.
+        """
+        bends = _bends(values)
+        return {**values, **{name: values[name] / bends[name] for name in bends}}
+
+    @classmethod
+    def from_search(cls, unknowns: Mapping[str, Any]) -> dict[str, Any]:
+        bends = _bends(unknowns)
+        return {**unknowns, **{name: unknowns[name] * bends[name] for name in bends}}
 
     def loss(self, params: Any, tokens: Any, teacher_loss: Any) -> Any:
         alone = self.SUPERVISED.loss(params, tokens)
@@ -62,3 +83,12 @@ class Distillation(Law):
         harm = np.exp(-self.c1 * self.f1 * np.logaddexp(0.0, strength / self.f1))
         student = (self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)) ** self.gamma
         return teacher_loss + teacher_loss ** (-self.c0) * harm * student
+
+
+def _bends(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What each parameter is divided by as it is searched."""
+    return {
+        "d1": (values["c1"] * values["f1"]) ** values["f1"],
+        "A": MIDDLE_PARAMS ** values["alpha"],
+        "B": MIDDLE_TOKENS ** values["beta"],
+    }

@@ -215,6 +215,12 @@ def _check(law: type[Law]) -> None:
         )
     if law.RESIDUAL not in ("log", "raw"):
         raise UserError(f"the law {law.NAME!r} has RESIDUAL = {law.RESIDUAL!r}: residuals are 'log' or 'raw'")
+    repeated = next((name for name in law.INPUTS if law.INPUTS.count(name) > 1), None)
+    if repeated or law.TARGET in law.INPUTS:
+        twice = f"the input {repeated!r} twice" if repeated else f"its own target, {law.TARGET!r}"
+        raise UserError(
+            f"the law {law.NAME!r} has {twice} in INPUTS, ({', '.join(law.INPUTS)}): each names a column of its own"
+        )
     _check_loss(law)
 
 

@@ -69,6 +69,8 @@ class Law:
     """Fit ln L ("log") or L itself ("raw") unless asked otherwise."""
     SHARES: ClassVar[tuple[str, ...]] = ()
     """Inputs that sum to one in every run."""
+    BENT: ClassVar[tuple[str, ...]] = ()
+    """Parameters in whose place the solvers have another unknown (`to_search`): along theirs the valley is bent."""
     OWN_INPUTS: ClassVar[dict[str, Input]] = {}
     """Inputs that `INPUTS` or `TARGET` declare as an `Input`, by name; the others are looked up in `KNOWN_INPUTS`."""
 
@@ -99,6 +101,16 @@ class Law:
     def splits_compute(cls) -> bool:
         """Whether the law trades model size against data: it is a function of params and of tokens."""
         return {"params", "tokens"} <= set(cls.INPUTS)
+
+    @classmethod
+    def to_search(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the solvers search in place of the parameters, under the same names and on the same scales."""
+        return dict(values)
+
+    @classmethod
+    def from_search(cls, unknowns: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters from what the solvers search: the inverse of `to_search`, of plain numbers or duals."""
+        return dict(unknowns)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

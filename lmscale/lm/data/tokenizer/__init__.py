@@ -84,7 +84,7 @@ class Tokenizer(Protocol):
 
 def imported_tokenizer(folder: Path, name: str) -> FileTokenizer:
     """The tokenizer that an imported model brings, in its run's folder."""
-    origin = files.read_json(folder / IMPORTED_FILE, "record of an imported model")
+    origin = files.read_json(folder / IMPORTED_FILE, "record of an imported model", files.IMPORT_AGAIN)
     end = origin.get("end_of_document") if isinstance(origin, dict) else None
     if type(end) is not int:
         raise UserError(f"{folder / IMPORTED_FILE} does not say which token ends a text; import the model again")

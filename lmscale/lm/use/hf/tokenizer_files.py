@@ -6,7 +6,7 @@ from typing import Any
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import open_regular, read_bytes, read_json, write_json
+from lmscale.core.files import FETCH_AGAIN, open_regular, read_bytes, read_json, write_json
 from lmscale.lm.data.tokenizer import ByteTokenizer, FileTokenizer, SymbolTokenizer, Tokenizer
 from lmscale.lm.data.tokenizer.file import ENDS, byte_alphabet, checked_ids, in_one_sentence
 
@@ -110,7 +110,7 @@ def _from_merges(vocab: Path, merges: Path) -> str:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
-    ids = read_json(vocab, "vocabulary")
+    ids = read_json(vocab, "vocabulary", FETCH_AGAIN)
     try:
         checked_ids((number, piece) for piece, number in ids.items())  # one of billions would end this process
         open_regular(merges).close()  # the library would wait for the other end of a pipe

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
-from lmscale.core.files import open_regular, read_json, storage_error, write_json
+from lmscale.core.files import FETCH_AGAIN, open_regular, read_json, storage_error, write_json
 from lmscale.core.text import checked_name
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -82,7 +82,7 @@ def read_weights(folder: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     index = folder / INDEX_FILE
     if index.exists():
-        value = read_json(index, "index of tensors")
+        value = read_json(index, "index of tensors", FETCH_AGAIN)
         weight_map = value.get("weight_map") if isinstance(value, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
             raise UserError(f"{index} has no mapping weight_map; copy it again")

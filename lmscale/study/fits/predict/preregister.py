@@ -129,7 +129,7 @@ class _Registered:
 
 def _read(path: str | Path) -> tuple[SavedFields, list[_Registered]]:
     """A file of predictions. Raises `UserError` where it is none, is damaged, or is not as it was written."""
-    value = read_json(path, "registered prediction")
+    value = read_json(path, "registered prediction", "give the file that `lmscale fit TABLE --predict` wrote")
     if not (isinstance(value, dict) and isinstance(value.get("predictions"), list) and "hash" in value):
         raise UserError(
             f"{path} is no registered prediction: write one with lmscale fit TABLE --predict params=...,tokens=..."

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lmscale.study.fits.side_by_side import Fit
 
 VERSION = 1
+FIT_AGAIN = "give a file that `lmscale fit TABLE --save` or `--json` wrote whole"
+"""What mends a file that is no saved fit: it may be the user's table."""
 KINDS: dict[str, Any] = {"1": Frontier, "2": IsoFlop, "3": LossLaw}
 """Approach -> the class of its fit."""
 
@@ -51,7 +53,7 @@ def load(path: str | Path) -> "list[Fit]":
 
     Raises `UserError` for a file of another version, or one that was cut or edited.
     """
-    fields = SavedFields.of(read_json(path, "saved fit"), f"the saved fit {path}")
+    fields = SavedFields.of(read_json(path, "saved fit", FIT_AGAIN), f"the saved fit {path}")
     check_version(fields.value, path)
     kinds = [text(SavedFields.of(one, str(path))["approach"], "the approach") for one in fields["fits"]]
     for kind in kinds:

@@ -18,10 +18,14 @@ COMPLEX_STEP, REAL_STEP = 1e-30, 1e-5
 
 
 def search_scale(problem: Problem) -> tuple[list[bool], np.ndarray, np.ndarray]:
+    """Which unknowns are logarithms, and their lowest and highest values (q,)."""
     chosen = [p for p in problem.parameters if p.name in problem.free]
     logs = [p.log for p in chosen]
     low = np.array([np.log(p.low) if p.log else p.low for p in chosen])
     high = np.array([np.log(p.high) if p.log else p.high for p in chosen])
+    if problem.straightened:
+        bent = np.array([p.name in problem.form.BENT for p in chosen])
+        low, high = np.where(bent, -np.inf, low), np.where(bent, np.inf, high)
     return logs, low, high
 
 
@@ -35,12 +39,17 @@ def to_values(problem: Problem, theta_qb: np.ndarray) -> list[np.ndarray]:
 def in_order(problem: Problem, free: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[Any]:
     """All parameters in the form's order: free ones, fixed ones, and those tied to one of them."""
     every = {**free, **fixed}
+    if problem.straightened:
+        every = problem.form.from_search(every)
     return [every[(problem.tied or {}).get(name, name)] for name in problem.form.names()]
 
 
 def to_theta(problem: Problem, values_pb: np.ndarray) -> np.ndarray:
     """The inverse of `to_values`: parameters (p, b) as free unknowns (q, b)."""
-    rows = [row for row, name in zip(values_pb, problem.form.names()) if name in problem.free]
+    values = dict(zip(problem.form.names(), values_pb))
+    if problem.straightened:
+        values = problem.form.to_search(values)
+    rows = [values[name] for name in problem.free]
     with np.errstate(invalid="ignore"):  # the exact solver may leave a parameter's range; the checks then say so
         return np.stack([np.log(row) if log else row for row, log in zip(rows, search_scale(problem)[0])])
 
@@ -93,21 +102,44 @@ def second_derivatives(problem: Problem, theta_qb: np.ndarray) -> Iterator[np.nd
 def loss_at(problem: Problem, parameters: list[Any]) -> Any:
     """The loss of the form at the runs, (n, b), of plain parameters or duals.
 
-    Raises `UserError` where the user's code fails on arrays, or has no derivative.
+    Raises `UserError` where the user's code fails on arrays, has no derivative, or is no loss of each run.
     """
+    name = problem.form.NAME
     try:
-        return problem.form(*parameters).loss(*[column[:, None] for column in problem.inputs])
+        loss = problem.form(*parameters).loss(*[column[:, None] for column in problem.inputs])
     except UserError:
         raise
     except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         raise UserError(
-            f"the loss of the law {problem.form.NAME!r} cannot be differentiated ({type(error).__name__}: {error}): "
+            f"the loss of the law {name!r} cannot be differentiated ({type(error).__name__}: {error}): "
             f"write it with + - * / **, and NumPy's functions of whole arrays, without if, math or float()"
         ) from error
+    except Exception as error:
+        raise UserError(f"the loss of the law {name!r} fails: {type(error).__name__}: {error}") from error
+    _check_loss(problem, loss, any(np.iscomplexobj(_plain(one)) for one in parameters))
+    return loss
+
+
+def _plain(number: Any) -> Any:
+    return number.value if isinstance(number, Dual) else number
+
+
+def _check_loss(problem: Problem, loss: Any, may_be_complex: bool) -> None:
+    """Raises `UserError` unless a law's loss is a real number for every run."""
+    value = np.asarray(_plain(loss))
+    kinds = "fiuc" if may_be_complex else "fiu"
+    if value.dtype.kind in kinds and value.ndim <= 2 and value.shape[:-1] in ((), (1,), (problem.runs,)):
+        return
+    what = "None" if loss is None else f"an array of shape {value.shape} of {value.dtype}"
+    raise UserError(
+        f"the loss of the law {problem.form.NAME!r} gives {what} for {problem.runs} runs: it returns a real number for "
+        f"each run, computed from whole arrays of inputs"
+    )
 
 
 def jacobian(problem: Problem, values_p: np.ndarray) -> np.ndarray:
-    """Derivative of the residuals by the free unknowns on their search scale, (n, q)."""
+    """Derivative of the residuals by the free parameters, or by their logarithms where these are searched, (n, q)."""
+    problem = problem.using(plain=True) if problem.straightened else problem
     return derivatives(problem, to_theta(problem, np.asarray(values_p, dtype=float)[:, None]))[:, :, 0].T
 
 

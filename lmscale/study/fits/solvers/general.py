@@ -43,7 +43,10 @@ def starts(problem: Problem) -> np.ndarray:
     grid = np.array(list(itertools.product(*axes)), dtype=float)
     if len(grid) > MAX_STARTS:
         grid = grid[np.linspace(0, len(grid) - 1, MAX_STARTS).astype(int)]
-    theta = np.stack([np.log(column) if p.log else column for column, p in zip(grid.T, chosen)])
+    if problem.straightened:
+        theta = to_theta(problem, grid.T)
+    else:
+        theta = np.stack([np.log(column) if p.log else column for column, p in zip(grid.T, chosen)])
     return theta if theta.shape[1] >= LEAST_STARTS else _with_others(problem, theta)
 
 
@@ -85,6 +88,8 @@ def best(problem: Problem, weights_n: np.ndarray) -> GlobalMinimum:
     agreeing = int((values <= values[index] * (1 + 1e-6) + 1e-25).sum())
     if absolute.serves(problem):
         best_values, gradient = absolute.exact(problem, best_values, weights_n)
+    if problem.straightened and not problem.within_bounds(best_values[:, None])[0]:
+        return best(problem.using(plain=True), weights_n)
     return GlobalMinimum(best_values, problem.objective(best_values, weights_n), float(gradient), len(order), agreeing)
 
 
@@ -95,7 +100,9 @@ def near_by_programs(problem: Problem, around_p: np.ndarray) -> np.ndarray | Non
     around_q1 = to_theta(problem, np.asarray(around_p, dtype=float)[:, None])
     starting = around_q1, _first(problem, weights)
     lower = min((absolute.descend(problem, each[:, 0], weights[:, 0]) for each in starting), key=lambda end: end.value)
-    return np.concatenate(to_values(problem, lower.theta_q[:, None])) if lower.converged else None
+    values_p = np.concatenate(to_values(problem, lower.theta_q[:, None]))
+    inside = not problem.straightened or bool(problem.within_bounds(values_p[:, None])[0])
+    return values_p if lower.converged and inside else None
 
 
 def _first(problem: Problem, weights_nb: np.ndarray) -> np.ndarray:
@@ -137,9 +144,9 @@ def _by_squares(
 def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Minima (p, b) of b weightings and whether each converged (b,).
 
-    All are searched near `around_p`, the minimum for equal weights, with the law's second derivatives there; those
-    that do not settle, and without `around_p` all, also from the point of the start grid that is best for their own
-    weights. A sample of the others is searched from there too: where it finds a lower minimum, all are.
+    All are searched near `around_p`, the minimum for equal weights; those that do not settle, and without `around_p`
+    all, also from the point of the start grid that is best for their own weights. A sample of the others is searched
+    from there too: where it finds a lower minimum, all are.
     """
     count = weights_nb.shape[1]
     if around_p is None:
@@ -155,7 +162,12 @@ def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) 
     if (value[control] < before * (1 - LOWER)).any():
         rest = np.setdiff1d(settled, control)
         _keep_lower(theta, value, good, rest, _from_grid(problem, weights_nb, rest))
-    return np.stack(to_values(problem, theta)), good
+    values_pb = np.stack(to_values(problem, theta))
+    if problem.straightened and (outside := np.flatnonzero(~problem.within_bounds(values_pb))).size:
+        values_pb[:, outside], good[outside] = many(
+            problem.using(plain=True).among(outside), weights_nb[:, outside], around_p
+        )
+    return values_pb, good
 
 
 Ends = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -165,13 +177,16 @@ Search = Callable[[Problem, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 def _near(problem: Problem, weights_nb: np.ndarray, around_q1: np.ndarray) -> Ends:
-    """Minima near a common one."""
+    """Minima near a common one: with the law's second derivatives there, those left over with their own."""
     second_qqn = np.stack([each[:, :, 0] for each in second_derivatives(problem, around_q1)])
 
     def one(chunk: slice) -> Ends:
         weights, those = weights_nb[:, chunk], problem.among(chunk)
         start = np.repeat(around_q1, weights.shape[1], axis=1)
         theta, value, _, good = narrow(those, weights, start, second_qqn)
+        if (left := np.flatnonzero(~good)).size:
+            ends = narrow(those.among(left), weights[:, left], theta[:, left])
+            _keep_lower(theta, value, good, left, (ends[0], ends[1], ends[3]))
         return theta, value, good
 
     return _in_chunks(one, weights_nb.shape[1])

@@ -12,6 +12,8 @@ from lmscale.study.grouping import point_index
 from lmscale.study.laws import Law, Parameter
 
 LOSSES = ("huber", "lad", "squared")
+BESIDE = 1e-9
+"""Share of a bound by which rounding may leave it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Problem:
     fixed: Mapping[str, float] | None = None
     bounds: Mapping[str, tuple[float, float]] | None = None
     tied: Mapping[str, str] | None = None
+    plain: bool = False
+    """Search the parameters themselves, also of a form that has other unknowns for them."""
 
     def __post_init__(self) -> None:
         assert self.loss in LOSSES and self.residual in ("log", "raw") and self.delta > 0, self
@@ -56,6 +60,16 @@ class Problem:
     def constrained(self) -> bool:
         """Whether a parameter is fixed, tied or bounded more narrowly than the form has it."""
         return bool(self.fixed or self.bounds or self.tied)
+
+    @property
+    def straightened(self) -> bool:
+        """Whether unknowns of the form's own are searched (`Law.to_search`), whose bounds are not the parameters'."""
+        return bool(self.form.BENT) and not self.plain and not self.constrained
+
+    def within_bounds(self, values_pb: np.ndarray) -> np.ndarray:
+        """Which of b sets of parameters (p, b) lie in their ranges, up to rounding (b,)."""
+        low, high = np.array([(one.low, one.high) for one in self.parameters]).T[..., None]
+        return ((values_pb >= low - BESIDE * np.abs(low)) & (values_pb <= high + BESIDE * np.abs(high))).all(axis=0)
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
