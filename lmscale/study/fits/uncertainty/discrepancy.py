@@ -26,9 +26,8 @@ worst combination, and its width in per cent of the loss at 10 and 100 times the
     6      0.4 (chosen)    0.988    0.95     2.60, 6.59
     8      0.4             0.973    0.86     2.17, 5.13
 
-Of 200 studies for each, 0.2 held 0.975, 0.89 in the worst combination and 0.74 of its worst target; 0.4 held 0.986,
-0.94 and 0.87. Here
-a spread is the standard deviation of the fitted ln L. Lengths of 2 and 3 make wider intervals.
+where a spread is the standard deviation of the fitted ln L. Lengths of 2 and 3 make wider intervals. Of 200 studies for
+each, 0.2 held 0.975 of all, 0.89 in the worst combination and 0.74 at its worst target; 0.4 held 0.986, 0.94 and 0.87.
 """
 
 import math
