@@ -1,6 +1,7 @@
 """Forms of the loss in parameters N and tokens D."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -228,6 +229,10 @@ class PowerMean(Law):
         return Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).exponents(compute)
 
 
+ANCHOR, LOG_ANCHOR_TOKENS = 1e9, float(np.log(2e10))
+"""Parameters, and ln of tokens, at which a search states a law of bent valleys: any point near the runs serves."""
+
+
 @dataclass(frozen=True)
 class Farseer(Law):
     """L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E) (Li 2025, arXiv 2506.10972, eq. 8).
@@ -259,6 +264,42 @@ class Farseer(Law):
         Parameter("a", 1e-3, 2, (0.03, 0.06)),
         Parameter("E", -30, 100, (2, 4), log=False),
     )
+
+    BENT: ClassVar[tuple[str, ...]] = ("s", "S", "B", "Q", "A", "E")
+
+    @classmethod
+    def to_search(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Each of the three functions of N by its value and its slope in ln N at 1e9 parameters; data at 2e10 tokens.
+
+        A power of N with a small exponent is nearly a constant and a multiple of ln N: s and S, B and Q, A and E have
+        long bent valleys, along which the value and the slope hardly change.
+        """
+        s, q, S, B, b, Q, A, a, E = (values[name] for name in cls.names())
+        size, data, power = s * ANCHOR**q, B * ANCHOR**b, A * ANCHOR**a
+        level, exponent = data + Q, power + E
+        return {
+            **values,
+            "s": size * q,
+            "S": size + S,
+            "B": -data * b,
+            "Q": level - np.exp(exponent) * LOG_ANCHOR_TOKENS,
+            "A": power * a,
+            "E": exponent,
+        }
+
+    @classmethod
+    def from_search(cls, unknowns: Mapping[str, Any]) -> dict[str, Any]:
+        s, q, S, B, b, Q, A, a, E = (unknowns[name] for name in cls.names())
+        size, data, power = s / q, -B / b, A / a
+        return {
+            **unknowns,
+            "s": size * ANCHOR**-q,
+            "S": S - size,
+            "B": data * ANCHOR**-b,
+            "Q": Q + np.exp(E) * LOG_ANCHOR_TOKENS - data,
+            "A": power * ANCHOR**-a,
+            "E": E - power,
+        }
 
     def loss(self, params: Any, tokens: Any) -> Any:
         slope = np.exp(self.A * params**self.a + self.E)
