@@ -48,7 +48,7 @@ NOISES = np.geomspace(0.3, 3, 28)
 """s over the robust scatter of the residuals."""
 FREE = 5.0
 """Prior standard deviation of a parameter that is searched by its logarithm: nearly none."""
-TRUNCATION = 1e-7
+TRUNCATION = 2e-8
 """Share of the kernel's variance below which its factor ends."""
 CLIPPED = 4.0
 """Robust standard deviations beyond which a residual counts no more."""
