@@ -38,7 +38,7 @@ a term is hidden by E and A/N^alpha. With half the prior size of the discrepancy
 that target was inside in .74, its row in .89, and widths were 2.4 and 5.6. The price under Chinchilla's own form is 1.8
 and 2.5 times the law's width. One new run lies inside in .98, in the lowest row in .95.
 Real runs, 95 % interval of one new run against the law's resamples and residuals: Chinchilla's 18 largest 18 inside at
-2.1 % width (13 at 2.6 %), our CPU sweep's 7 held out 6 at 3.9 % (4 at 3.6 %).
+2.1 % width (13 at 2.6 %), our CPU sweep's 7 held out 6 at 3.9 % (4 at 3.5 %).
 """
 
 import argparse
