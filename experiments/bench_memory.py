@@ -37,6 +37,7 @@ from lmscale.study.compiled import compile_runs
 
 BASE = ModelConfig(width=256, layers=4, heads=4, vocab=1024, context=256)
 GOAL = 0.15
+PACKED = 8
 
 
 def shapes() -> Iterator[tuple[str, RunConfig]]:
@@ -107,16 +108,27 @@ def target_shapes(batch: int, devices: int) -> Iterator[tuple[str, RunConfig]]:
         yield run("expert = 4", mesh={"expert": 4}, **sparse)
 
 
+def packed_run(batch: int) -> RunConfig:
+    """One of the runs of `PACKED` in one program: so small that a device holds them all."""
+    model = ModelConfig(width=512, layers=8, heads=8, context=512, vocab=8192, compute_dtype="bfloat16")
+    settings = OptimizerConfig(peak_lr=1e-3, batch_sequences=max(1, batch // 2))
+    return RunConfig(model=model, optimizer=settings, tokens=settings.batch_sequences * model.context)
+
+
 def print_target(name: str, batch: int, only: int | None) -> None:
-    """Print a row per option and mesh, compiled for the machine called `name`."""
+    """Print a row per option and mesh, and one for runs in one program, compiled for the machine called `name`."""
     target = machine(name)
     shapes = list(target_shapes(batch, target.devices))[:only]
     outcomes = compile_runs([PlannedRun(config) for _, config in shapes], target)
+    one = packed_run(batch)
+    shapes.append((f"{PACKED} runs of 29M in one program", one))
+    alike = [PlannedRun(replace(one, seed=seed)) for seed in range(PACKED)]
+    outcomes.append(compile_runs(alike, target, pack=PACKED)[0])
     print(f"{target.name}, batch {batch}; {outcomes[0].versions}")
     print(f"{'shape':34}  compiled   estimate   ratio   attention   compilation   least step")
     within = 0
     for (shape, config), outcome in zip(shapes, outcomes):
-        estimated = memory_bytes(config, target.platform) / config.mesh.devices
+        estimated = outcome.packed * memory_bytes(config, target.platform) / config.mesh.devices
         ratio = estimated / outcome.train.bytes_per_device
         within += abs(ratio - 1) <= GOAL
         step = "" if outcome.bound is None else f"{1e3 * outcome.bound.seconds:8.1f} ms"

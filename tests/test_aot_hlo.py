@@ -75,6 +75,31 @@ def test_loops_are_counted_by_their_turns() -> None:
     assert {one.name: times for _, one, times in unnoted.executed()}["gathered"] == 12  # by the loop's condition
 
 
+def test_an_instruction_of_several_lines() -> None:
+    """A TPU's kernel has attributes in lines of their own, one of which begins with a brace: no instruction is lost."""
+    attributes = 'frontend_attributes={kernel_metadata={\n"block": "{}"\n}}, metadata={op_name="attend"}'
+    target = 'custom_call_target="__cudnn$fmhaSoftmax"'
+    text = TEXT.replace(target, f"{attributes}, {target}")
+    text = text.replace("\n}\n\n%async", '\n}, execution_thread="main"\n\n%async')
+    one, several = hlo.parse(TEXT), hlo.parse(text)
+    assert [list(two.instructions) for two in several.computations.values()] == [
+        list(two.instructions) for two in one.computations.values()
+    ]
+    assert hlo_costs.kernels(several) == hlo_costs.kernels(one) == {"__cudnn$fmhaSoftmax": 12}
+    assert hlo_costs.traffic_bytes(several) == hlo_costs.traffic_bytes(one)
+
+
+def test_groups_that_are_axes_of_a_mesh() -> None:
+    """On a mesh of 2 x 4 devices: along the second axis the first four, along the first every fourth, or all."""
+    mesh = "replica_groups=mesh['axis_0'=2,'axis_1'=4] "
+    for axes, group in (("'axis_1'", [0, 1, 2, 3]), ("'axis_0'", [0, 4]), ("'axis_0','axis_1'", list(range(8)))):
+        assert hlo_costs._first_group(f"channel_id=1, {mesh}{{{axes}}}, to_apply=%add", 8) == group
+    for axes, group in (("'whole':(1)2", [0, 4]), ("'whole':(2)2", [0, 2]), ("'whole':(2)4", [0, 1, 2, 3])):
+        assert hlo_costs._first_group(f"replica_groups=mesh['whole'=8] {{{axes}}}", 8) == group
+    listed = TEXT.replace("replica_groups=[2,4]<=[8]", f"{mesh}{{'axis_1'}}")
+    assert hlo_costs.collectives(hlo.parse(listed), 8, 8) == hlo_costs.collectives(hlo.parse(TEXT), 8, 8)
+
+
 def test_operands_with_and_without_their_types() -> None:
     bare = hlo.parse(TEXT.replace("%", ""))
     typed = hlo.parse(TEXT.replace("multiply(%sent, %sent)", "multiply(f32[8,4]{1,0} %sent, f32[8,4]{1,0} %sent)"))

@@ -20,7 +20,7 @@ class Package:
 
     name: str
     specifier: str
-    """The versions that are allowed, ">=0.10,<0.12"."""
+    """The versions that are allowed, ">=0.10,<0.13"."""
     installed: str
     """The version that is there; empty where it is not."""
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 HEADER = re.compile(r"(ENTRY\s+)?%?([\w.\-]+)\s*(?:\(.*)?\{\s*$")
 NAME = re.compile(r"\s+(ROOT\s+)?%?([\w.\-]+)\s*=\s*")
+END = re.compile(r"\}(?:\s*$|, execution_thread)")
+"""The last line of a computation."""
 ARRAY = re.compile(r"(\w+)\[([\d,\s<=]*)\](\{[^}]*\})?")
 TRIP_COUNT = re.compile(r'known_trip_count"?\s*:\s*\{\s*"?n"?\s*:\s*"?(\d+)')
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
@@ -119,18 +121,32 @@ def parse(text: str) -> Program:
     computations: dict[str, Computation] = {}
     entry = ""
     current: Computation | None = None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if current is None:
             if not line[:1].isspace() and (header := HEADER.match(line)) and not line.startswith("HloModule"):
                 current = computations[header[2]] = Computation(header[2])
                 entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif END.match(line):
             current = None
         elif (one := _instruction(line)) is not None:
             current.instructions[one.name] = one
     if not entry:
         raise ValueError("the text of the compiled program has no ENTRY computation")
     return Program(computations, entry)
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines of a text; those of an instruction are one, though a TPU's kernel has attributes of several lines, of
+    which one begins with a brace."""
+    whole: list[str] = []
+    for line in text.splitlines():
+        if whole and not (NAME.match(line) or END.match(line) or HEADER.match(line)):
+            whole.append(line)
+            continue
+        if whole:
+            yield " ".join(whole)
+        whole = [line]
+    yield " ".join(whole)
 
 
 def _instruction(line: str) -> Instruction | None:

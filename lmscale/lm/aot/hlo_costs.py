@@ -24,6 +24,8 @@ ATTENTION = {"cudnn": ("fmha", ("Backward",)), "splash": ("splash", ("dkv", "dq"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 SCATTER, SCATTER_FUSION = "reduce-scatter", "all-reduce-scatter"
 """A TPU's compiler writes one as a fusion of that name: an all-reduce, of whose result a device takes its slice."""
+MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+"""Groups of devices as axes of a mesh: all that differ in these alone."""
 NO_TRAFFIC = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "iota",
     "while", "call", "conditional", "async-start", "async-update", "async-done", "opt-barrier", "add-dependency",
@@ -110,6 +112,8 @@ def _first_group(attributes: str, devices: int) -> Sequence[int]:
     """The devices that take part together: those of the first group, or all."""
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
         return [int(number) for number in listed[1].split(",") if number]
+    if named := MESH_GROUPS.search(attributes):
+        return _group_of_axes(named[1], named[2])
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota is None:
         return range(devices)
@@ -118,6 +122,22 @@ def _first_group(attributes: str, devices: int) -> Sequence[int]:
     if iota[3]:
         numbers = numbers.transpose([int(axis) for axis in iota[3].split(",")])
     return [int(number) for number in numbers.reshape(shape[0], -1)[0]]
+
+
+def _group_of_axes(mesh: str, axes: str) -> list[int]:
+    """The first device and those that differ from it in `axes` of `mesh` alone, devices numbered along the mesh. Of an
+    axis 'x':(2)4 only the part of size 4 after that of size 2 counts."""
+    named = [(name, int(size)) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)]
+    sizes = [size for _, size in named]
+    takes_part = np.ones(int(np.prod(sizes)), bool)
+    for (name, size), place in zip(named, np.indices(sizes).reshape(len(sizes), -1)):
+        axis = re.search(rf"'{name}'(?::\((\d+)\)(\d+))?", axes)
+        if axis is None:
+            takes_part &= place == 0
+        elif axis[1]:
+            after = size // (int(axis[1]) * int(axis[2]))
+            takes_part &= (place % after == 0) & (place < after * int(axis[2]))
+    return [int(number) for number in np.flatnonzero(takes_part)]
 
 
 def traffic_bytes(program: Program) -> float:
