@@ -46,8 +46,8 @@ COMPILED: list[tuple[Platform, dict[str, Any], dict[str, int], float]] = [
     ("tpu", {"compute_dtype": "float32"}, {}, 11.6),
     ("tpu", {}, {"tensor": 4}, 3.2),
 ]
-"""Options, mesh, GB per device that XLA counts for the training step, or for that of `packed` runs in one program: of 32
-sequences on H100s, of 8 on v5es (JAX 0.10.2, libtpu 0.0.42, `experiments/bench_memory.py --target`)."""
+"""Options, mesh, GB per device that XLA counts for the training step, or for that of `packed` runs in one program: of
+32 sequences on H100s, of 8 on v5es (JAX 0.10.2, libtpu 0.0.42, `experiments/bench_memory.py --target`)."""
 
 
 def run(platform: Platform, options: dict[str, Any], mesh: dict[str, int]) -> RunConfig:
