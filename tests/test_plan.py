@@ -45,6 +45,7 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
     ]  # fmt: skip
     assert f"{counts.flops:.2e}" in first and "1,000" in first and "held out" not in first
     assert "lr 0.01, time by what is assumed" in re.sub(r"\s+", " ", text) and " MiB " in text
+    assert "validation included." in re.sub(r"\s+", " ", text), "a column that is not there is not explained"
     assert max(map(len, text.splitlines()[:4])) <= 100
     assert "held out" in next(line for line in text.splitlines() if OTHER.run_id in line)
     assert "2 runs, 1 of them held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())

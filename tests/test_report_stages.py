@@ -37,6 +37,8 @@ def test_one_page_holds_every_stage_with_its_own_law(folder, tmp_path):
     assert tuned["answer"] and saved["answer"] and tuned["answer"] != saved["answer"]
     data = json.loads(re.search(r'id="page-data">(.*?)</script>', html, re.S)[1])
     assert {"loss", "valleys", "repeats", "scores", "fine-tune-loss", "fine-tune-valleys"} <= set(data["charts"])
+    follow = {name for name, charts in data["charts"].items() if any(chart["follows"] for chart in charts)}
+    assert follow and not any(name.startswith("fine-tune") for name in follow), "the slider is of the page's own stage"
     for name in ("fine-tune-loss", "fine-tune-valleys"):
         assert f'data-chart="{name}"' in html
     ids = {run.config.run_id: run.stage for run in read_plan(folder)[1]}

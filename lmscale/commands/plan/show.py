@@ -22,9 +22,10 @@ from lmscale.study.sweep import experts_text, flops_text
 
 LEGEND = (
     "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: {memory} peak memory "
-    "over all devices of {program}. time: start-up and validation included, by what `by` names "
-    "(measured: by the runs of this sweep that have finished)."
+    "over all devices of {program}. time: start-up and validation included{by}."
 )
+BY = ", by what `by` names (measured: by the runs of this sweep that have finished)"
+"""Where the column `by` is printed: without it, all times are from what the line above names."""
 LEAST_FIRST = (
     "by", "datastore", "MiB", "attention", "step", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N",
 )  # fmt: skip
@@ -71,7 +72,7 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
     if priced.begun:
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
-    console.print(_legend(priced, convention))
+    console.print(_legend(priced, convention, "by" in columns and "by" not in gone))
     if target is not None and priced.compiled:
         console.print("step: the least time of an update by the peaks of the machine, a bound and no promise.")
         for sentence in compiled.lines(priced.compiled, target):
@@ -97,12 +98,12 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
         )
 
 
-def _legend(priced: PricedPlan, convention: str) -> str:
+def _legend(priced: PricedPlan, convention: str, with_by: bool) -> str:
     """What the columns are, where the memory is from, and of how many runs in one program it is."""
     most = max(row.packed for row in priced.rows)
     program = "a run" if most == 1 else f"the program that a run shares with those like it, up to {most} in all"
     memory = "compiled" if priced.compiled else "estimated"
-    return LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory, program=program)
+    return LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory, program=program, by=BY * with_by)
 
 
 def _plain_attention(priced: PricedPlan) -> Iterator[str]:

@@ -150,7 +150,7 @@ def logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
 
 
 def _on_cpu(model: ModelConfig, sequences: int, mesh: MeshConfig) -> int:
-    """As `activation_bytes`."""
+    """The activations of a step on a CPU, counted as `activation_bytes` does."""
     layer = 4 * model.width + 6 * model.attention_width + mlp_numbers(model) + _chunked_attention(model)
     dots = 2 * model.width + 3 * model.attention_width + (mlp_branches(model) - 1) * active_hidden(model)
     saved = {

@@ -57,5 +57,5 @@ class SummaryWriter:
 
     @property
     def summariser(self) -> Summariser:
-        """As `build_index` takes it."""
+        """What writes the summaries and counts their FLOPs, for `build_index`."""
         return Summariser(self, lambda: self.flops)

@@ -104,7 +104,7 @@ def end_labels(ax: "Axes", labels: Sequence[tuple[float, str, str]], size: float
 
 
 def _apart(labelled: Sequence[tuple[float, str, str]], gap: float) -> list[tuple[float, str, str]]:
-    """Of labels by rising height, the highest, and from the lowest on each that is `gap` above the one before it."""
+    """The highest of labels by rising height, and from the lowest on each that is `gap` above the one before it."""
     written = [labelled[0]]
     for label in labelled[1:-1]:
         if label[0] - written[-1][0] >= gap and labelled[-1][0] - label[0] >= gap:

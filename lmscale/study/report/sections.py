@@ -23,7 +23,7 @@ HELD_OUT = "held_out"
 """The figure of predictions and measurements, which stands with the verdict."""
 SLIDER = (
     "Drag the compute: the numbers are those of the fits, their intervals the percentiles of all of their draws, and a "
-    "line moves through the figures over compute below."
+    "line moves through the figures over compute below (of this stage, where there are several)."
 )
 PARAMETERS = (
     "Move a parameter of the parametric law by its standard error. Moved alone, the optimum shifts as far as such an "

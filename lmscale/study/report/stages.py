@@ -51,7 +51,10 @@ class Stage:
         return records(self.table, self.fits, runs_folder)
 
     def draw(self, folder: Path, runs_folder: str | Path | None) -> list[DrawnFigure]:
-        """Its figures, in a folder of its own below `folder`, under names that begin with that of the stage."""
+        """Its figures, in a folder of its own below `folder`, under names that begin with that of the stage.
+
+        The slider over compute is of the page's own stage, and moves no line through them.
+        """
         from lmscale.study import plots
 
         curves = plots.read_curves(runs_folder, self.table)[0] if runs_folder is not None else {}
@@ -59,7 +62,13 @@ class Stage:
             self.table, self.fits, self.checked, curves, folder / self.name, kind=self.kind,
             records=self.records(runs_folder),
         )  # fmt: skip
-        return [replace(one, name=f"{self.name}-{one.name}", heading=f"{self.name}: {one.heading}") for one in drawn]
+        return [
+            replace(
+                one, name=f"{self.name}-{one.name}", heading=f"{self.name}: {one.heading}",
+                charts=[replace(chart, follows="") for chart in one.charts],
+            )
+            for one in drawn
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
