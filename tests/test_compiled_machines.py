@@ -132,7 +132,7 @@ def test_experts_on_an_axis_of_their_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_eight_runs_in_one_program(name: str) -> None:
-    """Runs that differ in seed and rate are one program with a fused kernel, which takes the memory that is planned on GPUs."""
+    """Runs that differ in seed and rate are one program with a fused kernel, on GPUs of the memory that is planned."""
     config = config_of(batch=4)
     rates = [replace(config.optimizer, peak_lr=2.0**-number) for number in range(8, 16)]
     runs = [PlannedRun(replace(config, optimizer=rate, seed=seed)) for seed, rate in enumerate(rates)]
