@@ -14,10 +14,12 @@ Outcome (2026-11, CPU, JAX 0.10.2): 34 of 34 shapes within 15 %, estimate / comp
 layers in a loop, remat dots). Widths 64 to 1024 give .96 to 1.02, contexts 64 to 1024 .92 to 1.02, vocabularies 256 to
 16,384 .95 to 1.01, bfloat16 .96, micro-batches .97, experts 1.00 to 1.03. Layers that are written out keep as much with
 remat as without (331 of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an
-accelerator. Shapes of --target, one by one (libtpu 0.0.42.1, CUDA 13 plugin 0.10.2), estimate / compiler: on an H100 1.03 for eight
-runs of 29M parameters in one program (22.3 GB). On v5es with little effort .90 to .96 for nine options and meshes at
-124M parameters, but .69 and .85 for experts of a capacity on one device and on four, .82 for the eight runs (8.4 of
-10.2 GB), and .74 to .92 for models of 4 layers x 256, which take up to 35 % more than estimated.
+accelerator.
+
+Outcome of shapes of --target, one by one (libtpu 0.0.42.1, CUDA 13 plugin 0.10.2): estimate / compiler on an H100 1.03
+for eight runs of 29M parameters in one program (22.3 GB). On v5es with little effort .90 to .96 for nine options and
+meshes at 124M parameters, but .69 for experts of a capacity (17.1 of 24.8 GB), .85 for these on four devices, .82 for
+the eight runs (8.4 of 10.2 GB), and .74 to .92 for models of 4 layers x 256: they take up to 35 % more than estimated.
 """
 
 import argparse
