@@ -14,22 +14,18 @@ out.
 a JSON table with one line of 400 MB. Timed is the whole command, from the start of Python to its last line, once, with
 the folders in the system's cache and Python's compiled files on disk.
 
-Outcome (2026-11, two cores of an AMD EPYC; seconds of a core, beside other programs at a load of 15; peak memory):
+Outcome (2026-11, two cores of an AMD EPYC at a load of 2; seconds on the clock, seconds of a core, peak memory):
 
-    10,000 runs  status          1.7   .10 GB        wanted: 1 s
-                 table           5.2   .23 GB        wanted: 5 s
-                 fit            17.5   .34 GB        wanted: 10 s; its resamples and refits share the cores
+    10,000 runs  status          2.1    1.8   .10 GB     wanted: 1 s
+                 table           6.1    6.2   .23 GB     wanted: 5 s
+                 fit            14.9   16.7   .34 GB     wanted: 10 s
+                 emergence      21.0   20.9   .45 GB
+                 report         55.8   57.1   .69 GB     wanted: 30 s; 109 s before shapes were counted
+    500 runs     plan            1.5    1.6   .13 GB     wanted: 2 s
+                 plan-finished   2.1    2.2   .13 GB
 
-Before, at a load of 2 and less; seconds on the clock, seconds of a core, peak memory:
-
-    10,000 runs  status          6.4    3.4   .12 GB
-                 table           9.6    8.9   .24 GB
-                 fit            27.7   26.6   .41 GB
-    500 runs     plan            2.2    2.2   .13 GB     wanted: 2 s
-                 plan-finished   3.0    2.8   .13 GB
-
-A line of 100 MB is imported in 3.1 seconds of a core and .49 GB, one of 200 MB in 5.6 and .86.
-Not measured on an idle machine: the first of these, emergence, report, the table of 200,000 rows.
+At a load of 1, an hour earlier: 200,000 rows are fitted in 367 s (548 of a core) and .61 GB, wanted: 1 GB; a line of
+400 MB is imported in 10.9 s and 1.61 GB, one of 100 MB in 3.1 s of a core and .49 GB.
 """
 
 import argparse
