@@ -38,7 +38,7 @@ class Published:
     tflops: float | None = None
     """TFLOP/s of a chip, attention counted in full."""
     tokens_per_second: float | None = None
-    """Of one chip."""
+    """Speed of one chip."""
 
     @property
     def tokens_per_device(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lmscale.core.config import ModelConfig, RunConfig, check_types, from_json
 from lmscale.core.config.packable import OPTIMIZER_MAY_DIFFER
 from lmscale.core.machines import StepBound
-from lmscale.core.quantities import duration
+from lmscale.core.quantities import duration, in_one_program
 
 VALUES_ONLY = (
     "tokens", "validations", "divergence_nats", "checkpoint_seconds", "keep_checkpoint", "kept_steps", "seed",
@@ -100,11 +100,10 @@ class CompiledRun:
         limit = "" if self.memory_limit_bytes is None else f" of {self.memory_limit_bytes / 1e9:.1f}"
         time = "" if self.bound is None else f", a step at least {1e3 * self.bound.seconds:.3g} ms ({self.bound.limit})"
         verdict = "fits" if self.fits else "does not fit"
-        together = f" for {self.packed} runs in one program" if self.packed > 1 else ""
         effort = " with little effort" if self.effort == "low" else ""
         return (
-            f"{verdict}, {size}{limit}{together}; attention {self.attention}, logits {self.loss}{time}; compiled in "
-            f"{duration(self.compile_seconds)}{effort}"
+            f"{verdict}, {size}{limit}{in_one_program(self.packed)}; attention {self.attention}, "
+            f"logits {self.loss}{time}; compiled in {duration(self.compile_seconds)}{effort}"
         )
 
     def to_json(self) -> dict[str, Any]:

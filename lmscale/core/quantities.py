@@ -26,6 +26,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def in_one_program(packed: int) -> str:
+    """What follows the memory of a program of several runs: " for 8 runs in one program"; "" where it has one."""
+    return f" for {packed} runs in one program" if packed > 1 else ""
+
+
 def duration(seconds: float) -> str:
     """12 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 60:

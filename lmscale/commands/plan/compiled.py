@@ -13,7 +13,7 @@ from lmscale.core.counting import flops_per_token
 from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, StepBound, machine
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import counted, duration
+from lmscale.core.quantities import counted, duration, in_one_program
 from lmscale.study.compiled import compile_runs
 
 Rows = Sequence[tuple[PlannedRun, CompiledRun]]
@@ -83,12 +83,18 @@ def _least_time(config: RunConfig, bound: StepBound, accelerator: Accelerator) -
     )
 
 
+def less_memory(config: RunConfig, packed: int) -> str:
+    """What to do where a run, or a program of `packed` runs, does not fit."""
+    fewer = f"take less than --pack {packed}, " if packed > 1 else ""
+    return f"{fewer}raise optimizer.micro_batches, set model.remat, or spread the run with {config.spread_by}"
+
+
 def _memory(compiled: CompiledRun) -> str:
     program = max((compiled.train, compiled.validation), key=lambda one: one.bytes_per_device)
     parts = [f"{_size(size)} {kind}" for kind, size in program.memory.items() if size]
     limit = "" if compiled.memory_limit_bytes is None else f" of {_size(compiled.memory_limit_bytes)}"
     of_validation = "" if program is compiled.train else " in validation"
-    of_runs = f" for {compiled.packed} runs in one program" if compiled.packed > 1 else ""
+    of_runs = in_one_program(compiled.packed)
     return f"{_size(program.bytes_per_device)}{limit} per device{of_runs}{of_validation} ({', '.join(parts)})"
 
 
@@ -123,12 +129,9 @@ def _too_large(large: Rows, runs: int, target: Machine) -> str:
     """How many of `runs` runs do not fit, what the largest needs, and what to do."""
     run, compiled = max(large, key=lambda row: row[1].bytes_per_device)
     limit = "" if compiled.memory_limit_bytes is None else f" of {_size(compiled.memory_limit_bytes)}"
-    packed = compiled.packed
-    together = f" for {packed} runs in one program" if packed > 1 else ""
-    fix = f"take less than --pack {packed}, " if packed > 1 else ""
     verb = "does" if len(large) == 1 else "do"
     return (
         f"{len(large)} of {counted(runs, 'run')} {verb} not fit {target.name} (run {run.config.run_id}: "
-        f"{_size(compiled.bytes_per_device)}{limit} per device{together}, compiled): {fix}raise "
-        f"optimizer.micro_batches, set model.remat, or spread the run with {run.config.spread_by}"
+        f"{_size(compiled.bytes_per_device)}{limit} per device{in_one_program(compiled.packed)}, compiled): "
+        f"{less_memory(run.config, compiled.packed)}"
     )

@@ -15,7 +15,7 @@ from lmscale.core.config import PRETRAIN, ExamConfig
 from lmscale.core.config.exam import retrieves
 from lmscale.core.counting import count
 from lmscale.core.machines import Machine
-from lmscale.core.quantities import counted, duration, model_size, quantity
+from lmscale.core.quantities import counted, duration, in_one_program, model_size, quantity
 from lmscale.core.results import corpora_sentence
 from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
 from lmscale.study.sweep import experts_text, flops_text
@@ -228,12 +228,10 @@ def _memory(priced: PricedPlan) -> list[str]:
     if not large or device is None:
         return []
     most = max(large, key=lambda row: row.price.memory_bytes)
-    together = f" for {most.packed} runs in one program" if most.packed > 1 else ""
-    fix = f"take less than --pack {most.packed}, " if most.packed > 1 else ""
     return [
         f"{len(large)} of {len(priced.rows)} runs need more than the {device.memory_bytes / 1e9:.0f} GB of one "
-        f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB{together}): {fix}raise "
-        f"optimizer.micro_batches, set model.remat, or spread the run with {most.run.config.spread_by}"
+        f"{device.title} (run {most.run.config.run_id}: {most.price.memory_bytes / 1e9:.0f} GB"
+        f"{in_one_program(most.packed)}): {compiled.less_memory(most.run.config, most.packed)}"
     ]
 
 

@@ -54,7 +54,7 @@ def _labels(chart: Chart) -> list[tuple[float, str, str]]:
 
 def _fineness(mark: Mark) -> float:
     """What widths are multiplied by, so that more marks than a panel has pixels are no single patch."""
-    return min(1.0, CROWD / max(1, len(mark.x), len(mark.low)))
+    return min(1.0, CROWD / max(1, mark.drawn))
 
 
 def _points(ax: "Axes", mark: Mark) -> None:

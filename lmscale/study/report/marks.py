@@ -123,7 +123,7 @@ class Chart:
     @property
     def shapes(self) -> int:
         """How many points and bars it has."""
-        return sum(max(len(mark.x), len(mark.y)) for mark in self.marks if mark.kind in ("points", "bars"))
+        return sum(mark.drawn for mark in self.marks if mark.kind in ("points", "bars"))
 
     def to_json(self) -> dict[str, Any]:
         """What the page draws."""

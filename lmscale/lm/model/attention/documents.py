@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from lmscale.core.counting.activations import document_features
 
 HIDDEN = -(2.0**30)
-"""Of a score between two documents. Its exponential is 0 for every scale of scores, and bfloat16 holds it exactly."""
+"""Added to a score between two documents: its exponential is 0 for every scale of scores, bfloat16 holds it exactly."""
 
 
 def as_features(

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.fits.learning_rates import diverged
 from lmscale.study.grouping import group_index, point_index
-from lmscale.study.plots import measured_runs
 from lmscale.study.plots.transfer import best_rate
 from lmscale.study.report.comparison.laws import Stated
 from lmscale.study.report.comparison.sides import Side, Unit
 from lmscale.study.report.kinds import APART
+from lmscale.study.report.studies import tried_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,14 +99,9 @@ def _points(sides: Sequence[Side], size: str) -> list[Point]:
 
 def _tried(side: Side) -> "pd.DataFrame":
     """The side's measured runs, and those that diverged, whose rates were tried and are worse."""
-    import pandas as pd
-
-    table = side.table.reset_index(drop=True)
-    measured = measured_runs(table)
-    rows = measured
-    if "peak_lr" in table and len(table):
-        lost = table[diverged(table, "loss_nats") & ~table.index.isin(measured.index)]
-        rows = pd.concat([measured, lost.assign(loss_nats=math.nan)]) if len(lost) else measured
+    rows = tried_runs(side.table.reset_index(drop=True))
+    if "loss_nats" in rows:
+        rows = rows.assign(loss_nats=rows["loss_nats"].replace(math.inf, math.nan))
     if "unique_tokens" in rows:
         passes = rows["tokens"].astype(float) / rows["unique_tokens"].astype(float)
         rows = rows.assign(passes=passes.where(passes > FRESH, 1.0).round(2))

@@ -10,6 +10,7 @@ from lmscale.study.emergence.curves import RHO, SETTINGS
 from lmscale.study.emergence.folder import of_one_stage, read_scores
 from lmscale.study.emergence.scores import canonical
 from lmscale.study.fits.checks.stages import one_stage
+from lmscale.study.fits.uncertainty.noise_split import Z_95
 from lmscale.study.grouping import group_index
 from lmscale.study.plots import compact
 from lmscale.study.report import page
@@ -21,8 +22,6 @@ from lmscale.study.report.page import Number
 if TYPE_CHECKING:
     import pandas as pd
 
-ERRORS = 1.959964
-"""Standard errors on each side of a normal 95 % interval."""
 READING = (
     "Scores at the sizes that all scored, seeds of a size together. The intervals of 95 % are those of the items drawn "
     f"and of models of one size (intra-class correlation {RHO:g}), as if the sides had answered items of their own: "
@@ -46,7 +45,7 @@ class ScoreRow:
     def change(self, other: int) -> Stated:
         """A side's score less the first's, with its interval."""
         value = self.scores[other] - self.scores[0]
-        half = ERRORS * math.hypot(self.errors[0], self.errors[other])
+        half = Z_95 * math.hypot(self.errors[0], self.errors[other])
         return Stated(value, (value - half, value + half))
 
 
