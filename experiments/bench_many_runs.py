@@ -14,18 +14,19 @@ out.
 a JSON table with one line of 400 MB. Timed is the whole command, from the start of Python to its last line, once, with
 the folders in the system's cache and Python's compiled files on disk.
 
-Outcome (2026-11, two cores of an AMD EPYC at a load of 2; seconds on the clock, seconds of a core, peak memory):
+Outcome (29 November 2026, two idle cores of an AMD EPYC; seconds on the clock, seconds of a core, peak memory):
 
-    10,000 runs  status          2.1    1.8   .10 GB     wanted: 1 s
-                 table           6.1    6.2   .23 GB     wanted: 5 s
-                 fit            14.9   16.7   .34 GB     wanted: 10 s
-                 emergence      21.0   20.9   .45 GB
-                 report         55.8   57.1   .69 GB     wanted: 30 s; 109 s before shapes were counted
-    500 runs     plan            1.5    1.6   .13 GB     wanted: 2 s
-                 plan-finished   2.1    2.2   .13 GB
+    10,000 runs  status          0.9    0.9   .10 GB     wanted: 1 s
+                 table           3.7    3.8   .24 GB     wanted: 5 s
+                 fit             8.2    9.6   .35 GB     wanted: 10 s
+                 emergence      11.5   11.7   .45 GB
+                 report         29.8   31.1   .70 GB     wanted: 30 s
+    500 runs     plan            0.9    1.1   .14 GB     wanted: 2 s
+                 plan-finished   1.2    1.3   .14 GB
+    400 MB line  import-line    10.0   10.0  1.61 GB     in linear time: 100 MB take a quarter
 
-At a load of 1, an hour earlier: 200,000 rows are fitted in 367 s (548 of a core) and .61 GB, wanted: 1 GB; a line of
-400 MB is imported in 10.9 s and 1.61 GB, one of 100 MB in 3.1 s of a core and .49 GB.
+At a load of 2 on the same day they took nearly twice as long. 200,000 rows are fitted in .61 GB, wanted: 1 GB (367 s,
+548 of a core, at a load of 1).
 """
 
 import argparse
@@ -215,6 +216,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() if arguments.keep is None else nullcontext(arguments.keep) as place:
+        Path(place).mkdir(parents=True, exist_ok=True)
         print(f"{'runs':>7}  {'verb':13}  {'clock':>8}  {'core':>8}  {'memory':>8}", flush=True)
         (Path(place) / "planned.py").write_text(SWEEP_FILE.format(name="planned", runs=PLANNED))
         for number, name in [(PLANNED, "planned"), *((number, f"runs_{number}") for number in arguments.runs)]:
