@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from lmscale.lm.retrieve.build import BuiltIndex
     from lmscale.lm.use.ask import Answer
     from lmscale.lm.use.load import TrainedRun
+    from lmscale.study.laws import Law
     from lmscale.study.sweep import Plan, Sweep
 
 
@@ -100,6 +101,8 @@ def report(
     seed: int = 0,
     columns: "dict[str, str] | str | None" = None,
     where: str | None = None,
+    law: "str | type[Law] | None" = None,
+    given: "Mapping[str, float] | None" = None,
 ) -> Path:
     """Fit a sweep's folder or a table, check its held-out runs and write one self-contained page; the page's path.
 
@@ -116,8 +119,11 @@ def report(
         seed: of the resampling.
         columns: what a table calls our columns, {"params": "n_params"}; usual names are recognised.
         where: keeps only rows of a table for which this expression is true.
+        law: the form of Approach 3, a name, class or import path; None is that of the sweep, else Chinchilla's.
+        given: values of the law's inputs besides N and D, at which its allocation is stated.
 
-    Raises `UserError` for a folder without a plan, a corrupt file, or a table that cannot be read.
+    Raises `UserError` for a folder without a plan, a corrupt file, a law that there is not, or a table that cannot be
+    read.
     """
     from lmscale.commands.report import write_comparison, write_report
     from lmscale.core.config import check
@@ -126,11 +132,11 @@ def report(
         check(not title and not question, "title and question are for one sweep or table; leave them out for several")
         return write_comparison(
             [str(one) for one in source], None if output is None else Path(output), resamples=resamples, seed=seed,
-            stage=stage, mixed_corpora=mixed_corpora, columns=columns, where=where,
+            stage=stage, mixed_corpora=mixed_corpora, columns=columns, where=where, law=law, given=given,
         )  # fmt: skip
     return write_report(
         source, output, title=title, question=question, resamples=resamples, stage=stage,
-        mixed_corpora=mixed_corpora, seed=seed, columns=columns, where=where,
+        mixed_corpora=mixed_corpora, seed=seed, columns=columns, where=where, law=law, given=given,
     )  # fmt: skip
 
 

@@ -186,3 +186,82 @@ def test_a_figure_has_every_measured_run_and_its_side_s_colour(sides):
     points = [mark for mark in chart.marks if mark.kind == "points"]
     assert [mark.colour for mark in points] == [charts.colour(0), charts.colour(1)]
     assert [len(mark.x) for mark in points] == [35, 35] and points[1].runs[0] == "b: r0"
+
+
+OF_STREAMS = """
+from lmscale.study.laws import Law, Parameter
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class OfStreams(Law):
+    E: Any
+    A: Any
+    B: Any
+    NAME: ClassVar = "of-streams"
+    INPUTS: ClassVar = ("params", "tokens", "streams")
+    PARAMETERS: ClassVar = (Parameter("E", 1e-3, 10, (1.0,)), Parameter("A", 1, 1e6, (300.0,)),
+                            Parameter("B", 1, 1e6, (300.0,)))
+
+    def loss(self, params, tokens, streams):
+        return self.E + self.A / (params * streams) ** 0.4 + self.B / tokens**0.4
+"""
+
+
+@pytest.fixture
+def of_streams(tmp_path):
+    """A law of a third input, by import path, and two tables of it, A twice as large in the second."""
+    (tmp_path / "mine.py").write_text(OF_STREAMS, "utf-8")
+    sources = []
+    for name, scale in (("one", 200.0), ("two", 400.0)):
+        runs = pd.concat([table(noise=0).assign(streams=float(streams)) for streams in (1, 4)], ignore_index=True)
+        loss = 0.8 + scale / (runs["params"] * runs["streams"]) ** 0.4 + 250 / runs["tokens"] ** 0.4
+        runs = runs.assign(
+            loss_nats=loss * (1 + 1e-4 * np.sin(np.arange(len(runs)))), run=[f"r{i}" for i in runs.index]
+        )
+        sources.append(str(tmp_path / f"{name}.csv"))
+        runs.to_csv(sources[-1], index=False)
+    return f"{tmp_path / 'mine.py'}:OfStreams", sources
+
+
+@pytest.mark.long
+def test_parameters_of_a_law_of_three_inputs_are_compared_and_its_allocation_where_the_third_is_given(
+    tmp_path, of_streams
+):
+    law, sources = of_streams
+    page = write_comparison(sources, tmp_path / "out", resamples=20, law=law)
+    numbers = json.loads((page.parent / "comparison.json").read_text())
+    stated = {row["name"]: row["values"] for row in numbers["quantities"]}
+    assert list(stated) == ["E of the law", "A of the law", "B of the law"]
+    assert [one["value"] for one in stated["A of the law"]] == pytest.approx([200, 400], rel=0.02)
+    assert "further inputs of one, two are given: --given streams=..." in page.read_text("utf-8")
+
+    page = write_comparison(sources, tmp_path / "given", resamples=20, law=law, given={"streams": 4})
+    numbers = json.loads((page.parent / "comparison.json").read_text())
+    (ratio,) = [row["changes"][0]["value"] for row in numbers["quantities"] if row["name"] == "N*, parameters"]
+    assert ratio == pytest.approx(2 ** (1 / 0.8), rel=0.02), "N* goes with (A / B)^(1 / (alpha + beta))"
+
+
+@pytest.mark.long
+def test_a_sweep_is_compared_by_the_law_it_was_planned_for(tmp_path):
+    folder = write_sweep(tmp_path / "one", points=5)
+    write_plan(folder, *read_plan(folder), purpose={"law": "kaplan"})
+    sides = [comparison.read_side(str(folder), "one", resamples=0, law=law) for law in (None, "chinchilla")]
+    assert [one.law.law.NAME for one in sides] == ["kaplan", "chinchilla"]
+
+
+@pytest.mark.long
+def test_laws_of_different_forms_share_no_parameter(tmp_path, of_streams):
+    _, sources = of_streams
+    both = [comparison.read_side(source, name, resamples=0, law=law)
+            for source, name, law in zip(sources, "ab", ("chinchilla", "kaplan"))]  # fmt: skip
+    names = [row.name for row in laws.compared(both, comparable_unit(both))]
+    assert "N*, parameters" in names and not any("of the law" in name for name in names)
+
+
+def test_a_law_whose_column_a_table_lacks_is_refused(tmp_path):
+    for name in "ab":
+        table().to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(UserError, match="needs a column 'experts'"):
+        lmscale.report([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out", law="clark")

@@ -136,21 +136,19 @@ def write_comparison(
     *,
     columns: Mapping[str, str] | str | None = None,
     where: str | None = None,
-    law: str | None = None,
-    given: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Path:
     """Write the page that compares several sweeps or tables; its path.
 
-    `settings` are those of `comparison.write`; `columns`, `where`, `law` and `given` are for one source alone. Raises
-    `UserError` for them, and as `comparison.write` does.
+    `settings` are those of `comparison.write`; `columns` and `where` are for one source alone. Raises `UserError` for
+    them, and as `comparison.write` does.
     """
     from lmscale.core.config import check
     from lmscale.study.report import comparison
     from lmscale.study.report.comparison.sides import labels
 
     check(len(sources) > 1, "a comparison is of two or more sweeps or tables")
-    for name, value in {"columns": columns, "where": where, "law": law, "given": given}.items():
+    for name, value in {"columns": columns, "where": where}.items():
         check(value is None, f"--{name} is for one sweep or table; leave it out where several are compared")
     named = "-".join(label.replace("/", "-") for label in labels(sources))
     return comparison.write(sources, output or Path("reports") / named, **settings)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
-from lmscale.core.errors import UserError, nearest
+from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
 from lmscale.study.report.naming import named
 
@@ -100,49 +100,29 @@ def of_table(
     from functools import partial
 
     from lmscale.core.config import PRETRAIN
-    from lmscale.study.fits.checks.stages import one_stage
-    from lmscale.study.laws import form
     from lmscale.study.report import account, stages
-    from lmscale.study.report.kinds import ALLOCATION
-    from lmscale.study.report.of_law import kind_of_law, with_columns
-    from lmscale.study.tables import read_table
+    from lmscale.study.report.source import read_source
 
-    shape = form(law or planned_law)
-    other = shape.INPUTS != ("params", "tokens") or shape.TARGET != "loss_nats"
-    every = read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if other else ())
-    table = one_stage(every, stage)
-    fits: list[Any] = []
-    checked: list[HeldOut] = []
-    notes: list[str] = []
-    if law is not None and (lacking := [name for name in (*shape.INPUTS, shape.TARGET) if name not in table]):
-        raise UserError(
-            f"the law {shape.NAME!r} needs a column {lacking[0]!r}{nearest(lacking[0], map(str, table.columns))}; name "
-            f"it with `columns='{lacking[0]}=...'`"
-        )
-    kind = kind_of_runs(table, runs_folder)
-    if law is not None or (kind.fits_law and other):
-        approaches = approaches if kind.fits_law and not other else ("3",)
-        kind = kind_of_law(shape) if other else ALLOCATION
-    if kind.fits_law:
-        fits, checked, notes = fit_and_check(
-            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
-        )
-    table = with_columns(table) if kind.inputs else table
+    fitted: dict[str, Any] = {"resamples": resamples, "seed": seed, "mixed_corpora": mixed_corpora}
+    one = read_source(
+        source, law=law, planned_law=planned_law, runs_folder=runs_folder, stage=stage, approaches=approaches,
+        given=given, columns=columns, where=where, **fitted,
+    )  # fmt: skip
 
     def fit_stage(rows: "pd.DataFrame", of: "Kind") -> "tuple[list[Any], list[HeldOut], list[str]]":
-        if not of.fits_law or other:
+        if not of.fits_law or one.has_further_inputs:
             return [], [], []
-        return fit_and_check(rows, ("2", "3"), resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape)
+        return fit_and_check(rows, law=one.law, **fitted)
 
-    counts = stages.runs_by_stage(every)
+    counts = stages.runs_by_stage(one.rows)
     this = stage or (PRETRAIN if len(counts) != 1 else next(iter(counts)))
-    title = title or f"{kind.title} {name or Path(source).name.split('.')[0]}"
     return write(
-        table, fits, output, title=title, question=question, held_out=checked,
-        runs_folder=runs_folder, at=at, notes=notes, commands=commands, baselines=baselines, kind=kind,
+        one.table, one.fits, output, title=title or f"{one.kind.title} {name or Path(source).name.split('.')[0]}",
+        question=question, held_out=one.held_out, runs_folder=runs_folder, at=at, notes=one.notes, commands=commands,
+        baselines=baselines, kind=one.kind,
         stages=stages.Stages(
             this, account.printable(str(source)), counts,
-            stages.others(every, this, partial(kind_of_runs, runs_folder=None), fit_stage),
+            stages.others(one.rows, this, partial(kind_of_runs, runs_folder=None), fit_stage),
         ),
     )  # fmt: skip
 

@@ -28,8 +28,13 @@ REACH = 1e4
 
 def usable(fits: Sequence[Any]) -> list[Any]:
     """The fits that state an allocation to be believed, the parametric law first."""
-    identified = [fit for fit in fits if fit.exponents() and not any(s.name == NO_ANSWER for s in fit.status)]
-    return sorted(identified, key=lambda fit: fit.approach, reverse=True)
+    stated = [fit for fit in fits if fit.exponents() and is_identified(fit)]
+    return sorted(stated, key=lambda fit: fit.approach, reverse=True)
+
+
+def is_identified(fit: Any) -> bool:
+    """Whether the runs fix what was fitted; where not, its parameters are arbitrary."""
+    return not any(status.name == NO_ANSWER for status in fit.status)
 
 
 def largest_budget(runs: "pd.DataFrame") -> tuple[float, str]:

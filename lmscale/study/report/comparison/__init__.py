@@ -8,7 +8,7 @@ that both ran: best rates, losses with the noise of seeds, scores.
 The first is what the others are compared with. Losses of different tokens are compared in bits per byte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FILE
 
 if TYPE_CHECKING:
+    from lmscale.study.laws import Law
     from lmscale.study.report.comparison.points import Point
     from lmscale.study.report.comparison.scores import ScoreRow
     from lmscale.study.report.comparison.sides import Side, Unit
@@ -36,10 +37,15 @@ def write(
     seed: int = 0,
     stage: str | None = None,
     mixed_corpora: bool = False,
+    law: "str | type[Law] | None" = None,
+    given: Mapping[str, float] | None = None,
 ) -> Path:
     """Fit every source and write the page that compares them; its path.
 
-    Raises `UserError` where a source is absent, corrupt or given twice, or without a measured run.
+    `law` is the form of Approach 3 for all, a name, class or import path; None is for each sweep the one that it was
+    planned for, for a table Chinchilla's. `given` are values of a law's inputs besides N and D, at which allocations
+    are compared; without them its parameters alone are. Raises `UserError` where a source is absent, corrupt or given
+    twice, without a measured run or a column of the `law`, and for a law that there is not.
     """
     from lmscale.study.report import page
     from lmscale.study.report.comparison import laws, sections
@@ -47,7 +53,8 @@ def write(
     from lmscale.study.report.comparison.sides import comparable_unit, labels
 
     names = labels([str(source) for source in sources])
-    how: dict[str, Any] = {"resamples": resamples, "seed": seed, "stage": stage, "mixed_corpora": mixed_corpora}
+    how: dict[str, Any] = {"resamples": resamples, "seed": seed, "stage": stage, "mixed_corpora": mixed_corpora,
+                           "law": law, "given": given}  # fmt: skip
     sides = [read_side(str(source), name, **how) for source, name in zip(sources, names)]
     unit = comparable_unit(sides)
     multipliers = [
@@ -65,22 +72,31 @@ def write(
 
 
 def read_side(
-    source: str, label: str, *, resamples: int | None, seed: int, stage: str | None, mixed_corpora: bool
+    source: str,
+    label: str,
+    *,
+    law: "str | type[Law] | None" = None,
+    given: Mapping[str, float] | None = None,
+    resamples: int | None = None,
+    seed: int = 0,
+    stage: str | None = None,
+    mixed_corpora: bool = False,
 ) -> "Side":
-    """A source with the fits that it supports. Raises `UserError` without a measured run."""
-    from lmscale.study.fits.checks.stages import one_stage
-    from lmscale.study.report import fit_and_check, kind_of_runs
+    """A source with the fits that it supports. Raises `UserError` without a measured run, and as `write` does."""
+    from lmscale.core.plans import read_purpose
+    from lmscale.study.report import LAW, kind_of_runs
     from lmscale.study.report.comparison.sides import Side
     from lmscale.study.report.naming import named
-    from lmscale.study.tables import read_table
+    from lmscale.study.report.source import read_source
 
-    table = named(one_stage(read_table(source), stage))
     folder = Path(source) if Path(source).is_dir() else None
-    kind = kind_of_runs(table, folder)
-    fits: list[Any] = []
-    if kind.fits_law:
-        fits, _, _ = fit_and_check(table, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora)
-    side = Side(label, source, table, tuple(fits), folder, kind)
+    planned = read_purpose(folder).get("law") if folder is not None else None
+    one = read_source(
+        source, law=law, planned_law=planned or LAW, given=given, runs_folder=folder, stage=stage,
+        resamples=resamples, seed=seed, mixed_corpora=mixed_corpora,
+    )  # fmt: skip
+    table = named(one.table)
+    side = Side(label, source, table, tuple(one.fits), folder, kind_of_runs(table, folder))
     if not len(table) or not len(side.runs):
         raise UserError(f"{source} has no run with a measured loss: run it first, or leave it out of the comparison")
     return side

@@ -46,9 +46,21 @@ def common_budget(sides: Sequence[Side]) -> float:
     return min(float(side.fit.largest_flops) for side in sides)
 
 
+def all_allocate(sides: Sequence[Side]) -> bool:
+    """Whether the fits of every side say how compute is best split."""
+    return all(side.fit is not None for side in sides)
+
+
 def compared(sides: Sequence[Side], unit: Unit, seed: int = 0) -> list[Compared]:
-    """Exponent, allocation and loss at the largest common budget, then the parameters of laws of one form."""
-    if any(side.fit is None for side in sides):
+    """Exponent, allocation and loss at the largest common budget, then the parameters of laws of one form.
+
+    Without an allocation on every side, as of laws whose further inputs are not given, the parameters alone.
+    """
+    return [*_allocations(sides, unit, seed), *_parameters(sides, seed)]
+
+
+def _allocations(sides: Sequence[Side], unit: Unit, seed: int) -> list[Compared]:
+    if not all_allocate(sides):
         return []
     flops = common_budget(sides)
     quantities: list[tuple[str, Callable[[Any], Any], bool, Sequence[float]]] = [
@@ -58,9 +70,10 @@ def compared(sides: Sequence[Side], unit: Unit, seed: int = 0) -> list[Compared]
         ("D*/N*, tokens per parameter", lambda fit: fit.optimum(flops).tokens_per_param, True, (1.0,) * len(sides)),
         (f"loss there, {unit.name}", lambda fit: fit.optimum(flops).loss_nats, False, unit.factors),
     ]
-    rows = [_compared(name, [side.fit for side in sides], quantity, ratio, scale, seed)
-            for name, quantity, ratio, scale in quantities]  # fmt: skip
-    return rows + _parameters(sides, seed)
+    fits = [side.fit for side in sides]
+    if not all(fit.exponents() for fit in fits):  # of some laws the slope changes with C
+        del quantities[0]
+    return [_compared(name, fits, quantity, ratio, scale, seed) for name, quantity, ratio, scale in quantities]
 
 
 def _parameters(sides: Sequence[Side], seed: int) -> list[Compared]:

@@ -75,22 +75,43 @@ def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
     """Every quantity on every side, and how the further sides differ from the first; nothing of sweeps for no law."""
     rows = laws.compared(sides, unit)
     title = page.heading("Laws side by side")
-    if not any(side.kind.fits_law for side in sides):
+    if not any(side.kind.fits_law or side.fits for side in sides):
         return []
     if not rows:
-        lacking = ", ".join(side.label for side in sides if side.fit is None)
-        return [title, page.paragraphs([f"No law is fixed by the runs of {lacking}, so that none can be compared."])]
-    heads = [("", f"at C = {power(laws.common_budget(sides))} FLOPs"), *_heads(sides)]
+        return [title, page.paragraphs([_incomparable(sides)])]
+    allocated = laws.all_allocate(sides)
+    heads = [("", f"at C = {power(laws.common_budget(sides))} FLOPs" if allocated else ""), *_heads(sides)]
+    where = "At the largest compute up to which all were fitted. " if allocated else ""
     return [
         title,
         page.paragraphs(
             [
-                f"At the largest compute up to which all were fitted. Changes are against {sides[0].label}: a factor "
-                "(×) for sizes and tokens, a difference otherwise; intervals of 95 % over independent draws of both."
+                f"{where}Changes are against {sides[0].label}: a factor (×) for sizes and tokens, a difference "
+                "otherwise; intervals of 95 % over independent draws of both.",
+                *([] if allocated else [_without_allocation(sides)]),
             ]
         ),
         page.table(heads, [("", [row.name, *_cells(row)]) for row in rows]),
     ]  # fmt: skip
+
+
+def _incomparable(sides: Sequence[Side]) -> str:
+    """Why the laws share no quantity."""
+    if lacking := [side.label for side in sides if side.fit is None and side.law is None]:
+        return f"No law is fixed by the runs of {', '.join(lacking)}, so that none can be compared."
+    forms = ", ".join(f"{side.label}: {side.law.law.NAME}" for side in sides if side.law is not None)
+    return f"Laws of different forms ({forms}) have no parameter in common. {_without_allocation(sides)}"
+
+
+def _without_allocation(sides: Sequence[Side]) -> str:
+    """Whose law states no allocation, and which inputs it needs for one."""
+    lacking = [(side.label, side.law.law) for side in sides if side.fit is None and side.law is not None]
+    inputs = sorted({name for _, law in lacking for name in law.further_inputs()})
+    of = ", ".join(label for label, _ in lacking)
+    if not inputs or not all(law.splits_compute() for _, law in lacking):
+        return f"No allocation of compute follows from the law of {of}."
+    example = ",".join(f"{name}=..." for name in inputs)
+    return f"Allocations are compared where the further inputs of {of} are given: --given {example}."
 
 
 def _heads(sides: Sequence[Side]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmscale.core.errors import UserError
 from lmscale.study.plots import measured_runs
-from lmscale.study.report.answer import usable
+from lmscale.study.report.answer import is_identified, usable
 from lmscale.study.report.kinds import ALLOCATION, DATA, SCORES, SIZES, Kind
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ class Side:
 
     @property
     def fit(self) -> Any:
-        """The fit that states the allocation, the parametric law first; None where none does."""
+        """The fit that states the allocation, the parametric law first, with or without exponents; None where none
+        does."""
+        if self.law is not None and self.law.states_optimum:
+            return self.law
         return next(iter(usable(self.fits)), None)
 
     @property
     def law(self) -> "LossLaw | None":
-        """The parametric law, where it is identified."""
-        return next((fit for fit in usable(self.fits) if fit.approach == "3"), None)
+        """The parametric law, where it is identified; one of further inputs may state no allocation."""
+        return next((fit for fit in self.fits if fit.approach == "3" and is_identified(fit)), None)
 
     @property
     def is_ladder(self) -> bool:

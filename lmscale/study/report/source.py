@@ -1,0 +1,91 @@
+"""What a page is made from: the rows of a sweep or table, the law that they are for, and its fits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmscale.core.errors import UserError, nearest
+from lmscale.study.fits.checks.stages import one_stage
+from lmscale.study.laws import Law, form
+from lmscale.study.report import fit_and_check, kind_of_runs
+from lmscale.study.report.kinds import ALLOCATION, Kind
+from lmscale.study.report.of_law import kind_of_law, with_columns
+from lmscale.study.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmscale.study.fits import HeldOut
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sweep or table that has been read and fitted."""
+
+    rows: "pd.DataFrame"
+    """Of every stage of training."""
+    table: "pd.DataFrame"
+    """Of the stage that is asked for."""
+    law: type[Law]
+    """The form of Approach 3."""
+    kind: Kind
+    """What the runs were made for."""
+    fits: Sequence[Any] = ()
+    held_out: "Sequence[HeldOut]" = ()
+    notes: Sequence[str] = ()
+    """A sentence for each fit or check that could not be made."""
+
+    @property
+    def has_further_inputs(self) -> bool:
+        """Whether the law is of more than model size, tokens and the loss."""
+        return has_further_inputs(self.law)
+
+
+def has_further_inputs(law: type[Law]) -> bool:
+    """Whether a law is of more than model size, tokens and the loss."""
+    return law.INPUTS != ("params", "tokens") or law.TARGET != "loss_nats"
+
+
+def read_source(
+    source: str | Path,
+    *,
+    law: "str | type[Law] | None",
+    planned_law: str,
+    runs_folder: Path | None,
+    stage: str | None,
+    approaches: Sequence[str] = ("2", "3"),
+    given: Mapping[str, float] | None = None,
+    columns: Mapping[str, str] | str | None = None,
+    where: str | None = None,
+    resamples: int | None = None,
+    seed: int = 0,
+    mixed_corpora: bool = False,
+) -> Source:
+    """Read a table as `tables.read_table` does, choose its law, and fit it where its runs are for one.
+
+    `law` None is the `planned_law`, where the runs are for a law. One of further inputs is fitted by Approach 3 alone,
+    with an allocation where those are `given`. Raises `UserError` as `read_table` does, for a law that there is not,
+    and where the table lacks a column of the `law`.
+    """
+    shape = form(law or planned_law)
+    further = has_further_inputs(shape)
+    rows = read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if further else ())
+    table = one_stage(rows, stage)
+    lacking = [name for name in (*shape.INPUTS, shape.TARGET) if name not in table]
+    if law is not None and lacking:
+        raise UserError(
+            f"the law {shape.NAME!r} needs a column {lacking[0]!r}{nearest(lacking[0], map(str, table.columns))}; name "
+            f"it with `columns='{lacking[0]}=...'`"
+        )
+    kind = kind_of_runs(table, runs_folder)
+    if law is not None or (kind.fits_law and further):
+        approaches = approaches if kind.fits_law and not further else ("3",)
+        kind = kind_of_law(shape) if further else ALLOCATION
+    if not kind.fits_law:
+        return Source(rows, table, shape, kind)
+    fits, held_out, notes = fit_and_check(
+        table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
+    )
+    table = with_columns(table) if kind.inputs else table
+    return Source(rows, table, shape, kind, fits, held_out, notes)
