@@ -235,12 +235,13 @@ def test_parameters_of_a_law_of_three_inputs_are_compared_and_its_allocation_whe
     stated = {row["name"]: row["values"] for row in numbers["quantities"]}
     assert list(stated) == ["E of the law", "A of the law", "B of the law"]
     assert [one["value"] for one in stated["A of the law"]] == pytest.approx([200, 400], rel=0.02)
-    assert "further inputs of one, two are given: --given streams=..." in page.read_text("utf-8")
+    assert "With --given streams=VALUE the allocations by the law of one and two" in page.read_text("utf-8")
 
     page = write_comparison(sources, tmp_path / "given", resamples=20, law=law, given={"streams": 4})
     numbers = json.loads((page.parent / "comparison.json").read_text())
     (ratio,) = [row["changes"][0]["value"] for row in numbers["quantities"] if row["name"] == "N*, parameters"]
     assert ratio == pytest.approx(2 ** (1 / 0.8), rel=0.02), "N* goes with (A / B)^(1 / (alpha + beta))"
+    assert "fitted, with streams = 4." in page.read_text("utf-8")
 
 
 @pytest.mark.long

@@ -53,7 +53,6 @@ def of_sweep(
     takes them. Raises `UserError` where the folder holds no plan or a corrupt file.
     """
     from lmscale.core.plans import read_plan, read_purpose
-    from lmscale.study.report import account
 
     folder = Path(folder)
     name, _ = read_plan(folder)
@@ -62,8 +61,7 @@ def of_sweep(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, stage=stage, mixed_corpora=mixed_corpora,
         seed=seed, title=title, name=name, question=question or purpose.get("question", ""), law=law, given=given,
         planned_law=purpose.get("law") or LAW,
-        commands=commands or (_command(account.printable(folder), stage),), runs_folder=folder,
-        baselines=baselines,
+        commands=commands, runs_folder=folder, baselines=baselines,
     )  # fmt: skip
 
 
@@ -94,20 +92,21 @@ def of_table(
     Rows of other stages than `stage`, pretraining unless another is given, are named as left out. `law` is the form of
     Approach 3, also a class or an import path; None is the `planned_law`, where the runs are for a law. One of other
     inputs than N and D alone gets a page of its own kind, with its allocation where the further inputs are `given`.
-    `name` stands in the title, by default that of the file. A table that cannot be fitted gets a page that says so.
+    `name` stands in the title, by default that of the file; `commands` made the page, by default `lmscale report` with
+    these options. A table that cannot be fitted gets a page that says so.
     Raises `UserError` as `read_table` does, and for a law that there is not.
     """
     from functools import partial
 
     from lmscale.core.config import PRETRAIN
     from lmscale.study.report import account, stages
+    from lmscale.study.report.command import report_command
     from lmscale.study.report.source import read_source
 
     fitted: dict[str, Any] = {"resamples": resamples, "seed": seed, "mixed_corpora": mixed_corpora}
-    one = read_source(
-        source, law=law, planned_law=planned_law, runs_folder=runs_folder, stage=stage, approaches=approaches,
-        given=given, columns=columns, where=where, **fitted,
-    )  # fmt: skip
+    asked: dict[str, Any] = {"law": law, "given": given, "columns": columns, "where": where, "stage": stage, **fitted}
+    one = read_source(source, planned_law=planned_law, runs_folder=runs_folder, approaches=approaches, **asked)
+    commands = commands or (report_command([source], **asked),)
 
     def fit_stage(rows: "pd.DataFrame", of: "Kind") -> "tuple[list[Any], list[HeldOut], list[str]]":
         if not of.fits_law or one.has_further_inputs:
@@ -125,10 +124,6 @@ def of_table(
             stages.others(one.rows, this, partial(kind_of_runs, runs_folder=None), fit_stage),
         ),
     )  # fmt: skip
-
-
-def _command(folder: str, stage: str | None) -> str:
-    return f"lmscale report {folder}" + (f" --stage {stage}" if stage else "")
 
 
 def fit_and_check(

@@ -48,6 +48,7 @@ def write(
     twice, without a measured run or a column of the `law`, and for a law that there is not.
     """
     from lmscale.study.report import page
+    from lmscale.study.report.command import report_command
     from lmscale.study.report.comparison import laws, sections
     from lmscale.study.report.comparison.scores import score_rows
     from lmscale.study.report.comparison.sides import comparable_unit, labels
@@ -55,6 +56,7 @@ def write(
     names = labels([str(source) for source in sources])
     how: dict[str, Any] = {"resamples": resamples, "seed": seed, "stage": stage, "mixed_corpora": mixed_corpora,
                            "law": law, "given": given}  # fmt: skip
+    command = report_command(sources, **how)
     sides = [read_side(str(source), name, **how) for source, name in zip(sources, names)]
     unit = comparable_unit(sides)
     multipliers = [
@@ -64,7 +66,7 @@ def write(
     points, scores = _shared_points(sides, unit), score_rows(sides, stage)
     drawn = [figure.save(Path(output) / "figures") for figure in _sketches(sides, unit, points)]
     title = f"Comparison of {sections.title(sides)}"
-    parts = _parts(sides, unit, multipliers, drawn, points, scores)
+    parts = _parts(sides, unit, multipliers, drawn, points, scores, command)
     data = {"runs": _records(sides), "charts": {one.name: [chart.to_json() for chart in one.charts] for one in drawn}}
     files.write_json(Path(output) / "comparison.json", _numbers(sides, unit, multipliers, points, scores))
     files.write_text(Path(output) / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts], data=data))
@@ -154,8 +156,9 @@ def _parts(
     drawn: Sequence[Any],
     points: "Sequence[Point]",
     scores: "Sequence[ScoreRow]",
+    command: str,
 ) -> list[str]:
-    from lmscale.study.report import account, page
+    from lmscale.study.report import page
     from lmscale.study.report.comparison import point_sections, sections
     from lmscale.study.report.comparison import scores as score_sections
     from lmscale.study.report.sections import figure
@@ -171,7 +174,7 @@ def _parts(
         page.heading("Runs"),
         *sections.counts(sides),
         page.heading("How to reproduce"),
-        page.code([f"lmscale report {' '.join(account.printable(side.source) for side in sides)}"]),
+        page.code([command]),
         page.paragraphs(["Beside this page: comparison.json (every number), figures/ (SVG, PNG and CSV)."]),
     ]
     cautions = [f"{unit.caution}."] if unit.caution else []

@@ -81,7 +81,7 @@ def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
         return [title, page.paragraphs([_incomparable(sides)])]
     allocated = laws.all_allocate(sides)
     heads = [("", f"at C = {power(laws.common_budget(sides))} FLOPs" if allocated else ""), *_heads(sides)]
-    where = "At the largest compute up to which all were fitted. " if allocated else ""
+    where = f"At the largest compute up to which all were fitted{_given(sides)}. " if allocated else ""
     return [
         title,
         page.paragraphs(
@@ -107,11 +107,19 @@ def _without_allocation(sides: Sequence[Side]) -> str:
     """Whose law states no allocation, and which inputs it needs for one."""
     lacking = [(side.label, side.law.law) for side in sides if side.fit is None and side.law is not None]
     inputs = sorted({name for _, law in lacking for name in law.further_inputs()})
-    of = ", ".join(label for label, _ in lacking)
+    of = " and ".join(label for label, _ in lacking)
     if not inputs or not all(law.splits_compute() for _, law in lacking):
         return f"No allocation of compute follows from the law of {of}."
-    example = ",".join(f"{name}=..." for name in inputs)
-    return f"Allocations are compared where the further inputs of {of} are given: --given {example}."
+    example = ",".join(f"{name}=VALUE" for name in inputs)
+    return f"With --given {example} the allocations by the law of {of} are compared, too."
+
+
+def _given(sides: Sequence[Side]) -> str:
+    """At which values of further inputs allocations are stated; "" of laws of size and data alone."""
+    values = {
+        name: value for side in sides if side.fit is side.law and side.law for name, value in side.law.given.items()
+    }
+    return f", with {', '.join(f'{name} = {number(value)}' for name, value in values.items())}" if values else ""
 
 
 def _heads(sides: Sequence[Side]) -> list[tuple[str, str]]:
