@@ -29,7 +29,8 @@ def test_the_command_line_reads_what_was_asked_for():
 def test_a_law_of_a_file_is_named_by_it_from_here(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\nfrom lmscale.study.laws import Law, Parameter\n\n\n"
-        "@dataclass(frozen=True)\nclass Mine(Law):\n    A: object\n    NAME = 'mine'\n    INPUTS = ('params', 'tokens')\n"
+        "@dataclass(frozen=True)\nclass Mine(Law):\n    A: object\n    NAME = 'mine'\n"
+        "    INPUTS = ('params', 'tokens')\n"
         "    PARAMETERS = (Parameter('A', 1, 1e6, (300.0,)),)\n\n"
         "    def loss(self, params, tokens):\n        return self.A / params\n",
         "utf-8",
