@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from lmscale.core.errors import UserError
-from lmscale.study import plots, report
+from lmscale.study import plots
+from lmscale.study.report.source import fit_and_check
 from lmscale.study.tables import read_table
 
 
@@ -22,7 +23,7 @@ def main(source: str, folder: Path) -> None:
     """Draw the figures of `source` into `folder`."""
     table = read_table(source)
     curves, corrupt = plots.read_curves(source, table) if Path(source).is_dir() else ({}, [])
-    fits, checked, notes = report.fit_and_check(table)
+    fits, checked, notes = fit_and_check(table)
     runs = plots.measured_runs(table)
     fitted = runs[~plots.held_out_mask(runs)]["flops"]
     by_approach = {fit.approach: fit for fit in fits}

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from lmscale.core.errors import UserError
-from lmscale.study import plots, report
+from lmscale.study import plots
 from lmscale.study.report.account import fitted_rows
 from lmscale.study.report.answer import largest_budget, ratio, usable, where_20_lies
+from lmscale.study.report.source import fit_and_check
 from lmscale.study.report.verdict import verdict
 from lmscale.study.tables import read_table
 
@@ -43,7 +44,7 @@ def unfinished(folder: Path) -> str:
 def study(name: str, source: str | Path) -> dict[str, Any]:
     """Table, fits and held-out checks of one source."""
     table = read_table(source)
-    fits, checked, notes = report.fit_and_check(table)
+    fits, checked, notes = fit_and_check(table)
     if not fits:
         raise UserError(f"{name}: {' '.join(notes)}")
     flops, _ = largest_budget(fitted_rows(table, usable(fits)))

@@ -12,6 +12,7 @@ from helpers.simulated import TRUTH, write_sweep
 from lmscale.core.errors import UserError
 from lmscale.study import fits, report
 from lmscale.study.report import answer, figures
+from lmscale.study.report.source import fit_and_check
 from lmscale.study.tables import read_table
 
 
@@ -184,7 +185,7 @@ def small(count):
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_table_too_small_to_fit_gets_a_page_that_says_so(tmp_path, count):
     table = small(count)
-    results, checked, notes = report.fit_and_check(table, resamples=20)
+    results, checked, notes = fit_and_check(table, resamples=20)
     path = report.write(table, results, tmp_path, title="Small", held_out=checked, notes=notes)
     text = Outline(path.read_text(encoding="utf-8")).text
     assert "cannot answer the question" in text and "Nothing could be fitted" in text
@@ -193,7 +194,7 @@ def test_a_table_too_small_to_fit_gets_a_page_that_says_so(tmp_path, count):
 
 @pytest.mark.long
 def test_a_law_that_cannot_be_identified_gives_no_answer(tmp_path):
-    results, _, notes = report.fit_and_check(small(12), ("3",), resamples=20)
+    results, _, notes = fit_and_check(small(12), ("3",), resamples=20)
     path = report.write(small(12), results, tmp_path, title="A line", notes=notes)
     text = Outline(path.read_text(encoding="utf-8")).text
     assert "cannot answer the question" in text and "all runs lie on the line D = 20 N" in text

@@ -13,9 +13,10 @@ from helpers.outcomes import outcome_of
 from lmscale.core.config import ModelConfig, OptimizerConfig, RunConfig
 from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.core.run_folder import SCORES_FILE
-from lmscale.study.report import comparison, kind_of_runs
+from lmscale.study.report import comparison
 from lmscale.study.report.comparison import charts, point_sections, points, scores
 from lmscale.study.report.comparison.sides import Side, comparable_unit
+from lmscale.study.report.source import kind_of_runs
 
 SIZES = (1e4, 4e4, 1.6e5)
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)

@@ -134,14 +134,15 @@ def _of_targets(args: FitArgs) -> "list[Fit]":
 
 def _with_answer(args: FitArgs) -> "tuple[list[Fit], list[str]]":
     """The fits, and what they answer in a few lines: the optimum, and prediction against measurement."""
-    from lmscale.study import fits, report
+    from lmscale.study import fits
     from lmscale.study.report.brief import brief
     from lmscale.study.report.naming import named
+    from lmscale.study.report.source import held_out_checks
 
     table, options = args.read(args.table)
     results = fits.fit(table, args.approach, options)
     rows = named(table)
-    return results, brief(results, rows, report.held_out_checks(results, rows)[0])
+    return results, brief(results, rows, held_out_checks(results, rows)[0])
 
 
 def main(args: FitArgs, console: "Console") -> None:

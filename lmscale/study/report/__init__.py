@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
-from lmscale.core.errors import UserError
 from lmscale.core.run_folder import REPORT_FILE, REPORT_FOLDER
 from lmscale.study.report.naming import named
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from lmscale.study.laws import Law
     from lmscale.study.report.kinds import Kind
     from lmscale.study.report.stages import Stages
-
-LAW = "chinchilla"
-"""The form of Approach 3 where a sweep names none."""
 
 
 def of_sweep(
@@ -60,7 +56,7 @@ def of_sweep(
     return of_table(
         folder, output or folder / REPORT_FOLDER, resamples=resamples, stage=stage, mixed_corpora=mixed_corpora,
         seed=seed, title=title, name=name, question=question or purpose.get("question", ""), law=law, given=given,
-        planned_law=purpose.get("law") or LAW,
+        planned_law=purpose.get("law"),
         commands=commands, runs_folder=folder, baselines=baselines,
     )  # fmt: skip
 
@@ -82,7 +78,7 @@ def of_table(
     question: str = "",
     law: "str | type[Law] | None" = None,
     given: Mapping[str, float] | None = None,
-    planned_law: str = LAW,
+    planned_law: str | None = None,
     commands: Sequence[str] = (),
     runs_folder: Path | None = None,
     baselines: Mapping[str, float] | None = None,
@@ -101,7 +97,7 @@ def of_table(
     from lmscale.core.config import PRETRAIN
     from lmscale.study.report import account, stages
     from lmscale.study.report.command import report_command
-    from lmscale.study.report.source import read_source
+    from lmscale.study.report.source import fit_and_check, kind_of_runs, read_source
 
     fitted: dict[str, Any] = {"resamples": resamples, "seed": seed, "mixed_corpora": mixed_corpora}
     asked: dict[str, Any] = {"law": law, "given": given, "columns": columns, "where": where, "stage": stage, **fitted}
@@ -124,43 +120,6 @@ def of_table(
             stages.others(one.rows, this, partial(kind_of_runs, runs_folder=None), fit_stage),
         ),
     )  # fmt: skip
-
-
-def fit_and_check(
-    table: "pd.DataFrame",
-    approaches: Sequence[str] = ("2", "3"),
-    *,
-    resamples: int | None = None,
-    seed: int = 0,
-    mixed_corpora: bool = False,
-    law: "str | type[Law]" = LAW,
-    given: Mapping[str, float] | None = None,
-) -> "tuple[list[Any], list[HeldOut], list[str]]":
-    """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
-    from lmscale.study import fits
-
-    try:
-        results = fits.fit(
-            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law, given=given,
-        )  # fmt: skip
-    except UserError as error:
-        return [], [], [f"Nothing could be fitted: {error}."]
-    return list(results), *held_out_checks(results, table)
-
-
-def held_out_checks(results: Sequence[Any], table: "pd.DataFrame") -> "tuple[list[HeldOut], list[str]]":
-    """What the held-out runs say of every fit, and a sentence for each that they cannot be held against."""
-    from lmscale.study import fits
-    from lmscale.study.plots import held_out_mask
-
-    checked, notes = [], []
-    for fit in results if held_out_mask(table).any() else ():
-        if not isinstance(fit, fits.Frontier):
-            try:
-                checked.append(fits.held_out_check(fit, table))
-            except UserError as error:
-                notes.append(f"The held-out runs could not be checked against Approach {fit.approach}: {error}.")
-    return checked, notes
 
 
 def write(
@@ -216,6 +175,7 @@ def write(
     from lmscale.study.report.charts.contexts import read_positions
     from lmscale.study.report.records import records
     from lmscale.study.report.sections import sections
+    from lmscale.study.report.source import kind_of_runs
     from lmscale.study.tables.writing import csv_text
 
     folder = Path(folder)
@@ -280,11 +240,3 @@ def write(
     html = page.document(title, [page.heading(title, 1), *parts], data=data, refresh_seconds=again)
     files.write_text(folder / REPORT_FILE, html)
     return folder / REPORT_FILE
-
-
-def kind_of_runs(table: "pd.DataFrame", runs_folder: str | Path | None) -> "Kind":
-    """What the table's runs were made for."""
-    from lmscale.core.scores import has_scores
-    from lmscale.study.report.kinds import kind_of
-
-    return kind_of(table, scored=runs_folder is not None and has_scores(Path(runs_folder)))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.scores import has_scores
+from lmscale.study import fits
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.laws import Law, form
-from lmscale.study.report import fit_and_check, kind_of_runs
-from lmscale.study.report.kinds import ALLOCATION, Kind
+from lmscale.study.plots import held_out_mask
+from lmscale.study.report.kinds import ALLOCATION, Kind, kind_of
 from lmscale.study.report.of_law import kind_of_law, with_columns
 from lmscale.study.tables import read_table
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lmscale.study.fits import HeldOut
+
+LAW = "chinchilla"
+"""The form of Approach 3 where a sweep names none."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ def has_further_inputs(law: type[Law]) -> bool:
 def read_source(
     source: str | Path,
     *,
-    law: "str | type[Law] | None",
-    planned_law: str,
+    law: str | type[Law] | None,
+    planned_law: str | None,
     runs_folder: Path | None,
     stage: str | None,
     approaches: Sequence[str] = ("2", "3"),
@@ -64,11 +69,11 @@ def read_source(
 ) -> Source:
     """Read a table as `tables.read_table` does, choose its law, and fit it where its runs are for one.
 
-    `law` None is the `planned_law`, where the runs are for a law. One of further inputs is fitted by Approach 3 alone,
-    with an allocation where those are `given`. Raises `UserError` as `read_table` does, for a law that there is not,
-    and where the table lacks a column of the `law`.
+    `law` None is the `planned_law`, else Chinchilla's, where the runs are for a law. One of further inputs is fitted by
+    Approach 3 alone, with an allocation where those are `given`. Raises `UserError` as `read_table` does, for a law
+    that there is not, and where the table lacks a column of the `law`.
     """
-    shape = form(law or planned_law)
+    shape = form(law or planned_law or LAW)
     further = has_further_inputs(shape)
     rows = read_table(source, columns, where, (*shape.INPUTS, shape.TARGET) if further else ())
     table = one_stage(rows, stage)
@@ -84,8 +89,44 @@ def read_source(
         kind = kind_of_law(shape) if further else ALLOCATION
     if not kind.fits_law:
         return Source(rows, table, shape, kind)
-    fits, held_out, notes = fit_and_check(
+    fitted = fit_and_check(
         table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
     )
-    table = with_columns(table) if kind.inputs else table
-    return Source(rows, table, shape, kind, fits, held_out, notes)
+    return Source(rows, with_columns(table) if kind.inputs else table, shape, kind, *fitted)
+
+
+def fit_and_check(
+    table: "pd.DataFrame",
+    approaches: Sequence[str] = ("2", "3"),
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+    mixed_corpora: bool = False,
+    law: str | type[Law] = LAW,
+    given: Mapping[str, float] | None = None,
+) -> "tuple[list[Any], list[HeldOut], list[str]]":
+    """The fits that the table supports, their held-out checks, and a sentence for each that could not be made."""
+    try:
+        results = fits.fit(
+            table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=law, given=given,
+        )  # fmt: skip
+    except UserError as error:
+        return [], [], [f"Nothing could be fitted: {error}."]
+    return list(results), *held_out_checks(results, table)
+
+
+def held_out_checks(results: Sequence[Any], table: "pd.DataFrame") -> "tuple[list[HeldOut], list[str]]":
+    """What the held-out runs say of every fit, and a sentence for each that they cannot be held against."""
+    checked, notes = [], []
+    for fit in results if held_out_mask(table).any() else ():
+        if not isinstance(fit, fits.Frontier):
+            try:
+                checked.append(fits.held_out_check(fit, table))
+            except UserError as error:
+                notes.append(f"The held-out runs could not be checked against Approach {fit.approach}: {error}.")
+    return checked, notes
+
+
+def kind_of_runs(table: "pd.DataFrame", runs_folder: str | Path | None) -> Kind:
+    """What the table's runs were made for."""
+    return kind_of(table, scored=runs_folder is not None and has_scores(Path(runs_folder)))

@@ -86,15 +86,14 @@ def read_side(
 ) -> "Side":
     """A source with the fits that it supports. Raises `UserError` without a measured run, and as `write` does."""
     from lmscale.core.plans import read_purpose
-    from lmscale.study.report import LAW, kind_of_runs
     from lmscale.study.report.comparison.sides import Side
     from lmscale.study.report.naming import named
-    from lmscale.study.report.source import read_source
+    from lmscale.study.report.source import kind_of_runs, read_source
 
     folder = Path(source) if Path(source).is_dir() else None
     planned = read_purpose(folder).get("law") if folder is not None else None
     one = read_source(
-        source, law=law, planned_law=planned or LAW, given=given, runs_folder=folder, stage=stage,
+        source, law=law, planned_law=planned, given=given, runs_folder=folder, stage=stage,
         resamples=resamples, seed=seed, mixed_corpora=mixed_corpora,
     )  # fmt: skip
     table = named(one.table)
