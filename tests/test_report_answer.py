@@ -1,13 +1,17 @@
 """The answer of a report: which number, which direction, on which condition."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.report_fits import Line, runs
+from helpers.simulated import TRUTH
 
+from lmscale.study import fits, report
 from lmscale.study.fits.results.common import Dropped, Status
-from lmscale.study.laws import ComputeModel
+from lmscale.study.laws import ComputeModel, Law, Parameter
 from lmscale.study.report import answer
 from lmscale.study.report.brief import brief
 
@@ -164,3 +168,62 @@ def test_the_optimum_is_stated_with_its_intervals_by_every_fit():
         "optimum at C = 10¹² FLOPs, Approach 2: N* = 1.00k, D* = 20.0k, D*/N* = 30",
     ]
     assert brief([], runs()) == []
+
+
+def valley_table():
+    """Runs of four budgets, none of which is stated: only their FLOPs say which belong together."""
+    rows = [
+        (f"c{budget:.0e}-{index}", params, budget / (6 * params), budget)
+        for budget in (3e11, 1e12, 3e12, 1e13)
+        for index, params in enumerate(float(TRUTH.optimum(budget).params) * np.geomspace(0.3, 3, 7))
+    ]
+    runs = pd.DataFrame(rows, columns=["run", "params", "tokens", "flops"])
+    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(len(runs))
+    return runs.assign(loss_nats=TRUTH.loss(runs["params"], runs["tokens"]) * noise)
+
+
+@pytest.mark.long
+def test_budgets_that_a_table_does_not_state_are_those_that_approach_2_finds(tmp_path):
+    alone = {"run": "alone", "params": 9e4, "tokens": 2e7, "flops": 1.1e13, "loss_nats": float(TRUTH.loss(9e4, 2e7))}
+    runs = pd.concat([valley_table(), pd.DataFrame([alone])])
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    page = report.of_table(tmp_path / "runs.csv", tmp_path / "out", resamples=50).read_text("utf-8")
+    drawn = pd.read_csv(tmp_path / "out" / "figures" / "valleys.csv")
+    assert "Approach 2" in page and set(drawn["run"].dropna()) == set(valley_table()["run"])
+
+
+@dataclass(frozen=True)
+class Plain(Law):
+    """A law of size and data by a user who gives no exponents."""
+
+    A: float
+    B: float
+    NAME = "plain"
+    INPUTS = ("params", "tokens")
+    PARAMETERS = (Parameter("A", 1, 1e6, (100.0,)), Parameter("B", 1, 1e6, (100.0,)))
+
+    def loss(self, params, tokens):
+        return 1.05 + self.A / params**0.34 + self.B / tokens**0.28
+
+
+@dataclass(frozen=True)
+class OfSizeAlone(Plain):
+    """Nothing is gained by more data: no budget is best split."""
+
+    NAME = "of-size-alone"
+
+    def loss(self, params, tokens):
+        return 1.05 + self.A / params**0.34 + 1e-9 * self.B * tokens**0
+
+
+def test_a_law_without_exponents_of_its_own_states_its_allocation_and_the_slope_of_it():
+    fit, *_ = fits.fit(valley_table(), ("3",), law=Plain, resamples=50, check=False)
+    assert answer.usable([fit]) == [fit] and not fit.exponents()
+    assert answer.exponent(fit, 1e13) == pytest.approx(0.28 / (0.34 + 0.28), rel=1e-6)
+    first, *_ = answer.answer([fit], valley_table())
+    assert "a = 0.452 (95 % interval 0.452 to 0.452) at 10¹³ FLOPs by the parametric law" in first
+
+
+def test_a_law_that_does_not_trade_size_against_data_states_no_allocation():
+    fit, *_ = fits.fit(valley_table(), ("3",), law=OfSizeAlone, resamples=0, check=False)
+    assert fit.states_optimum and answer.usable([fit]) == []

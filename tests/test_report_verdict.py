@@ -13,7 +13,7 @@ from lmscale.study.report.verdict import verdict
 
 def fit_of(*names):
     """What the verdict reads of Approach 3: the runs that it was fitted to."""
-    return SimpleNamespace(approach="3", residuals={"run": list(names)}, status=(), exponents=dict)
+    return SimpleNamespace(approach="3", residuals={"run": list(names)}, status=(), states_optimum=False)
 
 
 def test_the_verdict_on_runs():

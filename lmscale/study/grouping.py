@@ -6,15 +6,22 @@ and at most twice `SAME` above the group's smallest. So a chain of close values 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RATES = ("learning_rate", "peak_lr", "lr")
 SCALES = ("params", "tokens", "unique_tokens", "flops", "flops_budget", "batch_tokens", *RATES)
 """Columns of a table that are counted by groups; a loss or a seed is another one at any difference."""
 SAME = 0.01
 """Relative step between neighbours of one group; from its smallest to its largest value a group spans two of them."""
+LEAST_SIZES = 3
+"""Rows of one budget that can show a minimum."""
+MOST_IN_VALLEYS = 0.5
+"""Share of the rows that must lie in such budgets: a cloud of runs without any has a few by chance."""
 ROUNDING = 1e-9
 """So that values exactly `SAME` apart are one group, whichever way their quotient is rounded."""
 
@@ -83,3 +90,25 @@ def in_largest_group(values: Any, same: float = SAME) -> np.ndarray:
     """Which values belong to the group of the largest (n,)."""
     index_n = group_index(values, same)
     return (index_n == index_n.max(initial=-1)) & (index_n >= 0)
+
+
+def stated_budgets(table: "pd.DataFrame") -> np.ndarray:
+    """The column `flops_budget` (n,), NaN where a row states no budget above 0."""
+    if "flops_budget" not in table:
+        return np.full(len(table), np.nan)
+    budgets_n = np.asarray(table["flops_budget"], dtype=float)
+    return np.where(np.isfinite(budgets_n) & (budgets_n > 0), budgets_n, np.nan)
+
+
+def budgets_of_flops(table: "pd.DataFrame") -> np.ndarray:
+    """The FLOPs of every row (n,) where enough of them agree to be budgets of a table that states none; else NaN.
+
+    Most rows must lie in groups of `LEAST_SIZES` or more, of which there are two or more.
+    """
+    flops_n = np.asarray(table["flops"], dtype=float) if "flops" in table else np.full(len(table), np.nan)
+    index_n = group_index(flops_n)
+    counts = np.bincount(index_n[index_n >= 0])
+    valley = counts >= LEAST_SIZES
+    if valley.sum() >= 2 and counts[valley].sum() >= MOST_IN_VALLEYS * counts.sum():
+        return np.where(index_n >= 0, flops_n, np.nan)
+    return np.full(len(table), np.nan)

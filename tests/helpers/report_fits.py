@@ -13,6 +13,9 @@ from lmscale.study.laws import Allocation, ComputeModel
 class Line:
     """A fit with a = `a`, D*/N* = `ratio` at every C between `low` and `high`, N* = 1000 (C / 1e12)^a."""
 
+    states_optimum = True
+    largest_flops = 1e12
+
     def __init__(self, approach="3", a=0.5, ratio=30.0, low=25.0, high=40.0, resamples=10, p=1.0, n_runs=9):
         self.approach, self.a, self.ratio, self.ends, self.n_runs = approach, a, ratio, (low, high), n_runs
         self.resamples, self.compute, self.status, self.dropped = resamples, ComputeModel(6.0, p), (), ()
@@ -26,10 +29,14 @@ class Line:
 
     def interval(self, quantity, level):
         assert level == 0.95
-        if quantity == "a":
-            return self.a - 0.01, self.a + 0.01
-        value = quantity(SimpleNamespace(optimum=lambda c: SimpleNamespace(params=1, tokens=2, tokens_per_param=3)))
-        return {1: (900.0, 1100.0), 2: (18000.0, 22000.0), 3: self.ends}[value]
+        optimum = SimpleNamespace(params=1, tokens=2, tokens_per_param=3)
+        value = quantity(SimpleNamespace(optimum=lambda c: optimum, exponents=lambda: {"params": 4}))
+        return {
+            1: (900.0, 1100.0),
+            2: (18000.0, 22000.0),
+            3: self.ends,
+            4: (self.a - 0.01, self.a + 0.01),
+        }[value]
 
 
 def runs(top=1e12, **columns):

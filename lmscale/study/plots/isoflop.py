@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.grouping import group_values
+from lmscale.study.grouping import LEAST_SIZES, budgets_of_flops, group_index, group_values, stated_budgets
 from lmscale.study.plots.axes import log_axis, note, padded, size_name, spread
 from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
@@ -50,12 +50,22 @@ class BudgetPoints:
 def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> "list[BudgetPoints]":
     """The runs of every budget with their minimum and curve, fitted ones before held-out ones, by rising budget.
 
-    Raises `UserError` where no run states a budget.
+    Where no run states a budget, runs of alike FLOPs are those of one, as Approach 2 takes them. Raises `UserError`
+    where there are none.
     """
     runs = measured_runs(table)
-    runs = runs[runs["flops_budget"].astype(float).notna()]
+    budgets_n = stated_budgets(runs)
+    if np.isnan(budgets_n).all():
+        budgets_n = budgets_of_flops(runs)
+        index_n = group_index(budgets_n)
+        alone = np.bincount(index_n + 1)[index_n + 1] < LEAST_SIZES
+        budgets_n = np.where(alone, np.nan, budgets_n)
+    runs = runs.assign(flops_budget=budgets_n)[~np.isnan(budgets_n)]
     if not len(runs):
-        raise UserError("no run states a compute budget: IsoFLOP valleys need the column flops_budget")
+        raise UserError(
+            "no run states a compute budget, and no three runs have the same FLOPs: IsoFLOP valleys need the column "
+            "flops_budget"
+        )
     own_budgets = checked.budgets if checked else ()
     stated = [*(one.flops for one in fit.minima), *(one.flops for one in own_budgets)]
     # One grouping for runs, minima and held-out budgets: each may name another value of one group.

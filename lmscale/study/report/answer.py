@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.errors import UserError
 from lmscale.study.grouping import group_values
 from lmscale.study.plots import APPROACH_NAME, TOKENS_PER_PARAM, compact, number, power
 from lmscale.study.report.account import fitted_rows
@@ -22,14 +23,27 @@ NEAR = 10
 """A budget that is at most this factor below Chinchilla's comes near it."""
 SMALL = 1e18
 """FLOPs up to which models are too small for their optimum to say anything of large ones."""
+STEP = 1.01
+"""Factor of compute over which an exponent is taken that changes with compute."""
 REACH = 1e4
 """How far from the largest fitted budget, as a factor of compute, a crossing of 20 tokens per parameter is stated."""
 
 
 def usable(fits: Sequence[Any]) -> list[Any]:
     """The fits that state an allocation to be believed, the parametric law first."""
-    stated = [fit for fit in fits if fit.exponents() and is_identified(fit)]
+    stated = [fit for fit in fits if is_identified(fit) and _allocates(fit)]
     return sorted(stated, key=lambda fit: fit.approach, reverse=True)
+
+
+def _allocates(fit: Any) -> bool:
+    """Whether the fit has an optimum at the compute of its largest run."""
+    if not fit.states_optimum or not math.isfinite(fit.largest_flops):
+        return False
+    try:
+        fit.optimum(fit.largest_flops)
+    except UserError:  # of some laws model size and data are not traded there
+        return False
+    return True
 
 
 def is_identified(fit: Any) -> bool:
@@ -52,7 +66,7 @@ def answer(fits: Sequence[Any], table: "pd.DataFrame") -> list[str]:
         return []
     flops, which = largest_budget(runs)
     return [
-        _exponent(identified, runs),
+        _exponent(identified, runs, flops),
         f"At {which}, C = {power(flops)} FLOPs, the optimum is "
         + "; and ".join(
             f"N* = {_count(fit, flops, 'params')} parameters on D* = {_count(fit, flops, 'tokens')} tokens "
@@ -65,7 +79,15 @@ def answer(fits: Sequence[Any], table: "pd.DataFrame") -> list[str]:
     ]
 
 
-def _exponent(fits: Sequence[Any], runs: "pd.DataFrame") -> str:
+def exponent(fit: Any, flops: float) -> Any:
+    """The exponent a of N* ~ C^a: the fit's own, or of a law whose exponent changes with C the slope at `flops`."""
+    if stated := fit.exponents():
+        return stated["params"]
+    below, above = (fit.optimum(flops * step).params for step in (1 / STEP, STEP))
+    return np.log(above / below) / (2 * math.log(STEP))
+
+
+def _exponent(fits: Sequence[Any], runs: "pd.DataFrame", flops: float) -> str:
     """How N* grows with C, through how many runs, and at which exponent N and D would grow alike."""
     counts = {fit.n_runs for fit in fits}
     how_many = (
@@ -74,7 +96,8 @@ def _exponent(fits: Sequence[Any], runs: "pd.DataFrame") -> str:
         else f"{' and '.join(f'{fit.n_runs} (Approach {fit.approach})' for fit in fits)} fitted runs"
     )
     exponents = " and ".join(
-        _with_interval(f"{fit.exponents()['params']:.3f}", fit, "a", ".3f")
+        _with_interval(f"{exponent(fit, flops):.3f}", fit, lambda law: exponent(law, flops), ".3f")
+        + (f" at {power(flops)} FLOPs" if not fit.exponents() else "")
         + f" by the {APPROACH_NAME[fit.approach]} (Approach {fit.approach})"
         for fit in fits
     )

@@ -25,7 +25,7 @@ def brief(fits: Sequence[Any], table: "pd.DataFrame", checked: "Sequence[HeldOut
 
     Empty where no fit states an optimum, as that of a law of other inputs than N and D, and nothing was held out.
     """
-    identified = [fit for fit in usable(fits) if getattr(fit, "states_optimum", True)]
+    identified = usable(fits)
     lines = []
     if identified and len(runs := fitted_rows(table, identified)):
         flops, _ = largest_budget(runs)

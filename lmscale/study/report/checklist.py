@@ -33,7 +33,7 @@ def checklist(table: "pd.DataFrame", fits: Sequence[Any], checked: "Sequence[Hel
 def _law(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]:
     """The form of the law and what its variables count."""
     forms = [f"Approach {fit.approach}: {fit.law.FORMULA if fit.approach == '3' else 'N* = G C^a'}" for fit in fits]
-    models = {str(fit.compute) for fit in fits if fit.exponents()}
+    models = {str(fit.compute) for fit in fits if fit.states_optimum}
     return [
         ("form of the law", "; ".join(forms) or "none was fitted"),
         ("what N counts", size_column(table) if len(table) else UNKNOWN),

@@ -37,7 +37,7 @@ def conventions(table: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, s
         ("loss", _loss(runs)),
         *targets(fits),
         *intervals(fits),
-        *([("D*/N*", RATIO)] if any(fit.exponents() for fit in fits) else []),
+        *([("D*/N*", RATIO)] if any(fit.states_optimum for fit in fits) else []),
     ]
 
 
@@ -97,7 +97,7 @@ def _compute(runs: "pd.DataFrame", fits: Sequence[Any]) -> list[tuple[str, str]]
         lines.append(("C", f"{meaning}. {ratio}"))
     models: dict[str, list[str]] = {}
     for fit in fits:
-        if fit.exponents():
+        if fit.states_optimum:
             models.setdefault(str(fit.compute), []).append(fit.approach)
     for model, approaches in models.items():
         whose = f" (Approach {' and '.join(approaches)})" if len(models) > 1 else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lmscale.study.plots import compact, number, power
 from lmscale.study.report import page
 from lmscale.study.report.account import fitted_rows
-from lmscale.study.report.answer import LEVEL, largest_budget, ratio, usable, where_20_lies
+from lmscale.study.report.answer import LEVEL, exponent, largest_budget, ratio, usable, where_20_lies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ Quantity = Callable[[Any], Any]
 def _quantities(flops: float) -> list[tuple[str, Quantity, Callable[[float], str]]]:
     """(what it is, a function of a fit, how it is written) of every row."""
     return [
-        ("exponent a of N* ∝ Cᵃ", lambda fit: fit.exponents()["params"], "{:.3f}".format),
+        ("exponent a of N* ∝ Cᵃ", lambda fit: exponent(fit, flops), "{:.3f}".format),
         ("N*, parameters", lambda fit: fit.optimum(flops).params, compact),
         ("D*, tokens", lambda fit: fit.optimum(flops).tokens, compact),
         ("D*/N*, tokens per parameter", lambda fit: fit.optimum(flops).tokens_per_param, number),

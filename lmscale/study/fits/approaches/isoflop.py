@@ -21,16 +21,11 @@ from lmscale.study.fits.results.isoflop import BudgetMinimum, IsoFlop
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.uncertainty import isoflop_bias, isoflop_noise
-from lmscale.study.grouping import group_index
+from lmscale.study.grouping import budgets_of_flops, stated_budgets
 from lmscale.study.laws import ComputeModel
 
 if TYPE_CHECKING:
     from lmscale.study.fits.options import TableSource
-
-LEAST_SIZES = 3
-"""Rows of one budget that can show a minimum."""
-MOST_IN_VALLEYS = 0.5
-"""Share of the rows that must lie in such budgets: a cloud of runs without any has a few by chance."""
 
 
 def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: Any) -> IsoFlop:
@@ -207,16 +202,12 @@ def _minimum(minimum: isoflop_minima.ValleyMinimum, compute: ComputeModel, resam
 
 def _budgets(runs: UsableRuns) -> tuple[np.ndarray, list[str], list[Dropped]]:
     """The budget of every row (n,), NaN where it has none."""
-    budgets = runs.column("flops_budget") if "flops_budget" in runs.table else np.full(len(runs), np.nan)
-    budgets = np.where(np.isfinite(budgets) & (budgets > 0), budgets, np.nan)
+    budgets = stated_budgets(runs.table)
     if not np.isnan(budgets).all():
         return budgets, [], [Dropped(run, "no compute budget") for run, b in zip(runs.names, budgets) if math.isnan(b)]
-    if "flops" in runs.table:
-        flops = runs.column("flops")
-        _, group, counts = np.unique(group_index(flops), return_inverse=True, return_counts=True)
-        valley = counts >= LEAST_SIZES
-        if valley.sum() >= 2 and valley[group].mean() >= MOST_IN_VALLEYS:
-            return flops, ["the table states no budgets; rows whose FLOPs agree within 1 % are taken as one"], []
+    budgets = budgets_of_flops(runs.table)
+    if not np.isnan(budgets).all():
+        return budgets, ["the table states no budgets; rows whose FLOPs agree within 1 % are taken as one"], []
     raise UserError(
         "Approach 2 needs the compute budget of each run, and the table has no column flops_budget above 0: "
         "name it with `columns='budget=...'`, or fit Approach 3"

@@ -56,6 +56,7 @@ class PowerFit(Shown):
     """Which runs of several learning rates at one N and D entered (see `runs.usable`)."""
 
     approach: ClassVar[str] = ""
+    states_optimum: ClassVar[bool] = True
     SOURCE: ClassVar[str] = ""
     LOSS_FUNCTION: ClassVar[str] = ""
 

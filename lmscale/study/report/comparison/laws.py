@@ -15,6 +15,7 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.fits.predict.multiplier import ComputeMultiplier, compute_multiplier
 from lmscale.study.fits.results.common import percentiles
+from lmscale.study.report.answer import exponent
 from lmscale.study.report.comparison.sides import Side, Unit
 
 LEVEL = 0.95
@@ -64,16 +65,14 @@ def _allocations(sides: Sequence[Side], unit: Unit, seed: int) -> list[Compared]
         return []
     flops = common_budget(sides)
     quantities: list[tuple[str, Callable[[Any], Any], bool, Sequence[float]]] = [
-        ("exponent a of N* ∝ Cᵃ", lambda fit: fit.exponents()["params"], False, (1.0,) * len(sides)),
+        ("exponent a of N* ∝ Cᵃ", lambda fit: exponent(fit, flops), False, (1.0,) * len(sides)),
         ("N*, parameters", lambda fit: fit.optimum(flops).params, True, (1.0,) * len(sides)),
         ("D*, tokens", lambda fit: fit.optimum(flops).tokens, True, (1.0,) * len(sides)),
         ("D*/N*, tokens per parameter", lambda fit: fit.optimum(flops).tokens_per_param, True, (1.0,) * len(sides)),
         (f"loss there, {unit.name}", lambda fit: fit.optimum(flops).loss_nats, False, unit.factors),
     ]
-    fits = [side.fit for side in sides]
-    if not all(fit.exponents() for fit in fits):  # of some laws the slope changes with C
-        del quantities[0]
-    return [_compared(name, fits, quantity, ratio, scale, seed) for name, quantity, ratio, scale in quantities]
+    return [_compared(name, [side.fit for side in sides], quantity, ratio, scale, seed)
+            for name, quantity, ratio, scale in quantities]  # fmt: skip
 
 
 def _parameters(sides: Sequence[Side], seed: int) -> list[Compared]:

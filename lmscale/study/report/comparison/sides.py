@@ -43,10 +43,7 @@ class Side:
 
     @property
     def fit(self) -> Any:
-        """The fit that states the allocation, the parametric law first, with or without exponents; None where none
-        does."""
-        if self.law is not None and self.law.states_optimum:
-            return self.law
+        """The fit that states the allocation, the parametric law first; None where none does."""
         return next(iter(usable(self.fits)), None)
 
     @property
