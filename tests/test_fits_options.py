@@ -219,7 +219,10 @@ def test_every_option_that_a_sentence_names_is_a_flag(capsys: pytest.CaptureFixt
     flags = {field.name for kind in (FitArgs, PlanArgs) for field in fields(kind)}
     assert set(NAMES) <= flags
     assert call("fit", "chinchilla", "--approach", "3", "--where", "params > 1e30") == 2
-    assert capsys.readouterr().err == "lmscale: --where 'params > 1e30' keeps none of the 245 rows\n"
+    assert (
+        capsys.readouterr().err
+        == "lmscale: --where 'params > 1e30' keeps none of the 245 rows; params is 5.733e+07 to 1.618e+10\n"
+    )
 
 
 def test_the_command_fits_a_law_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

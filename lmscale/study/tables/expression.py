@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LONGEST = 2000
 """Characters of an expression."""
+MOST_VALUES = 8
+"""Values of a column that an error lists."""
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow, ast.Mod: operator.mod, ast.FloorDiv: operator.floordiv,
@@ -47,8 +49,8 @@ def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
             raise _Invalid(f"it has more than {LONGEST} characters")
         text, names = _python(where)
         with np.errstate(all="ignore"):
-            truth = _Evaluation(table, names).of(ast.parse(text, mode="eval").body)
-        mask = _mask(truth, len(table))
+            evaluation, tree = _Evaluation(table, names), ast.parse(text, mode="eval").body
+            mask = _mask(evaluation.of(tree), len(table))
     except (_Invalid, SyntaxError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         if isinstance(error, UserError):
             raise UserError(f"`where={_shown(where)}` {error}") from None
@@ -56,8 +58,19 @@ def query(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
         cause = sentence.splitlines()[0] if sentence else type(error).__name__
         raise UserError(f"`where={_shown(where)}` cannot be evaluated ({cause}): {EXAMPLE}") from None
     if not mask.any():
-        raise UserError(f"`where={_shown(where)}` keeps none of the {len(table)} rows")
+        raise UserError(f"`where={_shown(where)}` keeps none of the {len(table)} rows{_why_none(evaluation, tree)}")
     return table[mask]
+
+
+def _why_none(evaluation: "_Evaluation", tree: ast.expr) -> str:
+    """What the column of the first comparison that no row meets does hold, as a clause; "" where none fails alone."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(ast.Name() | ast.Attribute() as name, [ast.Eq() | ast.In() | ast.Lt() | ast.LtE()
+                                                                    | ast.Gt() | ast.GtE()], [_]):  # fmt: skip
+                if len(evaluation.table) and not np.asarray(evaluation.of(node), dtype=bool).any():
+                    return f"; {evaluation.held_by(name)}"
+    return ""
 
 
 def _shown(where: object) -> str:
@@ -135,6 +148,21 @@ class _Evaluation:
         if name not in columns:
             raise UserError(f"names {name!r}, which is no column{nearest(name, columns)}")
         return self.table.iloc[:, columns.index(name)]
+
+    def held_by(self, node: ast.expr) -> str:
+        """ "params is 1e+07 to 1e+09", or "kind is one of 'a', 'b'"."""
+        import pandas as pd
+
+        column = self._column(node).dropna()
+        named = self.names.get(ast.unparse(node), ast.unparse(node))
+        if not len(column):
+            return f"{named} is empty"
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            low, high = f"{column.min():.4g}", f"{column.max():.4g}"
+            return f"{named} is {low}" + f" to {high}" * (low != high)
+        values = sorted(map(str, column.unique()))
+        listed = ", ".join(repr(value[:40]) for value in values[:MOST_VALUES])
+        return f"{named} is " + ("one of " * (len(values) > 1)) + listed + ", ..." * (len(values) > MOST_VALUES)
 
     def _constant(self, node: ast.expr) -> Any:
         value = self.of(node)
