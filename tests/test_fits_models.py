@@ -18,7 +18,7 @@ from lmscale.commands.fit import FitArgs, budgets
 from lmscale.core.errors import UserError
 from lmscale.study import fits, laws
 from lmscale.study.fits.predict import preregister
-from lmscale.study.fits.solvers import derivatives, levenberg
+from lmscale.study.fits.solvers import derivatives
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
 from lmscale.study.laws import CHINCHILLA_REFIT, Kaplan, OuterExponent
@@ -102,7 +102,7 @@ def test_second_derivatives_of_any_law() -> None:
     problem = Problem(OuterExponent, data, table["loss_nats"].to_numpy())
     theta = derivatives.to_theta(problem, np.array([[1.7], [900.0], [2500.0], [0.4], [0.42], [0.8]]))
     slope = np.random.default_rng(0).standard_normal((len(table), 1))
-    bend = levenberg.curvature(problem, theta, slope)[:, :, 0]
+    bend = derivatives.curvature(problem, theta, slope)[:, :, 0]
 
     def weighted(moved: np.ndarray) -> float:
         return float(np.sum(slope * derivatives.residuals(problem, moved)))

@@ -88,12 +88,12 @@ def test_a_loss_that_is_not_differentiable_is_one_sentence(loss: Any, sentence: 
         fits.loss_law(table, constant(loss), resamples=0)
 
 
-def test_second_derivatives_are_exact_where_the_loss_has_no_complex_form_too() -> None:
+def test_second_derivatives_are_exact_also_of_functions_that_no_complex_number_has() -> None:
     table = three_axes()
     data = tuple(table[name].to_numpy() for name in Three.INPUTS)
     problem = Problem(Three, data, table.loss_nats.to_numpy())
     theta = derivatives.to_theta(problem, np.array([[v] for v in TRUTH.values().values()]))
-    exact = np.stack(list(derivatives.second_derivatives(problem, theta)))
+    exact = derivatives.second_derivatives(problem, theta)
     step = 1e-5
     for k in range(len(theta)):
         move = step * np.eye(len(theta))[:, [k]]

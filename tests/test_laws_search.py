@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmscale.study.fits.solvers import derivatives, general
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws import FARSEER_2025, Distillation, Farseer, Parameter
 
@@ -106,3 +107,15 @@ def test_resamples_of_nine_parameters_settle_near_the_fit() -> None:
     _, bent_value, bent_good = general._near(plain, weights, derivatives.to_theta(plain, values_p[:, None]))
     assert good.sum() > bent_good.sum()
     assert (value <= bent_value * (1 + 1e-7)).all()
+
+
+@pytest.mark.long
+def test_resamples_settle_where_a_function_of_size_is_nearly_a_logarithm() -> None:
+    """Exponents end at their least then, and what is multiplied by powers of size grows as their inverses do."""
+    problem = farseer_runs(0.003)
+    best = minimise(problem)
+    weights = np.random.default_rng(1).multinomial(problem.runs, np.ones(problem.runs) / problem.runs, 16).T
+    values_pb, converged = minimise_many(problem, weights.astype(float), best.values_p)
+    limited = [Farseer(*values_p).at_bounds() for values_p in values_pb.T]
+    assert {("a",), ("b",)} < set(limited) <= {(), ("a",), ("b",)}
+    assert converged.all()

@@ -63,7 +63,7 @@ class Dual:
         return _add(self, other)
 
     def __sub__(self, other: Any) -> Any:
-        return _add(self, -other)
+        return _subtract(self, other)
 
     def __mul__(self, other: Any) -> Any:
         return _multiply(self, other)
@@ -78,7 +78,7 @@ class Dual:
         return _add(other, self)
 
     def __rsub__(self, other: Any) -> Any:
-        return _add(other, -self)
+        return _subtract(other, self)
 
     def __rmul__(self, other: Any) -> Any:
         return _multiply(other, self)
@@ -90,13 +90,17 @@ class Dual:
         return _power(other, self)
 
 
+ONE = 1.0
+"""The slope of a sum: its tangents are taken as they are."""
+
+
 def _join(value: Any, *parts: tuple[Any, Any]) -> Dual:
     """value with the tangents of every (dual or plain, slope) pair."""
     tangents: dict[int, Any] = {}
     for of, slope in parts:
         if isinstance(of, Dual):
             for key, tangent in of.tangents.items():
-                term = slope * tangent
+                term = tangent if slope is ONE else slope * tangent
                 tangents[key] = tangents[key] + term if key in tangents else term
     return Dual(value, tangents)
 
@@ -106,7 +110,11 @@ def _plain(x: Any) -> Any:
 
 
 def _add(x: Any, y: Any) -> Dual:
-    return _join(_plain(x) + _plain(y), (x, 1.0), (y, 1.0))
+    return _join(_plain(x) + _plain(y), (x, ONE), (y, ONE))
+
+
+def _subtract(x: Any, y: Any) -> Dual:
+    return _join(_plain(x) - _plain(y), (x, ONE), (y, -1.0))
 
 
 def _multiply(x: Any, y: Any) -> Dual:
@@ -123,7 +131,7 @@ def _power(x: Any, y: Any) -> Dual:
     value = base**exponent
     slope_x = value * exponent / base if isinstance(x, Dual) else 0.0
     # 0 to a positive power is 0, and so is its slope; a logarithm of 0 would make that NaN.
-    slope_y = value * np.log(np.where(base == 0, 1.0, base)) if isinstance(y, Dual) else 0.0
+    slope_y = value * np.log(np.where(np.equal(base, 0), 1.0, base)) if isinstance(y, Dual) else 0.0
     return _join(value, (x, slope_x), (y, slope_y))
 
 
@@ -171,7 +179,7 @@ LN_2, LN_10 = float(np.log(2)), float(np.log(10))
 
 _RULES: dict[Any, Any] = {
     np.add: _add,
-    np.subtract: lambda x, y: _add(x, -y),
+    np.subtract: _subtract,
     np.multiply: _multiply,
     np.true_divide: _divide,
     np.power: _power,

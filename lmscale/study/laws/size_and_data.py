@@ -237,7 +237,8 @@ ANCHOR, LOG_ANCHOR_TOKENS = 1e9, float(np.log(2e10))
 class Farseer(Law):
     """L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E) (Li 2025, arXiv 2506.10972, eq. 8).
 
-    No power law in N or D alone: a truth to test others by.
+    No power law in N or D alone: a truth to test others by. The ranges of q, b and a end where their powers of N are
+    logarithms in all but name; those of the others are so wide that none of them ends a search before.
     """
 
     s: Any
@@ -254,15 +255,15 @@ class Farseer(Law):
     FORMULA: ClassVar[str] = "L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E)"
     SOURCE: ClassVar[str] = "Li 2025, arXiv 2506.10972 (Farseer)"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("s", -50, -1e-6, (-0.02, -0.2, -2), log=False),
+        Parameter("s", -1e5, -1e-6, (-0.02, -0.2, -2), log=False),
         Parameter("q", 1e-3, 2, (0.05, 0.15)),
-        Parameter("S", -20, 20, (0, 1), log=False),
-        Parameter("B", 1e-3, 1e9, (30, 300)),
+        Parameter("S", -1e5, 1e5, (0, 1), log=False),
+        Parameter("B", 1e-3, 1e20, (30, 300)),
         Parameter("b", -2, -1e-3, (-0.1, -0.2), log=False),
-        Parameter("Q", -30, 30, (-2, 0), log=False),
-        Parameter("A", -100, -1e-6, (-1, -3), log=False),
+        Parameter("Q", -1e5, 1e5, (-2, 0), log=False),
+        Parameter("A", -1e5, -1e-6, (-1, -3), log=False),
         Parameter("a", 1e-3, 2, (0.03, 0.06)),
-        Parameter("E", -30, 100, (2, 4), log=False),
+        Parameter("E", -1e5, 1e5, (2, 4), log=False),
     )
 
     BENT: ClassVar[tuple[str, ...]] = ("s", "S", "B", "Q", "A", "E")

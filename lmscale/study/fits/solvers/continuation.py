@@ -10,11 +10,10 @@ Axes: n runs, q free unknowns, b problems; the problem index last.
 
 import numpy as np
 
-from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale
+from lmscale.study.fits.solvers.derivatives import curvature, derivatives, residuals, search_scale
 from lmscale.study.fits.solvers.levenberg import (
     RENEW,
     Ends,
-    curvature,
     hessian,
     newton_step,
     path_curvature,
@@ -25,10 +24,11 @@ from lmscale.study.fits.solvers.levenberg import (
 from lmscale.study.fits.solvers.loss_function import rho, threshold, total
 from lmscale.study.fits.solvers.problem import Problem
 
-NARROWER = 0.1
-SETTLED = 1e-2  # share of the objective below which the next step's promise ends a level
+NARROWER = 0.3
+SETTLED = 0.1  # share of the objective below which the next step's promise ends a level
 MAX_STEPS = 60
 SMALLEST_RIDGE = 1e-9
+LEAST_RAISED, LEAST_CONVEX = 1e-6, 1e-3
 
 
 def narrow(
@@ -79,7 +79,7 @@ def narrow(
             theta, value = np.where(accept, trial, theta), np.where(accept, tried, value)
             residual = np.where(accept, tried_residual, residual)
             age = np.where(accept, age, 0.0)
-            ridge = np.where(accept, np.maximum(ridge * 0.1, SMALLEST_RIDGE), np.maximum(ridge, 1e-7) * 10)
+            ridge = np.where(accept, np.maximum(ridge * 0.1, SMALLEST_RIDGE), _raised(ridge, positive))
             done = flat & (delta <= last)
             settled = (flat | (accept & (promised <= SETTLED * value))) & (delta > last)
             delta = np.where(settled, np.maximum(delta * NARROWER, last), delta)
@@ -94,3 +94,8 @@ def narrow(
             theta, bend, residual, delta = theta[:, stay], bend[:, :, stay], residual[:, stay], delta[stay]
             value, ridge, age = value[stay], ridge[stay], age[stay]
     return ends.every()
+
+
+def _raised(ridge_b: np.ndarray, positive_b: np.ndarray) -> np.ndarray:
+    """The ridge after a step was refused: for its height, or because its matrix was not positive."""
+    return np.maximum(ridge_b * 10, np.where(positive_b, LEAST_RAISED, LEAST_CONVEX))

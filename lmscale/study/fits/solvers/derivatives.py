@@ -5,7 +5,7 @@ Axes: n runs, q free unknowns, b problems; the problem index last. An unknown is
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws.dual import Dual
 
-COMPLEX_STEP, REAL_STEP = 1e-30, 1e-5
+CACHED = 2**12
+"""Numbers in one array at most, where arrays are many: so many stay in a core's first cache."""
 
 
 def search_scale(problem: Problem) -> tuple[list[bool], np.ndarray, np.ndarray]:
@@ -63,10 +64,55 @@ def residuals(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
 
 def derivatives(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
     """Exact first derivatives of the residuals, (q, n, b)."""
+    tangents = _tangents(problem, [row[None] for row in theta_qb])
+    out = np.zeros((len(theta_qb), problem.runs, theta_qb.shape[1]))
+    for index, tangent in tangents.items():
+        out[index] = tangent
+    return out
+
+
+def second_derivatives(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
+    """d2 residual / d theta_k d theta_l, (k, l, n, b), exact."""
+    out = np.zeros((len(theta_qb), *theta_qb.shape[:1], problem.runs, theta_qb.shape[1]))
+    for (one, other), bend in _second_tangents(problem, theta_qb).items():
+        out[one, other] = out[other, one] = bend
+    return out
+
+
+def curvature(problem: Problem, theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.ndarray:
+    """sum_i slope_i d2 r_i / d theta2, (q, q, b), by as many problems at a time as stay in a core's cache."""
+    out = np.zeros((len(theta_qb), *theta_qb.shape))
+    together = max(1, CACHED // problem.runs)
+    for part in (slice(begin, begin + together) for begin in range(0, theta_qb.shape[1], together)):
+        for (one, other), bend in _second_tangents(problem.among(part), theta_qb[:, part]).items():
+            out[one, other, part] = out[other, one, part] = (slope_nb[:, part] * bend).sum(axis=0)
+    return out
+
+
+def _second_tangents(problem: Problem, theta_qb: np.ndarray) -> dict[tuple[int, int], Any]:
+    """The second derivatives of the residuals that are not zero by themselves, each broadcasting to (n, b).
+
+    By two unknowns k <= l: the duals' values and tangents are duals themselves.
+    """
+    tangents = _tangents(problem, [Dual(row[None], {index: 1.0}) for index, row in enumerate(theta_qb)])
+    return {
+        (one, other): bend
+        for one, tangent in tangents.items()
+        if isinstance(tangent, Dual)
+        for other, bend in tangent.tangents.items()
+        if one <= other
+    }
+
+
+def _tangents(problem: Problem, rows: list[Any]) -> dict[int, Any]:
+    """The derivative of the residuals (n, b) by every unknown on which they depend, at unknowns (1, b) or their duals.
+
+    Raises `UserError` where the law depends on none.
+    """
     logs, _, _ = search_scale(problem)
-    values = [(np.exp(row) if log else row)[None] for row, log in zip(theta_qb, logs)]
+    values = [np.exp(row) if log else row for row, log in zip(rows, logs)]
     duals = {
-        name: Dual(value, {index: value if log else np.ones_like(value)})
+        name: Dual(value, {index: value if log else 1.0})
         for index, (name, value, log) in enumerate(zip(problem.free, values, logs))
     }
     predicted = loss_at(problem, in_order(problem, duals, problem.fixed or {}))
@@ -75,28 +121,9 @@ def derivatives(problem: Problem, theta_qb: np.ndarray) -> np.ndarray:
             f"the loss of the law {problem.form.NAME!r} does not depend on its parameters, or loses them on the way "
             f"(by float() or np.asarray(), say): there is nothing to fit"
         )
-    out = np.zeros((len(theta_qb), problem.runs, theta_qb.shape[1]), dtype=theta_qb.dtype)
-    for index, tangent in predicted.tangents.items():
-        out[index] = tangent / predicted.value if problem.residual == "log" else tangent
-    return out
-
-
-def second_derivatives(problem: Problem, theta_qb: np.ndarray) -> Iterator[np.ndarray]:
-    """d2 residual / d theta_k d theta, (q, n, b), for each k: exact first derivatives by a complex step.
-
-    The imaginary part of f(x + ih) is h f'(x) without cancellation (Squire and Trapp 1998). Where a law's function has
-    no complex form, central differences stand in.
-    """
-    for index in range(len(theta_qb)):
-        try:
-            ahead = theta_qb.astype(complex)
-            ahead[index] += COMPLEX_STEP * 1j
-            yield derivatives(problem, ahead).imag / COMPLEX_STEP
-        except (UserError, TypeError):
-            ahead, behind = theta_qb.copy(), theta_qb.copy()
-            ahead[index] += REAL_STEP
-            behind[index] -= REAL_STEP
-            yield (derivatives(problem, ahead) - derivatives(problem, behind)) / (2 * REAL_STEP)
+    if problem.residual == "raw":
+        return predicted.tangents
+    return {index: tangent / predicted.value for index, tangent in predicted.tangents.items()}
 
 
 def loss_at(problem: Problem, parameters: list[Any]) -> Any:
@@ -116,19 +143,16 @@ def loss_at(problem: Problem, parameters: list[Any]) -> Any:
         ) from error
     except Exception as error:
         raise UserError(f"the loss of the law {name!r} fails: {type(error).__name__}: {error}") from error
-    _check_loss(problem, loss, any(np.iscomplexobj(_plain(one)) for one in parameters))
+    _check_loss(problem, loss)
     return loss
 
 
-def _plain(number: Any) -> Any:
-    return number.value if isinstance(number, Dual) else number
-
-
-def _check_loss(problem: Problem, loss: Any, may_be_complex: bool) -> None:
+def _check_loss(problem: Problem, loss: Any) -> None:
     """Raises `UserError` unless a law's loss is a real number for every run."""
-    value = np.asarray(_plain(loss))
-    kinds = "fiuc" if may_be_complex else "fiu"
-    if value.dtype.kind in kinds and value.ndim <= 2 and value.shape[:-1] in ((), (1,), (problem.runs,)):
+    while isinstance(loss, Dual):
+        loss = loss.value
+    value = np.asarray(loss)
+    if value.dtype.kind in "fiu" and value.ndim <= 2 and value.shape[:-1] in ((), (1,), (problem.runs,)):
         return
     what = "None" if loss is None else f"an array of shape {value.shape} of {value.dtype}"
     raise UserError(

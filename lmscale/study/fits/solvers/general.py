@@ -3,8 +3,9 @@
 Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are logarithms where the form says so.
 """
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from lmscale.study.fits.solvers.derivatives import (
     to_theta,
     to_values,
 )
-from lmscale.study.fits.solvers.levenberg import MAX_STEPS, refine
+from lmscale.study.fits.solvers.levenberg import refine
 from lmscale.study.fits.solvers.loss_function import rho
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 
@@ -27,7 +28,8 @@ MAX_STARTS = 4096
 LEAST_STARTS = 16
 """A form that gives fewer starts is searched from others near them too."""
 KEEP = 24
-CHUNK = 500
+TOGETHER, FEWEST, MOST = 2**15, 16, 500
+"""Residuals of the problems that are solved at once, which a core's cache then holds; the fewest and most problems."""
 CONTROL = 32
 """Problems of many that are also searched from the start grid: where none ends lower, the others are not."""
 FEW_STEPS = 30
@@ -162,6 +164,7 @@ def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) 
     if (value[control] < before * (1 - LOWER)).any():
         rest = np.setdiff1d(settled, control)
         _keep_lower(theta, value, good, rest, _from_grid(problem, weights_nb, rest))
+    _again(theta, value, good, problem, weights_nb, refine, theta)
     values_pb = np.stack(to_values(problem, theta))
     if problem.straightened and (outside := np.flatnonzero(~problem.within_bounds(values_pb))).size:
         values_pb[:, outside], good[outside] = many(
@@ -172,24 +175,38 @@ def many(problem: Problem, weights_nb: np.ndarray, around_p: np.ndarray | None) 
 
 Ends = tuple[np.ndarray, np.ndarray, np.ndarray]
 """theta (q, b), objective (b,), converged (b,)."""
-Search = Callable[[Problem, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+Search = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 """Problem, weights and starts -> theta (q, b), objective (b,), largest gradient component (b,), converged (b,)."""
 
 
 def _near(problem: Problem, weights_nb: np.ndarray, around_q1: np.ndarray) -> Ends:
-    """Minima near a common one: with the law's second derivatives there, those left over with their own."""
-    second_qqn = np.stack([each[:, :, 0] for each in second_derivatives(problem, around_q1)])
+    """Minima near a common one: with the law's second derivatives there, those left over with their own.
 
-    def one(chunk: slice) -> Ends:
-        weights, those = weights_nb[:, chunk], problem.among(chunk)
-        start = np.repeat(around_q1, weights.shape[1], axis=1)
-        theta, value, _, good = narrow(those, weights, start, second_qqn)
-        if (left := np.flatnonzero(~good)).size:
-            ends = narrow(those.among(left), weights[:, left], theta[:, left])
-            _keep_lower(theta, value, good, left, (ends[0], ends[1], ends[3]))
-        return theta, value, good
+    These go on from where the first search stopped, and begin anew where that was a bad place.
+    """
+    count = weights_nb.shape[1]
+    start = np.repeat(around_q1, count, axis=1)
+    if count == 1:
+        return _one_after_another((narrow,), problem, weights_nb, start)
+    shared = functools.partial(narrow, second_qqn=second_derivatives(problem, around_q1)[..., 0])
+    theta, value, good = _one_after_another((shared, narrow), problem, weights_nb, start)
+    _again(theta, value, good, problem, weights_nb, narrow, start)
+    return theta, value, good
 
-    return _in_chunks(one, weights_nb.shape[1])
+
+def _again(
+    theta: np.ndarray,
+    value: np.ndarray,
+    good: np.ndarray,
+    problem: Problem,
+    weights_nb: np.ndarray,
+    search: Search,
+    start: np.ndarray,
+) -> None:
+    """Search the problems that have not converged once more, from `start`, and put lower ends in their places."""
+    if (left := np.flatnonzero(~good)).size:
+        ends = _in_chunks(search, problem.among(left), weights_nb[:, left], start[:, left])
+        _keep_lower(theta, value, good, left, ends)
 
 
 def _from_grid(problem: Problem, weights_nb: np.ndarray, which: np.ndarray) -> Ends:
@@ -199,24 +216,33 @@ def _from_grid(problem: Problem, weights_nb: np.ndarray, which: np.ndarray) -> E
     """
     weights_nb, problem = weights_nb[:, which], problem.among(which)
     first = _first(problem, weights_nb) if len(which) else np.zeros((len(problem.free), 0))
-    squares = problem.loss == "squared"
-    searches: tuple[Search, ...] = () if squares else (narrow, refine)
+    if problem.loss == "squared":
+        return _one_after_another((refine,), problem, weights_nb, first)
+    few = functools.partial(refine, max_steps=FEW_STEPS)
+    return _one_after_another((few, narrow, refine), problem, weights_nb, first)
 
-    def one(chunk: slice) -> Ends:
-        those, weights = problem.among(chunk), weights_nb[:, chunk]
-        theta, value, _, good = refine(those, weights, first[:, chunk], MAX_STEPS if squares else FEW_STEPS)
-        for search in searches:
-            if (left := np.flatnonzero(~good)).size:
-                ends = search(those.among(left), weights[:, left], theta[:, left])
-                _keep_lower(theta, value, good, left, (ends[0], ends[1], ends[3]))
+
+def _one_after_another(
+    searches: Sequence[Search], problem: Problem, weights_nb: np.ndarray, theta_qb: np.ndarray
+) -> Ends:
+    """The ends of all problems; each search begins where the one before left a problem that has not converged."""
+    count = theta_qb.shape[1]
+    theta, value, good = theta_qb.copy(), np.full(count, np.inf), np.zeros(count, dtype=bool)
+    for search in searches:
+        _again(theta, value, good, problem, weights_nb, search, theta)
+    return theta, value, good
+
+
+def _in_chunks(search: Search, problem: Problem, weights_nb: np.ndarray, theta_qb: np.ndarray) -> Ends:
+    """The ends of a search for all problems, by as many at once as fit a core's cache, on every core."""
+
+    def one(part: slice) -> Ends:
+        theta, value, _, good = search(problem.among(part), weights_nb[:, part], theta_qb[:, part])
         return theta, value, good
 
-    return _in_chunks(one, len(which))
-
-
-def _in_chunks(solve: Callable[[slice], Ends], count: int) -> Ends:
-    """The ends of all problems, solved by `CHUNK` on every core."""
-    parts = on_all_cores(solve, [slice(begin, begin + CHUNK) for begin in range(0, max(count, 1), CHUNK)])
+    count = theta_qb.shape[1]
+    together = int(np.clip(TOGETHER // problem.runs, FEWEST, MOST))
+    parts = on_all_cores(one, [slice(begin, begin + together) for begin in range(0, count, together)])
     theta, value, good = (np.concatenate([part[k] for part in parts], axis=-1) for k in range(3))
     return theta, value, good
 

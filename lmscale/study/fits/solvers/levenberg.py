@@ -11,7 +11,7 @@ Axes: n runs, q free unknowns, b problems; the problem index last. Unknowns are 
 
 import numpy as np
 
-from lmscale.study.fits.solvers.derivatives import derivatives, residuals, search_scale, second_derivatives
+from lmscale.study.fits.solvers.derivatives import curvature, derivatives, residuals, search_scale
 from lmscale.study.fits.solvers.loss_function import rho, total
 from lmscale.study.fits.solvers.newton import solve_positive
 from lmscale.study.fits.solvers.problem import Problem
@@ -24,12 +24,6 @@ MOST_ACCELERATION = 0.75  # of a step's length: beyond, the path is no parabola
 SAFE_PIVOT = 1e-7
 """Smallest pivot of the normal equations that give an accurate step; below, an orthogonal factorisation does."""
 HESSIAN_PIVOT = 1e-14
-
-
-def curvature(problem: Problem, theta_qb: np.ndarray, slope_nb: np.ndarray) -> np.ndarray:
-    """sum_i slope_i d2 r_i / d theta2, (q, q, b)."""
-    out = np.stack([np.einsum("nb,qnb->qb", slope_nb, each) for each in second_derivatives(problem, theta_qb)])
-    return (out + out.transpose(1, 0, 2)) / 2
 
 
 def newton_step(
