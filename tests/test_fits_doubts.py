@@ -58,6 +58,13 @@ def test_doubtful_tables_are_named() -> None:
     assert "simulated 0" in sentences["repeated data"]
 
 
+def test_repeated_data_is_no_doubt_of_a_law_that_takes_unique_tokens() -> None:
+    table = isoflop_table(0.003)
+    table["unique_tokens"] = table["tokens"] / np.where(np.arange(len(table)) % 2, 9, 1)
+    assert "repeated data" in named(fits.loss_law(table, resamples=0, check=False))
+    assert "repeated data" not in named(fits.loss_law(table, law="data-constrained", resamples=0, check=False))
+
+
 def test_points_inside_a_decaying_schedule_are_named() -> None:
     table = isoflop_table(0.003).assign(fraction_of_schedule=[0.5, *[1.0] * 20])
     assert "1 of 21" in named(fits.loss_law(table, resamples=0, check=False))["unfinished schedules"]

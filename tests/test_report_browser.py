@@ -4,9 +4,11 @@ Needs Chromium and the package `playwright` in the environment that runs the tes
 """
 
 import json
+import math
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from helpers.simulated import write_sweep
 from helpers.staged import write_staged
@@ -286,3 +288,17 @@ def test_a_page_of_several_stages_is_drawn_whole(browser, tmp_path):
     assert {one["id"]: one["help"] for one in violations if one["impact"] in ("serious", "critical")} == {}
     context.close()
     assert messages == []
+
+
+def test_panels_that_their_axes_do_not_tell_apart_have_their_titles(browser, tmp_path):
+    rows = [(n, d, 6 * n * d, rate, 3 - 1e-7 * n + math.log(rate / 0.01) ** 2)
+            for n in (1e5, 2e5) for d in (1e6, 4e6) for rate in (0.005, 0.01, 0.02)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["params", "tokens", "flops", "peak_lr", "loss_nats"])
+    table.to_csv(tmp_path / "rates.csv", index=False)
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto(report.of_table(tmp_path / "rates.csv", tmp_path / "out", resamples=0).as_uri())
+    page.wait_for_selector("figure.is-live canvas")
+    assert page.locator(".live .panel-title").all_inner_texts() == ["D = 1.00M", "D = 4.00M"]
+    context.close()

@@ -198,3 +198,26 @@ def test_a_rate_that_diverged_brackets_the_best(tmp_path: Path) -> None:
     assert sentence.count("at the edge of the rates") == 1 and sentence.count("0.02 at N") == 3
     drawn = pd.read_csv(tmp_path / "report" / "figures" / "rates.csv")
     assert np.isfinite(drawn["y"]).all()
+
+
+def checkpoints() -> list[dict[str, object]]:
+    """Runs at five rates with two points inside of each schedule, where higher rates seem worse than they end."""
+    ends = [row(n, 1e6, rate, run=f"{n:g} {rate}", portion_steps_elapsed=1.0) for n in SIZES for rate in RATES]
+    inside = [
+        {**end, "tokens": share * 1e6, "flops": share * float(str(end["flops"])), "portion_steps_elapsed": share,
+         "loss_nats": float(str(end["loss_nats"])) + 20 * float(str(end["peak_lr"]))}
+        for end in ends for share in (0.25, 0.5)
+    ]  # fmt: skip
+    return ends + inside
+
+
+@pytest.mark.long
+def test_points_inside_a_schedule_are_no_final_losses_on_a_page_of_rates(tmp_path: Path) -> None:
+    pd.DataFrame(checkpoints()).to_csv(tmp_path / "runs.csv", index=False)
+    page = report.of_table(tmp_path / "runs.csv", tmp_path / "out", resamples=0).read_text("utf-8")
+    assert "D = 1.00M: the best peak learning rate is 0.01 at" in page and "D = 500k" not in page
+    assert "30 of 45 rows are points inside a decaying schedule, not final losses: left out" in page
+    constant = pd.DataFrame(checkpoints()).assign(schedule="constant")
+    constant.to_csv(tmp_path / "constant.csv", index=False)
+    page = report.of_table(tmp_path / "constant.csv", tmp_path / "other", resamples=0).read_text("utf-8")
+    assert "D = 500k" in page and "inside a decaying schedule" not in page

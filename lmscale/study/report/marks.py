@@ -119,6 +119,8 @@ class Chart:
     switches: Sequence[Switch] = ()
     follows: str = ""
     """ "flops" where the slider over compute moves a line across it."""
+    titled: bool = False
+    """Whether its title stands above it: where its axes do not say what tells it from its neighbours."""
 
     @property
     def shapes(self) -> int:
@@ -129,6 +131,7 @@ class Chart:
         """What the page draws."""
         return {
             "title": self.title,
+            "titled": self.titled,
             "x": self.x.__dict__,
             "y": self.y.__dict__,
             "marks": [mark.to_json() for mark in self.marks if mark.drawn],

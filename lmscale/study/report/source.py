@@ -14,6 +14,7 @@ from lmscale.study.plots import held_out_mask
 from lmscale.study.report.kinds import ALLOCATION, Kind, kind_of
 from lmscale.study.report.of_law import kind_of_law, with_columns
 from lmscale.study.tables import read_table
+from lmscale.study.tables.states import inside_schedule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,16 +84,31 @@ def read_source(
             f"the law {shape.NAME!r} needs a column {lacking[0]!r}{nearest(lacking[0], map(str, table.columns))}; name "
             f"it with `columns='{lacking[0]}=...'`"
         )
-    kind = kind_of_runs(table, runs_folder)
+    final = _final(table)
+    kind = kind_of_runs(final, runs_folder)
     if law is not None or (kind.fits_law and further):
         approaches = approaches if kind.fits_law and not further else ("3",)
         kind = kind_of_law(shape) if further else ALLOCATION
     if not kind.fits_law:
-        return Source(rows, table, shape, kind)
+        return Source(rows, final, shape, kind)
     fitted = fit_and_check(
         table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
     )
     return Source(rows, with_columns(table) if kind.inputs else table, shape, kind, *fitted)
+
+
+def _final(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table without points inside of a schedule, which are no final losses, and a note that says how many.
+
+    One of such points alone stays as it is.
+    """
+    inside = inside_schedule(table)
+    if not inside.any() or inside.all():
+        return table
+    final = table[~inside]
+    note = f"{int(inside.sum())} of {len(table)} rows are points inside a decaying schedule, not final losses: left out"
+    final.attrs = {**table.attrs, "notes": [*table.attrs.get("notes", []), note]}
+    return final
 
 
 def fit_and_check(

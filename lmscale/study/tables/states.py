@@ -40,6 +40,10 @@ ENDED_WELL = ("finished", "is_finished", "completed", "is_completed", "complete"
 """Columns of truth values that are true of a run that finished."""
 EXITS = ("exit_code", "exitcode", "exit_status", "return_code", "returncode")
 """Columns of a process's exit status, 0 or Slurm's 0:0 for one that finished."""
+ELAPSED = ("fraction_of_schedule", "portion_steps_elapsed")
+"""Columns of the share of a schedule that has passed."""
+WHOLE = 0.999
+"""Share of a schedule from which it has ended, but for rounding."""
 YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
@@ -59,6 +63,22 @@ def unfinished(table: "pd.DataFrame") -> np.ndarray:
         if words is not None:
             states = np.where(states == "", words, states)
     return states
+
+
+def inside_schedule(table: "pd.DataFrame") -> np.ndarray:
+    """Which rows (n,) are points inside a decaying schedule, by the column that says how much of it has passed.
+
+    Their loss is higher than at a schedule that ended there. None of a constant schedule are.
+    """
+    elapsed = next((name for name in ELAPSED if name in table), None)
+    if elapsed is None:
+        return np.zeros(len(table), dtype=bool)
+    import pandas as pd
+
+    inside = pd.to_numeric(table[elapsed], errors="coerce").to_numpy(dtype=float) < WHOLE
+    if "schedule" in table:
+        inside &= table["schedule"].astype(str).ne("constant").to_numpy()
+    return np.asarray(inside)
 
 
 def _unfinished_words(cells: "pd.Series") -> np.ndarray | None:

@@ -13,6 +13,7 @@ from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.derivatives import condition
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
+from lmscale.study.tables.states import inside_schedule
 
 IDENTIFIED, PARTIAL = "identified", "partial answer"
 SAME = 0.05  # relative: runs that lie this near to a line lie on it
@@ -228,16 +229,15 @@ def of_training(runs: UsableRuns) -> list[Status]:
                 Status(name, f"{int(bad.sum())} of {len(table)} runs {sentence} (first: {first})", "warning")
             )
 
+    repeats = None
     if "epochs" in has:
-        warn(
-            "repeated data",
-            runs.column("epochs") > MAX_EPOCHS,
-            f"saw their data more than {MAX_EPOCHS} times: not plain Chinchilla runs; fit the law 'data-constrained'",
-        )
+        repeats = runs.column("epochs")
     elif "unique_tokens" in has and "tokens" in has:
+        repeats = runs.column("tokens") / runs.column("unique_tokens")
+    if repeats is not None and "unique_tokens" not in runs.fitted:  # of a law that takes it, repeats are what it is for
         warn(
             "repeated data",
-            runs.column("tokens") > MAX_EPOCHS * runs.column("unique_tokens"),
+            repeats > MAX_EPOCHS,
             f"saw their data more than {MAX_EPOCHS} times: not plain Chinchilla runs; fit the law 'data-constrained'",
         )
     if "loss_nats" in has:
@@ -252,16 +252,9 @@ def of_training(runs: UsableRuns) -> list[Status]:
             runs.column("warmup_fraction") > MAX_WARMUP,
             f"spent more than {MAX_WARMUP:.0%} of their tokens in warmup",
         )
-    elapsed = next((name for name in ("fraction_of_schedule", "portion_steps_elapsed") if name in has), None)
-    constant = (
-        table["schedule"].astype(str).eq("constant").to_numpy()
-        if "schedule" in has
-        else np.zeros(len(table), dtype=bool)
+    warn(
+        "unfinished schedules",
+        inside_schedule(table),
+        "are points inside a decaying schedule, where the loss is higher than at a schedule that ended there",
     )
-    if elapsed is not None:
-        warn(
-            "unfinished schedules",
-            (runs.column(elapsed) < 0.999) & ~constant,
-            "are points inside a decaying schedule, where the loss is higher than at a schedule that ended there",
-        )
     return statuses

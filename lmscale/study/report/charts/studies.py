@@ -50,7 +50,8 @@ def _rates(title: str, curves: "dict[int, studies.Curve]", runs: "pd.DataFrame")
         where = "at the edge of the rates" if best.edge else "best rate"
         name = f"{where} at N = {compact(size)}: {best.rate:.3g}"
         marks.append(Mark("points", name, [best.rate], [best.loss_nats], filled=[not best.edge], shape="diamond"))
-    return Chart(title, Axis("peak learning rate", *padded(runs["peak_lr"], 0.06)), _final(runs), marks)
+    along = Axis("peak learning rate", *padded(runs["peak_lr"], 0.06))
+    return Chart(title, along, _final(runs), marks, titled=True)
 
 
 def _points(runs: "pd.DataFrame", column: str) -> Mark:

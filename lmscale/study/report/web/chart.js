@@ -57,6 +57,7 @@ class Chart {
     this.element = element(
       "div",
       { class: "live" },
+      ...(spec.titled ? [element("p", { class: "panel-title" }, spec.title)] : []),
       switchBar(spec, this.chosen, () => this.redraw()),
       element("p", { class: "axis-title" }, spec.y.label),
       this.holder,
