@@ -140,7 +140,8 @@ def test_an_allocation_without_a_recipe_is_stated(
         ("joint-experts", ["--flops", "1e13", "--choose", "experts=8:1"], "the lower one first"),
         ("distillation", ["--flops", "1e15", "--teacher-tokens", "1e9"], "--teacher-tokens needs --teacher-params"),
         ("distillation", ["--teacher-params", "1e9"], "--teacher-params needs --flops"),
-        ("chinchilla", ["--flops", "-1", "--memory", "1GB"], "--flops -1: must be positive"),
+        ("chinchilla", ["--flops", "-1", "--memory", "1GB"], "--flops -1: a finite number of at least 1"),
+        ("chinchilla", ["--flops", "1e21", "--unique-tokens", "0.5"], "0.5: a finite number of at least 1"),
         ("chinchilla", ["--memory", "1MB"], "falls for ever larger tokens: add a constraint"),
         ("parscale", ["--memory", "1MB", "--given", "params=1e5,streams=2"], "no input of the law 'parscale' is left"),
     ],
@@ -151,6 +152,41 @@ def test_what_cannot_be_allocated_is_one_sentence(
     for verb in ("predict", "plan --optimal"):
         assert call(*verb.split(), fitted / f"{name}.slaw", *words) == 2
         assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "doubt"),
+    [
+        (["--flops", "1e14", "--unique-tokens", "10"], "times below the smallest of the runs"),
+        (["--flops", "1e14", "--memory", "100"], "params = 50 lies 200 times below"),
+        (["--flops", "1e40"], "times above the largest of the runs"),
+        (["--params", "1e5", "--tokens", "10"], "tokens = 10 lies 1e+05 times below"),
+        (["--flops", "1e14"], ""),
+        (["--params", "1e6", "--tokens", "1e8"], ""),
+    ],
+)
+def test_inputs_that_no_run_was_near_are_doubted(
+    words: list[str], doubt: str, fitted: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "answer.json"
+    assert call("predict", fitted / "chinchilla.slaw", *words, "--json", out) == 0
+    assert doubt in json.loads(out.read_text())["warning"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert doubt in shown and ("of the runs" in shown) == bool(doubt)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--unique-tokens", "1e6"], "--unique-tokens: the law 'chinchilla' is of params, tokens, so they only limit"),
+        (["--teacher-tokens", "10"], "give --teacher-params and --flops with it"),
+    ],
+)
+def test_flags_that_say_nothing_of_one_run_are_refused(
+    words: list[str], sentence: str, fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("predict", fitted / "chinchilla.slaw", "--params", "1e9", "--tokens", "2e10", *words) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.long

@@ -188,6 +188,7 @@ def test_beyond_the_runs_the_mean_lies_inside_the_new_run_and_outside_the_law(is
         true = float(truth.law.loss(params, times * top / 6 / params))
         assert one.beyond == pytest.approx(times) and one.mean_interval[0] < true < one.mean_interval[1]
         assert one.interval[0] < one.mean_interval[0] < one.mean_interval[1] < one.interval[1]
+        assert "in the worst of 240 cases" in str(one)
         widths.append(np.diff(one.mean_interval)[0])
     assert not one.law_interval[0] < true < one.law_interval[1]
     assert widths[0] < widths[1] < widths[2]
@@ -197,6 +198,9 @@ def test_among_the_runs_a_new_run_scatters_about_the_law(isoflop: LossLaw) -> No
     params = float(np.median(isoflop.residuals["params"]))
     inside = isoflop.predict(params=params, tokens=20 * params)
     assert inside.beyond is None and "beyond" in inside.to_json()
+    farther = isoflop.predict(params=isoflop.largest_flops**0.5, tokens=20 * isoflop.largest_flops**0.5)
+    assert farther.beyond is not None and farther.beyond > 100
+    assert not any("in the worst of 240 cases" in str(one) for one in (inside, farther))  # nothing was measured there
     off = isoflop.predict(params=params, tokens=1e3 * params)  # within the FLOPs, outside of the tokens
     assert off.beyond is not None
 

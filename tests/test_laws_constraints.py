@@ -16,6 +16,12 @@ CONSTRAINTS: list[tuple[dict[str, Any], str]] = [
     ({"tied": {"beta": "alfa"}}, "has no parameter 'alfa'; did you mean 'alpha'?"),
     ({"tied": {"beta": "alpha", "alpha": "beta"}}, "is itself tied to"),
     ({"fixed": {"E": 1.0}, "tied": {"E": "A"}}, "give one of the two"),
+    ({"tied": {"beta": "beta"}}, "beta is tied to itself"),
+    ({"fixed": {"alpha": -3.0}}, "alpha is fixed at -3, and is positive: the law has it between 0.001 and 5"),
+    ({"bounds": {"alpha": (-3, -1)}}, "alpha is bounded by -3, and is positive"),
+    ({"bounds": {"A": (-3, 5)}}, "A is bounded by -3, and is positive"),
+    ({"bounds": {"A": (0, 5)}}, "A is searched by its logarithm: bound it from a number above 0"),
+    ({"law": "over-training", "fixed": {"eta": 0.2}}, "eta is fixed at 0.2, and is negative"),
     ({"bounds": {"alpha": (0.5, 0.1)}}, "give finite bounds, the lower one first"),
     ({"bounds": {"alpha": (0.1, 0.5)}, "fixed": {"alpha": 0.3}}, "fixed at 0.3 and bounded"),
     ({"fixed": {"E": 1, "A": 1, "B": 1, "alpha": 1}, "tied": {"beta": "alpha"}}, "leave one to be fitted"),
@@ -42,6 +48,23 @@ def test_tied_and_bounded_parameters() -> None:
     again = fits.LossLaw.from_json(json.loads(json.dumps(bounded.to_json())))
     assert again.at_bounds == ("alpha",)
     assert fits.LossLaw.from_json(json.loads(json.dumps(tied.to_json()))).tied == {"beta": "alpha"}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "sentence"),
+    [
+        ({"fixed": {"alpha": 6.0}}, "alpha is fixed at 6, outside of the law's own range, 0.001 to 5"),
+        ({"bounds": {"alpha": (6.0, 9.0)}}, "alpha is bounded between 6 and 9, outside"),
+        ({"tied": {"alpha": "A"}, "bounds": {"A": (6.0, 9.0)}}, "alpha is by its tie"),
+        ({"fixed": {"E": 0.0}}, ""),
+        ({"bounds": {"alpha": (4.0, 9.0)}}, ""),
+    ],
+)
+def test_a_parameter_outside_of_its_laws_own_range_is_doubted(constraint: dict[str, Any], sentence: str) -> None:
+    fit = fits.loss_law(read_table("chinchilla"), resamples=0, check=False, **constraint)
+    doubts = [one.sentence for one in fit.status if one.name == "outside of its range" and one.severity == "warning"]
+    assert len(doubts) == bool(sentence)
+    assert sentence in "".join(doubts)
 
 
 MINE = """

@@ -94,8 +94,8 @@ class Limits:
         limits = cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
         for name in ("flops", "inference_tokens", "unique_tokens", "teacher_params", "teacher_tokens"):
             value = getattr(limits, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"--{name.replace('_', '-')} {value:g}: must be positive")
+            if value is not None and not 1 <= value < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} {value:g}: a finite number of at least 1")
         if limits.flops is None:
             for name in ("inference_tokens", "teacher_params"):
                 if getattr(limits, name) is not None:

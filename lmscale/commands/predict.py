@@ -101,6 +101,13 @@ def _given(args: PredictArgs, fit: "LossLaw") -> dict[str, float]:
 def _run(args: PredictArgs, fit: "LossLaw") -> Any:
     from lmscale.study.fits import estimate
 
+    if args.unique_tokens is not None and "unique_tokens" not in fit.law.INPUTS:
+        raise UserError(
+            f"--unique-tokens: the law {fit.law.NAME!r} is of {', '.join(fit.law.INPUTS)}, so they only limit tokens "
+            f"that are to be chosen: leave them out, or fit a law of repeated data, as data-constrained"
+        )
+    if args.teacher_tokens is not None:
+        raise UserError("--teacher-tokens is of the FLOPs of a teacher: give --teacher-params and --flops with it")
     values = _given(args, fit)
     for name, value in (("params", args.params), ("tokens", args.tokens)):
         if value is not None and name not in fit.law.INPUTS:

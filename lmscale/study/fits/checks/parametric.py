@@ -10,8 +10,10 @@ from lmscale.study.fits import missing_cells
 from lmscale.study.fits.checks import refits
 from lmscale.study.fits.results.common import Status, counted
 from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.fits.solvers.constraints import outside_own_ranges
 from lmscale.study.fits.solvers.derivatives import condition
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
+from lmscale.study.fits.uncertainty.new_runs import far_away
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
 from lmscale.study.tables.states import inside_schedule
 
@@ -41,11 +43,14 @@ def of_loss_law(
     `refit` includes the checks that fit again (influence, largest budget, sensitivity, conventions).
     """
     statuses = [*search(best), in_full(identified(problem, best), problem, best, runs)]
-    statuses += at_bounds(problem, best, samples)
+    statuses += [*outside_ranges(problem, best), *at_bounds(problem, best, samples)]
     statuses += [*one_budget(problem), *outliers(problem, best, runs)]
     if problem.form.splits_compute() and set(problem.form.further_inputs()) <= set(given):
         statuses += [*inside(problem, best, compute, largest_flops, given), *extrapolation(at, largest_flops)]
     statuses += of_training(runs)
+    known = {name: value for name, value in given.items() if name in problem.form.INPUTS}
+    if doubt := far_away(known, {name: problem.column(name) for name in known}):
+        statuses.append(Status("far from the runs", f"of `given`, {doubt}", "warning"))
     if refit and problem.runs > len(problem.free) + 1:
         statuses += [
             *refits.influence(problem, best, runs, compute),
@@ -54,6 +59,14 @@ def of_loss_law(
             *refits.conventions(problem, best, runs, compute),
         ]
     return statuses
+
+
+def outside_ranges(problem: Problem, best: GlobalMinimum) -> list[Status]:
+    """A warning for each parameter that a constraint puts where the law's own range does not reach."""
+    values = problem.law(best.values_p).values()
+    tied = {name: float(values[name]) for name in problem.tied or {}}
+    sentences = outside_own_ranges(problem.form, problem.fixed or {}, problem.bounds or {}, tied)
+    return [Status("outside of its range", sentence, "warning") for sentence in sentences]
 
 
 def search(best: GlobalMinimum) -> list[Status]:

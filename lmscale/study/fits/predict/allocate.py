@@ -28,6 +28,8 @@ class FittedOptimum(Printed):
     unit: str
     lost: int
     """Draws without an optimum."""
+    warning: str = ""
+    """Why the law should not be trusted at the optimum, as `Prediction.warning`."""
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """The percentile interval of a free input, or of the "loss"."""
@@ -45,6 +47,7 @@ class FittedOptimum(Printed):
                     "loss": self.optimum.loss,
                     "binding": self.optimum.binding,
                     "intervals": levels if self.draws else {},
+                    "warning": self.warning,
                 }
             )
         )
@@ -54,7 +57,8 @@ class FittedOptimum(Printed):
         binding = f"; binding: {', '.join(self.optimum.binding)}" if self.optimum.binding else "; no constraint binds"
         lost = f"; {self.lost} draws have no optimum" if self.lost else ""
         loss = f"loss {self.optimum.loss:.4f} {self.unit}{self._span('loss', '.4f')}"
-        return f"best under the constraints: {', '.join(parts)}: {loss}{binding}{lost}"
+        doubt = f"; {self.warning}" if self.warning else ""
+        return f"best under the constraints: {', '.join(parts)}: {loss}{binding}{lost}{doubt}"
 
     def _span(self, name: str, spec: str) -> str:
         return f" {span(self.interval(name), spec)}" if name in self.draws else ""
@@ -81,4 +85,5 @@ def allocate(
             continue
     named = {name: np.array([end.inputs[name] for end in ends]) for name in optimum.free} if ends else {}
     losses = {"loss": np.array([end.loss for end in ends])} if ends else {}
-    return FittedOptimum(optimum, {**named, **losses}, fit.unit, len(chosen) - len(ends))
+    doubt = fit.doubt({**given, **optimum.inputs})
+    return FittedOptimum(optimum, {**named, **losses}, fit.unit, len(chosen) - len(ends), doubt)

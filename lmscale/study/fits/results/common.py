@@ -48,6 +48,15 @@ class Dropped:
         return {"run": self.run, "reason": self.reason}
 
 
+MEASURED_TO = 100.0
+"""Times the fitted compute up to which intervals were held against known truths."""
+MEASURED = (
+    "at up to 100 times the compute of the runs, 95 % intervals of the mean by Chinchilla's law held 99 % of simulated "
+    "truths, and in the worst of 240 cases 87 %"
+)
+"""What `experiments/bench_intervals.py` measured, whose header has it in full."""
+
+
 @dataclass(frozen=True)
 class Prediction(Printed):
     """The loss at a point that was not fitted.
@@ -67,7 +76,7 @@ class Prediction(Printed):
     beyond: float | None = None
     """How many times the largest fitted FLOPs, where the point lies beyond them or outside of the fitted inputs."""
     warning: str = ""
-    """Why the law should not be trusted here: that its form does not fit the runs."""
+    """Why the law should not be trusted here: its form does not fit the runs, or these lie far away."""
 
     def to_json(self) -> dict[str, Any]:
         return clean(
@@ -88,8 +97,15 @@ class Prediction(Printed):
         law, mean, run = (span(ends, ".4f") for ends in (self.law_interval, self.mean_interval, self.interval))
         return (
             f"{where}: {self.loss_nats:.4f} {self.unit}; {100 * self.level:g} % intervals: of one new run {run}, of "
-            f"the mean {mean}, of the law if its form is right {law}{f'; {self.warning}' if self.warning else ''}"
+            f"the mean {mean}, of the law if its form is right {law}{self._measured()}"
+            f"{f'; {self.warning}' if self.warning else ''}"
         )
+
+    def _measured(self) -> str:
+        """How often such intervals held a known truth, where the point lies as far beyond the runs as was measured."""
+        if self.beyond is None or math.isnan(self.mean_interval[0]):
+            return ""
+        return f"; {MEASURED}" if 1 < self.beyond <= MEASURED_TO else ""
 
 
 def percentiles(samples: Any, level: float) -> tuple[float, float]:

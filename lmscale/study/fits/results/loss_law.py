@@ -182,7 +182,6 @@ class LossLaw(Shown):
             values = np.array(list(self.law.values().values()))
             mean, wider = new_runs.mean_and_run(self._problem(), values, inputs, level, self.noise)
             run = np.where(outside[:, None] | np.isnan(run), wider, run)
-        warning = next((one.name for one in self.status if one.name == DOES_NOT_FIT), "")
         return [
             Prediction(
                 dict(point),
@@ -193,10 +192,15 @@ class LossLaw(Shown):
                 self.unit,
                 (float(mean[index, 0]), float(mean[index, 1])),
                 float(times[index]) if outside[index] else None,
-                warning,
+                self.doubt(point),
             )
             for index, point in enumerate(points)
         ]
+
+    def doubt(self, inputs: Mapping[str, float]) -> str:
+        """Why the law should not be trusted at `inputs`: its form does not fit, or the runs lie far away; "" if not."""
+        of_form = [one.name for one in self.status if one.name == DOES_NOT_FIT]
+        return "; ".join(filter(None, [*of_form, new_runs.far_away(inputs, self.residuals)]))
 
     def _problem(self) -> Problem:
         """What was minimised, without its weights."""

@@ -20,6 +20,8 @@ from lmscale.study.laws import ComputeModel, Law
 
 EDGE = 0.02
 """Share by which a point may exceed the fitted runs and still lie among them: whole layers and batches move it so."""
+FAR = 100.0
+"""Times beyond the fitted runs from which on an input is doubted: up to there intervals were held against truths."""
 WIDEST = 50.0
 """Largest logarithm of truth over law that is stated: beyond, a factor says nothing and overflows."""
 TOGETHER = 100
@@ -59,6 +61,28 @@ def beyond(
         margin = EDGE * np.abs(runs)
         outside |= (values < (runs - margin).min()) | (values > (runs + margin).max())
     return outside, times
+
+
+def far_away(inputs: Mapping[str, float], fitted: Mapping[str, Any]) -> str:
+    """A doubt for each input that lies more than `FAR` times beyond the runs', as one text, "" where none does.
+
+    `fitted` are the inputs of the runs by name; of those that are 0 or below no times are stated.
+    """
+    doubts = []
+    for name in set(inputs) & set(fitted):
+        runs, value = np.asarray(fitted[name], dtype=float), inputs[name]
+        least, most = runs.min(), runs.max()
+        if not (least > 0 and value > 0):
+            continue
+        if value * FAR < least:
+            doubts.append(
+                f"{name} = {value:.3g} lies {least / value:.3g} times below the smallest of the runs, {least:.3g}"
+            )
+        elif value > FAR * most:
+            doubts.append(
+                f"{name} = {value:.3g} lies {value / most:.3g} times above the largest of the runs, {most:.3g}"
+            )
+    return "; ".join(sorted(doubts))
 
 
 def about_the_law(
