@@ -84,14 +84,17 @@ def _sentence(error: BaseException) -> str:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
     except Exception:  # an error that cannot be written
         text = ""
+    hint = _hint(text)
+    if hint:
+        text = PYTHONS_HINT.sub("", text)
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     sentence = " ".join(f"{type(error).__name__}: {printable}".split())
     if len(sentence) > LONGEST:
         sentence = f"{sentence[:LONGEST]} ..."
-    return sentence.rstrip(": ") + _hint(error, text)
+    return sentence.rstrip(": ") + hint
 
 
-def _hint(error: BaseException, text: str) -> str:
+def _hint(text: str) -> str:
     """A clause with the nearest name to one that a module does not have or a class does not take."""
     for pattern, choices in MISTYPED.items():
         if match := re.search(pattern, text):
@@ -106,6 +109,8 @@ def _public_names(module: ModuleType | None) -> list[str]:
     return [name for name in dir(module) if not name.startswith("_")] if module is not None else []
 
 
+PYTHONS_HINT = re.compile(r"\. Did you mean '\w+'\?$")
+"""How Python 3.13 ends its sentence about an argument that is not taken."""
 MISTYPED: dict[str, Callable[[ModuleType | None], Iterable[str]]] = {
     r"^module '([\w.]+)' has no attribute '(\w+)'": _public_names,
     r"^No ([\w.]+) attribute (\w+)": _public_names,  # as lazy_loader writes it
