@@ -138,11 +138,13 @@ def test_parameters_in_two_bytes_halve_state_and_gradients() -> None:
 
 
 def test_each_device_holds_logits_of_its_own() -> None:
-    model = replace(SHAPES[0], vocab=2**17, context=2048)
+    model = replace(SHAPES[0], vocab=2**17, context=2048, compute_dtype="bfloat16")
     settings = OptimizerConfig(peak_lr=0.01, batch_sequences=8)
     one, two = (RunConfig(model=model, optimizer=settings, mesh=MeshConfig(fsdp=fsdp), tokens=2**20) for fsdp in (1, 2))
     assert counting.memory_bytes(two) - counting.memory_bytes(one) == 2 * 2**29
-    assert counting.memory_bytes(two, "gpu") - counting.memory_bytes(one, "gpu") == 2 * 2**29
+    logits, head = 4 * 2**27, 2**17 * model.width  # with derivatives and copies in bfloat16
+    grown = counting.memory_bytes(two, "gpu") - counting.memory_bytes(one, "gpu")
+    assert grown == 1.5 * logits + (4 + 2) * head
 
 
 def test_how_finely_attention_and_logits_are_cut() -> None:
@@ -150,8 +152,10 @@ def test_how_finely_attention_and_logits_are_cut() -> None:
     lengths = {16: 1, 127: 1, 128: 2, 511: 7, 512: 8, 4096: 8}
     assert {length: chunks.attention_chunks(length) for length in lengths} == lengths
     assert [chunks.loss_chunks(size) for size in (1, 2**29, 2**29 + 1)] == [1, 1, 2]
-    assert chunks.peak_logits_bytes(2**32, devices=4) == 2**31
-    assert chunks.peak_logits_bytes(2**20, devices=4) == 2**20
+    assert chunks.peak_logits_bytes(2**22, length=1024, devices=4) == 2**31
+    assert chunks.peak_logits_bytes(2**10, length=1024, devices=4) == 2**20
+    assert chunks.even_loss_chunks(2048, 13 * 2**29) == 16  # 13 would do, 16 divide the length
+    assert chunks.peak_logits_bytes(13 * 2**18, length=2048, devices=1) == 13 * 2**18 * 128
     for loss_chunk, positions in ((16, 16), (999, SHAPES[0].context)):  # of 3 sequences, a vocabulary of 1024
         assert activations.logits_bytes(replace(SHAPES[0], loss_chunk=loss_chunk), 3, 1) == 4 * 3 * positions * 1024
 

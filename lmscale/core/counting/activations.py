@@ -1,8 +1,8 @@
 """Bytes that a training step keeps for its backward pass, on a CPU and on accelerators.
 
 On a CPU fitted to what the compiler counts (`experiments/bench_memory.py`). On an accelerator layers run in a loop, and
-what it keeps is what JAX saves of each: the terms below are those of the traced step, and agree with the compiler's
-count (`experiments/bench_memory.py --target`, `tests/test_counting_activations.py`).
+what it keeps is what JAX saves of each: the terms below are those of the traced step and of the compiler's assignment
+of buffers, and agree with its count (`experiments/bench_memory.py --target`, `tests/test_counting_activations.py`).
 
 Letters as in `params`.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 
 from lmscale.core.config import MeshConfig, ModelConfig
 from lmscale.core.counting.chunks import attention_chunks, peak_logits_bytes
-from lmscale.core.counting.params import mlp_branches, params_non_embedding
+from lmscale.core.counting.params import mlp_branches, params_with_head
 
 Platform = Literal["cpu", "gpu", "tpu"]
 """JAX's names of kinds of devices."""
@@ -47,8 +47,8 @@ def activation_bytes(
     save their input, and one layer at a time the rest; "dots" also saves the outputs of its matrices. Unrolled layers
     on a CPU save everything all the same, since XLA merges what is computed twice.
 
-    On an accelerator the larger of two moments: the loss, beside all that the layers saved; and, with `remat`, the
-    backward pass of one layer beside what is saved of all and the layers' gradients.
+    On an accelerator the larger of two moments, beside what all layers saved: the loss; and the backward pass of one
+    layer, with the gradients of all.
     """
     if platform == "cpu":
         return _on_cpu(model, sequences, mesh)
@@ -56,12 +56,38 @@ def activation_bytes(
     layer, dots = _layer_numbers(model, platform, mesh), _matrix_outputs(model, mesh)
     scanned = True if model.scan_layers is None else model.scan_layers
     remat = model.remat if scanned else "none"
-    saved = model.layers * {"none": layer, "dots": dots, "full": mesh.tensor * model.width}[remat] * tokens * size
+    whole = layer if scanned else _written_out_numbers(model, platform, mesh)
+    saved = model.layers * {"none": whole, "dots": dots, "full": mesh.tensor * model.width}[remat] * tokens * size
     ends = 4 * model.width * mesh.tensor * tokens * size
-    at_the_loss = ends + 2 * logits_bytes(model, sequences, mesh.devices)
-    gradients = params_non_embedding(model) * size * mesh.data * mesh.sequence
-    in_a_layer = gradients + (0 if remat == "none" else layer * tokens * size)
-    return int(saved + max(at_the_loss, in_a_layer))
+    at_the_loss, after_it = _loss_bytes(model, sequences, platform, mesh)
+    in_a_layer = _backward_of_a_layer(model, whole * tokens * size, mesh)
+    return int(saved + max(ends + at_the_loss, after_it + in_a_layer))
+
+
+def _loss_bytes(model: ModelConfig, sequences: int, platform: Platform, mesh: MeshConfig) -> tuple[float, float]:
+    """Bytes on an accelerator for logits and the derivatives by them: in the loss, and in the layers' backward pass.
+
+    Logits are in float32, the derivatives in the compute dtype, as is the head, of which each device has the part that
+    its tensor axis leaves it; the sum of the head's gradients over chunks is in float32. A TPU's compiler takes logits
+    that are not cut into chunks into the products that read them, so that they exist once; since the head's gradient
+    may be the last of these, they stay until the end.
+    """
+    logits = logits_bytes(model, sequences, mesh.devices)
+    at_once = logits == _position_bytes(model, sequences) * model.context
+    if platform == "tpu" and at_once:
+        return logits, logits
+    size, wide = DTYPE_BYTES[model.compute_dtype], DTYPE_BYTES["float32"]
+    head = (1 if model.scalar_head else model.vocab) * model.width * mesh.devices // mesh.tensor
+    return (1 + size / wide) * logits + (size if at_once else size + wide) * head, 0
+
+
+def _backward_of_a_layer(model: ModelConfig, layer_bytes: float, mesh: MeshConfig) -> float:
+    """Bytes on an accelerator while the backward pass is in one layer, besides what all layers saved: the gradients of
+    all matrices, and a copy of these where they are computed in another type than that of the parameters; and again as
+    much as a layer saves, for what it reads of that and the derivatives by it."""
+    copies = 1 if model.compute_dtype == model.param_dtype else 2
+    matrices = params_with_head(model) * DTYPE_BYTES[model.compute_dtype] * mesh.data * mesh.sequence
+    return copies * matrices + layer_bytes
 
 
 def _layer_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig) -> float:
@@ -81,6 +107,13 @@ def _layer_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig) -> 
     else:
         hidden = model.hidden
     return mesh.tensor * stream + MLP_STACKED[model.mlp] * hidden + _attention_numbers(model, platform, mesh)
+
+
+def _written_out_numbers(model: ModelConfig, platform: Platform, mesh: MeshConfig) -> float:
+    """As `_layer_numbers` where layers are written out one after the other: the compiler then computes again what takes
+    no product, and saves both residuals, what the MLP's first matrices give, and what attention reads and gives."""
+    inputs = mlp_branches(model) * active_hidden(model)
+    return 2 * mesh.tensor * model.width + inputs + _attention_numbers(model, platform, mesh) - model.attention_width
 
 
 def document_features(context: int) -> int:
@@ -143,10 +176,15 @@ def active_hidden(model: ModelConfig) -> int:
 
 def logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
     """Float32 logits that are held at once."""
-    position_bytes = sequences * (1 if model.scalar_head else model.vocab) * DTYPE_BYTES["float32"]
+    position_bytes = _position_bytes(model, sequences)
     if model.loss_chunk is not None:
         return position_bytes * min(model.loss_chunk, model.context)
-    return peak_logits_bytes(position_bytes * model.context, devices)
+    return peak_logits_bytes(position_bytes, model.context, devices)
+
+
+def _position_bytes(model: ModelConfig, sequences: int) -> int:
+    """Float32 logits of one position of all sequences."""
+    return sequences * (1 if model.scalar_head else model.vocab) * DTYPE_BYTES["float32"]
 
 
 def _on_cpu(model: ModelConfig, sequences: int, mesh: MeshConfig) -> int:

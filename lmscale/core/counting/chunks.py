@@ -21,6 +21,13 @@ def loss_chunks(logits_bytes: float) -> int:
     return math.ceil(logits_bytes / LOGITS_BYTES)
 
 
-def peak_logits_bytes(logits_bytes: int, devices: int) -> int:
-    """Bytes of logits held at once on all devices together, of `logits_bytes` in the whole batch."""
-    return min(logits_bytes, devices * LOGITS_BYTES)
+def even_loss_chunks(length: int, logits_bytes: float) -> int:
+    """Chunks of a sequence of `length` positions where a device would need `logits_bytes` for all: as few as
+    `loss_chunks`, or the next number below twice as many that divides the length."""
+    fewest = min(length, loss_chunks(logits_bytes))
+    return next((chunks for chunks in range(fewest, 2 * fewest) if length % chunks == 0), fewest)
+
+
+def peak_logits_bytes(position_bytes: int, length: int, devices: int) -> int:
+    """Bytes of logits held at once on all devices together, where a position of all sequences has `position_bytes`."""
+    return position_bytes * math.ceil(length / even_loss_chunks(length, position_bytes * length / devices))

@@ -233,9 +233,21 @@ def peak_memory_bytes(program: Any) -> int:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in one for one in stats):
         return sum(one["peak_bytes_in_use"] for one in stats)
-    counted = program.memory_analysis()
+    return program_bytes(program.memory_analysis(), _platform())
+
+
+def program_bytes(counted: Any, platform: Platform) -> int:
+    """Bytes on a device of arguments, results and temporaries of a compiled program, from its `memory_analysis`, where
+    results that share memory with arguments count once.
+
+    A TPU's compiler counts donated arguments as temporaries too where temporaries take their place later, so that the
+    sum is up to the whole state too large. The peak that it also states leaves out gaps between arrays: it was 0 to 4 %
+    below the compiler's own report of 46 training steps for a v5e, 2 to 15 % where layers are written out (libtpu
+    0.0.42.1). The smaller of the two is taken.
+    """
     whole = counted.argument_size_in_bytes + counted.temp_size_in_bytes + counted.output_size_in_bytes
-    return int(whole - counted.alias_size_in_bytes)
+    whole -= counted.alias_size_in_bytes
+    return int(min(whole, counted.peak_memory_in_bytes) if platform == "tpu" else whole)
 
 
 def resident_bytes() -> int:

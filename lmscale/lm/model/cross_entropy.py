@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmscale.core.counting.chunks import loss_chunks
+from lmscale.core.counting.chunks import even_loss_chunks
 from lmscale.lm.devices.sharding import MESH_AXES, batch_devices, constrain, mesh_axis_size
 
 Pair = tuple[jax.Array, jax.Array]
@@ -25,11 +25,8 @@ def default_chunk(batch: int, time: int, vocab: int) -> int | None:
     None where all logits do. Arguments are those of the whole batch.
     """
     bytes_on_a_device = 4 * batch * time * vocab / math.prod(mesh_axis_size(axis) for axis in MESH_AXES)
-    needed = min(time, loss_chunks(bytes_on_a_device))
-    if needed <= 1:
-        return None
-    even = next((chunks for chunks in range(needed, 2 * needed) if time % chunks == 0), needed)
-    return -(-time // even)
+    chunks = even_loss_chunks(time, bytes_on_a_device)
+    return None if chunks <= 1 else -(-time // chunks)
 
 
 def cross_entropy(
