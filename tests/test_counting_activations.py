@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import pytest
 
 from lmscale.core.config import MeshConfig, ModelConfig, OptimizerConfig, RouterConfig, RunConfig
-from lmscale.core.counting import Platform, memory_bytes, params_total, state_bytes, state_bytes_on_mesh
+from lmscale.core.counting import (
+    Platform,
+    memory_bytes,
+    params_total,
+    reference_bytes,
+    state_bytes,
+    state_bytes_on_mesh,
+)
 from lmscale.core.counting.activations import _attention_numbers, activation_bytes, fused_attention
 from lmscale.lm.model import attention
 from lmscale.lm.model.attention import cudnn
@@ -87,6 +94,15 @@ def test_the_estimate_is_within_15_percent_of_the_compiler(
     packed = options.get("packed", 1)
     config = run(platform, {name: value for name, value in options.items() if name != "packed"}, mesh)
     estimate_gb = packed * memory_bytes(config, platform) / config.mesh.devices / 1e9
+    assert estimate_gb == pytest.approx(compiled_gb, rel=GOAL)
+
+
+@pytest.mark.parametrize(("rows", "vocab", "compiled_gb"), [(8, 1024, 0.354), (32, 8192, 1.495)])
+def test_a_teacher_beside_the_step(rows: int, vocab: int, compiled_gb: float) -> None:
+    """A model of 8 layers x 512 read by one of 4 x 256, compiled for an H100: its forward pass keeps one layer."""
+    config = run("gpu", {**TINY, "vocab": vocab, "rows": rows}, {})
+    teacher = replace(config.model, width=512, layers=8, heads=8)
+    estimate_gb = (memory_bytes(config, "gpu") + reference_bytes(teacher, config, "gpu")) / 1e9
     assert estimate_gb == pytest.approx(compiled_gb, rel=GOAL)
 
 

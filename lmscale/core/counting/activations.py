@@ -8,6 +8,7 @@ Letters as in `params`.
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 from lmscale.core.config import MeshConfig, ModelConfig
@@ -62,6 +63,18 @@ def activation_bytes(
     at_the_loss, after_it = _loss_bytes(model, sequences, platform, mesh)
     in_a_layer = _backward_of_a_layer(model, whole * tokens * size, mesh)
     return int(saved + max(ends + at_the_loss, after_it + in_a_layer))
+
+
+def forward_bytes(model: ModelConfig, sequences: int, platform: Platform = "cpu", mesh: MeshConfig = ONE_DEVICE) -> int:
+    """Estimated peak bytes, besides the parameters, of reading `sequences` sequences without derivatives: one layer,
+    and the logits, over all devices of `mesh` together."""
+    if platform == "cpu":
+        return _on_cpu(replace(model, layers=1), sequences, mesh)
+    size = DTYPE_BYTES[model.compute_dtype]
+    numbers = 4 * model.width * mesh.tensor + _layer_numbers(model, platform, mesh)
+    head = (1 if model.scalar_head else model.vocab) * model.width * mesh.devices // mesh.tensor
+    read = numbers * sequences * model.context + head
+    return int(read * size) + logits_bytes(model, sequences, mesh.devices)
 
 
 def _loss_bytes(model: ModelConfig, sequences: int, platform: Platform, mesh: MeshConfig) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from lmscale.core.counting.activations import (
     WIDENED_BYTES,
     Platform,
     activation_bytes,
+    forward_bytes,
     mlp_numbers,
     routed_numbers,
 )
@@ -115,7 +116,7 @@ def drawing_bytes(config: RunConfig, platform: Platform = "cpu") -> int:
     drawing = int(rows * numbers * size) + logits + params_total(model) * size
     if settings.updates == 1:
         return drawing
-    return max(drawing, activation_bytes(replace(model, layers=1), rows, platform, config.mesh))
+    return max(drawing, forward_bytes(model, rows, platform, config.mesh))
 
 
 def reference_bytes(
@@ -124,8 +125,7 @@ def reference_bytes(
     """Estimated bytes of a teacher, reference or reward model beside a training step: its parameters, and one layer of
     its forward pass with the logits, of a micro-batch or of the whole batch."""
     settings = config.optimizer
-    one_layer = replace(reference, layers=1, context=config.model.context)
     sequences = settings.batch_sequences // (1 if whole_batch else settings.micro_batches)
     params = params_total(reference) + params_adapters(reference)
-    working_bytes = activation_bytes(one_layer, sequences, platform, config.mesh)
+    working_bytes = forward_bytes(replace(reference, context=config.model.context), sequences, platform, config.mesh)
     return params * DTYPE_BYTES[reference.param_dtype] + working_bytes
