@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lmscale.core.arguments import Count, Natural, NotNegative, checked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from lmscale.study.sweep import Plan, Sweep
 
 
-def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None, pack: int = 1) -> "Plan":
+@checked
+def plan(sweep: "Sweep | Plan | str | Path", *, compile: str | None = None, pack: Count = 1) -> "Plan":
     """The runs of a sweep, counted and checked; nothing is started. `print` shows every run.
 
     Args:
@@ -47,12 +50,13 @@ def _compiled(plan: "Plan", name: str, pack: int) -> "Plan":
     return replace(plan, compiled={run.config.run_id: outcome for run, outcome in zip(plan.runs, outcomes)})
 
 
+@checked
 def run(
     sweep: "Sweep | Plan | str | Path",
     runs: str | Path = "runs",
     *,
-    workers: int | None = None,
-    pack: int = 1,
+    workers: Count | None = None,
+    pack: Count = 1,
     wandb: Literal["off", "offline", "online"] = "off",
     force: bool = False,
 ) -> Path:
@@ -89,16 +93,17 @@ def run(
     return folder
 
 
+@checked
 def report(
     source: "str | Path | Sequence[str | Path]",
     output: str | Path | None = None,
     *,
     title: str = "",
     question: str = "",
-    resamples: int | None = None,
+    resamples: Natural | None = None,
     stage: str | None = None,
     mixed_corpora: bool = False,
-    seed: int = 0,
+    seed: Natural = 0,
     columns: "dict[str, str] | str | None" = None,
     where: str | None = None,
     law: "str | type[Law] | None" = None,
@@ -140,7 +145,8 @@ def report(
     )  # fmt: skip
 
 
-def load(folder: str | Path, step: int | None = None) -> "TrainedRun":
+@checked
+def load(folder: str | Path, step: Natural | None = None) -> "TrainedRun":
     """(configuration, parameters, tokenizer) of a trained run, after `step` updates or at its newest checkpoint.
 
         config, params, tokenizer = lmscale.load("runs/mine/0123456789ab")
@@ -152,17 +158,18 @@ def load(folder: str | Path, step: int | None = None) -> "TrainedRun":
     return load_run(folder, step)
 
 
+@checked
 def index(
     run: str | Path,
     folder: str | Path,
     *,
     source: str | None = None,
-    layer: int | None = None,
+    layer: Natural | None = None,
     pooling: Literal["mean", "last"] = "mean",
-    chunk_tokens: int | None = None,
-    summary_tokens: int = 0,
+    chunk_tokens: Count | None = None,
+    summary_tokens: Natural = 0,
     search: Literal["auto", "exact", "hnsw"] = "auto",
-    step: int | None = None,
+    step: Natural | None = None,
 ) -> "BuiltIndex":
     """Index a corpus by a trained run in `folder`, or finish a broken-off index there; what it holds.
 
@@ -191,17 +198,18 @@ def index(
     return make_index(Path(run), Path(folder), settings, source=source, step=step)
 
 
+@checked
 def ask(
     run: str | Path,
     index: str | Path,
     question: str,
     *,
-    passages: int = 4,
-    max_tokens: int | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
+    passages: Count = 4,
+    max_tokens: Count | None = None,
+    temperature: NotNegative = 0.0,
+    seed: Natural = 0,
     exact: bool = False,
-    step: int | None = None,
+    step: Natural | None = None,
 ) -> "Answer":
     """Answer a question from the passages of an index that are nearest to it.
 
@@ -227,6 +235,7 @@ def ask(
     return ask_run(Path(run), Path(index), question, settings, step)
 
 
+@checked
 def inspect(
     folder: str | Path,
     *,
@@ -234,10 +243,10 @@ def inspect(
     task: str | None = None,
     pairs: str | Path | None = None,
     units: "Sequence[str]" = (),
-    most_pairs: int = 32,
+    most_pairs: Count = 32,
     heads: bool = False,
-    step: int | None = None,
-    seed: int = 0,
+    step: Natural | None = None,
+    seed: Natural = 0,
 ) -> "dict[str, Any]":
     """What happens inside a trained run, as `lmscale inspect --json` writes it.
 
@@ -268,6 +277,7 @@ def inspect(
     return measure.inspect_models(in_order_of_scale(args.runs), args, text, lambda *_: None)[0].to_json()
 
 
+@checked
 def judge(
     *texts: str | Path,
     server: str | None = None,
@@ -275,16 +285,16 @@ def judge(
     key_variable: str | None = None,
     rubric: str | Path = "tinystories",
     pairs: bool = False,
-    samples: int = 1,
+    samples: Count = 1,
     human: str | Path | None = None,
     offline: bool = False,
     people: str | Path | None = None,
     answers: "Sequence[str | Path]" = (),
     output: str | Path | None = None,
     prompts: str | Path | None = None,
-    max_tokens: int = 200,
-    n: int = 1,
-    seed: int = 0,
+    max_tokens: Count = 200,
+    n: Count = 1,
+    seed: Natural = 0,
     dry_run: bool = False,
 ) -> "dict[str, Any]":
     """Texts graded, compared or measured, as `lmscale judge --json` writes it; runs get their scores as well.

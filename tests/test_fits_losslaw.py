@@ -294,7 +294,7 @@ def test_fixed_parameters_stay() -> None:
 def test_unknown_options_are_named() -> None:
     with pytest.raises(UserError, match="did you mean 'huber'"):
         fits.loss_law(isoflop_table(), loss="hubber")
-    with pytest.raises(UserError, match="residual = 'linear'"):
+    with pytest.raises(UserError, match="residual='linear'"):
         fits.loss_law(isoflop_table(), residual="linear")
     with pytest.raises(UserError, match="must be positive"):
         fits.loss_law(isoflop_table(), delta=0.0)

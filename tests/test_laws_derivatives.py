@@ -71,12 +71,12 @@ def constant(loss: Any) -> type[Law]:
 @pytest.mark.parametrize(
     ("loss", "sentence"),
     [
-        (lambda self, params: math.log(self.E), "cannot be differentiated (TypeError"),
-        (lambda self, params: self.E if self.E > 1 else 2 * self.E, "cannot be differentiated (ValueError"),
+        (lambda self, params: math.log(self.E), "line 74 (TypeError"),
+        (lambda self, params: self.E if self.E > 1 else 2 * self.E, "line 75 (ValueError"),
         (lambda self, params: np.floor(self.E), "uses floor, which has no derivative rule"),
         (lambda self, params: 2.0 + 0 * params, "does not depend on its parameters"),
-        (lambda self, params: self.E / 0, "fails: ZeroDivisionError: division by zero"),
-        (lambda self, params: self.E + beta, "fails: NameError: name 'beta' is not defined"),  # type: ignore[name-defined]  # noqa: F821
+        (lambda self, params: self.E / 0, "test_laws_derivatives.py, line 78: ZeroDivisionError: division by zero"),
+        (lambda self, params: self.E + beta, "line 79: NameError: name 'beta' is not defined"),  # type: ignore[name-defined]  # noqa: F821
         (lambda self, params: None, "gives None for 3 runs"),
         (lambda self, params: (self.E * params ** (1 / self.E))[:2], "of float64 for 3 runs: it returns a real number"),
         (lambda self, params: (1 + 1j) * self.E + 0 * params, "of complex128 for 3 runs"),

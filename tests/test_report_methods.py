@@ -1,6 +1,7 @@
 """Every sentence about a method follows from the fit's fields, for every value that a field can take."""
 
 from dataclasses import fields, replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,16 @@ from helpers.simulated import TRUTH
 from lmscale.core.counting import Counts
 from lmscale.study import fits
 from lmscale.study.fits import learning_rates
-from lmscale.study.fits.options import choices
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.laws import FORMS, ComputeModel, form
 from lmscale.study.report.conventions import conventions
 from lmscale.study.report.methods import RATES, intervals, levels, method
+
+
+def choices(option: str) -> tuple[str, ...]:
+    """The words that an option of a fit takes."""
+    return get_args(get_type_hints(fits.FitOptions)[option])
 
 
 def table(sizes=5):

@@ -20,8 +20,8 @@ from lmscale.study.fits.options import FitOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lmscale.study.fits.results.artefact import Fit
     from lmscale.study.fits.results.loss_law import LossLaw
-    from lmscale.study.fits.side_by_side import Fit
 
 
 def budgets(text: str) -> tuple[float, ...]:

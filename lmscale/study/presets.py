@@ -7,6 +7,7 @@ Where our model differs from the published one, its family says how. Dropout is 
 from dataclasses import dataclass
 from typing import Any
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import ModelConfig
 from lmscale.core.errors import UserError, nearest
 
@@ -21,6 +22,7 @@ class Preset:
     """All parameters as published; rounded to millions where the source rounds."""
 
 
+@checked
 def preset(name: str) -> ModelConfig:
     """The published shape `name`, one of `PRESETS`. Raises `UserError` for an unknown name, with the nearest."""
     if name not in PRESETS:

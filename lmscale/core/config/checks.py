@@ -3,6 +3,7 @@
 import dataclasses
 import marshal
 import math
+import numbers
 import operator
 import reprlib
 import types
@@ -146,6 +147,8 @@ def check_types(config: Any) -> None:
     beyond = [name for name in kinds.integers if not -LARGEST <= values[name] <= LARGEST]
     for name, field in layout.fields.items() if beyond else kinds.doubtful:
         value = values[name]
+        if (plain := _of_python(value)) is not value:
+            object.__setattr__(config, name, value := plain)
         kind = type(value)
         if kind in field.exact:
             continue
@@ -159,6 +162,13 @@ def check_types(config: Any) -> None:
             raise UserError(
                 f"{type(config).__name__}.{name} = {_SHORT.repr(value)}: must be {_expected(field.hint, value)}"
             )
+
+
+def _of_python(value: Any) -> Any:
+    """A number of NumPy as one of Python, which can be written; anything else as it is."""
+    if isinstance(value, numbers.Real) and type(value) not in (int, float, bool):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return value
 
 
 class _Field(NamedTuple):

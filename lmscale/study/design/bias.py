@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import Positive, checked
+from lmscale.core.config import check
 from lmscale.study.grouping import group_count
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
 
@@ -56,8 +58,10 @@ class Valley:
         return None if self.parabola_params is None else self.parabola_params / self.params - 1
 
 
-def planned_valley(law: Law, flops: float, params_n: np.ndarray, compute: ComputeModel = SIX_ND) -> Valley:
+@checked
+def planned_valley(law: Law, flops: Positive, params_n: np.ndarray, compute: ComputeModel = SIX_ND) -> Valley:
     """The parabola through the law's own losses at the sizes `params_n` of one budget."""
+    check(np.ndim(params_n) == 1 and len(params_n) > 0, "planned_valley(params_n=...): give one or more sizes in a row")
     x_n = np.log(params_n)
     centre = float(x_n.mean())
     curved, slope, _ = np.polyfit(x_n - centre, law.loss(params_n, compute.tokens(flops, params_n)), 2)
@@ -71,6 +75,7 @@ def planned_valley(law: Law, flops: float, params_n: np.ndarray, compute: Comput
     )
 
 
+@checked
 def bias_of_exponent(valleys: Sequence[Valley]) -> float | None:
     """What the parabolas add to a of N* ~ C^a; None for fewer than two minima."""
     gaps = [

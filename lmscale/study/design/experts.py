@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import Count, Positive, checked
 from lmscale.core.config import check
 from lmscale.core.config.checks import positive
 from lmscale.core.errors import UserError
@@ -38,6 +39,7 @@ def total_params(active_params: Any, experts: Any, share: float = MLP_SHARE) -> 
     return active_params * (1 + share * (experts - 1))
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ExpertLimits:
     """What a machine and a service allow; None is no limit."""
@@ -85,7 +87,8 @@ class ExpertChoice:
     """N of the dense model with this loss after as many tokens; infinite where none is as good."""
 
 
-def effective_dense_params(law: Law, params: float, experts: float, tokens: float | None = None) -> float:
+@checked
+def effective_dense_params(law: Law, params: Positive, experts: Positive, tokens: Positive | None = None) -> float:
     """N of the dense model, of one expert, that has the loss of `params` active parameters with so many experts.
 
     The effective parameter count of Clark 2022 (arXiv 2202.01169, section 5.3), by bisection, so that any law of N and
@@ -107,13 +110,14 @@ def effective_dense_params(law: Law, params: float, experts: float, tokens: floa
     return math.exp((low + high) / 2)
 
 
+@checked
 def expert_choices(
     law: Law,
-    flops: float,
+    flops: Positive,
     limits: ExpertLimits = NO_LIMITS,
     *,
-    experts: Sequence[int] = POWERS_OF_TWO,
-    tokens: float | None = None,
+    experts: Sequence[Count] = POWERS_OF_TWO,
+    tokens: Positive | None = None,
     compute: ComputeModel = SIX_ND,
     total: Callable[[Any, Any], Any] = total_params,
 ) -> list[ExpertChoice]:
@@ -146,7 +150,8 @@ def expert_choices(
     return choices
 
 
-def optimal_experts(law: Law, flops: float, limits: ExpertLimits = NO_LIMITS, **options: Any) -> ExpertChoice:
+@checked
+def optimal_experts(law: Law, flops: Positive, limits: ExpertLimits = NO_LIMITS, **options: Any) -> ExpertChoice:
     """The best of `expert_choices`, whose options these are: how many experts, of what size, on how many tokens.
 
     Without a limit of memory more experts are always better under the published laws: the answer is then the largest

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.prior import Prior, unknowns
@@ -31,6 +32,7 @@ NONE = np.zeros(0)
 """A column that runs do not state."""
 
 
+@checked
 @dataclass(frozen=True)
 class Runs:
     """Where runs lie: params, tokens, unique tokens and any further inputs of a law (n,); clusters share noise."""
@@ -86,11 +88,12 @@ def gradient(law: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
         along[index] = 1.0
         try:
             columns.append(at(theta_p + 1j * STEP * along).imag / STEP)
-        except TypeError:
+        except (TypeError, UserError):  # a user's law tells its errors in a sentence
             columns.append((at(theta_p + REAL_STEP * along) - at(theta_p - REAL_STEP * along)) / (2 * REAL_STEP))
     return np.stack(columns, axis=-1)
 
 
+@checked
 def jacobian(law: Law, runs: Runs) -> np.ndarray:
     """J: derivative of every run's loss by every unknown (n, p), exact for any law; (r, n, p) of parameters (r, 1)."""
     inputs = runs.inputs(law)
@@ -106,6 +109,7 @@ def jacobian(law: Law, runs: Runs) -> np.ndarray:
     return np.stack(slopes, axis=-1)
 
 
+@checked
 def condition(law: Law, runs: Runs) -> float:
     """cond(J), columns as they are; infinite with fewer distinct runs than unknowns.
 
@@ -193,6 +197,7 @@ def slopes_of(law: Law, quantity: Callable[[Law], Any] | Runs) -> np.ndarray:
     return jacobian(law, quantity) if isinstance(quantity, Runs) else gradient(law, quantity)[None]
 
 
+@checked
 def information(prior: Prior, runs: Runs, compute: ComputeModel = SIX_ND) -> Information:
     """Judge `runs` under `prior`. `compute` splits a budget into N and D for the quantities at a target."""
     cond_J = condition(prior.law, runs)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmscale.core.arguments import Positive, checked
+from lmscale.core.errors import UserError
+
 SAME = 0.25
 """Runs within this factor (as a difference of logarithms) of one line lie on it: shapes in whole layers and lengths in
 whole batches move them so far, and what they tell beside the line is next to nothing."""
@@ -44,11 +47,16 @@ class Line:
         return f"all runs lie on the line D = {self.factor:.3g} N{power}"
 
 
-def line_through(params_n: np.ndarray, tokens_n: np.ndarray, same: float = SAME) -> Line | None:
+@checked
+def line_through(params_n: np.ndarray, tokens_n: np.ndarray, same: Positive = SAME) -> Line | None:
     """The line that all runs lie on, within `same`; None where there is none.
 
     A falling one does not count: along it terms part.
     """
+    if not len(params_n) or len(params_n) != len(tokens_n):
+        raise UserError(
+            f"line_through was given {len(params_n)} sizes and {len(tokens_n)} lengths: a run has one of each"
+        )
     x_n, y_n = np.log(params_n), np.log(tokens_n)
     if np.ptp(x_n) < same:
         return Line(math.inf, math.nan, one_params=float(np.exp(x_n.mean())))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import Count, Positive, checked
 from lmscale.core.errors import UserError
 from lmscale.study.design.fisher import (
     NONE,
@@ -33,6 +34,7 @@ VAGUE = 10.0
 can still be compared."""
 
 
+@checked
 @dataclass(frozen=True)
 class Candidates:
     """Runs that could be made: N, D, any further inputs of a law, and their price in FLOPs (m,)."""
@@ -86,14 +88,15 @@ class Proposal:
         return float(self.chosen.flops_m.sum())
 
 
+@checked
 def improve(
     prior: Prior,
     runs: Runs,
     candidates: Candidates,
     quantity: Callable[[Law], Any] | Runs,
     *,
-    spend: float,
-    most: int = 12,
+    spend: Positive,
+    most: Count = 12,
     compute: ComputeModel = SIX_ND,
     others: Sequence[Law] = (),
     vague: float | np.ndarray = VAGUE,
@@ -133,6 +136,7 @@ def improve(
     )
 
 
+@checked
 def with_candidates(runs: Runs, more: Candidates) -> Runs:
     """The runs and the candidates, each of these in a cluster of its own."""
     clusters = None if runs.clusters_n is None else [*runs.clusters_n, *[""] * len(more)]
@@ -203,7 +207,7 @@ class _Linearised:
 
 
 def _greedy(
-    laws: Sequence[_Linearised], flops_m: np.ndarray, spend: float, most: int, power: float
+    laws: Sequence[_Linearised], flops_m: np.ndarray, spend: Positive, most: int, power: float
 ) -> tuple[float, list[int]]:
     """Variance of the quantity and the candidates that lead to it, largest gain per FLOP^power first."""
     chosen: list[int] = []

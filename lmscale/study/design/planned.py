@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import RunConfig
-from lmscale.core.counting import count, flops_per_token
-from lmscale.core.errors import UserError
+from lmscale.core.counting import SIZES, count, flops_per_token
+from lmscale.core.errors import UserError, nearest
 from lmscale.core.plans import PlannedRun
 from lmscale.study.design.bias import LEAST_SIZES, Valley, planned_valley
 from lmscale.study.design.fisher import Runs, condition
@@ -16,12 +17,15 @@ from lmscale.study.grouping import group_count, group_values
 from lmscale.study.laws import PLANNED_INPUTS, SIX_ND, Chinchilla, ComputeModel, DataConstrained, Law
 
 
+@checked
 def inputs_of(config: RunConfig, names: Sequence[str], size_column: str = Prior.size_column) -> dict[str, float]:
     """The inputs of a law that a planned run has, with the count `size_column` as N.
 
     Raises `UserError` for one that no configuration states, as the loss of a teacher.
     """
     counts, model = count(config), config.model
+    if size_column not in SIZES:
+        raise UserError(f"size_column = {size_column!r} is no count of parameters{nearest(size_column, SIZES)}")
     stated = {
         "params": getattr(counts, size_column),
         "tokens": counts.tokens,
@@ -39,6 +43,7 @@ def inputs_of(config: RunConfig, names: Sequence[str], size_column: str = Prior.
     return {name: float(stated[name]) for name in names}
 
 
+@checked
 def fitted_runs(
     planned: Sequence[PlannedRun], size_column: str = Prior.size_column, law: type[Law] = Chinchilla
 ) -> Runs:

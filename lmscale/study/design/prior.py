@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lmscale.core.errors import UserError
+from lmscale.core.arguments import Count, Natural, Number, Positive, checked
+from lmscale.core.errors import UserError, nearest
 from lmscale.study.laws import CHINCHILLA_REFIT, PUBLISHED, Law
 
 DRAWS = 200
@@ -41,15 +42,16 @@ COVARIANCES = {"chinchilla-refit": OF_THE_CHINCHILLA_RUNS, "besiroglu-2024": OF_
 """Covariance of the unknowns of a published law, where its runs are published and give one."""
 
 
+@checked
 @dataclass(frozen=True)
 class Prior:
     """What is believed before the runs: a law to differentiate at, and how far a run scatters about it."""
 
     law: Law = CHINCHILLA_REFIT
     name: str = "chinchilla-refit"
-    noise_nats: float = NOISE_NATS
+    noise_nats: Number = NOISE_NATS
     """Standard deviation of a run's loss about the law: seeds, order of the data, and what the law leaves out."""
-    shared: float = 0.0
+    shared: Number = 0.0
     """Share of that variance which runs of one cluster (the branches of a trunk) have in common."""
     smallest_flops: float | None = FITTED_FROM["chinchilla-refit"]
     """The smallest budget of the runs that the law was fitted to; None where it is not known. Far below it the law's
@@ -71,10 +73,13 @@ class Prior:
             raise UserError(f"shared noise = {self.shared}: a share of the variance, at least 0 and below 1")
 
 
+@checked
 def published_prior(
-    name: str = "chinchilla-refit", noise_nats: float | None = None, shared_noise: float = 0.0
+    name: str = "chinchilla-refit", noise_nats: Number | None = None, shared_noise: Number = 0.0
 ) -> Prior:
-    """The prior of a published law, with draws where its runs are published."""
+    """The prior of a published law, with draws where its runs are published. Raises `UserError` for an unknown name."""
+    if name not in PUBLISHED:
+        raise UserError(f"no published law is called {name!r}{nearest(name, PUBLISHED)}")
     law, covariance = PUBLISHED[name], COVARIANCES.get(name)
     return Prior(
         law,
@@ -92,9 +97,15 @@ def unknowns(law: Law) -> np.ndarray:
     return np.array([np.log(value) if parameter.log else value for parameter, value in pairs])
 
 
-def normal_draws(law: Law, covariance_pp: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Law:
+@checked
+def normal_draws(law: Law, covariance_pp: np.ndarray, draws: Count = DRAWS, seed: Natural = 0) -> Law:
     """Laws about `law` from a normal distribution of its unknowns, kept within the parameters' ranges."""
     around_p = unknowns(law)
+    if np.shape(covariance_pp) != (len(around_p), len(around_p)):
+        raise UserError(
+            f"covariance_pp has the shape {np.shape(covariance_pp)}: it has a row and a column for each of the "
+            f"{len(around_p)} unknowns of the law {law.NAME!r}"
+        )
     rng = np.random.default_rng(seed)
     theta_rp = rng.multivariate_normal(around_p, covariance_pp, draws, method="svd")
     values: dict[str, Any] = {}
@@ -105,7 +116,8 @@ def normal_draws(law: Law, covariance_pp: np.ndarray, draws: int = DRAWS, seed: 
     return type(law)(**values)
 
 
-def noise_draws(noise_nats: float, freedom: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+@checked
+def noise_draws(noise_nats: Positive, freedom: Count, draws: Count = DRAWS, seed: Natural = 0) -> np.ndarray:
     """Noises (R,) that a standard deviation estimated with so many degrees of freedom allows."""
     chi_square_r = np.random.default_rng([seed, 1]).chisquare(freedom, draws)
     return np.asarray(noise_nats * np.sqrt(freedom / chi_square_r))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
@@ -220,6 +221,7 @@ def _within(factor: float) -> str:
     return f"a factor {factor:.2f}" if factor < 100 else "a factor of more than 100"
 
 
+@checked
 def judge_plan(
     planned: Sequence[PlannedRun],
     prior: Prior | None = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.quantities import counted
 from lmscale.core.threads import on_all_cores
@@ -28,6 +29,7 @@ from lmscale.study.emergence.onset import Onset, find_onset
 from lmscale.study.emergence.result import Emergence
 from lmscale.study.emergence.scores import canonical, unit_doubts
 from lmscale.study.emergence.verdicts import with_verdicts
+from lmscale.study.tables import TableSource, query, read_rows
 from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
@@ -41,14 +43,15 @@ CHUNK = 500_000
 """Candidates times scales that are fitted at once: their arrays stay within tens of megabytes."""
 
 
+@checked
 def detect(
-    table: "pd.DataFrame | str | Path",
+    table: TableSource,
     axis: Axis | None = None,
     *,
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
-    rho: float | None = None,
-    q: float = 0.05,
+    rho: Number | None = None,
+    q: Number = 0.05,
     resamples: int = 100,
     seed: int = 0,
 ) -> Emergence:
@@ -89,8 +92,6 @@ def detect(
 
 
 def _rows(table: "pd.DataFrame | str | Path", where: str | None) -> "pd.DataFrame":
-    from lmscale.study.tables import query, read_rows
-
     if isinstance(table, str | Path):
         folder = Path(table).is_dir()
         return of_one_stage(read_scores(Path(table), where=where)) if folder else read_rows(table, where=where)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmscale.core.arguments import checked
 from lmscale.study.emergence.finding import Finding
 from lmscale.study.emergence.summary import summary_lines
 from lmscale.study.fits.results.notebook import Printed
@@ -23,6 +24,7 @@ class Emergence(Printed):
         """A list of objects, one per finding."""
         return [finding.to_json() for finding in self.findings]
 
+    @checked
     def select(
         self, task: str, metric: str | None = None, axis: str | None = None, **setting: str
     ) -> Sequence[Finding]:

@@ -1,23 +1,21 @@
 """The options of a fit: one checked value for Python and for `lmscale fit`, whose flags are its fields."""
 
-import functools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from lmscale.core.arguments import Budget, Number, checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.checks.corpora import check_one_corpus
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.laws import form
+from lmscale.study.tables import TableSource, numbers, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    TableSource: TypeAlias = pd.DataFrame | str | Path
-    """A table, a CSV, Parquet or JSONL file, the name of a published table ("chinchilla"), or the folder of a sweep."""
 
 APPROACHES = ("1", "2", "3")
 RESAMPLES = {"1": 1000, "2": 1000, "3": 4000}
@@ -26,12 +24,7 @@ MOST_RESAMPLES = 1_000_000
 """More would change no digit that an interval is stated with, and not fit into memory."""
 
 
-CHOICES = (
-    "loss", "residual", "rates", "bootstrap", "valley", "envelope", "line", "weights", "budget_flops", "tokens_fit",
-)  # fmt: skip
-"""Fields that take one of a few words."""
-
-
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
     """How a table is read and fitted; each approach takes what concerns it. Raises `UserError` for what cannot be."""
@@ -41,7 +34,7 @@ class FitOptions:
     one of your own, mine.py:MyLaw."""
     loss: Literal["huber", "lad", "squared"] = "huber"
     """The loss function of Approach 3, summed over runs."""
-    delta: float = 1e-3
+    delta: Number = 1e-3
     """Threshold of the Huber loss."""
     residual: Literal["log", "raw"] | None = None
     """Residuals of ln L or of L; unset, the law's own."""
@@ -58,7 +51,7 @@ class FitOptions:
     """Which stage of training is fitted where a table holds several, for example fine-tune; unset, pretrain."""
     mixed_corpora: bool = False
     """Fit runs on several corpora together, although losses on different data belong to different laws."""
-    at: float | Sequence[float] | None = None
+    at: Budget | Sequence[Budget] | None = None
     """Budgets in FLOPs whose compute-optimal allocation is stated."""
     rates: Literal["inside", "best", "all"] = "inside"
     """Which runs enter where one N and D was run at several learning rates: those of the best rate if it lies inside
@@ -80,12 +73,12 @@ class FitOptions:
     """Values of the law's inputs besides params and tokens at which allocations are stated, as {"experts": 8}."""
     valley: Literal["auto", "parabola", "akima"] = "auto"
     """How Approach 2 finds a valley's minimum; auto takes parabolas unless they miss the runs."""
-    noise_nats: float | None = None
+    noise_nats: Number | None = None
     """Standard deviation of one run's loss in nats, for Approach 2, for the noise bootstrap and for the test whether a
     law's form fits; unset, it is estimated (for that bootstrap, from runs that differ in their seed alone)."""
-    shared_noise: float = 0.0
+    shared_noise: Number = 0.0
     """Share of its variance which the runs of one cluster have in common, for the noise bootstrap."""
-    window: float | None = None
+    window: Number | None = None
     """Parabolas see only sizes within this factor of the lowest; unset, all."""
     envelope: Literal["bins", "hull"] = "bins"
     """How Approach 1 finds the envelope."""
@@ -102,19 +95,6 @@ class FitOptions:
     """The checks that fit again: influence of runs, largest budget left out, sensitivity."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "loss",
-            "residual",
-            "rates",
-            "bootstrap",
-            "valley",
-            "envelope",
-            "line",
-            "weights",
-            "budget_flops",
-            "tokens_fit",
-        ):
-            _check_choice(name, getattr(self, name))
         if not self.delta > 0:
             raise UserError(f"delta = {self.delta}: the Huber threshold must be positive; 1e-3 is the published one")
         whole = self.resamples is None or isinstance(self.resamples, Integral)
@@ -144,7 +124,7 @@ class FitOptions:
         """Resamples or draws of an approach."""
         return RESAMPLES[approach] if self.resamples is None else self.resamples
 
-    def read(self, source: "TableSource", inputs: Sequence[str] | None = None) -> tuple["pd.DataFrame", Self]:
+    def read(self, source: TableSource, inputs: Sequence[str] | None = None) -> tuple["pd.DataFrame", Self]:
         """The table of `source` with columns for `inputs`, None for those of `law`; and what is left of these options.
 
         Raises `UserError` for runs on several corpora, unless `mixed_corpora`, and for a stage that is not there.
@@ -158,7 +138,7 @@ class FitOptions:
 
 
 def read(
-    source: "TableSource",
+    source: TableSource,
     columns: str | Mapping[str, str] | None = None,
     where: str | None = None,
     inputs: Sequence[str] = (),
@@ -169,17 +149,11 @@ def read(
     """
     import pandas as pd
 
-    from lmscale.study.tables import numbers, read_table
     from lmscale.study.tables.headers import NUMBERS
 
     if isinstance(source, pd.DataFrame) and columns is None and where is None and _is_plain(source):
         objects = [name for name in NUMBERS if name in source and source[name].dtype == object]
         return source.assign(**{name: numbers(source, name) for name in objects}) if objects else source
-    if not isinstance(source, pd.DataFrame | str | Path):
-        raise UserError(
-            f"a table of type {type(source).__name__} was given: give a DataFrame, the path of a CSV, Parquet or JSONL "
-            f"file, the folder of a sweep, or 'chinchilla'"
-        )
     return read_table(source, columns, where, inputs)
 
 
@@ -231,25 +205,5 @@ def _draws_no_noise(bootstrap: str) -> str:
     return f"bootstrap = {bootstrap!r} draws no noise: give noise and shared noise with `bootstrap='noise'`"
 
 
-@functools.cache
-def choices(name: str) -> tuple[str | None, ...]:
-    """The values that a field may take."""
-    hint = get_type_hints(FitOptions)[name]
-    literals = [part for part in get_args(hint) if get_args(part)] or [hint]
-    optional = (None,) if type(None) in get_args(hint) else ()
-    return (*get_args(literals[0]), *optional)
-
-
-def _check_choice(name: str, value: Any) -> None:
-    if value not in choices(name):
-        raise UserError(f"{name} = {value!r} is no choice{nearest(str(value), filter(None, choices(name)))}")
-
-
-def _budgets(at: Any) -> tuple[float, ...]:
-    try:
-        values = tuple(float(value) for value in (at if isinstance(at, Iterable) and not isinstance(at, str) else [at]))
-    except (TypeError, ValueError):
-        values = (math.nan,)
-    if not all(0 < value < math.inf for value in values):
-        raise UserError(f"at = {at!r}: budgets are positive numbers of FLOPs, as in [1e20, 1e21]")
-    return values
+def _budgets(at: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, at)) if isinstance(at, Sequence) else (float(at),)

@@ -95,7 +95,7 @@ def usable(
     out is in `dropped`, and the statuses say what is in doubt.
     Raises `UserError` where a column is missing or no row is left.
     """
-    _check_columns(table, (*inputs, target))
+    check_columns(table, (*inputs, target))
     units.check(table)
     rows = _Selection.of(table.assign(**{name: numbers(table, name) for name in (*inputs, target)}))
     rows.leave_out(rows.held_out, "held out to check the prediction")
@@ -148,7 +148,8 @@ def results_of(
     return replace(results, table=results.table.sort_values(PLACE).drop(columns=PLACE).reset_index(drop=True))
 
 
-def _check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
+def check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
+    """Raises `UserError`, naming the nearest, where the table lacks a column."""
     present = [str(column) for column in table.columns]
     for name in names:
         if name not in present:

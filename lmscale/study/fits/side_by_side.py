@@ -2,25 +2,26 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.core.threads import one_thread_for_products
 from lmscale.study.fits.options import APPROACHES, FitOptions, approach_names, chosen
 from lmscale.study.fits.results.common import Status
+from lmscale.study.tables import TableSource
 
 if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
-    from lmscale.study.fits.results.frontier import Frontier
-    from lmscale.study.fits.results.isoflop import IsoFlop
-    from lmscale.study.fits.results.loss_law import LossLaw
-
-    Fit: TypeAlias = Frontier | IsoFlop | LossLaw
+    from lmscale.study.fits.results.artefact import Fit
 
 
+Approaches: TypeAlias = Annotated[str | int | Iterable[str | int], "approaches, as in ['1', '3'], or 'all'"]
+
+
+@checked
 def fit(
-    table: "TableSource",
-    approaches: str | int | Iterable[str | int] = APPROACHES,
+    table: TableSource,
+    approaches: Approaches = APPROACHES,
     options: FitOptions | None = None,
     **changes: Any,
 ) -> "list[Fit]":

@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches.parametric import loss_law
 from lmscale.study.fits.options import FitOptions, chosen
 from lmscale.study.laws import Law, form
+from lmscale.study.tables import TableSource
 from lmscale.study.tables.headers import parse_columns
 
 if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.loss_law import LossLaw
 
 
+@checked
 def loss_laws(
-    table: "TableSource",
+    table: TableSource,
     targets: Sequence[str],
     law: str | type[Law] | None = None,
     options: FitOptions | None = None,

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import NotNegative, Number, Positive, checked
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import called
 from lmscale.study.laws.compute import SIX_ND, ComputeModel
 from lmscale.study.laws.law import Law
 
@@ -22,25 +24,32 @@ MET = 1e-6
 """Relative excess up to which a constraint is met."""
 
 
+@checked
 @dataclass(frozen=True)
 class Constraint:
     """`cost(inputs)` is at most `most`: a cost grows with the inputs and is above 0. `name` stands in sentences."""
 
     name: str
-    most: float
+    most: Number
     cost: Callable[[Mapping[str, Any]], Any]
 
     def __post_init__(self) -> None:
         if not 0 < self.most < np.inf:
             raise UserError(f"the constraint {self.name!r} allows at most {self.most}: give a positive number")
 
+    def at(self, inputs: Mapping[str, Any]) -> Any:
+        """The cost at some inputs; an error in a function of the user's is a sentence."""
+        return called(f"the cost of the constraint {self.name!r}", self.cost, inputs)
 
-def training_flops(most: float, compute: ComputeModel = SIX_ND) -> Constraint:
+
+@checked
+def training_flops(most: Number, compute: ComputeModel = SIX_ND) -> Constraint:
     """C of training, k N^p D."""
     return Constraint("training FLOPs", most, lambda x: compute.flops(x["params"], x["tokens"]))
 
 
-def lifetime_flops(most: float, inference_tokens: float, compute: ComputeModel = SIX_ND) -> Constraint:
+@checked
+def lifetime_flops(most: Number, inference_tokens: NotNegative, compute: ComputeModel = SIX_ND) -> Constraint:
     """C of training and of reading `inference_tokens`, each a third of training's (Sardana 2024, arXiv 2401.00448)."""
     return Constraint(
         "training and inference FLOPs",
@@ -49,8 +58,9 @@ def lifetime_flops(most: float, inference_tokens: float, compute: ComputeModel =
     )
 
 
+@checked
 def weights_memory(
-    most_bytes: float, bytes_per_param: float = 2.0, total: Callable[[Any, Any], Any] | None = None
+    most_bytes: Number, bytes_per_param: Positive = 2.0, total: Callable[[Any, Any], Any] | None = None
 ) -> Constraint:
     """Bytes of the weights, in bfloat16 unless said otherwise.
 
@@ -64,7 +74,8 @@ def weights_memory(
     )
 
 
-def vocabulary_flops(most: float, characters_per_token: float) -> Constraint:
+@checked
+def vocabulary_flops(most: Number, characters_per_token: Number) -> Constraint:
     """C of training, 6 (N_non-vocabulary + N_vocabulary) D, of a law that counts its text in characters.
 
     A larger vocabulary has longer tokens: the characters of one are those of the sizes compared (Tao 2024, arXiv
@@ -79,13 +90,15 @@ def vocabulary_flops(most: float, characters_per_token: float) -> Constraint:
     )
 
 
-def at_most(name: str, most: float) -> Constraint:
+@checked
+def at_most(name: str, most: Number) -> Constraint:
     """One input is bounded."""
     return Constraint(name, most, lambda x: x[name])
 
 
+@checked
 def teacher_flops(
-    most: float, teacher_params: float, teacher_tokens: float = 0.0, compute: ComputeModel = SIX_ND
+    most: Number, teacher_params: Positive, teacher_tokens: NotNegative = 0.0, compute: ComputeModel = SIX_ND
 ) -> Constraint:
     """C of a student with its teacher: its training, the teacher's logits and, if need be, the teacher's training.
 
@@ -112,6 +125,7 @@ class Optimum:
     free: tuple[str, ...] = field(default=())
 
 
+@checked
 def allocate(
     law: Law,
     constraints: Sequence[Constraint],
@@ -129,6 +143,8 @@ def allocate(
     problem = _Allocation(law, tuple(constraints), _ranges(law, free), dict(given or {}))
     problem.check()
     best: tuple[float, np.ndarray] | None = None
+    if near is not None and (lacking := [name for name in problem.free if not near.get(name, 0) > 0]):
+        raise UserError(f"near = {dict(near)} gives no positive {lacking[0]}: it is a start for every free input")
     for start in problem.starts() if near is None else [np.log([near[name] for name in problem.free])]:
         end = problem.solve(start)
         if end is not None and (best is None or end[0] < best[0]):
@@ -137,7 +153,7 @@ def allocate(
         raise problem.infeasible()
     inputs = problem.inputs(best[1])
     problem.check_bounded(best[1])
-    binding = tuple(one.name for one in constraints if float(one.cost(inputs)) >= one.most * (1 - 1e-4))
+    binding = tuple(one.name for one in constraints if float(one.at(inputs)) >= one.most * (1 - 1e-4))
     return Optimum({name: float(value) for name, value in inputs.items()}, float(best[0]), binding, tuple(problem.free))
 
 
@@ -182,10 +198,10 @@ class _Allocation:
             )
         smallest = {**self.given, **{name: low for name, (low, _) in self.free.items()}}
         for one in self.constraints:
-            if float(one.cost(smallest)) > one.most * (1 + MET):
+            if float(one.at(smallest)) > one.most * (1 + MET):
                 raise UserError(
                     f"no allocation has {one.name} of at most {one.most:.3g}: the smallest needs "
-                    f"{float(one.cost(smallest)):.3g}; allow more"
+                    f"{float(one.at(smallest)):.3g}; allow more"
                 )
 
     def inputs(self, log_f: Any) -> dict[str, Any]:
@@ -196,7 +212,7 @@ class _Allocation:
 
     def excess(self, log_f: Any, one: Constraint) -> Any:
         """ln of the cost over what is allowed."""
-        return np.log(one.cost(self.inputs(log_f)) / one.most)
+        return np.log(one.at(self.inputs(log_f)) / one.most)
 
     def starts(self) -> list[np.ndarray]:
         """Points of the box, shrunk until every constraint is met."""
@@ -256,7 +272,7 @@ class _Read(dict[str, float]):
 def _needs(one: Constraint) -> tuple[str, ...]:
     """The inputs that a constraint's cost reads."""
     inputs = _Read()
-    one.cost(inputs)
+    one.at(inputs)
     return tuple(inputs)
 
 

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lmscale.core.arguments import Positive, checked
 
+
+@checked
 @dataclass(frozen=True)
 class ComputeModel:
     """Training FLOPs of N parameters and D tokens: C = k N^p D. The field's convention is k = 6, p = 1."""
 
-    k: float = 6.0
-    p: float = 1.0
+    k: Positive = 6.0
+    p: Positive = 1.0
     largest_residual: float | None = None
     """Largest relative misfit of the table's own FLOPs; None where k and p are a convention, not a fit."""
 

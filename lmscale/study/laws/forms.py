@@ -5,6 +5,7 @@ keeps that path with a hash of the source, so that a law that has changed since 
 fitted.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -16,12 +17,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import called, place_of, sentence
 from lmscale.study.laws.distillation import Distillation
 from lmscale.study.laws.experts import Clark, Granular, JointExperts, Sparse
 from lmscale.study.laws.fine_tuning import FineTuningPower, JointFineTuning, Rectified, Transfer
 from lmscale.study.laws.law import BORN, Law
 from lmscale.study.laws.one_axis import Annealing, BrokenPowerLaw, ComputeLaw, DownstreamError, LadderAccuracy
+from lmscale.study.laws.parameter import Parameter
 from lmscale.study.laws.reinforcement import BestOfN, RepeatedSampling, RewardUnderRL, RLCompute
 from lmscale.study.laws.size_and_data import (
     BoundedDataConstrained,
@@ -83,6 +87,7 @@ MIXTURE = re.compile(r"mixture-([2-9]|[1-9][0-9])")
 """Names of the laws of mixtures, of two to 99 domains."""
 
 
+@checked
 def form(law: str | type[Law]) -> type[Law]:
     """The class of a law, from its name, itself or its import path. Raises `UserError` where it is no law."""
     if isinstance(law, str):
@@ -181,10 +186,13 @@ def _from_file(path: Path) -> ModuleType:
     module.__dict__["__law_file__"] = str(path)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):
+            called(f"the law file {path}", spec.loader.exec_module, module)
+    except BaseException as error:
         del sys.modules[name]
-        raise UserError(f"{path} fails as it is imported: {type(error).__name__}: {error}") from error
+        if isinstance(error, UserError) and error.__cause__ is None:  # what this package says of a line of the file
+            raise UserError(f"{place_of(error) or path}: {error}") from error
+        raise
     return module
 
 
@@ -194,8 +202,11 @@ def _from_module(name: str) -> ModuleType:
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        raise UserError(f"the module {name!r} cannot be imported ({type(error).__name__}: {error})") from error
+    except (Exception, SystemExit) as error:
+        place = place_of(error)
+        raise UserError(
+            f"the module {name!r} cannot be imported{f', at {place}' if place else ''} ({sentence(error)})"
+        ) from error
     finally:
         sys.path.remove(here)
 
@@ -203,9 +214,10 @@ def _from_module(name: str) -> ModuleType:
 def _check(law: type[Law]) -> None:
     """Raises `UserError` for a class that is no complete law."""
     where = law.__qualname__
-    if not law.NAME:
+    if not (isinstance(law.NAME, str) and law.NAME):
         raise UserError(f"the law class {where} has no NAME: give it one, as in NAME: ClassVar = 'my-law'")
-    if not law.PARAMETERS or any(not hasattr(one, "starts") for one in law.PARAMETERS):
+    rows = law.PARAMETERS if isinstance(law.PARAMETERS, tuple | list) else ()
+    if not rows or not all(isinstance(one, Parameter) for one in rows):
         raise UserError(f"the law {law.NAME!r} needs PARAMETERS, a tuple of laws.Parameter(name, low, high)")
     fields = tuple(field.name for field in dataclasses.fields(law) if field.name != "citation")
     if law.names() != fields:
@@ -215,6 +227,8 @@ def _check(law: type[Law]) -> None:
         )
     if law.RESIDUAL not in ("log", "raw"):
         raise UserError(f"the law {law.NAME!r} has RESIDUAL = {law.RESIDUAL!r}: residuals are 'log' or 'raw'")
+    if wrong := [name for name in law.SHARES if name not in law.INPUTS]:
+        raise UserError(f"the law {law.NAME!r} has {wrong[0]!r} in SHARES and not in INPUTS: shares are inputs")
     repeated = next((name for name in law.INPUTS if law.INPUTS.count(name) > 1), None)
     if repeated or law.TARGET in law.INPUTS:
         twice = f"the input {repeated!r} twice" if repeated else f"its own target, {law.TARGET!r}"
@@ -226,6 +240,8 @@ def _check(law: type[Law]) -> None:
 
 def _check_loss(law: type[Law]) -> None:
     """`loss` takes INPUTS, each at its place, under names of its own if it likes."""
+    if not callable(law.loss):
+        raise UserError(f"the loss of the law {law.NAME!r} is {law.loss!r}: it is a function of the inputs")
     given = [one for one in inspect.signature(law.loss).parameters.values() if one.name != "self"]
     names = [one.name for one in given]
     misplaced = [name for name, other in zip(names, law.INPUTS) if name != other and name in law.INPUTS]

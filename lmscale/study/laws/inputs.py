@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lmscale.core.arguments import checked, shown
 from lmscale.core.errors import UserError, nearest
 
 Role = Literal["size", "data", "compute", "share", "count", "loss", "amount", "number"]
@@ -24,6 +25,7 @@ LARGEST = 1e40
 """Above it, or below its inverse, no input or loss lies, and squares overflow."""
 
 
+@checked
 @dataclass(frozen=True)
 class Input:
     """One input of a law, or its target. Raises `UserError` for a role that is none.
@@ -63,11 +65,13 @@ class Input:
     def check(self, value: Any, where: str) -> float:
         """One value as a float. Raises `UserError` where it is none that a run can have."""
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+        except OverflowError:
+            number = math.inf
         except (TypeError, ValueError):
-            raise UserError(f"{where} gives {self.name} = {value!r}: a number is needed") from None
+            raise UserError(f"{where} gives {self.name} = {shown(value)}: a number is needed") from None
         if not math.isfinite(number) or abs(number) > LARGEST:
-            raise UserError(f"{where} gives {self.name} = {value!r}: a finite number below {LARGEST:g} is needed")
+            raise UserError(f"{where} gives {self.name} = {shown(value)}: a finite number below {LARGEST:g} is needed")
         bad, reason = self.impossible(np.array([number]))
         if bad[0]:
             raise UserError(f"{where} gives {self.name} = {number:g}: {reason}")
@@ -119,6 +123,7 @@ PLANNED_INPUTS = ("params", "tokens", "unique_tokens", "active_params", "experts
 """Inputs that the configuration of a run states before it is trained: a sweep is designed for laws of these."""
 
 
+@checked
 def input_named(name: str, own: dict[str, Input] | None = None) -> Input:
     """The input of a name: a law's own, a known one, a share of a mixture, or any finite number."""
     known = {**KNOWN_INPUTS, **(own or {})}

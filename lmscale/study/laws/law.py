@@ -1,16 +1,19 @@
 """What a law is: parameters with bounds and starts, inputs with roles, a loss, an optimum under a compute model."""
 
+import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.arguments import Amounts, checked, shown
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import called
 from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
 from lmscale.study.laws.inputs import Input, input_named
 from lmscale.study.laws.optimum import no_optimum, search
@@ -30,6 +33,8 @@ class Birth:
     sha256: str
 
 
+OWN_METHODS = {"__post_init__", "loss", "optimum", "exponents", "to_search", "from_search"}
+"""What a form defines, and fits, plans and predictions call."""
 BORN: dict[type["Law"], Birth] = {}
 """Every class of a law in this process, in the order of their definition."""
 
@@ -45,6 +50,63 @@ def _birth(law: type["Law"]) -> Birth:
         by_name = getattr(module, "__spec__", None) is not None and law.__module__ != "__main__"
         place = law.__module__ if by_name or file is None else _from_here(Path(file))
     return Birth(f"{place}:{law.__qualname__}", sha256)
+
+
+def _tell_errors(law: type["Law"]) -> None:
+    """Let an error in a method of a user's law say where in the user's file it was raised."""
+    for name in OWN_METHODS & vars(law).keys():
+        defined = vars(law)[name]
+        of_class = isinstance(defined, classmethod | staticmethod)
+        method = defined.__func__ if of_class else defined
+        if callable(method) and method is not vars(Law).get(name):
+            what = f"the {name} of the law {law.NAME or law.__qualname__!r}"
+            setattr(law, name, type(defined)(_telling(method, what)) if of_class else _telling(method, what))
+
+
+def _check_names(law: type["Law"]) -> None:
+    """Raises `UserError` unless inputs, shares and the target of a class are names."""
+    for name, of in (("INPUTS", law.INPUTS), ("SHARES", law.SHARES), ("TARGET", (law.TARGET,))):
+        if not isinstance(of, tuple | list) or not all(isinstance(one, str | Input) for one in of):
+            rule = "a name" if name == "TARGET" else "a tuple of names, with a comma also after one, ('params',)"
+            raise UserError(f"the law class {law.__qualname__} has {name} = {getattr(law, name)!r}: it is {rule}")
+
+
+def _telling(method: Callable[..., Any], what: str) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def told(*arguments: Any, **named: Any) -> Any:
+        return called(what, method, *arguments, **named)
+
+    return told
+
+
+def _of_numbers(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """`loss`, which says what is wrong with inputs that are none; it is called too often to look at each before."""
+
+    @functools.wraps(loss)
+    def checked_loss(self: "Law", *inputs: Any, **named: Any) -> Any:
+        try:
+            value = loss(self, *inputs, **named)
+        except (UserError, TypeError, ValueError, ArithmeticError):
+            _check_inputs(self, {**dict(zip(self.INPUTS, inputs)), **named})
+            raise
+        if type(value) is complex:  # a power of a negative number of Python
+            _check_inputs(self, {**dict(zip(self.INPUTS, inputs)), **named})
+        return value
+
+    return checked_loss
+
+
+def _check_inputs(law: "Law", inputs: Mapping[str, Any]) -> None:
+    """Raises `UserError` for an input that is no number, or none that a run can have; of arrays for other items."""
+    for name, value in inputs.items():
+        if hasattr(value, "tangents") or np.iscomplexobj(value):
+            continue
+        if isinstance(value, str) or np.ndim(value) == 0:
+            law.input(name).check(value, f"the loss of the law {law.NAME!r}")
+        elif getattr(getattr(value, "dtype", None), "kind", None) not in ("b", "i", "u", "f"):
+            raise UserError(
+                f"the loss of the law {law.NAME!r} gives {name} = {shown(value)}: give a number, or np.array([...])"
+            )
 
 
 def _from_here(file: Path) -> str:
@@ -76,11 +138,16 @@ class Law:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        _check_names(cls)
         declared = [one for one in (*cls.INPUTS, cls.TARGET) if isinstance(one, Input)]
         cls.OWN_INPUTS = {**cls.OWN_INPUTS, **{one.name: one for one in declared}}
         cls.INPUTS = tuple(one.name if isinstance(one, Input) else one for one in cls.INPUTS)
         cls.TARGET = cls.TARGET.name if isinstance(cls.TARGET, Input) else cls.TARGET
         BORN[cls] = _birth(cls)
+        if not cls.__module__.startswith("lmscale."):
+            _tell_errors(cls)
+        if callable(loss := vars(cls).get("loss")) and loss is not Law.loss:
+            cls.loss = _of_numbers(loss)  # type: ignore[method-assign]
 
     @classmethod
     def input(cls, name: str) -> Input:
@@ -141,7 +208,8 @@ class Law:
         """The loss at inputs by name; those with a default may be absent."""
         return self.loss(*[inputs[name] for name in self.INPUTS[: _last_given(self.INPUTS, inputs)]])
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         """The minimum of `loss` along `compute` at `given` values of the further inputs: 13 digits of loss.
 
         Raises `UserError` where the form knows no model size, a further input is not given, or the loss falls for ever

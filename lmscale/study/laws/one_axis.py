@@ -1,10 +1,13 @@
 """Forms in compute alone, in a schedule's areas, and from loss to a benchmark's score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.arguments import Share, checked
+from lmscale.core.errors import UserError
 from lmscale.study.laws.law import Law
 from lmscale.study.laws.parameter import Parameter
 
@@ -98,7 +101,10 @@ class Annealing(Law):
         return self.L0 + self.A * rate_sum ** (-self.alpha) - self.C * annealing_sum
 
 
-def annealing_areas(learning_rates: Any, decay: float = 0.999, warmup_sum: float = 0.0) -> tuple[Any, Any]:
+@checked
+def annealing_areas(
+    learning_rates: np.ndarray | Sequence[float], decay: Share = 0.999, warmup_sum: float = 0.0
+) -> tuple[Any, Any]:
     """(S1, S2) after every step of a schedule, each of shape (steps,).
 
     S1 sums the rates; S2 sums the momentum m_i = decay m_(i-1) + (rate_(i-1) - rate_i) of their falls. The steps of
@@ -106,6 +112,8 @@ def annealing_areas(learning_rates: Any, decay: float = 0.999, warmup_sum: float
     as `warmup_sum` it enters S1, without which a power of S1 does not fit the first steps.
     """
     rates = np.asarray(learning_rates, dtype=float)
+    if rates.ndim != 1:
+        raise UserError(f"annealing_areas was given an array of shape {rates.shape}: give the rate of every step")
     falls = np.concatenate([[0.0], rates[:-1] - rates[1:]])
     momentum = np.empty_like(falls)
     average = 0.0

@@ -3,16 +3,18 @@
 import math
 from dataclasses import dataclass
 
+from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError
 
 
+@checked
 @dataclass(frozen=True)
 class Parameter:
     """One unknown of a law, with its bounds. Raises `UserError` for bounds or starts that cannot be."""
 
     name: str
-    low: float
-    high: float
+    low: Number
+    high: Number
     starts: tuple[float, ...] = ()
     """Values from which it is searched, crossed with those of the others; else three points inside the bounds."""
     log: bool = True

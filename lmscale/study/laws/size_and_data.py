@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.arguments import Amounts, checked
 from lmscale.study.laws.compute import SIX_ND, Allocation, ComputeModel
 from lmscale.study.laws.law import Law
 from lmscale.study.laws.parameter import Parameter
@@ -36,7 +37,8 @@ class Chinchilla(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return self.E + self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         """Closed form: N^(alpha + p beta) = alpha A / (p beta B) (C/k)^beta, for C = k N^p D.
 
         With k = 6, p = 1 this is Hoffmann 2022, eq. 4.
@@ -75,7 +77,8 @@ class Kaplan(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return ((self.N_c / params) ** (self.alpha_N / self.alpha_D) + self.D_c / tokens) ** self.alpha_D
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         self.check_given(given)
         ratio = self.alpha_N / self.alpha_D
         inner = Chinchilla(0.0, self.N_c**ratio, self.D_c, ratio, 1.0).optimum(flops, compute)
@@ -156,7 +159,8 @@ class OverTraining(Law):
     def loss(self, params: Any, tokens: Any) -> Any:
         return self.E + self.alpha * params**self.eta + self.beta * 6 ** (self.eta / 2) * tokens**self.eta
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         self.check_given(given)
         same = Chinchilla(self.E, self.alpha, self.beta * 6 ** (self.eta / 2), -self.eta, -self.eta)
         return same.optimum(flops, compute)
@@ -186,7 +190,8 @@ class OuterExponent(Law):
         inner = self.A * params ** (-self.alpha) + self.B * tokens ** (-self.beta)
         return self.E + inner**self.gamma
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         self.check_given(given)
         inner = Chinchilla(0.0, self.A, self.B, self.alpha, self.beta).optimum(flops, compute)
         return dataclasses.replace(inner, loss_nats=self.loss(inner.params, inner.tokens))
@@ -219,7 +224,8 @@ class PowerMean(Law):
         terms = (self.A * params ** (-self.alpha)) ** self.q + (self.B * tokens ** (-self.beta)) ** self.q
         return self.E + terms ** (1 / self.q)
 
-    def optimum(self, flops: Any, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, compute: ComputeModel = SIX_ND, **given: Any) -> Allocation:
         self.check_given(given)
         q = self.q
         inner = Chinchilla(0.0, self.A**q, self.B**q, self.alpha * q, self.beta * q).optimum(flops, compute)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.arguments import Count, checked
 from lmscale.study.laws.law import Law
 from lmscale.study.laws.parameter import Parameter
 from lmscale.study.laws.size_and_data import Chinchilla
@@ -171,8 +172,9 @@ class _Mixture(Law):
         return self.c + np.exp(exponent)  # type: ignore[attr-defined]
 
 
+@checked
 @functools.cache
-def mixture(domains: int) -> type[Law]:
+def mixture(domains: Count) -> type[Law]:
     """The law of a mixture of so many domains, called "mixture-5" of five: of share_1, share_2, ..."""
     names = tuple(f"t{number}" for number in range(1, domains + 1))
     shares = tuple(f"share_{number}" for number in range(1, domains + 1))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.plots.axes import end_labels, log_axis, note, padded, size_name, word_key
 from lmscale.study.plots.style import APPROACH_LABEL, COMPUTE, INK, TOKENS_PER_PARAM
@@ -24,6 +25,7 @@ LABEL = {
 }
 
 
+@checked
 def allocation(
     ax: "Axes",
     fits: Sequence[Any],

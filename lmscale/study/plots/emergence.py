@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.plots.axes import log_axis, note, padded, word_key
 from lmscale.study.plots.numerals import compact, power
@@ -36,6 +37,7 @@ AXIS = {
 ERRORS = 1.96
 
 
+@checked
 def scores(ax: "Axes", finding: "Finding", label: str | None = None) -> None:
     """One metric against scale: points with 95 % of their noise, chance dashed, the fitted curve, and the threshold.
 
@@ -68,6 +70,7 @@ def score_stderr(finding: "Finding") -> np.ndarray:
     return np.asarray(widened * np.sqrt(shrunk * (1 - shrunk) / curve.weight_S))
 
 
+@checked
 def hard_and_graded(axes: "Sequence[Axes]", hard: "Finding", graded: "Finding", label: str | None = None) -> None:
     """The hard metric above, the graded one below, on one scale: does the jump survive a metric that counts parts?
 
@@ -91,6 +94,7 @@ def hard_and_graded(axes: "Sequence[Axes]", hard: "Finding", graded: "Finding", 
         below.invert_yaxis()
 
 
+@checked
 def small_multiples(figure: "Figure", findings: "Sequence[Finding]", columns: int = 8) -> None:
     """One small panel per finding, all on one axis of scale; the score from the lowest to the highest of each task.
 
@@ -130,6 +134,7 @@ def _tile(ax: "Axes", finding: "Finding") -> None:
     ax.text(0.03, 0.96, finding.cls, transform=ax.transAxes, fontsize=6, color=colour, va="top")
 
 
+@checked
 def ladder(ax: "Axes", fit: "Ladder", losses: Sequence[float], measured: Sequence[float]) -> None:
     """Score against task loss: fitted runs filled, held-out ones open, the link with 95 %, predictions as crosses.
 
@@ -163,6 +168,7 @@ def _axis(ax: "Axes", finding: "Finding", most: int = 6) -> None:
     log_axis(ax, "x", "power" if curve.axis == "flops" else "compact", most)
 
 
+@checked
 def threshold_text(finding: "Finding") -> str:
     """The threshold with its interval in few characters, "" where there is none."""
     if finding.threshold is None or finding.interval is None:

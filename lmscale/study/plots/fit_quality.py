@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.plots.axes import log_axis, note, padded, size_name
 from lmscale.study.plots.style import INK, LOSS
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 ERROR = "measured − predicted loss, %"
 
 
+@checked
 def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "HeldOut | None" = None) -> None:
     """Measured minus predicted loss in per cent of the prediction, against one input; held-out runs open.
 
@@ -57,6 +59,7 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
         note(ax, "filled: fitted; open: held out")
 
 
+@checked
 def predictions(ax: "Axes", checked: "HeldOut") -> None:
     """Predicted against measured loss of the runs that no fit saw, with the interval of one new run.
 
@@ -75,6 +78,7 @@ def predictions(ax: "Axes", checked: "HeldOut") -> None:
     ax.set_ylabel(f"predicted {LOSS}")
 
 
+@checked
 def prediction_errors(ax: "Axes", checked: "HeldOut") -> None:
     """Measured minus predicted loss of the held-out runs against N; bars are where one new run was expected.
 

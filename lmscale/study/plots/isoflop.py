@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.grouping import LEAST_SIZES, budgets_of_flops, group_index, group_values, stated_budgets
 from lmscale.study.plots.axes import log_axis, note, padded, size_name, spread
@@ -86,6 +87,7 @@ def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | Non
     return points
 
 
+@checked
 def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> None:
     """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
 from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded, size_name
 from lmscale.study.plots.rows import held_out_mask, measured_runs
@@ -41,6 +42,7 @@ def lower_frontier(flops: Any, loss: Any, tolerance: float = 0.05) -> tuple[np.n
     return x[on], y[on]
 
 
+@checked
 def curves(
     ax: "Axes",
     table: "pd.DataFrame",
@@ -108,6 +110,7 @@ def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curve
     return padded([min([0.99 * lowest, *near]), 1.25 * top if with_curves else top])
 
 
+@checked
 def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> dict[str, float]:
     """The baselines that `curves` draws: those that lie inside its axis of losses."""
     low, high = loss_limits(runs, baselines, with_curves)
@@ -145,6 +148,7 @@ def binned(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray]:
     return np.bincount(bins, x)[keep] / count[keep], np.bincount(bins, y)[keep] / count[keep]
 
 
+@checked
 def read_curves(folder: str | Path, table: "pd.DataFrame") -> tuple[dict[str, "pd.DataFrame"], list[str]]:
     """The logged metrics of runs of `table` under a sweep's folder, and a sentence for each file that is corrupt.
 

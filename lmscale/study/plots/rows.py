@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.tables.states import unfinished
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@checked
 def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
     """The rows that can be drawn: of runs that finished, N, D, C and the loss finite and positive."""
     if not len(table.columns):
@@ -23,6 +25,7 @@ def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.iloc[np.flatnonzero(known & (unfinished(table) == ""))]
 
 
+@checked
 def held_out_mask(table: "pd.DataFrame") -> Any:
     """Which rows are held out (n,), all False where the table does not say."""
     if "held_out" not in table:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core import files
+from lmscale.core.arguments import Count, Positive, checked
 from lmscale.core.config import loss_unit
 from lmscale.core.errors import UserError
 
@@ -49,6 +50,7 @@ COMPUTE = "training compute C, FLOPs"
 LOSS = "loss, nats per token"
 
 
+@checked
 def loss_label(runs: "pd.DataFrame") -> str:
     """What an axis with the losses of a table's runs is named."""
     return f"loss, {loss_unit(runs['stage'].dropna() if 'stage' in runs else ())}"
@@ -98,7 +100,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def canvas(width: float = 9.0, height: float = 4.4, panels: int = 1) -> "tuple[Figure, list[Axes]]":
+@checked
+def canvas(width: Positive = 9.0, height: Positive = 4.4, panels: Count = 1) -> "tuple[Figure, list[Axes]]":
     """A figure of `width` x `height` inches with `panels` side by side, without any global state."""
     from matplotlib.figure import Figure
 
@@ -107,6 +110,7 @@ def canvas(width: float = 9.0, height: float = 4.4, panels: int = 1) -> "tuple[F
     return figure, axes
 
 
+@checked
 def render(figure: "Figure", kind: str) -> bytes:
     """The figure as "svg" or "png"; equal figures give equal bytes."""
     import matplotlib
@@ -134,6 +138,7 @@ def _laid_out(figure: "Figure") -> Iterator[None]:
             figure.set_layout_engine(engine)
 
 
+@checked
 def save(figure: "Figure", path: str | Path) -> Path:
     """Write the figure atomically as its suffix says. Raises `UserError` for a suffix other than .svg and .png."""
     path = Path(path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.study.grouping import group_index
 from lmscale.study.plots.axes import end_labels, log_axis, padded
 from lmscale.study.plots.style import INK, LOSS, colour
@@ -70,11 +71,13 @@ def best_rate(rates: Sequence[float], losses: Sequence[float]) -> BestRate:
     return BestRate(math.exp(x[best] + vertex), stderr, float(y[best]), edge=False)
 
 
+@checked
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     """d ln(value) / d ln(size) by least squares."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
+@checked
 def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarray], axis: str) -> None:
     """Size of a change [steps, sizes] against the size of the model, for each parametrization.
 
@@ -96,6 +99,7 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
     ax.set_xlabel(axis)
 
 
+@checked
 def rate_sweep(
     ax: "Axes",
     curves: Mapping[int, tuple[Sequence[float], Sequence[float]]],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import PRETRAIN, RunConfig, check
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.sweep import PARENT_FIELDS, Point
@@ -35,6 +36,7 @@ class ByStage:
         return self.recipes[stage]
 
 
+@checked
 def by_stage(**recipes: Callable[[Point], RunConfig]) -> ByStage:
     """A recipe for each stage by its name: `by_stage(pretrain=..., fine_tune=..., distil=...)`."""
     check(bool(recipes), "by_stage(): give a recipe for each stage, as in by_stage(pretrain=..., fine_tune=...)")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from lmscale.core.arguments import Count, Positive, checked
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.counting import active_params_total, flops_per_token, params_non_embedding, params_total
 
@@ -11,20 +12,21 @@ FARTHEST = 1.5
 """Largest ratio between the size asked for and that of the nearest shape."""
 
 
+@checked
 @dataclass(frozen=True)
 class Family:
     """A one-dimensional family of shapes: depth and heads follow from the width."""
 
-    width_multiple: int
+    width_multiple: Count
     """Widths are multiples of this: 64 or 128 fill the tiles of an accelerator's matrix units."""
-    aspect_ratio: float | None
+    aspect_ratio: Positive | None
     """Width divided by layers, as near as whole layers allow; None gives every member `min_layers`."""
-    head_width: int
+    head_width: Count
     """Features per head, as near as whole heads allow."""
-    min_layers: int = 2
-    min_heads: int = 1
-    max_width: int = 16_384
-    mlp_multiple: int | None = None
+    min_layers: Count = 2
+    min_heads: Count = 1
+    max_width: Count = 16_384
+    mlp_multiple: Count | None = None
     """The hidden width of the MLP is rounded up to a multiple of this; None keeps the model's own rule."""
     granularity: float | None = None
     """G: hidden units of a member's MLP over those of one expert, as near as whole units allow (Krajewski 2024, arXiv
@@ -96,6 +98,7 @@ class Family:
         return text
 
 
+@checked
 def nearest_model(params: float, family: Family, active: bool = False) -> ModelConfig:
     """The member of `family` whose N is nearest to `params` in ratio: all parameters, or the `active` ones of a token.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import ModelConfig, check
 from lmscale.core.counting import active_params_total, count
 from lmscale.core.plans import read_plan
@@ -36,6 +37,7 @@ class BestCell:
     experts: int = 1
 
 
+@checked
 def best_cells(folder: str | Path) -> list[BestCell]:
     """The best rate and batch of every size and length of a finished sweep.
 
@@ -78,6 +80,7 @@ def _best(params: int, members: list[tuple[Any, float]]) -> BestCell:
     return BestCell(params, config.tokens, rate, config.batch_tokens, loss, at_edge, config.model.experts)
 
 
+@checked
 def tuned(from_: str | Path, recipe: Recipe, *, edges: bool = False, name: str = "tuned") -> Recipe:
     """`recipe` with the rate and batch that were best in a finished sweep, whose folder is `from_`.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lmscale.core.arguments import Count, Positive, checked
 from lmscale.core.config import ModelConfig
 from lmscale.core.counting import active_params_non_embedding, flops_per_token_deepseek
 from lmscale.study.recipes.family import Family
@@ -29,13 +30,14 @@ PORIAN_N = 108e6
 """The size at which Porian's rules, and the ladder's, are anchored."""
 
 
+@checked
 def standard(family: Family, **more: Any) -> Recipe:
     """What most papers do: Kaplan's rate, half a million tokens a batch, and the settings of GPT-3.
 
     The batch is bounded to a thousandth of D, so that short runs have steps to learn in.
     """
 
-    def batch(model: ModelConfig, tokens: float) -> float:
+    def batch(model: ModelConfig, tokens: Positive) -> float:
         return power_of_two(min(2**19, tokens / LEAST_STEPS) / model.context)
 
     return _recipe(
@@ -49,12 +51,14 @@ def standard(family: Family, **more: Any) -> Recipe:
     )
 
 
-def step_law_lr(model: ModelConfig, tokens: float) -> float:
+@checked
+def step_law_lr(model: ModelConfig, tokens: Positive) -> float:
     """Peak rate 1.797 N^-.7129 D^.3075, N non-embedding (Li 2025, Step Law, arXiv 2503.04715)."""
     return 1.797 * active_params_non_embedding(model) ** -0.7129 * tokens**0.3075
 
 
-def step_law_batch(largest_tokens: int | None = None) -> Callable[[ModelConfig, float], int]:
+@checked
+def step_law_batch(largest_tokens: Count | None = None) -> Callable[[ModelConfig, float], int]:
     """Batch .5807 D^.5709 tokens (Step Law, as above), as the nearest power of two of sequences.
 
     `largest_tokens` bounds it to what a device holds: said here because a bound batch is a departure from the rule.
@@ -67,7 +71,8 @@ def step_law_batch(largest_tokens: int | None = None) -> Callable[[ModelConfig, 
     return sequences
 
 
-def step_law(family: Family, *, largest_batch: int | None = None, **more: Any) -> Recipe:
+@checked
+def step_law(family: Family, *, largest_batch: Count | None = None, **more: Any) -> Recipe:
     """Step Law's rate and batch; `largest_batch` bounds the batch in tokens."""
     bound = f", at most {largest_batch:,} tokens" if largest_batch else ""
     return _recipe(
@@ -81,10 +86,11 @@ def step_law(family: Family, *, largest_batch: int | None = None, **more: Any) -
     )
 
 
+@checked
 def deepseek(family: Family, **more: Any) -> Recipe:
     """Rate .3118 C^-.125 and batch .2920 C^.3271 tokens, C = M D with DeepSeek's M per token."""
 
-    def flops(model: ModelConfig, tokens: float) -> float:
+    def flops(model: ModelConfig, tokens: Positive) -> float:
         return flops_per_token_deepseek(model) * tokens
 
     return _recipe(
@@ -115,10 +121,11 @@ def _porian_batch(source: str) -> Rule:
     )
 
 
-def _warmup_of_n(model: ModelConfig, tokens: float) -> float:
+def _warmup_of_n(model: ModelConfig, tokens: Positive) -> float:
     return min(0.2, active_params_non_embedding(model) / tokens)
 
 
+@checked
 def olmo_ladder(family: Family, **more: Any) -> Recipe:
     """Rate and batch follow N; warmup over N tokens. The batch grows with N along an IsoFLOP, and the plan says so."""
     warmup = Rule(_warmup_of_n, f"{LADDER}: N tokens, at most a fifth of the run")
@@ -126,6 +133,7 @@ def olmo_ladder(family: Family, **more: Any) -> Recipe:
     return _recipe("olmo_ladder", LADDER, family, _porian_lr(LADDER), _porian_batch(LADDER), settings, more)
 
 
+@checked
 def porian_tuned(family: Family, **more: Any) -> Recipe:
     """Porian's tuned chain: rate, batch and beta2 follow N, warmup is short, no weight decay.
 
@@ -140,13 +148,15 @@ def porian_tuned(family: Family, **more: Any) -> Recipe:
     return _recipe("porian_tuned", PORIAN, family, _porian_lr(PORIAN), _porian_batch(PORIAN), settings, more)
 
 
-def mup(family: Family, *, base_width: int, peak_lr: float, batch_tokens: int, **more: Any) -> Recipe:
+@checked
+def mup(family: Family, *, base_width: Count, peak_lr: Positive, batch_tokens: Count, **more: Any) -> Recipe:
     """One rate for all widths under muP, that which was tuned at `base_width`; the batch is the same for all."""
     base = family.shape(base_width)
     return _transferred("mup", YANG, family, base, None, peak_lr, batch_tokens, more)
 
 
-def completep(family: Family, *, base_width: int, peak_lr: float, batch_tokens: int, **more: Any) -> Recipe:
+@checked
+def completep(family: Family, *, base_width: Count, peak_lr: Positive, batch_tokens: Count, **more: Any) -> Recipe:
     """One rate for all widths and depths under CompleteP, that of the member of width `base_width`."""
     base = family.shape(base_width)
     return _transferred("completep", DEY, family, base, base.layers, peak_lr, batch_tokens, more)

@@ -7,8 +7,10 @@ where each value of a run comes from.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, overload
 
+from lmscale.core.arguments import Finite, Positive, checked, shown
 from lmscale.core.config import (
     DataConfig,
     Distillation,
@@ -21,6 +23,7 @@ from lmscale.core.config import (
 )
 from lmscale.core.counting import active_params_total, flops_per_token, params_total
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import called
 from lmscale.study.recipes.experts import EXPERT_AXES, with_experts
 from lmscale.study.recipes.family import Family, nearest_model
 from lmscale.study.recipes.lora import with_lora
@@ -42,6 +45,7 @@ OBJECTIVE_OF_ROLE = {"teacher": "Distillation", "reward": "Reinforcement"}
 """Parents that an objective names, and which does."""
 
 
+@checked
 @dataclass(frozen=True)
 class Rule:
     """A number that follows from (model, D tokens), and its source."""
@@ -50,14 +54,23 @@ class Rule:
     source: str
 
     def __call__(self, model: ModelConfig, tokens: float) -> float:
-        return self.value(model, tokens)
+        return called(f"the rule of {self.source!r}", self.value, model, tokens)
+
+    def number(self, model: ModelConfig, tokens: float) -> float:
+        """The same, of a quantity that is positive. Raises `UserError` for anything else."""
+        value = self(model, tokens)
+        positive = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+        check(positive, f"the rule of {self.source!r} gives {shown(value)}: must be a positive number")
+        return float(value)
 
 
-def constant(value: float, source: str) -> Rule:
+@checked
+def constant(value: Finite, source: str) -> Rule:
     """A rule that gives the same number at every size and length."""
     return Rule(lambda model, tokens: value, source)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every opinion that turns a point into a run."""
@@ -152,13 +165,13 @@ class Recipe:
             model = replace(model, scalar_head=True)
         tokens = self.tokens(point, model)
         rule_tokens, least = _rule_tokens(point, tokens), self._least_sequences(data)
-        batch = point.get("batch_sequences", 0) or self.batch_sequences(model, rule_tokens)
+        batch = point.get("batch_sequences", 0) or self.batch_sequences.number(model, rule_tokens)
         sequences = least * max(1, round(batch / least))
         return RunConfig(
             model=model,
             data=data,
             optimizer=OptimizerConfig(
-                peak_lr=float(point.get("peak_lr", 0) or self.lr(model, rule_tokens)),
+                peak_lr=float(point.get("peak_lr", 0) or self.lr.number(model, rule_tokens)),
                 batch_sequences=sequences,
                 **self._settings(point, model, rule_tokens, sequences * model.context),
             ),
@@ -249,6 +262,9 @@ class Recipe:
     def _data(self, point: Point) -> DataConfig:
         if "unique_tokens" not in point:
             return self.data
+        check(
+            point["unique_tokens"] >= 1, f"the point has unique_tokens = {point['unique_tokens']}: a text has 1 or more"
+        )
         unique, tokens = int(point["unique_tokens"]), point.get("tokens", point["unique_tokens"])
         # The point asks for these repeats; whole batches may round D up a little.
         passes = max(self.data.max_epochs, 1.05 * tokens / unique)
@@ -265,6 +281,10 @@ class Recipe:
                 batch_tokens // model.context, batch_tokens / self.micro_batch_tokens
             )
         if "trunk" in point:
+            check(
+                "trunk_tokens" in point,
+                f"recipe {self.name!r}: the point has a trunk and no trunk_tokens, the lengths of all its branches",
+            )
             settings.pop("warmup_fraction", None)
             settings |= {
                 "schedule": "wsd",
@@ -292,6 +312,7 @@ def _micro_batches(sequences: int, least: float) -> int:
     return next(number for number in divisors if number >= min(least, sequences))
 
 
-def power_of_two(value: float) -> int:
+@checked
+def power_of_two(value: Positive) -> int:
     """The power of two nearest to `value` in ratio, at least 1."""
     return 2 ** max(0, round(math.log2(value)))

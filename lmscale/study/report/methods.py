@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 from lmscale.study.fits.results.common import LEVELS, why_no_interval
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from lmscale.study.fits import Frontier, IsoFlop, LossLaw
-
-    Fit: TypeAlias = Frontier | IsoFlop | LossLaw
+    from lmscale.study.fits.results.artefact import Fit
 
 GIVEN = "given"
 """The source of a noise that the user stated."""

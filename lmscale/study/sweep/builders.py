@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 
+from lmscale.core.arguments import Count, Number, Positive, checked
 from lmscale.core.config import check
+from lmscale.core.user_code import called
 from lmscale.study.laws import CHINCHILLA_REFIT
 from lmscale.study.sweep.points import Point, Points, chain, grid, product
 
@@ -12,29 +14,23 @@ COOLDOWN = 0.2
 """Share of a branch's steps over which it cools down (10 to 20 %: Haegele 2024, arXiv 2405.18392)."""
 
 
-def _check_positive(builder: str, **arguments: Sequence[float]) -> None:
-    """Raise `UserError` for an argument that is no list of positive numbers: a text, say, is no list of budgets."""
-    for name, values in arguments.items():
-        several = not isinstance(values, str) and isinstance(values, Iterable)
-        bad = [one for one in values if not _is_positive(one)] if several else [values]
-        check(not bad, f"{builder}({name}={bad and bad[0]!r}): must be positive numbers, as in [1e12, 3e12]")
-
-
 def _is_positive(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
-def chinchilla_params(flops: float) -> float:
+@checked
+def chinchilla_params(flops: Positive) -> float:
     """N* of a budget by the refit of the published Chinchilla runs, at C = 6 N D."""
     return float(CHINCHILLA_REFIT.optimum(flops).params)
 
 
+@checked
 def isoflop(
-    budgets: Sequence[float],
+    budgets: Sequence[Positive],
     *,
     centre: Callable[[float], float] = chinchilla_params,
-    sizes: int = 7,
-    spread: float = 4.0,
+    sizes: Count = 7,
+    spread: Positive = 4.0,
     seeds: Sequence[int] = (0,),
 ) -> Points:
     """At each compute budget, model sizes spaced evenly in ln N around where the minimum is expected.
@@ -49,10 +45,10 @@ def isoflop(
     """
     check(sizes >= 3, f"isoflop(sizes={sizes}): a parabola takes at least 3 sizes, and 7 are advised")
     check(spread > 1, f"isoflop(spread={spread}): must be larger than 1, and 4 is advised")
-    _check_positive("isoflop", budgets=budgets)
     ratios = [spread ** (2 * i / (sizes - 1) - 1) for i in range(sizes)]
-    centres = [centre(flops) for flops in budgets]
-    _check_positive("isoflop", centre=centres)
+    centres = [called("the centre of isoflop", centre, flops) for flops in budgets]
+    for middle in centres:
+        check(_is_positive(middle), f"isoflop(centre=...) gives {middle!r}: must be a positive number of parameters")
     return tuple(
         {"flops": float(flops), "params": middle * ratio, "seed": seed}
         for flops, middle in zip(budgets, centres)
@@ -61,9 +57,9 @@ def isoflop(
     )
 
 
-def ladder(sizes: Sequence[float], tokens_per_param: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
+@checked
+def ladder(sizes: Sequence[Positive], tokens_per_param: Sequence[Positive], seeds: Sequence[int] = (0,)) -> Points:
     """Model sizes N (all parameters) times training lengths D/N; D/N is exact for the shape that a recipe picks."""
-    _check_positive("ladder", sizes=sizes, tokens_per_param=tokens_per_param)
     return tuple(
         {"params": float(params), "tokens": float(params * ratio), "tokens_per_param": float(ratio), "seed": seed}
         for params in sizes
@@ -72,19 +68,19 @@ def ladder(sizes: Sequence[float], tokens_per_param: Sequence[float], seeds: Seq
     )
 
 
+@checked
 def over_training(
-    sizes: Sequence[float],
-    multiples: Sequence[float] = (0.5, 1, 2, 4, 8, 16, 32),
+    sizes: Sequence[Positive],
+    multiples: Sequence[Positive] = (0.5, 1, 2, 4, 8, 16, 32),
     *,
-    optimal: float = 20.0,
-    hold_out_from: float | None = None,
+    optimal: Positive = 20.0,
+    hold_out_from: Positive | None = None,
 ) -> Points:
     """Sizes trained up to far past the compute-optimal length: D/N = optimal x multiple (Gadre 2024, arXiv 2403.08540).
 
     With `hold_out_from`, runs of the largest size and runs of at least that multiple of the optimal length are held
     out: they are the prediction.
     """
-    check(min(multiples) > 0, f"over_training(multiples={tuple(multiples)}): must be positive")
     points = ladder(sizes, [optimal * multiple for multiple in multiples])
     if hold_out_from is None:
         return points
@@ -95,14 +91,15 @@ def over_training(
     )
 
 
-def fixed_model(params: float, tokens: Sequence[float], seeds: Sequence[int] = (0,)) -> Points:
+@checked
+def fixed_model(params: Positive, tokens: Sequence[Positive], seeds: Sequence[int] = (0,)) -> Points:
     """One model at several lengths, which shows what data alone is worth; it cannot identify a law of N and D."""
-    _check_positive("fixed_model", params=[params], tokens=tokens)
     return tuple({"params": float(params), "tokens": float(count), "seed": seed} for count in tokens for seed in seeds)
 
 
+@checked
 def repeat_data(
-    params: float | Sequence[float], tokens: float, epochs: Sequence[float] = (1, 2, 4, 8, 16, 40)
+    params: Positive | Sequence[Positive], tokens: Positive, epochs: Sequence[Positive] = (1, 2, 4, 8, 16, 40)
 ) -> Points:
     """One length D on texts cut to D / epochs, which shows what a repeated token is worth (Muennighoff 2023).
 
@@ -110,7 +107,6 @@ def repeat_data(
     """
     check(min(epochs) >= 1, f"repeat_data(epochs={tuple(epochs)}): a run passes its text at least once")
     sizes = [params] if isinstance(params, int | float) else params
-    _check_positive("repeat_data", params=sizes, tokens=[tokens])
     return tuple(
         {"params": float(size), "tokens": float(tokens), "unique_tokens": float(tokens / passes), "seed": 0}
         for size in sizes
@@ -118,19 +114,21 @@ def repeat_data(
     )
 
 
+@checked
 def lr_transfer(
-    widths: Sequence[int],
-    peak_lrs: Sequence[float],
+    widths: Sequence[Count],
+    peak_lrs: Sequence[Positive],
     *,
-    tokens: float,
+    tokens: Positive,
     parametrizations: Sequence[str] = ("standard", "mup"),
 ) -> Points:
     """Widths times learning rates under each parametrization: does the best rate stay where it was (Yang 2022)?"""
     return grid(parametrization=parametrizations, width=widths, peak_lr=peak_lrs, tokens=[float(tokens)])
 
 
+@checked
 def with_experts(
-    points: Iterable[Point], experts: Sequence[int] = (1, 2, 4, 8), *, granularity: Sequence[int] = (1,)
+    points: Iterable[Point], experts: Sequence[Count] = (1, 2, 4, 8), *, granularity: Sequence[Count] = (1,)
 ) -> Points:
     """Every point as a dense model and with more experts at the same FLOPs of a token.
 
@@ -143,11 +141,6 @@ def with_experts(
         experts: E of each repeat; 1 is the dense model (Clark 2022, arXiv 2202.01169), which has no granularity.
         granularity: G of each repeat with experts.
     """
-    for name, values in (("experts", experts), ("granularity", granularity)):
-        check(
-            len(values) > 0 and all(int(value) == value >= 1 for value in values),
-            f"with_experts({name}={tuple(values)}): must be whole numbers of at least 1",
-        )
     fine = [(int(number), int(grain)) for number in experts for grain in (granularity if number > 1 else (1,))]
     return tuple(
         {
@@ -160,19 +153,20 @@ def with_experts(
     )
 
 
-def seeds(points: Iterable[Point], count: int) -> Points:
+@checked
+def seeds(points: Iterable[Point], count: Count) -> Points:
     """Every point `count` times, with the seeds 0, 1, ..."""
-    check(count >= 1, f"seeds({count}): must be at least 1")
     bare = [{name: value for name, value in point.items() if name != "seed"} for point in points]
     return product(bare, grid(seed=range(count)))
 
 
+@checked
 def trunk(
-    sizes: Sequence[float],
+    sizes: Sequence[Positive],
     *,
-    tokens: Sequence[float] = (),
-    tokens_per_param: Sequence[float] = (),
-    cooldown: float = COOLDOWN,
+    tokens: Sequence[Positive] = (),
+    tokens_per_param: Sequence[Positive] = (),
+    cooldown: Number = COOLDOWN,
     seed: int = 0,
 ) -> Points:
     """Per size one warmup-stable-decay trunk with a cooldown branch for every length (Haegele 2024, arXiv 2405.18392).

@@ -10,14 +10,16 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lmscale.core.arguments import checked
 from lmscale.core.config import check
+from lmscale.core.user_code import called
 
 Point = Mapping[str, Any]
 """Coordinates of one run: `flops`, `params`, `tokens`, `seed`, ..."""
 Points = tuple[Point, ...]
 COORDINATES = {
     "flops", "params", "active_params", "tokens", "tokens_per_param", "width", "peak_lr", "batch_sequences",
-    "unique_tokens", "experts", "experts_per_token", "expert_width", "granularity",
+    "unique_tokens", "experts", "experts_per_token", "expert_width", "granularity", "base_width",
 }  # fmt: skip
 """Names of a point whose values are positive numbers wherever they stand."""
 DATASTORE = "datastore_tokens"
@@ -25,6 +27,7 @@ DATASTORE = "datastore_tokens"
 are one run."""
 
 
+@checked
 def grid(**axes: Iterable[Any]) -> Points:
     """Every combination of the given axes, the last varying fastest."""
     points: list[dict[str, Any]] = [{}]
@@ -34,6 +37,7 @@ def grid(**axes: Iterable[Any]) -> Points:
     return tuple(points)
 
 
+@checked
 def zip(**axes: Iterable[Any]) -> Points:
     """The axes side by side: the first point takes the first value of each. Raises `UserError` for unequal lengths."""
     lists = {name: list(values) for name, values in axes.items()}
@@ -46,11 +50,13 @@ def zip(**axes: Iterable[Any]) -> Points:
     return tuple(dict(builtins.zip(lists, values)) for values in builtins.zip(*lists.values()))
 
 
+@checked
 def chain(*lists: Iterable[Point]) -> Points:
     """The points of several lists, one after the other."""
     return tuple(point for points in lists for point in points)
 
 
+@checked
 def product(*lists: Iterable[Point]) -> Points:
     """Every point of one list joined with every point of the next, the last varying fastest.
 
@@ -63,14 +69,17 @@ def product(*lists: Iterable[Point]) -> Points:
     return tuple(points)
 
 
+@checked
 def where(points: Iterable[Point], keep: Callable[[Point], bool]) -> Points:
     """The points for which `keep` holds."""
-    return tuple(point for point in points if keep(point))
+    return tuple(point for point in points if called("the condition of where", keep, point))
 
 
+@checked
 def hold_out(points: Iterable[Point], chosen: Callable[[Point], bool] = lambda point: True) -> Points:
     """The same points, marked as held out where `chosen` holds: no fit sees them, they are the prediction."""
-    return tuple({**point, "held_out": True} if chosen(point) else point for point in points)
+    marked = (called("the choice of hold_out", chosen, point) for point in points)
+    return tuple({**point, "held_out": True} if held else point for held, point in builtins.zip(marked, points))
 
 
 def _joined(left: Point, right: Point) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def check_points(name: str, points: Sequence[Point]) -> None:
         for key in COORDINATES & point.keys():
             value = point[key]
             check(
-                isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < _as_float(value) < math.inf,
+                _is_positive(value),
                 f"{place}: {key} = {_short(value)}: must be a positive number",
             )
         size = point.get(DATASTORE, 0)
@@ -102,11 +111,25 @@ def check_points(name: str, points: Sequence[Point]) -> None:
             isinstance(size, numbers.Real) and not isinstance(size, bool) and 0 <= _as_float(size) < math.inf,
             f"{place}: {DATASTORE} = {_short(size)}: tokens of a datastore, 0 or more",
         )
+        lengths = point.get("trunk_tokens", (1,))
+        check(
+            isinstance(lengths, Sequence) and len(lengths) > 0 and all(map(_is_positive, lengths)),
+            f"{place}: trunk_tokens = {_short(lengths)}: the lengths of all branches, as `trunk` gives them",
+        )
+        held_out = point.get("held_out", False)
+        check(
+            isinstance(held_out, bool) or type(held_out).__name__ in ("bool", "bool_"),
+            f"{place}: held_out = {_short(held_out)}: must be True or False",
+        )
         seed = point.get("seed", 0)
         check(
             isinstance(seed, numbers.Integral) and not isinstance(seed, bool),
             f"{place}: seed = {_short(seed)}: must be a whole number",
         )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < _as_float(value) < math.inf
 
 
 def _as_float(value: Any) -> float:

@@ -1,19 +1,18 @@
 """From points to runs: every run made, checked and counted, duplicates merged, branches joined to their trunks."""
 
+import inspect
 import math
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import lmscale
 from lmscale.core.compiled import CompiledRun
 from lmscale.core.config import FINE_TUNE, PREFER, REINFORCE, REWARD, RunConfig, check
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
+from lmscale.core.user_code import place_of, sentence
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.notebook import plan_html
 from lmscale.study.sweep.parents import Parents, started, with_parents
@@ -21,7 +20,6 @@ from lmscale.study.sweep.points import DATASTORE, Point, describe
 from lmscale.study.sweep.text import table
 from lmscale.study.sweep.warnings import warnings_of
 
-PACKAGE = Path(lmscale.__file__).parent
 NEAR = 0.02
 """Relative difference up to which two budgets count as one, since runs have whole batches."""
 
@@ -113,11 +111,16 @@ def plan(sweep: Sweep) -> Plan:
 
 def _configured(sweep: Sweep, point: Point, resolved: Point) -> RunConfig:
     """The run at a point, whose parents `resolved` names by their ids."""
+    module = getattr(sweep.recipe, "__module__", "")
+    check(
+        not (inspect.isfunction(sweep.recipe) and module.startswith("lmscale.study.recipes.")),
+        f"the recipe of sweep {sweep.name!r} makes recipes of a family; call it with its settings first, as in "
+        f"recipes.step_law(FAMILY)",
+    )
     config = _called(sweep, "recipe", resolved)
     check(
         isinstance(config, RunConfig),
-        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig"
-        + ("; call it with its settings first, as in recipes.step_law(FAMILY)" if callable(config) else ""),
+        f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig",
     )
     config = started(config, resolved)
     if sweep.exam is not None and not config.model.scalar_head:  # which has no next token to answer with
@@ -223,12 +226,11 @@ def _called(sweep: Sweep, name: str, point: Point) -> Any:
         return getattr(sweep, name)(point)
     except UserError as error:
         raise UserError(f"{describe(point)}: {error}") from None
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
-        place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    except (Exception, SystemExit) as error:
+        place = place_of(error)
         raise UserError(
-            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {type(error).__name__}: {error}{place}"
+            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {sentence(error)}"
+            f"{f' ({place})' if place else ''}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lmscale.core.arguments import Positive, checked
 from lmscale.core.config import DISTIL, FINE_TUNE, PREFER, REINFORCE, REWARD, OptimizerConfig, check
 from lmscale.study.sweep.parents import PARENT_FIELDS
 from lmscale.study.sweep.points import Point, Points, grid, product
@@ -18,7 +19,8 @@ OF_ONE_STAGE = frozenset(
 """Fields of a point that say how long and how a stage is trained; the others say which model it is."""
 
 
-def fine_tune(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+@checked
+def fine_tune(parents: Iterable[Point], *, tokens: Positive | Sequence[Positive], **axes: Iterable[Any]) -> Points:
     """Every parent, trained on from its parameters for each number of tokens, at every value of further `axes`.
 
     Add them to the parents they start from: chain(parents, fine_tune(parents, tokens=[1e5, 1e6])). The recipe gives
@@ -29,11 +31,12 @@ def fine_tune(parents: Iterable[Point], *, tokens: float | Sequence[float], **ax
     return product(start, grid(tokens=_lengths("fine_tune", tokens), **axes))
 
 
+@checked
 def distil(
     teachers: Iterable[Point],
-    students: Sequence[float | Point],
+    students: Sequence[Positive | Point],
     *,
-    tokens: float | Sequence[float],
+    tokens: Positive | Sequence[Positive],
     **axes: Iterable[Any],
 ) -> Points:
     """Every student (N, or a point), taught by every teacher for each number of tokens (Busbridge 2025).
@@ -50,7 +53,8 @@ def distil(
     return product(start, grid(tokens=_lengths("distil", tokens), **axes))
 
 
-def prefer(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+@checked
+def prefer(parents: Iterable[Point], *, tokens: Positive | Sequence[Positive], **axes: Iterable[Any]) -> Points:
     """Every parent, trained on pairs of answers for each number of tokens, with the parent as the reference.
 
     Add them to the parents they start from: chain(parents, prefer(parents, tokens=[1e5, 1e6])); the recipe of the stage
@@ -61,7 +65,8 @@ def prefer(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes:
     return product(start, grid(tokens=_lengths("prefer", tokens), **axes))
 
 
-def reward(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes: Iterable[Any]) -> Points:
+@checked
+def reward(parents: Iterable[Point], *, tokens: Positive | Sequence[Positive], **axes: Iterable[Any]) -> Points:
     """A reward model from every parent, trained on pairs of answers for each number of tokens.
 
     Add them to the parents they start from: chain(parents, reward(parents, tokens=[1e5, 1e6])); the recipe of the stage
@@ -72,10 +77,11 @@ def reward(parents: Iterable[Point], *, tokens: float | Sequence[float], **axes:
     return product(start, grid(tokens=_lengths("reward", tokens), **axes))
 
 
+@checked
 def reinforce(
     parents: Iterable[Point],
     *,
-    tokens: float | Sequence[float],
+    tokens: Positive | Sequence[Positive],
     reward: Point | str | None = None,
     **axes: Iterable[Any],
 ) -> Points:
@@ -100,7 +106,7 @@ def model_of(point: Point) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name not in OF_ONE_STAGE}
 
 
-def _lengths(builder: str, tokens: float | Sequence[float]) -> list[float]:
+def _lengths(builder: str, tokens: Positive | Sequence[Positive]) -> list[float]:
     lengths = [float(tokens)] if isinstance(tokens, int | float) else [float(count) for count in tokens]
     check(bool(lengths), f"{builder}(tokens=()): give at least one number of tokens")
     return lengths

@@ -14,10 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import sentence, text_of
 from lmscale.study.sweep.declare import Sweep
 
-LONGEST = 300
-"""Characters of an error's text that are shown."""
 INSTALLED = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
 """Folders of installed packages, which a file beside a sweep does not replace."""
 
@@ -79,19 +78,10 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, SystemExit):
-        return f"it ends Python ({error.code!r}); a sweep file defines SWEEP and does nothing else"
-    try:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception:  # an error that cannot be written
-        text = ""
+        return f"{sentence(error)}; a sweep file defines SWEEP and does nothing else"
+    text = text_of(error)
     hint = _hint(text)
-    if hint:
-        text = PYTHONS_HINT.sub("", text)
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    sentence = " ".join(f"{type(error).__name__}: {printable}".split())
-    if len(sentence) > LONGEST:
-        sentence = f"{sentence[:LONGEST]} ..."
-    return sentence.rstrip(": ") + hint
+    return sentence(error, PYTHONS_HINT.sub("", text) if hint else text) + hint
 
 
 def _hint(text: str) -> str:

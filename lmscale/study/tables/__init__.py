@@ -8,10 +8,11 @@ where known `active_params` (of models with experts, those that one token passes
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.laws import SIX_ND
 from lmscale.study.tables import units
@@ -26,14 +27,30 @@ from lmscale.study.tables.unique import one_column_per_name, without_index
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHINCHILLA", "PUBLISHED", "flags", "numbers", "query", "read_rows", "read_table", "size_column"]
+__all__ = [
+    "CHINCHILLA",
+    "PUBLISHED",
+    "TableSource",
+    "flags",
+    "numbers",
+    "query",
+    "read_rows",
+    "read_table",
+    "size_column",
+]
 
+TableSource: TypeAlias = Annotated[
+    "pd.DataFrame | str | Path",
+    "a DataFrame, the path of a CSV, Parquet or JSONL file, the folder of a sweep, or 'chinchilla'",
+]
+"""A table, or what one is read from."""
 FRONT = ("run", "params", "active_params", "tokens", "flops", "loss_nats", "flops_budget", "held_out", "group")
 """The columns that come first."""
 
 
+@checked
 def read_table(
-    source: "str | Path | pd.DataFrame",
+    source: TableSource,
     columns: Mapping[str, str] | str | None = None,
     where: str | None = None,
     inputs: Sequence[str] = (),

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import Count, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches.envelope_curves import Curves, Envelope, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
@@ -17,14 +18,13 @@ from lmscale.study.fits.solvers.power_law import loss_through, regress
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.grouping import SAME
 from lmscale.study.laws import ComputeModel
-
-if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
+from lmscale.study.tables import TableSource
 
 BINS = 200
 
 
-def frontier(table: "TableSource", options: FitOptions | None = None, *, bins: int = BINS, **changes: Any) -> Frontier:
+@checked
+def frontier(table: TableSource, options: FitOptions | None = None, *, bins: Count = BINS, **changes: Any) -> Frontier:
     """The envelope of all runs' curves and its power law. Rows with the same `run` are points of one training curve.
 
     `changes` are fields of `FitOptions`: envelope, line, resamples, seed, rates, at, check, columns, where.

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.approaches import isoflop_minima
 from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley, valleys_of
@@ -23,12 +24,11 @@ from lmscale.study.fits.runs import UsableRuns, compute_model, usable
 from lmscale.study.fits.uncertainty import isoflop_bias, isoflop_noise
 from lmscale.study.grouping import budgets_of_flops, stated_budgets
 from lmscale.study.laws import ComputeModel
-
-if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
+from lmscale.study.tables import TableSource
 
 
-def isoflop(table: "TableSource", options: FitOptions | None = None, **changes: Any) -> IsoFlop:
+@checked
+def isoflop(table: TableSource, options: FitOptions | None = None, **changes: Any) -> IsoFlop:
     """Find each budget's minimum and fit ln N* on ln C, weighted by the minima's noise; `held_out` rows are left out.
 
     `changes` are fields of `FitOptions`: valley, noise_nats, window, weights, budget_flops, tokens_fit,

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.checks import parametric
 from lmscale.study.fits.checks.lack_of_fit import lack_of_fit
@@ -20,9 +21,7 @@ from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.fits.uncertainty import bootstrap, seed_noise
 from lmscale.study.fits.uncertainty.noise_split import noise_split
 from lmscale.study.laws import ComputeModel, Law, form
-
-if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
+from lmscale.study.tables import TableSource
 
 ALL_BUT_FEW = 0.99
 """Share of converged resamples below which their number is a warning."""
@@ -30,8 +29,9 @@ SHARED = ("shared noise", "one trunk", "checkpoints of one run")
 """Statuses of runs that share their noise."""
 
 
+@checked
 def loss_law(
-    table: "TableSource",
+    table: TableSource,
     law: str | type[Law] | None = None,
     options: FitOptions | None = None,
     **changes: Any,

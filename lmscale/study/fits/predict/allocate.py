@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import Level, Natural, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.results.common import LEVELS, clean, percentiles, span
 from lmscale.study.fits.results.notebook import Printed
@@ -31,7 +32,8 @@ class FittedOptimum(Printed):
     warning: str = ""
     """Why the law should not be trusted at the optimum, as `Prediction.warning`."""
 
-    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+    @checked
+    def interval(self, name: str, level: Level = 0.95) -> tuple[float, float]:
         """The percentile interval of a free input, or of the "loss"."""
         if name not in self.draws:
             raise UserError(f"the optimum has no draws of {name!r}: it has {', '.join(self.draws) or 'none'}")
@@ -64,13 +66,14 @@ class FittedOptimum(Printed):
         return f" {span(self.interval(name), spec)}" if name in self.draws else ""
 
 
+@checked
 def allocate(
     fit: "LossLaw",
     constraints: Sequence[Constraint],
     *,
     free: Mapping[str, tuple[float, float]] | Sequence[str] = ("params", "tokens"),
     given: Mapping[str, float] | None = None,
-    draws: int = DRAWS,
+    draws: Natural = DRAWS,
 ) -> FittedOptimum:
     """`laws.allocate` of a fitted law, and of `draws` of its resamples from there. Raises `UserError` as that does."""
     given = {**fit.given, **(given or {})}

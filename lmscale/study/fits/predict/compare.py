@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.approaches.parametric import loss_law
 from lmscale.study.fits.options import FitOptions, chosen
@@ -15,12 +16,11 @@ from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.fits.runs import UsableRuns, usable
 from lmscale.study.grouping import group_count, group_values, in_largest_group
 from lmscale.study.laws import Law, form, input_named
-from lmscale.study.tables import flags
+from lmscale.study.tables import TableSource, flags
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.options import TableSource
 
 RESAMPLES = 200
 
@@ -87,8 +87,9 @@ class Comparison(Printed):
         return "\n".join([*lines, *dropped_lines(self.dropped), *status_lines(self.status)])
 
 
+@checked
 def compare(
-    table: "TableSource",
+    table: TableSource,
     laws: str | type[Law] | Sequence[str | type[Law]] = ("chinchilla", "outer-exponent", "over-training", "kaplan"),
     options: FitOptions | None = None,
     **changes: Any,

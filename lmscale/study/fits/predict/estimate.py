@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmscale.core.arguments import Level, Number, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.results.common import Prediction
 from lmscale.study.fits.results.notebook import Printed
@@ -38,7 +39,8 @@ class Estimate(Printed):
         )
 
 
-def estimate(fit: "LossLaw", over: float, under: float, level: float = 0.95, **inputs: float) -> Estimate:
+@checked
+def estimate(fit: "LossLaw", over: Number, under: Number, level: Level = 0.95, **inputs: float) -> Estimate:
     """The loss of least expected cost at `inputs`: each nat above what the run then has costs `over`, below it `under`.
 
     It is the under / (over + under) quantile of one new run (Koenker and Bassett 1978), by the

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import Level, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import Dropped, Prediction, clean, dropped_lines, percentiles, span
 from lmscale.study.fits.results.notebook import Printed
-from lmscale.study.tables import flags
+from lmscale.study.tables import TableSource, flags
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.isoflop import IsoFlop
     from lmscale.study.fits.results.loss_law import LossLaw
 
@@ -186,8 +186,9 @@ class HeldOut(Printed):
         return "\n".join([*lines, *dropped_lines(self.dropped)])
 
 
+@checked
 def held_out_check(
-    fit: "LossLaw | IsoFlop", table: "TableSource", level: float = 0.95, *, stage: str | None = None
+    fit: "LossLaw | IsoFlop", table: TableSource, level: Level = 0.95, *, stage: str | None = None
 ) -> HeldOut:
     """Check a fit on the rows of `table` marked `held_out` (on every row where none is marked).
 
@@ -208,9 +209,10 @@ def held_out_check(
 
 
 def _runs(fit: "LossLaw", table: "pd.DataFrame", level: float) -> HeldOut:
-    from lmscale.study.fits.runs import results_of
+    from lmscale.study.fits.runs import check_columns, results_of
 
     target = fit.law.TARGET
+    check_columns(table, (*fit.law.INPUTS, target))
     if not table[[*fit.law.INPUTS, target]].notna().all(axis=1).any():
         raise UserError("no held-out run has a measured loss: run the held-out points first")
     measured = results_of(table, fit.law.INPUTS, target, fit.rates, type(fit.law), fit.residual == "log")

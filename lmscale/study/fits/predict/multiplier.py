@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import Natural, Positive, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import read
 from lmscale.study.fits.results.common import LEVELS, Status, clean, counted, percentiles, span, status_lines
@@ -14,11 +15,11 @@ from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.fits.runs import usable
 from lmscale.study.grouping import group_count, group_index
 from lmscale.study.laws import ComputeLaw
+from lmscale.study.tables import TableSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lmscale.study.fits.options import TableSource
 
 ASYMPTOTES = 300  # values of E that are scanned
 
@@ -76,14 +77,15 @@ class ComputeMultiplier(Printed):
         return "\n".join([*lines, *status_lines(self.status)])
 
 
+@checked
 def compute_multiplier(
-    baseline: "TableSource",
-    recipe: "TableSource",
+    baseline: TableSource,
+    recipe: TableSource,
     *,
     asymptote: float | str = "shared",
-    resamples: int = 2000,
-    seed: int = 0,
-    losses: Sequence[float] | None = None,
+    resamples: Natural = 2000,
+    seed: Natural = 0,
+    losses: Sequence[Positive] | None = None,
 ) -> ComputeMultiplier:
     """Fit L = E + A (C/1e18)^-gamma to each ladder and divide their compute at equal loss.
 

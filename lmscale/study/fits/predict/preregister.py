@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits import sizes
@@ -24,10 +25,9 @@ from lmscale.study.fits.results.common import LEVELS, clean, why_no_interval
 from lmscale.study.fits.results.loss_law_json import law_source
 from lmscale.study.fits.results.saved import SavedFields, interval, saved_size
 from lmscale.study.fits.runs import results_of
-from lmscale.study.tables import numbers
+from lmscale.study.tables import TableSource, numbers
 
 if TYPE_CHECKING:
-    from lmscale.study.fits.options import TableSource
     from lmscale.study.fits.results.loss_law import LossLaw
 
 JUDGED_BY = "0.95"
@@ -51,6 +51,7 @@ def code_hash(study: Path = Path(__file__).parents[2]) -> str:
     return digest.hexdigest()
 
 
+@checked
 def register(
     fit: "LossLaw", points: Sequence[Mapping[str, float]], path: str | Path, saved: str | Path | None = None
 ) -> dict[str, Any]:
@@ -148,11 +149,12 @@ def _read(path: str | Path) -> tuple[SavedFields, list[_Registered]]:
     return fields, predictions
 
 
+@checked
 def check(
     path: str | Path,
     *,
-    loss_nats: float | None = None,
-    table: "TableSource | None" = None,
+    loss_nats: Number | None = None,
+    table: TableSource | None = None,
     stage: str | None = None,
 ) -> dict[str, Any]:
     """The verdict on a registered prediction: `loss_nats` measured for its one point, or the runs of a table.

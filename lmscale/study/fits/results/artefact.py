@@ -7,8 +7,9 @@ the table, and reads as what `lmscale fit --json` writes wherever that is taken.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
+from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json, write_json
 from lmscale.study.fits.results.frontier import Frontier
@@ -16,9 +17,8 @@ from lmscale.study.fits.results.isoflop import IsoFlop
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.saved import SavedFields, shown, text
 
-if TYPE_CHECKING:
-    from lmscale.study.fits.side_by_side import Fit
-
+Fit: TypeAlias = Frontier | IsoFlop | LossLaw
+"""What a fit of any approach gives."""
 VERSION = 1
 FIT_AGAIN = "give a file that `lmscale fit TABLE --save` or `--json` wrote whole"
 """What mends a file that is no saved fit: it may be the user's table."""
@@ -26,7 +26,8 @@ KINDS: dict[str, Any] = {"1": Frontier, "2": IsoFlop, "3": LossLaw}
 """Approach -> the class of its fit."""
 
 
-def save(fits: "Fit | Sequence[Fit]", path: str | Path, table: str = "") -> None:
+@checked
+def save(fits: Fit | Sequence[Fit], path: str | Path, table: str = "") -> None:
     """Write fits with their draws; `table` names where the runs came from.
 
     Raises `UserError` where the file exists: a prediction may refer to it.
@@ -48,7 +49,8 @@ def save(fits: "Fit | Sequence[Fit]", path: str | Path, table: str = "") -> None
     write_json(path, value)
 
 
-def load(path: str | Path) -> "list[Fit]":
+@checked
+def load(path: str | Path) -> list[Fit]:
     """The fits of a file that `save`, or `lmscale fit --json`, wrote; those of the latter have no draws.
 
     Raises `UserError` for a file of another version, or one that was cut or edited.

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lmscale.core.errors import UserError
 from lmscale.core.text import one_line
+from lmscale.core.user_code import called
 from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.laws import Allocation
 
@@ -202,14 +204,22 @@ def clean(value: Any) -> Any:
 
 def sampled(quantity: Callable[[Any], Any], batch: Any, single: Callable[[int], Any], count: int) -> np.ndarray:
     """`quantity` of every resample (R,): at once where it broadcasts, one by one where it does not."""
+    what = "the quantity"
     with np.errstate(all="ignore"):  # a resample that fixes no law may have its optimum at infinity
         try:
-            values = np.asarray(quantity(batch), dtype=float)
+            values = np.asarray(called(what, quantity, batch), dtype=float)
             if values.shape == (count,):
                 return values
         except (TypeError, ValueError):
             pass
-        return np.array([float(quantity(single(index))) for index in range(count)])
+        return np.array([_real(called(what, quantity, single(index))) for index in range(count)])
+
+
+def _real(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"the quantity gives a {type(value).__name__} of the fit: it must give a number") from None
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.arguments import Amounts, Level, Positive, checked
 from lmscale.core.errors import UserError
 from lmscale.study.fits.results import loss_law_json
 from lmscale.study.fits.results.common import (
@@ -103,7 +104,8 @@ class LossLaw(Shown):
     def resamples(self) -> int:
         return 0 if self.samples is None else len(next(iter(self.samples.values().values())))
 
-    def optimum(self, flops: Any, **given: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts, **given: Any) -> Allocation:
         """The compute-optimal N, D and loss at `flops` under the table's compute model.
 
         `given` are values of the law's further inputs, in place of those that the fit was told. Raises `UserError` as
@@ -133,6 +135,7 @@ class LossLaw(Shown):
         values = {name: value[index] for name, value in self.samples.values().items()}
         return replace(self, law=type(self.law)(**values), samples=None)
 
+    @checked
     def draws(self, quantity: str | Callable[["LossLaw"], Any]) -> np.ndarray:
         """`quantity` of every resample (R,): a parameter's name, "a", "b", or a function of the fit."""
         if isinstance(quantity, str):
@@ -144,7 +147,8 @@ class LossLaw(Shown):
             return np.asarray(known[quantity], dtype=float)
         return sampled(quantity, self.resample(), self.resample, self.resamples)
 
-    def interval(self, quantity: str | Callable[["LossLaw"], Any], level: float = 0.95) -> tuple[float, float]:
+    @checked
+    def interval(self, quantity: str | Callable[["LossLaw"], Any], level: Level = 0.95) -> tuple[float, float]:
         """The percentile bootstrap interval of any quantity the law can state: where the *law* lies.
 
         (nan, nan) for a parameter that rests on its bound. A new run scatters more; see `predict`. Raises `UserError`
@@ -153,14 +157,16 @@ class LossLaw(Shown):
         draws = self.draws(quantity)
         return (math.nan, math.nan) if quantity in self.at_bounds else percentiles(draws, level)
 
-    def predict(self, level: float = 0.95, **inputs: float) -> Prediction:
+    @checked
+    def predict(self, level: Level = 0.95, **inputs: float) -> Prediction:
         """The loss at new inputs (params=..., tokens=...), with intervals of the law, of the mean and of one new run.
 
         Raises `UserError` where an input is missing.
         """
         return self.predict_many([inputs], level)[0]
 
-    def predict_many(self, points: Sequence[Mapping[str, float]], level: float = 0.95) -> list[Prediction]:
+    @checked
+    def predict_many(self, points: Sequence[Mapping[str, float]], level: Level = 0.95) -> list[Prediction]:
         """`predict` at several points.
 
         Among the fitted runs, a new run's scatter about the law is drawn from the fit's residuals, widened by
@@ -168,6 +174,8 @@ class LossLaw(Shown):
         converged, it is about the mean, whose interval allows for a wrong form (`uncertainty/discrepancy.py`). A fit
         that was made, or saved, without resamples states no interval. Raises `UserError` as `predict` does.
         """
+        if not points:
+            return []
         inputs = new_runs.columns(self.law, points)
         loss = np.broadcast_to(np.asarray(self.law.loss(*inputs), dtype=float), (len(points),))
         law = mean = run = np.full((len(points), 2), math.nan)
@@ -216,7 +224,8 @@ class LossLaw(Shown):
         """What the law's losses are in: nats, or the name of its target."""
         return "nats" if self.law.TARGET == "loss_nats" else self.law.TARGET
 
-    def allocations(self, at: Sequence[float] | None = None) -> list[dict[str, Any]]:
+    @checked
+    def allocations(self, at: Sequence[Positive] | None = None) -> list[dict[str, Any]]:
         """The optimum at each budget as plain numbers with 80 % and 95 % intervals; empty for a law without one."""
         if not self.states_optimum:
             return []

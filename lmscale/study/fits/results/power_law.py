@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from lmscale.core.arguments import Amounts, Level, Positive, checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.fits.results.common import (
     LEVELS,
@@ -64,7 +65,8 @@ class PowerFit(Shown):
     def resamples(self) -> int:
         return 0 if self.samples is None else len(self.samples["a"])
 
-    def optimum(self, flops: Any) -> Allocation:
+    @checked
+    def optimum(self, flops: Amounts) -> Allocation:
         """N* by the line, D* by the compute model, the loss by the curve through the minima."""
         params = self.G * flops**self.a
         tokens = self.tokens(flops, params)
@@ -92,6 +94,7 @@ class PowerFit(Shown):
             loss_curve=tuple(drawn[name][index] for name in ("E", "A", "gamma")),
         )
 
+    @checked
     def draws(self, quantity: "str | Callable[[Any], Any]") -> np.ndarray:
         """`quantity` in every draw (R,): "G", "a", "b" or a function of the fit."""
         if isinstance(quantity, str):
@@ -104,11 +107,13 @@ class PowerFit(Shown):
             return np.asarray(known[quantity])
         return sampled(quantity, self.resample(), self.resample, self.resamples)
 
-    def interval(self, quantity: "str | Callable[[Any], Any]", level: float = 0.95) -> tuple[float, float]:
+    @checked
+    def interval(self, quantity: "str | Callable[[Any], Any]", level: Level = 0.95) -> tuple[float, float]:
         """The percentile interval of any quantity over the draws. Raises `UserError` without draws."""
         return percentiles(self.draws(quantity), level)
 
-    def allocations(self, at: Sequence[float] | None = None) -> list[dict[str, Any]]:
+    @checked
+    def allocations(self, at: Sequence[Positive] | None = None) -> list[dict[str, Any]]:
         """The optimum at each budget as plain numbers with 80 % and 95 % intervals."""
         batch = None if self.samples is None else self.resample()
         return [

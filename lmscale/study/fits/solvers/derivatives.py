@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.core.user_code import place_of, sentence
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws.dual import Dual
 
@@ -134,15 +135,14 @@ def loss_at(problem: Problem, parameters: list[Any]) -> Any:
     name = problem.form.NAME
     try:
         loss = problem.form(*parameters).loss(*[column[:, None] for column in problem.inputs])
-    except UserError:
-        raise
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+    except UserError as error:
+        cause = error.__cause__
+        if not isinstance(cause, TypeError | ValueError | AttributeError | IndexError | KeyError):
+            raise
         raise UserError(
-            f"the loss of the law {name!r} cannot be differentiated ({type(error).__name__}: {error}): "
+            f"the loss of the law {name!r} cannot be differentiated at {place_of(cause)} ({sentence(cause)}): "
             f"write it with + - * / **, and NumPy's functions of whole arrays, without if, math or float()"
         ) from error
-    except Exception as error:
-        raise UserError(f"the loss of the law {name!r} fails: {type(error).__name__}: {error}") from error
     _check_loss(problem, loss)
     return loss
 
