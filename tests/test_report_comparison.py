@@ -17,7 +17,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.plans import read_plan, write_plan
 from lmscale.study import fits
 from lmscale.study.report import comparison
-from lmscale.study.report.comparison import charts, differences, laws
+from lmscale.study.report.comparison import charts, differences, laws, sections
 from lmscale.study.report.comparison.sides import Side, comparable_unit, labels
 
 CHEAPER = 1.5
@@ -266,3 +266,19 @@ def test_a_law_whose_column_a_table_lacks_is_refused(tmp_path):
         table().to_csv(tmp_path / f"{name}.csv", index=False)
     with pytest.raises(UserError, match="needs a column 'experts'"):
         lmscale.report([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out", law="clark")
+
+
+def test_a_law_that_is_read_outside_of_its_runs_is_said():
+    """The largest common budget is the small runs' own, far below the smallest of the large ones."""
+    small, large = table(), table()
+    large = large.assign(**{name: large[name] * factor for name, factor in
+                            (("params", 1e3), ("tokens", 1e3), ("flops", 1e6), ("flops_budget", 1e6))})  # fmt: skip
+    large["loss_nats"] = TRUTH.loss(large["params"], large["tokens"])
+    sides = [side("small", small), side("large", large)]
+    (sentence,) = laws.extrapolated(sides)
+    assert sentence.startswith("At C = 3e+13 FLOPs the law of large is read outside of its runs")
+    assert "C = 3e+13 FLOPs is 10,000 times below the least, 3e+17" in sentence
+    assert "N* = " in sentence and "D* = " in sentence
+    page = "".join(sections.side_by_side(sides, comparable_unit(sides)))
+    assert sentence in page.replace("&#x27;", "'")
+    assert laws.extrapolated([sides[0], side("b", table(CHEAPER))]) == []

@@ -2,6 +2,9 @@
 
 THOUSANDS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
+Z_95 = 1.959964
+"""Half the width of a normal 95 % interval, in standard deviations."""
+
 
 def quantity(value: float) -> str:
     """Three significant digits with the letter of a thousand: 33.4k, 1.2M, 7.25B."""

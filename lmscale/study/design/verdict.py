@@ -12,6 +12,7 @@ from lmscale.core.arguments import checked
 from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
+from lmscale.core.quantities import Z_95
 from lmscale.study.design.bias import Valley, bias_of_exponent
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, information
 from lmscale.study.design.planned import fitted_runs, fix, planned_valleys
@@ -21,8 +22,6 @@ from lmscale.study.laws import DataConstrained
 
 ALLOWED = 0.95
 """Share of the laws that a prior allows under which a plan is at least as precise as is said."""
-TWO_SIDED = 1.96
-"""Standard deviations on either side of a normal 95 % interval."""
 FIRM, LOOSE = 1.5, 3.0
 """Factors by which D/N may be off at the target (95 %): up to the first it is pinned down, above the second it is not
 known in any useful sense."""
@@ -211,7 +210,7 @@ def _quantities(information: Information) -> list[str]:
 
 
 def _factor_of(sd: float | None) -> float | None:
-    return None if sd is None else math.exp(min(TWO_SIDED * sd, 700.0))
+    return None if sd is None else math.exp(min(Z_95 * sd, 700.0))
 
 
 def _within(factor: float) -> str:

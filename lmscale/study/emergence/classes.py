@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from lmscale.core.quantities import Z_95
 from lmscale.study.emergence.curves import Curve
 from lmscale.study.emergence.foot import FLAT_HANDICAP, margin
 from lmscale.study.emergence.likelihood import EDGE, NoiseKind, pearson
@@ -29,7 +30,7 @@ CLASSES = ("emergent", "smooth", "flat", "inverse", "u-shaped", "undetermined")
 BEND = 3.84
 FALL, RISE = 0.03, 0.05
 DETECTABLE = 0.1
-POWER = 1.96 + 0.84
+POWER = Z_95 + 0.84
 """Standard errors of a gain that a two-sided 5 % test sees four times out of five."""
 LACK_OF_FIT = 0.01
 """Scatter about the best curve that is rarer than this under the assumed noise widens the noise to what is seen."""

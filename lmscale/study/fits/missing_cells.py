@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.core.quantities import counted
+from lmscale.study.fits.results.common import Status
 from lmscale.study.grouping import point_index
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.core.quantities import counted
+from lmscale.study.fits.results.common import Status
 from lmscale.study.grouping import signed_group_index
 from lmscale.study.tables.headers import plain
 

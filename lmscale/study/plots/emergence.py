@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.core.arguments import checked
+from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import Z_95
 from lmscale.study.plots.axes import log_axis, note, padded, word_key
 from lmscale.study.plots.numerals import compact, power
 from lmscale.study.plots.style import COMPUTE, INK, LOSS
@@ -34,7 +35,6 @@ AXIS = {
     "loss": f"{LOSS}, falling to the right",
     "x": "scale",
 }
-ERRORS = 1.96
 
 
 @checked
@@ -51,7 +51,7 @@ def scores(ax: "Axes", finding: "Finding", label: str | None = None) -> None:
         ax.axhline(curve.chance, color=INK["muted"], lw=0.9, ls=(0, (4, 3)), zorder=1)
     if finding.fitted is not None:
         ax.plot(*finding.fitted, color=colour, lw=1.8, zorder=2)
-    error = ERRORS * score_stderr(finding)
+    error = Z_95 * score_stderr(finding)
     if curve.kind == "hard":
         error = np.stack([np.minimum(error, curve.score_S), np.minimum(error, 1 - curve.score_S)])
     ax.errorbar(curve.x_S, curve.score_S, yerr=error, fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.55, zorder=2.5)
@@ -135,7 +135,7 @@ def _tile(ax: "Axes", finding: "Finding") -> None:
 
 
 @checked
-def ladder(ax: "Axes", fit: "Ladder", losses: Sequence[float], measured: Sequence[float]) -> None:
+def ladder(ax: "Axes", fit: "Ladder", losses: Sequence[Number], measured: Sequence[Number]) -> None:
     """Score against task loss: fitted runs filled, held-out ones open, the link with 95 %, predictions as crosses.
 
     `losses` and `measured` are of all runs, in the order fitted, then held out (as `Ladder.held_out` lists them).

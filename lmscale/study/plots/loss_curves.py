@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.core.arguments import checked
+from lmscale.core.arguments import Number, checked
 from lmscale.core.run_folder import METRICS_FILE, read_metrics
 from lmscale.study.plots.axes import colour_key, end_labels, log_axis, note, padded, size_name
 from lmscale.study.plots.rows import held_out_mask, measured_runs
@@ -48,7 +48,7 @@ def curves(
     table: "pd.DataFrame",
     metrics: Mapping[str, "pd.DataFrame"] | None = None,
     fits: Sequence[Any] = (),
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Number] | None = None,
 ) -> None:
     """Loss against compute: training curves (thin), final losses (points), their lower frontier, the last fit's L*(C).
 
@@ -103,7 +103,7 @@ def curves(
     )
 
 
-def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:
+def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, Number], with_curves: bool) -> tuple[float, float]:
     """Ends of the axis of losses: every final loss, the baselines that do not squeeze them, and some of the curves."""
     lowest, top = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
     near = [nats for nats in baselines.values() if nats > BELOW * lowest]
@@ -111,13 +111,13 @@ def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curve
 
 
 @checked
-def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> dict[str, float]:
+def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, Number], with_curves: bool) -> dict[str, float]:
     """The baselines that `curves` draws: those that lie inside its axis of losses."""
     low, high = loss_limits(runs, baselines, with_curves)
     return {name: nats for name, nats in baselines.items() if low < nats < high}
 
 
-def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
+def _levels(ax: "Axes", baselines: Mapping[str, Number]) -> None:
     """A dotted line for every baseline; those that would lie on each other share their words."""
     low, high = ax.get_ylim()
     words: list[tuple[float, str]] = []

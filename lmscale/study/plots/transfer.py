@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmscale.core.arguments import checked
+from lmscale.core.arguments import Number, checked
 from lmscale.study.grouping import group_index
 from lmscale.study.plots.axes import end_labels, log_axis, padded
 from lmscale.study.plots.style import INK, LOSS, colour
@@ -102,7 +102,7 @@ def coordinates(ax: "Axes", sizes: Sequence[int], changes: Mapping[str, np.ndarr
 @checked
 def rate_sweep(
     ax: "Axes",
-    curves: Mapping[int, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[int, tuple[Sequence[Number], Sequence[Number]]],
     optima: Mapping[int, BestRate],
     label: Callable[[int], str] = str,
 ) -> None:

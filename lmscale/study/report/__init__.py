@@ -170,6 +170,7 @@ def write(
         run_time,
         sketch,
         under_way,
+        written,
     )  # fmt: skip
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
@@ -239,4 +240,6 @@ def write(
     again = under_way.refresh_seconds(states)
     html = page.document(title, [page.heading(title, 1), *parts], data=data, refresh_seconds=again)
     files.write_text(folder / REPORT_FILE, html)
+    tables = ["table.csv", *(f"table-{one.name}.csv" for one in further)]
+    written.replace(folder, ["fits.json", *tables, *written.of_figures(figure.name for figure in every_figure)])
     return folder / REPORT_FILE

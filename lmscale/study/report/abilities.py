@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.core.quantities import counted
+from lmscale.core.quantities import Z_95, counted
 from lmscale.study.plots.axes import padded
-from lmscale.study.plots.emergence import AXIS, CLASS_COLOUR, ERRORS, score_stderr, threshold_text
+from lmscale.study.plots.emergence import AXIS, CLASS_COLOUR, score_stderr, threshold_text
 from lmscale.study.plots.style import INK
 from lmscale.study.report import drawing, page
 from lmscale.study.report.marks import Axis, Chart, Mark, Numerals, ink, joined
@@ -106,7 +106,7 @@ def chart(finding: "Finding") -> Chart:
     """One curve as data: points, noise, chance, fitted curve and threshold."""
     curve = finding.curve
     colour = ink({value: name for name, value in INK.items()}[CLASS_COLOUR[finding.cls]])
-    x, scores, error = curve.x_S.tolist(), curve.score_S, ERRORS * score_stderr(finding)
+    x, scores, error = curve.x_S.tolist(), curve.score_S, Z_95 * score_stderr(finding)
     low, high = scores - error, scores + error
     if curve.kind == "hard":
         low, high = np.maximum(low, 0), np.minimum(high, 1)

@@ -8,10 +8,11 @@ import numpy as np
 
 from lmscale.core.arguments import Count, checked
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
 from lmscale.study.fits.approaches.envelope_curves import Curves, Envelope, bracketed, by_bins, by_hull, curves_of
 from lmscale.study.fits.checks import envelope, parametric
 from lmscale.study.fits.options import FitOptions, chosen
-from lmscale.study.fits.results.common import Status, counted, enough, too_few
+from lmscale.study.fits.results.common import Status, enough, too_few
 from lmscale.study.fits.results.frontier import EnvelopePoint, Frontier
 from lmscale.study.fits.runs import compute_model, usable
 from lmscale.study.fits.solvers.power_law import loss_through, regress

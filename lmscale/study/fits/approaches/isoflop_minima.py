@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmscale.core.quantities import counted
 from lmscale.study.fits.approaches.isoflop_valleys import IsoFlopValley
-from lmscale.study.fits.results.common import counted
 from lmscale.study.fits.solvers.power_law import loss_through, regress
 
 GRID_PER_SIZE = 25  # Akima's minimum is looked for on 25 (k - 1) points (Porian 2024)

@@ -9,10 +9,11 @@ import numpy as np
 
 from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
 from lmscale.study.fits.checks import parametric
 from lmscale.study.fits.checks.lack_of_fit import lack_of_fit
 from lmscale.study.fits.options import FitOptions, chosen
-from lmscale.study.fits.results.common import Status, counted, enough, too_few
+from lmscale.study.fits.results.common import Status, enough, too_few
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns, compute_model, usable

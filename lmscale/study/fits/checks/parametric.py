@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lmscale.core.quantities import counted
 from lmscale.study.design import UNIDENTIFIED, line_through
 from lmscale.study.fits import missing_cells
 from lmscale.study.fits.checks import refits
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.constraints import outside_own_ranges
 from lmscale.study.fits.solvers.derivatives import condition

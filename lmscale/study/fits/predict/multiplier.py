@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.core.arguments import Natural, Positive, checked
+from lmscale.core.arguments import Natural, Number, Positive, checked
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import counted
 from lmscale.study.fits.options import read
-from lmscale.study.fits.results.common import LEVELS, Status, clean, counted, percentiles, span, status_lines
+from lmscale.study.fits.results.common import LEVELS, Status, clean, percentiles, span, status_lines
 from lmscale.study.fits.results.notebook import Printed
 from lmscale.study.fits.runs import usable
 from lmscale.study.grouping import group_count, group_index
@@ -82,7 +83,7 @@ def compute_multiplier(
     baseline: TableSource,
     recipe: TableSource,
     *,
-    asymptote: float | str = "shared",
+    asymptote: Number | str = "shared",
     resamples: Natural = 2000,
     seed: Natural = 0,
     losses: Sequence[Positive] | None = None,

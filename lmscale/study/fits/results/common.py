@@ -222,11 +222,6 @@ def _real(value: Any) -> float:
         raise UserError(f"the quantity gives a {type(value).__name__} of the fit: it must give a number") from None
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 run", "2 runs"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def span(interval: Sequence[float], spec: str = ".4g") -> str:
     """An interval as text: "[0.49, 0.56]"."""
     return f"[{interval[0]:{spec}}, {interval[1]:{spec}}]"

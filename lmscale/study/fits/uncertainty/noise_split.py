@@ -11,14 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.results.common import counted
+from lmscale.core.quantities import Z_95, counted
 from lmscale.study.fits.results.noise_split import NoiseSplit
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.uncertainty import seed_noise
-
-Z_95 = 1.959964
-"""Half the width of a normal 95 % interval, in standard deviations."""
 
 
 def noise_split(runs: UsableRuns, inputs: Sequence[str], target: str) -> NoiseSplit:

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmscale.core.errors import UserError
-from lmscale.study.fits.results.common import Status, counted
+from lmscale.core.quantities import counted
+from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.problem import Problem

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lmscale.study.report.sketch import Sketch
 
 QUESTION = "Which of these reaches the same loss with less compute, and do their laws split compute alike?"
+COMPARISON_FILE = "comparison.json"
 POINTS_QUESTION = "Which of these has the lower loss where both ran the same, and are their best settings the same?"
 
 
@@ -47,7 +48,7 @@ def write(
     are compared; without them its parameters alone are. Raises `UserError` where a source is absent, corrupt or given
     twice, without a measured run or a column of the `law`, and for a law that there is not.
     """
-    from lmscale.study.report import page
+    from lmscale.study.report import page, written
     from lmscale.study.report.command import report_command
     from lmscale.study.report.comparison import laws, sections
     from lmscale.study.report.comparison.scores import score_rows
@@ -68,8 +69,9 @@ def write(
     title = f"Comparison of {sections.title(sides)}"
     parts = _parts(sides, unit, multipliers, drawn, points, scores, command)
     data = {"runs": _records(sides), "charts": {one.name: [chart.to_json() for chart in one.charts] for one in drawn}}
-    files.write_json(Path(output) / "comparison.json", _numbers(sides, unit, multipliers, points, scores))
+    files.write_json(Path(output) / COMPARISON_FILE, _numbers(sides, unit, multipliers, points, scores))
     files.write_text(Path(output) / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts], data=data))
+    written.replace(Path(output), [COMPARISON_FILE, *written.of_figures(one.name for one in drawn)])
     return Path(output) / REPORT_FILE
 
 
@@ -214,6 +216,7 @@ def _numbers(
         {
             "sides": [side.label for side in sides],
             "unit": asdict(unit),
+            "extrapolated": laws.extrapolated(sides),
             "quantities": [asdict(row) for row in laws.compared(sides, unit)],
             "multipliers": [one if isinstance(one, str) else one.to_json() for one in multipliers],
             "points": point_sections.to_json(sides, unit, points),

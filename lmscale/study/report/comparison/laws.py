@@ -16,6 +16,8 @@ from lmscale.core.errors import UserError
 from lmscale.study.fits.predict.multiplier import ComputeMultiplier, compute_multiplier
 from lmscale.study.fits.results.common import percentiles
 from lmscale.study.report.answer import exponent
+from lmscale.study.fits.uncertainty.new_runs import EDGE
+from lmscale.study.plots import number
 from lmscale.study.report.comparison.sides import Side, Unit
 
 LEVEL = 0.95
@@ -50,6 +52,31 @@ def common_budget(sides: Sequence[Side]) -> float:
 def all_allocate(sides: Sequence[Side]) -> bool:
     """Whether the fits of every side say how compute is best split."""
     return all(side.fit is not None for side in sides)
+
+
+def extrapolated(sides: Sequence[Side]) -> list[str]:
+    """A sentence for every side whose law is read outside of its own runs at the common budget."""
+    if not all_allocate(sides):
+        return []
+    flops = common_budget(sides)
+    return [sentence for side in sides if (sentence := _outside(side, flops))]
+
+
+def _outside(side: Side, flops: float) -> str:
+    optimum, runs = side.fit.optimum(flops), side.runs
+    size = side.fit.size_column if side.fit.size_column in runs else "params"
+    read = (("C", flops, "flops", "FLOPs"), ("N*", optimum.params, size, "parameters"),
+            ("D*", optimum.tokens, "tokens", "tokens"))  # fmt: skip
+    parts = []
+    for name, value, column, unit in read:
+        seen = runs[column].astype(float).dropna() if column in runs else runs["loss_nats"].iloc[:0]
+        low, high = (seen.min(), seen.max()) if len(seen) else (0.0, math.inf)
+        if value > (1 + EDGE) * high:
+            parts.append(f"{name} = {value:.3g} {unit} is {number(value / high)} times the most of a run, {high:.3g}")
+        elif value < (1 - EDGE) * low:
+            parts.append(f"{name} = {value:.3g} {unit} is {number(low / value)} times below the least, {low:.3g}")
+    law = f"the law of {side.label} is read outside of its runs, where nothing was measured"
+    return f"At C = {flops:.3g} FLOPs {law}: {'; '.join(parts)}." if parts else ""
 
 
 def compared(sides: Sequence[Side], unit: Unit, seed: int = 0) -> list[Compared]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmscale.core.quantities import Z_95
 from lmscale.core.scores import has_scores
 from lmscale.study.emergence.curves import RHO, SETTINGS
 from lmscale.study.emergence.folder import of_one_stage, read_scores
 from lmscale.study.emergence.scores import canonical
 from lmscale.study.fits.checks.stages import one_stage
-from lmscale.study.fits.uncertainty.noise_split import Z_95
 from lmscale.study.grouping import group_index
 from lmscale.study.plots import compact
 from lmscale.study.report import page

@@ -91,6 +91,7 @@ def side_by_side(sides: Sequence[Side], unit: Unit) -> list[str]:
                 *([] if allocated else [_without_allocation(sides)]),
             ]
         ),
+        *[page.paragraphs([sentence], "caution") for sentence in laws.extrapolated(sides)],
         page.table(heads, [("", [row.name, *_cells(row)]) for row in rows]),
     ]  # fmt: skip
 
