@@ -6,6 +6,8 @@ loads what it needs and returns an exit status or None. Only the file of the ver
 
 import gc
 import importlib
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -174,6 +176,8 @@ STEPS = {
 }
 """Steps of work and their verbs, as the help lists them."""
 
+NARROWEST = 20
+"""Columns of a terminal for which help is laid out at least: in fewer than eight, tyro breaks lines for ever."""
 READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emergence", "report"})
 """Verbs that read what many runs have left, and train nothing."""
 
@@ -281,6 +285,8 @@ def parse(name: str, words: list[str]) -> Any:
 
     verb = VERBS[name]
     arguments = getattr(verb.load(), verb.arguments)
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     return tyro.cli(
         arguments,
         prog=f"lmscale {name}",

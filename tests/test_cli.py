@@ -389,3 +389,11 @@ def test_a_shell_completes_verbs_and_options(shell: str, capsys: pytest.CaptureF
 def test_a_shell_that_is_not_known_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--completion", "elvish") == 2
     assert "--completion takes one shell: bash, zsh, fish" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("columns", ["1", "7", "0", "-5"])
+def test_help_ends_in_a_terminal_that_is_hardly_there(columns: str) -> None:
+    command = [sys.executable, "-m", "lmscale", "status", "--help"]
+    done = subprocess.run(command, env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "--help" in done.stdout

@@ -145,3 +145,19 @@ def test_losses_above_the_vocabulary_are_doubted() -> None:
 def test_tiny_models_of_our_own_are_not_doubted(tmp_path: Path) -> None:
     tiny = table(1e6, 1e6, data_fingerprint="0")
     assert len(read_table(tiny)) == 12 and not units.doubts(read_table(tiny))
+
+
+@pytest.mark.parametrize("header", ["log10_params", "log(N)", "ln_params", "lg N", "log2-params"])
+def test_a_column_of_logarithms_is_no_column_of_sizes(header: str) -> None:
+    runs = pd.DataFrame({header: [7.0, 8.0, 9.0], "tokens": [1e9, 1e10, 1e11], "loss": [4.0, 3.0, 2.5]})
+    with pytest.raises(UserError, match=r"holds logarithms, as its name says.*\*1'` where they are"):
+        read_table(runs, {"params": header})
+    with pytest.raises(UserError) as refused:
+        fits.loss_law(runs, resamples=0)
+    assert "but" not in str(refused.value), "no fix that leads to logarithms"
+    assert read_table(runs.rename(columns={header: "logits_n"}), {"params": "logits_n*1e6"})["params"][0] == 7e6
+
+
+def test_the_log_loss_is_a_loss() -> None:
+    runs = pd.DataFrame({"params": [1e7, 1e8], "tokens": [1e9, 1e10], "log_loss": [4.0, 3.0]})
+    assert list(read_table(runs, {"loss": "log_loss"})["loss_nats"]) == [4.0, 3.0]

@@ -16,7 +16,7 @@ from lmscale.study.fits.results.common import Dropped, Status
 from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.laws import LARGEST, SHARES_SUM, SIX_ND, ComputeModel, Input, Law, input_named
 from lmscale.study.tables import flags, numbers, units
-from lmscale.study.tables.headers import find
+from lmscale.study.tables.headers import LOGARITHM, find, plain
 from lmscale.study.tables.states import unfinished
 
 if TYPE_CHECKING:
@@ -162,7 +162,13 @@ def check_columns(table: "pd.DataFrame", names: Sequence[str]) -> None:
 def _likely(name: str, present: Sequence[str]) -> str:
     """A column that may be the one asked for, losses on held-out text first; "" where none speaks of it."""
     word = STEMS.get(name, name)
-    several = [column for column in present if word in column.lower() and PLAIN_NAME.fullmatch(column)]
+    several = [
+        column
+        for column in present
+        if word in column.lower()
+        and PLAIN_NAME.fullmatch(column)
+        and (name == "loss_nats" or not LOGARITHM.fullmatch(plain(column)))
+    ]
     return min(several, key=lambda column: not HELD_OUT.search(column.lower()), default="")
 
 

@@ -79,6 +79,8 @@ DAYS = re.compile(r"(?:pf|pfs|pflops?|pflop/s|pf/s|petaflops?|petaflop/s)[-_ ]*d
 TIME = re.compile(r".*(?:hours?|days?|[-_ ]h|seconds?)", re.IGNORECASE)
 BITS_PER_BYTE = re.compile(r".*(?:bpb|bpc|bits?[-_ /]*(?:per)?[-_ /]*(?:byte|char)).*", re.IGNORECASE)
 BITS = re.compile(r"bits?(?:[-_ /]*(?:per)?[-_ /]*tokens?)?", re.IGNORECASE)
+LOGARITHM = re.compile(r"(?:log(?:10|2|e)?|ln|lg)[_(].+")
+"""A plain header of logarithms; of a loss it may be the log loss, which is one."""
 PERPLEXITY = re.compile(r"ppl|perplexity", re.IGNORECASE)
 MEASURED_ON = re.compile(
     r"(?:^|.*[_/.])(?:val|valid|validation|eval|test|final)[_/.]|[_/.](?:val|valid|validation|eval|test|final)$"
@@ -247,6 +249,11 @@ def mapped(name: str, given: str, present: Sequence[str], source: object) -> Col
     """The source's column that `columns` gives for a canonical name. Raises `UserError` where there is none."""
     bare = given.replace("`", "").strip()
     if bare in present:
+        if name not in LOSSES and LOGARITHM.fullmatch(plain(bare)):
+            raise UserError(
+                f"the column {bare!r} holds logarithms, as its name says: give a column of {name} themselves, or "
+                f"`columns='{name}={bare}*1'` where they are"
+            )
         return Column(bare, stated_unit(bare, name))
     if match := FACTOR.fullmatch(bare):
         column, text = match["column"], match["factor"]

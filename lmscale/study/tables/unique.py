@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmscale.core.quantities import counted
 from lmscale.study.tables.headers import KNOWN, plain
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def one_column_per_name(table: "pd.DataFrame", source: object, notes: list[str])
             columns[_free(f"{name}.{ambiguous[name]}", {*names, *columns})] = place
     if len(columns) < len(names):
         notes.append(
-            f"{source} has {len(names) - len(columns)} columns twice under one name, with equal cells: one is columns"
+            f"{source} has {counted(len(names) - len(columns), 'column')} twice under one name, with equal cells: "
+            f"one of each is taken"
         )
     if ambiguous:
         notes.append(f"{source} has several columns named {', '.join(map(repr, ambiguous))}, which differ")
