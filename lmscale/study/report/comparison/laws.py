@@ -15,9 +15,9 @@ import numpy as np
 from lmscale.core.errors import UserError
 from lmscale.study.fits.predict.multiplier import ComputeMultiplier, compute_multiplier
 from lmscale.study.fits.results.common import percentiles
-from lmscale.study.report.answer import exponent
 from lmscale.study.fits.uncertainty.new_runs import EDGE
 from lmscale.study.plots import number
+from lmscale.study.report.answer import exponent
 from lmscale.study.report.comparison.sides import Side, Unit
 
 LEVEL = 0.95
