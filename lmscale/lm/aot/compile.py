@@ -35,9 +35,10 @@ LEAST_EFFORT = {"exec_time_optimization_effort": -1.0}
 """XLA's option, from -1 to 1, of how hard it tries to make a program fast."""
 SURELY_FITS, SURELY_TOO_LARGE = 0.95, 1.25
 """Memory of a program that was compiled with little effort, over that of a device, up to which it fits with full effort
-too, and from which it does not. The three training steps for a v5e that were compiled both ways took 1.0 to 2.8 % more
-with little effort by the compiler's report (8 sequences: 124M parameters 7.46 instead of 7.37 GB, and 2.58 instead of
-2.51 with `remat="full"`; eight experts 8.19 instead of 8.10), and the same within 0.4 % by the figures taken here."""
+too, and from which it does not. The four training steps for v5es that were compiled both ways took 1.0 to 4.4 % more
+with little effort by the compiler's report (8 sequences: 124M parameters 7.46 instead of 7.37 GB, 2.58 instead of 2.51
+with `remat="full"`, 2.46 instead of 2.36 with fsdp = 4; eight experts 8.19 instead of 8.10), and 0.2 % less to 2.5 %
+more by the figures that are taken here."""
 ATTENTION_FLOPS = {True: 6, False: 2}
 """FLOPs of attention per token, over all layers times the width of attention and the context: those of a training step
 and of a forward pass (`counting.flops`)."""
