@@ -59,6 +59,13 @@ def test_experts_are_chosen_under_total_memory() -> None:
     assert "memory" in best.binding and 1 < best.inputs["experts"] < 512
 
 
+def test_the_cost_of_a_distilled_run() -> None:
+    """3 F(N_S) D_S + F(N_T) (D_S + 3 D_T) of forward passes F = 2 N."""
+    student, seen, teacher, taught = 3e8, 8e9, 3e9, 2e10
+    cost = laws.teacher_flops(1e21, teacher, taught).cost({"params": student, "tokens": seen})
+    assert cost == pytest.approx(3 * 2 * student * seen + 2 * teacher * (seen + 3 * taught), rel=1e-12)
+
+
 def test_a_teacher_that_has_to_be_trained_leaves_less_for_the_student() -> None:
     law = laws.Distillation(2.5, 520.0, 1.3, 0.09, 2240.0, 24000.0, 0.32, 0.437, 0.764)
     free, trained = (

@@ -260,6 +260,24 @@ def test_laws_of_the_same_numbers_are_one_law_whoever_published_them() -> None:
             {"E": math.exp(0.6254804), "A": math.exp(6.255414), "B": math.exp(7.3049974), "alpha": 0.3526596,
              "beta": 0.3526596, "R_N": 5.309743, "R_D": 15.387756},
         ),
+        # As printed: S-Base of Clark 2022, the Pile of ParScale, and the loss without a teacher of Busbridge 2025.
+        ("clark-2022-sbase", {"a": -0.082, "b": -0.108, "c": 0.009, "d": 1.104, "E_start": 1.847, "E_max": 314.478}),
+        ("parscale-2025-pile", {"A": 1.353353e8, "k": 0.344689, "alpha": 0.223649, "E": 1.376680}),
+        (
+            "busbridge-2025-supervised",
+            {"E": 1.220, "A": 3355, "B": 18186, "alpha": 0.408, "beta": 0.431, "gamma": 0.452},
+        ),
+        # The code that Farseer and Tao 2024 published.
+        (
+            "farseer-2025",
+            {"s": -0.062465473, "q": 0.13, "S": 0.1284880679442551, "B": 230.73437075885855, "b": -0.1729,
+             "Q": -1.544209554, "A": -1.665630816, "a": 0.0458999999999619, "E": 3.133347198805445},
+        ),
+        (
+            "tao-2024",
+            {"E": 5.53278468, "A1": 1.83138516, "a1": 0.44660634, "A2": 0.19584238, "a2": 0.67073744,
+             "B": 2.12411231, "b": 0.44660634},
+        ),
     ],
 )  # fmt: skip
 def test_published_constants_digit_by_digit(name: str, values: dict[str, float]) -> None:

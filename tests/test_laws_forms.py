@@ -65,6 +65,11 @@ def test_clark_spots() -> None:
 
 
 def test_the_peak_of_an_optimised_reward() -> None:
+    by_comparisons = [(0.386, 0.136), (0.461, 0.123), (0.616, 0.121), (0.741, 0.118), (0.913, 0.122)]
+    peaks = [laws.BestOfN(*one).peak_kl() ** 0.5 for one in by_comparisons]  # of 500, 1k, 4k, 8k, 60k comparisons
+    assert peaks == pytest.approx([alpha / (2 * beta) for alpha, beta in by_comparisons]) and sorted(peaks) == peaks
+    under_rl = [laws.RewardUnderRL(*one).peak_kl() ** 0.5 for one in by_comparisons]
+    assert under_rl == pytest.approx([np.exp(alpha / beta - 1) for alpha, beta in by_comparisons])
     for law in (laws.BestOfN(0.74, 0.12), laws.RewardUnderRL(0.74, 0.2)):
         grid = np.geomspace(0.1, 1e4, 200_001)
         assert law.peak_kl() == pytest.approx(grid[np.argmax(law.loss(grid))], rel=1e-4)
@@ -118,6 +123,29 @@ def test_shares_that_do_not_sum_to_one_are_refused() -> None:
 def rms(fit: Any) -> float:
     """Root mean square of the residuals of ln L."""
     return float(np.sqrt(np.mean(np.log(fit.residuals["measured"] / fit.residuals["predicted"]) ** 2)))
+
+
+def errors_of(law: Law, table: pd.DataFrame, *columns: str, loss: str = "loss") -> np.ndarray:
+    """ln of the law's loss over the measured one, of every row."""
+    return np.asarray(np.log(law.loss(*(table[name].to_numpy() for name in columns)) / table[loss]))
+
+
+@published
+def test_published_constants_have_their_stated_errors() -> None:
+    clark = pd.read_csv(TABLES / "clark2022_sbase.csv")
+    errors = errors_of(laws.CLARK_2022_SBASE, clark, "dense_params", "experts", loss="loss_nats")
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(0.0086, abs=5e-5)
+    assert errors.mean() == pytest.approx(0.0040, abs=5e-5)
+    losses = clark.set_index(["dense_params", "experts"]).loss_nats
+    assert (losses[368123904.0, 1], losses[1308819456.0, 512]) == pytest.approx((2.4633, 1.9991), abs=5e-5)
+    streams = pd.read_csv(TABLES / "scalebench_parallel_pile.csv")
+    for split, stated in (("train", 0.0015), ("test", 0.0029)):
+        errors = errors_of(laws.PARSCALE_2025_PILE, streams[streams.split == split], "num_params", "parallel_size")
+        assert np.sqrt(np.mean(errors**2)) == pytest.approx(stated, abs=5e-5)
+    students = pd.read_csv(TABLES / "busbridge2025_distillation.csv")
+    reported = laws.Distillation(2.549, 522.61, 1.315, 0.090, 2243.0, 24181.0, 0.321, 0.437, 0.764)
+    errors = errors_of(reported, students, "params", "tokens", "teacher_loss_nats", loss="loss_nats")
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(0.0060, abs=5e-5)
 
 
 def fitted(table: str, law: str, columns: str, where: str | None = None, resamples: int = 0) -> Any:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lmscale.study.laws.distillation import BUSBRIDGE_2025_SUPERVISED
 from lmscale.study.laws.experts import Clark
 from lmscale.study.laws.law import Law
 from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Farseer, Kaplan, OverTraining
@@ -123,4 +124,5 @@ PUBLISHED: dict[str, Law] = {
     "parscale-2025-pile": PARSCALE_2025_PILE,
     "farseer-2025": FARSEER_2025,
     "tao-2024": TAO_2024,
+    "busbridge-2025-supervised": BUSBRIDGE_2025_SUPERVISED,
 }
