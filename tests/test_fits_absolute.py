@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from lmscale import read_table
 from lmscale.study.fits.solvers import absolute
@@ -92,3 +93,26 @@ def test_many_runs_are_left_to_newtons_method() -> None:
 def test_bounds_hold() -> None:
     problem = of_constant(LOSSES).using(bounds={"E": (3.5, 5.0)})
     assert absolute.descend(problem, np.array([4.5]), np.ones(5)).theta_q == pytest.approx([3.5])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_step_is_that_of_a_linear_program(seed: int) -> None:
+    """Within a box that may begin at the end of a range, also of runs that coincide or have no residual."""
+    rng = np.random.default_rng(seed)
+    size, runs = int(rng.integers(1, 10)), int(rng.integers(12, 150))
+    slopes = rng.standard_normal((size, runs)) * np.exp(3 * rng.standard_normal((size, 1)))
+    residual, weights = rng.standard_normal(runs), rng.exponential(size=runs)
+    slopes[:, 1], residual[1], residual[2:5], weights[5:8] = slopes[:, 0], residual[0], 0.0, 0.0
+    reach = (1.0, 1e-2, 1e-4, 10.0)[seed % 4]
+    least, most = np.full(size, -reach), np.full(size, reach)
+    least[0] = -reach * (seed % 3 > 0)
+    most[-1] = reach * (seed % 5 > 0)
+    step = absolute.best_step(residual, slopes, weights, least, most)
+    assert (step >= least).all() and (step <= most).all()
+    program = linprog(
+        np.concatenate([np.zeros(size), weights, weights]),
+        A_eq=np.hstack([slopes.T, -np.eye(runs), np.eye(runs)]),
+        b_eq=-residual,
+        bounds=[*zip(least, most), *[(0, None)] * (2 * runs)],
+    )
+    assert weights @ np.abs(residual + step @ slopes) == pytest.approx(program.fun, rel=1e-8)

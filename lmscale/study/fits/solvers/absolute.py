@@ -1,4 +1,4 @@
-"""The exact minimum of absolute deviations of any law, by a linear program for each step.
+"""The exact minimum of absolute deviations of any law, by a linear program for each step, solved by exchanges.
 
 The objective has a corner wherever a residual vanishes, and its minimum lies in as many corners as there are unknowns:
 Newton's method on a smoothed objective creeps there. With residuals that are linear in the step, the best step is a
@@ -19,7 +19,9 @@ MOST_RUNS = 1000
 GAIN = 1e-11
 """Share of the objective below which the next step's gain ends the search."""
 SMALLEST_STEP = 1e-13
-TOLERANCE = 1e-10
+EXCHANGES = 1000
+ROUNDING = 1e-12
+"""Share of a direction's pull, or of its largest rate, below which a gain or a rate is rounding."""
 
 
 def serves(problem: Problem) -> bool:
@@ -54,9 +56,7 @@ def descend(problem: Problem, theta_q: np.ndarray, weights_n: np.ndarray) -> Des
             if not (np.isfinite(value) and np.isfinite(slopes).all()):
                 break
             least, most = np.maximum(low - theta, -reach), np.minimum(high - theta, reach)
-            promised = np.inf
-            if (step := _best_step(residual, slopes, weights_n, least, most)) is None:
-                break
+            step = best_step(residual, slopes, weights_n, least, most)
             promised = value - float(weights_n @ np.abs(residual + step @ slopes))
             if promised <= GAIN * value:
                 break
@@ -82,29 +82,50 @@ def exact(problem: Problem, values_p: np.ndarray, weights_n: np.ndarray) -> tupl
     return np.concatenate(to_values(problem, end.theta_q[:, None])), end.gain
 
 
-def _best_step(
+def best_step(
     residual_n: np.ndarray, slopes_qn: np.ndarray, weights_n: np.ndarray, least_q: np.ndarray, most_q: np.ndarray
-) -> np.ndarray | None:
-    """The step (q,) that minimises sum_i w_i |r_i + slopes step|, each part between `least_q` and `most_q`; None where
-    the program has no solution in floating point.
+) -> np.ndarray:
+    """The step (q,) that minimises sum_i w_i |r_i + slopes step|, each part between `least_q` <= 0 and `most_q` >= 0.
 
-    Its tolerances are absolute: residuals are counted in their mean, unknowns in steps that change them by as much.
+    By exchanges (Barrodale and Roberts 1973, doi 10.1137/0710069): the step goes through q rows that vanish, runs or
+    ends of its parts, and leaves the one that gains most for the row at which the sum rises again.
     """
-    unit = float(weights_n @ np.abs(residual_n) / weights_n.sum()) or 1.0
-    slopes_qn = slopes_qn / unit
+    size, runs = len(slopes_qn), len(residual_n)
     scale_q = np.abs(slopes_qn).mean(axis=1)
     scale_q = np.where(scale_q > 0, scale_q, 1.0)
-    runs = len(residual_n)
-    from scipy import sparse  # a fit by another loss need not load them
-    from scipy.optimize import linprog
-
-    eye = sparse.identity(runs, format="csc")
-    answer = linprog(
-        np.concatenate([np.zeros(len(slopes_qn)), weights_n, weights_n]),
-        A_eq=sparse.hstack([sparse.csc_matrix((slopes_qn / scale_q[:, None]).T), -eye, eye], format="csc"),
-        b_eq=-residual_n / unit,
-        bounds=[*zip(least_q * scale_q, most_q * scale_q), *[(0, None)] * (2 * runs)],
-        method="highs",
-        options={"primal_feasibility_tolerance": TOLERANCE, "dual_feasibility_tolerance": TOLERANCE},
-    )
-    return None if answer.x is None else np.asarray(answer.x[: len(slopes_qn)]) / scale_q
+    eye, nothing = np.eye(size), np.zeros(size)
+    # Rows are runs, distances to the two ends, and last the parts themselves, whose zeros cost nothing to leave.
+    offset_m = np.concatenate([residual_n, -least_q * scale_q, most_q * scale_q, nothing])
+    rows_qm = np.concatenate([slopes_qn / scale_q[:, None], eye, -eye, eye], axis=1)
+    above_m = np.concatenate([weights_n, nothing, nothing, nothing])
+    below_m = np.concatenate([weights_n, nothing + np.inf, nothing + np.inf, nothing])
+    ends = slice(runs, runs + 2 * size)
+    basis, step = np.arange(runs + 2 * size, runs + 3 * size), np.zeros(size)
+    for _ in range(EXCHANGES):
+        height_m = offset_m + step @ rows_qm
+        height_m[basis] = 0.0
+        over_m = height_m >= 0
+        over_m[ends] = True
+        pull_m = np.where(over_m, above_m, -below_m)
+        pull_m[basis] = 0.0
+        directions_qk = np.linalg.pinv(rows_qm[:, basis].T)
+        along_k = (rows_qm @ pull_m) @ directions_qk
+        gain_2k = np.stack([-along_k - above_m[basis], along_k - below_m[basis]])
+        side, leaving = np.unravel_index(int(gain_2k.argmax()), gain_2k.shape)
+        gain = float(gain_2k[side, leaving])
+        if not gain > ROUNDING * float(weights_n @ np.abs(directions_qk[:, leaving] @ rows_qm[:, :runs])):
+            break
+        direction_q = (1 - 2 * side) * directions_qk[:, leaving]
+        rate_m = direction_q @ rows_qm
+        rate_m[basis] = 0.0
+        rate_m[np.abs(rate_m) < ROUNDING * np.abs(rate_m).max()] = 0.0  # of a row that depends on those of the basis
+        crossed = np.flatnonzero(np.where(over_m, rate_m < 0, rate_m > 0) & (above_m + below_m > 0))
+        if not len(crossed):
+            break
+        reach = np.abs(np.where(over_m, height_m.clip(0), height_m)[crossed] / rate_m[crossed])
+        order = np.argsort(reach, kind="stable")
+        risen = np.cumsum(((above_m + below_m)[crossed] * np.abs(rate_m[crossed]))[order]) >= gain
+        stop = order[int(risen.argmax()) if risen.any() else -1]
+        basis[leaving] = crossed[stop]
+        step = step + reach[stop] * direction_q
+    return np.clip(step / scale_q, least_q, most_q)
