@@ -2,12 +2,17 @@
 
     python experiments/bench_fits.py                 # times: 20 seconds, half of it scipy's
     python experiments/bench_fits.py --coverage 400  # and 400 simulated sweeps per row: about 10 minutes more
+    python experiments/bench_fits.py --laws FOLDER   # and laws of further inputs, on the published tables in a folder
 
 Cost: 2 CPU cores, no training. Outcome (2026-11, two idle cores of an AMD EPYC): one exact fit of the 240 Chinchilla
 runs takes 16 ms (goal 20), and with 4000 globally initialised bootstraps .47 s (goal 1); Approach 2 with 1000 noise
 draws .078 s (goal .1); the whole command `lmscale fit chinchilla`, cold, 2.5 s (goal 5); 4500 starts of L-BFGS with
 exact gradients take 15 s for one fit and end 5e-11 above its objective. On processor time of a busy machine the 4000
 bootstraps took 1.7 s by least absolute deviations where they took .47 s by Huber.
+
+Laws of further inputs on their published tables, 1000 resamples, seconds of one busy core without checks, with them
+and by the command from start to end, .8 of which are imports: clark 1.1, 1.2, 2.3 (best of four: 2.0); rectified .2,
+.4, 1.4; parscale .2, .3, 1.2; distillation 17, 20, 22; farseer 21, 32, 35. All converge but 4 and 2 of the last two.
 
 95 % intervals hold the truth of 400 simulated sweeps in 95-97 % by the Huber loss, in 94-97 % by squares; of 200 sweeps
 in 97-98.5 % by absolute deviations, and in 94-98 % by Approach 2, whose draws hold the bias of parabolas over sizes
@@ -16,11 +21,13 @@ within a factor 16. Approach 1 on 24 curves: 96-100 % of 100. Where noise is sma
 """
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -101,6 +108,35 @@ def times(starts: int) -> None:
     print(f"scipy L-BFGS-B, {starts} starts, one fit          {seconds:9.1f} s    {theirs}")
 
 
+LAWS = {
+    "clark": ("clark2022_sbase.csv", "params=dense_params,experts=experts,loss=loss_nats", None),
+    "rectified": ("lin2024_finetuning_flan.csv", "tokens=examples,loss=loss_nats", "model == 'MBZUAI/LaMini-GPT-124M'"),
+    "parscale": ("scalebench_parallel_pile.csv", "params=num_params,streams=parallel_size,loss=loss", None),
+    "distillation": ("busbridge2025_distillation.csv", "teacher_loss=teacher_loss_nats", None),
+    "farseer": ("scalebench_farseer.csv", "params=N,tokens=D,loss=loss", None),
+}
+"""Law -> its table, what the table calls the inputs, and which of its rows are one study."""
+
+
+def times_of_laws(folder: Path, resamples: int = 1000) -> None:
+    """Print seconds of a core for a fit with its checks, alone and by the command, and how many resamples converged."""
+    print(f"\nseconds of a core, {resamples} resamples    without checks   with   command from start to end")
+    for law, (table, columns, where) in LAWS.items():
+        seconds = []
+        for check in (False, True):
+            start = time.process_time()
+            fit = fits.loss_law(folder / table, law, columns=columns, where=where, resamples=resamples, check=check)
+            seconds.append(time.process_time() - start)
+        command = ["fit", str(folder / table), "--approach", "3", "--law", law, "--columns", columns]
+        command += ["--resamples", str(resamples), *(["--where", where] if where else [])]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "lmscale", *command], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        converged = next(one.sentence for one in fit.status if one.name in ("bootstrap", "no intervals"))
+        print(f"{law:36} {'  '.join(f'{one:10.2f}' for one in seconds)}   {converged}", flush=True)
+
+
 def coverages(sweeps: int) -> None:
     """Print how often 95 % intervals hold the truth."""
     budgets = [1e17, 3e17, 1e18, 3e18, 1e19]
@@ -138,7 +174,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=4500, help="starts of scipy's L-BFGS-B")
     parser.add_argument("--coverage", type=int, default=0, metavar="SWEEPS", help="simulated sweeps per design")
+    parser.add_argument("--laws", type=Path, metavar="FOLDER", help="published tables of laws of further inputs")
     arguments = parser.parse_args()
     times(arguments.starts)
+    if arguments.laws:
+        times_of_laws(arguments.laws)
     if arguments.coverage:
         coverages(arguments.coverage)
