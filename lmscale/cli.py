@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from lmscale.core.errors import MemoryShortage, UserError, nearest
 from lmscale.core.exit_status import EXIT_CTRL_C, EXIT_STORAGE, EXIT_USER_ERROR, exit_status
 from lmscale.core.files import check_working_folder, refusal
+from lmscale.core.signals import interrupt_again
 from lmscale.core.streams import discard, guarded, is_nowhere
 from lmscale.core.text import printable
 
@@ -184,6 +185,7 @@ READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emer
 
 def main() -> NoReturn:
     """The console command. A `UserError` is printed as one sentence; `core.exit_status` lists the exit statuses."""
+    interrupt_again()
     sys.exit(_status(sys.argv[1:]))
 
 

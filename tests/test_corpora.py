@@ -138,6 +138,12 @@ def test_a_source_without_text_is_refused(tmp_path: Path, texts: dict[str, str |
         corpora.prepare(config(write(tmp_path / "in", texts)))
 
 
+def test_an_empty_file_is_said_to_be_one(tmp_path: Path) -> None:
+    (path := tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"no text to use in .*empty\.txt, which is empty; give"):
+        corpora.prepare(config(path))
+
+
 def test_a_source_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'stdlib'"):
         corpora.prepare(config("stdlb"))

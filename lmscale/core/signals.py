@@ -1,7 +1,9 @@
 """How a process is asked to stop: by a signal, or by the death of the launcher that started it."""
 
+import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +16,29 @@ LIFELINE_VARIABLE = "LMSCALE_LIFELINE"
 """Environment variable: the descriptor of a pipe whose other end the launcher holds open as long as it lives."""
 STOP_SECONDS = 60.0
 """How long a run gets to save its checkpoint before it is killed."""
+AGAIN_SECONDS = 0.02
+"""After which the callback that swallowed an interrupt is over."""
 NOTHING_TO_SAVE_SECONDS = 1.0
 """As `STOP_SECONDS`, for a process that only answers the one that started it."""
+
+
+def interrupt_again() -> None:
+    """Let an interrupt that arrives in a callback of the garbage collector or of a weak reference arrive once more.
+
+    Python drops what such a callback raises, a `KeyboardInterrupt` as well, and JAX has one that runs at every
+    collection: Ctrl-C would be lost while programs are compiled.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            report(unraisable)
+            return
+        again = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -123,7 +124,8 @@ def _first_three(skipped: list[Skipped]) -> str:
 
 def _nothing_left(name: str, skipped: list[Skipped], empty: int) -> str:
     reasons = [_first_three(skipped)] * bool(skipped) + [f"{empty} empty"] * (empty > 0)
-    why = f" ({'; '.join(reasons)})" if reasons else ", which holds no files"
+    nothing = ", which is empty" if Path(name).is_file() else ", which holds no files"
+    why = f" ({'; '.join(reasons)})" if reasons else nothing
     if reasons and not empty and all(item.foreign and item.reason.startswith("hidden") for item in skipped):
         why = f", which holds no files but hidden ones{why}"
     return f"there is no text to use in {name}{why}; give UTF-8 text, JSON lines or Parquet, plain, .gz or .zst"
