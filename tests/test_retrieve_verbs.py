@@ -155,7 +155,7 @@ def test_an_index_of_another_run_is_refused(folder: Path, index: Path, tmp_path:
 
 @pytest.mark.long
 def test_chunks_of_no_tokens_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="chunks of 0 tokens"):
+    with pytest.raises(UserError, match=r"index\(chunk_tokens=0\): must be a whole number of at least 1"):
         lmscale.index(folder, tmp_path / "index", chunk_tokens=0)
     assert not (tmp_path / "index").exists()
 
