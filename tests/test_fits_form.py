@@ -16,8 +16,9 @@ from lmscale.study import fits, laws
 from lmscale.study.fits.results.lack_of_fit import LackOfFit
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.uncertainty import discrepancy
-from lmscale.study.fits.uncertainty.discrepancy import Mixture, factor, kernel, posterior
+from lmscale.study.fits.uncertainty.discrepancy import Mixture, posterior
 from lmscale.study.fits.uncertainty.truths import FAMILY, Truth
+from lmscale.study.laws.discrepancy import factor, kernel
 from lmscale.study.tables import read_table
 
 CPU_SWEEP = Path(__file__).resolve().parents[1] / "experiments" / "outcomes" / "isoflop_cpu.csv"

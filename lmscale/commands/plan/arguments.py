@@ -55,6 +55,9 @@ class PlanArgs:
     --prior FITS.json."""
     shared_noise: float = 0.0
     """Share of that variance which the branches of a trunk have in common."""
+    discrepancy: float | None = None
+    """How far the truth may lie from the law, smoothly, as a standard deviation of ln L (0.02 is 2 % of the loss); by
+    default the law is taken to be exact. --improve then adds runs nearer to the target."""
     target: float | None = None
     """Training FLOPs at which the law is to be used; by default the largest held-out run, else ten times the largest
     run."""

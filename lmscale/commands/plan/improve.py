@@ -35,10 +35,10 @@ SMALL_CHANGE = 200.0
 """No candidate costs less than this fraction, 1/200, of the budget: a run has costs besides its FLOPs."""
 COMPARABLE = 3.0
 """Runs that cost at least this fraction, 1/3, of the most expensive one are the largest runs."""
-QUANTITIES: dict[str, tuple[str, Callable[[Information, float], Callable[[Law], Any]]]] = {
+QUANTITIES: dict[str, tuple[str, Callable[[Information, float], Callable[[Law], Any] | Runs]]] = {
     "ratio": ("ln D/N", lambda information, flops: information.log_ratio(flops)),
     "params": ("ln N*", lambda information, flops: information.log_params(flops)),
-    "loss": ("the loss", lambda information, flops: information.loss(flops)),
+    "loss": ("the loss", lambda information, flops: information.at_optimum(flops)),
 }
 
 

@@ -253,8 +253,9 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     information, prior = verdict.information, verdict.information.prior
     shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
     console.print("[italic]What this plan can tell[/italic], before anything is trained:")
+    wrong = f", that may be wrong by {prior.discrepancy.size:.2%} of the loss" if prior.discrepancy else ""
     console.print(
-        f"  assumed: the law {prior.name}, and final losses that scatter by {prior.noise_nats:.3g} nats{shared} "
+        f"  assumed: the law {prior.name}{wrong}, and final losses that scatter by {prior.noise_nats:.3g} nats{shared} "
         f"({counted(len(information.runs), 'run')} for the fit; --prior FITS.json assumes a fit of yours)"
     )
     line = f"  can the law be told apart: cond(J) = {information.condition:.2g} (yes below 1e6)"

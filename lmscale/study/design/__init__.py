@@ -19,11 +19,13 @@ from lmscale.study.design.next_runs import Candidates, Proposal, improve, with_c
 from lmscale.study.design.planned import fitted_runs, inputs_of
 from lmscale.study.design.prior import Prior, noise_draws, normal_draws, published_prior
 from lmscale.study.design.verdict import ALLOWED, Verdict, judge_plan
+from lmscale.study.laws.discrepancy import Discrepancy
 
 __all__ = [
     "ALLOWED",
     "UNIDENTIFIED",
     "Candidates",
+    "Discrepancy",
     "ExpertChoice",
     "ExpertLimits",
     "Information",

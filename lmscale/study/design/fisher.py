@@ -21,6 +21,7 @@ from lmscale.study.design.line import Line, line_through
 from lmscale.study.design.prior import Prior, unknowns
 from lmscale.study.grouping import point_index
 from lmscale.study.laws import SIX_ND, ComputeModel, Law
+from lmscale.study.laws.discrepancy import coordinates, factor
 from lmscale.study.laws.dual import Dual
 
 UNIDENTIFIED = 1e6
@@ -156,10 +157,15 @@ class Information:
         """Predicted standard deviation of "a", of a parameter, of a function of the law, or of the losses of `Runs`.
 
         It is that of the parameter's logarithm where `Parameter.log` says so, and of several losses the root mean
-        square. None where the design cannot identify the law. Raises `UserError` for an unknown name.
+        square. A discrepancy of the prior adds to that of losses; a function of the law is of the law alone. None where
+        the design cannot identify the law. Raises `UserError` for an unknown name.
         """
         if self.covariance_pp is None:
             return None
+        if self.prior.discrepancy is not None and isinstance(quantity, Runs):
+            slopes_nq, slopes_tq = extended_slopes(self.prior, self.runs, quantity)
+            spread_qt = np.linalg.solve(precision(self.prior, self.runs, slopes_nq), slopes_tq.T)
+            return float(np.sqrt(np.einsum("tq,qt->t", slopes_tq, spread_qt).mean()))
         slopes_tp = slopes_of(self.prior.law, self.quantity(quantity) if isinstance(quantity, str) else quantity)
         return float(np.sqrt(np.einsum("tp,pq,tq->t", slopes_tp, self.covariance_pp, slopes_tp).mean()))
 
@@ -187,9 +193,15 @@ class Information:
         """ln N* at a compute budget."""
         return lambda law: np.log(law.optimum(flops, self.compute, **self.prior.given).params)
 
-    def loss(self, flops: float) -> Callable[[Law], Any]:
-        """The law's loss at the optimum of a compute budget, in nats."""
-        return lambda law: law.optimum(flops, self.compute, **self.prior.given).loss_nats
+    def at_optimum(self, flops: float) -> Runs:
+        """The run at the optimum of a compute budget.
+
+        At an optimum the loss does not change with N along the budget, so that its slopes by the unknowns are those at
+        this one run.
+        """
+        best = self.prior.law.optimum(flops, self.compute, **self.prior.given)
+        inputs = {**self.prior.given, "params": best.params, "tokens": best.tokens}
+        return Runs.of({name: np.array([value]) for name, value in inputs.items()})
 
 
 def slopes_of(law: Law, quantity: Callable[[Law], Any] | Runs) -> np.ndarray:
@@ -208,15 +220,72 @@ def information(prior: Prior, runs: Runs, compute: ComputeModel = SIX_ND) -> Inf
     return Information(prior, runs, cond_J, line, compute, covariance_pp)
 
 
-def fisher(prior: Prior, runs: Runs) -> np.ndarray:
-    """J^T Sigma^-1 J (p, p); (r, p, p) for a prior whose law has parameters (r, 1)."""
-    slopes_np = possible_slopes(prior.law, runs)
+def fisher(prior: Prior, runs: Runs, noises: np.ndarray | float = 1.0) -> np.ndarray:
+    """What runs say of the law's unknowns (p, p); (r, p, p) for a prior whose law has parameters (r, 1).
+
+    That is J^T Sigma^-1 J, Sigma the covariance of the losses about the law: noise, and the prior's discrepancy.
+    `noises` (r,) are multiples of the prior's noise, one for each law; the result is then times their square.
+    """
+    (slopes_nq,) = extended_slopes(prior, runs)
+    known_qq = precision(prior, runs, slopes_nq, noises)
+    unknowns = len(prior.law.PARAMETERS)
+    law_pp, both_pk, rest_kk = (
+        known_qq[..., :unknowns, :unknowns], known_qq[..., :unknowns, unknowns:], known_qq[..., unknowns:, unknowns:]
+    )  # fmt: skip
+    if prior.discrepancy is None:
+        return law_pp
+    return np.asarray(law_pp - both_pk @ np.linalg.solve(rest_kk, np.swapaxes(both_pk, -1, -2)))
+
+
+def precision(prior: Prior, runs: Runs, slopes_nq: np.ndarray, noises: np.ndarray | float = 1.0) -> np.ndarray:
+    """The inverse covariance (q, q) of the law's unknowns and of its discrepancy's, of which the prior knows.
+
+    With noise of `noises` (r,) times the prior's the result is times their square.
+    """
+    known_q = (np.arange(slopes_nq.shape[-1]) >= len(prior.law.PARAMETERS)) * np.square(noises)[..., None]
+    known_qq = known_q[..., None] * np.eye(slopes_nq.shape[-1])
+    across = np.swapaxes(slopes_nq, -1, -2)
     if runs.clusters_n is None or prior.shared == 0:
-        return np.swapaxes(slopes_np, -1, -2) @ slopes_np / prior.noise_nats**2
+        return np.asarray(across @ slopes_nq / prior.noise_nats**2 + known_qq)
     labels_n = np.array([str(label) for label in runs.clusters_n])
     same_cluster_nn = (labels_n[:, None] == labels_n[None, :]) & (labels_n[:, None] != "")
     noise_nn = prior.noise_nats**2 * np.where(np.eye(len(runs), dtype=bool), 1.0, prior.shared * same_cluster_nn)
-    return np.asarray(np.swapaxes(slopes_np, -1, -2) @ (np.linalg.inv(noise_nn) @ slopes_np))
+    return np.asarray(across @ (np.linalg.inv(noise_nn) @ slopes_nq) + known_qq)
+
+
+def extended_slopes(prior: Prior, *several: Runs) -> list[np.ndarray]:
+    """Slopes of the losses of each `Runs` by the law's unknowns and then by those of its discrepancy: (n, p + k).
+
+    The latter are standard normal before any run, and shared by all of `several`. Without a discrepancy k is 0.
+    """
+    law, discrepancy = prior.law, prior.discrepancy
+    stated = [runs for runs in several if len(runs)]
+    slopes = [possible_slopes(law, runs) for runs in stated]
+    if discrepancy is not None:
+        inputs = [runs.inputs(law) for runs in stated]
+        together = [np.concatenate(columns) for columns in zip(*inputs)]
+        features = discrepancy.size * factor(coordinates(law, together, together), discrepancy.length)
+        parts = np.split(features, np.cumsum([len(runs) for runs in stated])[:-1])
+        slopes = [
+            np.concatenate(
+                [
+                    slopes_np,
+                    np.broadcast_to(
+                        possible_loss(law, runs)[..., None] * part_nk, (*slopes_np.shape[:-1], part_nk.shape[1])
+                    ),
+                ],
+                axis=-1,
+            )
+            for runs, slopes_np, part_nk in zip(stated, slopes, parts)
+        ]
+    filled = iter(slopes)
+    return [next(filled) if len(runs) else np.zeros((0, slopes[0].shape[-1])) for runs in several]
+
+
+def possible_loss(law: Law, runs: Runs) -> np.ndarray:
+    """The law's losses (n,), at most ln V."""
+    loss_n = np.asarray(law.loss(*runs.inputs(law)))
+    return loss_n if law.TARGET != "loss_nats" else np.minimum(loss_n, runs.most_nats)
 
 
 def possible_slopes(law: Law, runs: Runs) -> np.ndarray:

@@ -4,6 +4,10 @@ Each step adds the candidate that lowers the logarithm of the predicted variance
 (g = 1) may fill a budget with small change, greed for gain alone (g = 0) may spend it at once; the better of several g
 is taken, as for budgeted coverage (Leskovec 2007, doi 10.1145/1281192.1281239, section 4.1).
 
+Where the prior states a discrepancy, losses that are narrowed include it: many cheap runs then pin down a law that may
+not hold at the target, and runs near the target are worth their price. Designs against a wrong form are as old as Box
+and Draper 1959 (doi 10.1080/01621459.1959.10501525).
+
 Letters: m candidates, p unknowns.
 """
 
@@ -20,9 +24,9 @@ from lmscale.study.design.fisher import (
     NONE,
     Information,
     Runs,
-    fisher,
+    extended_slopes,
     information,
-    possible_slopes,
+    precision,
     slopes_of,
 )
 from lmscale.study.design.prior import Prior
@@ -104,7 +108,7 @@ def improve(
     """Choose at most `most` candidates that cost at most `spend` FLOPs together.
 
     Args:
-        prior: a law of any inputs, and its noise.
+        prior: a law of any inputs, its noise and, where it may be wrong, its discrepancy.
         runs: what is there or planned; new runs have noise of their own.
         quantity: what is to be narrowed, a function of the law or the losses of `Runs` (their mean variance).
         others: further laws of the same form that the runs allow; gains are averaged over all, so that the choice does
@@ -159,11 +163,14 @@ def with_candidates(runs: Runs, more: Candidates) -> Runs:
 
 @dataclass
 class _Linearised:
-    """One law's slopes: what the candidates would say (m, p), what is to be narrowed (t, p), and what is known."""
+    """One law's slopes: what the candidates would say (m, q), what is to be narrowed (t, q), and what is known.
 
-    slopes_mp: np.ndarray
-    target_tp: np.ndarray
-    covariance_pp: np.ndarray
+    q counts the law's unknowns and those of the prior's discrepancy.
+    """
+
+    slopes_mq: np.ndarray
+    target_tq: np.ndarray
+    covariance_qq: np.ndarray
 
     @classmethod
     def of(
@@ -175,35 +182,42 @@ class _Linearised:
         vague: float | np.ndarray,
     ) -> "_Linearised | None":
         """None for a law that states no finite loss somewhere, or slopes that fill the last digit."""
-        target_tp = slopes_of(prior.law, quantity)
-        slopes_mp = possible_slopes(prior.law, candidates.runs(runs.most_nats)) / prior.noise_nats
-        known_pp = np.diag(np.broadcast_to(np.asarray(vague, dtype=float) ** -2, target_tp.shape[1:]))
-        if len(runs):
-            known_pp = known_pp + fisher(prior, runs)
-        if not (np.isfinite(slopes_mp).all() and np.isfinite(target_tp).all() and np.isfinite(known_pp).all()):
+        ahead = [quantity] if isinstance(quantity, Runs) else []
+        with np.errstate(all="ignore"):
+            slopes_nq, slopes_mq, *targets = extended_slopes(prior, runs, candidates.runs(runs.most_nats), *ahead)
+        unknowns, extended = len(prior.law.PARAMETERS), slopes_mq.shape[1]
+        target_tq = np.zeros((1, extended))
+        if targets:
+            target_tq = targets[0]
+        else:
+            target_tq[:, :unknowns] = slopes_of(prior.law, quantity)
+        known_qq = precision(prior, runs, slopes_nq)
+        known_qq[:unknowns, :unknowns] += np.diag(np.broadcast_to(np.asarray(vague, dtype=float) ** -2, unknowns))
+        slopes_mq = slopes_mq / prior.noise_nats
+        if not (np.isfinite(slopes_mq).all() and np.isfinite(target_tq).all() and np.isfinite(known_qq).all()):
             return None
         try:
-            return cls(slopes_mp, target_tp, np.linalg.inv(known_pp))
+            return cls(slopes_mq, target_tq, np.linalg.inv(known_qq))
         except np.linalg.LinAlgError:
             return None
 
     @property
     def variance(self) -> float:
         """Mean variance of what is to be narrowed."""
-        return float(np.einsum("tp,pq,tq->t", self.target_tp, self.covariance_pp, self.target_tp).mean())
+        return float(np.einsum("tq,qr,tr->t", self.target_tq, self.covariance_qq, self.target_tq).mean())
 
     def gains(self) -> np.ndarray:
         """Fall of the logarithm of the variance with each candidate (m,)."""
-        seen_mp = self.slopes_mp @ self.covariance_pp
-        removed_m = ((seen_mp @ self.target_tp.T) ** 2).mean(axis=1)
-        removed_m = removed_m / (1 + np.einsum("mp,mp->m", seen_mp, self.slopes_mp))
+        seen_mq = self.slopes_mq @ self.covariance_qq
+        removed_m = ((seen_mq @ self.target_tq.T) ** 2).mean(axis=1)
+        removed_m = removed_m / (1 + np.einsum("mq,mq->m", seen_mq, self.slopes_mq))
         return np.asarray(-np.log1p(-np.minimum(removed_m / self.variance, 1 - 1e-12)))
 
     def with_run(self, index: int) -> "_Linearised":
         """What is known with one candidate more."""
-        step_p = self.covariance_pp @ self.slopes_mp[index]
-        covariance_pp = self.covariance_pp - np.outer(step_p, step_p) / (1 + self.slopes_mp[index] @ step_p)
-        return replace(self, covariance_pp=covariance_pp)
+        step_q = self.covariance_qq @ self.slopes_mq[index]
+        covariance_qq = self.covariance_qq - np.outer(step_q, step_q) / (1 + self.slopes_mq[index] @ step_q)
+        return replace(self, covariance_qq=covariance_qq)
 
 
 def _greedy(

@@ -14,6 +14,7 @@ import numpy as np
 from lmscale.core.arguments import Count, Natural, Number, Positive, checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.laws import CHINCHILLA_REFIT, PUBLISHED, Law
+from lmscale.study.laws.discrepancy import Discrepancy
 
 DRAWS = 200
 """Laws drawn from a prior: their 95th percentile is then known to some tenths of a standard deviation."""
@@ -65,6 +66,9 @@ class Prior:
     """The noise that goes with each draw, in nats (R,); None for `noise_nats` with all."""
     given: Mapping[str, float] = field(default_factory=dict)
     """Values of the law's inputs besides params and tokens at which its optimum is stated."""
+    discrepancy: Discrepancy | None = None
+    """What the law leaves out, smoothly; None where its form is taken to be exact. With it, runs far from a target say
+    little of the loss there, however many they are."""
 
     def __post_init__(self) -> None:
         if not self.noise_nats > 0:

@@ -28,18 +28,23 @@ def sds(information: Information, quantity: Callable[[Law], Any]) -> np.ndarray:
         return np.zeros(0)
     values = [np.asarray(value)[:, None] for value in prior.draws.values().values()]
     size = max(1, TOGETHER // len(information.runs))
+    scale_r = np.ones(len(values[0])) if prior.noises_r is None else prior.noises_r / prior.noise_nats
     parts = [
-        _sds_of(information, type(prior.draws)(*[value[at : at + size] for value in values]), quantity)
+        _sds_of(
+            information,
+            type(prior.draws)(*[value[at : at + size] for value in values]),
+            scale_r[at : at + size],
+            quantity,
+        )
         for at in range(0, len(values[0]), size)
     ]
-    scale_r = 1.0 if prior.noises_r is None else prior.noises_r / prior.noise_nats
     return np.concatenate(parts) * scale_r
 
 
-def _sds_of(information: Information, laws: Law, quantity: Callable[[Law], Any]) -> np.ndarray:
-    """`sds` of laws whose parameters are (r, 1)."""
+def _sds_of(information: Information, laws: Law, scale_r: np.ndarray, quantity: Callable[[Law], Any]) -> np.ndarray:
+    """`sds` of laws whose parameters are (r, 1), with `scale_r` times the prior's noise, over `scale_r`."""
     with np.errstate(all="ignore"):
-        known_rpp = fisher(replace(information.prior, law=laws), information.runs)
+        known_rpp = fisher(replace(information.prior, law=laws), information.runs, scale_r)
         slope_rp = gradient(laws, quantity)[:, 0]
     usable_r = np.isfinite(known_rpp).all(axis=(1, 2)) & np.isfinite(slope_rp).all(axis=1)
     condition_r = np.full(len(known_rpp), np.inf)

@@ -182,6 +182,7 @@ class Verdict:
                 "parameters": {name: float(value) for name, value in prior.law.values().items()},
                 "noise_nats": prior.noise_nats,
                 "shared_noise": prior.shared,
+                "discrepancy": None if prior.discrepancy is None else prior.discrepancy.size,
                 "draws": 0 if prior.draws is None else len(next(iter(prior.draws.values().values()))),
             },
             "runs": len(information.runs),

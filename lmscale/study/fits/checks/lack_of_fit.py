@@ -23,8 +23,9 @@ from lmscale.study.fits.results.lack_of_fit import NOT_TESTED, LackOfFit
 from lmscale.study.fits.runs import UsableRuns
 from lmscale.study.fits.solvers.derivatives import jacobian
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
-from lmscale.study.fits.uncertainty.discrepancy import CLIPPED, coordinates, robust_sd
+from lmscale.study.fits.uncertainty.discrepancy import CLIPPED, robust_sd
 from lmscale.study.fits.uncertainty.seed_noise import LEAST_FREEDOM, points_of_seeds
+from lmscale.study.laws.discrepancy import coordinates
 
 LEAST_LEFT = 4
 """Degrees of freedom that the smooth directions must leave for the noise, where nothing else tells it."""

@@ -36,9 +36,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmscale.study.laws import Law
+from lmscale.study.laws.discrepancy import LENGTH, factor
 
-LENGTHS = (6.0,)
+LENGTHS = (LENGTH,)
 """l, in factors of e of an input."""
 SIZES = np.geomspace(1 / 8, 8, 9)
 """t over its prior median."""
@@ -48,16 +48,10 @@ NOISES = np.geomspace(0.3, 3, 28)
 """s over the robust scatter of the residuals."""
 FREE = 5.0
 """Prior standard deviation of a parameter that is searched by its logarithm: nearly none."""
-TRUNCATION = 2e-8
-"""Share of the kernel's variance below which its factor ends."""
 CLIPPED = 4.0
 """Robust standard deviations beyond which a residual counts no more."""
 NEGLIGIBLE = 1e-5
 """Weight of a grid point, relative to the largest, that is left out."""
-LINEAR = 2.3
-"""Factors of e that the range of an input without a logarithm counts as: a decade."""
-LOGARITHMIC = ("size", "data", "compute", "count", "amount", "loss")
-"""Roles of inputs whose logarithm is taken where all values are positive."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,21 @@ class Mixture:
     sizes_g: np.ndarray
     lengths_g: np.ndarray
 
+    @property
+    def mean_m(self) -> np.ndarray:
+        """The expected misfit (m,)."""
+        return np.asarray(self.weights_g @ self.means_gm)
+
+    @property
+    def size(self) -> float:
+        """t, the root mean square over its distribution."""
+        return math.sqrt(float(self.weights_g @ self.sizes_g**2))
+
+    @property
+    def noise(self) -> float:
+        """One run's scatter s, the root mean square over its distribution."""
+        return math.sqrt(float(self.weights_g @ self.noise_g**2))
+
     def quantiles(self, shares: Sequence[float], new_run: bool) -> np.ndarray:
         """Quantiles (k, m): of the mean over runs, or of one new run, which also scatters."""
         from scipy.special import ndtr
@@ -88,36 +97,6 @@ class Mixture:
             below = np.einsum("g,gkm->km", self.weights_g, ndtr((middle - self.means_gm[:, None]) / sds[:, None]))
             low, high = np.where(below < share, middle, low), np.where(below < share, high, middle)
         return (low + high) / 2
-
-
-def coordinates(form: type[Law], fitted: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """z (m, d) of inputs, each (m,), in factors of e; `fitted` are those of the runs, by which they are scaled."""
-    columns = []
-    for name, known, values in zip(form.INPUTS, fitted, inputs):
-        if form.input(name).role in LOGARITHMIC and (known > 0).all() and (np.asarray(values) > 0).all():
-            columns.append(np.log(values))
-        else:
-            columns.append(LINEAR * (np.asarray(values) - known.min()) / (float(np.ptp(known)) or 1.0))
-    return np.stack(columns, axis=1)
-
-
-def kernel(z_nd: np.ndarray, z_md: np.ndarray, length: float) -> np.ndarray:
-    """The correlation of the discrepancy between points (n, m)."""
-    square = ((z_nd[:, None] - z_md[None]) ** 2).sum(axis=-1)
-    return np.asarray(np.exp(-square / (2 * length**2)))
-
-
-def factor(z_nd: np.ndarray, length: float) -> np.ndarray:
-    """Phi (n, k) with Phi Phi' = kernel, by Cholesky with pivots until `TRUNCATION` of the variance is left."""
-    left, columns = np.ones(len(z_nd)), np.zeros((len(z_nd), 0))
-    while left.max() > TRUNCATION and columns.shape[1] < len(z_nd):
-        pivot = int(left.argmax())
-        column = kernel(z_nd, z_nd[[pivot]], length)[:, 0] - columns @ columns[pivot]
-        column = column / math.sqrt(left[pivot])
-        columns = np.column_stack([columns, column])
-        left = np.maximum(left - column**2, 0.0)
-        left[pivot] = 0.0
-    return columns
 
 
 def robust_sd(residual_n: np.ndarray, unknowns: int) -> float:
@@ -138,15 +117,27 @@ def posterior(
     noise: float | None = None,
     median: float = MEDIAN_SIZE,
     lengths: Sequence[float] = LENGTHS,
+    centre_q: np.ndarray | float = 0.0,
+    usual_noise: tuple[float, float] = (0.0, 0.0),
+    smooth_n: np.ndarray | float = 0.0,
 ) -> Mixture:
     """The misfit at m points, given the residuals of n runs (measured minus predicted, of ln L or of L).
 
-    `slopes` are derivatives of the predictions by the parameters, `prior_q` wide prior standard deviations of these;
-    `spread` is the scatter of the fitted targets, the unit of the prior of t. `noise` fixes s.
+    `slopes` are derivatives of the predictions by the parameters, `prior_q` wide prior standard deviations of these
+    about `centre_q`, both less their fitted values; `spread` is the scatter of the fitted targets, the unit of the
+    prior of t. `noise` fixes s; `usual_noise` is what it is elsewhere, and how many runs that counts for. `smooth_n` is
+    a first estimate of the misfit at the runs, about which their scatter is judged.
     """
     unknowns = slopes_nq.shape[1]
-    scatter = max(robust_sd(residual_n, unknowns), 1e-12 + 1e-6 * spread)
-    residual = np.clip(residual_n, -CLIPPED * scatter, CLIPPED * scatter)
+    usual, counted = usual_noise
+    freedom = max(0, len(residual_n) - unknowns) if counted else 1
+    pooled = (freedom * robust_sd(residual_n - smooth_n, unknowns) ** 2 + counted * usual**2) / (freedom + counted)
+    scatter = max(math.sqrt(pooled), 1e-12 + 1e-6 * spread)
+    residual = (
+        smooth_n
+        + np.clip(residual_n - smooth_n, -CLIPPED * scatter, CLIPPED * scatter)
+        - slopes_nq @ np.broadcast_to(centre_q, unknowns)
+    )
     noises = scatter * NOISES if noise is None else np.array([noise])
     trend_nq, trend_mq = slopes_nq * prior_q, slopes_mq * prior_q
     parts = []
@@ -168,8 +159,9 @@ def posterior(
                 + (residual @ residual - (projected**2 * shrunk).sum(axis=1)) / noises**2
             )
             height -= 0.5 * (math.log(ratio) / SPREAD) ** 2
+            height -= counted * (np.log(noises) + 0.5 * (usual / noises) ** 2)
             at_mp = (design_mp * scale) @ vectors
-            means = (projected * shrunk) @ at_mp.T
+            means = (projected * shrunk) @ at_mp.T + slopes_mq @ np.broadcast_to(centre_q, unknowns)
             sds = noises[:, None] * np.sqrt(shrunk @ (at_mp**2).T)
             parts.append((height, means, sds, noises, np.full(len(noises), size), np.full(len(noises), length)))
     height, means, sds, noise_g, sizes, of_length = (np.concatenate(each) for each in zip(*parts))

@@ -17,6 +17,7 @@ from lmscale.study.fits.solvers.derivatives import jacobian
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import discrepancy
 from lmscale.study.laws import ComputeModel, Law
+from lmscale.study.laws.discrepancy import coordinates
 
 EDGE = 0.02
 """Share by which a point may exceed the fitted runs and still lie among them: whole layers and batches move it so."""
@@ -139,9 +140,9 @@ def _part(
     misfit = discrepancy.posterior(
         residual,
         slopes_nq,
-        discrepancy.coordinates(problem.form, problem.inputs, problem.inputs),
+        coordinates(problem.form, problem.inputs, problem.inputs),
         slopes_mq,
-        discrepancy.coordinates(problem.form, problem.inputs, inputs),
+        coordinates(problem.form, problem.inputs, inputs),
         prior_q=prior_sds(problem, values_p),
         spread=float(targets.std()),
         noise=noise.sd / (float(problem.target_n.mean()) if logs else 1.0) if given and noise is not None else None,
