@@ -166,6 +166,7 @@ def test_a_plan_says_how_wrong_its_law_may_be(tmp_path: Path) -> None:
         main(asked, console := screen(300))
         shown.append(output_of(console))
     assert "that may be wrong by 3.00% of the loss" in shown[1] and "may be wrong" not in shown[0]
+    assert "if that law is right" in shown[0] and "if that law is right" not in shown[1]
     narrowed = [next(line for line in text.splitlines() if "standard deviation" in line) for text in shown]
     assert narrowed[0] != narrowed[1]
     with pytest.raises(UserError, match="the size of a discrepancy is 0: give a number above 0"):

@@ -267,7 +267,7 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
         names = names or list(prior.law.names())
         console.print(line)
         errors = ", ".join(f"{name} {information.sd(name):.2g}" for name in names)
-        line = f"  expected standard errors, if that law is right: {errors}"
+        line = f"  expected standard errors{'' if prior.discrepancy else ', if that law is right'}: {errors}"
         if verdict.sd_log_ratio is not None:
             line += f", ln D/N at {verdict.target_flops:.3g} FLOPs ({verdict.target}) {verdict.sd_log_ratio:.2g}"
             if prior.draws is not None:
