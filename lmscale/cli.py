@@ -252,11 +252,12 @@ def _call(words: list[str]) -> int:
         return _print_completion(rest)
     if name not in VERBS:
         raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){nearest(name, VERBS)}")
-    from lmscale.commands.answer import alone
+    from lmscale.commands.answer import alone, check_places
     from lmscale.commands.console import open_console
 
     check_working_folder()
     module, arguments = VERBS[name].load(), parse(name, rest)
+    check_places(arguments)
     with seldom_collected() if name in READING else nullcontext(), alone(arguments):
         return module.main(arguments, open_console()) or 0
 

@@ -139,3 +139,18 @@ def test_a_trained_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert value["states"] == {"finished": 1} and value["status"] == 0
     value = answer(capsys, "finish", trained)
     assert value["run_id"] == trained.name and value["state"] == "finished"
+
+
+@pytest.mark.parametrize("option", ["--json", "--save"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lmscale.commands.fit.main", lambda *_: pytest.fail("it was computed"))
+    (tmp_path / "file").write_text("mine")
+    for place, why in (
+        (tmp_path, f"that is a folder; name a file in it, as {tmp_path / 'answer.json'}"),
+        (tmp_path / "file" / "a.json", f"{tmp_path / 'file'} is no folder; name a file in one"),
+    ):
+        assert call("fit", "chinchilla", option, place) == 2
+        assert capsys.readouterr().err == f"lmscale: {option} {place}: {why}\n"
+    assert (tmp_path / "file").read_text() == "mine"
