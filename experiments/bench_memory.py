@@ -16,18 +16,19 @@ layers in a loop, remat dots). Widths 64 to 1024 give .96 to 1.02, contexts 64 t
 remat as without (331 of 353 MB for "full"): on a CPU it takes effect in a loop alone. Not yet measured on an
 accelerator.
 
-Outcome of --target (29 November 2026; libtpu 0.0.42.1 with little effort, CUDA 13 plugin 0.10.2; each program compiled
-by itself): estimate / compiler within 15 % in all 36 rows for v5e-4 and in the 23 of 36 that were compiled for h100x4,
-the latter with a batch of 32.
+Outcome of --target (29 November 2026; libtpu 0.0.42.1 with little effort, CUDA 13 plugin 0.10.2): estimate / compiler
+within 15 % in all 36 rows for v5e-4, each program compiled by itself, and in all 36 for h100x4 with --batch 32, in one
+call.
 
 v5e-4: 18 options at 124M parameters .98 (2 micro-batches, 5.5 GB) to 1.03 (attention dropout, 15.2 GB), among them
 plain 1.01 (7.3 GB), float32 1.00 (12.2), remat full 1.02 (2.5), experts of a capacity 1.02 (18.6); meshes .93 (fsdp =
 4, 2.4 GB) to 1.06 (sequence = 4, 3.5 GB), expert = 4 1.00 (5.7); eight runs in one program 1.03 (9.1); 256 x 4 1.01
 (234 MB), with 16 layers 1.00, a vocabulary of 50,304 1.07, batch 32 and vocabulary 16,384 1.10 (1.2 GB), context 512
 1.02, GELU 1.05, remat full 1.07, float32 1.01, layers written out 1.06, experts of a capacity 1.00.
-h100x4: plain 1.03 (20.4 GB), GQA and GPT-2 1.03, remat dots 1.06, full 1.09 (3.7), context 4096 1.03, experts .96, of a
-capacity 1.03 (46.5); data = 4 .95, fsdp = 4 .99, tensor = 4 1.01, expert = 4 1.00; eight runs .99 (22.3); of the 256 x
-4 rows 256 x 4 1.00, 16 layers 1.00, GELU 1.03, remat full 1.08, float32 1.12, written out .99, the others .99 to 1.05.
+h100x4: plain 1.03 (20.4 GB), GQA and GPT-2 1.03, attention dropout 1.08 (72.0), remat dots 1.06, full 1.09 (3.7),
+float32 1.08 (91.8), 2 micro-batches 1.00, optimizers 1.03, context 4096 1.03, experts .96, of a capacity 1.03 (46.5);
+data = 4 .95, fsdp = 4 .99, tensor = 4 1.01, sequence = 4 .96, expert = 4 1.00; eight runs .99 (22.3); of the 256 x 4
+rows 256 x 4 1.00, 16 layers 1.00, GELU 1.03, remat full 1.08, float32 1.12, written out .99, the others .99 to 1.05.
 Further options of layers that are written out: .87 to 1.15, with attention dropout 1.20 on a v5e and 1.26 on an H100.
 
 The earlier figures of v5es were too large, by up to the whole state: libtpu counts donated arguments whose place
