@@ -72,8 +72,7 @@ def forward_bytes(model: ModelConfig, sequences: int, platform: Platform = "cpu"
         return _on_cpu(replace(model, layers=1), sequences, mesh)
     size = DTYPE_BYTES[model.compute_dtype]
     numbers = 4 * model.width * mesh.tensor + _layer_numbers(model, platform, mesh)
-    head = (1 if model.scalar_head else model.vocab) * model.width * mesh.devices // mesh.tensor
-    read = numbers * sequences * model.context + head
+    read = numbers * sequences * model.context + _head_numbers(model, mesh)
     return int(read * size) + logits_bytes(model, sequences, mesh.devices)
 
 
@@ -90,8 +89,8 @@ def _loss_bytes(model: ModelConfig, sequences: int, platform: Platform, mesh: Me
     if platform == "tpu" and at_once:
         return logits, logits
     size, wide = DTYPE_BYTES[model.compute_dtype], DTYPE_BYTES["float32"]
-    head = (1 if model.scalar_head else model.vocab) * model.width * mesh.devices // mesh.tensor
-    return (1 + size / wide) * logits + (size if at_once else size + wide) * head, 0
+    head_bytes = (size if at_once else size + wide) * _head_numbers(model, mesh)
+    return (1 + size / wide) * logits + head_bytes, 0
 
 
 def _backward_of_a_layer(model: ModelConfig, layer_bytes: float, mesh: MeshConfig) -> float:
@@ -197,7 +196,17 @@ def logits_bytes(model: ModelConfig, sequences: int, devices: int) -> int:
 
 def _position_bytes(model: ModelConfig, sequences: int) -> int:
     """Float32 logits of one position of all sequences."""
-    return sequences * (1 if model.scalar_head else model.vocab) * DTYPE_BYTES["float32"]
+    return sequences * _outputs(model) * DTYPE_BYTES["float32"]
+
+
+def _head_numbers(model: ModelConfig, mesh: MeshConfig) -> int:
+    """Numbers of the head's matrix over all devices together; the tensor axis divides it, each other axis copies it."""
+    return _outputs(model) * model.width * mesh.devices // mesh.tensor
+
+
+def _outputs(model: ModelConfig) -> int:
+    """Numbers that the model gives for one position."""
+    return 1 if model.scalar_head else model.vocab
 
 
 def _on_cpu(model: ModelConfig, sequences: int, mesh: MeshConfig) -> int:

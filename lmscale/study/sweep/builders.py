@@ -1,21 +1,15 @@
 """Builders: each gives the points of one classical experiment."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 
 from lmscale.core.arguments import Count, Number, Positive, checked
 from lmscale.core.config import check
 from lmscale.core.user_code import called
 from lmscale.study.laws import CHINCHILLA_REFIT
-from lmscale.study.sweep.points import Point, Points, chain, grid, product
+from lmscale.study.sweep.points import Point, Points, chain, grid, is_positive, product
 
 COOLDOWN = 0.2
 """Share of a branch's steps over which it cools down (10 to 20 %: Haegele 2024, arXiv 2405.18392)."""
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 @checked
@@ -48,7 +42,7 @@ def isoflop(
     ratios = [spread ** (2 * i / (sizes - 1) - 1) for i in range(sizes)]
     centres = [called("the centre of isoflop", centre, flops) for flops in budgets]
     for middle in centres:
-        check(_is_positive(middle), f"isoflop(centre=...) gives {middle!r}: must be a positive number of parameters")
+        check(is_positive(middle), f"isoflop(centre=...) gives {middle!r}: must be a positive number of parameters")
     return tuple(
         {"flops": float(flops), "params": middle * ratio, "seed": seed}
         for flops, middle in zip(budgets, centres)

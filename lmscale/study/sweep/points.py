@@ -103,7 +103,7 @@ def check_points(name: str, points: Sequence[Point]) -> None:
         for key in COORDINATES & point.keys():
             value = point[key]
             check(
-                _is_positive(value),
+                is_positive(value),
                 f"{place}: {key} = {_short(value)}: must be a positive number",
             )
         size = point.get(DATASTORE, 0)
@@ -113,7 +113,7 @@ def check_points(name: str, points: Sequence[Point]) -> None:
         )
         lengths = point.get("trunk_tokens", (1,))
         check(
-            isinstance(lengths, Sequence) and len(lengths) > 0 and all(map(_is_positive, lengths)),
+            isinstance(lengths, Sequence) and len(lengths) > 0 and all(map(is_positive, lengths)),
             f"{place}: trunk_tokens = {_short(lengths)}: the lengths of all branches, as `trunk` gives them",
         )
         held_out = point.get("held_out", False)
@@ -128,7 +128,8 @@ def check_points(name: str, points: Sequence[Point]) -> None:
         )
 
 
-def _is_positive(value: Any) -> bool:
+def is_positive(value: Any) -> bool:
+    """Whether a value of a point is a positive finite number."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < _as_float(value) < math.inf
 
 
