@@ -8,7 +8,7 @@ Where the prior states a discrepancy, losses that are narrowed include it: many 
 not hold at the target, and runs near the target are worth their price. Designs against a wrong form are as old as Box
 and Draper 1959 (doi 10.1080/01621459.1959.10501525).
 
-Letters: m candidates, p unknowns.
+Letters: m candidates, t losses ahead, q unknowns of the law and of its discrepancy.
 """
 
 import math
@@ -221,7 +221,7 @@ class _Linearised:
 
 
 def _greedy(
-    laws: Sequence[_Linearised], flops_m: np.ndarray, spend: Positive, most: int, power: float
+    laws: Sequence[_Linearised], flops_m: np.ndarray, spend: float, most: int, power: float
 ) -> tuple[float, list[int]]:
     """Variance of the quantity and the candidates that lead to it, largest gain per FLOP^power first."""
     chosen: list[int] = []

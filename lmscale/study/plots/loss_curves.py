@@ -103,7 +103,7 @@ def curves(
     )
 
 
-def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, Number], with_curves: bool) -> tuple[float, float]:
+def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:
     """Ends of the axis of losses: every final loss, the baselines that do not squeeze them, and some of the curves."""
     lowest, top = float(runs["loss_nats"].min()), float(runs["loss_nats"].max())
     near = [nats for nats in baselines.values() if nats > BELOW * lowest]
@@ -117,7 +117,7 @@ def visible_baselines(runs: "pd.DataFrame", baselines: Mapping[str, Number], wit
     return {name: nats for name, nats in baselines.items() if low < nats < high}
 
 
-def _levels(ax: "Axes", baselines: Mapping[str, Number]) -> None:
+def _levels(ax: "Axes", baselines: Mapping[str, float]) -> None:
     """A dotted line for every baseline; those that would lie on each other share their words."""
     low, high = ax.get_ylim()
     words: list[tuple[float, str]] = []

@@ -37,7 +37,7 @@ def standard(family: Family, **more: Any) -> Recipe:
     The batch is bounded to a thousandth of D, so that short runs have steps to learn in.
     """
 
-    def batch(model: ModelConfig, tokens: Positive) -> float:
+    def batch(model: ModelConfig, tokens: float) -> float:
         return power_of_two(min(2**19, tokens / LEAST_STEPS) / model.context)
 
     return _recipe(
@@ -90,7 +90,7 @@ def step_law(family: Family, *, largest_batch: Count | None = None, **more: Any)
 def deepseek(family: Family, **more: Any) -> Recipe:
     """Rate .3118 C^-.125 and batch .2920 C^.3271 tokens, C = M D with DeepSeek's M per token."""
 
-    def flops(model: ModelConfig, tokens: Positive) -> float:
+    def flops(model: ModelConfig, tokens: float) -> float:
         return flops_per_token_deepseek(model) * tokens
 
     return _recipe(
@@ -121,7 +121,7 @@ def _porian_batch(source: str) -> Rule:
     )
 
 
-def _warmup_of_n(model: ModelConfig, tokens: Positive) -> float:
+def _warmup_of_n(model: ModelConfig, tokens: float) -> float:
     return min(0.2, active_params_non_embedding(model) / tokens)
 
 

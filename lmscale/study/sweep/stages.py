@@ -106,7 +106,7 @@ def model_of(point: Point) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name not in OF_ONE_STAGE}
 
 
-def _lengths(builder: str, tokens: Positive | Sequence[Positive]) -> list[float]:
+def _lengths(builder: str, tokens: float | Sequence[float]) -> list[float]:
     lengths = [float(tokens)] if isinstance(tokens, int | float) else [float(count) for count in tokens]
     check(bool(lengths), f"{builder}(tokens=()): give at least one number of tokens")
     return lengths
