@@ -1,7 +1,6 @@
 """The user's own code, called: an error in it is one sentence with the file and the line where it was raised.
 
-with user_code(f"the recipe of sweep {name!r}"):
-    config = recipe(point)
+config = called(f"the recipe of sweep {name!r}", recipe, point)
 """
 
 import sysconfig
@@ -28,9 +27,7 @@ def called(what: str, function: Callable[..., T], *arguments: Any, **named: Any)
     """
     try:
         return function(*arguments, **named)
-    except (UserError, MemoryError, FloatingPointError):  # the last where NumPy is asked to raise, not by itself
-        raise
-    except KeyboardInterrupt:
+    except (UserError, KeyboardInterrupt, MemoryError, FloatingPointError):  # the last where NumPy is asked to raise
         raise
     except BaseException as error:  # whatever it raises, SystemExit too
         place = place_of(error)

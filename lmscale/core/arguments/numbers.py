@@ -38,7 +38,7 @@ WHOLE = Range(
 
 Finite: TypeAlias = Annotated[float, FINITE]
 Number: TypeAlias = Annotated[float, Range("a number", "numbers", lambda x: True)]
-"""Of any value: the function says itself which it takes."""
+"""A number of any value, NaN and infinity too: the function itself says which it takes."""
 Positive: TypeAlias = Annotated[
     float, Range("a positive number", "positive numbers, as in [1e12, 3e12]", lambda x: 0 < x < math.inf, True)
 ]

@@ -283,7 +283,7 @@ def extended_slopes(prior: Prior, *several: Runs) -> list[np.ndarray]:
 
 
 def possible_loss(law: Law, runs: Runs) -> np.ndarray:
-    """The law's losses (n,), at most ln V."""
+    """The law's losses (n,); those in nats are at most ln V."""
     loss_n = np.asarray(law.loss(*runs.inputs(law)))
     return loss_n if law.TARGET != "loss_nats" else np.minimum(loss_n, runs.most_nats)
 

@@ -52,7 +52,7 @@ def _birth(law: type["Law"]) -> Birth:
     return Birth(f"{place}:{law.__qualname__}", sha256)
 
 
-def _tell_errors(law: type["Law"]) -> None:
+def _locate_errors(law: type["Law"]) -> None:
     """Let an error in a method of a user's law say where in the user's file it was raised."""
     for name in OWN_METHODS & vars(law).keys():
         defined = vars(law)[name]
@@ -60,7 +60,8 @@ def _tell_errors(law: type["Law"]) -> None:
         method = defined.__func__ if of_class else defined
         if callable(method) and method is not vars(Law).get(name):
             what = f"the {name} of the law {law.NAME or law.__qualname__!r}"
-            setattr(law, name, type(defined)(_telling(method, what)) if of_class else _telling(method, what))
+            located = _located(method, what)
+            setattr(law, name, type(defined)(located) if of_class else located)
 
 
 def _check_names(law: type["Law"]) -> None:
@@ -71,12 +72,14 @@ def _check_names(law: type["Law"]) -> None:
             raise UserError(f"the law class {law.__qualname__} has {name} = {getattr(law, name)!r}: it is {rule}")
 
 
-def _telling(method: Callable[..., Any], what: str) -> Callable[..., Any]:
+def _located(method: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """`method`, an error in which is a `UserError` with the file and the line; `what` is the method in words."""
+
     @functools.wraps(method)
-    def told(*arguments: Any, **named: Any) -> Any:
+    def wrapper(*arguments: Any, **named: Any) -> Any:
         return called(what, method, *arguments, **named)
 
-    return told
+    return wrapper
 
 
 def _of_numbers(loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +148,7 @@ class Law:
         cls.TARGET = cls.TARGET.name if isinstance(cls.TARGET, Input) else cls.TARGET
         BORN[cls] = _birth(cls)
         if not cls.__module__.startswith("lmscale."):
-            _tell_errors(cls)
+            _locate_errors(cls)
         if callable(loss := vars(cls).get("loss")) and loss is not Law.loss:
             cls.loss = _of_numbers(loss)  # type: ignore[method-assign]
 

@@ -20,9 +20,10 @@ def report_command(
     seed: int = 0,
     mixed_corpora: bool = False,
 ) -> str:
-    """`lmscale report` of these sweeps or tables, with every option that is not its default, quoted for a shell.
+    """`lmscale report` of these sweeps or tables, quoted for a shell, with every option that changes what is fitted.
 
-    Raises `UserError` for a law that there is not.
+    Options at their defaults are left out, and so are where the page is written and its title. Raises `UserError` for
+    a law that there is not.
     """
     named = columns if columns is None or isinstance(columns, str) else _pairs(columns)
     values = {

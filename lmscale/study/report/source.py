@@ -30,9 +30,9 @@ class Source:
     """A sweep or table that has been read and fitted."""
 
     rows: "pd.DataFrame"
-    """Of every stage of training."""
+    """Rows of every stage of training."""
     table: "pd.DataFrame"
-    """Of the stage that is asked for."""
+    """Rows of the stage that is asked for; of runs that are for no law, without points inside a decaying schedule."""
     law: type[Law]
     """The form of Approach 3."""
     kind: Kind

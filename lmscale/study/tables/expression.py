@@ -69,7 +69,7 @@ def _why_none(evaluation: "_Evaluation", tree: ast.expr) -> str:
             case ast.Compare(ast.Name() | ast.Attribute() as name, [ast.Eq() | ast.In() | ast.Lt() | ast.LtE()
                                                                     | ast.Gt() | ast.GtE()], [_]):  # fmt: skip
                 if len(evaluation.table) and not np.asarray(evaluation.of(node), dtype=bool).any():
-                    return f"; {evaluation.held_by(name)}"
+                    return f"; {evaluation.values_of(name)}"
     return ""
 
 
@@ -149,7 +149,7 @@ class _Evaluation:
             raise UserError(f"names {name!r}, which is no column{nearest(name, columns)}")
         return self.table.iloc[:, columns.index(name)]
 
-    def held_by(self, node: ast.expr) -> str:
+    def values_of(self, node: ast.expr) -> str:
         """ "params is 1e+07 to 1e+09", or "kind is one of 'a', 'b'"."""
         import pandas as pd
 

@@ -1,7 +1,7 @@
 """A local minimum of any law from any start: Levenberg-Marquardt that follows curved valleys, then Newton's method.
 
 Far away the step's matrix is that of reweighted least squares, which is safe; at the end it is the Hessian, which is
-fast. First derivatives are exact (`laws.dual`), and so are the second ones (`derivatives.second_derivatives`). Laws of
+fast. First derivatives are exact (`laws.dual`), and so are the second ones (`derivatives.curvature`). Laws of
 many parameters have long, curved valleys, along which a straight step soon leaves the floor: half the acceleration of
 the geodesic is added to it (Transtrum and Sethna 2012, arXiv 1201.5885), which takes Farseer's nine parameters from
 more than a thousand steps to sixty.

@@ -12,7 +12,7 @@ and by the likelihood of the runs with theta and d integrated out. A small d is 
 lie and shows beyond them: so the interval widens with the distance, by what runs of this number and noise cannot rule
 out, and where they show a misfit its centre leaves the law.
 
-The kernel enters by its pivoted Cholesky factor, some twenty columns for any number of runs.
+The kernel, its factor and the coordinates z are those of `laws.discrepancy`.
 
 `experiments/bench_intervals.py` measures this against other ways. Its priors were chosen on simulated studies of such
 truths, 16 for each of 40 combinations of truth, noise and design; share inside the 95 % interval over all and in the
