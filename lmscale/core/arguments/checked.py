@@ -22,15 +22,13 @@ class _Argument(NamedTuple):
     default: Any
 
 
-class _Call(NamedTuple):
-    """The arguments of a function by place and by name."""
+class _Signature(NamedTuple):
+    """The arguments of a function: those that have a position, those that have a name, *args and **kwargs."""
 
-    places: tuple[_Argument, ...]
-    more: _Argument | None
-    """*args"""
-    names: dict[str, _Argument]
-    others: _Argument | None
-    """**kwargs"""
+    positional: tuple[_Argument, ...]
+    by_name: dict[str, _Argument]
+    var_positional: _Argument | None
+    var_keyword: _Argument | None
 
 
 def checked(function: F) -> F:
@@ -50,18 +48,19 @@ def checked(function: F) -> F:
 
 
 def _wrapped(function: Callable[..., Any], called: str, names: dict[str, Any]) -> Callable[..., Any]:
-    calls: list[_Call] = []
+    @functools.cache
+    def signature() -> _Signature:  # at the first call: annotations may name what is defined later
+        return _signature(function, names)
 
     @functools.wraps(function)
     def wrapper(*given: Any, **named: Any) -> Any:
-        if not calls:  # annotations may name what is defined later
-            calls.append(_call(function, names))
-        call = calls[0]
-        values = [_taken(called, one.name, one, value) for one, value in zip(_in_order(call, len(given)), given)]
+        arguments = signature()
+        in_order = _in_order(arguments, len(given))
+        values = [_converted(called, one.name, one, value) for one, value in zip(in_order, given)]
         for name, value in named.items():
-            argument = call.names.get(name) or call.others
+            argument = arguments.by_name.get(name) or arguments.var_keyword
             if argument is not None:
-                named[name] = _taken(called, name, argument, value)
+                named[name] = _converted(called, name, argument, value)
         try:
             return function(*values, *given[len(values) :], **named)
         except BrokenPipeError:  # nobody reads what it prints
@@ -73,14 +72,15 @@ def _wrapped(function: Callable[..., Any], called: str, names: dict[str, Any]) -
     return wrapper
 
 
-def _in_order(call: _Call, count: int) -> Iterator[_Argument]:
-    yield from call.places[:count]
-    if call.more is not None:
-        for _ in range(count - len(call.places)):
-            yield call.more
+def _in_order(arguments: _Signature, count: int) -> Iterator[_Argument]:
+    """The arguments that `count` values without a name are for."""
+    yield from arguments.positional[:count]
+    if arguments.var_positional is not None:
+        for _ in range(count - len(arguments.positional)):
+            yield arguments.var_positional
 
 
-def _taken(called: str, name: str, argument: _Argument, value: Any) -> Any:
+def _converted(called: str, name: str, argument: _Argument, value: Any) -> Any:
     """The value to hand on. Raises `UserError`."""
     kind = argument.kind
     if kind is None or value is argument.default:
@@ -94,18 +94,18 @@ def _taken(called: str, name: str, argument: _Argument, value: Any) -> Any:
         raise UserError(f"{called}({name}={shown(refused.value)}): must be {rule}{fix}") from None
 
 
-def _call(function: Callable[..., Any], names: dict[str, Any]) -> _Call:
-    places, more, by_name, others = [], None, {}, None
+def _signature(function: Callable[..., Any], names: dict[str, Any]) -> _Signature:
+    positional, by_name, var_positional, var_keyword = [], {}, None, None
     for one in inspect.signature(function).parameters.values():
         kind = None if one.annotation is inspect.Parameter.empty else kind_of(one.annotation, names)
         argument = _Argument(one.name, kind, one.default)
         if one.kind is inspect.Parameter.VAR_POSITIONAL:
-            more = argument
+            var_positional = argument
         elif one.kind is inspect.Parameter.VAR_KEYWORD:
-            others = argument
+            var_keyword = argument
         else:
             if one.kind is not inspect.Parameter.KEYWORD_ONLY:
-                places.append(argument)
+                positional.append(argument)
             if one.kind is not inspect.Parameter.POSITIONAL_ONLY:
                 by_name[one.name] = argument
-    return _Call(tuple(places), more, by_name, others)
+    return _Signature(tuple(positional), by_name, var_positional, var_keyword)

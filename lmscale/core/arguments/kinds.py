@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     convert: Callable[[Any], Any]
     """The value to hand on. Raises `Refused`."""
     numeric: bool = False
-    some: bool = False
+    never_empty: bool = False
     """Whether a list of them has at least one."""
 
 
@@ -54,7 +54,10 @@ class _Names(dict[str, Any]):
 
 
 def kind_of(annotation: Any, names: Mapping[str, Any]) -> Kind | None:
-    """The kind of an annotation, with the names of its module; None where it takes anything."""
+    """The kind of an annotation, with the names of its module; None where it takes anything.
+
+    An annotation that is a text is evaluated, as type checkers read it: those of code that is being run, never of data.
+    """
     if isinstance(annotation, typing.ForwardRef):
         annotation = annotation.__forward_arg__
     while isinstance(annotation, str):  # of a name that stands for such a text, too
@@ -122,7 +125,7 @@ def _annotated(kind: Kind | None, base: Any, rule: Any) -> Kind | None:
         return Kind(rule.words, rule.words, lambda value: amounts(value, rule), True)
     assert isinstance(rule, Range), rule
     read = integer if base is int else number
-    return Kind(rule.one, rule.several, lambda value: read(value, rule), True, rule.some)
+    return Kind(rule.one, rule.several, lambda value: read(value, rule), True, rule.never_empty)
 
 
 def _in_those_words(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -182,16 +185,16 @@ def _several(kinds: Sequence[Kind | None]) -> Kind:
         items = _items(value)
         if item is None:
             return items
-        if item.some and not items:
+        if item.never_empty and not items:
             raise Refused(value, f"{words}, at least one")
-        kept = []
+        converted = []
         for one in items:
             try:
-                kept.append(item.convert(one))
+                converted.append(item.convert(one))
             except Refused as refused:
                 raise Refused(refused.value, refused.words or words) from None
-        same = len(kept) == len(items) and all(after is before for after, before in zip(kept, items))
-        return items if same else tuple(kept)
+        same = all(after is before for after, before in zip(converted, items))
+        return items if same else tuple(converted)
 
     listed = words if item is None or item.numeric else f"a list of {words}"
     return Kind(listed, f"lists of {words}", convert, item is not None and item.numeric)
@@ -228,8 +231,10 @@ def _mapping(kinds: Sequence[Kind | None]) -> Kind:
     def convert(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise Refused(value)
-        kept = {key.convert(name) if key else name: item.convert(one) if item else one for name, one in value.items()}
-        return value if all(kept[name] is value[name] for name in kept) else kept
+        converted = {
+            key.convert(name) if key else name: item.convert(one) if item else one for name, one in value.items()
+        }
+        return value if all(converted[name] is value[name] for name in converted) else converted
 
     return Kind(words, f"mappings{words[len('a mapping') :]}", convert)
 

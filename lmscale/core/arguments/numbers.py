@@ -19,7 +19,7 @@ class Range:
     one: str
     several: str
     holds: Callable[[float], bool]
-    some: bool = False
+    never_empty: bool = False
     """Whether a list of them has at least one."""
 
 

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from lmscale.core.arguments.numbers import LARGEST
 from lmscale.core.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -23,10 +24,6 @@ LARGEST_INTEGER = 10**30
 """Beyond any count of a run, and within the range of floats."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
-
-
-LARGEST = (1 << 63) - 1
-"""Whole numbers of a configuration fit into 64 bits."""
 
 
 def check(condition: bool, message: str) -> None:
