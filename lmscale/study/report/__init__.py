@@ -143,7 +143,7 @@ def write(
     Args:
         table: canonical columns (`lmscale.study.tables`), one row per run; `attrs` name what was left out on reading.
         fits: objects of `lmscale.study.fits`, none where nothing could be fitted.
-        folder: is made; files of an earlier report in it are overwritten.
+        folder: is made; an earlier report in it is overwritten, and those of its files that this one lacks are deleted.
         title: of the page.
         question: the sentence that the page answers; empty is that of the kind of sweep (`kinds`).
         held_out: verdicts of `fits.held_out_check`.
@@ -166,11 +166,11 @@ def write(
         explore,
         figures,
         forecasts,
+        manifest,
         page,
         run_time,
         sketch,
         under_way,
-        written,
     )  # fmt: skip
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
@@ -241,5 +241,5 @@ def write(
     html = page.document(title, [page.heading(title, 1), *parts], data=data, refresh_seconds=again)
     files.write_text(folder / REPORT_FILE, html)
     tables = ["table.csv", *(f"table-{one.name}.csv" for one in further)]
-    written.replace(folder, ["fits.json", *tables, *written.of_figures(figure.name for figure in every_figure)])
+    manifest.update(folder, ["fits.json", *tables, *manifest.figure_files(figure.name for figure in every_figure)])
     return folder / REPORT_FILE

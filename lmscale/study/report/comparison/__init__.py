@@ -48,7 +48,7 @@ def write(
     are compared; without them its parameters alone are. Raises `UserError` where a source is absent, corrupt or given
     twice, without a measured run or a column of the `law`, and for a law that there is not.
     """
-    from lmscale.study.report import page, written
+    from lmscale.study.report import manifest, page
     from lmscale.study.report.command import report_command
     from lmscale.study.report.comparison import laws, sections
     from lmscale.study.report.comparison.scores import score_rows
@@ -71,7 +71,7 @@ def write(
     data = {"runs": _records(sides), "charts": {one.name: [chart.to_json() for chart in one.charts] for one in drawn}}
     files.write_json(Path(output) / COMPARISON_FILE, _numbers(sides, unit, multipliers, points, scores))
     files.write_text(Path(output) / REPORT_FILE, page.document(title, [page.heading(title, 1), *parts], data=data))
-    written.replace(Path(output), [COMPARISON_FILE, *written.of_figures(one.name for one in drawn)])
+    manifest.update(Path(output), [COMPARISON_FILE, *manifest.figure_files(one.name for one in drawn)])
     return Path(output) / REPORT_FILE
 
 

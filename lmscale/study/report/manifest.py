@@ -1,4 +1,4 @@
-"""Which files a report has written beside its page, so that the next one into the folder leaves no old figure there."""
+"""Which files a report has beside its page, with their hashes: the next report in the folder leaves no old ones."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,39 +8,39 @@ from typing import Any
 from lmscale.core import files
 from lmscale.core.text import NAME
 
-WRITTEN_FILE = "files.json"
+MANIFEST_FILE = "files.json"
 """Path below the report's folder -> SHA-256 of what the report wrote there."""
 FIGURES = "figures"
 ENDINGS = ("svg", "png", "csv")
 
 
-def of_figures(names: Iterable[str]) -> list[str]:
+def figure_files(names: Iterable[str]) -> list[str]:
     """The files of the figures of these names."""
     return [f"{FIGURES}/{name}.{ending}" for name in names for ending in ENDINGS]
 
 
-def replace(folder: Path, paths: Sequence[str]) -> None:
-    """Note that `paths` are what the report in `folder` has written, and delete what an earlier one wrote besides.
+def update(folder: Path, paths: Sequence[str]) -> None:
+    """List `paths` as what the report in `folder` has written, and delete what an earlier one wrote besides.
 
     A file that was changed since, or that no report has written, stays.
     """
-    for path, sha256 in _noted(folder).items():
+    for path, sha256 in _listed(folder).items():
         file = folder / path
         if path not in paths and not file.is_symlink() and file.is_file() and _sha256(file) == sha256:
             file.unlink(missing_ok=True)
-    noted = {path: _sha256(folder / path) for path in paths if (folder / path).is_file()}
-    files.write_json(folder / WRITTEN_FILE, noted)
+    listed = {path: _sha256(folder / path) for path in paths if (folder / path).is_file()}
+    files.write_json(folder / MANIFEST_FILE, listed)
 
 
-def _noted(folder: Path) -> dict[str, Any]:
-    """What an earlier report has noted; nothing where it cannot be read, and no path that leads elsewhere."""
+def _listed(folder: Path) -> dict[str, Any]:
+    """What an earlier report has listed; nothing where it cannot be read, and no path that leads elsewhere."""
     try:
-        noted = files.parse_json((folder / WRITTEN_FILE).read_bytes())
+        listed = files.parse_json((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    if not isinstance(noted, dict) or (folder / FIGURES).is_symlink():
+    if not isinstance(listed, dict) or (folder / FIGURES).is_symlink():
         return {}
-    return {path: sha256 for path, sha256 in noted.items() if _is_inside(path)}
+    return {path: sha256 for path, sha256 in listed.items() if _is_inside(path)}
 
 
 def _is_inside(path: str) -> bool:
