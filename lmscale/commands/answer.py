@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from lmscale.core.errors import UserError
-from lmscale.core.files import write_json
+from lmscale.core.files import is_device, write_json
 from lmscale.core.streams import Output
 
 ERRORS = "the standard error"
@@ -42,8 +42,9 @@ def check_places(arguments: Any) -> None:
         above = next((one for one in path.parents if one.exists()), Path())
         if not above.is_dir():
             raise UserError(f"--{name} {path}: {above} is no folder; name a file in one")
-        if not os.access(path if path.exists() else above, os.W_OK):
-            raise UserError(f"--{name} {path}: {above} may not be written to; choose another folder")
+        place = path if is_device(path) else above  # a file is written beside its place, and renamed onto it
+        if not os.access(place, os.W_OK):
+            raise UserError(f"--{name} {path}: {place} may not be written to; choose another folder")
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises `StorageError` where the disk is full, `UserError` where the folder cannot be written.
     """
     path = Path(path)
-    if _is_device(path):
+    if is_device(path):
         with _device(path, mode) as file:
             yield file
         return
@@ -107,7 +107,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
                 Path(temporary).unlink()
 
 
-def _is_device(path: Path) -> bool:
+def is_device(path: Path) -> bool:
     """Whether `path` names a device or an open file, such as /dev/stdout, which a rename onto it would destroy."""
     try:
         folder = path.parent.resolve()
