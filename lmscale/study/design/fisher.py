@@ -238,9 +238,10 @@ def fisher(prior: Prior, runs: Runs, noises: np.ndarray | float = 1.0) -> np.nda
 
 
 def precision(prior: Prior, runs: Runs, slopes_nq: np.ndarray, noises: np.ndarray | float = 1.0) -> np.ndarray:
-    """The inverse covariance (q, q) of the law's unknowns and of its discrepancy's, of which the prior knows.
+    """The inverse covariance (q, q) of the law's unknowns and of its discrepancy's; (r, q, q) of many laws.
 
-    With noise of `noises` (r,) times the prior's the result is times their square.
+    It is that after the runs, whose slopes are those of `extended_slopes`; before them the former may have any value,
+    and the latter are standard normal. With noise of `noises` (r,) times the prior's it is times their square.
     """
     known_q = (np.arange(slopes_nq.shape[-1]) >= len(prior.law.PARAMETERS)) * np.square(noises)[..., None]
     known_qq = known_q[..., None] * np.eye(slopes_nq.shape[-1])
@@ -266,18 +267,10 @@ def extended_slopes(prior: Prior, *several: Runs) -> list[np.ndarray]:
         together = [np.concatenate(columns) for columns in zip(*inputs)]
         features = discrepancy.size * factor(coordinates(law, together, together), discrepancy.length)
         parts = np.split(features, np.cumsum([len(runs) for runs in stated])[:-1])
-        slopes = [
-            np.concatenate(
-                [
-                    slopes_np,
-                    np.broadcast_to(
-                        possible_loss(law, runs)[..., None] * part_nk, (*slopes_np.shape[:-1], part_nk.shape[1])
-                    ),
-                ],
-                axis=-1,
-            )
-            for runs, slopes_np, part_nk in zip(stated, slopes, parts)
-        ]
+        for index, (runs, part_nk) in enumerate(zip(stated, parts)):
+            by_discrepancy_nk = possible_loss(law, runs)[..., None] * part_nk
+            by_discrepancy_nk = np.broadcast_to(by_discrepancy_nk, (*slopes[index].shape[:-1], part_nk.shape[1]))
+            slopes[index] = np.concatenate([slopes[index], by_discrepancy_nk], axis=-1)
     filled = iter(slopes)
     return [next(filled) if len(runs) else np.zeros((0, slopes[0].shape[-1])) for runs in several]
 

@@ -29,6 +29,7 @@ SETTLED = 0.1  # share of the objective below which the next step's promise ends
 MAX_STEPS = 60
 SMALLEST_RIDGE = 1e-9
 LEAST_RAISED, LEAST_CONVEX = 1e-6, 1e-3
+"""Ridges after a refused step at least: of one that rose, and of one whose matrix was not positive."""
 
 
 def narrow(
@@ -97,5 +98,5 @@ def narrow(
 
 
 def _raised(ridge_b: np.ndarray, positive_b: np.ndarray) -> np.ndarray:
-    """The ridge after a step was refused: for its height, or because its matrix was not positive."""
+    """Ridges (b,) after steps were refused: for their heights, or because their matrices were not positive."""
     return np.maximum(ridge_b * 10, np.where(positive_b, LEAST_RAISED, LEAST_CONVEX))
