@@ -23,7 +23,7 @@ from lmscale.core.arguments.numbers import (
     Positive,
     Share,
 )
-from lmscale.core.arguments.refused import shown
+from lmscale.core.arguments.refused import hint, shown
 
 __all__ = [
     "Amounts",
@@ -37,5 +37,6 @@ __all__ = [
     "Positive",
     "Share",
     "checked",
+    "hint",
     "shown",
 ]

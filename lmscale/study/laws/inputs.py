@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lmscale.core.arguments import checked, shown
+from lmscale.core.arguments import checked, hint, shown
 from lmscale.core.errors import UserError, nearest
 
 Role = Literal["size", "data", "compute", "share", "count", "loss", "amount", "number"]
@@ -65,11 +65,14 @@ class Input:
     def check(self, value: Any, where: str) -> float:
         """One value as a float. Raises `UserError` where it is none that a run can have."""
         try:
-            number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+            if isinstance(value, str | bytes | bool):  # of which float() takes some
+                raise TypeError
+            number = float(value)
         except OverflowError:
             number = math.inf
         except (TypeError, ValueError):
-            raise UserError(f"{where} gives {self.name} = {shown(value)}: a number is needed") from None
+            fix = hint(value, wants_number=True)
+            raise UserError(f"{where} gives {self.name} = {shown(value)}: a number is needed{fix}") from None
         if not math.isfinite(number) or abs(number) > LARGEST:
             raise UserError(f"{where} gives {self.name} = {shown(value)}: a finite number below {LARGEST:g} is needed")
         bad, reason = self.impossible(np.array([number]))
