@@ -162,6 +162,7 @@ CASES = [
     Case(design.line_through, {"params_n": [1e8, 1e9], "tokens_n": [1e8, 1e9], "same": 0.2}),
     Case(design.Prior, {"law": CHINCHILLA_REFIT, "name": "n", "noise_nats": 0.01, "shared": 0.1,
                         "smallest_flops": 1e18, "size_column": "params", "given": {}}),
+    Case(design.Discrepancy, {"size": 0.02, "length": 6.0}),
     Case(design.published_prior, {"name": "hoffmann-2022", "noise_nats": 0.01, "shared_noise": 0.1}),
     Case(design.normal_draws, {"law": CHINCHILLA_REFIT, "covariance_pp": np.eye(5) * 1e-6, "draws": 3, "seed": 1}),
     Case(design.noise_draws, {"noise_nats": 0.01, "freedom": 5, "draws": 3, "seed": 1}),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError
 from lmscale.study.laws.law import Law
 
@@ -25,13 +26,14 @@ LOGARITHMIC = ("size", "data", "compute", "count", "amount", "loss")
 """Roles of inputs whose logarithm is taken where all values are positive."""
 
 
+@checked
 @dataclass(frozen=True)
 class Discrepancy:
     """How far the truth may lie from a law, and how smoothly. Raises `UserError` for what is not positive."""
 
-    size: float
+    size: Number
     """t: standard deviation of ln(truth / law) before any run."""
-    length: float = LENGTH
+    length: Number = LENGTH
     """l: how many factors of e of an input it takes to change."""
 
     def __post_init__(self) -> None:
