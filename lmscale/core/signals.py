@@ -17,7 +17,7 @@ LIFELINE_VARIABLE = "LMSCALE_LIFELINE"
 STOP_SECONDS = 60.0
 """How long a run gets to save its checkpoint before it is killed."""
 AGAIN_SECONDS = 0.02
-"""After which the callback that swallowed an interrupt is over."""
+"""How long after an interrupt the callback that swallowed it is over."""
 NOTHING_TO_SAVE_SECONDS = 1.0
 """As `STOP_SECONDS`, for a process that only answers the one that started it."""
 
