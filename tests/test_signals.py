@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 PROGRAM = """
-import gc, sys, time
+import gc, signal, sys, time
 from lmscale.core.signals import interrupt_again
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
 
 def callback(phase, info):
     gc.callbacks.remove(callback)

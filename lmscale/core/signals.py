@@ -1,6 +1,5 @@
 """How a process is asked to stop: by a signal, or by the death of the launcher that started it."""
 
-import _thread
 import os
 import signal
 import sys
@@ -34,7 +33,8 @@ def interrupt_again() -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             report(unraisable)
             return
-        again = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        # A signal to the main thread, which ends what that one waits in; `_thread.interrupt_main` would not.
+        again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
 
