@@ -79,7 +79,8 @@ def test_the_recorded_residual_stream_gives_the_logits() -> None:
         final_BTD = layers.norm(residual_BTD, "final_norm", params(PLAIN), PLAIN)
         return transformer.unembed(final_BTD, transformer.head(params(PLAIN), PLAIN), PLAIN)
 
-    np.testing.assert_array_equal(read_out(activations["residual_post"][-1]), logits)
+    # To rounding: two programs are compiled, whose sums some processors do in another order.
+    np.testing.assert_allclose(read_out(activations["residual_post"][-1]), logits, rtol=1e-5, atol=2e-6)
     np.testing.assert_array_equal(activations["logits"], logits)
     np.testing.assert_array_equal(activations["residual_pre"][0], activations["embedding"])
     np.testing.assert_array_equal(activations["residual_pre"][1:], activations["residual_post"][:-1])
