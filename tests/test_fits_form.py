@@ -17,6 +17,7 @@ from lmscale.study.fits.results.lack_of_fit import LackOfFit
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.uncertainty import discrepancy
 from lmscale.study.fits.uncertainty.discrepancy import Mixture, posterior
+from lmscale.study.fits.uncertainty.new_runs import far_away
 from lmscale.study.fits.uncertainty.truths import FAMILY, Truth
 from lmscale.study.laws.discrepancy import factor, kernel
 from lmscale.study.tables import read_table
@@ -267,3 +268,10 @@ def test_the_interval_of_the_mean_holds_the_truth(truth: Truth) -> None:
                 true = np.exp(truth.log_loss(targets))
                 inside.append([low <= at <= high for (low, high), at in zip(ends, true)])
     assert np.mean(inside) >= 0.9
+
+
+def test_inputs_far_from_the_runs_are_doubted_up_to_the_largest_numbers() -> None:
+    runs = {"params": np.array([1e7, 1e308]), "tokens": np.array([1e9, 1e10])}
+    assert far_away({"params": 2e8, "tokens": 4e9}, runs) == ""
+    doubts = far_away({"params": 1e-300, "tokens": 1e308}, runs)
+    assert "params = 1e-300 lies 1e+307 times below the smallest" in doubts and "tokens = 1e+308 lies" in doubts

@@ -71,15 +71,15 @@ def far_away(inputs: Mapping[str, float], fitted: Mapping[str, Any]) -> str:
     """
     doubts = []
     for name in set(inputs) & set(fitted):
-        runs, value = np.asarray(fitted[name], dtype=float), inputs[name]
-        least, most = runs.min(), runs.max()
+        runs, value = np.asarray(fitted[name], dtype=float), float(inputs[name])
+        least, most = float(runs.min()), float(runs.max())
         if not (least > 0 and value > 0):
             continue
-        if value * FAR < least:
+        if value < least / FAR:  # a product might overflow
             doubts.append(
                 f"{name} = {value:.3g} lies {least / value:.3g} times below the smallest of the runs, {least:.3g}"
             )
-        elif value > FAR * most:
+        elif value / FAR > most:
             doubts.append(
                 f"{name} = {value:.3g} lies {value / most:.3g} times above the largest of the runs, {most:.3g}"
             )
