@@ -37,7 +37,7 @@ def copies(law: Law, shape: tuple[int, ...]) -> Law:
 
 
 def covariance(a: Runs, b: Runs, prior: Prior = WRONG) -> np.ndarray:
-    """Of the discrepancies of the losses at two sets of runs, in nats."""
+    """The covariance of the discrepancies of the losses at two sets of runs (n, m), in nats squared."""
     assert prior.discrepancy is not None
     (x, y), law = (one.inputs(prior.law) for one in (a, b)), prior.law
     near = kernel(coordinates(law, x, x), coordinates(law, x, y), prior.discrepancy.length)

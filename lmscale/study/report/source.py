@@ -36,7 +36,9 @@ class Source:
     law: type[Law]
     """The form of Approach 3."""
     kind: Kind
-    """What the runs were made for."""
+    """What a page is about: the law, where it has further inputs or is asked for."""
+    runs_kind: Kind
+    """What the runs were made for, whatever the law."""
     fits: Sequence[Any] = ()
     held_out: "Sequence[HeldOut]" = ()
     notes: Sequence[str] = ()
@@ -85,16 +87,16 @@ def read_source(
             f"it with `columns='{lacking[0]}=...'`"
         )
     final = _final(table)
-    kind = kind_of_runs(final, runs_folder)
+    kind = runs_kind = kind_of_runs(final, runs_folder)
     if law is not None or (kind.fits_law and further):
         approaches = approaches if kind.fits_law and not further else ("3",)
         kind = kind_of_law(shape) if further else ALLOCATION
     if not kind.fits_law:
-        return Source(rows, final, shape, kind)
+        return Source(rows, final, shape, kind, runs_kind)
     fitted = fit_and_check(
         table, approaches, resamples=resamples, seed=seed, mixed_corpora=mixed_corpora, law=shape, given=given
     )
-    return Source(rows, with_columns(table) if kind.inputs else table, shape, kind, *fitted)
+    return Source(rows, with_columns(table) if kind.inputs else table, shape, kind, runs_kind, *fitted)
 
 
 def _final(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -90,7 +90,7 @@ def read_side(
     from lmscale.core.plans import read_purpose
     from lmscale.study.report.comparison.sides import Side
     from lmscale.study.report.naming import named
-    from lmscale.study.report.source import kind_of_runs, read_source
+    from lmscale.study.report.source import read_source
 
     folder = Path(source) if Path(source).is_dir() else None
     planned = read_purpose(folder).get("law") if folder is not None else None
@@ -99,7 +99,7 @@ def read_side(
         resamples=resamples, seed=seed, mixed_corpora=mixed_corpora,
     )  # fmt: skip
     table = named(one.table)
-    side = Side(label, source, table, tuple(one.fits), folder, kind_of_runs(table, folder))
+    side = Side(label, source, table, tuple(one.fits), folder, one.runs_kind)
     if not len(table) or not len(side.runs):
         raise UserError(f"{source} has no run with a measured loss: run it first, or leave it out of the comparison")
     return side
