@@ -14,6 +14,8 @@ import numpy as np
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.study.tables import numbers
+from lmscale.study.tables.headers import SHORT
+from lmscale.study.tables.meanings import check_meaning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +50,7 @@ NUMBERS = ("params", "flops", "loss", "x", "correct", "n", "score", "stderr", "c
 def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -> "pd.DataFrame":
     """`table` with the columns named as above and checked. `columns` maps our names to the table's.
 
-    Raises `UserError` for a column or value that is absent, not a number, or impossible.
+    Raises `UserError` for a column or value that is absent, not a number, impossible, or another quantity by its name.
     """
     import pandas as pd
 
@@ -59,6 +61,7 @@ def canonical(table: "pd.DataFrame", columns: Mapping[str, str] | None = None) -
             raise UserError(f"`columns` maps to {name!r}, which is no column of scores{nearest(name, KNOWN)}")
         if source not in present:
             raise UserError(f"the table has no column {source!r} (asked for as {name}){nearest(source, present)}")
+        check_meaning(SHORT.get(name, name), source, present, f"an axis of any other quantity is x={source}")
         by_name[name] = table[source]
     for name, usual in KNOWN.items():
         known = next((other for other in usual if other in present), None)

@@ -19,6 +19,7 @@ from lmscale.study.tables import units
 from lmscale.study.tables.expression import query
 from lmscale.study.tables.files import CHINCHILLA, PUBLISHED, load
 from lmscale.study.tables.headers import KNOWN, LONGEST_NAME, NUMBERS, Column, find, mapped, parse_columns
+from lmscale.study.tables.meanings import check_meanings, without_others
 from lmscale.study.tables.nested import spread
 from lmscale.study.tables.numerals import numbers
 from lmscale.study.tables.sizes import check_active, params_of_flops, size_column
@@ -64,7 +65,7 @@ def read_table(
     tokens become C/(6N), missing FLOPs 6ND, N the active parameters of models with experts, and the notes say so.
 
     Raises `UserError` for a source that is absent or corrupt, an unknown column (naming the nearest), a column that is
-    not numeric, an expression that fails, or numbers in units that nobody stated.
+    not numeric or holds another quantity by its name, an expression that fails, or numbers in units that nobody stated.
     """
     table = read_rows(source, columns, where, inputs)
     units.check(table)
@@ -137,7 +138,11 @@ def _canonical(
     ambiguous = set(table.attrs.get("ambiguous", ()))
     usual = dict.fromkeys((*KNOWN, *inputs))
     sources: dict[str, Column] = {name: column for name in usual if (column := find(name, present)) is not None}
-    sources |= {name: mapped(name, given, present, source) for name, given in mapping.items()}
+    sources |= {
+        name: mapped(name, given, present, source, without_others(name, sources, present))
+        for name, given in mapping.items()
+    }
+    check_meanings(sources, mapping, present)
     for name, column in sources.items():
         if column.name in ambiguous:
             raise UserError(

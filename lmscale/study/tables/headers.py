@@ -245,8 +245,11 @@ def _pairs(text: str) -> dict[str, str]:
     return {name.strip(): column for name, _, column in pairs}
 
 
-def mapped(name: str, given: str, present: Sequence[str], source: object) -> Column:
-    """The source's column that `columns` gives for a canonical name. Raises `UserError` where there is none."""
+def mapped(name: str, given: str, present: Sequence[str], source: object, likely: Sequence[str] = ()) -> Column:
+    """The source's column that `columns` gives for a canonical name.
+
+    Raises `UserError` where there is none; it names the nearest of those that are `likely` to hold this.
+    """
     bare = given.replace("`", "").strip()
     if bare in present:
         if name not in LOSSES and LOGARITHM.fullmatch(plain(bare)):
@@ -266,4 +269,4 @@ def mapped(name: str, given: str, present: Sequence[str], source: object) -> Col
         if column in present:
             return Column(column, Unit(factor, text=text, stated=True))
         bare = column
-    raise UserError(f"{source} has no column {bare!r} (asked for as {name}){nearest(bare, present)}")
+    raise UserError(f"{source} has no column {bare!r} (asked for as {name}){nearest(bare, likely or present)}")
