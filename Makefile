@@ -71,7 +71,7 @@ $(PACKAGES): requirements.lock
 	fi; \
 	echo "making $(VENV) with $$($$python --version)"; \
 	$$python -m venv --clear $(VENV)
-	@echo "installing what $< pins: $$(grep -E '^[a-z0-9-]+==' $< | grep -cvE "< '3.12'|win32") packages, 1.2 GB unpacked"
+	@echo "installing what $< pins: $$(grep -E '^[a-z0-9-]+==' $< | grep -vE "== '(win32|emscripten)'" | cut -d= -f1 | sort -u | grep -c .) packages, 1.2 GB unpacked"
 	@{ $(PIP) install --no-compile --progress-bar off --require-hashes -r $< \
 		&& printf 'in %s with Python' '$(CURDIR)' > $@; } | \
 	{ n=0; while read -r line; do case $$line in \

@@ -10,13 +10,14 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from rich.console import Console
 
+from lmscale.commands.console import fitted, print_indented
 from lmscale.commands.progress import Bars, label
 from lmscale.commands.run import exit_status_of, prepare_data, run_sweep
 from lmscale.core.config import DataConfig
 from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import duration, quantity
+from lmscale.core.quantities import duration, quantity, rough_duration
 from lmscale.study import sweep
 from lmscale.study.launch import Slot
 from lmscale.study.sweep import Sweep
@@ -40,6 +41,23 @@ def test_quantities_and_durations() -> None:
     assert [duration(value) for value in (0.4, 59, 61, 3599, 3600, 7810)] == [
         "0 s", "59 s", "1 min 01 s", "59 min 59 s", "1 h 00 min", "2 h 10 min",
     ]  # fmt: skip
+
+
+def test_an_estimate_of_time_is_no_finer_than_it_is_good() -> None:
+    assert [rough_duration(value) for value in (0.4, 59, 64, 594, 596, 3426, 3599, 7810)] == [
+        "0 s", "59 s", "1 min 00 s", "9 min 50 s", "10 min", "57 min", "1 h 00 min", "2 h 10 min",
+    ]  # fmt: skip
+
+
+def test_sentences_break_between_words_on_a_terminal_and_nowhere_else() -> None:
+    row = "   1e+19   2.62e+08   6.36e+09    24.31      [23.3, 26.2]"
+    text = f"{row}\n - outliers: the law misses one run by more than ten times the usual\nshort"
+    assert fitted(text, screen(40)) == text, "a file or a pipe"
+    broken = fitted(text, screen(40, terminal=True)).split("\n")
+    assert broken[0] == row and broken[-1] == "short", "a table's row stays whole"
+    assert broken[1:-1] == [" - outliers: the law misses one run by", "       more than ten times the usual"]
+    print_indented("[bold]a sentence[/bold] that is longer than a row", console := screen(24))
+    assert output(console).splitlines() == ["  a sentence that is", "  longer than a row"]
 
 
 def test_a_corpus_too_small_is_refused_before_training(tmp_path: Path, cache: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 from helpers.outcomes import OTHER, RUN, outcome_of
 from helpers.plans import output_of, own_cache, planned, screen, shown  # noqa: F401
 from rich.console import Console
+from threadpoolctl import threadpool_info
 
 from lmscale.commands.columns import omitted, print_columns, width_of
+from lmscale.commands.plan import hardware
 from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.rows import price_plan
 from lmscale.commands.plan.show import LEAST_FIRST, show
@@ -44,8 +46,10 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
         RUN.run_id, "16", "x", "1", "0", quantity(counts.params), "64k", f"{counts.tokens_per_param:.3g}",
     ]  # fmt: skip
     assert f"{counts.flops:.2e}" in first and "1,000" in first and "held out" not in first
-    assert "lr 0.01, time by what is assumed" in re.sub(r"\s+", " ", text) and " MiB " in text
-    assert "validation included." in re.sub(r"\s+", " ", text), "a column that is not there is not explained"
+    words = re.sub(r"\s+", " ", text)
+    assert "peak learning rate 0.01. " in words and " MiB " in text
+    assert "shape: width x layers. N: all parameters." in words and "MiB: estimated peak memory" in words
+    assert not re.search(r"(lr|by|batch): ", words), "a column that is not there is not explained"
     assert max(map(len, text.splitlines()[:4])) <= 100
     assert "held out" in next(line for line in text.splitlines() if OTHER.run_id in line)
     assert "2 runs, 1 of them held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())
@@ -81,7 +85,22 @@ def test_every_run_says_where_its_time_comes_from(tmp_path: Path, monkeypatch: p
     assert finished.source == "measured" and finished.flops_per_second == pytest.approx(done / 1000)
     text = shown(plan, tmp_path, 400, device="h100", count=8, price_per_hour=2.0)
     assert "Times: 8 x H100, 35% of 989 TFLOP/s in bfloat16" in text and "SXM module." in text
-    assert "time by what is h100" in text and " cost" in text.splitlines()[1]
+    assert " cost" in text.splitlines()[1] and " by" not in text.splitlines()[1]
+
+
+def test_the_peak_of_a_busy_machine_is_timed_on_one_core_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of one product wait for one another, so another program on one core would slow all of them."""
+    threads: list[int] = []
+    clock = iter(0.5 * tick for tick in range(1000))
+
+    def ticking() -> float:
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return next(clock)
+
+    monkeypatch.setattr(hardware.time, "perf_counter", ticking)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: [0, 1, 2])
+    assert hardware.matmul_peak() == pytest.approx(3 * 2 * 512**3 / 0.5)
+    assert threads and set(threads) == {1}
 
 
 def test_a_narrow_window_leaves_columns_out_and_names_them(tmp_path: Path) -> None:
@@ -103,7 +122,11 @@ def test_branches_fit_a_terminal_of_80_columns(root: Path, tmp_path: Path) -> No
     console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None, highlight=False)
     show(price_plan(plan, hardware_of(plan.runs, tmp_path, "h100", price_per_hour=2.0), None), console)
     text = output_of(console)
-    assert max(map(len, text.splitlines())) <= 80 and "For want of width without MiB" in text
+    assert (
+        max(map(len, text.splitlines())) <= 80
+        and "Columns left out for lack of width: MiB" in text
+        and "MiB: " not in text
+    )
     assert all(f"{run.config.run_id} " in text for run in plan.runs) and "…" not in text
 
 

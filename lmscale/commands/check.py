@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from lmscale.commands.answer import write_answer
+from lmscale.commands.console import fitted
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.commands.several_values import Joined
 
@@ -41,7 +42,7 @@ def main(args: CheckArgs, console: "Console") -> None:
 
     table = None if args.table is None else read_table(args.table, args.columns, args.where)
     verdict = preregister.check(args.prediction, loss_nats=args.loss, table=table, stage=args.stage)
-    print("\n".join(preregister.verdict_lines(verdict)))
+    print(fitted("\n".join(preregister.verdict_lines(verdict)), console))
     write_answer(args.json, verdict)
     if args.table is not None:
         print_next("report", args.table)

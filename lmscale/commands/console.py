@@ -3,6 +3,8 @@
 Importing this loads nothing heavy: every verb's file imports it, and `--help` every verb's file.
 """
 
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_PIPE = 160
 """Columns of a file or a pipe, which has no width of its own: enough for every table."""
+HANGING = 4
+"""Blanks by which the second and later rows of a wrapped line stand further in than its first."""
+TABULAR = re.compile(r"\S {2,}\S")
+"""What tells a row of a table from a sentence: blanks in a row after its first word."""
 
 
 def open_console() -> "Console":
@@ -49,6 +55,35 @@ def print_whole(table: "Table", console: "Console") -> None:
     """Print a table at its own width: a narrower terminal wraps its lines, and no digit is lost."""
     table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table, crop=False)
+
+
+def print_indented(markup: str, console: "Console", indent: int = 2) -> None:
+    """Print a sentence `indent` blanks from the left, on every row that the console's width breaks it into."""
+    from rich.text import Text
+
+    for row in Text.from_markup(markup).wrap(console, console.width - indent):
+        row.rstrip()
+        console.print(Text(" " * indent).append_text(row), soft_wrap=True)
+
+
+def fitted(text: str, console: "Console") -> str:
+    """`text` whose sentences are broken between words where a terminal would break them within one.
+
+    Rows of tables stay whole, and so does all that goes into a file or a pipe, where a line is one statement.
+    """
+    if not console.is_terminal:
+        return text
+    return "\n".join(_broken(line, console.width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    if len(line) <= width or TABULAR.search(line):
+        return line
+    lead = len(line) - len(line.lstrip(" -!"))
+    rows = textwrap.wrap(
+        line, width, subsequent_indent=" " * (lead + HANGING), break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(rows)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def main(args: DemoArgs, console: "Console") -> int:
         folder, commands=(f"lmscale demo{' --short' * args.short}",),
         baselines=corpus_baselines(folder),
     )  # fmt: skip
-    print_answer(page)
+    print_answer(page, console)
     console.print(f"the report is [bold]{page}[/bold]  ({duration(time.monotonic() - began)} in all)")
     write_answer(args.json, {"page": str(page), "answer": answer_of(page), "seconds": time.monotonic() - began})
     print_next("fit", folder)
@@ -81,7 +81,7 @@ def published(console: "Console") -> None:
         + ", ".join(f"{name} {value:.5g}" for name, value in law.law.values().items())
     )
     table = Table(box=None, padding=(0, 2, 1, 0))
-    for heading in ("C = 6ND", "N*\n[80 %]\n[95 %]", "D*\n[80 %]\n[95 %]", "D/N\n[80 %]\n[95 %]", "20:1"):
+    for heading in ("C = 6ND", "N*\n[80 %]\n[95 %]", "D*\n[80 %]\n[95 %]", "D/N\n[80 %]\n[95 %]", "20 lies\nwithin"):
         table.add_column(heading, justify="right", no_wrap=True)
     holding: list[float] = []
     for row in law.allocations():
@@ -97,7 +97,7 @@ def published(console: "Console") -> None:
             f"{quantity(row[name])}\n{_interval(intervals['0.8'][name])}\n{_interval(intervals['0.95'][name])}"
             for name in ("params", "tokens", "tokens_per_param")
         ]
-        verdict = "holds" if inside["0.8"] else "within 95 %" if inside["0.95"] else "does not hold"
+        verdict = "80 %" if inside["0.8"] else "95 %" if inside["0.95"] else "neither"
         table.add_row(f"{row['flops']:.0e}", *cells, verdict)
     console.print(table)
     console.print(_verdict(holding))

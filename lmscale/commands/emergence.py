@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from lmscale.commands.answer import write_answer
+from lmscale.commands.console import fitted
 from lmscale.commands.next_step import print_next
 from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
@@ -63,7 +64,7 @@ def main(args: EmergenceArgs, console: "Console") -> None:
         resamples=args.resamples, seed=args.seed,
     )  # fmt: skip
     write_answer(args.json, result.to_json())
-    print(result)
+    print(fitted(str(result), console))
     if Path(args.table).is_dir():
         print_next("report", args.table)
     elif args.json is None:

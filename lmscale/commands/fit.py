@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from lmscale.commands.answer import is_standard_output, write_answer
+from lmscale.commands.console import fitted
 from lmscale.commands.constraints import RANGES, TIES, VALUES
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
@@ -164,7 +165,8 @@ def main(args: FitArgs, console: "Console") -> None:
     if args.save is not None and args.save.exists():
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
     results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
-    print(as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])])))
+    text = as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])]))
+    print(fitted(text, console))
     write_answer(args.json, {"table": args.table, "fits": [one.to_json() for one in results], "answer": answer})
     if args.save is not None:
         artefact.save(results, args.save, args.table)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from lmscale.commands.answer import write_answer
+from lmscale.commands.console import fitted
 from lmscale.commands.constraints import CHOICES, VALUES, Limits
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
@@ -74,7 +75,7 @@ def main(args: PredictArgs, console: "Console") -> None:
     answers = [_best(args, fit) if constrained else _run(args, fit) for fit in fits]
     for fit, answer in zip(fits, answers):
         target = f", {fit.name}" if fit.name else ""
-        print(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs{target}: {answer}"))
+        print(fitted(as_flags(f"{fit.law.NAME} through {fit.n_runs} runs{target}: {answer}"), console))
     largest = max((fit.largest_flops for fit in fits), key=lambda flops: -1 if math.isnan(flops) else flops)
     if args.json is not None:
         write_answer(args.json, _saved(args, fits, answers))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from lmscale.commands.answer import write_answer
+from lmscale.commands.console import fitted
 from lmscale.commands.constraints import VALUES
 from lmscale.commands.next_step import print_next
 from lmscale.commands.several_values import Joined
@@ -84,17 +85,17 @@ def main(args: ReportArgs, console: "Console") -> None:
             break
         time.sleep(args.watch)
     if mixed := corpora_sentence((run.data_fingerprint for run in runs), (run.stage for run in runs)):
-        print(f"note: {mixed}")
-    print_answer(page)
+        print(fitted(f"note: {mixed}", console))
+    print_answer(page, console)
     print(f"the report is {page}; open it in a browser")
     write_answer(args.json, {"page": str(page), "answer": answer_of(page)})
     print_next("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
 
 
-def print_answer(page: Path) -> None:
+def print_answer(page: Path, console: "Console") -> None:
     """Print what a page answers, as the numbers beside it state it."""
     for line in answer_of(page):
-        print(line)
+        print(fitted(line, console))
 
 
 def answer_of(page: Path) -> list[str]:

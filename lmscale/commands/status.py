@@ -14,7 +14,7 @@ from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, run_again
 from lmscale.commands.sparkline import sparkline
 from lmscale.core.config import REINFORCE, loss_unit
-from lmscale.core.quantities import duration, quantity
+from lmscale.core.quantities import duration, quantity, rough_duration
 from lmscale.core.text import one_line
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _bar(runs: "list[RunState]") -> str:
     done, planned = sum(run.flops_done for run in runs), sum(run.flops for run in runs)
     cells = round(BAR_WIDTH * done / planned)
     speed = sum((run.flops - run.flops_done) / run.seconds_left for run in runs if run.seconds_left)
-    left = f", about {duration((planned - done) / speed)} left at the speed of the runs at work" if speed else ""
+    left = f", about {rough_duration((planned - done) / speed)} left at the speed of the runs at work" if speed else ""
     return f"{'█' * cells}{'░' * (BAR_WIDTH - cells)} {done / planned:.0%} of the FLOPs{left}"
 
 

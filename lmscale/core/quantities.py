@@ -42,3 +42,12 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """An estimate, no finer than it is good: 12 s, 3 min 10 s, 57 min, 2 h 10 min."""
+    if seconds < 60:
+        return duration(seconds)
+    if seconds < 595:
+        return duration(10 * round(seconds / 10))
+    return duration(60 * round(seconds / 60)).removesuffix(" 00 s")

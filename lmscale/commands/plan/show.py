@@ -1,7 +1,7 @@
-"""Print a priced plan: a line per run, the totals, and what the design can identify."""
+"""Print a priced plan: a line per run, and the totals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,21 +11,27 @@ from lmscale.commands.plan import compiled
 from lmscale.commands.plan.attention import plain_note, without_kernel
 from lmscale.commands.plan.dependencies import dependencies
 from lmscale.commands.plan.rows import PricedPlan, PricedRun
+from lmscale.commands.plan.verdict import show_verdict
 from lmscale.core.config import PRETRAIN, ExamConfig
 from lmscale.core.config.exam import retrieves
-from lmscale.core.counting import count
 from lmscale.core.machines import Machine
-from lmscale.core.quantities import counted, duration, in_one_program, model_size, quantity
+from lmscale.core.quantities import counted, duration, in_one_program, quantity, rough_duration
 from lmscale.core.results import corpora_sentence
-from lmscale.study.design import ALLOWED, Proposal, Verdict, bias_of_exponent
 from lmscale.study.sweep import experts_text, flops_text
 
-LEGEND = (
-    "N: all parameters. D: training tokens. C: {convention}. batch: tokens per update. MiB: {memory} peak memory "
-    "over all devices of {program}. time: start-up and validation included{by}."
-)
-BY = ", by what `by` names (measured: by the runs of this sweep that have finished)"
-"""Where the column `by` is printed: without it, all times are from what the line above names."""
+LEGEND = {
+    "shape": "width x layers",
+    "N": "all parameters",
+    "D": "training tokens",
+    "C": "{convention}",
+    "epochs": "passes over the training text",
+    "batch": "tokens per update",
+    "lr": "peak learning rate",
+    "MiB": "{memory} peak memory over all devices of {program}",
+    "time": "start-up and validation included",
+    "by": "where the time is from (measured: the runs of this sweep that have finished)",
+}
+"""What a column holds, where its heading alone does not say it."""
 LEAST_FIRST = (
     "by", "datastore", "MiB", "attention", "step", "epochs", "leaves", "batch", "steps", "lr", "seed", "time", "D/N",
 )  # fmt: skip
@@ -34,8 +40,10 @@ SHORT_ID = 6
 """Letters of a run's name by which a branch names its trunk."""
 MOST_DATASTORES = 4
 """Sizes of datastores that are listed one by one."""
+UNSAID = ("by",)
+"""Columns that are left out where all runs have one value: the line of times says it."""
 CONSTANTS = {
-    "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "lr {}", "by": "time by what is {}",
+    "seed": "seed {}", "epochs": "{} epochs", "batch": "{} tokens per batch", "lr": "peak learning rate {}",
     "attention": "attention by {}",
     "datastore": "datastores of {} tokens",
 }  # fmt: skip
@@ -65,14 +73,14 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
     if same:
         console.print(f"The same in every run: {escape(', '.join(same))}.")
     if gone:
-        console.print(f"For want of width without {', '.join(gone)}, which --json FILE writes too.")
+        console.print(f"Columns left out for lack of width: {', '.join(gone)}; --json FILE has them.")
     for line in dependencies(priced.plan.runs):
         console.print(line, markup=False)
     console.print(_totals(priced, convention))
     if priced.begun:
         console.print(_left(priced))
     console.print(f"Times: {priced.hardware.title}.")
-    console.print(_legend(priced, convention, "by" in columns and "by" not in gone))
+    console.print(_legend(priced, convention, [name for name in columns if name not in gone]))
     if target is not None and priced.compiled:
         console.print("step: the least time of an update by the peaks of the machine, a bound and no promise.")
         for sentence in compiled.lines(priced.compiled, target):
@@ -98,12 +106,15 @@ def show(priced: PricedPlan, console: Console, convention: str = "flops", target
         )
 
 
-def _legend(priced: PricedPlan, convention: str, with_by: bool) -> str:
-    """What the columns are, where the memory is from, and of how many runs in one program it is."""
+def _legend(priced: PricedPlan, convention: str, shown: Sequence[str]) -> str:
+    """What the columns that are `shown` hold, where the memory is from, and of how many runs in one program it is."""
     most = max(row.packed for row in priced.rows)
-    program = "a run" if most == 1 else f"the program that a run shares with those like it, up to {most} in all"
-    memory = "compiled" if priced.compiled else "estimated"
-    return LEGEND.format(convention=CONVENTION_NAMES[convention], memory=memory, program=program, by=BY * with_by)
+    words = {
+        "convention": CONVENTION_NAMES[convention],
+        "memory": "compiled" if priced.compiled else "estimated",
+        "program": "a run" if most == 1 else f"the program that a run shares with those like it, up to {most} in all",
+    }
+    return " ".join(f"{name}: {text.format(**words)}." for name, text in LEGEND.items() if name in shown)
 
 
 def _plain_attention(priced: PricedPlan) -> Iterator[str]:
@@ -173,7 +184,8 @@ def datastores_text(exam: ExamConfig) -> str:
 def _varying(columns: Columns) -> tuple[Columns, list[str]]:
     """The columns that tell runs apart, and a phrase for each of the others that says the same of every run."""
     several = len(columns["run"]) > 1
-    same = {name for name in CONSTANTS if several and len(set(columns[name])) == 1}
+    equal = {name for name in (*CONSTANTS, *UNSAID) if len(set(columns[name])) == 1}
+    same = {name for name in equal if several or name in UNSAID}
     phrases = [
         phrase.format(columns[name][0])
         for name, phrase in CONSTANTS.items()
@@ -192,7 +204,7 @@ def _totals(priced: PricedPlan, convention: str) -> str:
         sentence += f" ({sum(getattr(row.counts, convention) for row in priced.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:
         sentence += f" ({plan.flops_apart:.3g} if no branch shared its trunk)"
-    sentence += f", {priced.hardware.at_once} at once: about {duration(priced.seconds)}"
+    sentence += f", {priced.hardware.at_once} at once: about {rough_duration(priced.seconds)}"
     if priced.hardware.device is not None:
         sentence += f", {priced.device_hours:.3g} device-hours"
     return sentence + (f", {priced.cost:,.2f} in all." if priced.cost is not None else ".")
@@ -215,7 +227,7 @@ def _left(priced: PricedPlan) -> str:
     sentence = (
         f"Done: {done['runs']} of {len(priced.rows)} runs, {done['flops']:.3g} FLOPs ({share:.0%}), in "
         f"{duration(done['seconds'] or 0.0)} of training{worth}. Left: {left['runs']} runs, {left['flops']:.3g} FLOPs, "
-        f"{priced.hardware.at_once} at once: about {duration(left['seconds'] or 0.0)}"
+        f"{priced.hardware.at_once} at once: about {rough_duration(left['seconds'] or 0.0)}"
     )
     if priced.hardware.device is not None:
         sentence += f", {left['device_hours']:.3g} device-hours"
@@ -246,75 +258,3 @@ def _limits(priced: PricedPlan) -> list[str]:
             f"the sweep may take {sweep.max_hours:g} hours of runs, of which these take {priced.run_hours:.3g}"
         )
     return sentences
-
-
-def show_verdict(verdict: Verdict, console: Console) -> None:
-    """Print what a design can identify."""
-    information, prior = verdict.information, verdict.information.prior
-    shared = f", {prior.shared:.0%} of its variance shared within a trunk" if prior.shared else ""
-    console.print("[italic]What this plan can tell[/italic], before anything is trained:")
-    wrong = f", that may be wrong by {prior.discrepancy.size:.2%} of the loss" if prior.discrepancy else ""
-    console.print(
-        f"  assumed: the law {prior.name}{wrong}, and final losses that scatter by {prior.noise_nats:.3g} nats{shared} "
-        f"({counted(len(information.runs), 'run')} for the fit; --prior FITS.json assumes a fit of yours)"
-    )
-    line = f"  can the law be told apart: cond(J) = {information.condition:.2g} (yes below 1e6)"
-    if information.identified:
-        usual = ("alpha", "beta", "a", "R_D")
-        names: list[str] = [name for name in usual if name == "a" or name in prior.law.names()]
-        if not prior.law.exponents(information.compute):
-            names.remove("a")
-        names = names or list(prior.law.names())
-        console.print(line)
-        errors = ", ".join(f"{name} {information.sd(name):.2g}" for name in names)
-        line = f"  expected standard errors{'' if prior.discrepancy else ', if that law is right'}: {errors}"
-        if verdict.sd_log_ratio is not None:
-            line += f", ln D/N at {verdict.target_flops:.3g} FLOPs ({verdict.target}) {verdict.sd_log_ratio:.2g}"
-            if prior.draws is not None:
-                line += f" (to {verdict.upper_sd_log_ratio:.2g} under {ALLOWED:.0%} of the laws that the prior allows)"
-    console.print(line)
-    biased = [one for one in verdict.valleys if one.bias is not None]
-    if biased:
-        worst = max(biased, key=lambda one: abs(one.bias or 0.0))
-        slope = bias_of_exponent(verdict.valleys)
-        console.print(
-            f"  parabolas: N* off by up to {100 * (worst.bias or 0.0):+.2f} % (at {worst.flops:.3g} FLOPs)"
-            + ("" if slope is None else f", a by {slope:+.4f}")
-        )
-    for sentence in verdict.cautions():
-        console.print(f"  [yellow]note:[/yellow] {escape(sentence)}")
-    sentence = verdict.sentence()
-    console.print(f"  [bold]{escape(sentence[0].upper() + sentence[1:])}.[/bold]")
-    if verdict.factor is not None:
-        console.print("  D/N: training tokens per parameter; 95 %: nineteen of twenty such sweeps come so close.")
-    if verdict.fix:
-        console.print(f"  To fix it, {escape(verdict.fix)}.")
-
-
-def show_proposal(priced: PricedPlan, proposal: Proposal, new: int, quantity_name: str, console: Console) -> None:
-    """Print the runs that `--improve` proposes, the last `new` of a plan, and how they narrow a quantity."""
-    console.print("[italic]Proposed, the most useful first[/italic]")
-    rows = [
-        {
-            "run": row.run.config.run_id,
-            "shape": f"{row.run.config.model.width} x {row.run.config.model.layers}",
-            "N": model_size(row.counts.params, row.counts.active_params),
-            "D": quantity(row.counts.tokens),
-            "D/N": f"{row.counts.tokens_per_param:.3g}",
-            "C": f"{row.counts.flops:.2e}",
-            "time": duration(row.price.seconds),
-            "by": row.price.source,
-            f"sd of {quantity_name}": "unidentified" if sd is None else f"{sd:.3g}",
-        }
-        for row, sd in zip(priced.rows[-new:], proposal.sd_along)
-    ]
-    width = room(console)
-    print_columns({name: [row[name] for row in rows] for name in rows[0]}, width, console)
-    spent = sum(count(row.run.config).flops for row in priced.rows[-new:])
-    before, after = proposal.sd_before, proposal.sd_after
-    start = "unidentified by the planned runs" if before is None else f"{before:.3g}"
-    end = "still unidentified" if after is None else f"{after:.3g}"
-    console.print(
-        f"{counted(new, 'run')}, {spent:.3g} FLOPs: the standard deviation of {quantity_name} goes from "
-        f"{start} to {end}."
-    )

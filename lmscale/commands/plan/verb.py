@@ -15,7 +15,8 @@ from lmscale.commands.plan.hardware import hardware_of
 from lmscale.commands.plan.improve import improved_plan
 from lmscale.commands.plan.prior import prior_of
 from lmscale.commands.plan.rows import PricedPlan, price_plan
-from lmscale.commands.plan.show import show, show_proposal, show_verdict
+from lmscale.commands.plan.show import show
+from lmscale.commands.plan.verdict import show_proposal, show_verdict
 from lmscale.core.config import PRETRAIN, check
 from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, machine
