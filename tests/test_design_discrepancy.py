@@ -1,19 +1,26 @@
 """Designs for a law that may be wrong: information with a discrepancy, and runs that are chosen against it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.plans import output_of, screen
 
+from lmscale.cli import parse
 from lmscale.commands.plan.arguments import PlanArgs
+from lmscale.commands.plan.prior import prior_of
 from lmscale.commands.plan.verb import main
 from lmscale.core.errors import UserError
+from lmscale.core.files import write_json
+from lmscale.study import fits
 from lmscale.study.design import Candidates, Discrepancy, Prior, Runs, improve, information, jacobian
 from lmscale.study.design.fisher import fisher
 from lmscale.study.design.spread import sds
+from lmscale.study.fits.results.artefact import save
 from lmscale.study.fits.uncertainty import discrepancy
 from lmscale.study.fits.uncertainty.discrepancy import posterior
 from lmscale.study.laws import CHINCHILLA_REFIT, Law
@@ -146,6 +153,44 @@ def test_the_scatter_is_judged_about_a_first_estimate_of_the_misfit() -> None:
         for smooth in (0.0, misfit)
     )
     assert 5e-4 < about.noise < 2e-3 and alone.noise > 0.05
+
+
+def fitted(truth: Callable[[np.ndarray], np.ndarray], scale: float = 1.0, residual: str = "log") -> fits.LossLaw:
+    """The fit of Chinchilla's form to losses that are `truth` of this form's, with a scatter of .1 %."""
+    runs = crossed(6, 6)
+    loss = scale * truth(LAW.loss(runs.params_n, runs.tokens_n))
+    loss *= np.exp(1e-3 * np.random.default_rng(0).standard_normal(len(loss)))
+    table = pd.DataFrame({"params": runs.params_n, "tokens": runs.tokens_n, "loss_nats": loss})
+    return fits.loss_law(table, residual=residual, resamples=0, check=False)
+
+
+def size(fit: fits.LossLaw) -> float:
+    allowed = fit.allowed_discrepancy()
+    assert allowed is not None
+    return allowed.size
+
+
+def test_a_fit_allows_the_discrepancy_that_its_runs_cannot_rule_out() -> None:
+    """Less where they follow the form than where they do not, and as much in other units and of other residuals."""
+    right, wrong = (fitted(truth) for truth in (lambda loss: loss, lambda loss: loss + 0.1 * (loss - 3) ** 2))
+    assert 2 * size(right) < size(wrong)
+    assert size(fitted(lambda loss: loss, 3.0)) == pytest.approx(size(right), rel=1e-3)
+    assert size(fitted(lambda loss: loss, residual="raw")) == pytest.approx(size(right), rel=0.3)
+    assert replace(right, residuals={}).allowed_discrepancy() is None
+
+
+def test_a_plan_takes_the_discrepancy_of_its_fit_where_it_is_told(tmp_path: Path) -> None:
+    fit = fitted(lambda loss: loss)
+    write_json(tmp_path / "fits.json", {"table": "t", "fits": [fit.to_json()]})
+    save([fit], tmp_path / "fits.slaw", "t")
+    for path in (tmp_path / "fits.json", tmp_path / "fits.slaw"):
+        assert prior_of(str(path), "chinchilla", None, 0.0).discrepancy is None
+        assert prior_of(str(path), "chinchilla", None, 0.0, 0.02).discrepancy == Discrepancy(0.02)
+        told = prior_of(str(path), "chinchilla", None, 0.0, parse("plan", ["--discrepancy", "fit"]).discrepancy)
+        assert told.discrepancy is not None and told.discrepancy.size == pytest.approx(size(fit), rel=1e-9)
+    assert parse("plan", ["--discrepancy", "0.03"]).discrepancy == 0.03
+    with pytest.raises(UserError, match=r"published law 'chinchilla-refit': give --prior FITS.json, or a number"):
+        prior_of(None, "chinchilla", None, 0.0, "fit")
 
 
 @pytest.mark.long

@@ -55,9 +55,10 @@ class PlanArgs:
     --prior FITS.json."""
     shared_noise: float = 0.0
     """Share of that variance which the branches of a trunk have in common."""
-    discrepancy: float | None = None
-    """How far the truth may lie from the law, smoothly, as a standard deviation of ln L (0.02 is 2 % of the loss); by
-    default the law is taken to be exact. --improve then adds runs nearer to the target."""
+    discrepancy: float | Literal["fit"] | None = None
+    """How far the truth may lie from the law, smoothly, as a standard deviation of ln L (0.02 is 2 % of the loss), or
+    fit: as far as the runs of a --prior FITS.json cannot rule out, whether or not its law fits them. By default the law
+    is taken to be exact, that of a fit, too. --improve then adds runs nearer to the target."""
     target: float | None = None
     """Training FLOPs at which the law is to be used; by default the largest held-out run, else ten times the largest
     run."""

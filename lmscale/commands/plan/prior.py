@@ -3,13 +3,13 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import read_json
-from lmscale.study.design import Prior, Runs, information, noise_draws, normal_draws, published_prior
+from lmscale.study.design import Discrepancy, Prior, Runs, information, noise_draws, normal_draws, published_prior
 from lmscale.study.design.prior import DRAWS, NOISE_NATS
 from lmscale.study.laws import PUBLISHED
 
@@ -20,10 +20,18 @@ DEFAULTS = {"chinchilla": "chinchilla-refit", "data-constrained": "muennighoff-2
 """Law that a sweep is to identify -> its published constants."""
 
 
-def prior_of(named: str | None, law: str, noise_nats: float | None, shared: float) -> Prior:
+def prior_of(
+    named: str | None,
+    law: str,
+    noise_nats: float | None,
+    shared: float,
+    discrepancy: float | Literal["fit"] | None = None,
+) -> Prior:
     """The prior `named`: a published law or a file that `lmscale fit --json` wrote; unset, the default for `law`.
 
-    Raises `UserError` that names the nearest.
+    `discrepancy` is the size of its discrepancy, or "fit" for what the fitted runs cannot rule out.
+
+    Raises `UserError` that names the nearest, and where "fit" is asked of a law that is no fit.
     """
     if not named and law not in DEFAULTS:
         raise UserError(
@@ -31,13 +39,31 @@ def prior_of(named: str | None, law: str, noise_nats: float | None, shared: floa
             f"`lmscale fit TABLE --law {law} --json FITS.json` and give --prior FITS.json"
         )
     name = named or DEFAULTS[law]
-    if name in PUBLISHED:
-        return published_prior(name, noise_nats, shared)
-    if Path(name).suffix not in (".json", ".slaw"):
+    if name not in PUBLISHED and Path(name).suffix not in (".json", ".slaw"):
         raise UserError(
             f"no prior is called {name!r}{nearest(name, PUBLISHED)}; or give a file that `lmscale fit --json` wrote"
         )
-    return fitted_prior(fitted_law(Path(name), any_inputs=True), name, noise_nats, shared)
+    fit = None if name in PUBLISHED else fitted_law(Path(name), any_inputs=True)
+    prior = published_prior(name, noise_nats, shared) if fit is None else fitted_prior(fit, name, noise_nats, shared)
+    return replace(prior, discrepancy=_discrepancy(discrepancy, fit, name))
+
+
+def _discrepancy(asked: float | Literal["fit"] | None, fit: "LossLaw | None", name: str) -> Discrepancy | None:
+    if asked is None:
+        return None
+    if asked != "fit":
+        return Discrepancy(asked)
+    if fit is None:
+        raise UserError(
+            f"--discrepancy fit is what the runs of a fit cannot rule out, and the prior is the published law "
+            f"{name!r}: give --prior FITS.json, or a number, as in --discrepancy 0.02"
+        )
+    if (allowed := fit.allowed_discrepancy()) is None:
+        raise UserError(
+            f"the law of {name} has no derivative at its runs, so that they do not tell a discrepancy: give a number, "
+            f"as in --discrepancy 0.02"
+        )
+    return allowed
 
 
 def fitted_prior(fit: "LossLaw", name: str, noise_nats: float | None, shared: float) -> Prior:

@@ -22,7 +22,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.machines import Machine, machine
 from lmscale.core.quantities import counted
 from lmscale.core.run_folder import PLAN_FILE
-from lmscale.study.design import Discrepancy, Prior, Verdict, fitted_runs, judge_plan, line_through
+from lmscale.study.design import Prior, Verdict, fitted_runs, judge_plan, line_through
 from lmscale.study.prices import Hardware
 from lmscale.study.sweep import Plan, read
 
@@ -92,8 +92,8 @@ def _hardware(plan: Plan, args: PlanArgs) -> Hardware:
 
 
 def _prior(plan: Plan, args: PlanArgs) -> Prior:
-    prior = prior_of(args.prior, str(plan.sweep.law or "chinchilla"), args.noise, args.shared_noise)
-    prior = prior if args.discrepancy is None else replace(prior, discrepancy=Discrepancy(args.discrepancy))
+    law = str(plan.sweep.law or "chinchilla")
+    prior = prior_of(args.prior, law, args.noise, args.shared_noise, args.discrepancy)
     return prior if args.given is None else replace(prior, given={**prior.given, **args.given})
 
 

@@ -33,6 +33,7 @@ from lmscale.study.fits.results.run_noise import RunNoise
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import new_runs
 from lmscale.study.laws import SIX_ND, Allocation, ComputeModel, Law
+from lmscale.study.laws.discrepancy import Discrepancy
 
 PUBLISHED_AT = (1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 5.76e23, 1e24, 1e25, 1e26)
 """Budgets at which the published Chinchilla runs are usually quoted; 5.76e23 is Gopher's."""
@@ -209,6 +210,15 @@ class LossLaw(Shown):
         """Why the law should not be trusted at `inputs`: its form does not fit, or the runs lie far away; "" if not."""
         of_form = [one.name for one in self.status if one.name == DOES_NOT_FIT]
         return "; ".join(filter(None, [*of_form, new_runs.far_away(inputs, self.residuals)]))
+
+    def allowed_discrepancy(self) -> Discrepancy | None:
+        """How far the truth may lie from this law, smoothly, by what its runs cannot rule out, however well it fits.
+
+        None where the law has no derivative at them, and where the fit was read without them.
+        """
+        if not set(self.law.INPUTS) <= set(self.residuals):
+            return None
+        return new_runs.allowed_discrepancy(self._problem(), np.array(list(self.law.values().values())), self.noise)
 
     def _problem(self) -> Problem:
         """What was minimised, without its weights."""

@@ -17,7 +17,7 @@ from lmscale.study.fits.solvers.derivatives import jacobian
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.fits.uncertainty import discrepancy
 from lmscale.study.laws import ComputeModel, Law
-from lmscale.study.laws.discrepancy import coordinates
+from lmscale.study.laws.discrepancy import Discrepancy, coordinates
 
 EDGE = 0.02
 """Share by which a point may exceed the fitted runs and still lie among them: whole layers and batches move it so."""
@@ -129,15 +129,50 @@ def _part(
 ) -> tuple[np.ndarray, np.ndarray]:
     there = problem.using(inputs=tuple(inputs), target_n=np.ones(len(inputs[0])))
     predicted = there.predicted(values_p)
-    slopes_nq, slopes_mq = jacobian(problem, values_p), jacobian(there, values_p)
-    residual = -problem.residuals(values_p)
-    if not all(np.isfinite(each).all() for each in (slopes_nq, slopes_mq, residual)):
+    misfit = _misfit(problem, values_p, inputs, jacobian(there, values_p), noise)
+    if misfit is None:
         nothing = np.full((len(predicted), 2), np.nan)
         return nothing, nothing
+    shares = (0.5 - level / 2, 0.5 + level / 2)
+    ends = [np.clip(misfit.quantiles(shares, new_run).T, -WIDEST, WIDEST) for new_run in (False, True)]
     logs = problem.residual == "log"
-    targets = np.log(problem.target_n) if logs else problem.target_n
+    mean, run = (predicted[:, None] * np.exp(each) if logs else predicted[:, None] + each for each in ends)
+    return mean, run
+
+
+def allowed_discrepancy(problem: Problem, values_p: np.ndarray, noise: RunNoise | None = None) -> Discrepancy | None:
+    """How far the truth may lie from the law by what its runs cannot rule out; None where the law has no derivative.
+
+    `noise` is one run's, where it was given. The size is that of ln(truth / law), of residuals of L itself by their
+    mean target.
+    """
+    inputs = [column[:1] for column in problem.inputs]
+    with np.errstate(all="ignore"):
+        slopes = jacobian(problem.using(inputs=tuple(inputs), target_n=np.ones(1)), values_p)
+        misfit = _misfit(problem, values_p, inputs, slopes, noise)
+    return None if misfit is None else Discrepancy(misfit.size / _unit(problem))
+
+
+def _unit(problem: Problem) -> float:
+    """What a relative deviation of 1 is in the residuals."""
+    return 1.0 if problem.residual == "log" else float(problem.target_n.mean())
+
+
+def _misfit(
+    problem: Problem,
+    values_p: np.ndarray,
+    inputs: Sequence[np.ndarray],
+    slopes_mq: np.ndarray,
+    noise: RunNoise | None,
+) -> discrepancy.Mixture | None:
+    """The misfit at m points, of ln L or of L as the residuals are; None where a number overflows."""
+    slopes_nq = jacobian(problem, values_p)
+    residual = -problem.residuals(values_p)
+    if not all(np.isfinite(each).all() for each in (slopes_nq, slopes_mq, residual)):
+        return None
+    targets = np.log(problem.target_n) if problem.residual == "log" else problem.target_n
     given = noise is not None and noise.freedom is None
-    misfit = discrepancy.posterior(
+    return discrepancy.posterior(
         residual,
         slopes_nq,
         coordinates(problem.form, problem.inputs, problem.inputs),
@@ -145,12 +180,8 @@ def _part(
         coordinates(problem.form, problem.inputs, inputs),
         prior_q=prior_sds(problem, values_p),
         spread=float(targets.std()),
-        noise=noise.sd / (float(problem.target_n.mean()) if logs else 1.0) if given and noise is not None else None,
+        noise=noise.sd / _unit(problem) if given and noise is not None else None,
     )
-    shares = (0.5 - level / 2, 0.5 + level / 2)
-    ends = [np.clip(misfit.quantiles(shares, new_run).T, -WIDEST, WIDEST) for new_run in (False, True)]
-    mean, run = (predicted[:, None] * np.exp(each) if logs else predicted[:, None] + each for each in ends)
-    return mean, run
 
 
 def prior_sds(problem: Problem, values_p: np.ndarray) -> np.ndarray:
