@@ -284,9 +284,12 @@ def parse(name: str, words: list[str]) -> Any:
 
     import tyro
 
+    from lmscale.commands.numbers import number_rule
     from lmscale.commands.several_values import one_by_one
 
     verb = VERBS[name]
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(number_rule)
     arguments = getattr(verb.load(), verb.arguments)
     if shutil.get_terminal_size().columns < NARROWEST:
         os.environ["COLUMNS"] = str(NARROWEST)
@@ -295,7 +298,8 @@ def parse(name: str, words: list[str]) -> Any:
         prog=f"lmscale {name}",
         description=f"{inspect.getdoc(arguments)}\n\nExample: {verb.example}",
         args=one_by_one(words, arguments),
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+        registry=registry,
     )
 
 

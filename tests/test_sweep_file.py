@@ -36,13 +36,28 @@ def test_a_sweep_file_that_is_wrong_is_named_with_its_line(tmp_path: Path, name:
         load(tmp_path / f"{name}.py")
 
 
-def test_an_absent_sweep_file_names_the_nearest(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no sweep file .*smok\.py; did you mean 'smoke\.py'"):
-        load(root / "sweeps" / "smok.py")
-    with pytest.raises(UserError, match=r"no sweep file .*sweeps; .*'?isoflop_cpu"):
-        load(root / "sweeps")
-    with pytest.raises(UserError, match=r"no sweep file .*x\.py$"):
-        load(tmp_path / "nowhere" / "x.py")
+def test_an_absent_sweep_file_names_the_nearest_by_a_path_that_can_be_given(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(path: Path | str) -> str:
+        with pytest.raises(UserError) as refused:
+            load(path)
+        return str(refused.value)
+
+    assert said(root / "sweeps" / "smok.py").endswith(f"smok.py; did you mean {root / 'sweeps' / 'smoke.py'}?")
+    monkeypatch.chdir(tmp_path)
+    assert said("x.py") == "there is no sweep file x.py; `lmscale init NAME` writes one"
+    assert said(".") == ". is a folder, not a sweep file; `lmscale init NAME` writes one"
+    Path("sweeps").mkdir()
+    for name in ("mine", "other"):
+        Path(f"sweeps/{name}.py").write_text("")
+    for given in ("mine", "sweeps/mine", "runs/mine", "mien.py"):
+        assert said(given) == f"there is no sweep file {given}; did you mean sweeps/mine.py?"
+    assert said("sweeps") == "sweeps is a folder, not a sweep file; known: sweeps/mine.py, sweeps/other.py"
+    assert said("x.py") == "there is no sweep file x.py; known: sweeps/mine.py, sweeps/other.py"
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/plan.json").write_text("{}")
+    assert said("runs/mine") == "runs/mine is a folder, not a sweep file; its plan is runs/mine/plan.json"
 
 
 def test_the_sweeps_that_ship_hold_their_largest_budget_out(root: Path) -> None:

@@ -1,6 +1,7 @@
 """A sweep file, read: its `SWEEP`, or one sentence with the file, the line and what is wrong there."""
 
 import contextlib
+import difflib
 import importlib.machinery
 import re
 import runpy
@@ -14,9 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.run_folder import PLAN_FILE
 from lmscale.core.user_code import sentence, text_of
 from lmscale.study.sweep.declare import Sweep
 
+SWEEPS = Path("sweeps")
+"""Where `lmscale init` writes sweep files."""
 INSTALLED = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
 """Folders of installed packages, which a file beside a sweep does not replace."""
 
@@ -28,8 +32,7 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     if not path.is_file():
-        others = [other.name for other in (path if path.is_dir() else path.parent).glob("*.py")]
-        raise UserError(f"there is no sweep file {path}{nearest(path.name, others) if others else ''}")
+        raise UserError(_absent(path))
     try:
         with _neighbours(path.resolve().parent), contextlib.redirect_stdout(sys.stderr):
             names = runpy.run_path(str(path), run_name="sweep")
@@ -38,6 +41,21 @@ def load(path: str | Path) -> Sweep:
     except BaseException as error:  # whatever a file raises, SystemExit too
         raise UserError(f"{_place(path, error)}: {_sentence(error)}") from None
     return _sweep(path, names)
+
+
+def _absent(path: Path) -> str:
+    """That there is no such file, and the nearest one: in `sweeps/`, in its folder, or in the folder that it is."""
+    if path.is_dir():
+        files = {file.stem: str(file) for file in path.glob("*.py")}
+        said, close = f"{path} is a folder, not a sweep file", []
+        if (path / PLAN_FILE).is_file():
+            return f"{said}; its plan is {path / PLAN_FILE}"
+    else:
+        files = {file.stem: str(file) for folder in (SWEEPS, path.parent) for file in folder.glob("*.py")}
+        said, close = f"there is no sweep file {path}", difflib.get_close_matches(path.stem, files, n=1)
+    if close:
+        return f"{said}; did you mean {files[close[0]]}?"
+    return f"{said}; known: {', '.join(sorted(files.values()))}" if files else f"{said}; `lmscale init NAME` writes one"
 
 
 def _sweep(path: Path, names: dict[str, Any]) -> Sweep:
