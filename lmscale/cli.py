@@ -177,6 +177,13 @@ STEPS = {
 }
 """Steps of work and their verbs, as the help lists them."""
 
+SYNONYMS = {
+    "price": "plan", "cost": "plan", "launch": "run", "sweep": "run", "resume": "run", "verify": "check",
+    "generate": "sample", "chat": "sample", "complete": "sample", "evaluate": "eval", "convert": "export",
+    "new": "init",
+}  # fmt: skip
+"""What other programs call a verb -> the verb: no spelling is near enough to find it by."""
+
 NARROWEST = 20
 """Columns of a terminal for which help is laid out at least: in fewer than eight, tyro breaks lines for ever."""
 READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emergence", "report"})
@@ -251,7 +258,8 @@ def _call(words: list[str]) -> int:
     if name == "--completion":
         return _print_completion(rest)
     if name not in VERBS:
-        raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){nearest(name, VERBS)}")
+        hint = f"; it is called {SYNONYMS[name]!r}" if name in SYNONYMS else nearest(name, VERBS)
+        raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){hint}")
     from lmscale.commands.answer import alone, check_places
     from lmscale.commands.console import open_console
 
@@ -298,7 +306,7 @@ def parse(name: str, words: list[str]) -> Any:
         prog=f"lmscale {name}",
         description=f"{inspect.getdoc(arguments)}\n\nExample: {verb.example}",
         args=one_by_one(words, arguments),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName),
         registry=registry,
     )
 

@@ -58,8 +58,34 @@ def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_a_verb_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reprot", "runs/smoke") == 2
     assert "there is no verb 'reprot' (`lmscale --help` lists them); did you mean 'report'?" in capsys.readouterr().err
+    assert call("price", "sweeps/mine.py") == 2
+    assert "there is no verb 'price' (`lmscale --help` lists them); it is called 'plan'" in capsys.readouterr().err
+    assert not cli.SYNONYMS.keys() & cli.VERBS.keys() and set(cli.SYNONYMS.values()) <= cli.VERBS.keys()
     assert call() == 2 and "usage: lmscale VERB" in capsys.readouterr().err
     assert call("--version") == 0 and capsys.readouterr().out.startswith("lmscale 0.")
+
+
+def test_what_stands_in_a_place_is_shown_by_its_name_and_not_by_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit") == 2 and "TABLE" in capsys.readouterr().err
+    assert call("logs", "--help") == 0 and "usage: lmscale logs [-h] RUN " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        ("params=1e9", "predict was given params: the law 'chinchilla' takes params, tokens"),
+        ("params=1e9,token=2e10", "predict was given params, token: the law 'chinchilla' takes params, tokens"),
+        ("params=-1,tokens=2e10", "params"),
+        ("params=1B,tokens=2e10", "--predict has 'params=1B': '1B' is not a number; write 1e+09"),
+    ],
+)
+def test_points_that_cannot_be_predicted_are_refused_before_anything_is_fitted(
+    points: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmscale.study.fits.fit", lambda *_: pytest.fail("it was fitted first"))
+    assert call("fit", "chinchilla", "--approach", "3", "--predict", points) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err and said.out == ""
 
 
 def test_plan_prints_and_starts_nothing(

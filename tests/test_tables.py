@@ -147,6 +147,8 @@ def test_held_out_is_yes_or_no(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no table at chinchila; did you mean 'chinchilla'"):
+        read_table("chinchila")
     with pytest.raises(UserError, match="there is no table at"):
         read_table(tmp_path / "absent.csv")
     with pytest.raises(UserError, match="no sweep's folder: there is no plan at"):

@@ -14,6 +14,7 @@ from lmscale.commands.console import fitted
 from lmscale.commands.constraints import RANGES, TIES, VALUES
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
+from lmscale.commands.numbers import read_number
 from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import FitOptions
@@ -30,11 +31,11 @@ def budgets(text: str) -> tuple[float, ...]:
     values = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         try:
-            value = float(item)
-        except ValueError:
-            value = -1.0
+            value = read_number(item, float)
+        except ValueError as error:
+            raise UserError(f"{error}") from None
         if not 0 < value < float("inf"):
-            raise UserError(f"--at has {item!r}: budgets are positive numbers of FLOPs, as in 1e20,1e21")
+            raise UserError(f"{item!r} is no budget: write positive numbers of FLOPs, as in 1e20,1e21")
         values.append(value)
     return tuple(values)
 
@@ -104,11 +105,10 @@ def parse_points(text: str) -> list[dict[str, float]]:
         for pair in part.split(","):
             name, _, given = (item.strip() for item in pair.partition("="))
             try:
-                value = float(given)
-            except ValueError:
-                raise UserError(
-                    f"--predict has {pair.strip()!r}: write name=number pairs, as in params=1e9,tokens=2e10"
-                ) from None
+                value = read_number(given, float)
+            except ValueError as error:
+                rule = "write name=number pairs, as in params=1e9,tokens=2e10"
+                raise UserError(f"--predict has {pair.strip()!r}: {error if given else rule}") from None
             if not math.isfinite(value):
                 raise UserError(f"--predict has {pair.strip()!r}: {name} must be finite")
             if name in point:
@@ -151,8 +151,12 @@ def main(args: FitArgs, console: "Console") -> None:
     from lmscale.study import fits
     from lmscale.study.fits.predict import preregister
     from lmscale.study.fits.results import artefact
+    from lmscale.study.fits.uncertainty.new_runs import check_point
+    from lmscale.study.laws.forms import form
 
     points = None if args.predict is None else parse_points(args.predict)
+    for point in points or ():
+        check_point(form(args.law), point)
     if points is not None and args.approach in ("1", "2"):
         raise UserError(
             f"--predict states the loss of a run, which Approach {args.approach} does not model: use --approach 3"

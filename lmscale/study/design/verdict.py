@@ -12,7 +12,7 @@ from lmscale.core.arguments import checked
 from lmscale.core.config import PRETRAIN
 from lmscale.core.counting import count
 from lmscale.core.plans import PlannedRun
-from lmscale.core.quantities import Z_95
+from lmscale.core.quantities import Z_95, counted
 from lmscale.study.design.bias import Valley, bias_of_exponent
 from lmscale.study.design.fisher import UNIDENTIFIED, Information, information
 from lmscale.study.design.planned import fitted_runs, fix, planned_valleys
@@ -167,7 +167,7 @@ class Verdict:
             cautions.append(
                 f"under the prior the minimum at {first.flops:.3g} FLOPs, N* = {first.params:.3g}, lies outside the "
                 f"planned {first.lowest:.3g} to {first.highest:.3g}"
-                + (f" (and at {len(outside) - 1} other budgets)" if len(outside) > 1 else "")
+                + (f" (and at {counted(len(outside) - 1, 'other budget')})" if len(outside) > 1 else "")
             )
         return cautions
 

@@ -240,11 +240,12 @@ class Law:
                 f"the optimum of the law {self.NAME!r} depends on {' and '.join(lacking)}: give `given='{values}'`"
             )
 
-    def check_shares(self, inputs: Mapping[str, float]) -> None:
+    @classmethod
+    def check_shares(cls, inputs: Mapping[str, float]) -> None:
         """Raises `UserError` where the shares of a mixture do not sum to one."""
-        total = sum(inputs[name] for name in self.SHARES)
-        if self.SHARES and not abs(total - 1) <= SHARES_SUM:
-            raise UserError(f"the shares {', '.join(self.SHARES)} sum to {total:.4g}: they are parts of one")
+        total = sum(inputs[name] for name in cls.SHARES)
+        if cls.SHARES and not abs(total - 1) <= SHARES_SUM:
+            raise UserError(f"the shares {', '.join(cls.SHARES)} sum to {total:.4g}: they are parts of one")
 
     def _search(self, flops: Any, compute: ComputeModel, given: Mapping[str, Any] | None = None) -> Allocation:
         others = given or {}

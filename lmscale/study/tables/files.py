@@ -1,5 +1,6 @@
 """A file becomes a table: which format it has, how much of it is read, and one sentence for what cannot be read."""
 
+import difflib
 import io
 import re
 import stat
@@ -38,9 +39,11 @@ def load(path: Path) -> "pd.DataFrame":
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
+        if difflib.get_close_matches(str(path), [CHINCHILLA]):
+            raise UserError(f"there is no table at {path}; did you mean {CHINCHILLA!r}?") from None
         raise UserError(
             f"there is no table at {path}: "
-            f"give a sweep's folder, a CSV (.gz too), Parquet or JSONL file, or the word 'chinchilla'"
+            f"give a sweep's folder, a CSV (.gz too), Parquet or JSONL file, or the word {CHINCHILLA!r}"
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise UserError(

@@ -29,14 +29,21 @@ TOGETHER = 100
 """Points that share one factor of the kernel: it grows with their spread."""
 
 
+def check_point(law: Law | type[Law], point: Mapping[str, float]) -> None:
+    """Raises `UserError` where a point is not the inputs of the law, each a value that it can have."""
+    if set(point) != set(law.INPUTS):
+        raise UserError(
+            f"predict was given {', '.join(point) or 'nothing'}: the law {law.NAME!r} takes {', '.join(law.INPUTS)}"
+        )
+    law.check_shares(point)
+    for name, value in point.items():
+        law.input(name).check(value, "predict")
+
+
 def columns(law: Law, points: Sequence[Mapping[str, float]]) -> list[np.ndarray]:
-    """The inputs of the law at every point, each (m,). Raises `UserError` where one is missing or cannot be."""
+    """The inputs of the law at every point, each (m,). Raises `UserError` as `check_point` does."""
     for point in points:
-        if set(point) != set(law.INPUTS):
-            raise UserError(
-                f"predict was given {', '.join(point) or 'nothing'}: the law {law.NAME!r} takes {', '.join(law.INPUTS)}"
-            )
-        law.check_shares(point)
+        check_point(law, point)
     return [np.array([law.input(name).check(point[name], "predict") for point in points]) for name in law.INPUTS]
 
 
