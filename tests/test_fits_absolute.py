@@ -13,7 +13,7 @@ from lmscale.study.fits.solvers.derivatives import to_theta, to_values
 from lmscale.study.fits.solvers.general import near_by_programs
 from lmscale.study.fits.solvers.minimise import minimise, minimise_near
 from lmscale.study.fits.solvers.problem import Problem
-from lmscale.study.laws import Chinchilla, Law, Parameter
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, Law, Parameter
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,57 @@ def test_the_best_step_is_that_of_a_linear_program(seed: int) -> None:
     least, most = np.full(size, -reach), np.full(size, reach)
     least[0] = -reach * (seed % 3 > 0)
     most[-1] = reach * (seed % 5 > 0)
-    step = absolute.best_step(residual, slopes, weights, least, most)
-    assert (step >= least).all() and (step <= most).all()
+    check_step(residual, slopes, weights, least, most)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_step_is_found_where_many_rows_vanish_at_once(seed: int) -> None:
+    """Slopes and losses in whole numbers, or repeated runs: exchanges of such rows could go round for ever."""
+    rng = np.random.default_rng(seed)
+    size, runs = int(rng.integers(1, 12)), 60
+    slopes, residual = rng.integers(-2, 3, (size, runs)).astype(float), rng.integers(-2, 3, runs).astype(float)
+    if seed % 2:
+        slopes = np.repeat(rng.standard_normal((size, runs // 4)), 4, axis=1)
+    reach = np.full(size, (1.0, 0.01, 10.0)[seed % 3])
+    check_step(residual, slopes, np.ones(runs), -reach, reach)
+
+
+def check_step(
+    residual: np.ndarray, slopes: np.ndarray, weights: np.ndarray, least: np.ndarray, most: np.ndarray
+) -> None:
+    """Assert that the best step is within its box and as good as the one of a linear program."""
+    step, ended = absolute.best_step(residual, slopes, weights, least, most)
+    runs = len(residual)
+    assert ended and (step >= least).all() and (step <= most).all()
     program = linprog(
-        np.concatenate([np.zeros(size), weights, weights]),
+        np.concatenate([np.zeros(len(slopes)), weights, weights]),
         A_eq=np.hstack([slopes.T, -np.eye(runs), np.eye(runs)]),
         b_eq=-residual,
         bounds=[*zip(least, most), *[(0, None)] * (2 * runs)],
     )
-    assert weights @ np.abs(residual + step @ slopes) == pytest.approx(program.fun, rel=1e-8)
+    assert weights @ np.abs(residual + step @ slopes) == pytest.approx(program.fun, rel=1e-9)
+
+
+def test_repeated_runs_with_rounded_losses_end_in_the_lowest_corner() -> None:
+    """From three sides: a search that goes round in circles ends up to 1 % above it, and says that it has converged."""
+    params, tokens = (
+        np.repeat(each.ravel(), 3) for each in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+    )
+    noise = np.random.default_rng(7).standard_normal(len(params))
+    losses = np.round(CHINCHILLA_REFIT.loss(params, tokens) * np.exp(0.01 * noise), 2)
+    problem = Problem(Chinchilla, (params, tokens), losses, loss="lad")
+    truth = np.array(list(CHINCHILLA_REFIT.values().values()))
+    ends = [
+        absolute.descend(problem, to_theta(problem, (factor * truth)[:, None])[:, 0], np.ones(problem.runs))
+        for factor in (0.97, 1.0, 1.05)
+    ]
+    assert all(end.converged for end in ends)
+    assert [end.value for end in ends] == pytest.approx([0.502280166023] * 3, rel=1e-9)
+
+
+def test_a_program_that_is_cut_short_is_not_called_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = of_published_runs()
+    theta = to_theta(problem, np.array(list(CHINCHILLA_REFIT.values().values()))[:, None])[:, 0]
+    monkeypatch.setattr(absolute, "EXCHANGES", 0)
+    end = absolute.descend(problem, theta, np.ones(problem.runs))
+    assert end.gain == np.inf and not end.converged

@@ -59,7 +59,7 @@ def test_epochs_that_a_table_states_are_not_computed_from_unique_tokens() -> Non
 
 @pytest.mark.parametrize(("starts", "agreeing", "severity"), [(24, 1, "warning"), (24, 2, "ok"), (1, 1, "ok")])
 def test_a_minimum_that_one_start_of_several_has_reached(starts: int, agreeing: int, severity: str) -> None:
-    status, _ = parametric.search(replace(BEST, starts=starts, agreeing=agreeing))
+    status, _ = parametric.search(problem(isoflop_table()), replace(BEST, starts=starts, agreeing=agreeing))
     assert (status.name, status.severity) == ("starts", severity)
     assert status.sentence.startswith(f"{agreeing} of {starts} ")
 
@@ -69,8 +69,16 @@ def test_a_minimum_that_one_start_of_several_has_reached(starts: int, agreeing: 
     [(0.5, 9e-7, "ok"), (0.5, 1.1e-6, "note"), (10, 9e-6, "ok"), (10, 1.1e-5, "note")],
 )
 def test_a_gradient_that_has_not_vanished(objective: float, gradient: float, severity: str) -> None:
-    _, status = parametric.search(replace(BEST, objective=objective, gradient=gradient))
-    assert (status.name, status.severity) == ("gradient", severity)
+    _, status = parametric.search(problem(isoflop_table()), replace(BEST, objective=objective, gradient=gradient))
+    assert (status.name, status.severity) == ("gradient", severity) and "largest component" in status.sentence
+
+
+def test_a_search_for_a_corner_that_was_cut_short_is_told() -> None:
+    corner = problem(isoflop_table(), loss="lad")
+    _, status = parametric.search(corner, replace(BEST, gradient=1e-9))
+    assert (status.name, status.severity) == ("gradient", "ok") and "one more step gains 1.0e-09" in status.sentence
+    _, status = parametric.search(corner, replace(BEST, gradient=np.inf))
+    assert (status.name, status.severity) == ("minimum not proved", "warning")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from lmscale.study.fits import missing_cells
 from lmscale.study.fits.checks import refits
 from lmscale.study.fits.results.common import Status
 from lmscale.study.fits.runs import UsableRuns
+from lmscale.study.fits.solvers import absolute
 from lmscale.study.fits.solvers.constraints import outside_own_ranges
 from lmscale.study.fits.solvers.derivatives import condition
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
@@ -43,7 +44,7 @@ def of_loss_law(
 
     `refit` includes the checks that fit again (influence, largest budget, sensitivity, conventions).
     """
-    statuses = [*search(best), in_full(identified(problem, best), problem, best, runs)]
+    statuses = [*search(problem, best), in_full(identified(problem, best), problem, best, runs)]
     statuses += [*outside_ranges(problem, best), *at_bounds(problem, best, samples)]
     statuses += [*one_budget(problem), *outliers(problem, best, runs)]
     if problem.form.splits_compute() and set(problem.form.further_inputs()) <= set(given):
@@ -70,16 +71,27 @@ def outside_ranges(problem: Problem, best: GlobalMinimum) -> list[Status]:
     return [Status("outside of its range", sentence, "warning") for sentence in sentences]
 
 
-def search(best: GlobalMinimum) -> list[Status]:
+def search(problem: Problem, best: GlobalMinimum) -> list[Status]:
     sentence = f"{best.agreeing} of {best.starts} refined starts end within 1e-6 of the lowest objective"
     return [
         Status("starts", sentence, "ok" if best.agreeing > 1 or best.starts == 1 else "warning"),
-        Status(
-            "gradient",
-            f"largest component {best.gradient:.1e} at the minimum",
-            "ok" if best.gradient < 1e-6 * max(1.0, best.objective) else "note",
-        ),
+        _stationary(problem, best),
     ]
+
+
+def _stationary(problem: Problem, best: GlobalMinimum) -> Status:
+    """Whether nothing more is to be gained where the search ended."""
+    if math.isinf(best.gradient):
+        return Status(
+            "minimum not proved",
+            "the search for the corner of absolute deviations was cut short: a lower one may be near; "
+            "compare with a fit by Huber's loss",
+            "warning",
+        )
+    corner = absolute.serves(problem)
+    sentence = f"one more step gains {best.gradient:.1e}" if corner else f"largest component {best.gradient:.1e}"
+    small = best.gradient < 1e-6 * max(1.0, best.objective)
+    return Status("gradient", f"{sentence} at the minimum", "ok" if small else "note")
 
 
 def identified(problem: Problem, best: GlobalMinimum) -> Status:
