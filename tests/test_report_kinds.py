@@ -110,7 +110,7 @@ def test_scored_runs_are_reported_as_scores_and_lead_to_the_verb_that_judges_the
     assert "At which model size does each ability appear?" in text and "Benchmark scores of runs" in text
     assert (
         "allow no verdict" in text
-        and "`lmscale emergence` on their folder" in text
+        and "lmscale emergence on their folder" in text
         and "20 tokens per parameter" not in text
     )
 

@@ -267,6 +267,13 @@ def test_cells_keep_the_number_that_they_are_sorted_and_copied_by():
     assert '<tr data-run="a"><td data-value="26112.0">26.1k</td></tr>' in html and "<td>–</td>" in html
 
 
+def test_what_stands_between_backticks_is_code_and_what_is_in_it_is_escaped():
+    said = "<code>fits.compare</code> of &lt;a&gt; or <code>&lt;b&gt;</code> and ` alone"
+    sentence = "`fits.compare` of <a> or `<b>` and ` alone"
+    assert page.paragraphs([sentence]) == f"<p>{said}</p>" and page.bullets([sentence]) == f"<ul><li>{said}</li></ul>"
+    assert page.definitions([("a", sentence)]) == f"<dl><dt>a</dt><dd>{said}</dd></dl>"
+
+
 def test_the_answer_in_one_line_is_the_first_fit_s(table, both, law):
     line = summary.line(both, table)
     best = law.optimum(3e12)
@@ -274,7 +281,7 @@ def test_the_answer_in_one_line_is_the_first_fit_s(table, both, law):
     assert line == (
         f"At C = 3×10¹² FLOPs train {plots.compact(float(best.params))} parameters on "
         f"{plots.compact(float(best.tokens))} tokens: {plots.number(float(best.tokens_per_param))} tokens per "
-        f"parameter (95 % interval {plots.number(low)} to {plots.number(high)}), more than 20 tokens per parameter."
+        f"parameter (95 % interval {plots.number(low)} to {plots.number(high)}); more than 20."
     )
     assert summary.line([], table) == "" == summary.numbers([], table)
 

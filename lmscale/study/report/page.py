@@ -25,6 +25,10 @@ DARK_SEQUENCE = (
 )  # fmt: skip
 
 
+CODE = re.compile(r"`([^`]+)`")
+"""Code within a sentence, as the terminal shows it too."""
+
+
 def _variables(ink: dict[str, str], sequence: Sequence[str], shade: str) -> str:
     named = [f"--ink-{name}:{colour}" for name, colour in ink.items()]
     return ";".join([*named, *(f"--s{i}:{colour}" for i, colour in enumerate(sequence)), f"--ink-shade:{shade}"])
@@ -84,6 +88,11 @@ def text(value: object) -> str:
     return html.escape(printable(str(value)), quote=True)
 
 
+def prose(sentence: str) -> str:
+    """A sentence as HTML text; what stands between backticks is code."""
+    return CODE.sub(r"<code>\1</code>", text(sentence))
+
+
 def heading(title: str, level: int = 2) -> str:
     """A heading that can be linked to."""
     anchor = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
@@ -92,18 +101,18 @@ def heading(title: str, level: int = 2) -> str:
 
 def paragraphs(sentences: Iterable[str], css: str = "") -> str:
     """One paragraph per sentence, in a box where `css` names one."""
-    inner = "".join(f"<p>{text(sentence)}</p>" for sentence in sentences)
+    inner = "".join(f"<p>{prose(sentence)}</p>" for sentence in sentences)
     return f'<div class="{css}">{inner}</div>' if css else inner
 
 
 def bullets(items: Iterable[str]) -> str:
     """A bulleted list."""
-    return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{prose(item)}</li>" for item in items) + "</ul>"
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Terms and what they mean."""
-    return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{text(meaning)}</dd>" for term, meaning in pairs) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{prose(meaning)}</dd>" for term, meaning in pairs) + "</dl>"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
 
 SIDES = {
-    "inside": "20 tokens per parameter lie inside the interval",
-    "below": "more than 20 tokens per parameter",
-    "above": "fewer than 20 tokens per parameter",
+    "inside": "20 lies inside the interval",
+    "below": "more than 20",
+    "above": "fewer than 20",
 }
 
 
@@ -35,7 +35,7 @@ def line(fits: Sequence[Any], table: "pd.DataFrame") -> str:
     return (
         f"At C = {power(flops)} FLOPs train {compact(float(best.params))} parameters on "
         f"{compact(float(best.tokens))} tokens: {number(centre)} tokens per parameter{ends}"
-        f"{', ' + SIDES[side] if side else ''}."
+        f"{'; ' + SIDES[side] if side else ''}."
     )
 
 
