@@ -152,7 +152,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
             f"{SOURCE}SWEEP = Sweep('x', [{{'flops': 1e9}}], lambda point: point['params'])"
         ),
         ("plan", "x.py"),
-        "the recipe of sweep 'x' fails at point(flops=1e+09): KeyError: 'params'",
+        "point(flops=1e+09): the recipe of sweep 'x' fails at x.py, line 3: KeyError: 'params'",
     ),
     "nonsense": (
         lambda _: Path("x.py").write_text(f"{SOURCE}SWEEP = Sweep('x', [{{}}], str)"),

@@ -299,10 +299,10 @@ def test_what_a_plan_refuses() -> None:
         ),
         r"D/N = .* outside 0.1 to 5; move": sweep_of([{"seed": 0}], tokens_per_param=(0.1, 5)),
         r"recipe of sweep 'one' returned dict for point\(seed=0\), not a RunConfig": sweep_of(recipe=dict),
-        r"recipe of sweep 'one' fails at point\(seed=0\): KeyError: 'sead' \(.*test_sweep.py, line": sweep_of(
+        r"^point\(seed=0\): the recipe of sweep 'one' fails at .*test_sweep.py, line \d+: KeyError: 'sead'$": sweep_of(
             recipe=fails
         ),
-        r"held_out of sweep 'one' fails at point\(seed=0\): KeyError: 'flops'": sweep_of(
+        r"^point\(seed=0\): the held_out of sweep 'one' fails at .*, line \d+: KeyError: 'flops'$": sweep_of(
             held_out=lambda point: point["flops"] > 1
         ),
         r"point\(seed=-1\): RunConfig.seed = -1": sweep_of([{"seed": -1}]),

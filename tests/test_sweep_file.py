@@ -142,7 +142,7 @@ WRONG_FILES = {
     "seed": ("HEADSWEEP = Sweep('a', [{'seed': None}], recipes.cpu)", "seed = None: must be a whole number"),
     "wide": ("HEADSWEEP = Sweep('a', [{'width': 1e9, 'tokens': 1e5}], recipes.cpu)", "has widths up to 16,384"),
     "uncalled": (f"HEADSWEEP = Sweep('a', {POINT}, recipes.step_law)", "call it with its settings first"),
-    "held out": (f"HEADSWEEP = Sweep('a', {POINT}, recipes.cpu, held_out=lambda point: point['x'])", "x.py, line 2)"),
+    "held out": (f"HEADSWEEP = Sweep('a', {POINT}, recipes.cpu, held_out=lambda point: point['x'])", ", line 2: KeyE"),
 }  # fmt: skip
 
 

@@ -32,15 +32,26 @@ def planned(recipe: Any, points: Any = POINTS, **settings: Any) -> Any:
     return plan(Sweep("mine", points, recipe, **settings))
 
 
+class WithOrigins:
+    """A recipe that says by a function where its values come from."""
+
+    def __init__(self, function: Any) -> None:
+        self.origins = function
+
+    def __call__(self, point: Any) -> Any:
+        return recipes.cpu(point)
+
+
 CALLED: list[tuple[str, Callable[[Any], Any]]] = [
     ("the centre of isoflop", lambda function: isoflop([1e11], centre=function)),
     ("the condition of where", lambda function: where(POINTS, function)),
     ("the choice of hold_out", lambda function: hold_out(POINTS, function)),
     ("the recipe of sweep 'mine'", planned),
     ("the held_out of sweep 'mine'", lambda function: planned(recipes.cpu, held_out=function)),
+    ("the origins of sweep 'mine'", lambda function: planned(WithOrigins(function))),
     ("the rule of 'given to the recipe'", lambda function: planned(recipes.cpu(lr=function))),
     (
-        "the recipe of sweep 'mine'",
+        "the recipe of the stage 'fine-tune'",
         lambda function: planned(
             recipes.by_stage(pretrain=recipes.cpu, fine_tune=function), chain(POINTS, fine_tune(POINTS, tokens=1e5))
         ),

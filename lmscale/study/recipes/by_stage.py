@@ -7,6 +7,7 @@ from typing import Any
 from lmscale.core.arguments import checked
 from lmscale.core.config import PRETRAIN, RunConfig, check
 from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import called
 from lmscale.study.sweep import PARENT_FIELDS, Point
 
 
@@ -18,7 +19,7 @@ class ByStage:
 
     def __call__(self, point: Point) -> RunConfig:
         """The run at a point, by the recipe of its stage. Raises `UserError` for a stage without one."""
-        return self._of(point)(point)
+        return called(f"the recipe of the stage {_stage(point)!r}", self._of(point), point)
 
     def origins(self, point: Point) -> dict[str, str]:
         """Where the values of the run come from, as far as the recipe of its stage says."""
@@ -26,7 +27,7 @@ class ByStage:
         return dict(origins(point)) if callable(origins) else {}
 
     def _of(self, point: Point) -> Callable[[Point], RunConfig]:
-        stage = str(point.get("stage", PRETRAIN))
+        stage = _stage(point)
         if stage not in self.recipes:
             parents = ", ".join(role for role in PARENT_FIELDS if role in point)
             raise UserError(
@@ -34,6 +35,10 @@ class ByStage:
                 f"{nearest(stage, self.recipes)}; give by_stage({stage.replace('-', '_')}=...)"
             )
         return self.recipes[stage]
+
+
+def _stage(point: Point) -> str:
+    return str(point.get("stage", PRETRAIN))
 
 
 @checked

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from lmscale.core.counting import count
 from lmscale.core.errors import UserError
 from lmscale.core.plans import PlannedRun
 from lmscale.core.quantities import counted
-from lmscale.core.user_code import place_of, sentence
+from lmscale.core.user_code import called
 from lmscale.study.sweep.declare import Sweep
 from lmscale.study.sweep.notebook import plan_html
 from lmscale.study.sweep.parents import Parents, started, with_parents
@@ -117,7 +117,7 @@ def _configured(sweep: Sweep, point: Point, resolved: Point) -> RunConfig:
         f"the recipe of sweep {sweep.name!r} makes recipes of a family; call it with its settings first, as in "
         f"recipes.step_law(FAMILY)",
     )
-    config = _called(sweep, "recipe", resolved)
+    config = _called(f"the recipe of sweep {sweep.name!r}", sweep.recipe, resolved)
     check(
         isinstance(config, RunConfig),
         f"the recipe of sweep {sweep.name!r} returned {type(config).__name__} for {describe(point)}, not a RunConfig",
@@ -148,10 +148,10 @@ def _planned(sweep: Sweep, point: Point, resolved: Point) -> PlannedRun:
     origins = getattr(sweep.recipe, "origins", None)
     return PlannedRun(
         config=config,
-        held_out=bool(_called(sweep, "held_out", point)),
+        held_out=bool(_called(f"the held_out of sweep {sweep.name!r}", sweep.held_out, point)),
         flops_budget=point.get("flops"),
         group=str(point.get("group", point.get("trunk", ""))) + (f" seed {config.seed}" if "trunk" in point else ""),
-        origins=origins(resolved) if callable(origins) else {},
+        origins=_called(f"the origins of sweep {sweep.name!r}", origins, resolved) if callable(origins) else {},
         stage=str(point.get("stage", "")),
     )
 
@@ -220,18 +220,12 @@ def _branch(name: str, run: PlannedRun, trunk: PlannedRun) -> PlannedRun:
     return replace(run, trunk=theirs.run_id, branch_step=step)
 
 
-def _called(sweep: Sweep, name: str, point: Point) -> Any:
-    """`sweep.recipe` or `sweep.held_out` of a point; an error in it names the point."""
+def _called(what: str, function: Callable[[Point], Any], point: Point) -> Any:
+    """What a function of the user's gives for a point; an error in it names the point."""
     try:
-        return getattr(sweep, name)(point)
+        return called(what, function, point)
     except UserError as error:
-        raise UserError(f"{describe(point)}: {error}") from None
-    except (Exception, SystemExit) as error:
-        place = place_of(error)
-        raise UserError(
-            f"the {name} of sweep {sweep.name!r} fails at {describe(point)}: {sentence(error)}"
-            f"{f' ({place})' if place else ''}"
-        ) from error
+        raise UserError(f"{describe(point)}: {error}") from error
 
 
 def whole_batches(tokens: float, batch_tokens: int) -> int:
