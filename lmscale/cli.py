@@ -260,8 +260,9 @@ def _call(words: list[str]) -> int:
     if name not in VERBS:
         hint = f"; it is called {SYNONYMS[name]!r}" if name in SYNONYMS else nearest(name, VERBS)
         raise UserError(f"there is no verb {name!r} (`lmscale --help` lists them){hint}")
-    from lmscale.commands.answer import alone, check_places
+    from lmscale.commands.answer import alone
     from lmscale.commands.console import open_console
+    from lmscale.commands.places import check_places
 
     check_working_folder()
     module, arguments = VERBS[name].load(), parse(name, rest)

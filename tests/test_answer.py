@@ -139,30 +139,3 @@ def test_a_trained_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert value["states"] == {"finished": 1} and value["status"] == 0
     value = answer(capsys, "finish", trained)
     assert value["run_id"] == trained.name and value["state"] == "finished"
-
-
-@pytest.mark.parametrize("option", ["--json", "--save"])
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("lmscale.commands.fit.main", lambda *_: pytest.fail("it was computed"))
-    (tmp_path / "file").write_text("mine")
-    for place, why in (
-        (tmp_path, f"that is a folder; name a file in it, as {tmp_path / 'answer.json'}"),
-        (tmp_path / "file" / "a.json", f"{tmp_path / 'file'} is no folder; name a file in one"),
-    ):
-        assert call("fit", "chinchilla", option, place) == 2
-        assert capsys.readouterr().err == f"lmscale: {option} {place}: {why}\n"
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_file_in_a_folder_that_may_not_be_written_is_refused_and_a_device_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What is written beside its place and renamed needs the folder; a device is written into."""
-    monkeypatch.setattr("lmscale.commands.fit.main", lambda *_: None)
-    monkeypatch.setattr("os.access", lambda place, mode: Path(place) not in (tmp_path, Path("/dev")))
-    (tmp_path / "old.json").write_text("{}")
-    assert call("fit", "chinchilla", "--json", tmp_path / "old.json") == 2
-    assert f"{tmp_path} may not be written to; choose another folder" in capsys.readouterr().err
-    assert call("fit", "chinchilla", "--json", "/dev/null") == 0

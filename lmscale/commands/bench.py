@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next
@@ -21,6 +21,8 @@ SHAPES = 5
 @dataclass(frozen=True)
 class BenchArgs:
     """Measure how fast a model trains here: tokens/s, FLOP/s, MFU, memory, input. Give a shape or a configuration."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("profile",)
 
     layers: int | None = None
     """Blocks of the model; by default 4."""

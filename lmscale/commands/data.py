@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -32,6 +32,8 @@ FAR = 2.0
 @dataclass(frozen=True)
 class DataArgs:
     """Prepare a corpus, once, and report what is in it."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("output",)
 
     source: Positional[str] = "stdlib"
     """`stdlib`, `stdlib:code`, `stdlib:docstrings`, a file or folder of text, JSONL or Parquet, tfds:NAME,

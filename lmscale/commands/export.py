@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ExportArgs:
     """Write a trained model as files that other programs read, with a model card."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("output",)
 
     run: Positional[Path]
     """The folder of a run, runs/<sweep>/<run_id>."""

@@ -15,6 +15,7 @@ from lmscale.commands.constraints import RANGES, TIES, VALUES
 from lmscale.commands.flags import as_flags
 from lmscale.commands.next_step import print_next
 from lmscale.commands.numbers import read_number
+from lmscale.commands.places import Place, check_each, places
 from lmscale.commands.several_values import Joined
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import FitOptions
@@ -166,6 +167,8 @@ def main(args: FitArgs, console: "Console") -> None:
             f"{args.prediction} already holds a registered prediction: "
             "give another --prediction path, or delete it knowingly"
         )
+    if points is not None:
+        check_each([*places(args), Place("--prediction", args.prediction)])
     if args.save is not None and args.save.exists():
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
     results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])

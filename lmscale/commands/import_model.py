@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tyro.conf import Positional
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ImportModelArgs:
     """Read a published model from disk into a run folder, which every verb takes."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("output",)
 
     path: Positional[Path]
     """Folder with config.json, safetensors and a tokenizer: Llama, Qwen2, Qwen3, Gemma, OLMo, GPT-2, GPT-NeoX (Pythia),

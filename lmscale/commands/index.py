@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -22,6 +22,8 @@ class IndexArgs:
 
     Called again after it was broken off, it goes on behind the last finished shard.
     """
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("output",)
 
     run: Positional[Path]
     """The folder of a run, runs/<sweep>/<run_id>."""

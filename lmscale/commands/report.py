@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -24,6 +24,8 @@ class ReportArgs:
 
     Several sweeps or tables get a page that compares them: `lmscale report runs/a runs/b`.
     """
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("output",)
 
     source: Positional[str]
     """A sweep's folder, runs/<sweep>; a CSV (.gz too), Parquet or JSONL file; or `chinchilla` for the published runs

@@ -52,14 +52,15 @@ def main(args: TableArgs, console: "Console") -> None:
             f"metrics of {counted(write_events(args.folder), 'run')} written; next: tensorboard --logdir {args.folder}"
         )
         return
-    table = _scores(args) if args.scores else _runs(args.folder)
     verb = "emergence" if args.scores else "fit"
     if args.to == "wandb":
-        print(_send_to_wandb(args.folder, table))
+        check(not args.scores, "--scores go to a file or the terminal; leave --to wandb out")
+        print(_send_to_wandb(args.folder, _runs(args.folder)))
         return
     form = args.to or writing.format_of(args.output)
+    check(form != "parquet" or args.output is not None, "--to parquet is not for a terminal; add --output FILE.parquet")
+    table = _scores(args) if args.scores else _runs(args.folder)
     if args.output is None:
-        check(form != "parquet", "--to parquet is not for a terminal; add --output FILE.parquet")
         print(writing.csv_text(table) if form == "csv" else writing.jsonl_text(table), end="", flush=True)
         print_next(verb, args.folder, stderr=True)
         return
@@ -81,10 +82,8 @@ def _runs(folder: Path) -> "pd.DataFrame":
 
 
 def _scores(args: TableArgs) -> "pd.DataFrame":
-    from lmscale.core.config import check
     from lmscale.study.emergence.folder import read_scores
 
-    check(args.to != "wandb", "--scores go to a file or the terminal; leave --to wandb out")
     table = read_scores(args.folder, every_step=True)
     for sentence in table.attrs["notes"]:
         print(sentence, file=sys.stderr)  # the table itself may go to the terminal

@@ -138,8 +138,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     Raises `UserError` where something lies at `path` already, and as `atomic_write` does.
     """
     path = Path(path)
-    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
-        raise UserError(f"{path} exists already; name a folder that does not, or remove it")
+    check_new_folder(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +152,12 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise `UserError` where something lies at `path` already, other than an empty folder."""
+    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise UserError(f"{path} exists already; name a folder that does not, or remove it")
 
 
 def _umask() -> int:

@@ -10,6 +10,7 @@ from lmscale.commands.judge import record, sources, trust
 from lmscale.commands.judge.arguments import JudgeArgs
 from lmscale.commands.judge.ratings_table import show_ratings
 from lmscale.commands.next_step import print_next
+from lmscale.commands.places import Place, check_each, places
 from lmscale.core.files import write_text
 from lmscale.lm.eval.judge.bias import vote_sentences
 from lmscale.lm.eval.judge.pairs import Pair, Vote, choose_pairs, results
@@ -33,6 +34,7 @@ class Page:
 def write(args: JudgeArgs, console: Console) -> dict[str, Any]:
     """Write a page of blinded pairs; how many. Raises `UserError` as `gather`, `choose_pairs` and `write_page` do."""
     assert args.people is not None
+    check_each([*places(args), Place("--people", args.people), Place("the key of --people", key_path(args.people))])
     rubric = read_rubric(args.rubric)
     texts = sources.gather(args, rubric, write=True)
     pairs, sentences = choose_pairs(texts.texts, args.most_pairs, args.seed)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lmscale
 from lmscale.core.config import check
 from lmscale.core.errors import nearest
-from lmscale.core.files import whole_folder
+from lmscale.core.files import check_new_folder, whole_folder
 from lmscale.core.results import Outcome
 from lmscale.lm.use import stablehlo
 from lmscale.lm.use.hf.weights import SHARD_BYTES
@@ -52,6 +52,7 @@ def export(run: Path, output: Path, format: str, step: int | None = None, option
     unknown format, a run without that checkpoint, and an option of the model that the format has no counterpart for.
     """
     check(format in FORMATS, f"there is no format {format!r}{nearest(format, FORMATS)}; take {' or '.join(FORMATS)}")
+    check_new_folder(output)
     options = options or ExportOptions()
     opened = open_run(run, step)
     library, usage = FORMATS[format].library, FORMATS[format].usage

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 
 from lmscale.core.config import IMPORTED, DataConfig, ModelConfig, OptimizerConfig, RunConfig, check
 from lmscale.core.counting import count
-from lmscale.core.files import FETCH_AGAIN, read_json, storage_error, whole_folder, write_json, write_text
+from lmscale.core.files import (
+    FETCH_AGAIN,
+    check_new_folder,
+    read_json,
+    storage_error,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from lmscale.core.plans import PlannedRun, read_plan, write_plan
 from lmscale.core.results import Outcome
 from lmscale.core.run_folder import CONFIG_FILE, IMPORTED_FILE, PLAN_FILE
@@ -75,6 +83,7 @@ def import_model(source: Path, output: Path, tokens: int | None = None, name: st
     `tokens` is D, the tokens that the model was trained on: by default what config.json records, else unknown. Raises
     `UserError` for a folder that is no such model, is damaged, or has an option without a counterpart.
     """
+    check_new_folder(output)
     values = read_json(source / MODEL_FILE, f"{MODEL_FILE} of a published model", FETCH_AGAIN)
     check(isinstance(values, dict), f"{source / MODEL_FILE} is no mapping of fields")
     architecture, model = model_config(values)
