@@ -187,9 +187,11 @@ def optional_packages() -> Iterator[Finding]:
 
 
 def slurm() -> Finding:
-    """Whether `lmscale run --slurm` finds a cluster that answers."""
+    """Whether `lmscale run --launcher slurm` finds a cluster that answers."""
     if shutil.which("sbatch") is None:
-        return Finding("Slurm", "missing", "no sbatch here", "only `lmscale run --slurm` needs it: call that on a node")
+        return Finding(
+            "Slurm", "missing", "no sbatch here", "only `lmscale run --launcher slurm` needs it: call that on a node"
+        )
     try:
         answer = subprocess.run(
             ["sinfo", "--noheader", "--format=%P %D %t"], capture_output=True, text=True, timeout=SLURM_SECONDS,
