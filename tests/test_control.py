@@ -85,7 +85,7 @@ def test_a_run_is_found_by_its_first_letters_or_its_folder(sweep: Path) -> None:
         control.find_run(NAMES[1][:5], sweep.parent)
     with pytest.raises(UserError, match=f"no run below .* did you mean '{NAMES[1]}'"):
         control.find_run(NAMES[1][:-1] + "x", sweep.parent)
-    with pytest.raises(UserError, match="is no run's folder"):
+    with pytest.raises(UserError, match="is no run folder"):
         control.find_run(str(sweep), sweep.parent)
 
 

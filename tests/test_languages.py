@@ -308,6 +308,10 @@ def test_chance_of_addition_and_brackets(digits: int) -> None:
         ("synthetic:zipf-facts(gamma)", "write parameters as NAME=VALUE"),
         ("synthetic:zipf-facts(gamma=open('x'))", "write parameters as NAME=VALUE"),
         ("synthetic:zipf-facts(gamma=2", "cannot be read"),
+        (
+            "synthetic:tasks(only=copy)",
+            "with words in quotes, as in synthetic:zipf-facts(gamma=1.5) or synthetic:tasks(only='copy')",
+        ),
         ("synthetic:hidden-markov(symbols=1)", "symbols = 1 must lie between 2 and 4,096; the nearest is 2"),
         ("synthetic:tasks(only='copi')", "no task 'copi'; did you mean 'copy'"),
         ("synthetic:repeats(letters=8, longest=9)", "longest = 9 must lie between 2 and 8; the nearest is 8"),

@@ -7,7 +7,7 @@ import pytest
 from helpers.architecture import FILES
 
 from lmscale.core import run_folder
-from lmscale.core.run_folder import METRICS_FILE, TAIL_BYTES, failure_reason, last_metrics, read_metrics
+from lmscale.core.run_folder import METRICS_FILE, TAIL_BYTES, failure_reason, last_metrics, no_run, read_metrics
 
 ONE, TWO = b'{"step": 1}\n', b'{"step": 2, "loss_nats": 3.5}\n'
 
@@ -96,3 +96,22 @@ def test_a_row_holds_finite_numbers(tmp_path: Path, value: str) -> None:
     assert last_metrics(tmp_path) is None
     (tmp_path / METRICS_FILE).write_text(f'{{"step": 1, "aux": {value}}}\n')
     assert (last_metrics(tmp_path) is not None) == (value == "null")
+
+
+def test_the_run_that_is_meant_is_named_by_the_first_letters_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("mine/0123456789ab", "mine/0199999999ab", "other/4eef0680cb4b"):
+        (Path("runs") / run).mkdir(parents=True)
+        (Path("runs") / run / "config.json").write_text("{}")
+    Path("runs/mine/plan.json").write_text("{}")
+    lacks = "is no run folder: it has no config.json"
+    meant = "did you mean runs/mine/0123456789ab?"
+    assert no_run(Path("runs/mine/0123")) == f"runs/mine/0123 {lacks}; {meant}"
+    assert no_run(Path("0123456789ab")) == f"0123456789ab {lacks}; {meant}"
+    assert no_run(tmp_path / "runs/mine/0123").endswith(f"; did you mean {tmp_path}/runs/mine/0123456789ab?")
+    assert no_run(Path("runs/mine/01")).endswith("; give runs/<sweep>/<run_id>"), "two begin so"
+    assert no_run(Path("absent")) == f"absent {lacks}; give runs/<sweep>/<run_id>"
+    assert no_run(Path("[")) == f"[ {lacks}; give runs/<sweep>/<run_id>"
+    assert no_run(Path("runs/mine")).startswith(f"runs/mine {lacks}, but a plan; give one of its runs, as runs/mine/01")

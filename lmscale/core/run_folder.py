@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,18 @@ def being_scored(folder: Path) -> str:
         return f"being scored on {value['task']} ({value['number']} of {value['of']})"
     except (OSError, UserError, ValueError, KeyError, TypeError):
         return ""
+
+
+def no_run(folder: Path) -> str:
+    """That a folder is no run's, and the run that is meant: one of its sweep, or below `runs`, that begins so."""
+    said = f"{folder} is no run folder: it has no {CONFIG_FILE}"
+    if (folder / PLAN_FILE).is_file():
+        inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+        return f"{said}, but a plan; give one of its runs" + (f", as {inside[0]}" if inside else "")
+    begun = f"{escape(folder.name)}*/{CONFIG_FILE}"
+    places = [*Path("runs").glob(f"*/{begun}"), *folder.parent.glob(begun)] if folder.name else []
+    close = list({path.parent.resolve(): path.parent for path in places}.values())
+    return f"{said}; did you mean {close[0]}?" if len(close) == 1 else f"{said}; give runs/<sweep>/<run_id>"
 
 
 def find_run(run_id: str, beside: Path) -> Path:

@@ -12,7 +12,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import IMPORT_AGAIN, read_json
 from lmscale.core.plans import read_plan
 from lmscale.core.quantities import model_size
-from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, IMPORTED_FILE
+from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, IMPORTED_FILE, no_run
 from lmscale.core.run_identity import read_config
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ def is_reward_model(folders: Sequence[Path]) -> bool:
 def in_order_of_scale(folders: Sequence[Path]) -> list[Path]:
     """Smaller N first, and of one N fewer training tokens. Raises `UserError` for a folder that is no run's."""
     for folder in folders:
-        check(
-            (folder / CONFIG_FILE).is_file(),
-            f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>, or --sweep runs/<sweep>",
-        )
+        if not (folder / CONFIG_FILE).is_file():
+            raise UserError(no_run(folder))
     return sorted(dict.fromkeys(folders), key=lambda folder: _scale(read_config(folder)))
 
 

@@ -258,7 +258,8 @@ def _arguments(source: str, arguments: str) -> dict[str, Any]:
         return {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords if pair.arg is not None}
     except (SyntaxError, ValueError, AssertionError, AttributeError):
         raise UserError(
-            f"{source!r} cannot be read; write parameters as NAME=VALUE, as in {PREFIX}zipf-facts(gamma=1.5)"
+            f"{source!r} cannot be read; write parameters as NAME=VALUE with words in quotes, as in "
+            f"{PREFIX}zipf-facts(gamma=1.5) or {PREFIX}tasks(only='copy')"
         ) from None
 
 

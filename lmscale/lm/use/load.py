@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from lmscale.core.config import IMPORTED, MeshConfig, RunConfig, check
 from lmscale.core.errors import UserError
-from lmscale.core.run_folder import CONFIG_FILE
+from lmscale.core.run_folder import CONFIG_FILE, no_run
 from lmscale.core.run_identity import read_config
 from lmscale.lm import data
 from lmscale.lm.data.tokenizer import Tokenizer, imported_tokenizer
@@ -55,10 +55,8 @@ def load(folder: str | Path, step: int | None = None) -> TrainedRun:
 
 def open_run(folder: Path, step: int | None = None) -> Opened:
     """A run, as `load` gives it; where its newest checkpoint cannot be read, the one before, and a sentence says so."""
-    check(
-        (folder / CONFIG_FILE).is_file(),
-        f"{folder} is no run folder: it has no {CONFIG_FILE}; give runs/<sweep>/<run_id>",
-    )
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(no_run(folder))
     config = read_config(folder)
     mesh = make_mesh(config.mesh if config.mesh.devices <= jax.device_count() else MeshConfig())
     params, step, facts = _params(config, folder, step, mesh)

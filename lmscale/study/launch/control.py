@@ -7,7 +7,7 @@ from pathlib import Path
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.files import open_regular, write_text
 from lmscale.core.plans import read_plan
-from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, OUTCOME_FILE, STOP_FILE, failure_reason
+from lmscale.core.run_folder import CONFIG_FILE, LOG_FILE, OUTCOME_FILE, STOP_FILE, failure_reason, no_run
 from lmscale.study.launch import failures, lease
 
 POLL_SECONDS = 0.5
@@ -23,7 +23,7 @@ def find_run(run: str, runs: Path) -> Path:
     if "/" in run or Path(run).is_dir():
         if (Path(run) / CONFIG_FILE).exists():
             return Path(run)
-        raise UserError(f"{run} is no run's folder: give runs/<sweep>/<run>, or the first letters of the run")
+        raise UserError(no_run(Path(run)))
     folders = {path.parent.name: path.parent for path in runs.glob(f"*/*/{CONFIG_FILE}")}
     matches = sorted(folder for name, folder in folders.items() if name.startswith(run))
     if len(matches) == 1:
