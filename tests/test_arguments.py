@@ -347,3 +347,28 @@ def test_a_default_is_taken_and_a_missing_argument_is_left_to_python() -> None:
         power()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword argument 'bass'"):
         power(2, bass=1)  # type: ignore[call-arg]
+
+
+class DataFrame:
+    """A frame of another library, as far as we look at it."""
+
+    def __init__(self, frame: pd.DataFrame | None) -> None:
+        self.frame = frame
+
+    def to_pandas(self) -> pd.DataFrame:
+        if self.frame is None:
+            raise ModuleNotFoundError("pyarrow is required")
+        return self.frame
+
+
+DataFrame.__module__ = "polars.dataframe.frame"
+
+
+def test_a_frame_of_another_library_is_taken_as_one_of_pandas() -> None:
+    ours: Any = DataFrame(TABLE[["params", "tokens", "loss_nats"]])
+    assert (lmscale.read_table(ours)["params"] == TABLE["params"]).all()
+    fit = fits.loss_law(ours, resamples=0, check=False)
+    assert fit.law.values() == fits.loss_law(ours.frame, resamples=0, check=False).law.values()
+    none: Any = DataFrame(None)
+    with pytest.raises(UserError, match=r"DataFrame of polars becomes none of pandas \(ModuleNotFoundError: pyarrow "):
+        lmscale.read_table(none)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from lmscale.core.arguments.numbers import FINITE, WHOLE, ArrayRange, Range, amounts, integer, number
 from lmscale.core.arguments.refused import Refused
-from lmscale.core.errors import nearest
+from lmscale.core.errors import UserError, nearest
+from lmscale.core.user_code import sentence
 
 
 class Kind(NamedTuple):
@@ -247,11 +248,33 @@ def _instance(cls: Any) -> Kind | None:
         return Kind("an array of numbers", "arrays of numbers", _array, True)
     if name == "Path":
         return PATH
+    if name == "DataFrame":
+        return Kind("a DataFrame", "DataFrames", _frame)
     if isinstance(cls, Unloaded):
         return Kind(
             f"a {name}", f"{name}s", _where(lambda value: name in (one.__name__ for one in type(value).__mro__))
         )
     return Kind(f"a {name}", f"{name}s", _where(lambda value: isinstance(value, cls)))
+
+
+def _frame(value: Any) -> Any:
+    """A DataFrame of pandas, also from one of another library.
+
+    Raises `Refused` for anything else, `UserError` for a frame that becomes none of pandas.
+    """
+    frames = [one for one in type(value).__mro__ if one.__name__ == "DataFrame"]
+    if not frames:
+        raise Refused(value)
+    library = frames[0].__module__.partition(".")[0]
+    if library == "pandas":
+        return value
+    try:
+        return value.to_pandas()
+    except Exception as error:  # what it needs is not installed, or it has no such method
+        raise UserError(
+            f"the DataFrame of {library} becomes none of pandas ({sentence(error)}): write it to a Parquet file, and "
+            f"give the file's path"
+        ) from error
 
 
 def _array(value: Any) -> Any:

@@ -99,6 +99,17 @@ def _of_numbers(loss: Callable[..., Any]) -> Callable[..., Any]:
     return checked_loss
 
 
+def _then_checked(own: Callable[["Law"], None]) -> Callable[["Law"], None]:
+    """A `__post_init__` of a law's own, after which its parameters are numbers."""
+
+    @functools.wraps(own)
+    def wrapper(self: "Law") -> None:
+        own(self)
+        Law.__post_init__(self)
+
+    return wrapper
+
+
 def _check_inputs(law: "Law", inputs: Mapping[str, Any]) -> None:
     """Raises `UserError` for an input that is no number, or none that a run can have; of arrays for other items."""
     for name, value in inputs.items():
@@ -151,6 +162,13 @@ class Law:
             _locate_errors(cls)
         if callable(loss := vars(cls).get("loss")) and loss is not Law.loss:
             cls.loss = _of_numbers(loss)  # type: ignore[method-assign]
+        if callable(own := vars(cls).get("__post_init__")):
+            cls.__post_init__ = _then_checked(own)  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for a parameter that is no number, nor an array of them."""
+        for one in self.PARAMETERS:
+            one.check(getattr(self, one.name, 0.0), type(self).__name__)
 
     @classmethod
     def input(cls, name: str) -> Input:

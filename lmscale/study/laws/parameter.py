@@ -2,9 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Complex
+from typing import Any
 
-from lmscale.core.arguments import Number, checked
+from lmscale.core.arguments import Number, checked, hint, shown
 from lmscale.core.errors import UserError
+
+ARRAYS = ("i", "u", "f", "c")
+"""Kinds of NumPy's types that are numbers."""
 
 
 @checked
@@ -37,6 +42,19 @@ class Parameter:
             raise UserError(
                 f"parameter {self.name!r} starts at {outside[0]:g}, outside of its bounds {self.low:g} to {self.high:g}"
             )
+
+    def check(self, value: Any, of: str) -> None:
+        """Raise `UserError` for a value that is no number, nor an array of them; `of` names the class of the law.
+
+        Complex numbers and duals are numbers: derivatives are taken by both.
+        """
+        kind = getattr(getattr(value, "dtype", None), "kind", None)
+        if kind in ARRAYS or hasattr(value, "tangents"):
+            return
+        if kind is None and isinstance(value, Complex) and not isinstance(value, bool):
+            return
+        fix = "; make an array of it, np.array([...])" if isinstance(value, list | tuple) else hint(value, True)
+        raise UserError(f"{of}({self.name}={shown(value)}): must be a number, or an array of numbers{fix}")
 
     @property
     def search_from(self) -> tuple[float, ...]:
