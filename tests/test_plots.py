@@ -50,6 +50,22 @@ def test_counts_are_compact(value, text):
     assert plots.compact(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (23.98, "24.0"),
+        (20.14, "20.1"),
+        (8.0, "8"),
+        (0.5139, "0.514"),
+        (1.5e-4, "0.00015"),
+        (104.6, "105"),
+        (1040.2, "1,040"),
+    ],
+)
+def test_a_number_has_three_digits_and_a_whole_number_its_own(value, text):
+    assert plots.number(value) == text
+
+
 @pytest.mark.parametrize("value, text", [(3e12, "3×10¹²"), (1e18, "10¹⁸"), (5.76e23, "5.76×10²³"), (2e-3, "2×10⁻³")])
 def test_budgets_are_powers_of_ten(value, text):
     assert plots.power(value) == text

@@ -17,6 +17,7 @@ from lmscale.core.counting import Platform, memory_bytes, reference_bytes, state
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.core.files import cache_dir
 from lmscale.core.host import CORES_VARIABLE, available_memory_bytes, memory_share_bytes, start_ticks, usable_cores
+from lmscale.core.quantities import counted
 
 _IMPORTED = time.perf_counter()
 
@@ -264,7 +265,7 @@ def device_name() -> str:
 
     kind = jax.devices()[0].device_kind
     if jax.default_backend() == "cpu":
-        return f"{kind} x {jax.device_count()} ({len(usable_cores())} cores)"
+        return f"{kind} x {jax.device_count()} ({counted(len(usable_cores()), 'core')})"
     return f"{kind} x {jax.device_count()}"
 
 

@@ -14,10 +14,15 @@ def compact(value: float | None, digits: int = 3) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, thousands set apart, a power of ten from a million on: 20.1, 1,040, 2×10¹¹."""
+    """Three digits, thousands set apart, a power of ten from a million on: 20.1, 24.0, 8, 1,040, 2×10¹¹.
+
+    Zeros at the end are digits too, but not of a whole number.
+    """
     if abs(value) >= 1e6:
         return power(value, 1)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1e-3 or float(value).is_integer() else _digits(value, 3)
 
 
 def _digits(value: float, digits: int) -> str:

@@ -101,8 +101,8 @@ def _repeats(runs: Any) -> list[Sketch]:
 def _by_position(chart: Chart, drawn: int, runs: int) -> Sketch:
     whose = "each run" if drawn == runs else f"{drawn:,} of {runs:,} runs"
     caption = (
-        f"Validation loss of the tokens that are predicted from so many tokens of context, a line for {whose} by model "
-        "size N: what context is worth."
+        f"Validation loss of the tokens that are predicted from so many tokens of context: what context is worth. A "
+        f"line for {whose}, in the colour that its size N has in the figure of loss against compute."
     )
     painted = partial(_paint, chart)
     return Sketch("positions", "Loss by position in the context", caption, 4.4, 1, painted, partial(list, [chart]))

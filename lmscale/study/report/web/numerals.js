@@ -68,7 +68,7 @@ function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (Math.abs(value) >= 1e6) return power(value, 1);
   if (Math.abs(value) >= 1000) return fixed(value, 0).replace(/\B(?=(\d{3})+$)/g, ",");
-  return general(value, 3);
+  return Math.abs(value) < 1e-3 || Number.isInteger(value) ? general(value, 3) : withDigits(value, 3);
 }
 
 const NUMERALS = {
