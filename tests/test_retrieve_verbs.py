@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.command_line import call
-from helpers.retrieval import documents, nearly, subject_of, train_in, trained
+from helpers.retrieval import subject_of, train_in, trained
 from helpers.tiny_runs import run, strictly
 from helpers.xla_flags import simulated_devices
 
@@ -29,7 +29,6 @@ from lmscale.lm.retrieve.chunks import ByteSpan
 from lmscale.lm.retrieve.embed import Embedder, embedding_of
 from lmscale.lm.retrieve.graph import GRAPH_FILE
 from lmscale.lm.retrieve.index import INDEX_FILE, Passage, open_index
-from lmscale.lm.retrieve.nearest import NOBODY
 from lmscale.lm.retrieve.search import Searcher
 from lmscale.lm.use.ask import fitting, prompt_of, room_for_prompt
 from lmscale.lm.use.citations import CitedSentence, cite
@@ -166,27 +165,6 @@ def test_an_empty_index_is_refused(folder: Path, index: Path, tmp_path: Path) ->
     shards.write_record(copy / INDEX_FILE, {**facts, "chunks": 0, "chunks_by_shard": []})
     with pytest.raises(UserError, match="is empty: its corpus has no text to look up"):
         open_index(copy)
-
-
-@pytest.mark.long
-def test_no_document_finds_itself_or_a_near_duplicate(folder: Path, tmp_path: Path) -> None:
-    texts = documents(0, 8)
-    (tmp_path / "text").mkdir()
-    for number, text in enumerate([*texts, nearly(texts[0])]):
-        (tmp_path / "text" / f"{number}.txt").write_text(text)
-    lmscale.index(folder, tmp_path / "index", source=str(tmp_path / "text"))
-    opened = open_index(tmp_path / "index")
-    searcher = Searcher(opened, *subject_of(folder))
-    by_id = {opened.corpus.document("train", number).id: number for number in range(9)}
-    own, copy = by_id["0.txt"], by_id["8.txt"]
-    for number, hidden in ((own, {own, copy}), (copy, {own, copy}), (by_id["3.txt"], {by_id["3.txt"]})):
-        neighbours = searcher.neighbours_of(number, 3)
-        retrieved = {opened.span(label).document for label in np.unique(neighbours.labels_Qk) if label != NOBODY}
-        assert retrieved and not retrieved & hidden
-    every = searcher.neighbours_of(own, opened.facts.chunks)
-    assert {opened.span(label).document for label in np.unique(every.labels_Qk) if label != NOBODY} == (
-        set(range(9)) - {own, copy}
-    )
 
 
 @pytest.mark.long

@@ -52,7 +52,9 @@ def main(args: AskArgs, console: "Console") -> None:
     Raises `UserError` for a folder without a whole index, for an index that another run made, and for a question that
     is empty or too long.
     """
-    question = _question(args.question)
+    from lmscale.commands.score.text_file import text_or_standard_input
+
+    question = text_or_standard_input(args.question)
     check(bool(question.strip()), "the question is empty; ask something")
     from lmscale.lm.devices import machine
 
@@ -72,13 +74,6 @@ def main(args: AskArgs, console: "Console") -> None:
         print_next(*repeat("--json", "answer.json"), stderr=True)
     else:
         print_next("sample", args.run, stderr=True)
-
-
-def _question(words: str) -> str:
-    """The question itself, or that of standard input."""
-    from lmscale.commands.score.text_file import STANDARD_INPUT, read_standard_input
-
-    return read_standard_input().decode() if words == STANDARD_INPUT else words
 
 
 def show(answer: "Answer", console: "Console") -> None:

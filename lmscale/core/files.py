@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -213,6 +214,11 @@ def read_bytes(path: str | Path) -> bytes:
         return content
     finally:
         os.close(descriptor)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _regular(descriptor: int, mode: str) -> IO[Any]:

@@ -1,5 +1,8 @@
 """Numbers as people read them: 33.4k parameters, 3 min 05 s."""
 
+import math
+from typing import Any
+
 THOUSANDS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 Z_95 = 1.959964
@@ -22,6 +25,15 @@ def model_size(params: float, active_params: float) -> str:
 def run_name(params: float, active_params: float, tokens: float, peak_lr: float, seed: int) -> str:
     """A run as people name it: "N 33.4k D 1.2M lr 0.01 s0", s for its seed."""
     return f"N {model_size(params, active_params)} D {quantity(tokens)} lr {peak_lr:.2g} s{seed}"
+
+
+def finite_number(value: Any) -> float | None:
+    """A value as a number; None for what is none, is not finite or is more than a float can hold."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def counted(number: int, noun: str) -> str:

@@ -69,6 +69,17 @@ def checked_line(text: str | Path, what: str) -> str:
     return str(text)
 
 
+def utf8(text: str, what: str = "the text") -> bytes:
+    """`text` in UTF-8. Raises `UserError`, which calls it `what`, for a lone surrogate, which has no UTF-8 form."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"character {error.start} of {what} is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
+            f"write; remove it"
+        ) from None
+
+
 def short_name(text: str, most: int) -> str:
     """`text` as a name of at most `most` letters, digits, '-', '_' and '.', with a letter or digit at both ends.
 

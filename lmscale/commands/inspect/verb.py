@@ -14,7 +14,9 @@ from lmscale.core.files import write_text
 def main(args: InspectArgs, console: Console) -> None:
     """Measure and show. Raises `UserError` for what cannot be measured and for a run without a checkpoint."""
     check_args(args)
-    text = None if args.text is None else _text(args.text)
+    from lmscale.commands.score.text_file import text_or_standard_input
+
+    text = None if args.text is None else text_or_standard_input(args.text)
     from lmscale.lm.devices import machine
 
     machine.set_up()
@@ -62,10 +64,3 @@ def check_args(args: InspectArgs) -> None:
         not args.units or args.task is not None or args.pairs is not None,
         "--units says what is patched on pairs of prompts: give --task or --pairs too",
     )
-
-
-def _text(words: str) -> str:
-    """The text itself, or that of standard input."""
-    from lmscale.commands.score.text_file import STANDARD_INPUT, read_standard_input
-
-    return read_standard_input().decode() if words == STANDARD_INPUT else words

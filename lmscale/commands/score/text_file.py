@@ -39,6 +39,11 @@ def read_text_file(path: str, documents: Literal["file", "lines"]) -> TextFile:
     return TextFile([lines[number - 1] for number in numbers], numbers, len(lines) - len(numbers))
 
 
+def text_or_standard_input(words: str) -> str:
+    """`words` themselves, or the text of standard input for "-". Raises `UserError` as `read_standard_input` does."""
+    return read_standard_input().decode() if words == STANDARD_INPUT else words
+
+
 def read_standard_input() -> bytes:
     """UTF-8 text without a byte order mark. Raises `UserError` where it cannot be read, is too long or not UTF-8."""
     return _utf8(_standard_input(), "standard input")

@@ -11,7 +11,6 @@ does not fit the context loses its left end. Nothing is downloaded unless HF_HUB
 import difflib
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ import numpy as np
 
 from lmscale.core.config import check
 from lmscale.core.errors import UserError
+from lmscale.core.quantities import finite_number
 from lmscale.lm.eval import score_files, task_eval
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
@@ -178,7 +178,7 @@ def score_rows(results: dict[str, Any]) -> tuple[list[Score], list[str]]:
             metric, comma, answers = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            if (score := _finite(value)) is None:
+            if (score := finite_number(value)) is None:
                 not_finite.append(f"{task} {key}")
                 continue
             items = [item for item in results["samples"].get(task, []) if item["filter"] == answers and metric in item]
@@ -192,7 +192,7 @@ def score_rows(results: dict[str, Any]) -> tuple[list[Score], list[str]]:
                     kind="hard" if hard else "graded",
                     shots=int(results["n-shot"].get(task) or 0),
                     score=score,
-                    stderr=_finite(values.get(f"{metric}_stderr,{answers}")),
+                    stderr=finite_number(values.get(f"{metric}_stderr,{answers}")),
                     n=values["sample_len"],
                     chance=_chance(items) if chosen else None,
                     higher_is_better=results["higher_is_better"].get(task, {}).get(metric) is not False,
@@ -232,14 +232,6 @@ def _ties(task: str, samples: list[dict[str, Any]]) -> Iterator[str]:
     chosen = [[one[0] for one in choices] for choices in answers if all(isinstance(one, tuple) for one in choices)]
     if tied := sum(len(nats) > 1 and len(set(nats)) == 1 for nats in chosen):
         yield f"{task}: all choices of {tied:,} items are equally likely, and the harness takes the first as the answer"
-
-
-def _finite(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _responses(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -76,10 +76,6 @@ class Effects:
         """The indirect effect of each unit over the total one, [E]: both are means over pairs."""
         return bootstrap_ratio(self.indirect_NE, self.total_N, seed)
 
-    def direct_share(self, seed: int = 0) -> Interval:
-        """Likewise of direct effects: 1 where the effect does not need the unit."""
-        return bootstrap_ratio(self.direct_NE, self.total_N, seed)
-
 
 def measure_effects(
     params: Params, pairs: PairTokens, config: ModelConfig, name: str, progress: Progress | None = None

@@ -4,7 +4,7 @@ A row is a prompt and a mask, which says where its values are replaced; what rep
 values of other prompts, or constants. Letters as in `transformer`; N prompts, R rows, U units of a kind in one layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from lmscale.lm.devices.sharding import batch_devices
 from lmscale.lm.inspect import expert_neurons
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import Params
-from lmscale.lm.model.tap import TAPS, Tap, record
+from lmscale.lm.model.tap import Tap, record
 
 Masks = Mapping[str, jax.Array]
 """Site -> where its value is replaced, bool [R, L, T or 1, U or 1]; L is 1 at a site outside of the layers."""
@@ -27,8 +27,6 @@ Sources = Mapping[str, jax.Array]
 """Site -> what replaces it: as a tap records it, [L, N, T, ...] or [N, T, ...], or with 1 for any of N and T."""
 MEMORY_BYTES = 2**28
 """What the recorded values of a group of prompts, or the logits of a batch, may take."""
-SETS = ("embedding", "attention_output", "mlp_output")
-"""Sites that together are all that is ever added to the residual stream: replacing them all is running the source."""
 
 
 class Mediator(NamedTuple):
@@ -98,13 +96,6 @@ def neuron_masks(mask_RLU: jax.Array, config: ModelConfig) -> Masks:
     return {site: mask for site, mask in parts.items() if site in expert_neurons.neuron_sites(config)}
 
 
-def everywhere(sites: Sequence[str], config: ModelConfig, rows: int, where: bool = True) -> Masks:
-    """Masks that replace all of the sites in every row, or nothing of them."""
-    return {
-        site: jnp.full((rows, config.layers if TAPS[site].in_layer else 1, 1, 1), where, jnp.bool_) for site in sites
-    }
-
-
 def patching_tap(masks: Masks, sources: Sources, source_R: jax.Array, config: ModelConfig) -> Tap:
     """The tap that puts prompt `source_R` of the sources into every row where the masks say so.
 
@@ -166,22 +157,6 @@ def logits_at(
 def recorded(params: Params, tokens_NT: jax.Array, config: ModelConfig, sites: tuple[str, ...]) -> dict[str, jax.Array]:
     """The values of the sites for every prompt."""
     return transformer.final_residual(params, tokens_NT, config, None, record(*sites))[2]
-
-
-@partial(jax.jit, static_argnames=("config",))
-def patched_logits(
-    params: Params,
-    tokens_NT: jax.Array,
-    end_N: jax.Array,
-    row_R: jax.Array,
-    masks: Masks,
-    sources: Sources,
-    config: ModelConfig,
-) -> jax.Array:
-    """Logits [R, V] at the end of prompt `row_R`, in which the sources' values of the same number stand where the masks
-    say so."""
-    tap = patching_tap(masks, sources, row_R, config)
-    return logits_at(params, tokens_NT[row_R], end_N[row_R], config, tap)
 
 
 def chunks(rows: int, row_bytes: int, most: int = 256) -> list[NDArray[np.int32]]:

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmscale.core.config import check
 from lmscale.lm.data.tokenizer import Tokenizer
 from lmscale.lm.eval.batching import Ids
-
-Integers = NDArray[np.int64]
 
 
 class ByteSpan(NamedTuple):

@@ -8,7 +8,6 @@
 The number of a chunk is its place in the order of all shards.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,24 +112,9 @@ class Index:
         """The graph for approximate search, None where there is none."""
         return None if self.facts.graph is None else open_graph(self.folder, from_json(GraphFacts, self.facts.graph))
 
-    def search(
-        self, vectors_QD: Vectors, k: int, *, exact: bool = False, skip: Callable[[int], bool] | None = None
-    ) -> Neighbours:
-        """The k chunks nearest to each vector by the cosine; by the graph where there is one, unless `exact`.
-
-        Chunks of documents for which `skip` holds, by their number in the split, are passed over.
-        """
-        most = min(k, self.facts.chunks)
-        while True:
-            neighbours = self._nearest(vectors_QD, most, exact)
-            if skip is None:
-                return neighbours
-            chosen = self._without(neighbours, k, skip)
-            if most == self.facts.chunks or (chosen.labels_Qk != NOBODY).all():
-                return chosen
-            most = min(self.facts.chunks, 4 * most)
-
-    def _nearest(self, vectors_QD: Vectors, k: int, exact: bool) -> Neighbours:
+    def search(self, vectors_QD: Vectors, k: int, *, exact: bool = False) -> Neighbours:
+        """The k chunks nearest to each vector by the cosine; by the graph where there is one, unless `exact`."""
+        k = min(k, self.facts.chunks)
         if self.graph is not None and not exact:
             return self.graph.search(vectors_QD, k)
         nearest = Nearest(vectors_QD, k, "inner product")
@@ -139,19 +123,6 @@ class Index:
             labels = np.arange(self.starts[number], self.starts[number + 1])
             nearest.add(vectors.reconstruct_n(0, count) if count else np.zeros((0, vectors.d), np.float32), labels)
         return nearest.neighbours()
-
-    def _without(self, neighbours: Neighbours, k: int, skip: Callable[[int], bool]) -> Neighbours:
-        """The first k neighbours whose documents are not passed over."""
-        numbers = np.unique(neighbours.labels_Qk[neighbours.labels_Qk != NOBODY])
-        document_of = {number: self.span(number).document for number in numbers.tolist()}
-        passed_over = {document: skip(document) for document in set(document_of.values())}
-        scores = np.full((len(neighbours.labels_Qk), k), -np.inf, np.float32)
-        labels = np.full(scores.shape, NOBODY, np.int64)
-        for row, (row_scores, row_labels) in enumerate(zip(neighbours.scores_Qk, neighbours.labels_Qk.tolist())):
-            chosen = [i for i, one in enumerate(row_labels) if one != NOBODY and not passed_over[document_of[one]]][:k]
-            scores[row, : len(chosen)] = row_scores[chosen]
-            labels[row, : len(chosen)] = [row_labels[i] for i in chosen]
-        return Neighbours(scores, labels)
 
     def span(self, number: int) -> ByteSpan:
         """Where a chunk stands. Raises `UserError` for a number that no chunk has."""

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.config import ModelConfig, check
-from lmscale.core.counting import flops_per_token_forward
 from lmscale.lm.devices.sharding import batch_devices, batch_sharding
 from lmscale.lm.inspect.subject import Subject
 from lmscale.lm.model import transformer
@@ -107,11 +106,6 @@ class KnnMeasurement:
             details = {"neighbours": NEIGHBOURS, "settings": [one._asdict() for one in settings]}
             nats_W = nats_Q.reshape(-1, context).mean(axis=1)
             yield LossAtSize(size, tokens, nats_W, tokens * per_token, nearest.flops_per_query, details)
-
-    @property
-    def model_flops(self) -> int:
-        """What the model alone spends on a token."""
-        return flops_per_token_forward(self._subject.config.model)
 
 
 def interpolated(queries: Queries, neighbours: Neighbours | None) -> tuple[Floats, list[Interpolation]]:

@@ -1,20 +1,12 @@
-"""What an index finds for a text: the passages nearest to a question, or to a document of the corpus itself.
-
-A document finds neither itself nor a near-duplicate (`duplicates`).
-"""
-
-from collections.abc import Callable
+"""What an index finds for a text: the passages nearest to a question."""
 
 import numpy as np
 
 from lmscale.core.config import check
 from lmscale.lm.eval.batching import Ids
 from lmscale.lm.inspect.subject import Subject
-from lmscale.lm.retrieve.chunks import chunks
-from lmscale.lm.retrieve.duplicates import Duplicates
 from lmscale.lm.retrieve.embed import Embedder, Embedding, embedding_of
 from lmscale.lm.retrieve.index import Index, Passage, check_made_by
-from lmscale.lm.retrieve.nearest import Neighbours
 
 
 class Searcher:
@@ -38,23 +30,3 @@ class Searcher:
 
     def _tokens(self, text: str) -> Ids:
         return np.asarray(self.subject.tokenizer.encode(text), np.int32)[-(self.subject.config.model.context - 1) :]
-
-    def neighbours_of(self, number: int, k: int, *, exact: bool = False) -> Neighbours:
-        """The k chunks nearest to each chunk of document `number` of the corpus, of other documents that do not copy
-        it."""
-        index = self.index
-        text = index.corpus.document(index.identity.split, number).text
-        parts = list(chunks([(number, text)], self.subject.tokenizer, index.identity.chunk_tokens))
-        vectors_QD = self.embedder([part.tokens for part in parts])
-        return index.search(vectors_QD, k, exact=exact, skip=self._copies(number, text))
-
-    def _copies(self, number: int, text: bytes) -> Callable[[int], bool]:
-        """Whether a document of the corpus is document `number` or nearly copies it."""
-        duplicates, index = Duplicates([text]), self.index
-
-        def copies(other: int) -> bool:
-            if other == number:
-                return True
-            return bool(duplicates.copied_by(index.corpus.document(index.identity.split, other).text))
-
-        return copies

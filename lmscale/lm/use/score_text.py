@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from lmscale.core.config import MeshConfig, ModelConfig, check
 from lmscale.core.errors import UserError
+from lmscale.core.text import utf8
 from lmscale.lm.data.tokenizer import Tokenizer, bits_per_byte
 from lmscale.lm.devices.sharding import batch_devices, batch_sharding, make_mesh, replicated
 from lmscale.lm.model.parameters import Params
@@ -183,18 +184,13 @@ def alternatives(
 
 def _utf8(text: str | bytes, number: int) -> bytes:
     """`text` as UTF-8. Raises `UserError` for what is not."""
+    if isinstance(text, str):
+        return utf8(text, f"text {number}")
     try:
-        if isinstance(text, str):
-            return text.encode()
         text.decode()
-        return text
     except UnicodeDecodeError as error:
         raise UserError(f"text {number} is not UTF-8 at byte {error.start:,}; convert it to UTF-8") from None
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"character {error.start} of text {number} is the lone surrogate {error.object[error.start]!r}, which "
-            f"UTF-8 cannot write; remove it"
-        ) from None
+    return text
 
 
 def _lines(texts: Sequence[bytes]) -> list[int]:

@@ -29,8 +29,6 @@ class FittedShape:
 
     log_likelihood_T: np.ndarray
     bic_T: np.ndarray
-    knot_T: np.ndarray
-    """u of the knot; NaN where the shape has none."""
     values_TK: np.ndarray
     mean_TS: np.ndarray
     """The fitted scores."""
@@ -75,7 +73,6 @@ def fit_all(u_TS: np.ndarray, score_TS: np.ndarray, weight_TS: np.ndarray, noise
         best[name] = FittedShape(
             log_likelihood_T=highest_T,
             bic_T=-2 * highest_T + PARAMETERS[name] * np.log(scales_T),
-            knot_T=np.full(len(best_T), np.nan) if name in ("flat", "line") else KNOTS[best_T % len(KNOTS)],
             values_TK=values_TK,
             mean_TS=(basis_TGSK[here, best_T] @ values_TK[..., None])[..., 0],
             log_likelihood_TG=likelihood_TG,

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from lmscale.core import files
 from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.user_code import called, place_of, sentence
@@ -123,7 +124,7 @@ def saved_form(name: str, path: str, sha256: str) -> type[Law]:
             return form(law)
     try:
         file = Path(within_reach(path).rpartition(":")[0])
-        changed = file.is_file() and sha256 not in ("", hashlib.sha256(file.read_bytes()).hexdigest())
+        changed = file.is_file() and sha256 not in ("", files.sha256(file))
         restored = None if changed else _imported(path)  # other code than was fitted is not even run
     except UserError as error:
         raise UserError(f"the fit's law {name!r} cannot be read back: {error}") from None

@@ -1,7 +1,6 @@
 """What a law is: parameters with bounds and starts, inputs with roles, a loss, an optimum under a compute model."""
 
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core import files
 from lmscale.core.arguments import Amounts, checked, shown
 from lmscale.core.errors import UserError, nearest
 from lmscale.core.user_code import called
@@ -44,7 +44,7 @@ def _birth(law: type["Law"]) -> Birth:
     module = sys.modules.get(law.__module__)
     file = getattr(module, "__file__", None)
     readable = file is not None and not law.__module__.startswith("lmscale.") and Path(file).is_file()
-    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest() if readable and file is not None else ""
+    sha256 = files.sha256(file) if readable and file is not None else ""
     place = getattr(module, "__law_file__", None)
     if place is None:
         by_name = getattr(module, "__spec__", None) is not None and law.__module__ != "__main__"

@@ -18,7 +18,6 @@ SCRIPTS = (
     "explore.js", "parameters.js", "main.js",
 )  # fmt: skip
 """Our own scripts in the order in which the page runs them, as one."""
-LIBRARY_FILES = ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE")
 
 
 @cache

@@ -1,6 +1,5 @@
 """Which files a report has beside its page, with their hashes: the next report in the folder leaves no old ones."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ def update(folder: Path, paths: Sequence[str]) -> None:
 
     A file that was changed since, or that no report has written, stays.
     """
-    for path, sha256 in _listed(folder).items():
+    for path, digest in _listed(folder).items():
         file = folder / path
-        if path not in paths and not file.is_symlink() and file.is_file() and _sha256(file) == sha256:
+        if path not in paths and not file.is_symlink() and file.is_file() and files.sha256(file) == digest:
             file.unlink(missing_ok=True)
-    listed = {path: _sha256(folder / path) for path in paths if (folder / path).is_file()}
+    listed = {path: files.sha256(folder / path) for path in paths if (folder / path).is_file()}
     files.write_json(folder / MANIFEST_FILE, listed)
 
 
@@ -40,13 +39,9 @@ def _listed(folder: Path) -> dict[str, Any]:
         return {}
     if not isinstance(listed, dict) or (folder / FIGURES).is_symlink():
         return {}
-    return {path: sha256 for path, sha256 in listed.items() if _is_inside(path)}
+    return {path: digest for path, digest in listed.items() if _is_inside(path)}
 
 
 def _is_inside(path: str) -> bool:
     """Whether a path is that of a file of the report: a name, or one below the folder of figures."""
     return NAME.fullmatch(path.removeprefix(f"{FIGURES}/")) is not None
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

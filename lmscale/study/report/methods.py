@@ -50,7 +50,7 @@ def _law(fit: "LossLaw") -> str:
     }[fit.loss_function]
     sentence = f"Least sum of the {loss} of the residuals of {residual} over {fit.n_runs} runs"
     if fit.fixed:
-        sentence += f", with {_listed(fit.fixed)} held fixed"
+        sentence += f", with {listed(fit.fixed)} held fixed"
     return f"{sentence}."
 
 
@@ -152,6 +152,6 @@ def _estimate(freedom: float) -> str:
     return f"as an estimate with {freedom:.3g} degrees of freedom"
 
 
-def _listed(names: Sequence[str]) -> str:
-    """ "E", "E and A", "E, A and B"."""
+def listed(names: Sequence[str]) -> str:
+    """Names within a sentence: "E", "E and A", "E, A and B"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

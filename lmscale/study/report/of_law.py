@@ -12,6 +12,7 @@ from lmscale.study.report import account
 from lmscale.study.report.answer import LEVEL, NO_ANSWER
 from lmscale.study.report.conventions import intervals, targets
 from lmscale.study.report.kinds import Kind
+from lmscale.study.report.methods import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ REQUIRED = ("params", "tokens", "flops", "loss_nats")
 def kind_of_law(law: type[Law]) -> Kind:
     """The kind of a page about a law; its question names what the law is of."""
     target = "the loss" if law.TARGET == "loss_nats" else law.TARGET
-    question = f"How does {target} depend on {_listed(law.INPUTS)}, by the law {law.NAME!r}?"
+    question = f"How does {target} depend on {listed(law.INPUTS)}, by the law {law.NAME!r}?"
     return Kind("law", f"The law {law.NAME!r} of", question, fits_law=True, inputs=(*law.INPUTS, law.TARGET))
 
 
@@ -78,7 +79,3 @@ def conventions(kind: Kind, fits: Sequence[Any]) -> list[tuple[str, str]]:
         *targets(fits),
         *intervals(fits),
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

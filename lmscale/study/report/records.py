@@ -1,11 +1,11 @@
 """What the page says of a run that a reader points at: its name, N, D, C, loss and rate, its use and its command."""
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmscale.core.quantities import finite_number
 from lmscale.core.run_folder import CONFIG_FILE
 from lmscale.study.grouping import group_values
 from lmscale.study.plots import compact, held_out_mask, power
@@ -35,14 +35,14 @@ def _budgets(table: "pd.DataFrame") -> list[float | None]:
     """The middle value of each run's group of budgets, None without one."""
     if "flops_budget" not in table:
         return [None] * len(table)
-    return [_number(value) for value in group_values(table["flops_budget"].astype(float))]
+    return [finite_number(value) for value in group_values(table["flops_budget"].astype(float))]
 
 
 def _record(
     row: Mapping[Any, Any], held_out: bool, reason: str, budget: float | None, runs_folder: str | Path | None
 ) -> dict[str, Any]:
     run = str(row["run"])
-    value = {name: _number(row.get(name)) for name in COLUMNS}
+    value = {name: finite_number(row.get(name)) for name in COLUMNS}
     return {
         "name": run_name(row),
         "params": value["params"],
@@ -62,7 +62,7 @@ def run_name(row: Mapping[Any, Any]) -> str:
     """A run as people name it: "N 26.1k, D 1.20M, rate 0.01, seed 0"; its id where the table knows none of these."""
     parts = []
     for name, text in NAMED:
-        value = _number(row.get(name))
+        value = finite_number(row.get(name))
         if value is not None:
             written = compact(value) if name in ("params", "tokens") else f"{value:.3g}"
             parts.append(text.format(written))
@@ -74,12 +74,3 @@ def command(run: str, runs_folder: str | Path | None) -> str:
     if runs_folder is None or not (Path(runs_folder) / run / CONFIG_FILE).is_file():
         return ""
     return f"lmscale train {shlex.quote(f'{printable(runs_folder)}/{run}/{CONFIG_FILE}')}"
-
-
-def _number(value: Any) -> float | None:
-    """A number of a table, None where it is missing or no number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmscale.core.errors import UserError
+from lmscale.core.text import utf8
 
 
 class ByteTokenizer:
@@ -25,13 +26,7 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint8]:
         """[T] bytes of `text`. Raises `UserError` for a lone surrogate, which has no UTF-8 form."""
-        try:
-            return np.frombuffer(text.encode(), np.uint8)
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"character {error.start} of the text is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
-                f"write; remove it"
-            ) from None
+        return np.frombuffer(utf8(text), np.uint8)
 
     def decode(self, tokens: Any) -> str:
         """Text of `tokens` [T]; bytes that are not UTF-8 become U+FFFD and document ends vanish."""

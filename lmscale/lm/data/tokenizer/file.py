@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lmscale.core import files
 from lmscale.core.errors import UserError
+from lmscale.core.text import utf8
 from lmscale.lm.data.tokenizer import long_texts
 from lmscale.lm.data.tokenizer.long_texts import PIECE_BYTES
 
@@ -120,13 +121,7 @@ class FileTokenizer:
 
     def encode(self, text: str) -> NDArray[Any]:
         """[T] ids of `text`. Raises `UserError` for a lone surrogate."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"character {error.start} of the text is the lone surrogate {text[error.start]!r}, which UTF-8 cannot "
-                f"write; remove it"
-            ) from None
+        utf8(text)
         with in_one_sentence(f"the tokenizer {self.name} cannot read a text"):
             ids = self._inner.encode(text, add_special_tokens=False).ids
         return np.array(ids, self.dtype)

@@ -17,7 +17,6 @@ from lmscale.core.errors import nearest
 
 Array = NDArray[Any]
 LAYER, EXPERT = "{layer}", "{expert}"
-EVERYTHING = slice(None)
 
 
 @dataclass(frozen=True)

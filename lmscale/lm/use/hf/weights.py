@@ -18,8 +18,6 @@ WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SHARD_BYTES = 5_000_000_000
 """Largest file, unless one tensor is larger."""
-HEADER_BYTES = 65_536
-"""Room for the names and shapes of a file."""
 READ_AS = {"F32": "float32", "BF16": "bfloat16", "F16": "float32", "F64": "float32"}
 """Type in a file -> type of our parameters. Half precision widens without loss; double precision is rounded."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError, nearest
-from lmscale.core.files import read_json, write_json
+from lmscale.core.files import read_json, sha256, write_json
 from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
@@ -91,7 +91,7 @@ def register(
             "lack_of_fit": None if fit.lack_of_fit is None else fit.lack_of_fit.to_json(),
             "size_column": fit.size_column,
             "table_hash": fit.table_hash,
-            **({} if saved is None else {"fit": {"path": str(saved), "sha256": _sha256(Path(saved))}}),
+            **({} if saved is None else {"fit": {"path": str(saved), "sha256": sha256(saved)}}),
             "code_hash": code_hash(),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -99,10 +99,6 @@ def register(
     value["hash"] = _hash(value)
     write_json(path, value)
     return dict(value)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hash(value: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from lmscale.study.report.comparison import differences, laws, point_sections, s
 from lmscale.study.report.comparison.points import Point
 from lmscale.study.report.comparison.scores import ScoreRow
 from lmscale.study.report.comparison.sides import Side, Unit
+from lmscale.study.report.methods import listed
 from lmscale.study.report.page import Number
 
 
@@ -164,5 +165,5 @@ def counts(sides: Sequence[Side]) -> list[str]:
 
 
 def title(sides: Sequence[Side]) -> str:
-    """ "a and b", "a, b and c"."""
-    return f"{', '.join(side.label for side in sides[:-1])} and {sides[-1].label}"
+    """The labels of all sides: "a and b", "a, b and c"."""
+    return listed([side.label for side in sides])
