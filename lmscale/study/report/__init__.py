@@ -158,7 +158,6 @@ def write(
     Raises `UserError` where a file cannot be written or the metrics are not the table's.
     """
     from lmscale.study import plots
-    from lmscale.study.fits.results.common import clean
     from lmscale.study.report import (
         abilities,
         account,
@@ -169,15 +168,14 @@ def write(
         manifest,
         page,
         run_time,
-        sketch,
         under_way,
     )  # fmt: skip
     from lmscale.study.report.answer import usable
     from lmscale.study.report.charts.contexts import read_positions
+    from lmscale.study.report.folder import script_data, write_fits, write_tables
     from lmscale.study.report.records import records
     from lmscale.study.report.sections import sections
     from lmscale.study.report.source import kind_of_runs
-    from lmscale.study.tables.writing import csv_text
 
     folder = Path(folder)
     table = named(table)
@@ -190,27 +188,13 @@ def write(
     drawn = figures.draw(table, fits, held_out, curves, folder / "figures", baselines, kind, runs, positions, scores)
     further = {} if stages is None else {one: one.draw(folder / "figures", runs_folder) for one in stages.others}
     states = under_way.states_of(runs_folder)
-    missing = under_way.note(states)
-    notes = [*([missing] if missing else []), *notes]
     explored = None if kind.inputs else explore.over_compute(table, fits)
     moved = explore.sensitivity(next((fit for fit in usable(fits) if fit.approach == "3"), None))
-    notes = [*notes, *(f"{note[0].upper()}{note[1:]}." for note in corrupt)]
-    files.write_json(
-        folder / "fits.json",
-        clean(
-            {
-                "title": title,
-                "answer": [] if kind.inputs else brief.brief(fits, table, held_out),
-                "fits": [fit.to_json() for fit in fits],
-                "held_out": [check.to_json() for check in held_out],
-                **({"emergence": scores.to_json()} if scores is not None else {}),
-                **({"stages": {one.name: one.to_json() for one in further}} if further else {}),
-            }
-        ),
+    fits_file = write_fits(
+        folder, title, [] if kind.inputs else brief.brief(fits, table, held_out), fits, held_out, scores, further
     )
-    files.write_text(folder / "table.csv", csv_text(table))
+    table_files = write_tables(folder, table, further)
     for one in further:
-        files.write_text(folder / f"table-{one.name}.csv", csv_text(one.table))
         runs |= one.records(runs_folder)
     parts = sections(
         table,
@@ -219,7 +203,7 @@ def write(
         drawn,
         kind=kind,
         question=question or kind.question,
-        notes=notes,
+        notes=[*filter(None, [under_way.note(states)]), *notes, *map(_as_sentence, corrupt)],
         at=at,
         provenance=account.provenance(table, fits, runs_folder),
         commands=commands,
@@ -231,15 +215,17 @@ def write(
         waiting=run_time.waiting_of(runs_folder, table["run"].astype(str)),
     )
     every_figure = [*drawn, *(figure for figures_of in further.values() for figure in figures_of)]
-    data = {
-        "runs": runs if len(runs) <= sketch.MOST_POINTS else {},
-        "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in every_figure},
-        "explore": explored,
-        "sensitivity": moved,
-    }
-    again = under_way.refresh_seconds(states)
-    html = page.document(title, [page.heading(title, 1), *parts], data=data, refresh_seconds=again)
+    html = page.document(
+        title,
+        [page.heading(title, 1), *parts],
+        data=script_data(runs, every_figure, explored, moved),
+        refresh_seconds=under_way.refresh_seconds(states),
+    )
     files.write_text(folder / REPORT_FILE, html)
-    tables = ["table.csv", *(f"table-{one.name}.csv" for one in further)]
-    manifest.update(folder, ["fits.json", *tables, *manifest.figure_files(figure.name for figure in every_figure)])
+    figure_files = manifest.figure_files(figure.name for figure in every_figure)
+    manifest.update(folder, [fits_file, *table_files, *figure_files])
     return folder / REPORT_FILE
+
+
+def _as_sentence(reason: str) -> str:
+    return f"{reason[0].upper()}{reason[1:]}."
