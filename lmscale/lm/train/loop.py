@@ -87,38 +87,45 @@ def train_packed(
     outcomes = [_earlier_outcome(config, folder) for config, folder in zip(configs, folders)]
     missing = [number for number, outcome in enumerate(outcomes) if outcome is None]
     if missing:
-        pack.check_alike([configs[number] for number in missing])
-        with (
-            second_ctrl_c_ends(),
-            stop_requested() as stop,
-            ExitStack() as stack,
-            distributed.abort_on_error(Interrupted),
-        ):
-            for number in missing:
-                if distributed.is_main():
-                    write_json(folders[number] / CONFIG_FILE, configs[number].to_json())
-            first = configs[missing[0]]
-            mesh = make_mesh(first.mesh)
-            here = folders[missing[0]]
-            machine.check_memory(first, len(missing), reference_model(first, here), reward_model(first, here))
-            tokens = data.prepare(first.data)
-            data.check_enough(tokens, first)
-            read = load_reference(first, here, tokens.manifest, mesh) if objective is None else None
-            if read is not None:
-                objective, reference = make_objective(first, read.model), read.params
-            make_batches = batches or _make_batches(first, here, tokens.manifest, mesh)
-            runs, clock = [], TrainingClock()
-            for index, number in enumerate(missing):
-                config = configs[number]
-                source = make_batches(config, tokens, mesh)
-                recorder = RunRecorder(
-                    config, folders[number], index, tokens, source, clock, wandb, read and read.model
-                )
-                runs.append(stack.enter_context(closing(recorder)))
-            TrainLoop(runs, mesh, stop, objective, reference, read and read.model).run()
-        for run, number in zip(runs, missing):
-            outcomes[number] = run.outcome
+        ended = _train_to_end(
+            [configs[number] for number in missing], [folders[number] for number in missing], wandb, objective,
+            reference, batches,
+        )  # fmt: skip
+        for number, outcome in zip(missing, ended):
+            outcomes[number] = outcome
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _train_to_end(
+    configs: Sequence[RunConfig],
+    folders: Sequence[Path],
+    wandb: str,
+    objective: Objective | None,
+    reference: Reference,
+    batches: MakeBatches | None,
+) -> list[Outcome | None]:
+    """Train runs that have no outcome yet; what they share is made for the first of them."""
+    pack.check_alike(configs)
+    first, here = configs[0], folders[0]
+    with second_ctrl_c_ends(), stop_requested() as stop, ExitStack() as stack, distributed.abort_on_error(Interrupted):
+        if distributed.is_main():
+            for config, folder in zip(configs, folders):
+                write_json(folder / CONFIG_FILE, config.to_json())
+        mesh = make_mesh(first.mesh)
+        machine.check_memory(first, len(configs), reference_model(first, here), reward_model(first, here))
+        tokens = data.prepare(first.data)
+        data.check_enough(tokens, first)
+        read = load_reference(first, here, tokens.manifest, mesh) if objective is None else None
+        if read is not None:
+            objective, reference = make_objective(first, read.model), read.params
+        make_batches = batches or _make_batches(first, here, tokens.manifest, mesh)
+        runs, clock = [], TrainingClock()
+        for index, (config, folder) in enumerate(zip(configs, folders)):
+            source = make_batches(config, tokens, mesh)
+            recorder = RunRecorder(config, folder, index, tokens, source, clock, wandb, read and read.model)
+            runs.append(stack.enter_context(closing(recorder)))
+        TrainLoop(runs, mesh, stop, objective, reference, read and read.model).run()
+    return [run.outcome for run in runs]
 
 
 def _make_batches(first: RunConfig, folder: Path, manifest: data.Manifest, mesh: Mesh) -> MakeBatches:

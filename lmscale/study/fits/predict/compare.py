@@ -114,49 +114,50 @@ def compare(
     inputs = tuple(dict.fromkeys(name for shape in shapes for name in shape.INPUTS))
     target = shapes[0].TARGET
     train, test, rule = split(rows, inputs, target, options.rates, shapes)
-    measured = test.column(target)
-    candidates, errors = [], {}
+    candidates, drawn_errors = [], {}
     for shape in shapes:
         try:
             fitted = loss_law(train.table, shape, options)
         except UserError as error:
             left_out.append((shape.NAME, str(error)))
             continue
-        columns = [test.column(name) for name in shape.INPUTS]
-        predicted = np.broadcast_to(np.asarray(fitted.law.loss(*columns), dtype=float), measured.shape)
-        gap = _gap(predicted, measured)
-        drawn = predicted[:, None]
-        if fitted.samples is not None:
-            drawn = np.asarray(fitted.samples.loss(*[column[:, None] for column in columns]))
-        drawn_errors = np.sqrt(np.mean(_gap(drawn, measured[:, None]) ** 2, axis=0))
-        errors[shape.NAME] = (
-            np.broadcast_to(drawn_errors, (max(resamples, 1),)) if drawn.shape[-1] == 1 else drawn_errors
-        )
-        residual = _gap(np.asarray(fitted.residuals["predicted"]), np.asarray(fitted.residuals["measured"]))
-        candidates.append(
-            Candidate(
-                shape.NAME,
-                float(np.sqrt(np.mean(gap**2))),
-                percentiles(drawn_errors, 0.95),
-                -float(gap.mean()),
-                float(np.sqrt(np.mean(residual**2))),
-                0.0,
-                fitted,
-            )
-        )
+        candidate, drawn_errors[shape.NAME] = _judged(fitted, shape, test, max(resamples, 1))
+        candidates.append(candidate)
     if not candidates:
         raise UserError("no law could be fitted: " + "; ".join(f"{law}: {reason}" for law, reason in left_out))
-    candidates.sort(key=lambda c: c.error)
-    best = errors[candidates[0].law]
-    ranked = tuple(
-        Candidate(
-            c.law, c.error, c.interval, c.bias, c.in_sample, float(np.mean(errors[c.law] > best * (1 + 1e-6))), c.fit
-        )
-        for c in candidates
-    )
+    candidates.sort(key=lambda candidate: candidate.error)
+    best = drawn_errors[candidates[0].law] * (1 + 1e-6)
+    ranked = (replace(one, beaten=float(np.mean(drawn_errors[one.law] > best))) for one in candidates)
     return Comparison(
-        ranked, tuple(left_out), tuple(test.names), rule, _together(train.dropped, test.dropped), _doubts(train, test)
+        tuple(ranked),
+        tuple(left_out),
+        tuple(test.names),
+        rule,
+        _together(train.dropped, test.dropped),
+        _doubts(train, test),
     )
+
+
+def _judged(fitted: LossLaw, shape: type[Law], test: UsableRuns, draws: int) -> tuple[Candidate, np.ndarray]:
+    """A fitted law with its errors on the unseen runs, not yet compared with others; the error in every draw."""
+    measured, columns = test.column(shape.TARGET), [test.column(name) for name in shape.INPUTS]
+    predicted = np.broadcast_to(np.asarray(fitted.law.loss(*columns), dtype=float), measured.shape)
+    gap = _gap(predicted, measured)
+    drawn = predicted[:, None]
+    if fitted.samples is not None:
+        drawn = np.asarray(fitted.samples.loss(*[column[:, None] for column in columns]))
+    errors = np.sqrt(np.mean(_gap(drawn, measured[:, None]) ** 2, axis=0))
+    residual = _gap(np.asarray(fitted.residuals["predicted"]), np.asarray(fitted.residuals["measured"]))
+    candidate = Candidate(
+        law=shape.NAME,
+        error=float(np.sqrt(np.mean(gap**2))),
+        interval=percentiles(errors, 0.95),
+        bias=-float(gap.mean()),
+        in_sample=float(np.sqrt(np.mean(residual**2))),
+        beaten=0.0,
+        fit=fitted,
+    )
+    return candidate, np.broadcast_to(errors, (draws,)) if drawn.shape[-1] == 1 else errors
 
 
 def _gap(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
