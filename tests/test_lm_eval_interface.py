@@ -16,7 +16,7 @@ from rich.console import Console
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import RESPONSES_FOLDER, SCORES_FILE
 from lmscale.lm.data.tokenizer import ByteTokenizer
-from lmscale.lm.eval import lm_eval_adapter
+from lmscale.lm.eval import lm_eval_adapter, lm_eval_model
 
 CONTEXT, END = 8, ByteTokenizer().end_of_document
 
@@ -102,7 +102,7 @@ def request(*arguments: Any) -> Any:
 
 def test_texts_begin_with_the_end_of_a_document_and_long_ones_are_counted() -> None:
     scorer = StandInScorer()
-    model = lm_eval_adapter.language_model(scorer)  # type: ignore[arg-type]
+    model = lm_eval_model.language_model(scorer)  # type: ignore[arg-type]
     assert model.loglikelihood([("1 + 1 =", " 2"), ("whole", "fit"), ("a", "b")]) == [
         (-2.0, False), (-3.0, False), (-1.0, True)
     ]  # fmt: skip
@@ -112,14 +112,14 @@ def test_texts_begin_with_the_end_of_a_document_and_long_ones_are_counted() -> N
 
 def test_whole_texts_are_sums_of_their_windows() -> None:
     scorer = StandInScorer()
-    model = lm_eval_adapter.language_model(scorer)  # type: ignore[arg-type]
+    model = lm_eval_model.language_model(scorer)  # type: ignore[arg-type]
     assert model.loglikelihood_rolling([request("twelve bytes"), request(""), request("abc")]) == [-12.0, 0.0, -3.0]
     assert scorer.scored == [([END], [*b"twelve b"]), ([*b"b"], [*b"ytes"]), ([END], [*b"abc"])]
 
 
 def test_answers_end_before_a_stop_and_are_generated_by_equal_settings() -> None:
     scorer = StandInScorer()
-    model = lm_eval_adapter.language_model(scorer)  # type: ignore[arg-type]
+    model = lm_eval_model.language_model(scorer)  # type: ignore[arg-type]
     stops = {"until": [";", "", "."], "max_gen_toks": 3}
     requests = [request("four", stops), request("a long one", {}), request("other", stops)]
     assert model.generate_until(requests) == ["two", "two. three; four", "two"]
@@ -158,11 +158,11 @@ def test_nothing_is_downloaded_unless_the_user_says_so(monkeypatch: pytest.Monke
 
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "DISABLE_MULTIPROC"):
         monkeypatch.delenv(name)
-    lm_eval_adapter.language_model(StandInScorer())  # type: ignore[arg-type]
+    lm_eval_model.language_model(StandInScorer())  # type: ignore[arg-type]
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["HF_DATASETS_OFFLINE"]) == ("1", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.delenv("HF_DATASETS_OFFLINE")
-    lm_eval_adapter.language_model(StandInScorer())  # type: ignore[arg-type]
+    lm_eval_model.language_model(StandInScorer())  # type: ignore[arg-type]
     assert os.environ["HF_DATASETS_OFFLINE"] == "0"
 
 

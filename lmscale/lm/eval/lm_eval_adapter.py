@@ -3,15 +3,13 @@
     lmscale eval runs/isoflop/3f2a --harness arc_easy                # a task that comes with the harness
     lmscale eval runs/isoflop/3f2a --harness capitals.yaml           # one of your own
 
-To the harness a model is an object with its interface `LM`; `language_model` makes one of an `LMScorer`. The model
-reads what it reads in our own evaluation: the end of a document before every text, as in training; and a prompt that
-does not fit the context loses its left end. Nothing is downloaded unless HF_HUB_OFFLINE=0.
+The harness asks the model of `lm_eval_model`; its results become rows of our scores. Nothing is downloaded unless
+HF_HUB_OFFLINE=0.
 """
 
 import difflib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from lmscale.core.config import check
 from lmscale.core.errors import UserError
 from lmscale.core.quantities import finite_number
 from lmscale.lm.eval import score_files, task_eval
+from lmscale.lm.eval.lm_eval_model import check_installed, language_model
 from lmscale.lm.eval.scorer import LMScorer
 from lmscale.lm.eval.tasks import Score
 
@@ -74,80 +73,6 @@ def show(
             score_files.write_results(folder, task_rows, _responses(samples))
     if model.cut:
         console.print(f"  {model.cut:,} prompts do not fit the context and lost their left end")
-
-
-def language_model(scorer: LMScorer) -> Any:
-    """An `LM` of the harness that answers with `scorer`. Raises `UserError` without the extra."""
-    _check_installed()
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.models.utils import normalize_gen_kwargs
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
-    class ScorerLM(TemplateLM):
-        """`TemplateLM` tokenizes contexts and continuations, as for every model of the harness."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.cut = 0
-            """Prompts that lost their left end."""
-
-        @property
-        def eot_token_id(self) -> int:
-            return scorer.tokenizer.end_of_document
-
-        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            tokens = scorer.tokenizer.encode(string).tolist()
-            return tokens if add_special_tokens is False else [self.eot_token_id, *tokens]
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-
-        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-            pairs = [(context, continuation) for _, context, continuation in requests]
-            self.cut += sum(
-                len(context) + len(continuation) > scorer.config.context + 1 for context, continuation in pairs
-            )
-            return scorer.score(pairs)
-
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
-            """ln p of whole texts, each token scored once, in windows as long as the context."""
-            context = scorer.config.context
-            pairs: list[tuple[list[int], list[int]]] = []
-            owners: list[int] = []
-            for number, request in enumerate(requests):
-                tokens = self.tok_encode(request.args[0], add_special_tokens=False)
-                windows = get_rolling_token_windows(tokens, self.prefix_token_id, context, context_len=1)
-                pairs += [make_disjoint_window(window) for window in windows]
-                owners += [number] * (len(pairs) - len(owners))
-            logprobs = [0.0] * len(requests)
-            for owner, (logprob, _) in zip(owners, scorer.score(pairs)):
-                logprobs[owner] += logprob
-            return logprobs
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
-            """Greedy continuations up to a stop, at most half a context long."""
-            by_settings: dict[tuple[tuple[str, ...], int], list[int]] = {}
-            for number, request in enumerate(requests):
-                settings = normalize_gen_kwargs(request.args[1])
-                check(
-                    not settings["do_sample"],
-                    f"the harness's task {request.task_name} asks for random answers (do_sample); lmscale generates "
-                    "greedy ones only: set do_sample: false in the task's generation_kwargs",
-                )
-                stop = tuple(mark for mark in settings["until"] if mark)
-                by_settings.setdefault((stop, settings["max_gen_toks"]), []).append(number)
-            generated = [""] * len(requests)
-            for (stop, most), numbers in by_settings.items():
-                prompts = [np.array(self.tok_encode(requests[n].args[0]), np.int32) for n in numbers]
-                room = min(most, scorer.config.context // 2)
-                self.cut += sum(len(prompt) > scorer.config.context - room for prompt in prompts)
-                for n, text in zip(numbers, scorer.generate(prompts, room, stop)):
-                    generated[n] = text
-                    for mark in stop:
-                        generated[n] = generated[n].split(mark, maxsplit=1)[0]
-            return generated
-
-    return ScorerLM()
 
 
 def evaluate(
@@ -241,25 +166,12 @@ def _responses(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {"item": str(item["doc_id"]), "responses": item["resps"]}
 
 
-def _check_installed() -> None:
-    """Make the harness ask no server unless the user says so. Raises `UserError` where it is not installed."""
-    offline = os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", offline)
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # it would fork beside JAX's threads
-    try:
-        import lm_eval  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"lm-evaluation-harness cannot be imported ({error}); install it with pip install 'lmscale[lm-eval]'"
-        ) from None
-
-
 def task_manager(specs: Sequence[str], include: Path | None) -> Any:
     """A `TaskManager` of the harness that knows `specs`; its thousands of own tasks are listed only where one is named.
 
     Raises `UserError` without the extra, and for tasks and folders that do not exist.
     """
-    _check_installed()
+    check_installed()
     from lm_eval.tasks import TaskManager
 
     check(include is None or include.is_dir(), f"--include-path {include}: there is no such folder")
