@@ -3,24 +3,19 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
-from lmscale.core import files
 from lmscale.core.config import IMPORTED, TOKENS, DataConfig, check, mixture, stdlib, synthetic
 from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora, shards, tokenizer
-from lmscale.lm.data.corpora import Corpus, Progress, Whole, locked, token_files
-from lmscale.lm.data.corpora.checksums import Damaged, checksum, read_record, write_record
+from lmscale.lm.data.corpora import Corpus, Progress, Whole, token_files
+from lmscale.lm.data.corpora.checksums import Damaged
+from lmscale.lm.data.joint_manifest import joint_manifest
 from lmscale.lm.data.manifest import ENDLESS, Manifest, Tokens
+from lmscale.lm.data.shared_tokenizer import shared_tokenizer
 from lmscale.lm.data.tokenized import find_tokenized, open_tokenized, prepare_tokenized
 from lmscale.lm.data.tokenizer import BPE, FileTokenizer, Tokenizer
-from lmscale.lm.data.tokenizer.train import VERSION
-
-BPE_BYTES = 64 << 20
-"""Text that byte-level BPE is trained on: the leading documents in the order of their hash, a fair sample."""
 
 
 class Part(NamedTuple):
@@ -93,19 +88,7 @@ def _assemble(
     config: DataConfig, corpus_of: CorpusOf, tokens_of: TokensOf, tokenized_of: TokenizedOf, report: Progress | None
 ) -> Manifest | None:
     """The manifest of `config`, from those of its components; None as soon as one step gives None."""
-    components = mixture.components(config.source)
-    for _, source in components:
-        check(
-            not source.startswith(IMPORTED),
-            f"the text that {source.removeprefix(IMPORTED)} was trained on is not here; name text of your own, and "
-            f"start from the model with RunConfig.init_from",
-        )
-    weights = tuple(weight for weight, _ in components)
-    whole: Whole = None if config.validation_source is None else "train"
-    parts = [Part(_component(config, source), whole) for _, source in components]
-    if config.validation_source is not None:
-        parts.append(Part(_component(config, config.validation_source), "validation"))
-    prepared: dict[Part, Corpus] = {}
+    weights, parts = _parts(config)
     try:
         tokenized = {part for part in parts if _tokenized(part.config)}
     except UserError:
@@ -117,6 +100,7 @@ def _assemble(
         f"DataConfig.tokenizer = {config.tokenizer!r} is trained on text, but {config.source} is tokenised already; "
         f"name the tokenizer.json that wrote its ids, or bytes",
     )
+    prepared: dict[Part, Corpus] = {}
     for part in parts:
         if not _endless(part.config) and part not in tokenized:
             corpus = corpus_of(*part)
@@ -124,7 +108,7 @@ def _assemble(
                 return None
             prepared[part] = corpus
     weighted = [(weight, prepared[part]) for weight, part in zip(weights, parts) if part in prepared]
-    shared = _shared_tokenizer(config.tokenizer, weighted, report)
+    shared = shared_tokenizer(config.tokenizer, weighted, report)
     if shared is None:
         return None
     manifests = []
@@ -137,8 +121,27 @@ def _assemble(
             return None
         layout = config.sequences if stored.prompts else "stream"
         manifests.append(dataclasses.replace(stored, tokenizer_file=shared[1], layout=layout))
-    manifest = manifests[0] if len(manifests) == 1 else _joint_manifest(weights, tuple(manifests))
+    manifest = manifests[0] if len(manifests) == 1 else joint_manifest(weights, tuple(manifests))
     return dataclasses.replace(manifest, unique_limit=config.unique_tokens)
+
+
+def _parts(config: DataConfig) -> tuple[tuple[int, ...], list[Part]]:
+    """The weights of the sources that are trained on; these sources, and then the one to validate on, if it is another.
+
+    Raises `UserError` for the text of an imported model, which is not here.
+    """
+    components = mixture.components(config.source)
+    for _, source in components:
+        check(
+            not source.startswith(IMPORTED),
+            f"the text that {source.removeprefix(IMPORTED)} was trained on is not here; name text of your own, and "
+            f"start from the model with RunConfig.init_from",
+        )
+    whole: Whole = None if config.validation_source is None else "train"
+    parts = [Part(_component(config, source), whole) for _, source in components]
+    if config.validation_source is not None:
+        parts.append(Part(_component(config, config.validation_source), "validation"))
+    return tuple(weight for weight, _ in components), parts
 
 
 def _component(config: DataConfig, source: str) -> DataConfig:
@@ -157,76 +160,6 @@ def _tokenized(component: DataConfig) -> bool:
     if not component.source.startswith(TOKENS):
         return False
     return token_files.of_text(component, token_files.locate(token_files.path_of(component))) is None
-
-
-def _shared_tokenizer(
-    name: str, weighted: list[tuple[int, Corpus]], report: Progress | None
-) -> tuple[Tokenizer, str | None] | None:
-    """The tokenizer `name` and its file, trained on the weighted corpora if it must be and `report` is given."""
-    if not name.startswith(BPE):
-        if Path(name).suffix != ".json":
-            return tokenizer.load(name), None
-        return tokenizer.load(name), str(files.resolved(name))
-    if not weighted:
-        raise UserError(
-            f"{name} is trained on text, and there is none on disk; a language without end takes no tokenizer"
-        )
-    path = _bpe_path(name, weighted)
-    if not _is_as_written(path):
-        if report is None:
-            return None
-        with locked(path.with_suffix(".lock"), report):
-            if not _is_as_written(path):
-                total = sum(weight for weight, _ in weighted)
-                texts = _sample([(corpus, BPE_BYTES * weight // total) for weight, corpus in weighted], name, report)
-                sources = " + ".join(corpus.source for _, corpus in weighted)
-                files.write_text(path, tokenizer.train_bpe(_bpe_vocab(name), texts, sources))
-                write_record(_record_path(path), {"content": checksum(path)})
-    return FileTokenizer.read(path, name), str(path)
-
-
-def _record_path(trained: Path) -> Path:
-    """Where the checksum of a trained tokenizer lies; the file itself is a plain tokenizer.json."""
-    return trained.with_suffix(".checksum")
-
-
-def _is_as_written(trained: Path) -> bool:
-    """Whether a trained tokenizer is there and undamaged; training it again gives the same one."""
-    try:
-        return bool(read_record(_record_path(trained))["content"] == checksum(trained))
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _bpe_vocab(name: str) -> int:
-    return int(name.removeprefix(BPE))
-
-
-def _bpe_path(name: str, weighted: list[tuple[int, Corpus]]) -> Path:
-    """Where the BPE tokenizer that is trained on the weighted corpora is cached."""
-    total = sum(weight for weight, _ in weighted)
-    identity = json.dumps([VERSION, BPE_BYTES, [[weight, total, corpus.fingerprint] for weight, corpus in weighted]])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return files.cache_dir() / "tokenizers" / f"bpe-{_bpe_vocab(name)}-{digest}.json"
-
-
-def _sample(shares: list[tuple[Corpus, int]], name: str, report: Progress) -> Iterator[list[bytes]]:
-    """The leading training documents of each corpus, up to its share of bytes."""
-    total = sum(min(share, corpus.train_bytes) for corpus, share in shares)
-    done = 0
-    for corpus, share in shares:
-        bytes_left = share
-        for texts in corpus.texts("train"):
-            batch = []
-            for text in texts:
-                if bytes_left > 0:
-                    batch.append(text)
-                    bytes_left -= len(text)
-            yield batch
-            done += sum(map(len, batch))
-            report(f"training the tokenizer {name}", min(1.0, done / total))
-            if bytes_left <= 0:
-                break
 
 
 def _endless_manifest(config: DataConfig) -> Manifest | None:
@@ -257,68 +190,3 @@ def _endless_manifest(config: DataConfig) -> Manifest | None:
         skipped=(),
         versions={},
     )
-
-
-def _joint_manifest(weights: tuple[int, ...], manifests: tuple[Manifest, ...]) -> Manifest:
-    """The manifest of several weighted sources together, and of one more to validate on if there is one more.
-
-    Raises `UserError` where they do not share their ids.
-    """
-    components, held_out = manifests[: len(weights)], (*manifests[len(weights) :], None)[0]
-    _check_ids(manifests)
-    first, identity = components[0], [list(weights), [component.fingerprint for component in components]]
-    corpus_identity = [list(weights), [component.corpus_fingerprint for component in components]]
-    source = first.source
-    if len(components) > 1:
-        shares = [f"{weight / sum(weights):.4g}" for weight in weights]
-        source = " + ".join(f"{share} * {component.source}" for share, component in zip(shares, components))
-    if held_out is not None:
-        identity.append([held_out.fingerprint])
-        corpus_identity.append([held_out.corpus_fingerprint])
-        source += f", validated on {held_out.source}"
-    counts = {
-        f"{split}_{name}": sum(getattr(manifest, f"{split}_{name}") for manifest in manifests)
-        for split in corpora.SPLITS
-        for name in ("tokens", "documents", "bytes")
-    }
-    if held_out is not None:  # an endless component holds out text that is not used
-        counts |= {name: getattr(held_out, name) for name in counts if name.startswith("validation")}
-    sums = ("duplicates_removed", "near_duplicates_removed", "empty_removed")
-    return Manifest(
-        source=source,
-        fingerprint=_digest(identity),
-        corpus_fingerprint=_digest(corpus_identity),
-        tokenizer=first.tokenizer,
-        tokenizer_file=next((manifest.tokenizer_file for manifest in manifests if manifest.tokenizer_file), None),
-        tokenizer_fingerprint=first.tokenizer_fingerprint,
-        vocab=first.vocab,
-        end_of_document=first.end_of_document,
-        dtype=first.dtype,
-        skipped=tuple(item for manifest in manifests for item in manifest.skipped),
-        versions={name: value for manifest in manifests for name, value in manifest.versions.items()},
-        weights=weights,
-        components=components,
-        held_out=held_out,
-        **counts,
-        **{name: sum(getattr(manifest, name) for manifest in manifests) for name in sums},
-    )
-
-
-def _digest(identity: object) -> str:
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-
-
-def _check_ids(manifests: tuple[Manifest, ...]) -> None:
-    """Raise `UserError` unless all sources have the same ids."""
-    first = manifests[0]
-    for other in manifests[1:]:
-        if (other.tokenizer, other.vocab, other.end_of_document) != (
-            first.tokenizer,
-            first.vocab,
-            first.end_of_document,
-        ):
-            raise UserError(
-                f"{first.source} has the tokens of {first.tokenizer!r} and {other.source} those of "
-                f"{other.tokenizer!r}, so they cannot be mixed; give documents=N to a synthetic language, which then "
-                f"is text like any other"
-            )
