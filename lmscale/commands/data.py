@@ -93,7 +93,6 @@ def show(
     """
     from rich.markup import escape
 
-    from lmscale.core.config import synthetic
     from lmscale.lm import data
     from lmscale.lm.data.statistics import corpus_statistics
 
@@ -113,14 +112,11 @@ def show(
     for weight, part, leading in zip(weights, parts, used):
         manifest = part.manifest
         share = f", {weight / sum(weights):.4g} of the training tokens" if len(parts) > 1 else ""
-        if manifest.endless:
-            _print_language(synthetic.parse(manifest.source), share, console)
-        else:
-            _print_corpus(manifest, share, console)
-            if held_out is None:
-                _print_held_out(manifest, config, console)
-            if manifest.fingerprint in statistics:
-                _print_statistics(statistics[manifest.fingerprint], console)
+        _print_source(manifest, share, console)
+        if held_out is None and not manifest.endless:
+            _print_held_out(manifest, config, console)
+        if manifest.fingerprint in statistics:
+            _print_statistics(statistics[manifest.fingerprint], console)
         if config.unique_tokens is not None:
             console.print(
                 f"of it the leading {leading * CONTEXT:,} training tokens are used, in sequences of {CONTEXT}"
@@ -128,16 +124,24 @@ def show(
         if output is not None and manifest.fingerprint in statistics:
             path = _figure(statistics[manifest.fingerprint], output)
             console.print(f"figure: {escape(str(path))}")
-    if held_out is not None and held_out.manifest.endless:
-        _print_language(synthetic.parse(held_out.manifest.source), ", to validate on", console)
-    elif held_out is not None:
-        _print_corpus(held_out.manifest, ", to validate on", console)
+    if held_out is not None:
+        _print_source(held_out.manifest, ", to validate on", console)
 
 
 def _value(manifest: "Manifest", statistics: "Iterable[Statistics]") -> dict[str, Any]:
     """The manifest and the statistics of every corpus that has an end, baselines among them."""
     of_corpora = [{**asdict(one), "baselines_bits_per_byte": one.baselines} for one in statistics]
     return {"manifest": manifest.to_json(), "statistics": of_corpora}
+
+
+def _print_source(manifest: "Manifest", share: str, console: "Console") -> None:
+    """Print what is known of a corpus, or of a language without end."""
+    from lmscale.core.config import synthetic
+
+    if manifest.endless:
+        _print_language(synthetic.parse(manifest.source), share, console)
+    else:
+        _print_corpus(manifest, share, console)
 
 
 def _print_corpus(manifest: "Manifest", share: str, console: "Console") -> None:

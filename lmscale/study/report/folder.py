@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmscale.core import files
 from lmscale.study.fits.results.common import clean
+from lmscale.study.report import sketch
 from lmscale.study.report.abilities import Abilities
-from lmscale.study.report.sketch import MOST_POINTS, DrawnFigure
+from lmscale.study.report.sketch import DrawnFigure
 from lmscale.study.report.stages import Stage
 from lmscale.study.tables.writing import csv_text
 
@@ -58,7 +59,7 @@ def script_data(
 ) -> dict[str, Any]:
     """What the page embeds for its scripts; the runs only where they are few enough to be pointed at."""
     return {
-        "runs": runs if len(runs) <= MOST_POINTS else {},
+        "runs": runs if len(runs) <= sketch.MOST_POINTS else {},
         "charts": {figure.name: [chart.to_json() for chart in figure.charts] for figure in figures},
         "explore": explored,
         "sensitivity": moved,

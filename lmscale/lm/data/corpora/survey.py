@@ -64,34 +64,49 @@ def has_text(document: Document) -> bool:
     return any(answer.strip() for answer in document.answers)
 
 
+class _Documents:
+    """What a survey notes of every document that has text."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.digests, self.sizes = bytearray(), array("q")
+        self.boundaries: list[tuple[int, ...]] = []
+        self.near = None if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
+        self._pairs = config.pairs
+
+    def add(self, document: Document) -> None:
+        self.digests += digest(document, self._pairs)
+        self.sizes.append(len(document.text))
+        self.boundaries.append(document.boundaries)
+        if self.near:
+            self.near.add(document.text)
+
+    def truncate(self, documents: int) -> None:
+        """Forget all but the first `documents`."""
+        del self.digests[DIGEST_BYTES * documents :], self.sizes[documents:], self.boundaries[documents:]
+        if self.near:
+            self.near.truncate(documents)
+
+
 def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
     """Hash every document once. A unit that turns out to be unreadable contributes nothing.
 
     Raises `UserError` when no text is left, and for anything unreadable where `config.unreadable` is "refuse".
     """
-    digests, sizes, empty = bytearray(), array("q"), 0
-    boundaries: list[tuple[int, ...]] = []
-    near = None if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
+    seen, empty = _Documents(config), 0
     skipped: list[Skipped] = []
     unreadable = set()
     for unit, share in source.units():
         report(f"reading {source.name}", share)
-        before, empty_here = len(sizes), 0
+        before, empty_here = len(seen.sizes), 0
         remarks: list[Skipped] = []
         try:
             for document in source.documents(unit, remarks):
                 if has_text(document):
-                    digests += digest(document, config.pairs)
-                    sizes.append(len(document.text))
-                    boundaries.append(document.boundaries)
-                    if near:
-                        near.add(document.text)
+                    seen.add(document)
                 else:
                     empty_here += 1
         except Unreadable as error:
-            del digests[DIGEST_BYTES * before :], sizes[before:], boundaries[before:]
-            if near:
-                near.truncate(before)
+            seen.truncate(before)
             skipped.append(Skipped(unit, str(error), isinstance(error, Foreign)))
             unreadable.add(unit)
         else:
@@ -102,10 +117,10 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
             f"{len(trouble)} part{'s' * (len(trouble) > 1)} of {source.name} cannot be read: {_first_three(trouble)}; "
             f"mend them or take unreadable = 'skip'"
         )
-    if not sizes:
+    if not seen.sizes:
         raise UserError(_nothing_left(source.name, skipped, empty))
-    hashes = np.frombuffer(digests, ">u8").reshape(-1, 2)
-    return Survey(hashes, np.array(sizes), _rows(boundaries, sizes), empty, skipped, unreadable, near, config.pairs)
+    hashes, boundaries = np.frombuffer(seen.digests, ">u8").reshape(-1, 2), _rows(seen.boundaries, seen.sizes)
+    return Survey(hashes, np.array(seen.sizes), boundaries, empty, skipped, unreadable, seen.near, config.pairs)
 
 
 def _rows(boundaries: list[tuple[int, ...]], sizes: "array[int]") -> NDArray[np.int64]:

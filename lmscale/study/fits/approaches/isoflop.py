@@ -53,17 +53,13 @@ def isoflop(table: TableSource, options: FitOptions | None = None, **changes: An
     sizes, or loses half its draws that way, is left out and named. Raises `UserError` where fewer than two are left.
     """
     rows, options = chosen("isoflop", options, changes).read(table)
-    method, noise_nats, window = str(options.valley), options.noise_nats, options.window
-    resamples, seed = options.count("2"), options.seed
+    noise_nats, window, resamples, seed = options.noise_nats, options.window, options.count("2"), options.seed
     runs = usable(rows, ("params",), rates=options.rates)
     budgets, notes, dropped = _budgets(runs)
     notes, dropped = [*runs.notes, *notes], [*runs.dropped, *dropped]
     valleys = valleys_of(runs, budgets, stated=options.budget_flops)
     noise = isoflop_noise.noise(valleys) if noise_nats is None else RunNoise(noise_nats, "given", None)
-    method_status = Status("method", f"{method}, as given")
-    if method == "auto":
-        method, why = isoflop_noise.choose(valleys, noise.sd)
-        method_status = Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
+    method, method_status = _method(str(options.valley), valleys, noise)
     compute, compute_status = compute_model(runs.table)
     noiseless = isoflop_bias.noiseless_valleys(runs, valleys, compute)
     if method == "parabola" and window is None and noise.source.startswith("third"):
@@ -121,6 +117,14 @@ def isoflop(table: TableSource, options: FitOptions | None = None, **changes: An
 
         status += isoflop.of_isoflop(fit, runs, used, minima, line=line, window=window, seed=seed)
     return replace(fit, status=tuple(status))
+
+
+def _method(asked: str, valleys: Sequence[IsoFlopValley], noise: RunNoise) -> tuple[str, Status]:
+    """How the minima are found, and why."""
+    if asked != "auto":
+        return asked, Status("method", f"{asked}, as given")
+    method, why = isoflop_noise.choose(valleys, noise.sd)
+    return method, Status("method", f"{method}: {why}", "ok" if method == "parabola" else "note")
 
 
 def _minima(

@@ -17,6 +17,7 @@ from lmscale.study.fits.solvers.derivatives import condition
 from lmscale.study.fits.solvers.problem import GlobalMinimum, Problem
 from lmscale.study.fits.uncertainty.new_runs import far_away
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, ComputeModel, Law
+from lmscale.study.laws.parameter import Parameter
 from lmscale.study.tables.states import inside_schedule
 
 IDENTIFIED, PARTIAL = "identified", "partial answer"
@@ -155,28 +156,34 @@ def one_budget(problem: Problem) -> list[Status]:
 
 def at_bounds(problem: Problem, best: GlobalMinimum, samples: Law | None) -> list[Status]:
     """Parameters that the data push to the end of their range: limited, not estimated."""
-    statuses = []
-    for parameter, value in zip(problem.parameters, best.values_p):
-        if parameter.name not in problem.free:
-            continue
-        ends = (parameter.low, parameter.high)
-        slack = 1e-6 * np.abs(ends)
-        if not parameter.low - slack[0] <= value <= parameter.high + slack[1]:
-            sentence = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
-            sentence += ": the data do not follow this form (does the loss fall with size and tokens?)"
-            statuses.append(Status("outside its range", sentence, "warning"))
-        elif parameter.name in problem.law(best.values_p).at_bounds(problem.bounds):
-            sentence = f"{parameter.name} = {value:.4g} rests on the end of its range: the data do not determine it"
-            statuses.append(Status("at a bound", sentence, "warning"))
-        elif samples is not None:
-            drawn = np.asarray(getattr(samples, parameter.name))
-            share = max(float(np.mean(np.isclose(drawn, end, rtol=1e-6, atol=0))) for end in ends)
-            if share > 0.025:
-                sentence = (
-                    f"{parameter.name} runs to the end of its range in {share:.0%} of resamples: its interval is open"
-                )
-                statuses.append(Status("open interval", sentence, "warning"))
-    return statuses
+    at_bound = problem.law(best.values_p).at_bounds(problem.bounds)
+    statuses = (
+        _at_bound(parameter, float(value), parameter.name in at_bound, samples)
+        for parameter, value in zip(problem.parameters, best.values_p)
+        if parameter.name in problem.free
+    )
+    return [status for status in statuses if status is not None]
+
+
+def _at_bound(parameter: Parameter, value: float, at_bound: bool, samples: Law | None) -> Status | None:
+    """What is in doubt about one parameter: it is beyond its range, at its end, or there in many resamples."""
+    ends = (parameter.low, parameter.high)
+    slack = 1e-6 * np.abs(ends)
+    if not parameter.low - slack[0] <= value <= parameter.high + slack[1]:
+        sentence = f"{parameter.name} = {value:.4g} is outside {parameter.low:g} to {parameter.high:g}"
+        sentence += ": the data do not follow this form (does the loss fall with size and tokens?)"
+        return Status("outside its range", sentence, "warning")
+    if at_bound:
+        sentence = f"{parameter.name} = {value:.4g} rests on the end of its range: the data do not determine it"
+        return Status("at a bound", sentence, "warning")
+    if samples is None:
+        return None
+    drawn = np.asarray(getattr(samples, parameter.name))
+    share = max(float(np.mean(np.isclose(drawn, end, rtol=1e-6, atol=0))) for end in ends)
+    if share <= 0.025:
+        return None
+    sentence = f"{parameter.name} runs to the end of its range in {share:.0%} of resamples: its interval is open"
+    return Status("open interval", sentence, "warning")
 
 
 def outliers(problem: Problem, best: GlobalMinimum, runs: UsableRuns) -> list[Status]:
