@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lmscale.core import files
 from lmscale.study.report import manifest
 
 
@@ -54,7 +55,7 @@ def test_a_list_leads_nowhere_else(folder: Path, path: str, tmp_path_factory: py
     (folder / "sub").mkdir()
     for place in (elsewhere, folder / "sub"):
         (place / "secret").write_text("mine")
-    noted = {path.format(name=elsewhere.name, folder=elsewhere): manifest._sha256(elsewhere / "secret")}
+    noted = {path.format(name=elsewhere.name, folder=elsewhere): files.sha256(elsewhere / "secret")}
     (folder / manifest.MANIFEST_FILE).write_text(json.dumps(noted))
     manifest.update(folder, [])
     assert (elsewhere / "secret").exists() and (folder / "sub/secret").exists()

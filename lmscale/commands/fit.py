@@ -149,28 +149,14 @@ def _with_answer(args: FitArgs) -> "tuple[list[Fit], list[str]]":
 
 def main(args: FitArgs, console: "Console") -> None:
     """Fit, print every result, write --json and --predict. Raises `UserError` as they do."""
-    from lmscale.study import fits
-    from lmscale.study.fits.predict import preregister
     from lmscale.study.fits.results import artefact
     from lmscale.study.fits.uncertainty.new_runs import check_point
     from lmscale.study.laws.forms import form
 
     points = None if args.predict is None else parse_points(args.predict)
+    _check_files(args)
     for point in points or ():
         check_point(form(args.law), point)
-    if points is not None and args.approach in ("1", "2"):
-        raise UserError(
-            f"--predict states the loss of a run, which Approach {args.approach} does not model: use --approach 3"
-        )
-    if points is not None and args.prediction.exists():
-        raise UserError(
-            f"{args.prediction} already holds a registered prediction: "
-            "give another --prediction path, or delete it knowingly"
-        )
-    if points is not None:
-        check_each([*places(args), Place("--prediction", args.prediction)])
-    if args.save is not None and args.save.exists():
-        raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
     results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
     text = as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])]))
     print(fitted(text, console))
@@ -178,19 +164,44 @@ def main(args: FitArgs, console: "Console") -> None:
     if args.save is not None:
         artefact.save(results, args.save, args.table)
     if points is not None:
-        law: LossLaw | None = next((one for one in results if isinstance(one, fits.LossLaw)), None)
-        if law is None:
-            raise UserError(
-                "--predict needs Approach 3, which this table does not support: "
-                + "; ".join(s.sentence for s in results[0].status if s.name == "approach 3 not fitted")
-            )
-        written = preregister.register(law, points, args.prediction, args.save)
-        print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
-        for point in points:
-            print(f"  {law.predict(**point)}")
+        _register(args, results, points)
         print_next("check", args.prediction, "--table", args.table)
     else:
         _print_next(args, results)
+
+
+def _check_files(args: FitArgs) -> None:
+    """Raise `UserError` for a prediction that the approach cannot make, and for files that hold something already."""
+    if args.predict is not None and args.approach in ("1", "2"):
+        raise UserError(
+            f"--predict states the loss of a run, which Approach {args.approach} does not model: use --approach 3"
+        )
+    if args.predict is not None and args.prediction.exists():
+        raise UserError(
+            f"{args.prediction} already holds a registered prediction: "
+            "give another --prediction path, or delete it knowingly"
+        )
+    if args.predict is not None:
+        check_each([*places(args), Place("--prediction", args.prediction)])
+    if args.save is not None and args.save.exists():
+        raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
+
+
+def _register(args: FitArgs, results: "Sequence[Fit]", points: "Sequence[dict[str, float]]") -> None:
+    """Write what the law predicts at `points`, and print it. Raises `UserError` where no law was fitted."""
+    from lmscale.study import fits
+    from lmscale.study.fits.predict import preregister
+
+    law: LossLaw | None = next((one for one in results if isinstance(one, fits.LossLaw)), None)
+    if law is None:
+        raise UserError(
+            "--predict needs Approach 3, which this table does not support: "
+            + "; ".join(s.sentence for s in results[0].status if s.name == "approach 3 not fitted")
+        )
+    written = preregister.register(law, points, args.prediction, args.save)
+    print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
+    for point in points:
+        print(f"  {law.predict(**point)}")
 
 
 def _print_next(args: FitArgs, results: "Sequence[Fit]") -> None:

@@ -110,19 +110,25 @@ def _shown(name: str, runs: "list[RunState]", everything: bool, curves: Mapping[
     from rich.console import Group
     from rich.text import Text
 
-    from lmscale.core.results import corpora_sentence
-
-    states = Counter(run.state for run in runs)
     shown = runs
     if len(runs) > SHOWN and not everything:
         shown = [run for run in runs if run.state not in ("finished", "missing")][:SHOWN]
+    table = Text("\n".join([name, *_table(shown, curves or {})]), no_wrap=True, overflow="ignore")
+    return Group(table, Text("\n".join(_sentences(runs, len(runs) - len(shown), curves))))
+
+
+def _sentences(runs: "list[RunState]", hidden: int, curves: Mapping[str, str] | None) -> list[str]:
+    """What stands below the table: how many runs are in each state, what was spent, and what its columns mean."""
+    from lmscale.core.results import corpora_sentence
+
+    states = Counter(run.state for run in runs)
     sentences = [", ".join(f"{number:,} {state}" for state, number in states.items()), _spend(runs)]
     if curves is not None:
         sentences.insert(0, _bar(runs))
     if any((curves or {}).values()):
         sentences.append("curve: the training loss over the last half of a run's steps so far.")
-    if len(shown) < len(runs):
-        sentences.insert(0, f"... {len(runs) - len(shown):,} more: --all shows every run")
+    if hidden:
+        sentences.insert(0, f"... {hidden:,} more: --all shows every run")
     if states["running"] or states["scoring"]:
         unit = loss_unit(run.stage for run in runs)
         sentences.append(f"loss: the training loss of a run at work, otherwise the validation loss, {unit}.")
@@ -134,8 +140,7 @@ def _shown(name: str, runs: "list[RunState]", everything: bool, curves: Mapping[
         sentences.append(
             "`lmscale logs RUN` shows the end of a log; `lmscale retry` allows failed runs another attempt."
         )
-    table = Text("\n".join([name, *_table(shown, curves or {})]), no_wrap=True, overflow="ignore")
-    return Group(table, Text("\n".join(sentences)))
+    return sentences
 
 
 def _table(runs: "list[RunState]", curves: Mapping[str, str]) -> list[str]:

@@ -131,21 +131,24 @@ def local_paths(config: RunConfig) -> dict[str, Path]:
     if config.data.tokenizer.endswith(".json"):
         paths[f"the tokenizer {config.data.tokenizer!r}"] = config.data.tokenizer
     for spec in config.exam.tasks:
-        inside, retrieval, judge = inside_spec(spec), retrieval_spec(spec), judge_spec(spec)
-        if judge is not None:
-            if judge.rubric.endswith((".toml", ".json")):
-                paths[f"the rubric {judge.rubric!r}"] = judge.rubric
-            continue
-        if retrieval is not None:
-            if retrieval.source and not _made_anywhere(retrieval.source):
-                paths[f"the datastore {retrieval.source!r}"] = retrieval.source
-            continue
-        if inside is not None and inside.source and not _made_anywhere(inside.source):
-            paths[f"the text {inside.source!r}"] = inside.source
-        task = spec if inside is None else inside.tasks
-        if task and not task.startswith("synthetic:"):
-            paths[f"the task {task!r}"] = task.partition(":")[2]
+        paths |= _paths_of_task(spec)
     return {what: expanded(path) for what, path in paths.items()}
+
+
+def _paths_of_task(spec: str) -> dict[str, str]:
+    """What a task of an exam reads that is not made by lmscale itself, and its path."""
+    if (judge := judge_spec(spec)) is not None:
+        return {f"the rubric {judge.rubric!r}": judge.rubric} if judge.rubric.endswith((".toml", ".json")) else {}
+    if (retrieval := retrieval_spec(spec)) is not None:
+        there = retrieval.source and not _made_anywhere(retrieval.source)
+        return {f"the datastore {retrieval.source!r}": retrieval.source} if there else {}
+    paths, inside = {}, inside_spec(spec)
+    if inside is not None and inside.source and not _made_anywhere(inside.source):
+        paths[f"the text {inside.source!r}"] = inside.source
+    task = spec if inside is None else inside.tasks
+    if task and not task.startswith("synthetic:"):
+        paths[f"the task {task!r}"] = task.partition(":")[2]
+    return paths
 
 
 def _made_anywhere(source: str) -> bool:

@@ -48,21 +48,11 @@ def allocation(
     ends: list[tuple[float, str, str]] = []
     seen: list[float] = []
     for fit in fits:
-        rows = fit.allocations(list(grid))
-        if not rows:
+        drawn = _draw_fit(ax, fit, quantity, grid, data)
+        if not drawn:
             continue
-        colour = INK[fit.approach]
-        centre = np.array([row[quantity] for row in rows])
-        if rows[0]["intervals"]:
-            for level, alpha in (("0.95", 0.13), ("0.8", 0.20)):
-                low, high = np.array([row["intervals"][level][quantity] for row in rows]).T
-                ax.fill_between(grid, low, high, color=colour, alpha=alpha, lw=0, zorder=1.5)
-                seen += [*low, *high]
-        inside = np.ones(len(grid), bool) if data is None else (grid >= 0.999 * data[0]) & (grid <= 1.001 * data[1])
-        ax.plot(grid, centre, color=colour, lw=1.2, ls=(0, (3, 2)), zorder=2.5)
-        ax.plot(grid[inside], centre[inside], color=colour, lw=2, zorder=2.6)
-        seen += [*centre]
-        ends.append((float(centre[-1]), APPROACH_LABEL[fit.approach], colour))
+        seen += drawn
+        ends.append((drawn[-1], APPROACH_LABEL[fit.approach], INK[fit.approach]))
         if fit.approach == "2":
             seen += _draw_minima(ax, fit, quantity, checked)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
@@ -126,6 +116,24 @@ def minima(fit: "IsoFlop", checked: Sequence["HeldOut"]) -> list[MeasuredMinimum
         for budget in check.budgets
         if budget.measured_params is not None
     ]
+
+
+def _draw_fit(ax: "Axes", fit: Any, quantity: str, flops: np.ndarray, data: tuple[float, float] | None) -> list[float]:
+    """The line of a fit with its bands, dashed outside of `data`; the values drawn, the end of the line last."""
+    rows = fit.allocations(list(flops))
+    if not rows:
+        return []
+    drawn: list[float] = []
+    colour, centre = INK[fit.approach], np.array([row[quantity] for row in rows])
+    if rows[0]["intervals"]:
+        for level, alpha in (("0.95", 0.13), ("0.8", 0.20)):
+            low, high = np.array([row["intervals"][level][quantity] for row in rows]).T
+            ax.fill_between(flops, low, high, color=colour, alpha=alpha, lw=0, zorder=1.5)
+            drawn += [*low, *high]
+    inside = np.ones(len(flops), bool) if data is None else (flops >= 0.999 * data[0]) & (flops <= 1.001 * data[1])
+    ax.plot(flops, centre, color=colour, lw=1.2, ls=(0, (3, 2)), zorder=2.5)
+    ax.plot(flops[inside], centre[inside], color=colour, lw=2, zorder=2.6)
+    return [*drawn, *map(float, centre)]
 
 
 def _draw_minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:

@@ -58,19 +58,8 @@ def curves(
     token, each a dotted line.
     """
     runs = measured_runs(table)
-    sizes = runs["params"].to_numpy(dtype=float)
-    size_of = dict(zip(reversed(runs["run"].tolist()), reversed(sizes)))
-    for run, rows in (metrics or {}).items():
-        if run in size_of and len(rows):
-            x, y = binned(rows)
-            ax.plot(x, y, color=colour(sizes, float(size_of[run])), lw=0.7, alpha=0.55, zorder=1)
-    out = held_out_mask(runs)
-    shade = {value: colour(sizes, value) for value in np.unique(sizes)}
-    shades = np.array([shade[value] for value in sizes])
-    ax.scatter(
-        runs["flops"], runs["loss_nats"], s=25, zorder=3, linewidths=1.1, edgecolors=list(shades),
-        facecolors=list(np.where(out, INK["paper"], shades)), rasterized=len(runs) > MOST_VECTORS,
-    )  # fmt: skip
+    sizes, out = runs["params"].to_numpy(dtype=float), held_out_mask(runs)
+    _draw_runs(ax, runs, sizes, out, metrics or {})
     x, y = lower_frontier(runs["flops"], runs["loss_nats"])
     ax.plot(x, y, color=INK["text"], lw=1.3, zorder=2.5)
     ax.set_ylim(*loss_limits(runs, baselines or {}, bool(metrics)))
@@ -101,6 +90,23 @@ def curves(
     ax.set_ylabel(
         f"training (curves), validation (points)\n{loss_label(runs)}" if metrics else f"final {loss_label(runs)}"
     )
+
+
+def _draw_runs(
+    ax: "Axes", runs: "pd.DataFrame", sizes: np.ndarray, out: np.ndarray, metrics: Mapping[str, "pd.DataFrame"]
+) -> None:
+    """Training curves, and final losses on top; those that are held `out` are open."""
+    size_of = dict(zip(reversed(runs["run"].tolist()), reversed(sizes)))
+    for run, rows in metrics.items():
+        if run in size_of and len(rows):
+            x, y = binned(rows)
+            ax.plot(x, y, color=colour(sizes, float(size_of[run])), lw=0.7, alpha=0.55, zorder=1)
+    shade = {value: colour(sizes, value) for value in np.unique(sizes)}
+    shades = np.array([shade[value] for value in sizes])
+    ax.scatter(
+        runs["flops"], runs["loss_nats"], s=25, zorder=3, linewidths=1.1, edgecolors=list(shades),
+        facecolors=list(np.where(out, INK["paper"], shades)), rasterized=len(runs) > MOST_VECTORS,
+    )  # fmt: skip
 
 
 def loss_limits(runs: "pd.DataFrame", baselines: Mapping[str, float], with_curves: bool) -> tuple[float, float]:

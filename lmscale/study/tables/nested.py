@@ -46,11 +46,7 @@ def spread(table: "pd.DataFrame", source: object) -> "pd.DataFrame":
 
 def _mappings(cells: list[Any], name: str, source: object) -> list[Mapping[str, Any]] | None:
     """The mappings in a column's cells; None for a column of other values."""
-    texts = {cell for cell in cells if type(cell) is str}  # the same few stand in thousands of rows
-    others = [cell for cell in cells if type(cell) is not str and cell is not None]
-    if not any("{" in text and text.lstrip()[:1] == "{" for text in texts) and not any(
-        isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip()[:1] == "{") for cell in others
-    ):
+    if not _begin_like_mappings(cells):
         return None
     rows: list[Mapping[str, Any]] = []
     bad = None
@@ -68,6 +64,15 @@ def _mappings(cells: list[Any], name: str, source: object) -> list[Mapping[str, 
         return None  # text that begins like a mapping
     shown = str(bad[1]) if len(str(bad[1])) < 60 else f"{str(bad[1])[:57]}..."
     raise UserError(f"column {name!r} of {source} holds mappings, but in row {bad[0] + 1} '{shown}', which is none")
+
+
+def _begin_like_mappings(cells: list[Any]) -> bool:
+    """Whether a cell is a mapping, or a text that begins like one."""
+    texts = {cell for cell in cells if type(cell) is str}  # the same few stand in thousands of rows
+    if any("{" in text and text.lstrip()[:1] == "{" for text in texts):
+        return True
+    others = [cell for cell in cells if type(cell) is not str and cell is not None]
+    return any(isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip()[:1] == "{") for cell in others)
 
 
 def parsed(cell: str) -> Any:

@@ -97,30 +97,13 @@ def compute_multiplier(
     Raises `UserError` where a ladder has fewer than three budgets, or the ladders share no loss.
     """
     ladders = [_ladder(read(table), name) for table, name in ((baseline, "baseline"), (recipe, "recipe"))]
-    if isinstance(asymptote, str) and asymptote not in ("shared", "free"):
-        raise UserError(f"asymptote = {asymptote!r}: 'shared', 'free' or a number of nats")
     low, high = max(y.min() for _, y in ladders), min(y.max() for _, y in ladders)
-    if low >= high:
-        raise UserError(
-            f"the ladders share no loss (baseline {ladders[0][1].min():.3f}-{ladders[0][1].max():.3f}, recipe "
-            f"{ladders[1][1].min():.3f}-{ladders[1][1].max():.3f} nats): extend one until they overlap"
-        )
-    floor = min(float(y.min()) for _, y in ladders)
-    if isinstance(asymptote, int | float) and not 0 <= asymptote < floor:
-        raise UserError(f"asymptote = {asymptote}: it must lie between 0 and the lowest loss, {floor:.4f} nats")
+    _check_ladders(ladders, asymptote, low, high)
     parameters = [float(value[0]) for value in _fit([(x, y[:, None]) for x, y in ladders], asymptote)]
     laws = [ComputeLaw(*parameters[:3]), ComputeLaw(*parameters[3:])]
     rng = np.random.default_rng(seed)
-    scatter, drawn = [], []
-    for (x, y), law in zip(ladders, laws):
-        fitted = np.asarray(law.loss(np.exp(x)))
-        unknowns = 2 if isinstance(asymptote, int | float) else 2.5 if asymptote == "shared" else 3
-        sd = math.sqrt(float(np.sum((y - fitted) ** 2)) / max(0.5, len(y) - unknowns))
-        scatter.append(sd)
-        # A scatter from few points is itself uncertain: its chi-square spread widens the draws as Student's t would.
-        freedom = max(1.0, len(y) - unknowns)
-        spread = sd * np.sqrt(freedom / rng.chisquare(freedom, size=resamples))
-        drawn.append((x, fitted[:, None] + spread * rng.standard_normal((len(y), resamples))))
+    unknowns = 2 if isinstance(asymptote, int | float) else 2.5 if asymptote == "shared" else 3
+    scatter, drawn = zip(*(_redrawn(*ladder, law, unknowns, resamples, rng) for ladder, law in zip(ladders, laws)))
     positive = np.all([(y > 0).all(axis=0) for _, y in drawn], axis=0)  # as in `seed_noise`
     sampled = _fit([(x, y[:, positive]) for x, y in drawn], asymptote)
     stated = np.linspace(high, low, 5) if losses is None else np.asarray(losses, dtype=float)
@@ -132,6 +115,34 @@ def compute_multiplier(
     label = f"asymptote {asymptote}" if isinstance(asymptote, str) else f"asymptote pinned at {asymptote:g} nats"
     statuses = [*_statuses(ladders, ratios, low, high), *_lost(positive)]
     return ComputeMultiplier(laws[0], laws[1], tuple(ratios), (scatter[0], scatter[1]), label, tuple(statuses))
+
+
+def _check_ladders(
+    ladders: Sequence[tuple[np.ndarray, np.ndarray]], asymptote: Number | str, low: float, high: float
+) -> None:
+    """Raise `UserError` where the ladders share no loss between `low` and `high`, or for an asymptote that none has."""
+    if isinstance(asymptote, str) and asymptote not in ("shared", "free"):
+        raise UserError(f"asymptote = {asymptote!r}: 'shared', 'free' or a number of nats")
+    if low >= high:
+        raise UserError(
+            f"the ladders share no loss (baseline {ladders[0][1].min():.3f}-{ladders[0][1].max():.3f}, recipe "
+            f"{ladders[1][1].min():.3f}-{ladders[1][1].max():.3f} nats): extend one until they overlap"
+        )
+    floor = min(float(y.min()) for _, y in ladders)
+    if isinstance(asymptote, int | float) and not 0 <= asymptote < floor:
+        raise UserError(f"asymptote = {asymptote}: it must lie between 0 and the lowest loss, {floor:.4f} nats")
+
+
+def _redrawn(
+    x: np.ndarray, y: np.ndarray, law: ComputeLaw, unknowns: float, resamples: int, rng: np.random.Generator
+) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+    """The scatter of a ladder's points about its law in nats; ln C (n,) and losses (n, resamples) drawn with it."""
+    fitted = np.asarray(law.loss(np.exp(x)))
+    sd = math.sqrt(float(np.sum((y - fitted) ** 2)) / max(0.5, len(y) - unknowns))
+    # A scatter from few points is itself uncertain: its chi-square spread widens the draws as Student's t would.
+    freedom = max(1.0, len(y) - unknowns)
+    spread = sd * np.sqrt(freedom / rng.chisquare(freedom, size=resamples))
+    return sd, (x, fitted[:, None] + spread * rng.standard_normal((len(y), resamples)))
 
 
 def _ladder(table: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray]:
