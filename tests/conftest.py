@@ -6,6 +6,7 @@ The environment is set here, before anything imports JAX, and child processes in
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     write_finished(ROOT / "sweeps" / "smoke.py", folder / "runs")
     return folder
+
+
+@pytest.fixture
+def runs(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a copy of the smoke sweep's runs, as if trained, and the folder `runs/smoke` in it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
+    return Path("runs/smoke")
 
 
 @pytest.fixture

@@ -1,14 +1,19 @@
 """Chinchilla's form where the data push its irreducible loss to 0: E rests on its bound, and the rest is exact."""
 
+from dataclasses import replace
+from typing import cast
+
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.isoflop import BUDGETS, isoflop_table, named
 
 from lmscale.study import fits
 from lmscale.study.fits.solvers import general
 from lmscale.study.fits.solvers.minimise import minimise, minimise_many
 from lmscale.study.fits.solvers.problem import Problem
-from lmscale.study.laws import Chinchilla
+from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
+from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla
 
 LOW = Chinchilla.PARAMETERS[0].low
 RUNS = 36
@@ -76,3 +81,33 @@ def test_a_fit_at_the_bound_says_so_and_has_intervals_of_the_rest() -> None:
     assert "outside its range" not in statuses and np.isnan(fit.interval("E")).all()
     low, high = fit.interval("a")
     assert low < float(fit.exponents()["params"]) < high and high - low < 0.05
+
+
+def test_a_parameter_at_its_bound_has_no_interval() -> None:
+    plain = fits.loss_law(isoflop_table(0.003), resamples=60, check=False)
+    fit = replace(plain, law=replace(cast(Chinchilla, plain.law), E=1e-6))
+    assert fit.at_bounds == ("E",) and fit.law.at_bounds() == ("E",)
+    value = fit.to_json()
+    assert value["at_bounds"] == ["E"]
+    assert "E" not in value["intervals"]["0.95"] and "E" not in value["standard_errors"]
+    assert "alpha" in value["intervals"]["0.95"]
+    assert np.isnan(fit.interval("E")).all() and np.isfinite(fit.interval("alpha")).all()
+    (line,) = (line for line in str(fit).splitlines() if line.strip().startswith("E ="))
+    assert line.endswith("at its bound")
+
+
+def test_losses_without_an_asymptote_leave_a_partial_answer() -> None:
+    """Losses that fall faster than any law with E > 0 push E to the end of its range, in every resample."""
+    law = replace(CHINCHILLA_REFIT, E=1e-6)
+    table = simulate(law, isoflop_design(law, BUDGETS), 0.003, np.random.default_rng(3))
+    fit = fits.loss_law(table.assign(loss_nats=table["loss_nats"] - 0.15), resamples=60, check=False)
+    assert fit.law.at_bounds() == ("E",)
+    assert "identified" not in named(fit) and "E rests on the end" in named(fit)["partial answer"]
+    assert "60 of 60 resamples converged" in named(fit)["bootstrap"] and np.isnan(fit.interval("E")).all()
+
+
+def test_a_parameter_that_is_held_at_the_end_of_its_range_is_fixed_and_not_at_a_bound() -> None:
+    table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19)), 0.003,
+                     np.random.default_rng(3))  # fmt: skip
+    fit = fits.loss_law(table, fixed={"E": 1e-6}, resamples=0, check=False)
+    assert fit.at_bounds == () and "partial answer" not in named(fit)

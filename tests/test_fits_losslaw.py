@@ -1,8 +1,7 @@
-"""Approach 3: the exact optimum, published intervals, recovery, bounds, and what its text and its JSON state."""
+"""Approach 3: the exact optimum, published intervals, recovery, and what its text and its JSON state."""
 
 import json
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from lmscale.study.fits.results.common import Dropped, dropped_lines
 from lmscale.study.fits.results.loss_law import LossLaw
 from lmscale.study.fits.solvers import chinchilla_vertex
 from lmscale.study.fits.solvers.chinchilla import solve_many
-from lmscale.study.fits.solvers.chinchilla_objective import evaluate, evaluate_at_one, objective, summands_at_one
 from lmscale.study.fits.solvers.chinchilla_points import ChinchillaPoints
 from lmscale.study.fits.uncertainty.bootstrap import resample_counts
 from lmscale.study.fits.uncertainty.simulate import isoflop_design, simulate
@@ -300,75 +298,3 @@ def test_unknown_options_are_named() -> None:
         fits.loss_law(isoflop_table(), delta=0.0)
     with pytest.raises(UserError, match="no approach is called '4'"):
         fits.fit(isoflop_table(), ["4"])
-
-
-@pytest.mark.parametrize("log_residual", [True, False])
-@pytest.mark.parametrize("loss", ["huber", "squared"])
-def test_gradient_and_hessian_are_exact(log_residual: bool, loss: str) -> None:
-    table = isoflop_table(0.01)
-    data = [table[name].to_numpy() for name in ("params", "tokens", "loss_nats")]
-    points = ChinchillaPoints.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
-    weights, mix = np.ones((len(table), 1)), np.zeros(1)
-    theta = points.theta(np.array([[1.9], [400.0], [2000.0], [0.34], [0.36]]))
-
-    def at(moved: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        objective, gradient, matrix = evaluate(points, weights, moved, mix)
-        return objective[0], gradient[:, 0], matrix[:, :, 0]
-
-    _, gradient, hessian = at(theta)
-    for k in range(5):
-        step = 1e-6 * (np.arange(5) == k)[:, None]
-        ahead, behind = at(theta + step), at(theta - step)
-        assert gradient[k] == pytest.approx((ahead[0] - behind[0]) / 2e-6, rel=1e-5, abs=1e-8)
-        assert hessian[k] == pytest.approx((ahead[1] - behind[1]) / 2e-6, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("log_residual", [True, False])
-@pytest.mark.parametrize("loss", ["huber", "squared"])
-def test_seeds_and_weightings_computed_together_have_the_objective_of_the_runs(log_residual: bool, loss: str) -> None:
-    """Sixty seeds of 21 points: by cells of equal N and D, and of many weightings at one law by products."""
-    rng = np.random.default_rng(0)
-    table = pd.concat([isoflop_table(0.01)] * 60).sort_values(["params", "tokens"])
-    data = (table["params"].to_numpy(), table["tokens"].to_numpy(), rng.permutation(table["loss_nats"].to_numpy()))
-    points = ChinchillaPoints.of(*data, log_residual=log_residual, loss=loss, delta=0.02)
-    assert points.cells is not None and len(points.cells.first_m) == 21
-    plain, weights = replace(points, cells=None), rng.integers(0, 3, (len(table), 4)).astype(float)
-    theta = points.theta(np.array([[1.9, 1.7], [400.0, 300.0], [2000.0, 900.0], [0.34, 0.3], [0.36, 0.3]]))
-    for mix in (0.0, 0.5):
-        given = weights[:, :2], theta, np.full(2, mix)
-        for one, other in zip(evaluate(points, *given), evaluate(plain, *given)):
-            assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
-    assert objective(points, weights[:, :2], theta) == pytest.approx(objective(plain, weights[:, :2], theta), rel=1e-12)
-    at_one = evaluate(plain, weights, np.repeat(theta[:, :1], 4, axis=1), np.zeros(4))
-    for one, other in zip(evaluate_at_one(summands_at_one(points, theta[:, 0]), weights), at_one):
-        assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
-
-
-def test_a_parameter_at_its_bound_has_no_interval() -> None:
-    plain = fits.loss_law(isoflop_table(0.003), resamples=60, check=False)
-    fit = replace(plain, law=replace(cast(Chinchilla, plain.law), E=1e-6))
-    assert fit.at_bounds == ("E",) and fit.law.at_bounds() == ("E",)
-    value = fit.to_json()
-    assert value["at_bounds"] == ["E"]
-    assert "E" not in value["intervals"]["0.95"] and "E" not in value["standard_errors"]
-    assert "alpha" in value["intervals"]["0.95"]
-    assert np.isnan(fit.interval("E")).all() and np.isfinite(fit.interval("alpha")).all()
-    (line,) = (line for line in str(fit).splitlines() if line.strip().startswith("E ="))
-    assert line.endswith("at its bound")
-
-
-def test_losses_without_an_asymptote_leave_a_partial_answer() -> None:
-    """Losses that fall faster than any law with E > 0 push E to the end of its range, in every resample."""
-    law = replace(CHINCHILLA_REFIT, E=1e-6)
-    table = simulate(law, isoflop_design(law, BUDGETS), 0.003, np.random.default_rng(3))
-    fit = fits.loss_law(table.assign(loss_nats=table["loss_nats"] - 0.15), resamples=60, check=False)
-    assert fit.law.at_bounds() == ("E",)
-    assert "identified" not in named(fit) and "E rests on the end" in named(fit)["partial answer"]
-    assert "60 of 60 resamples converged" in named(fit)["bootstrap"] and np.isnan(fit.interval("E")).all()
-
-
-def test_a_parameter_that_is_held_at_the_end_of_its_range_is_fixed_and_not_at_a_bound() -> None:
-    table = simulate(CHINCHILLA_REFIT, isoflop_design(CHINCHILLA_REFIT, (1e17, 1e18, 1e19)), 0.003,
-                     np.random.default_rng(3))  # fmt: skip
-    fit = fits.loss_law(table, fixed={"E": 1e-6}, resamples=0, check=False)
-    assert fit.at_bounds == () and "partial answer" not in named(fit)

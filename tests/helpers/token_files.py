@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lmscale.core.config import DataConfig
+
 END = 255
 TEXTS = [f"document {i} é " * (1 + i % 3) for i in range(12)]
 IDS = [[*text.encode(), END] for text in TEXTS]
 DOCUMENTS = {"texts": TEXTS, "ids": IDS}
+GOLDEN = Path(__file__).parent.parent / "golden/tokens"
 
 
 def flat(documents: list[list[int]] = IDS) -> np.ndarray[Any, Any]:
@@ -62,3 +65,17 @@ def data_set(folder: Path, files: dict[str, Any]) -> Path:
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     (folder / "dataset_info.json").write_text("{}", encoding="utf-8")
     return folder
+
+
+def config(path: object, **changes: Any) -> DataConfig:
+    return DataConfig(source=f"tokens:{path}", **{"validation_fraction": 0.3, **changes})
+
+
+def write_flat(path: Path, dtype: str, ids: Any = None) -> Path:
+    (flat() if ids is None else np.asarray(ids)).astype(dtype).tofile(path)
+    return path
+
+
+def save(path: Path, array: Any) -> Path:
+    np.save(path, array)
+    return path
