@@ -24,7 +24,7 @@ class CheckArgs:
     table: str | None = None
     """The table that holds the finished run or runs."""
     loss: float | None = None
-    """Or the one measured loss, in nats."""
+    """The measured loss of the one run, in nats, where there is no table."""
     columns: Annotated[str | None, arg(metavar="params=n_params,..."), Joined()] = None
     """What the table calls params, tokens, flops, loss, budget; usual names are recognised."""
     where: Annotated[str | None, arg(metavar="EXPR")] = None

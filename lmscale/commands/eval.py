@@ -50,7 +50,7 @@ class EvalArgs:
     """Instead of greedy answers, draw several and take the best of n by --reward, for each n; one table row for each,
     with the KL of the choice from the model."""
     reward: str = "checker"
-    """By what the best is chosen: `checker`, 1 for a right answer and 0 else, or the folder of a reward model's run."""
+    """What chooses the best answer: `checker` (1 for a right answer, else 0), or the folder of a reward model's run."""
     answers: int | None = None
     """Answers drawn to every item with --best-of; by default twice the largest n."""
     json: Path | None = None

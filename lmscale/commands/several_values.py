@@ -32,7 +32,7 @@ class Option:
     """An option of a verb."""
 
     flag: str
-    """Its long spelling."""
+    """The long spelling of the option."""
     count: int
     """Words of a value: 0 of a switch."""
     several: bool

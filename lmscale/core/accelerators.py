@@ -33,7 +33,7 @@ class Accelerator:
     memory_bytes: float
     source: str
     jax_kinds: tuple[str, ...] = ()
-    """Its names in JAX: `jax.devices()[0].device_kind`."""
+    """Names of the accelerator in JAX: `jax.devices()[0].device_kind`."""
     memory_bytes_per_second: float = 0.0
     """Between a device and its own memory."""
     link_bytes_per_second: float = 0.0

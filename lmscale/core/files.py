@@ -312,10 +312,10 @@ MADE_AGAIN = "delete it, and it will be made again"
 FETCH_AGAIN, IMPORT_AGAIN = "fetch it again", "import the model again"
 
 
-def read_json(path: str | Path, what: str = "file", mend: str = MADE_AGAIN) -> Any:
+def read_json(path: str | Path, what: str = "file", fix: str = MADE_AGAIN) -> Any:
     """The value of a JSON file. Raises `UserError` that names `what` when it is absent or not JSON.
 
-    `mend` says what to do about a file that is not.
+    `fix` says what to do about a file that is not.
     """
     try:
         return parse_json(read_bytes(path))
@@ -324,4 +324,4 @@ def read_json(path: str | Path, what: str = "file", mend: str = MADE_AGAIN) -> A
     except OSError as error:
         raise UserError(f"the {what} {path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise UserError(f"the {what} {path} is corrupt ({error}); {mend}") from None
+        raise UserError(f"the {what} {path} is corrupt ({error}); {fix}") from None

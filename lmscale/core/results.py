@@ -52,7 +52,7 @@ class Outcome:
     loss_stderr: float | None = None
     """Standard error of `loss_nats` over the windows of the validation set."""
     bits_per_byte: float | None = None
-    """The same loss per byte of text: document ends are scored and count no byte."""
+    """`loss_nats` in bits per byte of text: document ends are scored and count no byte."""
     loss_by_position_nats: tuple[float, ...] | None = None
     """Validation loss of the tokens predicted from 2^i to 2^(i+1) - 1 tokens, i = 0, 1, ...: what context is worth."""
     train_loss_nats: float | None = None

@@ -157,7 +157,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 
 
 def _checked(line: str, where: str) -> dict[str, Any]:
-    again = "mend the line or score the run again"
+    again = "fix the line or score the run again"
     try:
         row = parse_json(line)
     except ValueError as error:

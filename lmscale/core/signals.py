@@ -18,7 +18,7 @@ STOP_SECONDS = 60.0
 AGAIN_SECONDS = 0.02
 """How long after an interrupt the callback that swallowed it is over."""
 NOTHING_TO_SAVE_SECONDS = 1.0
-"""As `STOP_SECONDS`, for a process that only answers the one that started it."""
+"""How long a process that only answers the one that started it gets before it is killed."""
 
 
 def interrupt_again() -> None:

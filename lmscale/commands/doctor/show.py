@@ -19,4 +19,4 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         if one.fix:
             console.print(f"         {'':<{width}}  -> {escape(one.fix)}")
     wrong = sum(one.state == "wrong" for one in findings)
-    console.print(f"{counted(wrong, 'thing')} to mend before training." if wrong else "Ready to train.")
+    console.print(f"{counted(wrong, 'thing')} to fix before training." if wrong else "Ready to train.")

@@ -1,4 +1,4 @@
-"""What `lmscale inspect` is told."""
+"""The arguments of `lmscale inspect`."""
 
 from dataclasses import dataclass
 from pathlib import Path

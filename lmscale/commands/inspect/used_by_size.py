@@ -27,7 +27,7 @@ class Used(NamedTuple):
     task: str
     model: InspectedModel
     neurons: dict[str, Any]
-    """As in `summary.effects`."""
+    """The counts and intervals that `summary.effects` states."""
 
 
 def used_by_size(models: Sequence[InspectedModel]) -> list[Used]:

@@ -83,6 +83,6 @@ def _money(cost: Cost, args: JudgeArgs) -> str:
 
 @contextmanager
 def bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told how many answers of how many there are."""
+    """A progress bar over answers, of a number that is known from the start."""
     with preparing(console) as progress:
         yield lambda answered, all: progress("asking the judge", answered / all)

@@ -1,4 +1,4 @@
-"""What `lmscale score` is told."""
+"""The arguments of `lmscale score`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -44,7 +44,7 @@ class ScoredModel:
     params: int
     """N, embeddings included."""
     active_params: int
-    """Those that one token passes: the same but in a model with experts."""
+    """Parameters that one token passes: fewer than N in a model with experts, else the same."""
     training_tokens: int | None
     """D up to the checkpoint; None of an imported model whose D is not known."""
     step: int | None

@@ -25,7 +25,7 @@ class Range:
 
 @dataclass(frozen=True)
 class ArrayRange:
-    """The same for a number or an array of numbers of any shape."""
+    """Which numbers an annotation takes where it takes one, or an array of them of any shape."""
 
     words: str
     holds: Callable[[Any], Any]

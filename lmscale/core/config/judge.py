@@ -22,7 +22,7 @@ class JudgeSpec(NamedTuple):
     kind: str
     """`GRADES` or `OFFLINE`."""
     rubric: str = RUBRIC
-    """Its name, or a file."""
+    """The name of the rubric, or a file that holds one."""
     server: str = ""
     model: str = ""
     key_variable: str = ""

@@ -23,7 +23,8 @@ WIDENED_BYTES = 3
 MLP_SAVED = {"swiglu": 5, "geglu": 5, "gelu": 4, "gelu-erf": 4, "relu2": 3}
 """Numbers per hidden unit that an MLP saves on a CPU, where the compiler computes some of them twice."""
 MLP_STACKED = {"swiglu": 6, "geglu": 8, "gelu": 6, "gelu-erf": 4, "relu2": 2.5}
-"""As `MLP_SAVED` on an accelerator: intermediate results of the function, and the input of the second matrix."""
+"""Numbers per hidden unit that an MLP saves on an accelerator: intermediate results of its function, and the input of
+the second matrix."""
 COPIES_OF_TOKEN, COPIES_OF_WEIGHTS = 5, 1.25
 """Vectors of the width of the model that each expert of a token saves; copies of all experts that XLA's ragged product
 makes on a CPU. From the shapes with experts in `experiments/bench_memory.py`."""
@@ -31,7 +32,7 @@ ONE_DEVICE = MeshConfig()
 TPU_LANES = 128
 """Features of a head are padded to whole registers of a TPU."""
 ALIBI_FEATURES = 8
-"""By which a kernel's heads are wider that computes ALiBi (`lm/model/attention/alibi`)."""
+"""Features that a kernel which computes ALiBi adds to each head (`lm/model/attention/alibi`)."""
 WIDEST_HEAD = 256
 """Features of a head that cuDNN's fused attention takes at most."""
 

@@ -51,7 +51,7 @@ _LIMITS = {
     "registers_per_core_limit": 65_536,
     "registers_per_block_limit": 65_536,
 }
-"""The same for every compute capability from 8.0 on."""
+"""What XLA must know of a GPU that is alike for every compute capability from 8.0 on."""
 
 
 def target_text(name: str) -> str:

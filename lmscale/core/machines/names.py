@@ -40,7 +40,7 @@ USUAL_GPUS_PER_HOST = 8
 LINKED_HOSTS = {"gb200": 18}
 """Hosts that NVLink joins: an NVL72 rack. Elsewhere it ends at the host."""
 MOST_GPUS = 2**14
-"""As many as Llama 3 was trained on (Grattafiori 2024, arXiv 2407.21783): a larger number is a slip of the key."""
+"""As many as Llama 3 was trained on (Grattafiori 2024, arXiv 2407.21783): a larger number is a typing error."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Machine:
 
     @cached_property
     def accelerator(self) -> Accelerator | None:
-        """Its peaks; None for a GPU that only a file describes."""
+        """The peaks of one device; None for a GPU that only a file describes."""
         return ACCELERATORS.get(self.device)
 
     @property

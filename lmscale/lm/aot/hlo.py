@@ -67,7 +67,7 @@ class Computation:
 
     @property
     def root(self) -> Instruction | None:
-        """Its result."""
+        """The instruction whose value the function returns."""
         return next((one for one in self.instructions.values() if one.root), None)
 
 

@@ -32,7 +32,7 @@ class AbstractProgram(NamedTuple):
     """Kind of memory -> what stays on the devices while it runs, as trees."""
 
     def trace(self) -> Any:
-        """Its jaxpr; to be called under `jax.set_mesh`."""
+        """The jaxpr of the program; to be called under `jax.set_mesh`."""
         return self.function.trace(*self.arguments)
 
     def argument_bytes(self) -> dict[str, int]:

@@ -39,7 +39,7 @@ class Documents(NamedTuple):
     ends: NDArray[np.int64]
 
     def of(self, chosen: NDArray[np.bool_]) -> "Documents":
-        """Those that are chosen."""
+        """The chosen documents, by a mask over all of them."""
         return Documents(*(field[chosen] for field in self))
 
     def starts(self) -> NDArray[np.int64]:

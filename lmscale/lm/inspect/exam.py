@@ -53,7 +53,7 @@ class Part:
     pairs: tuple[Pair, ...] = ()
     """Pairs of the task whose neurons are counted."""
     tokens: tuple[int, ...] = ()
-    """Those that heads are scored on; empty takes the ones of the run's own text."""
+    """Tokens that heads are scored on; empty takes those of the run's own text."""
 
     @property
     def task_hash(self) -> str:

@@ -25,11 +25,11 @@ class ExpertChoices(NamedTuple):
 
     taken: int
     in_both: int
-    """Those that the other prompt's token at the same position makes, too."""
+    """Choices that the other prompt's token at the same position makes, too."""
 
 
 def expert_choices(params: Params, pairs: PairTokens, config: ModelConfig) -> ExpertChoices:
-    """Count them, padding apart."""
+    """The choices of all tokens of the pairs, padding apart."""
     counts = np.zeros(2, np.int64)
     for rows in chunks(pairs.pair_count, 8 * config.layers * pairs.prompt_NT.shape[1] * config.width):
         part = pairs.take(rows)

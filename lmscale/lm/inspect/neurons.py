@@ -40,11 +40,11 @@ class UsedNeurons:
     neurons: int
     """All there are."""
     count_R: NDArray[np.int64]
-    """The same number by pairs that are drawn anew, with replacement."""
+    """`count` by each of R draws of the pairs, with replacement."""
     right_N: Floats
     """The share of each pair's two prompts after which the whole model prefers the right answer."""
     right_without_N: Floats
-    """The same with every neuron at its mean: where it is as high, the task needs no neuron."""
+    """`right_N` with every neuron at its mean: where it is as high, the task needs no neuron."""
     used_LU: Bools
     """The `count` strongest neurons by all pairs."""
 

@@ -34,7 +34,7 @@ class PairTokens(NamedTuple):
     end_N: Ids
     """Position of the last token of both prompts, whose logits are of the first token in which the answers differ."""
     answer_N: Ids
-    """That token of the answer to the first prompt."""
+    """The first token in which the answers differ, of the answer to the first prompt."""
     other_answer_N: Ids
 
     @property
@@ -43,7 +43,7 @@ class PairTokens(NamedTuple):
         return len(self.end_N)
 
     def swapped(self) -> "PairTokens":
-        """The same with the other prompts first. The answers stay in their order."""
+        """The pairs with the other prompts first. The answers stay in their order."""
         return self._replace(prompt_NT=self.other_NT, other_NT=self.prompt_NT)
 
     def take(self, numbers: NDArray[np.integer]) -> "PairTokens":

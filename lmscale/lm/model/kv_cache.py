@@ -30,7 +30,7 @@ class KVCache(NamedTuple):
     keys: tuple[jax.Array, ...]
     """One array [B, G, S, K] per layer; where layers are a loop of one compiled layer, a single one [L, B, G, S, K]."""
     values: tuple[jax.Array, ...]
-    """Likewise."""
+    """Arrays of the shapes of `keys`."""
     segments_BS: jax.Array
     """Which document of its row a position belongs to."""
     lengths_B: jax.Array

@@ -64,7 +64,7 @@ EXPERT_TAPS: dict[str, Site] = {
     "expert_hidden": Site("B T J F", "activations of the neurons of those experts"),
     "shared_hidden": Site("B T F", "activations of the neurons of all shared experts"),
 }
-"""Likewise, in a mixture of experts, in place of `mlp_hidden`."""
+"""Name -> site that a mixture of experts has in place of `mlp_hidden`."""
 
 Patch = Callable[[str, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]]
 """name, value, layer -> the value to go on with, and what to keep or None.

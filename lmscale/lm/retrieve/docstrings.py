@@ -33,7 +33,7 @@ class Function(NamedTuple):
 
     name: str
     body: str
-    """Its statements, without docstrings."""
+    """The statements of the function, without docstrings."""
     docstring: str
 
 

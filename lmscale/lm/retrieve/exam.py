@@ -44,7 +44,7 @@ class RetrievalPart:
 
     task: str
     kind: str
-    """As in `RetrievalSpec`."""
+    """What is measured, as `RetrievalSpec` names it."""
     corpus: RetrievalCorpus
     sizes: tuple[int, ...] = ()
     """Sizes of the datastore in tokens; empty takes the usual ones."""

@@ -49,7 +49,7 @@ class GraphFacts:
     graph_ms: float
     """Time of one query by itself, on one core."""
     exact_ms: float
-    """The same, with all vectors in memory."""
+    """Time of one exact query by itself, on one core, with all vectors in memory."""
     distances_per_query: float
     """Vectors that a query is compared with; exact search compares with all."""
     checksum: str

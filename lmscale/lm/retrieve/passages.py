@@ -134,7 +134,7 @@ def segments(documents: Iterable[bytes], subject: Subject, length: int, most: in
 def row_of(segment: Segment, passage: Ids | None, separator: Ids, end: int, context: int) -> tuple[Ids, int]:
     """What is read, at most context + 1 tokens that end with the segment, and how many tokens of the text were cut.
 
-    It begins with the end of a document, as text does in training, unless it begins amid the text.
+    It begins with the end of a document, as text does in training, unless it begins in the middle of the text.
     """
     if passage is None and len(segment.before) + len(segment.tokens) > context:
         whole = np.concatenate([segment.before, segment.tokens])

@@ -26,7 +26,7 @@ class CorpusSplit(NamedTuple):
     split: str
 
     def documents(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Its documents from number `start` on, in the order of their hash."""
+        """The documents of the split from number `start` on, in the order of their hash."""
         return itertools.chain.from_iterable(self.corpus.texts(self.split, start, stop))
 
 

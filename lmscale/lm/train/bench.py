@@ -63,7 +63,7 @@ class TrainingSpeed:
     """FLOP/s of square matrix products in the compute dtype, the best of two measurements after the steps."""
     mfu: float
     mfu_of_datasheet: float | None
-    """The same over the maker's figure; None where it is not known or the dtype is not bfloat16."""
+    """`flops_per_second` over the maker's figure; None where it is not known or the dtype is not bfloat16."""
     compile_seconds: float
     """Time from Python to a program of the step, with no compilation cache."""
     step_seconds_median: float
@@ -82,7 +82,7 @@ class TrainingSpeed:
     """Where they come from."""
     params: int
     active_params: int
-    """Those that a token passes, which its FLOPs are of: the same but of a model with experts."""
+    """Parameters that a token passes, by which its FLOPs are counted: fewer than `params` in a model with experts."""
     device: str
 
     @property

@@ -24,7 +24,7 @@ from lmscale.lm.train.questions import Question
 from lmscale.lm.train.references import check_finished, check_tokenizer, saved_params
 
 CheckerKind = Literal["exact", "graded", "number"]
-"""As in `Reinforcement.checker`."""
+"""How an answer is compared with the right one (`Reinforcement.checker`)."""
 
 
 @dataclass(frozen=True)

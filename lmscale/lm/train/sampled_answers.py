@@ -105,7 +105,8 @@ class SampledAnswers:
         return make_global_array(lambda start, stop: values[start:stop], values.shape, self._sharding)
 
     def _log_probabilities(self, params: Params, tokens_BS: jax.Array, scored_BT: jax.Array) -> jax.Array:
-        """By the program that trains, not by the cache, so that the first update's ratios are 1 but for rounding."""
+        """ln p of every answer's tokens, by the program that trains and not by the cache: so the first update's ratios
+        are 1 but for rounding."""
         return -token_losses_and_reports(params, tokens_BS, self._config.model, None, scored_BT)[0]
 
 

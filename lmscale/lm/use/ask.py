@@ -50,11 +50,11 @@ class Answer:
     question: str
     sentences: list[CitedSentence]
     text: str
-    """As the run wrote it."""
+    """The answer as the run wrote it."""
     passages: list[Passage]
-    """Those that were read, by their number from 1."""
+    """The passages that were read, by their number from 1."""
     not_read: list[Passage]
-    """Nearest after them, for which there was no room."""
+    """The next nearest passages, for which there was no room."""
     prompt: str
     prompt_tokens: int
     answer_tokens: int

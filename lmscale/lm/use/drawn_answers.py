@@ -38,7 +38,7 @@ class DrawnAnswers:
 
 
 def draw_answers(scorer: LMScorer, task: Task, shots: Shots, answers: int, seed: int) -> DrawnAnswers:
-    """So many answers to every item at temperature 1, as long as a greedy one may be, and their end."""
+    """Draw a number of answers to every item at temperature 1, each at most as long as a greedy one, and its end."""
     most = min(task.longest_answer, scorer.config.context // 2) + 1
     prompts = [tokens[-(scorer.config.context + 1 - most) :] for tokens in scorer.answer_prompts(task, shots)]
     drawn = scorer.draw(prompts, answers, most, seed)

@@ -42,7 +42,7 @@ class Completion:
     text: str
     """The text of `tokens`, up to a stop string."""
     tokens: list[int]
-    """Those drawn, without the end of the document."""
+    """The tokens that were drawn, without the end of the document."""
     finish_reason: Literal["stop", "length"]
     """`stop`: at the end of a document or a stop string; `length`: at the largest number of tokens."""
 

@@ -39,7 +39,7 @@ class Opened:
 
 
 def without_adapters(run: TrainedRun) -> TrainedRun:
-    """The same function with what its adapters add drawn into the matrices; a run without any as it is."""
+    """The run with what its adapters add merged into the matrices; one without adapters as it is."""
     params, model = merged(run.params, run.config.model)
     return run if model is run.config.model else run._replace(config=replace(run.config, model=model), params=params)
 

@@ -38,14 +38,14 @@ class Piece(NamedTuple):
     """Empty for the end of a document."""
     nats: float
     first: int
-    """Its tokens are the scored tokens `first` to `last`, without `last`."""
+    """The tokens of the piece are the scored tokens `first` to `last`, without `last`."""
     last: int
     ends_document: bool
     """Whether it is the last of its document."""
 
     @property
     def surprise(self) -> int:
-        """Its place in `CLASSES`."""
+        """The place of the surprise in `CLASSES`."""
         return surprise_class(self.nats)
 
 

@@ -78,7 +78,7 @@ class Attempt:
 
     @property
     def where(self) -> str:
-        """Its process and machine, for a sentence."""
+        """Process and machine of the holder, for a sentence."""
         return f"by process {self.holder.pid} on {self.holder.host}" if self.holder else "elsewhere"
 
     def dead(self) -> bool | None:

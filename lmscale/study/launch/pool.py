@@ -32,7 +32,7 @@ POLL_SECONDS = 0.2
 ELSEWHERE_SECONDS = 2.0
 """How often the runs that other launchers train are looked at."""
 BAD_SLOT = 3
-"""So many different runs in a row that crash in one slot: the slot is at fault, and gets no more runs."""
+"""Different runs in a row that crash in one slot before the slot is held to be at fault, and gets no more runs."""
 ELSEWHERE = Slot("another launcher")
 STOPPED = "stopped by `lmscale stop`"
 

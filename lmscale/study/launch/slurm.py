@@ -117,7 +117,7 @@ def to_submit(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
 
 
 def ready(missing: Sequence[PlannedRun], folder: Path) -> tuple[list[PlannedRun], list[str]]:
-    """Those of `missing` whose parents have finished, are queued or are among them; a sentence for each other."""
+    """The `missing` runs whose parents have finished, are queued or are among them; a sentence for each other one."""
     queued, chosen, sentences = _queued(folder), list(missing), list[str]()
     while True:
         coming = {*queued, *(planned.config.run_id for planned in chosen)}

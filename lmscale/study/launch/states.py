@@ -40,7 +40,7 @@ class RunState:
     run_id: str
     params: int
     active_params: int
-    """Those that one token passes: the same but of a model with experts."""
+    """Parameters that one token passes: fewer than `params` in a model with experts, else the same."""
     flops: int
     """Training FLOPs planned."""
     state: str

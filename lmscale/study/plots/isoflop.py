@@ -39,7 +39,7 @@ class BudgetPoints:
     curve: tuple[np.ndarray, np.ndarray] | None
     """N and losses of the fitted curve."""
     shade: str
-    """Its colour in `SEQUENCE`."""
+    """The colour of the budget in `SEQUENCE`."""
 
     @property
     def label(self) -> str:

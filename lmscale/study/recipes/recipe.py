@@ -57,7 +57,7 @@ class Rule:
         return called(f"the rule of {self.source!r}", self.value, model, tokens)
 
     def number(self, model: ModelConfig, tokens: float) -> float:
-        """The same, of a quantity that is positive. Raises `UserError` for anything else."""
+        """The number of a quantity that is positive. Raises `UserError` for anything else."""
         value = self(model, tokens)
         positive = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
         check(positive, f"the rule of {self.source!r} gives {shown(value)}: must be a positive number")

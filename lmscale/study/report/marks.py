@@ -64,7 +64,7 @@ class Mark:
     dotted: bool = False
     opacity: float = 1.0
     key: str = ""
-    """Its line in the key below the figure; "" for none."""
+    """The line of the mark in the key below the figure; "" for none."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """With which choice of the reader it is shown: {"budget": "3×10¹²"}."""
 

@@ -30,7 +30,7 @@ class Parents:
         self._config_of = config_of
         self._names: dict[str, Point] = {}
         self._run_ids: dict[int, tuple[Point, str]] = {}
-        """By the point's identity in memory, with the point, so that it lives as long as its number means it."""
+        """Identity of a point in memory -> the point, kept so that the identity stays its own, and its run id."""
         self._planned: list[tuple[str, str, Point]] = []
         """(id, field, child) of every parent that the sweep itself must hold."""
         for point in points:

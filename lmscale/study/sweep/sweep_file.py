@@ -44,7 +44,7 @@ def load(path: str | Path) -> Sweep:
 
 
 def _absent(path: Path) -> str:
-    """That there is no such file, and the nearest one: in `sweeps/`, in its folder, or in the folder that it is."""
+    """A sentence on a file that is not there, with the nearest one: in `sweeps/`, in its folder, or below the path."""
     if path.is_dir():
         files = {file.stem: str(file) for file in path.glob("*.py")}
         said, close = f"{path} is a folder, not a sweep file", []

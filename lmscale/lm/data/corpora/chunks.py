@@ -13,7 +13,7 @@ COMPRESSED = (".gz", ".zst")
 MOST_RATIO = 250
 """Text is seldom packed to less than a twentieth of its size; gzip reaches a thousandth with zeros alone."""
 TRUSTED_BYTES = 64 << 20
-"""So much may be unpacked of any file, however small it is."""
+"""Bytes that may be unpacked of any file, however small it is."""
 
 
 class Unreadable(Exception):

@@ -115,7 +115,7 @@ def survey(source: Source, config: DataConfig, report: Progress) -> Survey:
     if config.unreadable == "refuse" and (trouble := [item for item in skipped if not item.foreign]):
         raise UserError(
             f"{len(trouble)} part{'s' * (len(trouble) > 1)} of {source.name} cannot be read: {_first_three(trouble)}; "
-            f"mend them or take unreadable = 'skip'"
+            f"fix them or take unreadable = 'skip'"
         )
     if not seen.sizes:
         raise UserError(_nothing_left(source.name, skipped, empty))

@@ -33,9 +33,7 @@ def grammar_errors(texts: list[str], tool: str) -> int:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{tool} cannot count errors of grammar: {error}; mend it, or take it out of the PATH"
-        ) from None
+        raise UserError(f"{tool} cannot count errors of grammar: {error}; fix it, or take it out of the PATH") from None
     try:
         matches = json.loads(done.stdout[done.stdout.index("{") :])["matches"]
         return sum(match["rule"].get("issueType") not in STYLE for match in matches)
@@ -43,5 +41,5 @@ def grammar_errors(texts: list[str], tool: str) -> int:
         last = one_line((done.stderr.strip().split("\n") or [""])[-1])[:200]
         raise UserError(
             f"{tool} did not list errors of grammar as JSON (status {done.returncode}: {last or 'it said nothing'}); "
-            "mend it, or take it out of the PATH"
+            "fix it, or take it out of the PATH"
         ) from None

@@ -61,7 +61,7 @@ class Criterion:
 
     @property
     def scale(self) -> str:
-        """The answers that there are, as a judge is told them."""
+        """The answers that are allowed, in the words of the question to the judge."""
         if self.choices:
             return "one of " + ", ".join(map(json.dumps, self.choices))
         return f"a whole number from {self.lowest} to {self.highest}, where {self.highest} is best"
@@ -76,7 +76,7 @@ class Criterion:
 
 @dataclass(frozen=True, kw_only=True)
 class Rubric:
-    """Everything that a judge is told."""
+    """What a judge reads before the texts: its part, the criteria and how to answer."""
 
     name: str
     instructions: str
@@ -87,7 +87,7 @@ class Rubric:
     openings: tuple[str, ...] = ()
     """Prompts that a run continues where no others are given."""
     source: str = ""
-    """Where the rubric comes from; no judge is told."""
+    """Where the rubric comes from; the judge does not read this."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -98,7 +98,7 @@ class Rubric:
 
     @property
     def hash(self) -> str:
-        """A hash of all that a judge is told."""
+        """A hash of all that the judge reads."""
         question = {**asdict(self), "openings": (), "source": ""}
         return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -37,7 +37,7 @@ class Author:
 
     name: str
     params: float | None = None
-    """Its N, where it is known."""
+    """N of the model, where it is known."""
     columns: tuple[tuple[str, Any], ...] = ()
     """What stands in every row of its scores: run, step, N, D, C, loss."""
     folder: Path | None = None

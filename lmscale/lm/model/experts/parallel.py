@@ -46,7 +46,7 @@ class Choices(NamedTuple):
     device_NJ: jax.Array
     """The device of each choice."""
     place_NJ: jax.Array
-    """Its place among the choices for that device."""
+    """The place of each choice among those for its device."""
 
 
 def divides(batch: int, time: int, experts: int) -> bool:

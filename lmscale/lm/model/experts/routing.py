@@ -23,7 +23,7 @@ class Routing(NamedTuple):
     experts_BTJ: jax.Array
     """Chosen experts, int32, the one with the highest score first."""
     ranked_BTJ: jax.Array
-    """The same without the bias: those that the balance loss counts (DeepSeek-V3, 2024, eq. 18)."""
+    """Experts that would be chosen without the bias: the balance loss counts these (DeepSeek-V3, 2024, eq. 18)."""
     gates_BTJ: jax.Array
     """What the outputs of the chosen experts are multiplied by."""
 

@@ -36,7 +36,7 @@ class Candidate:
     bias: float
     """Mean of ln(measured / predicted): above 0 the law predicts too low."""
     in_sample: float
-    """The same error on the fitted runs: shown, not used."""
+    """The error on the fitted runs: shown, not used."""
     beaten: float
     """Share of resamples in which this law's error is above the best law's."""
     fit: LossLaw

@@ -21,7 +21,7 @@ Fit: TypeAlias = Frontier | IsoFlop | LossLaw
 """What a fit of any approach gives."""
 VERSION = 1
 FIT_AGAIN = "give a file that `lmscale fit TABLE --save` or `--json` wrote whole"
-"""What mends a file that is no saved fit: it may be the user's table."""
+"""What to do about a file that is no saved fit: it may be the user's table."""
 KINDS: dict[str, Any] = {"1": Frontier, "2": IsoFlop, "3": LossLaw}
 """Approach -> the class of its fit."""
 

@@ -119,7 +119,7 @@ class ChinchillaPoints:
 
     @cached_property
     def log_loss_nb(self) -> Array:
-        """Their logarithms alike."""
+        """The logarithms of the losses, of the shape of `loss_nb`."""
         return np.asarray(np.log(self.loss_nb))
 
     def among(self, problems: Any) -> "ChinchillaPoints":

@@ -57,7 +57,7 @@ def bounded(parameter: Parameter, bounds: tuple[float, float] | None) -> Paramet
 
 
 def _of_the_other_sign(parameter: Parameter, *values: float) -> list[float]:
-    """Those of the values that lie beyond 0 from the parameter's own range, where its terms mean nothing."""
+    """The values that lie beyond 0 from the parameter's own range, where its terms mean nothing."""
     return [one for one in values if (one < 0 <= parameter.low) or (parameter.high <= 0 < one)]
 
 

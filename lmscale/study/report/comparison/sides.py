@@ -69,7 +69,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Unit:
-    """In what losses of several sides are compared, and by what each side's nats per token are multiplied."""
+    """The unit in which losses of several sides are compared, and the factors of each side's nats per token."""
 
     name: str
     factors: tuple[float, ...]
