@@ -35,7 +35,7 @@ def main(source: str, folder: Path) -> None:
     if fits:
         low, high = float(fitted.min()), float(fitted.max())
         paint["tokens_per_param"] = lambda ax: plots.allocation(
-            ax, fits, "tokens_per_param", span=(low / 2, 10 * high), data=(low, high), checked=checked
+            ax, fits, "tokens_per_param", span=(low / 2, 10 * high), data=(low, high), held_out=checked
         )
     if law := by_approach.get("3"):
         paint["residuals"] = lambda ax: plots.residuals(ax, law, "params")

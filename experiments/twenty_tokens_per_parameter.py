@@ -75,7 +75,7 @@ def draw(studies: list[dict[str, Any]], folder: Path) -> None:
             low, high = float(fitted.min()), float(fitted.max())
             plots.allocation(
                 ax, usable(one["fits"]), "tokens_per_param", span=(low / 2, 10 * float(runs["flops"].max())),
-                data=(low, high), checked=one["checked"], labels="corner" if ax is axes[0] else "none",
+                data=(low, high), held_out=one["checked"], labels="corner" if ax is axes[0] else "none",
             )  # fmt: skip
             ax.set_title(one["name"], loc="right")
         bottom, top = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)

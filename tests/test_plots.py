@@ -135,7 +135,7 @@ def test_allocation_draws_the_optimum_and_twenty_tokens_per_parameter(both, chec
     span = (1e11, 1e15)
     with plots.style():
         _, (ax,) = plots.canvas()
-        plots.allocation(ax, both, quantity, span=span, data=(3e11, 3e12), checked=checked)
+        plots.allocation(ax, both, quantity, span=span, data=(3e11, 3e12), held_out=checked)
     for fit in both:
         dashed = lines_of(ax, plots.INK[fit.approach])[0]
         flops = float(dashed.get_xdata()[7])

@@ -33,13 +33,13 @@ def allocation(
     *,
     span: tuple[float, float],
     data: tuple[float, float] | None = None,
-    checked: Sequence["HeldOut"] = (),
+    held_out: Sequence["HeldOut"] = (),
     labels: str = "end",
 ) -> None:
     """N*, D* or D*/N* against C: lines with 80 and 95 % bands, measured minima, and 20 tokens per parameter.
 
     `quantity` is "params", "tokens" or "tokens_per_param"; `span` the range of C drawn, `data` the range that was
-    fitted: lines are dashed beyond it. Held-out minima of `checked` have open markers. `labels` is "end" (right of the
+    fitted: lines are dashed beyond it. Minima of `held_out` have open markers. `labels` is "end" (right of the
     lines), "corner" (coloured words in the axes) or "none".
     """
     if quantity not in LABEL:
@@ -54,7 +54,7 @@ def allocation(
         seen += drawn
         ends.append((drawn[-1], APPROACH_LABEL[fit.approach], INK[fit.approach]))
         if fit.approach == "2":
-            seen += _draw_minima(ax, fit, quantity, checked)
+            seen += _draw_minima(ax, fit, quantity, held_out)
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
         rule = twenty_to_one(compute, quantity, grid)
         ax.plot(grid, rule, color=INK["rule"], lw=1.3, ls=(0, (1, 1.6)), zorder=2)
@@ -70,7 +70,7 @@ def allocation(
         end_labels(ax, ends)
     elif labels == "corner":
         word_key(ax, [(text, colour) for _, text, colour in ends])
-    if labels != "none" and any(budget.measured_params is not None for one in checked for budget in one.budgets):
+    if labels != "none" and any(budget.measured_params is not None for one in held_out for budget in one.budgets):
         note(ax, "points: minima of the budgets; open: held out")
     ax.set_xlabel(COMPUTE)
     of_size = f", {size_name(fits[0].size_column)}" if quantity == "params" and fits else ""
@@ -103,15 +103,15 @@ class MeasuredMinimum(NamedTuple):
     held_out: bool
 
 
-def minima(fit: "IsoFlop", checked: Sequence["HeldOut"]) -> list[MeasuredMinimum]:
-    """The minima of the budgets that `fit` saw, and of those held out from it that `checked` could measure."""
+def minima(fit: "IsoFlop", held_out: Sequence["HeldOut"]) -> list[MeasuredMinimum]:
+    """The minima of the budgets that `fit` saw, and the measured ones of the budgets that `held_out` is about."""
     seen = [
         MeasuredMinimum(one.flops, one.params, one.intervals["0.95"]["params"] if one.intervals else None, False)
         for one in fit.minima
     ]
     return seen + [
         MeasuredMinimum(budget.flops, budget.measured_params, budget.measured_interval, True)
-        for check in checked
+        for check in held_out
         if check.approach == "2"
         for budget in check.budgets
         if budget.measured_params is not None
@@ -136,13 +136,13 @@ def _draw_fit(ax: "Axes", fit: Any, quantity: str, flops: np.ndarray, data: tupl
     return [*drawn, *map(float, centre)]
 
 
-def _draw_minima(ax: "Axes", fit: "IsoFlop", quantity: str, checked: Sequence["HeldOut"]) -> list[float]:
+def _draw_minima(ax: "Axes", fit: "IsoFlop", quantity: str, held_out: Sequence["HeldOut"]) -> list[float]:
     """The minima of the budgets with 95 % error bars, held-out ones open; the values drawn."""
     drawn = []
-    for flops, params, interval, held_out in minima(fit, checked):
+    for flops, params, interval, open_marker in minima(fit, held_out):
         y, *ends = (float(split(fit.compute, quantity, value, flops)) for value in (params, *(interval or ())))
         ends.sort()
         ax.plot([flops] * len(ends), ends, color=INK["2"], lw=1.1, zorder=3)
-        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if held_out else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
+        ax.plot(flops, y, "o", ms=5.5, mfc=INK["paper"] if open_marker else INK["2"], mec=INK["2"], mew=1.3, zorder=4)
         drawn += [y, *ends]
     return drawn

@@ -18,7 +18,7 @@ ERROR = "measured − predicted loss, %"
 
 
 @checked
-def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "HeldOut | None" = None) -> None:
+def residuals(ax: "Axes", law: "LossLaw", against: str = "params", held_out: "HeldOut | None" = None) -> None:
     """Measured minus predicted loss in per cent of the prediction, against one input; held-out runs open.
 
     The band is twice the root mean square of the fitted runs.
@@ -32,11 +32,11 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
     ax.axhline(0, color=INK["muted"], lw=0.9, zorder=1)
     ax.plot(inputs, errors, "o", ms=4, mfc=INK["3"], mec=INK["3"], alpha=0.75, zorder=3)
     every = [inputs]
-    if checked and checked.runs:
-        x = np.array([run.prediction.inputs[against] for run in checked.runs])
+    if held_out and held_out.runs:
+        x = np.array([run.prediction.inputs[against] for run in held_out.runs])
         ax.plot(
             x,
-            [100 * (run.measured / run.prediction.loss_nats - 1) for run in checked.runs],
+            [100 * (run.measured / run.prediction.loss_nats - 1) for run in held_out.runs],
             "o",
             ms=5,
             mfc=INK["paper"],
@@ -60,12 +60,12 @@ def residuals(ax: "Axes", law: "LossLaw", against: str = "params", checked: "Hel
 
 
 @checked
-def predictions(ax: "Axes", checked: "HeldOut") -> None:
+def predictions(ax: "Axes", held_out: "HeldOut") -> None:
     """Predicted against measured loss of the runs that no fit saw, with the interval of one new run.
 
     Raises `UserError` where nothing was held out.
     """
-    measured_n, predicted_n, ends_n2 = _checked(checked)
+    measured_n, predicted_n, ends_n2 = _sides(held_out)
     every = np.concatenate([measured_n, predicted_n, ends_n2[np.isfinite(ends_n2)]])
     margin = 0.06 * (every.max() - every.min() or 0.1)
     limits = (every.min() - margin, every.max() + margin)
@@ -79,29 +79,29 @@ def predictions(ax: "Axes", checked: "HeldOut") -> None:
 
 
 @checked
-def prediction_errors(ax: "Axes", checked: "HeldOut") -> None:
+def prediction_errors(ax: "Axes", held_out: "HeldOut") -> None:
     """Measured minus predicted loss of the held-out runs against N; bars are where one new run was expected.
 
     Raises `UserError` where nothing was held out.
     """
-    measured_n, predicted_n, ends_n2 = _checked(checked)
-    params = np.array([run.prediction.inputs["params"] for run in checked.runs])
+    measured_n, predicted_n, ends_n2 = _sides(held_out)
+    params = np.array([run.prediction.inputs["params"] for run in held_out.runs])
     ax.axhline(0, color=INK["muted"], lw=0.9, zorder=1)
     for x, measured, predicted, interval in zip(params, measured_n, predicted_n, ends_n2):
         ax.plot([x, x], 100 * (interval / predicted - 1), color=INK["3"], lw=5, alpha=0.28, zorder=2)
         ax.plot(x, 100 * (measured / predicted - 1), "o", ms=5.5, mec=INK["3"], mew=1.3, mfc=INK["paper"], zorder=3)
     ax.set_xlim(*padded(params, 0.08))
     log_axis(ax, "x", "compact", 6)
-    note(ax, f"bars: {100 * checked.level:g} % interval of one new run")
-    ax.set_xlabel(f"model size N, {size_name(checked.size_column)}")
+    note(ax, f"bars: {100 * held_out.level:g} % interval of one new run")
+    ax.set_xlabel(f"model size N, {size_name(held_out.size_column)}")
     ax.set_ylabel(ERROR)
 
 
-def _checked(checked: "HeldOut") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sides(held_out: "HeldOut") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measured (n,), predicted (n,), intervals (n, 2)."""
-    if not checked.runs:
+    if not held_out.runs:
         raise UserError("no held-out run to draw: mark runs as held_out, or check the law on another table")
-    runs = checked.runs
+    runs = held_out.runs
     return (
         np.array([run.measured for run in runs]),
         np.array([run.prediction.loss_nats for run in runs]),

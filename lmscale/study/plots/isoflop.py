@@ -48,7 +48,7 @@ class BudgetPoints:
         return power(self.flops) + end
 
 
-def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> "list[BudgetPoints]":
+def budget_points(table: "pd.DataFrame", fit: "IsoFlop", held_out: "HeldOut | None" = None) -> "list[BudgetPoints]":
     """The runs of every budget with their minimum and curve, fitted ones before held-out ones, by rising budget.
 
     Where no run states a budget, runs of alike FLOPs are those of one, as Approach 2 takes them. Raises `UserError`
@@ -67,7 +67,7 @@ def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | Non
             "no run states a compute budget, and no three runs have the same FLOPs: IsoFLOP valleys need the column "
             "flops_budget"
         )
-    own_budgets = checked.budgets if checked else ()
+    own_budgets = held_out.budgets if held_out else ()
     stated = [*(one.flops for one in fit.minima), *(one.flops for one in own_budgets)]
     # One grouping for runs, minima and held-out budgets: each may name another value of one group.
     groups = group_values([*runs["flops_budget"].astype(float), *stated])
@@ -88,13 +88,13 @@ def budget_points(table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | Non
 
 
 @checked
-def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", checked: "HeldOut | None" = None) -> None:
+def valleys(ax: "Axes", table: "pd.DataFrame", fit: "IsoFlop", held_out: "HeldOut | None" = None) -> None:
     """Loss against N at every budget, the fitted curve, and its minimum with 80 and 95 % intervals.
 
-    The held-out budget (with `checked`, its own minimum) has open points and a dashed curve; a budget whose minimum
+    The held-out budget (with `held_out`, its own minimum) has open points and a dashed curve; a budget whose minimum
     was rejected has points and no curve. Of many budgets `MOST_NAMED` are named.
     """
-    points = budget_points(table, fit, checked)
+    points = budget_points(table, fit, held_out)
     named = spread(len(points), MOST_NAMED)
     for place, part in enumerate(points):
         x, y = np.asarray(part.runs["params"], dtype=float), np.asarray(part.runs["loss_nats"], dtype=float)

@@ -180,7 +180,7 @@ def _allocation(table: "pd.DataFrame", fits: Sequence[Any], checked: Sequence[An
     fitted, runs = fitted_rows(table, fits), plots.measured_runs(table)
     low, high = float(fitted["flops"].min()), float(fitted["flops"].max())
     span = (low / 1.6, max(10 * high, 1.6 * float(runs["flops"].max())))
-    how: dict[str, Any] = {"span": span, "data": (low, high), "checked": checked}
+    how: dict[str, Any] = {"span": span, "data": (low, high), "held_out": checked}
     marks = captions.allocation_marks(fits, checked)
 
     def both(left: Any, right: Any) -> None:

@@ -24,7 +24,7 @@ def allocation(
     quantity: str,
     span: tuple[float, float],
     data: tuple[float, float],
-    checked: Sequence["HeldOut"] = (),
+    held_out: Sequence["HeldOut"] = (),
 ) -> Chart:
     """N*, D* or D*/N* against C by every fit, with bands, measured minima, and 20 tokens per parameter."""
     grid = np.union1d(np.geomspace(*span, 33), data)
@@ -34,7 +34,7 @@ def allocation(
     if compute := next((fit.compute for fit in fits if hasattr(fit, "compute")), None):
         marks.append(_rule(compute, quantity, grid))
     for fit in fits:
-        marks += _measured_minima(fit, quantity, checked) if fit.approach == "2" else []
+        marks += _measured_minima(fit, quantity, held_out) if fit.approach == "2" else []
     drawn = [value for mark in marks for value in (*mark.y, *mark.low, *mark.high)]
     values = [value for value in drawn if math.isfinite(value) and value > 0]
     of_size = f", {size_name(fits[0].size_column)}" if quantity == "params" else ""
@@ -76,13 +76,13 @@ def _rule(compute: Any, quantity: str, grid: np.ndarray) -> Mark:
     return Mark("line", name, grid.tolist(), rule.tolist(), colour=ink("rule"), dotted=True, key=name)
 
 
-def _measured_minima(fit: Any, quantity: str, checked: Sequence["HeldOut"]) -> list[Mark]:
+def _measured_minima(fit: Any, quantity: str, held_out: Sequence["HeldOut"]) -> list[Mark]:
     """The minima of the budgets with their 95 % intervals, held-out ones open."""
 
     def of(params: float, flops: float) -> float:
         return float(split(fit.compute, quantity, params, flops))
 
-    points = minima(fit, checked)
+    points = minima(fit, held_out)
     bars = [(one.flops, sorted(of(end, one.flops) for end in one.interval)) for one in points if one.interval]
     bars = [(flops, ends) for flops, ends in bars if all(map(math.isfinite, ends))]
     x, filled = [one.flops for one in points], [not one.held_out for one in points]

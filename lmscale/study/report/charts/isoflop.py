@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def valleys(
-    table: "pd.DataFrame", fit: Any, checked: "HeldOut | None", records: Mapping[str, Mapping[str, Any]]
+    table: "pd.DataFrame", fit: Any, held_out: "HeldOut | None", records: Mapping[str, Mapping[str, Any]]
 ) -> Chart:
     """Loss against N at every budget with the fitted curves and minima."""
-    points = budget_points(table, fit, checked)
+    points = budget_points(table, fit, held_out)
     runs = [part.runs for part in points]
     sizes = np.concatenate([np.asarray(part["params"], dtype=float) for part in runs])
     losses = np.concatenate([np.asarray(part["loss_nats"], dtype=float) for part in runs])

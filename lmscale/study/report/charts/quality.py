@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from lmscale.study.fits import HeldOut
 
 
-def residuals(law: Any, against: str, checked: "HeldOut | None") -> Chart:
+def residuals(law: Any, against: str, held_out: "HeldOut | None") -> Chart:
     """Measured minus predicted loss in per cent against one input; held-out runs open."""
     inputs = [float(value) for value in law.residuals[against]]
     errors = 100 * (np.asarray(law.residuals["measured"]) / np.asarray(law.residuals["predicted"]) - 1)
     spread = 2 * float(np.sqrt(np.mean(errors**2)))
     names, y, filled = [str(run) for run in law.residuals["run"]], errors.tolist(), [True] * len(inputs)
-    for run in checked.runs if checked else ():
+    for run in held_out.runs if held_out else ():
         inputs.append(float(run.prediction.inputs[against]))
         y.append(100 * run.error)
         names.append(run.run)
