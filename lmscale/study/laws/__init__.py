@@ -63,10 +63,9 @@ from lmscale.study.laws.one_axis import (
 )
 from lmscale.study.laws.parameter import Parameter
 from lmscale.study.laws.reinforcement import BestOfN, RepeatedSampling, RewardUnderRL, RLCompute
+from lmscale.study.laws.repeated_data import BoundedDataConstrained, DataConstrained
 from lmscale.study.laws.size_and_data import (
-    BoundedDataConstrained,
     Chinchilla,
-    DataConstrained,
     Farseer,
     Kaplan,
     OuterExponent,

@@ -5,7 +5,8 @@ import numpy as np
 from lmscale.study.laws.distillation import BUSBRIDGE_2025_SUPERVISED
 from lmscale.study.laws.experts import Clark
 from lmscale.study.laws.law import Law
-from lmscale.study.laws.size_and_data import Chinchilla, DataConstrained, Farseer, Kaplan, OverTraining
+from lmscale.study.laws.repeated_data import DataConstrained
+from lmscale.study.laws.size_and_data import Chinchilla, Farseer, Kaplan, OverTraining
 from lmscale.study.laws.third_axis import ParScale, Vocabulary
 
 CHINCHILLA_REFIT = Chinchilla(
