@@ -134,15 +134,15 @@ class Limits:
             if self.inference_tokens is None:
                 return [training_flops(self.flops, fit.compute)]
             return [lifetime_flops(self.flops, self.inference_tokens, fit.compute)]
-        taught = teacher_flops(self.flops, self.teacher_params, self.teacher_tokens or 0.0, fit.compute)
+        training = teacher_flops(self.flops, self.teacher_params, self.teacher_tokens or 0.0, fit.compute)
         if self.inference_tokens is None:
-            return [taught]
+            return [training]
         read = self.inference_tokens
         return [
             Constraint(
                 "FLOPs of student, teacher and inference",
                 self.flops,
-                lambda x: taught.cost(x) + fit.compute.flops(x["params"], read) / 3,
+                lambda x: training.cost(x) + fit.compute.flops(x["params"], read) / 3,
             )
         ]
 

@@ -59,15 +59,15 @@ def compiler_versions(extra: str, purpose: str) -> dict[str, str]:
 
     Raises `UserError` where it is not installed, `purpose` says for what, or does not match the JAX that is here.
     """
-    there = {name: installed(name) for name in COMPILER_PACKAGES[extra] if installed(name)}
-    if not there:
+    compilers = {name: installed(name) for name in COMPILER_PACKAGES[extra] if installed(name)}
+    if not compilers:
         raise UserError(
             f"{purpose} needs {COMPILER_PACKAGES[extra][0]}, which is not installed and needs no such device: "
             f"pip install 'lmscale[{extra}]'"
         )
-    if problem := _mismatch(extra, there):
+    if problem := _mismatch(extra, compilers):
         raise UserError(f"{purpose}: {problem}; pip install --upgrade 'lmscale[{extra}]' brings those that match")
-    return {**there, "jax": installed("jax"), "jaxlib": installed("jaxlib")}
+    return {**compilers, "jax": installed("jax"), "jaxlib": installed("jaxlib")}
 
 
 def _numbers(text: str) -> str:
@@ -76,9 +76,9 @@ def _numbers(text: str) -> str:
     return numbers[0] if numbers else text
 
 
-def _mismatch(extra: str, there: dict[str, str]) -> str:
+def _mismatch(extra: str, compilers: dict[str, str]) -> str:
     """Why a compiler and the JAX that is installed do not belong together; empty where they do."""
-    name, have = next(iter(there.items()))
+    name, have = next(iter(compilers.items()))
     if extra == "cuda":  # JAX ignores a plugin of another version than its own (jaxlib/plugin_support.py, JAX 0.10.2)
         same = _numbers(have) == _numbers(installed("jaxlib"))
         return "" if same else f"{name} {have} does not match jaxlib {installed('jaxlib')}"

@@ -211,13 +211,13 @@ def check_plan_of(folder: Path, run_ids: Sequence[str]) -> None:
         f"the plan {folder / PLAN_FILE} names run {twice and twice[0]} twice; run `lmscale run` on the sweep again",
     )
     try:
-        there = {name for name in os.listdir(folder) if is_run_id(name)}  # noqa: PTH208 - ten thousand at once
+        run_folders = {name for name in os.listdir(folder) if is_run_id(name)}  # noqa: PTH208 - ten thousand at once
     except OSError:
         return
     check(
-        not there or not there.isdisjoint(run_ids),
-        f"the plan in {folder} names none of the {len(there)} runs that lie there: it is the plan of another sweep; "
-        f"put the sweep's own back, or run `lmscale run` on its sweep file with another --runs",
+        not run_folders or not run_folders.isdisjoint(run_ids),
+        f"the plan in {folder} names none of the {len(run_folders)} runs that lie there: it is the plan of another "
+        f"sweep; put the sweep's own back, or run `lmscale run` on its sweep file with another --runs",
     )
 
 

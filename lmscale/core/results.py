@@ -221,7 +221,7 @@ def collect(folder: str | Path) -> "pd.DataFrame":
         table["trunk"] = [run.trunk or (name if (name := run.config.run_id) in trunks else None) for run in runs]
     # A run without an outcome counts with the corpus that it was planned for.
     fingerprints = (
-        there if isinstance(there, str) else run.data_fingerprint for there, run in zip(table["data_fingerprint"], runs)
+        own if isinstance(own, str) else run.data_fingerprint for own, run in zip(table["data_fingerprint"], runs)
     )
     mixed = corpora_sentence(fingerprints, table["stage"])
     table.attrs = {

@@ -82,8 +82,8 @@ def at_last_step(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     for row in rows:
         last[row.get("run_id")] = max(row.get("step") or 0, last.get(row.get("run_id"), 0))
     chosen = [row for row in rows if (row.get("step") or 0) == last[row.get("run_id")]]
-    there = {(row.get("run_id"), row["task"]) for row in chosen}
-    earlier = Counter(row["task"] for row in rows if (row.get("run_id"), row["task"]) not in there)
+    scored = {(row.get("run_id"), row["task"]) for row in chosen}
+    earlier = Counter(row["task"] for row in rows if (row.get("run_id"), row["task"]) not in scored)
     return chosen, [
         f"task {task}: {number} rows of checkpoints before the last scored one are left out; score the last one too"
         for task, number in earlier.items()
@@ -96,9 +96,9 @@ def _left_out(rows: Sequence[Row], used: set[int]) -> list[str]:
         return []
     most = {tuple(rows[number].get(name) for name in SCORE): rows[number]["n"] for number in sorted(used)}
     first = max(others, key=lambda row: most[tuple(row.get(name) for name in SCORE)] - row["n"])
-    there = most[tuple(first.get(name) for name in SCORE)]
+    items = most[tuple(first.get(name) for name in SCORE)]
     why = (
-        f"{first['n']:,} items where {there:,} are scored" if first["n"] < there else "measured again on as many items"
+        f"{first['n']:,} items where {items:,} are scored" if first["n"] < items else "measured again on as many items"
     )
     return [
         f"the best-measured score of each run is used, and {len(others)} of {len(rows)} rows are not: "

@@ -168,22 +168,22 @@ def optional_packages() -> Iterator[Finding]:
     for extra, packages in extras().items():
         if extra in FOR_DEVELOPERS:
             continue
-        there = {package.name: package.installed for package in packages}
+        versions = {package.name: package.installed for package in packages}
         compilers = COMPILER_PACKAGES.get(extra)
         if compilers:
-            there = {name: installed(name) for name in compilers if installed(name)} or {compilers[0]: ""}
-        absent = [name for name, text in there.items() if not text]
-        text = ", ".join(f"{name} {text}" if text else f"{name} is not installed" for name, text in there.items())
+            versions = {name: installed(name) for name in compilers if installed(name)} or {compilers[0]: ""}
+        absent = [name for name, text in versions.items() if not text]
+        text = ", ".join(f"{name} {text}" if text else f"{name} is not installed" for name, text in versions.items())
         if absent:
-            yield Finding(f"extra {extra}", "missing", text, f"pip install 'lmscale[{extra}]'", there)
+            yield Finding(f"extra {extra}", "missing", text, f"pip install 'lmscale[{extra}]'", versions)
             continue
         try:
             if compilers:
                 compiler_versions(extra, f"the extra {extra}")
         except UserError as error:
-            yield Finding(f"extra {extra}", "wrong", text, str(error), there)
+            yield Finding(f"extra {extra}", "wrong", text, str(error), versions)
             continue
-        yield Finding(f"extra {extra}", "ok", text, facts=there)
+        yield Finding(f"extra {extra}", "ok", text, facts=versions)
 
 
 def slurm() -> Finding:

@@ -52,8 +52,8 @@ class Prompts:
 
     def __getitem__(self, document: int) -> Prompt:
         start, answer, stop = (int(places[document]) for places in (self._starts, self._answers, self._stops))
-        asked = np.concatenate([[self._end], self._row[start:answer]]).astype(np.int32)
-        return Prompt(asked, self._row[answer:stop].astype(np.int32))
+        prompt = np.concatenate([[self._end], self._row[start:answer]]).astype(np.int32)
+        return Prompt(prompt, self._row[answer:stop].astype(np.int32))
 
     def sentence(self) -> str:
         """How many prompts there are, and what they lose at their beginnings."""

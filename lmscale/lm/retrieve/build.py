@@ -132,8 +132,10 @@ def _begin(folder: Path, identity: Identity) -> None:
             f"{', '.join(differing)}; name another folder, or remove it",
         )
         return
-    there = [path.name for path in folder.iterdir() if path.name != LOCK_FILE]
-    check(not there, f"{folder} holds other files ({', '.join(sorted(there)[:3])}); name an empty folder or a new one")
+    others = [path.name for path in folder.iterdir() if path.name != LOCK_FILE]
+    check(
+        not others, f"{folder} holds other files ({', '.join(sorted(others)[:3])}); name an empty folder or a new one"
+    )
     write_json(folder / IDENTITY_FILE, asdict(identity))
 
 

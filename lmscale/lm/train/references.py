@@ -48,13 +48,18 @@ def load_reference(config: RunConfig, folder: Path, manifest: Manifest, mesh: Me
     text of `manifest`, with a shorter context than the run's or without a next token.
     """
     role, name = _read(config)
-    if name is None:
-        return None
-    there = find_run(name.run_id, folder)
-    other = read_config(there)
-    check_finished(there, name)
+    return None if name is None else load_read_model(config, role, name, folder, manifest, mesh)
+
+
+def load_read_model(
+    config: RunConfig, role: str, name: CheckpointName, folder: Path, manifest: Manifest, mesh: Mesh
+) -> ReferenceModel:
+    """The model called `name` that the run in `folder` reads in this role. Raises `UserError` as `load_reference`."""
+    parent = find_run(name.run_id, folder)
+    other = read_config(parent)
+    check_finished(parent, name)
     check_read(config, role, name.run_id, other.model)
-    params, fingerprint = saved_params(there, name, other, mesh)
+    params, fingerprint = saved_params(parent, name, other, mesh)
     check_tokenizer(role, name, fingerprint, manifest.tokenizer_fingerprint, manifest.source)
     return ReferenceModel(other.model, params)
 

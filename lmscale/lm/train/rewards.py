@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from lmscale.core.config import CheckpointName, ModelConfig, Reinforcement, RunConfig, check_read
+from lmscale.core.config import CheckpointName, ModelConfig, Reinforcement, RunConfig
 from lmscale.core.counting import flops_per_token_forward
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import find_run
@@ -21,7 +21,7 @@ from lmscale.lm.model import scalar_head
 from lmscale.lm.model.parameters import Params
 from lmscale.lm.train.last_number import last_number
 from lmscale.lm.train.questions import Question
-from lmscale.lm.train.references import check_finished, check_tokenizer, saved_params
+from lmscale.lm.train.references import load_read_model
 
 CheckerKind = Literal["exact", "graded", "number"]
 """How an answer is compared with the right one (`Reinforcement.checker`)."""
@@ -132,13 +132,8 @@ def reward_of(config: RunConfig, folder: Path, manifest: Manifest, mesh: Mesh) -
     if not settings.reward:
         return Checker(settings.checker)
     name = CheckpointName.parse(settings.reward, "Reinforcement.reward")
-    there = find_run(name.run_id, folder)
-    other = read_config(there)
-    check_finished(there, name)
-    check_read(config, "reward", name.run_id, other.model)
-    params, fingerprint = saved_params(there, name, other, mesh)
-    check_tokenizer("reward", name, fingerprint, manifest.tokenizer_fingerprint, manifest.source)
-    return ModelReward(other.model, params, config.model.context)
+    judge = load_read_model(config, "reward", name, folder, manifest, mesh)
+    return ModelReward(judge.model, judge.params, config.model.context)
 
 
 def check_finite(rewards: NDArray[np.float32], step: int, name: str) -> None:

@@ -140,8 +140,8 @@ def _paths_of_task(spec: str) -> dict[str, str]:
     if (judge := judge_spec(spec)) is not None:
         return {f"the rubric {judge.rubric!r}": judge.rubric} if judge.rubric.endswith((".toml", ".json")) else {}
     if (retrieval := retrieval_spec(spec)) is not None:
-        there = retrieval.source and not _made_anywhere(retrieval.source)
-        return {f"the datastore {retrieval.source!r}": retrieval.source} if there else {}
+        is_file = retrieval.source and not _made_anywhere(retrieval.source)
+        return {f"the datastore {retrieval.source!r}": retrieval.source} if is_file else {}
     paths, inside = {}, inside_spec(spec)
     if inside is not None and inside.source and not _made_anywhere(inside.source):
         paths[f"the text {inside.source!r}"] = inside.source

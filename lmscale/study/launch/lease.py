@@ -242,14 +242,14 @@ def record_end(path: Path, status: int, reason: str) -> None:
 
 def _keep(paths: list[Path], over: threading.Event) -> None:
     """Send heartbeats until `over`, and watch for stop files and for a holder that took over."""
-    beat, asked = time.monotonic(), False
+    beat, signalled = time.monotonic(), False
     while not over.wait(WATCH_SECONDS):
         for path in paths:
             if _path(path.parent.parent, int(path.stem) + 1).exists():
                 os.write(2, f"lmscale: {path.parent.parent} was taken over by another process\n".encode())
                 os._exit(EXIT_BUSY)
-        if not asked and any(stop_asked(path.parent.parent) for path in paths):
-            asked = True
+        if not signalled and any(stop_asked(path.parent.parent) for path in paths):
+            signalled = True
             os.kill(os.getpid(), signal.SIGTERM)
         if time.monotonic() - beat >= BEAT_SECONDS:
             beat = time.monotonic()

@@ -103,9 +103,9 @@ class Pool:
 
     def run(self) -> Summary:
         """Train until every run is at an end, or this process is asked to stop."""
-        with lifeline() as self._lifeline, stop_requested() as asked:
+        with lifeline() as self._lifeline, stop_requested() as requested:
             file = self.folder / STOP_FILE
-            interrupted = self._loop(lambda: asked() or file.exists())
+            interrupted = self._loop(lambda: requested() or file.exists())
         outcomes = [outcome_or_problem(self.folder / planned.config.run_id)[0] for planned in self.runs]
         states = [outcome.state for outcome in outcomes if outcome]
         failed = {} if interrupted else self.failed

@@ -78,8 +78,8 @@ def where(points: Iterable[Point], keep: Callable[[Point], bool]) -> Points:
 @checked
 def hold_out(points: Iterable[Point], chosen: Callable[[Point], bool] = lambda point: True) -> Points:
     """The same points, marked as held out where `chosen` holds: no fit sees them, they are the prediction."""
-    marked = (called("the choice of hold_out", chosen, point) for point in points)
-    return tuple({**point, "held_out": True} if held else point for held, point in builtins.zip(marked, points))
+    choices = (called("the choice of hold_out", chosen, point) for point in points)
+    return tuple({**point, "held_out": True} if marked else point for marked, point in builtins.zip(choices, points))
 
 
 def _joined(left: Point, right: Point) -> dict[str, Any]:

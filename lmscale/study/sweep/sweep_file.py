@@ -47,15 +47,16 @@ def _absent(path: Path) -> str:
     """A sentence on a file that is not there, with the nearest one: in `sweeps/`, in its folder, or below the path."""
     if path.is_dir():
         files = {file.stem: str(file) for file in path.glob("*.py")}
-        said, close = f"{path} is a folder, not a sweep file", []
+        sentence, close = f"{path} is a folder, not a sweep file", []
         if (path / PLAN_FILE).is_file():
-            return f"{said}; its plan is {path / PLAN_FILE}"
+            return f"{sentence}; its plan is {path / PLAN_FILE}"
     else:
         files = {file.stem: str(file) for folder in (SWEEPS, path.parent) for file in folder.glob("*.py")}
-        said, close = f"there is no sweep file {path}", difflib.get_close_matches(path.stem, files, n=1)
+        sentence, close = f"there is no sweep file {path}", difflib.get_close_matches(path.stem, files, n=1)
     if close:
-        return f"{said}; did you mean {files[close[0]]}?"
-    return f"{said}; known: {', '.join(sorted(files.values()))}" if files else f"{said}; `lmscale init NAME` writes one"
+        return f"{sentence}; did you mean {files[close[0]]}?"
+    known = ", ".join(sorted(files.values()))
+    return f"{sentence}; known: {known}" if known else f"{sentence}; `lmscale init NAME` writes one"
 
 
 def _sweep(path: Path, names: dict[str, Any]) -> Sweep:

@@ -56,9 +56,9 @@ def read_human(path: Path, texts: Sequence[Text], rubric: Rubric) -> tuple[list[
                 if value is None:
                     raise UserError(f"{where}: {name} = {row[name]!r}: it is {criterion.scale}")
                 values[name] = value
-        there = [id for id in ids if id in known]
-        others += not there
-        for id in there:
+        judged = [id for id in ids if id in known]
+        others += not judged
+        for id in judged:
             check((id, rater) not in grades, f"{where}: {rater!r} grades the text {id!r} a second time")
             grades[id, rater] = HumanGrade(id, rater, values)
     check(bool(grades), f"{path} grades none of the {len(texts):,} texts: name them by the field 'id', or by 'text'")

@@ -37,10 +37,10 @@ def load(spec: str) -> list[Task]:
         raise UserError(f"{spec!r} lacks its files: write {name}:PATH, nothing is downloaded")
     path = expanded(location)
     try:
-        there = path.exists()
+        exists = path.exists()
     except (OSError, ValueError) as error:  # a name that no file can have
         raise UserError(f"{spec!r:.80}: no file can have this name: {error.args[-1]}") from None
-    if not there:
+    if not exists:
         raise UserError(f"{spec}: there is no {path}; give the benchmark's file or folder, nothing is downloaded")
     try:
         tasks = FORMATS[name](path)

@@ -105,9 +105,9 @@ def _lowest_present(ranked: np.ndarray, counts_nr: np.ndarray) -> tuple[np.ndarr
         left = np.flatnonzero(~present_r)
         if not len(left):
             break
-        there = counts_nr[np.ix_(ranked[begin : begin + TOGETHER], left)] > 0
-        present_r[left] = there.any(axis=0)
-        place_r[left] = np.where(present_r[left], begin + there.argmax(axis=0), 0)
+        drawn_kr = counts_nr[np.ix_(ranked[begin : begin + TOGETHER], left)] > 0
+        present_r[left] = drawn_kr.any(axis=0)
+        place_r[left] = np.where(present_r[left], begin + drawn_kr.argmax(axis=0), 0)
     return place_r, present_r
 
 
