@@ -1,8 +1,5 @@
 """Distillation and completions against plain PyTorch, in parts, on many devices; teachers and what they cost."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,24 +9,20 @@ import jax
 import optax
 import pytest
 from helpers import objective_cases as cases
+from helpers.golden_objectives import assert_golden, assert_golden_on_eight_devices, placed
 from helpers.tiny_runs import MODEL, assert_same, rows, run, write_corpus
-from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
 from lmscale.core.config import DataConfig, Distillation, MeshConfig, RunConfig
 from lmscale.core.counting import flops_per_token_forward
 from lmscale.core.errors import MemoryShortage, UserError
 from lmscale.lm.devices import machine
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
+from lmscale.lm.devices.sharding import batch_sharding, make_mesh
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.loop import Interrupted, train
 from lmscale.lm.train.step import means_and_gradient
 from lmscale.lm.use.load import load
-
-GOLDEN = json.loads((Path(__file__).parent / "golden/objectives.json").read_text(encoding="utf-8"))
-"""Mean objectives and norms of their gradients as torch 2.13 computed them (`peers/objectives.py`)."""
-CLOSE = {"rel": 1e-5}
 
 
 def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any) -> tuple[float, float]:
@@ -38,12 +31,7 @@ def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any
     config = cases.config(name, model, **changed)
     objective = make_objective(config, cases.TEACHER)
     devices = make_mesh(mesh or MeshConfig())
-    placed = [
-        jax.device_put(
-            params, shardings({row: (x.shape, x.axes) for row, x in parameter_table(shape).items()}, devices)
-        )
-        for params, shape in ((cases.students_params(), model), (cases.teachers_params(), cases.TEACHER))
-    ]
+    params = placed(cases.students_params(), model, devices), placed(cases.teachers_params(), cases.TEACHER, devices)
     batch = jax.device_put(cases.batch(), batch_sharding(devices))
 
     def both(params: Any, teacher: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
@@ -52,48 +40,27 @@ def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any
         return terms.objective / terms.weight, optax.tree.norm(grads)
 
     with jax.set_mesh(devices):
-        value, norm = jax.jit(both)(*placed, batch)
+        value, norm = jax.jit(both)(*params, batch)
     return float(value), float(norm)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", cases.CASES)
 def test_loss_and_gradient_are_those_of_plain_pytorch(name: str) -> None:
-    value, norm = objective_and_norm(name)
-    assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE)
-    assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE)
+    assert_golden(name, objective_and_norm(name))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["distillation, mixed", "distillation, top 5"])
 @pytest.mark.parametrize("changed", [{"micro_batches": 4}, {"model": {"loss_chunk": 7}}], ids=str)
 def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any]) -> None:
-    value, norm = objective_and_norm(name, **changed)
-    assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE)
-    assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE)
-
-
-SPREAD = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from test_distillation import MeshConfig, objective_and_norm
-meshes = {
-    "data": MeshConfig(data=8), "all": MeshConfig(data=2, fsdp=2, tensor=2), "time": MeshConfig(fsdp=4, sequence=2)
-}
-print(json.dumps({name: objective_and_norm("distillation, top 5", mesh) for name, mesh in meshes.items()}))
-print(json.dumps({name: objective_and_norm("completion", mesh) for name, mesh in meshes.items()}))
-"""
+    assert_golden(name, objective_and_norm(name, **changed))
 
 
 @pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
-    command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
-    assert done.returncode == 0, done.stderr[-2000:]
-    for name, line in zip(("distillation, top 5", "completion"), done.stdout.splitlines()):
-        for mesh, (value, norm) in json.loads(line).items():
-            assert value == pytest.approx(GOLDEN[name]["objective"], **CLOSE), mesh
-            assert norm == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), mesh
+    meshes = {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4, "sequence": 2}
+    assert_golden_on_eight_devices(__file__, ("distillation, top 5", "completion"), *meshes)
 
 
 @pytest.mark.long

@@ -1,12 +1,8 @@
 """DPO, IPO and reward models against plain PyTorch, in parts and on many devices; settings that mean nothing."""
 
-import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 from helpers import objective_cases as cases
+from helpers.golden_objectives import assert_golden, assert_golden_on_eight_devices, placed
 from helpers.tiny_runs import MODEL
-from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
 from lmscale.core.config import (
@@ -30,16 +26,12 @@ from lmscale.core.config import (
 )
 from lmscale.core.counting import flops_per_token_forward
 from lmscale.core.errors import UserError
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
+from lmscale.lm.devices.sharding import batch_sharding, make_mesh
 from lmscale.lm.eval.pair_validation import calibration_error, pair_values
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.objectives import make_objective
 from lmscale.lm.train.step import means_and_gradient
-
-GOLDEN = json.loads((Path(__file__).parent / "golden/objectives.json").read_text(encoding="utf-8"))
-"""Mean objectives and norms of their gradients as torch computed them (`peers/objectives.py`)."""
-CLOSE: dict[str, Any] = {"rel": 1e-5}
 
 
 def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any) -> tuple[float, float]:
@@ -47,22 +39,12 @@ def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any
     config = cases.pair_config(name, replace(cases.STUDENT, **changed.pop("model", {})), **changed)
     objective, devices = make_objective(config, cases.TEACHER), make_mesh(mesh or MeshConfig())
     students = cases.rewards_params() if config.model.scalar_head else cases.students_params()
-    placed = [
-        jax.device_put(
-            params, shardings({row: (x.shape, x.axes) for row, x in parameter_table(shape).items()}, devices)
-        )
-        for params, shape in ((students, config.model), (cases.teachers_params(), cases.TEACHER))
-    ]
+    params = placed(students, config.model, devices), placed(cases.teachers_params(), cases.TEACHER, devices)
     batch = jax.device_put(cases.pair_batch(), batch_sharding(devices))
     with jax.set_mesh(devices):
         gradient = jax.jit(partial(means_and_gradient, config, objective))
-        means, grads = gradient(*placed, batch, jax.random.key(0))
+        means, grads = gradient(*params, batch, jax.random.key(0))
     return float(means.loss), float(optax.tree.norm(grads))
-
-
-def assert_golden(name: str, value_and_norm: Any, where: str = "") -> None:
-    assert value_and_norm[0] == pytest.approx(GOLDEN[name]["objective"], **CLOSE), where
-    assert value_and_norm[1] == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), where
 
 
 @pytest.mark.long
@@ -78,24 +60,10 @@ def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any])
     assert_golden(name, objective_and_norm(name, **changed))
 
 
-SPREAD = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from test_preferences import MeshConfig, objective_and_norm
-meshes = {"data": MeshConfig(data=4), "all": MeshConfig(data=2, fsdp=2, tensor=2), "time": MeshConfig(sequence=4)}
-for name in ("dpo", "reward model"):
-    print(json.dumps({mesh: objective_and_norm(name, devices) for mesh, devices in meshes.items()}))
-"""
-
-
 @pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
-    command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
-    assert done.returncode == 0, done.stderr[-2000:]
-    for name, line in zip(("dpo", "reward model"), done.stdout.splitlines()):
-        for mesh, numbers in json.loads(line).items():
-            assert_golden(name, numbers, mesh)
+    meshes = {"data": 4}, {"data": 2, "fsdp": 2, "tensor": 2}, {"sequence": 4}
+    assert_golden_on_eight_devices(__file__, ("dpo", "reward model"), *meshes)
 
 
 @pytest.mark.long

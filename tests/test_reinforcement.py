@@ -1,12 +1,8 @@
 """GRPO and Dr. GRPO against plain PyTorch, and against sums over every answer that a tiny model can give."""
 
 import itertools
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,22 +11,17 @@ import numpy as np
 import optax
 import pytest
 from helpers import objective_cases as cases
+from helpers.golden_objectives import assert_golden, assert_golden_on_eight_devices, placed
 from helpers.published import random_params
-from helpers.xla_flags import simulated_devices
 
 from lmscale.core.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, Reinforcement, RunConfig
-from lmscale.lm.devices.sharding import batch_sharding, make_mesh, shardings
+from lmscale.lm.devices.sharding import batch_sharding, make_mesh
 from lmscale.lm.model.draw import draw
-from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.model.transformer import logits, token_losses
 from lmscale.lm.objectives import make_objective
 from lmscale.lm.objectives.reinforcement import advantages, clipped_loss, k3
 from lmscale.lm.train.sampled_answers import laid_out
 from lmscale.lm.train.step import means_and_gradient
-
-GOLDEN = json.loads((Path(__file__).parent / "golden/objectives.json").read_text(encoding="utf-8"))
-"""Mean objectives and norms of their gradients as torch computed them (`peers/objectives.py`)."""
-CLOSE = {"rel": 1e-5}
 
 
 def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any) -> tuple[float, float]:
@@ -44,22 +35,12 @@ def objective_and_norm(name: str, mesh: MeshConfig | None = None, **changed: Any
         nats = jax.jit(partial(token_losses, config=cases.STUDENT))(params, np.maximum(arrays["tokens"], 0))[0]
         batch["drawn_log_p"] = arrays["moved"] - np.asarray(nats)
     devices = make_mesh(mesh or MeshConfig())
-    placed = [
-        jax.device_put(
-            values, shardings({row: (x.shape, x.axes) for row, x in parameter_table(shape).items()}, devices)
-        )
-        for values, shape in ((params, config.model), (cases.teachers_params(), cases.TEACHER))
-    ]
+    both = placed(params, config.model, devices), placed(cases.teachers_params(), cases.TEACHER, devices)
     batch = jax.device_put(batch, batch_sharding(devices))
     with jax.set_mesh(devices):
         gradient = jax.jit(partial(means_and_gradient, config, make_objective(config, cases.TEACHER)))
-        means, grads = gradient(*placed, batch, jax.random.key(0))
+        means, grads = gradient(*both, batch, jax.random.key(0))
     return float(means.loss), float(optax.tree.norm(grads))
-
-
-def assert_golden(name: str, value_and_norm: Any, where: str = "") -> None:
-    assert value_and_norm[0] == pytest.approx(GOLDEN[name]["objective"], **CLOSE), where
-    assert value_and_norm[1] == pytest.approx(GOLDEN[name]["gradient_norm"], **CLOSE), where
 
 
 @pytest.mark.long
@@ -75,24 +56,10 @@ def test_parts_of_a_batch_and_of_time_add_up(name: str, changed: dict[str, Any])
     assert_golden(name, objective_and_norm(name, **changed))
 
 
-SPREAD = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from test_reinforcement import MeshConfig, objective_and_norm
-meshes = {"data": MeshConfig(data=8), "all": MeshConfig(data=2, fsdp=2, tensor=2), "time": MeshConfig(sequence=4)}
-for name in ("grpo, second update", "dr-grpo"):
-    print(json.dumps({mesh: objective_and_norm(name, devices) for mesh, devices in meshes.items()}))
-"""
-
-
 @pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one() -> None:
-    command = [sys.executable, "-c", SPREAD, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, env=simulated_devices(8))
-    assert done.returncode == 0, done.stderr[-2000:]
-    for name, line in zip(("grpo, second update", "dr-grpo"), done.stdout.splitlines(), strict=True):
-        for mesh, numbers in json.loads(line).items():
-            assert_golden(name, numbers, mesh)
+    meshes = {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"sequence": 4}
+    assert_golden_on_eight_devices(__file__, ("grpo, second update", "dr-grpo"), *meshes)
 
 
 @pytest.mark.long
