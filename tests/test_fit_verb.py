@@ -55,7 +55,7 @@ def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     for args, sentence in (
         (FitArgs("chinchilla", law="chinchila", approach="3"), "did you mean 'chinchilla'"),
         (FitArgs("chinchilla", predict="params=1e9", approach="2"), "use --approach 3"),
-        (FitArgs("chinchilla", predict="params=x", approach="3"), "name=number pairs"),
+        (FitArgs("chinchilla", predict="params=x", approach="3"), "'x' is not a number"),
         (
             FitArgs("chinchilla", predict="params=1e9", approach="3", resamples=5, prediction=tmp_path / "p"),
             "takes params, tokens",
@@ -65,5 +65,5 @@ def test_the_fit_command_refuses_in_one_sentence(tmp_path: Path) -> None:
             fit_verb.main(args, Console())
     assert not (tmp_path / "p").exists()
     assert budgets("1e20, 3e21") == (1e20, 3e21)
-    with pytest.raises(UserError, match="--at has 'many'"):
+    with pytest.raises(UserError, match="'many' is not a number"):
         budgets("1e20,many")
