@@ -1,14 +1,18 @@
 """The user's own code, a law or what a sweep calls: an error in it is one sentence with the file and the line."""
 
 import re
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command_line import call
 
 from lmscale import chain, fine_tune, fits, hold_out, isoflop, laws, plan, recipes, where
 from lmscale.core.errors import UserError
+from lmscale.core.streams import guarded
 from lmscale.core.user_code import called
 from lmscale.study.sweep import Sweep, points
 
@@ -156,3 +160,51 @@ def test_a_rule_gives_a_positive_number(value: Any) -> None:
 def test_a_defect_of_this_package_keeps_its_traceback() -> None:
     with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'keys'"):
         called("a function of ours", points._joined, {}, None)
+
+
+LOUD = """
+from lmscale import Sweep, isoflop, recipes
+
+def recipe(point):
+    print("theirs, of a recipe\\x1b[2J")
+    return recipes.cpu(point)
+SWEEP = Sweep("loud", isoflop([1e11, 3e11, 1e12], sizes=5), recipe, held_out=lambda point: bool(print("theirs")))
+"""
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_what_the_users_code_prints_does_not_mix_with_our_answer(
+    as_module: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    law = LAW.replace("        return", "        print('theirs')\n        return")
+    (tmp_path / "loud.py").write_text("print('theirs, at once')\n" + law + LOUD)
+    monkeypatch.chdir(tmp_path)
+    assert call("plan", "loud.py") == 0
+    out, err = capsys.readouterr()
+    assert "theirs" not in out and "15 runs" in out and err.count("of a recipe") == 15 and "\x1b[2J" not in err
+    name = "loud:Mine" if as_module else "loud.py:Mine"
+    assert call("fit", "chinchilla", "--approach", "3", "--law", name, "--resamples", 0, "--no-check") == 0
+    out, err = capsys.readouterr()
+    assert "theirs" not in out and "Approach 3" in out and err.count("theirs") > 10
+    sys.modules.pop("loud", None)
+
+
+def test_only_the_thread_that_runs_the_users_code_prints_aside(capsys: pytest.CaptureFixture[str]) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def theirs() -> None:
+        inside.set()
+        done.wait(10)
+        print("theirs")
+
+    with guarded():
+        thread = threading.Thread(target=called, args=("the function", theirs))
+        thread.start()
+        inside.wait(10)
+        print("ours")
+        done.set()
+        thread.join()
+        with pytest.raises(UserError):
+            called("the function", broken)
+        print("ours again")
+    assert capsys.readouterr() == ("ours\nours again\n", "theirs\n")

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from lmscale.core.files import write_json
-from lmscale.core.streams import Output
-
-ERRORS = "the standard error"
+from lmscale.core.streams import ERRORS, Output
 
 
 class Aside(Output):

@@ -13,13 +13,14 @@ from typing import Any, TextIO, cast
 
 from lmscale.core.errors import StorageError
 from lmscale.core.text import printable
+from lmscale.core.user_code import is_running
 
 SPELLINGS = {
     "±": "+/-", "×": "x", "…": "...", "≈": "~", "≤": "<=", "≥": ">=", "−": "-", "–": "-", "—": "-", "→": "->",
     "█": "#", "─": "-", "━": "-", "│": "|", "·": "-",
 }  # fmt: skip
 """Characters of our own sentences -> what stands for them where the output's encoding lacks them."""
-OUTPUT = "the standard output"
+OUTPUT, ERRORS = "the standard output", "the standard error"
 
 
 class Output:
@@ -57,6 +58,16 @@ class Output:
         return getattr(self.stream, name)
 
 
+class Answers(Output):
+    """Standard output, which is what we print: prints of the user's code go to standard error, as its errors do."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, OUTPUT, escape=True)
+
+    def write(self, text: str) -> int:
+        return Output(sys.stderr, ERRORS, escape=True).write(text) if is_running() else super().write(text)
+
+
 def _lost(name: str, reason: str) -> StorageError:
     return StorageError(f"{name} cannot be written ({reason}); send it to a file on a disk with room, or to /dev/null")
 
@@ -73,7 +84,7 @@ def guarded() -> Iterator[None]:
     for stream in (output, errors):
         if hasattr(stream, "reconfigure"):  # a notebook's stream takes every character
             stream.reconfigure(errors="lmscale")
-    sys.stdout, sys.stderr = cast(TextIO, Output(output, OUTPUT, escape=True)), errors
+    sys.stdout, sys.stderr = cast(TextIO, Answers(output)), errors
     try:
         if 1 in closed:
             raise _lost(OUTPUT, "it is closed")
