@@ -84,6 +84,7 @@ def report(folder: Path, runs: str) -> str:
 def test_running_trains_every_run_and_says_each(trained: Path) -> None:
     output = (trained / "output.txt").read_text(encoding="utf-8")
     assert "4 of 4 runs to train in runs/four" in output
+    assert output.count("a line per run: N, D, peak rate, seed; final loss ± standard error") == 1
     assert len(re.findall(r"^N .* D .* lr .* s\d+  loss \d\.\d{4} ± .* nats/token .* MFU \d\.\d\d", output, re.M)) == 4
     assert output.count("held out") == 1
     name, runs = read_plan(trained / "runs" / "four")

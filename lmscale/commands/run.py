@@ -146,6 +146,7 @@ def run_sweep(
             f"{plan.sweep.name}: {len(plan.runs) - len(done)} of {counted(len(plan.runs), 'run')} to train in "
             f"{folder}; Ctrl-C stops cleanly, the same command continues"
         )
+        console.print("a line per run: N, D, peak rate, seed; final loss ± standard error; time of training; MFU")
     bars = Bars(plan.runs, sum(count(run.config).flops for run in done), console)
     with bars.shown():
         watcher = within_hours(plan, folder, bars, console.print)
