@@ -139,7 +139,11 @@ def test_a_saved_fit_answers_without_its_table(
     (fit,) = fits.load(file)
     expected = fit.predict(params=1e9, tokens=2e10)
     assert json.loads(Path("prediction.json").read_text())["fit"]["path"] == str(file)
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert said.splitlines()[-2:] == [
+        "Train that run now, and name the table that it is in:",
+        "next: lmscale check prediction.json --table TABLE",
+    ]
     assert call("predict", file, "--params", 1e9, "--tokens", 2e10, "--json", "answer.json") == 0
     assert str(expected) in capsys.readouterr().out
     assert json.loads(Path("answer.json").read_text())["interval"] == list(expected.interval)

@@ -164,8 +164,7 @@ def main(args: FitArgs, console: "Console") -> None:
     if args.save is not None:
         artefact.save(results, args.save, args.table)
     if points is not None:
-        _register(args, results, points)
-        print_next("check", args.prediction, "--table", args.table)
+        _register(args, results, points, console)
     else:
         _print_next(args, results)
 
@@ -187,7 +186,9 @@ def _check_files(args: FitArgs) -> None:
         raise UserError(f"{args.save} already holds a fit: give another --save path, or delete it knowingly")
 
 
-def _register(args: FitArgs, results: "Sequence[Fit]", points: "Sequence[dict[str, float]]") -> None:
+def _register(
+    args: FitArgs, results: "Sequence[Fit]", points: "Sequence[dict[str, float]]", console: "Console"
+) -> None:
     """Write what the law predicts at `points`, and print it. Raises `UserError` where no law was fitted."""
     from lmscale.study import fits
     from lmscale.study.fits.predict import preregister
@@ -201,7 +202,10 @@ def _register(args: FitArgs, results: "Sequence[Fit]", points: "Sequence[dict[st
     written = preregister.register(law, points, args.prediction, args.save)
     print(f"\nRegistered in {args.prediction} at {written['written']}, hash {written['hash'][:12]}:")
     for point in points:
-        print(f"  {law.predict(**point)}")
+        print(fitted(f"  {law.predict(**point)}", console))
+    which, they = ("that run", "it is") if len(points) == 1 else ("those runs", "they are")
+    print(f"Train {which} now, and name the table that {they} in:")
+    print_next("check", args.prediction, "--table", "TABLE")
 
 
 def _print_next(args: FitArgs, results: "Sequence[Fit]") -> None:
