@@ -24,8 +24,25 @@ Names are loaded on first use: importing `lmscale`, planning and fitting never i
 `__init__.pyi`; anything that is not on it may move.
 """
 
-import lazy_loader
-
 __version__ = "0.2.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+def __getattr__(name: str) -> object:
+    """A public name, loaded now. The list of them is read at the first, since the command line takes none."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load, _, names = _load()
+    return names if name == "__all__" else load(name)
+
+
+def __dir__() -> list[str]:
+    return list(_load()[1]())
+
+
+def _load():  # type: ignore[no-untyped-def]
+    """How a name is loaded, the names, and those that `import *` takes."""
+    import lazy_loader
+
+    loaded = lazy_loader.attach_stub(__name__, __file__)
+    globals().update(zip(("__getattr__", "__dir__", "__all__"), loaded, strict=True))
+    return loaded

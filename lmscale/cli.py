@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -190,15 +191,20 @@ READING = frozenset({"plan", "status", "table", "fit", "predict", "check", "emer
 """Verbs that read what many runs have left, and train nothing."""
 
 
-def main() -> NoReturn:
-    """The console command. A `UserError` is printed as one sentence; `core.exit_status` lists the exit statuses."""
+def main(interrupted: Any = None) -> NoReturn:
+    """The console command. A `UserError` is printed as one sentence; `core.exit_status` lists the exit statuses.
+
+    `interrupted` is the handler of SIGINT from here on; by default it stays as it is.
+    """
     interrupt_again()
-    sys.exit(_status(sys.argv[1:]))
+    sys.exit(_status(sys.argv[1:], interrupted))
 
 
-def _status(words: list[str]) -> int | str | None:
+def _status(words: list[str], interrupted: Any = None) -> int | str | None:
     """The exit status of a call, once everything it printed is written or nobody can read it any more."""
     try:
+        if interrupted is not None:
+            signal.signal(signal.SIGINT, interrupted)
         with guarded():
             status: int | str | None = 0
             try:

@@ -7,13 +7,13 @@ obey, replace what the output's encoding lacks, and raise `StorageError` where t
 import codecs
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from lmscale.core.errors import StorageError
 from lmscale.core.text import printable
-from lmscale.core.user_code import is_running
 
 SPELLINGS = {
     "±": "+/-", "×": "x", "…": "...", "≈": "~", "≤": "<=", "≥": ">=", "−": "-", "–": "-", "—": "-", "→": "->",
@@ -21,6 +21,16 @@ SPELLINGS = {
 }  # fmt: skip
 """Characters of our own sentences -> what stands for them where the output's encoding lacks them."""
 OUTPUT, ERRORS = "the standard output", "the standard error"
+
+
+class Running(threading.local):
+    """The user's code that is running in a thread: what is printed meanwhile is theirs."""
+
+    depth = 0
+    """Calls of it, one within the other; `core.user_code` counts them."""
+
+
+RUNNING = Running()
 
 
 class Output:
@@ -65,7 +75,7 @@ class Answers(Output):
         super().__init__(stream, OUTPUT, escape=True)
 
     def write(self, text: str) -> int:
-        return Output(sys.stderr, ERRORS, escape=True).write(text) if is_running() else super().write(text)
+        return Output(sys.stderr, ERRORS, escape=True).write(text) if RUNNING.depth else super().write(text)
 
 
 def _lost(name: str, reason: str) -> StorageError:

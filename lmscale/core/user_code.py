@@ -4,13 +4,13 @@ config = called(f"the recipe of sweep {name!r}", recipe, point)
 """
 
 import sysconfig
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lmscale.core.errors import UserError
+from lmscale.core.streams import RUNNING
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,27 +20,13 @@ LONGEST = 300
 """Characters of an error's text that are shown."""
 
 
-class _Depth(threading.local):
-    """How many calls of the user's code are running in a thread, one within the other."""
-
-    value = 0
-
-
-_depth = _Depth()
-
-
-def is_running() -> bool:
-    """Whether the user's code is running in this thread, so that what is printed is theirs."""
-    return _depth.value > 0
-
-
 def called(what: str, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """What a function of the user's gives; an error in it is a `UserError`: "... fails at mine.py, line 3: ValueError".
 
     `what` is the function in words, "the recipe of sweep 'mine'". A `UserError` passes, and so does an error that was
     raised in this package and never passed the user's code: that is a defect of ours.
     """
-    _depth.value += 1
+    RUNNING.depth += 1
     try:
         return function(*arguments, **named)
     except (UserError, KeyboardInterrupt, MemoryError, FloatingPointError):  # the last where NumPy is asked to raise
@@ -51,7 +37,7 @@ def called(what: str, function: Callable[..., T], *arguments: Any, **named: Any)
             raise
         raise UserError(f"{what} fails{f' at {place}' if place else ''}: {sentence(error)}") from error
     finally:
-        _depth.value -= 1
+        RUNNING.depth -= 1
 
 
 def place_of(error: BaseException) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 MODULES: dict[str, str] = {
     "core/errors": "errors that the user can fix, in one sentence",
     "core/text": "text of others made printable; names checked before they become paths",
+    "core/streams": "standard output: printable, and a failed write a sentence",
     "core/user_code": "an error in the user's own code, told by its file and line",
     "core/exit_status": "exit statuses of every process, and which error ends with which",
     "core/signals": "how a process is asked to stop",
@@ -22,7 +23,6 @@ MODULES: dict[str, str] = {
     "core/threads": "work that threads share, one on each core",
     "core/files": "files written whole or not at all",
     "core/arguments": "what public functions are given, held against their annotations",
-    "core/streams": "standard output: printable, and a failed write a sentence",
     "core/config": "RunConfig and its parts: frozen, checked, JSON, run_id",
     "core/counting": "parameters, FLOPs and bytes under every named convention",
     "core/extras": "optional packages: which extra brings each, and what is installed of it",
