@@ -26,7 +26,7 @@ help:
 	@echo "make test     linters, type checker and tests; ARGS='-k config' selects tests, ARGS='-m long' and '-m slow' run the rest"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   format the code with ruff"
-	@echo "make docs     build the documentation in site/; open site/index.html"
+	@echo "make docs     build the documentation in site/; open site/index.html ($(BIN)/mkdocs serve has the search, too)"
 	@echo "make setup    only the virtual environment $(VENV); the commands above set it up if it is missing"
 	@echo "make clean    remove $(VENV) and caches; runs/ and reports/ stay"
 	@echo "With another Python: make setup PYTHON=/path/to/python3.12"
