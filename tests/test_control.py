@@ -97,6 +97,8 @@ def test_retry_forgives_what_has_failed(sweep: Path, capsys: pytest.CaptureFixtu
     assert (
         capsys.readouterr().out.count(f"1 run of {sweep} may be tried again\nnext: lmscale run {sweep}/plan.json") == 2
     )
+    retry.main(RetryArgs(sweep), Console())
+    assert capsys.readouterr().out.startswith(f"no run of {sweep} has failed\n")
     with pytest.raises(UserError, match="has not failed"):
         control.retry(sweep, [NAMES[2]])
     outcome_of(CONFIGS[2], state="diverged").write(sweep / NAMES[2])
@@ -123,6 +125,8 @@ def test_stop_waits_for_those_at_work(sweep: Path, capsys: pytest.CaptureFixture
     assert stop.main(StopArgs(sweep), Console()) == 0 and (sweep / "stop").exists()
     assert "stopped 1 run of" in capsys.readouterr().out and not lease.Observer(sweep / NAMES[2]).at_work()
     thread.join()
+    assert stop.main(StopArgs(sweep), Console()) == 0
+    assert capsys.readouterr().out.startswith(f"no run of {sweep} was at work\n")
 
 
 def test_stop_says_who_is_still_at_work(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """What is measured without a judge, against known values and other programs."""
 
+import io
 import json
 import math
 import stat
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from helpers.command_line import call
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rich.console import Console
 
+from lmscale.commands.judge.measure_texts import _show
 from lmscale.core.errors import UserError
 from lmscale.core.files import read_json
 from lmscale.lm.eval.judge.grammar import grammar_errors
@@ -83,6 +86,21 @@ def test_models_are_measured_on_as_many_words_and_texts(monkeypatch: pytest.Monk
     assert "first 6 words of every model, self-BLEU of its first 2 texts" in sentences[0]
     assert "errors of grammar are not counted: no `languagetool`" in sentences[1]
     assert {row["params"] for row in rows} == {1e3, 1e6}
+
+
+def test_measures_are_as_wide_for_many_models_as_for_one() -> None:
+    rows = [
+        {"model": f"m{one}", "params": 1e3 * one, "metric": metric, "score": 0.5, "stderr": error}
+        for one in range(1, 30)
+        for metric, error in (("words", 0.25), ("self_bleu", None))
+    ]
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    _show(rows, console)
+    assert isinstance(console.file, io.StringIO)
+    title, heads, first, *others = console.file.getvalue().splitlines()
+    assert heads.split() == ["model", "N", "words", "self_bleu"] and title.startswith("mean ± standard error")
+    assert first.split() == ["m1", "1k", "0.500", "±", "0.250", "0.500"] and len(others) == 28
+    assert max(map(len, (title, heads, first, *others))) <= 80
 
 
 def test_texts_without_words() -> None:

@@ -34,6 +34,9 @@ def main(args: RetryArgs, console: "Console") -> None:
     forgiven = control.retry(args.folder, args.run)
     for run in forgiven:
         print(named(run))
-    print(f"{counted(len(forgiven), 'run')} of {args.folder} may be tried again")
+    if forgiven:
+        print(f"{counted(len(forgiven), 'run')} of {args.folder} may be tried again")
+    else:
+        print(f"no run of {args.folder} has failed")
     write_answer(args.json, {"folder": str(args.folder), "runs": listed(forgiven)})
     print_next(*run_again(args.folder))

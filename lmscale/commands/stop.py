@@ -45,6 +45,9 @@ def main(args: StopArgs, console: "Console") -> int:
         print("asked to stop, they will: each after the step that it is at")
         print_next("status", args.folder)
         return EXIT_CTRL_C
-    print(f"stopped {counted(len(asked), 'run')} of {args.folder}; their checkpoints are kept")
+    if asked:
+        print(f"stopped {counted(len(asked), 'run')} of {args.folder}; their checkpoints are kept")
+    else:
+        print(f"no run of {args.folder} was at work")
     print_next(*run_again(args.folder))
     return 0

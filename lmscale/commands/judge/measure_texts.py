@@ -35,14 +35,13 @@ def main(args: JudgeArgs, console: Console) -> dict[str, Any]:
 
 
 def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """A line for every measure, a column for every model."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    sizes = {row["model"]: row["params"] for row in rows}
-    titles = [name if sizes[name] is None else f"{name} (N = {quantity(sizes[name])})" for name in models]
-    table = Table("measure", *titles, box=None)
-    values = {(row["metric"], row["model"]): row for row in rows}
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        table.add_row(metric, *(_cell(values.get((metric, model))) for model in models))
+    """A line for every model, a column for every measure: as wide for many models as for one."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    table = Table("model", "N", *metrics, box=None, title="mean ± standard error", title_justify="left")
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = {row["metric"]: row for row in rows if row["model"] == model}
+        params = next(iter(own.values()))["params"]
+        table.add_row(model, "-" if params is None else quantity(params), *(_cell(own.get(name)) for name in metrics))
     print_whole(table, console)
 
 
