@@ -1,6 +1,6 @@
 """Designs for a law that may be wrong: information with a discrepancy, and runs that are chosen against it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.core.files import write_json
 from lmscale.study import fits
 from lmscale.study.design import Candidates, Discrepancy, Prior, Runs, improve, information, jacobian
-from lmscale.study.design.fisher import fisher
+from lmscale.study.design.fisher import extended_slopes, fisher
 from lmscale.study.design.spread import sds
 from lmscale.study.fits.results.artefact import save
 from lmscale.study.fits.uncertainty import discrepancy
@@ -49,6 +49,25 @@ def covariance(a: Runs, b: Runs, prior: Prior = WRONG) -> np.ndarray:
     (x, y), law = (one.inputs(prior.law) for one in (a, b)), prior.law
     near = kernel(coordinates(law, x, x), coordinates(law, x, y), prior.discrepancy.length)
     return prior.discrepancy.size**2 * np.outer(law.loss(*x), law.loss(*y)) * near
+
+
+def test_before_any_run_there_are_slopes_of_the_law_alone() -> None:
+    for prior in (WRONG, replace(WRONG, discrepancy=None)):
+        (slopes_nq,) = extended_slopes(prior, Runs())
+        assert slopes_nq.shape == (0, len(LAW.PARAMETERS))
+
+
+def test_a_belief_may_have_a_noise_and_a_discrepancy_of_its_own() -> None:
+    runs, pool = crossed(3, 3, 1e8), crossed(6, 4, 1e10)
+    candidates = Candidates.of({"params": pool.params_n, "tokens": pool.tokens_n}, 6 * pool.params_n * pool.tokens_n)
+    target = Runs(np.array([1e11]), np.array([2e12]))
+    exact = replace(WRONG, discrepancy=None)
+
+    def chosen(prior: Prior, others: Sequence[Law | Prior]) -> list[int]:
+        return [*improve(prior, runs, candidates, target, spend=1e22, most=6, others=others).indices]
+
+    assert chosen(exact, [exact]) == chosen(exact, [LAW]) == chosen(exact, [])
+    assert chosen(exact, [WRONG] * 50)[:4] == chosen(WRONG, [])[:4] != chosen(exact, [])[:4]
 
 
 def test_information_counts_the_discrepancy_as_noise_that_neighbours_share() -> None:

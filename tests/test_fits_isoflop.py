@@ -156,6 +156,9 @@ def test_runs_above_a_cheaper_one_are_not_on_the_envelope() -> None:
 def test_one_budget_and_no_budget_are_refused() -> None:
     with pytest.raises(UserError, match="at least two compute budgets"):
         fits.isoflop(sweep().query("flops_budget == 1e17"))
+    lonely = sweep().drop_duplicates("flops_budget")
+    with pytest.raises(UserError, match=r"found 0 \(4 budgets, 1e\+17 to 3e\+18 FLOPs: 1 model size; a minimum needs"):
+        fits.isoflop(lonely)
     table = simulate(SYMMETRIC, grid_design([1e7, 2e7, 4e7], [1e9, 2e9, 4.1e9]), 0.0, np.random.default_rng(0))
     with pytest.raises(UserError, match="no column flops_budget"):
         fits.isoflop(table)

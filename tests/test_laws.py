@@ -220,6 +220,10 @@ def test_unknown_names_and_missing_optima_are_refused() -> None:
     for A, B, end in ((1e-300, 1.0, "smaller"), (1.0, 1e-300, "larger")):
         with pytest.raises(UserError, match=f"no optimum at 1e[+]20 FLOPs: .* for ever {end} models"):
             laws.PowerMean(1.0, A, B, 0.3, 0.3, 1.0)._search(1e20, SIX_ND)
+    with pytest.raises(UserError, match=r"no optimum at 3\.333e[+]20 FLOPs: "):
+        laws.PowerMean(1.0, 1.0, 1e-300, 0.3, 0.3, 1.0)._search(1e21 / 3, SIX_ND)
+    with pytest.raises(UserError, match=r"no optimum at 1e[+]20 to 1e[+]22 FLOPs: "):
+        laws.PowerMean(1.0, 1.0, 1e-300, 0.3, 0.3, 1.0)._search(np.array([1e22, 1e20, 1e21]), SIX_ND)
 
 
 def test_a_resample_without_an_optimum_has_none_and_the_others_keep_theirs() -> None:

@@ -261,6 +261,8 @@ def extended_slopes(prior: Prior, *several: Runs) -> list[np.ndarray]:
     """
     law, discrepancy = prior.law, prior.discrepancy
     stated = [runs for runs in several if len(runs)]
+    if not stated:
+        return [np.zeros((0, len(law.PARAMETERS))) for _ in several]
     slopes = [possible_slopes(law, runs) for runs in stated]
     if discrepancy is not None:
         inputs = [runs.inputs(law) for runs in stated]

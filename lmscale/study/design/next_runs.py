@@ -102,7 +102,7 @@ def improve(
     spend: Positive,
     most: Count = 12,
     compute: ComputeModel = SIX_ND,
-    others: Sequence[Law] = (),
+    others: Sequence[Law | Prior] = (),
     vague: float | np.ndarray = VAGUE,
 ) -> Proposal:
     """Choose at most `most` candidates that cost at most `spend` FLOPs together.
@@ -111,8 +111,8 @@ def improve(
         prior: a law of any inputs, its noise and, where it may be wrong, its discrepancy.
         runs: what is there or planned; new runs have noise of their own.
         quantity: what is to be narrowed, a function of the law or the losses of `Runs` (their mean variance).
-        others: further laws of the same form that the runs allow; gains are averaged over all, so that the choice does
-            not rest on one of them.
+        others: further laws of the same form that the runs allow, or beliefs with a noise and a discrepancy of their
+            own; gains are averaged over all, so that the choice does not rest on one of them.
         vague: standard deviation of every unknown before any run, one for all or (p,).
 
     Raises `UserError` where no candidate fits, and for laws without a finite loss.
@@ -122,7 +122,8 @@ def improve(
             f"`spend={spend:.3g}` FLOPs buys none of the {len(candidates)} candidate runs; the cheapest costs "
             f"{candidates.flops_m.min():.3g}"
         )
-    every = [_Linearised.of(replace(prior, law=law), runs, candidates, quantity, vague) for law in (prior.law, *others)]
+    priors = [one if isinstance(one, Prior) else replace(prior, law=one) for one in (prior, *others)]
+    every = [_Linearised.of(one, runs, candidates, quantity, vague) for one in priors]
     laws = [law for law in every if law is not None]
     if not laws:
         raise UserError(f"the law {prior.name!r} states no finite loss at the runs and candidates: give another prior")

@@ -59,8 +59,10 @@ def search(at: Callable[[Any], Any], shape: tuple[int, ...]) -> tuple[np.ndarray
 def no_optimum(name: str, flops: Any, below: np.ndarray, above: np.ndarray) -> UserError:
     """The error for a law whose loss has no minimum along the budget."""
     end = "smaller" if below.all() else "larger" if above.all() else "smaller or larger"
+    budgets = sorted({f"{budget:.4g}": budget for budget in np.real(np.ravel(flops))}.items(), key=lambda pair: pair[1])
+    stated = budgets[0][0] if len(budgets) == 1 else f"{budgets[0][0]} to {budgets[-1][0]}"
     return UserError(
-        f"the law {name!r} has no optimum at {flops} FLOPs: with the data that the budget leaves, its loss is lower "
+        f"the law {name!r} has no optimum at {stated} FLOPs: with the data that the budget leaves, its loss is lower "
         f"for ever {end} models"
     )
 

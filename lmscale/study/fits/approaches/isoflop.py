@@ -26,6 +26,9 @@ from lmscale.study.grouping import budgets_of_flops, stated_budgets
 from lmscale.study.laws import ComputeModel
 from lmscale.study.tables import TableSource
 
+NAMED = 3
+"""Budgets that an error names one by one."""
+
 
 @checked
 def isoflop(table: TableSource, options: FitOptions | None = None, **changes: Any) -> IsoFlop:
@@ -144,12 +147,22 @@ def _minima(
         else:
             minima.append(minimum)
     if len(minima) < 2:
-        reasons = "; ".join(f"{item.run}: {item.reason}" for item in dropped) or "the table has one budget"
+        budgets: dict[str, list[str]] = {}
+        for item in dropped:
+            budgets.setdefault(item.reason, []).append(item.run)
+        reasons = "; ".join(f"{_named(several)}: {why}" for why, several in budgets.items())
+        reasons = reasons or "the table has one budget"
         raise UserError(
             f"Approach 2 needs the minima of at least two compute budgets and found {len(minima)} ({reasons}): "
             f"add budgets, or sizes on both sides of each minimum"
         )
     return minima, dropped
+
+
+def _named(budgets: Sequence[str]) -> str:
+    """Budgets that a sentence is about: all of a few, the first and the last of many."""
+    first, last = (one.removeprefix("budget ") for one in (budgets[0], budgets[-1]))
+    return ", ".join(budgets) if len(budgets) <= NAMED else f"{len(budgets)} budgets, {first} to {last} FLOPs"
 
 
 def _tokens_line(

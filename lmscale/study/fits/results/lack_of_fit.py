@@ -35,8 +35,8 @@ class LackOfFit:
 
     def status(self) -> Status:
         """A warning before anybody extrapolates, where the form does not fit."""
-        size = f"{self.misfit:.2g}{self.unit} of the residuals is smooth in the inputs, and one run scatters by "
-        size += f"{self.noise:.2g}{self.unit} ({self.evidence})"
+        size = f"the residuals have a part of {self.misfit:.2g}{self.unit} that is smooth in the inputs, and one run "
+        size += f"scatters by {self.noise:.2g}{self.unit} ({self.evidence})"
         if self.fits:
             return Status(FITS, f"{size}: a right form leaves as much with probability {self.p:.2g}")
         sentence = (
