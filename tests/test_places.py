@@ -95,6 +95,41 @@ def test_two_answers_at_one_place_are_refused(
     assert "--output and --json both name a" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("import", "FILE", "--output", "FILE"), "SOURCE and --output"),
+        (("fit", "FILE", "--json", "FILE"), "TABLE and --json"),
+        (("fit", "chinchilla", "--law", "FILE:MyLaw", "--json", "FILE"), "--law and --json"),
+        (("score", "runs/x/y", "FILE", "--html", "FILE"), "FILE and --html"),
+        (("inspect", "runs/x/y", "--pairs", "FILE", "--html", "FILE"), "--pairs and --html"),
+        (("predict", "FILE", "--json", "FILE"), "FIT and --json"),
+        (("check", "FILE", "--json", "FILE"), "PREDICTION and --json"),
+        (("report", "chinchilla", "a.csv", "FILE", "--json", "FILE"), "MORE and --json"),
+        (("data", "FILE", "--json", "FILE"), "SOURCE and --json"),
+        (("table", "FILE", "--output", "FILE"), "FOLDER and --output"),
+        (("judge", "--people", "p.html", "--answers", "FILE", "--output", "FILE"), "--answers and --output"),
+    ],
+)
+def test_what_is_read_is_not_overwritten(
+    words: tuple[str, ...], names: str, idle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("file")
+    read, written = tmp_path / "file", tmp_path / "link"
+    assert call(*(word.replace("FILE", str(read)) for word in words[:-1]), written) == 2
+    error = f"lmscale: {names} both name {written}, which would be overwritten: name a new file"
+    assert capsys.readouterr().err.strip() == error
+
+
+def test_a_device_is_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As is a file that an earlier call has written, beside a text that is too long for a path."""
+    monkeypatch.setattr("lmscale.commands.fit.main", lambda *_: None)
+    assert call("fit", "/dev/null", "--json", "/dev/null") == 0
+    (tmp_path / "old.json").write_text("{}")
+    assert call("fit", "a.csv", "--where", "params > 1 " * 1000, "--json", tmp_path / "old.json") == 0
+
+
 def test_a_prediction_has_a_place_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

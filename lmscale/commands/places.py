@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -23,8 +24,14 @@ class Place(NamedTuple):
 
 
 def check_places(arguments: Any) -> None:
-    """Raise `UserError` where a verb is to write at a place that cannot be written, or twice at one."""
-    check_each(places(arguments))
+    """Raise `UserError` where a verb is to write at a place that cannot be written, twice at one, or over its input."""
+    written = list(places(arguments))
+    check_each(written)
+    files = {resolved(path): (flag, path) for flag, path, is_folder in written if not is_folder and path.is_file()}
+    for reads, path in _inputs(arguments) if files else ():
+        flag, place = files.get(path, (reads, path))
+        if flag != reads:
+            raise UserError(f"{reads} and {flag} both name {place}, which would be overwritten: name a new file")
 
 
 def places(arguments: Any) -> Iterator[Place]:
@@ -32,13 +39,36 @@ def places(arguments: Any) -> Iterator[Place]:
 
     A class of arguments says by `FOLDERS: ClassVar` which of them name folders.
     """
-    from tyro.conf import Positional
-
-    (positional,), folders = get_args(Positional[int])[1:], getattr(type(arguments), "FOLDERS", ())
-    for name, hint in get_type_hints(type(arguments), include_extras=True).items():
+    folders = getattr(type(arguments), "FOLDERS", ())
+    for name, flag in _flags(arguments):
         path = getattr(arguments, name) if name in (*FILES, *folders) else None
         if isinstance(path, Path) and not is_standard_output(path):
-            yield Place(name.upper() if positional in get_args(hint) else f"--{name}", path, name in folders)
+            yield Place(flag, path, name in folders)
+
+
+def _flags(arguments: Any) -> Iterator[tuple[str, str]]:
+    """The name of every argument, and how it is called on the command line: OUTPUT or --output."""
+    from tyro.conf import Positional
+
+    (positional,), hints = get_args(Positional[int])[1:], get_type_hints(type(arguments), include_extras=True)
+    for name in (one.name for one in fields(arguments)):
+        yield name, name.upper() if positional in get_args(hints[name]) else f"--{name.replace('_', '-')}"
+
+
+def _inputs(arguments: Any) -> Iterator[tuple[str, Path]]:
+    """What names a file that is there, and that file, which may be an output, too; of mine.py:MyLaw it is mine.py."""
+    for name, flag in _flags(arguments):
+        value = getattr(arguments, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            text = str(one) if isinstance(one, (str, Path)) else ""
+            yield from ((flag, resolved(path)) for path in (text, text.rpartition(":")[0]) if _is_file(path))
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # it is too long for a path
+        return False
 
 
 def check_each(of: Iterable[Place]) -> None:
