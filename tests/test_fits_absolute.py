@@ -9,9 +9,10 @@ from scipy.optimize import linprog
 
 from lmscale import read_table
 from lmscale.study.fits.solvers import absolute
-from lmscale.study.fits.solvers.derivatives import to_theta, to_values
+from lmscale.study.fits.solvers.chinchilla_points import LAD_DELTA
+from lmscale.study.fits.solvers.derivatives import derivatives, residuals, to_theta, to_values
 from lmscale.study.fits.solvers.general import near_by_programs
-from lmscale.study.fits.solvers.minimise import minimise, minimise_near
+from lmscale.study.fits.solvers.minimise import minimise, minimise_many, minimise_near
 from lmscale.study.fits.solvers.problem import Problem
 from lmscale.study.laws import CHINCHILLA_REFIT, Chinchilla, Law, Parameter
 
@@ -127,15 +128,23 @@ def check_step(
 ) -> None:
     """Assert that the best step is within its box and as good as the one of a linear program."""
     step, ended = absolute.best_step(residual, slopes, weights, least, most)
-    runs = len(residual)
     assert ended and (step >= least).all() and (step <= most).all()
+    lowest = least_sum(residual, slopes, weights, least, most)
+    assert weights @ np.abs(residual + step @ slopes) == pytest.approx(lowest, rel=1e-9)
+
+
+def least_sum(
+    residual: np.ndarray, slopes: np.ndarray, weights: np.ndarray, least: np.ndarray, most: np.ndarray
+) -> float:
+    """The least sum_i w_i |r_i + slopes step| of steps within a box, by a general solver of linear programs."""
+    runs = len(residual)
     program = linprog(
         np.concatenate([np.zeros(len(slopes)), weights, weights]),
         A_eq=np.hstack([slopes.T, -np.eye(runs), np.eye(runs)]),
         b_eq=-residual,
         bounds=[*zip(least, most), *[(0, None)] * (2 * runs)],
     )
-    assert weights @ np.abs(residual + step @ slopes) == pytest.approx(program.fun, rel=1e-9)
+    return float(program.fun)
 
 
 def test_repeated_runs_with_rounded_losses_end_in_the_lowest_corner() -> None:
@@ -161,3 +170,23 @@ def test_a_program_that_is_cut_short_is_not_called_converged(monkeypatch: pytest
     monkeypatch.setattr(absolute, "EXCHANGES", 0)
     end = absolute.descend(problem, theta, np.ones(problem.runs))
     assert end.gain == np.inf and not end.converged
+
+
+@pytest.mark.parametrize("residual", ["log", "raw"])
+@pytest.mark.parametrize("scatter", [0.0, 0.01])
+def test_resamples_of_repeated_runs_with_rounded_losses_end_in_corners(scatter: float, residual: str) -> None:
+    """A linear program of the law's slopes at each end gains no more than the narrow Huber loss may leave."""
+    params, tokens = (
+        np.repeat(each.ravel(), 3) for each in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+    )
+    rng = np.random.default_rng(7)
+    losses = CHINCHILLA_REFIT.loss(params, tokens) * np.exp(scatter * rng.standard_normal(len(params)))
+    problem = Problem(Chinchilla, (params, tokens), np.round(losses, 2), loss="lad", residual=residual)
+    weights = np.stack([np.bincount(drawn, minlength=75) for drawn in rng.integers(0, 75, (16, 75))], axis=1)
+    values, converged = minimise_many(problem, weights.astype(float))
+    assert converged.all()
+    theta = to_theta(problem, values)
+    heights, slopes = residuals(problem, theta), derivatives(problem, theta)
+    for b, weight in enumerate(weights.T):
+        lowest = least_sum(heights[:, b], slopes[:, :, b], weight, np.full(5, -0.01), np.full(5, 0.01))
+        assert weight @ np.abs(heights[:, b]) - lowest < LAD_DELTA / 2 * weight.sum()
