@@ -32,6 +32,7 @@ help:
 	@echo "With another Python: make setup PYTHON=/path/to/python3.12"
 
 setup: $(PROJECT)
+	@echo "$(VENV) is ready: make demo shows what lmscale does, source $(BIN)/activate puts it on your PATH"
 
 demo: $(PROJECT)
 	@$(BIN)/lmscale demo $(ARGS)

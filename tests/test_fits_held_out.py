@@ -53,7 +53,7 @@ def test_the_share_of_losses_inside_their_interval() -> None:
 @pytest.mark.parametrize(
     ("own", "agree", "phrase"),
     [
-        ((8e8, 9e8), True, "1e+09 [8e+08, 9e+08] (-20.0 %): the intervals overlap"),
+        ((8e8, 9e8), True, "1.000e+09 [8.000e+08, 9.000e+08] (-20.0 %): the intervals overlap"),
         ((7e8, 7e8), True, "the intervals overlap"),
         ((9e8, 9.5e8), True, "the intervals overlap"),
         ((9.1e8, 9.5e8), False, "the intervals DO NOT overlap"),

@@ -188,7 +188,7 @@ def test_the_text_states_objective_errors_and_what_was_fixed(residual: str, quan
     assert lines[0] == "Approach 3: L = E + A/N^alpha + B/D^beta through 4 runs"
     assert lines[1] == f"sum of Huber (delta = 0.001) on {quantity}: 0.125; rms residual 0.1000"
     assert lines[2].split() == ["E", "=", "2", "(fixed)"]
-    words = "A = 400 s.e. 100 80 % [320, 480] 95 % [305, 495]"
+    words = "A = 400 s.e. 100 80 % [320.00, 480.00] 95 % [305.00, 495.00]"
     assert " ".join(lines[3].split()) == words
     assert " ".join(lines[7].split()).startswith("a (N* ~ C^a) = 0.5 s.e.")
 

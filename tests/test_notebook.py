@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from helpers.simulated import write_sweep
 
-from lmscale.core.quantities import quantity
+from lmscale.core.numerals import compact
 from lmscale.study import fits
 from lmscale.study.fits.results.common import Status
 
@@ -24,7 +24,7 @@ def test_every_kind_of_fit_shows_its_allocations_with_intervals(results):
         for row, line in zip(fit.allocations(), body, strict=True):
             low, high = row["intervals"]["0.95"]["params"]
             cells = re.findall("<td>(.*?)</td>", line)
-            assert cells[1:3] == [quantity(row["params"]), f"{quantity(low)} – {quantity(high)}"]
+            assert cells[1:3] == [compact(row["params"]), f"{compact(low)} – {compact(high)}"]
             assert cells[-1] == f"{row['loss_nats']:.4f}"
 
 

@@ -13,6 +13,7 @@ from helpers.simulated import write_sweep
 from lmscale.core.errors import UserError
 from lmscale.core.run_folder import METRICS_FILE
 from lmscale.study import fits, plots
+from lmscale.study.fits.results.common import span
 from lmscale.study.plots.axes import end_labels
 from lmscale.study.plots.isoflop import MOST_NAMED
 from lmscale.study.tables import read_table
@@ -64,6 +65,20 @@ def test_counts_are_compact(value, text):
 )
 def test_a_number_has_three_digits_and_a_whole_number_its_own(value, text):
     assert plots.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "spec", "text"),
+    [
+        ((18.2, 23.98), ".3g", "[18.2, 24.0]"),
+        ((0.347, 0.39504), ".5g", "[0.34700, 0.39504]"),
+        ((103.7, 9.99e5), ".3g", "[104, 9.99e+05]"),
+        ((2e6, 3.5e6), ".1g", "[2e+06, 4e+06]"),
+        ((1.0, 2.5), ".2f", "[1.00, 2.50]"),
+    ],
+)
+def test_the_ends_of_an_interval_have_all_of_their_digits(ends, spec, text):
+    assert span(ends, spec) == text
 
 
 @pytest.mark.parametrize("value, text", [(3e12, "3×10¹²"), (1e18, "10¹⁸"), (5.76e23, "5.76×10²³"), (2e-3, "2×10⁻³")])

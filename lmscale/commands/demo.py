@@ -9,7 +9,7 @@ from lmscale.commands.answer import write_answer
 from lmscale.commands.next_step import print_next, repeat
 from lmscale.core.errors import UserError
 from lmscale.core.exit_status import EXIT_CTRL_C
-from lmscale.core.quantities import duration, quantity
+from lmscale.core.quantities import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +73,7 @@ def published(console: "Console") -> None:
     from rich.table import Table
 
     from lmscale.study import fits
+    from lmscale.study.report.brief import QUANTITIES
     from lmscale.study.tables import read_table
 
     law = fits.loss_law(read_table("chinchilla"), at=PUBLISHED_BUDGETS)
@@ -94,17 +95,13 @@ def published(console: "Console") -> None:
         if inside["0.95"]:
             holding.append(row["flops"])
         cells = [
-            f"{quantity(row[name])}\n{_interval(intervals['0.8'][name])}\n{_interval(intervals['0.95'][name])}"
-            for name in ("params", "tokens", "tokens_per_param")
+            "\n".join([write(row[name]), *("-".join(map(write, intervals[level][name])) for level in ("0.8", "0.95"))])
+            for name, _, write in QUANTITIES
         ]
         verdict = "80 %" if inside["0.8"] else "95 %" if inside["0.95"] else "neither"
         table.add_row(f"{row['flops']:.0e}", *cells, verdict)
     console.print(table)
     console.print(_verdict(holding))
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{quantity(ends[0])}-{quantity(ends[1])}"
 
 
 def _verdict(holding: list[float]) -> str:

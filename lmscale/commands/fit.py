@@ -17,6 +17,7 @@ from lmscale.commands.next_step import print_next
 from lmscale.commands.numbers import read_number
 from lmscale.commands.places import Place, check_each, places
 from lmscale.commands.several_values import Joined
+from lmscale.commands.unfinished import cannot_fit_yet, print_unfinished
 from lmscale.core.errors import UserError
 from lmscale.study.fits.options import FitOptions
 
@@ -157,16 +158,20 @@ def main(args: FitArgs, console: "Console") -> None:
     _check_files(args)
     for point in points or ():
         check_point(form(args.law), point)
-    results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
+    try:
+        results, answer = _with_answer(args) if args.targets is None else (_of_targets(args), [])
+    except UserError as error:
+        raise (cannot_fit_yet(Path(args.table), error) or error) from None
     text = as_flags("\n\n".join([*map(str, results), *(["\n".join(answer)] if answer else [])]))
     print(fitted(text, console))
     write_answer(args.json, {"table": args.table, "fits": [one.to_json() for one in results], "answer": answer})
     if args.save is not None:
         artefact.save(results, args.save, args.table)
+    next_words = print_unfinished(Path(args.table), console)
     if points is not None:
         _register(args, results, points, console)
     else:
-        _print_next(args, results)
+        _print_next(args, results, next_words)
 
 
 def _check_files(args: FitArgs) -> None:
@@ -208,14 +213,19 @@ def _register(
     print_next("check", args.prediction, "--table", "TABLE")
 
 
-def _print_next(args: FitArgs, results: "Sequence[Fit]") -> None:
-    """The command that goes on from a fit: none where its file is of a law whose compute nobody knows."""
+def _print_next(args: FitArgs, results: "Sequence[Fit]", of_unfinished: Sequence[object]) -> None:
+    """The command that goes on from a fit: none where its file is of a law whose compute nobody knows.
+
+    Of a sweep that is not finished, `of_unfinished` goes on with it, unless a file of the fit was asked for.
+    """
     largest = max((one.largest_flops for one in results if not math.isnan(one.largest_flops)), default=None)
     if args.save is not None or (args.json is not None and not is_standard_output(args.json)):
         if largest is not None and args.save is not None:
             print_next("predict", args.save, "--flops", f"{10 * largest:.2g}")
         elif largest is not None:
             print_next("plan", "SWEEP.py", "--optimal", args.json, "--flops", f"{largest:.2g}")
+    elif of_unfinished:
+        print_next(*of_unfinished)
     elif Path(args.table).is_dir():
         print_next("report", args.table, *(["--stage", args.stage] if args.stage else []))
     else:

@@ -13,6 +13,7 @@ from lmscale.commands.console import fitted
 from lmscale.commands.constraints import VALUES
 from lmscale.commands.next_step import print_next
 from lmscale.commands.several_values import Joined
+from lmscale.commands.unfinished import print_unfinished
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +92,8 @@ def main(args: ReportArgs, console: "Console") -> None:
     print_answer(page, console)
     print(f"the report is {page}; open it in a browser")
     write_answer(args.json, {"page": str(page), "answer": answer_of(page)})
-    print_next("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
+    after = ("fit", args.source, *(["--stage", args.stage] if args.stage else []), "--json", "fits.json")
+    print_next(*(print_unfinished(folder, console) or after))
 
 
 def print_answer(page: Path, console: "Console") -> None:

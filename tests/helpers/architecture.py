@@ -18,6 +18,7 @@ MODULES: dict[str, str] = {
     "core/exit_status": "exit statuses of every process, and which error ends with which",
     "core/signals": "how a process is asked to stop",
     "core/quantities": "numbers as people read them",
+    "core/numerals": "numbers of tables and figures, with all of their digits",
     "core/cgroups": "what a container may use",
     "core/host": "usable cores, available memory, when a process began",
     "core/threads": "work that threads share, one on each core",

@@ -16,7 +16,7 @@ from lmscale.core.files import read_json
 from lmscale.core.plans import PlannedRun, read_plan
 from lmscale.study.design import inputs_of
 from lmscale.study.fits import FittedOptimum, LossLaw, loss_law
-from lmscale.study.fits.results.common import Prediction
+from lmscale.study.fits.results.common import Prediction, span
 from lmscale.study.fits.sizes import counted_by
 from lmscale.study.recipes.experts import EXPERT_COUNTS as WHOLE
 from lmscale.study.sweep import Plan, Sweep, load, plan_of_runs
@@ -65,7 +65,7 @@ class OptimalRun:
         line += f" ({self.fit.size_column})" * (self.fit.size_column != TOTAL) + ", D*/N* = "
         line += f"{float(optimum.tokens_per_param):.3g}"
         if self.ratio_interval is not None:
-            line += f" [{self.ratio_interval[0]:.3g}, {self.ratio_interval[1]:.3g}] ({LEVEL:.0%})"
+            line += f" {span(self.ratio_interval, '.3g')} ({LEVEL:.0%})"
         return f"{line}; this run has D/N = {ratio:.3g}"
 
     def _prediction(self, prediction: Prediction) -> str:

@@ -11,12 +11,12 @@ them, losses in nats per token. Colours are told apart by colour-blind readers (
 `INK` and `SEQUENCE`, so that a page can exchange them for a dark background.
 """
 
+from lmscale.core.numerals import compact, number, power
 from lmscale.study.plots.allocations import allocation
 from lmscale.study.plots.emergence import CLASS_COLOUR, hard_and_graded, ladder, scores, small_multiples, threshold_text
 from lmscale.study.plots.fit_quality import prediction_errors, predictions, residuals
 from lmscale.study.plots.isoflop import valleys
 from lmscale.study.plots.loss_curves import MOST_CURVES, curves, lower_frontier, read_curves, visible_baselines
-from lmscale.study.plots.numerals import compact, number, power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import (
     APPROACH_LABEL,

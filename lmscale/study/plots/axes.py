@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmscale.study.plots.numerals import compact, power
+from lmscale.core.numerals import compact, power
 from lmscale.study.plots.style import INK, SEQUENCE
 
 if TYPE_CHECKING:

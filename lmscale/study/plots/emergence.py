@@ -8,9 +8,9 @@ import numpy as np
 
 from lmscale.core.arguments import Number, checked
 from lmscale.core.errors import UserError
+from lmscale.core.numerals import compact, power
 from lmscale.core.quantities import Z_95
 from lmscale.study.plots.axes import log_axis, note, padded, word_key
-from lmscale.study.plots.numerals import compact, power
 from lmscale.study.plots.style import COMPUTE, INK, LOSS
 
 if TYPE_CHECKING:

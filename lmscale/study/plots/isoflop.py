@@ -8,9 +8,9 @@ import numpy as np
 
 from lmscale.core.arguments import checked
 from lmscale.core.errors import UserError
+from lmscale.core.numerals import power
 from lmscale.study.grouping import LEAST_SIZES, budgets_of_flops, group_index, group_values, stated_budgets
 from lmscale.study.plots.axes import log_axis, note, padded, size_name, spread
-from lmscale.study.plots.numerals import power
 from lmscale.study.plots.rows import held_out_mask, measured_runs
 from lmscale.study.plots.style import INK, colour, loss_label
 from lmscale.study.tables import size_column

@@ -147,8 +147,8 @@ def _tokens_per_param(fits: Sequence[Any], flops: float) -> str:
         centre, low, high = ratio(fit, flops)
         side = where_20_lies(low, high)
         sides.append(side)
-        ends = f" ({100 * LEVEL:g} % interval {low:.3g} to {high:.3g}; 20 lies {side} it)" if side else ""
-        parts.append(f"{centre:.3g}{ends} by Approach {fit.approach}")
+        ends = f" ({100 * LEVEL:g} % interval {number(low)} to {number(high)}; 20 lies {side} it)" if side else ""
+        parts.append(f"{number(centre)}{ends} by Approach {fit.approach}")
     sentence = f"That is, in tokens per parameter, D*/N* = {' and '.join(parts)}"
     return sentence + _judgement(sides) + _crossings(fits[0], flops) + "."
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmscale.core.config import loss_unit
+from lmscale.core.numerals import significant
 from lmscale.core.quantities import Z_95
 from lmscale.study import plots
 from lmscale.study.fits.learning_rates import diverged
@@ -157,9 +158,9 @@ def _seeds(runs: "pd.DataFrame") -> list[str]:
     return [
         f"Over {len(losses)} runs the loss is {losses.mean():.4f} ± {sd / math.sqrt(len(losses)):.4f} {unit} "
         f"(mean and its standard error), from {losses.min():.4f} to {losses.max():.4f}.",
-        f"One run differs from this mean by a standard deviation of {sd:.2g} nats (95 % interval {low:.2g} to "
-        f"{high:.2g}, normal noise): by chance alone two single runs are {Z_95 * math.sqrt(2) * sd:.2g} nats or more "
-        f"apart in one of 20 pairs.",
+        f"One run differs from this mean by a standard deviation of {significant(sd, 2)} nats (95 % interval "
+        f"{significant(low, 2)} to {significant(high, 2)}, normal noise): by chance alone two single runs are "
+        f"{significant(Z_95 * math.sqrt(2) * sd, 2)} nats or more apart in one of 20 pairs.",
     ]
 
 

@@ -22,7 +22,13 @@ def states_of(runs_folder: str | Path | None) -> list[RunState]:
 
 
 def note(states_of_runs: list[RunState]) -> str:
-    """What is missing, in a sentence: "12 of 28 planned runs are not finished: 9 missing, 3 running"; "" if none is."""
+    """What is missing, for the page of what is there; "" if nothing is."""
+    missing = unfinished(states_of_runs)
+    return missing and f"{missing}. This page is of the others; its numbers may change."
+
+
+def unfinished(states_of_runs: list[RunState]) -> str:
+    """What is missing: "12 of 28 planned runs are not finished: 9 missing, 3 running"; "" if nothing is."""
     planned, runs = len(states_of_runs), [run for run in states_of_runs if run.state not in ENDED]
     if not runs:
         return ""
@@ -30,10 +36,7 @@ def note(states_of_runs: list[RunState]) -> str:
     done = sum(run.flops_done for run in runs)
     share = f"; of their compute {100 * done / sum(run.flops for run in runs):.0f} % is done" if done else ""
     verb = "is" if len(runs) == 1 else "are"
-    return (
-        f"{len(runs)} of {planned} planned runs {verb} not finished: {states}{share}. This page is of the others; its "
-        "numbers may change."
-    )
+    return f"{len(runs)} of {planned} planned runs {verb} not finished: {states}{share}"
 
 
 def refresh_seconds(runs: list[RunState]) -> int | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lmscale.core.arguments import Level, checked
 from lmscale.core.errors import UserError
+from lmscale.core.numerals import significant
 from lmscale.study.fits import sizes
 from lmscale.study.fits.checks.stages import one_stage
 from lmscale.study.fits.options import read
@@ -172,13 +173,13 @@ class HeldOut(Printed):
                     f"{'  OUTSIDE' if run.has_interval and not run.inside else ''}"
                 )
         for budget in self.budgets:
-            line = f"  {budget.flops:.4g} FLOPs: extrapolated N* = {budget.predicted_params:.4g} "
+            line = f"  {budget.flops:.4g} FLOPs: extrapolated N* = {significant(budget.predicted_params, 4)} "
             line += span(budget.predicted_interval)
             if budget.measured_params is None:
                 line += f"; its own runs give no minimum ({budget.reason})"
             else:
                 line += (
-                    f", its own runs {budget.measured_params:.4g} {span(budget.measured_interval)} "
+                    f", its own runs {significant(budget.measured_params, 4)} {span(budget.measured_interval)} "
                     f"({100 * (budget.predicted_params / budget.measured_params - 1):+.1f} %): "
                     f"the intervals {'overlap' if budget.agree else 'DO NOT overlap'}"
                 )

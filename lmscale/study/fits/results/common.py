@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lmscale.core.errors import UserError
+from lmscale.core.numerals import significant
 from lmscale.core.text import one_line
 from lmscale.core.user_code import called
 from lmscale.study.fits.results.notebook import Printed
@@ -223,8 +224,9 @@ def _real(value: Any) -> float:
 
 
 def span(interval: Sequence[float], spec: str = ".4g") -> str:
-    """An interval as text: "[0.49, 0.56]"."""
-    return f"[{interval[0]:{spec}}, {interval[1]:{spec}}]"
+    """An interval as text, with all digits of a specification as ".3g": "[0.490, 0.560]"."""
+    low, high = (significant(end, int(spec[1:-1])) if spec[-1] == "g" else f"{end:{spec}}" for end in interval)
+    return f"[{low}, {high}]"
 
 
 def allocation_lines(rows: Sequence[Mapping[str, Any]], compute: str) -> list[str]:
@@ -238,8 +240,9 @@ def allocation_lines(rows: Sequence[Mapping[str, Any]], compute: str) -> list[st
             span(row["intervals"][level]["tokens_per_param"], ".3g") if row["intervals"] else "-"
             for level in ("0.8", "0.95")
         )
+        params, tokens = significant(row["params"], 3), significant(row["tokens"], 3)
         lines.append(
-            f"  {row['flops']:>10.3g}  {row['params']:>9.3g}  {row['tokens']:>9.3g}  {row['tokens_per_param']:>7.2f}"
+            f"  {row['flops']:>10.3g}  {params:>9}  {tokens:>9}  {row['tokens_per_param']:>7.2f}"
             f"  {narrow:>16}  {wide:>16}  {row['loss_nats']:>7.4f}"
         )
     return lines

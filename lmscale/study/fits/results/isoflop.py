@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lmscale.core.numerals import significant
 from lmscale.study.fits.results.common import (
     Status,
     allocation_lines,
@@ -164,8 +165,9 @@ class IsoFlop(PowerFit):
         ]
         for m in self.minima:
             inner = span(m.intervals["0.95"]["params"], ".3g") if m.intervals else "-"
+            params, tokens = significant(m.params, 3), significant(m.tokens, 3)
             lines.append(
-                f"  {m.flops:>10.3g}  {m.params:>9.3g}  {inner:>20}  {m.tokens:>9.3g}  {m.tokens / m.params:>7.2f}  "
+                f"  {m.flops:>10.3g}  {params:>9}  {inner:>20}  {tokens:>9}  {m.tokens / m.params:>7.2f}  "
                 f"{m.loss_nats:>7.4f}  {m.n_runs}"
             )
         if rows := self.allocations():

@@ -2,10 +2,10 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lmscale.core.quantities import quantity
+from lmscale.core.numerals import compact, number
 from lmscale.core.text import printable
 
 HEADS = ("C, FLOPs", "N*", "95 %", "D*", "95 %", "D*/N*", "95 %", "loss")
@@ -42,15 +42,17 @@ def allocation_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(row: Mapping[str, Any]) -> str:
     cells = [f"{row['flops']:.3g}"]
-    for name in ("params", "tokens", "tokens_per_param"):
-        cells += [quantity(row[name]), _span(row["intervals"], name)]
+    for name, write in (("params", compact), ("tokens", compact), ("tokens_per_param", number)):
+        cells += [write(row[name]), _span(row["intervals"], name, write)]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, format(row['loss_nats'], '.4f')))}</tr>"
 
 
-def _span(intervals: Mapping[str, Mapping[str, Sequence[float]]] | None, name: str) -> str:
+def _span(
+    intervals: Mapping[str, Mapping[str, Sequence[float]]] | None, name: str, write: Callable[[float], str]
+) -> str:
     if not intervals or not all(map(math.isfinite, ends := intervals["0.95"][name])):
         return "–"
-    return f"{quantity(ends[0])} – {quantity(ends[1])}"
+    return f"{write(ends[0])} – {write(ends[1])}"
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,4 @@
-// Numbers as a reader takes them in, as `study/plots/numerals.py` writes them: 26.1k, 1,040, 3×10¹².
+// Numbers as a reader takes them in, as `core/numerals.py` writes them: 26.1k, 1,040, 3×10¹².
 
 const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 const LETTERS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];

@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1e-3 or float(value).is_integer() else _digits(value, 3)
 
 
+def significant(value: float, digits: int) -> str:
+    """So many digits, zeros at the end too, a power of ten as `f"{value:g}"` writes it: 24.0, 0.3470, 1.00e+06."""
+    return f"{value:#.{digits}g}".replace(".e", "e").removesuffix(".")
+
+
 def _digits(value: float, digits: int) -> str:
     if value == 0:
         return "0"
