@@ -86,7 +86,7 @@ def test_a_plan_prints_every_run(root: Path) -> None:
     assert title.startswith("smoke") and headings.split() == "run shape N D D/N C steps batch lr".split()
     assert [line.split()[0] for line in lines[:12]] == [run.config.run_id for run in plan.runs]
     assert [line.endswith("held out") for line in lines[:12]] == [run.held_out for run in plan.runs]
-    assert lines[12] == f"12 runs, 4 of them held out; {plan.flops:.3g} training FLOPs"
+    assert lines[12] == f"12 runs, 4 held out; {plan.flops:.3g} training FLOPs"
     assert lines[13:] == [f"note: {sentence}" for sentence in plan.warnings] and repr(plan) == str(plan)
 
 

@@ -85,7 +85,7 @@ def test_plan_prints_and_starts_nothing(
     output = capsys.readouterr().out
     value = json.loads(Path("plan.json").read_text())
     assert value["sweep"] == "smoke" and len(value["runs"]) == 12
-    assert all(run["run_id"] in output for run in value["runs"]) and "12 runs, 4 of them held out" in output
+    assert all(run["run_id"] in output for run in value["runs"]) and "12 runs, 4 held out" in output
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 

@@ -52,7 +52,7 @@ def test_a_plan_keeps_every_digit_on_any_screen(tmp_path: Path, width: int) -> N
     assert not re.search(r"(lr|by|batch): ", words), "a column that is not there is not explained"
     assert max(map(len, text.splitlines()[:4])) <= 100
     assert "held out" in next(line for line in text.splitlines() if OTHER.run_id in line)
-    assert "2 runs, 1 of them held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())
+    assert "2 runs, 1 held out" in re.sub(r"\s+", " ", text) and not list(tmp_path.iterdir())
 
 
 def test_a_speed_of_few_steps_takes_the_place_of_none_of_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,7 @@ def test_a_line_is_shown_and_refused_with_the_fix_unless_forced(tmp_path: Path) 
     path, console = write(tmp_path, LINE), screen()
     with pytest.raises(UserError, match=r"cannot identify the law: all runs lie on the line D = .* N.*smallest sizes"):
         main(PlanArgs(path, runs=tmp_path, json=tmp_path / "p.json"), console)
-    assert "6 runs, 0 of them held out" in output_of(console) and "This plan cannot identify the law" in output_of(
-        console
-    )
+    assert "6 runs, 0 held out" in output_of(console) and "This plan cannot identify the law" in output_of(console)
     value = json.loads((tmp_path / "p.json").read_text())
     assert value["design"]["identified"] is False and value["design"]["sd"]["a"] is None
     main(PlanArgs(path, runs=tmp_path, force=True), screen())

@@ -30,10 +30,14 @@ def print_unfinished(folder: Path, console: "Console") -> tuple[object, ...]:
 
     That is `lmscale status` while a run is at work, else `lmscale run`.
     """
+    from lmscale.study.launch.states import ENDED
     from lmscale.study.report.under_way import AT_WORK, states_of, unfinished
 
     states = states_of(folder) if folder.is_dir() else []
     if not (missing := unfinished(states)):
         return ()
-    print(fitted(f"note: {missing}; these numbers are of the others and may change", console))
+    some_finished = any(run.state in ENDED and run.state != "failed" for run in states)
+    print(
+        fitted(f"note: {missing}{'; these numbers are of the others and may change' if some_finished else ''}", console)
+    )
     return ("status", folder) if any(run.state in AT_WORK for run in states) else run_again(folder)

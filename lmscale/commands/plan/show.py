@@ -199,7 +199,7 @@ def _varying(columns: Columns) -> tuple[Columns, list[str]]:
 def _totals(priced: PricedPlan, convention: str) -> str:
     plan = priced.plan
     held_out = sum(run.held_out for run in plan.runs)
-    sentence = f"{counted(len(plan.runs), 'run')}, {held_out} of them held out; {flops_text(plan)}"
+    sentence = f"{counted(len(plan.runs), 'run')}, {held_out} held out; {flops_text(plan)}"
     if convention != "flops":
         sentence += f" ({sum(getattr(row.counts, convention) for row in priced.rows):.3g} as {convention})"
     if plan.flops_apart > plan.flops:

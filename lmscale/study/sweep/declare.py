@@ -55,7 +55,7 @@ class Sweep:
         held_out = sum(map(self.held_out, self.points))
         named = (getattr(self.recipe, name, None) for name in ("name", "__name__"))
         recipe = next(filter(None, named), type(self.recipe).__name__)
-        totals = f"{counted(len(self.points), 'point')}, {held_out} of them held out; recipe {recipe}"
+        totals = f"{counted(len(self.points), 'point')}, {held_out} held out; recipe {recipe}"
         purpose = [
             f"{name} {coordinate_text(value)}" for name, value in self.purpose.items() if name != "question" and value
         ]

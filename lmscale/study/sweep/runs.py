@@ -59,7 +59,7 @@ class Plan:
     def _below(self) -> list[str]:
         """What all runs cost, what the compiler says of them, and sentences on what would bend a law."""
         held_out = sum(run.held_out for run in self.runs)
-        totals = f"{counted(len(self.runs), 'run')}, {held_out} of them held out; {flops_text(self)}"
+        totals = f"{counted(len(self.runs), 'run')}, {held_out} held out; {flops_text(self)}"
         if self.flops_apart > self.flops:
             totals += f" ({self.flops_apart:.3g} with every branch trained from its first step)"
         compiled = [f"{name} on {one.machine}: {one.sentence()}" for name, one in self.compiled.items()]
