@@ -95,18 +95,20 @@ def read_yaml(path: Path) -> Any:
     # by recursion without a limit, so the depth is counted first.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text, depth = read_text(path), 0
+    too_deep = UserError(f"{path} is nested too deeply: more than {DEEPEST_YAML} lists or maps in each other")
     try:
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent):  # a few of them can stand for more than any memory holds
                 raise UserError(f"{path} has an alias, *{event.anchor}; write what it stands for in its place")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST_YAML:
-                raise UserError(f"{path} is nested too deeply: more than {DEEPEST_YAML} lists or maps in each other")
+                raise too_deep
         return yaml.load(text, Loader=loader)
     except UserError:
         raise
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+        # From 6.0.4 on PyYAML's own scanner, which reads ahead of the events, stops at a depth, a larger one.
+        raise (too_deep if "nesting depth" in str(error) else UserError(f"{path} is not YAML: {error}")) from error
 
 
 def read_text(path: Path) -> str:
