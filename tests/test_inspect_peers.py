@@ -65,7 +65,8 @@ def test_transformers_computes_the_same_activations(tmp_path: Path) -> None:
         np.save(folder / "tokens.npy", random_tokens(config)[:1])
     call_peer("read_activations.py", tmp_path)
     for name in CLASSES:
-        theirs, golden = np.load(tmp_path / name / "activations.npz"), read_json(GOLDEN)[name]
+        with np.load(tmp_path / name / "activations.npz") as file:
+            theirs, golden = dict(file), read_json(GOLDEN)[name]
         for kind, own in activations(name).items():
             values = theirs[kind][:, 0]
             np.testing.assert_allclose(own, values, atol=TOLERANCE, rtol=TOLERANCE, err_msg=f"{name}, {kind}")

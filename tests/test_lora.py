@@ -165,8 +165,8 @@ def test_a_run_trains_adapters_of_its_parent_resumes_and_is_exported_whole(
     expected = logits(trained.params, inputs, trained.config.model)
     np.testing.assert_allclose(logits(whole.params, inputs, base), expected, atol=1e-4)
     export(runs / child.run_id, tmp_path / "out", "two-file")
-    stored = np.load(tmp_path / "out" / "parameters.npz")
-    assert not [name for name in stored if "lora" in name]
+    with np.load(tmp_path / "out" / "parameters.npz") as stored:
+        assert not [name for name in stored if "lora" in name]
 
     more = run(corpus, 2, model=base, init_from=child.run_id)  # from adapters that are merged
     first = train(more, runs / more.run_id)

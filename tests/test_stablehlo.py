@@ -26,7 +26,8 @@ import jax, numpy as np
 
 read = lambda name: jax.export.deserialize(bytearray(open(name, "rb").read()))
 logits, extend = read("logits.stablehlo"), read("extend.stablehlo")
-parameters, tokens = dict(np.load("parameters.npz")), np.load("tokens.npy")
+with np.load("parameters.npz") as file:
+    parameters, tokens = dict(file), np.load("tokens.npy")
 description = json.load(open("description.json"))
 results = {"whole": logits.call(parameters, tokens), "part": logits.call(parameters, tokens[:1, :5])}
 rows, sizes = len(tokens), [description[name] for name in ("layers", "context", "kv_heads", "head_features")]
@@ -63,7 +64,8 @@ def test_functions_run_without_lmscale(name: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-c", READER], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "refused []\n", "65 tokens exceed the context, and lmscale was never imported"
-    results = np.load(tmp_path / "results.npz")
+    with np.load(tmp_path / "results.npz") as file:
+        results = dict(file)
     expected = np.asarray(transformer.logits(model.params, tokens, config))[..., :61]
     bound = 0.05 if config.compute_dtype == "bfloat16" else 1e-5
     np.testing.assert_allclose(results["whole"], expected, atol=bound)
@@ -79,8 +81,8 @@ def test_the_description_says_what_the_folder_holds(tmp_path: Path) -> None:
     assert description["platforms"] == ["cpu", "cuda", "tpu"] and description["lmscale"] == {"run_id": "a"}
     assert description["end_of_document"] == 60 and description["vocab"] == 61 and description["context"] == 64
     assert description["calling_convention_version"] > 0 and "six months newer" in description["compatibility"]
-    parameters = np.load(tmp_path / "parameters.npz")
-    assert {name: list(parameters[name].shape) for name in parameters} == description["parameters"]
+    with np.load(tmp_path / "parameters.npz") as parameters:
+        assert {name: list(parameters[name].shape) for name in parameters} == description["parameters"]
     assert {*description["functions"], DESCRIPTION_FILE, "parameters.npz", "tokenizer.json"} == {
         path.name for path in tmp_path.iterdir()
     }
