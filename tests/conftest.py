@@ -55,6 +55,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that holds nothing of another test: LMSCALE_CACHE is the folder `cache` of `tmp_path`."""
+    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[str]:
+    """Three folders of text, of the letters a, b and c: sources of data, each by its path."""
+    from helpers.letters import folder
+
+    return [folder(tmp_path / name, name, count) for name, count in (("a", 60), ("b", 30), ("c", 90))]
+
+
 @pytest.fixture(autouse=True)
 def seeds() -> None:
     """Every test starts from the same state of the global generators, whichever ran before it."""

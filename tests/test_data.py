@@ -18,10 +18,7 @@ from lmscale.lm.data import Batches, Shuffle, ValidationSet, shards
 
 TEXTS = [f"é document {i} 🙂 " * (i % 7 + 3) for i in range(60)]
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.letters import folder, mixed
+from helpers.letters import mixed
 
 from lmscale.core.config import DataConfig
 from lmscale.core.errors import UserError
@@ -18,15 +18,7 @@ from lmscale.lm import data
 from lmscale.lm.data import ValidationSet, corpora, parallel
 from lmscale.lm.data.tokenizer import count_bytes
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> list[str]:
-    return [folder(tmp_path / name, name, count) for name, count in (("a", 60), ("b", 30), ("c", 90))]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.long

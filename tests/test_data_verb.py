@@ -20,10 +20,7 @@ from lmscale.core.plans import PlannedRun, write_plan
 from lmscale.lm import data
 from lmscale.lm.data import statistics
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

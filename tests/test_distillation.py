@@ -10,7 +10,7 @@ import optax
 import pytest
 from helpers import objective_cases as cases
 from helpers.golden_objectives import assert_golden, assert_golden_on_eight_devices, placed
-from helpers.tiny_runs import MODEL, assert_same, rows, run, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, rows, run, train_interrupted, write_corpus
 
 from lmscale.core import counting
 from lmscale.core.config import DataConfig, Distillation, MeshConfig, RunConfig
@@ -20,7 +20,7 @@ from lmscale.lm.devices import machine
 from lmscale.lm.devices.sharding import batch_sharding, make_mesh
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.objectives import make_objective
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.loop import train
 from lmscale.lm.train.step import means_and_gradient
 from lmscale.lm.use.load import load
 
@@ -113,11 +113,7 @@ def test_a_run_reads_its_teacher_books_it_and_resumes_bit_for_bit(
     assert set(load(folder / config.run_id).params) == set(parameter_table(MODEL)), "the teacher is not in it"
 
     again = tmp_path / "runs" / "third" / config.run_id
-    stop_after(2)
-    with pytest.raises(Interrupted):
-        train(config, again)
-    stop_after(10**6)
-    train(config, again)
+    train_interrupted(config, again, stop_after, 2)
     assert_same(config, again, folder / config.run_id)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_runs import MODEL, assert_same, final_parameters, run, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, final_parameters, run, train_interrupted, write_corpus
 from helpers.xla_flags import simulated_devices
 
 from lmscale.core import counting
@@ -24,7 +24,7 @@ from lmscale.lm.model.nnx import Transformer
 from lmscale.lm.model.parameters import init, parameter_table
 from lmscale.lm.model.transformer import logits, token_losses
 from lmscale.lm.objectives import make_objective
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.loop import train
 from lmscale.lm.train.step import make_step, means_and_gradient
 from lmscale.lm.use.export import export
 from lmscale.lm.use.load import load, without_adapters
@@ -148,14 +148,10 @@ def test_a_run_trains_adapters_of_its_parent_resumes_and_is_exported_whole(
     assert all(np.array_equal(after[name], value) for name, value in before.items()), "what is frozen keeps its bits"
     assert all(np.any(after[name]) for name in after if lora.is_adapter(name))
 
-    stop_after(3)
     again = tmp_path / "other" / "life" / child.run_id
     (again.parent).mkdir(parents=True)
     (again.parent / parent.run_id).symlink_to(runs / parent.run_id)
-    with pytest.raises(Interrupted):
-        train(child, again)
-    stop_after(10**6)
-    train(child, again)
+    train_interrupted(child, again, stop_after, 3)
     assert_same(child, again, runs / child.run_id)
 
     trained = load(runs / child.run_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.letters import folder, mixed
+from helpers.letters import mixed
 
 from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, mixture
 from lmscale.core.errors import UserError
@@ -15,15 +15,7 @@ from lmscale.lm import data
 from lmscale.lm.data import Batches, MixtureSchedule, ValidationSet
 from lmscale.lm.data.usage import repeats
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> list[str]:
-    return [folder(tmp_path / name, name, count) for name, count in (("a", 60), ("b", 30), ("c", 90))]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def letters_of(rows: np.ndarray) -> np.ndarray:

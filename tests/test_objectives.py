@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, rows, run, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, rows, run, train_interrupted, write_corpus
 
 from lmscale.core.config import Completion, DataConfig, ModelConfig, NextToken, OptimizerConfig, RunConfig
 from lmscale.core.errors import UserError
@@ -17,7 +17,7 @@ from lmscale.core.results import Outcome
 from lmscale.lm.model.parameters import init
 from lmscale.lm.model.transformer import logits, token_losses
 from lmscale.lm.objectives import Objective, Terms, make_objective
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.loop import train
 from lmscale.lm.train.step import means_and_gradient
 
 SMALL = ModelConfig(width=8, layers=1, heads=1, vocab=16, context=8)
@@ -163,11 +163,7 @@ def test_an_objective_with_a_reference_trains_reports_and_resumes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lmscale.lm.train.loop.LOG_ROWS", 4)
         result = train(one, tmp_path / "whole", **options)
-        stop_after(7)
-        with pytest.raises(Interrupted):
-            train(one, tmp_path / "stopped", **options)
-        stop_after(10**6)
-        train(one, tmp_path / "stopped", **options)
+        train_interrupted(one, tmp_path / "stopped", stop_after, 7, **options)
     assert_same(one, tmp_path / "stopped", tmp_path / "whole")
     assert result.reported is not None and set(result.reported) == {"distance", "spaces"}
     assert rows(tmp_path / "whole")[-1]["distance"] == result.reported["distance"] > 0

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_runs import MODEL, assert_close, assert_same, ends, rows, run, start_several
+from helpers.tiny_runs import MODEL, assert_close, assert_same, ends, rows, run, start_several, train_interrupted
 
 from lmscale.core import counting
 from lmscale.core.config import (
@@ -28,7 +28,7 @@ from lmscale.lm.devices import machine
 from lmscale.lm.model import transformer
 from lmscale.lm.model.parameters import parameter_table
 from lmscale.lm.train import bench
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.loop import train
 from lmscale.lm.use.load import load
 
 PAIRS = [
@@ -95,11 +95,7 @@ def test_a_policy_learns_from_pairs_and_resumes_bit_for_bit(
     assert set(load(folder).params) == set(parameter_table(parent.model)), "the reference is not in it"
 
     again = tmp_path / "runs" / "third" / config.run_id
-    stop_after(5)
-    with pytest.raises(Interrupted):
-        train(config, again)
-    stop_after(10**6)
-    train(config, again)
+    train_interrupted(config, again, stop_after, 5)
     assert_same(config, again, folder)
 
 

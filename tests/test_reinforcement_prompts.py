@@ -16,7 +16,7 @@ from helpers.reinforced import (
     reinforced,
     reward_model_run,
 )
-from helpers.tiny_runs import assert_same, rows
+from helpers.tiny_runs import assert_same, rows, train_interrupted
 
 from lmscale.core.config import DataConfig, RunConfig
 from lmscale.core.counting import count, drawing_flops
@@ -24,7 +24,7 @@ from lmscale.core.errors import UserError
 from lmscale.lm import data
 from lmscale.lm.data.prompts import Prompts
 from lmscale.lm.train import bench
-from lmscale.lm.train.loop import Interrupted, train
+from lmscale.lm.train.loop import train
 from lmscale.lm.train.questions import questions_of
 
 WORDS = [first + second for first in "abc" for second in "abc"] + list("abc")
@@ -124,11 +124,7 @@ def test_a_policy_learns_from_answers_to_the_prompts_of_a_corpus(runs: Path, fil
     assert result.validation_tokens == sum(len(word) + 1 for word in WORDS), "answers alone"
 
     again = runs / "again" / config.run_id
-    stop_after(5)
-    with pytest.raises(Interrupted, match=r"after step 6 of 30"):
-        train(config, again)
-    stop_after(10**6)
-    train(config, again)
+    train_interrupted(config, again, stop_after, 5, match=r"after step 6 of 30")
     assert_same(config, again, runs / "prompts" / config.run_id)
 
 

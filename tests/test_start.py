@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, run, write_corpus
+from helpers.tiny_runs import MODEL, assert_same, final_parameters, outcome, run, train_interrupted, write_corpus
 
 import lmscale
 from lmscale.core.config import RunConfig
@@ -146,11 +146,7 @@ def _continued(params: Any, text: jax.Array) -> jax.Array:
 def test_a_run_on_its_own_samples_resumes_to_the_last_bit(corpus: str, tmp_path: Path, stop_after: Any) -> None:
     config = run(corpus, 10)
     result = train(config, tmp_path / "whole", batches=OwnContinuations)
-    stop_after(6)
-    with pytest.raises(Interrupted):
-        train(config, tmp_path / "stopped", batches=OwnContinuations)
-    stop_after(10**6)
-    train(config, tmp_path / "stopped", batches=OwnContinuations)
+    train_interrupted(config, tmp_path / "stopped", stop_after, 6, batches=OwnContinuations)
     assert_same(config, tmp_path / "stopped", tmp_path / "whole")
     assert result.batch_flops == 10 * 1000
     assert outcome(tmp_path / "whole")["loss_nats"] != train(config, tmp_path / "text").loss_nats

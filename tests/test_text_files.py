@@ -18,10 +18,7 @@ from lmscale.core.errors import UserError
 from lmscale.lm.data import corpora
 from lmscale.lm.data.corpora import chunks, text_formats
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def texts(corpus: corpora.Corpus) -> list[str]:

@@ -33,10 +33,7 @@ from lmscale.lm import data
 from lmscale.lm.data import corpora
 from lmscale.lm.data.tokenizer import load, train_bpe
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def every_document(tokens: data.Tokens) -> list[list[int]]:

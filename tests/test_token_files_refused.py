@@ -27,10 +27,7 @@ from lmscale.lm import data
 
 LENGTHS = [len(ids) for ids in IDS]
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def cut(path: Path, to: int) -> Path:

@@ -15,10 +15,7 @@ from lmscale.lm.data import Batches, ValidationSet
 
 HELD_OUT = ["a chapter of its own " * 9, "another chapter " * 9, "a third one " * 9]
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSCALE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

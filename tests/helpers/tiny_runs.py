@@ -20,6 +20,7 @@ from lmscale.core.config import DataConfig, ModelConfig, OptimizerConfig, RunCon
 from lmscale.core.run_folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, OUTCOME_FILE
 from lmscale.lm.devices.sharding import make_mesh
 from lmscale.lm.train.checkpoint import Checkpoints
+from lmscale.lm.train.loop import Interrupted, train
 from lmscale.lm.train.step import make_step
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, context=16)
@@ -79,6 +80,22 @@ def final_parameters(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
     checkpoints.close()
     assert int(state.step) == config.steps and not skipped
     return {name: np.asarray(value) for name, value in state.params.items()}
+
+
+def train_interrupted(
+    config: RunConfig,
+    folder: Path,
+    stop_after: Callable[[int], None],
+    steps: int,
+    match: str | None = None,
+    **options: Any,
+) -> None:
+    """Train a run that is stopped after so many steps, and goes on; `match` is in the words of the interruption."""
+    stop_after(steps)
+    with pytest.raises(Interrupted, match=match):
+        train(config, folder, **options)
+    stop_after(10**6)
+    train(config, folder, **options)
 
 
 def assert_same(config: RunConfig, folder: Path, expected: Path) -> None:
